@@ -1,0 +1,43 @@
+# `make test` is the whole check: environment, lint, types, tests. `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.PHONY: help install test lint types unit benchmark torture clean
+
+help:
+	@echo "make install    environment in $(VENV) with everything for development"
+	@echo "make test       install, lint, types and all tests"
+	@echo "make unit       the tests alone"
+	@echo "make benchmark  speed ratios, printed and written to benchmark.json"
+	@echo "make torture    200 kill -9 and 1,000 corruptions against an index"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+lint: install
+	$(BIN)/ruff check objemb tools tests
+	$(BIN)/ruff format --check objemb tools tests
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test: lint types unit
+
+benchmark: install
+	$(BIN)/python tools/benchmark.py -o benchmark.json
+
+torture: install
+	$(BIN)/python tools/torture_index.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

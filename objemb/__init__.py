@@ -1,0 +1,1 @@
+"""objemb finds the object, not the picture."""

@@ -1,0 +1,1 @@
+"""Aggregators: the regions of an image become the rows of an index."""

@@ -1,0 +1,1 @@
+"""Classification networks as feature maps with declared channels and stride."""

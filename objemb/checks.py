@@ -1,0 +1,80 @@
+"""Errors that name what was expected and what was found.
+
+Every check raises ``ValueError`` (wrong value or shape) or ``TypeError`` (wrong type) and returns the checked value,
+so that a constructor reads ``self.dim = checks.positive("dim", dim)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class ObjembError(Exception):
+    """Base of the errors that are not about a wrong argument but about the state of the world (files, models)."""
+
+
+class ArtefactMismatchError(ObjembError):
+    """Two artefacts do not belong together (index and model, manifest and file). Both values are in the message."""
+
+
+class MissingWeightsError(ObjembError):
+    """Pretrained weights were named but are neither in the cache nor to be had. The message says where to put them."""
+
+
+def shape(name: str, value: Tensor, expected: tuple[int | None, ...]) -> Tensor:
+    """Check that ``value`` is a tensor of ``expected`` shape; ``None`` stands for any length."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, found {type(value).__name__}")
+    fits = value.ndim == len(expected) and all(e is None or e == s for e, s in zip(expected, value.shape, strict=False))
+    if not fits:
+        wanted = ", ".join("any" if e is None else str(e) for e in expected)
+        raise ValueError(f"{name}: expected shape ({wanted}), found {tuple(value.shape)}")
+    return value
+
+
+def finite(name: str, value: Tensor) -> Tensor:
+    """Check that no element is NaN or infinite."""
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        bad = int((~torch.isfinite(value)).sum())
+        raise ValueError(f"{name}: expected finite values, found {bad} NaN or infinite of {value.numel()}")
+    return value
+
+
+def positive(name: str, value: float) -> Any:
+    """Check that a number is finite and above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+    return value
+
+
+def between(name: str, value: float, low: float, high: float) -> Any:
+    """Check that ``low <= value <= high``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r}")
+    return value
+
+
+def one_of(name: str, value: T, known: Collection[T]) -> T:
+    """Check that ``value`` is one of ``known``; the message lists them and suggests the nearest."""
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {listed(known)}, found {value!r}{nearest(value, known)}")
+    return value
+
+
+def nearest(value: object, known: Iterable[object]) -> str:
+    """`` (did you mean 'x'?)`` for the closest of ``known``, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(known: Iterable[object]) -> str:
+    """The choices as ``'a', 'b', 'c'``, in their given order."""
+    return ", ".join(repr(k) for k in known)

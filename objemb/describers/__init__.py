@@ -1,0 +1,1 @@
+"""Describers: photos become regions with vectors."""

@@ -1,0 +1,28 @@
+"""The contract of a detector."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from objemb.structures import Photo, Regions
+
+
+class Detector(ABC):
+    """Finds objects. A detector that is a network is an ``nn.Module`` as well, always in eval mode.
+
+    Attributes:
+        classes: Names of the labels, 0-based without background; empty when unknown.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """Boxes of a batch of photos, all of them: thresholds and limits belong to the region source.
+
+        Returns:
+            Per photo ``Regions`` in original pixels, sorted by falling score, labels 0-based without background, on the
+            CPU. A detector that knows masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask
+            *within the box*, stretched over it (28 x 28 as Mask R-CNN predicts it).
+        """

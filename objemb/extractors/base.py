@@ -1,0 +1,72 @@
+"""The contract of an extractor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from objemb.backbones.base import Backbone
+from objemb.pooling.base import Pooling
+from objemb.structures import Photo, Regions
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The raster on which a region source may lay rigid regions.
+
+    For maps: the cells of the feature map, as R-MAC wants it (Tolias et al. 2015). Without a shared map: pixels.
+
+    Attributes:
+        height: Number of cells from top to bottom.
+        width: Number of cells from left to right.
+        cell: ``(height, width)`` of a cell in original pixels. The last cells may reach beyond the image.
+    """
+
+    height: int
+    width: int
+    cell: tuple[float, float]
+
+
+class Extraction(ABC):
+    """A batch of photos, seen: what :meth:`Extractor.see` returns. Lives as long as the batch."""
+
+    #: A grid per photo.
+    grids: list[Grid]
+
+    @abstractmethod
+    def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        """Vectors of regions.
+
+        Args:
+            regions: One ``Regions`` per photo, boxes in original pixels. A ``masks`` extra, uint8 or bool
+                ``(N, mh, mw)`` over the *box*, tightens the attention where the extractor is told to use it.
+            pooling: How to sum up.
+
+        Returns:
+            Per photo float ``(N, C * pooling.expansion)``, not normalised. One-pixel and empty boxes are widened to the
+            smallest region that can be pooled, so that every region gets a vector.
+        """
+
+
+class Extractor(ABC):
+    """How the pixels under a box reach the network."""
+
+    @abstractmethod
+    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
+        """Look at a batch of photos of any sizes (photos that resize to the same shape share a forward pass).
+
+        Args:
+            photos: The batch.
+            backbone: The network, on the device on which everything is to run.
+            scale: Factor on the extractor's own input size, for multi-scale description.
+        """
+
+    @abstractmethod
+    def decode_side(self) -> int | None:
+        """The longest side in pixels that this extractor can use, or None for full resolution.
+
+        The decoder may scale JPEGs down to it (never below), which saves most of the decoding time.
+        """

@@ -1,0 +1,1 @@
+"""Poolings: many feature vectors under a region become one."""

@@ -1,0 +1,43 @@
+"""The contract of a pooling."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Pooling(nn.Module, ABC):
+    """Sums up the cells of feature maps, one vector each, vectorised over everything.
+
+    Results are *not* normalised: that is the describer's step, so that poolings can be fused over scales before it.
+    """
+
+    #: Length of the result per map channel (2 for a pooling that concatenates two statistics).
+    expansion: int = 1
+
+    @abstractmethod
+    def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Pool whole maps.
+
+        Args:
+            maps: float ``(M, C, h, w)``.
+            weights: float ``(M, h, w)`` in 0 to 1, how much of a cell belongs to the region (masks); None for all.
+                A map whose weights are all 0 pools to zeros.
+
+        Returns:
+            float ``(M, C * expansion)``.
+        """
+
+    @abstractmethod
+    def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
+        """Pool rectangles of cells, as R-MAC does, without copying them out.
+
+        Args:
+            maps: float ``(B, C, h, w)``.
+            cells: int64 ``(M, 5)``: map number, x1, y1, x2, y2 in cells; ``x2`` and ``y2`` are exclusive, every
+                rectangle holds at least one cell.
+
+        Returns:
+            float ``(M, C * expansion)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.
+        """

@@ -1,0 +1,1 @@
+"""Region sources: where to look."""

@@ -1,0 +1,25 @@
+"""The contract of a region source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from objemb.extractors.base import Grid
+from objemb.structures import Photo, Regions
+
+
+class RegionSource(ABC):
+    """Says where to look in a photo."""
+
+    @abstractmethod
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+        """Regions of a batch.
+
+        Args:
+            photos: The batch.
+            grids: A grid per photo, for sources that lay rigid regions; others ignore it.
+
+        Returns:
+            Per photo ``Regions`` whose region 0 is the whole image, always.
+        """

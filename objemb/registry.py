@@ -1,0 +1,87 @@
+"""Plug-ins: the file name is the registry name, and a file is imported when it is first asked for.
+
+A *kind* is a package of objemb (``"backbones"``, ``"pooling"`` ...). Each module in it whose name is neither ``base``
+nor starts with an underscore holds exactly one class marked with :func:`plugin`. Nothing has to be listed anywhere, and
+a plug-in with a heavy dependency costs nothing until it is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from objemb import checks
+
+C = TypeVar("C", bound=type)
+
+#: Kinds of plug-ins, by the settings key that holds one: ``backbone: {name: torchvision_cnn, ...}``.
+KINDS = {
+    "describer": "describers",
+    "regions": "regions",
+    "detector": "detectors",
+    "backbone": "backbones",
+    "extractor": "extractors",
+    "pooling": "pooling",
+    "aggregator": "aggregators",
+}
+
+
+def plugin(cls: C) -> C:
+    """Mark the one class of a plug-in module."""
+    cls.registry_name = cls.__module__.rsplit(".", 1)[-1]  # type: ignore[attr-defined]
+    return cls
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Names of all plug-ins of a kind, sorted. Nothing is imported but the package itself."""
+    package = importlib.import_module(f"objemb.{checks.one_of('kind', kind, tuple(KINDS.values()))}")
+    found = (m.name for m in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(n for n in found if n != "base" and not n.startswith("_")))
+
+
+def load(kind: str, name: str) -> type:
+    """The class of a plug-in. Unknown names raise ``ValueError`` with the known ones."""
+    checks.one_of(f"{kind} name", name, names(kind))
+    module = importlib.import_module(f"objemb.{kind}.{name}")
+    marked = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if c.__module__ == module.__name__ and "registry_name" in vars(c)
+    ]
+    if len(marked) != 1:
+        raise TypeError(f"objemb/{kind}/{name}.py: expected one class marked @plugin, found {len(marked)}")
+    return marked[0]
+
+
+def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """Constructor arguments of a plug-in: these are the keys its settings may have, beside ``name``."""
+    signature = inspect.signature(load(kind, name))
+    return dict(signature.parameters)
+
+
+def build(kind: str, settings: Mapping[str, Any]) -> Any:
+    """Build a plug-in from ``{"name": ..., **constructor arguments}``.
+
+    Values under a key of :data:`KINDS` that are mappings are built first, so that a describer receives ready parts.
+    Unknown keys raise ``ValueError`` that suggests the nearest known one.
+    """
+    if not isinstance(settings, Mapping) or "name" not in settings:
+        raise ValueError(f"{kind}: expected a mapping with the key 'name', found {settings!r}")
+    name = settings["name"]
+    known = parameters(kind, name)
+    arguments: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key == "name":
+            continue
+        if key not in known:
+            raise ValueError(
+                f"{kind}/{name}: unknown key {key!r}{checks.nearest(key, known)}; known keys: {checks.listed(known)}"
+            )
+        arguments[key] = build(KINDS[key], value) if key in KINDS and isinstance(value, Mapping) else value
+    missing = [k for k, p in known.items() if p.default is p.empty and k not in arguments]
+    if missing:
+        raise ValueError(f"{kind}/{name}: expected the keys {checks.listed(missing)}, found {checks.listed(settings)}")
+    return load(kind, name)(**arguments)
