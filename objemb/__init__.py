@@ -1,1 +1,62 @@
-"""objemb finds the object, not the picture."""
+"""objemb finds the object, not the picture: instance search with detector-based object embeddings.
+
+.. code-block:: python
+
+    import objemb
+
+    model = objemb.load("my_model")
+    index = objemb.Index.open("my_index")
+    for hit in index.search(model.query("photo.jpg", boxes=[(40, 60, 180, 220)])):
+        print(hit.image, hit.score, hit.box, hit.query_box)
+
+Importing the package is cheap: each name below loads its module, and PyTorch with it, when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from objemb.version import __version__
+
+if TYPE_CHECKING:
+    from objemb.index.store import Index
+    from objemb.models import Model
+    from objemb.models import load_model as load
+    from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
+
+__all__ = [
+    "Index",
+    "Match",
+    "Model",
+    "Photo",
+    "RegionDescriptors",
+    "Regions",
+    "SearchResult",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "Index": ("objemb.index.store", "Index"),
+    "Match": ("objemb.structures", "Match"),
+    "Model": ("objemb.models", "Model"),
+    "Photo": ("objemb.structures", "Photo"),
+    "RegionDescriptors": ("objemb.structures", "RegionDescriptors"),
+    "Regions": ("objemb.structures", "Regions"),
+    "SearchResult": ("objemb.structures", "SearchResult"),
+    "load": ("objemb.models", "load_model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'objemb' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -57,9 +57,13 @@ def load(kind: str, name: str) -> type:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """Constructor arguments of a plug-in: these are the keys its settings may have, beside ``name``."""
+    """Constructor arguments of a plug-in: these are the keys its settings may have, beside ``name``.
+
+    The catch-all ``*args, **kwargs`` that a class without a constructor of its own takes from ``nn.Module`` are none.
+    """
+    catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     signature = inspect.signature(load(kind, name))
-    return dict(signature.parameters)
+    return {k: p for k, p in signature.parameters.items() if p.kind not in catch_all}
 
 
 def build(kind: str, settings: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 6
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -89,7 +90,9 @@ class Regions:
 
     def __post_init__(self) -> None:
         size = _checked_size("Regions.size", self.size)
-        boxes = self.boxes.reshape(0, 4) if self.boxes.numel() == 0 else self.boxes
+        boxes = self.boxes
+        if isinstance(boxes, Tensor) and boxes.numel() == 0:
+            boxes = boxes.reshape(0, 4)
         boxes = checks.finite("Regions.boxes", checks.shape("Regions.boxes", boxes, (None, 4))).float()
         boxes = _inside(boxes, size)
         count = len(boxes)
@@ -265,7 +268,8 @@ class RegionDescriptors:
         """Descriptors from what :meth:`to_json` made."""
         _expect_keys("RegionDescriptors", data, ("image", "regions", "vectors", "metadata"))
         vectors = _payload_from_json(data["vectors"])
-        assert isinstance(vectors, Tensor)
+        if not isinstance(vectors, Tensor):
+            raise ValueError("RegionDescriptors.vectors: expected a tensor, found scalars")
         return RegionDescriptors(data["image"], Regions.from_json(data["regions"]), vectors, data["metadata"])
 
 
@@ -295,8 +299,8 @@ class Match:
         if not isinstance(self.image, str) or not self.image:
             raise ValueError(f"Match.image: expected a non-empty string, found {self.image!r}")
         score = float(self.score)
-        if score != score:
-            raise ValueError("Match.score: expected a number, found NaN")
+        if not math.isfinite(score):
+            raise ValueError(f"Match.score: expected a finite number, found {score}")
         object.__setattr__(self, "score", score)
         object.__setattr__(self, "box", _checked_box("Match.box", self.box))
         object.__setattr__(self, "query_box", _checked_box("Match.query_box", self.query_box))
@@ -381,7 +385,8 @@ class SearchResult:
 
 
 def _checked_size(name: str, size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(s, int) and s > 0 for s in size):
         raise ValueError(f"{name}: expected (height, width) as two integers above 0, found {size!r}")
     return (size[0], size[1])
 
@@ -406,7 +411,8 @@ def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _checked_box(name: str, box: Sequence[float]) -> Box:
     values = tuple(float(v) for v in box)
-    if len(values) != 4 or not (values[0] <= values[2] and values[1] <= values[3]):
+    finite = len(values) == 4 and all(map(math.isfinite, values))
+    if not finite or values[0] > values[2] or values[1] > values[3]:
         raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
     return values
 
@@ -427,8 +433,10 @@ def _label_name(label: int, classes: tuple[str, ...]) -> str | None:
 def _rows(index: int | slice | Tensor | Sequence[int], count: int, device: torch.device) -> Tensor:
     """Any kind of index as an int64 tensor of row numbers."""
     if isinstance(index, slice):
-        return torch.arange(count, device=device)[index]
+        return torch.tensor(range(count)[index], dtype=torch.int64, device=device)
     picked = torch.as_tensor(index, device=device)
+    if picked.is_floating_point() and picked.numel():  # an empty list becomes a floating tensor
+        raise TypeError(f"index: expected integers or booleans, found {picked.dtype}")
     if picked.dtype == torch.bool:
         checks.shape("boolean index", picked, (count,))
         return picked.nonzero().flatten()
@@ -439,8 +447,12 @@ def _rows(index: int | slice | Tensor | Sequence[int], count: int, device: torch
 
 
 def _checked_payload(name: str, value: Payload, count: int) -> Payload:
-    if not isinstance(value, Tensor):
-        value = tuple(value)
+    if isinstance(value, Tensor):
+        checks.shape(name, value, (count, *(None,) * (value.ndim - 1)))
+        return value
+    if isinstance(value, str) or not all(v is None or isinstance(v, (str, int, float, bool)) for v in value):
+        raise TypeError(f"{name}: expected a tensor or a sequence of JSON scalars, found {value!r}")
+    value = tuple(value)
     if len(value) != count:
         raise ValueError(f"{name}: expected {count} rows, one per region, found {len(value)}")
     return value
@@ -459,11 +471,13 @@ def _cat_payload(values: Sequence[Payload]) -> Payload:
 
 def _payload_to_json(value: Payload) -> dict[str, Any]:
     if isinstance(value, Tensor):
-        return {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape), "values": value.tolist()}
+        dtype = checks.one_of("payload dtype", str(value.dtype).removeprefix("torch."), tuple(PAYLOAD_DTYPES))
+        return {"dtype": dtype, "shape": list(value.shape), "values": value.tolist()}
     return {"dtype": "scalars", "values": list(value)}
 
 
 def _payload_from_json(data: Mapping[str, Any]) -> Payload:
+    _expect_keys("payload", data, ("dtype", "values"))
     if data["dtype"] == "scalars":
         return tuple(data["values"])
     dtype = PAYLOAD_DTYPES[checks.one_of("payload dtype", data["dtype"], tuple(PAYLOAD_DTYPES))]

@@ -20,7 +20,8 @@ LINES = [
     {"rerank"},
     {"datasets", "evaluation"},
     {"training", "export"},
-    {"config", "models"},
+    {"config"},
+    {"models"},
     {"serve", "cli"},
 ]
 LEVEL = {room: level for level, line in enumerate(LINES) for room in line}

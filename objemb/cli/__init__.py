@@ -1,0 +1,1 @@
+"""The `objemb` command: one module per command, each a thin layer over the package."""

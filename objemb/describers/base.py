@@ -11,13 +11,12 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 
 
 class Describer(nn.Module, ABC):
-    """Turns photos into regions with unit vectors.
+    """Turns photos into regions with unit vectors."""
 
-    Attributes:
-        dim: Length of the vectors.
-    """
-
-    dim: int
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of the vectors."""
 
     @abstractmethod
     def describe(

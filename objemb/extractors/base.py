@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import torch
 from torch import Tensor
 
+from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
 
@@ -70,3 +74,29 @@ class Extractor(ABC):
 
         The decoder may scale JPEGs down to it (never below), which saves most of the decoding time.
         """
+
+
+def pixel_grid(photo: Photo) -> Grid:
+    """The raster of the original pixels, for extractors without a shared map."""
+    return Grid(photo.size[0], photo.size[1], (1.0, 1.0))
+
+
+def device_of(backbone: Backbone) -> torch.device:
+    """Where the network is; the CPU when it has no state at all."""
+    state = next(chain(backbone.parameters(), backbone.buffers()), None)
+    return torch.device("cpu") if state is None else state.device
+
+
+def embed(images: Sequence[Tensor], backbone: Backbone) -> Tensor:
+    """Feature maps ``(B, C, h', w')`` of uint8 images ``(3, h, w)`` of one shape, on the device of the backbone."""
+    return backbone(as_batch(images, device_of(backbone)))
+
+
+def masks_of(regions: Regions) -> Tensor | None:
+    """The masks ``(N, mh, mw)`` over the boxes of regions, on the CPU; None when they have none."""
+    masks = regions.extras.get("masks")
+    if masks is None:
+        return None
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"Regions.extras['masks']: expected a tensor, found {type(masks).__name__}")
+    return checks.shape("Regions.extras['masks']", masks, (len(regions), None, None)).cpu()

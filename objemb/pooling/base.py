@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,3 +42,13 @@ class Pooling(nn.Module, ABC):
         Returns:
             float ``(M, C * expansion)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.
         """
+
+
+def weighted_mean(maps: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean ``(M, C)`` over the cells of maps ``(M, C, h, w)``; 0 where weights ``(M, h, w)`` are all 0."""
+    if weights is None:
+        return maps.mean(dim=(2, 3))
+    flat = weights.flatten(1).to(maps.dtype)
+    total = flat.sum(dim=1, keepdim=True)
+    shares = flat / total.where(total > 0, torch.ones_like(total))
+    return (maps.flatten(2) @ shares[:, :, None]).squeeze(2)

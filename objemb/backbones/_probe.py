@@ -1,0 +1,55 @@
+"""What comes out of a network, found without computing it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from objemb import checks
+
+#: Pixels that the probe adds to a side: a multiple of every stride that convolutional networks use.
+SPAN = 960
+
+
+def hollow(network: nn.Module) -> nn.Module:
+    """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
+    memo.update((id(b), b.to("meta")) for b in network.buffers())
+    return copy.deepcopy(network, memo)
+
+
+def map_shape(empty: nn.Module, height: int, width: int) -> tuple[int, ...]:
+    """Shape of the output of a :func:`hollow` network for one image, in no time."""
+    with torch.no_grad():
+        return tuple(empty(torch.empty(1, 3, height, width, device="meta")).shape)
+
+
+def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, int]:
+    """Channels and stride of a convolutional network's map.
+
+    A layer of stride ``s`` gives exactly one cell more for ``s`` pixels more, whatever its kernel, padding and rounding
+    are; so a chain of layers gives exactly ``n`` cells more for ``n`` times the product of their strides. Growing the
+    input by a multiple of that product therefore shows the stride without any rounding, which one size cannot.
+
+    Args:
+        name: What to call the network in errors.
+        network: Takes ``(1, 3, h, w)``.
+        side: An input side that is large enough for it.
+
+    Raises:
+        ValueError: The output is not a map that grows evenly with the image.
+    """
+    empty = hollow(network)
+    small, large = map_shape(empty, side, side), map_shape(empty, side + SPAN, side + 2 * SPAN)
+    if len(small) != 4:
+        raise ValueError(f"{name}: expected a feature map (1, C, h, w), found shape {small}")
+    down, across = large[2] - small[2], large[3] - small[3]
+    if small[1] != large[1] or down <= 0 or across != 2 * down or SPAN % down:
+        raise ValueError(
+            f"{name}: expected a feature map that grows with the image, "
+            f"found {small} for side {side} and {large} for {side + SPAN} x {side + 2 * SPAN}"
+        )
+    return int(checks.positive(f"{name}: channels", small[1])), SPAN // down

@@ -1,0 +1,143 @@
+"""Any convolutional classification network of torchvision, cut off at a layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from objemb import checks
+from objemb.backbones._probe import channels_and_stride
+from objemb.backbones.base import Backbone
+from objemb.ops.weights import fill, locate, read_weights
+from objemb.registry import plugin
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TRANSFORMERS = ("vit_", "swin_", "maxvit_")
+#: Networks that were trained with another normalisation and convert from ImageNet's themselves when told to.
+CONVERTING = ("googlenet", "inception_v3")
+#: Names of the last convolutional stage, by which the families of torchvision differ.
+LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "layers", "features")
+#: Smallest input side that every network accepts.
+PROBE_SIDE = 128
+
+
+@plugin
+class TorchvisionCnn(Backbone):
+    """ResNet, ResNeXt, RegNet, VGG, MobileNet, DenseNet, EfficientNet, ConvNeXt and the like as feature maps.
+
+    Nothing behind the layer is computed or kept. Networks without padding (Inception, AlexNet, SqueezeNet) give a cell
+    or two less than ``h / stride``.
+
+    Args:
+        arch: Name in torchvision, such as ``resnet50``.
+        weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
+            None for random weights. ``DEFAULT`` may mean other weights in another version of torchvision.
+        layer: Where to cut, a name as in ``layer3`` or ``features.28``; by default the last convolutional features:
+            what the network pools globally. For VGG and AlexNet that is the last ReLU, before the max-pool at the end
+            (stride 16), as retrieval uses them (Tolias et al. 2015).
+        mean: Of the RGB channels of the training images, 0 to 1.
+        std: Their deviation.
+
+    Raises:
+        ValueError: Unknown arch, layer or name of weights; the layer gives no feature map.
+        MissingWeightsError: The weights are neither here nor to be had.
+        UnreadableWeightsError: The file does not fit the network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        weights: str | Path | None = None,
+        layer: str | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        classifier = _classifier(arch)
+        self.layer = _checked_layer(classifier, layer) if layer else _last_features(classifier)
+        self.network = create_feature_extractor(classifier, [self.layer], suppress_diff_warning=True)
+        if weights is not None:
+            file = locate(weights, _published(arch))
+            fill(self.network, _renamed(read_weights(file)), file, known=classifier.state_dict().keys())
+        self.register_buffer("mean", _per_channel("mean", mean))
+        self.register_buffer("std", _per_channel("std", std))
+        checks.positive("std", float(self.std.min()))
+        self.eval()
+        self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
+
+    def train(self, mode: bool = True) -> TorchvisionCnn:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
+        return self.network((pixels - self.mean) / self.std)[self.layer]
+
+
+def _classifier(arch: str) -> nn.Module:
+    known = [n for n in models.list_models(module=models) if not n.startswith(TRANSFORMERS)]
+    if str(arch).startswith(TRANSFORMERS):
+        raise ValueError(f"arch: expected a convolutional network, found the transformer {arch!r}; timm_net has those")
+    checks.one_of("arch", arch, known)
+    special = {"transform_input": True, "aux_logits": False, "init_weights": True} if arch in CONVERTING else {}
+    return models.get_model(arch, weights=None, **special).eval()
+
+
+def _last_features(classifier: nn.Module) -> str:
+    """Name of what the network pools globally; without a max-pool at its end."""
+    stage = next((s for s in LAST_STAGES if hasattr(classifier, s)), None)
+    if stage is None:
+        raise ValueError(f"layer: this arch needs one by name, one of {checks.listed(_outer_names(classifier))}")
+    if isinstance(classifier, models.DenseNet):
+        return "relu"  # a function in its forward, behind the features
+    modules = getattr(classifier, stage)
+    if isinstance(modules, nn.Sequential) and isinstance(modules[-1], nn.MaxPool2d):
+        return f"{stage}.{len(modules) - 2}"
+    return stage
+
+
+def _checked_layer(classifier: nn.Module, layer: str) -> str:
+    known = _names(classifier)
+    if layer not in known:
+        raise ValueError(
+            f"layer: expected the name of a layer, found {layer!r}{checks.nearest(layer, known)}; "
+            f"the outer ones are {checks.listed(_outer_names(classifier))}"
+        )
+    return layer
+
+
+def _names(classifier: nn.Module) -> dict[str, None]:
+    """Names of all steps of the forward pass, and of the modules that they belong to, in order."""
+    steps = (node.split(".") for node in get_graph_node_names(classifier, suppress_diff_warning=True)[1])
+    return {".".join(parts[: i + 1]): None for parts in steps for i in range(len(parts))}
+
+
+def _outer_names(classifier: nn.Module) -> list[str]:
+    return [n for n in list(_names(classifier))[1:] if re.fullmatch(r"\w+|(features|layers)\.\w+", n)]
+
+
+def _published(arch: str) -> dict[str, str]:
+    """Names of torchvision's weights of a network, and their URLs."""
+    weights = models.get_model_weights(arch)
+    return {**{w.name: w.url for w in weights}, "DEFAULT": weights.DEFAULT.url}  # type: ignore[attr-defined]
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of DenseNet are published under older names: ``norm.1`` is ``norm1`` today."""
+    pattern = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+    return {pattern.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
+
+
+def _per_channel(name: str, values: Sequence[float]) -> Tensor:
+    return checks.finite(name, checks.shape(name, torch.tensor(list(values)), (3,))).reshape(3, 1, 1)

@@ -1,0 +1,23 @@
+"""`objemb compact`."""
+
+from __future__ import annotations
+
+from objemb.cli.errors import guarded
+from objemb.cli.options import IndexPath, Json
+from objemb.cli.output import human_bytes, print_json
+
+
+@guarded
+def compact(index: IndexPath, as_json: Json = False) -> None:
+    """Drop what was deleted and join small segments: smaller on disk, faster to search."""
+    from objemb.index.store import Index
+
+    opened = Index.open(index)
+    before = opened.info()
+    done = opened.compact()
+    after = opened.info()
+    if as_json:
+        print_json({"index": str(index), "compacted": done, "before": before, "after": after})
+    else:
+        sizes = f"{human_bytes(before['bytes'])} -> {human_bytes(after['bytes'])}"
+        print(f"{index}: {sizes if done else 'nothing to do'}")

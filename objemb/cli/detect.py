@@ -1,0 +1,92 @@
+"""`objemb detect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from objemb.cli.errors import SKIPPED, guarded
+from objemb.cli.options import Device, Json, Photos, Workers
+from objemb.cli.output import Meter, note, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from objemb.structures import Regions
+
+
+@guarded
+def detect(
+    photos: Photos,
+    *,
+    model: Annotated[Path, typer.Option(help="A model folder with a detector.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write COCO results json, which --boxes reads.")
+    ] = None,
+    workers: Workers = 2,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Show the boxes that would be indexed, without the whole image. Exit code 3 when photos had to be skipped."""
+    from objemb.images.sources import SkippedImage, find_images
+    from objemb.images.stream import stream_photos
+    from objemb.models import load_model
+
+    found = find_images(photos)
+    opened = load_model(model, device)
+    images: list[dict[str, Any]] = []
+    skipped = 0
+    with progress(quiet=as_json) as display:
+        total = sum(1 for _ in find_images(photos)) if not display.disable else None
+        meter = Meter(display, "detecting", "images", total)
+        for photo in stream_photos(found, workers=workers):
+            meter.step()
+            if isinstance(photo, SkippedImage):
+                skipped += 1
+                note(f"skipped {photo.path}: {photo.reason}")
+                continue
+            images.append({"image": photo.id, "objects": _objects(opened.detect(photo))})
+    if output is not None:
+        output.write_text(json.dumps(_coco(images)), encoding="utf-8")
+    if as_json:
+        print_json({"images": images, "skipped": skipped})
+    elif output is None:
+        rows = [
+            (i["image"], f"{o['score']:.3f}", _text(o["box"]), o["label"] or "") for i in images for o in i["objects"]
+        ]
+        print_table(("image", "score", "box", "label"), rows)
+    else:
+        print(f"{output}: {sum(len(i['objects']) for i in images)} boxes in {len(images)} images")
+    if skipped:
+        raise typer.Exit(SKIPPED)
+
+
+def _objects(regions: Regions) -> list[dict[str, Any]]:
+    rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.label_names, strict=True)
+    return [{"box": box, "score": score, "label": label} for box, score, label in rows]
+
+
+def _text(box: list[float]) -> str:
+    return ",".join(f"{v:.0f}" for v in box)
+
+
+def _coco(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """A COCO file with images, categories, and detections as annotations with a score; boxes as x, y, width, height."""
+    labels = sorted({o["label"] for i in images for o in i["objects"] if o["label"] is not None})
+    numbers = {label: number for number, label in enumerate(labels, 1)}
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": numbers.get(o["label"], 0),
+            "bbox": [o["box"][0], o["box"][1], o["box"][2] - o["box"][0], o["box"][3] - o["box"][1]],
+            "score": o["score"],
+        }
+        for image_id, image in enumerate(images, 1)
+        for o in image["objects"]
+    ]
+    return {
+        "images": [{"id": n, "file_name": i["image"]} for n, i in enumerate(images, 1)],
+        "annotations": [{"id": n, **a} for n, a in enumerate(annotations, 1)],
+        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
+    }

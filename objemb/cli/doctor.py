@@ -1,0 +1,149 @@
+"""`objemb doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from objemb.cli.errors import INTERNAL, guarded
+from objemb.cli.options import Device, Json
+from objemb.cli.output import print_json
+from objemb.version import __version__
+
+REQUIRED = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
+#: Optional libraries, and what to install for each.
+OPTIONAL = {"faiss-cpu": "objemb[ann]", "pycocotools": "objemb[coco]", "timm": "objemb[timm]"}
+
+
+@guarded
+def doctor(
+    model: Annotated[Path | None, typer.Option(help="A model folder to try.  [a small random network]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to try writing.  [the folder for temporary files]")] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Check versions, threads, devices, a sample through the model, and writing. Exit code 1 when one is broken."""
+    checks: dict[str, Callable[[], str]] = {
+        "objemb": lambda: f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
+        **{name: partial(importlib.metadata.version, name) for name in REQUIRED},
+        **{name: partial(_optional, name) for name in OPTIONAL},
+        "processor": _processor,
+        "accelerator": _accelerator,
+        "reading images": _images,
+        "model": lambda: _sample(model, device),
+        "index": lambda: _index(folder),
+    }
+    results = [_run(name, check) for name, check in checks.items()]
+    healthy = all(r["ok"] for r in results)
+    if as_json:
+        print_json({"healthy": healthy, "checks": results})
+    else:
+        for r in results:
+            print(f"{'ok ' if r['ok'] else 'BAD'}  {r['name']:<15} {r['found']}")
+    if not healthy:
+        raise typer.Exit(INTERNAL)
+
+
+def _run(name: str, check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "ok": True, "found": check()}
+    except Exception as error:
+        return {"name": name, "ok": False, "found": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def _optional(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"not installed (pip install '{OPTIONAL[name]}')"
+
+
+def _processor() -> str:
+    import torch
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{allowed} cores, {torch.get_num_threads()} threads for the network"
+
+
+def _accelerator() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "mps" if torch.backends.mps.is_available() else "none, the CPU is used"
+
+
+def _images() -> str:
+    """A photo written and read again in every format."""
+    import io
+
+    from PIL import Image
+
+    from objemb.images.decode import read_photo
+
+    formats = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+    for kind in formats:
+        buffer = io.BytesIO()
+        Image.new("RGB", (40, 30), (200, 30, 30)).save(buffer, kind)
+        photo = read_photo(buffer.getvalue())
+        if photo.size != (30, 40):
+            raise ValueError(f"{kind}: expected size (30, 40), found {photo.size}")
+    return ", ".join(formats)
+
+
+def _sample(folder: Path | None, device: str) -> str:
+    """A photo through the network, twice, because the first pass warms up."""
+    import numpy as np
+
+    from objemb.models import build_model, load_model
+
+    model = load_model(folder, device) if folder else build_model(SMALL, device=device)
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    model.describe(image)
+    started = time.perf_counter()
+    described = model.describe(image)
+    lengths = described.vectors.norm(dim=1)
+    if not bool(((lengths - 1).abs() < 1e-3).all()):
+        raise ValueError(f"expected unit vectors, found lengths {lengths.tolist()}")
+    name = str(folder) if folder else "a small random network"
+    milliseconds = 1000 * (time.perf_counter() - started)
+    return f"{name} on {device}: dimension {model.dim}, {milliseconds:.0f} ms for a photo, {model.fingerprint[:12]}"
+
+
+SMALL = {
+    "describer": {
+        "name": "pooled_regions",
+        "regions": {"name": "whole_image"},
+        "backbone": {"name": "torchvision_cnn", "arch": "mobilenet_v3_small"},
+        "extractor": {"name": "map", "size": 224},
+        "pooling": {"name": "gem"},
+    }
+}
+
+
+def _index(folder: Path | None) -> str:
+    """An index written, searched and checked."""
+    import torch
+
+    from objemb.index.store import Index
+    from objemb.structures import RegionDescriptors, Regions
+
+    with tempfile.TemporaryDirectory(prefix="objemb-doctor-", dir=folder) as place:
+        index = Index.create(Path(place) / "index", dim=4, fingerprint="doctor")
+        one = RegionDescriptors("photo", Regions.whole((30, 40)), torch.eye(4)[:1])
+        with index.writer() as writer:
+            writer.add(one)
+        found = [hit.image for hit in index.search(one)]
+        problems = index.verify()
+        if found != ["photo"] or problems:
+            raise ValueError(f"expected to find what was written, found {found}, {problems}")
+        return f"written, searched and verified in {Path(place).parent}"

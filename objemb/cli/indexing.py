@@ -1,0 +1,175 @@
+"""The indexing job: what is new or changed is described and added, a little published at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from objemb.detectors.base import Detector
+from objemb.images.names import printable
+from objemb.images.sources import ImageRef, SkippedImage, find_images
+from objemb.index.store import Index
+from objemb.index.writer import Writer
+from objemb.models import Model
+
+#: A killed run loses at most this many seconds of work.
+COMMIT_SECONDS = 30.0
+
+
+@dataclass
+class Report:
+    """What a run did, in images."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    pruned: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Bring an index up to date with photos.
+
+    Attributes:
+        index: The index, made with the same model.
+        model: Describes the photos.
+        sources: Folders, list files, tables, COCO files, images.
+        boxes: Where boxes come from, None for the model's own regions.
+        boxes_file: The file behind ``boxes``: another one describes its photos anew.
+        max_regions: At most this many boxes per photo.
+        batch_size: Photos at once.
+        workers: Decoding workers.
+        prune: Whether images whose file has vanished are removed.
+        on_step: Called with the number of photos that are done.
+        on_skip: Called with each photo that could not be indexed.
+    """
+
+    index: Index
+    model: Model
+    sources: Sequence[Path]
+    boxes: Detector | None = None
+    boxes_file: Path | None = None
+    max_regions: int | None = None
+    batch_size: int = 8
+    workers: int = 2
+    prune: bool = False
+    on_step: Callable[[int], None] = lambda count: None
+    on_skip: Callable[[SkippedImage], None] = lambda skipped: None
+
+    def run(self) -> Report:
+        """Do it. After Ctrl-C what was described so far is published; then ``KeyboardInterrupt`` goes on.
+
+        Raises:
+            ArtefactMismatchError: The index was made with another model.
+        """
+        self.index.check_fingerprint(self.model.fingerprint)
+        report = Report()
+        known = self.index.stamps()  # of images that have not been met on this run
+        with self.index.writer() as writer:
+            try:
+                self._add(writer, known, report)
+                if self.prune:
+                    report.pruned = self._prune(writer, known)
+            except KeyboardInterrupt:
+                with contextlib.suppress(Exception):  # the interruption may have hit the writer itself
+                    writer.commit()
+                raise
+        return report
+
+    def _add(self, writer: Writer, known: dict[str, str | None], report: Report) -> None:
+        def skip(skipped: SkippedImage) -> None:
+            stamps.pop(skipped.id, None)
+            report.skipped += 1
+            self.on_step(1)
+            self.on_skip(skipped)
+
+        stamps: dict[str, str] = {}
+        described = self.model.stream(
+            self._to_do(known, stamps, report),
+            batch_size=self.batch_size,
+            workers=self.workers,
+            boxes=self.boxes,
+            max_regions=self.max_regions,
+            on_skip=skip,
+        )
+        published = time.monotonic()
+        for one in described:
+            updated = one.image in writer
+            writer.add(one, stamp=stamps.pop(one.image))
+            report.updated += updated
+            report.added += not updated
+            self.on_step(1)
+            if time.monotonic() - published > COMMIT_SECONDS:
+                writer.commit()
+                published = time.monotonic()
+
+    def _to_do(
+        self, known: dict[str, str | None], stamps: dict[str, str], report: Report
+    ) -> Iterator[ImageRef | SkippedImage]:
+        """Images that are new or changed; notes the stamp of each while it is on its way."""
+        regions = self._regions_stamp()
+        for found in find_images(self.sources):
+            if isinstance(found, SkippedImage):
+                yield found
+                continue
+            stamp, before = _stamp(found, regions), known.pop(found.id, None)
+            if stamp == before:
+                report.unchanged += 1
+                self.on_step(1)
+                continue
+            if taken := _still_another_photo(before, found.path):
+                reason = f"its id belongs to {taken}, indexed before; index both in one command to keep them apart"
+                yield SkippedImage(found.id, printable(str(found.path)), reason)
+                continue
+            stamps[found.id] = stamp
+            yield found
+
+    def _regions_stamp(self) -> str:
+        """What decides on the regions beside the model: other boxes describe a photo anew."""
+        digest = ""
+        if self.boxes_file is not None:
+            with self.boxes_file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return f"boxes {digest} at most {self.max_regions}"
+
+    def _prune(self, writer: Writer, unmet: dict[str, str | None]) -> int:
+        """Remove images that were not met and whose file is gone."""
+        gone = [image for image, stamp in unmet.items() if _vanished(photo_path(stamp))]
+        writer.delete(gone)
+        return len(gone)
+
+
+def photo_path(stamp: str | None) -> Path | None:
+    """Where the photo of an image lay when it was indexed; None when the index was not made by this job."""
+    try:
+        return Path(json.loads(stamp or "")["path"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _stamp(ref: ImageRef, regions: str) -> str:
+    """What tells whether an image has changed, and where it lies: JSON."""
+    try:
+        status = ref.path.stat()
+        size, changed = status.st_size, status.st_mtime_ns
+    except OSError:  # it has vanished meanwhile, and will be skipped
+        size, changed = -1, -1
+    extra = hashlib.blake2b(digest_size=8)
+    extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())
+    return json.dumps({"path": str(ref.path.absolute()), "size": size, "mtime_ns": changed, "extra": extra.hexdigest()})
+
+
+def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
+    """The photo that was indexed under the same id, if it is another file and still there."""
+    before = photo_path(stamp)
+    return before if before is not None and before != path.absolute() and before.exists() else None
+
+
+def _vanished(path: Path | None) -> bool:
+    return path is not None and not path.exists()

@@ -1,0 +1,34 @@
+"""`objemb merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from objemb.cli.errors import guarded
+from objemb.cli.options import IndexPath, Json
+from objemb.cli.output import print_json
+
+
+@guarded
+def merge(
+    index: IndexPath,
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCES...", help="Indexes of the same model to add.")],
+    *,
+    on_collision: Annotated[
+        str, typer.Option(help="For an image id that is there already: error, replace it, or keep what is there.")
+    ] = "error",
+    as_json: Json = False,
+) -> None:
+    """Add all images of other indexes of the same model. The others stay as they are."""
+    from objemb.index.store import Index
+
+    opened = Index.open(index)
+    opened.merge(sources, on_collision=on_collision)
+    facts = opened.info()
+    if as_json:
+        print_json({"index": str(index), **facts})
+    else:
+        print(f"{index}: {facts['images']} images, {facts['regions']} regions")

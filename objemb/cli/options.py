@@ -1,0 +1,24 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder.")]
+Photos = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PHOTOS...", help="Folders, images, list files, CSV or Parquet with a path column, COCO json."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[int, typer.Option(min=1, help="Decoding workers beside the network.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos at once; halved by itself where memory does not suffice.")]
+MaxRegions = Annotated[int | None, typer.Option(min=0, help="At most this many boxes per photo, best first.")]
+Boxes = Annotated[
+    Path | None, typer.Option(help="Boxes to use: COCO instances or results json (instead of the model's detector).")
+]

@@ -1,0 +1,85 @@
+"""What commands print: JSON for machines on stdout, tables for people, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def print_json(document: Any) -> None:
+    """Exactly one JSON document on stdout; numbers that JSON lacks are an error."""
+    json.dump(document, sys.stdout, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values in two columns."""
+    rows = [(name, str(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for people; text is shown as it is, never read as markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(markup=False, highlight=False).print(table)
+
+
+def progress(*, quiet: bool = False) -> Progress:
+    """A progress display with rate and time left, on stderr; silent off a terminal and with ``quiet``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+class Meter:
+    """Counts on a progress display and shows how many a second."""
+
+    def __init__(self, display: Progress, what: str, unit: str, total: int | None) -> None:
+        self.display = display
+        self.unit = unit
+        self.task = display.add_task(what, total=total, rate="")
+
+    def step(self, count: int = 1) -> None:
+        """``count`` more are done."""
+        task = self.display.tasks[self.display.task_ids.index(self.task)]
+        rate = f"{task.speed:.1f} {self.unit}/s" if task.speed else ""
+        self.display.update(self.task, advance=count, rate=rate)
+
+
+def human_bytes(count: float) -> str:
+    """``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,176 @@
+"""A search result as one self-contained HTML file: no script, no request to anywhere, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+from objemb.cli.pictures import Frame, Picture
+from objemb.structures import Match, SearchResult
+
+# Nothing may run and nothing may be fetched, whatever a file name or a label says.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+STYLE = """
+:root { color-scheme: light dark; --back: #f6f6f4; --card: #fff; --ink: #1c1c1a; --soft: #62625d; --line: #dcdcd6; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #161615; --card: #222220; --ink: #ececE8; --soft: #a3a39c; --line: #3a3a36; } }
+* { box-sizing: border-box; }
+body { margin: 0; padding: 1rem; background: var(--back); color: var(--ink);
+  font: 16px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 110rem; margin: 0 auto; display: grid; gap: 1.25rem; }
+h1, h2 { font-size: 1.05rem; margin: 0 0 .5rem; font-weight: 650; }
+.hits { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
+  list-style: none; margin: 0; padding: 0; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden;
+  display: flex; flex-direction: column; }
+.photo { position: relative; background: #8883; display: flex; justify-content: center; }
+.photo > div { position: relative; width: 100%; }
+.photo img { display: block; width: 100%; height: auto; }
+.photo svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
+.photo rect { fill: none; vector-effect: non-scaling-stroke; }
+.under { stroke: #000; stroke-opacity: .65; stroke-width: 5.5px; }
+.over { stroke-width: 3px; }
+.thin { stroke-width: 1.5px; stroke-dasharray: 5 4; }
+.gone { position: absolute; inset: 0; display: grid; place-items: center; padding: .5rem; color: #111;
+  text-align: center; font-size: .85rem; }
+.text { padding: .65rem .8rem .75rem; display: grid; gap: .35rem; }
+.top { display: flex; gap: .6rem; align-items: baseline; }
+.rank { color: var(--soft); font-variant-numeric: tabular-nums; }
+.name { font-weight: 600; overflow-wrap: anywhere; flex: 1; }
+.score { font-variant-numeric: tabular-nums; font-weight: 650; }
+.label { justify-self: start; border: 1px solid var(--line); border-radius: 1rem; padding: 0 .6rem; font-size: .9rem; }
+.soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
+.pair { display: flex; gap: .5rem; align-items: center; }
+.pair img { height: 5.5rem; width: auto; max-width: 45%; object-fit: contain; border: 3px solid; border-radius: .3rem;
+  background: #8883; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .6rem; margin: .3rem 0 0; font-size: .85rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
+@media (min-width: 60rem) {
+  main { grid-template-columns: minmax(20rem, 1fr) 2.4fr; align-items: start; }
+  .query { position: sticky; top: 1rem; max-height: calc(100vh - 2rem); overflow: auto; } }
+"""
+
+
+def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -> str:
+    """The page.
+
+    Args:
+        result: What was found.
+        query: The query with its boxes.
+        hits: A picture per hit, in order.
+    """
+    name = escape(_short(result.image))
+    found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
+    cards = "\n".join(
+        _card(rank, hit, picture, query, result)
+        for rank, (hit, picture) in enumerate(zip(result, hits, strict=True), 1)
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}: {found}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<section class="query">
+<h1>Query</h1>
+<div class="card">{_photo(query)}
+<div class="text"><div class="name">{escape(result.image)}</div>
+<div class="soft">{_boxes_text(result)}</div></div></div>
+</section>
+<section>
+<h2>{found}</h2>
+<ol class="hits">
+{cards}
+</ol>
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
+    label = f'<div class="label">{escape(hit.label)}</div>' if hit.label is not None else ""
+    others = f'<div class="soft">{_others(hit)}</div>' if hit.runners_up else ""
+    return f"""<li class="card">{_photo(picture)}
+<div class="text">
+<div class="top"><span class="rank">{rank}</span><span class="name">{escape(hit.image)}</span>
+<span class="score" title="similarity, at most 1">{hit.score:.3f}</span></div>
+{label}{_pair(hit, picture, query, result)}{others}{_metadata(hit)}
+</div></li>"""
+
+
+def _photo(picture: Picture) -> str:
+    """The photo with its boxes drawn over it, so that they stay sharp at every size."""
+    height, width = picture.size
+    boxes = "".join(_frame(frame) for frame in picture.frames)
+    gone = "" if picture.found else '<div class="gone">The photo is no longer where it was indexed.</div>'
+    # a tall photo must not fill several screens
+    limit = f"max-width: calc(70vh * {width / height:.4f})"
+    return (
+        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{escape(picture.name)}" '
+        f'width="{picture.image.width}" height="{picture.image.height}">'
+        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{boxes}</svg>'
+        f"{gone}</div></div>"
+    )
+
+
+def _frame(frame: Frame) -> str:
+    x1, y1, x2, y2 = frame.box
+    place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    if frame.thin:
+        return f'<rect class="thin" stroke="{frame.colour}" {place}/>'
+    return f'<rect class="under" {place}/><rect class="over" stroke="{frame.colour}" {place}/>'
+
+
+def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
+    """What was asked for and what was found, cut out side by side."""
+    number = result.boxes.index(hit.query_box) if hit.query_box in result.boxes else -1
+    if not picture.close_ups or not 0 <= number < len(query.close_ups):
+        return ""
+    pictures = ((query.close_ups[number], "query box"), (picture.close_ups[-1], "matched box"))
+    images = [
+        f'<img src="{_data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
+        for (image, colour), what in pictures
+    ]
+    return f'<div class="pair">{images[0]}<span class="soft">→</span>{images[1]}</div>'
+
+
+def _others(hit: Match) -> str:
+    scores = ", ".join(
+        f"{r.score:.3f}" + (f" {escape(r.label)}" if r.label is not None else "") for r in hit.runners_up
+    )
+    return f"Next best boxes here: {scores}"
+
+
+def _metadata(hit: Match) -> str:
+    if not hit.metadata:
+        return ""
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in hit.metadata.items())
+    return f"<details><summary>Metadata</summary><dl>{rows}</dl></details>"
+
+
+def _boxes_text(result: SearchResult) -> str:
+    count = len(result.boxes)
+    return "searched for this box" if count == 1 else f"searched for these {count} boxes"
+
+
+def _data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _short(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,132 @@
+"""The photos of a search result, small enough for a page, with what to draw on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from objemb.checks import ObjembError
+from objemb.images.decode import read_photo
+from objemb.structures import Box, Match, Photo, SearchResult
+
+#: One colour per query box, told apart by people with colour-blindness and on photos (after Okabe and Ito).
+COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
+GREY = (150, 150, 150)
+THUMBNAIL_SIDE = 640
+CLOSE_UP_SIDE = 160
+#: A close-up shows the box and this share of its sides around it.
+CLOSE_UP_MARGIN = 0.08
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A box to draw: edges in original pixels, a colour, thin for runners-up."""
+
+    box: Box
+    colour: str
+    thin: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo ready to be shown.
+
+    Attributes:
+        name: The id of the image.
+        image: The whole photo, at most ``THUMBNAIL_SIDE`` pixels; grey when the file is gone.
+        size: ``(height, width)`` of the original, the frame of the boxes.
+        frames: Boxes to draw, the important ones last.
+        close_ups: The main boxes cut out, a picture and a colour each.
+        found: Whether the file could be read.
+    """
+
+    name: str
+    image: Image.Image
+    size: tuple[int, int]
+    frames: tuple[Frame, ...] = ()
+    close_ups: tuple[tuple[Image.Image, str], ...] = ()
+    found: bool = True
+
+
+def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
+    """The colour of a query box."""
+    number = query_boxes.index(box) if box in query_boxes else 0
+    return COLOURS[number % len(COLOURS)]
+
+
+def query_picture(result: SearchResult, path: Path | None) -> Picture:
+    """The query with its boxes."""
+    frames = tuple(Frame(box, colour_of(box, result.boxes)) for box in result.boxes)
+    return _picture(result.image, path, frames)
+
+
+def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box]) -> Picture:
+    """A hit with its matched box in the colour of the query box, and thin frames for the runners-up."""
+    frames = [Frame(r.box, colour_of(r.query_box, query_boxes), thin=True) for r in reversed(hit.runners_up)]
+    return _picture(hit.image, path, (*frames, Frame(hit.box, colour_of(hit.query_box, query_boxes))))
+
+
+def result_pictures(
+    result: SearchResult, query: Path | None, path_of: Callable[[str], Path | None]
+) -> tuple[Picture, list[Picture]]:
+    """The query and all hits; ``path_of`` tells where the photo of an image id lies."""
+    hits = [hit_picture(hit, path_of(hit.image), result.boxes) for hit in result]
+    return query_picture(result, query), hits
+
+
+def _picture(name: str, path: Path | None, frames: tuple[Frame, ...]) -> Picture:
+    photo = _read(path)
+    if photo is None:
+        return _missing(name, frames)
+    thumbnail = _shrunk(Image.fromarray(photo.pixels.permute(1, 2, 0).numpy()), THUMBNAIL_SIDE)
+    height, width = photo.size
+    frames = tuple(f for f in frames if f.box[0] <= width and f.box[1] <= height)
+    close_ups = tuple((_close_up(photo, f.box), f.colour) for f in frames if not f.thin)
+    return Picture(name, thumbnail, photo.size, frames, close_ups)
+
+
+def _read(path: Path | None) -> Photo | None:
+    """The photo, or None where it has vanished or cannot be read any more."""
+    try:
+        return read_photo(path) if path is not None else None
+    except (ObjembError, OSError):
+        return None
+
+
+def _missing(name: str, frames: Sequence[Frame]) -> Picture:
+    """A grey placeholder just large enough for the boxes."""
+    width = max((f.box[2] for f in frames), default=4.0)
+    height = max((f.box[3] for f in frames), default=3.0)
+    size = (max(1, round(height)), max(1, round(width)))
+    scale = min(1.0, THUMBNAIL_SIDE / max(size))
+    grey = Image.new("RGB", (max(1, round(size[1] * scale)), max(1, round(size[0] * scale))), GREY)
+    return Picture(name, grey, size, tuple(frames), found=False)
+
+
+def _close_up(photo: Photo, box: Box) -> Image.Image:
+    """The pixels under a box and a little around it."""
+    scale_y, scale_x = photo.scale
+    margin_x, margin_y = (box[2] - box[0]) * CLOSE_UP_MARGIN, (box[3] - box[1]) * CLOSE_UP_MARGIN
+    height, width = photo.pixels.shape[1:]
+    left = min(max(0, int((box[0] - margin_x) * scale_x)), width - 1)
+    top = min(max(0, int((box[1] - margin_y) * scale_y)), height - 1)
+    right = min(max(left + 1, round((box[2] + margin_x) * scale_x)), width)
+    bottom = min(max(top + 1, round((box[3] + margin_y) * scale_y)), height)
+    cut = photo.pixels[:, top:bottom, left:right].permute(1, 2, 0).numpy()
+    return _fitted(Image.fromarray(cut), CLOSE_UP_SIDE)
+
+
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    """At most ``side`` pixels on the longest side."""
+    return image if max(image.size) <= side else _fitted(image, side)
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """Exactly ``side`` pixels on the longest side."""
+    scale = side / max(image.size)
+    return image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )

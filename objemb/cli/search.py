@@ -1,0 +1,128 @@
+"""`objemb search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from objemb.cli.errors import guarded
+from objemb.cli.options import Device, IndexPath, Json
+from objemb.cli.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from objemb.index.store import Index
+    from objemb.structures import Box, SearchResult
+
+
+@guarded
+def search(
+    index: IndexPath,
+    query: Annotated[Path, typer.Argument(metavar="QUERY", help="A photo.")],
+    *,
+    model: Annotated[Path | None, typer.Option(help="A model folder.  [the one the index was made with]")] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="What to search for, in pixels; repeatable."),
+    ] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Search for what the model's detector finds.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to find.")] = 10,
+    where: Annotated[str | None, typer.Option(help="A filter such as 'label=bottle and price<5'.")] = None,
+    crop: Annotated[
+        str,
+        typer.Option(
+            help="How a box is seen: context (in its photo), crop (cut out), "
+            "scaled (cut out at the scale of its photo, as retrieval benchmarks do)."
+        ),
+    ] = "context",
+    device: Device = "cpu",
+    as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
+) -> None:
+    """Find the photos that show the same object, and which box matched."""
+    from objemb.index.store import Index
+    from objemb.models import load_model
+
+    if auto and box:
+        raise ValueError("--auto and --box: expected one of them, found both")
+    if not query.exists():
+        raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
+    boxes = [_parse_box(text) for text in box] if box else None
+    opened = Index.open(index)
+    loaded = load_model(model or _recorded_model(opened), device)
+    opened.check_fingerprint(loaded.fingerprint)
+    described = loaded.query(query, boxes, auto=auto, crop=crop)
+    result = opened.search(described, k, where=where)
+    if html or save:
+        _write_pictures(result, query, _photo_paths(opened, result), html, save)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _show(result)
+
+
+def _parse_box(text: str) -> Box:
+    try:
+        x1, y1, x2, y2 = (float(v) for v in text.split(","))
+    except ValueError:
+        raise ValueError(f"--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220, found {text!r}") from None
+    return (x1, y1, x2, y2)
+
+
+def _recorded_model(index: Index) -> Path:
+    path = (index.model or {}).get("path")
+    if path is None or not Path(path).is_dir():
+        raise FileNotFoundError(f"--model: expected a model folder; the one of the index was at {path}, found nothing")
+    return Path(path)
+
+
+def _photo_paths(index: Index, result: SearchResult) -> Callable[[str], Path | None]:
+    """Where the photos of the hits were when they were indexed."""
+    from objemb.cli.indexing import photo_path
+
+    wanted = {hit.image for hit in result}
+    paths = {image.id: photo_path(image.stamp) for image in index.images() if image.id in wanted}
+    return paths.get
+
+
+def _write_pictures(
+    result: SearchResult, query: Path, path_of: Callable[[str], Path | None], html: Path | None, save: Path | None
+) -> None:
+    from objemb.cli.page import search_page
+    from objemb.cli.pictures import result_pictures
+    from objemb.cli.sheet import contact_sheet
+
+    shown, hits = result_pictures(result, query, path_of)
+    if html is not None:
+        html.write_text(search_page(result, shown, hits), encoding="utf-8", errors="replace")
+        note(f"page: {html}")
+    if save is not None:
+        contact_sheet(result, shown, hits).save(save)
+        note(f"picture: {save}")
+
+
+def _show(result: SearchResult) -> None:
+    several = len(result.boxes) > 1
+    header = ["", "score", "image", "box", *(["query box"] if several else []), "label"]
+    rows = [
+        [
+            rank,
+            f"{hit.score:.3f}",
+            hit.image,
+            _box_text(hit.box),
+            *([_box_text(hit.query_box)] if several else []),
+            hit.label or "",
+        ]
+        for rank, hit in enumerate(result, 1)
+    ]
+    if rows:
+        print_table(header, rows)
+    else:
+        print("nothing found")
+
+
+def _box_text(box: Box) -> str:
+    return ",".join(f"{v:.0f}" for v in box)

@@ -1,0 +1,212 @@
+"""YAML becomes validated settings. This is the only reader of YAML.
+
+A method is a file of nested parts, each with a ``name`` (a plug-in) and keys that equal its constructor's arguments:
+
+.. code-block:: yaml
+
+    base: hard_attention_crop.yaml        # optional: start from this file, relative to this one
+    describer:
+      pooling: {name: max}
+    aggregator: {name: keep}
+
+Files, and overrides such as ``backbone.arch=mobilenet_v2`` from a command line, are merged key by key by one rule: a
+part that names *another* plug-in replaces the whole part, so that no key of the old one is left behind.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from objemb import checks, registry
+
+#: The parts of a method; every other key of an override belongs to the describer.
+PARTS = ("describer", "aggregator")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings of a method, complete: every key that the file does not name has its default.
+
+    Args:
+        path: A YAML file, or the name of a method that comes with objemb, such as ``rmac``.
+        overrides: ``dotted.key=value``, the value read as YAML. The prefix ``describer.`` may be left out:
+            ``extractor.size=320``. The later of two for the same key wins.
+
+    Returns:
+        ``{"describer": {...}, "aggregator": {...}}``, ready for :func:`objemb.models.build_model`.
+
+    Raises:
+        FileNotFoundError: The file, or one that it is based on, does not exist.
+        ValueError: Not YAML, a key twice, an unknown key or plug-in (the nearest known one is suggested).
+    """
+    settings = _read_with_base(_find(path), ())
+    if overrides:
+        settings = merge(settings, parse_overrides(overrides))
+    try:
+        return resolve(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with every default filled in, checked against the constructors of the plug-ins they name.
+
+    Only keys are checked here; values are checked by the constructors.
+    """
+    for key in settings:
+        if key not in PARTS:
+            raise ValueError(f"unknown key {key!r}{checks.nearest(key, PARTS)}; known keys: {checks.listed(PARTS)}")
+    if "describer" not in settings:
+        raise ValueError(f"expected the key 'describer', found {checks.listed(settings) or 'nothing'}")
+    full = {"aggregator": {"name": "keep"}, **settings}
+    return {part: _resolve_part(part, part, full[part]) for part in PARTS}
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``, key by key; a part with another ``name`` replaces the part below it."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _another_plugin(old, value):
+            value = merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _another_plugin(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "name" in old and "name" in new and old["name"] != new["name"]
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings."""
+    nested: dict[str, Any] = {}
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or not all(keys):
+            raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
+        path = keys if keys[0] in PARTS else ["describer", *keys]
+        value = _parse(text, f"override {override!r}")
+        for key in reversed(path):
+            value = {key: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def dump_config(settings: Mapping[str, Any]) -> str:
+    """Settings as YAML text that :func:`load_config` reads back."""
+    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def method_files() -> dict[str, Path]:
+    """The methods that come with objemb: name to file, from the checkout or from where pip put them."""
+    folder = Path(__file__).parent.parent / "configs" / "methods"
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else list(_installed_methods())
+    return {f.stem: f for f in files}
+
+
+def _installed_methods() -> Iterator[Path]:
+    for file in metadata.files("objemb") or ():
+        if file.suffix == ".yaml" and file.parts[-3:-1] == ("configs", "methods"):
+            yield Path(str(file.locate())).resolve()
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    methods = method_files()
+    if str(path) in methods:
+        return methods[str(path)]
+    raise FileNotFoundError(
+        f"config: expected a YAML file or one of {checks.listed(methods)}, "
+        f"found neither at {path}{checks.nearest(file.stem, methods)}"
+    )
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ValueError(f"base: expected no circle, found {' -> '.join(p.name for p in (*seen, path))}")
+    settings = _parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{path}: expected a mapping of parts such as 'describer:', found {settings!r}")
+    own = {k: v for k, v in settings.items() if k != "base"}
+    if "base" not in settings:
+        return own
+    if not isinstance(settings["base"], str):
+        raise ValueError(f"{path}: base: expected the path of a YAML file, found {settings['base']!r}")
+    base = path.parent / settings["base"]
+    if not base.is_file():
+        raise FileNotFoundError(f"{path}: base: expected a YAML file, found none at {base}")
+    return merge(_read_with_base(base, (*seen, path)), own)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only, as ``yaml.safe_load``; a key that occurs twice is an error instead of a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
+        if twice:
+            mark = node.start_mark
+            raise ValueError(f"expected each key once, found {twice[0]!r} twice (mapping at line {mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3, without a point, as a text
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{where}: expected YAML, found: {' '.join(str(error).split())}") from error
+
+
+def _resolve_part(where: str, key: str, part: Any) -> dict[str, Any]:
+    """One part and the parts within it, with all defaults."""
+    kind = registry.KINDS[key]
+    if not isinstance(part, Mapping) or "name" not in part:
+        known = checks.listed(registry.names(kind))
+        raise ValueError(f"{where}: expected a part with a name (one of {known}), found {part!r}")
+    known_keys = registry.parameters(kind, part["name"])
+    for name in part:
+        if name != "name" and name not in known_keys:
+            raise ValueError(
+                f"{where}: unknown key {name!r}{_suggestion(name, part, known_keys)}; "
+                f"known keys of {part['name']}: {checks.listed(known_keys)}"
+            )
+    values = {"name": part["name"]}
+    for name, parameter in known_keys.items():
+        if name not in part and parameter.default is inspect.Parameter.empty:
+            raise ValueError(f"{where}: expected the key {name!r}, which has no default, found {checks.listed(part)}")
+        value = part.get(name, parameter.default)
+        is_part = name in registry.KINDS and value is not None
+        values[name] = _resolve_part(f"{where}.{name}", name, value) if is_part else _plain(value)
+    return values
+
+
+def _suggestion(key: str, part: Mapping[str, Any], known: Iterable[str]) -> str:
+    """The nearest known key, or the part within this one that has exactly this key."""
+    for inner, value in part.items():
+        is_part = inner in registry.KINDS and isinstance(value, Mapping) and "name" in value
+        if is_part and key in registry.parameters(registry.KINDS[inner], value["name"]):
+            return f" (did you mean '{inner}.{key}'?)"
+    return checks.nearest(key, known)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists and mappings dicts, so that settings survive JSON and YAML unchanged."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,134 @@
+"""Two passes: where to look first, then what is seen there, summed up to a vector per region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.describers.base import Describer
+from objemb.extractors.base import Extraction, Extractor
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+from objemb.pooling.base import Pooling
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+FUSIONS = ("mean", "power")
+
+
+@plugin
+class PooledRegions(Describer):
+    """Regions from a source, pooled from what an extractor sees; the scheme of MAC, GeM, R-MAC and hard attention.
+
+    Args:
+        regions: Where to look.
+        backbone: What is seen.
+        extractor: How the pixels under a box reach the backbone.
+        pooling: How a region is summed up.
+        scales: Factors on the extractor's input size; the vectors of a region are fused over them.
+        fusion: ``"mean"`` of the unit vectors of the scales (deep image retrieval), or ``"power"``:
+            ``mean(v ** p) ** (1 / p)`` of them, negative elements counting as 0 (GeM).
+        fusion_power: p of ``"power"``.
+
+    Attributes:
+        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
+    """
+
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        regions: RegionSource,
+        backbone: Backbone,
+        extractor: Extractor,
+        pooling: Pooling,
+        scales: Sequence[float] = (1.0,),
+        fusion: str = "mean",
+        fusion_power: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.regions = regions
+        self.backbone = backbone
+        self.extractor = extractor
+        self.pooling = pooling
+        self.scales = tuple(checks.positive("scales", s) for s in scales)
+        if not self.scales:
+            raise ValueError("scales: expected at least one, found none")
+        self.fusion = checks.one_of("fusion", fusion, FUSIONS)
+        self.fusion_power = checks.positive("fusion_power", fusion_power)
+        self.whitening = None
+        self.eval()
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.backbone.channels * self.pooling.expansion if self.whitening is None else self.whitening.dim
+
+    def train(self, mode: bool = True) -> PooledRegions:
+        """Stays in eval mode: a description must not depend on the batch that it is part of."""
+        super().train(False)
+        return self
+
+    def decode_side(self) -> int | None:
+        """See :meth:`Describer.decode_side`."""
+        side = self.extractor.decode_side()
+        return None if side is None else math.ceil(side * max(self.scales))
+
+    @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`Describer.describe`. Rigid grids are laid on the map of the first scale."""
+        given = _checked_given(photos, regions)
+        if not photos:
+            return []
+        seen = self.extractor.see(photos, self.backbone, self.scales[0])
+        found = self._find(photos, given, seen)
+        pooled = [self._pool(seen, found)]
+        del seen  # the maps of one scale at a time
+        for scale in self.scales[1:]:
+            pooled.append(self._pool(self.extractor.see(photos, self.backbone, scale), found))
+        vectors = self._finish(pooled).cpu().split([len(f) for f in found])
+        return [
+            RegionDescriptors(photo.id, where, rows, photo.metadata)
+            for photo, where, rows in zip(photos, found, vectors, strict=True)
+        ]
+
+    def _find(self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction) -> list[Regions]:
+        """The given regions, and those of the source for the photos without any."""
+        missing = [i for i, g in enumerate(given) if g is None]
+        found = self.regions.find([photos[i] for i in missing], [seen.grids[i] for i in missing]) if missing else []
+        complete = dict(zip(missing, found, strict=True))
+        return [complete[i] if g is None else g.to("cpu") for i, g in enumerate(given)]
+
+    def _pool(self, seen: Extraction, found: Sequence[Regions]) -> Tensor:
+        """Unit vectors of all regions of all photos, one scale."""
+        return l2(torch.cat(seen.pool(found, self.pooling)).float())
+
+    def _finish(self, pooled: Sequence[Tensor]) -> Tensor:
+        """Scales fused, then whitened."""
+        if len(pooled) == 1:
+            fused = pooled[0]
+        elif self.fusion == "mean":
+            fused = l2(torch.stack(list(pooled)).mean(dim=0))
+        else:
+            powers = torch.stack([p.clamp_min(0) ** self.fusion_power for p in pooled])
+            fused = l2(powers.mean(dim=0) ** (1 / self.fusion_power))
+        return fused if self.whitening is None else self.whitening(fused)
+
+
+def _checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
+    given: list[Regions | None] = [None] * len(photos) if regions is None else list(regions)
+    if len(given) != len(photos):
+        raise ValueError(f"regions: expected one per photo ({len(photos)}), found {len(given)}")
+    for photo, of_photo in zip(photos, given, strict=True):
+        if of_photo is not None and of_photo.size != photo.size:
+            raise ValueError(f"regions of {photo.id!r}: expected the image size {photo.size}, found {of_photo.size}")
+    return given

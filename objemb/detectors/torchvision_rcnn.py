@@ -1,0 +1,188 @@
+"""Every Faster and Mask R-CNN of torchvision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import detection
+from torchvision.models.detection.image_list import ImageList
+
+from objemb import checks
+from objemb.detectors.base import Detector
+from objemb.ops.boxes import scale
+from objemb.ops.weights import fill, locate, read_weights
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+FAMILIES = ("fasterrcnn_", "maskrcnn_")
+#: Published weights of these were trained with a batch norm that adds nothing to the variance.
+TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+MASK_THRESHOLD = 0.5
+#: The network pads images to multiples of this.
+PADDING = 32
+
+
+@plugin
+class TorchvisionRcnn(nn.Module, Detector):
+    """Faster R-CNN, or Mask R-CNN, whose masks become the extra ``masks``.
+
+    Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
+    depend on which photos are detected with it (up to rounding in the last digits).
+
+    Args:
+        arch: Name in torchvision, such as ``fasterrcnn_resnet50_fpn_v2``.
+        weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or None for random weights.
+        num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default (80
+            of which exist, the others are called ``N/A``).
+        classes: Their names; those of COCO when neither this nor ``num_classes`` is given.
+        score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
+        nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
+        max_detections: Best boxes per photo to keep.
+        min_size: The shorter side of what the network sees, in pixels; by default that of the arch.
+        max_size: The longer side never exceeds this; by default that of the arch.
+
+    Raises:
+        ValueError: Unknown arch or name of weights, or ``classes`` and ``num_classes`` that differ.
+        MissingWeightsError: The weights are neither here nor to be had.
+        UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
+    """
+
+    def __init__(
+        self,
+        arch: str = "fasterrcnn_resnet50_fpn_v2",
+        *,
+        weights: str | Path | None = None,
+        num_classes: int | None = None,
+        classes: Sequence[str] | None = None,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        min_size: int | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        known = [n for n in models.list_models(module=detection) if n.startswith(FAMILIES)]
+        checks.one_of("arch", arch, known)
+        count, self.classes = _classes(arch, num_classes, classes)
+        sides = {"min_size": min_size, "max_size": max_size}
+        self.network = models.get_model(
+            arch,
+            weights=None,
+            weights_backbone=None,
+            num_classes=count + 1,
+            box_score_thresh=checks.between("score_threshold", score_threshold, 0, 1),
+            box_nms_thresh=checks.between("nms_iou", nms_iou, 0, 1),
+            box_detections_per_img=int(checks.positive("max_detections", max_detections)),
+            **{name: int(checks.positive(name, side)) for name, side in sides.items() if side is not None},
+        )
+        if weights is not None:
+            self._load(arch, weights)
+        self.eval()
+
+    def train(self, mode: bool = True) -> TorchvisionRcnn:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
+        images = [self._resized(p) for p in photos]
+        found: dict[int, Regions] = {}
+        for numbers in _same_padded_shape(images):
+            batch = self.preprocess([images[i] for i in numbers])
+            outputs = self.boxes(batch, self.features(batch))
+            for i, output in zip(numbers, outputs, strict=True):
+                found[i] = self._regions(output, images[i].shape[1:], photos[i])
+        return [found[i] for i in range(len(photos))]
+
+    def preprocess(self, images: Sequence[Tensor]) -> ImageList:
+        """Images ``(3, h, w)``, RGB, 0 to 1, in network size, normalised and padded at the right and bottom to one batch."""
+        transform = self.network.transform
+        sizes = [(i.shape[1], i.shape[2]) for i in images]
+        return ImageList(transform.batch_images([transform.normalize(i) for i in images], PADDING), sizes)
+
+    def features(self, batch: ImageList) -> dict[str, Tensor]:
+        """The feature pyramid of a batch: names of levels to maps ``(B, C, h, w)``."""
+        return self.network.backbone(batch.tensors)
+
+    def boxes(self, batch: ImageList, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """What the heads find: per image ``boxes`` (N, 4) in network pixels, ``scores``, ``labels`` from 1, ``masks``."""
+        proposals, _ = self.network.rpn(batch, features)
+        return self.network.roi_heads(features, proposals, batch.image_sizes)[0]
+
+    def _resized(self, photo: Photo) -> Tensor:
+        """The photo in network size, as torchvision scales it, but never without a pixel."""
+        transform = self.network.transform
+        pixels = photo.pixels.to(next(self.parameters()).device).float() / 255
+        height, width = pixels.shape[1:]
+        factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
+        size = (max(1, math.floor(height * factor)), max(1, math.floor(width * factor)))
+        return F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
+
+    def _regions(self, output: dict[str, Tensor], seen: Sequence[int], photo: Photo) -> Regions:
+        order = output["scores"].argsort(descending=True, stable=True)
+        boxes = scale(output["boxes"], (photo.size[0] / seen[0], photo.size[1] / seen[1]))
+        extras = {"masks": (output["masks"][order, 0] >= MASK_THRESHOLD).byte()} if "masks" in output else {}
+        regions = Regions(
+            boxes=boxes[order],
+            size=photo.size,
+            scores=output["scores"][order],
+            labels=output["labels"][order] - 1,
+            classes=self.classes,
+            extras=extras,
+        )
+        return regions.to("cpu")
+
+    def _load(self, arch: str, weights: str | Path) -> None:
+        published = models.get_model_weights(arch)
+        named = {**{w.name: w.url for w in published}, "DEFAULT": published.DEFAULT.url}  # type: ignore[attr-defined]
+        file = locate(weights, named)
+        state = read_weights(file)
+        if arch in TRAINED_WITHOUT_EPS and file.name in {url.rsplit("/", 1)[-1] for url in named.values()}:
+            add_eps(self.network.backbone.body, state, "backbone.body.")
+        found = state.get("roi_heads.box_predictor.cls_score.weight")
+        expected = self.network.roi_heads.box_predictor.cls_score.out_features
+        if found is not None and len(found) != expected:
+            raise ValueError(
+                f"{file}: expected weights for {expected - 1} classes, found {len(found) - 1}; "
+                f"pass num_classes={len(found) - 1} or their names as classes"
+            )
+        fill(self.network, state, file)
+
+
+def add_eps(network: nn.Module, state: dict[str, Tensor], prefix: str = "") -> None:
+    """Correct, in place, the scales of batch norms that were trained without the ``eps`` that ``network`` adds.
+
+    ``w' / sqrt(var + eps) = w / sqrt(var)``, so that the network computes what it was trained to, with the ``eps`` that
+    every other file expects.
+    """
+    for name, module in network.named_modules(prefix=prefix.rstrip(".")):
+        if isinstance(module, nn.BatchNorm2d) and f"{name}.running_var" in state:
+            variance = state[f"{name}.running_var"].double()
+            scales = state[f"{name}.weight"].double() * ((variance + module.eps) / variance).sqrt()
+            state[f"{name}.weight"] = scales.float()
+
+
+def _classes(arch: str, num_classes: int | None, classes: Sequence[str] | None) -> tuple[int, tuple[str, ...]]:
+    if classes is None and num_classes is None:
+        classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]  # type: ignore[attr-defined]
+    if classes is None:
+        return int(checks.positive("num_classes", num_classes or 0)), ()
+    names = tuple(str(c) for c in classes)
+    if num_classes is not None and num_classes != len(names):
+        raise ValueError(f"classes: expected {num_classes} names as num_classes says, found {len(names)}")
+    return int(checks.positive("number of classes", len(names))), names
+
+
+def _same_padded_shape(images: Sequence[Tensor]) -> Iterable[list[int]]:
+    """Numbers of the images that need no more padding together than alone."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, image in enumerate(images):
+        groups.setdefault(tuple(math.ceil(s / PADDING) for s in image.shape[1:]), []).append(number)
+    return groups.values()

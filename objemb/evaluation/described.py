@@ -1,0 +1,153 @@
+"""An evaluation set, described by a model: the rows that are searched, and those that they are searched with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.checks import ObjembError
+from objemb.detectors.base import Detector
+from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.images.sources import ImageRef, SkippedImage
+from objemb.images.stream import stream_photos
+from objemb.structures import BOX_TOLERANCE, Box, Photo, RegionDescriptors
+
+#: Which item it is, and its rows.
+Numbered = tuple[int, RegionDescriptors]
+
+
+class Describing(Protocol):
+    """What an evaluation asks of a model; ``objemb.models.Model`` is one."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    def decode_side(self) -> int | None:
+        """The longest side of a photo in pixels that is of use."""
+
+    def query(self, image: Photo, boxes: Sequence[Box] | None = None, *, crop: str = "context") -> RegionDescriptors:
+        """One row per box, or one for the whole photo."""
+
+    def stream(
+        self,
+        sources: Iterable[ImageRef | SkippedImage],
+        *,
+        workers: int = 2,
+        boxes: Detector | None = None,
+        on_skip: Callable[[SkippedImage], None],
+    ) -> Iterator[RegionDescriptors]:
+        """Rows for an index, photo by photo."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Vectors of numbered items (photos, objects or queries).
+
+    Attributes:
+        vectors: float32 ``(R, D)``.
+        items: int64 ``(R,)``, rising: the item of each row. Items that could not be described have none.
+        boxes: float32 ``(R, 4)``, xyxy in original pixels: where each row looks.
+        problems: A line for each photo that could not be described and each box that leaves its photo.
+    """
+
+    vectors: NDArray[np.float32]
+    items: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @staticmethod
+    def of(described: Sequence[Numbered], dim: int, problems: Sequence[str]) -> Rows:
+        """The rows of described items, sorted by item."""
+        ordered = sorted(described, key=lambda numbered: numbered[0])
+        lengths = [len(rows) for _, rows in ordered]
+        vectors = [np.zeros((0, dim), np.float32), *(rows.vectors.numpy() for _, rows in ordered)]
+        boxes = [np.zeros((0, 4), np.float32), *(rows.regions.boxes.numpy() for _, rows in ordered)]
+        items = np.repeat(np.array([item for item, _ in ordered], dtype=np.int64), lengths)
+        return Rows(np.concatenate(vectors), items, np.concatenate(boxes), tuple(problems))
+
+
+def describe_images(
+    model: Describing, data: EvaluationSet, images: Sequence[Entry], *, boxes: Detector | None = None, workers: int = 2
+) -> Rows:
+    """Describe database photos as they would be indexed.
+
+    Args:
+        model: The model.
+        data: The set that the photos belong to.
+        images: The photos; they become items 0 to N - 1.
+        boxes: Where boxes come from instead of the model's own regions.
+        workers: Decoding threads.
+    """
+    numbers = {image.file: number for number, image in enumerate(images)}
+    refs = [ImageRef(image.file, data.photo(image.file)) for image in images]
+    skipped: list[SkippedImage] = []
+    described = [
+        (numbers[rows.image], rows) for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skipped.append)
+    ]
+    return Rows.of(described, model.dim, [_line(s) for s in skipped])
+
+
+def describe_entries(
+    model: Describing, data: EvaluationSet, entries: Sequence[Entry], *, crop: str = "context", workers: int = 2
+) -> Rows:
+    """Describe boxes, or whole photos where the box is None; every photo is decoded once.
+
+    Args:
+        model: The model.
+        data: The set that the entries belong to.
+        entries: What to describe; they become items 0 to N - 1.
+        crop: How a box is seen, as in ``Model.query``.
+        workers: Decoding threads.
+    """
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        by_file[entry.file].append(number)
+    refs = [ImageRef(file, data.photo(file)) for file in by_file]
+    described: list[Numbered] = []
+    problems: list[str] = []
+    for photo in stream_photos(refs, workers=workers, side=model.decode_side):
+        if isinstance(photo, SkippedImage):
+            problems.append(_line(photo))
+            continue
+        fitting = [n for n in by_file[photo.id] if _fits(entries[n].box, photo.size)]
+        outside = [n for n in by_file[photo.id] if n not in fitting]
+        problems += [_outside(photo, entries[n]) for n in outside]
+        try:
+            described += _describe_photo(model, photo, {n: entries[n].box for n in fitting}, crop)
+        except (ObjembError, RuntimeError) as error:
+            problems.append(f"{photo.id}: cannot be described: {error}")
+    return Rows.of(described, model.dim, problems)
+
+
+def _describe_photo(model: Describing, photo: Photo, wanted: dict[int, Box | None], crop: str) -> list[Numbered]:
+    """Numbered boxes of one photo; equal ones are described once."""
+    distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
+    rows: dict[Box | None, RegionDescriptors] = {}
+    if distinct:
+        rows.update(zip(distinct, model.query(photo, distinct, crop=crop), strict=True))
+    if None in wanted.values():
+        rows[None] = model.query(photo)
+    return [(number, rows[box]) for number, box in wanted.items()]
+
+
+def _fits(box: Box | None, size: tuple[int, int]) -> bool:
+    return box is None or (box[2] <= size[1] + BOX_TOLERANCE and box[3] <= size[0] + BOX_TOLERANCE)
+
+
+def _outside(photo: Photo, entry: Entry) -> str:
+    height, width = photo.size
+    return f"{photo.id}: expected boxes inside {width} x {height} pixels, found {entry.box}"
+
+
+def _line(skipped: SkippedImage) -> str:
+    return f"{skipped.id}: {skipped.reason}"

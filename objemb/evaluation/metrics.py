@@ -1,0 +1,217 @@
+"""Retrieval and localisation metrics: pure functions on numpy arrays that never change their inputs.
+
+One convention for all: a query is summed up by the 0-based *ranks* at which its positives were found, counted after
+junk was taken out of the list, and by the *number* of its positives, found or not. A query without positives scores
+NaN, and means over queries leave such queries out (and say how many).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class QueryMean(NamedTuple):
+    """A mean over queries.
+
+    Attributes:
+        value: The mean; NaN when no query counts.
+        queries: How many queries count.
+        skipped: How many were left out because they have no positives.
+    """
+
+    value: float
+    queries: int
+    skipped: int
+
+
+class Localisation(NamedTuple):
+    """How well the matched boxes lie on the object.
+
+    Attributes:
+        mean_iou: Mean intersection over union with the true box; NaN when there is none to compare with.
+        corloc: Share of matched boxes with an IoU of at least the threshold; NaN likewise.
+        boxes: Number of matched boxes compared.
+    """
+
+    mean_iou: float
+    corloc: float
+    boxes: int
+
+
+def ranks_without_junk(ranking: ArrayLike, positives: ArrayLike, junk: ArrayLike = ()) -> NDArray[np.int64]:
+    """The 0-based ranks of the positives in a list from which the junk was removed.
+
+    Junk is what must count neither for nor against: the query's own photo, or images too unclear to judge.
+
+    Args:
+        ranking: int ``(K,)``, item numbers, best first, each at most once.
+        positives: int ``(P,)``, the relevant items; an item that is junk as well counts as junk.
+        junk: int ``(J,)``, the items to take out.
+
+    Returns:
+        int64 ``(F,)``, rising, F <= P: positives that are not in the list have no rank.
+    """
+    ranked = _numbers("ranking", ranking)
+    if len(np.unique(ranked)) != len(ranked):
+        raise ValueError("ranking: expected each item once, found one twice")
+    kept = ranked[~np.isin(ranked, _numbers("junk", junk))]
+    return np.flatnonzero(np.isin(kept, _numbers("positives", positives))).astype(np.int64)
+
+
+def average_precision(ranks: ArrayLike, num_positives: int) -> float:
+    """Average precision by the trapezoid rule, as the Oxford, Paris, Holidays and INSTRE benchmarks count it.
+
+    The area under the precision-recall curve: each positive adds the mean of the precision just before and just after
+    it, divided by the number of *all* positives, so that one that was not found adds 0. (This is not the finite sum
+    of information retrieval, which counts only the precision after.) Philbin et al., Object retrieval with large
+    vocabularies and fast spatial matching, CVPR 2007.
+
+    Args:
+        ranks: int ``(F,)``, 0-based ranks of the positives that were found, in any order.
+        num_positives: Number of all positives, at least F.
+
+    Returns:
+        0 to 1, or NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives)
+    if num_positives == 0:
+        return float("nan")
+    found = np.arange(len(ranked))
+    before = np.where(ranked == 0, 1.0, found / np.maximum(ranked, 1))
+    after = (found + 1) / (ranked + 1)
+    return float((before + after).sum() / (2 * num_positives))
+
+
+def precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
+    """P@k: the share of positives among the first k places; a list with fewer positives than k cannot reach 1.
+
+    Args: see :func:`average_precision`; ``k`` is at least 1. Returns NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives, k)
+    return float((ranked < k).sum() / k) if num_positives else float("nan")
+
+
+def revisited_precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
+    """The precision whose mean is mP@k of the revisited benchmarks: k is cut to the rank of the last positive.
+
+    A query with fewer than k positives, all found at the top, thus reaches 1. A positive that was not found counts as
+    ranked behind place k. Radenovic et al., Revisiting Oxford and Paris, CVPR 2018.
+
+    Args: see :func:`precision_at_k`. Returns NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives, k)
+    if num_positives == 0:
+        return float("nan")
+    depth = min(int(ranked.max()) + 1, k) if len(ranked) == num_positives else k
+    return float((ranked < depth).sum() / depth)
+
+
+def recall_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
+    """Recall@k of metric learning: 1 when any positive is among the first k places, else 0.
+
+    Song et al., Deep metric learning via lifted structured feature embedding, CVPR 2016.
+
+    Args: see :func:`precision_at_k`. Returns NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives, k)
+    return float((ranked < k).any()) if num_positives else float("nan")
+
+
+def mean_over_queries(
+    metric: Callable[..., float], ranks: Sequence[ArrayLike], num_positives: Sequence[int], **arguments: Any
+) -> QueryMean:
+    """The mean of a metric of this file over queries.
+
+    Args:
+        metric: A function of ``(ranks, num_positives, **arguments)``.
+        ranks: Per query the ranks of its positives.
+        num_positives: Per query the number of its positives.
+        **arguments: Passed on, such as ``k=5``.
+    """
+    if len(ranks) != len(num_positives):
+        raise ValueError(f"ranks: expected {len(num_positives)} queries as in num_positives, found {len(ranks)}")
+    values = np.array([metric(r, n, **arguments) for r, n in zip(ranks, num_positives, strict=True)], dtype=float)
+    counted = values[~np.isnan(values)]
+    mean = float(counted.mean()) if len(counted) else float("nan")
+    return QueryMean(mean, len(counted), len(values) - len(counted))
+
+
+def mean_average_precision(ranks: Sequence[ArrayLike], num_positives: Sequence[int]) -> QueryMean:
+    """mAP: the mean of :func:`average_precision` over the queries that have positives."""
+    return mean_over_queries(average_precision, ranks, num_positives)
+
+
+def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> NDArray[np.float64]:
+    """The intersection over union of each box with the best fitting of its true boxes.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy, the matched boxes.
+        truths: ``(T, 4)`` xyxy, true boxes; a box may have several (two bottles of a kind in one photo).
+        owners: int ``(T,)``, the number of the box that each true box belongs to.
+
+    Returns:
+        float64 ``(N,)``, 0 to 1; NaN for a box without true boxes, 0 where both boxes have no area.
+    """
+    found, true = _boxes("boxes", boxes), _boxes("truths", truths)
+    whose = _numbers("owners", owners)
+    if len(whose) != len(true) or np.any((whose < 0) | (whose >= len(found))):
+        raise ValueError(f"owners: expected {len(true)} numbers from 0 to {len(found) - 1}, found {whose.tolist()}")
+    best = np.full(len(found), np.nan)
+    np.fmax.at(best, whose, _paired_iou(found[whose], true))
+    return best
+
+
+def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
+    """Mean IoU and CorLoc of the matched boxes of true positives.
+
+    CorLoc: Deselaers et al., Localizing objects while learning their appearance, ECCV 2010.
+
+    Args:
+        ious: The IoU of each true positive's matched box; NaN, for want of a true box, is left out.
+        threshold: From which IoU on a box counts as correct.
+    """
+    values = np.asarray(list(ious), dtype=float)
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return Localisation(float("nan"), float("nan"), 0)
+    return Localisation(float(known.mean()), float((known >= threshold).mean()), len(known))
+
+
+def _paired_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU of row i with row i."""
+    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    shared = sides.clip(min=0).prod(axis=1)
+    union = (first[:, 2:] - first[:, :2]).prod(axis=1) + (second[:, 2:] - second[:, :2]).prod(axis=1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name}: expected a row of integers, found {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def _boxes(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=float)
+    if array.size == 0:
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{name}: expected shape (any, 4), found {array.shape}")
+    return array
+
+
+def _checked_ranks(ranks: ArrayLike, num_positives: int, k: int = 1) -> NDArray[np.int64]:
+    """The ranks, rising."""
+    ranked = np.sort(_numbers("ranks", ranks))
+    if num_positives < len(ranked):
+        raise ValueError(f"num_positives: expected at least the {len(ranked)} that were found, found {num_positives}")
+    if len(ranked) and (ranked[0] < 0 or np.any(np.diff(ranked) == 0)):
+        raise ValueError(f"ranks: expected different numbers from 0 on, found {ranked.tolist()}")
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, found {k}")
+    return ranked

@@ -1,0 +1,188 @@
+"""Evaluation sets: a JSON file of images, objects and queries.
+
+.. code-block:: json
+
+    {"name": "...",
+     "images":  [{"file": "images/a.jpg", "instance": "cup"}, {"file": "images/b.jpg", "instances": ["cup", "tea"]}],
+     "objects": [{"file": "images/b.jpg", "instance": "cup", "box": [10, 20, 80, 90]}],
+     "queries": [{"file": "images/q.jpg", "instance": "cup", "box": null}]}
+
+Files are relative to the folder of the JSON file. Boxes are xyxy edges in EXIF-corrected original pixels; a query with
+the box ``null`` is the whole image. Other keys with scalar values (``kind``, ``package`` ...) are attributes by which
+queries can be picked. ``objects`` may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objemb import checks
+from objemb.structures import BOX_TOLERANCE, Box, Scalar
+
+#: So many problems of a file are named in one message; the rest is counted.
+MAX_LISTED = 10
+_OWN_KEYS = ("file", "instance", "instances", "box")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A database image, a database object or a query.
+
+    Attributes:
+        file: Path of the photo, relative to the set; equal strings are the same photo.
+        instances: What the photo, or the box in it, shows.
+        box: Where, or None for the whole photo.
+        attributes: Everything else that is known of it.
+    """
+
+    file: str
+    instances: tuple[str, ...]
+    box: Box | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What a JSON file of images and queries holds.
+
+    Attributes:
+        path: The JSON file; photos are relative to its folder.
+        name: Its name, or the name of the file.
+        images: The database photos.
+        objects: The boxed objects in them; may be none.
+        queries: What is searched for.
+    """
+
+    path: Path
+    name: str
+    images: tuple[Entry, ...]
+    objects: tuple[Entry, ...]
+    queries: tuple[Entry, ...]
+
+    def photo(self, file: str) -> Path:
+        """Where the photo of an entry lies."""
+        return self.path.parent / file
+
+    def missing_photos(self) -> list[str]:
+        """One line per photo that is named but not there."""
+        files = dict.fromkeys(e.file for e in (*self.images, *self.objects, *self.queries))
+        return [f"{file}: no such photo" for file in files if not self.photo(file).is_file()]
+
+
+def read_evaluation_set(path: str | Path) -> EvaluationSet:
+    """Read and check a JSON file of images and queries; the photos themselves are not opened.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of the format; the message names the file and the first entries that are wrong.
+    """
+    path = Path(path)
+    data = _read_json(path)
+    reader = _Reader()
+    images = reader.entries(data, "images")
+    objects = reader.entries({"objects": [], **data}, "objects")
+    queries = reader.entries(data, "queries")
+    reader.expect_photos_of(objects, images)
+    if reader.problems:
+        lines = reader.problems[:MAX_LISTED]
+        rest = len(reader.problems) - len(lines)
+        found = "\n  ".join(lines + [f"and {rest} more"] * (rest > 0))
+        raise ValueError(f"{path}: expected the format of an evaluation set, found\n  {found}")
+    return EvaluationSet(path, str(data.get("name", path.stem)), images, objects, queries)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a JSON file of images and queries, found no such file")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise ValueError(f"{path}: expected JSON, found: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected an object with 'images' and 'queries', found {type(data).__name__}")
+    return data
+
+
+class _Reader:
+    """Reads entries and gathers everything that is wrong with them, so that one look at the message mends a file."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.sizes: dict[str, tuple[float, float]] = {}  # (width, height) of the photos that say so
+
+    def entries(self, data: Mapping[str, Any], part: str) -> tuple[Entry, ...]:
+        rows = data.get(part)
+        if not isinstance(rows, list):
+            found = type(rows).__name__ if part in data else "no such key"
+            self.problems.append(f"{part}: expected a list, found {found}")
+            return ()
+        entries: dict[tuple[object, ...], Entry] = {}
+        for number, row in enumerate(rows):
+            try:
+                entry = self._entry(row, part)
+                key = (entry.file,) if part == "images" else (entry.file, entry.box, entry.instances)
+                if key in entries:
+                    raise ValueError("expected each entry once, found it twice")
+                entries[key] = entry
+            except ValueError as error:
+                shown = f" ({row['file']})" if isinstance(row, Mapping) and "file" in row else ""
+                self.problems.append(f"{part}[{number}]{shown}: {error}")
+        return tuple(entries.values())
+
+    def expect_photos_of(self, objects: Sequence[Entry], images: Sequence[Entry]) -> None:
+        known = {e.file for e in images}
+        for file in dict.fromkeys(e.file for e in objects):
+            if file not in known:
+                self.problems.append(f"objects: expected photos that are among the images, found {file!r}")
+
+    def _entry(self, row: Any, part: str) -> Entry:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"expected an object, found {type(row).__name__}")
+        file = row.get("file")
+        if not isinstance(file, str) or not file:
+            raise ValueError(f"expected the key 'file' with a path, found {checks.listed(row)}")
+        file = posixpath.normpath(file)
+        if _is_number(row.get("width")) and _is_number(row.get("height")):
+            self.sizes.setdefault(file, (row["width"], row["height"]))
+        box = None if part == "images" else _box(row.get("box"), self.sizes.get(file))
+        if part == "objects" and box is None:
+            raise ValueError("expected the key 'box' with [x1, y1, x2, y2], found none")
+        attributes = {k: v for k, v in row.items() if k not in _OWN_KEYS and isinstance(v, Scalar)}
+        return Entry(file, _instances(row, part), box, attributes)
+
+
+def _instances(row: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    """What an entry shows; an image may show many things or, with an empty list, nothing."""
+    if part == "images" and "instances" in row:
+        names = row["instances"]
+    elif "instance" in row:
+        names = [row["instance"]]
+    else:
+        wanted = "'instance' or 'instances'" if part == "images" else "'instance'"
+        raise ValueError(f"expected the key {wanted}, found {checks.listed(row)}")
+    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(f"expected instances as non-empty strings, found {names!r}")
+    return tuple(dict.fromkeys(names))
+
+
+def _box(value: Any, size: tuple[float, float] | None) -> Box | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(v) for v in value):
+        raise ValueError(f"expected box as [x1, y1, x2, y2], found {value!r}")
+    x1, y1, x2, y2 = (float(v) for v in value)
+    width, height = size or (math.inf, math.inf)
+    inside = min(x1, y1) >= -BOX_TOLERANCE and x2 <= width + BOX_TOLERANCE and y2 <= height + BOX_TOLERANCE
+    if not (inside and x1 <= x2 and y1 <= y2):
+        raise ValueError(f"expected box with 0 <= x1 <= x2 <= {width:g} and 0 <= y1 <= y2 <= {height:g}, found {value}")
+    return (x1, y1, x2, y2)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,147 @@
+"""Feature maps of a batch of photos, and pooling regions from them: what ``map`` and ``pyramid`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.extractors.base import Grid, embed, masks_of
+from objemb.ops.boxes import touched_cells
+from objemb.ops.images import group_equal, resize
+from objemb.ops.masks import coverage
+from objemb.pooling.base import Pooling
+from objemb.structures import Photo, Regions
+
+SAMPLINGS = ("cells", "aligned")
+#: Regions that are sampled at a time: a sampled region is a small map of its own, and photos may have hundreds.
+BLOCK = 256
+#: Stands in for an area of zero where it divides zero.
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How values under a box are read from a map.
+
+    Args:
+        kind: ``"cells"`` takes every cell that the box touches, as R-MAC does; ``"aligned"`` interpolates
+            ``samples x samples`` values inside the box (RoI align), which is kinder to boxes of few cells.
+        samples: For ``aligned``.
+        masks: Whether the extra ``masks`` of regions weighs the cells or samples.
+    """
+
+    kind: str
+    samples: int
+    masks: bool
+
+    def __post_init__(self) -> None:
+        checks.one_of("sampling", self.kind, SAMPLINGS)
+        checks.positive("samples", self.samples)
+
+    def pool(self, maps: Tensor, numbers: Tensor, boxes: Tensor, weights: Tensor | None, pooling: Pooling) -> Tensor:
+        """Vectors ``(M, D)`` of ``boxes`` ``(M, 4)`` in cells, each on the map that ``numbers`` ``(M,)`` says."""
+        if self.kind == "aligned":
+            return self._pool_aligned(maps, torch.cat([numbers[:, None].to(boxes), boxes], dim=1), weights, pooling)
+        size = (maps.shape[2], maps.shape[3])
+        cells = torch.cat([numbers[:, None], touched_cells(boxes, size)], dim=1)
+        if weights is None:
+            return pooling.rectangles(maps, cells)
+        return _pool_weighted(maps, cells, weights, pooling)
+
+    def _pool_aligned(self, maps: Tensor, rois: Tensor, weights: Tensor | None, pooling: Pooling) -> Tensor:
+        pooled = []
+        for start in range(0, max(len(rois), 1), BLOCK):
+            block = slice(start, start + BLOCK)
+            sampled = roi_align(maps, rois[block].to(maps), self.samples, sampling_ratio=2, aligned=True)
+            pooled.append(pooling(sampled, None if weights is None else weights[block].to(maps.device)))
+        return torch.cat(pooled)
+
+    def weights(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks over ``boxes`` in cells as weights of the cells of a map of ``size``, or of the samples.
+
+        A weight is the share of the *box's part* of a cell that is under the mask, so that a full mask changes nothing.
+        """
+        if self.kind == "aligned":
+            size = (self.samples, self.samples)
+            boxes = boxes.new_tensor([[0.0, 0.0, self.samples, self.samples]]).expand(len(boxes), 4)
+        box = coverage(masks.new_ones(len(masks), 1, 1), boxes, size)
+        return _never_empty((coverage(masks, boxes, size) / box.clamp_min(TINY)).clamp_max(1))
+
+
+class FeatureMaps:
+    """The maps of some photos, one forward pass for each input shape.
+
+    Args:
+        photos: The photos.
+        shapes: ``(height, width)`` per photo at which it enters the network.
+        backbone: The network.
+
+    Attributes:
+        grids: A grid per photo.
+    """
+
+    def __init__(self, photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
+        self._groups = group_equal(shapes)
+        self._maps = [embed([resize(photos[i].pixels, shapes[i]) for i in group], backbone) for group in self._groups]
+        rasters = {
+            i: (maps.shape[2], maps.shape[3])
+            for group, maps in zip(self._groups, self._maps, strict=True)
+            for i in group
+        }
+        self.grids = [
+            Grid(*rasters[i], _cell(shapes[i], photo.size, backbone.stride)) for i, photo in enumerate(photos)
+        ]
+
+    def pool(self, regions: Sequence[Regions], pooling: Pooling, sampling: Sampling) -> list[Tensor]:
+        """Per photo the vectors ``(N, C * expansion)`` of its regions; see :meth:`Extraction.pool`."""
+        pooled: dict[int, Tensor] = {}
+        for group, maps in zip(self._groups, self._maps, strict=True):
+            counts = [len(regions[i]) for i in group]
+            numbers = torch.arange(len(group)).repeat_interleave(torch.tensor(counts))
+            boxes = torch.cat([self._in_cells(i, regions[i]) for i in group])
+            weights = self._weights(group, regions, sampling) if sampling.masks else None
+            vectors = sampling.pool(maps, numbers, boxes, weights, pooling)
+            pooled.update(zip(group, vectors.split(counts), strict=True))
+        return [pooled[i] for i in range(len(regions))]
+
+    def _in_cells(self, photo: int, regions: Regions) -> Tensor:
+        height, width = self.grids[photo].cell
+        return regions.boxes.cpu() / torch.tensor([width, height, width, height])
+
+    def _weights(self, group: Sequence[int], regions: Sequence[Regions], sampling: Sampling) -> Tensor | None:
+        """Weights of all regions of a group, or None when none of its photos has masks."""
+        masks = [masks_of(regions[i]) for i in group]
+        if all(m is None for m in masks):
+            return None
+        parts = []
+        for i, of_photo in zip(group, masks, strict=True):
+            full = torch.ones(len(regions[i]), 1, 1) if of_photo is None else of_photo
+            raster = (self.grids[i].height, self.grids[i].width)
+            parts.append(sampling.weights(full, self._in_cells(i, regions[i]), raster))
+        return torch.cat(parts)
+
+
+def _cell(shape: tuple[int, int], size: tuple[int, int], stride: int) -> tuple[float, float]:
+    """Height and width in original pixels of a cell, ``stride`` pixels of an input of ``shape``."""
+    return stride * size[0] / shape[0], stride * size[1] / shape[1]
+
+
+def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Pooling) -> Tensor:
+    """Rectangles whose cells are weighted, one after the other: weighted copies of all maps would need far more."""
+    pooled = [
+        pooling(maps[n : n + 1, :, y1:y2, x1:x2], weights[i : i + 1, y1:y2, x1:x2].to(maps.device))
+        for i, (n, x1, y1, x2, y2) in enumerate(cells.tolist())
+    ]
+    return torch.cat(pooled) if pooled else maps.new_zeros(0, maps.shape[1] * pooling.expansion)
+
+
+def _never_empty(weights: Tensor) -> Tensor:
+    """A mask without pixels, or a box without area, says nothing about the attention: all cells count."""
+    empty = (weights == 0).flatten(1).all(dim=1)
+    return weights.masked_fill(empty[:, None, None], 1.0)

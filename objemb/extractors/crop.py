@@ -1,0 +1,143 @@
+"""The accurate way to look: every region is cut out of the photo and goes through the network by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.extractors.base import Extraction, Extractor, device_of, embed, masks_of, pixel_grid
+from objemb.ops.boxes import scale as scale_boxes
+from objemb.ops.boxes import windows
+from objemb.ops.images import nearest_multiple, resize
+from objemb.ops.masks import coverage
+from objemb.pooling.base import Pooling
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+FITS = ("squash", "pad", "keep")
+#: Mean colour of photos (ImageNet), RGB: what networks see as nothing.
+MEAN_COLOUR = (124, 116, 104)
+
+
+@plugin
+class Crop(Extractor):
+    """Cuts regions out, resizes them and pools the whole map of each. The whole image is a crop like any other.
+
+    Crops of all photos share batches, so memory is bounded by ``batch``, whatever the photos hold.
+
+    Args:
+        size: Side of the network's input in pixels.
+        margin: Share of a box's width and height that is added on each side, where the photo has it.
+        fit: ``"squash"`` makes every crop a square; ``"pad"`` keeps its aspect on a square canvas of the background
+            colour; ``"keep"`` keeps it without a canvas: the longest side is ``size`` and the other is shorter by
+            whole strides of the network, so that crops fall into few shapes.
+        batch: Crops per forward pass.
+        masks: Whether what lies outside of a region's mask is filled with the background colour.
+        background: The colour, RGB from 0 to 255.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int = 225,
+        margin: float = 0.0,
+        fit: str = "squash",
+        batch: int = 16,
+        masks: bool = False,
+        background: Sequence[int] = MEAN_COLOUR,
+    ) -> None:
+        self.size = checks.positive("size", size)
+        self.margin = checks.between("margin", margin, 0, 10)
+        self.fit = checks.one_of("fit", fit, FITS)
+        self.batch = checks.positive("batch", batch)
+        self.masks = masks
+        if len(background) != 3:
+            raise ValueError(f"background: expected three numbers (red, green, blue), found {background!r}")
+        self.background = tuple(int(checks.between("background", b, 0, 255)) for b in background)
+
+    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
+        """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
+        side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.stride)
+        return _CropExtraction(self, photos, backbone, side)
+
+    def decode_side(self) -> int | None:
+        """Full resolution: a small object needs every pixel of it."""
+        return None
+
+
+class _CropExtraction(Extraction):
+    def __init__(self, crop: Crop, photos: Sequence[Photo], backbone: Backbone, side: int) -> None:
+        self._crop, self._photos, self._backbone, self._side = crop, photos, backbone, side
+        self._colour = torch.tensor(crop.background, dtype=torch.uint8)[:, None, None]
+        self.grids = [pixel_grid(p) for p in photos]
+
+    def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        length, device = self._backbone.channels * pooling.expansion, device_of(self._backbone)
+        pooled = [torch.zeros(len(r), length, device=device) for r in regions]
+        for places, images in self._batches(regions):
+            vectors = pooling(embed(images, self._backbone)).float()
+            for (photo, row), vector in zip(places, vectors, strict=True):
+                pooled[photo][row] = vector
+        return pooled
+
+    def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
+        """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""
+        waiting: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[Tensor]]] = {}
+        for photo, of_photo in enumerate(regions):
+            for row, image in enumerate(self._cut(self._photos[photo], of_photo)):
+                places, images = waiting.setdefault(tuple(image.shape), ([], []))
+                places.append((photo, row))
+                images.append(image)
+                if len(images) == self._crop.batch:
+                    yield waiting.pop(tuple(image.shape))
+        yield from waiting.values()
+
+    def _cut(self, photo: Photo, regions: Regions) -> Iterator[Tensor]:
+        """The regions of a photo as network inputs, uint8 ``(3, h, w)``."""
+        boxes = scale_boxes(regions.boxes.cpu(), photo.scale)
+        height, width = photo.pixels.shape[1:]
+        cuts = windows(boxes, (height, width), self._crop.margin)
+        insides = (windows(boxes, (height, width)) - cuts[:, [0, 1, 0, 1]]).float()
+        masks = masks_of(regions) if self._crop.masks else None
+        for i, (x1, y1, x2, y2) in enumerate(cuts.tolist()):
+            cut = photo.pixels[:, y1:y2, x1:x2]
+            if masks is not None:
+                cut = self._filled(cut, masks[i : i + 1], insides[i : i + 1])
+            yield self._fitted(cut)
+
+    def _filled(self, cut: Tensor, mask: Tensor, box: Tensor) -> Tensor:
+        """The crop with the background colour outside of the mask over ``box``; an empty mask changes nothing."""
+        share = coverage(mask, box, (cut.shape[1], cut.shape[2]))
+        if not bool(share.any()):
+            return cut
+        colour = self._colour.float()
+        return (colour + (cut.float() - colour) * share).round().byte()
+
+    def _fitted(self, cut: Tensor) -> Tensor:
+        """The crop at the size of the network's input."""
+        if self._crop.fit == "squash":
+            return resize(cut, (self._side, self._side))
+        factor = self._side / max(cut.shape[1:])
+        height, width = (s * factor for s in cut.shape[1:])
+        if self._crop.fit == "keep":
+            return resize(cut, (self._shortened(height), self._shortened(width)))
+        return self._padded(resize(cut, (nearest_multiple(height), nearest_multiple(width))))
+
+    def _shortened(self, length: float) -> int:
+        """The full side less whole strides, nearest to ``length``."""
+        stride = self._backbone.stride
+        strides = math.floor((self._side - length) / stride + 0.5)
+        return nearest_multiple(self._side - strides * stride, self._backbone.multiple, stride)
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """The image in the middle of a square canvas."""
+        height, width = image.shape[1:]
+        top, left = (self._side - height) // 2, (self._side - width) // 2
+        canvas = self._colour.expand(3, self._side, self._side).clone()
+        canvas[:, top : top + height, left : left + width] = image
+        return canvas

@@ -1,0 +1,90 @@
+"""Between map and crop: several passes over the photo, each region pooled from the scale that suits it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.extractors._maps import FeatureMaps, Sampling
+from objemb.extractors.base import Extraction, Extractor, device_of, pixel_grid
+from objemb.ops.boxes import area
+from objemb.ops.images import input_size
+from objemb.pooling.base import Pooling
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+
+@plugin
+class Pyramid(Extractor):
+    """Pools each region from the feature map on which it comes nearest to a set size.
+
+    The size of a box is the square root of its area. Only the scales that some region needs are computed.
+
+    Args:
+        sizes: Longest sides of the photo, in input pixels, one per scale.
+        target: Size in input pixels that a region shall have.
+        sampling: ``"cells"`` or ``"aligned"``; see :class:`objemb.extractors._maps.Sampling`.
+        samples: Values per direction that ``aligned`` takes under a box.
+        masks: Whether masks of the regions weigh the cells or samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[int] = (256, 512, 1024, 2048),
+        target: float = 160,
+        sampling: str = "cells",
+        samples: int = 7,
+        masks: bool = False,
+    ) -> None:
+        self.sizes = tuple(sorted({checks.positive("sizes", s) for s in sizes}))
+        if not self.sizes:
+            raise ValueError("sizes: expected at least one, found none")
+        self.target = checks.positive("target", target)
+        self.sampling = Sampling(sampling, samples, masks)
+
+    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
+        """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
+        return _PyramidExtraction(self, photos, backbone, checks.positive("scale", scale))
+
+    def decode_side(self) -> int | None:
+        """See :meth:`Extractor.decode_side`."""
+        return math.ceil(self.sizes[-1])
+
+    def levels(self, regions: Regions) -> Tensor:
+        """int64 ``(N,)``: which of ``sizes`` brings each region nearest to the target, as a ratio."""
+        factors = torch.tensor(self.sizes) / max(regions.size)
+        sides = area(regions.boxes.cpu()).clamp_min(1).sqrt()  # one-pixel boxes belong to the largest scale
+        return (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
+
+
+class _PyramidExtraction(Extraction):
+    def __init__(self, pyramid: Pyramid, photos: Sequence[Photo], backbone: Backbone, scale: float) -> None:
+        self._pyramid, self._photos, self._backbone, self._scale = pyramid, photos, backbone, scale
+        self.grids = [pixel_grid(p) for p in photos]
+
+    def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        levels = [self._pyramid.levels(r) for r in regions]
+        length, device = self._backbone.channels * pooling.expansion, device_of(self._backbone)
+        pooled = [torch.zeros(len(r), length, device=device) for r in regions]
+        for level in range(len(self._pyramid.sizes)):
+            rows = [(lv == level).nonzero().flatten() for lv in levels]
+            needed = [i for i, r in enumerate(rows) if len(r)]
+            chosen = [regions[i][rows[i]] for i in needed]
+            vectors = self._at(level, needed).pool(chosen, pooling, self._pyramid.sampling)
+            for i, part in zip(needed, vectors, strict=True):
+                pooled[i][rows[i].to(device)] = part.float()
+        return pooled
+
+    def _at(self, level: int, photos: Sequence[int]) -> FeatureMaps:
+        """Maps of some photos at one scale."""
+        chosen = [self._photos[i] for i in photos]
+        target = self._pyramid.sizes[level] * self._scale
+        multiple, stride = self._backbone.multiple, self._backbone.stride
+        shapes = [input_size(p.size, target, "longest", multiple, stride) for p in chosen]
+        return FeatureMaps(chosen, shapes, self._backbone)

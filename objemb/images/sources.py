@@ -1,0 +1,245 @@
+"""Which images there are: folders, single files and lists, in an order that never changes, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objemb import checks
+from objemb.images.manifests import READERS, Entry
+from objemb.images.names import printable
+from objemb.structures import Scalar
+
+#: Names of image files end like this, in any case; what a file is in truth the decoder finds out.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image that is to be read.
+
+    Attributes:
+        id: Its name in an index: valid UTF-8, the same in every run, unique among the images found with it.
+        path: Where it is.
+        metadata: Columns that came with it.
+    """
+
+    id: str
+    path: Path
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"id", "path", "metadata"}``."""
+        return {"id": self.id, "path": printable(str(self.path)), "metadata": dict(self.metadata)}
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """A line of the error list: what was not read, and why.
+
+    Attributes:
+        id: The id that the image has or would have.
+        path: Where it was looked for.
+        reason: Why it was skipped, in a few words.
+    """
+
+    id: str
+    path: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """``{"id", "path", "reason"}``."""
+        return {"id": self.id, "path": self.path, "reason": self.reason}
+
+
+def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef | SkippedImage]:
+    """All images of some sources, source after source, each file once.
+
+    A source is
+
+    - a folder: its images and those of its subfolders, sorted by the bytes of their names; hidden files and folders
+      are left out, links are followed, each folder once;
+    - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv`` or ``.parquet`` (a column ``path``,
+      optionally ``id``, the others become metadata), or ``.json`` (COCO). Its paths are relative to its own folder;
+      COCO images may also be in the folder ``images`` beside it;
+    - any other file: one image.
+
+    An id is the path relative to the folder (or to the folder of the list; the absolute path when it lies elsewhere
+    and is given so; the name of a single image), with ``/`` between its parts; in tables the column ``id``, in COCO
+    the ``file_name``. An id that an earlier source gave to another file gets the name of its own source before it
+    (``shelf/front.jpg``, then also ``shelf-2/front.jpg``); twice in one table it is an error of its line. Hence ids
+    are the same in every run over the same sources, and adding a source at the end changes none.
+
+    Folders are read while the images are given out; what stays in memory is one folder's names and about a hundred
+    bytes per image to know it again.
+
+    Raises:
+        ValueError: At once, when a source does not exist or a list cannot be read.
+    """
+    given = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
+    missing = [str(s) for s in given if not os.path.exists(s)]
+    if missing:
+        raise ValueError(
+            f"sources: expected folders, images or lists that exist, found none at {checks.listed(missing)}"
+        )
+    return _each_once([(_source_name(source), _open_source(source)) for source in given])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image before its id is settled. ``real`` is its path without links; ``named`` says that a table named it."""
+
+    id: str
+    path: Path
+    real: str = ""
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    named: bool = False
+    problem: str = ""
+
+
+def _open_source(source: Path) -> Iterator[_Found]:
+    if source.is_dir():
+        return _walk(source)
+    if reader := READERS.get(source.suffix.lower()):
+        return _listed(source, _checked(reader, source))
+    return iter([_Found(source.name, source, os.path.realpath(source))])
+
+
+def _checked(reader: Callable[[Path], Iterator[Entry]], source: Path) -> Iterator[Entry]:
+    try:
+        with open(source, "rb"):
+            return reader(source)
+    except OSError as error:
+        raise ValueError(f"{source}: expected a list that can be read, found: {error.strerror}") from error
+
+
+def _source_name(source: Path) -> str:
+    """What goes before an id that is taken: the folder's name, or the list's without its suffix."""
+    full = Path(os.path.abspath(source))
+    if full.is_dir():
+        return full.name
+    return full.stem if full.suffix.lower() in READERS else full.parent.name
+
+
+def _each_once(sources: Iterable[tuple[str, Iterator[_Found]]]) -> Iterator[ImageRef | SkippedImage]:
+    """Settles ids, and drops files that were given before."""
+    files: set[bytes] = set()
+    ids: set[bytes] = set()
+    for source, found in sources:
+        named: set[bytes] = set()
+        for image in found:
+            id, path, file = printable(image.id), printable(str(image.path)), _digest(image.real)
+            if image.problem:
+                yield SkippedImage(id, path, image.problem)
+            elif file not in files:
+                files.add(file)
+                if image.named and _digest(id) in named:
+                    yield SkippedImage(id, path, f"its id {id!r} belongs to an earlier line")
+                    continue
+                if image.named:
+                    named.add(_digest(id))
+                yield ImageRef(_free_id(id, printable(source), ids), image.path, image.metadata)
+
+
+def _free_id(id: str, source: str, taken: set[bytes]) -> str:
+    """The id, or the first one with its source before it that no other file has; it is then taken."""
+    others = (f"{source}{'' if n == 1 else f'-{n}'}/{id}" for n in itertools.count(1))
+    free = next(i for i in itertools.chain([id], others) if _digest(i) not in taken)
+    taken.add(_digest(free))
+    return free
+
+
+def _digest(text: str) -> bytes:
+    """16 bytes to know a text again by, so that millions of long paths need not stay in memory."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _walk(root: Path) -> Iterator[_Found]:
+    """Images under a folder, depth first, by name."""
+    seen: set[tuple[int, int]] = set()
+    # a stack of half-read folders, not recursion: a path may be deeper than Python's stack
+    stack = [_folder(root, "", seen)]
+    while stack:
+        found = next(stack[-1], None)
+        if found is None:
+            stack.pop()
+        elif isinstance(found, _Found):
+            yield found
+        else:
+            stack.append(_folder(root, found, seen))
+
+
+def _folder(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[_Found | str]:
+    """Images of one folder, and between them its subfolders as paths below ``root`` that end in ``/``."""
+    path = root / inside
+    try:
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        folders, files, links = _names(path)
+    except OSError as error:
+        yield _Found(inside or root.name, path, problem=f"cannot list the folder: {error.strerror}")
+        return
+    real = os.path.realpath(path)
+    for name in sorted(folders | files, key=os.fsencode):
+        id = inside + name
+        if name in files:
+            yield _Found(id, path / name, os.path.realpath(path / name) if name in links else os.path.join(real, name))
+        elif _is_image_name(name):
+            yield _Found(id, path / name, problem="expected a file, found a folder")
+        else:
+            yield id + "/"
+
+
+def _names(path: Path) -> tuple[set[str], set[str], set[str]]:
+    """Names of the subfolders of a folder, of its images, and of those that are links."""
+    folders, files, links = set(), set(), set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _leads_to_folder(entry):
+                folders.add(entry.name)
+            elif _is_image_name(entry.name):
+                files.add(entry.name)
+                if entry.is_symlink():
+                    links.add(entry.name)
+    return folders, files, links
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance: if it is named like an image, the decoder says what is wrong
+        return False
+
+
+def _is_image_name(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _listed(source: Path, entries: Iterator[Entry]) -> Iterator[_Found]:
+    """Images of a list; relative paths start at its folder."""
+    for entry in entries:
+        if entry.problem:
+            yield _Found(f"{source.name}:{entry.line}", source, problem=entry.problem)
+            continue
+        path = source.parent / entry.path
+        try:
+            real = os.path.realpath(path)
+        except ValueError:  # a NUL byte: no file system holds it, and the decoder will say so
+            real = str(path)
+        yield _Found(entry.id or _id_from(entry.path, source.parent), path, real, entry.metadata, bool(entry.id))
+
+
+def _id_from(path: str, folder: Path) -> str:
+    """The path relative to the list's folder where it lies in it or was given so, else as it was given."""
+    base = os.path.abspath(folder)
+    inside = os.path.isabs(path) and os.path.commonpath([base, os.path.abspath(path)]) == base
+    return Path(os.path.relpath(path, base) if inside else os.path.normpath(path)).as_posix()

@@ -1,0 +1,58 @@
+"""From one published state to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from objemb.checks import ObjembError
+from objemb.index.files import DATA_FILE, TEMPORARY_SUFFIX, FileRecord, write_errors, write_file
+from objemb.index.lock import WriterLock
+from objemb.index.manifest import MANIFEST_FILE, Manifest, now, read_manifest, write_manifest
+from objemb.index.snapshot import Snapshot
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[Snapshot]:
+    """Hold the writer's lock, with the newest state.
+
+    Files that no state needs (a killed writer's, or those of a failed attempt) are deleted before and after.
+    """
+    with WriterLock(folder):
+        snapshot = Snapshot.load(folder)
+        with write_errors(folder):
+            clean(folder, snapshot.manifest)
+        try:
+            yield snapshot
+        finally:
+            # whatever happened, the manifest on disk says what is needed; a failure here is mended by the next writer
+            with suppress(ObjembError, OSError):
+                clean(folder, read_manifest(folder))
+
+
+def clean(folder: Path, manifest: Manifest) -> None:
+    """Delete data files that the manifest does not name, and nothing else."""
+    needed = {f.name for f in manifest.files}
+    for path in folder.iterdir():
+        stale = DATA_FILE.fullmatch(path.name) and path.name not in needed
+        if stale or path.name == MANIFEST_FILE + TEMPORARY_SUFFIX:
+            path.unlink(missing_ok=True)
+
+
+def publish(folder: Path, manifest: Manifest, **changes: Any) -> Manifest:
+    """Make a new state the published one. Its files must be on disk. Needs the writer's lock."""
+    newer = replace(manifest, generation=manifest.generation + 1, updated=now(), **changes)
+    write_manifest(folder, newer)
+    return newer
+
+
+def write_deleted(folder: Path, next_file: int, numbers: np.ndarray) -> FileRecord | None:
+    """Write the internal numbers of deleted images; None when there are none."""
+    if not len(numbers):
+        return None
+    return write_file(folder, f"{next_file:08d}.deleted", np.unique(numbers).astype("<i8"))

@@ -1,0 +1,94 @@
+"""From rows that were found to the answer a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from objemb.index import tables
+from objemb.index.exact import Block, GroupedHits
+from objemb.index.segment import Segment
+from objemb.index.snapshot import Snapshot
+from objemb.structures import Box, Match, RegionDescriptors, Scalar, SearchResult
+
+
+def to_results(
+    snapshot: Snapshot,
+    blocks: Sequence[Block],
+    queries: Sequence[RegionDescriptors],
+    hits: GroupedHits,
+    runners_up: int,
+) -> list[SearchResult]:
+    """Hits with ids, boxes, labels, metadata and the next best pairs of boxes.
+
+    Args:
+        snapshot: The state that was searched.
+        blocks: The blocks that were searched, one per segment; rows that are not alive are no runners-up either.
+        queries: Q queries of one or more regions each.
+        hits: What was found, ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
+        runners_up: How many further pairs to give per image.
+    """
+    segments = np.searchsorted(snapshot.first_rows, hits.rows, side="right") - 1
+    first_query_row = 0
+    answers = []
+    images: dict[int, tuple[str, dict[str, Scalar]]] = {}
+    for number, query in enumerate(queries):
+        vectors, boxes = query.vectors.detach().cpu().numpy(), _boxes(query.regions.boxes.tolist())
+        matches = []
+        for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
+            place = int(segments[number, rank])
+            found = _Image(snapshot.segments[place], blocks[place], int(hits.images[number, rank]))
+            row = int(hits.rows[number, rank] - snapshot.first_rows[place])
+            query_row = int(hits.query_rows[number, rank]) - first_query_row
+            score = float(hits.scores[number, rank])
+            if found.number not in images:
+                images[found.number] = (found.id, found.metadata)
+            id_, metadata = images[found.number]
+            others = found.next_best(vectors, row, query_row, runners_up)
+            pairs = [(score, row, query_row), *((min(s, score), r, q) for s, r, q in others)]
+            best, *rest = (Match(id_, s, found.box(r), boxes[q], found.segment.label(r), metadata) for s, r, q in pairs)
+            matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
+        answers.append(SearchResult(query.image, tuple(boxes), tuple(matches)))
+        first_query_row += len(query)
+    return answers
+
+
+class _Image:
+    """An image that was found."""
+
+    def __init__(self, segment: Segment, block: Block, number: int) -> None:
+        self.segment = segment
+        self.number = number
+        self._block = block
+        self._position = int(np.searchsorted(segment.numbers, number))
+
+    @property
+    def id(self) -> str:
+        return self.segment.image_id(self._position)
+
+    @property
+    def metadata(self) -> dict[str, Scalar]:
+        return tables.metadata_from_bytes(self.segment.images.column("metadata")[self._position].as_py())
+
+    def box(self, row: int) -> Box:
+        x1, y1, x2, y2 = self.segment.boxes[row].tolist()
+        return (x1, y1, x2, y2)
+
+    def next_best(self, queries: np.ndarray, row: int, query_row: int, count: int) -> list[tuple[float, int, int]]:
+        """``(score, row, query row)`` of the best pairs after the matched one, best first."""
+        start, stop = self.segment.starts[self._position : self._position + 2].tolist()
+        if not count or (stop - start) * len(queries) < 2:
+            return []
+        scores = self._block.vectors[start:stop].astype(np.float32) @ queries.T
+        if self._block.alive is not None:
+            scores[~self._block.alive[start:stop]] = -np.inf
+        scores[row - start, query_row] = -np.inf
+        flat = scores.ravel()
+        order = np.argsort(-flat, kind="stable")[:count]
+        rows, query_rows = np.unravel_index(order[flat[order] > -np.inf], scores.shape)
+        return [(float(scores[r, q]), start + int(r), int(q)) for r, q in zip(rows, query_rows, strict=True)]
+
+
+def _boxes(boxes: list[list[float]]) -> list[Box]:
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes]

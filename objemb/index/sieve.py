@@ -1,0 +1,106 @@
+"""Keeps the few pairs that can still matter while all others stream by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from objemb.index.blocks import RowTable
+from objemb.index.grouping import Pairs, best_of_images, pair_scores
+
+#: Pairs that may wait before they are scored exactly and cut down to the k best images.
+MOST_WAITING = 1 << 20
+
+
+class Sieve:
+    """The candidates of a batch of query rows.
+
+    For each query it knows a *floor*: a proven lower bound of the exact score of its k-th best image. A pair whose
+    approximate score plus error bound stays below the floor cannot be among the results, and is dropped unseen.
+
+    Args:
+        table: The index rows, for exact scores.
+        rows: float32 ``(C, D)`` query rows.
+        queries: int64 ``(C,)``, non-decreasing: the query of each query row.
+        k: Images per query.
+    """
+
+    def __init__(self, table: RowTable, rows: NDArray[np.float32], queries: NDArray[np.int64], k: int) -> None:
+        self.table, self.rows, self.queries, self.k = table, rows, queries, k
+        _, self.starts, self.query_of = np.unique(queries, return_index=True, return_inverse=True)
+        self.floor = np.full(len(self.starts), -np.inf, dtype=np.float32)
+        self.slack = np.zeros(len(rows), dtype=np.float32)
+        self.waiting: list[Pairs] = []
+        self.seen = self.seen_at_shake = 0
+
+    def add(self, scores: Tensor, slack: Tensor, rows: NDArray[np.int64], images: NDArray[np.int64]) -> None:
+        """Sift a chunk.
+
+        Args:
+            scores: float32 ``(C, n)`` approximate scores; -inf for rows that may not be returned.
+            slack: float32 ``(C,)``, no score is off by more.
+            rows: int64 ``(n,)`` numbers of the rows.
+            images: int64 ``(n,)`` their images, equal ones adjacent.
+        """
+        self.slack = np.maximum(self.slack, slack.numpy())
+        if np.isneginf(self.floor).any():
+            self._raise_floor(scores.numpy(), images)
+        cut = torch.from_numpy(np.maximum(self.floor[self.query_of] - self.slack, np.finfo(np.float32).min))
+        flat = np.flatnonzero((scores >= cut[:, None]).numpy())
+        column, at = np.divmod(flat, len(rows))
+        self.waiting.append(
+            Pairs(rows[at], column, self.query_of[column], images[at], scores.numpy().reshape(-1)[flat])
+        )
+        self.seen += len(rows)
+        if self.seen >= 2 * self.seen_at_shake or sum(map(len, self.waiting)) > MOST_WAITING:
+            self._shake()
+
+    def result(self) -> Pairs:
+        """The best pair of each of the k best images of each query, with exact scores."""
+        self._shake()
+        best = self._exactly(Pairs.cat(self.waiting))
+        return replace(best, queries=self.queries[self.starts][best.queries])
+
+    def _raise_floor(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> None:
+        """A first floor from all scores of one chunk, so that not all of its pairs have to wait."""
+        runs = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+        if len(runs) < self.k:
+            return
+        of_images = np.maximum.reduceat(scores - self.slack[:, None], runs, axis=1)
+        of_images = np.maximum.reduceat(of_images, self.starts, axis=0)
+        self.floor = np.maximum(self.floor, np.partition(of_images, len(runs) - self.k, axis=1)[:, len(runs) - self.k])
+
+    def _shake(self) -> None:
+        """Raise the floors to the k-th best image among the waiting pairs, and drop the pairs that fall below."""
+        pairs = Pairs.cat(self.waiting)
+        slack = self.slack[pairs.query_rows]
+        self._raise_floor_to(pairs.queries, pairs.images, pairs.scores - slack)
+        pairs = pairs[pairs.scores + slack >= self.floor[pairs.queries]]
+        self.waiting = [pairs if len(pairs) <= MOST_WAITING else self._exactly(pairs)]
+        self.seen_at_shake = self.seen
+
+    def _raise_floor_to(
+        self, queries: NDArray[np.int64], images: NDArray[np.int64], lower: NDArray[np.float32]
+    ) -> None:
+        keys = images * len(self.floor) + queries
+        order = np.argsort(keys)
+        keys = keys[order]
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        if not len(first):
+            return
+        queries, best = keys[first] % len(self.floor), np.maximum.reduceat(lower[order], first)
+        order = np.lexsort((-best, queries))
+        ends = np.cumsum(np.bincount(queries, minlength=len(self.floor)))
+        last = np.r_[0, ends[:-1]] + self.k - 1
+        full = last < ends
+        self.floor[full] = np.maximum(self.floor[full], best[order[last[full]]])
+
+    def _exactly(self, pairs: Pairs) -> Pairs:
+        """The k best images of each query by exact scores, with their best pairs."""
+        scored = replace(pairs, scores=pair_scores(self.table, pairs.rows, self.rows, pairs.query_rows))
+        best, place = best_of_images(scored)
+        return best[place < self.k]

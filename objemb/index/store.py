@@ -1,0 +1,360 @@
+"""The index of regions: what a user creates, fills and searches."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from objemb import checks
+from objemb.checks import ArtefactMismatchError
+from objemb.index import rewrite, tables
+from objemb.index.errors import IndexFolderError
+from objemb.index.exact import Block, GroupedHits, search_exact
+from objemb.index.files import TEMPORARY_SUFFIX, write_errors
+from objemb.index.filters import select
+from objemb.index.lock import LOCK_FILE, WriterLock
+from objemb.index.manifest import DTYPES, FORMAT, MANIFEST_FILE, Manifest, now, write_manifest
+from objemb.index.results import to_results
+from objemb.index.segment import Segment
+from objemb.index.snapshot import Snapshot
+from objemb.index.verify import verify
+from objemb.index.writer import FLUSH_ROWS, Writer
+from objemb.structures import RegionDescriptors, Regions, Scalar, SearchResult
+
+logger = logging.getLogger(__name__)
+
+#: From this many rows on, search is approximate where the index has a structure for it.
+APPROXIMATE_ROWS = 200_000
+#: Filters whose rows are remembered per opened state.
+REMEMBERED_FILTERS = 8
+
+
+class StoredImage(NamedTuple):
+    """What an index knows of an image beside its regions: its id, the stamp it was added with, its metadata."""
+
+    id: str
+    stamp: str | None
+    metadata: dict[str, Scalar]
+
+
+class Index:
+    """A folder of region descriptors of one model, grouped to images.
+
+    Made by :meth:`create` or :meth:`open`. An opened index shows one published state; it shows a newer one after its
+    own changes and after :meth:`refresh`. Searching from several threads is safe, changing is not.
+    """
+
+    def __init__(self, folder: Path, snapshot: Snapshot) -> None:
+        self._folder = folder
+        self._use(snapshot)
+
+    @staticmethod
+    def create(
+        path: str | Path, *, dim: int, fingerprint: str, dtype: str = "float32", model: Mapping[str, Any] | None = None
+    ) -> Index:
+        """Make an empty index.
+
+        Args:
+            path: A folder that is empty or does not exist.
+            dim: Length of the vectors.
+            fingerprint: Fingerprint of the model that makes the vectors.
+            dtype: "float32", or "float16" for half the size.
+            model: Description of the model, JSON, shown by :meth:`info`.
+
+        Raises:
+            IndexFolderError: The folder holds an index or something else.
+            IndexWriteError: The folder cannot be written.
+        """
+        checks.one_of("dtype", dtype, DTYPES)
+        if not isinstance(dim, int) or dim < 1:
+            raise ValueError(f"dim: expected an integer above 0, found {dim!r}")
+        if not isinstance(fingerprint, str) or not fingerprint:
+            raise ValueError(f"fingerprint: expected a non-empty string, found {fingerprint!r}")
+        folder, time = Path(path), now()
+        manifest = Manifest(dim, dtype, fingerprint, None if model is None else dict(model), created=time, updated=time)
+        with write_errors(folder):
+            if folder.exists() and not folder.is_dir():
+                raise IndexFolderError(f"{folder}: expected a new or empty folder, found a file")
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_vacant(folder)  # before the lock, which is a file, too
+            with WriterLock(folder):
+                _check_vacant(folder)
+                write_manifest(folder, manifest)
+        return Index.open(folder)
+
+    @staticmethod
+    def open(path: str | Path) -> Index:
+        """Open what is published now.
+
+        Raises:
+            IndexFolderError: There is no index.
+            ArtefactMismatchError: Another version of objemb wrote it.
+            DamagedIndexError: A file is missing or has the wrong length, or the manifest is damaged. Changed bytes in
+                other files are found when they are read (tables) or by :meth:`verify` (vectors).
+        """
+        return Index(Path(path), Snapshot.load(Path(path)))
+
+    def refresh(self) -> None:
+        """Show the state that is published now."""
+        newest = Snapshot.load(self._folder, self._snapshot)
+        if newest.manifest != self._snapshot.manifest:
+            self._use(newest)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self._snapshot.manifest.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the model that made the vectors."""
+        return self._snapshot.manifest.fingerprint
+
+    @property
+    def model(self) -> Mapping[str, Any] | None:
+        """Description of that model, if the creator gave one."""
+        return self._snapshot.manifest.model
+
+    def __len__(self) -> int:
+        return self._snapshot.image_count
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Raise ``ArtefactMismatchError``, with both values, when the index is of another model."""
+        if fingerprint != self.fingerprint:
+            raise ArtefactMismatchError(
+                f"{self._folder}: expected the model with fingerprint {self.fingerprint!r}, which made this index, "
+                f"found {fingerprint!r}"
+            )
+
+    def writer(self, *, flush_rows: int = FLUSH_ROWS, fingerprint: str | None = None) -> Writer:
+        """A transaction, to be used in a ``with`` block; see :class:`objemb.index.writer.Writer`.
+
+        Args:
+            flush_rows: A segment is closed when its regions and images together reach this.
+            fingerprint: Fingerprint of the model that makes the new vectors, to be checked.
+        """
+        if fingerprint is not None:
+            self.check_fingerprint(fingerprint)
+        return Writer(self._folder, flush_rows, self.refresh)
+
+    def delete(self, images: Iterable[str]) -> list[str]:
+        """Delete images by id and publish that. Returns the ids that were not there."""
+        with self.writer() as writer:
+            return writer.delete(images)
+
+    def compact(self) -> bool:
+        """Give back the space of deleted images and join small segments; the approximate structure is dropped.
+
+        Returns whether there was anything to do. Needs free space of about the size of the index meanwhile.
+        """
+        done = rewrite.compact(self._folder)
+        self.refresh()
+        return done
+
+    def merge(self, sources: Sequence[str | Path | Index], *, on_collision: str = "error") -> None:
+        """Add all images of other indexes of the same model; they stay as they are.
+
+        Args:
+            sources: Other indexes or their folders.
+            on_collision: What to do with an image id that is there already: "error", "replace" it or "keep" the one
+                that is there.
+
+        Raises:
+            ArtefactMismatchError: Fingerprint or dimension differ.
+            ValueError: An id is in two indexes and ``on_collision`` is "error". The index is as before.
+        """
+        opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
+        with self.writer() as writer:
+            rewrite.merge(writer, self._snapshot.manifest, opened, on_collision)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the published files, see :func:`objemb.index.verify.verify`; empty when all is well."""
+        return verify(self._folder)
+
+    def images(self) -> Iterator[StoredImage]:
+        """Every image, in the order in which they were added."""
+        for segment, live in self._live_segments():
+            columns = [segment.images.column(n) for n in ("id", "stamp", "metadata")]
+            for position in live.tolist():
+                id_, stamp, metadata = (c[position].as_py() for c in columns)
+                yield StoredImage(tables.to_text(id_), _text(stamp), tables.metadata_from_bytes(metadata))
+
+    def stamps(self) -> dict[str, str | None]:
+        """The stamp of every image by id: what was indexed, and as what."""
+        stamps: dict[str, str | None] = {}
+        for segment, live in self._live_segments():
+            ids, marks = (segment.images.column(n).take(live).to_pylist() for n in ("id", "stamp"))
+            stamps.update((tables.to_text(i), _text(s)) for i, s in zip(ids, marks, strict=True))
+        return stamps
+
+    def get(self, image: str) -> RegionDescriptors | None:
+        """What is stored of an image, or None. Extras of the regions are not stored."""
+        key = pa.scalar(tables.to_bytes(image), pa.large_binary())
+        for segment, live in self._live_segments():
+            same = pc.equal(segment.images.column("id"), key).to_numpy(zero_copy_only=False)
+            for position in live[same[live]].tolist():
+                return _descriptors(segment, position)
+        return None
+
+    def info(self) -> dict[str, Any]:
+        """Counts, sizes and origin, JSON-ready."""
+        snapshot, manifest = self._snapshot, self._snapshot.manifest
+        stored = sum(s.images for s in manifest.segments)
+        return {
+            "path": str(self._folder),
+            "format": FORMAT,
+            "images": snapshot.image_count,
+            "regions": snapshot.region_count,
+            "segments": len(manifest.segments),
+            "bytes": sum(f.size for f in manifest.files),
+            "dim": manifest.dim,
+            "dtype": manifest.dtype,
+            "fingerprint": manifest.fingerprint,
+            "model": manifest.model,
+            "created": manifest.created,
+            "updated": manifest.updated,
+            "deleted_share": 1 - snapshot.image_count / stored if stored else 0.0,
+            "approximate": manifest.ann.kind if manifest.ann else None,
+        }
+
+    def search(
+        self,
+        query: RegionDescriptors,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        fingerprint: str | None = None,
+        runners_up: int = 3,
+        exact: bool | None = None,
+    ) -> SearchResult:
+        """The images most similar to a query: those with the best pair of a stored and a query region.
+
+        Args:
+            query: One or more regions with vectors of the index's model; zero regions find nothing.
+            k: Number of images; fewer are found when the index (or the filter) has no more.
+            where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.where`.
+            fingerprint: Fingerprint of the model that described the query, to be checked.
+            runners_up: How many further pairs of boxes to give per image.
+            exact: True for exact search, False for approximate search (see :meth:`build_ann`), None for approximate
+                search where the index has a structure for it and :data:`APPROXIMATE_ROWS` rows or more.
+
+        Raises:
+            ArtefactMismatchError: The query is of another model or dimension.
+            WhereError: The filter cannot be understood.
+            DamagedIndexError: A file turned out to be damaged.
+        """
+        return self.search_many(
+            [query], k, where=where, fingerprint=fingerprint, runners_up=runners_up, exact=exact
+        )[0]
+
+    def search_many(
+        self,
+        queries: Sequence[RegionDescriptors],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        fingerprint: str | None = None,
+        runners_up: int = 3,
+        exact: bool | None = None,
+    ) -> list[SearchResult]:
+        """Answers to many queries at once, each as :meth:`search` gives it; faster than one by one."""
+        self._check_search(queries, k, fingerprint, runners_up)
+        snapshot = self._snapshot
+        asked = [q for q in queries if len(q)]
+        if not asked:
+            return [SearchResult(q.image, (), ()) for q in queries]
+        blocks = self._blocks(where)
+        vectors = torch.cat([q.vectors.detach().cpu() for q in asked]).numpy()
+        groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
+        hits = self._search(blocks, vectors, groups, k, exact)
+        answers = iter(to_results(snapshot, blocks, asked, hits, runners_up))
+        return [next(answers) if len(q) else SearchResult(q.image, (), ()) for q in queries]
+
+    def _check_search(
+        self, queries: Sequence[RegionDescriptors], k: int, fingerprint: str | None, runners_up: int
+    ) -> None:
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k: expected an integer above 0, found {k!r}")
+        if not isinstance(runners_up, int) or runners_up < 0:
+            raise ValueError(f"runners_up: expected an integer of 0 or more, found {runners_up!r}")
+        if fingerprint is not None:
+            self.check_fingerprint(fingerprint)
+        for query in queries:
+            if query.dim != self.dim:
+                raise ArtefactMismatchError(
+                    f"query {query.image!r}: expected vectors of dimension {self.dim}, found {query.dim}"
+                )
+
+    def _use(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
+
+    def _blocks(self, where: str | None) -> list[Block]:
+        """The rows that may be found."""
+        if where is None:
+            return self._snapshot.blocks
+        blocks = self._filtered.get(where)
+        if blocks is None:
+            selected = select(self._snapshot.segments, where)
+            blocks = [
+                replace(b, alive=s if b.alive is None else s & b.alive)
+                for b, s in zip(self._snapshot.blocks, selected, strict=True)
+            ]
+            self._filtered[where] = blocks
+            while len(self._filtered) > REMEMBERED_FILTERS:
+                self._filtered.popitem(last=False)
+        return blocks
+
+    def _search(
+        self, blocks: Sequence[Block], vectors: np.ndarray, groups: np.ndarray, k: int, exact: bool | None
+    ) -> GroupedHits:
+        return search_exact(blocks, vectors, groups, k)
+
+    def _live_segments(self) -> Iterator[tuple[Segment, np.ndarray]]:
+        """Segments with the positions of their live images."""
+        for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
+            yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)
+
+
+def _descriptors(segment: Segment, position: int) -> RegionDescriptors:
+    images = segment.images
+    start, stop = segment.starts[position : position + 2].tolist()
+    codes = segment.label_codes[start:stop].astype(np.int64)
+    regions = Regions(
+        boxes=torch.tensor(segment.boxes[start:stop]),
+        size=(images.column("height")[position].as_py(), images.column("width")[position].as_py()),
+        scores=torch.tensor(segment.scores[start:stop]),
+        labels=torch.tensor(codes),
+        classes=tuple(segment.label_names),
+    )
+    vectors = torch.tensor(segment.vectors[start:stop].astype(np.float32))
+    metadata = tables.metadata_from_bytes(images.column("metadata")[position].as_py())
+    return RegionDescriptors(segment.image_id(position), regions, vectors, metadata)
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else tables.to_text(data)
+
+
+def _check_vacant(folder: Path) -> None:
+    """Only what a creation that was killed left behind may be there."""
+    leftovers = {LOCK_FILE, MANIFEST_FILE + TEMPORARY_SUFFIX}
+    found = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
+    if MANIFEST_FILE in found:
+        raise IndexFolderError(f"{folder}: expected a new or empty folder, found an index; open it instead")
+    if found:
+        raise IndexFolderError(f"{folder}: expected a new or empty folder, found {checks.listed(found[:5])}")

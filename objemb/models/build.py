@@ -1,0 +1,113 @@
+"""Making, saving and opening models."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objemb import config, registry
+from objemb.checks import ArtefactMismatchError
+from objemb.models.folder import file_sha256, read_card, read_tensors, write_folder
+from objemb.models.model import Model
+from objemb.models.state import WHITENING, model_tensors, weights_of, without_weights
+from objemb.ops.whitening import Whitening
+from objemb.version import __version__
+
+#: Random weights are the same in every build of the same settings.
+SEED = 0
+
+
+def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Sequence[str] = ()) -> Model:
+    """A model from settings, with the weights that they name.
+
+    Args:
+        settings: What :func:`objemb.config.load_config` gives; defaults may be missing.
+        device: Where it runs.
+        command: The command line, for the provenance.
+
+    Raises:
+        ValueError: Unknown keys or values.
+        MissingWeightsError: Weights that are neither on this machine nor to be had.
+    """
+    resolved = config.resolve(settings)
+    describer, aggregator = _build_parts(resolved)
+    provenance = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "weights": {key: _origin(value) for key, value in weights_of(resolved)},
+        "versions": versions(),
+    }
+    return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device)
+
+
+def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:
+    """Write a model folder, at once or not at all; see :mod:`objemb.models.folder`.
+
+    Raises:
+        FileExistsError: The folder exists (a model may be replaced with ``force``).
+    """
+    whitening = getattr(model.describer, "whitening", None)
+    card = {
+        "fingerprint": model.fingerprint,
+        "dim": model.dim,
+        "settings": model.settings,
+        "preprocessing": model.preprocessing,
+        "whitening": None if whitening is None else whitening.settings(),
+        "provenance": model.provenance,
+    }
+    write_folder(Path(folder), card, model_tensors(model.describer), force=force)
+
+
+def load_model(path: str | Path, device: str = "cpu") -> Model:
+    """Open a model folder. Nothing is fetched from anywhere, and nothing in it is executed.
+
+    Args:
+        path: What ``objemb model build`` or :meth:`Model.save` made.
+        device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        FileNotFoundError: No model folder.
+        ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
+    """
+    card = read_card(path)
+    tensors = read_tensors(path, card)
+    try:
+        settings = config.resolve(card["settings"])
+        describer, aggregator = _build_parts(settings)
+        if card.get("whitening"):
+            describer.whitening = Whitening(**card["whitening"])
+        state = {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}}
+        describer.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
+    model = Model(describer.to(device), aggregator, card["settings"], card.get("provenance", {}), device)
+    if model.fingerprint != card["fingerprint"]:
+        raise ArtefactMismatchError(
+            f"{path}: expected fingerprint {card['fingerprint']}, found {model.fingerprint}: the settings were changed"
+        )
+    return model
+
+
+def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        describer = registry.build("describers", settings["describer"])
+    return describer.eval().requires_grad_(False), registry.build("aggregators", settings["aggregator"])
+
+
+def _origin(weights: str) -> dict[str, Any]:
+    """Name of weights, and the checksum when they came from a file."""
+    file = Path(weights)
+    return {"name": weights, "sha256": file_sha256(file)} if file.is_file() else {"name": weights}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    names = ("torch", "torchvision", "numpy", "pillow")
+    return {"objemb": __version__, "python": platform.python_version(), **{n: metadata.version(n) for n in names}}

@@ -1,0 +1,179 @@
+"""A model folder on disk: what is in it, how it is written at once, and how damage is noticed.
+
+::
+
+    DIR/model.json               settings, preprocessing, whitening, fingerprint, checksums, provenance
+    DIR/weights.safetensors      tensors of the backbone and the detector
+    DIR/whitening.safetensors    tensors of the whitening, if there is one
+
+There is no pickle in it, and nothing in it refers to a file outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from objemb.checks import ArtefactMismatchError, ObjembError
+
+FORMAT = "objemb-model"
+FORMAT_VERSION = 1
+CARD = "model.json"
+#: Tensors by file: ``weights`` are the networks, ``whitening`` is fitted.
+TENSOR_FILES = {"weights": "weights.safetensors", "whitening": "whitening.safetensors"}
+
+
+def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """SHA-256, as hex, of everything that a vector depends on: settings and tensors.
+
+    Two models with the same fingerprint give vectors that may be compared. Where weights came from, when and by which
+    version does not count.
+
+    Args:
+        settings: Resolved settings without the origin of weights.
+        tensors: Group (a key of ``TENSOR_FILES``) to name to tensor.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False).encode())
+    for group in sorted(tensors):
+        for name, tensor in sorted(tensors[group].items()):
+            digest.update(f"\n{group}/{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_folder(
+    folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], *, force: bool
+) -> None:
+    """Write a model folder beside its place, then rename it into place: it is there completely or not at all.
+
+    Raises:
+        FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
+    """
+    _check_free(folder, force)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        files = {}
+        for group, named in tensors.items():
+            if named:
+                file = temporary / TENSOR_FILES[group]
+                save_file({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, file)
+                files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        full = {"format": FORMAT, "format_version": FORMAT_VERSION, **card, "files": files}
+        (temporary / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.chmod(temporary, 0o777 & ~_umask())
+        _sync(temporary)
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The settings and facts of a model folder, without its tensors.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it is not a model.
+        ArtefactMismatchError: The card is damaged, or of a format that this version does not know.
+    """
+    file = Path(folder) / CARD
+    if not file.is_file():
+        raise FileNotFoundError(f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}")
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtefactMismatchError(f"{file}: expected JSON, found damage ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("format_version") != FORMAT_VERSION:
+        found = (card.get("format"), card.get("format_version")) if isinstance(card, dict) else type(card).__name__
+        raise ArtefactMismatchError(f"{file}: expected format {(FORMAT, FORMAT_VERSION)}, found {found}")
+    missing = [k for k in ("settings", "fingerprint", "files") if not isinstance(card.get(k), (dict, str))]
+    if missing:
+        raise ArtefactMismatchError(f"{file}: expected the keys settings, fingerprint, files; missing {missing}")
+    return card
+
+
+def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a model folder by group, after checking the files against the checksums of the card.
+
+    Raises:
+        ArtefactMismatchError: A file is missing or is not the one that was written; both checksums are named.
+    """
+    tensors: dict[str, dict[str, Tensor]] = {group: {} for group in TENSOR_FILES}
+    for group, name in TENSOR_FILES.items():
+        if name not in card["files"]:
+            continue
+        file = Path(folder) / name
+        expected = card["files"][name].get("sha256")
+        found = file_sha256(file) if file.is_file() else "no file"
+        if found != expected:
+            raise ArtefactMismatchError(f"{file}: expected sha256 {expected}, found {found}")
+        try:
+            tensors[group] = load_file(file)
+        except SafetensorError as error:
+            raise ArtefactMismatchError(f"{file}: expected safetensors, found damage ({error})") from error
+    return tensors
+
+
+def _check_free(folder: Path, force: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file()):
+        raise FileExistsError(f"{folder}: expected a new folder or a model, found something else; it is left alone")
+    if not force and (folder / CARD).is_file():
+        raise FileExistsError(
+            f"{folder}: expected a new folder, found a model; pass --force (force=True) to replace it"
+        )
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put ``temporary`` in the place of ``folder``."""
+    try:
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old)
+            os.replace(temporary, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, folder)
+    except OSError as error:
+        raise ObjembError(f"{folder}: the model could not be put into place: {error}") from error
+    _sync_directory(folder.parent)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content, as hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    _sync_directory(folder)
+
+
+def _sync_directory(folder: Path) -> None:
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,199 @@
+"""A model: one method with its weights, from a photo to the rows of an index."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objemb import checks
+from objemb.aggregators.base import Aggregator
+from objemb.describers.base import Describer
+from objemb.detectors.base import Detector
+from objemb.images.sources import SkippedImage
+from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
+from objemb.models.query import CROPS, describe_boxes
+from objemb.models.state import model_fingerprint, model_tensors
+from objemb.models.stream import Sources, describe_stream
+from objemb.regions.base import RegionSource
+from objemb.regions.detections import Detections
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What :func:`objemb.load` opens.
+
+    Attributes:
+        describer: Photos to regions with vectors.
+        aggregator: Regions to the rows of an index.
+        settings: The resolved config, without the origin of weights.
+        provenance: Where the model comes from: weight files with checksums, the command, versions.
+        device: Where it runs.
+    """
+
+    describer: Describer
+    aggregator: Aggregator
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.describer.dim
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """64 hex digits; models with the same fingerprint give vectors that may be compared."""
+        return model_fingerprint(self.settings, model_tensors(self.describer))
+
+    @property
+    def decode_side(self) -> int | None:
+        """The longest side of a photo in pixels that is of use, None for full resolution."""
+        return self.describer.decode_side()
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How pixels reach the network, for people and for other programs; the settings rule."""
+        backbone = getattr(self.describer, "backbone", None)
+        colours = {
+            k: [round(v, 6) for v in getattr(backbone, k).flatten().tolist()]
+            for k in ("mean", "std")
+            if hasattr(backbone, k)
+        }
+        extractor = self.settings["describer"].get("extractor")
+        return {"orientation": "EXIF applied", "colour": "RGB from 0 to 1", **colours, "extractor": extractor}
+
+    @property
+    def detector(self) -> Detector | None:
+        """The model's own detector, None where boxes have to be given."""
+        return getattr(getattr(self.describer, "regions", None), "detector", None)
+
+    @torch.inference_mode()
+    def describe(self, image: ImageLike, boxes: BoxesLike | None = None) -> RegionDescriptors:
+        """The regions of one image with their vectors, as they go into an index.
+
+        Args:
+            image: A path, bytes, a PIL image, a uint8 array ``(H, W, 3)`` or tensor ``(3, H, W)``, RGB, or a Photo.
+            boxes: Boxes in original pixels to describe instead of looking for some: ``(x1, y1, x2, y2)`` rows.
+
+        Returns:
+            Without boxes: the rows for an index, region 0 the whole image. With boxes: one row per box, in their order.
+            Vectors are float32 unit vectors ``(N, dim)`` on the CPU.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError: The file is missing or no image.
+            ValueError, TypeError: An image of another shape or type, boxes outside the image.
+        """
+        if boxes is not None:
+            return self.query(image, boxes)
+        photo = as_photo(image, self.decode_side)
+        return self._rows([photo], None)[0]
+
+    @torch.inference_mode()
+    def query(
+        self, image: ImageLike, boxes: BoxesLike | None = None, *, auto: bool = False, crop: str = "context"
+    ) -> RegionDescriptors:
+        """The vectors to search with: the whole image, the given boxes, or what the detector finds.
+
+        Args:
+            image: As for :meth:`describe`.
+            boxes: Boxes to search for, in original pixels.
+            auto: Search for the boxes of the model's detector (the whole image where it finds none).
+            crop: How a box is seen. ``context``: as boxes of the index are seen, in their photo. ``crop``: cut out and
+                described as an image of its own. ``scaled``: cut out, at the scale that the full image would have had
+                (the convention of the retrieval benchmarks). A method with one row per image always cuts out.
+
+        Returns:
+            One row per box, boxes in original pixels of the image.
+        """
+        checks.one_of("crop", crop, CROPS)
+        if auto and boxes is not None:
+            raise ValueError("query: expected either boxes or auto, found both")
+        # a part of a photo needs pixels that the whole does not
+        photo = as_photo(image, self.decode_side if boxes is None and not auto else None)
+        given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
+        if given is None or (auto and len(given) == 0):
+            return self._whole(photo)
+        return describe_boxes(self.describer, self.aggregator, photo, given, crop)
+
+    @torch.inference_mode()
+    def detect(self, image: ImageLike) -> Regions:
+        """The boxes that would be indexed, best first, without the whole image.
+
+        Raises:
+            ValueError: The model has no detector.
+        """
+        if self.detector is None:
+            raise ValueError("detect: expected a model with a detector, found one whose boxes are given; see --boxes")
+        source: RegionSource = self.describer.regions  # type: ignore[assignment]
+        return source.find([as_photo(image)], [])[0][1:]
+
+    def stream(
+        self,
+        sources: Sources,
+        *,
+        batch_size: int = 8,
+        workers: int = 2,
+        boxes: Detector | None = None,
+        max_regions: int | None = None,
+        on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+    ) -> Iterator[RegionDescriptors]:
+        """Describe many photos, in order, in bounded memory.
+
+        Args:
+            sources: Folders, list files, CSV or Parquet tables, COCO files, images; or ``ImageRef`` items.
+            batch_size: Photos at once; halved by itself where memory does not suffice.
+            workers: Decoding threads or processes beside the network.
+            boxes: Where boxes come from instead of the model's own regions, such as ``StoredBoxes``.
+            max_regions: At most this many boxes per photo, best first, beside the whole image.
+            on_skip: Called with each image that could not be read or described.
+
+        Yields:
+            Per photo its rows for an index.
+        """
+        checks.positive("batch_size", batch_size)
+
+        source = self._source(boxes, max_regions)
+
+        @torch.inference_mode()
+        def describe(photos: Sequence[Photo]) -> list[RegionDescriptors]:
+            return self._rows(photos, source)
+
+        return describe_stream(
+            sources, describe, side=self.decode_side, batch_size=batch_size, workers=workers, on_skip=on_skip
+        )
+
+    def save(self, folder: str | Path, *, force: bool = False) -> None:
+        """Write the model folder that :func:`objemb.load` opens, at once or not at all.
+
+        Raises:
+            FileExistsError: The folder exists (a model may be replaced with ``force``).
+        """
+        from objemb.models.build import save_model
+
+        save_model(self, folder, force=force)
+
+    def _rows(self, photos: Sequence[Photo], source: RegionSource | None) -> list[RegionDescriptors]:
+        """Rows for an index of a batch; regions from ``source`` instead of the model's own."""
+        given = None if source is None else source.find(photos, [])
+        return [self.aggregator.aggregate(d) for d in self.describer.describe(photos, given)]
+
+    def _source(self, boxes: Detector | None, max_regions: int | None) -> RegionSource | None:
+        """The whole image and boxes from elsewhere or another number of them; None for the model's own regions."""
+        if boxes is not None:  # taken as they are: whoever made them has chosen them
+            return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=max_regions or sys.maxsize)
+        own = getattr(self.describer, "regions", None)
+        if max_regions is None or not isinstance(own, Detections):
+            return None
+        return Detections(detector=own.detector, min_score=own.min_score, nms_iou=own.nms_iou, max_regions=max_regions)
+
+    def _whole(self, photo: Photo) -> RegionDescriptors:
+        """The one row for a whole image."""
+        return describe_boxes(self.describer, self.aggregator, photo, Regions.whole(photo.size), "context")

@@ -1,0 +1,66 @@
+"""Boxes of a query become vectors that may be compared with the rows of an index."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+
+from objemb.aggregators.base import Aggregator
+from objemb.aggregators.keep import Keep
+from objemb.describers.base import Describer
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+#: How a box of a query is seen; see :meth:`objemb.models.Model.query`.
+CROPS = ("context", "crop", "scaled")
+
+
+def describe_boxes(
+    describer: Describer, aggregator: Aggregator, photo: Photo, boxes: Regions, crop: str
+) -> RegionDescriptors:
+    """One row per box, in the boxes' order and in the frame of the photo.
+
+    Where the index has a row per region, a box is one region. Where an image is summed up to one row, a box is an image
+    of its own: it is cut out, looked at with the method's own regions, and summed up in the same way.
+    """
+    if len(boxes) == 0:
+        return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
+    by_region = isinstance(aggregator, Keep)
+    if crop == "context" and by_region:
+        return describer.describe([photo], [boxes])[0]
+    vectors = []
+    for box in boxes:
+        cut = cut_out(photo, box)
+        seer = describer if crop != "scaled" else _scaled(describer, max(cut.size) / max(photo.size))
+        given = [Regions.whole(cut.size)] if by_region else None
+        vectors.append(aggregator.aggregate(seer.describe([cut], given)[0]).vectors[:1])
+    return RegionDescriptors(photo.id, boxes, torch.cat(vectors), photo.metadata)
+
+
+def cut_out(photo: Photo, box: Regions) -> Photo:
+    """The pixels under one box as a photo, at least one pixel, whole pixels of what was decoded."""
+    scale_y, scale_x = photo.scale
+    height, width = photo.pixels.shape[1:]
+    x1, y1, x2, y2 = box.boxes[0].tolist()
+    left, top = min(int(x1 * scale_x), width - 1), min(int(y1 * scale_y), height - 1)
+    right, bottom = (
+        min(max(math.ceil(x2 * scale_x), left + 1), width),
+        min(max(math.ceil(y2 * scale_y), top + 1), height),
+    )
+    size = (max(1, round((bottom - top) / scale_y)), max(1, round((right - left) / scale_x)))
+    return Photo(photo.id, photo.pixels[:, top:bottom, left:right], size, photo.metadata)
+
+
+def _scaled(describer: Describer, share: float) -> Describer:
+    """The describer with its input size times the share of the photo that a crop is.
+
+    So a crop enters the network at the scale that it would have had in its photo (the Oxford and Paris benchmarks crop
+    their queries after scaling).
+    """
+    scales = getattr(describer, "scales", None)
+    if scales is None:
+        raise ValueError(f"crop: expected a method with scales for 'scaled', found {type(describer).__name__}")
+    smaller = copy.copy(describer)  # shares the networks
+    smaller.scales = tuple(s * share for s in scales)  # type: ignore[assignment]
+    return smaller

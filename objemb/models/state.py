@@ -1,0 +1,44 @@
+"""What a model consists of besides code: tensors, and settings that stand without any file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from objemb.describers.base import Describer
+from objemb.models.folder import fingerprint
+
+WHITENING = "whitening."
+
+
+def model_tensors(describer: Describer) -> dict[str, dict[str, Tensor]]:
+    """Tensors by file: ``weights`` of the networks and ``whitening``."""
+    state = describer.state_dict()
+    return {
+        "weights": {k: v for k, v in state.items() if not k.startswith(WHITENING)},
+        "whitening": {k.removeprefix(WHITENING): v for k, v in state.items() if k.startswith(WHITENING)},
+    }
+
+
+def model_fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """The fingerprint of a model; see :func:`objemb.models.folder.fingerprint`."""
+    return fingerprint(without_weights(settings), tensors)
+
+
+def without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose ``weights`` are null: the tensors lie in the model folder, where they came from is provenance."""
+    return {
+        key: without_weights(value) if isinstance(value, Mapping) else None if key == "weights" else value
+        for key, value in settings.items()
+    }
+
+
+def weights_of(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and value of all ``weights`` that are named."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from weights_of(value, f"{path}{key}.")
+        elif key == "weights" and value is not None:
+            yield f"{path}{key}", str(value)

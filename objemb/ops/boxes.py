@@ -1,0 +1,104 @@
+"""Boxes as float tensors ``(N, 4)`` of edges ``(x1, y1, x2, y2)``: edges are coordinates, sides are differences."""
+
+from __future__ import annotations
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from objemb import checks
+
+#: Boxes that reach into a cell by less than this share of it do not touch it: rounding of float32 coordinates.
+CELL_TOLERANCE = 1e-3
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Areas ``(N,)`` of boxes ``(N, 4)``."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``; 0 where both boxes have no area."""
+    corner = torch.maximum(first[:, None, :2], second[None, :, :2])
+    opposite = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = (opposite - corner).clamp_min(0).prod(2)
+    union = area(first)[:, None] + area(second)[None] - overlap
+    return torch.where(union > 0, overlap / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union))
+
+
+def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
+    """Class-agnostic non-maximum suppression.
+
+    Args:
+        boxes: float ``(N, 4)``.
+        scores: float ``(N,)``.
+        max_iou: A box that overlaps a better one by more than this is dropped; 1 keeps all.
+
+    Returns:
+        int64 row numbers of the kept boxes, best score first.
+    """
+    checks.between("max_iou", max_iou, 0, 1)
+    return torchvision.ops.nms(boxes.float(), scores.float(), max_iou)
+
+
+def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes cut off at the borders of an image of ``size`` ``(height, width)``."""
+    height, width = size
+    return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height, width, height]))
+
+
+def scale(boxes: Tensor, factors: tuple[float, float]) -> Tensor:
+    """Boxes times ``(y, x)`` factors. Edges scale by multiplication alone, without a half-pixel shift."""
+    y, x = factors
+    return boxes * boxes.new_tensor([x, y, x, y])
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """``(x, y, width, height)``, as COCO stores boxes, to edges."""
+    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """Edges to ``(x, y, width, height)``."""
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+    """The pixels to cut out for each box.
+
+    Args:
+        boxes: float ``(N, 4)`` in pixels of the image that is cut.
+        size: ``(height, width)`` of that image.
+        margin: Share of a box's width and height to add on each side; what leaves the image is cut off.
+
+    Returns:
+        int64 ``(N, 4)``: edges rounded to the nearest pixel, inside the image, at least one pixel wide and high.
+    """
+    grow = margin * torch.cat([boxes[:, :2] - boxes[:, 2:], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    rounded = (clip(boxes + grow, size) + 0.5).floor().long()
+    return _at_least_one(rounded, size)
+
+
+def touched_cells(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """All cells of a raster that each box touches.
+
+    A rectangle of whole cells gives exactly these cells, also when float32 rounded its edges or when the raster ends
+    before or beyond the image.
+
+    Args:
+        boxes: float ``(N, 4)`` in cells: cell ``j`` spans ``j <= x <= j + 1``.
+        size: ``(height, width)`` of the raster.
+
+    Returns:
+        int64 ``(N, 4)``, ``x2`` and ``y2`` exclusive; inside the raster, at least one cell wide and high.
+    """
+    low = (boxes[:, :2] + CELL_TOLERANCE).floor()
+    high = (boxes[:, 2:] - CELL_TOLERANCE).ceil()
+    return _at_least_one(clip(torch.cat([low, high], dim=1), size).long(), size)
+
+
+def _at_least_one(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whole-numbered rectangles inside the raster, widened to one cell where they are empty."""
+    height, width = size
+    low = torch.minimum(rectangles[:, :2], rectangles.new_tensor([width - 1, height - 1]))
+    return torch.cat([low, torch.maximum(rectangles[:, 2:], low + 1)], dim=1)

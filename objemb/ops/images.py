@@ -1,0 +1,84 @@
+"""From decoded bytes to the input of a network.
+
+The resize rule, the same everywhere: one factor brings the longest (or shortest) side of the *original* image to the
+size that was asked for; both sides are then rounded to the nearest pixel, or the nearest multiple that the network
+wants, with halves going up; pixels are averaged by an antialiased bilinear filter whose corners are those of the image
+(``align_corners=False``). Nothing is ever padded to make a batch: images of equal shape share one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objemb import checks
+
+#: Which side of an image a size speaks of.
+SIDES = ("longest", "shortest")
+
+
+def nearest_multiple(value: float, multiple: int = 1, smallest: int = 1) -> int:
+    """The multiple nearest to ``value`` (halves go up) that is at least ``smallest``."""
+    return max(math.floor(value / multiple + 0.5), math.ceil(smallest / multiple), 1) * multiple
+
+
+def input_size(
+    size: tuple[int, int], target: float, side: str = "longest", multiple: int = 1, smallest: int = 1
+) -> tuple[int, int]:
+    """Height and width at which an image enters the network.
+
+    Args:
+        size: ``(height, width)`` of the image.
+        target: Pixels that the chosen side shall have.
+        side: ``"longest"`` or ``"shortest"``.
+        multiple: Both sides become a multiple of this.
+        smallest: Neither side is shorter than this: a strip of one pixel would vanish in the network.
+    """
+    checks.one_of("side", side, SIDES)
+    factor = checks.positive("target", target) / (max(size) if side == "longest" else min(size))
+    height, width = (nearest_multiple(s * factor, multiple, smallest) for s in size)
+    return height, width
+
+
+def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bilinear resize of bytes to bytes.
+
+    Bytes are several times faster to resize than floats on a CPU and differ from them by one grey level at most.
+
+    Args:
+        pixels: uint8 ``(3, h, w)``.
+        size: ``(height, width)`` of the result.
+    """
+    if tuple(pixels.shape[1:]) == tuple(size):
+        return pixels
+    # bytes are for the CPU only, whose kernel mixes up the channels of a result that is one pixel wide
+    as_bytes = pixels.device.type == "cpu" and size[1] > 1
+    source = pixels[None] if as_bytes else pixels[None].float()
+    resized = F.interpolate(source, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return resized[0] if resized.dtype == torch.uint8 else resized[0].round().clamp(0, 255).byte()
+
+
+def as_batch(images: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """Images of one shape as the input of a network.
+
+    Args:
+        images: uint8 ``(3, h, w)`` each, at least one.
+        device: Where the network is; bytes travel there, floats are made there.
+
+    Returns:
+        float32 ``(B, 3, h, w)``, 0 to 1, channels last in memory: convolutions are up to twice as fast that way.
+    """
+    stacked = torch.stack(list(images)).to(device)
+    return stacked.contiguous(memory_format=torch.channels_last).float().div_(255)
+
+
+def group_equal(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Positions of equal keys, one list per key, in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(keys):
+        groups.setdefault(key, []).append(position)
+    return list(groups.values())

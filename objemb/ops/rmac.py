@@ -1,0 +1,67 @@
+"""The rigid multi-scale grid of R-MAC (Tolias, Sicre and Jegou, "Particular object retrieval with integral
+max-pooling of CNN activations", 2015)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+
+#: How many regions the grid may lay along the longer side of its first level.
+STEPS = range(2, 8)
+
+
+def rmac_cells(height: int, width: int, levels: int = 3, overlap: float = 0.4) -> Tensor:
+    """Square regions at several scales that cover a map with about the same overlap.
+
+    Level ``l`` has ``l`` squares along the shorter side, of side ``2 min(height, width) / (l + 1)``; the longer side
+    gets as many more as bring the overlap of neighbours on the first level nearest to ``overlap``. Levels whose squares
+    would be smaller than a cell are left out.
+
+    Args:
+        height: Cells from top to bottom.
+        width: Cells from left to right.
+        levels: Number of scales L.
+        overlap: Share of a first-level square that its neighbour shall cover.
+
+    Returns:
+        int64 ``(R, 4)``: x1, y1, x2, y2 in cells, ``x2`` and ``y2`` exclusive; coarse levels first, row by row.
+    """
+    for name, value in {"height": height, "width": width, "levels": levels}.items():
+        checks.positive(name, value)
+    checks.between("overlap", overlap, 0, 1)
+    return torch.tensor(_grid(height, width, levels, overlap), dtype=torch.int64)
+
+
+@lru_cache(maxsize=1024)
+def _grid(height: int, width: int, levels: int, overlap: float) -> tuple[tuple[int, int, int, int], ...]:
+    extra = _extra_regions(height, width, overlap)
+    columns = extra if width > height else 0
+    rows = extra if height > width else 0
+    squares = []
+    for level in range(1, levels + 1):
+        side = 2 * min(height, width) // (level + 1)
+        if side > 0:
+            xs = _starts(width, side, level + columns)
+            ys = _starts(height, side, level + rows)
+            squares += [(x, y, x + side, y + side) for y in ys for x in xs]
+    return tuple(squares)
+
+
+def _extra_regions(height: int, width: int, overlap: float) -> int:
+    """Number of regions that the longer side has more than the shorter."""
+    short, long = min(height, width), max(height, width)
+    shifts = [(long - short) / (steps - 1) for steps in STEPS]
+    misses = [abs((short**2 - short * shift) / short**2 - overlap) for shift in shifts]
+    return misses.index(min(misses)) + 1
+
+
+def _starts(length: int, side: int, count: int) -> list[int]:
+    """First cells of ``count`` regions of ``side`` cells, spread over ``length``."""
+    shift = (length - side) / (count - 1) if count > 1 else 0.0
+    half = math.floor(side / 2 - 1)
+    return [math.floor(half + i * shift) - half for i in range(count)]

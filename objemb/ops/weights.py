@@ -1,0 +1,245 @@
+"""Weights of networks: from a file, or by the name under which a library publishes them.
+
+A named file is looked for in the cache of torch hub (``torch.hub.get_dir()/checkpoints``) and downloaded into it only
+when it is not there. Without network that ends within seconds in an error that says which file to place where. Files
+are read as tensors only: nothing in them is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import queue
+import re
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from objemb import checks
+from objemb.checks import MissingWeightsError, ObjembError
+
+#: Keys under which training programs put the state dict into their checkpoints.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+#: Prefixes that parallel training and compilation leave on every key.
+PREFIXES = ("module.", "_orig_mod.")
+#: A server has to answer within this time, name resolution, proxy and redirections included.
+ANSWER_SECONDS = 8.0
+#: A connection, or a download that has begun, may stand still for this long.
+STALL_SECONDS = 5.0
+CHUNK = 1 << 20
+SHOWN = 3
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadableWeightsError(ObjembError):
+    """A file of weights cannot be read, or does not belong to the network. The message says what was found."""
+
+
+def locate(weights: str | Path, named: Mapping[str, str]) -> Path:
+    """The file that ``weights`` stands for: a key of ``named`` (names of published weights to their URLs), or a path.
+
+    Raises as :func:`fetch` and :func:`existing_file` do.
+    """
+    url = named.get(str(weights))
+    return fetch(url) if url is not None else existing_file(weights, named)
+
+
+def existing_file(weights: str | Path, named: Collection[str]) -> Path:
+    """``weights`` as the path of a file.
+
+    Args:
+        weights: The path.
+        named: Names that could have stood in its place, for the error.
+
+    Raises:
+        MissingWeightsError: It is a path, but there is no such file.
+        ValueError: It does not even look like a path: most likely a misspelt name.
+    """
+    file = Path(weights).expanduser()
+    if file.is_file():
+        return file
+    expected = f"expected a file or one of {checks.listed(named)}"
+    if isinstance(weights, Path) or file.suffix or len(file.parts) > 1:
+        raise MissingWeightsError(f"weights: {expected}, found no file {file}")
+    raise ValueError(f"weights: {expected}, found {weights!r}{checks.nearest(weights, named)}")
+
+
+def fetch(url: str, name: str | None = None) -> Path:
+    """A published file: from the cache of torch hub, or downloaded into it, all of it or nothing.
+
+    Args:
+        url: Where it is published.
+        name: What it is called in the cache; the last part of the URL by default. A hash in it, as in
+            ``resnet50-0676ba61.pth``, is the beginning of the SHA-256 of the file and is checked.
+
+    Raises:
+        MissingWeightsError: It is not in the cache and could not be downloaded. Comes within seconds when there is no
+            network, and names the URL, the place and the reason.
+    """
+    file = Path(torch.hub.get_dir(), "checkpoints", name or PurePosixPath(urlsplit(url).path).name)
+    if file.is_file():
+        return file
+    try:
+        _download(url, file)
+    except (OSError, HTTPException, ValueError) as error:
+        raise MissingWeightsError(
+            f"weights: {file.name} is not on this machine and could not be downloaded "
+            f"({type(error).__name__}: {error}). Get {url} on a machine with network and place it at {file}, "
+            f"or put it anywhere and pass its path as weights"
+        ) from error
+    return file
+
+
+def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
+    """The state dict in a ``.safetensors`` file or a file of ``torch.save``.
+
+    Checkpoints that keep it under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped, and the prefixes of
+    parallel training are removed.
+
+    Raises:
+        MissingWeightsError: There is no such file.
+        UnreadableWeightsError: The file is damaged, holds objects other than tensors (they are not unpickled), or holds
+            no state dict.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise MissingWeightsError(f"weights: expected a file, found none at {file}")
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its text advises to run the file: not for a user's eyes
+        raise UnreadableWeightsError(
+            f"{file}: expected tensors saved by torch.save or safetensors, "
+            f"found damage or objects that would have to be run to be read; such a file is refused"
+        ) from error
+    except Exception as error:  # the readers raise whatever the bytes of a broken file lead to
+        reason = " ".join(str(error).split())[:300]
+        raise UnreadableWeightsError(
+            f"{file}: expected tensors saved by torch.save or safetensors, found damage "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+    return _state_dict(content, file)
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, known: Collection[str] = ()) -> None:
+    """Put a state dict into a network, strictly: every parameter and buffer must be in it, with the right shape.
+
+    Parts that the network lacks altogether (a classifier above a feature extractor) may be in ``state`` and are
+    ignored; keys *inside* its parts that neither it nor ``known`` has are an error: they mean another architecture.
+
+    Args:
+        module: The network.
+        state: Tensors by name; ``num_batches_tracked`` may be missing.
+        source: What to call it in errors.
+        known: More names that may be there: those of the whole network, where ``module`` is a part of it.
+
+    Raises:
+        UnreadableWeightsError: Names, shapes or values do not fit; the network is then partly filled.
+    """
+    try:
+        outcome = module.load_state_dict(state, strict=False)
+    except Exception as error:  # wrong shapes, and whatever a hostile file leads to
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1 : 1 + SHOWN]) or str(error)
+        raise UnreadableWeightsError(f"{source}: the weights do not fit the network: {reason}") from error
+    missing = [k for k in outcome.missing_keys if not k.endswith("num_batches_tracked")]
+    parts = {k.split(".")[0] for k in module.state_dict()}
+    foreign = [k for k in outcome.unexpected_keys if k not in known and k.split(".")[0] in parts]
+    if missing:
+        raise UnreadableWeightsError(
+            f"{source}: {len(missing)} tensors of the network are missing: "
+            f"expected {_first(missing)}, found {_first(state)}"
+        )
+    if foreign:
+        raise UnreadableWeightsError(
+            f"{source}: {len(foreign)} tensors belong to another architecture: found {_first(foreign)}"
+        )
+    broken = [k for k, v in module.state_dict().items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if broken:
+        raise UnreadableWeightsError(
+            f"{source}: expected finite values, found NaN or infinite ones in {_first(broken)}"
+        )
+
+
+def _state_dict(content: Any, file: Path) -> OrderedDict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping):
+        raise UnreadableWeightsError(f"{file}: expected a state dict, found {type(content).__name__}")
+    others = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if others or not content:
+        raise UnreadableWeightsError(
+            f"{file}: expected a state dict (names to tensors, possibly under {checks.listed(WRAPPERS)}), "
+            f"found {_first(others) if others else 'nothing in it'}"
+        )
+    state = OrderedDict(content)
+    metadata = getattr(content, "_metadata", None)
+    if isinstance(metadata, OrderedDict):  # layer versions, by which modules translate old names
+        state._metadata = metadata  # type: ignore[attr-defined]
+    for prefix in PREFIXES:
+        consume_prefix_in_state_dict_if_present(state, prefix)
+    return state
+
+
+def _first(names: Collection[Any]) -> str:
+    rest = len(names) - SHOWN
+    return checks.listed(list(names)[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _download(url: str, file: Path) -> None:
+    logger.info("downloading %s to %s", url, file)
+    expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    digest = hashlib.sha256()
+    with _open(url) as answer:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as out:
+                while chunk := answer.read(CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                size, announced = out.tell(), answer.headers.get("Content-Length")
+            if announced is not None and size != int(announced):
+                raise OSError(f"expected {announced} bytes, found {size}")
+            if expected and not digest.hexdigest().startswith(expected[1]):
+                raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _open(url: str) -> Any:
+    """The answer to a request, or the error, in bounded time: name resolution knows no timeout, hence the thread."""
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(Request(url, headers={"User-Agent": "objemb"}), timeout=STALL_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

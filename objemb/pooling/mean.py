@@ -1,0 +1,22 @@
+"""Mean of activations (sum pooling up to length, as SPoC without its centre prior)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from objemb.ops.rectangles import rectangle_mean
+from objemb.pooling.base import Pooling, weighted_mean
+from objemb.registry import plugin
+
+
+@plugin
+class Mean(Pooling):
+    """The mean of each channel, weighted where weights are given."""
+
+    def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
+        """See :meth:`Pooling.forward`."""
+        return weighted_mean(maps, weights)
+
+    def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
+        """See :meth:`Pooling.rectangles`."""
+        return rectangle_mean(maps, cells)

@@ -1,0 +1,74 @@
+"""Detected objects: hard attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.detectors.base import Detector
+from objemb.extractors.base import Grid
+from objemb.ops.boxes import nms
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+from objemb.structures import Payload, Photo, Regions
+
+
+@plugin
+class Detections(nn.Module, RegionSource):
+    """The whole image, then the boxes of a detector, best first.
+
+    A module, so that a detector that is a network moves to a device and is saved with the rest of the model.
+
+    Args:
+        detector: Says where objects are; None looks at the whole image only.
+        min_score: Boxes below it are dropped.
+        nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
+        max_regions: At most so many boxes per photo, the whole image not counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector | None = None,
+        min_score: float = 0.5,
+        nms_iou: float = 0.5,
+        max_regions: int = 20,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.min_score = checks.between("min_score", min_score, 0, 1)
+        self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
+        self.max_regions = checks.positive("max_regions", max_regions)
+
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+        """See :meth:`RegionSource.find`. Extras of the detector ride along; see :func:`whole_like`."""
+        if self.detector is None:
+            return [Regions.whole(photo.size) for photo in photos]
+        kept = [self._select(found) for found in self.detector.detect(photos)]
+        return [Regions.cat([whole_like(regions), regions]) for regions in kept]
+
+    def _select(self, found: Regions) -> Regions:
+        sure = found[found.scores >= self.min_score]
+        return sure[nms(sure.boxes, sure.scores, self.nms_iou)[: self.max_regions]]
+
+
+def whole_like(regions: Regions) -> Regions:
+    """The whole image with the extras that ``regions`` have, so that both can be joined.
+
+    Its mask is full; of anything else it knows nothing: None among scalars, zeros in a tensor.
+    """
+    return Regions(
+        boxes=Regions.whole(regions.size).boxes,
+        size=regions.size,
+        classes=regions.classes,
+        extras=_unknown(regions.extras),
+    )
+
+
+def _unknown(extras: Mapping[str, Payload]) -> dict[str, Payload]:
+    return {
+        name: value.new_full((1, *value.shape[1:]), int(name == "masks")) if isinstance(value, Tensor) else (None,)
+        for name, value in extras.items()
+    }

@@ -1,0 +1,19 @@
+"""The whole image and nothing else: global descriptors such as MAC, SPoC and GeM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from objemb.extractors.base import Grid
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+
+@plugin
+class WholeImage(RegionSource):
+    """One region per photo."""
+
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+        """See :meth:`RegionSource.find`."""
+        return [Regions.whole(photo.size) for photo in photos]

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import torch
+
+from objemb.aggregators.sum import Sum
+from objemb.structures import RegionDescriptors, Regions
+
+
+def described(rows: list[list[float]], vectors: list[list[float]]) -> RegionDescriptors:
+    boxes = torch.tensor(rows).reshape(-1, 4)
+    return RegionDescriptors("a", Regions(boxes, (40, 60)), torch.tensor(vectors).reshape(-1, 2), {"price": 3})
+
+
+WHOLE = [0.0, 0.0, 60.0, 40.0]
+
+
+def test_whole_image_does_not_count_unless_asked_for() -> None:
+    image = described([WHOLE, [0.0, 0, 9, 9], [5.0, 5, 9, 9]], [[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    half = 0.5**0.5
+    row = Sum().aggregate(image)
+    assert torch.allclose(row.vectors, torch.tensor([[half, half]]))
+    assert row.regions.boxes.tolist() == [WHOLE]
+    assert row.image == "a"
+    assert row.metadata == {"price": 3}
+    assert torch.allclose(Sum(whole_image=True).aggregate(image).vectors, torch.tensor([[0.0, 1.0]]))
+
+
+def test_whole_image_alone_counts() -> None:
+    image = described([WHOLE], [[0.6, 0.8]])
+    assert torch.allclose(Sum().aggregate(image).vectors, image.vectors)
+
+
+def test_given_boxes_all_count() -> None:
+    row = Sum().aggregate(described([[1.0, 2, 3, 4], [2.0, 1, 9, 3]], [[1.0, 0.0], [0.0, 1.0]]))
+    assert torch.allclose(row.vectors, torch.full((1, 2), 0.5**0.5))
+    assert row.regions.boxes.tolist() == [[1, 1, 9, 4]]
+
+
+def test_zero_vectors_and_no_regions() -> None:
+    assert Sum().aggregate(described([WHOLE, WHOLE], [[0.0, 0.0], [0.0, 0.0]])).vectors.tolist() == [[0, 0]]
+    assert Sum().aggregate(described([], [])).vectors.shape == (0, 2)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objemb.evaluation.protocol import Entry, read_evaluation_set
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def write(folder: Path, **parts: Any) -> Path:
+    path = folder / "set.json"
+    path.write_text(json.dumps({"images": [], "queries": [], **parts}))
+    return path
+
+
+def test_reads_images_objects_and_queries(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        name="cups",
+        images=[
+            {"file": "./a.jpg", "instance": "cup", "package": True, "tags": ["ignored"]},
+            {"file": "b.jpg", "instances": ["cup", "tea", "cup"]},
+            {"file": "c.jpg", "instances": []},
+        ],
+        objects=[{"file": "b.jpg", "instance": "tea", "box": [1, 2, 3, 4.5]}],
+        queries=[
+            {"file": "q.jpg", "instance": "cup", "box": None, "kind": "iconic"},
+            {"file": "q.jpg", "instance": "tea"},
+        ],
+    )
+    found = read_evaluation_set(path)
+    assert found.name == "cups"
+    assert found.images == (
+        Entry("a.jpg", ("cup",), None, {"package": True}),
+        Entry("b.jpg", ("cup", "tea")),
+        Entry("c.jpg", ()),
+    )
+    assert found.objects == (Entry("b.jpg", ("tea",), (1.0, 2.0, 3.0, 4.5)),)
+    assert found.queries == (Entry("q.jpg", ("cup",), None, {"kind": "iconic"}), Entry("q.jpg", ("tea",)))
+    assert found.photo("b.jpg") == tmp_path / "b.jpg"
+
+
+def test_objects_and_name_may_be_missing(tmp_path: Path) -> None:
+    found = read_evaluation_set(write(tmp_path))
+    assert (found.name, found.images, found.objects, found.queries) == ("set", (), (), ())
+
+
+def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    rows = [{"file": "a.jpg", "instance": "x"}, {"file": "gone.jpg", "instance": "x"}]
+    found = read_evaluation_set(write(tmp_path, images=rows, queries=rows[1:]))
+    assert found.missing_photos() == ["gone.jpg: no such photo"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"queries": "x"}, "queries: expected a list, found str"),
+        ({"images": [3]}, r"images\[0\]: expected an object, found int"),
+        ({"images": [{"instance": "x"}]}, r"images\[0\]: expected the key 'file' with a path, found 'instance'"),
+        ({"images": [{"file": "a.jpg"}]}, r"images\[0\] \(a.jpg\): expected the key 'instance' or 'instances'"),
+        ({"queries": [{"file": "a.jpg", "instances": ["x"]}]}, r"queries\[0\] \(a.jpg\): expected the key 'instance'"),
+        ({"queries": [{"file": "a.jpg", "instance": 3}]}, r"non-empty strings, found \[3\]"),
+        ({"queries": [{"file": "a.jpg", "instance": "x", "box": [1, 2, 3]}]}, r"\[x1, y1, x2, y2\], found \[1, 2, 3\]"),
+        ({"queries": [{"file": "a.jpg", "instance": "x", "box": [5, 2, 3, 4]}]}, "x1 <= x2"),
+        ({"queries": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 3, float("nan")]}]}, "found .0, 0, 3, nan"),
+        (
+            {"queries": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 31, 5], "width": 30, "height": 9}]},
+            "x2 <= 30 and 0 <= y1 <= y2 <= 9",
+        ),
+        ({"objects": [{"file": "a.jpg", "instance": "x"}]}, r"objects\[0\] \(a.jpg\): expected the key 'box'"),
+        ({"objects": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 1, 1]}]}, "among the images, found 'a.jpg'"),
+        ({"images": [{"file": "a.jpg", "instance": "x"}] * 2}, r"images\[1\] \(a.jpg\): expected each entry once"),
+        ({"queries": [{"file": "a.jpg", "instance": "x"}] * 2}, r"queries\[1\] \(a.jpg\): expected each entry once"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file_and_entry(tmp_path: Path, parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_evaluation_set(write(tmp_path, **parts))
+    assert str(tmp_path / "set.json") in str(caught.value)
+
+
+def test_the_size_of_a_photo_is_known_to_all_its_entries(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        images=[{"file": "a.jpg", "instances": [], "width": 30, "height": 20}],
+        objects=[{"file": "a.jpg", "instance": "x", "box": [0, 0, 30, 21]}],
+    )
+    with pytest.raises(ValueError, match="y2 <= 20"):
+        read_evaluation_set(path)
+
+
+def test_all_problems_come_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    rows = [{"file": f"{n}.jpg"} for n in range(14)]
+    with pytest.raises(ValueError, match=r"images\[0\] \(0.jpg\)(.|\n)*images\[9\](.|\n)*and 4 more") as caught:
+        read_evaluation_set(write(tmp_path, images=rows))
+    assert "images[10]" not in str(caught.value)
+
+
+def test_files_that_are_not_sets(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    with pytest.raises(FileNotFoundError, match=r"set\.json: expected a JSON file"):
+        read_evaluation_set(path)
+    for content, message in [(b"{", "expected JSON"), (b"\xff", "expected JSON"), (b"[]", "found list")]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_evaluation_set(path)
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("file", "images", "objects", "queries"),
+    [
+        ("grocery/grocery.json", 972, 0, 243),
+        ("products/products.json", 480, 0, 120),
+        ("fridge_det/fridge.json", 30, 225, 45),
+    ],
+)
+def test_reads_the_shared_sets(file: str, images: int, objects: int, queries: int) -> None:
+    found = read_evaluation_set(SHARED / file)
+    assert (len(found.images), len(found.objects), len(found.queries)) == (images, objects, queries)
+    assert found.missing_photos() == []

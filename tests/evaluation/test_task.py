@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.task import Task, make_task, pick_queries
+
+IMAGES = (
+    Entry("a.jpg", ("cup",)),
+    Entry("b.jpg", ("cup", "tea")),
+    Entry("c.jpg", ("tea",)),
+    Entry("empty.jpg", ()),
+)
+OBJECTS = (
+    Entry("a.jpg", ("cup",), (0, 0, 5, 5)),
+    Entry("b.jpg", ("cup",), (0, 0, 5, 5)),
+    Entry("b.jpg", ("cup",), (5, 5, 9, 9)),
+    Entry("b.jpg", ("tea",), (2, 2, 4, 4)),
+    Entry("c.jpg", ("tea",), (0, 0, 1, 1)),
+)
+QUERIES = (
+    Entry("b.jpg", ("cup",), (0, 0, 5, 5), {"kind": "shop", "package": True, "size": 3}),
+    Entry("q.jpg", ("tea",), None, {"kind": "iconic", "package": False}),
+    Entry("q.jpg", ("nothing",), None, {"kind": "iconic", "package": True}),
+)
+DATA = EvaluationSet(Path("set.json"), "set", IMAGES, OBJECTS, QUERIES)
+
+
+def relevant(task: Task) -> list[tuple[list[int], list[int]]]:
+    return [(r.positives.tolist(), r.junk.tolist()) for r in task.relevance()]
+
+
+def test_image_level_leaves_out_the_queries_own_photo() -> None:
+    task = make_task(DATA, "image")
+    assert task.database == IMAGES
+    assert relevant(task) == [([0], [1]), ([1, 2], []), ([], [])]
+
+
+def test_object_level_leaves_out_all_objects_of_the_queries_own_photo() -> None:
+    task = make_task(DATA, "object")
+    assert task.database == OBJECTS
+    assert relevant(task) == [([0], [1, 2, 3]), ([3, 4], []), ([], [])]
+
+
+def test_every_object_may_be_a_query() -> None:
+    task = make_task(DATA, "object", all_objects_as_queries=True)
+    assert task.queries == OBJECTS
+    assert relevant(task)[0] == ([1, 2], [0])
+    assert relevant(task)[4] == ([3], [4])
+
+
+def test_queries_without_positives_are_named() -> None:
+    assert make_task(DATA).queries_without_positives() == [
+        "queries[2] (q.jpg, nothing): nothing in another photo is relevant"
+    ]
+
+
+def test_object_level_needs_objects() -> None:
+    bare = EvaluationSet(Path("set.json"), "set", IMAGES, (), QUERIES)
+    with pytest.raises(ValueError, match=r"set\.json: expected 'objects' with boxes"):
+        make_task(bare, "object")
+    with pytest.raises(ValueError, match="expected 'objects'"):
+        make_task(bare, "image", all_objects_as_queries=True)
+    with pytest.raises(ValueError, match="did you mean 'image'"):
+        make_task(DATA, "imge")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kept"),
+    [
+        ([], [0, 1, 2]),
+        (["kind=iconic"], [1, 2]),
+        (["kind=iconic", "package=true"], [2]),
+        (["size=3"], [0]),
+        (["instance=tea"], [1]),
+        (["file=b.jpg"], [0]),
+    ],
+)
+def test_conditions_pick_queries_and_leave_the_database(conditions: list[str], kept: list[int]) -> None:
+    task = pick_queries(make_task(DATA), conditions)
+    assert task.queries == tuple(QUERIES[k] for k in kept)
+    assert task.database == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("kind", "expected key=value such as kind=iconic, found 'kind'"),
+        ("knd=shop", "did you mean 'kind'"),
+        ("kind=none", "expected one of 'iconic', 'shop', found 'none'"),
+    ],
+)
+def test_conditions_that_meet_nothing_say_so(condition: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pick_queries(make_task(DATA), [condition])

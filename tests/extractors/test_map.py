@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from objemb.extractors.map import Map
+from objemb.pooling.mean import Mean
+from objemb.structures import Regions
+from tests.tiny import TinyBackbone, random_photo
+
+
+def test_one_pass_per_shape() -> None:
+    photos = [random_photo(40, 60), random_photo(60, 40), random_photo(80, 120), random_photo(20, 30)]
+    net = TinyBackbone()
+    Map(size=60).see(photos, net)
+    assert sorted(tuple(x.shape) for x in net.seen) == [(1, 3, 60, 40), (3, 3, 40, 60)]
+
+
+def test_sizes_scales_and_multiples() -> None:
+    photo = random_photo(40, 60)
+    for arguments, scale, multiple, shape in (
+        ({"size": 30}, 1.0, 1, (20, 30)),
+        ({"size": 30}, 2.0, 1, (40, 60)),
+        ({"size": 30, "side": "shortest"}, 1.0, 1, (30, 45)),
+        ({"size": 30}, 1.0, 14, (14, 28)),
+    ):
+        net = TinyBackbone(multiple=multiple)
+        Map(**arguments).see([photo], net, scale)
+        assert net.seen[0].shape[2:] == shape
+
+
+def test_grids_are_in_original_pixels() -> None:
+    photo = random_photo(50, 80, size=(500, 800))  # the decoder scaled down
+    grid = Map(size=40).see([photo], TinyBackbone()).grids[0]
+    assert (grid.height, grid.width) == (6, 10)
+    assert grid.cell == (4 * 500 / 25, 4 * 800 / 40)
+
+
+def test_a_strip_of_a_photo_gets_a_map() -> None:
+    photo = random_photo(1, 2000)
+    net = TinyBackbone(stride=32)
+    seen = Map(size=800).see([photo], net)
+    assert net.seen[0].shape[2:] == (32, 800)
+    assert seen.pool([Regions.whole(photo.size)], Mean())[0].shape == (1, 5)
+
+
+def test_decode_side() -> None:
+    assert Map(size=1024).decode_side() == 1024
+    assert Map(size=1024, side="shortest").decode_side() is None
+
+
+def test_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="sampling: expected one of 'cells', 'aligned', found 'cell'"):
+        Map(sampling="cell")
+    with pytest.raises(ValueError, match="size: expected a number above 0, found 0"):
+        Map(size=0)
+    with pytest.raises(ValueError, match="side: expected one of"):
+        Map(side="both")
+    with pytest.raises(ValueError, match="scale: expected a number above 0"):
+        Map().see([random_photo(4, 4)], TinyBackbone(), 0)
+
+
+def test_runs_where_the_backbone_is() -> None:
+    net = TinyBackbone().to(torch.device("meta"))
+    assert Map(size=40).see([random_photo(30, 40)], net)._maps._maps[0].device.type == "meta"  # type: ignore[attr-defined]

@@ -1,0 +1,120 @@
+"""What ``map`` and ``pyramid`` share, through ``map``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from objemb.extractors.map import Map
+from objemb.ops.images import as_batch, resize
+from objemb.pooling.max import Max
+from objemb.pooling.mean import Mean
+from objemb.regions.rmac_grid import RmacGrid
+from objemb.structures import Photo, Regions
+from tests.tiny import TinyBackbone, random_photo
+
+
+def boxes(size: tuple[int, int], *rows: tuple[float, ...], masks: Tensor | None = None) -> Regions:
+    return Regions(torch.tensor(rows).reshape(-1, 4), size, extras={} if masks is None else {"masks": masks})
+
+
+@pytest.mark.parametrize("rounds", ["up", "down"])
+@pytest.mark.parametrize("size", [(37, 50), (64, 64), (100, 31), (23, 190), (480, 641)])
+def test_a_grid_on_the_map_comes_back_as_the_same_cells(rounds: str, size: tuple[int, int]) -> None:
+    net = TinyBackbone(stride=4, rounds=rounds)
+    photo = random_photo(*size)
+    for side in (40, 57, 83):
+        seen = Map(size=side).see([photo], net)
+        grid = seen.grids[0]
+        cell_boxes = torch.tensor(
+            [(x, y, x + 1.0, y + 1.0) for y in range(grid.height) for x in range(grid.width)], dtype=torch.float64
+        )
+        height, width = grid.cell
+        scaled = cell_boxes * torch.tensor([width, height, width, height], dtype=torch.float64)
+        limit = torch.tensor([photo.size[1], photo.size[0]] * 2)
+        regions = Regions(torch.minimum(scaled, limit).float(), photo.size)
+        maps = net.seen[-1]
+        expected = net(maps)[0].flatten(1).T
+        assert torch.equal(seen.pool([regions], Max())[0], expected)
+
+
+def test_rmac_pools_exactly_its_cells() -> None:
+    from objemb.ops.rmac import rmac_cells
+
+    photos = [random_photo(90, 130), random_photo(131, 77, seed=1)]
+    net = TinyBackbone(rounds="up")
+    seen = Map(size=99).see(photos, net)
+    found = RmacGrid().find(photos, seen.grids)
+    for photo, grid, vectors in zip(photos, seen.grids, seen.pool(found, Max()), strict=True):
+        shape = tuple(round(s * 99 / max(photo.size)) for s in photo.size)
+        maps = net(as_batch([resize(photo.pixels, shape)], "cpu"))[0]
+        assert maps.shape[1:] == (grid.height, grid.width)
+        cells = [(0, 0, grid.width, grid.height), *rmac_cells(grid.height, grid.width).tolist()]
+        slow = torch.stack([maps[:, y1:y2, x1:x2].amax(dim=(1, 2)) for x1, y1, x2, y2 in cells])
+        assert torch.allclose(vectors, slow, atol=1e-6)
+
+
+def test_aligned_sampling_of_whole_cells_reads_them() -> None:
+    net = TinyBackbone(stride=4)
+    photo = random_photo(40, 60)
+    seen = Map(size=60, sampling="aligned", samples=1).see([photo], net)
+    maps = net(net.seen[0])[0]
+    regions = boxes(photo.size, (8, 8, 12, 12), (20, 4, 24, 8))
+    around = torch.stack([maps[:, 2, 2], maps[:, 1, 5]])
+    # two samples per direction, a quarter of a cell off its centre, average to the centre on a linear map only
+    assert (seen.pool([regions], Mean())[0] - around).abs().mean() < 0.2 * around.mean()
+
+
+def test_aligned_follows_boxes_within_a_cell_and_cells_does_not() -> None:
+    photo = random_photo(64, 64)
+    regions = boxes(photo.size, (17.0, 17.0, 30.0, 30.0), (19.0, 18.0, 29.0, 31.0))
+    for sampling, same in (("cells", True), ("aligned", False)):
+        vectors = Map(size=64, sampling=sampling).see([photo], TinyBackbone(stride=16)).pool([regions], Mean())[0]
+        assert torch.equal(vectors[0], vectors[1]) is same
+
+
+@pytest.mark.parametrize("sampling", ["cells", "aligned"])
+def test_full_masks_change_nothing_and_empty_ones_are_ignored(sampling: str) -> None:
+    photo = random_photo(50, 70)
+    rows = ((3.0, 4.0, 40.0, 33.0), (10.0, 10.0, 10.0, 10.0), (0.0, 0.0, 70.0, 50.0))
+    plain = Map(size=70, sampling=sampling).see([photo], TinyBackbone()).pool([boxes(photo.size, *rows)], Mean())[0]
+    masked = Map(size=70, sampling=sampling, masks=True)
+    for value in (0, 1):
+        regions = boxes(photo.size, *rows, masks=torch.full((3, 28, 28), value, dtype=torch.uint8))
+        assert torch.allclose(masked.see([photo], TinyBackbone()).pool([regions], Mean())[0], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", ["cells", "aligned"])
+@pytest.mark.parametrize("pooling", [Max(), Mean()])
+def test_masks_are_the_attention(sampling: str, pooling: Max | Mean) -> None:
+    photo = random_photo(64, 64)
+    changed = photo.pixels.clone()
+    changed[:, :, 36:] = 255 - changed[:, :, 36:]
+    other = Photo("other", changed, photo.size)
+    left = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    left[:, :, :4] = 1
+    for masks, same in ((left, True), (None, False)):
+        regions = boxes(photo.size, (0.0, 0.0, 64.0, 64.0), masks=masks)
+        extractor = Map(size=64, sampling=sampling, samples=4, masks=True)
+        first, second = (extractor.see([p], TinyBackbone()).pool([regions], pooling)[0] for p in (photo, other))
+        assert torch.allclose(first, second, atol=1e-6) is same
+
+
+def test_photos_without_masks_do_not_care_about_their_neighbours() -> None:
+    photos = [random_photo(40, 40), random_photo(40, 40, seed=1)]
+    masked = boxes((40, 40), (1, 1, 30, 30), masks=torch.eye(8, dtype=torch.uint8)[None])
+    plain = boxes((40, 40), (5, 7, 30, 31))
+    extractor = Map(size=40, masks=True)
+    alone = extractor.see(photos[1:], TinyBackbone()).pool([plain], Mean())[0]
+    together = extractor.see(photos, TinyBackbone()).pool([masked, plain], Mean())[1]
+    assert torch.allclose(alone, together, atol=1e-6)
+
+
+def test_masks_of_a_wrong_kind_are_refused() -> None:
+    photo = random_photo(40, 40)
+    seen = Map(size=40, masks=True).see([photo], TinyBackbone())
+    with pytest.raises(ValueError, match=r"masks'\]: expected shape \(1, any, any\), found \(1, 4\)"):
+        seen.pool([boxes(photo.size, (0, 0, 1, 1), masks=torch.ones(1, 4))], Mean())
+    with pytest.raises(TypeError, match="expected a tensor, found tuple"):
+        seen.pool([Regions(torch.zeros(1, 4), photo.size, extras={"masks": (None,)})], Mean())

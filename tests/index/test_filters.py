@@ -1,0 +1,127 @@
+"""Filters on rows: truth, missing values, types, unknown fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from objemb.index.store import Index
+from objemb.index.where import WhereError
+from objemb.structures import RegionDescriptors, Regions, Scalar
+from tests.index.made import described
+
+IMAGES: dict[str, dict[str, Scalar]] = {
+    "a": {"price": 3, "name": "apple", "sold": True, "mixed": 1},
+    "b": {"price": 4.5, "name": "berry", "sold": False, "mixed": "1"},
+    "c": {"price": None, "name": "it's", "mixed": True, "label": "own"},
+    "d": {"name": "", "best before": "2024-05-01", "code": 2**62 + 1},
+    "e": {"price": float("nan"), "code": 2**62},
+    "f": {"price": -2},
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    made = Index.create(tmp_path_factory.mktemp("filters") / "i", dim=2, fingerprint="f")
+    with made.writer(flush_rows=5) as writer:  # several segments
+        for name, metadata in IMAGES.items():
+            regions = Regions(
+                torch.tensor([[0.0, 0, 9, 9], [1, 1, 2, 2], [3, 3, 4, 4]]),
+                (9, 9),
+                torch.tensor([1.0, 0.9, 0.25]),
+                torch.tensor([-1, 0, 1]),
+                ("bottle", "can"),
+            )
+            vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+            writer.add(RegionDescriptors(name, regions, vectors, metadata))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("price < 4", "af"),
+        ("price <= 4.5", "abf"),
+        ("price = 3.0", "a"),
+        ("price != 3", "bf"),
+        ("not price = 3", "bf"),
+        ("price is null", "cde"),
+        ("price is not null", "abf"),
+        ("not (price < 4 or price is null)", "b"),
+        ("price > 0 and sold = false", "b"),
+        ("price in (3, -2)", "af"),
+        ("price not in (3, -2)", "b"),
+        ("sold = true", "a"),
+        ("sold != true", "b"),
+        ("name = ''", "d"),
+        ("name = 'it''s'", "c"),
+        ("name < b", "ad"),
+        ("name >= 'berry'", "bc"),
+        ("`best before` > '2024-01-01'", "d"),
+        ("image in (a, e, x)", "ae"),
+        ("image >= 'e'", "ef"),
+        ("mixed = 1", "a"),
+        ("mixed = '1'", "b"),
+        ("mixed = true", "c"),
+        ("mixed in (1, '1', true)", "abc"),
+        ("mixed != 2", "a"),
+        ("code = 4611686018427387904", "e"),
+        ("metadata.label = own", "c"),
+        ("metadata.price = 3", "a"),
+        ("price < 4 or name = berry and sold = false", "abf"),
+        ("price < -10", ""),
+        ("image = a and image = b", ""),
+    ],
+)
+def test_images(index: Index, where: str, found: str) -> None:
+    query = described("q", dim=2, count=1)
+    assert "".join(sorted(h.image for h in index.search(query, 100, where=where))) == found
+
+
+@pytest.mark.parametrize(
+    ("where", "boxes"),
+    [
+        ("label = can", [(3, 3, 4, 4)]),
+        ("label in (bottle, can)", [(1, 1, 2, 2), (3, 3, 4, 4)]),
+        ("label is null", [(0, 0, 9, 9)]),
+        ("label != can", [(1, 1, 2, 2)]),
+        ("label < c", [(1, 1, 2, 2)]),
+        ("score = 0.9", [(1, 1, 2, 2)]),
+        ("score >= 0.9", [(0, 0, 9, 9), (1, 1, 2, 2)]),
+        ("score < 0.5 and price = 3", [(3, 3, 4, 4)]),
+    ],
+)
+def test_rows_and_their_runners_up(index: Index, where: str, boxes: list[tuple[float, ...]]) -> None:
+    """A region that the filter drops is neither a hit nor a runner-up."""
+    query = RegionDescriptors("q", Regions.whole((9, 9)), torch.tensor([[1.0, 0.0]]))
+    hit = index.search(query, 1, where=where)[0]
+    assert [hit.box, *(r.box for r in hit.runners_up)] == boxes
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("prize < 5", r"unknown field 'prize' \(did you mean 'price'\?\); known fields: 'label', 'score', 'image'"),
+        ("metadata.nothing = 1", "unknown field 'metadata.nothing'"),
+        ("price < 'a'", "price: expected number, found the text 'a'"),
+        ("price in (1, two)", "price: expected number, found the text 'two'"),
+        ("label = 5", "label: expected text, found the number 5; write '5' in quotes"),
+        ("sold = 1", "sold: expected boolean, found the number 1"),
+        ("sold < true", "sold: expected = or !="),
+        ("score = high", "score: expected number, found the text 'high'"),
+        ("price <", "position 8"),
+    ],
+)
+def test_messages(index: Index, where: str, message: str) -> None:
+    with pytest.raises(WhereError, match=message):
+        index.search(described("q", dim=2), where=where)
+
+
+def test_deleted_images_do_not_match(index: Index, tmp_path: Path) -> None:
+    copy = Index.create(tmp_path / "copy", dim=2, fingerprint="f")
+    copy.merge([index])
+    copy.delete(["a"])
+    assert [h.image for h in copy.search(described("q", dim=2), where="price >= 0")] == ["b"]
+    assert len(copy.search(described("q", dim=2), where="image = a")) == 0

@@ -1,0 +1,265 @@
+"""Creating, filling, searching, reopening."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import objemb.index.store as store
+from objemb.checks import ArtefactMismatchError
+from objemb.index.errors import IndexFolderError
+from objemb.index.store import Index
+from objemb.structures import RegionDescriptors, Regions, SearchResult
+from tests.index.made import DIM, described, new, same, vectors
+
+
+def test_what_is_stored_comes_back(tmp_path: Path) -> None:
+    values = {"name": "a'b \u00e9", "price": 3, "weight": 3.0, "sold": True, "note": None, "big": 10**30}
+    image = described("shelf/1.jpg", 1, **values)
+    index = new(tmp_path / "i", image)
+    found = Index.open(tmp_path / "i").get("shelf/1.jpg")
+    assert same(found, image)
+    assert {k: type(v) for k, v in found.metadata.items()} == {k: type(v) for k, v in values.items()}
+    assert index.get("shelf/2.jpg") is None
+
+
+def test_unnamed_labels_keep_their_numbers_as_names(tmp_path: Path) -> None:
+    image = vectors("a", [[1.0, 0.0], [0.0, 1.0]])
+    assert new(tmp_path / "i", image, dim=2).get("a").regions.label_names == ("0", "1")
+
+
+@pytest.mark.parametrize("name", ["\u96ea.jpg", "broken \udcff name.jpg", "a\nb", " "])
+def test_any_text_is_an_id(tmp_path: Path, name: str) -> None:
+    index = new(tmp_path / "i", described(name))
+    assert [i.id for i in index.images()] == [name]
+    assert index.search(described("q"), 1)[0].image == name
+    assert index.delete([name]) == []
+    assert len(index) == 0
+
+
+def test_stamps_and_metadata_are_listed_in_the_order_of_adding(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", dim=DIM, fingerprint="f")
+    with index.writer() as writer:
+        writer.add(described("b", x=1), stamp="10 s")
+        writer.add(described("a"))
+        writer.add(described("c", count=0), stamp="")
+    index.delete(["a"])
+    assert [tuple(i) for i in index.images()] == [("b", "10 s", {"x": 1}), ("c", "", {})]
+    assert index.stamps() == {"b": "10 s", "c": ""}
+
+
+def test_adding_an_id_again_replaces_it_at_commit(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a", 1), described("b", 2))
+    with index.writer() as writer:
+        writer.add(described("a", 3))
+        writer.add(described("a", 4, count=1))
+        assert same(Index.open(tmp_path / "i").get("a"), described("a", 1))
+    assert same(index.get("a"), described("a", 4, count=1))
+    assert index.info()["images"] == 2
+    assert index.info()["regions"] == 4
+    assert index.verify() == []
+
+
+def test_internal_numbers_are_never_used_twice(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a"), described("b"))
+    index.delete(["b"])
+    index.compact()
+    again = Index.open(tmp_path / "i")
+    with again.writer() as writer:
+        writer.add(described("b", 7))
+    numbers = [int(n) for s in again._snapshot.segments for n in s.numbers]
+    assert numbers == [0, 2]
+    assert again._snapshot.manifest.next_image == 3
+
+
+def test_deleting_reports_unknown_ids(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(4)))
+    assert index.delete(["1", "x", "1", "3", "y"]) == ["x", "y"]
+    assert [i.id for i in index.images()] == ["0", "2"]
+    assert index.delete([]) == []
+    assert Index.open(tmp_path / "i").info()["deleted_share"] == 0.5
+
+
+def test_a_hit_says_which_box_matched_which(tmp_path: Path) -> None:
+    index = new(
+        tmp_path / "i",
+        vectors("a", [[1.0, 0.0], [0.6, 0.8]], price=3),
+        vectors("b", [[0.0, 1.0]]),
+        vectors("none", []) if False else vectors("c", [[-1.0, 0.0]]),
+        dim=2,
+    )
+    query = vectors("q", [[0.0, -1.0], [0.8, 0.6]])
+    result = index.search(query, 2, runners_up=2)
+    assert [h.image for h in result] == ["a", "b"]
+    first, second = result
+    assert first.score == pytest.approx(0.96)
+    assert first.box == (10, 0, 20, 10)
+    assert first.query_box == (10, 0, 20, 10)
+    assert first.label == "1"
+    assert first.metadata == {"price": 3}
+    assert [(round(r.score, 5), r.box[0], r.query_box[0]) for r in first.runners_up] == [(0.8, 0, 10), (0, 0, 0)]
+    assert second.score == pytest.approx(0.6)
+    assert [round(r.score, 5) for r in second.runners_up] == [-1]
+    assert result.boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
+    assert SearchResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_many_queries_give_the_same_as_one_by_one(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n, count=n % 5) for n in range(30)))
+    with index.writer(flush_rows=7) as writer:
+        for n in range(30, 60):
+            writer.add(described(f"{n}", n, count=n % 5))
+    index.delete(["3", "44"])
+    queries = [described(f"q{n}", 100 + n, count=n % 3) for n in range(7)]
+    together = index.search_many(queries, 5)
+    assert together == [index.search(q, 5) for q in queries]
+    assert [len(r) for r in together] == [0 if n % 3 == 0 else 5 for n in range(7)]
+    assert index.search_many([]) == []
+
+
+def test_search_equals_a_plain_loop(tmp_path: Path) -> None:
+    images = [described(f"{n}", n, count=n % 4 + 1) for n in range(25)]
+    index = new(tmp_path / "i", *images)
+    query = described("q", 99, count=2)
+    best = {i.image: float((i.vectors @ query.vectors.T).max()) for i in images}
+    expected = sorted(best, key=lambda name: -best[name])
+    found = index.search(query, 1000)
+    assert [h.image for h in found] == expected
+    assert [h.score for h in found] == pytest.approx([best[n] for n in expected], abs=1e-6)
+    for hit in found:
+        image = images[int(hit.image)]
+        pairs = sorted((image.vectors @ query.vectors.T).flatten().tolist(), reverse=True)
+        assert [hit.score, *(r.score for r in hit.runners_up)] == pytest.approx(pairs[:4], abs=1e-6)
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    index = new(tmp_path / "i")
+    assert len(index.search(described("q"))) == 0
+    assert len(index.search(described("q"), where="price < 3")) == 0
+    assert index.verify() == []
+    assert index.info()["deleted_share"] == 0.0
+    with index.writer() as writer:
+        writer.add(described("a", count=0, price=1))
+    assert len(index) == 1
+    assert len(index.search(described("q"))) == 0
+    assert len(index.search(described("q", count=0))) == 0
+    index.delete(["a"])
+    assert len(index.search(described("q"))) == 0
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    images = [described(f"{n}", n) for n in range(5)]
+    index = new(tmp_path / "i", *images, dtype="float16")
+    assert index.info()["dtype"] == "float16"
+    assert index.verify() == []
+    stored = index.get("3").vectors
+    assert torch.equal(stored, images[3].vectors.half().float())
+    assert index.search(images[3], 1)[0].image == "3"
+
+
+def test_mismatches_name_both_values(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a"))
+    with pytest.raises(ArtefactMismatchError, match=r"'model-a'.*'model-b'"):
+        index.search(described("q"), fingerprint="model-b")
+    with pytest.raises(ArtefactMismatchError, match="dimension 8, found 5"):
+        index.search(described("q", dim=5))
+    with pytest.raises(ArtefactMismatchError, match=r"'model-a'.*'model-b'"):
+        index.writer(fingerprint="model-b")
+    with index.writer(fingerprint="model-a") as writer, pytest.raises(ValueError, match="dimension 8, found 5"):
+        writer.add(described("b", dim=5))
+    assert len(index.search(described("q"), fingerprint="model-a")) == 1
+
+
+@pytest.mark.parametrize(("k", "runners_up"), [(0, 3), (-1, 3), (2.0, 3), (1, -1)])
+def test_wrong_numbers_are_refused(tmp_path: Path, k: int, runners_up: int) -> None:
+    with pytest.raises(ValueError, match="expected an integer"):
+        new(tmp_path / "i").search(described("q"), k, runners_up=runners_up)
+
+
+def test_create_refuses_folders_that_are_in_use(tmp_path: Path) -> None:
+    new(tmp_path / "i")
+    with pytest.raises(IndexFolderError, match="found an index"):
+        new(tmp_path / "i")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("precious")
+    with pytest.raises(IndexFolderError, match=r"notes\.txt"):
+        new(tmp_path / "other")
+    with pytest.raises(IndexFolderError, match="found a file"):
+        new(tmp_path / "other" / "notes.txt")
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["notes.txt"]
+
+
+def test_create_goes_on_where_a_killed_creation_stopped(tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "lock").write_text("99999999")
+    (tmp_path / "i" / "manifest.tmp").write_text("half")
+    assert len(new(tmp_path / "i", described("a"))) == 1
+    assert not (tmp_path / "i" / "manifest.tmp").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 0}, "dim: expected an integer above 0"),
+        ({"dtype": "float64"}, "'float32', 'float16'"),
+        ({"fingerprint": ""}, "fingerprint: expected a non-empty string"),
+    ],
+)
+def test_create_checks_its_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Index.create(tmp_path / "i", **{"dim": 4, "fingerprint": "f", **arguments})
+    assert not (tmp_path / "i").exists()
+
+
+def test_open_says_what_is_there_instead(tmp_path: Path) -> None:
+    with pytest.raises(IndexFolderError, match="found nothing"):
+        Index.open(tmp_path / "missing")
+    with pytest.raises(IndexFolderError, match="folder without a manifest"):
+        Index.open(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(IndexFolderError, match="found a file"):
+        Index.open(tmp_path / "file")
+
+
+def test_info_and_model(tmp_path: Path) -> None:
+    model = {"describer": {"name": "pooled_regions", "scales": [1.0]}}
+    index = Index.create(tmp_path / "deep" / "i", dim=4, fingerprint="f", model=model)
+    info = Index.open(index.path).info()
+    assert info["model"] == index.model == model
+    assert json.loads(json.dumps(info)) == info
+    assert {"images", "regions", "segments", "bytes", "dim", "dtype", "fingerprint", "created"} <= set(info)
+
+
+def test_several_opened_indexes_see_changes_when_refreshed(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a"))
+    other = Index.open(tmp_path / "i")
+    index.delete(["a"])
+    assert len(other) == 1
+    assert other.search(described("q"))[0].image == "a"
+    other.refresh()
+    assert len(other) == 0
+
+
+def test_zero_vectors_are_stored_and_score_zero(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", vectors("a", [[0.0, 0.0]]), dim=2)
+    assert index.verify() == []
+    assert index.search(vectors("q", [[1.0, 0.0]]))[0].score == 0
+
+
+def test_remembered_filters_are_few(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a", price=1))
+    for price in range(20):
+        assert len(index.search(described("q"), where=f"price = {price}")) == (price == 1)
+    assert len(index._filtered) == store.REMEMBERED_FILTERS
+
+
+def test_boxes_keep_every_bit(tmp_path: Path) -> None:
+    box = torch.tensor([[1 / 3, math.pi, 99.99999, 100.0]])
+    image = RegionDescriptors("a", Regions(box, (100, 100)), torch.tensor([[1.0, 0.0]]))
+    hit = new(tmp_path / "i", image, dim=2).search(image)[0]
+    assert torch.equal(torch.tensor([hit.box]), box)
+    assert hit.query_box == hit.box

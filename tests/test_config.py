@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from objemb.config import dump_config, load_config, merge, method_files, parse_overrides, resolve
+
+METHODS = (
+    "gem",
+    "hard_attention_crop",
+    "hard_attention_map",
+    "hard_attention_pyramid",
+    "mac",
+    "rmac",
+    "spoc",
+)
+
+
+REST = {"regions": {"name": "whole_image"}, "extractor": {"name": "map"}, "pooling": {"name": "max"}}
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_all_methods_resolve_by_name() -> None:
+    assert tuple(method_files()) == METHODS
+    for name in METHODS:
+        settings = load_config(name)
+        assert settings["describer"]["name"] == "pooled_regions"
+        assert settings["describer"]["backbone"]["weights"] is None, "nothing is fetched unless asked for"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_where_it_comes_from(method: str) -> None:
+    text = method_files()[method].read_text(encoding="utf-8")
+    assert "20" in text.splitlines()[1] + text.splitlines()[2], "the year of the paper"
+
+
+def test_methods_are_the_points_of_the_product_space() -> None:
+    def point(name: str) -> tuple[str, ...]:
+        s = load_config(name)
+        d = s["describer"]
+        return (d["regions"]["name"], d["extractor"]["name"], d["pooling"]["name"], s["aggregator"]["name"])
+
+    assert point("mac") == ("whole_image", "map", "max", "keep")
+    assert point("spoc") == ("whole_image", "map", "mean", "keep")
+    assert point("gem") == ("whole_image", "map", "gem", "keep")
+    assert point("rmac") == ("rmac_grid", "map", "max", "sum")
+    assert point("hard_attention_crop") == ("detections", "crop", "gem", "keep")
+    assert point("hard_attention_map") == ("detections", "map", "gem", "keep")
+    assert point("hard_attention_pyramid") == ("detections", "pyramid", "gem", "keep")
+
+
+def test_rmac_is_the_paper() -> None:
+    settings = load_config("rmac")
+    assert settings["describer"]["regions"] == {"name": "rmac_grid", "levels": 3, "overlap": 0.4}
+    assert settings["describer"]["extractor"]["sampling"] == "cells"
+    assert settings["aggregator"] == {"name": "sum", "whole_image": False}
+
+
+def test_a_dumped_config_reads_back(tmp_path: Path) -> None:
+    settings = load_config("hard_attention_crop", ["extractor.size=96", "scales=[1.0, 0.5]"])
+    assert load_config(write(tmp_path, "saved.yaml", dump_config(settings))) == settings
+
+
+def test_overrides_are_yaml_and_the_prefix_may_be_left_out() -> None:
+    short = parse_overrides(["backbone.arch=vgg16", "scales=[1.0, 0.5]", "aggregator.name=sum"])
+    assert short == {
+        "describer": {"backbone": {"arch": "vgg16"}, "scales": [1.0, 0.5]},
+        "aggregator": {"name": "sum"},
+    }
+    assert parse_overrides(["describer.backbone.arch=vgg16"]) == parse_overrides(["backbone.arch=vgg16"])
+    assert parse_overrides(["backbone.weights="]) == {"describer": {"backbone": {"weights": None}}}
+    assert parse_overrides(["a.b=x=y"]) == {"describer": {"a": {"b": "x=y"}}}
+
+
+def test_numbers_may_have_exponents() -> None:
+    assert parse_overrides(["a=1e-3", "b=-2E+1", "c=1.5e2"])["describer"] == {"a": 0.001, "b": -20.0, "c": 150.0}
+
+
+def test_the_later_override_wins() -> None:
+    assert parse_overrides(["extractor.size=1", "extractor.size=2"])["describer"]["extractor"]["size"] == 2
+
+
+@pytest.mark.parametrize("wrong", ["backbone.arch", "=3", "a..b=1", ".a=1", ""])
+def test_an_override_without_key_or_value_is_told(wrong: str) -> None:
+    with pytest.raises(ValueError, match="expected key=value"):
+        parse_overrides([wrong])
+
+
+def test_a_part_with_another_name_replaces_the_part() -> None:
+    below = {"pooling": {"name": "gem", "p": 3.0}, "x": 1}
+    assert merge(below, {"pooling": {"name": "max"}}) == {"pooling": {"name": "max"}, "x": 1}
+    assert merge(below, {"pooling": {"name": "gem"}}) == below
+    assert merge(below, {"pooling": {"p": 4.0}})["pooling"] == {"name": "gem", "p": 4.0}
+    assert below == {"pooling": {"name": "gem", "p": 3.0}, "x": 1}, "nothing is edited in place"
+
+
+def test_changing_the_plug_in_on_the_command_line_drops_the_old_keys() -> None:
+    settings = load_config("gem", ["pooling.name=max"])
+    assert settings["describer"]["pooling"] == {"name": "max"}
+    crop = load_config("hard_attention_map", ["extractor.name=crop", "extractor.size=64"])
+    assert crop["describer"]["extractor"]["size"] == 64
+    assert "sampling" not in crop["describer"]["extractor"]
+
+
+def test_inheritance_over_two_steps(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    write(
+        tmp_path / "below",
+        "a.yaml",
+        "describer: {name: pooled_regions, regions: {name: whole_image}, backbone: {name: torchvision_cnn, arch: alexnet},"
+        " extractor: {name: map, size: 100}, pooling: {name: gem, p: 2.0}}",
+    )
+    write(tmp_path, "b.yaml", "base: below/a.yaml\ndescriber: {extractor: {size: 200}}\n")
+    settings = load_config(write(tmp_path, "c.yaml", "base: b.yaml\naggregator: {name: sum}\n"))
+    assert settings["describer"]["extractor"]["size"] == 200
+    assert settings["describer"]["pooling"]["p"] == 2.0
+    assert settings["aggregator"]["name"] == "sum"
+
+
+def test_a_missing_base_and_a_circle_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="base"):
+        load_config(write(tmp_path, "a.yaml", "base: nowhere.yaml\n"))
+    write(tmp_path, "x.yaml", "base: y.yaml\n")
+    with pytest.raises(ValueError, match=r"expected no circle.*x.yaml -> y.yaml -> x.yaml"):
+        load_config(write(tmp_path, "y.yaml", "base: x.yaml\n").with_name("x.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("backbone.archh=vgg16", "did you mean 'arch'"),
+        ("poolin.name=max", "did you mean 'pooling'"),
+        ("size=320", r"did you mean 'extractor.size'"),
+        ("pooling.name=gemm", "did you mean 'gem'"),
+        ("regions.detector.arch=x", "expected a part with a name"),
+        ("pooling=max", "expected a part with a name"),
+        ("aggregator.nam=sum", "did you mean 'name'|unknown key 'nam'"),
+        ("describer.name=pooled_region", "did you mean 'pooled_regions'"),
+    ],
+)
+def test_unknown_keys_suggest_the_nearest_known_one(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config("hard_attention_crop", [override])
+
+
+def test_unknown_top_level_keys_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"unknown key 'agregator' \(did you mean 'aggregator'"):
+        resolve({"agregator": {"name": "sum"}})
+    with pytest.raises(ValueError, match="expected the key 'describer', found nothing"):
+        resolve({})
+
+
+def test_a_key_without_default_must_be_given() -> None:
+    with pytest.raises(ValueError, match=r"describer.backbone: expected the key 'arch'"):
+        resolve({"describer": {"name": "pooled_regions", "backbone": {"name": "torchvision_cnn"}, **REST}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "describer: {a: 1, a: 2}",
+        "describer: {name: x}\ndescriber: {name: y}\n",
+        "a: [unclosed",
+        "!!python/object/apply:os.system ['true']",
+        "{[1]: 2}",
+        "\t",
+    ],
+)
+def test_bad_yaml_is_a_value_error_with_the_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="bad.yaml"):
+        load_config(write(tmp_path, "bad.yaml", text))
+
+
+def test_a_key_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected each key once, found 'p' twice"):
+        load_config(write(tmp_path, "bad.yaml", "describer:\n  p: 1\n  p: 2\n"))
+
+
+@pytest.mark.parametrize("text", ["", "3", "[1, 2]", "text"])
+def test_a_config_is_a_mapping(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="expected a mapping"):
+        load_config(write(tmp_path, "bad.yaml", text))
+
+
+def test_a_missing_file_lists_the_methods() -> None:
+    with pytest.raises(FileNotFoundError, match="did you mean 'rmac'"):
+        load_config("configs/methods/rmacc.yaml")

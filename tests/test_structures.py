@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from objemb.structures import NO_LABEL, Match, Photo, RegionDescriptors, Regions, SearchResult
+
+SIZE = (20, 30)  # height, width
+BOXES = torch.tensor([[0.0, 0, 30, 20], [1, 2, 3, 4], [5, 5, 5, 5]])
+
+
+def regions() -> Regions:
+    return Regions(
+        BOXES,
+        SIZE,
+        scores=torch.tensor([1.0, 0.9, 0.3]),
+        labels=torch.tensor([NO_LABEL, 0, 1]),
+        classes=("cup", "tea"),
+        extras={"masks": torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2), "track": ("a", None, 7)},
+    )
+
+
+def assert_same(first: Regions, second: Regions) -> None:
+    assert json.dumps(first.to_json()) == json.dumps(second.to_json())
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value.to_json(), allow_nan=False))
+
+
+class TestPhoto:
+    def test_scale_goes_from_original_to_decoded_pixels(self) -> None:
+        photo = Photo("a.jpg", torch.zeros(3, 10, 30, dtype=torch.uint8), (40, 90), {"price": 3.5, "sold": None})
+        assert photo.scale == (10 / 40, 30 / 90)
+        assert dict(photo.metadata) == {"price": 3.5, "sold": None}
+
+    @pytest.mark.parametrize(
+        ("pixels", "size", "error", "message"),
+        [
+            (torch.zeros(3, 4, 5), (4, 5), TypeError, "expected dtype torch.uint8, found torch.float32"),
+            (torch.zeros(4, 5, 3, dtype=torch.uint8), (4, 5), ValueError, r"\(3, any, any\), found \(4, 5, 3\)"),
+            (torch.zeros(3, 0, 5, dtype=torch.uint8), (4, 5), ValueError, "expected at least one pixel"),
+            (torch.zeros(3, 4, 5, dtype=torch.uint8), (0, 5), ValueError, r"integers above 0, found \(0, 5\)"),
+            (torch.zeros(3, 4, 5, dtype=torch.uint8), (4.0, 5.0), ValueError, "two integers"),
+            (torch.zeros(3, 4, 5, dtype=torch.uint8), 4, ValueError, r"expected \(height, width\) .*, found 4"),
+        ],
+    )
+    def test_is_checked(self, pixels: torch.Tensor, size: Any, error: type, message: str) -> None:
+        with pytest.raises(error, match=message):
+            Photo("a.jpg", pixels, size)
+
+    def test_metadata_are_scalars_and_frozen(self) -> None:
+        pixels = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        for bad in ({"tags": ["x"]}, {3: "x"}):
+            with pytest.raises(TypeError, match="expected strings to JSON scalars"):
+                Photo("a.jpg", pixels, (1, 1), bad)  # type: ignore[arg-type]
+        given = {"price": 1}
+        photo = Photo("a.jpg", pixels, (1, 1), given)
+        given["price"] = 2
+        assert photo.metadata["price"] == 1
+        with pytest.raises(TypeError):
+            photo.metadata["price"] = 3  # type: ignore[index]
+
+
+class TestRegions:
+    def test_defaults(self) -> None:
+        found = Regions(BOXES.double(), SIZE)
+        assert found.boxes.dtype == torch.float32
+        assert found.scores.tolist() == [1, 1, 1]
+        assert found.labels.tolist() == [NO_LABEL] * 3
+        assert found.label_names == (None, None, None)
+
+    def test_whole_and_empty(self) -> None:
+        assert Regions.whole(SIZE).boxes.tolist() == [[0, 0, 30, 20]]
+        empty = Regions.empty(SIZE)
+        assert len(empty) == 0
+        assert empty.boxes.shape == (0, 4)
+        assert empty.label_names == ()
+        assert list(empty) == []
+        assert len(Regions(torch.zeros(0), SIZE)) == 0
+        assert_same(Regions.from_json(through_json(empty)), empty)
+
+    def test_label_names(self) -> None:
+        assert regions().label_names == (None, "cup", "tea")
+        assert Regions(BOXES, SIZE, labels=torch.tensor([4, -1, 0])).label_names == ("4", None, "0")
+
+    def test_rounding_errors_are_clipped(self) -> None:
+        found = Regions(torch.tensor([[-0.005, 0, 30.005, 20]]), SIZE)
+        assert found.boxes.tolist() == [[0, 0, 30, 20]]
+
+    @pytest.mark.parametrize(
+        ("box", "found"),
+        [
+            ([-1.0, 0, 5, 5], r"box 1 = \(-1.0, 0.0, 5.0, 5.0\) \(1 such boxes\)"),
+            ([0.0, 0, 31, 5], "box 1 = .0.0, 0.0, 31.0, 5.0."),
+            ([0.0, 0, 5, 21], "0 <= y1 <= y2 <= 20"),
+            ([5.0, 0, 4, 5], "0 <= x1 <= x2 <= 30"),
+            ([0.0, 0, float("nan"), 5], "finite"),
+        ],
+    )
+    def test_boxes_must_lie_in_the_image(self, box: list[float], found: str) -> None:
+        with pytest.raises(ValueError, match=found):
+            Regions(torch.tensor([[0.0, 0, 1, 1], box]), SIZE)
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"boxes": [[0, 0, 1, 1]]}, TypeError, "Regions.boxes: expected a torch.Tensor, found list"),
+            ({"boxes": torch.zeros(3, 5)}, ValueError, r"expected shape \(any, 4\), found \(3, 5\)"),
+            ({"scores": torch.ones(2)}, ValueError, r"Regions.scores: expected shape \(3\), found \(2,\)"),
+            ({"scores": torch.tensor([1, 2, float("inf")])}, ValueError, "Regions.scores: expected finite"),
+            ({"labels": torch.zeros(3)}, TypeError, "Regions.labels: expected an integer dtype, found torch.float32"),
+            ({"labels": torch.tensor([0, 1, 2])}, ValueError, "expected labels below 2, found 2"),
+            ({"labels": torch.tensor([0, 1, -2])}, ValueError, "expected labels of at least -1, found -2"),
+            (
+                {"extras": {"masks": torch.zeros(2, 4)}},
+                ValueError,
+                r"'masks'\]: expected shape \(3, any\), found \(2, 4\)",
+            ),
+            ({"extras": {"m": torch.tensor(3)}}, ValueError, r"'m'\]: expected shape \(3\), found \(\)"),
+            ({"extras": {"track": ("a", "b")}}, ValueError, r"'track'\]: expected 3 rows, one per region, found 2"),
+            ({"extras": {"track": "abc"}}, TypeError, "expected a tensor or a sequence of JSON scalars, found 'abc'"),
+            ({"extras": {"track": ([], [], [])}}, TypeError, "sequence of JSON scalars"),
+            ({"size": (20, 30.5)}, ValueError, "Regions.size: expected"),
+        ],
+    )
+    def test_is_checked(self, changes: dict[str, Any], error: type, message: str) -> None:
+        with pytest.raises(error, match=message):
+            Regions(**{"boxes": BOXES, "size": SIZE, "classes": ("cup", "tea"), **changes})
+
+    @pytest.mark.parametrize(
+        ("index", "rows"),
+        [
+            (1, [1]),
+            (-1, [2]),
+            (torch.tensor(2), [2]),
+            (slice(1, None), [1, 2]),
+            (slice(None, None, -1), [2, 1, 0]),
+            (slice(3, None), []),
+            ([2, 0, 2], [2, 0, 2]),
+            ([], []),
+            (torch.tensor([True, False, True]), [0, 2]),
+            ([False, True, False], [1]),
+            (torch.tensor([2, -3]), [2, 0]),
+        ],
+    )
+    def test_everything_is_picked_together(self, index: Any, rows: list[int]) -> None:
+        whole, found = regions(), regions()[index]
+        assert found.boxes.tolist() == [BOXES[r].tolist() for r in rows]
+        assert found.scores.tolist() == [whole.scores[r] for r in rows]
+        assert found.label_names == tuple(whole.label_names[r] for r in rows)
+        assert found.extras["masks"].shape == (len(rows), 2, 2)
+        assert found.extras["masks"].tolist() == [whole.extras["masks"][r].tolist() for r in rows]
+        assert found.extras["track"] == tuple(whole.extras["track"][r] for r in rows)
+        assert found.size == SIZE
+
+    @pytest.mark.parametrize(
+        ("index", "error"),
+        [(3, IndexError), (-4, IndexError), ([0, 9], IndexError), ([True, False], ValueError), (0.5, TypeError)],
+    )
+    def test_bad_indices(self, index: Any, error: type) -> None:
+        with pytest.raises(error):
+            regions()[index]
+
+    def test_iterates_region_by_region(self) -> None:
+        assert [tuple(r.boxes[0].tolist()) for r in regions()] == [tuple(b) for b in BOXES.tolist()]
+
+    def test_cat_keeps_the_extras_that_all_have(self) -> None:
+        named = regions()
+        both = Regions.cat([named, named[:1]])
+        assert len(both) == 4
+        assert both.extras["track"] == ("a", None, 7, "a")
+        assert both.extras["masks"].shape == (4, 2, 2)
+        mixed = Regions.cat([Regions.whole(SIZE), named])
+        assert mixed.classes == named.classes
+        assert dict(mixed.extras) == {}
+        assert mixed.label_names == (None, None, "cup", "tea")
+        assert len(Regions.cat([Regions.empty(SIZE), Regions.empty(SIZE)])) == 0
+
+    def test_cat_of_what_does_not_fit(self) -> None:
+        with pytest.raises(ValueError, match="expected at least one part"):
+            Regions.cat([])
+        with pytest.raises(ValueError, match="expected one image size"):
+            Regions.cat([Regions.whole((5, 5)), Regions.whole((6, 5))])
+        with pytest.raises(ValueError, match="one set of classes"):
+            Regions.cat([regions(), Regions(BOXES, SIZE, classes=("other",))])
+
+    def test_json_round_trip(self) -> None:
+        found = Regions.from_json(through_json(regions()))
+        assert_same(found, regions())
+        assert found.extras["masks"].dtype == torch.uint8
+        assert torch.equal(found.extras["masks"], regions().extras["masks"])
+        with pytest.raises(ValueError, match="Regions: expected the keys 'size', 'boxes'"):
+            Regions.from_json({"size": [1, 1]})
+        with pytest.raises(ValueError, match=r"payload dtype: expected one of .*, found 'bfloat16'"):
+            Regions(BOXES, SIZE, extras={"x": torch.zeros(3, dtype=torch.bfloat16)}).to_json()
+        broken = {**through_json(regions()), "extras": {"x": {"values": []}}}
+        with pytest.raises(ValueError, match="payload: expected the keys 'dtype', 'values', found 'values'"):
+            Regions.from_json(broken)
+
+    def test_to_keeps_everything(self) -> None:
+        assert_same(regions().to("cpu"), regions())
+
+
+class TestRegionDescriptors:
+    def described(self) -> RegionDescriptors:
+        return RegionDescriptors("a.jpg", regions(), torch.eye(3, 5, dtype=torch.float64), {"price": 2})
+
+    def test_rows_go_with_their_regions(self) -> None:
+        found = self.described()
+        assert (len(found), found.dim, found.vectors.dtype) == (3, 5, torch.float32)
+        picked = found[[2, 1]]
+        assert picked.vectors.tolist() == [[0, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
+        assert picked.regions.label_names == ("tea", "cup")
+        assert [len(f) for f in found] == [1, 1, 1]
+        assert found[:0].vectors.shape == (0, 5)
+
+    @pytest.mark.parametrize(
+        ("image", "vectors", "error", "message"),
+        [
+            ("", torch.zeros(3, 2), ValueError, "image: expected a non-empty string"),
+            (7, torch.zeros(3, 2), ValueError, "image: expected a non-empty string, found 7"),
+            ("a", torch.zeros(2, 2), ValueError, r"vectors: expected shape \(3, any\), found \(2, 2\)"),
+            ("a", torch.full((3, 2), float("nan")), ValueError, "vectors: expected finite"),
+            ("a", [[1.0]], TypeError, "vectors: expected a torch.Tensor"),
+        ],
+    )
+    def test_is_checked(self, image: Any, vectors: Any, error: type, message: str) -> None:
+        with pytest.raises(error, match=message):
+            RegionDescriptors(image, regions(), vectors)
+
+    def test_json_round_trip_is_exact(self) -> None:
+        vectors = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+        found = RegionDescriptors.from_json(through_json(RegionDescriptors("a.jpg", regions(), vectors, {"x": None})))
+        assert torch.equal(found.vectors, vectors)
+        assert_same(found.regions, regions())
+        assert (found.image, dict(found.metadata)) == ("a.jpg", {"x": None})
+        scalars = {**through_json(self.described()), "vectors": {"dtype": "scalars", "values": [1, 2, 3]}}
+        with pytest.raises(ValueError, match="expected a tensor, found scalars"):
+            RegionDescriptors.from_json(scalars)
+
+    def test_no_regions_keep_their_dimension(self) -> None:
+        empty = RegionDescriptors("a.jpg", Regions.empty(SIZE), torch.zeros(0, 8))
+        assert (len(empty), empty.dim) == (0, 8)
+        assert RegionDescriptors.from_json(through_json(empty)).vectors.shape == (0, 8)
+
+
+def match(image: str = "a.jpg", score: float = 0.5, **changes: Any) -> Match:
+    return Match(**{"image": image, "score": score, "box": (0, 0, 1, 1), "query_box": (0, 0, 2, 2), **changes})
+
+
+class TestMatch:
+    def test_json_round_trip(self) -> None:
+        found = match(label="cup", metadata={"price": 3}, runners_up=(match(score=0.4),))
+        assert set(found.to_json()) == {"image", "score", "box", "query_box", "label", "metadata", "runners_up"}
+        assert Match.from_json(through_json(found)) == found
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"image": ""}, "Match.image: expected a non-empty string"),
+            ({"score": float("nan")}, "Match.score: expected a finite number, found nan"),
+            ({"score": float("-inf")}, "Match.score: expected a finite number, found -inf"),
+            ({"box": (2, 0, 1, 1)}, r"Match.box: expected \(x1, y1, x2, y2\)"),
+            ({"box": (0, 0, 1)}, r"Match.box: expected .*, found \(0, 0, 1\)"),
+            ({"query_box": (0, 0, 1, float("inf"))}, "Match.query_box: expected"),
+            ({"runners_up": (match(score=0.6),)}, "Match.runners_up: expected scores of at most 0.5"),
+        ],
+    )
+    def test_is_checked(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            match(**changes)
+
+
+class TestSearchResult:
+    def test_is_a_sequence_and_survives_json(self) -> None:
+        found = SearchResult("q.jpg", ((0, 0, 2, 2),), (match("a", 0.9), match("b", 0.9), match("c", 0.1)))
+        assert len(found) == 3
+        assert found[1].image == "b"
+        assert [hit.image for hit in found] == ["a", "b", "c"]
+        data = through_json(found)
+        assert data["query"] == {"image": "q.jpg", "boxes": [[0, 0, 2, 2]]}
+        assert SearchResult.from_json(data) == found
+        assert len(SearchResult("q.jpg", (), ())) == 0
+
+    @pytest.mark.parametrize(
+        ("hits", "message"),
+        [
+            ((match("a", 0.1), match("b", 0.2)), "expected falling scores"),
+            ((match("a", 0.2), match("a", 0.1)), "expected each image once"),
+        ],
+    )
+    def test_is_checked(self, hits: tuple[Match, ...], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            SearchResult("q.jpg", (), hits)

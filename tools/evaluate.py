@@ -1,0 +1,197 @@
+"""Measure methods on a JSON file of images and queries, and print one table.
+
+.. code-block:: console
+
+    python tools/evaluate.py mac rmac rmac,aggregator.name=keep backbone.weights=w.pth --set set.json -o out.json
+
+A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A key=value on its own holds for all;
+behind a comma it holds for that method alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objemb import registry
+from objemb.cli.errors import INTERNAL, exit_code
+from objemb.config import load_config
+from objemb.evaluation.evaluate import evaluate
+from objemb.evaluation.leakage import fitted_on_evaluation
+from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.evaluation.report import markdown_table
+from objemb.evaluation.task import LEVELS, Task, make_task, pick_queries
+from objemb.models import Model, build_model, fit_whitening, load_model
+from objemb.models.build import SEED, versions
+from objemb.models.query import CROPS
+
+OVERRIDE = re.compile(r"[\w.]+=")
+MAX_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    path: str
+    overrides: tuple[str, ...]
+
+    @staticmethod
+    def parse(text: str) -> Method:
+        path, *overrides = re.split(r",(?=[\w.]+=)", text)
+        return Method(path, tuple(overrides))
+
+    @property
+    def name(self) -> str:
+        stem = Path(self.path).name.removesuffix(".yaml")
+        return ", ".join((stem, *self.overrides))
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, measure, write; returns what is written."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse(argv)
+    data = read_evaluation_set(args.set)
+    task = make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries)
+    task = pick_queries(task, args.queries)
+    shared = tuple(a for a in args.methods if OVERRIDE.match(a))
+    methods = [Method.parse(a) for a in args.methods if not OVERRIDE.match(a)]
+    if not methods:
+        raise ValueError("METHOD: expected at least one config or model folder, found none")
+    report = {
+        "set": describe_set(data, task, args.queries),
+        "results": [measure(method, shared, data, task, args) for method in methods],
+        "environment": environment(argv, args.device),
+    }
+    table = markdown_table(report["results"])
+    if args.output:
+        args.output.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if args.markdown:
+        args.markdown.write_text(table, encoding="utf-8")
+    print(table, end="")
+    return report
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/evaluate.py", description=str(__doc__).partition("\n")[0])
+    parser.add_argument("methods", nargs="+", metavar="METHOD|KEY=VALUE", help="configs, model folders, overrides")
+    parser.add_argument("--set", required=True, type=Path, metavar="JSON", help="images, objects and queries")
+    parser.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
+    parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
+    parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
+    parser.add_argument("--boxes", type=Path, metavar="COCO", help="boxes of the database photos, at image level")
+    parser.add_argument("--crop", choices=CROPS, default="context", help="how a query box is seen (default: context)")
+    parser.add_argument("--whiten-on", nargs="+", type=Path, metavar="PHOTOS", help="fit a PCA whitening on these")
+    parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="boxes of the --whiten-on photos")
+    parser.add_argument("--whiten-dim", type=int, help="dimensions to keep (default: all)")
+    parser.add_argument("--whiten-power", type=float, default=0.5, help="0.5 whitens, 0 only rotates (default: 0.5)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
+    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write everything that was measured")
+    parser.add_argument("--markdown", type=Path, metavar="MD", help="write the table")
+    return parser.parse_intermixed_args(argv)
+
+
+def measure(
+    method: Method, shared: tuple[str, ...], data: EvaluationSet, task: Task, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Everything about one method."""
+    note(f"{method.name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
+    model = open_model(method, shared, args)
+    warnings = leakage(model, data)
+    found = evaluate(model, data, task, boxes=stored(args.boxes), crop=args.crop, workers=args.workers)
+    for line in (*warnings, *found.problems[:MAX_SHOWN]):
+        note(f"{method.name}: {line}")
+    if len(found.problems) > MAX_SHOWN:
+        note(f"{method.name}: and {len(found.problems) - MAX_SHOWN} more problems")
+    return {
+        "method": method.name,
+        **found.to_json(),
+        "warnings": warnings,
+        "dim": model.dim,
+        "fingerprint": model.fingerprint,
+        "settings": model.settings,
+        "provenance": model.provenance,
+    }
+
+
+def open_model(method: Method, shared: tuple[str, ...], args: argparse.Namespace) -> Model:
+    if Path(method.path).is_dir():
+        if method.overrides or args.whiten_on:
+            raise ValueError(f"{method.path}: expected a config with overrides or --whiten-on, found a model folder")
+        return load_model(method.path, args.device)
+    settings = load_config(method.path, (*shared, *method.overrides))
+    model = build_model(settings, device=args.device)
+    if not args.whiten_on:
+        return model
+    return fit_whitening(
+        model,
+        args.whiten_on,
+        boxes=stored(args.whiten_boxes),
+        dim=args.whiten_dim,
+        power=args.whiten_power,
+        workers=args.workers,
+        on_skip=lambda skipped: note(f"whitening: {skipped.path}: {skipped.reason}"),
+    )
+
+
+def leakage(model: Model, data: EvaluationSet) -> list[str]:
+    whitening = getattr(model.describer, "whitening", None)
+    seen = fitted_on_evaluation(whitening.fitted_on, data) if whitening else []
+    return [f"the whitening was fitted on photos of the evaluation set ({', '.join(seen)})"] if seen else []
+
+
+def stored(boxes: Path | None) -> Any:
+    return None if boxes is None else registry.build("detectors", {"name": "stored_boxes", "path": str(boxes)})
+
+
+def describe_set(data: EvaluationSet, task: Task, conditions: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "file": str(data.path),
+        "level": task.level,
+        "conditions": list(conditions),
+        "images": len(data.images),
+        "objects": len(data.objects),
+        "database": len(task.database),
+        "queries": len(task.queries),
+        "missing_photos": data.missing_photos(),
+    }
+
+
+def environment(argv: Sequence[str], device: str) -> dict[str, Any]:
+    return {
+        "command": shlex.join(["tools/evaluate.py", *argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "seed": SEED,
+    }
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        if exit_code(error) == INTERNAL:
+            raise
+        note(f"tools/evaluate.py: {error}")
+        sys.exit(exit_code(error))

@@ -1,0 +1,301 @@
+"""Kills writers of an index at random moments, corrupts its files at random places, and looks what becomes of it.
+
+    python tools/torture_index.py --kills 200 --corruptions 1000 --seed 0
+
+After every kill the index must open, verify, and hold exactly what was published: the last state that the writer
+acknowledged in its journal, or the one that it was just publishing. After every corruption ``verify`` must report
+something, and opening and searching must work or raise an ``ObjembError``. Prints the counts as JSON; the exit code is 1
+when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from objemb.checks import ObjembError
+from objemb.index.files import DATA_FILE
+from objemb.index.manifest import MANIFEST_FILE, read_manifest
+from objemb.index.store import Index
+from objemb.index.verify import verify
+from objemb.structures import RegionDescriptors, Regions
+
+DIM = 192
+SIZE = (480, 640)
+IDS = 250
+#: Longest time in seconds between a writer's first step and its death; several publications fit in.
+LIFETIME = 0.25
+#: What an index holds: the version of every image.
+State = dict[str, int]
+
+
+def described(image: str, version: int) -> RegionDescriptors:
+    """The image as it is in this version: all of it follows from the two arguments."""
+    rng = np.random.default_rng(zlib.crc32(f"{image} {version}".encode()))
+    count = int(rng.integers(0, 12))
+    vectors = rng.standard_normal((count, DIM)).astype(np.float32)
+    corners = rng.random((count, 2, 2), dtype=np.float32) * np.array([SIZE[1], SIZE[0]], dtype=np.float32)
+    regions = Regions(
+        boxes=torch.from_numpy(np.sort(corners, axis=1).reshape(count, 4)),
+        size=SIZE,
+        scores=torch.from_numpy(rng.random(count, dtype=np.float32)),
+        labels=torch.from_numpy(rng.integers(-1, 3, count)),
+        classes=("bottle", "can", "jar"),
+    )
+    return RegionDescriptors(
+        image, regions, torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1), {"version": version}
+    )
+
+
+class Journal:
+    """What a writer was about to publish, and what it knows to be published; every line is on disk before it goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, entry: dict[str, Any]) -> None:
+        with open(self._path, "ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def states(self) -> tuple[State, State | None]:
+        """The acknowledged state, and the one that was being published, if any."""
+        state: State = {}
+        pending: State | None = None
+        for entry in self._entries():
+            if "begin" in entry:
+                pending = {**state, **entry["begin"]}
+                for image in entry["delete"]:
+                    pending.pop(image, None)
+            elif entry["published"]:
+                state, pending = pending or state, None
+            else:
+                pending = None
+        return state, pending
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        data = self._path.read_bytes() if self._path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # the writer died within a line
+            os.truncate(self._path, len(whole))
+        yield from (json.loads(line) for line in whole.splitlines())
+
+
+def work(folder: Path, journal_path: Path, seed: int, ready: Connection) -> None:
+    """Index, delete and compact at random until killed."""
+    torch.set_num_threads(1)
+    rng = random.Random(seed)
+    journal = Journal(journal_path)
+    index = Index.open(folder)
+    ready.send(True)
+    while True:
+        state, _ = journal.states()
+        if rng.random() < 0.2:
+            index.compact()
+            continue
+        begin, delete = changes(rng, state)
+        with index.writer(flush_rows=rng.choice([16, 64, 1000])) as writer:
+            for image, version in begin.items():
+                writer.add(described(image, version), stamp=str(version))
+            writer.delete(delete)
+            journal.append({"begin": begin, "delete": delete})
+            writer.commit()
+            journal.append({"published": True})
+
+
+def changes(rng: random.Random, state: State) -> tuple[State, list[str]]:
+    """Images to add or replace, with their new versions, and others to delete."""
+    picked = rng.sample([f"photo {n}.jpg" for n in range(IDS)], rng.randint(1, 40))
+    added = picked[: rng.randint(0, len(picked))] if rng.random() < 0.8 else []
+    return {i: state.get(i, 0) + rng.randint(1, 99) for i in added}, picked[len(added) :]
+
+
+def kill_once(folder: Path, journal: Journal, journal_path: Path, seed: int, result: dict[str, Any]) -> None:
+    """Start a writer, kill it, check the index, and note in the journal what was found."""
+    context = multiprocessing.get_context("forkserver")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=work, args=(folder, journal_path, seed, sender), daemon=True)
+    child.start()
+    sender.close()
+    receiver.recv()
+    time.sleep(random.Random(seed).uniform(0, LIFETIME))
+    child.kill()
+    child.join()
+    receiver.close()
+    if child.exitcode != -9:
+        result["failures"].append(f"kill {seed}: the writer ended by itself with exit code {child.exitcode}")
+    state, pending = journal.states()
+    result["leftover_files"] += count_leftovers(folder)
+    problems, found = inspect(folder)
+    result["failures"] += [f"kill {seed}: {p}" for p in problems]
+    if found not in (state, pending):
+        result["failures"].append(f"kill {seed}: the index holds neither the acknowledged state nor the next")
+    if pending is not None:
+        applied = found == pending
+        result["killed_while_publishing"] += 1
+        result["published_before_death"] += applied
+        journal.append({"published": applied})
+
+
+def inspect(folder: Path) -> tuple[list[str], State]:
+    """Problems of an index, and what it holds; contents are compared bit by bit."""
+    index = Index.open(folder)
+    problems = index.verify()
+    found: State = {}
+    for image, stamp, metadata in index.images():
+        found[image] = int(stamp or -1)
+        if metadata != {"version": found[image]}:
+            problems.append(f"{image}: stamp {stamp} and metadata {metadata} differ")
+        if not same(index.get(image), described(image, found[image])):
+            problems.append(f"{image}: contents differ from version {stamp}")
+    return problems, found
+
+
+def same(found: RegionDescriptors | None, expected: RegionDescriptors) -> bool:
+    """Whether all that is stored of an image is equal."""
+    return (
+        found is not None
+        and found.regions.size == expected.regions.size
+        and torch.equal(found.vectors, expected.vectors)
+        and torch.equal(found.regions.boxes, expected.regions.boxes)
+        and torch.equal(found.regions.scores, expected.regions.scores)
+        and found.regions.label_names == expected.regions.label_names
+    )
+
+
+def count_leftovers(folder: Path) -> int:
+    """Files that no published state needs."""
+    needed = {f.name for f in read_manifest(folder).files}
+    return sum(1 for p in folder.iterdir() if DATA_FILE.fullmatch(p.name) and p.name not in needed)
+
+
+def torture_by_killing(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+    """``kills`` writers on one index, one after the other."""
+    multiprocessing.set_forkserver_preload(["objemb.index.store", "torch"])
+    result: dict[str, Any] = {"kills": kills, "killed_while_publishing": 0, "published_before_death": 0}
+    result |= {"leftover_files": 0, "failures": []}
+    index_folder, journal_path = folder / "killed", folder / "journal"
+    Index.create(index_folder, dim=DIM, fingerprint="torture")
+    journal = Journal(journal_path)
+    for number in range(kills):
+        kill_once(index_folder, journal, journal_path, seed + number, result)
+    with Index.open(index_folder).writer():
+        pass
+    result["files_left_after_the_next_writer"] = count_leftovers(index_folder)
+    result["generations"] = read_manifest(index_folder).generation
+    return result
+
+
+def build_varied(folder: Path, rng: random.Random) -> Index:
+    """An index with several segments, deleted images and, where FAISS is there, an approximate structure."""
+    index = Index.create(folder, dim=DIM, fingerprint="torture", model={"describer": {"name": "none"}})
+    for start in range(0, 120, 40):
+        with index.writer(flush_rows=200) as writer:
+            for number in range(start, start + 40):
+                writer.add(described(f"photo {number}.jpg", rng.randint(1, 99)))
+    with suppress(ImportError):
+        index.build_ann()
+    index.delete([f"photo {n}.jpg" for n in range(0, 120, 7)])
+    return index
+
+
+@contextmanager
+def corrupted(path: Path, rng: random.Random) -> Iterator[str]:
+    """One byte changed, or the end cut off; yields what was done and undoes it."""
+    original = path.read_bytes()
+    place = rng.randrange(len(original))
+    if rng.random() < 0.5:
+        changed, what = original[:place], f"{path.name} truncated to {place} of {len(original)} bytes"
+    else:
+        byte = original[place] ^ rng.randint(1, 255)
+        changed = original[:place] + bytes([byte]) + original[place + 1 :]
+        what = f"{path.name} byte {place} changed from {original[place]} to {byte}"
+    path.write_bytes(changed)
+    try:
+        yield what
+    finally:
+        path.write_bytes(original)
+
+
+def use(folder: Path) -> None:
+    """All that reads an index."""
+    index = Index.open(folder)
+    index.info()
+    list(index.images())
+    approximate = index.info()["approximate"] is not None
+    for exact in (True, False) if approximate else (True,):
+        index.search(described("query", 2), 5, where="label = bottle and version > 3", exact=exact)
+    index.get("photo 1.jpg")
+
+
+def attempt(action: Callable[[], Any]) -> tuple[Any, str | None, str | None]:
+    """``(result, refusal, crash)`` of an action: an ``ObjembError`` is a refusal, any other exception a crash."""
+    try:
+        return action(), None, None
+    except ObjembError as error:
+        return None, str(error), None
+    except Exception as error:
+        return None, None, f"{type(error).__name__}: {error}"
+
+
+def torture_by_corruption(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """``count`` single corruptions of a healthy index, each undone before the next."""
+    rng = random.Random(seed)
+    index = build_varied(folder / "corrupted", rng)
+    files = [p for p in sorted(index.path.iterdir()) if p.stat().st_size]
+    result: dict[str, Any] = {"corruptions": count, "detected": 0, "refused": 0, "undetected": [], "crashes": []}
+    for _ in range(count):
+        with corrupted(rng.choice(files), rng) as what:
+            problems, _, crash = attempt(lambda: verify(index.path))
+            _, refusal, other_crash = attempt(lambda: use(index.path))
+        result["refused"] += refusal is not None
+        result["detected"] += bool(problems)
+        result["undetected"] += [] if problems else [what]
+        result["crashes"] += [f"{what}: {c}" for c in (crash, other_crash) if c]
+    result["intact_afterwards"] = not index.verify() and MANIFEST_FILE in {p.name for p in files}
+    return result
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run both tortures and print what happened."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--corruptions", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        result = {
+            "killing": torture_by_killing(Path(folder), options.kills, options.seed),
+            "corruption": torture_by_corruption(Path(folder), options.corruptions, options.seed),
+        }
+    killing, corruption = result["killing"], result["corruption"]
+    result["passed"] = not (
+        killing["failures"]
+        or killing["files_left_after_the_next_writer"]
+        or corruption["undetected"]
+        or corruption["crashes"]
+        or not corruption["intact_afterwards"]
+    )
+    print(json.dumps(result, indent=1))
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main()["passed"] else 1)
