@@ -411,8 +411,7 @@ def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _checked_box(name: str, box: Sequence[float]) -> Box:
     values = tuple(float(v) for v in box)
-    finite = len(values) == 4 and all(map(math.isfinite, values))
-    if not finite or values[0] > values[2] or values[1] > values[3]:
+    if len(values) != 4 or not (values[0] <= values[2] and values[1] <= values[3]) or math.inf in map(abs, values):
         raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
     return values
 

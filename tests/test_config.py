@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +34,24 @@ def test_all_methods_resolve_by_name() -> None:
         settings = load_config(name)
         assert settings["describer"]["name"] == "pooled_regions"
         assert settings["describer"]["backbone"]["weights"] is None, "nothing is fetched unless asked for"
+
+
+def test_the_quick_start_names_its_weights() -> None:
+    describer = load_config(method_files()["mac"].parent.parent / "quickstart.yaml")["describer"]
+    assert describer["backbone"]["weights"]
+    assert describer["regions"]["detector"]["weights"]
+
+
+def test_installed_methods_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "share" / "objemb" / "configs" / "methods"
+    installed.mkdir(parents=True)
+    write(installed, "mac.yaml", method_files()["mac"].read_text(encoding="utf-8"))
+    record = metadata.PackagePath("share/objemb/configs/methods/mac.yaml")
+    record.dist = SimpleNamespace(locate_file=lambda path: tmp_path / path)  # type: ignore[assignment]
+    monkeypatch.setattr("objemb.config.metadata.files", lambda name: [record])
+    monkeypatch.setattr("objemb.config.__file__", str(tmp_path / "site-packages" / "objemb" / "config.py"))
+    assert method_files() == {"mac": installed / "mac.yaml"}
+    assert load_config("mac")["describer"]["pooling"]["name"] == "max"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -113,8 +133,9 @@ def test_inheritance_over_two_steps(tmp_path: Path) -> None:
     write(
         tmp_path / "below",
         "a.yaml",
-        "describer: {name: pooled_regions, regions: {name: whole_image}, backbone: {name: torchvision_cnn, arch: alexnet},"
-        " extractor: {name: map, size: 100}, pooling: {name: gem, p: 2.0}}",
+        "describer: {name: pooled_regions, regions: {name: whole_image}, "
+        "backbone: {name: torchvision_cnn, arch: alexnet}, "
+        "extractor: {name: map, size: 100}, pooling: {name: gem, p: 2.0}}",
     )
     write(tmp_path, "b.yaml", "base: below/a.yaml\ndescriber: {extractor: {size: 200}}\n")
     settings = load_config(write(tmp_path, "c.yaml", "base: b.yaml\naggregator: {name: sum}\n"))
@@ -173,7 +194,7 @@ def test_a_key_without_default_must_be_given() -> None:
     ],
 )
 def test_bad_yaml_is_a_value_error_with_the_file(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match="bad.yaml"):
+    with pytest.raises(ValueError, match=r"bad\.yaml"):
         load_config(write(tmp_path, "bad.yaml", text))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from objemb import registry
+from objemb.cli.boxes import stored_boxes
 from objemb.cli.errors import INTERNAL, exit_code
 from objemb.config import load_config
 from objemb.evaluation.evaluate import evaluate
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     methods = [Method.parse(a) for a in args.methods if not OVERRIDE.match(a)]
     if not methods:
         raise ValueError("METHOD: expected at least one config or model folder, found none")
+    if shared and all(Path(m.path).is_dir() for m in methods):
+        raise ValueError(f"METHOD: expected a config for {', '.join(shared)}, found model folders only")
     report = {
         "set": describe_set(data, task, args.queries),
         "results": [measure(method, shared, data, task, args) for method in methods],
@@ -111,7 +113,7 @@ def measure(
     note(f"{method.name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
     model = open_model(method, shared, args)
     warnings = leakage(model, data)
-    found = evaluate(model, data, task, boxes=stored(args.boxes), crop=args.crop, workers=args.workers)
+    found = evaluate(model, data, task, boxes=stored_boxes(args.boxes), crop=args.crop, workers=args.workers)
     for line in (*warnings, *found.problems[:MAX_SHOWN]):
         note(f"{method.name}: {line}")
     if len(found.problems) > MAX_SHOWN:
@@ -139,7 +141,7 @@ def open_model(method: Method, shared: tuple[str, ...], args: argparse.Namespace
     return fit_whitening(
         model,
         args.whiten_on,
-        boxes=stored(args.whiten_boxes),
+        boxes=stored_boxes(args.whiten_boxes),
         dim=args.whiten_dim,
         power=args.whiten_power,
         workers=args.workers,
@@ -151,10 +153,6 @@ def leakage(model: Model, data: EvaluationSet) -> list[str]:
     whitening = getattr(model.describer, "whitening", None)
     seen = fitted_on_evaluation(whitening.fitted_on, data) if whitening else []
     return [f"the whitening was fitted on photos of the evaluation set ({', '.join(seen)})"] if seen else []
-
-
-def stored(boxes: Path | None) -> Any:
-    return None if boxes is None else registry.build("detectors", {"name": "stored_boxes", "path": str(boxes)})
 
 
 def describe_set(data: EvaluationSet, task: Task, conditions: Sequence[str]) -> dict[str, Any]:

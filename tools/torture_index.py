@@ -4,8 +4,8 @@
 
 After every kill the index must open, verify, and hold exactly what was published: the last state that the writer
 acknowledged in its journal, or the one that it was just publishing. After every corruption ``verify`` must report
-something, and opening and searching must work or raise an ``ObjembError``. Prints the counts as JSON; the exit code is 1
-when anything failed.
+something, and opening and searching must work or raise an ``ObjembError``. Prints the counts as JSON; the exit code is
+1 when anything failed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from objemb.structures import RegionDescriptors, Regions
 DIM = 192
 SIZE = (480, 640)
 IDS = 250
-#: Longest time in seconds between a writer's first step and its death; several publications fit in.
-LIFETIME = 0.25
+#: A writer dies within this many seconds after one of its first ``STEPS`` steps; a step takes about as long.
+LIFETIME = 0.05
+STEPS = 6
 #: What an index holds: the version of every image.
 State = dict[str, int]
 
@@ -63,7 +64,7 @@ def described(image: str, version: int) -> RegionDescriptors:
 
 
 class Journal:
-    """What a writer was about to publish, and what it knows to be published; every line is on disk before it goes on."""
+    """What a writer was about to publish, and what it knows to be published; it waits until a line is on disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,14 +98,14 @@ class Journal:
         yield from (json.loads(line) for line in whole.splitlines())
 
 
-def work(folder: Path, journal_path: Path, seed: int, ready: Connection) -> None:
-    """Index, delete and compact at random until killed."""
+def work(folder: Path, journal_path: Path, seed: int, steps: Connection) -> None:
+    """Index, delete and compact at random until killed; tells of every step before it begins."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     journal = Journal(journal_path)
     index = Index.open(folder)
-    ready.send(True)
     while True:
+        steps.send(None)
         state, _ = journal.states()
         if rng.random() < 0.2:
             index.compact()
@@ -133,8 +134,10 @@ def kill_once(folder: Path, journal: Journal, journal_path: Path, seed: int, res
     child = context.Process(target=work, args=(folder, journal_path, seed, sender), daemon=True)
     child.start()
     sender.close()
-    receiver.recv()
-    time.sleep(random.Random(seed).uniform(0, LIFETIME))
+    rng = random.Random(seed)
+    for _ in range(rng.randint(1, STEPS)):
+        receiver.recv()
+    time.sleep(rng.uniform(0, LIFETIME))
     child.kill()
     child.join()
     receiver.close()

@@ -88,7 +88,7 @@ class TimmNet(Backbone):
         """
         self._check_size(pixels.shape[-2], pixels.shape[-1])
         return self.network.forward_intermediates(
-            (pixels - self.mean) / self.std,
+            (pixels - self.mean).div_(self.std),
             indices=[self.index],
             norm=self.norm,
             output_fmt="NCHW",

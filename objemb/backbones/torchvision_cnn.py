@@ -82,7 +82,7 @@ class TorchvisionCnn(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        return self.network((pixels - self.mean) / self.std)[self.layer]
+        return self.network((pixels - self.mean).div_(self.std))[self.layer]
 
 
 def _classifier(arch: str) -> nn.Module:

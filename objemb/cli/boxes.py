@@ -13,4 +13,4 @@ def stored_boxes(file: Path | None) -> Detector | None:
     """The boxes of ``--boxes``."""
     from objemb import registry
 
-    return None if file is None else registry.build("detectors", {"name": "stored_boxes", "path": str(file)})
+    return None if file is None else registry.build("detectors", {"name": "stored_boxes", "file": str(file)})

@@ -22,7 +22,7 @@ def detect(
     *,
     model: Annotated[Path, typer.Option(help="A model folder with a detector.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write COCO results json, which --boxes reads.")
+        Path | None, typer.Option("-o", "--output", help="Write a COCO file that `objemb index --boxes` reads.")
     ] = None,
     workers: Workers = 2,
     device: Device = "cpu",
@@ -46,7 +46,7 @@ def detect(
                 skipped += 1
                 note(f"skipped {photo.path}: {photo.reason}")
                 continue
-            images.append({"image": photo.id, "objects": _objects(opened.detect(photo))})
+            images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(opened.detect(photo))})
     if output is not None:
         output.write_text(json.dumps(_coco(images)), encoding="utf-8")
     if as_json:
@@ -73,12 +73,12 @@ def _text(box: list[float]) -> str:
 
 def _coco(images: list[dict[str, Any]]) -> dict[str, Any]:
     """A COCO file with images, categories, and detections as annotations with a score; boxes as x, y, width, height."""
-    labels = sorted({o["label"] for i in images for o in i["objects"] if o["label"] is not None})
+    labels = sorted({o["label"] or "object" for i in images for o in i["objects"]})
     numbers = {label: number for number, label in enumerate(labels, 1)}
     annotations = [
         {
             "image_id": image_id,
-            "category_id": numbers.get(o["label"], 0),
+            "category_id": numbers[o["label"] or "object"],
             "bbox": [o["box"][0], o["box"][1], o["box"][2] - o["box"][0], o["box"][3] - o["box"][1]],
             "score": o["score"],
         }
@@ -86,7 +86,10 @@ def _coco(images: list[dict[str, Any]]) -> dict[str, Any]:
         for o in image["objects"]
     ]
     return {
-        "images": [{"id": n, "file_name": i["image"]} for n, i in enumerate(images, 1)],
+        "images": [
+            {"id": n, "file_name": i["image"], "height": i["size"][0], "width": i["size"][1]}
+            for n, i in enumerate(images, 1)
+        ],
         "annotations": [{"id": n, **a} for n, a in enumerate(annotations, 1)],
         "categories": [{"id": number, "name": label} for label, number in numbers.items()],
     }

@@ -25,8 +25,9 @@ class Settings:
 def exit_code(error: BaseException) -> int:
     """The exit code for an error: 4 mismatch or damage, 2 the user can mend it, 130 Ctrl-C, 1 a fault of objemb."""
     from objemb.checks import ArtefactMismatchError, ObjembError
+    from objemb.index.errors import DamagedIndexError
 
-    if isinstance(error, ArtefactMismatchError):
+    if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
         return MISMATCH
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED

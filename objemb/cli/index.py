@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +18,14 @@ from objemb.cli.options import BatchSize, Boxes, Device, Json, MaxRegions, Photo
 from objemb.cli.output import Meter, note, print_json, progress
 
 if TYPE_CHECKING:
+    from objemb.cli.indexing import Report
+    from objemb.detectors.base import Detector
+    from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models import Model
 
+#: Rows added since the approximate structure was built are searched exactly; above this share it is built anew.
+REBUILD_SHARE = 0.25
 #: So many skipped photos are shown; all are in the error list.
 SHOWN = 20
 
@@ -78,11 +83,28 @@ def index(
             on_skip=skipped,
         )
         report = job.run()
-        _build_approximate(target)
-    facts = {**asdict(report), "images": len(target), "seconds": round(time.monotonic() - started, 3)}
+    _build_approximate(target, report)
+    problems = _box_problems(given)
+    facts = {
+        **asdict(report),
+        "images": len(target),
+        "regions": target.info()["regions"],
+        "box_problems": problems,
+        "seconds": round(time.monotonic() - started, 3),
+    }
     _tell(output, facts, listing, as_json)
     if report.skipped:
         raise typer.Exit(SKIPPED)
+
+
+def _box_problems(given: Detector | None) -> int:
+    """Show what of a boxes file could not be used."""
+    problems: list[tuple[str, str]] = getattr(given, "problems", [])
+    for entry, reason in problems[:SHOWN]:
+        note(f"boxes: {entry}: {reason}")
+    if len(problems) > SHOWN:
+        note(f"boxes: and {len(problems) - SHOWN} more")
+    return len(problems)
 
 
 def _takes_boxes(model: Model) -> bool:
@@ -105,11 +127,11 @@ def _open_or_create(path: Path, model: Model, model_path: Path, dtype: str | Non
 
 
 @contextmanager
-def _error_list(file: Path, keep: bool) -> Iterator[Any]:
+def _error_list(file: Path, keep: bool) -> Iterator[Callable[[SkippedImage], None]]:
     """Write skipped photos as they come; the list of an earlier run is replaced."""
     shown = 0
 
-    def write(skipped: Any) -> None:
+    def write(skipped: SkippedImage) -> None:
         nonlocal shown
         stream.write(json.dumps(skipped.to_json()) + "\n")
         stream.flush()
@@ -124,8 +146,19 @@ def _error_list(file: Path, keep: bool) -> Iterator[Any]:
         file.unlink()
 
 
-def _build_approximate(target: Index) -> None:
-    """Large indexes get their approximate structure, where the library for it is installed."""
+def _build_approximate(target: Index, report: Report) -> None:
+    """Large indexes get a structure for fast search, again when much has come since; search is exact without."""
+    from objemb.index.searcher import APPROXIMATE_ROWS
+
+    facts = target.info()
+    fresh = (report.added + report.updated) / max(1, facts["images"])
+    if facts["regions"] < APPROXIMATE_ROWS or (facts["approximate"] and fresh < REBUILD_SHARE):
+        return
+    note("building the structure for approximate search")
+    try:
+        target.build_ann()
+    except ImportError as error:
+        note(f"note: search stays exact: {error}")
 
 
 def _tell(path: Path, facts: dict[str, Any], listing: Path, as_json: bool) -> None:

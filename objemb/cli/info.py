@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import print_json, print_pairs
+from objemb.cli.output import human_bytes, print_json, print_pairs
 
 
 @guarded
@@ -16,6 +16,6 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     if as_json:
         print_json({"index": str(index), **facts})
         return
-    print_pairs([("index", index), *((k, v) for k, v in facts.items() if k != "model")])
-    for key, value in (facts.get("model") or {}).items():
-        print_pairs([(f"model {key}", value)])
+    about = facts.pop("model") or {}
+    size = human_bytes(facts.pop("bytes"))
+    print_pairs([("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))])

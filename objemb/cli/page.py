@@ -46,8 +46,8 @@ h1, h2 { font-size: 1.05rem; margin: 0 0 .5rem; font-weight: 650; }
 .label { justify-self: start; border: 1px solid var(--line); border-radius: 1rem; padding: 0 .6rem; font-size: .9rem; }
 .soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 .pair { display: flex; gap: .5rem; align-items: center; }
-.pair img { height: 5.5rem; width: auto; max-width: 45%; object-fit: contain; border: 3px solid; border-radius: .3rem;
-  background: #8883; }
+.pair { min-height: 6rem; }
+.pair img { max-height: 6rem; max-width: 44%; min-width: 0; border: 3px solid; border-radius: .3rem; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .6rem; margin: .3rem 0 0; font-size: .85rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
@@ -84,9 +84,10 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 <main>
 <section class="query">
 <h1>Query</h1>
-<div class="card">{_photo(query)}
-<div class="text"><div class="name">{escape(result.image)}</div>
-<div class="soft">{_boxes_text(result)}</div></div></div>
+<div class="card">{_photo(query, "70vh")}
+<div class="text"><div class="name">{name}</div>
+<div class="soft">{_boxes_text(result)}</div>
+<div class="soft">{escape(result.image)}</div></div></div>
 </section>
 <section>
 <h2>{found}</h2>
@@ -103,7 +104,7 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
     label = f'<div class="label">{escape(hit.label)}</div>' if hit.label is not None else ""
     others = f'<div class="soft">{_others(hit)}</div>' if hit.runners_up else ""
-    return f"""<li class="card">{_photo(picture)}
+    return f"""<li class="card">{_photo(picture, "20rem")}
 <div class="text">
 <div class="top"><span class="rank">{rank}</span><span class="name">{escape(hit.image)}</span>
 <span class="score" title="similarity, at most 1">{hit.score:.3f}</span></div>
@@ -111,13 +112,12 @@ def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: Searc
 </div></li>"""
 
 
-def _photo(picture: Picture) -> str:
-    """The photo with its boxes drawn over it, so that they stay sharp at every size."""
+def _photo(picture: Picture, most: str) -> str:
+    """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size."""
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames)
     gone = "" if picture.found else '<div class="gone">The photo is no longer where it was indexed.</div>'
-    # a tall photo must not fill several screens
-    limit = f"max-width: calc(70vh * {width / height:.4f})"
+    limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
         f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{escape(picture.name)}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'

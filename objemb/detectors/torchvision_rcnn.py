@@ -15,7 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from objemb import checks
 from objemb.detectors.base import Detector
-from objemb.ops.boxes import scale
+from objemb.ops.boxes import clip, scale
 from objemb.ops.weights import fill, locate, read_weights
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -24,8 +24,6 @@ FAMILIES = ("fasterrcnn_", "maskrcnn_")
 #: Published weights of these were trained with a batch norm that adds nothing to the variance.
 TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 MASK_THRESHOLD = 0.5
-#: The network pads images to multiples of this.
-PADDING = 32
 
 
 @plugin
@@ -38,8 +36,8 @@ class TorchvisionRcnn(nn.Module, Detector):
     Args:
         arch: Name in torchvision, such as ``fasterrcnn_resnet50_fpn_v2``.
         weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or None for random weights.
-        num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default (80
-            of which exist, the others are called ``N/A``).
+        num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default
+            (80 of which exist, the others are called ``N/A``).
         classes: Their names; those of COCO when neither this nor ``num_classes`` is given.
         score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
@@ -92,52 +90,69 @@ class TorchvisionRcnn(nn.Module, Detector):
     @torch.no_grad()
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
-        images = [self._resized(p) for p in photos]
         found: dict[int, Regions] = {}
-        for numbers in _same_padded_shape(images):
-            batch = self.preprocess([images[i] for i in numbers])
+        for numbers in self._same_padded_shape(photos):
+            group = [photos[i] for i in numbers]
+            batch = self.preprocess(group)
             outputs = self.boxes(batch, self.features(batch))
-            for i, output in zip(numbers, outputs, strict=True):
-                found[i] = self._regions(output, images[i].shape[1:], photos[i])
+            for i, output, seen, photo in zip(numbers, outputs, batch.image_sizes, group, strict=True):
+                found[i] = self._regions(output, seen, photo)
         return [found[i] for i in range(len(photos))]
 
-    def preprocess(self, images: Sequence[Tensor]) -> ImageList:
-        """Images ``(3, h, w)``, RGB, 0 to 1, in network size, normalised and padded at the right and bottom to one batch."""
-        transform = self.network.transform
-        sizes = [(i.shape[1], i.shape[2]) for i in images]
-        return ImageList(transform.batch_images([transform.normalize(i) for i in images], PADDING), sizes)
+    def preprocess(self, photos: Sequence[Photo]) -> ImageList:
+        """Photos normalised, resized and, at the right and bottom, padded to one batch, with their unpadded sizes."""
+        transform, device = self.network.transform, next(self.parameters()).device
+        images = []
+        for photo in photos:
+            pixels = transform.normalize(photo.pixels.to(device).float() / 255)[None]
+            size = self._network_size(photo)
+            images.append(F.interpolate(pixels, size, mode="bilinear", align_corners=False)[0])
+        return ImageList(transform.batch_images(images, transform.size_divisible), [i.shape[-2:] for i in images])
 
     def features(self, batch: ImageList) -> dict[str, Tensor]:
         """The feature pyramid of a batch: names of levels to maps ``(B, C, h, w)``."""
         return self.network.backbone(batch.tensors)
 
     def boxes(self, batch: ImageList, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the heads find: per image ``boxes`` (N, 4) in network pixels, ``scores``, ``labels`` from 1, ``masks``."""
+        """What the heads find in each image, best first.
+
+        Returns:
+            Per image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background), and
+            from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
+        """
         proposals, _ = self.network.rpn(batch, features)
         return self.network.roi_heads(features, proposals, batch.image_sizes)[0]
 
-    def _resized(self, photo: Photo) -> Tensor:
-        """The photo in network size, as torchvision scales it, but never without a pixel."""
+    def _network_size(self, photo: Photo) -> tuple[int, int]:
+        """``(height, width)`` of what the network sees of a photo: torchvision's rule, but never without a pixel."""
         transform = self.network.transform
-        pixels = photo.pixels.to(next(self.parameters()).device).float() / 255
-        height, width = pixels.shape[1:]
+        height, width = photo.pixels.shape[1:]
         factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
-        size = (max(1, math.floor(height * factor)), max(1, math.floor(width * factor)))
-        return F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
+        return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
 
-    def _regions(self, output: dict[str, Tensor], seen: Sequence[int], photo: Photo) -> Regions:
-        order = output["scores"].argsort(descending=True, stable=True)
-        boxes = scale(output["boxes"], (photo.size[0] / seen[0], photo.size[1] / seen[1]))
-        extras = {"masks": (output["masks"][order, 0] >= MASK_THRESHOLD).byte()} if "masks" in output else {}
-        regions = Regions(
-            boxes=boxes[order],
+    def _same_padded_shape(self, photos: Sequence[Photo]) -> Iterable[list[int]]:
+        """Numbers of the photos that need no more padding together than alone."""
+        multiple = self.network.transform.size_divisible
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, photo in enumerate(photos):
+            groups.setdefault(tuple(math.ceil(s / multiple) for s in self._network_size(photo)), []).append(number)
+        return groups.values()
+
+    def _regions(self, output: dict[str, Tensor], seen: tuple[int, int], photo: Photo) -> Regions:
+        factors = (photo.size[0] / seen[0], photo.size[1] / seen[1])
+        extras = {}
+        if "masks" in output:
+            masks = output["masks"][:, 0] >= MASK_THRESHOLD
+            # an object of which no cell is sure is attended to as a whole, for nothing could be pooled otherwise
+            extras["masks"] = (masks | ~masks.flatten(1).any(1)[:, None, None]).byte()
+        return Regions(
+            boxes=clip(scale(output["boxes"], factors), photo.size),
             size=photo.size,
-            scores=output["scores"][order],
-            labels=output["labels"][order] - 1,
+            scores=output["scores"],
+            labels=output["labels"] - 1,
             classes=self.classes,
             extras=extras,
-        )
-        return regions.to("cpu")
+        ).to("cpu")
 
     def _load(self, arch: str, weights: str | Path) -> None:
         published = models.get_model_weights(arch)
@@ -178,11 +193,3 @@ def _classes(arch: str, num_classes: int | None, classes: Sequence[str] | None) 
     if num_classes is not None and num_classes != len(names):
         raise ValueError(f"classes: expected {num_classes} names as num_classes says, found {len(names)}")
     return int(checks.positive("number of classes", len(names))), names
-
-
-def _same_padded_shape(images: Sequence[Tensor]) -> Iterable[list[int]]:
-    """Numbers of the images that need no more padding together than alone."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, image in enumerate(images):
-        groups.setdefault(tuple(math.ceil(s / PADDING) for s in image.shape[1:]), []).append(number)
-    return groups.values()

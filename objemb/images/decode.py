@@ -32,11 +32,29 @@ BYTES_BESIDE_PIXELS = 64 * 2**20
 #: An error's reason is cut to this many characters.
 REASON_LENGTH = 200
 
+
+class _Jpeg(JpegImageFile):
+    """A JPEG whose resolution is not looked up in its EXIF: nobody asks for it, and a damaged one costs the photo."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+class _Tiff(TiffImageFile):
+    """A TIFF that loads although its EXIF or XMP is damaged (Pillow reads them while it loads the pixels)."""
+
+    def getexif(self) -> Image.Exif:
+        try:
+            return super().getexif()
+        except Exception:
+            return Image.Exif()
+
+
 #: Formats that are decoded, and by which class of Pillow. The classes are called directly, not through
 #: ``PIL.Image.open``: no other decoder can ever run, the multi-picture format of some cameras is read as the JPEG it
 #: starts with, and Pillow's own pixel limit, a global that warns first, does not stand in the way of ``max_pixels``.
 DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
-    {"JPEG": JpegImageFile, "PNG": PngImageFile, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": TiffImageFile}
+    {"JPEG": _Jpeg, "PNG": PngImageFile, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": _Tiff}
 )
 #: How files start: (offset, bytes, format). What is not decoded is here to be named in the error.
 SIGNATURES = (
@@ -143,7 +161,7 @@ def read_photo(
         data = source if isinstance(source, bytes) else _file_bytes(source, _most_bytes(max_pixels))
         pixels, size = _decode(data, side, max_pixels)
     except _Refusal as refusal:
-        raise UnreadableImageError(str(refusal), id) from None
+        raise UnreadableImageError(str(refusal), id) from refusal.__cause__
     return Photo(id=id, pixels=pixels, size=size, metadata=metadata)
 
 

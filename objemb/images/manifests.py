@@ -142,7 +142,7 @@ def read_parquet(path: Path) -> Iterator[Entry]:
     if left_out := [n for n in names if n not in kept]:
         logger.warning("%s: columns %s hold no single values and are left out", path, checks.listed(left_out))
     _expect_columns(path, kept)
-    return _parquet_entries(table, kept)
+    return _parquet_entries(path, table, kept)
 
 
 def _is_nested(kind: Any) -> bool:
@@ -157,13 +157,19 @@ def _is_nested(kind: Any) -> bool:
     )
 
 
-def _parquet_entries(table: Any, columns: list[str]) -> Iterator[Entry]:
-    number = 0
-    for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
-        for row in batch.to_pylist():
-            number += 1
-            path, id = row.pop(PATH_COLUMN), row.pop(ID_COLUMN, None)
-            yield _table_entry(number, path, id, {name: _scalar(value) for name, value in row.items()})
+def _parquet_entries(path: Path, table: Any, columns: list[str]) -> Iterator[Entry]:
+    for number, row in enumerate(_parquet_rows(path, table, columns), 1):
+        image, id = row.pop(PATH_COLUMN), row.pop(ID_COLUMN, None)
+        yield _table_entry(number, image, id, {name: _scalar(value) for name, value in row.items()})
+
+
+def _parquet_rows(path: Path, table: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
+    try:
+        for batch in batches:
+            yield from batch.to_pylist()
+    except (ValueError, OSError) as error:  # the errors of pyarrow are kinds of these
+        raise ValueError(f"{path}: expected a Parquet file that can be read to its end, found: {error}") from error
 
 
 def _scalar(value: Any) -> Scalar:

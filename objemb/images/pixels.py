@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -93,7 +96,7 @@ def _range(values: np.ndarray, whites: tuple[float, ...]) -> tuple[float, float]
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """``low`` to 0 and ``high`` to 255, rounded; NaN is black, infinite values are the nearest end."""
     # single precision is exact enough for 16 bits, but the difference of two floats may overflow it
-    wide = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
+    wide: NDArray[np.floating[Any]] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
     np.nan_to_num(wide, copy=False, nan=low, posinf=high, neginf=low)
     wide -= low
     wide *= 255.0 / (high - low) if high > low else 0.0

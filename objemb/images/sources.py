@@ -75,7 +75,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
     (``shelf/front.jpg``, then also ``shelf-2/front.jpg``); twice in one table it is an error of its line. Hence ids
     are the same in every run over the same sources, and adding a source at the end changes none.
 
-    Folders are read while the images are given out; what stays in memory is one folder's names and about a hundred
+    Folders are read while the images are given out; what stays in memory is one folder's names and about two hundred
     bytes per image to know it again.
 
     Raises:

@@ -88,10 +88,6 @@ class RowTable:
         """The image of each row, int64 ``(P,)``."""
         return self._look_up(rows, np.empty(len(rows), dtype=np.int64), lambda block: block.images)
 
-    def alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each row may be returned, bool ``(P,)``."""
-        return self._look_up(rows, np.ones(len(rows), dtype=bool), lambda block: block.alive)
-
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vector of each row, float32 ``(P, D)``."""
         return self._look_up(rows, np.empty((len(rows), self.dim or 0), dtype=np.float32), lambda block: block.vectors)

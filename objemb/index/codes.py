@@ -23,8 +23,9 @@ from torch import Tensor
 ROWS_PER_STEP = 4096
 #: Float32 rounding in scaling a product of codes, relative to the largest score.
 ROUNDING = 1e-6
-#: Rows whose largest value is below this are written as zeros (the reciprocal of their scale would overflow).
-TINY = 1e-30
+#: Rows whose largest value is below this are written as zeros (the reciprocal of their scale would overflow), and no
+#: length is trusted to be smaller (the squares of such small numbers underflow).
+TINY = 1e-20
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +76,13 @@ def encode(vectors: NDArray[np.floating]) -> Codes:
         values[here], scales[here], decoded = _quantise(rows)
         reach = max(reach, float(decoded.norm(dim=1).max()))
         error = max(error, float(decoded.sub_(rows).norm(dim=1).max()))
-    return Codes(values, scales, error * (1 + ROUNDING), reach * (1 + ROUNDING))
+    return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY)
 
 
 def encode_queries(queries: Tensor) -> EncodedQueries:
     """Codes of float32 ``(C, D)`` query rows."""
     values, scales, decoded = _quantise(queries)
-    return EncodedQueries(values, scales, queries.norm(dim=1), (queries - decoded).norm(dim=1))
+    return EncodedQueries(values, scales, queries.norm(dim=1) + TINY, (queries - decoded).norm(dim=1) + TINY)
 
 
 def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,7 @@ def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> 
         float32 ``(C, n)`` scores, and float32 ``(C,)`` bounds of their error.
     """
     products = torch._int_mm(queries.values, codes.values[rows].T)
-    scores = torch.mul(products, codes.scales[rows]).mul_(queries.scales[:, None])
+    scores = products.float().mul_(codes.scales[rows]).mul_(queries.scales[:, None])
     slack = queries.lengths * (codes.error + ROUNDING * codes.reach) + queries.remainders * codes.reach
     return scores, slack * (1 + ROUNDING)
 

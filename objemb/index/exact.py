@@ -1,9 +1,10 @@
 """Exact search: the best images by the best pair of rows, over any number of blocks.
 
-The rows are read once, in chunks, for up to 64 query rows at a time. A chunk gives scores that are off by no more than a
-known bound: from 8-bit codes where a block has them, else by float32 products. A :class:`~objemb.index.sieve.Sieve` keeps
-the pairs that such scores cannot rule out, a tiny share, and these are scored from the vectors. So the result depends
-neither on codes and blocks nor on threads, and memory is bounded whatever the number of rows and queries.
+The rows are read once, in chunks, for up to 64 query rows at a time. A chunk gives scores that are off by no more than
+a known bound: from 8-bit codes where a block has them, else by float32 products. A
+:class:`~objemb.index.sieve.Sieve` keeps the pairs that such scores cannot rule out, a tiny share, and these are scored
+from the vectors. So the result depends neither on codes and blocks nor on threads, and memory is bounded whatever the
+number of rows and queries.
 """
 
 from __future__ import annotations
@@ -112,13 +113,13 @@ def _chunk_sizes(columns: int) -> Iterator[int]:
 
 def _chunks(block: Block, sizes: Iterator[int]) -> Iterator[slice | NDArray[np.int64]]:
     """The rows of a block in turn, as slices; as arrays of the alive rows alone where those are few."""
-    alive = None if block.alive is None else np.flatnonzero(block.alive)
-    sparse = alive is not None and len(alive) < SPARSE * len(block)
-    end = len(alive) if sparse else len(block)
-    start = 0
+    few = None
+    if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
+        few = np.flatnonzero(block.alive)
+    start, end = 0, len(block) if few is None else len(few)
     while start < end:
         here = slice(start, min(start + next(sizes), end))
-        yield alive[here] if sparse else here
+        yield here if few is None else few[here]
         start = here.stop
 
 

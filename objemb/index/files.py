@@ -88,6 +88,13 @@ def write_file(folder: Path, name: str, data: Any) -> FileRecord:
         file.abandon()
 
 
+def seal_file(folder: Path, name: str) -> FileRecord:
+    """The record of a file that another library wrote, after it has reached the disk."""
+    with open(folder / name, "rb") as file:
+        os.fsync(file.fileno())
+        return FileRecord(name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file such that any reader, and the disk after a power cut, has the old contents or the new."""
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
@@ -132,12 +139,11 @@ def map_file(folder: Path, record: FileRecord) -> pa.Buffer:
     return buffer
 
 
-def check_buffer(folder: Path, record: FileRecord, buffer: pa.Buffer) -> pa.Buffer:
-    """The buffer, if it has the recorded checksum: no parser ever sees damaged bytes."""
+def check_buffer(folder: Path, record: FileRecord, buffer: Any) -> None:
+    """Raise ``DamagedIndexError`` unless a buffer has the recorded checksum: no parser ever sees damaged bytes."""
     found = hashlib.sha256(buffer).hexdigest()
     if found != record.sha256:
         raise DamagedIndexError(f"{folder / record.name}: expected SHA-256 {record.sha256}, found {found}")
-    return buffer
 
 
 def check_file(folder: Path, record: FileRecord) -> str | None:

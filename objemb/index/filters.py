@@ -24,7 +24,7 @@ OWN_FIELDS = ("label", "score", "image")
 METADATA_PREFIX = "metadata."
 #: Where the keys of a segment's metadata are kept beside its columns; no field has this name.
 _KEYS = ""
-_OPERATORS: dict[str, Callable[[Scalar, Scalar], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
@@ -74,12 +74,14 @@ def select(segments: Sequence[Segment], text: str) -> list[np.ndarray]:
     """
     node = parse(text)
     names = fields(node)
-    known: set[str] = set()
-    columns = [_columns(s, names, known) for s in segments]
+    fresh = [_missing_columns(s, names) for s in segments]
     if any(s.record.images for s in segments):
-        _check_fields(names, columns, known)
-    _check_types(node, columns)
-    return [_evaluate(node, c)[0] for c in columns]
+        known = set().union(*(c.get(_KEYS, s.derived.get(_KEYS, ())) for s, c in zip(segments, fresh, strict=True)))
+        _check_fields(names, known)
+    for segment, columns in zip(segments, fresh, strict=True):
+        segment.derived.update(columns)  # only now: unknown names are not worth keeping
+    _check_types(node, segments)
+    return [_evaluate(node, s.derived)[0] for s in segments]
 
 
 def _evaluate(node: Node, columns: dict[str, Column]) -> Truth:
@@ -101,17 +103,12 @@ def _evaluate(node: Node, columns: dict[str, Column]) -> Truth:
     return column.where(lambda value: compare(value, literal) if _type(value) == _type(literal) else None)
 
 
-def _columns(segment: Segment, names: Iterable[str], known: set[str]) -> dict[str, Column]:
-    """Columns of one segment, kept with it; keys of its metadata are added to ``known``."""
-    cache = segment.derived
-    missing = [n for n in names if n not in cache]
-    for name in set(missing) & set(OWN_FIELDS):
-        cache[name] = _own_column(segment, name)
+def _missing_columns(segment: Segment, names: Iterable[str]) -> dict[str, Any]:
+    """Columns that the segment does not hold yet."""
+    missing = [n for n in names if n not in segment.derived]
+    found: dict[str, Any] = {n: _own_column(segment, n) for n in missing if n in OWN_FIELDS}
     asked = [n for n in missing if n not in OWN_FIELDS]
-    if asked:
-        cache.update(_metadata_columns(segment, asked))
-    known.update(cache.get(_KEYS, ()))
-    return {n: cache[n] for n in names}
+    return {**found, **_metadata_columns(segment, asked)} if asked else found
 
 
 def _own_column(segment: Segment, name: str) -> Column:
@@ -160,7 +157,7 @@ def _typed(value: Scalar) -> tuple[str, Scalar]:
     return _type(value), value
 
 
-def _check_fields(names: Iterable[str], columns: Sequence[dict[str, Column]], known: set[str]) -> None:
+def _check_fields(names: Iterable[str], known: set[str]) -> None:
     choices = [*OWN_FIELDS, *sorted(known - set(OWN_FIELDS))]
     for name in sorted(names):
         if name not in choices and name.removeprefix(METADATA_PREFIX) not in known:
@@ -169,17 +166,17 @@ def _check_fields(names: Iterable[str], columns: Sequence[dict[str, Column]], kn
             raise WhereError(f"where: unknown field {name!r}{hint}; known fields: {checks.listed(choices[:50])}{more}")
 
 
-def _check_types(node: Node, columns: Sequence[dict[str, Column]]) -> None:
+def _check_types(node: Node, segments: Sequence[Segment]) -> None:
     """Refuse comparisons that cannot hold for any row because the field has values of other types only."""
     if isinstance(node, Not):
-        return _check_types(node.part, columns)
+        return _check_types(node.part, segments)
     if isinstance(node, Every | Either):
         for part in node.parts:
-            _check_types(part, columns)
+            _check_types(part, segments)
         return None
     if isinstance(node, IsNull):
         return None
-    held = set().union(*(c[node.field].types for c in columns)) if columns else set()
+    held = set().union(*(s.derived[node.field].types for s in segments))
     values: tuple[Value, ...] = (node.value,) if isinstance(node, Compare) else node.values
     for value in values:
         wanted = _type(value)

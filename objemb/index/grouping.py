@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from objemb.index.blocks import NO_HIT, GroupedHits, RowTable
 
-#: Pairs that are scored at once; bounds the memory of gathered vectors.
-PAIRS_PER_STEP = 1 << 12
+#: Numbers that are gathered at once to score pairs; few enough for the processor's cache.
+NUMBERS_PER_STEP = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,9 @@ def pair_scores(
     """
     scores = np.empty(len(rows), dtype=np.float32)
     right = queries.astype(np.float64)
-    for start in range(0, len(rows), PAIRS_PER_STEP):
-        here = slice(start, start + PAIRS_PER_STEP)
+    step = max(1, NUMBERS_PER_STEP // max(1, queries.shape[1]))
+    for start in range(0, len(rows), step):
+        here = slice(start, start + step)
         left = table.vectors(rows[here]).astype(np.float64)
         scores[here] = np.einsum("pd,pd->p", left, right[query_rows[here]])
     return scores

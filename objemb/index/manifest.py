@@ -79,7 +79,7 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class AnnRecord:
-    """An approximate search structure in the manifest: its kind, and how many segments, from the first on, it covers."""
+    """An approximate search structure: its kind, and how many segments, from the first on, it covers."""
 
     kind: str
     segments: int

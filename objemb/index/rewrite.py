@@ -79,6 +79,7 @@ def merge(writer: Writer, target: Manifest, sources: Sequence[Snapshot], on_coll
 
 def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[np.ndarray, pa.Table, pa.Table]]:
     """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
+    segment.check_vectors()  # else damage would get a new, right checksum
     weights = segment.starts + np.arange(len(segment.starts))  # an image without regions counts as well
     begin = 0
     while begin < segment.record.images:

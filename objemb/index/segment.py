@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from objemb.index import tables
+from objemb.index.codes import Codes, encode
 from objemb.index.errors import DamagedIndexError
 from objemb.index.files import FileRecord, check_buffer, map_file
 from objemb.index.manifest import SegmentRecord
+from objemb.structures import RegionDescriptors, Regions
 
 
 class Segment:
@@ -92,6 +95,15 @@ class Segment:
         """The labels that occur."""
         return [tables.to_text(name) for name in self.rows.column("label").dictionary.to_pylist()]
 
+    @cached_property
+    def codes(self) -> Codes:
+        """8-bit stand-ins of the vectors, made on first use and held in memory: they speed up exact search."""
+        return encode(self.vectors)
+
+    def check_vectors(self) -> None:
+        """Read all vectors; raises ``DamagedIndexError`` when a byte was changed. To be called before copying them."""
+        check_buffer(self._folder, self.record.vectors_file, self.vectors)
+
     def label(self, row: int) -> str | None:
         """Label of a row."""
         code = int(self.label_codes[row])
@@ -104,6 +116,22 @@ class Segment:
     def image_ids(self) -> list[bytes]:
         """Ids of all images as UTF-8."""
         return self.images.column("id").to_pylist()
+
+    def descriptors(self, image: int) -> RegionDescriptors:
+        """All that is stored of the image at a position of the table of images."""
+        columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width", "metadata")}
+        start, stop = self.starts[image : image + 2].tolist()
+        regions = Regions(
+            boxes=torch.tensor(self.boxes[start:stop]),
+            size=(columns["height"], columns["width"]),
+            scores=torch.tensor(self.scores[start:stop]),
+            labels=torch.tensor(self.label_codes[start:stop].astype(np.int64)),
+            classes=tuple(self.label_names),
+        )
+        vectors = torch.tensor(self.vectors[start:stop].astype(np.float32))
+        return RegionDescriptors(
+            self.image_id(image), regions, vectors, tables.metadata_from_bytes(columns["metadata"])
+        )
 
     def live(self, deleted: np.ndarray) -> np.ndarray | None:
         """Which images are not among the ascending numbers ``deleted``: bool ``(images,)``, or None for all."""

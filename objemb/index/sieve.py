@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,7 +34,7 @@ class Sieve:
         self.floor = np.full(len(self.starts), -np.inf, dtype=np.float32)
         self.slack = np.zeros(len(rows), dtype=np.float32)
         self.waiting: list[Pairs] = []
-        self.seen = self.seen_at_shake = 0
+        self.count = self.seen = self.seen_at_shake = 0
 
     def add(self, scores: Tensor, slack: Tensor, rows: NDArray[np.int64], images: NDArray[np.int64]) -> None:
         """Sift a chunk.
@@ -46,58 +45,63 @@ class Sieve:
             rows: int64 ``(n,)`` numbers of the rows.
             images: int64 ``(n,)`` their images, equal ones adjacent.
         """
+        values = scores.numpy()
         self.slack = np.maximum(self.slack, slack.numpy())
         if np.isneginf(self.floor).any():
-            self._raise_floor(scores.numpy(), images)
-        cut = torch.from_numpy(np.maximum(self.floor[self.query_of] - self.slack, np.finfo(np.float32).min))
-        flat = np.flatnonzero((scores >= cut[:, None]).numpy())
-        column, at = np.divmod(flat, len(rows))
-        self.waiting.append(
-            Pairs(rows[at], column, self.query_of[column], images[at], scores.numpy().reshape(-1)[flat])
-        )
+            self._first_floor(values, images)
+        cut = np.maximum(self.floor[self.query_of] - self.slack, np.finfo(np.float32).min)
+        kept = np.flatnonzero(values >= cut[:, None])
+        column, at = np.divmod(kept, len(rows))
+        self.waiting.append(Pairs(rows[at], column, self.query_of[column], images[at], values.reshape(-1)[kept]))
         self.seen += len(rows)
-        if self.seen >= 2 * self.seen_at_shake or sum(map(len, self.waiting)) > MOST_WAITING:
+        self.count += len(kept)
+        if self.seen >= 2 * self.seen_at_shake or self.count > MOST_WAITING:
             self._shake()
 
     def result(self) -> Pairs:
         """The best pair of each of the k best images of each query, with exact scores."""
         self._shake()
-        best = self._exactly(Pairs.cat(self.waiting))
+        best = self._exactly(self.waiting[0])
         return replace(best, queries=self.queries[self.starts][best.queries])
 
-    def _raise_floor(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> None:
-        """A first floor from all scores of one chunk, so that not all of its pairs have to wait."""
-        runs = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+    def _first_floor(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> None:
+        """The k-th best image among all rows of one chunk, so that not all of its pairs have to wait."""
+        runs = np.flatnonzero(np.diff(images, prepend=images[:1] - 1))
         if len(runs) < self.k:
             return
         of_images = np.maximum.reduceat(scores - self.slack[:, None], runs, axis=1)
         of_images = np.maximum.reduceat(of_images, self.starts, axis=0)
-        self.floor = np.maximum(self.floor, np.partition(of_images, len(runs) - self.k, axis=1)[:, len(runs) - self.k])
+        self._raise_floor(np.partition(of_images, -self.k, axis=1)[:, -self.k])
 
     def _shake(self) -> None:
         """Raise the floors to the k-th best image among the waiting pairs, and drop the pairs that fall below."""
         pairs = Pairs.cat(self.waiting)
         slack = self.slack[pairs.query_rows]
-        self._raise_floor_to(pairs.queries, pairs.images, pairs.scores - slack)
+        self._raise_floor(self._kth_best_image(pairs.queries, pairs.images, pairs.scores - slack))
         pairs = pairs[pairs.scores + slack >= self.floor[pairs.queries]]
         self.waiting = [pairs if len(pairs) <= MOST_WAITING else self._exactly(pairs)]
-        self.seen_at_shake = self.seen
+        self.count, self.seen_at_shake = len(self.waiting[0]), self.seen
 
-    def _raise_floor_to(
-        self, queries: NDArray[np.int64], images: NDArray[np.int64], lower: NDArray[np.float32]
-    ) -> None:
+    def _raise_floor(self, floor: NDArray[np.float32]) -> None:
+        self.floor = np.maximum(self.floor, floor)
+
+    def _kth_best_image(
+        self, queries: NDArray[np.int64], images: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Per query the k-th largest of the best scores of its images; -inf with fewer than k images."""
         keys = images * len(self.floor) + queries
         order = np.argsort(keys)
         keys = keys[order]
         first = np.flatnonzero(np.diff(keys, prepend=-1))
-        if not len(first):
-            return
-        queries, best = keys[first] % len(self.floor), np.maximum.reduceat(lower[order], first)
+        best = np.maximum.reduceat(scores[order], first) if len(first) else scores
+        queries = keys[first] % len(self.floor)
         order = np.lexsort((-best, queries))
         ends = np.cumsum(np.bincount(queries, minlength=len(self.floor)))
-        last = np.r_[0, ends[:-1]] + self.k - 1
-        full = last < ends
-        self.floor[full] = np.maximum(self.floor[full], best[order[last[full]]])
+        kth = np.concatenate([[0], ends[:-1]]) + self.k - 1
+        found = np.full(len(self.floor), -np.inf, dtype=np.float32)
+        enough = kth < ends
+        found[enough] = best[order[kth[enough]]]
+        return found
 
     def _exactly(self, pairs: Pairs) -> Pairs:
         """The k best images of each query by exact scores, with their best pairs."""

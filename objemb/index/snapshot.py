@@ -26,13 +26,13 @@ class Snapshot:
         ann_buffer: The file of the approximate search structure, mapped and not yet checked, or None.
     """
 
+    segments: list[Segment]
+
     def __init__(self, folder: Path, manifest: Manifest, earlier: Snapshot | None = None) -> None:
         known = {s.record: s for s in earlier.segments} if earlier else {}
         self.folder = folder
         self.manifest = manifest
-        self.segments = [
-            known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype) for r in manifest.segments
-        ]
+        self.segments = [known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype) for r in manifest.segments]
         self.deleted = mapped_array(folder, manifest.deleted, "int64") if manifest.deleted else np.zeros(0, np.int64)
         self.ann_buffer: pa.Buffer | None = map_file(folder, manifest.ann.file) if manifest.ann else None
 

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
-from objemb.index import rewrite, tables
-from objemb.index.errors import IndexFolderError
-from objemb.index.exact import Block, GroupedHits, search_exact
-from objemb.index.files import TEMPORARY_SUFFIX, write_errors
-from objemb.index.filters import select
-from objemb.index.lock import LOCK_FILE, WriterLock
-from objemb.index.manifest import DTYPES, FORMAT, MANIFEST_FILE, Manifest, now, write_manifest
-from objemb.index.results import to_results
+from objemb.index import ann, rewrite, tables
+from objemb.index.manifest import DTYPES, FORMAT, Manifest, now
+from objemb.index.publish import create
+from objemb.index.searcher import Searcher
 from objemb.index.segment import Segment
 from objemb.index.snapshot import Snapshot
 from objemb.index.verify import verify
 from objemb.index.writer import FLUSH_ROWS, Writer
-from objemb.structures import RegionDescriptors, Regions, Scalar, SearchResult
-
-logger = logging.getLogger(__name__)
-
-#: From this many rows on, search is approximate where the index has a structure for it.
-APPROXIMATE_ROWS = 200_000
-#: Filters whose rows are remembered per opened state.
-REMEMBERED_FILTERS = 8
+from objemb.structures import RegionDescriptors, Scalar, SearchResult
 
 
 class StoredImage(NamedTuple):
@@ -55,7 +41,8 @@ class Index:
 
     def __init__(self, folder: Path, snapshot: Snapshot) -> None:
         self._folder = folder
-        self._use(snapshot)
+        self._snapshot = snapshot
+        self._searcher = Searcher(snapshot)
 
     @staticmethod
     def create(
@@ -80,15 +67,11 @@ class Index:
         if not isinstance(fingerprint, str) or not fingerprint:
             raise ValueError(f"fingerprint: expected a non-empty string, found {fingerprint!r}")
         folder, time = Path(path), now()
-        manifest = Manifest(dim, dtype, fingerprint, None if model is None else dict(model), created=time, updated=time)
-        with write_errors(folder):
-            if folder.exists() and not folder.is_dir():
-                raise IndexFolderError(f"{folder}: expected a new or empty folder, found a file")
-            folder.mkdir(parents=True, exist_ok=True)
-            _check_vacant(folder)  # before the lock, which is a file, too
-            with WriterLock(folder):
-                _check_vacant(folder)
-                write_manifest(folder, manifest)
+        try:
+            described = json.loads(json.dumps(model))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"model: expected what JSON can hold, found {error}") from error
+        create(folder, Manifest(dim, dtype, fingerprint, described, created=time, updated=time))
         return Index.open(folder)
 
     @staticmethod
@@ -156,14 +139,39 @@ class Index:
         with self.writer() as writer:
             return writer.delete(images)
 
-    def compact(self) -> bool:
-        """Give back the space of deleted images and join small segments; the approximate structure is dropped.
+    def compact(self, *, rebuild: bool = False) -> bool:
+        """Give back the space of deleted images and join small segments.
 
-        Returns whether there was anything to do. Needs free space of about the size of the index meanwhile.
+        Needs free space of about the size of the index meanwhile. The approximate structure is dropped.
+
+        Args:
+            rebuild: Build the approximate structure anew, if there was one.
+
+        Returns:
+            Whether there was anything to do.
         """
+        self.refresh()
+        before = self._snapshot.manifest.ann
         done = rewrite.compact(self._folder)
         self.refresh()
+        if done and rebuild and before:
+            self.build_ann(before.kind)
         return done
+
+    def build_ann(self, kind: str = "ivf_sq8") -> None:
+        """Build a structure for approximate search over all images there are; later ones are searched exactly.
+
+        Scores stay exact; what approximate search may miss is an image. See :mod:`objemb.index.ivf`.
+
+        Args:
+            kind: "ivf_sq8" (a byte per number, fast and faithful) or "ivf_pq" (much smaller, coarser).
+
+        Raises:
+            ImportError: FAISS is not installed.
+            ValueError: There are too few regions for it.
+        """
+        ann.build_ann(self._folder, kind)
+        self.refresh()
 
     def merge(self, sources: Sequence[str | Path | Index], *, on_collision: str = "error") -> None:
         """Add all images of other indexes of the same model; they stay as they are.
@@ -207,8 +215,12 @@ class Index:
         for segment, live in self._live_segments():
             same = pc.equal(segment.images.column("id"), key).to_numpy(zero_copy_only=False)
             for position in live[same[live]].tolist():
-                return _descriptors(segment, position)
+                return segment.descriptors(position)
         return None
+
+    def find(self, where: str) -> list[str]:
+        """Ids of the images with a region that fits a filter, see :mod:`objemb.index.where`."""
+        return self._searcher.find(where)
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and origin, JSON-ready."""
@@ -256,10 +268,9 @@ class Index:
             ArtefactMismatchError: The query is of another model or dimension.
             WhereError: The filter cannot be understood.
             DamagedIndexError: A file turned out to be damaged.
+            ValueError: ``exact`` is False and there is no structure for approximate search.
         """
-        return self.search_many(
-            [query], k, where=where, fingerprint=fingerprint, runners_up=runners_up, exact=exact
-        )[0]
+        return self.search_many([query], k, where=where, fingerprint=fingerprint, runners_up=runners_up, exact=exact)[0]
 
     def search_many(
         self,
@@ -273,16 +284,7 @@ class Index:
     ) -> list[SearchResult]:
         """Answers to many queries at once, each as :meth:`search` gives it; faster than one by one."""
         self._check_search(queries, k, fingerprint, runners_up)
-        snapshot = self._snapshot
-        asked = [q for q in queries if len(q)]
-        if not asked:
-            return [SearchResult(q.image, (), ()) for q in queries]
-        blocks = self._blocks(where)
-        vectors = torch.cat([q.vectors.detach().cpu() for q in asked]).numpy()
-        groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
-        hits = self._search(blocks, vectors, groups, k, exact)
-        answers = iter(to_results(snapshot, blocks, asked, hits, runners_up))
-        return [next(answers) if len(q) else SearchResult(q.image, (), ()) for q in queries]
+        return self._searcher.search(queries, k, where, runners_up, exact)
 
     def _check_search(
         self, queries: Sequence[RegionDescriptors], k: int, fingerprint: str | None, runners_up: int
@@ -301,28 +303,7 @@ class Index:
 
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
-
-    def _blocks(self, where: str | None) -> list[Block]:
-        """The rows that may be found."""
-        if where is None:
-            return self._snapshot.blocks
-        blocks = self._filtered.get(where)
-        if blocks is None:
-            selected = select(self._snapshot.segments, where)
-            blocks = [
-                replace(b, alive=s if b.alive is None else s & b.alive)
-                for b, s in zip(self._snapshot.blocks, selected, strict=True)
-            ]
-            self._filtered[where] = blocks
-            while len(self._filtered) > REMEMBERED_FILTERS:
-                self._filtered.popitem(last=False)
-        return blocks
-
-    def _search(
-        self, blocks: Sequence[Block], vectors: np.ndarray, groups: np.ndarray, k: int, exact: bool | None
-    ) -> GroupedHits:
-        return search_exact(blocks, vectors, groups, k)
+        self._searcher = Searcher(snapshot, self._searcher)
 
     def _live_segments(self) -> Iterator[tuple[Segment, np.ndarray]]:
         """Segments with the positions of their live images."""
@@ -330,31 +311,5 @@ class Index:
             yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)
 
 
-def _descriptors(segment: Segment, position: int) -> RegionDescriptors:
-    images = segment.images
-    start, stop = segment.starts[position : position + 2].tolist()
-    codes = segment.label_codes[start:stop].astype(np.int64)
-    regions = Regions(
-        boxes=torch.tensor(segment.boxes[start:stop]),
-        size=(images.column("height")[position].as_py(), images.column("width")[position].as_py()),
-        scores=torch.tensor(segment.scores[start:stop]),
-        labels=torch.tensor(codes),
-        classes=tuple(segment.label_names),
-    )
-    vectors = torch.tensor(segment.vectors[start:stop].astype(np.float32))
-    metadata = tables.metadata_from_bytes(images.column("metadata")[position].as_py())
-    return RegionDescriptors(segment.image_id(position), regions, vectors, metadata)
-
-
 def _text(data: bytes | None) -> str | None:
     return None if data is None else tables.to_text(data)
-
-
-def _check_vacant(folder: Path) -> None:
-    """Only what a creation that was killed left behind may be there."""
-    leftovers = {LOCK_FILE, MANIFEST_FILE + TEMPORARY_SUFFIX}
-    found = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
-    if MANIFEST_FILE in found:
-        raise IndexFolderError(f"{folder}: expected a new or empty folder, found an index; open it instead")
-    if found:
-        raise IndexFolderError(f"{folder}: expected a new or empty folder, found {checks.listed(found[:5])}")

@@ -85,7 +85,7 @@ def entry(number: int, described: RegionDescriptors, stamp: str | None, dtype: s
     Raises:
         ValueError: A vector is neither of unit length nor zero, or a value cannot be stored.
     """
-    regions = described.regions.to("cpu")
+    regions = described.regions
     vectors = described.vectors.detach().cpu().numpy()
     check_unit(described.image, vectors)
     return Entry(
@@ -95,8 +95,8 @@ def entry(number: int, described: RegionDescriptors, stamp: str | None, dtype: s
         stamp=None if stamp is None else to_bytes(stamp),
         metadata=metadata_to_bytes(described.image, described.metadata),
         vectors=np.array(vectors, dtype=dtype, order="C"),
-        boxes=np.array(regions.boxes.detach().numpy(), dtype=np.float32),
-        scores=np.array(regions.scores.detach().numpy(), dtype=np.float32),
+        boxes=np.array(regions.boxes.detach().cpu().numpy(), dtype=np.float32),
+        scores=np.array(regions.scores.detach().cpu().numpy(), dtype=np.float32),
         labels=[None if name is None else to_bytes(name) for name in regions.label_names],
     )
 

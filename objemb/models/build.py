@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from objemb import config, registry
+from objemb import checks, config, registry
 from objemb.checks import ArtefactMismatchError
 from objemb.models.folder import file_sha256, read_card, read_tensors, write_folder
 from objemb.models.model import Model
@@ -82,8 +83,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
         describer, aggregator = _build_parts(settings)
         if card.get("whitening"):
             describer.whitening = Whitening(**card["whitening"])
-        state = {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}}
-        describer.load_state_dict(state, strict=True)
+        _fill(describer, {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}})
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
     model = Model(describer.to(device), aggregator, card["settings"], card.get("provenance", {}), device)
@@ -99,6 +99,19 @@ def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any]:
         torch.manual_seed(SEED)
         describer = registry.build("describers", settings["describer"])
     return describer.eval().requires_grad_(False), registry.build("aggregators", settings["aggregator"])
+
+
+def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load all tensors, no more and no less."""
+    expected = describer.state_dict()
+    missing, surplus = [k for k in expected if k not in state], [k for k in state if k not in expected]
+    if missing or surplus:
+        raise ValueError(f"missing tensors: {_first(missing)}; tensors too many: {_first(surplus)}")
+    describer.load_state_dict(state, strict=True)
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{checks.listed(names[:3])} of {len(names)}" if names else "none"
 
 
 def _origin(weights: str) -> dict[str, Any]:

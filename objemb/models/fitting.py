@@ -60,7 +60,7 @@ def fit_whitening(
     vectors = sample.vectors()
     names = ", ".join(str(p) for p in photos)
     fitted = Whitening.fit(vectors, dim, power, fitted_on=f"{len(vectors)} regions of {count} photos: {names}")
-    describer = copy.deepcopy(model.describer)
+    describer = copy.deepcopy(model.describer).eval()  # copying an fx graph forgets that it was in eval mode
     describer.whitening = fitted.to(model.device)  # type: ignore[assignment]
     return replace(model, describer=describer)
 

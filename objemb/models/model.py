@@ -25,7 +25,7 @@ from objemb.regions.detections import Detections
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """What :func:`objemb.load` opens.
 
@@ -42,6 +42,9 @@ class Model:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+
+    def __repr__(self) -> str:
+        return f"Model({self.settings['describer']['name']!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
 
     @property
     def dim(self) -> int:

@@ -15,7 +15,7 @@ def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
 
     Args:
         maps: float ``(B, C, h, w)``.
-        cells: int64 ``(M, 5)``: map number, x1, y1, x2, y2; ``x2`` and ``y2`` exclusive, never empty.
+        cells: int64 ``(M, 5)`` on the CPU: map number, x1, y1, x2, y2; ``x2`` and ``y2`` exclusive, never empty.
 
     Returns:
         float ``(M, C)``.

@@ -12,6 +12,8 @@ from objemb.ops.normalize import l2
 
 #: Directions with less than this share of the largest variance are rounding, not data.
 NO_VARIANCE = 1e-12
+#: Vectors that are made float64 at a time while fitting.
+BLOCK = 65536
 
 
 class Whitening(nn.Module):
@@ -90,10 +92,12 @@ class Whitening(nn.Module):
 
 def _principal(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean ``(D,)``, variances ``(D,)`` from large to small and their directions ``(D, D)`` as rows, in float64."""
-    points = vectors.double()
-    mean = points.mean(dim=0)
-    centred = points - mean
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(points))
+    mean = vectors.mean(dim=0, dtype=torch.float64)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=vectors.device)
+    for block in vectors.split(BLOCK):
+        centred = block - mean
+        covariance += centred.T @ centred / len(vectors)
+    variances, directions = torch.linalg.eigh(covariance)
     directions = directions.T.flip(0)
     # an eigenvector may point either way: the largest element is made positive, so that every machine agrees
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))

@@ -37,7 +37,7 @@ class Pooling(nn.Module, ABC):
         Args:
             maps: float ``(B, C, h, w)``.
             cells: int64 ``(M, 5)``: map number, x1, y1, x2, y2 in cells; ``x2`` and ``y2`` are exclusive, every
-                rectangle holds at least one cell.
+                rectangle holds at least one cell. On the CPU, so that no accelerator is waited for.
 
         Returns:
             float ``(M, C * expansion)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from objemb.aggregators.sum import Sum
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.extractors.base import Extractor
+from objemb.extractors.base import Extractor, Grid
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
@@ -83,11 +84,11 @@ def test_given_regions_are_described_as_given(extractor: Extractor) -> None:
 
 
 def test_only_photos_without_regions_are_searched() -> None:
-    class Source(WholeImage):
-        asked: list[str] = []
+    asked = []
 
-        def find(self, photos, grids):  # type: ignore[no-untyped-def]
-            self.asked += [p.id for p in photos]
+    class Source(WholeImage):
+        def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+            asked.extend(p.id for p in photos)
             return super().find(photos, grids)
 
     source = Source()
@@ -95,7 +96,7 @@ def test_only_photos_without_regions_are_searched() -> None:
     model = describer(Map(size=64), regions=source)
     model.describe(PHOTOS[:3], [whole[0], None, whole[2]])
     model.describe(PHOTOS[:3], whole)
-    assert source.asked == ["b"]
+    assert asked == ["b"]
 
 
 def rmac_by_hand(photo: Photo, net: TinyBackbone, side: int, whitening: Whitening) -> Tensor:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from objemb.extractors.map import Map
 from objemb.pooling.mean import Mean
@@ -58,8 +57,3 @@ def test_refuses_nonsense() -> None:
         Map(side="both")
     with pytest.raises(ValueError, match="scale: expected a number above 0"):
         Map().see([random_photo(4, 4)], TinyBackbone(), 0)
-
-
-def test_runs_where_the_backbone_is() -> None:
-    net = TinyBackbone().to(torch.device("meta"))
-    assert Map(size=40).see([random_photo(30, 40)], net)._maps._maps[0].device.type == "meta"  # type: ignore[attr-defined]

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from objemb.extractors._maps import BLOCK, Sampling
 from objemb.extractors.map import Map
 from objemb.ops.images import as_batch, resize
+from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid
@@ -40,8 +42,6 @@ def test_a_grid_on_the_map_comes_back_as_the_same_cells(rounds: str, size: tuple
 
 
 def test_rmac_pools_exactly_its_cells() -> None:
-    from objemb.ops.rmac import rmac_cells
-
     photos = [random_photo(90, 130), random_photo(131, 77, seed=1)]
     net = TinyBackbone(rounds="up")
     seen = Map(size=99).see(photos, net)
@@ -55,15 +55,24 @@ def test_rmac_pools_exactly_its_cells() -> None:
         assert torch.allclose(vectors, slow, atol=1e-6)
 
 
-def test_aligned_sampling_of_whole_cells_reads_them() -> None:
-    net = TinyBackbone(stride=4)
-    photo = random_photo(40, 60)
-    seen = Map(size=60, sampling="aligned", samples=1).see([photo], net)
-    maps = net(net.seen[0])[0]
-    regions = boxes(photo.size, (8, 8, 12, 12), (20, 4, 24, 8))
-    around = torch.stack([maps[:, 2, 2], maps[:, 1, 5]])
-    # two samples per direction, a quarter of a cell off its centre, average to the centre on a linear map only
-    assert (seen.pool([regions], Mean())[0] - around).abs().mean() < 0.2 * around.mean()
+def test_aligned_sampling_is_exact_on_a_ramp() -> None:
+    """Cell j stands for j to j + 1, so its value belongs to j + 0.5: no half-cell shift."""
+    y, x = torch.meshgrid(torch.arange(8) + 0.5, torch.arange(12) + 0.5, indexing="ij")
+    maps = torch.stack([torch.stack([x, y]), torch.stack([-x, -y])])
+    rows = torch.tensor([[2.0, 3.0, 6.0, 5.0], [4.2, 1.7, 5.0, 6.1], [3.3, 3.3, 3.3, 3.3], [1.0, 2.0, 3.0, 4.0]])
+    pooled = Sampling("aligned", 3, False).pool(maps, torch.tensor([0, 0, 0, 1]), rows, None, Mean())
+    centres = torch.stack([(rows[:, 0] + rows[:, 2]) / 2, (rows[:, 1] + rows[:, 3]) / 2], dim=1)
+    assert torch.allclose(pooled, centres * torch.tensor([[1.0], [1.0], [1.0], [-1.0]]), atol=1e-5)
+
+
+def test_many_regions_are_sampled_in_blocks() -> None:
+    maps = torch.rand(1, 2, 8, 12, generator=torch.Generator().manual_seed(0))
+    rows = torch.rand(2 * BLOCK + 3, 4, generator=torch.Generator().manual_seed(1)).sort(dim=1).values * 8
+    sampling, numbers = Sampling("aligned", 2, True), torch.zeros(len(rows), dtype=torch.int64)
+    weights = torch.rand(len(rows), 2, 2, generator=torch.Generator().manual_seed(2))
+    together = sampling.pool(maps, numbers, rows, weights, Mean())
+    alone = [sampling.pool(maps, numbers[:1], rows[i : i + 1], weights[i : i + 1], Mean()) for i in range(len(rows))]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-6)
 
 
 def test_aligned_follows_boxes_within_a_cell_and_cells_does_not() -> None:

@@ -290,6 +290,23 @@ def test_broken_exif_leaves_the_photo_as_it_lies(kind: str, exif: bytes) -> None
         assert read_photo(encode(_numbered(8), kind, exif=exif)).size in ((16, 24), (24, 16))
 
 
+def _exif_entry(tag: int, kind: int, count: int, value: int) -> bytes:
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", tag, kind, count, value) + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize("tag", [0x0112, 0x011A, 0x0128])
+@pytest.mark.parametrize("kind", [0, 2, 3, 5, 7, 13])
+@pytest.mark.parametrize("count", [0, 1, 2**32 - 1])
+def test_exif_values_of_any_kind_leave_the_photo_readable(tag: int, kind: int, count: int) -> None:
+    assert read_photo(encode(_numbered(8), "JPEG", exif=_exif_entry(tag, kind, count, 2**31))).size == (16, 24)
+
+
+@pytest.mark.parametrize("tag", [330, 700, 34665, 34853])
+@pytest.mark.parametrize("value", [0, 8, 2**32 - 1])
+def test_broken_metadata_of_tiff_leaves_the_photo_readable(tag: int, value: int) -> None:
+    assert read_photo(tiff({256: 4, 257: 2, 258: 8, 262: 1, 277: 1, tag: value}, bytes(8))).size == (2, 4)
+
+
 # --- scaling down in the decoder ---
 
 

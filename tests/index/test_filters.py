@@ -78,6 +78,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 def test_images(index: Index, where: str, found: str) -> None:
     query = described("q", dim=2, count=1)
     assert "".join(sorted(h.image for h in index.search(query, 100, where=where))) == found
+    assert "".join(index.find(where)) == found
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,12 @@ def test_deleted_images_do_not_match(index: Index, tmp_path: Path) -> None:
     copy.delete(["a"])
     assert [h.image for h in copy.search(described("q", dim=2), where="price >= 0")] == ["b"]
     assert len(copy.search(described("q", dim=2), where="image = a")) == 0
+    assert copy.find("image <= c") == ["b", "c"]
+
+
+def test_unknown_fields_leave_no_trace(index: Index) -> None:
+    """A server must not grow with what is asked of it in vain."""
+    for n in range(5):
+        with pytest.raises(WhereError):
+            index.search(described("q", dim=2), where=f"unknown{n} = 1")
+    assert not any("unknown" in name for s in index._snapshot.segments for name in s.derived)

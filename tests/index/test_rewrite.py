@@ -8,6 +8,7 @@ import pytest
 
 import objemb.index.rewrite as rewrite
 from objemb.checks import ArtefactMismatchError
+from objemb.index.errors import DamagedIndexError
 from objemb.index.store import Index
 from tests.index.made import DIM, described, new, same
 
@@ -37,7 +38,9 @@ def test_compact_keeps_the_contents_and_drops_the_rest(tmp_path: Path, monkeypat
     assert index.verify() == []
     assert len(list(index.path.iterdir())) == 5
     assert index.compact() is False
-    assert all(same(index.get(n), described(n, "abcdefghij".index(n), "abcdefghij".index(n) % 4, origin="i")) for n in "ac")
+    assert all(
+        same(index.get(n), described(n, "abcdefghij".index(n), "abcdefghij".index(n) % 4, origin="i")) for n in "ac"
+    )
 
 
 def test_compact_leaves_large_whole_segments_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +129,18 @@ def test_merge_converts_the_number_type(tmp_path: Path) -> None:
     half.merge([whole])
     assert half.verify() == []
     assert half.get("d").vectors.equal(described("d", 1, count=1).vectors.half().float())
+
+
+def test_damage_is_not_copied(tmp_path: Path) -> None:
+    """Rewritten, it would get a new checksum that hides it."""
+    index = new(tmp_path / "i", described("a"), described("b"))
+    index.delete(["a"])
+    path = next(index.path.glob("*.vectors"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedIndexError, match=path.name):
+        index.compact()
+    with pytest.raises(DamagedIndexError, match=path.name):
+        new(tmp_path / "other").merge([index])
+    assert len(Index.open(index.path)) == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import objemb.index.store as store
 from objemb.checks import ArtefactMismatchError
 from objemb.index.errors import IndexFolderError
+from objemb.index.searcher import ENCODE_AFTER, REMEMBERED_FILTERS
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult
 from tests.index.made import DIM, described, new, same, vectors
@@ -89,7 +89,7 @@ def test_a_hit_says_which_box_matched_which(tmp_path: Path) -> None:
         tmp_path / "i",
         vectors("a", [[1.0, 0.0], [0.6, 0.8]], price=3),
         vectors("b", [[0.0, 1.0]]),
-        vectors("none", []) if False else vectors("c", [[-1.0, 0.0]]),
+        vectors("c", [[-1.0, 0.0]]),
         dim=2,
     )
     query = vectors("q", [[0.0, -1.0], [0.8, 0.6]])
@@ -134,6 +134,15 @@ def test_search_equals_a_plain_loop(tmp_path: Path) -> None:
         image = images[int(hit.image)]
         pairs = sorted((image.vectors @ query.vectors.T).flatten().tolist(), reverse=True)
         assert [hit.score, *(r.score for r in hit.runners_up)] == pytest.approx(pairs[:4], abs=1e-6)
+
+
+def test_codes_change_nothing_but_the_speed(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n, count=n % 4) for n in range(40)))
+    index.delete(["7"])
+    query = described("q", 123)
+    before = index.search(query, 20, where="label != can")
+    assert all(index.search(query, 20, where="label != can") == before for _ in range(ENCODE_AFTER))
+    assert "codes" in vars(index._snapshot.segments[0])
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
@@ -212,6 +221,8 @@ def test_create_goes_on_where_a_killed_creation_stopped(tmp_path: Path) -> None:
 def test_create_checks_its_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Index.create(tmp_path / "i", **{"dim": 4, "fingerprint": "f", **arguments})
+    with pytest.raises(TypeError, match="model: expected what JSON can hold"):
+        Index.create(tmp_path / "i", dim=4, fingerprint="f", model={"a": object()})
     assert not (tmp_path / "i").exists()
 
 
@@ -254,7 +265,7 @@ def test_remembered_filters_are_few(tmp_path: Path) -> None:
     index = new(tmp_path / "i", described("a", price=1))
     for price in range(20):
         assert len(index.search(described("q"), where=f"price = {price}")) == (price == 1)
-    assert len(index._filtered) == store.REMEMBERED_FILTERS
+    assert len(index._searcher._filtered) == REMEMBERED_FILTERS
 
 
 def test_boxes_keep_every_bit(tmp_path: Path) -> None:

@@ -11,7 +11,18 @@ TOOL = Path(__file__).parents[2] / "tools" / "torture_index.py"
 
 
 def test_a_short_torture(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOL), "--kills", "6", "--corruptions", "60", "--seed", "5", "--folder", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(TOOL),
+        "--kills",
+        "6",
+        "--corruptions",
+        "60",
+        "--seed",
+        "5",
+        "--folder",
+        str(tmp_path),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads(run.stdout)

@@ -78,5 +78,5 @@ def test_the_result_is_a_copy() -> None:
 def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="levels: expected a number above 0, found 0"):
         rmac_cells(5, 5, 0)
-    with pytest.raises(ValueError, match="overlap: expected a number from 0 to 1, found 1.5"):
+    with pytest.raises(ValueError, match=r"overlap: expected a number from 0 to 1, found 1\.5"):
         rmac_cells(5, 5, 3, 1.5)

@@ -1,0 +1,121 @@
+"""Cut, paste and learn: a user's own product pictures on a user's own photos, as a data set without a labelled box.
+
+After Dwibedi, Misra and Hebert, "Cut, Paste and Learn: Surprisingly Easy Synthesis for Instance Detection", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from objemb.datasets.compose_settings import ComposeSettings
+from objemb.datasets.compositions import QUERY_EVERY, Compositions
+from objemb.datasets.cutouts import read_cutout
+from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instance_names, split_names
+from objemb.datasets.preview import preview_sheet
+from objemb.datasets.scene import DISTRACTOR
+from objemb.datasets.writing import write_scenes
+from objemb.images import UnreadableImageError, read_photo
+
+__all__ = ["ComposeSettings", "Compositions", "compose"]
+
+#: Photos with a shorter side are of no use.
+SMALLEST_PHOTO = 32
+
+
+def compose(
+    objects: Sequence[str | Path],
+    backgrounds: Sequence[str | Path],
+    folder: str | Path,
+    settings: ComposeSettings | None = None,
+    *,
+    distractors: Sequence[str | Path] = (),
+    names: str | Path | None = None,
+    workers: int = 1,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Make a data set of products on photos.
+
+    Products are held out by instance and photos by file: neither is in both splits. The folder then holds ``images/``,
+    ``instances_train.json``, ``instances_val.json``, ``retrieval_val.json`` (held-out products: query scenes are not
+    in the database and show pictures of their own), ``preview.png`` and ``skipped.json`` (inputs of no use, and why).
+
+    Args:
+        objects: Pictures of products: cutouts with alpha, or crops.
+        backgrounds: Photos without products.
+        folder: Is made if it is not there.
+        settings: How scenes are made.
+        distractors: Pictures of other things.
+        names: Instance names, see :func:`objemb.datasets.ingredients.instance_names`.
+        workers: Processes; the files do not depend on it.
+        advance: Called with the number of scenes that were written since the last call.
+
+    Returns:
+        Per split what :func:`objemb.datasets.writing.write_scenes` returns with its instances and photos; paths.
+
+    Raises:
+        ValueError: No usable picture, or no usable photo.
+    """
+    settings, root = settings or ComposeSettings(), Path(folder)
+    products = _find_products(objects, settings, instance_names(names))
+    photos = find_pictures(backgrounds, lambda path: _check_photo(path, settings), lambda ref: "")
+    others = _find_products(distractors, settings, lambda ref: DISTRACTOR) if distractors else Pictures()
+    for what, found in {"objects": products, "backgrounds": photos}.items():
+        if not found.usable:
+            reasons = "; ".join(f"{s.id}: {s.reason}" for s in found.skipped[:3]) or "no image"
+            raise ValueError(f"{what}: expected at least one picture that can be used, found none ({reasons})")
+    root.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {}
+    for split, part in _splits(settings, products.usable, photos.usable, others.usable).items():
+        written = write_scenes(
+            part,
+            root,
+            split,
+            workers=workers,
+            about={"description": "products pasted onto photos", "settings": asdict(settings)},
+            query_every=part.query_every,
+            queries_apart=True,
+            advance=advance,
+        )
+        result[split] = written | {"names": list(part.instances), "photos": len(part.photos)}
+        if split == "train" and len(part):
+            preview_sheet(part).save(root / "preview.png")
+            result["preview"] = str(root / "preview.png")
+    skipped = [s.to_json() for s in (*products.skipped, *photos.skipped, *others.skipped)]
+    (root / "skipped.json").write_text(json.dumps(skipped, indent=1), encoding="utf-8")
+    return result | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
+
+
+def _splits(
+    settings: ComposeSettings, products: Sequence[Picture], photos: Sequence[Picture], others: Sequence[Picture]
+) -> dict[str, Compositions]:
+    train_names, val_names = split_names(
+        (p.instance for p in products), settings.val_share, settings.held_out, settings.seed
+    )
+    _, val_photos = split_names((p.path for p in photos), settings.val_share or 0.25, (), settings.seed)
+    shown = {"train": set(train_names), "val": set(val_names)}
+    parts = {}
+    for split, names in shown.items():
+        below = [p for p in photos if (p.path in val_photos) == (split == "val")] or photos
+        if not names or (split == "val" and not settings.val_count):
+            continue
+        chosen = [p for p in products if p.instance in names]
+        query_every = QUERY_EVERY if split == "val" else None
+        parts[split] = Compositions(settings, split, chosen, below, others, query_every=query_every)
+    return parts
+
+
+def _find_products(
+    sources: Sequence[str | Path], settings: ComposeSettings, name: Callable[[Any], str | None]
+) -> Pictures:
+    return find_pictures(sources, lambda path: read_cutout(path, cut=settings.cut, side=settings.card_side), name)
+
+
+def _check_photo(path: Path, settings: ComposeSettings) -> None:
+    photo = read_photo(path, side=settings.size)
+    if min(photo.size) < SMALLEST_PHOTO:
+        found = f"{photo.size[1]} x {photo.size[0]}"
+        raise UnreadableImageError(f"expected sides of at least {SMALLEST_PHOTO} pixels, found {found}", str(path))

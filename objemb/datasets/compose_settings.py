@@ -1,0 +1,85 @@
+"""How products are pasted onto photos."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from objemb import checks
+from objemb.datasets.cutouts import CUTS
+from objemb.datasets.numbers import counts, pair, whole
+from objemb.datasets.render.blending import BLENDS
+
+
+@dataclass(frozen=True)
+class ComposeSettings:
+    """How products are pasted onto photos.
+
+    Attributes:
+        seed: Of everything.
+        size: Side of a scene in pixels.
+        count: Scenes for training.
+        val_count: Scenes of the held-out products.
+        val_share: Part of the products, and of the photos, that is held out.
+        held_out: Patterns of instance names that are held out instead of a share.
+        cut: What becomes of pictures without alpha: auto, plain or none, see ``read_cutout``.
+        objects_per_scene: Least and greatest number of products in a scene.
+        distractors_per_scene: Least and greatest number of other things, or of pieces of photos where none are given.
+        annotate_distractors: Whether those are annotated too, in a category of their own.
+        object_size: Least and greatest longer side of an object as a share of the scene's side.
+        max_zoom: Pictures are enlarged at most by this factor.
+        rotation: Greatest turn in degrees.
+        perspective: Greatest shift of a corner as a share of the object's sides.
+        min_visibility: Share of an object that is to be seen at least.
+        blends: Kinds of seams; each object gets one of them.
+        shadows: Chance that an object casts a shadow.
+        light: Strength of light and shade, 0 to 1.
+        colour: Strength of the change of an object's colours, 0 to 1.
+        noise: Greatest standard deviation of the sensor's noise, in grey levels.
+    """
+
+    seed: int = 0
+    size: int = 512
+    count: int = 1000
+    val_count: int = 200
+    val_share: float = 0.25
+    held_out: tuple[str, ...] = ()
+    cut: str = "auto"
+    objects_per_scene: tuple[int, int] = (1, 6)
+    distractors_per_scene: tuple[int, int] = (0, 2)
+    annotate_distractors: bool = False
+    object_size: tuple[float, float] = (0.12, 0.42)
+    max_zoom: float = 1.5
+    rotation: float = 25.0
+    perspective: float = 0.07
+    min_visibility: float = 0.5
+    blends: tuple[str, ...] = BLENDS
+    shadows: float = 0.4
+    light: float = 0.4
+    colour: float = 0.4
+    noise: float = 4.0
+
+    def __post_init__(self) -> None:
+        whole("size", self.size, 32)
+        whole("count", self.count, 0)
+        whole("val_count", self.val_count, 0)
+        for name in ("val_share", "shadows", "light", "colour"):
+            checks.between(name, getattr(self, name), 0, 1)
+        checks.one_of("cut", self.cut, CUTS)
+        checks.positive("max_zoom", self.max_zoom)
+        checks.between("rotation", self.rotation, 0, 180)
+        checks.between("perspective", self.perspective, 0, 0.2)
+        checks.between("min_visibility", self.min_visibility, 0.05, 0.9)
+        checks.between("noise", self.noise, 0, 64)
+        for name in ("objects_per_scene", "distractors_per_scene"):
+            object.__setattr__(self, name, counts(name, getattr(self, name)))
+        object.__setattr__(self, "object_size", pair("object_size", self.object_size, 0.02, 1))
+        object.__setattr__(self, "held_out", tuple(self.held_out))
+        object.__setattr__(self, "blends", tuple(checks.one_of("blends", b, BLENDS) for b in self.blends))
+        if not self.blends:
+            raise ValueError(f"blends: expected some of {checks.listed(BLENDS)}, found none")
+
+    @property
+    def card_side(self) -> int:
+        """The longer side of a product's picture that is of use, in pixels."""
+        return max(64, math.ceil(1.25 * self.object_size[1] * self.size))

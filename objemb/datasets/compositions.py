@@ -1,0 +1,207 @@
+"""Products on photos, scene by scene."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from objemb.datasets.compose_settings import ComposeSettings
+from objemb.datasets.cutouts import read_cutout
+from objemb.datasets.ingredients import Picture
+from objemb.datasets.render.backdrops import make_piece
+from objemb.datasets.render.blending import join, trim
+from objemb.datasets.render.light import add_noise, cast, light_field
+from objemb.datasets.render.pasting import (
+    Card,
+    Patch,
+    cast_shadow,
+    corner_jitter,
+    make_card,
+    place,
+    to_pixels,
+    to_planes,
+    warp,
+)
+from objemb.datasets.render.stacking import keep_visible
+from objemb.datasets.scene import DISTRACTOR, Scene, make_scene
+from objemb.datasets.seeds import generator
+from objemb.images import read_photo
+from objemb.structures import NO_LABEL
+
+#: Every fifth held-out scene gives queries, and every fifth picture of a product is shown in those scenes only.
+QUERY_EVERY = 5
+
+
+class Compositions:
+    """Scenes of products on photos: ``compositions[i]`` makes scene ``i``, the same bytes always.
+
+    Args:
+        settings: How they are made.
+        split: Part of the seed, so that the scenes of two splits differ.
+        products: Pictures of products with their instances.
+        photos: What they are laid on.
+        distractors: Pictures of other things; pieces of photos are taken where there are none.
+        query_every: Every so many scenes shows, of instances with several pictures, only pictures that no other
+            scene shows: a query then never finds its own pixels. None for the same pictures everywhere.
+    """
+
+    def __init__(
+        self,
+        settings: ComposeSettings,
+        split: str,
+        products: Sequence[Picture],
+        photos: Sequence[Picture],
+        distractors: Sequence[Picture] = (),
+        *,
+        query_every: int | None = None,
+    ) -> None:
+        if not products or not photos:
+            raise ValueError(f"compose: expected pictures and photos, found {len(products)} and {len(photos)}")
+        self.settings, self.split = settings, split
+        self.photos, self.distractors, self.query_every = tuple(photos), tuple(distractors), query_every
+        self.instances = tuple(sorted({p.instance for p in products}))
+        self.categories = ("object", DISTRACTOR) if settings.annotate_distractors else ("object",)
+        self._views = {n: self._split_views([p for p in products if p.instance == n]) for n in self.instances}
+        self._leads = generator("leads", settings.seed, split).permutation(len(self.instances))
+
+    def __len__(self) -> int:
+        return self.settings.count if self.split == "train" else self.settings.val_count
+
+    def __getitem__(self, number: int) -> Scene:
+        if not 0 <= number < len(self):
+            raise IndexError(f"scene: expected a number from 0 to {len(self) - 1}, found {number}")
+        rng = generator("composition", self.settings.seed, self.split, number)
+        canvas = self._photo(rng, self.settings.size)
+        items = self._choose(rng, number)
+        pasted = [self._lay(rng, item, canvas) for item in items]
+        seen = keep_visible([p.patch for p in pasted], (self.settings.size,) * 2, self.settings.min_visibility)
+        pixels = self._render(rng, canvas, [pasted[s.number] for s in seen])
+        seen = [s for s in seen if items[s.number].label != NO_LABEL or self.settings.annotate_distractors]
+        kept = [items[s.number] for s in seen]
+        categories = tuple("object" if item.label != NO_LABEL else DISTRACTOR for item in kept)
+        return make_scene(pixels, seen, [item.label for item in kept], tuple(item.name for item in kept), categories)
+
+    def _split_views(self, pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+        """Pictures of an instance for the database and for queries; the same for both where there is only one."""
+        if self.query_every is None or len(pictures) < 2:
+            return pictures, pictures
+        order = generator("views", self.settings.seed, pictures[0].instance).permutation(len(pictures))
+        count = max(1, len(pictures) // QUERY_EVERY)
+        return [pictures[n] for n in sorted(order[count:])], [pictures[n] for n in sorted(order[:count])]
+
+    def _choose(self, rng: np.random.Generator, number: int) -> list[_Item]:
+        """What is in a scene, in random depth."""
+        of_queries = int(self.query_every is not None and number % self.query_every == 0)
+        count = _number(rng, self.settings.objects_per_scene)
+        # each instance leads as many scenes as the others: none is left without a view
+        labels = [int(self._leads[number % len(self._leads)]), *rng.integers(len(self.instances), size=count).tolist()]
+        items = []
+        for label in labels[:count]:
+            views = self._views[self.instances[label]][of_queries]
+            view = views[int(rng.integers(len(views)))]
+            items.append(_Item(label, view.instance, self._card(view)))
+        items += [self._distractor(rng) for _ in range(_number(rng, self.settings.distractors_per_scene))]
+        return [items[n] for n in rng.permutation(len(items))]
+
+    def _distractor(self, rng: np.random.Generator) -> _Item:
+        if self.distractors:
+            picture = self.distractors[int(rng.integers(len(self.distractors)))]
+            return _Item(NO_LABEL, f"{DISTRACTOR} {picture.id}", self._card(picture))
+        side = max(16, round(self.settings.size * self.settings.object_size[1]))
+        piece = make_piece(rng, Image.fromarray(to_pixels(self._photo(rng, side))))
+        return _Item(NO_LABEL, f"{DISTRACTOR} {rng.integers(2**48):012x}", make_card(piece))
+
+    def _card(self, picture: Picture) -> Card:
+        return _card(picture.path, self.settings.cut, self.settings.card_side)
+
+    def _photo(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+        """A random square of a random photo, maybe mirrored, as float32 ``(3, side, side)``."""
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        image = _photo(photo.path, self.settings.size)
+        edge = min(image.size) * rng.uniform(0.6, 1.0)
+        x, y = rng.uniform(0, image.width - edge), rng.uniform(0, image.height - edge)
+        crop = image.resize((side, side), Image.Resampling.BICUBIC, (x, y, x + edge, y + edge))
+        return to_planes(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop)
+
+    def _lay(self, rng: np.random.Generator, item: _Item, canvas: NDArray[np.float32]) -> _Pasted:
+        """Where an object lies, and in which light."""
+        settings, card = self.settings, item.card
+        side = settings.size * math.exp(rng.uniform(*np.log(settings.object_size)))
+        zoom = min(side / max(card.size), settings.max_zoom)
+        width, height = zoom * card.size[0], zoom * card.size[1]
+        turn = math.radians(rng.uniform(-settings.rotation, settings.rotation))
+        reach_x = 0.45 * (abs(math.cos(turn)) * width + abs(math.sin(turn)) * height)
+        reach_y = 0.45 * (abs(math.sin(turn)) * width + abs(math.cos(turn)) * height)
+        centre = rng.uniform(reach_x, settings.size - reach_x), rng.uniform(reach_y, settings.size - reach_y)
+        quad = place(centre, (width, height), turn, corner_jitter(rng, settings.perspective))
+        patch = warp(card, quad, (settings.size, settings.size))
+        blend = settings.blends[int(rng.integers(len(settings.blends)))]
+        seam = max(0.6, zoom * max(card.size) * rng.uniform(0.008, 0.02))
+        _recolour(rng, patch, canvas, settings.colour)
+        return _Pasted(trim(patch, blend, seam), blend, seam)
+
+    def _render(
+        self, rng: np.random.Generator, canvas: NDArray[np.float32], objects: list[_Pasted]
+    ) -> NDArray[np.uint8]:
+        """Objects from the back to the front, then light and noise over everything."""
+        settings = self.settings
+        away = tuple(settings.size * rng.uniform((-0.03, 0.0), (0.03, 0.03)))
+        for item in reversed(objects):
+            if rng.random() < settings.shadows:
+                cast_shadow(canvas, item.patch, (away[0], away[1]), settings.size * 0.015, rng.uniform(0.2, 0.6))
+            join(canvas, item.patch, item.blend, item.seam)
+        canvas *= light_field(rng, (settings.size, settings.size), settings.light)
+        canvas *= cast(rng, settings.light)[:, None, None]
+        add_noise(canvas, rng, settings.noise * rng.uniform(0, 1))
+        return to_pixels(canvas)
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """An object before it is laid down."""
+
+    label: int
+    name: str
+    card: Card
+
+
+@dataclass(frozen=True, eq=False)
+class _Pasted:
+    """An object as it lies, and how its edge is treated."""
+
+    patch: Patch
+    blend: str
+    seam: float
+
+
+def _number(rng: np.random.Generator, limits: tuple[int, int]) -> int:
+    return int(rng.integers(limits[0], limits[1] + 1))
+
+
+def _recolour(rng: np.random.Generator, patch: Patch, canvas: NDArray[np.float32], strength: float) -> None:
+    """Other brightness, contrast and cast, and a step towards the brightness of the place."""
+    weight = float(patch.alpha.sum())
+    if weight == 0:
+        return
+    own = float(patch.colour.mean(0).sum()) / weight
+    place = float((canvas[:, *patch.window].mean(0) * patch.alpha).sum()) / weight
+    adapted = (max(place, 16.0) / max(own, 16.0)) ** (0.4 * strength)
+    gain = adapted * (1 + strength * rng.uniform(-0.35, 0.25)) * cast(rng, 0.6 * strength)[:, None, None]
+    contrast = 1 + strength * rng.uniform(-0.4, 0.3)
+    patch.colour[...] = ((patch.colour - own * patch.alpha) * contrast + own * patch.alpha) * gain
+    np.clip(patch.colour, 0, 255 * patch.alpha, out=patch.colour)
+
+
+@functools.lru_cache(maxsize=256)
+def _card(path: str, cut: str, side: int) -> Card:
+    return make_card(read_cutout(path, cut=cut, side=side))
+
+
+def _photo(path: str, side: int) -> Image.Image:
+    return Image.fromarray(read_photo(path, side=2 * side).pixels.permute(1, 2, 0).numpy())

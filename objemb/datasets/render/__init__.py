@@ -1,0 +1,1 @@
+"""Drawing: products from random numbers, backdrops, light, and how objects are laid into a scene."""

@@ -1,0 +1,66 @@
+"""What is still to be seen of objects that lie on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.datasets.render.pasting import Patch
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """An object of a scene.
+
+    Attributes:
+        number: Which of the patches it is.
+        mask: bool ``(H, W)`` of the scene: the part that is to be seen.
+        visibility: The share of the whole object that is to be seen.
+    """
+
+    number: int
+    mask: NDArray[np.bool_]
+    visibility: float
+
+
+def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) -> list[Seen]:
+    """The patches of which enough is seen; one that is hidden too much is left out and hides nothing.
+
+    Args:
+        patches: From the front to the back.
+        size: ``(height, width)`` of the scene.
+        least: Visibility from which a patch is kept.
+
+    Returns:
+        The kept ones, from the front to the back.
+    """
+    covered = np.zeros(size, dtype=bool)
+    kept = []
+    for number, patch in enumerate(patches):
+        mask = patch.mask(size)
+        seen = mask & ~covered
+        visibility = _share(seen, patch)
+        if visibility >= least and seen.any():
+            kept.append(Seen(number, seen, visibility))
+            covered |= mask
+    return kept
+
+
+def cover(seen: Sequence[Seen], patches: Sequence[Patch], occluder: Patch, least: float) -> list[Seen] | None:
+    """The same objects behind an occluder, or None if too little of one would be left."""
+    left = []
+    for item in seen:
+        hidden = occluder.mask((item.mask.shape[0], item.mask.shape[1]))
+        mask = item.mask & ~hidden
+        visibility = _share(mask, patches[item.number])
+        if visibility < min(least, item.visibility):
+            return None
+        left.append(Seen(item.number, mask, visibility))
+    return left
+
+
+def _share(mask: NDArray[np.bool_], patch: Patch) -> float:
+    return min(1.0, float(mask.sum()) / patch.area) if patch.area > 0 else 0.0

@@ -1,0 +1,72 @@
+"""A picture with all that is known of the objects in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.datasets.masks import box_of
+from objemb.datasets.render.stacking import Seen
+
+#: Category of annotated things that are no instance: never searched for.
+DISTRACTOR = "distractor"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A generated picture and its objects; ``N`` may be 0.
+
+    Attributes:
+        pixels: uint8 ``(h, w, 3)``, RGB.
+        boxes: float32 ``(N, 4)``, xyxy edges in pixels, tight around what is to be seen.
+        labels: int64 ``(N,)``, number of the instance in the data set.
+        instances: Name of each object's instance.
+        categories: Name of each object's category.
+        visibilities: float32 ``(N,)``, share of each object that is to be seen.
+        masks: bool ``(N, h, w)``, what is to be seen.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    instances: tuple[str, ...]
+    categories: tuple[str, ...]
+    visibilities: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+
+
+class SceneSource(Protocol):
+    """Numbered scenes; a number gives the same scene always, in any process."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Scene: ...
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All category names, in the order of their COCO ids."""
+        ...
+
+
+def make_scene(
+    pixels: NDArray[np.uint8],
+    seen: Sequence[Seen],
+    labels: Sequence[int],
+    instances: tuple[str, ...],
+    categories: tuple[str, ...],
+) -> Scene:
+    """A scene of what is to be seen in it; the four sequences go together."""
+    masks = np.array([s.mask for s in seen], dtype=bool).reshape(-1, *pixels.shape[:2])
+    return Scene(
+        pixels=pixels,
+        boxes=np.array([box_of(m) for m in masks], dtype=np.float32).reshape(-1, 4),
+        labels=np.array(labels, dtype=np.int64),
+        instances=instances,
+        categories=categories,
+        visibilities=np.array([s.visibility for s in seen], dtype=np.float32),
+        masks=masks,
+    )

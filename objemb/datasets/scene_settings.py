@@ -1,0 +1,80 @@
+"""What generated scenes are like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objemb import checks
+from objemb.datasets.numbers import counts, pair, whole
+
+SPLITS = ("train", "val", "test")
+CATEGORIES = ("object", "silhouette")
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What the scenes are like.
+
+    Attributes:
+        seed: Of everything.
+        size: Side of a scene in pixels.
+        train_families, val_families, test_families: Families per split; no split shares one with another.
+        variants: Products of a family.
+        train_scenes, val_scenes, test_scenes: Scenes per split.
+        objects_per_scene: Least and greatest number of objects in a scene.
+        object_size: Least and greatest longer side of an object as a share of the scene's side.
+        rotation: Greatest turn of lying objects in degrees; standing ones turn by a tenth of it.
+        perspective: Greatest shift of a corner as a share of the object's sides.
+        siblings: Chance that an object is of the family of the one before it.
+        occlusion: Chance that something gets in front of an object.
+        min_visibility: Share of an object that is to be seen at least.
+        clutter: Amount of things that are no product, 0 to 1.
+        light: Strength of ramps, shades, casts, shadows and glare, 0 to 1.
+        noise: Greatest standard deviation of the sensor's noise, in grey levels.
+        category: ``object`` (one category) or ``silhouette`` (eight).
+    """
+
+    seed: int = 0
+    size: int = 256
+    train_families: int = 40
+    val_families: int = 8
+    test_families: int = 16
+    variants: int = 3
+    train_scenes: int = 2400
+    val_scenes: int = 240
+    test_scenes: int = 720
+    objects_per_scene: tuple[int, int] = (1, 5)
+    object_size: tuple[float, float] = (0.205, 0.508)
+    rotation: float = 40.0
+    perspective: float = 0.09
+    siblings: float = 0.3
+    occlusion: float = 0.2
+    min_visibility: float = 0.5
+    clutter: float = 1.0
+    light: float = 0.6
+    noise: float = 7.0
+    category: str = "object"
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            whole(f"{split}_families", self.families(split), 1)
+            whole(f"{split}_scenes", self.scenes(split), 0)
+        whole("size", self.size, 32)
+        whole("variants", self.variants, 1)
+        for name in ("siblings", "occlusion", "clutter", "light"):
+            checks.between(name, getattr(self, name), 0, 1)
+        checks.between("rotation", self.rotation, 0, 180)
+        checks.between("perspective", self.perspective, 0, 0.2)
+        checks.between("min_visibility", self.min_visibility, 0.05, 0.9)
+        checks.between("noise", self.noise, 0, 64)
+        checks.one_of("category", self.category, CATEGORIES)
+        object.__setattr__(self, "objects_per_scene", counts("objects_per_scene", self.objects_per_scene))
+        object.__setattr__(self, "object_size", pair("object_size", self.object_size, 0.02, 1))
+
+    def families(self, split: str) -> int:
+        """Families of a split."""
+        return int(getattr(self, f"{split}_families"))
+
+    def scenes(self, split: str) -> int:
+        """Scenes of a split."""
+        return int(getattr(self, f"{split}_scenes"))

@@ -1,0 +1,199 @@
+"""Scenes as files: pictures, COCO annotations with instance names, and a retrieval set.
+
+.. code-block:: text
+
+    folder/images/test_000000.jpg ...
+    folder/instances_test.json      COCO; annotations have "instance" and "visibility" beside COCO's own keys
+    folder/retrieval_test.json      images, objects and queries as evaluation sets have them
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from objemb import checks
+from objemb.datasets.masks import encode_mask
+from objemb.datasets.numbers import whole
+from objemb.datasets.scene import DISTRACTOR, Scene, SceneSource
+from objemb.version import __version__
+
+FORMATS = ("jpg", "png")
+JPEG_QUALITY = 92
+#: Scenes that a process draws before it reports.
+CHUNK = 32
+#: Objects of which less is to be seen are no queries.
+MIN_QUERY_VISIBILITY = 0.5
+
+
+def write_scenes(
+    scenes: SceneSource,
+    folder: str | Path,
+    split: str,
+    *,
+    workers: int = 1,
+    format: str = "jpg",
+    about: Mapping[str, Any] | None = None,
+    query_every: int | None = None,
+    queries_apart: bool = False,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Write scenes as a split of a data set.
+
+    Args:
+        scenes: The scenes; must be picklable when there are several workers.
+        folder: Is made if it is not there; files of the same names are replaced.
+        split: Part of the file names.
+        workers: Processes; the files do not depend on it.
+        format: ``jpg`` or ``png``.
+        about: Goes to ``info`` of the COCO file.
+        query_every: Every so many scenes is one whose objects are queries; None for no retrieval set.
+        queries_apart: Whether query scenes are left out of the database; else they are in it, and what is in a query's
+            own photo does not count, as always.
+        advance: Called with the number of scenes that were written since the last call.
+
+    Returns:
+        ``{"instances", "images", "annotations"}`` and, with queries, ``"retrieval"``, ``"queries"``: paths and counts.
+    """
+    checks.one_of("format", format, FORMATS)
+    whole("workers", workers, 1)
+    root = Path(folder)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for chunk in _rendered(scenes, root / "images", split, format, workers):
+        rows += chunk
+        if advance is not None:
+            advance(len(chunk))
+    coco = _coco(rows, scenes.categories, {"version": __version__, **(about or {})})
+    result: dict[str, Any] = {"instances": str(_write_json(root / f"instances_{split}.json", coco))}
+    result |= {"images": len(rows), "annotations": len(coco["annotations"])}
+    if query_every is not None:
+        retrieval = _retrieval(f"{root.name} {split}", rows, query_every, queries_apart)
+        result["retrieval"] = str(_write_json(root / f"retrieval_{split}.json", retrieval))
+        result["queries"] = len(retrieval["queries"])
+    return result
+
+
+def _rendered(
+    scenes: SceneSource, folder: Path, split: str, format: str, workers: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Draws and writes the pictures; gives what is known of them, chunk by chunk in order."""
+    chunks = [range(start, min(start + CHUNK, len(scenes))) for start in range(0, len(scenes), CHUNK)]
+    if workers == 1 or len(chunks) < 2:
+        for chunk in chunks:
+            yield [_write_scene(scenes[n], folder, f"{split}_{n:06d}.{format}") for n in chunk]
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child may inherit locks of threads that it has not
+    arguments = (scenes, folder, split, format)
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, arguments) as pool:
+        yield from pool.map(_write_chunk, chunks)
+
+
+_worker: list[Any] = []
+
+
+def _start_worker(*arguments: Any) -> None:
+    _worker[:] = arguments
+
+
+def _write_chunk(numbers: range) -> list[dict[str, Any]]:
+    scenes, folder, split, format = _worker
+    return [_write_scene(scenes[n], folder, f"{split}_{n:06d}.{format}") for n in numbers]
+
+
+def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
+    """Write one picture; returns its row: file name, size and objects."""
+    image = Image.fromarray(scene.pixels)
+    if name.endswith(".png"):
+        image.save(folder / name, compress_level=1)
+    else:
+        image.save(folder / name, quality=JPEG_QUALITY)
+    objects = [
+        {
+            "box": box.tolist(),
+            "area": int(mask.sum()),
+            "segmentation": encode_mask(mask),
+            "instance": instance,
+            "category": category,
+            "visibility": round(float(visibility), 3),
+        }
+        for box, mask, instance, category, visibility in zip(
+            scene.boxes, scene.masks, scene.instances, scene.categories, scene.visibilities, strict=True
+        )
+    ]
+    return {"file": name, "height": scene.pixels.shape[0], "width": scene.pixels.shape[1], "objects": objects}
+
+
+def _coco(rows: Sequence[Mapping[str, Any]], categories: Sequence[str], info: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {name: number for number, name in enumerate(categories, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, row in enumerate(rows, 1):
+        images.append({"id": image_id, "file_name": row["file"], "width": row["width"], "height": row["height"]})
+        for item in row["objects"]:
+            x1, y1, x2, y2 = item["box"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": ids[item["category"]],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": item["area"],
+                    "iscrowd": 0,
+                    "segmentation": item["segmentation"],
+                    "instance": item["instance"],
+                    "visibility": item["visibility"],
+                }
+            )
+    named = [{"id": number, "name": name} for name, number in ids.items()]
+    return {"info": dict(info), "images": images, "annotations": annotations, "categories": named}
+
+
+def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, apart: bool) -> dict[str, Any]:
+    """Images, objects and queries; a query has at least one object of its instance in another photo."""
+    searched = [row for number, row in enumerate(rows) if number % query_every == 0]
+    database = [row for number, row in enumerate(rows) if not apart or number % query_every]
+    photos = Counter(instance for row in database for instance in {o["instance"] for o in row["objects"]})
+    own = 0 if apart else 1
+    return {
+        "name": name,
+        "protocol": "a query box must find the boxes of the same instance in other photos; box = x1, y1, x2, y2",
+        "images": [
+            {
+                "file": f"images/{row['file']}",
+                "width": row["width"],
+                "height": row["height"],
+                "instances": sorted({o["instance"] for o in row["objects"]}),
+            }
+            for row in database
+        ],
+        "objects": [_boxed(row, item) for row in database for item in row["objects"]],
+        "queries": [
+            _boxed(row, item)
+            for row in searched
+            for item in row["objects"]
+            if item["category"] != DISTRACTOR
+            and item["visibility"] >= MIN_QUERY_VISIBILITY
+            and photos[item["instance"]] > own
+        ],
+    }
+
+
+def _boxed(row: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"file": f"images/{row['file']}", "box": item["box"], "instance": item["instance"]}
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
+    """Write at once: a reader finds the old file or the whole new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
+    os.replace(part, path)
+    return path

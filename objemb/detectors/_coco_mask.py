@@ -1,0 +1,119 @@
+"""Segmentations of COCO files as small masks over a box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from objemb.ops.masks import coverage
+
+#: Side of a mask, as Mask R-CNN has it.
+SIDE = 28
+#: Polygons are drawn this much larger than the mask, so that its borders are right to a fraction of a cell.
+OVERSAMPLING = 8
+
+
+def mask_in_box(segmentation: Any, box: Sequence[float], size: tuple[int, int]) -> Tensor:
+    """The mask of an object, stretched over its box: a cell is set where at least half of it is covered.
+
+    Args:
+        segmentation: Polygons ``[[x1, y1, x2, y2, ...], ...]``, or runs ``{"size": [height, width], "counts": ...}``
+            down the columns, beginning with background, as a list or in COCO's text form.
+        box: ``(x1, y1, x2, y2)`` in pixels, inside the image and not empty.
+        size: ``(height, width)`` of the image.
+
+    Returns:
+        uint8 ``(28, 28)``, 0 or 1.
+
+    Raises:
+        ValueError: The segmentation is of neither form, does not belong to an image of this size, or covers nothing.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        mask = _sampled(*_drawn(segmentation, box, size))
+    elif isinstance(segmentation, Mapping) and {"size", "counts"} <= set(segmentation):
+        mask = _sampled(*_cut(_decoded(segmentation, size), box))
+    else:
+        raise ValueError(f"expected polygons or runs, found {type(segmentation).__name__}")
+    if not mask.any():
+        raise ValueError("expected a segmentation that covers something of its box, found none")
+    return mask
+
+
+def _sampled(raster: np.ndarray, frame: list[float]) -> Tensor:
+    """A raster that lies at ``frame`` (in cells of the mask), averaged over these cells."""
+    shares = coverage(torch.from_numpy(raster)[None], torch.tensor([frame], dtype=torch.float32), (SIDE, SIDE))
+    return (shares[0] >= 0.5).byte()
+
+
+def _drawn(polygons: list[Any], box: Sequence[float], size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
+    """Polygons on a canvas that spans the box."""
+    canvas = Image.new("L", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
+    draw = ImageDraw.Draw(canvas)
+    corner, extent = np.array(box[:2]), np.array([box[2] - box[0], box[3] - box[1]])
+    for polygon in polygons:
+        points = _points(polygon).clip(0, [size[1], size[0]])
+        on_canvas = (points - corner) / extent * canvas.width - 0.5  # Pillow counts from pixel centres
+        draw.polygon([(float(x), float(y)) for x, y in on_canvas], fill=1)
+    return np.array(canvas), [0.0, 0.0, SIDE, SIDE]
+
+
+def _points(polygon: Any) -> np.ndarray:
+    numbers = isinstance(polygon, list) and all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon)
+    if not numbers or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("expected polygons of at least three points x, y")
+    return np.array(polygon, dtype=np.float64).reshape(-1, 2)
+
+
+def _cut(mask: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, list[float]]:
+    """The whole pixels that a box touches, and where they lie in cells of the mask."""
+    x1, y1, x2, y2 = box
+    left, top, right, bottom = math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
+    across, down = SIDE / (x2 - x1), SIDE / (y2 - y1)
+    frame = [(left - x1) * across, (top - y1) * down, (right - x1) * across, (bottom - y1) * down]
+    return np.ascontiguousarray(mask[top:bottom, left:right]), frame
+
+
+def _decoded(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Runs as a raster of the image; they must fill it exactly."""
+    height, width = size
+    if runs["size"] != [height, width]:
+        raise ValueError(f"expected runs of size {[height, width]}, found {runs['size']!r}")
+    counts = runs["counts"]
+    lengths = _lengths(counts) if isinstance(counts, str) else counts
+    whole = isinstance(lengths, list) and all(type(n) is int and 0 <= n <= height * width for n in lengths)
+    if not whole or sum(lengths) != height * width:
+        raise ValueError(f"expected runs that add up to {height * width} pixels, found others")
+    values = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    return np.repeat(values, lengths).reshape(width, height).T
+
+
+def _lengths(text: str) -> list[int]:
+    """Runs from COCO's text form.
+
+    Each character carries five bits, least significant first, a flag that says whether more follow, and in the last one
+    the sign; from the fourth on, a number is the difference to the one before the last.
+    """
+    numbers, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("expected runs in COCO's text form, found other characters")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            numbers.append(value - (1 << shift) if bits & 16 else value)
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("expected runs in COCO's text form, found a truncated one")
+    even, odd = numbers[2::2], numbers[1::2]
+    lengths = numbers[:]
+    lengths[2::2] = list(accumulate(even))
+    lengths[1::2] = list(accumulate(odd))
+    return lengths

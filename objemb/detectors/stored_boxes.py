@@ -1,0 +1,138 @@
+"""Boxes that are stored in a file: ground truth, or what any other detector found."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from objemb.detectors._coco_file import StoredBox, StoredImage, read_coco
+from objemb.detectors._coco_mask import SIDE, mask_in_box
+from objemb.detectors.base import Detector
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+#: A box may leave a photo whose size differs from the one in the file by this many pixels.
+FIT_TOLERANCE = 1.0
+
+
+@plugin
+class StoredBoxes(Detector):
+    """Boxes of a COCO file, instances or results, looked up by the id of the photo.
+
+    A photo is looked for by the image id of the file, then by file name, then by the last part of the path. Boxes are
+    clipped to the photo. Whatever cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
+
+    Args:
+        file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
+        images: Instances file that gives the images and categories of a results file their names; without it, they are
+            called by their numbers.
+        min_score: Boxes with lower scores are left out; ground truth has score 1.
+        masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a COCO file.
+    """
+
+    def __init__(
+        self, file: str | Path, *, images: str | Path | None = None, min_score: float = 0.0, masks: bool = False
+    ) -> None:
+        content = read_coco(file, images)
+        self.file, self.classes, self.masks = str(file), content.classes, masks
+        self._problems = dict.fromkeys(content.problems)
+        self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
+        for box in content.boxes:
+            if box.score >= min_score:
+                self._boxes[box.image].append(box)
+        self._served: dict[str, str] = {}
+        self._by_id = {i.id: i for i in content.images}
+        self._by_name: defaultdict[str, list[StoredImage]] = defaultdict(list)
+        self._by_last_part: defaultdict[str, list[StoredImage]] = defaultdict(list)
+        for image in content.images:
+            self._by_name[image.file_name].append(image)
+            self._by_last_part[PurePosixPath(image.file_name).name].append(image)
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """``(entry, reason)`` of all that was left out so far, in the file and for the photos seen, each once."""
+        return list(self._problems)
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """Boxes of photos, in original pixels, by falling score. A photo that the file does not know has none.
+
+        Raises:
+            ValueError: Two images of the file could be the photo; both are named.
+        """
+        return [self._regions(photo, self._find(photo.id)) for photo in photos]
+
+    def _find(self, photo: str) -> StoredImage | None:
+        if photo in self._by_id:
+            return self._by_id[photo]
+        path = PurePosixPath(photo)
+        candidates = self._by_name.get(photo) or self._by_last_part.get(path.name, [])
+        if len(candidates) > 1:  # the same name in several folders: the one whose folders fit
+            candidates = [i for i in candidates if _ends_with(path, i.file_name)] or candidates
+        if len(candidates) > 1:
+            first, second = (f"{i.file_name!r} (id {i.id})" for i in candidates[:2])
+            raise ValueError(f"{self.file}: expected one image for photo {photo!r}, found {first} and {second}")
+        return candidates[0] if candidates else None
+
+    def _regions(self, photo: Photo, image: StoredImage | None) -> Regions:
+        if image is None:
+            self._report(photo.id, f"expected an image of {self.file}, found none with this id or file name")
+        elif self._served.setdefault(image.id, photo.id) != photo.id:
+            self._report(photo.id, f"gets the boxes of {image.file_name!r}, as {self._served[image.id]!r} did")
+        stored = sorted(self._usable(photo, image), key=lambda b: -b[0].score) if image else []
+        edges = [edges for _, edges in stored]
+        return Regions(
+            boxes=torch.tensor(edges, dtype=torch.float32).reshape(-1, 4),
+            size=photo.size,
+            scores=torch.tensor([b.score for b, _ in stored], dtype=torch.float32),
+            labels=torch.tensor([b.label for b, _ in stored], dtype=torch.int64),
+            classes=self.classes,
+            extras={"masks": self._masks(photo, image, stored)} if self.masks else {},
+        )
+
+    def _usable(self, photo: Photo, image: StoredImage) -> list[tuple[StoredBox, list[float]]]:
+        """The boxes of an image that lie in the photo, with their edges clipped to it."""
+        height, width = photo.size
+        same = image.size in (None, photo.size)
+        if not same and image.size:
+            found = f"{image.size[1]} x {image.size[0]}"
+            self._report(photo.id, f"expected a photo of {found} pixels as in {self.file}, found {width} x {height}")
+        usable = []
+        for stored in self._boxes.get(image.id, []):
+            x1, y1, x2, y2 = stored.box
+            low, high = -FIT_TOLERANCE, (width + FIT_TOLERANCE, height + FIT_TOLERANCE)
+            fits = same or (x1 >= low and y1 >= low and x2 <= high[0] and y2 <= high[1])
+            edges = [max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)]
+            if fits and edges[0] < edges[2] and edges[1] < edges[3]:
+                usable.append((stored, edges))
+            else:
+                self._report(stored.entry, f"expected a box in {photo.id} ({width} x {height}), found {stored.box}")
+        return usable
+
+    def _masks(
+        self, photo: Photo, image: StoredImage | None, stored: Sequence[tuple[StoredBox, list[float]]]
+    ) -> Tensor:
+        masks = torch.ones(len(stored), SIDE, SIDE, dtype=torch.uint8)
+        for row, (box, edges) in enumerate(stored):
+            try:
+                if image and image.size not in (None, photo.size):
+                    raise ValueError("the file was made for another size of the photo")
+                masks[row] = mask_in_box(box.segmentation, edges, photo.size)
+            except ValueError as error:
+                self._report(box.entry, f"the mask is the whole box: {error}")
+        return masks
+
+    def _report(self, entry: str, reason: str) -> None:
+        self._problems[entry, reason] = None
+
+
+def _ends_with(path: PurePosixPath, file_name: str) -> bool:
+    parts = PurePosixPath(file_name).parts
+    return path.parts[-len(parts) :] == parts

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import objemb
+from objemb.index.store import Index
+from objemb.models import build_model, load_model, save_model
+from tests.cli.conftest import Run, parsed
+from tests.models.conftest import SETTINGS
+
+BUILD = (
+    "hard_attention_crop",
+    "backbone.arch=mobilenet_v3_small",
+    "backbone.layer=features.3",
+    "extractor.size=64",
+)
+
+
+def test_build_and_info(run: Run, tmp_path: Path) -> None:
+    built = parsed(run("model", "build", *BUILD, "-o", tmp_path / "m", "--json"))
+    assert built["fingerprint"] == load_model(tmp_path / "m").fingerprint
+    assert built["settings"]["describer"]["extractor"]["size"] == 64
+    assert built["provenance"]["command"][0] == "objemb"
+    assert parsed(run("model", "info", tmp_path / "m", "--json")) == built
+    shown = run("model", "info", tmp_path / "m").stdout
+    assert built["fingerprint"] in shown
+    assert "arch: mobilenet_v3_small" in shown
+
+
+def test_build_with_a_whitening(run: Run, photos: Path, tmp_path: Path) -> None:
+    more = ("--whiten-on", photos, "--boxes", tmp_path / "boxes.json", "--whiten-dim", 4, "--whiten-power", 0.25)
+    built = parsed(run("model", "build", *BUILD, "-o", tmp_path / "m", *more, "--json"))
+    assert built["dim"] == 4
+    assert built["whitening"]["power"] == 0.25
+    assert "12 regions of 6 photos" in built["whitening"]["fitted_on"]
+    assert load_model(tmp_path / "m").dim == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml", "-o", "m"], "nowhere.yaml"),
+        (["rmacc", "-o", "m"], "did you mean 'rmac'"),
+        (["rmac", "backbone.archh=x", "-o", "m"], "did you mean 'arch'"),
+        (["rmac", "backbone.arch=resnet5", "-o", "m"], "resnet50"),
+        (["rmac", "backbone.arch=alexnet", "backbone.weights=nowhere.pth", "-o", "m"], "nowhere.pth"),
+        (["rmac", "backbone.arch=alexnet", "extractor.size=-1", "-o", "m"], "size: expected a number above 0"),
+        (["rmac", "--whiten-dim", "4", "-o", "m"], "--whiten-on"),
+        (["rmac", "backbone.arch=alexnet", "--whiten-on", "nowhere", "-o", "m"], "nowhere"),
+        (["rmac"], "-o"),
+    ],
+)
+def test_wrong_builds_make_nothing(
+    run: Run, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in run("model", "build", *arguments, code=2).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_not_overwritten_by_accident(run: Run, tmp_path: Path) -> None:
+    run("model", "build", *BUILD, "-o", tmp_path / "m")
+    assert "--force" in run("model", "build", *BUILD, "-o", tmp_path / "m", code=2).stderr
+    run("model", "build", *BUILD, "pooling.p=2.0", "-o", tmp_path / "m", "--force")
+    assert load_model(tmp_path / "m").settings["describer"]["pooling"]["p"] == 2.0
+
+
+def test_a_tampered_model_is_a_mismatch(run: Run, photos: Path, tmp_path: Path) -> None:
+    save_model(build_model(SETTINGS), tmp_path / "m")
+    data = bytearray((tmp_path / "m" / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "m" / "weights.safetensors").write_bytes(bytes(data))
+    result = run("index", photos, "-o", tmp_path / "index", "--model", tmp_path / "m", code=4)
+    assert "expected sha256" in result.stderr
+
+
+def test_info(run: Run, index: Path) -> None:
+    facts = parsed(run("info", index, "--json"))
+    assert (facts["images"], facts["regions"]) == (6, 12)
+    assert facts["model"]["settings"]["describer"]["extractor"]["size"] == 64, "the resolved config is saved with it"
+    assert "images" in run("info", index).stdout
+    assert "nowhere" in run("info", index.with_name("nowhere"), code=2).stderr
+
+
+def test_verify(run: Run, index: Path) -> None:
+    assert "intact" in run("verify", index).stdout
+    vectors = next(index.glob("*.vectors"))
+    data = bytearray(vectors.read_bytes())
+    data[10] ^= 1
+    vectors.write_bytes(bytes(data))
+    found = parsed(run("verify", index, "--json", code=4))
+    assert found["intact"] is False
+    assert vectors.name in found["problems"][0]
+
+
+def test_a_damaged_index_is_never_a_traceback(run: Run, photos: Path, index: Path) -> None:
+    (index / "manifest").write_bytes(b"nonsense")
+    for arguments in (("info", index), ("search", index, photos / "0.png"), ("compact", index), ("verify", index)):
+        run(*arguments, code=4)
+
+
+def test_delete_by_id_and_by_filter_then_compact(run: Run, index: Path) -> None:
+    gone = parsed(run("delete", index, "0.png", "nothing.png", "--json"))
+    assert (gone["deleted"], gone["unknown"], gone["images"]) == (1, ["nothing.png"], 5)
+    assert "2 deleted, 3 left" in run("delete", index, "--where", "label = green").stdout
+    assert sorted(Index.open(index).stamps()) == ["2.png", "3.png", "5.png"]
+    done = parsed(run("compact", index, "--json"))
+    assert done["compacted"] is True
+    assert done["after"]["bytes"] < done["before"]["bytes"]
+    assert "nothing to do" in run("compact", index).stdout
+    assert "found neither" in run("delete", index, code=2).stderr
+    assert "found both" in run("delete", index, "2.png", "--where", "label = red", code=2).stderr
+
+
+def test_merge(run: Run, photos: Path, model: Path, rmac: Path, index: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        (photos / f"{number}.png").unlink()
+    (photos / "5.png").rename(photos / "new.png")
+    run("index", photos, "-o", tmp_path / "other", "--model", model)
+    assert parsed(run("merge", index, tmp_path / "other", "--json"))["images"] == 7
+    assert "new.png" in run("merge", index, tmp_path / "other", code=2).stderr
+    assert "7 images" in run("merge", index, tmp_path / "other", "--on-collision", "keep").stdout
+    run("index", photos, "-o", tmp_path / "foreign", "--model", rmac)
+    run("merge", index, tmp_path / "foreign", code=4)
+
+
+@pytest.fixture(scope="session")
+def detecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a detector: a tiny random Faster R-CNN, every box of which is kept."""
+    folder = tmp_path_factory.mktemp("models") / "detecting"
+    settings = json.loads(json.dumps(SETTINGS))
+    settings["describer"]["regions"] = {
+        "name": "detections",
+        "min_score": 0.0,
+        "max_regions": 3,
+        "detector": {
+            "name": "torchvision_rcnn",
+            "arch": "fasterrcnn_mobilenet_v3_large_320_fpn",
+            "classes": ["thing", "stuff"],
+            "score_threshold": 0.0,
+            "min_size": 64,
+            "max_size": 96,
+        },
+    }
+    save_model(build_model(settings), folder)
+    return folder
+
+
+def test_detect_writes_boxes_that_can_be_indexed(
+    run: Run, photos: Path, model: Path, detecting: Path, tmp_path: Path
+) -> None:
+    (photos / "broken.png").write_bytes(b"")
+    found = parsed(run("detect", photos, "--model", detecting, "-o", tmp_path / "coco.json", "--json", code=3))
+    assert [i["image"] for i in found["images"]] == [f"{n}.png" for n in range(6)]
+    assert found["skipped"] == 1
+    boxes = sum(len(i["objects"]) for i in found["images"])
+    assert boxes > 0
+    assert {o["label"] for i in found["images"] for o in i["objects"]} <= {"thing", "stuff"}
+    (photos / "broken.png").unlink()
+    more = ("--boxes", tmp_path / "coco.json", "--json")
+    indexed = parsed(run("index", photos, "-o", tmp_path / "index", "--model", model, *more))
+    assert (indexed["regions"], indexed["box_problems"]) == (6 + boxes, 0)
+    assert "0.png" in run("detect", photos, "--model", detecting).stdout
+
+
+def test_indexing_and_searching_with_the_own_detector(run: Run, photos: Path, detecting: Path, tmp_path: Path) -> None:
+    report = parsed(run("index", photos, "-o", tmp_path / "index", "--model", detecting, "--max-regions", 1, "--json"))
+    assert report["regions"] <= 12
+    found = parsed(run("search", tmp_path / "index", photos / "0.png", "--auto", "--json"))
+    assert found["hits"][0]["image"] == "0.png"
+    assert 1 <= len(found["query"]["boxes"]) <= 3
+
+
+def test_detect_needs_a_detector(run: Run, photos: Path, model: Path) -> None:
+    assert "expected a model with a detector" in run("detect", photos, "--model", model, code=2).stderr
+
+
+def test_doctor(run: Run, model: Path, tmp_path: Path) -> None:
+    report = parsed(run("doctor", "--model", model, "--folder", tmp_path, "--json"))
+    assert report["healthy"] is True
+    assert {"torch", "model", "index", "reading images"} <= {c["name"] for c in report["checks"]}
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+    broken = parsed(run("doctor", "--model", tmp_path, "--json", code=1))
+    assert [c["name"] for c in broken["checks"] if not c["ok"]] == ["model"]
+    assert "BAD  model" in run("doctor", "--model", tmp_path, code=1).stdout
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("--version").stdout.strip() == objemb.__version__
+    shown = run("--help").stdout
+    for command in ("index", "search", "detect", "info", "verify", "delete", "compact", "merge", "model", "doctor"):
+        assert command in shown
+        run(command, "--help")

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from objemb.cli.indexing import Job, photo_path
+from objemb.index.store import Index
+from objemb.models import load_model
+from objemb.structures import RegionDescriptors
+from tests.cli.conftest import Run, draw, parsed
+
+
+def index_json(run: Run, photos: Path, index: Path, model: Path, *more: object, code: int = 0) -> dict[str, object]:
+    return parsed(run("index", photos, "-o", index, "--model", model, "--json", *more, code=code))
+
+
+def counts(report: dict[str, object]) -> dict[str, object]:
+    return {k: report[k] for k in ("added", "updated", "unchanged", "pruned", "skipped") if report[k]}
+
+
+def test_the_first_run_and_the_second(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    boxes = ("--boxes", tmp_path / "boxes.json")
+    first = index_json(run, photos, tmp_path / "index", model, *boxes)
+    assert counts(first) == {"added": 6}
+    assert (first["images"], first["regions"], first["errors"], first["box_problems"]) == (6, 12, None, 0)
+    assert set(first) == {
+        *("index", "added", "updated", "unchanged", "pruned", "skipped", "images", "regions"),
+        *("box_problems", "seconds", "errors"),
+    }
+    assert counts(index_json(run, photos, tmp_path / "index", model, *boxes)) == {"unchanged": 6}
+
+
+def test_new_and_changed_photos_are_found(run: Run, photos: Path, model: Path, index: Path, tmp_path: Path) -> None:
+    draw(photos / "2.png", 2, seed=7)
+    draw(photos / "9.png", 0, seed=8)
+    report = index_json(run, photos, index, model, "--boxes", tmp_path / "boxes.json")
+    assert counts(report) == {"added": 1, "updated": 1, "unchanged": 5}
+    assert report["images"] == 7
+
+
+def test_other_boxes_describe_the_photos_anew(run: Run, photos: Path, model: Path, index: Path, tmp_path: Path) -> None:
+    report = index_json(run, photos, index, model, "--boxes", tmp_path / "boxes.json", "--max-regions", 1)
+    assert counts(report) == {"updated": 6}
+    assert counts(index_json(run, photos, index, model)) == {"updated": 6}
+    assert Index.open(index).info()["regions"] == 6
+
+
+def test_vanished_photos_stay_until_they_are_pruned(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    (photos / "3.png").unlink()
+    assert index_json(run, photos, index, model)["images"] == 6
+    assert counts(index_json(run, photos, index, model, "--prune")) == {"unchanged": 5, "pruned": 1}
+    assert "3.png" not in Index.open(index).stamps()
+
+
+def test_pruning_spares_photos_of_another_folder(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    (tmp_path / "more").mkdir()
+    draw(tmp_path / "more" / "x.png", 1)
+    assert counts(index_json(run, tmp_path / "more", index, model, "--prune")) == {"added": 1}
+    assert len(Index.open(index)) == 7
+
+
+def test_a_photo_of_the_same_name_elsewhere_does_not_replace_one(
+    run: Run, photos: Path, model: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    (tmp_path / "more").mkdir()
+    draw(tmp_path / "more" / "1.png", 2, seed=5)
+    report = index_json(run, tmp_path / "more", index, model, code=3)
+    assert counts(report) == {"skipped": 1}
+    assert photo_path(Index.open(index).stamps()["1.png"]) == photos / "1.png"
+    together = parsed(run("index", photos, tmp_path / "more", "-o", index, "--model", model, "--json"))
+    assert counts(together) == {"added": 1, "unchanged": 6}
+    assert "more/1.png" in Index.open(index).stamps()
+
+
+def test_a_moved_folder_is_indexed_under_the_same_ids(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    shutil.move(photos, tmp_path / "elsewhere")
+    assert counts(index_json(run, tmp_path / "elsewhere", index, model)) == {"updated": 6}
+    assert photo_path(Index.open(index).stamps()["1.png"]) == tmp_path / "elsewhere" / "1.png"
+
+
+def test_broken_photos_are_listed_and_the_exit_code_is_3(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (photos / "folder.jpg").mkdir()
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, code=3)
+    listing = tmp_path / "index.skipped.jsonl"
+    skipped = [json.loads(line) for line in listing.read_text().splitlines()]
+    assert [s["id"] for s in skipped] == ["broken.png", "cut.png", "folder.jpg"]
+    assert all(set(s) == {"id", "path", "reason"} and s["reason"] for s in skipped)
+    assert "6 images (6 added, 3 skipped)" in result.stdout
+    assert str(photos / "broken.png") in result.stderr
+    assert str(listing) in result.stderr
+    for name in ("broken.png", "cut.png"):
+        (photos / name).unlink()
+    (photos / "folder.jpg").rmdir()
+    run("index", photos, "-o", tmp_path / "index", "--model", model)
+    assert not listing.exists(), "the list of an earlier run does not stay"
+
+
+def test_the_error_list_goes_where_it_is_told(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"")
+    more = ("--errors", tmp_path / "deep" / "errors.jsonl")
+    report = index_json(run, photos, tmp_path / "index", model, *more, code=3)
+    assert report["errors"] == str(tmp_path / "deep" / "errors.jsonl")
+    assert json.loads((tmp_path / "deep" / "errors.jsonl").read_text())["id"] == "broken.png"
+
+
+def test_only_some_broken_photos_are_shown(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    for number in range(25):
+        (photos / f"broken{number}.png").write_bytes(b"no")
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, code=3)
+    assert sum(line.startswith("skipped ") for line in result.stderr.splitlines()) == 20
+    assert len((tmp_path / "index.skipped.jsonl").read_text().splitlines()) == 25
+
+
+def test_another_model_is_refused_with_both_fingerprints(
+    run: Run, photos: Path, model: Path, rmac: Path, index: Path
+) -> None:
+    result = run("index", photos, "-o", index, "--model", rmac, code=4)
+    assert load_model(model).fingerprint in result.stderr
+    assert load_model(rmac).fingerprint in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_note_when_only_whole_images_are_indexed(
+    run: Run, photos: Path, model: Path, rmac: Path, tmp_path: Path
+) -> None:
+    assert "only whole images" in run("index", photos, "-o", tmp_path / "a", "--model", model).stderr
+    assert run("index", photos, "-o", tmp_path / "b", "--model", rmac).stderr == ""
+
+
+def test_boxes_that_fit_nothing_are_told(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    coco["annotations"][0]["bbox"] = [500, 500, 10, 10]
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
+    assert "annotations[0]" in result.stderr
+    assert Index.open(tmp_path / "index").info()["regions"] == 11
+
+
+def test_rows_of_half_size(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    index_json(run, photos, tmp_path / "index", model, "--dtype", "float16")
+    assert Index.open(tmp_path / "index").info()["dtype"] == "float16"
+    assert counts(index_json(run, photos, tmp_path / "index", model)) == {"unchanged": 6}
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--dtype", "float32", code=2)
+    assert "expected float16" in result.stderr
+
+
+def test_metadata_of_a_table_is_stored_and_watched(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path,price\nphotos/0.png,3.5\nphotos/1.png,9\n")
+    index_json(run, table, tmp_path / "index", model)
+    table.write_text("path,price\nphotos/0.png,3.5\nphotos/1.png,8\n")
+    assert counts(index_json(run, table, tmp_path / "index", model)) == {"updated": 1, "unchanged": 1}
+    prices = {i.id: i.metadata["price"] for i in Index.open(tmp_path / "index").images()}
+    assert prices == {"photos/0.png": 3.5, "photos/1.png": 8.0}
+
+
+@pytest.mark.parametrize("wrong", ["photos", "model", "boxes"])
+def test_missing_files_are_usage_errors_and_make_nothing(
+    run: Run, photos: Path, model: Path, tmp_path: Path, wrong: str
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    sources = nowhere if wrong == "photos" else photos
+    used = nowhere if wrong == "model" else model
+    more = ("--boxes", nowhere) if wrong == "boxes" else ()
+    result = run("index", sources, "-o", tmp_path / "index", "--model", used, *more, code=2)
+    assert str(nowhere) in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(run: Run, photos: Path, model: Path) -> None:
+    before = sorted(os.listdir(photos))
+    run("index", photos, "-o", photos, "--model", model, code=2)
+    assert sorted(os.listdir(photos)) == before
+
+
+def test_an_empty_folder_makes_an_empty_index(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    report = index_json(run, tmp_path / "empty", tmp_path / "index", model)
+    assert (report["images"], report["regions"]) == (0, 0)
+
+
+def test_ctrl_c_keeps_what_was_described_and_the_next_run_goes_on(
+    run: Run, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(model)
+    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    done = []
+
+    def step(count: int) -> None:
+        done.append(count)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Job(index=index, model=loaded, sources=[photos], batch_size=1, on_step=step).run()
+    assert len(Index.open(tmp_path / "index")) == 3
+    assert counts(index_json(run, photos, tmp_path / "index", model)) == {"added": 3, "unchanged": 3}
+    monkeypatch.setattr(Job, "run", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, code=130)
+    assert "interrupted" in result.stderr
+
+
+def test_long_runs_publish_in_between(
+    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objemb.cli.indexing.COMMIT_SECONDS", 0.0)
+    loaded = load_model(model)
+    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    seen = []
+    Job(
+        index=index,
+        model=loaded,
+        sources=[photos],
+        batch_size=1,
+        on_step=lambda count: seen.append(len(Index.open(tmp_path / "index"))),
+    ).run()
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_python_finds_what_the_command_indexed(photos: Path, model: Path, index: Path) -> None:
+    import objemb
+
+    loaded, opened = objemb.load(model), objemb.Index.open(index)
+    query = loaded.query(photos / "4.png", [(60, 20, 110, 70)])
+    assert isinstance(query, RegionDescriptors)
+    best = opened.search(query, k=2)[0]
+    assert best.image in {"1.png", "4.png"}, "both show the same thing"
+    assert (best.box, best.label) == ((60, 20, 110, 70), "green")
+    assert best.score == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from objemb.cli.page import search_page
+from objemb.cli.pictures import COLOURS, result_pictures
+from objemb.cli.sheet import contact_sheet
+from objemb.index.store import Index
+from objemb.structures import Match, SearchResult
+from tests.cli.conftest import Run, draw, parsed
+
+
+def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
+    found = parsed(run("search", index, photos / "1.png", "--box", "60,20,110,70", "-k", 3, "--json"))
+    assert set(found) == {"query", "hits"}
+    assert found["query"] == {"image": str(photos / "1.png"), "boxes": [[60, 20, 110, 70]]}
+    assert len(found["hits"]) == 3
+    hit = found["hits"][0]
+    assert set(hit) == {"image", "score", "box", "query_box", "label", "metadata", "runners_up"}
+    assert (hit["image"], hit["box"], hit["label"]) == ("1.png", [60, 20, 110, 70], "green")
+    assert hit["query_box"] == [60, 20, 110, 70]
+    assert hit["score"] == pytest.approx(1, abs=1e-4)
+    assert hit["runners_up"][0]["box"] == [0, 0, 120, 100]
+
+
+def test_the_whole_image_by_default_and_several_boxes(run: Run, photos: Path, index: Path) -> None:
+    whole = parsed(run("search", index, photos / "1.png", "--json"))
+    assert whole["query"]["boxes"] == [[0, 0, 120, 100]]
+    assert len(whole["hits"]) == 6
+    two = parsed(run("search", index, photos / "1.png", "--box", "0,0,9,9", "--box", "60,20,110,70", "--json"))
+    assert two["query"]["boxes"] == [[0, 0, 9, 9], [60, 20, 110, 70]]
+    assert two["hits"][0]["query_box"] == [60, 20, 110, 70]
+
+
+@pytest.mark.parametrize("crop", ["context", "crop", "scaled"])
+def test_ways_to_crop(run: Run, photos: Path, index: Path, crop: str) -> None:
+    found = parsed(run("search", index, photos / "1.png", "--box", "60,20,110,70", "--crop", crop, "--json"))
+    assert found["hits"][0]["query_box"] == [60, 20, 110, 70]
+
+
+def test_a_filter(run: Run, photos: Path, index: Path) -> None:
+    found = parsed(run("search", index, photos / "1.png", "--where", "label = blue", "--json"))
+    assert {h["image"] for h in found["hits"]} == {"2.png", "5.png"}
+    assert run("search", index, photos / "1.png", "--where", "label = nothing").stdout == "nothing found\n"
+
+
+def test_the_table_shows_file_names_as_they_are(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    (photos / "1.png").rename(photos / "[red]1[bold].png")
+    run("index", photos, "-o", tmp_path / "index", "--model", model)
+    assert "[red]1[bold].png" in run("search", tmp_path / "index", photos / "2.png").stdout
+
+
+def test_a_summed_method_maps_the_box_back(run: Run, photos: Path, rmac: Path, tmp_path: Path) -> None:
+    run("index", photos, "-o", tmp_path / "index", "--model", rmac)
+    found = parsed(run("search", tmp_path / "index", photos / "1.png", "--box", "60,20,110,70", "--json"))
+    assert found["query"]["boxes"] == [[60, 20, 110, 70]]
+    assert found["hits"][0]["box"] == [0, 0, 120, 100]
+
+
+def test_another_model_is_refused(run: Run, photos: Path, index: Path, rmac: Path) -> None:
+    result = run("search", index, photos / "1.png", "--model", rmac, "--json", code=4)
+    assert result.stdout == ""
+    assert "fingerprint" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{index}", "nowhere.png"], "nowhere.png"),
+        (["nowhere", "{photo}"], "nowhere"),
+        (["{index}", "{photo}", "--box", "1,2,3"], "X1,Y1,X2,Y2"),
+        (["{index}", "{photo}", "--box", "0,0,500,500"], "expected 0 <= x1"),
+        (["{index}", "{photo}", "--box", "a,b,c,d"], "'a,b,c,d'"),
+        (["{index}", "{photo}", "--auto"], "detector"),
+        (["{index}", "{photo}", "--auto", "--box", "1,2,3,4"], "found both"),
+        (["{index}", "{photo}", "--crop", "wide"], "'context', 'crop', 'scaled'"),
+        (["{index}", "{photo}", "--where", "label ="], "expected"),
+        (["{index}", "{photo}", "--model", "nowhere"], "objemb model build"),
+        (["{index}", "{photo}", "-k", "0"], "-k"),
+        (["{index}", "{photo}", "--save", "nowhere/x.png"], "nowhere"),
+        (["{index}", "{photo}", "--html", "nowhere/x.html"], "nowhere"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(
+    run: Run, photos: Path, index: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    filled = [a.format(index=index, photo=photos / "0.png") for a in arguments]
+    result = run("search", *filled, code=2)
+    assert message in result.stderr.replace("\n", " ")
+    assert result.stdout == ""
+
+
+def test_a_query_that_is_no_image(run: Run, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("text")
+    assert "text.png" in run("search", index, tmp_path / "text.png", code=2).stderr
+
+
+def test_debug_shows_the_traceback(photos: Path, index: Path) -> None:
+    from typer.testing import CliRunner
+
+    from objemb.cli.main import app
+
+    result = CliRunner().invoke(app, ["--debug", "search", str(index), str(photos / "0.png"), "--auto"])
+    assert isinstance(result.exception, ValueError)
+    assert CliRunner().invoke(app, ["search", str(index), str(photos / "0.png"), "--auto"]).exit_code == 2
+
+
+def test_the_page_is_one_file_and_draws_the_boxes(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    run("search", index, photos / "1.png", "--box", "60,20,110,70", "--html", page)
+    html = page.read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:image/jpeg;base64,)""", html)
+    assert "<script" not in html
+    assert "http" not in re.sub(r"http-equiv|base64,[^\"]*", "", html)
+    assert html.count('class="card"') == 7
+    assert f'<rect class="over" stroke="{COLOURS[0]}" x="60.0" y="20.0" width="50.0" height="50.0"/>' in html
+    assert html.count('title="matched box"') == 6
+    assert "green" in html
+    assert "1.000" in html
+
+
+def test_hostile_names_and_labels_are_text(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    name = "<script>alert(1)<x>&\"'.png"
+    (photos / "1.png").rename(photos / name)
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    coco["images"][1]["file_name"] = name
+    coco["categories"][1]["name"] = '"><img src=x onerror=alert(2)>'
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    (tmp_path / "list.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": f"photos/{name}", "<b>": "</dl><script>alert(3)"}]})
+    )
+    run("index", photos, "-o", tmp_path / "a", "--model", model, "--boxes", tmp_path / "boxes.json")
+    run("index", tmp_path / "list.json", "-o", tmp_path / "b", "--model", model)
+    for index in ("a", "b"):
+        page = tmp_path / f"{index}.html"
+        run("search", tmp_path / index, photos / name, "--box", "60,20,110,70", "--html", page, "--save", f"{page}.png")
+        html = page.read_text(encoding="utf-8")
+        assert "&lt;script&gt;alert(1)" in html
+        assert "<script" not in html
+        assert "<img src=x" not in html
+        assert "<b>" not in html
+        assert set(re.findall(r"<(\w+)", html)) <= {
+            *("html", "head", "meta", "title", "style", "body", "main", "section", "h1", "h2", "div", "img", "svg"),
+            *("rect", "ol", "li", "span", "details", "summary", "dl", "dt", "dd"),
+        }
+
+
+def test_a_photo_that_has_vanished_is_grey(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    (photos / "2.png").unlink()
+    (photos / "3.png").write_bytes(b"broken meanwhile")
+    page = tmp_path / "out.html"
+    run("search", index, photos / "1.png", "--html", page, "--save", tmp_path / "out.png")
+    assert page.read_text(encoding="utf-8").count("no longer where it was indexed") == 2
+
+
+def test_nothing_found_is_a_page_too(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    page, sheet = tmp_path / "out.html", tmp_path / "out.png"
+    run("search", index, photos / "1.png", "--where", "label = nothing", "--html", page, "--save", sheet)
+    assert "Nothing found" in page.read_text(encoding="utf-8")
+    assert Image.open(sheet).width > 100
+
+
+def test_the_contact_sheet_draws_boxes(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    run("search", index, photos / "1.png", "--box", "60,20,110,70", "-k", 4, "--save", tmp_path / "out.png")
+    sheet = Image.open(tmp_path / "out.png")
+    orange = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    colours = {c: n for n, c in sheet.getcolors(10**7)}  # type: ignore[union-attr]
+    assert colours.get(orange, 0) > 400
+
+
+def test_colours_pair_query_boxes_with_hits(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    boxes = ((0.0, 0.0, 9.0, 9.0), (1.0, 1.0, 20.0, 20.0))
+    runner_up = Match("a", 0.4, (2, 2, 8, 8), boxes[0])
+    hits = (Match("a", 0.5, (3, 3, 50, 50), boxes[1], runners_up=(runner_up,)), Match("b", 0.3, (0, 0, 4, 4), boxes[0]))
+    result = SearchResult("q", boxes, hits)
+    query, pictures = result_pictures(result, tmp_path / "a.png", {"a": tmp_path / "a.png"}.get)
+    assert [f.colour for f in query.frames] == [COLOURS[0], COLOURS[1]]
+    assert [(f.colour, f.thin) for f in pictures[0].frames] == [(COLOURS[0], True), (COLOURS[1], False)]
+    assert [p.found for p in pictures] == [True, False]
+    assert search_page(result, query, pictures).count("<svg") == 3
+    assert contact_sheet(result, query, pictures).mode == "RGB"
+
+
+def test_the_index_remembers_where_photos_were(photos: Path, index: Path) -> None:
+    stamps = Index.open(index).stamps()
+    assert json.loads(stamps["0.png"] or "")["path"] == str(photos / "0.png")

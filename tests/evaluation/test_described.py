@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objemb.evaluation.described import Rows, describe_entries, describe_images
+from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
+from objemb.structures import Photo, RegionDescriptors
+from tests.evaluation.colours import LEFT, RIGHT, ColourModel, Patches, write_set
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> EvaluationSet:
+    return read_evaluation_set(write_set(tmp_path))
+
+
+def test_images_are_described_as_they_would_be_indexed(data: EvaluationSet) -> None:
+    whole = describe_images(ColourModel(), data, data.images)
+    assert whole.items.tolist() == [0, 1, 2]
+    assert whole.boxes.tolist() == [[0, 0, 40, 20]] * 3
+    with_boxes = describe_images(ColourModel(), data, data.images, boxes=Patches())
+    assert with_boxes.items.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (with_boxes.vectors.dtype, with_boxes.vectors.shape) == (np.float32, (9, 3))
+    assert with_boxes.problems == ()
+
+
+def test_broken_photos_are_recorded_and_leave_no_rows(data: EvaluationSet) -> None:
+    data.photo("a.png").write_bytes(b"not an image")
+    data.photo("c.png").unlink()
+    found = describe_images(ColourModel(), data, data.images)
+    assert found.items.tolist() == [1]
+    assert [p.partition(":")[0] for p in found.problems] == ["a.png", "c.png"]
+    objects = describe_entries(ColourModel(), data, data.objects)
+    assert objects.items.tolist() == [2, 3]
+    assert [p.partition(":")[0] for p in objects.problems] == ["a.png", "c.png"]
+
+
+def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet) -> None:
+    model = ColourModel()
+    entries = [
+        Entry("a.png", ("x",), LEFT),
+        Entry("b.png", ("x",), None),
+        Entry("a.png", ("y",), RIGHT),
+        Entry("a.png", ("z",), LEFT),
+        Entry("b.png", ("x",), RIGHT),
+    ]
+    found = describe_entries(model, data, entries, crop="scaled")
+    assert found.items.tolist() == [0, 1, 2, 3, 4]
+    assert found.boxes.tolist() == [list(LEFT), [0, 0, 40, 20], list(RIGHT), list(LEFT), list(RIGHT)]
+    np.testing.assert_array_equal(found.vectors[0], found.vectors[3])
+    assert np.argmax(found.vectors, axis=1).tolist()[:1] == [0]
+    assert model.queried == [("a.png", 2, "scaled"), ("b.png", 1, "scaled"), ("b.png", 0, "context")]
+
+
+def test_a_box_outside_its_photo_does_not_stop_the_others(data: EvaluationSet) -> None:
+    found = describe_entries(
+        ColourModel(), data, [Entry("a.png", ("x",), (0, 0, 40, 21)), Entry("a.png", ("x",), LEFT)]
+    )
+    assert found.items.tolist() == [1]
+    assert found.problems == ("a.png: expected boxes inside 40 x 20 pixels, found (0, 0, 40, 21)",)
+
+
+def test_a_photo_that_cannot_be_described_does_not_stop_the_others(data: EvaluationSet) -> None:
+    class Failing(ColourModel):
+        def query(self, image: Photo, boxes: object = None, *, crop: str = "context") -> RegionDescriptors:
+            if image.id == "a.png":
+                raise RuntimeError("too large")
+            return super().query(image, boxes, crop=crop)  # type: ignore[arg-type]
+
+    found = describe_entries(Failing(), data, data.images)
+    assert found.items.tolist() == [1, 2]
+    assert found.problems == ("a.png: cannot be described: too large",)
+
+
+def test_nothing_has_shape() -> None:
+    none = Rows.of([], 7, [])
+    assert (none.vectors.shape, none.items.shape, none.boxes.shape, len(none)) == ((0, 7), (0,), (0, 4), 0)

@@ -1,0 +1,445 @@
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from objemb.images import ImageRef, SkippedImage, find_images
+from tests.images.samples import write
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        write(folder / name, b"")
+
+
+def ids(*sources: str | Path) -> list[str]:
+    return [found.id for found in find_images(sources)]
+
+
+def refs(source: Path) -> list[ImageRef]:
+    found = list(find_images([source]))
+    assert all(isinstance(f, ImageRef) for f in found), found
+    return found  # type: ignore[return-value]
+
+
+# --- folders ---
+
+
+def test_a_folder_is_walked_in_the_order_of_bytes(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "b/2.jpg", "b/10.jpg", "b/c/1.png", "a.JPG", "Z.jpeg", "b.webp", "é.bmp", "x.tif", "x.TIFF", "y.jpe"
+    )
+    assert ids(tmp_path) == [
+        "Z.jpeg", "a.JPG", "b/10.jpg", "b/2.jpg", "b/c/1.png", "b.webp", "x.TIFF", "x.tif", "y.jpe", "é.bmp",
+    ]  # fmt: skip
+    assert next(iter(find_images([tmp_path]))) == ImageRef("Z.jpeg", tmp_path / "Z.jpeg")
+
+
+def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"{i % 3}/{i}.png" for i in range(30)))
+    expected = ids(tmp_path)
+    scandir = os.scandir
+
+    class Backwards:
+        def __init__(self, path: Path) -> None:
+            with scandir(path) as entries:
+                self.entries = list(entries)[::-1]
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    assert ids(tmp_path) == expected
+
+
+def test_other_and_hidden_files_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.txt", "a.gif", "jpg", ".hidden.jpg", "._a.jpg", ".git/b.jpg", "c/.d/e.jpg", "thumbs.db")
+    assert ids(tmp_path) == ["a.jpg"]
+
+
+def test_a_hidden_folder_that_is_asked_for_is_walked(tmp_path: Path) -> None:
+    touch(tmp_path, ".photos/a.jpg")
+    assert ids(tmp_path / ".photos") == ["a.jpg"]
+
+
+def test_a_folder_named_like_an_image_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg/c.png")
+    path = str(tmp_path / "b.jpg")
+    assert list(find_images([tmp_path])) == [
+        ImageRef("a.jpg", tmp_path / "a.jpg"),
+        SkippedImage("b.jpg", path, "expected a file, found a folder"),
+    ]
+    assert ids(tmp_path / "b.jpg") == ["c.png"], "but it may be asked for"
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/a.jpg", "elsewhere/deep/b.jpg")
+    (tmp_path / "photos" / "again").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "up").symlink_to("..")
+    (tmp_path / "photos" / "z").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "self.jpg").symlink_to("self.jpg")
+    (tmp_path / "photos" / "gone.jpg").symlink_to("nowhere.jpg")
+    assert ids(tmp_path / "photos") == ["a.jpg", "gone.jpg", "self.jpg", "up/elsewhere/deep/b.jpg"]
+
+
+def test_a_file_and_its_link_are_one_image(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg")
+    (tmp_path / "a.jpg").symlink_to("b.jpg")
+    assert ids(tmp_path) == ["a.jpg"]
+
+
+def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
+    assert ids(tmp_path) == []
+    assert ids() == []
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.jpg", "locked/b.jpg", "z.jpg")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = list(find_images([tmp_path]))
+    assert [f.id for f in found] == ["a.jpg", "locked/", "z.jpg"]
+    locked = str(tmp_path / "locked")
+    assert found[1] == SkippedImage("locked/", locked, "cannot list the folder: Permission denied")
+
+
+def test_folders_are_read_only_when_they_are_reached(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    found = find_images([tmp_path])
+    assert next(found).id == "a/1.jpg"
+    touch(tmp_path, "b/2.jpg")
+    assert [f.id for f in found] == ["b/1.jpg", "b/2.jpg"]
+
+
+def test_deep_folders(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(300):
+        deep = deep / "d"
+    touch(deep, "a.jpg")
+    assert ids(tmp_path) == ["d/" * 300 + "a.jpg"]
+
+
+def test_names_that_are_not_utf8_give_ids_that_are(tmp_path: Path) -> None:
+    raw = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    try:
+        Path(raw).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (found,) = refs(tmp_path)
+    assert found.id == r"caf\udce9.png"
+    assert found.path.exists()
+    json.dumps(found.to_json(), ensure_ascii=False).encode("utf-8")
+    assert pa.array([found.id]).to_pylist() == [found.id]
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    assert refs(tmp_path / "list.txt") == [found]
+
+
+# --- single files, several sources ---
+
+
+def test_single_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.unknown")
+    assert list(find_images([tmp_path / "a.jpg", str(tmp_path / "b.unknown")])) == [
+        ImageRef("a.jpg", tmp_path / "a.jpg"),
+        ImageRef("b.unknown", tmp_path / "b.unknown"),
+    ]
+    assert [f.id for f in find_images(tmp_path / "a.jpg")] == ["a.jpg"], "one source needs no list"
+    assert [f.id for f in find_images(str(tmp_path))] == ["a.jpg"]
+
+
+def test_missing_sources_are_all_named_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(
+        ValueError, match=r"expected folders, images or lists that exist, found none at '.*x', '.*y.csv'"
+    ):
+        find_images([tmp_path / "x", tmp_path, tmp_path / "y.csv"])
+
+
+def test_a_file_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.jpg", "a/2.jpg")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "list.txt", b"a/2.jpg\na/../a/1.jpg\na/2.jpg\n")
+    assert ids("a", tmp_path / "a", "a/1.jpg", "list.txt") == ["1.jpg", "2.jpg"]
+    assert ids("list.txt", "a") == ["a/2.jpg", "a/1.jpg"]
+
+
+def test_ids_that_are_taken_get_the_name_of_their_source(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.jpg", "c/b/1.jpg", "d/b/1.jpg")
+    a, b, c, d = (tmp_path / name for name in ("a", "b", "c/b", "d/b"))
+    assert ids(a, b, c, d) == ["1.jpg", "b/1.jpg", "2.jpg", "b-2/1.jpg", "b-3/1.jpg"]
+    assert ids(a, b, c, d) == ids(a, b, c, d)
+    assert ids(a / "1.jpg", b / "1.jpg") == ["1.jpg", "b/1.jpg"]
+    write(tmp_path / "shop.txt", b"a/1.jpg\nb/1.jpg\n")
+    write(tmp_path / "d" / "shop.txt", b"b/1.jpg\n")
+    assert ids(tmp_path / "shop.txt", tmp_path / "d" / "shop.txt") == ["a/1.jpg", "b/1.jpg", "shop/b/1.jpg"]
+
+
+# --- lists ---
+
+
+def test_a_list_of_paths(tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "o.jpg"
+    text = "\ufeff# photos of May\n\na.jpg\n  ./sub/b.jpg  \r\n../up.jpg\n"
+    text += f"{tmp_path}/lists/c.jpg\n{outside}\n#x.jpg\nd#.jpg"
+    source = write(tmp_path / "lists" / "may.txt", text.encode())
+    found = refs(source)
+    assert [f.id for f in found] == ["a.jpg", "sub/b.jpg", "../up.jpg", "c.jpg", outside.as_posix(), "d#.jpg"]
+    assert found[0].path == tmp_path / "lists" / "a.jpg"
+    assert found[4].path == outside
+
+
+def test_ids_do_not_depend_on_how_the_list_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "list.txt", f"a.jpg\n{tmp_path}/b.jpg".encode())
+    monkeypatch.chdir(tmp_path)
+    assert ids("list.txt") == ids("./list.txt") == ids(tmp_path / "list.txt") == ["a.jpg", "b.jpg"]
+
+
+def test_a_list_with_impossible_paths(tmp_path: Path) -> None:
+    source = write(tmp_path / "list.txt", b"nul\0byte.jpg\n" + b"long" * 3000 + b"\nok.jpg")
+    assert [f.id for f in refs(source)][::2] == ["nul\0byte.jpg", "ok.jpg"]
+
+
+def test_an_empty_list(tmp_path: Path) -> None:
+    assert ids(write(tmp_path / "list.txt", b"")) == []
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet", ".json"])
+def test_lists_that_cannot_be_opened_are_told_at_once(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = write(tmp_path / f"list{suffix}", b"path\n")
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ValueError, match="expected a list that can be read, found: Permission denied"):
+        find_images([source])
+
+
+# --- CSV ---
+
+
+def csv_refs(tmp_path: Path, text: str) -> list[ImageRef]:
+    return refs(write(tmp_path / "photos.csv", text.encode()))
+
+
+def test_columns_become_metadata(tmp_path: Path) -> None:
+    first, second = csv_refs(
+        tmp_path,
+        '\ufeffprice, path,count,name\r\n1.50,a.jpg,3,"salt, fine"\r\n\r\n2,sub/b.jpg,,\r\n',
+    )
+    assert (first.id, first.path) == ("a.jpg", tmp_path / "a.jpg")
+    assert first.metadata == {"price": 1.5, "count": 3, "name": "salt, fine"}
+    assert second.metadata == {"price": 2.0, "count": None, "name": None}
+    assert isinstance(second.metadata["price"], float), "a column has one type"
+    assert isinstance(first.metadata["count"], int)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1", "-20", "0"], [1, -20, 0]),
+        (["1", "1e3", "-.5", "2."], [1.0, 1000.0, -0.5, 2.0]),
+        (["007", "12"], ["007", "12"]),  # article numbers keep their zeros
+        (["4006381333931"], [4006381333931]),
+        (["12345678901234567890", "1"], ["12345678901234567890", "1"]),  # more than 64 bits
+        (["1", "n/a"], ["1", "n/a"]),
+        (["nan", "inf", "1e999"], ["nan", "inf", "1e999"]),
+        (["true", ""], ["true", None]),
+        (["", ""], [None, None]),
+        (["1_000", "0x10", "1,5"], ["1_000", "0x10", "1,5"]),
+    ],
+)
+def test_types_of_columns(cells: list[str], expected: list, tmp_path: Path) -> None:
+    lines = [f'{number}.jpg,"{cell}"' for number, cell in enumerate(cells)]
+    values = [ref.metadata["x"] for ref in csv_refs(tmp_path, "\n".join(["path,x", *lines]))]
+    assert values == expected
+    assert [type(v) for v in values] == [type(e) for e in expected]
+
+
+def test_an_id_column_names_the_image(tmp_path: Path) -> None:
+    found = csv_refs(tmp_path, "id,path,x\nsalt,a.jpg,1\n7,b.jpg,2\n,c.jpg,3\n")
+    assert [f.id for f in found] == ["salt", "7", "c.jpg"]
+    assert [dict(f.metadata) for f in found] == [{"x": 1}, {"x": 2}, {"x": 3}]
+
+
+def test_lines_that_name_no_image_are_reported(tmp_path: Path) -> None:
+    source = write(tmp_path / "photos.csv", b"path,id,x\na.jpg,1,1\n,2,2\nc.jpg,3\nd.jpg,4,4,4\ne.jpg,1,5\nf.jpg,6,6\n")
+    found = list(find_images([source]))
+    assert [f.id for f in found] == ["1", "photos.csv:3", "photos.csv:4", "photos.csv:5", "1", "6"]
+    assert [f.reason for f in found if isinstance(f, SkippedImage)] == [
+        "expected a path, found none",
+        "expected 3 columns, found 2",
+        "expected 3 columns, found 4",
+        "its id '1' belongs to an earlier line",
+    ]
+
+
+def test_ids_of_two_tables_do_not_clash(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.csv", b"path,id\na.jpg,1\n")
+    two = write(tmp_path / "two.csv", b"path,id\nb.jpg,1\n")
+    assert ids(one, two) == ["1", "two/1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a column 'path', found none"),
+        ("image,price\n", "expected a column 'path', found 'image', 'price'"),
+        ("Path,price\n", r"found 'Path', 'price' \(did you mean 'Path'\?\)"),
+        ("path,price,price\n", "expected each column once, found twice: 'price'"),
+        ("path,x\na.jpg," + "9" * 200_000 + "\n", "expected CSV, found in line 2: field larger than field limit"),
+    ],
+)
+def test_broken_tables_are_told_at_once(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"photos\.csv: .*{message}"):
+        find_images([write(tmp_path / "photos.csv", text.encode())])
+
+
+# --- Parquet ---
+
+
+def parquet(tmp_path: Path, columns: dict) -> Path:
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    return tmp_path / "photos.parquet"
+
+
+def test_parquet(tmp_path: Path) -> None:
+    source = parquet(
+        tmp_path,
+        {
+            "path": ["a.jpg", "b.jpg"],
+            "count": pa.array([3, None], pa.int16()),
+            "price": [1.5, float("nan")],
+            "new": [True, None],
+            "name": pa.array(["salt", "salt"]).dictionary_encode(),
+            "day": [datetime.date(2024, 5, 1), None],
+            "sum": [decimal.Decimal("2.50"), None],
+        },
+    )
+    first, second = refs(source)
+    assert (first.id, first.path) == ("a.jpg", tmp_path / "a.jpg")
+    assert first.metadata == {"count": 3, "price": 1.5, "new": True, "name": "salt", "day": "2024-05-01", "sum": 2.5}
+    assert [type(v) for v in first.metadata.values()] == [int, float, bool, str, str, float]
+    assert second.metadata == dict.fromkeys(first.metadata, None) | {"name": "salt"}
+
+
+def test_parquet_with_ids_and_holes(tmp_path: Path) -> None:
+    found = list(find_images([parquet(tmp_path, {"path": ["a.jpg", None, "c.jpg"], "id": [7, 8, None]})]))
+    assert [f.id for f in found] == ["7", "photos.parquet:2", "c.jpg"]
+    assert found[1].reason == "expected a path, found none"
+
+
+def test_parquet_columns_without_single_values_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (found,) = refs(parquet(tmp_path, {"path": ["a.jpg"], "vector": [[1.0, 2.0]], "raw": [b"x"], "x": [1]}))
+    assert found.metadata == {"x": 1}
+    assert "columns 'vector', 'raw' hold no single values" in caplog.text
+
+
+def test_parquet_is_read_in_pieces(tmp_path: Path) -> None:
+    found = find_images([parquet(tmp_path, {"path": [f"{i}.jpg" for i in range(10_000)]})])
+    assert sum(1 for _ in found) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": ["a"]}, "expected a column 'path', found 'image'"),
+        ({"path": [b"a.jpg"]}, "expected a column 'path', found none"),
+    ],
+)
+def test_parquet_without_paths(columns: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"photos\.parquet: {message}"):
+        find_images([parquet(tmp_path, columns)])
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"photos\.parquet: expected a Parquet file, found: "):
+        find_images([write(tmp_path / "photos.parquet", b"PAR1 no, it is not PAR1")])
+
+
+def test_parquet_with_damaged_pages(tmp_path: Path) -> None:
+    source = parquet(tmp_path, {"path": [f"{i}.jpg" for i in range(1000)]})
+    data = bytearray(source.read_bytes())
+    data[4:2000] = bytes(1996)
+    source.write_bytes(data)
+    with pytest.raises(ValueError, match=r"photos\.parquet: expected a Parquet file that can be read to its end"):
+        list(find_images([source]))
+
+
+# --- COCO ---
+
+
+def test_coco(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "images/b.jpg", "images/sub/c.jpg")
+    images = [
+        {"id": 1, "file_name": "a.jpg", "width": 4, "height": 2, "flag": True, "nothing": None, "list": [1]},
+        {"id": 2, "file_name": "b.jpg"},
+        {"id": 3, "file_name": "sub/c.jpg"},
+        {"id": 4, "file_name": "gone.jpg"},
+    ]
+    source = write(tmp_path / "instances.json", json.dumps({"images": images, "annotations": []}).encode())
+    found = refs(source)
+    assert [f.id for f in found] == ["a.jpg", "b.jpg", "sub/c.jpg", "gone.jpg"], "as the annotations know them"
+    assert [f.path.relative_to(tmp_path).as_posix() for f in found] == [
+        "a.jpg", "images/b.jpg", "images/sub/c.jpg", "gone.jpg",
+    ]  # fmt: skip
+    assert found[0].metadata == {"id": 1, "width": 4, "height": 2, "flag": True, "nothing": None}
+
+
+def test_coco_entries_without_a_name_are_reported(tmp_path: Path) -> None:
+    source = write(tmp_path / "c.json", json.dumps({"images": [{"id": 1}, 5, {"file_name": "a.jpg"}]}).encode())
+    found = list(find_images([source]))
+    assert [f.id for f in found] == ["c.json:1", "c.json:2", "a.jpg"]
+    assert found[0].reason == "expected an image with a 'file_name', found none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected COCO JSON, found: "),
+        ("[1]", "expected COCO JSON with a list 'images', found list"),
+        ('{"image": []}', "expected COCO JSON with a list 'images', found 'image'"),
+        ('{"images": {}}', "expected COCO JSON with a list 'images', found 'images'"),
+        ("[" * 100_000, "expected COCO JSON, found: "),
+    ],
+)
+def test_broken_coco_is_told_at_once(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"c\.json: {message}"):
+        find_images([write(tmp_path / "c.json", text.encode())])
+
+
+@pytest.mark.shared_data
+def test_real_coco_files() -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED}")
+    found = refs(SHARED / "fridge_det" / "instances.json")
+    assert len(found) == 30
+    assert found[0].id == "positive_0.jpg"
+    assert all(f.path.is_file() for f in found)
+
+
+# --- records ---
+
+
+def test_records_as_json(tmp_path: Path) -> None:
+    assert ImageRef("a", Path("b/a.jpg"), {"x": 1}).to_json() == {"id": "a", "path": "b/a.jpg", "metadata": {"x": 1}}
+    skipped = SkippedImage("a", "b/a.jpg", "file not found")
+    assert skipped.to_json() == {"id": "a", "path": "b/a.jpg", "reason": "file not found"}

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import objemb
+from objemb.detectors.base import Detector
+from objemb.images.decode import UnreadableImageError, read_photo
+from objemb.images.sources import SkippedImage
+from objemb.models import Model
+from objemb.models.query import cut_out
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+BOXES = [(1.0, 2.0, 30.0, 40.0), (10.0, 0.0, 80.0, 60.0)]
+
+
+class Halves(Detector):
+    """The left half, the right half, and a quarter, by falling score."""
+
+    classes = ("left", "right", "quarter")
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        found = []
+        for photo in photos:
+            h, w = photo.size
+            boxes = torch.tensor([[0.0, 0, w / 2, h], [w / 2, 0, w, h], [0, 0, w / 2, h / 2]])
+            scores = torch.tensor([0.9, 0.8, 0.3])
+            found.append(Regions(boxes, photo.size, scores, torch.arange(3), self.classes))
+        return found
+
+
+def test_without_boxes_region_0_is_the_whole_image(model: Model, photos: Path) -> None:
+    described = model.describe(photos / "0.png")
+    assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
+    assert described.vectors.shape == (1, model.dim)
+    assert torch.allclose(described.vectors.norm(dim=1), torch.ones(1))
+
+
+def test_boxes_give_one_row_each_in_their_order(model: Model, photos: Path) -> None:
+    described = model.describe(photos / "0.png", BOXES)
+    assert described.regions.boxes.tolist() == [list(b) for b in BOXES]
+    again = model.describe(photos / "0.png", list(reversed(BOXES)))
+    assert torch.allclose(described.vectors, again.vectors.flip(0), atol=1e-5)
+    assert model.describe(photos / "0.png", []).vectors.shape == (0, model.dim)
+
+
+def test_every_kind_of_image_gives_the_same_vectors(model: Model, photos: Path) -> None:
+    path = photos / "0.png"
+    image = Image.open(path)
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    expected = model.describe(path, BOXES).vectors
+    for other in (str(path), path.read_bytes(), image, array, tensor, read_photo(path)):
+        assert torch.equal(model.describe(other, BOXES).vectors, expected), type(other)
+
+
+def test_the_orientation_of_a_pil_image_is_applied(model: Model) -> None:
+    image = Image.new("L", (40, 20), 100)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    opened = Image.open(io.BytesIO(buffer.getvalue()))
+    assert model.describe(opened).regions.size == (40, 20)
+    assert model.describe(buffer.getvalue()).regions.size == (40, 20)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (np.zeros((3, 10, 10), np.uint8), ValueError),
+        (np.zeros((10, 10, 3), np.float32), ValueError),
+        (torch.zeros(10, 10, 3, dtype=torch.uint8), ValueError),
+        (torch.zeros(3, 10, 10), ValueError),
+        (3, TypeError),
+        (b"no image", UnreadableImageError),
+        ("nowhere.jpg", FileNotFoundError),
+    ],
+)
+def test_other_images_are_refused(model: Model, image: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"expected|image"):
+        model.describe(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("boxes", [[(0, 0, 81, 60)], [(5, 5, 4, 6)], [(1, 2, 3)], ["1234"], (1, 2, 3, 4)])
+def test_boxes_that_are_wrong_are_told(model: Model, photos: Path, boxes: list[tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        model.describe(photos / "0.png", boxes)
+
+
+def test_regions_of_another_image_are_refused(model: Model, photos: Path) -> None:
+    with pytest.raises(ValueError, match=r"\(60, 80\), found \(10, 10\)"):
+        model.describe(photos / "0.png", Regions.whole((10, 10)))
+
+
+def test_one_row_per_image_for_a_sum(rmac: Model, photos: Path) -> None:
+    described = rmac.describe(photos / "0.png")
+    assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
+
+
+def test_a_box_of_a_summed_method_is_an_image_of_its_own(rmac: Model, photos: Path) -> None:
+    array = np.asarray(Image.open(photos / "0.png"))
+    boxed = rmac.query(photos / "0.png", [(8, 4, 72, 52)])
+    cut = rmac.describe(np.ascontiguousarray(array[4:52, 8:72]))
+    assert torch.allclose(boxed.vectors, cut.vectors, atol=1e-5)
+    assert boxed.regions.boxes.tolist() == [[8, 4, 72, 52]]
+    whole = rmac.query(photos / "0.png", [(0, 0, 80, 60)])
+    assert torch.allclose(whole.vectors, rmac.query(photos / "0.png").vectors, atol=1e-5)
+
+
+def test_the_query_is_the_whole_image_by_default(model: Model, photos: Path) -> None:
+    query = model.query(photos / "0.png")
+    assert torch.equal(query.vectors, model.describe(photos / "0.png").vectors[:1])
+
+
+def test_a_cut_box_is_an_image_of_its_own(model: Model, photos: Path) -> None:
+    array = np.asarray(Image.open(photos / "0.png"))
+    cut = model.describe(np.ascontiguousarray(array[4:52, 8:72])).vectors
+    assert torch.allclose(model.query(photos / "0.png", [(8, 4, 72, 52)], crop="crop").vectors, cut, atol=1e-5)
+
+
+def test_scaled_crops_enter_at_the_scale_of_their_photo(
+    rmac: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a photo of 80 x 60 enters at 128 pixels, a factor of 1.6, so a box of 64 x 48 must enter at 102.4 x 76.8
+    sides = []
+    forward = type(rmac.describer.backbone).forward
+
+    def spied(backbone: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        sides.append(tuple(pixels.shape[2:]))
+        return forward(backbone, pixels)
+
+    monkeypatch.setattr(type(rmac.describer.backbone), "forward", spied)
+    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="scaled")
+    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="crop")
+    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="scaled")
+    assert [max(s) for s in sides] == [pytest.approx(102.4, abs=1), 128, pytest.approx(102.4, abs=1)]
+
+
+@pytest.mark.parametrize("crop", ["context", "crop", "scaled"])
+def test_a_one_pixel_box_and_no_box(model: Model, rmac: Model, photos: Path, crop: str) -> None:
+    for one in (model, rmac):
+        assert one.query(photos / "0.png", [(80, 60, 80, 60), (3, 3, 4, 4)], crop=crop).vectors.shape == (2, one.dim)
+        assert one.query(photos / "0.png", [], crop=crop).vectors.shape == (0, one.dim)
+
+
+def test_cutting_a_photo_that_was_decoded_smaller() -> None:
+    photo = Photo("x", torch.arange(3 * 6 * 8, dtype=torch.uint8).reshape(3, 6, 8), (60, 80))
+    cut = cut_out(photo, Regions(torch.tensor([[15.0, 20.0, 41.0, 40.0]]), (60, 80)))
+    assert torch.equal(cut.pixels, photo.pixels[:, 2:4, 1:5])
+    assert cut.size == (20, 40)
+
+
+def test_wrong_ways_to_ask(model: Model, photos: Path) -> None:
+    with pytest.raises(ValueError, match="crop: expected one of 'context', 'crop', 'scaled', found 'crops'"):
+        model.query(photos / "0.png", BOXES, crop="crops")
+    with pytest.raises(ValueError, match="either boxes or auto"):
+        model.query(photos / "0.png", BOXES, auto=True)
+    with pytest.raises(ValueError, match="with a detector"):
+        model.query(photos / "0.png", auto=True)
+    with pytest.raises(ValueError, match="with a detector"):
+        model.detect(photos / "0.png")
+
+
+@pytest.fixture
+def detecting(model: Model) -> Model:
+    import copy
+    from dataclasses import replace
+
+    describer = copy.deepcopy(model.describer)
+    describer.regions.detector = Halves()  # type: ignore[union-attr]
+    return replace(model, describer=describer)
+
+
+def test_detect_gives_what_would_be_indexed(detecting: Model, photos: Path) -> None:
+    found = detecting.detect(photos / "0.png")
+    assert found.label_names == ("left", "right"), "the third is below the score"
+    described = detecting.describe(photos / "0.png")
+    assert described.regions.boxes[1:].tolist() == found.boxes.tolist()
+    assert detecting.query(photos / "0.png", auto=True).regions.boxes.tolist() == found.boxes.tolist()
+
+
+def test_auto_without_detections_is_the_whole_image(
+    detecting: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Halves, "detect", lambda self, photos: [Regions.empty(p.size) for p in photos])
+    assert detecting.query(photos / "0.png", auto=True).regions.boxes.tolist() == [[0, 0, 80, 60]]
+
+
+def collect(model: Model, sources: object, **options: object) -> tuple[list[RegionDescriptors], list[SkippedImage]]:
+    skipped: list[SkippedImage] = []
+    described = list(model.stream(sources, on_skip=skipped.append, **options))  # type: ignore[arg-type]
+    return described, skipped
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_equals_one_by_one(model: Model, photos: Path, batch_size: int, workers: int) -> None:
+    described, skipped = collect(model, photos, batch_size=batch_size, workers=workers)
+    assert [d.image for d in described] == [f"{n}.png" for n in range(5)]
+    assert not skipped
+    for one in described:
+        assert torch.allclose(one.vectors, model.describe(photos / one.image).vectors, atol=1e-5)
+
+
+def test_boxes_from_elsewhere_are_taken_as_they_are(model: Model, rmac: Model, photos: Path) -> None:
+    described, _ = collect(model, [photos / "0.png"], boxes=Halves())
+    assert described[0].regions.label_names == (None, "left", "right", "quarter"), "no threshold on given boxes"
+    described, _ = collect(model, [photos / "0.png"], boxes=Halves(), max_regions=1)
+    assert described[0].regions.label_names == (None, "left")
+    described, _ = collect(rmac, [photos / "0.png"], boxes=Halves())
+    assert len(described[0]) == 1
+
+
+def test_the_number_of_boxes_of_the_own_detector(detecting: Model, photos: Path) -> None:
+    described, _ = collect(detecting, [photos / "0.png"], max_regions=1)
+    assert described[0].regions.label_names == (None, "left")
+    described, _ = collect(detecting, [photos / "0.png"])
+    assert len(described[0]) == 3
+
+
+def test_broken_photos_are_skipped_with_a_reason(model: Model, photos: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes((photos / "0.png").read_bytes())
+    (tmp_path / "b.png").write_bytes(b"no image")
+    described, skipped = collect(model, tmp_path)
+    assert [d.image for d in described] == ["a.png", "c.png"]
+    assert [(s.id, s.path) for s in skipped] == [("b.png", str(tmp_path / "b.png"))]
+    assert skipped[0].reason
+
+
+def test_a_photo_that_cannot_be_described_does_not_cost_its_batch(
+    model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = type(model.describer).describe
+
+    def failing(describer: object, batch: Sequence[Photo], regions: object = None) -> list[RegionDescriptors]:
+        if any(p.id == "2.png" for p in batch):
+            raise RuntimeError("a strange photo")
+        return describe(describer, batch, regions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(model.describer), "describe", failing)
+    described, skipped = collect(model, photos, batch_size=8)
+    assert [d.image for d in described] == ["0.png", "1.png", "3.png", "4.png"]
+    assert skipped[0].reason == "cannot be described: RuntimeError: a strange photo"
+    assert skipped[0].path == str(photos / "2.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("no"), RuntimeError("cannot allocate memory")])
+def test_out_of_memory_halves_the_batch_for_good(
+    model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    describe = type(model.describer).describe
+    sizes = []
+
+    def tight(describer: object, batch: Sequence[Photo], regions: object = None) -> list[RegionDescriptors]:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise error
+        return describe(describer, batch, regions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(model.describer), "describe", tight)
+    described, skipped = collect(model, [photos / f"{n}.png" for n in (0, 1, 2, 3, 4)], batch_size=4)
+    assert len(described) == 5
+    assert not skipped
+    assert sizes == [4, 2, 2, 1]
+
+
+def test_a_missing_library_stops_the_job(model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ImportError("pip install 'objemb[coco]'")
+
+    monkeypatch.setattr(type(model.describer), "describe", missing)
+    with pytest.raises(ImportError, match="objemb"):
+        collect(model, photos)
+
+
+def test_the_public_names() -> None:
+    assert set(objemb.__all__) <= set(dir(objemb))
+    for name in objemb.__all__:
+        assert getattr(objemb, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        objemb.nothing  # noqa: B018
+
+
+def test_importing_objemb_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, objemb, objemb.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,372 @@
+"""Every plug-in of every kind keeps to the contract of its kind.
+
+Plug-ins are found by themselves. A new one needs an entry in ``MINIMAL``: the smallest, fastest settings that build it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from objemb import registry
+from objemb.describers.base import Describer
+from objemb.extractors.base import Grid, pixel_grid
+from objemb.extractors.map import Map
+from objemb.pooling.mean import Mean
+from objemb.regions.rmac_grid import RmacGrid
+from objemb.structures import Photo, RegionDescriptors, Regions
+from tests.tiny import TinyBackbone, plain_photo, random_photo
+
+Settings = dict[str, Any]
+
+
+def coco_file(folder: Path) -> Settings:
+    """Two boxes for the photo ``a``, none for the others."""
+    boxes = [{"bbox": [8, 8, 20, 10], "id": 1}, {"bbox": [0, 0, 60, 40], "id": 2}]
+    data = {
+        "images": [{"id": 7, "file_name": "a", "width": 60, "height": 40}],
+        "annotations": [b | {"image_id": 7, "category_id": 3, "area": 1, "iscrowd": 0} for b in boxes],
+        "categories": [{"id": 3, "name": "cup"}],
+    }
+    path = folder / "boxes.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return {"file": path}
+
+
+def tiny_parts(_: Path) -> Settings:
+    return {"regions": RmacGrid(), "backbone": TinyBackbone(), "extractor": Map(size=64), "pooling": Mean()}
+
+
+RCNN = {"num_classes": 2, "min_size": 48, "max_size": 96, "score_threshold": 0.0, "max_detections": 5}
+MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
+    "aggregators": {"keep": {}, "sum": {}},
+    "backbones": {
+        "timm_net": {"arch": "test_resnet"},
+        "torchvision_cnn": {"arch": "resnet18"},
+    },
+    "describers": {"pooled_regions": tiny_parts},
+    "detectors": {
+        "stored_boxes": coco_file,
+        "torchvision_rcnn": {"arch": "fasterrcnn_mobilenet_v3_large_320_fpn", **RCNN},
+    },
+    "extractors": {
+        "crop": {"size": 32, "batch": 3},
+        "map": {"size": 64},
+        "pyramid": {"sizes": [32, 64], "target": 20},
+    },
+    "pooling": {"gem": {}, "max": {}, "mean": {}},
+    "regions": {"detections": {}, "rmac_grid": {}, "whole_image": {}},
+}
+
+PHOTOS = [
+    random_photo(40, 60, id="a"),
+    random_photo(60, 40, seed=1, id="b"),
+    random_photo(1, 400, seed=2, id="strip"),
+    random_photo(1, 1, seed=3, id="pixel"),
+    random_photo(30, 45, seed=4, id="scaled down", size=(299, 450)),
+    random_photo(40, 60, seed=5, id="like a"),
+]
+GIVEN = [
+    Regions(torch.tensor([[3.0, 4, 50, 30], [7, 7, 7, 7], [60, 40, 60, 40], [0, 0, 1, 1]]), PHOTOS[0].size),
+    Regions.empty(PHOTOS[1].size),
+    *(Regions.whole(p.size) for p in PHOTOS[2:]),
+]
+
+
+def build(kind: str, name: str, folder: Path) -> Any:
+    if name not in MINIMAL.get(kind, {}):
+        pytest.fail(
+            f"objemb/{kind}/{name}.py has no settings here: add {name!r} to MINIMAL[{kind!r}] in "
+            "tests/test_contracts.py, the smallest and fastest constructor arguments that build it"
+        )
+    if name == "timm_net":
+        pytest.importorskip("timm")
+    settings = MINIMAL[kind][name]
+    torch.manual_seed(0)
+    return registry.build(kind, {"name": name, **(settings(folder) if callable(settings) else settings)})
+
+
+def every(kind: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", registry.names(kind))
+
+
+def in_frame(regions: Regions, photo: Photo) -> bool:
+    height, width = photo.size
+    low, high = regions.boxes[:, :2], regions.boxes[:, 2:]
+    return bool((low >= 0).all() and (low <= high).all() and (high <= torch.tensor([width, height])).all())
+
+
+def is_whole(regions: Regions, photo: Photo) -> bool:
+    return regions.boxes[0].tolist() == [0, 0, photo.size[1], photo.size[0]]
+
+
+def unit_or_zero(vectors: Tensor) -> bool:
+    lengths = vectors.norm(dim=1)
+    return bool(((lengths - 1).abs() < 1e-4).logical_or(lengths == 0).all())
+
+
+@pytest.mark.parametrize("kind", sorted(registry.KINDS.values()))
+def test_constructors_are_fit_for_settings(kind: str) -> None:
+    for name in registry.names(kind):
+        cls = registry.load(kind, name)
+        arguments = registry.parameters(kind, name)
+        assert cls.__doc__, f"{kind}/{name}: expected a docstring on the class"
+        assert "name" not in arguments, f"{kind}/{name}: 'name' is the key that chooses the plug-in"
+        variadic = [a for a in arguments.values() if a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
+        assert not variadic, f"{kind}/{name}: expected named arguments only, found {variadic}"
+
+
+@pytest.mark.parametrize("kind", sorted(MINIMAL))
+def test_no_settings_are_left_over(kind: str) -> None:
+    assert set(MINIMAL[kind]) <= set(registry.names(kind)), "plug-ins that no longer exist"
+
+
+@every("pooling")
+class TestPooling:
+    MAPS = torch.randn(2, 4, 6, 7, generator=torch.Generator().manual_seed(0))
+
+    def test_whole_maps(self, name: str, tmp_path: Path) -> None:
+        pooling = build("pooling", name, tmp_path)
+        assert isinstance(pooling, nn.Module)
+        for count in (2, 0):
+            assert pooling(self.MAPS[:count]).shape == (count, 4 * pooling.expansion)
+        assert torch.isfinite(pooling(self.MAPS)).all()
+
+    def test_rectangles_are_whole_maps_cut_out(self, name: str, tmp_path: Path) -> None:
+        pooling = build("pooling", name, tmp_path)
+        cells = torch.tensor([[0, 0, 0, 7, 6], [1, 2, 1, 5, 4], [1, 6, 5, 7, 6], [0, 0, 3, 7, 4], [1, 2, 1, 5, 4]])
+        slow = torch.cat([pooling(self.MAPS[n : n + 1, :, y1:y2, x1:x2]) for n, x1, y1, x2, y2 in cells.tolist()])
+        for maps in (self.MAPS, self.MAPS.contiguous(memory_format=torch.channels_last)):
+            assert (pooling.rectangles(maps, cells) - slow).abs().max() < 1e-5
+            assert pooling.rectangles(maps, cells[:0]).shape == (0, slow.shape[1])
+
+    def test_weights(self, name: str, tmp_path: Path) -> None:
+        pooling = build("pooling", name, tmp_path)
+        weights = torch.zeros(2, 6, 7)
+        assert pooling(self.MAPS, weights).abs().max() == 0
+        assert torch.allclose(pooling(self.MAPS, weights + 1), pooling(self.MAPS), atol=1e-5)
+        weights[:, 1:4, 2:5] = 1
+        assert torch.allclose(pooling(self.MAPS, weights), pooling(self.MAPS[:, :, 1:4, 2:5]), atol=1e-5)
+
+
+@every("backbones")
+class TestBackbones:
+    def sizes(self, net: Any) -> list[tuple[int, int]]:
+        """Odd sizes where the network takes them, and one as narrow as a cell."""
+        unit = net.multiple
+        sides = [(2 * net.stride, 3 * net.stride + 1), (97, 65), (net.stride, 4 * net.stride)]
+        return [(-(-height // unit) * unit, -(-width // unit) * unit) for height, width in sides]
+
+    @torch.no_grad()
+    def test_declared_channels_and_stride(self, name: str, tmp_path: Path) -> None:
+        net = build("backbones", name, tmp_path)
+        for height, width in self.sizes(net):
+            maps = net(torch.rand(2, 3, height, width))
+            assert maps.dtype == torch.float32
+            assert torch.isfinite(maps).all()
+            assert maps.shape[:2] == (2, net.channels)
+            for cells, side in zip(maps.shape[2:], (height, width), strict=True):
+                assert cells in (side // net.stride, -(-side // net.stride)), (height, width)
+
+    @torch.no_grad()
+    def test_alone_or_in_a_batch_in_eval_mode(self, name: str, tmp_path: Path) -> None:
+        net = build("backbones", name, tmp_path)
+        net.train()
+        assert not any(m.training for m in net.modules()), "a backbone stays in eval mode"
+        pixels = torch.rand(3, 3, *self.sizes(net)[0])
+        before = pixels.clone()
+        together = net(pixels)
+        alone = torch.cat([net(p[None]) for p in pixels])
+        assert (together - alone).abs().max() < 1e-4 * max(1.0, float(alone.abs().max()))
+        assert torch.equal(pixels, before), "a backbone does not edit its input"
+
+    @torch.no_grad()
+    def test_channels_are_not_interchangeable(self, name: str, tmp_path: Path) -> None:
+        net = build("backbones", name, tmp_path)
+        pixels = torch.rand(1, 3, *self.sizes(net)[0])
+        assert not torch.allclose(net(pixels), net(pixels.flip(1)))
+
+    def test_built_without_weights(self, name: str, tmp_path: Path) -> None:
+        assert registry.parameters("backbones", name)["weights"].default is None
+
+
+@every("extractors")
+class TestExtractors:
+    def pool(self, extractor: Any, photos: list[Photo], regions: list[Regions], net: TinyBackbone) -> list[Tensor]:
+        return extractor.see(photos, net).pool(regions, Mean())
+
+    def test_shapes_and_empties(self, name: str, tmp_path: Path) -> None:
+        extractor = build("extractors", name, tmp_path)
+        vectors = self.pool(extractor, PHOTOS, GIVEN, TinyBackbone())
+        assert [v.shape for v in vectors] == [(len(r), 5) for r in GIVEN]
+        assert all(torch.isfinite(v).all() for v in vectors)
+        assert all((v.abs().sum(dim=1) > 0).all() for v in vectors), "every region gets a vector"
+        assert self.pool(extractor, [], [], TinyBackbone()) == []
+
+    def test_grids_cover_the_photos(self, name: str, tmp_path: Path) -> None:
+        seen = build("extractors", name, tmp_path).see(PHOTOS, TinyBackbone())
+        assert len(seen.grids) == len(PHOTOS)
+        for grid, photo in zip(seen.grids, PHOTOS, strict=True):
+            for cells, cell, side in zip((grid.height, grid.width), grid.cell, photo.size, strict=True):
+                assert cells >= 1
+                assert abs(cells * cell - side) < cell + 1e-6
+
+    def test_alone_or_in_a_batch(self, name: str, tmp_path: Path) -> None:
+        extractor = build("extractors", name, tmp_path)
+        together = self.pool(extractor, PHOTOS, GIVEN, TinyBackbone())
+        for photo, regions, vectors in zip(PHOTOS, GIVEN, together, strict=True):
+            (alone,) = self.pool(extractor, [photo], [regions], TinyBackbone())
+            assert torch.allclose(alone, vectors, atol=1e-5)
+
+    def test_the_network_sees_rgb_from_0_to_1(self, name: str, tmp_path: Path) -> None:
+        photo = plain_photo(40, 60, (255, 0, 51))
+        for multiple in (1, 14):
+            net = TinyBackbone(multiple=multiple)
+            self.pool(build("extractors", name, tmp_path), [photo], [Regions.whole(photo.size)], net)
+            assert net.seen
+            for pixels in net.seen:
+                assert pixels.dtype == torch.float32
+                assert pixels.shape[2] % multiple == 0
+                assert pixels.shape[3] % multiple == 0
+                expected = torch.tensor([1.0, 0.0, 0.2])[None, :, None, None].expand_as(pixels)
+                assert torch.allclose(pixels, expected)
+
+    def test_photos_are_not_edited(self, name: str, tmp_path: Path) -> None:
+        before = [p.pixels.clone() for p in PHOTOS]
+        self.pool(build("extractors", name, tmp_path), PHOTOS, GIVEN, TinyBackbone())
+        assert all(torch.equal(p.pixels, b) for p, b in zip(PHOTOS, before, strict=True))
+
+    def test_scale_changes_the_size_of_the_input(self, name: str, tmp_path: Path) -> None:
+        sides = []
+        for scale in (1.0, 2.0):
+            net = TinyBackbone()
+            extractor = build("extractors", name, tmp_path)
+            extractor.see(PHOTOS[:1], net, scale).pool([Regions.whole(PHOTOS[0].size)], Mean())
+            sides.append(max(net.seen[0].shape[2:]))
+        assert sides[1] == 2 * sides[0]
+
+    def test_runs_where_the_backbone_is(self, name: str, tmp_path: Path) -> None:
+        """Tensors on "meta" take part in nothing that happens elsewhere, as those of an accelerator."""
+        net = TinyBackbone().to("meta")
+        assert {v.device.type for v in self.pool(build("extractors", name, tmp_path), PHOTOS, GIVEN, net)} == {"meta"}
+
+    def test_decode_side(self, name: str, tmp_path: Path) -> None:
+        side = build("extractors", name, tmp_path).decode_side()
+        assert side is None or (isinstance(side, int) and side > 0)
+
+
+@every("regions")
+class TestRegions:
+    def test_region_0_is_the_whole_image(self, name: str, tmp_path: Path) -> None:
+        source = build("regions", name, tmp_path)
+        coarse = [Grid(3, 5, (p.size[0] / 2.5, p.size[1] / 5)) for p in PHOTOS]
+        for grids in ([pixel_grid(p) for p in PHOTOS], coarse):
+            found = source.find(PHOTOS, grids)
+            assert len(found) == len(PHOTOS)
+            for regions, photo in zip(found, PHOTOS, strict=True):
+                assert regions.size == photo.size
+                assert is_whole(regions, photo)
+                assert in_frame(regions, photo)
+
+    def test_no_photos(self, name: str, tmp_path: Path) -> None:
+        assert build("regions", name, tmp_path).find([], []) == []
+
+
+@every("detectors")
+class TestDetectors:
+    def test_boxes(self, name: str, tmp_path: Path) -> None:
+        detector = build("detectors", name, tmp_path)
+        found = detector.detect(PHOTOS)
+        assert len(found) == len(PHOTOS)
+        assert sum(len(f) for f in found) > 0, "expected settings with which something is found"
+        for regions, photo in zip(found, PHOTOS, strict=True):
+            assert regions.size == photo.size
+            assert regions.boxes.device.type == "cpu"
+            assert regions.classes in ((), tuple(detector.classes))
+            assert in_frame(regions, photo)
+            assert regions.scores.tolist() == sorted(regions.scores.tolist(), reverse=True)
+            assert (regions.labels >= 0).all()
+            if "masks" in regions.extras:
+                masks = regions.extras["masks"]
+                assert masks.dtype == torch.uint8
+                assert masks.ndim == 3
+                assert (masks <= 1).all()
+
+    def test_no_photos(self, name: str, tmp_path: Path) -> None:
+        assert build("detectors", name, tmp_path).detect([]) == []
+
+    def test_alone_or_in_a_batch_in_eval_mode(self, name: str, tmp_path: Path) -> None:
+        detector = build("detectors", name, tmp_path)
+        if isinstance(detector, nn.Module):
+            detector.train()
+            assert not any(m.training for m in detector.modules()), "a detector stays in eval mode"
+        for photo, together in zip(PHOTOS, detector.detect(PHOTOS), strict=True):
+            (alone,) = detector.detect([photo])
+            assert torch.allclose(alone.boxes, together.boxes, atol=0.01 * max(photo.size))
+            assert torch.allclose(alone.scores, together.scores, atol=1e-3)
+
+
+@every("aggregators")
+class TestAggregators:
+    def test_rows(self, name: str, tmp_path: Path) -> None:
+        aggregator = build("aggregators", name, tmp_path)
+        vectors = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
+        grids = [pixel_grid(p) for p in PHOTOS]
+        for photo, whole_and_grid, given in zip(PHOTOS, RmacGrid(levels=1).find(PHOTOS, grids), GIVEN, strict=True):
+            for regions in (whole_and_grid[:6], given, given[:1], given[:0]):
+                for scale in (1, 0):
+                    rows = vectors[: len(regions)] * scale
+                    described = RegionDescriptors(photo.id, regions, rows, photo.metadata)
+                    found = aggregator.aggregate(described)
+                    assert (found.image, found.metadata) == (photo.id, photo.metadata)
+                    assert len(found) <= len(regions)
+                    assert (len(found) == 0) == (len(regions) == 0), "an image stays searchable"
+                    assert in_frame(found.regions, photo)
+                    assert found.dim == 5
+                    assert found.vectors.dtype == torch.float32
+                    assert unit_or_zero(found.vectors)
+
+
+@every("describers")
+class TestDescribers:
+    def test_looking(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path)
+        together = describer.describe(PHOTOS)
+        assert len(together) == len(PHOTOS)
+        for photo, described in zip(PHOTOS, together, strict=True):
+            assert (described.image, described.metadata) == (photo.id, photo.metadata)
+            assert is_whole(described.regions, photo)
+            assert in_frame(described.regions, photo)
+            assert described.dim == describer.dim
+            assert described.vectors.device.type == "cpu"
+            assert described.vectors.dtype == torch.float32
+            assert unit_or_zero(described.vectors)
+            (alone,) = describer.describe([photo])
+            assert torch.allclose(alone.vectors, described.vectors, atol=1e-5)
+
+    def test_given_regions(self, name: str, tmp_path: Path) -> None:
+        describer = build("describers", name, tmp_path)
+        for given, described in zip(GIVEN, describer.describe(PHOTOS, GIVEN), strict=True):
+            assert torch.equal(described.regions.boxes, given.boxes)
+            assert described.vectors.shape == (len(given), describer.dim)
+        (looked,) = describer.describe(PHOTOS[:1], [None])
+        assert is_whole(looked.regions, PHOTOS[0])
+
+    def test_no_photos(self, name: str, tmp_path: Path) -> None:
+        assert build("describers", name, tmp_path).describe([]) == []
+
+    def test_stays_in_eval_mode(self, name: str, tmp_path: Path) -> None:
+        describer = build("describers", name, tmp_path)
+        assert isinstance(describer, nn.Module)
+        describer.train()
+        assert not any(m.training for m in describer.modules())
+
+    def test_decode_side(self, name: str, tmp_path: Path) -> None:
+        side = build("describers", name, tmp_path).decode_side()
+        assert side is None or (isinstance(side, int) and side > 0)

@@ -1,0 +1,127 @@
+"""Makes data sets: generated scenes, or your own product pictures pasted onto your own photos.
+
+tools/prepare_data.py scenes -o scenes --size 256
+tools/prepare_data.py compose --objects cutouts --backgrounds photos -o composed --count 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from objemb.checks import ObjembError
+from objemb.datasets.compose import ComposeSettings, compose
+from objemb.datasets.preview import preview_sheet
+from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
+
+S = TypeVar("S", SceneSettings, ComposeSettings)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; an option for every setting."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True)
+    scenes = commands.add_parser("scenes", help="generated scenes of product-like objects")
+    scenes.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    scenes.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures (jpg)")
+    composed = commands.add_parser("compose", help="your own product pictures pasted onto your own photos")
+    composed.add_argument("--objects", nargs="+", required=True, help="cutouts or crops: folders, lists, images")
+    composed.add_argument("--backgrounds", nargs="+", required=True, help="photos without products")
+    composed.add_argument("--distractors", nargs="+", default=[], help="things that are to be ignored")
+    composed.add_argument("--names", help="instance names: CSV (file, instance), JSON, or an evaluation set")
+    for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings)):
+        command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
+        command.add_argument("--workers", type=int, default=1, help="processes (1)")
+        add_settings(command, settings)
+    return top
+
+
+def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings] | type[ComposeSettings]) -> None:
+    """An option for each field of a settings class, with the text of its docstring."""
+    texts = dict(re.findall(r"^        (\w+): (.+?)$", settings.__doc__ or "", re.MULTILINE))
+    group = command.add_argument_group("settings")
+    for field in dataclasses.fields(settings):
+        options: dict[str, Any] = {
+            "type": type(field.default),
+            "help": f"{texts.get(field.name, '')} ({field.default})",
+        }
+        if isinstance(field.default, bool):
+            options |= {"action": argparse.BooleanOptionalAction}
+            del options["type"]
+        elif isinstance(field.default, tuple):
+            words = not field.default or isinstance(field.default[0], str)
+            options |= {"nargs": "+" if words else 2, "type": str if words else type(field.default[0])}
+        options["help"] = options["help"].replace("%", "%%")
+        group.add_argument("--" + field.name.replace("_", "-"), default=field.default, **options)
+
+
+def read_settings(settings: type[S], options: argparse.Namespace) -> S:
+    """The settings that the options say."""
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(settings)}
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def progress_bar() -> Progress:
+    """A bar on the error output, so that the result on the standard output stays readable by programs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the splits of the generated scenes and a preview of the first."""
+    settings = read_settings(SceneSettings, options)
+    splits = {name: Scenes(settings, name) for name in options.splits}
+    result: dict[str, Any] = {}
+    with progress_bar() as bar:
+        task = bar.add_task("scenes", total=sum(map(len, splits.values())))
+        for name, scenes in splits.items():
+            result[name] = scenes.write(
+                options.output, options.workers, format=options.format, advance=lambda n: bar.advance(task, n)
+            )
+    shown = next((s for s in splits.values() if len(s)), None)
+    if shown is not None:
+        preview_sheet(shown).save(options.output / "preview.png")
+    return result
+
+
+def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the data set of products on photos."""
+    settings = read_settings(ComposeSettings, options)
+    with progress_bar() as bar:
+        task = bar.add_task("scenes", total=settings.count + settings.val_count)
+        return compose(
+            options.objects,
+            options.backgrounds,
+            options.output,
+            settings,
+            distractors=options.distractors,
+            names=options.names,
+            workers=options.workers,
+            advance=lambda n: bar.advance(task, n),
+        )
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run a command; prints and returns what was made."""
+    options = parser().parse_args(argv)
+    make = {"scenes": make_scenes, "compose": make_compositions}[options.command]
+    result = make(options)
+    print(json.dumps(result, indent=1))
+    return result
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    try:
+        main()
+    except (ValueError, ObjembError, OSError) as error:
+        sys.exit(f"prepare_data: {error}")
