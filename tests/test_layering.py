@@ -31,7 +31,8 @@ ROOT = Path(objemb.__file__).parent
 FOREIGN = {
     "faiss": {"index/ivf.py"},
     "timm": {"backbones/timm_net.py"},
-    "pycocotools": {"detectors/stored_boxes.py"},
+    "huggingface_hub": {"backbones/timm_net.py"},
+    "pycocotools": set(),
     "detectron2": set(),
     "yaml": {"config.py"},
 }

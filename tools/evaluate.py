@@ -43,20 +43,21 @@ MAX_SHOWN = 5
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table."""
+    """A row of the table; ``settings`` is None for a model folder."""
 
+    name: str
     path: str
-    overrides: tuple[str, ...]
+    settings: dict[str, Any] | None
 
     @staticmethod
-    def parse(text: str) -> Method:
-        path, *overrides = re.split(r",(?=[\w.]+=)", text)
-        return Method(path, tuple(overrides))
-
-    @property
-    def name(self) -> str:
-        stem = Path(self.path).name.removesuffix(".yaml")
-        return ", ".join((stem, *self.overrides))
+    def parse(text: str, shared: Sequence[str]) -> Method:
+        path, *own = re.split(r",(?=[\w.]+=)", text)
+        name = ", ".join((Path(path).name.removesuffix(".yaml"), *own))
+        if not Path(path).is_dir():
+            return Method(name, path, load_config(path, (*shared, *own)))
+        if own:
+            raise ValueError(f"{path}: expected a config for {', '.join(own)}, found a model folder")
+        return Method(name, path, None)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -67,22 +68,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     task = make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries)
     task = pick_queries(task, args.queries)
     shared = tuple(a for a in args.methods if OVERRIDE.match(a))
-    methods = [Method.parse(a) for a in args.methods if not OVERRIDE.match(a)]
+    methods = [Method.parse(a, shared) for a in args.methods if not OVERRIDE.match(a)]
     if not methods:
         raise ValueError("METHOD: expected at least one config or model folder, found none")
-    if shared and all(Path(m.path).is_dir() for m in methods):
+    if shared and all(m.settings is None for m in methods):
         raise ValueError(f"METHOD: expected a config for {', '.join(shared)}, found model folders only")
+    results: list[dict[str, Any]] = []
     report = {
         "set": describe_set(data, task, args.queries),
-        "results": [measure(method, shared, data, task, args) for method in methods],
+        "results": results,
         "environment": environment(argv, args.device),
     }
-    table = markdown_table(report["results"])
-    if args.output:
-        args.output.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    if args.markdown:
-        args.markdown.write_text(table, encoding="utf-8")
-    print(table, end="")
+    for method in methods:
+        results.append(measure(method, data, task, args))
+        write(report, markdown_table(results), args)  # after each, so that an interruption loses little
+    print(markdown_table(results), end="")
     return report
 
 
@@ -106,12 +106,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def measure(
-    method: Method, shared: tuple[str, ...], data: EvaluationSet, task: Task, args: argparse.Namespace
-) -> dict[str, Any]:
+def measure(method: Method, data: EvaluationSet, task: Task, args: argparse.Namespace) -> dict[str, Any]:
     """Everything about one method."""
     note(f"{method.name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
-    model = open_model(method, shared, args)
+    model = open_model(method, args)
     warnings = leakage(model, data)
     found = evaluate(model, data, task, boxes=stored_boxes(args.boxes), crop=args.crop, workers=args.workers)
     for line in (*warnings, *found.problems[:MAX_SHOWN]):
@@ -129,13 +127,12 @@ def measure(
     }
 
 
-def open_model(method: Method, shared: tuple[str, ...], args: argparse.Namespace) -> Model:
-    if Path(method.path).is_dir():
-        if method.overrides or args.whiten_on:
-            raise ValueError(f"{method.path}: expected a config with overrides or --whiten-on, found a model folder")
-        return load_model(method.path, args.device)
-    settings = load_config(method.path, (*shared, *method.overrides))
-    model = build_model(settings, device=args.device)
+def open_model(method: Method, args: argparse.Namespace) -> Model:
+    model = (
+        load_model(method.path, args.device)
+        if method.settings is None
+        else build_model(method.settings, device=args.device)
+    )
     if not args.whiten_on:
         return model
     return fit_whitening(
@@ -147,6 +144,14 @@ def open_model(method: Method, shared: tuple[str, ...], args: argparse.Namespace
         workers=args.workers,
         on_skip=lambda skipped: note(f"whitening: {skipped.path}: {skipped.reason}"),
     )
+
+
+def write(report: dict[str, Any], table: str, args: argparse.Namespace) -> None:
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    for path, content in ((args.output, text), (args.markdown, table)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
 
 
 def leakage(model: Model, data: EvaluationSet) -> list[str]:

@@ -33,5 +33,5 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             float ``(B, C, h', w')``; cell ``(i, j)`` stands for the input pixels from ``(i, j) * stride`` on, so that
-            ``h'`` is ``h / stride`` rounded (up or down, as the network pads).
+            ``h'`` is ``h / stride`` rounded up or down as the network pads; one that does not pad loses a cell or two.
         """

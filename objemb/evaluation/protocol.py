@@ -102,7 +102,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: expected a JSON file of images and queries, found no such file")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, brackets without end
         raise ValueError(f"{path}: expected JSON, found: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected an object with 'images' and 'queries', found {type(data).__name__}")

@@ -78,7 +78,7 @@ def score(task: Task, rankings: Sequence[Ranking], answered: Collection[int]) ->
         rankings: One per query.
         answered: Numbers of the queries that could be described; the others are skipped, they do not score 0.
     """
-    relevance = task.relevance()
+    relevance = task.relevance
     ranks = [
         metrics.ranks_without_junk(ranking.items, relevant.positives, relevant.junk)
         for ranking, relevant in zip(rankings, relevance, strict=True)
@@ -117,7 +117,7 @@ def localise(task: Task, rankings: Sequence[Ranking], objects: Sequence[Entry]) 
     boxes: list[NDArray[np.float32]] = []
     truths: list[Box] = []
     owners: list[int] = []
-    for query, ranking, relevant in zip(task.queries, rankings, task.relevance(), strict=True):
+    for query, ranking, relevant in zip(task.queries, rankings, task.relevance, strict=True):
         for box, item in _true_positives(ranking, relevant):
             of_item = [b for i in query.instances for b in true_boxes.get((task.database[item].file, i), ())]
             truths += of_item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class Task:
     database: tuple[Entry, ...]
     queries: tuple[Entry, ...]
 
+    @functools.cached_property
     def relevance(self) -> list[Relevance]:
         """Per query what is relevant and what is left out."""
         by_instance: dict[str, list[int]] = defaultdict(list)
@@ -67,7 +69,7 @@ class Task:
         """One line per query to which nothing in the database is relevant; such queries are left out of the means."""
         return [
             f"queries[{number}] ({query.file}, {', '.join(query.instances)}): nothing in another photo is relevant"
-            for number, (query, relevant) in enumerate(zip(self.queries, self.relevance(), strict=True))
+            for number, (query, relevant) in enumerate(zip(self.queries, self.relevance, strict=True))
             if not len(relevant.positives)
         ]
 

@@ -31,7 +31,7 @@ SCORES_PER_CHUNK = 1 << 19
 FIRST_ROWS, MOST_ROWS = 1 << 13, 1 << 17
 #: Below this share of alive rows in a block, they are gathered instead of scoring all.
 SPARSE = 0.25
-#: Error of a float32 product, per column and unit of length: the bound is (number of columns) * 2**-24.
+#: Twice the error that summing a column of unit vectors in float32 may add to their product.
 FLOAT32_ROUNDING = 2.0**-23
 
 

@@ -105,7 +105,12 @@ def test_files_that_are_not_sets(tmp_path: Path) -> None:
     path = tmp_path / "set.json"
     with pytest.raises(FileNotFoundError, match=r"set\.json: expected a JSON file"):
         read_evaluation_set(path)
-    for content, message in [(b"{", "expected JSON"), (b"\xff", "expected JSON"), (b"[]", "found list")]:
+    for content, message in [
+        (b"{", "expected JSON"),
+        (b"\xff", "expected JSON"),
+        (b"[]", "found list"),
+        (b"[" * 10**6, "expected JSON"),
+    ]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read_evaluation_set(path)

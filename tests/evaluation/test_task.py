@@ -29,7 +29,7 @@ DATA = EvaluationSet(Path("set.json"), "set", IMAGES, OBJECTS, QUERIES)
 
 
 def relevant(task: Task) -> list[tuple[list[int], list[int]]]:
-    return [(r.positives.tolist(), r.junk.tolist()) for r in task.relevance()]
+    return [(r.positives.tolist(), r.junk.tolist()) for r in task.relevance]
 
 
 def test_image_level_leaves_out_the_queries_own_photo() -> None:

@@ -127,7 +127,7 @@ def test_what_cannot_be_built(tmp_path: Path) -> None:
         build_ivf([], tmp_path / "ann")
     with pytest.raises(ValueError, match="expected at least 256 rows for 'ivf_pq', found 50"):
         build_ivf([gallery(10)], tmp_path / "ann", kind="ivf_pq")
-    with pytest.raises(ValueError, match="expected one of .* found .ivfsq8. .did you mean .ivf_sq8."):
+    with pytest.raises(ValueError, match=r"expected one of .* found .ivfsq8. .did you mean .ivf_sq8."):
         build_ivf([gallery(10)], tmp_path / "ann", kind="ivfsq8")
     with pytest.raises(ValueError, match="lists: expected a number from 1 to 50, found 0"):
         build_ivf([gallery(10)], tmp_path / "ann", lists=0)

@@ -34,7 +34,7 @@ def set_file(tmp_path: Path) -> Path:
 def test_several_methods_give_one_table(
     tool: ModuleType, set_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, table = tmp_path / "out.json", tmp_path / "out.md"
+    out, table = tmp_path / "new" / "out.json", tmp_path / "new" / "out.md"
     methods = ["mac", *SMALL, "gem,pooling.p=2.0"]
     report = tool.main([*methods, "--set", str(set_file), "-o", str(out), "--markdown", str(table)])
     assert json.loads(out.read_text()) == json.loads(json.dumps(report))
@@ -94,9 +94,9 @@ def test_a_model_folder_is_a_method(tool: ModuleType, set_file: Path, tmp_path: 
     model.save(tmp_path / "model")
     found = tool.main([str(tmp_path / "model"), "--set", str(set_file)])["results"][0]
     assert (found["method"], found["fingerprint"]) == ("model", model.fingerprint)
-    with pytest.raises(ValueError, match="expected a config"):
+    with pytest.raises(ValueError, match=r"expected a config for aggregator\.name=sum, found a model folder"):
         tool.main([f"{tmp_path / 'model'},aggregator.name=sum", "--set", str(set_file)])
-    with pytest.raises(ValueError, match="expected a config for aggregator.name=sum, found model folders only"):
+    with pytest.raises(ValueError, match=r"expected a config for aggregator\.name=sum, found model folders only"):
         tool.main([str(tmp_path / "model"), "aggregator.name=sum", "--set", str(set_file)])
 
 

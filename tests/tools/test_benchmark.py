@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from objemb.index.exact import Block, search_exact
+from tools.benchmarks.timing import Ratio, alternate, ratio
+
+TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tools_benchmark", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_search_and_rmac_on_tiny_inputs(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("faiss")
+    report = tool.main(["--small", "--only", "search,rmac", "--seed", "3", "-o", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text()) == report
+    assert report["command"].endswith("--seed 3 -o " + str(tmp_path / "out.json"))
+    assert report["machine"]["threads"] > 0
+    search = report["cases"]["search"]["ratios"]
+    assert all(r["facts"]["agreement"] == 1 for r in search if "agreement" in r["facts"])
+    assert all(r["facts"]["largest_error"] == 0 for r in report["cases"]["rmac"]["ratios"])
+    assert "R-MAC pooling" in capsys.readouterr().out
+
+
+def test_indexing_on_tiny_inputs(tool: ModuleType) -> None:
+    ratios = tool.main(["--small", "--only", "indexing"])["cases"]["indexing"]["ratios"]
+    assert [r["value"] > 0 for r in ratios] == [True, True]
+
+
+def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(["--only", "serch"])
+    assert "expected some of search, rmac, indexing, found serch" in capsys.readouterr().err
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    found = ratio("a", [2.0, 30.0, 4.0], [1.0, 10.0, 1.0], ">= 3", more=1)
+    assert (found.value, found.low, found.high, found.holds) == (3.0, 2.0, 4.0, True)
+    assert found.facts == {"seconds_above": 4.0, "seconds_below": 1.0, "rounds": 3, "more": 1}
+    assert Ratio("b", 0.5, "<= 0.4").holds is False
+    assert Ratio("c", 0.5).holds is None
+
+
+def test_sides_alternate() -> None:
+    calls: list[str] = []
+    times = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, warm_up=1)
+    assert "".join(calls) == "ababab"
+    assert [len(t) for t in times.values()] == [2, 2]
+
+
+def test_the_baseline_fetches_until_there_are_enough_images() -> None:
+    faiss = pytest.importorskip("faiss")
+    from tools.benchmarks.search import agreement, grouped_in_python
+
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((90, 8)).astype(np.float32)
+    rows[:40] = rows[0]
+    images = np.r_[np.zeros(40, int), np.repeat(np.arange(1, 26), 2)]
+    flat = faiss.IndexFlatIP(8)
+    flat.add(rows)
+    found = grouped_in_python(flat, images.tolist(), rows[[0, 60, 70]], [0, 0, 1], 5)
+    hits = search_exact([Block(rows, images)], rows[[0, 60, 70]], np.array([0, 0, 1]), 5)
+    assert agreement(hits, found) == 1
+    assert found[0][0][0] in (0, 11)
+    assert len(grouped_in_python(flat, images.tolist(), rows[:1], [0], 50)[0]) == 26
