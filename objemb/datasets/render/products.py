@@ -161,7 +161,7 @@ def _rows(family: Family, body: Box) -> dict[str, Box]:
     rows: dict[str, Box] = {}
     order = list(family.order)
     share = family.emblem_share
-    if x2 - x1 > 1.1 * (y2 - y1):
+    if x2 - x1 > 1.5 * (y2 - y1):
         side = y2 - y1
         left = family.order[0] == "emblem"
         rows["emblem"] = (x1, y1, x1 + side, y2) if left else (x2 - side, y1, x2, y2)

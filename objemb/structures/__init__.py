@@ -1,0 +1,25 @@
+"""The few data types that travel between the stages.
+
+All are frozen, check themselves on construction, and keep to one convention: boxes are float32 ``(x1, y1, x2, y2)``
+edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 640``), rows are items, sizes are
+``(height, width)``, region 0 of a described image is the whole image.
+"""
+
+from objemb.structures.descriptors import RegionDescriptors
+from objemb.structures.fields import Box, Payload, Scalar
+from objemb.structures.photo import Photo
+from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
+from objemb.structures.results import Match, SearchResult
+
+__all__ = [
+    "BOX_TOLERANCE",
+    "NO_LABEL",
+    "Box",
+    "Match",
+    "Payload",
+    "Photo",
+    "RegionDescriptors",
+    "Regions",
+    "Scalar",
+    "SearchResult",
+]

@@ -1,0 +1,115 @@
+"""Checks and conversions of single fields, shared by the types of this package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+
+Box: TypeAlias = tuple[float, float, float, float]
+#: Values that metadata may hold; they survive JSON and Arrow unchanged.
+Scalar: TypeAlias = str | int | float | bool | None
+#: Extra values per region: a tensor with one row per region, or one JSON scalar per region.
+Payload: TypeAlias = Tensor | tuple[Scalar, ...]
+
+#: Tensor types that payloads may have in JSON.
+PAYLOAD_DTYPES = {
+    str(d).removeprefix("torch."): d
+    for d in (torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int32, torch.int64)
+}
+
+
+def checked_size(name: str, size: Sequence[int]) -> tuple[int, int]:
+    """``(height, width)`` as two integers above 0, or ``ValueError``."""
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(s, int) and s > 0 for s in size):
+        raise ValueError(f"{name}: expected (height, width) as two integers above 0, found {size!r}")
+    return (size[0], size[1])
+
+
+def checked_box(name: str, box: Sequence[float]) -> Box:
+    """``(x1, y1, x2, y2)`` as finite floats in order, or ``ValueError``."""
+    values = tuple(float(v) for v in box)
+    if len(values) != 4 or not (values[0] <= values[2] and values[1] <= values[3]) or math.inf in map(abs, values):
+        raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
+    return values
+
+
+def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """A read-only copy of strings to JSON scalars, or ``TypeError``."""
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not (value is None or isinstance(value, (str, int, float, bool))):
+            raise TypeError(f"{name}: expected strings to JSON scalars, found {key!r}: {type(value).__name__}")
+    return MappingProxyType(dict(metadata))
+
+
+def row_numbers(index: int | slice | Tensor | Sequence[int], count: int, device: torch.device) -> Tensor:
+    """Any kind of index as an int64 tensor of row numbers."""
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.int64, device=device)
+    picked = torch.as_tensor(index, device=device)
+    if picked.is_floating_point() and picked.numel():  # an empty list becomes a floating tensor
+        raise TypeError(f"index: expected integers or booleans, found {picked.dtype}")
+    if picked.dtype == torch.bool:
+        checks.shape("boolean index", picked, (count,))
+        return picked.nonzero().flatten()
+    picked = picked.reshape(-1).long()
+    if len(picked) and (int(picked.min()) < -count or int(picked.max()) >= count):
+        raise IndexError(f"index: expected numbers below {count}, found {picked.tolist()}")
+    return torch.where(picked < 0, picked + count, picked)
+
+
+def checked_payload(name: str, value: Payload, count: int) -> Payload:
+    """A tensor or JSON scalars with ``count`` rows, or an error."""
+    if isinstance(value, Tensor):
+        checks.shape(name, value, (count, *(None,) * (value.ndim - 1)))
+        return value
+    if isinstance(value, str) or not all(v is None or isinstance(v, (str, int, float, bool)) for v in value):
+        raise TypeError(f"{name}: expected a tensor or a sequence of JSON scalars, found {value!r}")
+    value = tuple(value)
+    if len(value) != count:
+        raise ValueError(f"{name}: expected {count} rows, one per region, found {len(value)}")
+    return value
+
+
+def pick_payload(value: Payload, rows: Tensor) -> Payload:
+    """The given rows of a payload."""
+    return value[rows.to(value.device)] if isinstance(value, Tensor) else tuple(value[i] for i in rows.tolist())
+
+
+def cat_payload(values: Sequence[Payload]) -> Payload:
+    """Payloads one after the other; scalars when not all are tensors."""
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    if len(tensors) == len(values):
+        return torch.cat(tensors)
+    return tuple(item for v in values for item in (v.tolist() if isinstance(v, Tensor) else v))
+
+
+def payload_to_json(value: Payload) -> dict[str, Any]:
+    """A JSON-ready dict; :func:`payload_from_json` reverses it."""
+    if isinstance(value, Tensor):
+        dtype = checks.one_of("payload dtype", str(value.dtype).removeprefix("torch."), tuple(PAYLOAD_DTYPES))
+        return {"dtype": dtype, "shape": list(value.shape), "values": value.tolist()}
+    return {"dtype": "scalars", "values": list(value)}
+
+
+def payload_from_json(data: Mapping[str, Any]) -> Payload:
+    """A payload from what :func:`payload_to_json` made."""
+    expect_keys("payload", data, ("dtype", "values"))
+    if data["dtype"] == "scalars":
+        return tuple(data["values"])
+    dtype = PAYLOAD_DTYPES[checks.one_of("payload dtype", data["dtype"], tuple(PAYLOAD_DTYPES))]
+    return torch.tensor(data["values"], dtype=dtype).reshape(data["shape"])
+
+
+def expect_keys(name: str, data: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """``ValueError`` that names expected and found keys when one of ``keys`` is missing."""
+    missing = [k for k in keys if k not in data]
+    if missing:
+        raise ValueError(f"{name}: expected the keys {checks.listed(keys)}, found {checks.listed(data)}")

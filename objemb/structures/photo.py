@@ -1,0 +1,44 @@
+"""A decoded image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.structures.fields import Scalar, checked_size, frozen_metadata
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded image.
+
+    Attributes:
+        id: The name of the image in an index, usually its path.
+        pixels: uint8 ``(3, h, w)``, RGB, EXIF-corrected; smaller than the original where the decoder scaled down.
+            (Bytes, not floats: a photo waiting in the decoding queue is four times smaller; networks divide by 255.)
+        size: ``(height, width)`` of the EXIF-corrected *original*: the frame of all boxes.
+        metadata: Columns that came with the image from its source.
+    """
+
+    id: str
+    pixels: Tensor
+    size: tuple[int, int]
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.shape("Photo.pixels", self.pixels, (3, None, None))
+        if self.pixels.dtype != torch.uint8:
+            raise TypeError(f"Photo.pixels: expected dtype torch.uint8, found {self.pixels.dtype}")
+        if 0 in self.pixels.shape:
+            raise ValueError(f"Photo.pixels: expected at least one pixel, found shape {tuple(self.pixels.shape)}")
+        object.__setattr__(self, "size", checked_size("Photo.size", self.size))
+        object.__setattr__(self, "metadata", frozen_metadata("Photo.metadata", self.metadata))
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """``(y, x)`` factors from original pixels to decoded pixels; 1.0 where the decoder did not scale."""
+        return self.pixels.shape[1] / self.size[0], self.pixels.shape[2] / self.size[1]

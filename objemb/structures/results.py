@@ -1,0 +1,122 @@
+"""What a search finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from objemb.structures.fields import Box, Scalar, checked_box, expect_keys, frozen_metadata
+
+
+@dataclass(frozen=True)
+class Match:
+    """One image that was found, and which of its boxes matched which box of the query.
+
+    Attributes:
+        image: Id of the image.
+        score: Similarity of the best pair of boxes, larger is more similar.
+        box: The matched box in the found image, original pixels.
+        query_box: The box of the query that it matched, original pixels of the query.
+        label: Name of the matched region's class, or None.
+        metadata: Columns stored with the image.
+        runners_up: The next best pairs in the same image, best first; their own ``runners_up`` are empty.
+    """
+
+    image: str
+    score: float
+    box: Box
+    query_box: Box
+    label: str | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    runners_up: tuple[Match, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image, str) or not self.image:
+            raise ValueError(f"Match.image: expected a non-empty string, found {self.image!r}")
+        score = float(self.score)
+        if not math.isfinite(score):
+            raise ValueError(f"Match.score: expected a finite number, found {score}")
+        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "box", checked_box("Match.box", self.box))
+        object.__setattr__(self, "query_box", checked_box("Match.query_box", self.query_box))
+        object.__setattr__(self, "metadata", frozen_metadata("Match.metadata", self.metadata))
+        object.__setattr__(self, "runners_up", tuple(self.runners_up))
+        if any(r.score > score for r in self.runners_up):
+            raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"image", "score", "box", "query_box", "label", "metadata", "runners_up"}``."""
+        return {
+            "image": self.image,
+            "score": self.score,
+            "box": list(self.box),
+            "query_box": list(self.query_box),
+            "label": self.label,
+            "metadata": dict(self.metadata),
+            "runners_up": [r.to_json() for r in self.runners_up],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Match:
+        """A match from what :meth:`to_json` made."""
+        expect_keys("Match", data, ("image", "score", "box", "query_box", "label", "metadata", "runners_up"))
+        return Match(
+            image=data["image"],
+            score=data["score"],
+            box=tuple(data["box"]),
+            query_box=tuple(data["query_box"]),
+            label=data["label"],
+            metadata=data["metadata"],
+            runners_up=tuple(Match.from_json(r) for r in data["runners_up"]),
+        )
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The ranked answer to one query; a sequence of :class:`Match`, best first, each image at most once.
+
+    Attributes:
+        image: Id or path of the query image.
+        boxes: The query boxes that were searched for, original pixels of the query.
+        hits: The matches.
+    """
+
+    image: str
+    boxes: tuple[Box, ...]
+    hits: tuple[Match, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boxes", tuple(checked_box("SearchResult.boxes", b) for b in self.boxes))
+        object.__setattr__(self, "hits", tuple(self.hits))
+        scores = [h.score for h in self.hits]
+        if any(a < b for a, b in pairwise(scores)):
+            raise ValueError(f"SearchResult.hits: expected falling scores, found {scores}")
+        if len({h.image for h in self.hits}) != len(self.hits):
+            raise ValueError("SearchResult.hits: expected each image once, found one twice")
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, index: int) -> Match:
+        return self.hits[index]
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.hits)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"query": {"image", "boxes"}, "hits": [...]}``: what ``objemb search --json`` prints."""
+        return {
+            "query": {"image": self.image, "boxes": [list(b) for b in self.boxes]},
+            "hits": [h.to_json() for h in self.hits],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> SearchResult:
+        """A result from what :meth:`to_json` made."""
+        expect_keys("SearchResult", data, ("query", "hits"))
+        expect_keys("SearchResult.query", data["query"], ("image", "boxes"))
+        boxes = tuple(tuple(b) for b in data["query"]["boxes"])
+        return SearchResult(data["query"]["image"], boxes, tuple(Match.from_json(h) for h in data["hits"]))
