@@ -11,6 +11,8 @@ from objemb.structures import RegionDescriptors
 class Keep(Aggregator):
     """Returns the regions as they are."""
 
+    per_region = True
+
     def aggregate(self, described: RegionDescriptors) -> RegionDescriptors:
         """See :meth:`Aggregator.aggregate`."""
         return described

@@ -20,6 +20,8 @@ class Sum(Aggregator):
             some implementations add the whole image. It always counts where there is nothing else.
     """
 
+    per_region = False
+
     def __init__(self, *, whole_image: bool = False) -> None:
         self.whole_image = whole_image
 

@@ -30,7 +30,7 @@ from objemb.datasets.render.pasting import (
 )
 from objemb.datasets.render.stacking import keep_visible
 from objemb.datasets.scene import DISTRACTOR, Scene, make_scene
-from objemb.datasets.seeds import generator
+from objemb.datasets.seeds import generator, round_robin
 from objemb.images import read_photo
 from objemb.structures import NO_LABEL
 
@@ -68,7 +68,7 @@ class Compositions:
         self.instances = tuple(sorted({p.instance for p in products}))
         self.categories = ("object", DISTRACTOR) if settings.annotate_distractors else ("object",)
         self._views = {n: self._split_views([p for p in products if p.instance == n]) for n in self.instances}
-        self._leads = generator("leads", settings.seed, split).permutation(len(self.instances))
+        self._leads = generator("leads", settings.seed, split).permutation(len(self.instances)).tolist()
 
     def __len__(self) -> int:
         return self.settings.count if self.split == "train" else self.settings.val_count
@@ -100,7 +100,7 @@ class Compositions:
         of_queries = int(self.query_every is not None and number % self.query_every == 0)
         count = _number(rng, self.settings.objects_per_scene)
         # each instance leads as many scenes as the others: none is left without a view
-        labels = [int(self._leads[number % len(self._leads)]), *rng.integers(len(self.instances), size=count).tolist()]
+        labels = [round_robin(self._leads, number), *rng.integers(len(self.instances), size=count).tolist()]
         items = []
         for label in labels[:count]:
             views = self._views[self.instances[label]][of_queries]

@@ -35,7 +35,7 @@ from objemb.datasets.render.silhouettes import SILHOUETTES
 from objemb.datasets.render.stacking import Seen, cover, keep_visible
 from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.scene_settings import SPLITS, SceneSettings
-from objemb.datasets.seeds import generator
+from objemb.datasets.seeds import generator, round_robin
 from objemb.datasets.writing import write_scenes
 
 __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
@@ -61,7 +61,7 @@ class Scenes:
         self.instances = tuple(instance_name(split, *divmod(n, settings.variants)) for n in range(count))
         self.categories = ("object",) if settings.category == "object" else tuple(SILHOUETTES)
         # each instance leads as many scenes as the others: none is left without a view
-        self._leads = generator("leads", settings.seed, split).permutation(count)
+        self._leads = generator("leads", settings.seed, split).permutation(count).tolist()
 
     def __len__(self) -> int:
         return self.settings.scenes(self.split)
@@ -71,7 +71,7 @@ class Scenes:
             raise IndexError(f"scene: expected a number from 0 to {len(self) - 1}, found {number}")
         rng = generator("scene", self.settings.seed, self.split, number)
         backdrop = make_backdrop(rng, self.settings.size, self.settings.clutter)
-        labels = self._choose(rng, int(self._leads[number % len(self._leads)]))
+        labels = self._choose(rng, round_robin(self._leads, number))
         patches = self._arrange(rng, labels, backdrop)
         seen = keep_visible(patches, (self.settings.size,) * 2, self.settings.min_visibility)
         occluders, seen = self._occlude(rng, patches, seen)

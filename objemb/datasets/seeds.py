@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,3 +16,11 @@ def generator(*keys: int | str) -> np.random.Generator:
     """
     digest = hashlib.blake2b(repr(keys).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def round_robin(order: Sequence[int], number: int) -> int:
+    """Item ``number`` of an order that is gone through again and again, each time begun one place later.
+
+    Every item comes up as often as the others, also among every fifth or every tenth number.
+    """
+    return int(order[(number + number // len(order)) % len(order)])

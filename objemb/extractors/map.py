@@ -35,7 +35,7 @@ class Map(Extractor):
     def __init__(
         self,
         *,
-        size: int = 1024,
+        size: int = 1025,
         side: str = "longest",
         sampling: str = "cells",
         samples: int = 7,

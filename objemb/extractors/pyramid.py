@@ -36,8 +36,8 @@ class Pyramid(Extractor):
     def __init__(
         self,
         *,
-        sizes: Sequence[int] = (256, 512, 1024, 2048),
-        target: float = 160,
+        sizes: Sequence[int] = (257, 513, 1025, 2049),
+        target: float = 225,
         sampling: str = "cells",
         samples: int = 7,
         masks: bool = False,

@@ -27,8 +27,8 @@ __all__ = ["NO_HIT", "Block", "GroupedHits", "search_exact"]
 QUERY_ROWS_PER_PASS = 64
 #: Scores of a chunk: few enough to stay in the processor's cache from one step to the next.
 SCORES_PER_CHUNK = 1 << 19
-#: Rows of the first chunk, which gives the first floor, and the most of any chunk.
-FIRST_ROWS, MOST_ROWS = 1 << 13, 1 << 17
+#: The most rows of a chunk.
+ROWS_PER_CHUNK = 1 << 17
 #: Below this share of alive rows in a block, they are gathered instead of scoring all.
 SPARSE = 0.25
 #: Twice the error that summing a column of unit vectors in float32 may add to their product.
@@ -94,37 +94,23 @@ def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.
     sieve = Sieve(table, queries, groups, k)
     batch = torch.from_numpy(queries)
     encoded = encode_queries(batch)
-    sizes = _chunk_sizes(len(queries))
+    size = min(ROWS_PER_CHUNK, max(1, SCORES_PER_CHUNK // len(queries)))
     for block, start in zip(table.blocks, table.starts, strict=False):
-        for rows in _chunks(block, sizes):
+        for rows in _chunks(block, size):
             scores, slack = _approximate(block, rows, batch, encoded)
-            sieve.add(scores, slack, _numbers(rows) + start, block.images[rows])
+            sieve.add(scores, slack, rows, int(start), block.images[rows])
     return sieve.result()
 
 
-def _chunk_sizes(columns: int) -> Iterator[int]:
-    """Rows of each chunk: few at first, until there is a floor that sifts the rest, then as many as the cache holds."""
-    most = min(MOST_ROWS, SCORES_PER_CHUNK // columns)
-    size = min(FIRST_ROWS, most)
-    while True:
-        yield size
-        size = min(2 * size, most)
-
-
-def _chunks(block: Block, sizes: Iterator[int]) -> Iterator[slice | NDArray[np.int64]]:
+def _chunks(block: Block, size: int) -> Iterator[slice | NDArray[np.int64]]:
     """The rows of a block in turn, as slices; as arrays of the alive rows alone where those are few."""
     few = None
     if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
         few = np.flatnonzero(block.alive)
-    start, end = 0, len(block) if few is None else len(few)
-    while start < end:
-        here = slice(start, min(start + next(sizes), end))
+    end = len(block) if few is None else len(few)
+    for start in range(0, end, size):
+        here = slice(start, min(start + size, end))
         yield here if few is None else few[here]
-        start = here.stop
-
-
-def _numbers(rows: slice | NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 
 def _approximate(

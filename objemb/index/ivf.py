@@ -8,6 +8,7 @@ lists.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +29,14 @@ from objemb.index.grouping import Pairs, pair_scores, pairs_of, top_images
 KINDS = {"ivf_sq8": 1, "ivf_pq": 4}
 #: Rows per list below which more lists do not pay off, and sampled rows per list for k-means.
 ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
+#: Rows that a query looks at in its lists, in all and per wanted image.
+ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
 #: Rows that are added to the structure at once.
 ROWS_PER_STEP = 1 << 16
 #: Bits of a product-quantised code, which is the least number of rows to train one.
 PQ_BITS = 8
 #: Candidates per wanted image in the first round; every further round looks for and looks into ``GROWTH`` times more.
-CANDIDATES, GROWTH = 4, 4
+CANDIDATES, GROWTH = 3, 4
 #: Rounds after which what is still missing is searched exactly.
 ROUNDS = 3
 #: Below this share of rows that may be returned, exact search over these rows is both faster and complete.
@@ -80,14 +83,18 @@ def build_ivf(
 
 
 def default_lists(rows: int) -> int:
-    """Number of lists: 4 sqrt(rows) as a power of two, at least ``ROWS_PER_LIST`` rows each; 4096 for a million."""
-    wanted = min(4 * rows**0.5, rows / ROWS_PER_LIST)
+    """Number of lists: 2 sqrt(rows) as a power of two, of ``ROWS_PER_LIST`` rows or more; 2048 for a million rows."""
+    wanted = min(2 * rows**0.5, rows / ROWS_PER_LIST)
     return 1 << max(0, round(np.log2(max(wanted, 1))))
 
 
-def default_probes(lists: int) -> int:
-    """Number of lists to look into: one of 512, at least 8; 64 of 32768."""
-    return min(lists, max(8, lists // 512))
+def default_probes(lists: int, rows: int, k: int) -> int:
+    """Number of lists to look into for ``k`` images: as many as hold 2048 rows and 64 rows per image, at least 4.
+
+    Above 2048 lists it is at least one of 512. Of a million rows in 2048 lists: 5 for 10 images, 14 for 100.
+    """
+    wanted = max(ROWS_LOOKED_AT, ROWS_PER_IMAGE * k) * lists / max(rows, 1)
+    return min(lists, max(4, lists // 512, math.ceil(wanted)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +199,7 @@ class IvfIndex:
         if alive < SELECTIVE * self.covered:
             return search_exact(blocks, queries, groups, k, count=count)
         look = _Look(table, queries, groups, k, count, inside, selector)
-        hits = self._rounds(look, default_probes(self.lists) if probes is None else max(1, probes))
+        hits = self._rounds(look, default_probes(self.lists, self.covered, k) if probes is None else max(1, probes))
         if inside == len(blocks):
             return hits
         later = pairs_of(search_exact(table.blocks[inside:], queries, groups, k, count=count))

@@ -11,6 +11,10 @@ from torch import Tensor
 from objemb.index.blocks import RowTable
 from objemb.index.grouping import Pairs, best_of_images, pair_scores
 
+#: Rows that give the first floor, at least and per wanted image.
+FLOOR_ROWS, FLOOR_ROWS_PER_IMAGE = 1 << 14, 32
+#: Pairs that may wait at least before the sieve is shaken; else twice as many as the last shake left.
+ROOM = 1 << 12
 #: Pairs that may wait before they are scored exactly and cut down to the k best images.
 MOST_WAITING = 1 << 20
 
@@ -34,16 +38,24 @@ class Sieve:
         self.floor = np.full(len(self.starts), -np.inf, dtype=np.float32)
         self.slack = np.zeros(len(rows), dtype=np.float32)
         self.waiting: list[Pairs] = []
-        self.count = self.seen = self.seen_at_shake = 0
+        self.count, self.room = 0, ROOM
 
-    def add(self, scores: Tensor, slack: Tensor, rows: NDArray[np.int64], images: NDArray[np.int64]) -> None:
-        """Sift a chunk.
+    def add(
+        self,
+        scores: Tensor,
+        slack: Tensor,
+        rows: slice | NDArray[np.int64],
+        first: int,
+        images: NDArray[np.int64],
+    ) -> None:
+        """Sift a chunk of n rows of a block.
 
         Args:
             scores: float32 ``(C, n)`` approximate scores; -inf for rows that may not be returned.
             slack: float32 ``(C,)``, no score is off by more.
-            rows: int64 ``(n,)`` numbers of the rows.
-            images: int64 ``(n,)`` their images, equal ones adjacent.
+            rows: The rows within the block.
+            first: Number of the block's first row.
+            images: int64 ``(n,)`` the images of the rows, equal ones adjacent.
         """
         values = scores.numpy()
         self.slack = np.maximum(self.slack, slack.numpy())
@@ -51,11 +63,11 @@ class Sieve:
             self._first_floor(values, images)
         cut = np.maximum(self.floor[self.query_of] - self.slack, np.finfo(np.float32).min)
         kept = np.flatnonzero(values >= cut[:, None])
-        column, at = np.divmod(kept, len(rows))
-        self.waiting.append(Pairs(rows[at], column, self.query_of[column], images[at], values.reshape(-1)[kept]))
-        self.seen += len(rows)
+        column, at = np.divmod(kept, values.shape[1])
+        numbers = first + (at + rows.start if isinstance(rows, slice) else rows[at])
+        self.waiting.append(Pairs(numbers, column, self.query_of[column], images[at], values.reshape(-1)[kept]))
         self.count += len(kept)
-        if self.seen >= 2 * self.seen_at_shake or self.count > MOST_WAITING:
+        if self.count > self.room:
             self._shake()
 
     def result(self) -> Pairs:
@@ -65,7 +77,9 @@ class Sieve:
         return replace(best, queries=self.queries[self.starts][best.queries])
 
     def _first_floor(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> None:
-        """The k-th best image among all rows of one chunk, so that not all of its pairs have to wait."""
+        """The k-th best image among the first rows of a chunk, so that not all of its pairs have to wait."""
+        most = max(FLOOR_ROWS, FLOOR_ROWS_PER_IMAGE * self.k)
+        scores, images = scores[:, :most], images[:most]
         runs = np.flatnonzero(np.diff(images, prepend=images[:1] - 1))
         if len(runs) < self.k:
             return
@@ -80,7 +94,8 @@ class Sieve:
         self._raise_floor(self._kth_best_image(pairs.queries, pairs.images, pairs.scores - slack))
         pairs = pairs[pairs.scores + slack >= self.floor[pairs.queries]]
         self.waiting = [pairs if len(pairs) <= MOST_WAITING else self._exactly(pairs)]
-        self.count, self.seen_at_shake = len(self.waiting[0]), self.seen
+        self.count = len(self.waiting[0])
+        self.room = max(ROOM, min(2 * self.count, MOST_WAITING))
 
     def _raise_floor(self, floor: NDArray[np.float32]) -> None:
         self.floor = np.maximum(self.floor, floor)

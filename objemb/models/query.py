@@ -8,7 +8,6 @@ import math
 import torch
 
 from objemb.aggregators.base import Aggregator
-from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.structures import Photo, RegionDescriptors, Regions
 
@@ -26,14 +25,13 @@ def describe_boxes(
     """
     if len(boxes) == 0:
         return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
-    by_region = isinstance(aggregator, Keep)
-    if crop == "context" and by_region:
+    if crop == "context" and aggregator.per_region:
         return describer.describe([photo], [boxes])[0]
     vectors = []
     for box in boxes:
         cut = cut_out(photo, box)
         seer = describer if crop != "scaled" else _scaled(describer, max(cut.size) / max(photo.size))
-        given = [Regions.whole(cut.size)] if by_region else None
+        given = [Regions.whole(cut.size)] if aggregator.per_region else None
         vectors.append(aggregator.aggregate(seer.describe([cut], given)[0]).vectors[:1])
     return RegionDescriptors(photo.id, boxes, torch.cat(vectors), photo.metadata)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from objemb.datasets.seeds import generator
+from objemb.datasets.seeds import generator, round_robin
 
 
 def test_numbers_are_the_same_on_every_machine() -> None:
@@ -13,3 +13,9 @@ def test_every_key_counts() -> None:
 
 
 KNOWN = [514, 522, 662, 123]
+
+
+def test_round_robin_is_fair_among_every_fifth() -> None:
+    order = [3, 1, 0, 4, 2]
+    assert [round_robin(order, n) for n in range(7)] == [3, 1, 0, 4, 2, 1, 0]
+    assert sorted(round_robin(order, n) for n in range(0, 25, 5)) == [0, 1, 2, 3, 4]

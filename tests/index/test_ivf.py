@@ -118,8 +118,14 @@ def test_the_same_seed_builds_the_same_file(tmp_path: Path) -> None:
 
 
 def test_default_lists_and_probes() -> None:
-    assert [default_lists(n) for n in (1, 64, 10_000, 1_000_000, 100_000_000)] == [1, 1, 128, 4096, 32768]
-    assert [default_probes(n) for n in (1, 4, 256, 4096, 32768)] == [1, 4, 8, 8, 64]
+    assert [default_lists(n) for n in (1, 64, 10_000, 1_000_000, 100_000_000)] == [1, 1, 128, 2048, 16384]
+    assert [default_probes(2048, 1_000_000, k) for k in (1, 10, 100)] == [5, 5, 14]
+    assert [default_probes(n, rows, 10) for n, rows in ((1, 9), (2, 9), (128, 10_000), (16384, 10**8))] == [
+        1,
+        2,
+        27,
+        32,
+    ]
 
 
 def test_what_cannot_be_built(tmp_path: Path) -> None:

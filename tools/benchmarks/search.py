@@ -36,21 +36,22 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     data = clustered_regions(sizes["images"], sizes["regions"], sizes["dim"], sizes["queries"], seed)
     start = time.perf_counter()
     codes = encode(data.vectors)
-    encoding = time.perf_counter() - start
-    plain, coded = Block(data.vectors, data.images), Block(data.vectors, data.images, codes=codes)
+    encoding = {"encode_seconds": time.perf_counter() - start}
+    coded = Block(data.vectors, data.images, codes=codes)
+    blocks = {"8-bit codes": coded, "no codes": Block(data.vectors, data.images)}
     flat = Flat(data)
     for task in tasks(data):
-        yield from _against_flat(task, flat, plain, coded, sizes["rounds"], encoding)
+        yield from _against_flat(task, flat, blocks, sizes["rounds"], encoding)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         build_ivf([coded], Path(folder) / "ann", kind="ivf_sq8", seed=seed)
-        facts = {"build_seconds": time.perf_counter() - start}
+        facts: dict[str, Any] = {"build_seconds": time.perf_counter() - start}
         index = IvfIndex.load(Path(folder) / "ann")
-    facts |= {"lists": index.lists, "probes": default_probes(index.lists)}
+    facts |= {"lists": index.lists, "probes": {f"k={k}": default_probes(index.lists, index.covered, k) for k in DEPTHS}}
     for k in DEPTHS:
         yield _recall(data, index, coded, k, facts)
     for task in tasks(data):
-        yield _against_exact(task, index, coded, sizes["rounds"])
+        yield from _against_exact(task, index, blocks, sizes["rounds"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,26 +74,26 @@ def tasks(data: Collection) -> Iterator[Task]:
             yield Task(f"{name}, k={k}", data.queries[: count * rows], np.repeat(np.arange(count), rows), k)
 
 
-def _against_flat(task: Task, flat: Flat, plain: Block, coded: Block, rounds: int, encoding: float) -> Iterator[Ratio]:
-    blocks = {"8-bit codes": coded, "no codes": plain}
+def _against_flat(
+    task: Task, flat: Flat, blocks: Mapping[str, Block], rounds: int, facts: Mapping[str, Any]
+) -> Iterator[Ratio]:
     sides = {name: lambda block=block: task.search(block) for name, block in blocks.items()}
     times = alternate({"flat": lambda: flat.search(task), **sides}, rounds)
     expected = flat.search(task)
     for name, block in blocks.items():
-        facts = {"agreement": agreement(task.search(block), expected), "encode_seconds": encoding}
-        wanted = ">= 3" if block is coded else ""
+        same = agreement(task.search(block), expected)
+        wanted = ">= 3" if block.codes is not None else ""
         label = f"faiss flat + grouping over exact search ({name}), {task.name}"
-        yield ratio(label, times["flat"], times[name], wanted, **facts)
+        yield ratio(label, times["flat"], times[name], wanted, agreement=same, **facts)
 
 
-def _against_exact(task: Task, index: IvfIndex, coded: Block, rounds: int) -> Ratio:
-    sides = {
-        "exact": lambda: task.search(coded),
-        "ivf": lambda: index.search(task.queries, task.groups, task.k, [coded]),
-    }
-    times = alternate(sides, rounds)
+def _against_exact(task: Task, index: IvfIndex, blocks: Mapping[str, Block], rounds: int) -> Iterator[Ratio]:
+    sides = {name: lambda block=block: task.search(block) for name, block in blocks.items()}
+    ivf = {"ivf": lambda: index.search(task.queries, task.groups, task.k, list(blocks.values())[:1])}
+    times = alternate({**sides, **ivf}, rounds)
     wanted = ">= 20" if task.k == DEPTHS[0] else ""
-    return ratio(f"exact search (8-bit codes) over ivf_sq8, {task.name}", times["exact"], times["ivf"], wanted)
+    for name in blocks:
+        yield ratio(f"exact search ({name}) over ivf_sq8, {task.name}", times[name], times["ivf"], wanted)
 
 
 def _recall(data: Collection, index: IvfIndex, coded: Block, k: int, facts: Mapping[str, Any]) -> Ratio:

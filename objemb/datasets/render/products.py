@@ -161,8 +161,8 @@ def _rows(family: Family, body: Box) -> dict[str, Box]:
     rows: dict[str, Box] = {}
     order = list(family.order)
     share = family.emblem_share
-    if x2 - x1 > 1.5 * (y2 - y1):
-        side = y2 - y1
+    if x2 - x1 > 1.2 * (y2 - y1):
+        side = min(y2 - y1, 0.58 * (x2 - x1))
         left = family.order[0] == "emblem"
         rows["emblem"] = (x1, y1, x1 + side, y2) if left else (x2 - side, y1, x2, y2)
         x1, x2 = (x1 + 1.15 * side, x2) if left else (x1, x2 - 1.15 * side)
