@@ -70,9 +70,9 @@ def test_methods_are_the_points_of_the_product_space() -> None:
     assert point("spoc") == ("whole_image", "map", "mean", "keep")
     assert point("gem") == ("whole_image", "map", "gem", "keep")
     assert point("rmac") == ("rmac_grid", "map", "max", "sum")
-    assert point("hard_attention_crop") == ("detections", "crop", "gem", "keep")
-    assert point("hard_attention_map") == ("detections", "map", "gem", "keep")
-    assert point("hard_attention_pyramid") == ("detections", "pyramid", "gem", "keep")
+    assert point("hard_attention_crop") == ("detections", "crop", "mean", "keep")
+    assert point("hard_attention_map") == ("detections", "map", "mean", "keep")
+    assert point("hard_attention_pyramid") == ("detections", "pyramid", "mean", "keep")
 
 
 def test_rmac_is_the_paper() -> None:

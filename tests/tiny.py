@@ -16,6 +16,7 @@ class TinyBackbone(Backbone):
     def __init__(self, *, stride: int = 4, channels: int = 5, rounds: str = "down", multiple: int = 1) -> None:
         super().__init__()
         self.stride, self.channels, self.rounds, self.multiple = stride, channels, rounds, multiple
+        self.smallest = stride
         weight = torch.randn(channels, 3, stride, stride, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weight", weight)
         self.seen: list[Tensor] = []

@@ -27,6 +27,31 @@ def map_shape(empty: nn.Module, height: int, width: int) -> tuple[int, ...]:
         return tuple(empty(torch.empty(1, 3, height, width, device="meta")).shape)
 
 
+def map_shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, ...] | None:
+    """As :func:`map_shape`; None for a size that the network refuses, in whatever way its layers do."""
+    try:
+        return map_shape(empty, height, width)
+    except Exception:
+        return None
+
+
+def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
+    """The smallest input side that gives a map of at least one cell, found by halving the range.
+
+    Args:
+        empty: A :func:`hollow` network.
+        stride: The least that is wanted.
+        multiple: Sides must be a multiple of this.
+        fits: A side that is known to be accepted.
+    """
+    low, high = -(-stride // multiple), -(-fits // multiple)
+    while low < high:
+        middle = (low + high) // 2
+        shape = map_shape_or_none(empty, middle * multiple, middle * multiple)
+        low, high = (low, middle) if shape and min(shape[2:]) > 0 else (middle + 1, high)
+    return low * multiple
+
+
 def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, int]:
     """Channels and stride of a convolutional network's map.
 

@@ -18,11 +18,13 @@ class Backbone(nn.Module, ABC):
         channels: C of the map.
         stride: Input pixels from one cell to the next, in both directions.
         multiple: Input sides must be a multiple of this (patch size of a transformer; 1 where any side fits).
+        smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
     """
 
     channels: int
     stride: int
     multiple: int = 1
+    smallest: int
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.backbones._probe import hollow, map_shape
+from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.checks import MissingWeightsError
 from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, read_weights
@@ -75,7 +75,9 @@ class TimmNet(Backbone):
         self.stride = declared[number]["reduction"]
         self.eval()
         self.only_side: int | None = None
-        self.multiple, self.only_side = self._accepted_sides(arch, image_size or data["input_size"][-1])
+        own_side = image_size or data["input_size"][-1]
+        self.multiple, self.only_side = self._accepted_sides(arch, own_side)
+        self.smallest = self.only_side or smallest_side(hollow(self), self.stride, self.multiple, own_side)
 
     def train(self, mode: bool = True) -> TimmNet:
         """Stays in eval mode, whatever ``mode`` says."""
@@ -117,7 +119,7 @@ class TimmNet(Backbone):
                 f"{arch}: expected a feature map for its own input side {side}, found {type(error).__name__}: {error} "
                 f"(norm={self.norm}: some networks have no norm for their features)"
             ) from error
-        larger = _shape_or_none(empty, side + stride, side + 2 * stride)
+        larger = map_shape_or_none(empty, side + stride, side + 2 * stride)
         fits = side // stride - 1 <= shape[2] <= side // stride + 1
         grows = larger is None or larger[2:] == (shape[2] + 1, shape[3] + 2)
         if shape[1] != self.channels or not fits or not grows:
@@ -127,14 +129,7 @@ class TimmNet(Backbone):
             )
         if larger is None:
             return side, side
-        return (1 if _shape_or_none(empty, side + 1, side + stride - 1) else stride), None
-
-
-def _shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, ...] | None:
-    try:
-        return map_shape(empty, height, width)
-    except Exception:  # a size that the network refuses, in whatever way its layers do
-        return None
+        return (1 if map_shape_or_none(empty, side + 1, side + stride - 1) else stride), None
 
 
 def _timm() -> Any:

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from objemb import checks
-from objemb.backbones._probe import channels_and_stride
+from objemb.backbones._probe import channels_and_stride, hollow, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.ops.weights import fill, locate, read_weights
 from objemb.registry import plugin
@@ -75,6 +75,7 @@ class TorchvisionCnn(Backbone):
         checks.positive("std", float(self.std.min()))
         self.eval()
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
+        self.smallest = smallest_side(hollow(self), self.stride, self.multiple, PROBE_SIDE)
 
     def train(self, mode: bool = True) -> TorchvisionCnn:
         """Stays in eval mode, whatever ``mode`` says."""

@@ -62,7 +62,7 @@ class Crop(Extractor):
 
     def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
         """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
-        side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.stride)
+        side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.smallest)
         return _CropExtraction(self, photos, backbone, side)
 
     def decode_side(self) -> int | None:
@@ -132,7 +132,7 @@ class _CropExtraction(Extraction):
         """The full side less whole strides, nearest to ``length``."""
         stride = self._backbone.stride
         strides = math.floor((self._side - length) / stride + 0.5)
-        return nearest_multiple(self._side - strides * stride, self._backbone.multiple, stride)
+        return nearest_multiple(self._side - strides * stride, self._backbone.multiple, self._backbone.smallest)
 
     def _padded(self, image: Tensor) -> Tensor:
         """The image in the middle of a square canvas."""

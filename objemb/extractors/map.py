@@ -48,7 +48,7 @@ class Map(Extractor):
     def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
         """See :meth:`Extractor.see`. The photos of a batch that share an input shape share one forward pass."""
         target = self.size * checks.positive("scale", scale)
-        shapes = [input_size(p.size, target, self.side, backbone.multiple, backbone.stride) for p in photos]
+        shapes = [input_size(p.size, target, self.side, backbone.multiple, backbone.smallest) for p in photos]
         return _MapExtraction(FeatureMaps(photos, shapes, backbone), self.sampling)
 
     def decode_side(self) -> int | None:

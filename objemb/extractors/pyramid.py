@@ -85,6 +85,6 @@ class _PyramidExtraction(Extraction):
         """Maps of some photos at one scale."""
         chosen = [self._photos[i] for i in photos]
         target = self._pyramid.sizes[level] * self._scale
-        multiple, stride = self._backbone.multiple, self._backbone.stride
-        shapes = [input_size(p.size, target, "longest", multiple, stride) for p in chosen]
+        multiple, smallest = self._backbone.multiple, self._backbone.smallest
+        shapes = [input_size(p.size, target, "longest", multiple, smallest) for p in chosen]
         return FeatureMaps(chosen, shapes, self._backbone)

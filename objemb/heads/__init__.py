@@ -1,0 +1,1 @@
+"""Heads: what a detector gains to emit more than boxes."""
