@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from objemb.config import dump_config, load_config, merge, method_files, parse_overrides, resolve
+from objemb.models.state import weights_of
 
 METHODS = (
     "gem",
@@ -14,6 +15,7 @@ METHODS = (
     "hard_attention_map",
     "hard_attention_pyramid",
     "mac",
+    "one_pass",
     "rmac",
     "spoc",
 )
@@ -32,8 +34,8 @@ def test_all_methods_resolve_by_name() -> None:
     assert tuple(method_files()) == METHODS
     for name in METHODS:
         settings = load_config(name)
-        assert settings["describer"]["name"] == "pooled_regions"
-        assert settings["describer"]["backbone"]["weights"] is None, "nothing is fetched unless asked for"
+        assert settings["describer"]["name"] == ("one_pass" if name == "one_pass" else "pooled_regions")
+        assert not list(weights_of(settings)), "nothing is fetched unless asked for"
 
 
 def test_the_quick_start_names_its_weights() -> None:

@@ -43,18 +43,25 @@ def tiny_parts(_: Path) -> Settings:
     return {"regions": RmacGrid(), "backbone": TinyBackbone(), "extractor": Map(size=64), "pooling": Mean()}
 
 
-RCNN = {"num_classes": 2, "min_size": 48, "max_size": 96, "score_threshold": 0.0, "max_detections": 5}
+RCNN = {
+    "arch": "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "num_classes": 2,
+    "min_size": 48,
+    "max_size": 96,
+    "score_threshold": 0.0,
+    "max_detections": 5,
+}
 MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
     "aggregators": {"keep": {}, "sum": {}},
     "backbones": {
         "timm_net": {"arch": "test_resnet"},
         "torchvision_cnn": {"arch": "resnet18"},
     },
-    "describers": {"pooled_regions": tiny_parts},
-    "detectors": {
-        "stored_boxes": coco_file,
-        "torchvision_rcnn": {"arch": "fasterrcnn_mobilenet_v3_large_320_fpn", **RCNN},
+    "describers": {
+        "one_pass": {"detector": {"name": "torchvision_rcnn", **RCNN}, "dim": 6, "width": 8, "min_score": 0.0},
+        "pooled_regions": tiny_parts,
     },
+    "detectors": {"stored_boxes": coco_file, "torchvision_rcnn": RCNN},
     "extractors": {
         "crop": {"size": 32, "batch": 3},
         "map": {"size": 64},

@@ -8,10 +8,10 @@ from pathlib import Path
 import objemb
 
 LINES = [
-    {"version", "checks"},
+    {"version", "threads", "checks"},
     {"structures", "registry"},
     {"images", "ops"},
-    {"backbones", "detectors", "pooling"},
+    {"backbones", "detectors", "pooling", "heads", "losses"},
     {"extractors"},
     {"regions"},
     {"describers"},

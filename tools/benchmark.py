@@ -10,6 +10,10 @@ beside it. ``--small`` runs everything on tiny inputs, to try the program.
 
 from __future__ import annotations
 
+from objemb.threads import wait_without_spinning
+
+wait_without_spinning()
+
 import argparse
 import importlib
 import json

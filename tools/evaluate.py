@@ -10,6 +10,10 @@ behind a comma it holds for that method alone.
 
 from __future__ import annotations
 
+from objemb.threads import wait_without_spinning
+
+wait_without_spinning()
+
 import argparse
 import json
 import os

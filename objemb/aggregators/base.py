@@ -11,8 +11,8 @@ class Aggregator(ABC):
     """Turns all region descriptors of an image into the ones that are indexed.
 
     Attributes:
-        per_region: Whether every region keeps a row of its own, so that a query box is one region too. Where an image is
-            summed up instead, a query box is cut out and described as an image of its own.
+        per_region: Whether every region keeps a row of its own, so that a query box is one region too. Where an image
+            is summed up instead, a query box is cut out and described as an image of its own.
     """
 
     per_region: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from objemb import checks
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side

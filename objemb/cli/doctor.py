@@ -21,7 +21,7 @@ from objemb.version import __version__
 
 REQUIRED = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
 #: Optional libraries, and what to install for each.
-OPTIONAL = {"faiss-cpu": "objemb[ann]", "pycocotools": "objemb[coco]", "timm": "objemb[timm]"}
+OPTIONAL = {"faiss-cpu": "objemb[ann]", "timm": "objemb[timm]"}
 
 
 @guarded

@@ -8,6 +8,7 @@ import typer
 
 from objemb.cli import compact, delete, detect, doctor, index, info, merge, model, search, verify
 from objemb.cli.errors import Settings
+from objemb.threads import wait_without_spinning
 from objemb.version import __version__
 
 app = typer.Typer(
@@ -51,4 +52,5 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Entry point of the `objemb` script."""
+    wait_without_spinning()
     app()

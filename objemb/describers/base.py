@@ -37,3 +37,18 @@ class Describer(nn.Module, ABC):
     @abstractmethod
     def decode_side(self) -> int | None:
         """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+
+
+def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
+    """The second argument of :meth:`Describer.describe`, one item per photo.
+
+    Raises:
+        ValueError: Another number than that of the photos, or regions of an image of another size.
+    """
+    given: list[Regions | None] = [None] * len(photos) if regions is None else list(regions)
+    if len(given) != len(photos):
+        raise ValueError(f"regions: expected one per photo ({len(photos)}), found {len(given)}")
+    for photo, of_photo in zip(photos, given, strict=True):
+        if of_photo is not None and of_photo.size != photo.size:
+            raise ValueError(f"regions of {photo.id!r}: expected the image size {photo.size}, found {of_photo.size}")
+    return given

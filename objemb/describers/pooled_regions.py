@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
 from objemb.ops.normalize import l2
 from objemb.ops.whitening import Whitening
@@ -86,7 +86,7 @@ class PooledRegions(Describer):
         self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
     ) -> list[RegionDescriptors]:
         """See :meth:`Describer.describe`. Rigid grids are laid on the map of the first scale."""
-        given = _checked_given(photos, regions)
+        given = checked_given(photos, regions)
         if not photos:
             return []
         seen = self.extractor.see(photos, self.backbone, self.scales[0])
@@ -122,13 +122,3 @@ class PooledRegions(Describer):
             powers = torch.stack([p.clamp_min(0) ** self.fusion_power for p in pooled])
             fused = l2(powers.mean(dim=0) ** (1 / self.fusion_power))
         return fused if self.whitening is None else self.whitening(fused)
-
-
-def _checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
-    given: list[Regions | None] = [None] * len(photos) if regions is None else list(regions)
-    if len(given) != len(photos):
-        raise ValueError(f"regions: expected one per photo ({len(photos)}), found {len(given)}")
-    for photo, of_photo in zip(photos, given, strict=True):
-        if of_photo is not None and of_photo.size != photo.size:
-            raise ValueError(f"regions of {photo.id!r}: expected the image size {photo.size}, found {of_photo.size}")
-    return given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ FAMILIES = ("fasterrcnn_", "maskrcnn_")
 #: Published weights of these were trained with a batch norm that adds nothing to the variance.
 TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 MASK_THRESHOLD = 0.5
+#: Cells of the coarsest level on a side of the image by which strides are read off.
+PROBED_CELLS = 4
 
 
 @plugin
@@ -91,13 +93,19 @@ class TorchvisionRcnn(nn.Module, Detector):
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
         found: dict[int, Regions] = {}
-        for numbers in self._same_padded_shape(photos):
+        for numbers in self.groups(photos):
             group = [photos[i] for i in numbers]
             batch = self.preprocess(group)
-            outputs = self.boxes(batch, self.features(batch))
-            for i, output, seen, photo in zip(numbers, outputs, batch.image_sizes, group, strict=True):
-                found[i] = self._regions(output, seen, photo)
+            found.update(zip(numbers, self.regions(batch, self.features(batch), group), strict=True))
         return [found[i] for i in range(len(photos))]
+
+    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
+        """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
+        multiple = self.network.transform.size_divisible
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, photo in enumerate(photos):
+            groups.setdefault(tuple(math.ceil(s / multiple) for s in self._network_size(photo)), []).append(number)
+        return list(groups.values())
 
     def preprocess(self, photos: Sequence[Photo]) -> ImageList:
         """Photos normalised, resized and, at the right and bottom, padded to one batch, with their unpadded sizes."""
@@ -123,20 +131,42 @@ class TorchvisionRcnn(nn.Module, Detector):
         proposals, _ = self.network.rpn(batch, features)
         return self.network.roi_heads(features, proposals, batch.image_sizes)[0]
 
+    def regions(self, batch: ImageList, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """What :meth:`boxes` finds, as :meth:`detect` returns it: in original pixels of the photos of the batch."""
+        outputs = self.boxes(batch, features)
+        return [self._regions(*found) for found in zip(outputs, batch.image_sizes, photos, strict=True)]
+
+    @torch.no_grad()
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Channels and stride of each level of :meth:`features` that the network itself pools boxes from.
+
+        Read off the maps of a blank image whose sides every stride divides, so that nothing is rounded.
+        """
+        side = PROBED_CELLS * self.network.transform.size_divisible
+        maps = self.network.backbone(next(self.parameters()).new_zeros(1, 3, side, side))
+        pooled = [name for name in self.network.roi_heads.box_roi_pool.featmap_names if name in maps]
+        return {name: (maps[name].shape[1], side // maps[name].shape[2]) for name in pooled}
+
+    def decode_side(self) -> int:
+        """The longest side of a photo in pixels that is of use: no longer one ever reaches the network."""
+        return int(self.network.transform.max_size)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
+        return torch.tensor(self.network.transform.image_mean)
+
+    @property
+    def std(self) -> Tensor:
+        """Deviation ``(3,)`` by which what is left is divided."""
+        return torch.tensor(self.network.transform.image_std)
+
     def _network_size(self, photo: Photo) -> tuple[int, int]:
         """``(height, width)`` of what the network sees of a photo: torchvision's rule, but never without a pixel."""
         transform = self.network.transform
         height, width = photo.pixels.shape[1:]
         factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
         return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
-
-    def _same_padded_shape(self, photos: Sequence[Photo]) -> Iterable[list[int]]:
-        """Numbers of the photos that need no more padding together than alone."""
-        multiple = self.network.transform.size_divisible
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, photo in enumerate(photos):
-            groups.setdefault(tuple(math.ceil(s / multiple) for s in self._network_size(photo)), []).append(number)
-        return groups.values()
 
     def _regions(self, output: dict[str, Tensor], seen: tuple[int, int], photo: Photo) -> Regions:
         factors = (photo.size[0] / seen[0], photo.size[1] / seen[1])

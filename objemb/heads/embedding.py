@@ -26,9 +26,9 @@ class EmbeddingHead(nn.Module):
         levels ── RoI align ── concatenate ── conv 1x1 ── depth x conv 3x3 ──┬─ mean ─┬── linear ── unit length
                                                                              └─ max ──┘
 
-    It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and on
-    whichever boxes are to be learned from in training. All levels are read, unlike there, because a box needs the fine
-    ones to tell its details and the coarse ones to tell what it is. The whole image is a box like any other.
+    It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and
+    on whichever boxes are to be learned from in training. All levels are read, unlike there, because a box needs the
+    fine ones to tell its details and the coarse ones to tell what it is. The whole image is a box like any other.
 
     A vector depends on its own box alone: samples are normalised by groups of channels within a box, so that training
     and inference do the same whatever the batch.
@@ -66,7 +66,8 @@ class EmbeddingHead(nn.Module):
         self.dim = int(checks.positive("dim", dim))
         self.samples = int(checks.positive("samples", samples))
         self.sampling_ratio = int(checks.positive("sampling_ratio", sampling_ratio))
-        if checks.positive("width", width) % GROUP:
+        width = int(checks.positive("width", width))
+        if width % GROUP:
             raise ValueError(f"width: expected a multiple of {GROUP}, found {width}")
         layers = [_block(sum(self.in_channels), width, 1)]
         layers += [_block(width, width, 3) for _ in range(int(checks.between("depth", depth, 0, 64)))]

@@ -25,10 +25,10 @@ __all__ = ["NO_HIT", "Block", "GroupedHits", "search_exact"]
 
 #: Query rows that share one pass over the index.
 QUERY_ROWS_PER_PASS = 64
-#: Scores of a chunk: few enough to stay in the processor's cache from one step to the next.
-SCORES_PER_CHUNK = 1 << 19
-#: The most rows of a chunk.
-ROWS_PER_CHUNK = 1 << 17
+#: Scores of a chunk: few enough for the processor's cache, many enough that threads seldom wait for each other.
+SCORES_PER_CHUNK = 1 << 20
+#: Numbers of a chunk's vectors, which bounds the memory where they have to be gathered or converted.
+NUMBERS_PER_CHUNK = 1 << 25
 #: Below this share of alive rows in a block, they are gathered instead of scoring all.
 SPARSE = 0.25
 #: Twice the error that summing a column of unit vectors in float32 may add to their product.
@@ -94,7 +94,7 @@ def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.
     sieve = Sieve(table, queries, groups, k)
     batch = torch.from_numpy(queries)
     encoded = encode_queries(batch)
-    size = min(ROWS_PER_CHUNK, max(1, SCORES_PER_CHUNK // len(queries)))
+    size = max(1, min(SCORES_PER_CHUNK // len(queries), NUMBERS_PER_CHUNK // max(1, queries.shape[1])))
     for block, start in zip(table.blocks, table.starts, strict=False):
         for rows in _chunks(block, size):
             scores, slack = _approximate(block, rows, batch, encoded)

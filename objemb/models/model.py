@@ -17,6 +17,7 @@ from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
+from objemb.models.limit import limited
 from objemb.models.query import CROPS, describe_boxes
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, describe_stream
@@ -64,7 +65,7 @@ class Model:
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How pixels reach the network, for people and for other programs; the settings rule."""
-        backbone = getattr(self.describer, "backbone", None)
+        backbone = getattr(self.describer, "backbone", self.detector)
         colours = {
             k: [round(v, 6) for v in getattr(backbone, k).flatten().tolist()]
             for k in ("mean", "std")
@@ -97,7 +98,7 @@ class Model:
         if boxes is not None:
             return self.query(image, boxes)
         photo = as_photo(image, self.decode_side)
-        return self._rows([photo], None)[0]
+        return self.aggregator.aggregate(self.describer.describe([photo])[0])
 
     @torch.inference_mode()
     def query(
@@ -163,11 +164,13 @@ class Model:
         """
         checks.positive("batch_size", batch_size)
 
-        source = self._source(boxes, max_regions)
+        source = None if boxes is None else _as_they_are(boxes, max_regions)
+        describer = self.describer if max_regions is None else limited(self.describer, max_regions)
 
         @torch.inference_mode()
         def describe(photos: Sequence[Photo]) -> list[RegionDescriptors]:
-            return self._rows(photos, source)
+            given = None if source is None else source.find(photos, [])
+            return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
         return describe_stream(
             sources, describe, side=self.decode_side, batch_size=batch_size, workers=workers, on_skip=on_skip
@@ -183,20 +186,11 @@ class Model:
 
         save_model(self, folder, force=force)
 
-    def _rows(self, photos: Sequence[Photo], source: RegionSource | None) -> list[RegionDescriptors]:
-        """Rows for an index of a batch; regions from ``source`` instead of the model's own."""
-        given = None if source is None else source.find(photos, [])
-        return [self.aggregator.aggregate(d) for d in self.describer.describe(photos, given)]
-
-    def _source(self, boxes: Detector | None, max_regions: int | None) -> RegionSource | None:
-        """The whole image and boxes from elsewhere or another number of them; None for the model's own regions."""
-        if boxes is not None:  # taken as they are: whoever made them has chosen them
-            return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=max_regions or sys.maxsize)
-        own = getattr(self.describer, "regions", None)
-        if max_regions is None or not isinstance(own, Detections):
-            return None
-        return Detections(detector=own.detector, min_score=own.min_score, nms_iou=own.nms_iou, max_regions=max_regions)
-
     def _whole(self, photo: Photo) -> RegionDescriptors:
         """The one row for a whole image."""
         return describe_boxes(self.describer, self.aggregator, photo, Regions.whole(photo.size), "context")
+
+
+def _as_they_are(boxes: Detector, max_regions: int | None) -> RegionSource:
+    """The whole image and boxes from elsewhere, all of them: whoever made them has chosen them."""
+    return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=max_regions or sys.maxsize)

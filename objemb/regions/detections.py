@@ -46,12 +46,13 @@ class Detections(nn.Module, RegionSource):
         """See :meth:`RegionSource.find`. Extras of the detector ride along; see :func:`whole_like`."""
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
-        kept = [self._select(found) for found in self.detector.detect(photos)]
-        return [Regions.cat([whole_like(regions), regions]) for regions in kept]
+        return [self.select(found) for found in self.detector.detect(photos)]
 
-    def _select(self, found: Regions) -> Regions:
+    def select(self, found: Regions) -> Regions:
+        """The whole image, and what is kept of all that was detected in it."""
         sure = found[found.scores >= self.min_score]
-        return sure[nms(sure.boxes, sure.scores, self.nms_iou)[: self.max_regions]]
+        kept = sure[nms(sure.boxes, sure.scores, self.nms_iou)[: self.max_regions]]
+        return Regions.cat([whole_like(kept), kept])
 
 
 def whole_like(regions: Regions) -> Regions:

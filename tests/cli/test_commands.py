@@ -64,8 +64,8 @@ def test_wrong_builds_make_nothing(
 def test_a_model_is_not_overwritten_by_accident(run: Run, tmp_path: Path) -> None:
     run("model", "build", *BUILD, "-o", tmp_path / "m")
     assert "--force" in run("model", "build", *BUILD, "-o", tmp_path / "m", code=2).stderr
-    run("model", "build", *BUILD, "pooling.p=2.0", "-o", tmp_path / "m", "--force")
-    assert load_model(tmp_path / "m").settings["describer"]["pooling"]["p"] == 2.0
+    run("model", "build", *BUILD, "extractor.margin=0.1", "-o", tmp_path / "m", "--force")
+    assert load_model(tmp_path / "m").settings["describer"]["extractor"]["margin"] == 0.1
 
 
 def test_a_tampered_model_is_a_mismatch(run: Run, photos: Path, tmp_path: Path) -> None:

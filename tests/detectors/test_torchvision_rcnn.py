@@ -96,6 +96,38 @@ def test_masks_are_the_28_by_28_within_the_box(masked: TorchvisionRcnn) -> None:
     assert bool((masks[~some] == 1).all())
 
 
+def test_levels_are_those_that_boxes_are_pooled_from(light: TorchvisionRcnn, masked: TorchvisionRcnn) -> None:
+    assert light.levels() == {"0": (256, 32), "1": (256, 32)}
+    assert masked.levels() == {"0": (256, 4), "1": (256, 8), "2": (256, 16), "3": (256, 32)}
+    for detector in (light, masked):
+        batch = detector.preprocess([photo(70, 101), photo(70, 101, seed=1)])
+        with torch.no_grad():
+            maps = detector.features(batch)
+        for name, (channels, stride) in detector.levels().items():
+            assert maps[name].shape == (2, channels, *(s // stride for s in batch.tensors.shape[2:]))
+
+
+def test_the_parts_give_what_detect_gives(masked: TorchvisionRcnn) -> None:
+    photos = [photo(64, 90), photo(64, 90, size=(128, 180), seed=1), photo(90, 64)]
+    assert masked.groups(photos) == [[0, 1], [2]]
+    assert masked.groups([]) == []
+    batch = masked.preprocess(photos[:2])
+    with torch.no_grad():
+        regions = masked.regions(batch, masked.features(batch), photos[:2])
+    for found, expected in zip(regions, masked.detect(photos), strict=False):
+        assert torch.equal(found.boxes, expected.boxes)
+        assert torch.equal(found.extras["masks"], expected.extras["masks"])
+
+
+def test_what_reaches_the_network(light: TorchvisionRcnn) -> None:
+    assert light.decode_side() == 96
+    sides = [max(s) for p in (photo(70, 101), photo(1, 900), photo(64, 64)) for s in light.preprocess([p]).image_sizes]
+    assert max(sides) == 96
+    assert [round(v, 3) for v in (*light.mean.tolist(), *light.std.tolist())] == [
+        0.485, 0.456, 0.406, 0.229, 0.224, 0.225,
+    ]  # fmt: skip
+
+
 def test_every_arch_is_built_without_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", pytest.fail)
     for arch in models.list_models(module=detection):

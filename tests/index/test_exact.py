@@ -100,7 +100,7 @@ def test_chunks_passes_and_sifting_do_not_show(k: int, coded: bool, monkeypatch:
     gallery = Block(vectors, np.arange(3000) // 7, random.random(3000) < 0.8, encode(vectors) if coded else None)
     queries, groups = np.concatenate([vectors[:1], unit_rows(random, 29, 16)]), np.arange(30) // 4
     expected = search_exact([gallery], queries, groups, k)
-    monkeypatch.setattr(exact, "ROWS_PER_CHUNK", 100)
+    monkeypatch.setattr(exact, "NUMBERS_PER_CHUNK", 1500)
     monkeypatch.setattr(sieve, "ROOM", 50)
     monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 1000)
     monkeypatch.setattr(exact, "QUERY_ROWS_PER_PASS", 9)

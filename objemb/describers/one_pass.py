@@ -1,0 +1,141 @@
+"""One pass: the network that finds the objects describes them as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from objemb.describers.base import Describer, checked_given
+from objemb.detectors.base import Detector
+from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
+from objemb.heads.embedding import EmbeddingHead
+from objemb.ops.boxes import scale
+from objemb.ops.whitening import Whitening
+from objemb.regions.detections import Detections
+from objemb.registry import plugin
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+
+@plugin
+class OnePass(Describer):
+    """A detector with an embedding head: boxes and their vectors from one forward pass of its backbone.
+
+    ::
+
+        photo ── backbone ── feature pyramid ──┬── detector's heads ── boxes in original pixels ── selection
+                                               │                                                      │
+                                               └──────────────── embedding head ──── final boxes ─────┘
+
+    The head pools on the boxes that are returned, the whole image being one of them. Given boxes need no detector's
+    heads at all. This is the student of a guided training, whose teacher needs several passes, such as
+    :class:`~objemb.describers.pooled_regions.PooledRegions` with crops (Chen, Davis and Lim, "An analysis of object
+    embeddings for image retrieval", 2019). Until it has been trained, its head gives vectors that mean little.
+
+    Args:
+        detector: Finds objects and computes the feature pyramid; its weights are its own affair.
+        dim: Length of the vectors.
+        width: Channels inside the head; see :class:`~objemb.heads.embedding.EmbeddingHead` for this and the next three.
+        depth: Number of its 3x3 convolutions.
+        samples: It samples a box at ``samples x samples`` places.
+        sampling_ratio: Each of them averages ``sampling_ratio x sampling_ratio`` values.
+        min_score: Boxes below it are dropped; see :class:`~objemb.regions.detections.Detections` for this and the next.
+        nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
+        max_regions: At most so many boxes per photo, the whole image not counted.
+
+    Attributes:
+        regions: The selection, and within it the detector.
+        head: The embedding head.
+        whitening: Applied to the vectors of the head; None for none.
+
+    Raises:
+        TypeError: A detector without a feature pyramid, such as stored boxes.
+    """
+
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        dim: int = 128,
+        width: int = 256,
+        depth: int = 2,
+        samples: int = 7,
+        sampling_ratio: int = 2,
+        min_score: float = 0.5,
+        nms_iou: float = 0.5,
+        max_regions: int = 20,
+    ) -> None:
+        super().__init__()
+        if not isinstance(detector, TorchvisionRcnn):
+            raise TypeError(f"detector: expected a torchvision_rcnn, found {type(detector).__name__}")
+        self.regions = Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
+        levels = detector.levels()
+        self.levels = tuple(levels)
+        channels, strides = zip(*levels.values(), strict=True)
+        self.head = EmbeddingHead(
+            channels, strides, dim, width=width, depth=depth, samples=samples, sampling_ratio=sampling_ratio
+        )
+        self.whitening = None
+        self.eval()
+
+    @property
+    def detector(self) -> TorchvisionRcnn:
+        """The detector."""
+        return self.regions.detector  # type: ignore[return-value]
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.head.dim if self.whitening is None else self.whitening.dim
+
+    def train(self, mode: bool = True) -> OnePass:
+        """Stays in eval mode: a description must not depend on the batch that it is part of."""
+        super().train(False)
+        return self
+
+    def decode_side(self) -> int | None:
+        """See :meth:`Describer.decode_side`."""
+        return self.detector.decode_side()
+
+    @torch.no_grad()
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`Describer.describe`."""
+        given = checked_given(photos, regions)
+        described: dict[int, RegionDescriptors] = {}
+        for numbers in self._batches(photos, given):
+            of_batch = self._describe([photos[i] for i in numbers], [g for i in numbers if (g := given[i]) is not None])
+            described.update(zip(numbers, of_batch, strict=True))
+        return [described[i] for i in range(len(photos))]
+
+    def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
+        """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""
+        for numbers in self.detector.groups(photos):
+            looking = [i for i in numbers if given[i] is None]
+            told = [i for i in numbers if given[i] is not None]
+            yield from filter(None, (looking, told))
+
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions]) -> list[RegionDescriptors]:
+        """One forward pass of the backbone; ``given`` is of all photos or of none."""
+        batch = self.detector.preprocess(photos)
+        features = self.detector.features(batch)
+        found = [g.to("cpu") for g in given] or [
+            self.regions.select(detected) for detected in self.detector.regions(batch, features, photos)
+        ]
+        boxes = [_in_network(*one) for one in zip(found, batch.image_sizes, strict=True)]
+        vectors = self.head([features[name] for name in self.levels], boxes)
+        whitened = vectors if self.whitening is None else self.whitening(vectors)
+        rows = whitened.cpu().split([len(f) for f in found])
+        return [
+            RegionDescriptors(photo.id, where, of_photo, photo.metadata)
+            for photo, where, of_photo in zip(photos, found, rows, strict=True)
+        ]
+
+
+def _in_network(regions: Regions, seen: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of the network's input, in which the image is ``seen`` ``(height, width)`` large."""
+    return scale(regions.boxes, (seen[0] / regions.size[0], seen[1] / regions.size[1]))

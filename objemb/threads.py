@@ -1,0 +1,17 @@
+"""How the threads behind a network wait for each other."""
+
+from __future__ import annotations
+
+import os
+
+
+def wait_without_spinning() -> None:
+    """Let OpenMP threads sleep while they wait, unless the environment says otherwise.
+
+    By default they spin, which is right for a process that has all cores for itself. objemb decodes photos beside the
+    network, and machines are shared: as soon as anything else runs, each layer waits for a thread that spins on a core
+    where another should work. Sleeping costs microseconds a layer and has no such cliff.
+
+    Works only before torch is imported, and so is called by programs, never by the library.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

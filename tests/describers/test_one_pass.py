@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from objemb.describers.one_pass import OnePass
+from objemb.detectors.base import Detector
+from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
+from objemb.ops.whitening import Whitening
+from objemb.regions.detections import Detections
+from objemb.structures import Photo, Regions
+from tests.tiny import random_photo
+
+LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
+SMALL = {"num_classes": 3, "min_size": 64, "max_size": 128, "score_threshold": 0.0, "max_detections": 6}
+PHOTO, OTHER, TALL = random_photo(60, 90, id="a"), random_photo(60, 90, seed=1, id="b"), random_photo(90, 60, id="c")
+BOXES = Regions(torch.tensor([[3.0, 4, 50, 30], [7, 7, 7, 7], [0, 0, 90, 60]]), PHOTO.size)
+
+
+def student(arch: str = LIGHT, **arguments: Any) -> OnePass:
+    torch.manual_seed(0)
+    return OnePass(detector=TorchvisionRcnn(arch, **SMALL), **{"dim": 8, "width": 16, "min_score": 0.0, **arguments})
+
+
+@pytest.fixture(scope="module")
+def one() -> OnePass:
+    return student()
+
+
+class Calls:
+    """How often modules run, and on how many images."""
+
+    def __init__(self, **modules: nn.Module) -> None:
+        self.counts: dict[str, int] = dict.fromkeys(modules, 0)
+        self.hooks = [m.register_forward_pre_hook(self._count(name)) for name, m in modules.items()]
+
+    def _count(self, name: str) -> Any:
+        def count(*_: object) -> None:
+            self.counts[name] += 1
+
+        return count
+
+    def __enter__(self) -> dict[str, int]:
+        return self.counts
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def calls(one: OnePass) -> Calls:
+    network = one.detector.network
+    return Calls(backbone=network.backbone, rpn=network.rpn, roi_heads=network.roi_heads, head=one.head)
+
+
+def test_the_regions_are_those_of_the_two_pass_describers(one: OnePass) -> None:
+    scores = one.detector.detect([PHOTO])[0].scores
+    selection = {"min_score": float(scores[-2]), "nms_iou": 0.9, "max_regions": 4}
+    source = Detections(detector=one.detector, **selection)
+    described = OnePass(detector=one.detector, **selection).describe([PHOTO, TALL])
+    assert 1 < len(described[0]) <= 5
+    for found, expected in zip(described, source.find([PHOTO, TALL], []), strict=True):
+        assert torch.equal(found.regions.boxes, expected.boxes)
+        assert torch.equal(found.regions.scores, expected.scores)
+        assert torch.equal(found.regions.labels, expected.labels)
+        assert found.regions.labels[0] == -1
+
+
+def test_one_pass_of_the_backbone_for_boxes_and_vectors(one: OnePass) -> None:
+    with calls(one) as counts:
+        one.describe([PHOTO, OTHER])
+    assert counts == {"backbone": 1, "rpn": 1, "roi_heads": 1, "head": 1}
+    with calls(one) as counts:
+        one.describe([PHOTO, TALL])
+    assert counts["backbone"] == 2, "photos of another shape share no batch"
+
+
+def test_given_boxes_skip_detection(one: OnePass) -> None:
+    with calls(one) as counts:
+        described = one.describe([PHOTO, OTHER], [BOXES, Regions.empty(OTHER.size)])
+    assert counts == {"backbone": 1, "rpn": 0, "roi_heads": 0, "head": 1}
+    assert torch.equal(described[0].regions.boxes, BOXES.boxes)
+    assert described[1].vectors.shape == (0, 8)
+
+
+def test_looking_and_given_in_one_batch(one: OnePass) -> None:
+    mixed = one.describe([PHOTO, OTHER, TALL], [None, BOXES, None])
+    assert [d.image for d in mixed] == ["a", "b", "c"]
+    assert torch.allclose(mixed[0].vectors, one.describe([PHOTO])[0].vectors, atol=1e-5)
+    assert torch.allclose(mixed[1].vectors, one.describe([OTHER], [BOXES])[0].vectors, atol=1e-5)
+
+
+def test_a_box_has_one_vector_whether_found_or_given(one: OnePass) -> None:
+    found = one.describe([PHOTO])[0]
+    given = one.describe([PHOTO], [found.regions])[0]
+    assert len(found) > 1
+    assert torch.allclose(given.vectors, found.vectors, atol=1e-5)
+
+
+def test_the_vectors_are_those_of_the_head_on_boxes_of_the_network(one: OnePass) -> None:
+    """A photo of 60 x 90 enters as 64 x 96; one that was decoded at half its size has boxes twice as large."""
+    batch = one.detector.preprocess([PHOTO])
+    assert batch.image_sizes == [(64, 96)]
+    features = one.detector.features(batch)
+    with torch.no_grad():
+        expected = one.head([features[name] for name in one.levels], [BOXES.boxes * 64 / 60])
+    assert torch.allclose(one.describe([PHOTO], [BOXES])[0].vectors, expected, atol=1e-5)
+    halved = Photo("half", PHOTO.pixels, (120, 180))
+    twice = Regions(2 * BOXES.boxes, (120, 180))
+    assert torch.allclose(one.describe([halved], [twice])[0].vectors, expected, atol=1e-5)
+
+
+def test_padding_is_not_part_of_the_whole_image(one: OnePass) -> None:
+    photo = random_photo(60, 75, id="padded")
+    batch = one.detector.preprocess([photo])
+    assert (batch.image_sizes[0], tuple(batch.tensors.shape[2:])) == ((64, 80), (64, 96))
+    features = one.detector.features(batch)
+    with torch.no_grad():
+        whole = one.head([features[name] for name in one.levels], [torch.tensor([[0.0, 0, 80, 64]])])
+    assert torch.allclose(one.describe([photo])[0].vectors[:1], whole, atol=1e-5)
+
+
+def test_no_detections_leave_the_whole_image(one: OnePass) -> None:
+    blind = student(min_score=1.0)
+    described = blind.describe([PHOTO])[0]
+    assert described.regions.boxes.tolist() == [[0, 0, 90, 60]]
+    assert torch.allclose(described.vectors, one.describe([PHOTO])[0].vectors[:1], atol=1e-5)
+
+
+def test_masks_ride_along() -> None:
+    described = student("maskrcnn_resnet50_fpn").describe([PHOTO])[0]
+    masks = described.regions.extras["masks"]
+    assert masks.shape == (len(described), 28, 28)
+    assert bool((masks[0] == 1).all())
+
+
+def test_all_levels_that_the_detector_pools_from() -> None:
+    one = student("fasterrcnn_resnet50_fpn")
+    assert one.levels == ("0", "1", "2", "3")
+    assert one.head.strides == (4, 8, 16, 32)
+    assert one.head.in_channels == (256, 256, 256, 256)
+
+
+def test_whitening(one: OnePass) -> None:
+    plain = one.describe([PHOTO, OTHER])
+    whitened = student()
+    whitened.whitening = Whitening.fit(torch.cat([d.vectors for d in plain]), 3, fitted_on="a test")
+    assert whitened.dim == 3
+    for before, after in zip(plain, whitened.describe([PHOTO, OTHER]), strict=True):
+        assert torch.allclose(after.vectors, whitened.whitening(before.vectors), atol=1e-4)
+
+
+def test_the_head_does_not_touch_the_detector() -> None:
+    torch.manual_seed(0)
+    detector = TorchvisionRcnn(LIGHT, **SMALL)
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    boxes = detector.detect([PHOTO])[0].boxes
+    one = OnePass(detector=detector, dim=8, width=16)
+    one.describe([PHOTO])
+    assert one.detector is detector
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    assert torch.equal(detector.detect([PHOTO])[0].boxes, boxes)
+    assert {k.split(".")[0] for k in one.state_dict()} == {"head", "regions"}
+
+
+def test_the_head_learns_without_the_detector(one: OnePass) -> None:
+    """What a training step needs: frozen features, boxes in network pixels, a gradient for the head alone."""
+    batch = one.detector.preprocess([PHOTO, OTHER])
+    with torch.no_grad():
+        features = one.detector.features(batch)
+    boxes = [torch.tensor([[0.0, 0, 96, 64], [10, 10, 40, 50]]), torch.zeros(0, 4)]
+    one.head([features[name] for name in one.levels], boxes)[:, 0].sum().backward()
+    assert all(p.grad is not None for p in one.head.parameters())
+    assert all(p.grad is None for p in one.detector.parameters())
+
+
+def test_decode_side_is_the_longest_input() -> None:
+    assert student().decode_side() == 128
+
+
+class Boxes(Detector):
+    """A detector without a network."""
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        return [Regions.empty(p.size) for p in photos]
+
+
+def test_mistakes_are_named(one: OnePass) -> None:
+    with pytest.raises(TypeError, match="detector: expected a torchvision_rcnn, found Boxes"):
+        OnePass(detector=Boxes())
+    for wrong, message in (
+        ({"dim": 0}, "dim: expected"),
+        ({"min_score": 2}, "min_score: expected a number from 0 to 1"),
+        ({"max_regions": 0}, "max_regions: expected"),
+        ({"width": 7}, "width: expected a multiple of 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OnePass(detector=one.detector, **wrong)
+    with pytest.raises(ValueError, match=r"expected one per photo \(2\), found 1"):
+        one.describe([PHOTO, TALL], [None])
+    with pytest.raises(ValueError, match=r"regions of 'c': expected the image size \(90, 60\)"):
+        one.describe([TALL], [BOXES])
