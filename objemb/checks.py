@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +60,27 @@ def between(name: str, value: float, low: float, high: float) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r}")
     return value
+
+
+def whole(name: str, value: int, least: int = 1) -> int:
+    """Check that a number is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an integer of {least} or more, found {value!r}")
+    return value
+
+
+def flag(name: str, value: bool) -> bool:
+    """Check that a value is true or false: the text "no" would count as true otherwise."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected true or false, found {value!r}")
+    return value
+
+
+def several(name: str, value: Sequence[T]) -> tuple[T, ...]:
+    """Check that a value is a list of at least one item."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f"{name}: expected a list of at least one item, found {value!r}")
+    return tuple(value)
 
 
 def one_of(name: str, value: T, known: Collection[T]) -> T:

@@ -42,6 +42,28 @@ def test_positive() -> None:
             checks.positive("dim", bad)
 
 
+def test_whole() -> None:
+    assert checks.whole("batch", 3) == 3
+    assert checks.whole("max_regions", 0, 0) == 0
+    for bad in (0, -1, 2.5, 2.0, True, "3", None):
+        with pytest.raises(ValueError, match="batch: expected an integer of 1 or more, found"):
+            checks.whole("batch", bad)
+
+
+def test_flag() -> None:
+    assert checks.flag("masks", True) is True
+    for bad in (1, "no", None, [False]):
+        with pytest.raises(ValueError, match="masks: expected true or false, found"):
+            checks.flag("masks", bad)
+
+
+def test_several() -> None:
+    assert checks.several("scales", [1.0, 0.5]) == (1.0, 0.5)
+    for bad in ([], 1.0, "1.0", None):
+        with pytest.raises(ValueError, match="scales: expected a list of at least one item, found"):
+            checks.several("scales", bad)
+
+
 def test_between_includes_its_ends() -> None:
     assert checks.between("score", 0, 0, 1) == 0
     assert checks.between("score", 1.0, 0, 1) == 1.0

@@ -115,7 +115,7 @@ def measure(method: Method, data: EvaluationSet, task: Task, args: argparse.Name
     note(f"{method.name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
     model = open_model(method, args)
     warnings = leakage(model, data)
-    found = evaluate(model, data, task, boxes=stored_boxes(args.boxes), crop=args.crop, workers=args.workers)
+    found = evaluate(model, data, task, boxes=stored_boxes(args.boxes, model), crop=args.crop, workers=args.workers)
     for line in (*warnings, *found.problems[:MAX_SHOWN]):
         note(f"{method.name}: {line}")
     if len(found.problems) > MAX_SHOWN:
@@ -142,7 +142,7 @@ def open_model(method: Method, args: argparse.Namespace) -> Model:
     return fit_whitening(
         model,
         args.whiten_on,
-        boxes=stored_boxes(args.whiten_boxes),
+        boxes=stored_boxes(args.whiten_boxes, model),
         dim=args.whiten_dim,
         power=args.whiten_power,
         workers=args.workers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
@@ -23,7 +24,7 @@ class Sum(Aggregator):
     per_region = False
 
     def __init__(self, *, whole_image: bool = False) -> None:
-        self.whole_image = whole_image
+        self.whole_image = checks.flag("whole_image", whole_image)
 
     def aggregate(self, described: RegionDescriptors) -> RegionDescriptors:
         """See :meth:`Aggregator.aggregate`. Boxes that a user gave are all summed: none of them is the whole image."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import Device, Json, Photos, Workers
+from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Workers
 from objemb.cli.output import Meter, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def detect(
         Path | None, typer.Option("-o", "--output", help="Write a COCO file that `objemb index --boxes` reads.")
     ] = None,
     workers: Workers = 2,
+    max_pixels: MaxPixels = MOST_PIXELS,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -40,13 +41,19 @@ def detect(
     with progress(quiet=as_json) as display:
         total = sum(1 for _ in find_images(photos)) if not display.disable else None
         meter = Meter(display, "detecting", "images", total)
-        for photo in stream_photos(found, workers=workers):
+        for photo in stream_photos(found, workers=workers, side=opened.decode_side, max_pixels=max_pixels):
             meter.step()
             if isinstance(photo, SkippedImage):
                 skipped += 1
                 note(f"skipped {photo.path}: {photo.reason}")
                 continue
-            images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(opened.detect(photo))})
+            try:
+                boxes = opened.detect(photo)
+            except RuntimeError as error:  # out of memory, for instance: the other photos are smaller
+                skipped += 1
+                note(f"skipped {photo.id}: cannot be searched for objects: {error}")
+                continue
+            images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(boxes)})
     if output is not None:
         output.write_text(json.dumps(_coco(images)), encoding="utf-8")
     if as_json:

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from objemb.cli.approximate import build_approximate
 from objemb.cli.boxes import stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import BatchSize, Boxes, Device, Json, MaxRegions, Photos, Workers
+from objemb.cli.options import MOST_PIXELS, BatchSize, Boxes, Device, Json, MaxPixels, MaxRegions, Photos, Workers
 from objemb.cli.output import Meter, note, print_json, progress
 
 if TYPE_CHECKING:
-    from objemb.cli.indexing import Report
     from objemb.detectors.base import Detector
     from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models import Model
 
-#: Rows added since the approximate structure was built are searched exactly; above this share it is built anew.
-REBUILD_SHARE = 0.25
 #: So many skipped photos are shown; all are in the error list.
 SHOWN = 20
 
@@ -40,6 +38,7 @@ def index(
     max_regions: MaxRegions = None,
     batch_size: BatchSize = 8,
     workers: Workers = 2,
+    max_pixels: MaxPixels = MOST_PIXELS,
     device: Device = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="float32, or float16 for half the size; set when it is made.")
@@ -61,7 +60,7 @@ def index(
     started = time.monotonic()
     find_images(photos)  # a wrong path is told before anything is made
     opened = load_model(model, device)
-    given = stored_boxes(boxes)
+    given = stored_boxes(boxes, opened)
     if given is None and opened.detector is None and _takes_boxes(opened):
         note("note: the model has no detector and there are no --boxes, so only whole images are indexed")
     target = _open_or_create(output, opened, model, dtype)
@@ -78,12 +77,13 @@ def index(
             max_regions=max_regions,
             batch_size=batch_size,
             workers=workers,
+            max_pixels=max_pixels,
             prune=prune,
             on_step=meter.step,
             on_skip=skipped,
         )
         report = job.run()
-    _build_approximate(target, report)
+    build_approximate(target)
     problems = _box_problems(given)
     facts = {
         **asdict(report),
@@ -144,21 +144,6 @@ def _error_list(file: Path, keep: bool) -> Iterator[Callable[[SkippedImage], Non
         yield write
     if shown == 0 and not keep:
         file.unlink()
-
-
-def _build_approximate(target: Index, report: Report) -> None:
-    """Large indexes get a structure for fast search, again when much has come since; search is exact without."""
-    from objemb.index.searcher import APPROXIMATE_ROWS
-
-    facts = target.info()
-    fresh = (report.added + report.updated) / max(1, facts["images"])
-    if facts["regions"] < APPROXIMATE_ROWS or (facts["approximate"] and fresh < REBUILD_SHARE):
-        return
-    note("building the structure for approximate search")
-    try:
-        target.build_ann()
-    except ImportError as error:
-        note(f"note: search stays exact: {error}")
 
 
 def _tell(path: Path, facts: dict[str, Any], listing: Path, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objemb.detectors.base import Detector
+from objemb.images.decode import MAX_PIXELS
 from objemb.images.names import printable
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.store import Index
@@ -45,6 +46,7 @@ class Job:
         max_regions: At most this many boxes per photo.
         batch_size: Photos at once.
         workers: Decoding workers.
+        max_pixels: Larger photos are skipped.
         prune: Whether images whose file has vanished are removed.
         on_step: Called with the number of photos that are done.
         on_skip: Called with each photo that could not be indexed.
@@ -58,6 +60,7 @@ class Job:
     max_regions: int | None = None
     batch_size: int = 8
     workers: int = 2
+    max_pixels: int = MAX_PIXELS
     prune: bool = False
     on_step: Callable[[int], None] = lambda count: None
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None
@@ -96,6 +99,7 @@ class Job:
             workers=self.workers,
             boxes=self.boxes,
             max_regions=self.max_regions,
+            max_pixels=self.max_pixels,
             on_skip=skip,
         )
         published = time.monotonic()
@@ -168,8 +172,12 @@ def _stamp(ref: ImageRef, regions: str) -> str:
 def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
     """The photo that was indexed under the same id, if it is another file and still there."""
     before = photo_path(stamp)
-    return before if before is not None and before != path.absolute() and before.exists() else None
+    return before if before is not None and before != path.absolute() and not _vanished(before) else None
 
 
 def _vanished(path: Path | None) -> bool:
-    return path is not None and not path.exists()
+    """Whether a photo is known to be gone; one that cannot be looked for (no permission, a dead disk) is not."""
+    try:
+        return path is not None and not path.exists()
+    except OSError:
+        return False

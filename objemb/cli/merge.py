@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import print_json
+from objemb.cli.output import Meter, print_json, progress
 
 
 @guarded
@@ -26,7 +27,11 @@ def merge(
     from objemb.index.store import Index
 
     opened = Index.open(index)
-    opened.merge(sources, on_collision=on_collision)
+    others = [Index.open(source) for source in sources]
+    with progress(quiet=as_json) as display:
+        meter = Meter(display, "merging", "images", sum(len(other) for other in others))
+        opened.merge(others, on_collision=on_collision, on_images=meter.step)
+    build_approximate(opened)
     facts = opened.info()
     if as_json:
         print_json({"index": str(index), **facts})

@@ -37,6 +37,7 @@ def build(
 ) -> None:
     """Make a model folder: settings, weights, whitening, fingerprint."""
     from objemb.config import load_config
+    from objemb.images.sources import find_images
     from objemb.models import build_model, fit_whitening, save_model
 
     if not whiten_on and (boxes is not None or whiten_dim is not None):
@@ -45,11 +46,12 @@ def build(
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
     if whiten_on:
         with progress(quiet=as_json) as display:
-            meter = Meter(display, "describing for the whitening", "images", None)
+            total = sum(1 for _ in find_images(whiten_on)) if not display.disable else None
+            meter = Meter(display, "describing for the whitening", "images", total)
             model = fit_whitening(
                 model,
                 whiten_on,
-                boxes=stored_boxes(boxes),
+                boxes=stored_boxes(boxes, model),
                 dim=whiten_dim,
                 power=whiten_power,
                 on_photo=meter.step,

@@ -64,12 +64,12 @@ def progress(*, quiet: bool = False) -> Progress:
 class Meter:
     """Counts on a progress display and shows how many a second."""
 
-    def __init__(self, display: Progress, what: str, unit: str, total: int | None) -> None:
+    def __init__(self, display: Progress, what: str, unit: str, total: float | None) -> None:
         self.display = display
         self.unit = unit
         self.task = display.add_task(what, total=total, rate="")
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: float = 1) -> None:
         """``count`` more are done."""
         task = self.display.tasks[self.display.task_ids.index(self.task)]
         rate = f"{task.speed:.1f} {self.unit}/s" if task.speed else ""

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from objemb.cli.errors import MISMATCH, guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import print_json
+from objemb.cli.output import Meter, print_json, progress
+
+MEBIBYTE = 2**20
 
 
 @guarded
 def verify(index: IndexPath, as_json: Json = False) -> None:
     """Check every file of an index against its checksum. Exit code 4 when something is damaged."""
-    from objemb.index.store import Index
+    from objemb.index.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
 
-    problems = Index.open(index).verify()
+    with progress(quiet=as_json) as display:
+        meter = Meter(display, "verifying", "MiB", _mebibytes(index))
+        problems = check(index, lambda count: meter.step(count / MEBIBYTE))
     if as_json:
-        print_json({"index": str(index), "intact": not problems, "problems": [str(p) for p in problems]})
+        print_json({"index": str(index), "intact": not problems, "problems": problems})
     else:
-        print("\n".join(str(p) for p in problems) or f"{index}: intact")
+        print("\n".join(problems) or f"{index}: intact")
     if problems:
         raise typer.Exit(MISMATCH)
+
+
+def _mebibytes(index: Path) -> float | None:
+    """What is to be read, vectors twice; None when the manifest does not say so."""
+    from objemb.checks import ObjembError
+    from objemb.index.manifest import read_manifest
+
+    try:
+        manifest = read_manifest(index)
+    except ObjembError:
+        return None
+    files = (*manifest.files, *(s.vectors_file for s in manifest.segments))
+    return sum(f.size for f in files) / MEBIBYTE

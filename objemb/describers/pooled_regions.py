@@ -58,9 +58,7 @@ class PooledRegions(Describer):
         self.backbone = backbone
         self.extractor = extractor
         self.pooling = pooling
-        self.scales = tuple(checks.positive("scales", s) for s in scales)
-        if not self.scales:
-            raise ValueError("scales: expected at least one, found none")
+        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
         self.fusion = checks.one_of("fusion", fusion, FUSIONS)
         self.fusion_power = checks.positive("fusion_power", fusion_power)
         self.whitening = None
@@ -77,9 +75,9 @@ class PooledRegions(Describer):
         return self
 
     def decode_side(self) -> int | None:
-        """See :meth:`Describer.decode_side`."""
+        """See :meth:`Describer.decode_side`. A detector may need more pixels than the map that is pooled."""
         side = self.extractor.decode_side()
-        return None if side is None else math.ceil(side * max(self.scales))
+        return None if side is None else max(math.ceil(side * max(self.scales)), self.regions.decode_side())
 
     @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
     def describe(

@@ -26,3 +26,7 @@ class Detector(ABC):
             CPU. A detector that knows masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask
             *within the box*, stretched over it (28 x 28 as Mask R-CNN predicts it).
         """
+
+    def decode_side(self) -> int:
+        """The longest side of a photo in pixels that is of use; 0 for a detector that does not look at pixels."""
+        return 0

@@ -23,8 +23,9 @@ FIT_TOLERANCE = 1.0
 class StoredBoxes(Detector):
     """Boxes of a COCO file, instances or results, looked up by the id of the photo.
 
-    A photo is looked for by the image id of the file, then by file name, then by the last part of the path. Boxes are
-    clipped to the photo. Whatever cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
+    A photo is looked for by the image id of the file, then by file name, then by the last part of the path; where the
+    file has no names but ids alone, also by that part without its suffix and, if it is a number, without leading zeros
+    (``val/000000000139.jpg`` is image 139, as COCO and its tools have it). Boxes are clipped to the photo. Whatever cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
 
     Args:
         file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
@@ -73,13 +74,19 @@ class StoredBoxes(Detector):
         if photo in self._by_id:
             return self._by_id[photo]
         path = PurePosixPath(photo)
-        candidates = self._by_name.get(photo) or self._by_last_part.get(path.name, [])
+        candidates = self._by_name.get(photo) or self._by_last_part.get(path.name) or self._by_number(path.stem)
         if len(candidates) > 1:  # the same name in several folders: the one whose folders fit
             candidates = [i for i in candidates if _ends_with(path, i.file_name)] or candidates
         if len(candidates) > 1:
             first, second = (f"{i.file_name!r} (id {i.id})" for i in candidates[:2])
             raise ValueError(f"{self.file}: expected one image for photo {photo!r}, found {first} and {second}")
         return candidates[0] if candidates else None
+
+    def _by_number(self, stem: str) -> list[StoredImage]:
+        """The image of a file without names whose id a photo is named after."""
+        number = str(int(stem)) if stem.isdecimal() else stem
+        found = self._by_id.get(stem) or self._by_id.get(number)
+        return [found] if found is not None and found.file_name == found.id else []
 
     def _regions(self, photo: Photo, image: StoredImage | None) -> Regions:
         if image is None:

@@ -78,8 +78,8 @@ class TorchvisionRcnn(nn.Module, Detector):
             num_classes=count + 1,
             box_score_thresh=checks.between("score_threshold", score_threshold, 0, 1),
             box_nms_thresh=checks.between("nms_iou", nms_iou, 0, 1),
-            box_detections_per_img=int(checks.positive("max_detections", max_detections)),
-            **{name: int(checks.positive(name, side)) for name, side in sides.items() if side is not None},
+            box_detections_per_img=checks.whole("max_detections", max_detections),
+            **{name: checks.whole(name, side) for name, side in sides.items() if side is not None},
         )
         if weights is not None:
             self._load(arch, weights)
@@ -148,7 +148,7 @@ class TorchvisionRcnn(nn.Module, Detector):
         return {name: (maps[name].shape[1], side // maps[name].shape[2]) for name in pooled}
 
     def decode_side(self) -> int:
-        """The longest side of a photo in pixels that is of use: no longer one ever reaches the network."""
+        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
         return int(self.network.transform.max_size)
 
     @property
@@ -218,7 +218,7 @@ def _classes(arch: str, num_classes: int | None, classes: Sequence[str] | None) 
     if classes is None and num_classes is None:
         classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]  # type: ignore[attr-defined]
     if classes is None:
-        return int(checks.positive("num_classes", num_classes or 0)), ()
+        return checks.whole("num_classes", num_classes or 0), ()
     names = tuple(str(c) for c in classes)
     if num_classes is not None and num_classes != len(names):
         raise ValueError(f"classes: expected {num_classes} names as num_classes says, found {len(names)}")

@@ -102,6 +102,9 @@ def describe_entries(
 ) -> Rows:
     """Describe boxes, or whole photos where the box is None; every photo is decoded once.
 
+    Photos are decoded in full where there are boxes, as ``Model.query`` does: a part needs pixels that the whole does
+    not.
+
     Args:
         model: The model.
         data: The set that the entries belong to.
@@ -113,9 +116,10 @@ def describe_entries(
     for number, entry in enumerate(entries):
         by_file[entry.file].append(number)
     refs = [ImageRef(file, data.photo(file)) for file in by_file]
+    side = model.decode_side if all(e.box is None for e in entries) else None
     described: list[Numbered] = []
     problems: list[str] = []
-    for photo in stream_photos(refs, workers=workers, side=model.decode_side):
+    for photo in stream_photos(refs, workers=workers, side=side):
         if isinstance(photo, SkippedImage):
             problems.append(_line(photo))
             continue

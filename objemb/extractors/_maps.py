@@ -42,7 +42,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks.one_of("sampling", self.kind, SAMPLINGS)
-        checks.positive("samples", self.samples)
+        checks.whole("samples", self.samples)
+        checks.flag("masks", self.masks)
 
     def pool(self, maps: Tensor, numbers: Tensor, boxes: Tensor, weights: Tensor | None, pooling: Pooling) -> Tensor:
         """Vectors ``(M, D)`` of ``boxes`` ``(M, 4)`` in cells, each on the map that ``numbers`` ``(M,)`` says."""

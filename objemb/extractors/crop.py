@@ -54,9 +54,9 @@ class Crop(Extractor):
         self.size = checks.positive("size", size)
         self.margin = checks.between("margin", margin, 0, 10)
         self.fit = checks.one_of("fit", fit, FITS)
-        self.batch = checks.positive("batch", batch)
-        self.masks = masks
-        if len(background) != 3:
+        self.batch = checks.whole("batch", batch)
+        self.masks = checks.flag("masks", masks)
+        if len(checks.several("background", background)) != 3:
             raise ValueError(f"background: expected three numbers (red, green, blue), found {background!r}")
         self.background = tuple(int(checks.between("background", b, 0, 255)) for b in background)
 

@@ -42,9 +42,7 @@ class Pyramid(Extractor):
         samples: int = 7,
         masks: bool = False,
     ) -> None:
-        self.sizes = tuple(sorted({checks.positive("sizes", s) for s in sizes}))
-        if not self.sizes:
-            raise ValueError("sizes: expected at least one, found none")
+        self.sizes = tuple(sorted({checks.positive("sizes", s) for s in checks.several("sizes", sizes)}))
         self.target = checks.positive("target", target)
         self.sampling = Sampling(sampling, samples, masks)
 

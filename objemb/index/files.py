@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from objemb.index.errors import DamagedIndexError, IndexWriteError
 DATA_FILE = re.compile(r"\d{8,}\.(vectors|rows|images|deleted|ann)")
 #: What an unfinished replacement of the manifest leaves behind.
 TEMPORARY_SUFFIX = ".tmp"
+#: Bytes that are read at once to be checked.
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,20 @@ def check_buffer(folder: Path, record: FileRecord, buffer: Any) -> None:
         raise DamagedIndexError(f"{folder / record.name}: expected SHA-256 {record.sha256}, found {found}")
 
 
-def check_file(folder: Path, record: FileRecord) -> str | None:
-    """What is wrong with a published file (every byte is read), or None."""
+def check_file(folder: Path, record: FileRecord, on_bytes: Callable[[int], None] = lambda count: None) -> str | None:
+    """What is wrong with a published file (every byte is read, and told to ``on_bytes``), or None."""
+    digest = hashlib.sha256()
     try:
         with open(folder / record.name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != record.size:
                 return f"{record.name}: expected {record.size} bytes, found {size}"
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                on_bytes(len(chunk))
     except OSError as error:
         return f"{record.name}: cannot be read: {error.strerror or error}"
+    found = digest.hexdigest()
     return None if found == record.sha256 else f"{record.name}: expected SHA-256 {record.sha256}, found {found}"
 
 

@@ -245,11 +245,12 @@ class IvfIndex:
         masks = [b.alive for b in blocks]
         if all(m is None for m in masks):
             return None, self.covered
-        if self._filter is None or not _same(self._filter[0], masks):
+        kept = self._filter
+        if kept is None or not _same(kept[0], masks):
             alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
             selector = _faiss().IDSelectorBitmap(np.packbits(alive, bitorder="little"))
-            self._filter = masks, selector, int(np.count_nonzero(alive))
-        return self._filter[1:]
+            self._filter = kept = (masks, selector, int(np.count_nonzero(alive)))
+        return kept[1:]
 
 
 def _same(left: list[Any], right: list[Any]) -> bool:

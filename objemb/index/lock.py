@@ -75,4 +75,5 @@ def _forget_in_child() -> None:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):  # not on every system, either
+    os.register_at_fork(after_in_child=_forget_in_child)

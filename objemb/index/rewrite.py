@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,12 @@ CHUNK_ROWS = 8_192
 COLLISIONS = ("error", "replace", "keep")
 
 
-def compact(folder: Path) -> bool:
+def compact(folder: Path, on_images: Callable[[int], None] = lambda count: None) -> bool:
     """Drop deleted images for good and join small segments. Internal image numbers stay.
+
+    Args:
+        folder: The index.
+        on_images: Called with numbers of images that are done.
 
     Returns:
         Whether there was anything to do. If so, the approximate search structure is dropped.
@@ -44,9 +48,11 @@ def compact(folder: Path) -> bool:
                 if live is None and _large(segment):
                     sink.close_segment()  # before the next, to keep the order of the image numbers
                     sink.done.append(segment.record)
+                    on_images(segment.record.images)
                 else:
                     for vectors, rows, images in chunks(segment, live):
                         sink.append(vectors, rows, images)
+                        on_images(images.num_rows)
             sink.close_segment()
         finally:
             sink.abandon()
@@ -54,7 +60,13 @@ def compact(folder: Path) -> bool:
     return True
 
 
-def merge(writer: Writer, target: Manifest, sources: Sequence[Snapshot], on_collision: str) -> None:
+def merge(
+    writer: Writer,
+    target: Manifest,
+    sources: Sequence[Snapshot],
+    on_collision: str,
+    on_images: Callable[[int], None] = lambda count: None,
+) -> None:
     """Add all images of other indexes and publish them together.
 
     Args:
@@ -62,6 +74,7 @@ def merge(writer: Writer, target: Manifest, sources: Sequence[Snapshot], on_coll
         target: The target's manifest.
         sources: States of other indexes, of the same dimension and fingerprint.
         on_collision: One of :data:`COLLISIONS`.
+        on_images: Called with numbers of images that are done.
 
     Raises:
         ArtefactMismatchError: An index is of another model.
@@ -74,6 +87,7 @@ def merge(writer: Writer, target: Manifest, sources: Sequence[Snapshot], on_coll
         for segment, live in zip(source.segments, source.live, strict=True):
             for vectors, rows, images in chunks(segment, _wanted(writer, source, segment, live, on_collision)):
                 writer.copy(vectors, rows, images)
+                on_images(images.num_rows)
     writer.commit()
 
 

@@ -73,6 +73,12 @@ class Snapshot:
         """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 
+    @property
+    def approximate_share(self) -> float:
+        """Share of all rows that the approximate structure covers; 0 without one."""
+        covered = self.first_rows[self.manifest.ann.segments] if self.manifest.ann else 0
+        return float(covered / max(1, self.first_rows[-1]))
+
     @cached_property
     def image_count(self) -> int:
         """Number of live images."""

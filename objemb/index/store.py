@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,20 +139,21 @@ class Index:
         with self.writer() as writer:
             return writer.delete(images)
 
-    def compact(self, *, rebuild: bool = False) -> bool:
+    def compact(self, *, rebuild: bool = False, on_images: Callable[[int], None] = lambda count: None) -> bool:
         """Give back the space of deleted images and join small segments.
 
         Needs free space of about the size of the index meanwhile. The approximate structure is dropped.
 
         Args:
             rebuild: Build the approximate structure anew, if there was one.
+            on_images: Called with numbers of images that are done.
 
         Returns:
             Whether there was anything to do.
         """
         self.refresh()
         before = self._snapshot.manifest.ann
-        done = rewrite.compact(self._folder)
+        done = rewrite.compact(self._folder, on_images)
         self.refresh()
         if done and rebuild and before:
             self.build_ann(before.kind)
@@ -173,13 +174,20 @@ class Index:
         ann.build_ann(self._folder, kind)
         self.refresh()
 
-    def merge(self, sources: Sequence[str | Path | Index], *, on_collision: str = "error") -> None:
+    def merge(
+        self,
+        sources: Sequence[str | Path | Index],
+        *,
+        on_collision: str = "error",
+        on_images: Callable[[int], None] = lambda count: None,
+    ) -> None:
         """Add all images of other indexes of the same model; they stay as they are.
 
         Args:
             sources: Other indexes or their folders.
             on_collision: What to do with an image id that is there already: "error", "replace" it or "keep" the one
                 that is there.
+            on_images: Called with numbers of images that are done.
 
         Raises:
             ArtefactMismatchError: Fingerprint or dimension differ.
@@ -187,7 +195,7 @@ class Index:
         """
         opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
         with self.writer() as writer:
-            rewrite.merge(writer, self._snapshot.manifest, opened, on_collision)
+            rewrite.merge(writer, self._snapshot.manifest, opened, on_collision, on_images)
 
     def verify(self) -> list[str]:
         """What is wrong with the published files, see :func:`objemb.index.verify.verify`; empty when all is well."""
@@ -241,6 +249,7 @@ class Index:
             "updated": manifest.updated,
             "deleted_share": 1 - snapshot.image_count / stored if stored else 0.0,
             "approximate": manifest.ann.kind if manifest.ann else None,
+            "approximate_share": snapshot.approximate_share,
         }
 
     def search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,15 @@ from objemb.index.snapshot import Snapshot
 CHUNK_ROWS = 16_384
 
 
-def verify(folder: str | Path) -> list[str]:
+def verify(folder: str | Path, on_bytes: Callable[[int], None] = lambda count: None) -> list[str]:
     """Everything that is wrong with an index, in words; an empty list when nothing is.
 
     Checks length and checksum of every file, then that the tables fit each other: row counts, ascending image numbers,
     ids that are there once, boxes inside their images, finite vectors of unit length (or zero). Damage never raises.
+
+    Args:
+        folder: The index.
+        on_bytes: Called with numbers of bytes that were read; those of vectors are read twice.
 
     Raises:
         IndexFolderError: There is no index at all.
@@ -38,7 +42,7 @@ def verify(folder: str | Path) -> list[str]:
             raise
         except ObjembError as error:
             return [str(error)]
-        problems = _verify_state(folder, manifest)
+        problems = _verify_state(folder, manifest, on_bytes)
         if not problems or not _outdated(folder, manifest):
             return problems
 
@@ -51,20 +55,20 @@ def _outdated(folder: Path, manifest: Manifest) -> bool:
         return False
 
 
-def _verify_state(folder: Path, manifest: Manifest) -> list[str]:
-    problems = [p for f in manifest.files if (p := check_file(folder, f))]
+def _verify_state(folder: Path, manifest: Manifest, on_bytes: Callable[[int], None]) -> list[str]:
+    problems = [p for f in manifest.files if (p := check_file(folder, f, on_bytes))]
     if problems:
         return problems  # tables are parsed, and rows counted, only where every byte is right
     try:
         snapshot = Snapshot(folder, manifest)
         for segment in snapshot.segments:
-            problems += [f"{segment.record.name}: {p}" for p in _segment_problems(segment)]
+            problems += [f"{segment.record.name}: {p}" for p in _segment_problems(segment, on_bytes)]
         return problems or list(_relations(snapshot))
     except (ObjembError, FileNotFoundError) as error:
         return [*problems, str(error)]
 
 
-def _segment_problems(segment: Segment) -> Iterator[str]:
+def _segment_problems(segment: Segment, on_bytes: Callable[[int], None]) -> Iterator[str]:
     for batch in (segment.rows, segment.images):
         try:
             batch.validate(full=True)
@@ -79,7 +83,7 @@ def _segment_problems(segment: Segment) -> Iterator[str]:
     if not np.isfinite(segment.scores).all():
         yield "expected finite detector scores"
     yield from _box_problems(segment)
-    yield from _vector_problems(segment)
+    yield from _vector_problems(segment, on_bytes)
 
 
 def _box_problems(segment: Segment) -> Iterator[str]:
@@ -90,9 +94,10 @@ def _box_problems(segment: Segment) -> Iterator[str]:
         yield f"expected boxes inside of their images, found {int((~right).sum())} others"
 
 
-def _vector_problems(segment: Segment) -> Iterator[str]:
+def _vector_problems(segment: Segment, on_bytes: Callable[[int], None]) -> Iterator[str]:
     for start in range(0, len(segment.vectors), CHUNK_ROWS):
-        part = segment.vectors[start : start + CHUNK_ROWS].astype(np.float32)
+        stored = segment.vectors[start : start + CHUNK_ROWS]
+        part = stored.astype(np.float32)
         if not np.isfinite(part).all():
             yield f"expected finite vectors, found others after row {start}"
             return
@@ -101,6 +106,7 @@ def _vector_problems(segment: Segment) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
             return
+        on_bytes(stored.nbytes)
 
 
 def _relations(snapshot: Snapshot) -> Iterator[str]:

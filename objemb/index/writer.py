@@ -39,7 +39,7 @@ class Writer:
 
     def __init__(self, folder: Path, flush_rows: int, published: Callable[[], None]) -> None:
         self._folder = folder
-        self._flush_rows = checks.positive("flush_rows", flush_rows)
+        self._flush_rows = checks.whole("flush_rows", flush_rows)
         self._published = published
         self._stack = ExitStack()
         self._usable = False

@@ -33,10 +33,11 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
         command: The command line, for the provenance.
 
     Raises:
-        ValueError: Unknown keys or values.
+        ValueError: Unknown keys or values, or a device that this machine does not have.
         MissingWeightsError: Weights that are neither on this machine nor to be had.
     """
     resolved = config.resolve(settings)
+    _check_device(device)
     describer, aggregator = _build_parts(resolved)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,7 +76,9 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
     Raises:
         FileNotFoundError: No model folder.
         ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
+        ValueError: A device that this machine does not have.
     """
+    _check_device(device)
     card = read_card(path)
     tensors = read_tensors(path, card)
     try:
@@ -92,6 +95,16 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
             f"{path}: expected fingerprint {card['fingerprint']}, found {model.fingerprint}: the settings were changed"
         )
     return model
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without that kind of device
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"device: expected cpu, or an accelerator of this machine such as cuda, found {device!r} ({reason})"
+        ) from error
 
 
 def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
+from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
 from objemb.models.limit import limited
@@ -137,7 +138,7 @@ class Model:
         if self.detector is None:
             raise ValueError("detect: expected a model with a detector, found one whose boxes are given; see --boxes")
         source: RegionSource = self.describer.regions  # type: ignore[assignment]
-        return source.find([as_photo(image)], [])[0][1:]
+        return source.find([as_photo(image, self.decode_side)], [])[0][1:]
 
     def stream(
         self,
@@ -147,6 +148,7 @@ class Model:
         workers: int = 2,
         boxes: Detector | None = None,
         max_regions: int | None = None,
+        max_pixels: int = MAX_PIXELS,
         on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
     ) -> Iterator[RegionDescriptors]:
         """Describe many photos, in order, in bounded memory.
@@ -156,13 +158,14 @@ class Model:
             batch_size: Photos at once; halved by itself where memory does not suffice.
             workers: Decoding threads or processes beside the network.
             boxes: Where boxes come from instead of the model's own regions, such as ``StoredBoxes``.
-            max_regions: At most this many boxes per photo, best first, beside the whole image.
+            max_regions: At most this many boxes per photo, best first, beside the whole image; None for all.
+            max_pixels: Larger photos are skipped, before they are decoded.
             on_skip: Called with each image that could not be read or described.
 
         Yields:
             Per photo its rows for an index.
         """
-        checks.positive("batch_size", batch_size)
+        checks.whole("batch_size", batch_size)
 
         source = None if boxes is None else _as_they_are(boxes, max_regions)
         describer = self.describer if max_regions is None else limited(self.describer, max_regions)
@@ -173,7 +176,13 @@ class Model:
             return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
         return describe_stream(
-            sources, describe, side=self.decode_side, batch_size=batch_size, workers=workers, on_skip=on_skip
+            sources,
+            describe,
+            side=self.decode_side,
+            batch_size=batch_size,
+            workers=workers,
+            max_pixels=max_pixels,
+            on_skip=on_skip,
         )
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
@@ -193,4 +202,5 @@ class Model:
 
 def _as_they_are(boxes: Detector, max_regions: int | None) -> RegionSource:
     """The whole image and boxes from elsewhere, all of them: whoever made them has chosen them."""
-    return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=max_regions or sys.maxsize)
+    most = sys.maxsize if max_regions is None else max_regions
+    return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=most)

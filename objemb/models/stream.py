@@ -30,6 +30,7 @@ def describe_stream(
     side: int | None,
     batch_size: int,
     workers: int,
+    max_pixels: int,
     on_skip: Callable[[SkippedImage], None],
 ) -> Iterator[RegionDescriptors]:
     """Describe photos in batches, in order; what cannot be read or described is handed to ``on_skip``."""
@@ -37,7 +38,8 @@ def describe_stream(
     paths: dict[str, str] = {}
     size = batch_size
     refs = _remember(as_refs(sources), paths)
-    for photo in stream_photos(refs, workers=workers, side=side, prefetch=PREFETCHED_BATCHES * batch_size):
+    ahead = PREFETCHED_BATCHES * batch_size
+    for photo in stream_photos(refs, workers=workers, side=side, max_pixels=max_pixels, prefetch=ahead):
         if isinstance(photo, SkippedImage):
             paths.pop(photo.id, None)
             on_skip(photo)

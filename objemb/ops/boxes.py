@@ -53,16 +53,6 @@ def scale(boxes: Tensor, factors: tuple[float, float]) -> Tensor:
     return boxes * boxes.new_tensor([x, y, x, y])
 
 
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """``(x, y, width, height)``, as COCO stores boxes, to edges."""
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """Edges to ``(x, y, width, height)``."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-
-
 def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
     """The pixels to cut out for each box.
 

@@ -23,3 +23,7 @@ class RegionSource(ABC):
         Returns:
             Per photo ``Regions`` whose region 0 is the whole image, always.
         """
+
+    def decode_side(self) -> int:
+        """The longest side of a photo in pixels that is of use; 0 for a source that does not look at pixels."""
+        return 0

@@ -25,7 +25,7 @@ class Detections(nn.Module, RegionSource):
         detector: Says where objects are; None looks at the whole image only.
         min_score: Boxes below it are dropped.
         nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
-        max_regions: At most so many boxes per photo, the whole image not counted.
+        max_regions: At most so many boxes per photo, the whole image not counted; 0 leaves the whole image alone.
     """
 
     def __init__(
@@ -40,13 +40,17 @@ class Detections(nn.Module, RegionSource):
         self.detector = detector
         self.min_score = checks.between("min_score", min_score, 0, 1)
         self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
-        self.max_regions = checks.positive("max_regions", max_regions)
+        self.max_regions = checks.whole("max_regions", max_regions, 0)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
         """See :meth:`RegionSource.find`. Extras of the detector ride along; see :func:`whole_like`."""
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
         return [self.select(found) for found in self.detector.detect(photos)]
+
+    def decode_side(self) -> int:
+        """See :meth:`RegionSource.decode_side`."""
+        return 0 if self.detector is None else self.detector.decode_side()
 
     def select(self, found: Regions) -> Regions:
         """The whole image, and what is kept of all that was detected in it."""

@@ -26,7 +26,7 @@ class RmacGrid(RegionSource):
     """
 
     def __init__(self, *, levels: int = 3, overlap: float = 0.4) -> None:
-        self.levels = checks.positive("levels", levels)
+        self.levels = checks.whole("levels", levels)
         self.overlap = checks.between("overlap", overlap, 0, 1)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:

@@ -8,7 +8,7 @@ import pytest
 import objemb
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
-from tests.cli.conftest import Run, parsed
+from tests.cli.conftest import Run, draw, parsed
 from tests.models.conftest import SETTINGS
 
 BUILD = (
@@ -94,6 +94,34 @@ def test_verify(run: Run, index: Path) -> None:
     found = parsed(run("verify", index, "--json", code=4))
     assert found["intact"] is False
     assert vectors.name in found["problems"][0]
+
+
+def test_verify_lists_what_keeps_an_index_from_being_opened(run: Run, index: Path) -> None:
+    vectors = next(index.glob("*.vectors"))
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    found = parsed(run("verify", index, "--json", code=4))
+    assert f"{vectors.name}: expected" in found["problems"][0]
+    (index / "manifest").write_bytes(b"nonsense")
+    assert "header" in parsed(run("verify", index, "--json", code=4))["problems"][0]
+
+
+def test_large_indexes_get_a_structure_and_keep_it(
+    run: Run, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("objemb.index.searcher.APPROXIMATE_ROWS", 6)
+    index = tmp_path / "index"
+    command = ("index", photos, "-o", index, "--model", model)
+    share = []
+    run(*command)
+    for number in range(6, 9):  # each photo is little, but they add up
+        draw(photos / f"{number}.png", number)
+        run(*command)
+        share.append(Index.open(index).info()["approximate_share"])
+    assert share == [pytest.approx(6 / 7), pytest.approx(6 / 8), 1]
+    run("delete", index, "0.png")
+    run("compact", index)
+    assert Index.open(index).info()["approximate_share"] == 1
 
 
 def test_a_damaged_index_is_never_a_traceback(run: Run, photos: Path, index: Path) -> None:

@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from objemb.cli import indexing
 from objemb.cli.indexing import Job, photo_path
 from objemb.index.store import Index
-from objemb.models import load_model
+from objemb.models import build_model, load_model, save_model
 from objemb.structures import RegionDescriptors
 from tests.cli.conftest import Run, draw, parsed
+from tests.models.conftest import SETTINGS
 
 
 def index_json(run: Run, photos: Path, index: Path, model: Path, *more: object, code: int = 0) -> dict[str, object]:
@@ -47,6 +50,52 @@ def test_other_boxes_describe_the_photos_anew(run: Run, photos: Path, model: Pat
     assert counts(report) == {"updated": 6}
     assert counts(index_json(run, photos, index, model)) == {"updated": 6}
     assert Index.open(index).info()["regions"] == 6
+
+
+def test_no_boxes_at_all(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    more = ("--boxes", tmp_path / "boxes.json", "--max-regions", 0)
+    assert index_json(run, photos, tmp_path / "index", model, *more)["regions"] == 6
+
+
+def test_too_many_pixels(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    report = index_json(run, photos, tmp_path / "index", model, "--max-pixels", 11_999, code=3)
+    assert counts(report) == {"skipped": 6}
+
+
+def test_masks_of_the_boxes_are_used_where_the_model_attends_to_masks(run: Run, photos: Path, tmp_path: Path) -> None:
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x, y + h]]
+    (tmp_path / "masks.json").write_text(json.dumps(coco))
+    vectors = []
+    for masks in (True, False):
+        settings = json.loads(json.dumps(SETTINGS))
+        settings["describer"]["extractor"]["masks"] = masks
+        save_model(build_model(settings), tmp_path / f"model{masks}")
+        index = tmp_path / f"index{masks}"
+        index_json(run, photos, index, tmp_path / f"model{masks}", "--boxes", tmp_path / "masks.json")
+        vectors.append(Index.open(index).get("0.png").vectors)
+    assert torch.equal(vectors[0][0], vectors[1][0]), "the whole image has no mask"
+    assert not torch.allclose(vectors[0][1], vectors[1][1])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "warp"])
+def test_a_device_that_is_not_there(run: Run, photos: Path, model: Path, tmp_path: Path, device: str) -> None:
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--device", device, code=2)
+    assert f"found '{device}'" in result.stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_what_cannot_be_looked_for_has_not_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert indexing._vanished(Path("nowhere"))
+    assert not indexing._vanished(None)
+    monkeypatch.setattr(Path, "exists", _refused)
+    assert not indexing._vanished(Path("there"))
+
+
+def _refused(path: Path) -> bool:
+    raise PermissionError(13, "Permission denied", str(path))
 
 
 def test_vanished_photos_stay_until_they_are_pruned(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_mistakes_are_named(one: OnePass) -> None:
     for wrong, message in (
         ({"dim": 0}, "dim: expected"),
         ({"min_score": 2}, "min_score: expected a number from 0 to 1"),
-        ({"max_regions": 0}, "max_regions: expected"),
+        ({"max_regions": -1}, "max_regions: expected"),
         ({"width": 7}, "width: expected a multiple of 8"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -168,6 +168,16 @@ def test_decode_side() -> None:
     assert describer(Map(size=100), scales=[0.5]).decode_side() == 50
 
 
+def test_a_detector_may_need_more_pixels_than_the_backbone() -> None:
+    class Detecting(WholeImage):
+        def decode_side(self) -> int:
+            return 80
+
+    assert describer(Map(size=64), regions=Detecting()).decode_side() == 80
+    assert describer(Map(size=64), regions=Detecting(), scales=[1.0, 2.0]).decode_side() == 128
+    assert describer(Crop(), regions=Detecting()).decode_side() is None
+
+
 def test_refuses_nonsense() -> None:
     model = describer(Map(size=64))
     with pytest.raises(ValueError, match=r"regions: expected one per photo \(2\), found 1"):
@@ -176,5 +186,5 @@ def test_refuses_nonsense() -> None:
         model.describe(PHOTOS[:1], [Regions.whole((4, 5))])
     with pytest.raises(ValueError, match="fusion: expected one of 'mean', 'power', found 'sum'"):
         describer(Map(), fusion="sum")
-    with pytest.raises(ValueError, match="scales: expected at least one, found none"):
+    with pytest.raises(ValueError, match="scales: expected a list of at least one item, found"):
         describer(Map(), scales=[])

@@ -85,6 +85,15 @@ def test_photos_are_found_by_id_then_name_then_last_part(store) -> None:
         first("z/a.jpg")
 
 
+def test_a_file_without_names_is_found_by_its_numbers(store, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps([box(139, score=0.5), box("shelf", score=0.5)]))
+    detector = StoredBoxes(tmp_path / "results.json")
+    found = detector.detect([photo(name) for name in ("val/000000000139.jpg", "139.png", "shelf.jpg", "39.jpg")])
+    assert [len(r) for r in found] == [1, 1, 1, 0]
+    named = store([box(139)], [image(139, "cup.jpg")])
+    assert len(named.detect([photo("000000000139.jpg")])[0]) == 0, "a name is a name"
+
+
 def test_names_are_no_patterns(store) -> None:
     images = [image(1, "x/[a].jpg"), image(2, "y/[a].jpg")]
     found = store([box(2)], images).detect([photo("/data/y/[a].jpg")])[0]

@@ -219,7 +219,7 @@ def test_without_network_the_error_says_what_to_place_where(tmp_path: Path, monk
         ({"num_classes": 0}, "num_classes"),
         ({"classes": []}, "number of classes"),
         ({"score_threshold": 2}, "score_threshold: expected a number from 0 to 1"),
-        ({"min_size": 0}, "min_size: expected a number above 0"),
+        ({"min_size": 0}, "min_size: expected an integer of 1 or more"),
         ({"max_detections": -1}, "max_detections"),
     ],
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from objemb.evaluation.described import Rows, describe_entries, describe_images
 from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
@@ -52,6 +53,21 @@ def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet)
     np.testing.assert_array_equal(found.vectors[0], found.vectors[3])
     assert np.argmax(found.vectors, axis=1).tolist()[:1] == [0]
     assert model.queried == [("a.png", 2, "scaled"), ("b.png", 1, "scaled"), ("b.png", 0, "context")]
+
+
+def test_photos_with_boxes_are_decoded_in_full(data: EvaluationSet) -> None:
+    class Small(ColourModel):
+        decode_side = 40  # type: ignore[assignment]
+
+        def query(self, image: Photo, boxes: object = None, *, crop: str = "context") -> RegionDescriptors:
+            seen.append(tuple(image.pixels.shape[1:]))
+            return super().query(image, boxes, crop=crop)  # type: ignore[arg-type]
+
+    seen: list[tuple[int, ...]] = []
+    Image.new("RGB", (160, 80), "red").save(data.photo("large.jpg"))
+    for box in (None, LEFT):
+        describe_entries(Small(), data, [Entry("large.jpg", ("x",), box)])
+    assert seen == [(20, 40), (80, 160)]
 
 
 def test_a_box_outside_its_photo_does_not_stop_the_others(data: EvaluationSet) -> None:

@@ -105,7 +105,7 @@ def test_full_resolution_is_needed() -> None:
 def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="fit: expected one of 'squash', 'pad', 'keep', found 'sqash'"):
         Crop(fit="sqash")
-    with pytest.raises(ValueError, match="batch: expected a number above 0"):
+    with pytest.raises(ValueError, match="batch: expected an integer of 1 or more"):
         Crop(batch=0)
     with pytest.raises(ValueError, match="background: expected three numbers"):
         Crop(background=(1, 2))

@@ -62,7 +62,7 @@ def test_decode_side_is_the_largest_scale() -> None:
 
 
 def test_refuses_nonsense() -> None:
-    with pytest.raises(ValueError, match="sizes: expected at least one, found none"):
+    with pytest.raises(ValueError, match="sizes: expected a list of at least one item, found"):
         Pyramid(sizes=[])
     with pytest.raises(ValueError, match="sizes: expected a number above 0, found -1"):
         Pyramid(sizes=[-1])

@@ -73,6 +73,17 @@ def test_compacting_drops_or_rebuilds_it(index: Index) -> None:
     assert not list(index.path.glob("*.ann"))
 
 
+def test_the_share_that_it_covers(index: Index) -> None:
+    assert index.info()["approximate_share"] == 1
+    with index.writer() as writer:
+        for n in range(60, 80):
+            writer.add(described(f"{n}", n))
+    assert index.info()["approximate_share"] == pytest.approx(0.75)
+    index.delete(["70"])
+    index.compact()
+    assert index.info()["approximate_share"] == 0
+
+
 def test_an_old_state_goes_on_exactly(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
     reader = Index.open(index.path)

@@ -43,6 +43,18 @@ def test_compact_keeps_the_contents_and_drops_the_rest(tmp_path: Path, monkeypat
     )
 
 
+def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "CHUNK_ROWS", 3)
+    index, other = filled(tmp_path / "i", "abcdefghij"), filled(tmp_path / "j", "klm")
+    index.delete("bdj")
+    steps: list[int] = []
+    assert index.compact(on_images=steps.append)
+    assert (sum(steps), len(steps) > 1) == (7, True)
+    steps.clear()
+    index.merge([other], on_images=steps.append)
+    assert sum(steps) == 3
+
+
 def test_compact_leaves_large_whole_segments_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(10)))
     with index.writer(flush_rows=1) as writer:

@@ -80,6 +80,13 @@ def test_a_newer_format_is_refused_with_both_versions(index: Index) -> None:
         Index.open(index.path)
 
 
+def test_progress_is_told(index: Index) -> None:
+    steps: list[int] = []
+    assert verify(index.path, steps.append) == []
+    vectors = sum(s.vectors_file.size for s in read_manifest(index.path).segments)
+    assert sum(steps) == index.info()["bytes"] + vectors
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -13,7 +13,7 @@ import objemb
 from objemb.detectors.base import Detector
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.images.sources import SkippedImage
-from objemb.models import Model
+from objemb.models import Model, build_model
 from objemb.models.query import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
@@ -40,6 +40,15 @@ def test_without_boxes_region_0_is_the_whole_image(model: Model, photos: Path) -
     assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
     assert described.vectors.shape == (1, model.dim)
     assert torch.allclose(described.vectors.norm(dim=1), torch.ones(1))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "warp"])
+def test_a_device_that_is_not_there(device: str, model: Model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
+        build_model(model.settings, device=device)
+    model.save(tmp_path / "m")
+    with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
+        objemb.load(tmp_path / "m", device)
 
 
 def test_boxes_give_one_row_each_in_their_order(model: Model, photos: Path) -> None:
@@ -214,6 +223,8 @@ def test_boxes_from_elsewhere_are_taken_as_they_are(model: Model, rmac: Model, p
     assert described[0].regions.label_names == (None, "left", "right", "quarter"), "no threshold on given boxes"
     described, _ = collect(model, [photos / "0.png"], boxes=Halves(), max_regions=1)
     assert described[0].regions.label_names == (None, "left")
+    described, _ = collect(model, [photos / "0.png"], boxes=Halves(), max_regions=0)
+    assert described[0].regions.label_names == (None,)
     described, _ = collect(rmac, [photos / "0.png"], boxes=Halves())
     assert len(described[0]) == 1
 

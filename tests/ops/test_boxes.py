@@ -34,13 +34,6 @@ def test_clip_and_scale() -> None:
     assert ops.scale(boxes, (2.0, 0.5)).tolist() == [[-1.5, 4, 25, 80]]
 
 
-def test_xywh_and_back() -> None:
-    boxes = torch.tensor([[1.0, 2.0, 4.0, 8.0], [0.0, 0.0, 0.0, 0.0]])
-    assert ops.xyxy_to_xywh(boxes).tolist() == [[1, 2, 3, 6], [0, 0, 0, 0]]
-    assert torch.equal(ops.xywh_to_xyxy(ops.xyxy_to_xywh(boxes)), boxes)
-    assert ops.xywh_to_xyxy(torch.zeros(0, 4)).shape == (0, 4)
-
-
 @pytest.mark.parametrize(
     ("box", "margin", "window"),
     [

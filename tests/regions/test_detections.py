@@ -66,8 +66,17 @@ def test_thresholds_and_limit() -> None:
     assert len(find(Detections(detector=FixedDetector(found()), min_score=0.95))) == 1
     with pytest.raises(ValueError, match="min_score: expected a number from 0 to 1, found 7"):
         Detections(min_score=7)
-    with pytest.raises(ValueError, match="max_regions: expected a number above 0"):
-        Detections(max_regions=0)
+    assert len(find(Detections(detector=FixedDetector(found()), max_regions=0))) == 1, "the whole image alone"
+    for wrong in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"max_regions: expected an integer of 0 or more, found {wrong}"):
+            Detections(max_regions=wrong)
+
+
+def test_decode_side_is_that_of_the_detector() -> None:
+    detector = FixedDetector(found())
+    assert Detections().decode_side() == Detections(detector=detector).decode_side() == 0
+    detector.decode_side = lambda: 96  # type: ignore[method-assign]
+    assert Detections(detector=detector).decode_side() == 96
 
 
 def test_nothing_found() -> None:

@@ -23,5 +23,5 @@ def test_last_cells_are_cut_off_at_the_border() -> None:
 def test_settings() -> None:
     grid = Grid(32, 32, (1.0, 1.0))
     assert [len(RmacGrid(levels=n).find([random_photo(32, 32)], [grid])[0]) for n in (1, 2, 3)] == [2, 6, 15]
-    with pytest.raises(ValueError, match="levels: expected a number above 0, found 0"):
+    with pytest.raises(ValueError, match="levels: expected an integer of 1 or more, found 0"):
         RmacGrid(levels=0)

@@ -21,13 +21,21 @@ from objemb.index.store import Index
 from objemb.models import Model, build_model
 from tools.benchmarks.timing import Ratio, alternate, ratio
 
-FULL = {"arch": "resnet50", "photos": 64, "side": 1024, "rounds": 3, "few": 1000, "many": 20_000, "memory_side": 160}
+FULL = {"arch": "resnet50", "photos": 32, "side": 640, "rounds": 3, "few": 1000, "many": 20_000, "memory_side": 128}
 SMALL = {"arch": "squeezenet1_1", "photos": 5, "side": 64, "rounds": 1, "few": 4, "many": 12, "memory_side": 48}
 BATCH_SIZE, WORKERS = 8, 2
 #: Different pictures; more photos than that are links to them under other names.
 PICTURES = 64
 #: The command line of objemb, as the installed program runs it.
 PROGRAM = "from objemb.cli.main import main; main()"
+#: Runs a command and prints the peak memory of its processes. A process of its own, because on Linux a program starts
+#: with the peak of whoever started it, and this one is small.
+MEASURE = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
 
 
 def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
@@ -87,14 +95,11 @@ def _memory(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
 def _peak(photos: Path, model: Path, index: Path) -> float:
     """Largest resident memory in MiB of `objemb index`, or of one of its workers if that is larger."""
     arguments = ["index", str(photos), "--model", str(model), "-o", str(index), "--json", "--workers", str(WORKERS)]
-    with (index.parent / "errors").open("w+") as errors:
-        child = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=errors, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            errors.seek(0)
-            raise RuntimeError(f"objemb index ended with {child.returncode}: {errors.read()[-2000:]}")
-    return usage.ru_maxrss / 1024
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"objemb index ended with {done.returncode}: {done.stderr[-2000:]}")
+    return int(done.stdout) / 1024
 
 
 def write_photos(folder: Path, count: int, side: int, seed: int) -> None:
