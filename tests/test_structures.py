@@ -258,6 +258,14 @@ class TestMatch:
         assert set(found.to_json()) == {"image", "score", "box", "query_box", "label", "metadata", "runners_up"}
         assert Match.from_json(through_json(found)) == found
 
+    def test_json_has_no_number_that_json_lacks(self) -> None:
+        found = match(metadata={"price": float("nan"), "size": float("inf"), "code": 3})
+        assert through_json(found)["metadata"] == {"price": None, "size": None, "code": 3}
+
+    def test_a_label_is_a_name(self) -> None:
+        with pytest.raises(TypeError, match="Match.label: expected a string or None, found 3"):
+            match(label=3)
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -296,3 +304,5 @@ class TestSearchResult:
     def test_is_checked(self, hits: tuple[Match, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             SearchResult("q.jpg", (), hits)
+        with pytest.raises(ValueError, match=r"SearchResult\.image: expected a non-empty string, found ''"):
+            SearchResult("", (), ())

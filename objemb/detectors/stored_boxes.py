@@ -25,7 +25,8 @@ class StoredBoxes(Detector):
 
     A photo is looked for by the image id of the file, then by file name, then by the last part of the path; where the
     file has no names but ids alone, also by that part without its suffix and, if it is a number, without leading zeros
-    (``val/000000000139.jpg`` is image 139, as COCO and its tools have it). Boxes are clipped to the photo. Whatever cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
+    (``val/000000000139.jpg`` is image 139, as COCO and its tools have it). Boxes are clipped to the photo. Whatever
+    cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
 
     Args:
         file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.

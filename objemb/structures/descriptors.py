@@ -12,8 +12,10 @@ from torch import Tensor
 from objemb import checks
 from objemb.structures.fields import (
     Scalar,
+    checked_id,
     expect_keys,
     frozen_metadata,
+    metadata_to_json,
     payload_from_json,
     payload_to_json,
     row_numbers,
@@ -38,8 +40,7 @@ class RegionDescriptors:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, str) or not self.image:
-            raise ValueError(f"RegionDescriptors.image: expected a non-empty string, found {self.image!r}")
+        checked_id("RegionDescriptors.image", self.image)
         checks.shape("RegionDescriptors.vectors", self.vectors, (len(self.regions), None))
         checks.finite("RegionDescriptors.vectors", self.vectors)
         object.__setattr__(self, "vectors", self.vectors.float())
@@ -71,7 +72,7 @@ class RegionDescriptors:
             "image": self.image,
             "regions": self.regions.to_json(),
             "vectors": payload_to_json(self.vectors),
-            "metadata": dict(self.metadata),
+            "metadata": metadata_to_json(self.metadata),
         }
 
     @staticmethod

@@ -49,6 +49,18 @@ def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, S
     return MappingProxyType(dict(metadata))
 
 
+def metadata_to_json(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A copy for JSON, which knows neither NaN nor infinity: they become None."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metadata.items()}
+
+
+def checked_id(name: str, image: str) -> str:
+    """A non-empty string, or ``ValueError``."""
+    if not isinstance(image, str) or not image:
+        raise ValueError(f"{name}: expected a non-empty string, found {image!r}")
+    return image
+
+
 def row_numbers(index: int | slice | Tensor | Sequence[int], count: int, device: torch.device) -> Tensor:
     """Any kind of index as an int64 tensor of row numbers."""
     if isinstance(index, slice):

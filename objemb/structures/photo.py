@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.structures.fields import Scalar, checked_size, frozen_metadata
+from objemb.structures.fields import Scalar, checked_id, checked_size, frozen_metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class Photo:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checked_id("Photo.id", self.id)
         checks.shape("Photo.pixels", self.pixels, (3, None, None))
         if self.pixels.dtype != torch.uint8:
             raise TypeError(f"Photo.pixels: expected dtype torch.uint8, found {self.pixels.dtype}")

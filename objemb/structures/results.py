@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from objemb.structures.fields import Box, Scalar, checked_box, expect_keys, frozen_metadata
+from objemb.structures.fields import (
+    Box,
+    Scalar,
+    checked_box,
+    checked_id,
+    expect_keys,
+    frozen_metadata,
+    metadata_to_json,
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,9 @@ class Match:
     runners_up: tuple[Match, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, str) or not self.image:
-            raise ValueError(f"Match.image: expected a non-empty string, found {self.image!r}")
+        checked_id("Match.image", self.image)
+        if not (self.label is None or isinstance(self.label, str)):
+            raise TypeError(f"Match.label: expected a string or None, found {self.label!r}")
         score = float(self.score)
         if not math.isfinite(score):
             raise ValueError(f"Match.score: expected a finite number, found {score}")
@@ -55,7 +64,7 @@ class Match:
             "box": list(self.box),
             "query_box": list(self.query_box),
             "label": self.label,
-            "metadata": dict(self.metadata),
+            "metadata": metadata_to_json(self.metadata),
             "runners_up": [r.to_json() for r in self.runners_up],
         }
 
@@ -89,6 +98,7 @@ class SearchResult:
     hits: tuple[Match, ...]
 
     def __post_init__(self) -> None:
+        checked_id("SearchResult.image", self.image)
         object.__setattr__(self, "boxes", tuple(checked_box("SearchResult.boxes", b) for b in self.boxes))
         object.__setattr__(self, "hits", tuple(self.hits))
         scores = [h.score for h in self.hits]
