@@ -263,7 +263,7 @@ class TestMatch:
         assert through_json(found)["metadata"] == {"price": None, "size": None, "code": 3}
 
     def test_a_label_is_a_name(self) -> None:
-        with pytest.raises(TypeError, match="Match.label: expected a string or None, found 3"):
+        with pytest.raises(TypeError, match=r"Match\.label: expected a string or None, found 3"):
             match(label=3)
 
     @pytest.mark.parametrize(

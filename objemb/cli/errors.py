@@ -50,7 +50,7 @@ def guarded(command: F) -> F:
             if Settings.debug or broken_pipe:
                 raise
             code = exit_code(error)
-            print(f"objemb: {_line(error, code)}", file=sys.stderr)
+            note(f"objemb: {_line(error, code)}")
             raise typer.Exit(code) from None
 
     return run  # type: ignore[return-value]

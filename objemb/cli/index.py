@@ -84,6 +84,8 @@ def index(
         )
         report = job.run()
     build_approximate(target)
+    if not any(asdict(report).values()):
+        note(f"note: no images were found in {', '.join(map(str, photos))}")
     problems = _box_problems(given)
     facts = {
         **asdict(report),

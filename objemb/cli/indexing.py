@@ -73,7 +73,7 @@ class Job:
         """
         self.index.check_fingerprint(self.model.fingerprint)
         report = Report()
-        known = self.index.stamps()  # of images that have not been met on this run
+        known = self.index.stamps()  # of images that have not been read on this run
         with self.index.writer() as writer:
             try:
                 self._add(writer, known, report)
@@ -106,6 +106,7 @@ class Job:
         for one in described:
             updated = one.image in writer
             writer.add(one, stamp=stamps.pop(one.image))
+            known.pop(one.image, None)
             report.updated += updated
             report.added += not updated
             self.on_step(1)
@@ -122,8 +123,9 @@ class Job:
             if isinstance(found, SkippedImage):
                 yield found
                 continue
-            stamp, before = _stamp(found, regions), known.pop(found.id, None)
+            stamp, before = _stamp(found, regions), known.get(found.id)
             if stamp == before:
+                del known[found.id]
                 report.unchanged += 1
                 self.on_step(1)
                 continue
@@ -142,9 +144,9 @@ class Job:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return f"boxes {digest} at most {self.max_regions}"
 
-    def _prune(self, writer: Writer, unmet: dict[str, str | None]) -> int:
-        """Remove images that were not met and whose file is gone."""
-        gone = [image for image, stamp in unmet.items() if _vanished(photo_path(stamp))]
+    def _prune(self, writer: Writer, unread: dict[str, str | None]) -> int:
+        """Remove images that were not read, perhaps although a list names them, and whose file is gone."""
+        gone = [image for image, stamp in unread.items() if _vanished(photo_path(stamp))]
         writer.delete(gone)
         return len(gone)
 

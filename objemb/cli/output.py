@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
 
 def print_json(document: Any) -> None:
     """Exactly one JSON document on stdout; numbers that JSON lacks are an error."""
@@ -17,9 +19,14 @@ def print_json(document: Any) -> None:
     sys.stdout.write("\n")
 
 
+def visible(text: str) -> str:
+    r"""The text with control characters, which could steer a terminal, written as ``\x1b``: file names are foreign."""
+    return text.translate(_CONTROLS)
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
@@ -27,7 +34,7 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     rows = [(name, str(value)) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {visible(value)}")
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -40,7 +47,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     Console(markup=False, highlight=False).print(table)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from objemb import checks, config, registry
 from objemb.checks import ArtefactMismatchError
+from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.models.folder import file_sha256, read_card, read_tensors, write_folder
 from objemb.models.model import Model
 from objemb.models.state import WHITENING, model_tensors, weights_of, without_weights
@@ -53,7 +54,13 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
 
     Raises:
         FileExistsError: The folder exists (a model may be replaced with ``force``).
+        ValueError: The model's boxes come from a file, which a model folder could not carry.
     """
+    if isinstance(model.detector, StoredBoxes):
+        raise ValueError(
+            "model folder: expected a detector that is a network or none, found stored_boxes; "
+            "build with regions.detector=null and give the file to --boxes (boxes= in Python)"
+        )
     whitening = getattr(model.describer, "whitening", None)
     card = {
         "fingerprint": model.fingerprint,

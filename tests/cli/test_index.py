@@ -52,6 +52,12 @@ def test_other_boxes_describe_the_photos_anew(run: Run, photos: Path, model: Pat
     assert Index.open(index).info()["regions"] == 6
 
 
+def test_no_images_at_all_are_told(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run("index", tmp_path / "empty", "-o", tmp_path / "index", "--model", model)
+    assert f"no images were found in {tmp_path / 'empty'}" in result.stderr
+
+
 def test_no_boxes_at_all(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     more = ("--boxes", tmp_path / "boxes.json", "--max-regions", 0)
     assert index_json(run, photos, tmp_path / "index", model, *more)["regions"] == 6

@@ -102,6 +102,15 @@ def test_an_empty_folder_is_filled(model: Model, tmp_path: Path) -> None:
     assert load_model(tmp_path / "new").dim == model.dim
 
 
+def test_boxes_of_a_file_stay_out_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    detector = {"name": "stored_boxes", "file": str(tmp_path / "boxes.json")}
+    describer = {**SETTINGS["describer"], "regions": {"name": "detections", "detector": detector}}
+    with pytest.raises(ValueError, match=r"expected a detector that is a network or none, found stored_boxes.*--boxes"):
+        save_model(build_model({**SETTINGS, "describer": describer}), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_failed_save_leaves_nothing(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("objemb.models.folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
