@@ -34,6 +34,8 @@ def detect(
     from objemb.images.stream import stream_photos
     from objemb.models import load_model
 
+    if output is not None and not output.parent.is_dir():  # told before the photos are searched
+        raise FileNotFoundError(f"--output: expected a file in a folder that exists, found {output}")
     found = find_images(photos)
     opened = load_model(model, device)
     images: list[dict[str, Any]] = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import functools
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import typer
+
+from objemb.cli.output import note
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -50,17 +51,22 @@ def guarded(command: F) -> F:
             if Settings.debug or broken_pipe:
                 raise
             code = exit_code(error)
-            note(f"objemb: {_line(error, code)}")
+            for line in f"objemb: {_message(error, code)}".split("\n"):
+                note(line)
             raise typer.Exit(code) from None
 
     return run  # type: ignore[return-value]
 
 
-def _line(error: BaseException, code: int) -> str:
+def _message(error: BaseException, code: int) -> str:
+    from objemb.index.where import WhereError
+
     if code == INTERRUPTED:
         return "interrupted; what was published is kept, the same command continues there"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, WhereError):
+        return str(error)  # its second and third line point at the place
     text = " ".join(str(error).split()) or type(error).__name__
     if code == INTERNAL:
         return f"internal error: {type(error).__name__}: {text} ('objemb --debug ...' shows where)"

@@ -17,5 +17,7 @@ def info(index: IndexPath, as_json: Json = False) -> None:
         print_json({"index": str(index), **facts})
         return
     about = facts.pop("model") or {}
+    facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
+    facts["approximate"] = facts["approximate"] or "none"
     size = human_bytes(facts.pop("bytes"))
     print_pairs([("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))])

@@ -17,7 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 2 usage or input error, 3 some images were skipped, 4 artefacts that do not match.",
+    epilog="Exit codes: 0 ok, 1 internal error or an unhealthy doctor, 2 usage or input error, "
+    "3 some images were skipped, 4 artefacts that do not match or are damaged, 130 interrupted.",
 )
 
 

@@ -39,9 +39,11 @@ def build(
     from objemb.config import load_config
     from objemb.images.sources import find_images
     from objemb.models import build_model, fit_whitening, save_model
+    from objemb.models.folder import check_free
 
     if not whiten_on and (boxes is not None or whiten_dim is not None):
         raise ValueError("--boxes and --whiten-dim: expected together with --whiten-on PHOTOS, found alone")
+    check_free(output, force)  # told before weights are fetched and photos described
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
     if whiten_on:

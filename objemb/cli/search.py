@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from objemb.index.store import Index
     from objemb.structures import Box, SearchResult
 
+#: Kinds of picture that ``--save`` writes.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 @guarded
 def search(
     index: IndexPath,
     query: Annotated[Path, typer.Argument(metavar="QUERY", help="A photo.")],
     *,
-    model: Annotated[Path | None, typer.Option(help="A model folder.  [the one the index was made with]")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; by default the one the index was made with.")
+    ] = None,
     box: Annotated[
         list[str] | None,
         typer.Option("--box", metavar="X1,Y1,X2,Y2", help="What to search for, in pixels; repeatable."),
@@ -50,6 +55,8 @@ def search(
         raise ValueError("--auto and --box: expected one of them, found both")
     if not query.exists():
         raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
+    if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
     boxes = [_parse_box(text) for text in box] if box else None
     opened = Index.open(index)
     loaded = load_model(model or _recorded_model(opened), device)

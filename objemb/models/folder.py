@@ -52,6 +52,18 @@ def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, 
     return digest.hexdigest()
 
 
+def check_free(folder: Path, force: bool) -> None:
+    """Raise ``FileExistsError`` where :func:`write_folder` would: what is there is no model, or may not be replaced."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file()):
+        raise FileExistsError(f"{folder}: expected a new folder or a model, found something else; it is left alone")
+    if not force and (folder / CARD).is_file():
+        raise FileExistsError(
+            f"{folder}: expected a new folder, found a model; pass --force (force=True) to replace it"
+        )
+
+
 def write_folder(
     folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], *, force: bool
 ) -> None:
@@ -60,7 +72,7 @@ def write_folder(
     Raises:
         FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
     """
-    _check_free(folder, force)
+    check_free(folder, force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -122,17 +134,6 @@ def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[
         except SafetensorError as error:
             raise ArtefactMismatchError(f"{file}: expected safetensors, found damage ({error})") from error
     return tensors
-
-
-def _check_free(folder: Path, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file()):
-        raise FileExistsError(f"{folder}: expected a new folder or a model, found something else; it is left alone")
-    if not force and (folder / CARD).is_file():
-        raise FileExistsError(
-            f"{folder}: expected a new folder, found a model; pass --force (force=True) to replace it"
-        )
 
 
 def _swap(temporary: Path, folder: Path) -> None:

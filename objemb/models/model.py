@@ -136,7 +136,7 @@ class Model:
             ValueError: The model has no detector.
         """
         if self.detector is None:
-            raise ValueError("detect: expected a model with a detector, found one whose boxes are given; see --boxes")
+            raise ValueError("detect: expected a model with a detector, found one that takes boxes as they are given")
         source: RegionSource = self.describer.regions  # type: ignore[assignment]
         return source.find([as_photo(image, self.decode_side)], [])[0][1:]
 

@@ -68,6 +68,12 @@ def test_a_model_is_not_overwritten_by_accident(run: Run, tmp_path: Path) -> Non
     assert load_model(tmp_path / "m").settings["describer"]["extractor"]["margin"] == 0.1
 
 
+def test_a_model_that_is_there_is_told_before_anything_is_done(run: Run, tmp_path: Path) -> None:
+    run("model", "build", *BUILD, "-o", tmp_path / "m")
+    build = ("rmac", "backbone.arch=alexnet", "backbone.weights=nowhere.pth")
+    assert "--force" in run("model", "build", *build, "-o", tmp_path / "m", code=2).stderr
+
+
 def test_a_tampered_model_is_a_mismatch(run: Run, photos: Path, tmp_path: Path) -> None:
     save_model(build_model(SETTINGS), tmp_path / "m")
     data = bytearray((tmp_path / "m" / "weights.safetensors").read_bytes())
@@ -204,6 +210,11 @@ def test_indexing_and_searching_with_the_own_detector(run: Run, photos: Path, de
 
 def test_detect_needs_a_detector(run: Run, photos: Path, model: Path) -> None:
     assert "expected a model with a detector" in run("detect", photos, "--model", model, code=2).stderr
+
+
+def test_detect_tells_a_wrong_output_before_any_work(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    error = run("detect", photos, "--model", model, "-o", tmp_path / "nowhere" / "x.json", code=2).stderr
+    assert "--output: expected a file in a folder that exists" in error
 
 
 def test_doctor(run: Run, model: Path, tmp_path: Path) -> None:

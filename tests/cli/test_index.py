@@ -113,6 +113,20 @@ def test_vanished_photos_stay_until_they_are_pruned(run: Run, photos: Path, mode
     assert "3.png" not in Index.open(index).stamps()
 
 
+def test_what_a_list_names_is_pruned_when_it_has_vanished(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    table, index = tmp_path / "table.csv", tmp_path / "index"
+    table.write_text("path,id\nphotos/0.png,a\nphotos/1.png,b\nphotos/2.png,c\n")
+    index_json(run, table, index, model)
+    (photos / "1.png").unlink()
+    (photos / "2.png").write_bytes(b"broken")
+    assert counts(index_json(run, table, index, model, "--prune", code=3)) == {
+        "unchanged": 1,
+        "pruned": 1,
+        "skipped": 2,
+    }
+    assert set(Index.open(index).stamps()) == {"a", "c"}, "a photo that is broken now is still there"
+
+
 def test_pruning_spares_photos_of_another_folder(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     index_json(run, photos, index, model)

@@ -55,6 +55,23 @@ def test_the_table_shows_file_names_as_they_are(run: Run, photos: Path, model: P
     assert "[red]1[bold].png" in run("search", tmp_path / "index", photos / "2.png").stdout
 
 
+def test_file_names_cannot_steer_the_terminal(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    (photos / "1.png").rename(photos / "\x1b]0;1\x07.png")
+    (photos / "\x1b[2Jbroken.png").write_bytes(b"")
+    skipped = run("index", photos, "-o", tmp_path / "index", "--model", model, code=3).stderr
+    found = run("search", tmp_path / "index", photos / "2.png").stdout
+    error = run("search", tmp_path / "index", "\x1b[2J.png", code=2).stderr
+    assert r"\x1b[2Jbroken.png" in skipped
+    assert r"\x1b]0;1\x07.png" in found
+    assert r"\x1b[2J.png" in error
+    assert "\x1b" not in skipped + found + error
+
+
+def test_a_filter_with_a_mistake_is_pointed_at(run: Run, photos: Path, index: Path) -> None:
+    lines = run("search", index, photos / "1.png", "--where", "label =", code=2).stderr.splitlines()
+    assert lines[1:] == ["  label =", "         ^"]
+
+
 def test_a_summed_method_maps_the_box_back(run: Run, photos: Path, rmac: Path, tmp_path: Path) -> None:
     run("index", photos, "-o", tmp_path / "index", "--model", rmac)
     found = parsed(run("search", tmp_path / "index", photos / "1.png", "--box", "60,20,110,70", "--json"))
@@ -83,6 +100,7 @@ def test_another_model_is_refused(run: Run, photos: Path, index: Path, rmac: Pat
         (["{index}", "{photo}", "--model", "nowhere"], "objemb model build"),
         (["{index}", "{photo}", "-k", "0"], "-k"),
         (["{index}", "{photo}", "--save", "nowhere/x.png"], "nowhere"),
+        (["{index}", "{photo}", "--save", "x.gif"], "--save: expected a name that ends in .png"),
         (["{index}", "{photo}", "--html", "nowhere/x.html"], "nowhere"),
     ],
 )
