@@ -84,7 +84,7 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 <main>
 <section class="query">
 <h1>Query</h1>
-<div class="card">{_photo(query, "70vh")}
+<div class="card">{photo_figure(query, "70vh")}
 <div class="text"><div class="name">{name}</div>
 <div class="soft">{_boxes_text(result)}</div>
 <div class="soft">{escape(result.image)}</div></div></div>
@@ -104,7 +104,7 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
     label = f'<div class="label">{escape(hit.label)}</div>' if hit.label is not None else ""
     others = f'<div class="soft">{_others(hit)}</div>' if hit.runners_up else ""
-    return f"""<li class="card">{_photo(picture, "20rem")}
+    return f"""<li class="card">{photo_figure(picture, "20rem")}
 <div class="text">
 <div class="top"><span class="rank">{rank}</span><span class="name">{escape(hit.image)}</span>
 <span class="score" title="similarity, at most 1">{hit.score:.3f}</span></div>
@@ -112,14 +112,14 @@ def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: Searc
 </div></li>"""
 
 
-def _photo(picture: Picture, most: str) -> str:
+def photo_figure(picture: Picture, most: str) -> str:
     """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size."""
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames)
     gone = "" if picture.found else '<div class="gone">The photo is no longer where it was indexed.</div>'
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
-        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{escape(picture.name)}" '
+        f'<div class="photo"><div style="{limit}"><img src="{data_uri(picture.image)}" alt="{escape(picture.name)}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{boxes}</svg>'
         f"{gone}</div></div>"
@@ -141,7 +141,7 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
         return ""
     pictures = ((query.close_ups[number], "query box"), (picture.close_ups[-1], "matched box"))
     images = [
-        f'<img src="{_data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
+        f'<img src="{data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
         for (image, colour), what in pictures
     ]
     return f'<div class="pair">{images[0]}<span class="soft">→</span>{images[1]}</div>'
@@ -166,7 +166,7 @@ def _boxes_text(result: SearchResult) -> str:
     return "searched for this box" if count == 1 else f"searched for these {count} boxes"
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -50,6 +50,7 @@ def search(
     """Find the photos that show the same object, and which box matched."""
     from objemb.index.store import Index
     from objemb.models import load_model
+    from objemb.structures import Regions
 
     if auto and box:
         raise ValueError("--auto and --box: expected one of them, found both")
@@ -62,6 +63,8 @@ def search(
     loaded = load_model(model or _recorded_model(opened), device)
     opened.check_fingerprint(loaded.fingerprint)
     described = loaded.query(query, boxes, auto=auto, crop=crop)
+    if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
+        note("no object was found in the query: the whole photo was searched for")
     result = opened.search(described, k, where=where)
     if html or save:
         _write_pictures(result, query, _photo_paths(opened, result), html, save)

@@ -32,7 +32,7 @@ class StoredBoxes(Detector):
         file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
         images: Instances file that gives the images and categories of a results file their names; without it, they are
             called by their numbers.
-        min_score: Boxes with lower scores are left out; ground truth has score 1.
+        min_score: Boxes with lower scores are left out, None for all boxes; ground truth has score 1.
         masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
 
     Raises:
@@ -41,14 +41,14 @@ class StoredBoxes(Detector):
     """
 
     def __init__(
-        self, file: str | Path, *, images: str | Path | None = None, min_score: float = 0.0, masks: bool = False
+        self, file: str | Path, *, images: str | Path | None = None, min_score: float | None = None, masks: bool = False
     ) -> None:
         content = read_coco(file, images)
         self.file, self.classes, self.masks = str(file), content.classes, masks
         self._problems = dict.fromkeys(content.problems)
         self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
         for box in content.boxes:
-            if box.score >= min_score:
+            if min_score is None or box.score >= min_score:
                 self._boxes[box.image].append(box)
         self._served: dict[str, str] = {}
         self._by_id = {i.id: i for i in content.images}

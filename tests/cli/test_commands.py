@@ -161,6 +161,18 @@ def test_merge(run: Run, photos: Path, model: Path, rmac: Path, index: Path, tmp
     run("merge", index, tmp_path / "foreign", code=4)
 
 
+def test_auto_says_when_it_found_nothing(run: Run, photos: Path, detecting: Path, tmp_path: Path) -> None:
+    run("index", photos, "-o", tmp_path / "i", "--model", detecting)
+    (photo,) = sorted(photos.glob("0.png"))
+    assert "no object was found" not in run("search", tmp_path / "i", photo, "--auto").stderr
+    settings = json.loads(json.dumps(SETTINGS))
+    certain = json.loads((detecting / "model.json").read_text())["settings"]["describer"]["regions"]
+    settings["describer"]["regions"] = {**certain, "min_score": 1.0}
+    build_model(settings).save(tmp_path / "blind")
+    run("index", photos, "-o", tmp_path / "j", "--model", tmp_path / "blind")
+    assert "no object was found" in run("search", tmp_path / "j", photo, "--auto").stderr
+
+
 @pytest.fixture(scope="session")
 def detecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a detector: a tiny random Faster R-CNN, every box of which is kept."""

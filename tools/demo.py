@@ -1,0 +1,131 @@
+"""From nothing to a page: generate scenes, train teacher, detector and student, index, search, measure.
+
+.. code-block:: console
+
+    python tools/demo.py                     # demo/report.html, about ten minutes on two cores
+    python tools/demo.py --seed 1            # other products, other weights
+    python tools/demo.py --photos holiday/   # and then demo/photos.html: your own photos, searched
+
+Every step is a command that is printed before it runs. What is done is not done again: an interrupted demo goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+from objemb.threads import wait_without_spinning
+
+wait_without_spinning()
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demos.steps import Step, StepFailedError, progress_bar, read_stamp, run_steps, say
+
+#: The figures and the page are steps as well, though not commands.
+OWN_STEPS = 1
+CONFIGS = "configs/train/demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all steps; returns the exit code."""
+    options = parse(argv)
+    folder = options.output / f"seed{options.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = plan(folder, options.seed, small=options.small)
+    try:
+        run_steps(steps, folder, len(steps) + OWN_STEPS)
+    except StepFailedError as error:
+        say(f"tools/demo.py: {error}")
+        return 1
+    page = finish(folder, steps, options)
+    say(f"open {page}")
+    if options.photos:
+        from demos.photos import search_photos
+
+        say(f"open {search_photos(options.photos, folder / 'student' / 'model', options.output)}")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/demo.py", description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes and of all training (0)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (demo)")
+    parser.add_argument("--photos", type=Path, help="then index and search the photos in this folder")
+    parser.add_argument("--small", action="store_true", help="a few steps on a few scenes, to try the program")
+    return parser.parse_args(argv)
+
+
+def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
+    """The commands, in order."""
+    scenes, test = folder / "scenes", folder / "scenes" / "instances_test.json"
+    counts = ("--train-scenes", "40", "--val-scenes", "10", "--test-scenes", "20") if small else ()
+    few = ("run.steps=4", "run.validate_every=4", "run.checkpoint_every=4") if small else ()
+
+    def train(task: str, *overrides: str) -> tuple[str, ...]:
+        config = f"{CONFIGS}/{task}.yaml"
+        where = (f"data.root={scenes}", f"validation.root={scenes}", f"run.seed={seed}")
+        return ("python", "tools/train.py", config, *where, *overrides, *few, "-o", str(folder / task))
+
+    teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
+    make_scenes = ("python", "tools/prepare_data.py", "scenes", "-o", str(scenes), "--seed", str(seed), *counts)
+    index = ("objemb", "index", str(test), "-o", str(folder / "index"), "--model", student)
+    return [
+        Step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
+        Step("teacher", "train the teacher to tell products apart", train("teacher"), ("scenes",)),
+        Step("detector", "train the detector", train("detector", f"weights.trunk={teacher}"), ("teacher",)),
+        Step(
+            "student",
+            "teach the detector's embedding head",
+            train("student", f"weights.detector={detector}", f"teacher={teacher}"),
+            ("detector",),
+        ),
+        Step("index", "index the test scenes with the student", index, ("student",)),
+    ]
+
+
+def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> Path:
+    """Measure, and write the page."""
+    from demos.answers import answers
+    from demos.page import report_page
+    from demos.promises import promises
+
+    figures = figures_of(folder, steps, options)
+    stamps = [read_stamp(folder, step.name) for step in steps]
+    seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
+    figures |= {"steps": stamps, "promises": promises(figures, seconds)}
+    found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
+    page = options.output / "report.html"
+    page.write_text(report_page(figures, found), encoding="utf-8")
+    for promise in figures["promises"]:
+        say(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
+    return page
+
+
+def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, now or in an earlier run on the same models."""
+    from demos.figures import SIZE, measure
+
+    file = folder / "figures.json"
+    mark = read_stamp(folder, steps[-1].name)["mark"]
+    if file.is_file():
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        if figures.get("mark") == mark:
+            say(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
+            return figures
+    say(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
+    start = time.perf_counter()
+    teacher, detector, student = (folder / task / "model" for task in ("teacher", "detector", "student"))
+    with progress_bar() as bar:
+        figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, bar)
+    figures |= {"mark": mark, "seconds": time.perf_counter() - start}
+    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

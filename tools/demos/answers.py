@@ -1,0 +1,40 @@
+"""Queries of the demo, searched in the index that the student has filled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from demos.page import Answer
+from objemb.cli.pictures import result_pictures
+from objemb.evaluation.protocol import read_evaluation_set
+from objemb.evaluation.task import make_task
+from objemb.index.store import Index
+from objemb.models import load_model
+from objemb.structures import SearchResult
+
+QUERIES = 8
+HITS = 5
+
+
+def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
+    """The best hits of queries in even steps through those of the test scenes, own photo left out."""
+    data = read_evaluation_set(scenes / "retrieval_test.json")
+    task = make_task(data)
+    student, store = load_model(model), Index.open(index)
+    step = max(1, len(task.queries) // QUERIES)
+    found = []
+    for number in range(0, len(task.queries), step)[:QUERIES]:
+        query = task.queries[number]
+        path = data.photo(query.file)
+        asked = student.query(path, None if query.box is None else [query.box])
+        result = _without(store.search(asked, k=HITS + 1), query.file)
+        pictures = result_pictures(result, path, lambda name: data.photo(name))
+        positives = {task.database[n].file for n in task.relevance[number].positives.tolist()}
+        found.append(Answer(result, *pictures, [hit.image in positives for hit in result]))
+    return found
+
+
+def _without(result: SearchResult, image: str) -> SearchResult:
+    """The hits but for one photo: a query finds itself first."""
+    return replace(result, hits=tuple(hit for hit in result if hit.image != image)[:HITS])

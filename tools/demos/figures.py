@@ -1,0 +1,139 @@
+"""Everything that the demo measures, as one JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from objemb.evaluation.average_precision import average_precision
+from rich.progress import Progress
+
+from demos.compare import compare, milliseconds
+from demos.rows import ROWS, Made, open_describers
+from objemb.detectors.base import Detector
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.images.sources import ImageRef
+from objemb.images.stream import stream_photos
+from objemb.models import Model, load_model
+from objemb.structures import Photo, Regions
+
+#: Side of a scene in pixels, and of what the networks see.
+SIZE = 256
+#: Photos on which the baselines' whitenings are fitted.
+FITTED_PHOTOS = 600
+#: What a row costs: which describers run, besides the detector where boxes come from it.
+TWO_PASSES = ("detector", "map", "crop")
+
+
+class Found(Detector):
+    """Boxes that were found before, by photo."""
+
+    def __init__(self, regions: Mapping[str, Regions]) -> None:
+        self._regions = regions
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :class:`Detector`."""
+        return [self._regions[photo.id] for photo in photos]
+
+
+def measure(scenes: Path, teacher: Path, detector: Path, student: Path, size: int, seed: int, bar: Progress) -> dict:
+    """All figures of a run.
+
+    Args:
+        scenes: Folder of the scenes.
+        teacher: Model folder of the teacher.
+        detector: Model folder with the detector as it was before the distillation.
+        student: Model folder of the student.
+        size: Side of a scene in pixels.
+        seed: Of the run.
+        bar: Shows how far it is.
+    """
+    data = read_evaluation_set(scenes / "retrieval_test.json")
+    truth = StoredBoxes(scenes / "instances_test.json")
+    made = Made(teacher, student, _some_photos(scenes), scenes / "instances_train.json", size)
+    work = bar.add_task("whitening the baselines", total=None)
+    models = open_describers(made)
+    bar.update(work, description="detecting", total=len(data.images))
+    raw = detect_all(models["student"], data, lambda: bar.advance(work))
+    selected = {name: models["student"].describer.regions.select(found) for name, found in raw.items()}
+    bar.update(work, description="comparing", total=len(ROWS), completed=0)
+    boxes = {"own": None, "detector": Found(selected), "truth": truth}
+    rows = compare(models, data, boxes, lambda: bar.advance(work))
+    bar.update(work, description="timing", total=None)
+    times = milliseconds(models, data, Found(selected))
+    return {
+        "seed": seed,
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, no accelerator",
+        "dim": models["student"].dim,
+        "rows": [{**row, **_cost(row, times)} for row in rows],
+        "times": times,
+        "detection": detection(raw, truth, data, detector, models["student"]),
+        "counts": _counts(scenes, data, rows),
+    }
+
+
+def detect_all(model: Model, data: EvaluationSet, advance: Any) -> dict[str, Regions]:
+    """All boxes of the model's detector on the photos of a set, also the unlikely ones."""
+    refs = [ImageRef(e.file, data.photo(e.file)) for e in data.images]
+    found: dict[str, Regions] = {}
+    assert model.detector is not None
+    for photo in stream_photos(refs, side=model.decode_side):
+        if isinstance(photo, Photo):
+            found[photo.id] = model.detector.detect([photo])[0]
+        advance()
+    return found
+
+
+def detection(
+    raw: Mapping[str, Regions], truth: Detector, data: EvaluationSet, before: Path, student: Model
+) -> dict[str, Any]:
+    """AP of the student's detector, and what the distillation did to it."""
+    photos = [Photo(name, torch.zeros(3, 1, 1, dtype=torch.uint8), found.size) for name, found in raw.items()]
+    true = truth.detect(photos)
+    after = average_precision(list(raw.values()), true)
+    old = load_model(before)
+    if _same(old, student):
+        return {**after, "AP50_before": after["AP50"], "change": "the distillation left it as it was, bit for bit"}
+    found = detect_all(old, data, lambda: None)
+    found = average_precision([found[name] for name in raw], true)
+    change = f"before the distillation AP50 {100 * found['AP50']:.1f}, AP {100 * found['AP']:.1f}"
+    return {**after, "AP50_before": found["AP50"], "change": change}
+
+
+def _same(old: Model, new: Model) -> bool:
+    """Whether two models have the same detector."""
+    first, second = (m.detector.state_dict() for m in (old, new))  # type: ignore[union-attr]
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def _some_photos(scenes: Path) -> list[Path]:
+    """The first photos of the training split, as one list file."""
+    names = sorted((scenes / "images").glob("train_*"))[:FITTED_PHOTOS]
+    listing = scenes / "whitening.txt"
+    listing.write_text("".join(f"images/{p.name}\n" for p in names), encoding="utf-8")
+    return [listing]
+
+
+def _cost(row: Mapping[str, Any], times: Mapping[str, float]) -> dict[str, float | None]:
+    source = next(r for r in ROWS if r.key == row["key"])
+    if source.boxes == "truth":
+        return {"ms": None, "cost": None}
+    passes = times[source.describer] + (times["boxes"] if source.describer in TWO_PASSES else 0)
+    return {"ms": passes, "cost": passes / times["student"]}
+
+
+def _counts(scenes: Path, data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    coco = json.loads((scenes / "instances_train.json").read_text(encoding="utf-8"))
+    return {
+        "train_photos": len(coco["images"]),
+        "train_instances": len({a["instance"] for a in coco["annotations"]}),
+        "test_photos": len(data.images),
+        "test_instances": len({i for e in data.objects for i in e.instances}),
+        "queries": rows[0]["queries"],
+    }

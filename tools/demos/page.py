@@ -1,0 +1,179 @@
+"""The demo's report: one self-contained HTML file without a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from objemb.cli.page import POLICY, STYLE, photo_figure
+from objemb.cli.pictures import Picture
+from objemb.structures import SearchResult
+
+OWN_STYLE = """
+main { display: block; max-width: 76rem; }
+h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p { max-width: 48rem; margin: .4rem 0; }
+table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 15rem; }
+tr.ours td { font-weight: 650; background: #009e7318; }
+.bar { display: inline-block; height: .7rem; background: #56b4e9; vertical-align: middle; border-radius: .15rem; }
+tr.ours .bar { background: #009e73; }
+.scroll { overflow-x: auto; }
+.row { display: grid; gap: .6rem; grid-template-columns: repeat(6, minmax(0, 1fr)); margin: .6rem 0 1.2rem; }
+.row .text { padding: .3rem .5rem; font-size: .85rem; }
+.right { color: #00805c; font-weight: 650; } .wrong { color: #c04000; font-weight: 650; }
+@media (prefers-color-scheme: dark) { .right { color: #3fd0a4; } .wrong { color: #ff9a5c; } }
+pre { background: var(--card); border: 1px solid var(--line); padding: .6rem; overflow-x: auto; font-size: .85rem; }
+@media (min-width: 60rem) { main { display: block; } }
+@media (max-width: 50rem) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query with what was found.
+
+    Attributes:
+        result: The search result.
+        query: Its picture.
+        hits: A picture per hit.
+        right: Per hit whether it shows the object; empty when nobody knows.
+    """
+
+    result: SearchResult
+    query: Picture
+    hits: Sequence[Picture]
+    right: Sequence[bool]
+
+
+def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
+    """The page.
+
+    Args:
+        figures: What :func:`demos.figures.measure` gives, with ``steps``.
+        answers: Queries to show.
+    """
+    body = f"""<h1>Finds the object, not the picture</h1>
+{_introduction(figures)}
+<h2>How well each way finds the object</h2>
+{_table(figures)}
+{_notes(figures)}
+<h2>What was promised</h2>
+{_promises(figures["promises"])}
+<h2>Queries and what the one-pass student found</h2>
+<p>Not picked: queries in even steps through the list. On the left the query and its box; then the five best photos,
+each with the box that matched.</p>
+{"".join(_answer(a) for a in answers)}
+<h2>How it was made</h2>
+<p>{escape(figures["machine"])}; seed {figures["seed"]}. Each line is a command that you can run, change and run
+again.</p>
+<pre>{escape(_commands(figures["steps"]))}</pre>"""
+    return _document("objemb: the demo", body)
+
+
+def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
+    """The page about the user's own photos: what was searched for, and what was found.
+
+    Args:
+        name: Of the folder.
+        about: Which model it was.
+        answers: Queries to show.
+    """
+    found = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
+    return _document(f"objemb: {name}", f"<h1>{escape(name)}</h1><p>{escape(about)}</p>{found}")
+
+
+def _document(title: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}{OWN_STYLE}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _introduction(figures: Mapping[str, Any]) -> str:
+    counts = figures["counts"]
+    return (
+        f"<p>From nothing: {counts['train_photos']} generated scenes of {counts['train_instances']} products trained a "
+        f"classification network (the teacher), a detector, and an embedding head inside the detector (the student) "
+        f"that learned to emit the teacher's vectors. The table is about {counts['test_instances']} <b>other</b> "
+        f"products in {counts['test_photos']} scenes, {counts['queries']} queries: a box around a product must find "
+        f"the other scenes that contain this very product. Variants of a product differ in accents, logo and lettering "
+        f"only.</p>"
+    )
+
+
+def _table(figures: Mapping[str, Any]) -> str:
+    best = max(row["mAP"] for row in figures["rows"])
+    lines = "".join(_line(row, best) for row in figures["rows"])
+    return (
+        '<div class="scroll"><table><tr><th>method</th><th></th><th>mAP</th><th>P@1</th><th>IoU of the matched box</th>'
+        f"<th>vectors a photo</th><th>ms a photo</th><th>against one pass</th></tr>{lines}</table></div>"
+    )
+
+
+def _line(row: Mapping[str, Any], best: float) -> str:
+    ours = ' class="ours"' if row["key"] == "student" else ""
+    bar = f'<span class="bar" style="width: {8 * row["mAP"] / max(best, 1e-9):.2f}rem"></span>'
+    cells = (
+        f'<td style="text-align: left">{bar}</td>',
+        f"<td>{100 * row['mAP']:.1f}</td>",
+        f"<td>{100 * row['P@1']:.1f}</td>",
+        f"<td>{'' if row['iou'] is None else format(row['iou'], '.2f')}</td>",
+        f"<td>{row['vectors']:.1f}</td>",
+        f"<td>{'' if row['ms'] is None else format(row['ms'], '.0f')}</td>",
+        f"<td>{'' if row['cost'] is None else format(row['cost'], '.2f')}</td>",
+    )
+    return f"<tr{ours}><td>{escape(row['title'])}</td>{''.join(cells)}</tr>"
+
+
+def _notes(figures: Mapping[str, Any]) -> str:
+    return (
+        f'<p class="soft">mAP in percent over {figures["rows"][0]["queries"]} queries (trapezoid average precision); '
+        f"all vectors have at most {figures['dim']} dimensions, each method whitened on its own kind of region of the "
+        f"training scenes. Times leave out decoding; the rows of true boxes have none, for nobody gives such boxes. "
+        f"Detector: AP50 {100 * figures['detection']['AP50']:.1f}, AP {100 * figures['detection']['AP']:.1f} on the "
+        f"unseen products; {escape(figures['detection']['change'])}.</p>"
+    )
+
+
+def _promises(promises: Sequence[Mapping[str, Any]]) -> str:
+    lines = "".join(
+        f"<tr><td>{escape(p['text'])}</td><td>{escape(p['found'])}</td>"
+        f'<td class="{"right" if p["holds"] else "wrong"}">{"holds" if p["holds"] else "does not hold"}</td></tr>'
+        for p in promises
+    )
+    return f'<div class="scroll"><table><tr><th>promise</th><th>found</th><th></th></tr>{lines}</table></div>'
+
+
+def _answer(answer: Answer) -> str:
+    marks = [_mark(right) for right in answer.right] or [""] * len(answer.result)
+    hits = "".join(
+        f'<div class="card">{photo_figure(picture, "14rem")}<div class="text">{mark} {hit.score:.3f}</div></div>'
+        for hit, picture, mark in zip(answer.result, answer.hits, marks, strict=True)
+    )
+    query = f'<div class="card">{photo_figure(answer.query, "14rem")}<div class="text">query</div></div>'
+    return f'<div class="row">{query}{hits}</div>'
+
+
+def _mark(right: bool) -> str:
+    return f'<span class="{"right" if right else "wrong"}">{"✓ contains it" if right else "✗ does not"}</span>'
+
+
+def _commands(steps: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(f"{step['command']}    # {step['seconds']:.0f} s" for step in steps)

@@ -1,0 +1,85 @@
+"""The user's own photos, indexed and searched."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from demos.page import Answer, photos_page
+from demos.steps import StepFailedError, run_command, say
+from objemb.cli.errors import SKIPPED
+from objemb.cli.pictures import result_pictures
+from objemb.images.sources import ImageRef, find_images
+from objemb.index.store import Index
+from objemb.models import Model, load_model
+from objemb.structures import SearchResult
+
+QUERIES = 8
+HITS = 5
+PRETRAINED = "configs/quickstart.yaml"
+ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as in configs/quickstart.yaml."
+ABOUT_STUDENT = (
+    "Pretrained weights could not be had, so these photos were searched with the demo's own student. It has seen "
+    "nothing but generated scenes for a few minutes: on photos, expect it to know colours and shapes, not things."
+)
+
+
+def search_photos(photos: Path, student: Path, output: Path) -> Path:
+    """Index a folder of photos, search for objects that are found in some of them, and write a page.
+
+    With pretrained weights where they can be had, else with the student that the demo has trained; the page says which.
+
+    Args:
+        photos: The photos.
+        student: Model folder of the demo's student.
+        output: Where the page and the index go.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        StepFailedError: The photos could not be indexed.
+    """
+    if not photos.is_dir():
+        raise FileNotFoundError(f"--photos: expected a folder of photos, found {photos}")
+    pretrained = output / "pretrained_model"
+    own = not pretrained.is_dir() and bool(_told("objemb", "model", "build", PRETRAINED, "-o", str(pretrained)))
+    model, about = (student, ABOUT_STUDENT) if own else (pretrained, ABOUT_PRETRAINED)
+    index = output / ("photos_index_student" if own else "photos_index_pretrained")
+    command = ("objemb", "index", str(photos.resolve()), "-o", str(index), "--model", str(model), "--prune")
+    code = _told(*command)
+    if code not in (0, SKIPPED):
+        raise StepFailedError(f"index your photos: expected exit code 0 or {SKIPPED}, found {code} from: {command}")
+    answers = list(itertools.islice(_answers(photos, load_model(model), Index.open(index)), QUERIES))
+    page = output / "photos.html"
+    page.write_text(photos_page(photos.name, about, answers), encoding="utf-8")
+    return page
+
+
+def _told(*command: str) -> int:
+    say(f"$ {' '.join(command)}")
+    return run_command([str(Path(c).resolve()) if Path(c).exists() else c for c in command])
+
+
+def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
+    """The most certain object of photos in even steps, and what else was found to contain it."""
+    refs = [ref for ref in find_images(photos) if isinstance(ref, ImageRef)]
+    paths = {ref.id: ref.path for ref in refs}
+    for ref in _spread(refs):
+        found = model.detect(ref.path)
+        if not len(found):
+            continue
+        asked = model.query(ref.path, found[:1].boxes.tolist())
+        result = _without(index.search(asked, k=HITS + 1), ref.id)
+        yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
+
+
+def _spread(refs: list[ImageRef]) -> Iterator[ImageRef]:
+    """All photos, so that the first few lie far apart: every tenth or so, then those next to them, and so on."""
+    step = max(1, len(refs) // QUERIES)
+    return (refs[n] for start in range(step) for n in range(start, len(refs), step))
+
+
+def _without(result: SearchResult, image: str) -> SearchResult:
+    """The hits but for one photo: a query finds itself first."""
+    return replace(result, hits=tuple(hit for hit in result if hit.image != image)[:HITS])

@@ -1,0 +1,42 @@
+"""What the demo is to show, and whether this run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: The demo is to take at most so many minutes after installation, on two cores.
+MINUTES = 10
+
+
+def promises(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """One entry per promise: ``text``, ``found``, ``value``, ``holds``.
+
+    Args:
+        figures: Rows and detection of :func:`demos.figures.measure`.
+        seconds: What all steps took.
+    """
+    ap = {row["key"]: row["mAP"] for row in figures["rows"]}
+    detection = figures["detection"]
+    lost = 100 * (detection["AP50_before"] - detection["AP50"])
+    return [
+        _at_least("two passes against R-MAC, best match with best match", ap["crop"] / ap["rmac"], 1.3),
+        _at_least("two passes against R-MAC's sum", ap["crop"] / ap["rmac_sum"], 2.0),
+        _at_least("the teacher's features against the detector's, same boxes", ap["map"] / ap["detector"], 3.0),
+        _at_least("the one-pass student against the two-pass teacher", ap["student"] / ap["crop"], 0.9),
+        _at_most("points of AP50 that the distillation cost", lost, 2.0, "{:.1f}"),
+        _at_most("minutes from nothing to this page", seconds / 60, MINUTES, "{:.1f}"),
+    ]
+
+
+def _at_least(text: str, value: float, wanted: float) -> dict[str, Any]:
+    return {"text": f"{text}: at least {wanted:g}", "found": f"{value:.2f}", "value": value, "holds": value >= wanted}
+
+
+def _at_most(text: str, value: float, wanted: float, form: str) -> dict[str, Any]:
+    return {
+        "text": f"{text}: at most {wanted:g}",
+        "found": form.format(value),
+        "value": value,
+        "holds": value <= wanted,
+    }
