@@ -11,6 +11,8 @@ A method is a file of nested parts, each with a ``name`` (a plug-in) and keys th
 
 Files, and overrides such as ``backbone.arch=mobilenet_v2`` from a command line, are merged key by key by one rule: a
 part that names *another* plug-in replaces the whole part, so that no key of the old one is left behind.
+
+A training config is read by the same rules; its parts are ``task``, a plug-in, and ``run``, plain settings.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ import yaml
 
 from objemb import checks, registry
 
-#: The parts of a method; every other key of an override belongs to the describer.
+#: The parts of a method; every other key of an override belongs to the first one.
 PARTS = ("describer", "aggregator")
+#: The parts of a training config, likewise.
+TRAINING_PARTS = ("task", "run")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,11 +49,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         FileNotFoundError: The file, or one that it is based on, does not exist.
         ValueError: Not YAML, a key twice, an unknown key or plug-in (the nearest known one is suggested).
     """
-    settings = _read_with_base(_find(path), ())
-    if overrides:
-        settings = merge(settings, parse_overrides(overrides))
+    settings = _read(path, "methods", overrides, PARTS)
     try:
         return resolve(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings of a training run; its task is complete, ``run`` as far as it is named.
+
+    Args:
+        path: A YAML file, or the name of a training config that comes with objemb, such as ``classify_scenes``.
+        overrides: ``dotted.key=value``; the prefix ``task.`` may be left out: ``data.count=100 run.steps=50``.
+
+    Returns:
+        ``{"task": {"name": ..., ...}, "run": {...}}``; :class:`objemb.training.settings.RunSettings` checks the latter.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`load_config`.
+    """
+    settings = _read(path, "train", overrides, TRAINING_PARTS)
+    try:
+        _check_parts(settings, TRAINING_PARTS)
+        run = settings.get("run") or {}
+        if not isinstance(run, Mapping):
+            raise ValueError(f"run: expected a mapping such as 'steps: 400', found {run!r}")
+        return {"task": _resolve_part("task", "task", settings["task"]), "run": plain(run)}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -59,13 +85,18 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Only keys are checked here; values are checked by the constructors.
     """
-    for key in settings:
-        if key not in PARTS:
-            raise ValueError(f"unknown key {key!r}{checks.nearest(key, PARTS)}; known keys: {checks.listed(PARTS)}")
-    if "describer" not in settings:
-        raise ValueError(f"expected the key 'describer', found {checks.listed(settings) or 'nothing'}")
+    _check_parts(settings, PARTS)
     full = {"aggregator": {"name": "keep"}, **settings}
     return {part: _resolve_part(part, part, full[part]) for part in PARTS}
+
+
+def _check_parts(settings: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Raise ``ValueError`` for a key that is no part, or when the first part is missing."""
+    for key in settings:
+        if key not in parts:
+            raise ValueError(f"unknown key {key!r}{checks.nearest(key, parts)}; known keys: {checks.listed(parts)}")
+    if parts[0] not in settings:
+        raise ValueError(f"expected the key {parts[0]!r}, found {checks.listed(settings) or 'nothing'}")
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,15 +114,15 @@ def _another_plugin(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return "name" in old and "name" in new and old["name"] != new["name"]
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings."""
+def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> dict[str, Any]:
+    """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings; other keys belong to the first part."""
     nested: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys):
             raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
-        path = keys if keys[0] in PARTS else ["describer", *keys]
+        path = keys if keys[0] in parts else [parts[0], *keys]
         value = _parse(text, f"override {override!r}")
         for key in reversed(path):
             value = {key: value}
@@ -99,34 +130,53 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return nested
 
 
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The settings in a file that :func:`dump_config` made. Raises ``ValueError`` where it holds none."""
+    settings = _parse(file.read_text(encoding="utf-8"), str(file))
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{file}: expected settings, found {settings!r}")
+    return dict(settings)
+
+
 def dump_config(settings: Mapping[str, Any]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
-    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
 def method_files() -> dict[str, Path]:
     """The methods that come with objemb: name to file, from the checkout or from where pip put them."""
-    folder = Path(__file__).parent.parent / "configs" / "methods"
-    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else list(_installed_methods())
+    return _files("methods")
+
+
+def _files(folder: str) -> dict[str, Path]:
+    """The configs of a folder of ``configs``: name to file."""
+    here = Path(__file__).parent.parent / "configs" / folder
+    files = sorted(here.glob("*.yaml")) if here.is_dir() else list(_installed(folder))
     return {f.stem: f for f in files}
 
 
-def _installed_methods() -> Iterator[Path]:
+def _installed(folder: str) -> Iterator[Path]:
     for file in metadata.files("objemb") or ():
-        if file.suffix == ".yaml" and file.parts[-3:-1] == ("configs", "methods"):
+        if file.suffix == ".yaml" and file.parts[-3:-1] == ("configs", folder):
             yield Path(str(file.locate())).resolve()
 
 
-def _find(path: str | Path) -> Path:
+def _read(path: str | Path, folder: str, overrides: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
+    """A file or a config of ``folder`` by its name, with the overrides laid over it."""
+    settings = _read_with_base(_find(path, folder), ())
+    return merge(settings, parse_overrides(overrides, parts)) if overrides else settings
+
+
+def _find(path: str | Path, folder: str) -> Path:
     file = Path(path)
     if file.is_file():
         return file
-    methods = method_files()
-    if str(path) in methods:
-        return methods[str(path)]
+    known = _files(folder)
+    if str(path) in known:
+        return known[str(path)]
     raise FileNotFoundError(
-        f"config: expected a YAML file or one of {checks.listed(methods)}, "
-        f"found neither at {path}{checks.nearest(file.stem, methods)}"
+        f"config: expected a YAML file or one of {checks.listed(known)}, "
+        f"found neither at {path}{checks.nearest(file.stem, known)}"
     )
 
 
@@ -171,6 +221,13 @@ def _parse(text: str, where: str) -> Any:
         raise ValueError(f"{where}: expected YAML, found: {' '.join(str(error).split())}") from error
 
 
+def _resolve_parts(where: str, key: str, value: Any) -> Any:
+    """A part, or a list of parts."""
+    if isinstance(value, (list, tuple)):
+        return [_resolve_part(f"{where}[{i}]", key, part) for i, part in enumerate(value)]
+    return _resolve_part(where, key, value)
+
+
 def _resolve_part(where: str, key: str, part: Any) -> dict[str, Any]:
     """One part and the parts within it, with all defaults."""
     kind = registry.KINDS[key]
@@ -190,8 +247,10 @@ def _resolve_part(where: str, key: str, part: Any) -> dict[str, Any]:
             raise ValueError(f"{where}: expected the key {name!r}, which has no default, found {checks.listed(part)}")
         value = part.get(name, parameter.default)
         is_part = name in registry.KINDS and value is not None
-        values[name] = _resolve_part(f"{where}.{name}", name, value) if is_part else _plain(value)
-    return values
+        values[name] = _resolve_parts(f"{where}.{name}", name, value) if is_part else plain(value)
+    # a plug-in that may be given a file in the place of settings puts in what the file says: models travel
+    stand_alone = getattr(registry.load(kind, part["name"]), "stand_alone", dict)
+    return stand_alone(values)
 
 
 def _suggestion(key: str, part: Mapping[str, Any], known: Iterable[str]) -> str:
@@ -203,10 +262,10 @@ def _suggestion(key: str, part: Mapping[str, Any], known: Iterable[str]) -> str:
     return checks.nearest(key, known)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples become lists and mappings dicts, so that settings survive JSON and YAML unchanged."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

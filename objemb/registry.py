@@ -26,6 +26,10 @@ KINDS = {
     "extractor": "extractors",
     "pooling": "pooling",
     "aggregator": "aggregators",
+    "head": "heads",
+    "data": "examples",
+    "validation": "examples",
+    "task": "training.tasks",
 }
 
 
@@ -69,7 +73,8 @@ def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
 def build(kind: str, settings: Mapping[str, Any]) -> Any:
     """Build a plug-in from ``{"name": ..., **constructor arguments}``.
 
-    Values under a key of :data:`KINDS` that are mappings are built first, so that a describer receives ready parts.
+    Values under a key of :data:`KINDS` that are mappings, or lists of mappings, are built first, so that a describer
+    receives ready parts.
     Unknown keys raise ``ValueError`` that suggests the nearest known one.
     """
     if not isinstance(settings, Mapping) or "name" not in settings:
@@ -84,8 +89,15 @@ def build(kind: str, settings: Mapping[str, Any]) -> Any:
             raise ValueError(
                 f"{kind}/{name}: unknown key {key!r}{checks.nearest(key, known)}; known keys: {checks.listed(known)}"
             )
-        arguments[key] = build(KINDS[key], value) if key in KINDS and isinstance(value, Mapping) else value
+        arguments[key] = _ready(KINDS[key], value) if key in KINDS else value
     missing = [k for k, p in known.items() if p.default is p.empty and k not in arguments]
     if missing:
         raise ValueError(f"{kind}/{name}: expected the keys {checks.listed(missing)}, found {checks.listed(settings)}")
     return load(kind, name)(**arguments)
+
+
+def _ready(kind: str, value: Any) -> Any:
+    """A part from its settings, a list of parts from theirs; anything else is ready as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_ready(kind, v) for v in value]
+    return build(kind, value) if isinstance(value, Mapping) else value

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from objemb.config import dump_config, load_config, merge, method_files, parse_overrides, resolve
+from objemb.config import (
+    dump_config,
+    load_config,
+    load_training_config,
+    merge,
+    method_files,
+    parse_overrides,
+    read_yaml,
+    resolve,
+)
 from objemb.models.state import weights_of
 
 METHODS = (
@@ -214,3 +223,53 @@ def test_a_config_is_a_mapping(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_lists_the_methods() -> None:
     with pytest.raises(FileNotFoundError, match="did you mean 'rmac'"):
         load_config("configs/methods/rmacc.yaml")
+
+
+TRAINING = """
+task:
+  name: classify
+  describer:
+    name: pooled_regions
+    regions: {name: whole_image}
+    backbone: {name: narrow_resnet}
+    extractor: {name: crop}
+    pooling: {name: mean}
+  data: {name: scenes, count: 5}
+run: {steps: 3}
+"""
+
+
+def test_training_configs_follow_the_same_rules(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", TRAINING)
+    file = write(tmp_path, "mine.yaml", "base: base.yaml\ntask: {crops: 7}\nrun: {lr: 1e-3}\n")
+    config = load_training_config(file, ["data.count=9", "task.scale=8", "run.batch=2"])
+    assert config["run"] == {"steps": 3, "lr": 0.001, "batch": 2}
+    task = config["task"]
+    assert (task["crops"], task["scale"], task["data"]["count"], task["validation"]) == (7, 8, 9, None)
+    assert task["describer"]["backbone"]["width"] == 24
+    assert read_yaml(write(tmp_path, "dumped.yaml", dump_config(config))) == config
+    assert load_training_config(tmp_path / "dumped.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tusk: {}", r"unknown key 'tusk' \(did you mean 'task'\?\); known keys: 'task', 'run'"),
+        ("run: {steps: 3}", "expected the key 'task', found 'run'"),
+        ("task: {name: clasify}", r"name: expected one of .*did you mean 'classify'"),
+        (TRAINING.replace("{steps: 3}", "5"), "run: expected a mapping such as 'steps: 400', found 5"),
+        (TRAINING.replace("count", "number"), "task.data: unknown key 'number'"),
+    ],
+)
+def test_mistakes_in_training_configs_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_training_config(write(tmp_path, "bad.yaml", text))
+
+
+def test_lists_of_parts_are_resolved(tmp_path: Path) -> None:
+    scenes = "data: {name: mixture, data: [{name: scenes, count: 5}, {name: scenes, split: val}]}"
+    file = write(tmp_path, "mix.yaml", TRAINING.replace("data: {name: scenes, count: 5}", scenes))
+    first, second = load_training_config(file)["task"]["data"]["data"]
+    assert (first["count"], second["split"], second["size"]) == (5, "val", 256)
+    with pytest.raises(ValueError, match=r"task.data.data\[1\]: unknown key 'splits'"):
+        load_training_config(write(tmp_path, "bad.yaml", file.read_text().replace("split: val", "splits: val")))

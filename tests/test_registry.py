@@ -60,7 +60,7 @@ def test_files_are_imported_when_they_are_asked_for(add: Callable) -> None:
         registry.load("pooling", "heavy")
 
 
-@pytest.mark.parametrize("kind", registry.KINDS.values())
+@pytest.mark.parametrize("kind", sorted(set(registry.KINDS.values())))
 def test_unknown_names_list_the_known(kind: str) -> None:
     with pytest.raises(ValueError, match=f"{kind} name: expected one of .*, found 'nonesuch'"):
         registry.load(kind, "nonesuch")
@@ -102,6 +102,8 @@ def test_build_builds_the_parts_first(add: Callable) -> None:
     assert built.backbone.arch == "y"
     ready = registry.build("pooling", {"name": "fake", "p": 1, "backbone": built.backbone})
     assert ready.backbone is built.backbone
+    several = registry.build("pooling", {"name": "fake", "p": 1, "backbone": [{"name": "inner"}, built.backbone]})
+    assert [b.arch for b in several.backbone] == ["x", "y"]
 
 
 def test_a_class_without_a_constructor_takes_no_keys(add: Callable) -> None:

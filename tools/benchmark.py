@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 #: One module of ``tools/benchmarks`` each, with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
-CASES = ("search", "rmac", "indexing")
+CASES = ("search", "rmac", "indexing", "one_pass")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -78,3 +79,30 @@ def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, 
             f"found {small} for side {side} and {large} for {side + SPAN} x {side + 2 * SPAN}"
         )
     return int(checks.positive(f"{name}: channels", small[1])), SPAN // down
+
+
+def strides_of_layers(empty: nn.Module, layers: Collection[str], side: int) -> dict[str, int]:
+    """Strides of the layers that give maps that grow with the image, in the order in which they are run.
+
+    Args:
+        empty: A :func:`hollow` network.
+        layers: Names of modules in it.
+        side: An input side that is large enough for it.
+    """
+    seen: list[tuple[str, int]] = []
+
+    def watch(name: str) -> Any:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.ndim == 4:
+                seen.append((name, output.shape[2]))
+
+        return note
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in empty.named_modules() if name in layers]
+    map_shape(empty, side, side)
+    small = dict(seen)
+    map_shape(empty, side + SPAN, side + SPAN)
+    for handle in handles:
+        handle.remove()
+    grown = {name: cells - small[name] for name, cells in seen[len(seen) // 2 :]}
+    return {name: SPAN // cells for name, cells in grown.items() if cells > 0}

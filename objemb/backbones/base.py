@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
+
+from objemb import checks
 
 
 class Backbone(nn.Module, ABC):
@@ -19,12 +22,15 @@ class Backbone(nn.Module, ABC):
         stride: Input pixels from one cell to the next, in both directions.
         multiple: Input sides must be a multiple of this (patch size of a transformer; 1 where any side fits).
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
+        stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
+            channels. Empty for a network that gives one map only.
     """
 
     channels: int
     stride: int
     multiple: int = 1
     smallest: int
+    stages: Mapping[int, tuple[str, int]] = {}
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:
@@ -37,3 +43,45 @@ class Backbone(nn.Module, ABC):
             float ``(B, C, h', w')``; cell ``(i, j)`` stands for the input pixels from ``(i, j) * stride`` on, so that
             ``h'`` is ``h / stride`` rounded up or down as the network pads; one that does not pad loses a cell or two.
         """
+
+    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+        """The last map of each stride from 4 on, the finest first, from one pass; the last is that of :meth:`forward`.
+
+        Each is the output of a named layer (see ``stages``): what is behind that layer may go on from there.
+
+        Args:
+            pixels: As for :meth:`forward`.
+
+        Returns:
+            By stride float ``(B, C, h', w')``.
+
+        Raises:
+            TypeError: The network gives one map only.
+        """
+        raise TypeError(
+            "backbone: expected one with maps of several strides (torchvision_cnn, narrow_resnet), "
+            f"found {type(self).__name__}"
+        )
+
+    def upper(self, stride: int) -> nn.Module:
+        """The layers between a map of :meth:`maps` and the last one: a copy, as a network of its own.
+
+        Args:
+            stride: Of the map that it goes on from.
+
+        Returns:
+            In eval mode; takes ``(M, C, h, w)`` like that map, gives what :meth:`forward` would have made of it.
+
+        Raises:
+            TypeError: The network gives one map only.
+            ValueError: No such map, or none that all that follows is computed from.
+        """
+        raise TypeError(
+            "backbone: expected one whose upper layers can be taken (torchvision_cnn, narrow_resnet), "
+            f"found {type(self).__name__}"
+        )
+
+    def _below_last(self, stride: int) -> str:
+        """The layer that the map of a stride comes out of, for :meth:`upper`."""
+        known = [s for s in self.stages if s < self.stride]
+        return self.stages[checks.one_of("stride", stride, known)][0]

@@ -14,7 +14,7 @@ from objemb import checks
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.checks import MissingWeightsError
-from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, read_weights
+from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, of_module, read_weights
 from objemb.registry import plugin
 
 PRETRAINED = "pretrained"
@@ -67,7 +67,7 @@ class TimmNet(Backbone):
         known = self.network.state_dict().keys()
         self.index = self.network.prune_intermediate_layers([number], prune_norm=not norm, prune_head=True)[0]
         if state is not None:
-            fill(self.network, state, source, known)
+            fill(self.network, of_module(self.network, state, source), source, known)
         data = _timm().data.resolve_model_data_config(self.network)
         self.register_buffer("mean", torch.tensor(data["mean"]).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(data["std"]).reshape(3, 1, 1))

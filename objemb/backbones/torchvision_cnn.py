@@ -12,9 +12,10 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from objemb import checks
-from objemb.backbones._probe import channels_and_stride, hollow, smallest_side
+from objemb.backbones._cut import upper_part
+from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import Backbone
-from objemb.ops.weights import fill, locate, read_weights
+from objemb.ops.weights import fill, locate, of_module, read_weights
 from objemb.registry import plugin
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,6 +25,11 @@ TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 CONVERTING = ("googlenet", "inception_v3")
 #: Names of the last convolutional stage, by which the families of torchvision differ.
 LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "layers", "features")
+#: Names of layers that are no part of another one; those of ``CONTAINERS`` are rows of them.
+OUTER = r"\w+|(features|layers|trunk_output)\.\w+"
+CONTAINERS = ("features", "layers", "trunk_output")
+#: Maps of smaller strides are no levels: they are large, and know edges only.
+FINEST_STRIDE = 4
 #: Smallest input side that every network accepts.
 PROBE_SIDE = 128
 
@@ -66,16 +72,21 @@ class TorchvisionCnn(Backbone):
         super().__init__()
         classifier = _classifier(arch)
         self.layer = _checked_layer(classifier, layer) if layer else _last_features(classifier)
-        self.network = create_feature_extractor(classifier, [self.layer], suppress_diff_warning=True)
+        ends = _stage_ends(classifier, self.layer)
+        self.network = create_feature_extractor(classifier, [*ends.values(), self.layer], suppress_diff_warning=True)
         if weights is not None:
             file = locate(weights, _published(arch))
-            fill(self.network, _renamed(read_weights(file)), file, known=classifier.state_dict().keys())
+            state = of_module(self.network, _renamed(read_weights(file)), file)
+            fill(self.network, state, file, known=classifier.state_dict().keys())
         self.register_buffer("mean", _per_channel("mean", mean))
         self.register_buffer("std", _per_channel("std", std))
         checks.positive("std", float(self.std.min()))
         self.eval()
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
-        self.smallest = smallest_side(hollow(self), self.stride, self.multiple, PROBE_SIDE)
+        empty = hollow(self)
+        ends = {stride: name for stride, name in ends.items() if stride < self.stride} | {self.stride: self.layer}
+        self.stages = _with_channels(empty.get_submodule("network"), ends)
+        self.smallest = smallest_side(empty, self.stride, self.multiple, PROBE_SIDE)
 
     def train(self, mode: bool = True) -> TorchvisionCnn:
         """Stays in eval mode, whatever ``mode`` says."""
@@ -83,7 +94,20 @@ class TorchvisionCnn(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        return self.network((pixels - self.mean).div_(self.std))[self.layer]
+        return self._outputs(pixels)[self.layer]
+
+    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+        """See :meth:`Backbone.maps`."""
+        outputs = self._outputs(pixels)
+        return {stride: outputs[name] for stride, (name, _) in self.stages.items()}
+
+    def upper(self, stride: int) -> nn.Module:
+        """See :meth:`Backbone.upper`."""
+        return upper_part(self.network, self._below_last(stride), self.layer)
+
+    def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Maps by name of their layer."""
+        return self.network((pixels - self.mean).div_(self.std))
 
 
 def _classifier(arch: str) -> nn.Module:
@@ -125,7 +149,31 @@ def _names(classifier: nn.Module) -> dict[str, None]:
 
 
 def _outer_names(classifier: nn.Module) -> list[str]:
-    return [n for n in list(_names(classifier))[1:] if re.fullmatch(r"\w+|(features|layers)\.\w+", n)]
+    return [n for n in list(_names(classifier))[1:] if re.fullmatch(OUTER, n)]
+
+
+def _stage_ends(classifier: nn.Module, cut: str) -> dict[int, str]:
+    """By stride, from 4 on: the last outer layer with a map of this stride before the cut.
+
+    A cut that is no outer layer lies within one, or is a row of them, or is behind all of them.
+    """
+    outer = [n for n, _ in classifier.named_modules() if re.fullmatch(OUTER, n) and n not in CONTAINERS]
+    ends: dict[int, str] = {}
+    for name, stride in strides_of_layers(hollow(classifier), outer, PROBE_SIDE).items():
+        if f"{cut}.".startswith(f"{name}."):
+            break
+        if stride >= FINEST_STRIDE:
+            ends[stride] = name
+    last = max(ends, default=0)
+    if ends.get(last, "").startswith(f"{cut}."):
+        del ends[last]  # where a row ends, the cut ends as well
+    return ends
+
+
+def _with_channels(empty: nn.Module, ends: Mapping[int, str]) -> dict[int, tuple[str, int]]:
+    with torch.no_grad():
+        maps = empty(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
+    return {stride: (name, maps[name].shape[1]) for stride, name in sorted(ends.items())}
 
 
 def _published(arch: str) -> dict[str, str]:

@@ -20,8 +20,12 @@ from objemb.cli.output import print_json
 from objemb.version import __version__
 
 REQUIRED = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
-#: Optional libraries, and what to install for each.
-OPTIONAL = {"faiss-cpu": "objemb[ann]", "timm": "objemb[timm]"}
+#: Optional libraries, and what to give to pip for each.
+OPTIONAL = {
+    "faiss-cpu": "'objemb[ann]'",
+    "timm": "'objemb[timm]'",
+    "detectron2": "--no-build-isolation 'git+https://github.com/facebookresearch/detectron2'",
+}
 
 
 @guarded
@@ -64,7 +68,7 @@ def _optional(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return f"not installed (pip install '{OPTIONAL[name]}')"
+        return f"not installed (pip install {OPTIONAL[name]})"
 
 
 def _processor() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,16 @@ from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instan
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scene import DISTRACTOR
 from objemb.datasets.writing import write_scenes
-from objemb.images import UnreadableImageError, read_photo
+from objemb.images import SkippedImage, UnreadableImageError, read_photo
 
-__all__ = ["ComposeSettings", "Compositions", "compose"]
+__all__ = [
+    "ComposeSettings",
+    "Compositions",
+    "Ingredients",
+    "compose",
+    "find_ingredients",
+    "split_compositions",
+]
 
 #: Photos with a shorter side are of no use.
 SMALLEST_PHOTO = 32
@@ -60,16 +67,10 @@ def compose(
         ValueError: No usable picture, or no usable photo.
     """
     settings, root = settings or ComposeSettings(), Path(folder)
-    products = _find_products(objects, settings, instance_names(names))
-    photos = find_pictures(backgrounds, lambda path: _check_photo(path, settings), lambda ref: "")
-    others = _find_products(distractors, settings, lambda ref: DISTRACTOR) if distractors else Pictures()
-    for what, found in {"objects": products, "backgrounds": photos}.items():
-        if not found.usable:
-            reasons = "; ".join(f"{s.id}: {s.reason}" for s in found.skipped[:3]) or "no image"
-            raise ValueError(f"{what}: expected at least one picture that can be used, found none ({reasons})")
+    found = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
     root.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
-    for split, part in _splits(settings, products.usable, photos.usable, others.usable).items():
+    for split, part in split_compositions(found, settings).items():
         written = write_scenes(
             part,
             root,
@@ -84,27 +85,66 @@ def compose(
         if split == "train" and len(part):
             preview_sheet(part).save(root / "preview.png")
             result["preview"] = str(root / "preview.png")
-    skipped = [s.to_json() for s in (*products.skipped, *photos.skipped, *others.skipped)]
+    skipped = [s.to_json() for s in found.skipped]
     (root / "skipped.json").write_text(json.dumps(skipped, indent=1), encoding="utf-8")
     return result | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
 
 
-def _splits(
-    settings: ComposeSettings, products: Sequence[Picture], photos: Sequence[Picture], others: Sequence[Picture]
-) -> dict[str, Compositions]:
+@dataclass(frozen=True)
+class Ingredients:
+    """What scenes are made of, all of it readable, and what could not be used.
+
+    Attributes:
+        products: Pictures of products with their instances.
+        photos: What they are laid on.
+        distractors: Pictures of other things.
+        skipped: What is of no use, and why.
+    """
+
+    products: tuple[Picture, ...]
+    photos: tuple[Picture, ...]
+    distractors: tuple[Picture, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
+
+
+def find_ingredients(
+    objects: Sequence[str | Path],
+    backgrounds: Sequence[str | Path],
+    settings: ComposeSettings,
+    *,
+    distractors: Sequence[str | Path] = (),
+    names: str | Path | None = None,
+) -> Ingredients:
+    """All pictures and photos that can be used; see :func:`compose` for the arguments and errors."""
+    products = _find_products(objects, settings, instance_names(names))
+    photos = find_pictures(backgrounds, lambda path: _check_photo(path, settings), lambda ref: "")
+    others = _find_products(distractors, settings, lambda ref: DISTRACTOR) if distractors else Pictures()
+    for what, found in {"objects": products, "backgrounds": photos}.items():
+        if not found.usable:
+            reasons = "; ".join(f"{s.id}: {s.reason}" for s in found.skipped[:3]) or "no image"
+            raise ValueError(f"{what}: expected at least one picture that can be used, found none ({reasons})")
+    skipped = (*products.skipped, *photos.skipped, *others.skipped)
+    return Ingredients(products.usable, photos.usable, others.usable, skipped)
+
+
+def split_compositions(found: Ingredients, settings: ComposeSettings) -> dict[str, Compositions]:
+    """Scenes of the splits ``train`` and ``val``, which share neither a product nor, where there are two, a photo.
+
+    A split without a product, or of which the settings want no scene, is missing.
+    """
     train_names, val_names = split_names(
-        (p.instance for p in products), settings.val_share, settings.held_out, settings.seed
+        (p.instance for p in found.products), settings.val_share, settings.held_out, settings.seed
     )
-    _, val_photos = split_names((p.path for p in photos), settings.val_share or 0.25, (), settings.seed)
+    _, val_photos = split_names((p.path for p in found.photos), settings.val_share or 0.25, (), settings.seed)
     shown = {"train": set(train_names), "val": set(val_names)}
     parts = {}
-    for split, names in shown.items():
-        below = [p for p in photos if (p.path in val_photos) == (split == "val")] or photos
-        if not names or (split == "val" and not settings.val_count):
+    for split, instances in shown.items():
+        below = [p for p in found.photos if (p.path in val_photos) == (split == "val")] or found.photos
+        if not instances or (split == "val" and not settings.val_count):
             continue
-        chosen = [p for p in products if p.instance in names]
+        chosen = [p for p in found.products if p.instance in instances]
         query_every = QUERY_EVERY if split == "val" else None
-        parts[split] = Compositions(settings, split, chosen, below, others, query_every=query_every)
+        parts[split] = Compositions(settings, split, chosen, below, found.distractors, query_every=query_every)
     return parts
 
 

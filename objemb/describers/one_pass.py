@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from objemb.describers.base import Describer, checked_given
-from objemb.detectors.base import Detector
-from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
-from objemb.heads.embedding import EmbeddingHead
+from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
+from objemb.heads.base import Head
 from objemb.ops.boxes import scale
 from objemb.ops.whitening import Whitening
 from objemb.regions.detections import Detections
@@ -35,11 +34,7 @@ class OnePass(Describer):
 
     Args:
         detector: Finds objects and computes the feature pyramid; its weights are its own affair.
-        dim: Length of the vectors.
-        width: Channels inside the head; see :class:`~objemb.heads.embedding.EmbeddingHead` for this and the next three.
-        depth: Number of its 3x3 convolutions.
-        samples: It samples a box at ``samples x samples`` places.
-        sampling_ratio: Each of them averages ``sampling_ratio x sampling_ratio`` values.
+        head: Makes vectors of boxes from levels of the detector, to which it is connected here.
         min_score: Boxes below it are dropped; see :class:`~objemb.regions.detections.Detections` for this and the next.
         nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
         max_regions: At most so many boxes per photo, the whole image not counted.
@@ -47,6 +42,7 @@ class OnePass(Describer):
     Attributes:
         regions: The selection, and within it the detector.
         head: The embedding head.
+        levels: Names of the detector's levels that it reads.
         whitening: Applied to the vectors of the head; None for none.
 
     Raises:
@@ -59,30 +55,22 @@ class OnePass(Describer):
         self,
         *,
         detector: Detector,
-        dim: int = 128,
-        width: int = 256,
-        depth: int = 2,
-        samples: int = 7,
-        sampling_ratio: int = 2,
+        head: Head,
         min_score: float = 0.5,
         nms_iou: float = 0.5,
         max_regions: int = 20,
     ) -> None:
         super().__init__()
-        if not isinstance(detector, TorchvisionRcnn):
-            raise TypeError(f"detector: expected a torchvision_rcnn, found {type(detector).__name__}")
+        if not isinstance(detector, NetworkDetector):
+            raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
         self.regions = Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
-        levels = detector.levels()
-        self.levels = tuple(levels)
-        channels, strides = zip(*levels.values(), strict=True)
-        self.head = EmbeddingHead(
-            channels, strides, dim, width=width, depth=depth, samples=samples, sampling_ratio=sampling_ratio
-        )
+        self.levels = head.connect(detector.levels(), detector.pyramid)
+        self.head = head
         self.whitening = None
         self.eval()
 
     @property
-    def detector(self) -> TorchvisionRcnn:
+    def detector(self) -> NetworkDetector:
         """The detector."""
         return self.regions.detector  # type: ignore[return-value]
 
@@ -112,6 +100,25 @@ class OnePass(Describer):
             described.update(zip(numbers, of_batch, strict=True))
         return [described[i] for i in range(len(photos))]
 
+    def embed(
+        self, batch: NetworkInput, features: Mapping[str, Tensor], regions: Sequence[Regions], *, unit: bool = True
+    ) -> Tensor:
+        """Vectors of boxes from maps that the detector has computed already; with a gradient where one is wanted.
+
+        Args:
+            batch: What the detector's ``preprocess`` gave.
+            features: What its ``features`` gave of that batch.
+            regions: Per photo of the batch its boxes in original pixels; zero boxes are a normal case.
+            unit: Whether to whiten, where there is a whitening, and bring to unit length; else the vectors are those
+                of the head as they are, for a loss on their differences.
+
+        Returns:
+            float32 ``(sum of N, D)`` on the device of the maps: the boxes of the first photo, then of the second ...
+        """
+        boxes = [_in_network(*one) for one in zip(regions, batch.image_sizes, strict=True)]
+        vectors = self.head([features[name] for name in self.levels], boxes, unit=unit)
+        return vectors if self.whitening is None or not unit else self.whitening(vectors)
+
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
         """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""
         for numbers in self.detector.groups(photos):
@@ -126,10 +133,8 @@ class OnePass(Describer):
         found = [g.to("cpu") for g in given] or [
             self.regions.select(detected) for detected in self.detector.regions(batch, features, photos)
         ]
-        boxes = [_in_network(*one) for one in zip(found, batch.image_sizes, strict=True)]
-        vectors = self.head([features[name] for name in self.levels], boxes)
-        whitened = vectors if self.whitening is None else self.whitening(vectors)
-        rows = whitened.cpu().split([len(f) for f in found])
+        vectors = self.embed(batch, features, found)
+        rows = vectors.cpu().split([len(f) for f in found])
         return [
             RegionDescriptors(photo.id, where, of_photo, photo.metadata)
             for photo, where, of_photo in zip(photos, found, rows, strict=True)

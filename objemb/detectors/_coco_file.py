@@ -26,7 +26,10 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class StoredBox:
-    """A box in pixels of its image, as the file has it: finite, with an area, perhaps beyond the image."""
+    """A box in pixels of its image, as the file has it: finite, with an area, perhaps beyond the image.
+
+    ``instance`` names the very object, in files of objemb's own generators.
+    """
 
     entry: str
     image: str
@@ -34,6 +37,7 @@ class StoredBox:
     score: float
     label: int
     segmentation: Any
+    instance: str | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def _boxes(
 ) -> Iterator[StoredBox]:
     known, labels = set(images), {c: i for i, c in enumerate(categories)}
     for number, entry in enumerate(entries):
-        name = f"{kind}[{number}]"
+        name = _entry_name(kind, number, entry)
         try:
             yield _box(name, entry, known, labels)
         except ValueError as error:
@@ -173,7 +177,22 @@ def _box(name: str, entry: Any, images: set[str], labels: dict[int, int]) -> Sto
         raise ValueError("a crowd, not one object (iscrowd)")
     if not _is_number(score):
         raise ValueError(f"expected a finite score, found {score!r}")
-    return StoredBox(name, str(image), _edges(entry["bbox"]), score, labels[category], entry.get("segmentation"))
+    instance = entry.get("instance")
+    return StoredBox(
+        entry=name,
+        image=str(image),
+        box=_edges(entry["bbox"]),
+        score=score,
+        label=labels[category],
+        segmentation=entry.get("segmentation"),
+        instance=instance if isinstance(instance, str) else None,
+    )
+
+
+def _entry_name(kind: str, number: int, entry: Any) -> str:
+    """Its place in the file and, where it has one, its id."""
+    known = isinstance(entry, Mapping) and isinstance(entry.get("id"), (int, str))
+    return f"{kind}[{number}] (id {entry['id']})" if known else f"{kind}[{number}]"
 
 
 def _edges(bbox: Any) -> tuple[float, float, float, float]:

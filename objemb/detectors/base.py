@@ -1,11 +1,19 @@
-"""The contract of a detector."""
+"""The contracts of a detector, and of a detector that is a network."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
 
 from objemb.structures import Photo, Regions
+
+#: Trunk levels are called by this and their stride: ``trunk8``.
+TRUNK = "trunk"
 
 
 class Detector(ABC):
@@ -30,3 +38,111 @@ class Detector(ABC):
     def decode_side(self) -> int:
         """The longest side of a photo in pixels that is of use; 0 for a detector that does not look at pixels."""
         return 0
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """Photos as a network sees them.
+
+    Attributes:
+        tensors: float ``(B, 3, h, w)``, resized and, at the right and bottom, padded to one size.
+        image_sizes: ``(height, width)`` of each photo in there, in network pixels without the padding.
+    """
+
+    tensors: Tensor
+    image_sizes: list[tuple[int, int]]
+
+
+class NetworkDetector(nn.Module, Detector):
+    """A detector that is a network, in parts, so that others may use its feature maps or train it.
+
+    ::
+
+        photos ── groups, preprocess ── NetworkInput ── features ── maps by name ──┬── regions
+                                                                                   └── losses (with true boxes)
+
+    Feature maps are the *pyramid* levels that it pools boxes from, and *trunk* levels, ``trunk4`` to ``trunk32``: the
+    last map of each stride of the classification network below. It stays in eval mode, while it is trained as well:
+    normalisation layers use the statistics that they have.
+
+    Attributes:
+        pyramid: Names of the pyramid levels, the finest first.
+    """
+
+    pyramid: tuple[str, ...]
+
+    @abstractmethod
+    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
+        """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
+
+    @abstractmethod
+    def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
+        """Photos resized, normalised and padded to one batch, on the device of the network."""
+
+    @abstractmethod
+    def normalised(self, pixels: Tensor) -> NetworkInput:
+        """Images as they are, neither resized nor padded: ``(B, 3, h, w)``, RGB, 0 to 1, in units of the network."""
+
+    @abstractmethod
+    def features(self, batch: NetworkInput) -> dict[str, Tensor]:
+        """At least all maps of :meth:`levels`, ``(B, C, h, w)`` each, from one pass of the backbone."""
+
+    @abstractmethod
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Channels and stride (network pixels from cell to cell) of each pyramid level, then of each trunk level."""
+
+    @abstractmethod
+    def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """What is found in a batch, as :meth:`detect` returns it: in original pixels of its photos."""
+
+    @abstractmethod
+    def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """What the proposal network takes for an object of any class, best first, in original pixels, on the CPU.
+
+        Boxes only, without a gradient: what other heads than the detector's own learn from.
+        """
+
+    @abstractmethod
+    def losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
+    ) -> dict[str, Tensor]:
+        """What the detector's heads have to say about true boxes, as named loss terms whose sum is minimised.
+
+        Args:
+            batch: The photos.
+            features: Of the batch, with gradients where the backbone shall learn as well.
+            targets: Per photo the true boxes in *original* pixels, labels 0-based as in ``classes``. None is a normal
+                case: such a photo teaches what is background.
+            photos: Of the batch.
+
+        Returns:
+            Scalars; finite, and connected to the parameters, for a batch without a box too. Random choices are torch's:
+            they repeat after ``torch.manual_seed``.
+
+        Raises:
+            ValueError: Labels that the detector does not have.
+        """
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
+
+    @property
+    @abstractmethod
+    def std(self) -> Tensor:
+        """Deviation ``(3,)`` by which what is left is divided."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
+        found: dict[int, Regions] = {}
+        for numbers in self.groups(photos):
+            group = [photos[i] for i in numbers]
+            batch = self.preprocess(group)
+            found.update(zip(numbers, self.regions(batch, self.features(batch), group), strict=True))
+        return [found[i] for i in range(len(photos))]

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
-from torch import Tensor
 
 from objemb.detectors._coco_file import StoredBox, StoredImage, read_coco
-from objemb.detectors._coco_mask import SIDE, mask_in_box
+from objemb.detectors._coco_mask import SIDE
+from objemb.detectors._coco_regions import regions_of
 from objemb.detectors.base import Detector
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-
-#: A box may leave a photo whose size differs from the one in the file by this many pixels.
-FIT_TOLERANCE = 1.0
 
 
 @plugin
@@ -94,48 +91,12 @@ class StoredBoxes(Detector):
             self._report(photo.id, f"expected an image of {self.file}, found none with this id or file name")
         elif self._served.setdefault(image.id, photo.id) != photo.id:
             self._report(photo.id, f"gets the boxes of {image.file_name!r}, as {self._served[image.id]!r} did")
-        stored = sorted(self._usable(photo, image), key=lambda b: -b[0].score) if image else []
-        edges = [edges for _, edges in stored]
-        return Regions(
-            boxes=torch.tensor(edges, dtype=torch.float32).reshape(-1, 4),
-            size=photo.size,
-            scores=torch.tensor([b.score for b, _ in stored], dtype=torch.float32),
-            labels=torch.tensor([b.label for b, _ in stored], dtype=torch.int64),
-            classes=self.classes,
-            extras={"masks": self._masks(photo, image, stored)} if self.masks else {},
-        )
-
-    def _usable(self, photo: Photo, image: StoredImage) -> list[tuple[StoredBox, list[float]]]:
-        """The boxes of an image that lie in the photo, with their edges clipped to it."""
-        height, width = photo.size
-        same = image.size in (None, photo.size)
-        if not same and image.size:
-            found = f"{image.size[1]} x {image.size[0]}"
-            self._report(photo.id, f"expected a photo of {found} pixels as in {self.file}, found {width} x {height}")
-        usable = []
-        for stored in self._boxes.get(image.id, []):
-            x1, y1, x2, y2 = stored.box
-            low, high = -FIT_TOLERANCE, (width + FIT_TOLERANCE, height + FIT_TOLERANCE)
-            fits = same or (x1 >= low and y1 >= low and x2 <= high[0] and y2 <= high[1])
-            edges = [max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)]
-            if fits and edges[0] < edges[2] and edges[1] < edges[3]:
-                usable.append((stored, edges))
-            else:
-                self._report(stored.entry, f"expected a box in {photo.id} ({width} x {height}), found {stored.box}")
-        return usable
-
-    def _masks(
-        self, photo: Photo, image: StoredImage | None, stored: Sequence[tuple[StoredBox, list[float]]]
-    ) -> Tensor:
-        masks = torch.ones(len(stored), SIDE, SIDE, dtype=torch.uint8)
-        for row, (box, edges) in enumerate(stored):
-            try:
-                if image and image.size not in (None, photo.size):
-                    raise ValueError("the file was made for another size of the photo")
-                masks[row] = mask_in_box(box.segmentation, edges, photo.size)
-            except ValueError as error:
-                self._report(box.entry, f"the mask is the whole box: {error}")
-        return masks
+        if image is None:
+            nothing = torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
+            extras = {"masks": nothing} if self.masks else {}
+            return Regions(torch.zeros(0, 4), photo.size, classes=self.classes, extras=extras)
+        boxes = self._boxes.get(image.id, [])
+        return regions_of(photo, image, boxes, self.classes, file=self.file, masks=self.masks, report=self._report)[0]
 
     def _report(self, entry: str, reason: str) -> None:
         self._problems[entry, reason] = None

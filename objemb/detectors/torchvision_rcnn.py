@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import detection
-from torchvision.models.detection.image_list import ImageList
 
 from objemb import checks
-from objemb.detectors.base import Detector
-from objemb.ops.boxes import clip, scale
-from objemb.ops.weights import fill, locate, read_weights
+from objemb.detectors._rcnn import Rcnn, counted_classes
+from objemb.detectors.base import TRUNK, NetworkInput
+from objemb.ops.weights import locate, read_weights
 from objemb.registry import plugin
-from objemb.structures import Photo, Regions
 
 FAMILIES = ("fasterrcnn_", "maskrcnn_")
 #: Published weights of these were trained with a batch norm that adds nothing to the variance.
 TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
-MASK_THRESHOLD = 0.5
 #: Cells of the coarsest level on a side of the image by which strides are read off.
 PROBED_CELLS = 4
+#: Maps of smaller strides are no levels: they are large, and know edges only.
+FINEST_STRIDE = 4
 
 
 @plugin
-class TorchvisionRcnn(nn.Module, Detector):
-    """Faster R-CNN, or Mask R-CNN, whose masks become the extra ``masks``.
-
-    Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
-    depend on which photos are detected with it (up to rounding in the last digits).
+class TorchvisionRcnn(Rcnn):
+    """Faster R-CNN, or Mask R-CNN, whose masks become the extra ``masks``, as torchvision builds them.
 
     Args:
         arch: Name in torchvision, such as ``fasterrcnn_resnet50_fpn_v2``.
@@ -69,7 +64,9 @@ class TorchvisionRcnn(nn.Module, Detector):
         super().__init__()
         known = [n for n in models.list_models(module=detection) if n.startswith(FAMILIES)]
         checks.one_of("arch", arch, known)
-        count, self.classes = _classes(arch, num_classes, classes)
+        if classes is None and num_classes is None:
+            classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]  # type: ignore[attr-defined]
+        count, self.classes = counted_classes(num_classes, classes)
         sides = {"min_size": min_size, "max_size": max_size}
         self.network = models.get_model(
             arch,
@@ -84,105 +81,43 @@ class TorchvisionRcnn(nn.Module, Detector):
         if weights is not None:
             self._load(arch, weights)
         self.eval()
+        self._probe()
 
-    def train(self, mode: bool = True) -> TorchvisionRcnn:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
-        found: dict[int, Regions] = {}
-        for numbers in self.groups(photos):
-            group = [photos[i] for i in numbers]
-            batch = self.preprocess(group)
-            found.update(zip(numbers, self.regions(batch, self.features(batch), group), strict=True))
-        return [found[i] for i in range(len(photos))]
-
-    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
-        """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
-        multiple = self.network.transform.size_divisible
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, photo in enumerate(photos):
-            groups.setdefault(tuple(math.ceil(s / multiple) for s in self._network_size(photo)), []).append(number)
-        return list(groups.values())
-
-    def preprocess(self, photos: Sequence[Photo]) -> ImageList:
-        """Photos normalised, resized and, at the right and bottom, padded to one batch, with their unpadded sizes."""
-        transform, device = self.network.transform, next(self.parameters()).device
-        images = []
-        for photo in photos:
-            pixels = transform.normalize(photo.pixels.to(device).float() / 255)[None]
-            size = self._network_size(photo)
-            images.append(F.interpolate(pixels, size, mode="bilinear", align_corners=False)[0])
-        return ImageList(transform.batch_images(images, transform.size_divisible), [i.shape[-2:] for i in images])
-
-    def features(self, batch: ImageList) -> dict[str, Tensor]:
-        """The feature pyramid of a batch: names of levels to maps ``(B, C, h, w)``."""
-        return self.network.backbone(batch.tensors)
-
-    def boxes(self, batch: ImageList, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the heads find in each image, best first.
-
-        Returns:
-            Per image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background), and
-            from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
-        """
-        proposals, _ = self.network.rpn(batch, features)
-        return self.network.roi_heads(features, proposals, batch.image_sizes)[0]
-
-    def regions(self, batch: ImageList, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """What :meth:`boxes` finds, as :meth:`detect` returns it: in original pixels of the photos of the batch."""
-        outputs = self.boxes(batch, features)
-        return [self._regions(*found) for found in zip(outputs, batch.image_sizes, photos, strict=True)]
-
-    @torch.no_grad()
     def levels(self) -> dict[str, tuple[int, int]]:
-        """Channels and stride of each level of :meth:`features` that the network itself pools boxes from.
-
-        Read off the maps of a blank image whose sides every stride divides, so that nothing is rounded.
-        """
-        side = PROBED_CELLS * self.network.transform.size_divisible
-        maps = self.network.backbone(next(self.parameters()).new_zeros(1, 3, side, side))
-        pooled = [name for name in self.network.roi_heads.box_roi_pool.featmap_names if name in maps]
-        return {name: (maps[name].shape[1], side // maps[name].shape[2]) for name in pooled}
-
-    def decode_side(self) -> int:
-        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
-        return int(self.network.transform.max_size)
+        """See :meth:`NetworkDetector.levels`."""
+        return dict(self._levels)
 
     @property
     def mean(self) -> Tensor:
-        """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
+        """See :attr:`NetworkDetector.mean`."""
         return torch.tensor(self.network.transform.image_mean)
 
     @property
     def std(self) -> Tensor:
-        """Deviation ``(3,)`` by which what is left is divided."""
+        """See :attr:`NetworkDetector.std`."""
         return torch.tensor(self.network.transform.image_std)
 
-    def _network_size(self, photo: Photo) -> tuple[int, int]:
-        """``(height, width)`` of what the network sees of a photo: torchvision's rule, but never without a pixel."""
-        transform = self.network.transform
-        height, width = photo.pixels.shape[1:]
-        factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
-        return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
+    def _trunk(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        body, below, trunk = self.network.backbone.body, OrderedDict(), {}
+        for child, level in _steps(body, pixels):
+            if child in body.return_layers:
+                below[body.return_layers[child]] = level
+            if child in self._trunk_layers:
+                trunk[self._trunk_layers[child]] = level
+        return below, trunk
 
-    def _regions(self, output: dict[str, Tensor], seen: tuple[int, int], photo: Photo) -> Regions:
-        factors = (photo.size[0] / seen[0], photo.size[1] / seen[1])
-        extras = {}
-        if "masks" in output:
-            masks = output["masks"][:, 0] >= MASK_THRESHOLD
-            # an object of which no cell is sure is attended to as a whole, for nothing could be pooled otherwise
-            extras["masks"] = (masks | ~masks.flatten(1).any(1)[:, None, None]).byte()
-        return Regions(
-            boxes=clip(scale(output["boxes"], factors), photo.size),
-            size=photo.size,
-            scores=output["scores"],
-            labels=output["labels"] - 1,
-            classes=self.classes,
-            extras=extras,
-        ).to("cpu")
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Read the levels off the maps of a blank image, whose sides every stride divides: nothing is rounded."""
+        side = PROBED_CELLS * self.network.transform.size_divisible
+        blank = torch.zeros(1, 3, side, side)
+        strides = {child: side // level.shape[2] for child, level in _steps(self.network.backbone.body, blank)}
+        last = {stride: child for child, stride in strides.items() if stride >= FINEST_STRIDE}
+        self._trunk_layers = {child: f"{TRUNK}{stride}" for stride, child in last.items()}
+        maps = self.features(NetworkInput(blank, [(side, side)]))
+        self.pyramid = tuple(name for name in self.network.roi_heads.box_roi_pool.featmap_names if name in maps)
+        names = (*self.pyramid, *self._trunk_layers.values())
+        self._levels = {name: (maps[name].shape[1], side // maps[name].shape[2]) for name in names}
 
     def _load(self, arch: str, weights: str | Path) -> None:
         published = models.get_model_weights(arch)
@@ -191,14 +126,14 @@ class TorchvisionRcnn(nn.Module, Detector):
         state = read_weights(file)
         if arch in TRAINED_WITHOUT_EPS and file.name in {url.rsplit("/", 1)[-1] for url in named.values()}:
             add_eps(self.network.backbone.body, state, "backbone.body.")
-        found = state.get("roi_heads.box_predictor.cls_score.weight")
-        expected = self.network.roi_heads.box_predictor.cls_score.out_features
-        if found is not None and len(found) != expected:
-            raise ValueError(
-                f"{file}: expected weights for {expected - 1} classes, found {len(found) - 1}; "
-                f"pass num_classes={len(found) - 1} or their names as classes"
-            )
-        fill(self.network, state, file)
+        self._fill(state, file)
+
+
+def _steps(body: nn.Module, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Name and output of each layer of a trunk in turn, as torchvision's ``IntermediateLayerGetter`` runs them."""
+    for name, layer in body.named_children():
+        pixels = layer(pixels)
+        yield name, pixels
 
 
 def add_eps(network: nn.Module, state: dict[str, Tensor], prefix: str = "") -> None:
@@ -212,14 +147,3 @@ def add_eps(network: nn.Module, state: dict[str, Tensor], prefix: str = "") -> N
             variance = state[f"{name}.running_var"].double()
             scales = state[f"{name}.weight"].double() * ((variance + module.eps) / variance).sqrt()
             state[f"{name}.weight"] = scales.float()
-
-
-def _classes(arch: str, num_classes: int | None, classes: Sequence[str] | None) -> tuple[int, tuple[str, ...]]:
-    if classes is None and num_classes is None:
-        classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]  # type: ignore[attr-defined]
-    if classes is None:
-        return checks.whole("num_classes", num_classes or 0), ()
-    names = tuple(str(c) for c in classes)
-    if num_classes is not None and num_classes != len(names):
-        raise ValueError(f"classes: expected {num_classes} names as num_classes says, found {len(names)}")
-    return int(checks.positive("number of classes", len(names))), names

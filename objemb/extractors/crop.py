@@ -60,17 +60,19 @@ class Crop(Extractor):
             raise ValueError(f"background: expected three numbers (red, green, blue), found {background!r}")
         self.background = tuple(int(checks.between("background", b, 0, 255)) for b in background)
 
-    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
+    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> CropExtraction:
         """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
         side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.smallest)
-        return _CropExtraction(self, photos, backbone, side)
+        return CropExtraction(self, photos, backbone, side)
 
     def decode_side(self) -> int | None:
         """Full resolution: a small object needs every pixel of it."""
         return None
 
 
-class _CropExtraction(Extraction):
+class CropExtraction(Extraction):
+    """Photos of which regions will be cut out."""
+
     def __init__(self, crop: Crop, photos: Sequence[Photo], backbone: Backbone, side: int) -> None:
         self._crop, self._photos, self._backbone, self._side = crop, photos, backbone, side
         self._colour = torch.tensor(crop.background, dtype=torch.uint8)[:, None, None]
@@ -89,7 +91,7 @@ class _CropExtraction(Extraction):
         """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""
         waiting: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[Tensor]]] = {}
         for photo, of_photo in enumerate(regions):
-            for row, image in enumerate(self._cut(self._photos[photo], of_photo)):
+            for row, image in enumerate(self.cut(photo, of_photo)):
                 places, images = waiting.setdefault(tuple(image.shape), ([], []))
                 places.append((photo, row))
                 images.append(image)
@@ -97,8 +99,9 @@ class _CropExtraction(Extraction):
                     yield waiting.pop(tuple(image.shape))
         yield from waiting.values()
 
-    def _cut(self, photo: Photo, regions: Regions) -> Iterator[Tensor]:
-        """The regions of a photo as network inputs, uint8 ``(3, h, w)``."""
+    def cut(self, number: int, regions: Regions) -> Iterator[Tensor]:
+        """The regions of photo ``number`` as network inputs, uint8 ``(3, h, w)``."""
+        photo = self._photos[number]
         boxes = scale_boxes(regions.boxes.cpu(), photo.scale)
         height, width = photo.pixels.shape[1:]
         cuts = windows(boxes, (height, width), self._crop.margin)

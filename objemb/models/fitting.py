@@ -59,7 +59,26 @@ def fit_whitening(
         on_photo()
     vectors = sample.vectors()
     names = ", ".join(str(p) for p in photos)
-    fitted = Whitening.fit(vectors, dim, power, fitted_on=f"{len(vectors)} regions of {count} photos: {names}")
+    fitted_on = f"{len(vectors)} regions of {count} photos: {names}"
+    return whiten(model, vectors, dim=dim, power=power, fitted_on=fitted_on)
+
+
+def whiten(
+    model: Model, vectors: Tensor, *, dim: int | None = None, power: float = 0.5, fitted_on: str = "vectors"
+) -> Model:
+    """A model with a PCA whitening fitted on vectors that it has given.
+
+    Args:
+        model: A model without whitening; it stays as it is.
+        vectors: float ``(N, D)`` of single regions, of the kind that will be searched.
+        dim: Dimensions to keep, None for all.
+        power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
+        fitted_on: What they are vectors of, in words.
+
+    Raises:
+        ValueError: Too few vectors for ``dim``.
+    """
+    fitted = Whitening.fit(vectors, dim, power, fitted_on=fitted_on)
     describer = copy.deepcopy(model.describer).eval()  # copying an fx graph forgets that it was in eval mode
     describer.whitening = fitted.to(model.device)  # type: ignore[assignment]
     return replace(model, describer=describer)

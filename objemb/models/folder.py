@@ -26,12 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from objemb.checks import ArtefactMismatchError, ObjembError
+from objemb.ops.weights import MODEL_WEIGHTS
 
 FORMAT = "objemb-model"
 FORMAT_VERSION = 1
 CARD = "model.json"
 #: Tensors by file: ``weights`` are the networks, ``whitening`` is fitted.
-TENSOR_FILES = {"weights": "weights.safetensors", "whitening": "whitening.safetensors"}
+TENSOR_FILES = {"weights": MODEL_WEIGHTS, "whitening": "whitening.safetensors"}
 
 
 def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -40,6 +40,8 @@ ANSWER_SECONDS = 8.0
 #: A connection, or a download that has begun, may stand still for this long.
 STALL_SECONDS = 5.0
 CHUNK = 1 << 20
+#: The file in a model folder that holds the tensors of its networks.
+MODEL_WEIGHTS = "weights.safetensors"
 SHOWN = 3
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,8 @@ def existing_file(weights: str | Path, named: Collection[str]) -> Path:
     """``weights`` as the path of a file.
 
     Args:
-        weights: The path.
+        weights: The path of a file, or of a model folder, which stands for its file of weights; :func:`of_module` finds
+            the part of it that is wanted.
         named: Names that could have stood in its place, for the error.
 
     Raises:
@@ -70,9 +73,11 @@ def existing_file(weights: str | Path, named: Collection[str]) -> Path:
         ValueError: It does not even look like a path: most likely a misspelt name.
     """
     file = Path(weights).expanduser()
+    if (file / MODEL_WEIGHTS).is_file():
+        return file / MODEL_WEIGHTS
     if file.is_file():
         return file
-    expected = f"expected a file or one of {checks.listed(named)}"
+    expected = "expected a file or a model folder" + (f", or one of {checks.listed(named)}" if named else "")
     if isinstance(weights, Path) or file.suffix or len(file.parts) > 1:
         raise MissingWeightsError(f"weights: {expected}, found no file {file}")
     raise ValueError(f"weights: {expected}, found {weights!r}{checks.nearest(weights, named)}")
@@ -135,6 +140,29 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
             f"({type(error).__name__}: {reason})"
         ) from error
     return _state_dict(content, file)
+
+
+def of_module(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
+    """The tensors of a part, where ``state`` is that of a larger module, such as a whole model: names without prefix.
+
+    Args:
+        module: The part.
+        state: Tensors by name; of the part itself, it is returned as it is, as when no part of it fits.
+        source: What to call it in errors.
+
+    Raises:
+        UnreadableWeightsError: Several parts fit; their prefixes are named.
+    """
+    names = [k for k in module.state_dict() if not k.endswith("num_batches_tracked")]
+    if not names or any(k in state for k in names):
+        return state
+    ends = (k.removesuffix(names[0]) for k in state if k.endswith(f".{names[0]}"))
+    fitting = [prefix for prefix in ends if all(prefix + k in state for k in names)]
+    if len(fitting) > 1:
+        raise UnreadableWeightsError(
+            f"{source}: expected tensors of one network that fit, found them under {_first(fitting)}"
+        )
+    return {k.removeprefix(p): v for p in fitting for k, v in state.items() if k.startswith(p)} or state
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, known: Collection[str] = ()) -> None:

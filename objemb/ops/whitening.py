@@ -75,9 +75,13 @@ class Whitening(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float ``(N, input_dim)`` to unit vectors ``(N, dim)``; rows of zeros stay zeros: they hold no evidence."""
+        return l2(self.project(vectors))
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """The same without the unit length: ``(N, dim)``, along each direction as it was shrunk."""
         checks.shape("vectors", vectors, (None, self.input_dim))
         seen = (vectors != 0).any(dim=1, keepdim=True)
-        return l2((vectors - self.mean) @ self.projection.T) * seen
+        return ((vectors - self.mean) @ self.projection.T) * seen
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments, JSON-ready: with the ``state_dict`` they are all there is to save."""

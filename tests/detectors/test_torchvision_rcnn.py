@@ -97,8 +97,11 @@ def test_masks_are_the_28_by_28_within_the_box(masked: TorchvisionRcnn) -> None:
 
 
 def test_levels_are_those_that_boxes_are_pooled_from(light: TorchvisionRcnn, masked: TorchvisionRcnn) -> None:
-    assert light.levels() == {"0": (256, 32), "1": (256, 32)}
-    assert masked.levels() == {"0": (256, 4), "1": (256, 8), "2": (256, 16), "3": (256, 32)}
+    assert (light.pyramid, masked.pyramid) == (("0", "1"), ("0", "1", "2", "3"))
+    trunk = {"trunk4": (24, 4), "trunk8": (40, 8), "trunk16": (112, 16), "trunk32": (960, 32)}
+    assert light.levels() == {"0": (256, 32), "1": (256, 32), **trunk}
+    trunk = {"trunk4": (256, 4), "trunk8": (512, 8), "trunk16": (1024, 16), "trunk32": (2048, 32)}
+    assert masked.levels() == {"0": (256, 4), "1": (256, 8), "2": (256, 16), "3": (256, 32), **trunk}
     for detector in (light, masked):
         batch = detector.preprocess([photo(70, 101), photo(70, 101, seed=1)])
         with torch.no_grad():

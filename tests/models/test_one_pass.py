@@ -20,8 +20,8 @@ OVERRIDES = [
     "detector.min_size=48",
     "detector.max_size=96",
     "detector.max_detections=4",
-    "dim=8",
-    "width=16",
+    "head.dim=8",
+    "head.width=16",
     "min_score=0.0",
 ]
 BOXES = [(1.0, 2.0, 30.0, 40.0), (10.0, 0.0, 80.0, 60.0)]
@@ -87,7 +87,7 @@ def test_a_stream_with_another_number_of_boxes_is_still_one_pass(student: Model,
     passes = []
     detector = student.detector
     assert detector is not None
-    hook = detector.network.backbone.register_forward_pre_hook(lambda *_: passes.append(1))  # type: ignore[attr-defined]
+    hook = detector.network.backbone.fpn.register_forward_pre_hook(lambda *_: passes.append(1))  # type: ignore[attr-defined]
     limited = list(student.stream(photos, batch_size=8, max_regions=1))
     hook.remove()
     assert len(passes) == 1

@@ -44,7 +44,7 @@ def test_indexing_on_tiny_inputs(tool: ModuleType) -> None:
 def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.main(["--only", "serch"])
-    assert "expected some of search, rmac, indexing, found serch" in capsys.readouterr().err
+    assert "expected some of search, rmac, indexing, one_pass, found serch" in capsys.readouterr().err
 
 
 def test_ratios_are_taken_within_a_round() -> None:

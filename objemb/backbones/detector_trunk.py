@@ -1,0 +1,107 @@
+"""A feature map of a detector, to be pooled as that of a classification network."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.registry import plugin
+
+NEEDED = ("levels", "normalised", "features")
+
+
+class Levelled(Protocol):
+    """What is asked of a detector; ``objemb.detectors.base.NetworkDetector`` is one."""
+
+    @property
+    def mean(self) -> Tensor:
+        """``(3,)``, RGB, 0 to 1."""
+
+    @property
+    def std(self) -> Tensor:
+        """``(3,)``, likewise."""
+
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Channels and stride by name: of the pyramid, then of the trunk, each with rising strides."""
+
+    def normalised(self, pixels: Tensor) -> Any:
+        """Images ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`features` takes them."""
+
+    def features(self, batch: Any) -> dict[str, Tensor]:
+        """Maps by name."""
+
+
+@plugin
+class DetectorTrunk(Backbone):
+    """One of the maps of a detector: the features that it finds objects with, under boxes from anywhere.
+
+    Images enter at the size that an extractor gives them, not at the detector's own; what is computed besides the map,
+    such as the pyramid above a trunk, is thrown away. Chen, Davis and Lim ("An analysis of object embeddings for image
+    retrieval", 2019) compare such features with those of a classification network of the same architecture.
+
+    Args:
+        detector: A network; its weights are its own affair.
+        level: ``trunk16`` or ``trunk32`` for a map of the classification network below, ``0`` or ``p2`` and so on for a
+            level of the pyramid, as the detector calls them; by default the coarsest map of the trunk.
+
+    Attributes:
+        level: The level.
+        multiple: The coarsest stride of all levels: pyramids fit together where it divides both sides.
+        stages: Levels of the same kind, trunk or pyramid, up to this one.
+
+    Raises:
+        TypeError: A detector that is no network, such as stored boxes.
+        ValueError: A level that the detector does not have.
+    """
+
+    detector: Levelled
+
+    def __init__(self, *, detector: Levelled, level: str | None = None) -> None:
+        super().__init__()
+        if not isinstance(detector, nn.Module) or not all(hasattr(detector, name) for name in NEEDED):
+            raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
+        levels = detector.levels()
+        self.level = list(levels)[-1] if level is None else checks.one_of("level", str(level), tuple(levels))
+        self.detector = detector
+        self.channels, self.stride = levels[self.level]
+        self.multiple = self.smallest = max(stride for _, stride in levels.values())
+        self.stages = _finer(levels, self.level)
+        self.eval()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean colour ``(3,)`` that the detector subtracts from RGB, 0 to 1."""
+        return self.detector.mean
+
+    @property
+    def std(self) -> Tensor:
+        """Deviation ``(3,)`` by which it divides what is left."""
+        return self.detector.std
+
+    def train(self, mode: bool = True) -> DetectorTrunk:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
+        return self.detector.features(self.detector.normalised(pixels))[self.level]
+
+    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+        """See :meth:`Backbone.maps`."""
+        found = self.detector.features(self.detector.normalised(pixels))
+        return {stride: found[name] for stride, (name, _) in self.stages.items()}
+
+
+def _finer(levels: dict[str, tuple[int, int]], level: str) -> dict[int, tuple[str, int]]:
+    """Name and channels by rising stride, of a level and of those of its kind: they stand before it, with smaller ones."""
+    names = list(levels)
+    stages: dict[int, tuple[str, int]] = {}
+    for name in reversed(names[: names.index(level) + 1]):
+        channels, stride = levels[name]
+        if stages and stride >= min(stages):
+            break
+        stages[stride] = (name, channels)
+    return dict(sorted(stages.items()))

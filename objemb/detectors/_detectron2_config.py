@@ -1,0 +1,99 @@
+"""Configs of Detectron2: where they are, what a detector may change in them, and the node of the embedding head.
+
+Needs Detectron2: whoever uses this file imports it inside a function. ``detectron2.model_zoo``, which current
+setuptools break, is never imported: the configs are read as the files they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from objemb import checks
+from objemb.detectors._detectron2_heads import WITH_EMBEDDINGS, embedding_head_node
+
+FORMATS = ("BGR", "RGB")
+
+
+def read_file(config: str | Path) -> dict[str, Any]:
+    """A config file with all that it is based on, as plain values; in YAML that can hold nothing else.
+
+    Raises:
+        FileNotFoundError: It is neither a file nor the name of a config that comes with Detectron2.
+        ValueError: It is not such YAML.
+    """
+    file = _find(config)
+    try:
+        return _plain(CfgNode(CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)))
+    except Exception as error:  # of PyYAML, of yacs, and bare ones of fvcore
+        raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
+
+
+def rcnn_config(content: Mapping[str, Any], opts: Sequence[Any]) -> Any:
+    """The complete config of a Faster or Mask R-CNN.
+
+    An embedding head that it names is left out, for heads belong to describers; all stages of a ResNet are kept, so
+    that they can be pooled from.
+
+    Args:
+        content: As :func:`read_file` gives it.
+        opts: Key, value, key, value ... laid over it.
+
+    Raises:
+        ValueError: Keys or values that Detectron2 does not take, or a network of another kind.
+    """
+    cfg = get_cfg()
+    cfg.MODEL.ROI_EMBEDDING_HEAD = embedding_head_node()
+    try:
+        cfg.merge_from_other_cfg(CfgNode(dict(content)))
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config: expected keys and values of Detectron2, found: {reason}") from error
+    plain_heads = {embedding: plain for plain, embedding in WITH_EMBEDDINGS.items()}
+    cfg.MODEL.ROI_HEADS.NAME = plain_heads.get(cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NAME)
+    checks.one_of("config: MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, ["GeneralizedRCNN"])
+    checks.one_of("config: MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, WITH_EMBEDDINGS)
+    checks.one_of("config: MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, ["RPN"])
+    checks.one_of("config: MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON, [False])
+    checks.one_of("config: INPUT.FORMAT", cfg.INPUT.FORMAT, FORMATS)
+    stages = [int(name.removeprefix("res")) for name in cfg.MODEL.RESNETS.OUT_FEATURES if name.startswith("res")]
+    cfg.MODEL.RESNETS.OUT_FEATURES = [f"res{stage}" for stage in range(2, max(stages, default=1) + 1)]
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def add_embedding_head_config(cfg: Any) -> None:
+    """See :func:`objemb.detectors.detectron2_rcnn.add_embedding_head_config`."""
+    if "ROI_EMBEDDING_HEAD" not in cfg.MODEL:
+        cfg.MODEL.ROI_EMBEDDING_HEAD = embedding_head_node()
+    known = [*WITH_EMBEDDINGS, *WITH_EMBEDDINGS.values()]
+    name = checks.one_of("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, known)
+    cfg.MODEL.ROI_HEADS.NAME = WITH_EMBEDDINGS.get(name, name)
+
+
+def _find(config: str | Path) -> Path:
+    file = Path(config).expanduser()
+    if file.is_file():
+        return file
+    shipped = Path(str(resources.files("detectron2"))) / "model_zoo" / "configs"
+    if (shipped / file).is_file():
+        return shipped / file
+    known = sorted(str(p.relative_to(shipped)) for p in shipped.glob("COCO-*/*rcnn*.yaml"))
+    raise FileNotFoundError(
+        "config: expected a YAML file, or the name of a config that comes with Detectron2 such as "
+        f"COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml, found neither at {config}{checks.nearest(config, known)}"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Nodes as dicts and tuples as lists: what survives JSON and YAML."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

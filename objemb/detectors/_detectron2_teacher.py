@@ -1,0 +1,64 @@
+"""A teacher for Detectron2's own training: its data mapper, with the vectors of the boxes added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.ops.boxes import clip
+from objemb.structures import Photo, Regions
+
+FORMATS = ("BGR", "RGB")
+
+
+class Teacher(Protocol):
+    """What describes boxes: every describer of objemb, such as ``load_model(folder).describer``."""
+
+    def describe(self, photos: list[Photo], regions: list[Regions]) -> list[Any]:
+        """Per photo an object whose ``vectors`` ``(N, D)`` are those of its regions."""
+
+
+class TeacherMapper:
+    """A data mapper of Detectron2 that shows each picture, as the student will see it, to the teacher as well.
+
+    ::
+
+        mapper = TeacherMapper(DatasetMapper(cfg, is_train=True), load_model("teacher").describer, cfg.INPUT.FORMAT)
+        loader = build_detection_train_loader(cfg, mapper=mapper)
+
+    It adds the fields ``gt_embeddings`` and ``gt_image_embeddings`` to the instances, float32 ``(N, D)`` each, which
+    the ROI heads with embeddings learn from. The teacher runs where the mapper does: in the processes of the loader,
+    hence on the CPU unless ``DATALOADER.NUM_WORKERS`` is 0.
+
+    Args:
+        mapper: Gives dicts with ``image``, uint8 ``(3, h, w)``, and ``instances`` with ``gt_boxes``; None is passed on.
+        teacher: Describes boxes.
+        image_format: Order of the channels, ``"BGR"`` or ``"RGB"``.
+    """
+
+    def __init__(self, mapper: Callable[[Any], Any], teacher: Teacher, image_format: str = "BGR") -> None:
+        self.mapper, self.teacher = mapper, teacher
+        self.image_format = checks.one_of("image_format", image_format, FORMATS)
+
+    def __call__(self, dataset_dict: Any) -> Any:
+        """What the mapper makes of a picture, with the teacher's vectors."""
+        mapped = self.mapper(dataset_dict)
+        if mapped is not None and "instances" in mapped:
+            instances = mapped["instances"]
+            vectors = self._vectors(mapped["image"], instances.gt_boxes.tensor)
+            instances.gt_embeddings = vectors[1:]
+            instances.gt_image_embeddings = vectors[:1].expand(len(instances), -1)
+        return mapped
+
+    @torch.no_grad()
+    def _vectors(self, image: Tensor, boxes: Tensor) -> Tensor:
+        """``(1 + N, D)``: of the whole image, then of the boxes."""
+        size = (image.shape[1], image.shape[2])
+        regions = Regions.cat([Regions.whole(size), Regions(clip(boxes.float(), size), size)])
+        pixels = image.flip(0) if self.image_format == "BGR" else image
+        (described,) = self.teacher.describe([Photo("image", pixels.contiguous(), size)], [regions])
+        return described.vectors

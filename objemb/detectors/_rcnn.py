@@ -1,0 +1,158 @@
+"""What all Faster and Mask R-CNNs on torchvision's heads have in common."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objemb import checks
+from objemb.detectors._found import found_regions
+from objemb.detectors._rcnn_losses import rcnn_losses
+from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.ops.weights import fill, of_module
+from objemb.structures import Photo, Regions
+
+
+class Rcnn(NetworkDetector):
+    """Faster R-CNN, or Mask R-CNN, whose masks become the extra ``masks``.
+
+    Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
+    depend on which photos are detected with it (up to rounding in the last digits).
+
+    Attributes:
+        network: ``transform``, ``backbone`` with its pyramid ``fpn``, ``rpn`` and ``roi_heads``, as torchvision's
+            ``GeneralizedRCNN`` has them.
+    """
+
+    network: Any
+
+    @abstractmethod
+    def _trunk(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One pass of the trunk: the maps that the pyramid is built on, and the trunk levels by name."""
+
+    @property
+    def _padding(self) -> Tensor:
+        """``(3,)``: the colour of the padding, in the units of the network's input."""
+        return torch.zeros(3)
+
+    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
+        """See :meth:`NetworkDetector.groups`."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, photo in enumerate(photos):
+            groups.setdefault(self._padded_size([self._network_size(photo)]), []).append(number)
+        return list(groups.values())
+
+    def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
+        """See :meth:`NetworkDetector.preprocess`."""
+        device = next(self.parameters()).device
+        sizes = [self._network_size(photo) for photo in photos]
+        height, width = self._padded_size(sizes)
+        tensors = self._padding.to(device)[None, :, None, None].repeat(len(photos), 1, height, width)
+        for tensor, photo, (h, w) in zip(tensors, photos, sizes, strict=True):
+            pixels = self.network.transform.normalize(photo.pixels.to(device).float() / 255)[None]
+            tensor[:, :h, :w] = F.interpolate(pixels, (h, w), mode="bilinear", align_corners=False)[0]
+        return NetworkInput(tensors, sizes)
+
+    def normalised(self, pixels: Tensor) -> NetworkInput:
+        """See :meth:`NetworkDetector.normalised`."""
+        height, width = pixels.shape[2:]
+        return NetworkInput(self.network.transform.normalize(pixels), [(height, width)] * len(pixels))
+
+    def features(self, batch: NetworkInput) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""
+        below, trunk = self._trunk(batch.tensors)
+        return {**self.network.backbone.fpn(below), **trunk}
+
+    def boxes(self, batch: NetworkInput, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """What the heads find in each image, best first.
+
+        Returns:
+            Per image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background), and
+            from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
+        """
+        pyramid = _without_trunk(features)
+        proposals, _ = self.network.rpn(batch, pyramid)
+        return self.network.roi_heads(pyramid, proposals, batch.image_sizes)[0]
+
+    def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`NetworkDetector.regions`."""
+        return [
+            found_regions(
+                found["boxes"],
+                seen,
+                photo,
+                scores=found["scores"],
+                labels=found["labels"] - 1,
+                classes=self.classes,
+                masks=found["masks"][:, 0] if "masks" in found else None,
+            )
+            for found, seen, photo in zip(self.boxes(batch, features), batch.image_sizes, photos, strict=True)
+        ]
+
+    @torch.no_grad()
+    def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`NetworkDetector.proposals`."""
+        boxes, _ = self.network.rpn(batch, _without_trunk(features))
+        return [
+            found_regions(of_photo, seen, photo)
+            for of_photo, seen, photo in zip(boxes, batch.image_sizes, photos, strict=True)
+        ]
+
+    def losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
+    ) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.losses`, and :func:`~objemb.detectors._rcnn_losses.rcnn_losses` for the terms."""
+        return rcnn_losses(self.network, batch, _without_trunk(features), targets)
+
+    def decode_side(self) -> int:
+        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
+        return int(self.network.transform.max_size)
+
+    def _network_size(self, photo: Photo) -> tuple[int, int]:
+        """``(height, width)`` of what the network sees of a photo: torchvision's rule, but never without a pixel."""
+        transform = self.network.transform
+        height, width = photo.pixels.shape[1:]
+        factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
+        return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
+
+    def _padded_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        multiple = self.network.transform.size_divisible
+        height, width = (math.ceil(max(sides) / multiple) * multiple for sides in zip(*sizes, strict=True))
+        return height, width
+
+    def _fill(self, state: Mapping[str, Tensor], file: Path) -> None:
+        """Put the weights of a whole detector into the network, from a file of it or of a model that it is part of."""
+        state = of_module(self.network, state, file)
+        found = state.get("roi_heads.box_predictor.cls_score.weight")
+        expected = self.network.roi_heads.box_predictor.cls_score.out_features
+        if found is not None and len(found) != expected:
+            raise ValueError(
+                f"{file}: expected weights for {expected - 1} classes, found {len(found) - 1}; "
+                f"pass num_classes={len(found) - 1} or their names as classes"
+            )
+        fill(self.network, state, file)
+
+
+def _without_trunk(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: level for name, level in features.items() if not name.startswith(TRUNK)}
+
+
+def counted_classes(num_classes: int | None, classes: Sequence[str] | None) -> tuple[int, tuple[str, ...]]:
+    """Number and names of classes, where at least one of them is known.
+
+    Raises:
+        ValueError: None at all, or a number that is not that of the names.
+    """
+    if classes is None:
+        return checks.whole("num_classes", num_classes or 0), ()
+    names = tuple(str(c) for c in classes)
+    if num_classes is not None and num_classes != len(names):
+        raise ValueError(f"classes: expected {num_classes} names as num_classes says, found {len(names)}")
+    return int(checks.positive("number of classes", len(names))), names

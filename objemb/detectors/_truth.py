@@ -1,0 +1,75 @@
+"""True boxes and masks of a photo, as the losses of a network want them: in network pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from objemb.ops.boxes import scale
+from objemb.structures import Regions
+
+#: A true box that is narrower or lower than this in network pixels is left out: there is nothing of it to be seen, and
+#: the logarithm of a side of zero would be the end of the training.
+MIN_SIDE = 1.0
+#: Values of a mask that are averaged for a cell of its target, in each direction.
+MASK_SAMPLES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is in a photo.
+
+    Attributes:
+        boxes: float32 ``(N, 4)`` in network pixels, no side below ``MIN_SIDE``.
+        labels: int64 ``(N,)``, 0-based.
+        masks: float ``(N, mh, mw)`` within the boxes; None where they are unknown.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None
+
+
+def true_objects(regions: Regions, seen: tuple[int, int], classes: int) -> Truth:
+    """The true boxes of a photo that is ``seen`` ``(height, width)`` large by a network of so many classes.
+
+    A network of one class is class-agnostic: every box is of this class, whatever its label.
+
+    Raises:
+        ValueError: Labels that the network does not have.
+    """
+    boxes = scale(regions.boxes, (seen[0] / regions.size[0], seen[1] / regions.size[1]))
+    large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
+    masks = regions.extras.get("masks")
+    return Truth(
+        boxes=boxes[large],
+        labels=_labels(regions.labels, classes)[large],
+        masks=masks[large].float() if isinstance(masks, Tensor) else None,
+    )
+
+
+def masks_in(boxes: Tensor, objects: Tensor, masks: Tensor, side: int) -> Tensor:
+    """What boxes see of objects: float ``(N, side, side)``.
+
+    Args:
+        boxes: ``(N, 4)``.
+        objects: Box of the object that each of them is to show, ``(N, 4)``.
+        masks: The mask of each of these objects, within its box, float ``(N, mh, mw)``.
+        side: Cells on a side of the result.
+    """
+    corner, extent = objects[:, :2].repeat(1, 2), (objects[:, 2:] - objects[:, :2]).repeat(1, 2)
+    cells = boxes.new_tensor([masks.shape[2], masks.shape[1]] * 2)
+    numbered = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None], (boxes - corner) / extent * cells], 1)
+    return roi_align(masks[:, None], numbered, (side, side), 1.0, MASK_SAMPLES, aligned=True)[:, 0]
+
+
+def _labels(labels: Tensor, classes: int) -> Tensor:
+    if classes == 1:
+        return torch.zeros_like(labels)
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"targets: expected labels from 0 to {classes - 1}, found {int(wrong[0])}")
+    return labels

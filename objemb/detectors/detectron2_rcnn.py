@@ -1,0 +1,274 @@
+"""Every Faster, Mask and Cascade R-CNN of Detectron2, and the embedding head for its own configs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.detectors._detectron2_teacher import TeacherMapper
+from objemb.detectors._found import found_regions
+from objemb.detectors._rcnn import counted_classes
+from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.ops.images import group_equal, resize
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+__all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
+
+
+def add_embedding_head_config(cfg: Any) -> None:
+    """Give a Detectron2 config an embedding head: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
+
+    Call it when the usual config has been merged; then say what the head shall be, and use Detectron2 as always::
+
+        cfg = get_cfg()
+        cfg.merge_from_file("my_faster_rcnn.yaml")
+        add_embedding_head_config(cfg)
+        cfg.MODEL.ROI_EMBEDDING_HEAD.DIM = 128
+        model = build_model(cfg)
+
+    ``instances.pred_embeddings`` are the vectors, float32 ``(N, D)`` of unit length; see
+    :class:`objemb.detectors._detectron2_heads.WithEmbeddings` for how they are learned, and
+    :func:`objemb.detectors._detectron2_heads.embedding_head_node` for the keys. COCO weights load as ever, and the head
+    starts fresh. A file that has the node itself is merged after this call, for Detectron2 takes no unknown keys; it
+    says ``MODEL.ROI_HEADS.NAME: EmbeddingROIHeads`` too, as the ``config.yaml`` beside a trained model does, or this is
+    called once more.
+
+    Args:
+        cfg: A ``CfgNode``, changed in place: an existing node stays, ROI heads are exchanged for those with embeddings.
+
+    Raises:
+        ValueError: ``MODEL.ROI_HEADS.NAME`` is none of ``StandardROIHeads``, ``Res5ROIHeads``, ``CascadeROIHeads``.
+        ImportError: Detectron2 is not installed.
+    """
+    _needed()
+    from objemb.detectors._detectron2_config import add_embedding_head_config as add
+
+    add(cfg)
+
+
+@plugin
+class Detectron2Rcnn(NetworkDetector):
+    """A Faster, Mask or Cascade R-CNN of Detectron2, whose masks become the extra ``masks``.
+
+    Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
+    depend on which photos are detected with it (up to rounding in the last digits). They are resized as Detectron2's
+    ``DefaultPredictor`` does; channels, colours and their order are the config's affair.
+
+    Nothing is ever downloaded: the weights that a config names are ignored.
+
+    Args:
+        config: Name of a config that comes with Detectron2, a YAML file of your own, or what such a file says, as a
+            mapping. A model folder keeps what the file said.
+        weights: A file of Detectron2's model zoo (``.pkl``, read without running it) or of ``torch.save``, such as its
+            trainer leaves (``model_final.pth``; an embedding head in it is left aside), or None for random weights.
+        opts: Key, value, key, value ... laid over the config: ``[MODEL.RESNETS.DEPTH, 101]``.
+        classes: Names of the classes; by default those of the dataset that the config was made for, where Detectron2
+            knows them.
+        num_classes: Number of classes *without* the background; that of the config by default.
+        score_threshold: Boxes with lower scores are not even candidates; for this and all below, None means as the
+            config says.
+        nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
+        max_detections: Best boxes per photo to keep.
+        min_size: The shorter side of what the network sees, in pixels.
+        max_size: The longer side never exceeds this.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: A config that is not of such a network, or ``classes`` and ``num_classes`` that differ.
+        MissingWeightsError: There is no such file of weights.
+        UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
+        ImportError: Detectron2 is not installed.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Mapping[str, Any] = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
+        *,
+        weights: str | Path | None = None,
+        opts: Sequence[Any] = (),
+        classes: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        max_detections: int | None = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        _needed()
+        from detectron2.modeling import build_model
+
+        from objemb.detectors._detectron2_config import rcnn_config, read_file
+        from objemb.detectors._detectron2_weights import fill_network
+
+        content = config if isinstance(config, Mapping) else read_file(config)
+        limits = {
+            "MODEL.ROI_HEADS.NUM_CLASSES": _count(num_classes, classes),
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": _share("score_threshold", score_threshold),
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST": _share("nms_iou", nms_iou),
+            "TEST.DETECTIONS_PER_IMAGE": _whole("max_detections", max_detections),
+            "INPUT.MIN_SIZE_TEST": _whole("min_size", min_size),
+            "INPUT.MAX_SIZE_TEST": _whole("max_size", max_size),
+        }
+        said = [item for key, value in limits.items() if value is not None for item in (key, value)]
+        cfg = rcnn_config(content, [*opts, *said])
+        self.min_size = checks.whole("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST)
+        self.max_size = checks.whole("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST)
+        self.bgr = cfg.INPUT.FORMAT == "BGR"
+        self.network = build_model(cfg)
+        self.classes = _dataset_classes(cfg) if classes is None else tuple(str(c) for c in classes)
+        self.pyramid = tuple(self.network.roi_heads.in_features)
+        last = {shape.stride: name for name, shape in self._trunk.output_shape().items()}
+        self._trunk_names = {f"{TRUNK}{stride}": name for stride, name in last.items()}
+        if weights is not None:
+            fill_network(self.network, weights)
+        self.eval()
+
+    @staticmethod
+    def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that need no file but that of the weights: what a config file says in the place of its path."""
+        config = settings["config"]
+        if isinstance(config, Mapping) or not Path(config).expanduser().is_file():
+            return dict(settings)
+        _needed()
+        from objemb.detectors._detectron2_config import read_file
+
+        return {**settings, "config": read_file(config)}
+
+    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
+        """See :meth:`NetworkDetector.groups`."""
+        multiple = max(1, self.network.backbone.size_divisibility)
+        sizes = (self._network_size(photo) for photo in photos)
+        return group_equal(tuple(math.ceil(side / multiple) for side in size) for size in sizes)
+
+    def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
+        """See :meth:`NetworkDetector.preprocess`."""
+        pixels = [resize(photo.pixels, self._network_size(photo)) for photo in photos]
+        images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
+        return NetworkInput(images.tensor, images.image_sizes)
+
+    def normalised(self, pixels: Tensor) -> NetworkInput:
+        """See :meth:`NetworkDetector.normalised`."""
+        height, width = pixels.shape[2:]
+        channels = 255 * (pixels.flip(1) if self.bgr else pixels)
+        tensors = (channels - self.network.pixel_mean) / self.network.pixel_std
+        return NetworkInput(tensors, [(height, width)] * len(pixels))
+
+    def features(self, batch: NetworkInput) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""
+        seen: dict[str, Tensor] = {}
+        hook = self._trunk.register_forward_hook(lambda _module, _args, maps: seen.update(maps))
+        try:
+            maps = self.network.backbone(batch.tensors)
+        finally:
+            hook.remove()
+        return {**maps, **{trunk: seen[name] for trunk, name in self._trunk_names.items()}}
+
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """See :meth:`NetworkDetector.levels`."""
+        pyramid, trunk = self.network.backbone.output_shape(), self._trunk.output_shape()
+        shapes = {name: pyramid[name] for name in self.pyramid}
+        shapes |= {level: trunk[name] for level, name in self._trunk_names.items()}
+        return {name: (shape.channels, shape.stride) for name, shape in shapes.items()}
+
+    def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`NetworkDetector.regions`."""
+        proposals, _ = self.network.proposal_generator(batch, features, None)
+        found, _ = self.network.roi_heads(batch, features, proposals, None)
+        return [
+            found_regions(
+                instances.pred_boxes.tensor,
+                instances.image_size,
+                photo,
+                scores=instances.scores,
+                labels=instances.pred_classes,
+                classes=self.classes,
+                masks=instances.pred_masks[:, 0] if instances.has("pred_masks") else None,
+            )
+            for instances, photo in zip(found, photos, strict=True)
+        ]
+
+    @torch.no_grad()
+    def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`NetworkDetector.proposals`."""
+        found, _ = self.network.proposal_generator(batch, features, None)
+        return [
+            found_regions(instances.proposal_boxes.tensor, instances.image_size, photo)
+            for instances, photo in zip(found, photos, strict=True)
+        ]
+
+    def losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
+    ) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.losses`; the terms have Detectron2's names."""
+        from objemb.detectors._detectron2_losses import detectron2_losses
+
+        return detectron2_losses(self.network, batch, features, targets)
+
+    def decode_side(self) -> int:
+        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
+        return self.max_size
+
+    @property
+    def mean(self) -> Tensor:
+        """See :attr:`NetworkDetector.mean`."""
+        return self._rgb(self.network.pixel_mean)
+
+    @property
+    def std(self) -> Tensor:
+        """See :attr:`NetworkDetector.std`."""
+        return self._rgb(self.network.pixel_std)
+
+    @property
+    def _trunk(self) -> Any:
+        """The classification network: below a feature pyramid, or all there is."""
+        return getattr(self.network.backbone, "bottom_up", self.network.backbone)
+
+    def _rgb(self, colour: Tensor) -> Tensor:
+        flat = colour.flatten().cpu() / 255
+        return flat.flip(0) if self.bgr else flat
+
+    def _network_size(self, photo: Photo) -> tuple[int, int]:
+        """``(height, width)`` of what the network sees of a photo: Detectron2's rule, but never without a pixel."""
+        from detectron2.data.transforms import ResizeShortestEdge
+
+        height, width = ResizeShortestEdge.get_output_shape(*photo.pixels.shape[1:], self.min_size, self.max_size)
+        return max(1, height), max(1, width)
+
+
+def _needed() -> None:
+    try:
+        import detectron2  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "detectron2_rcnn needs Detectron2, which is in no package index: see its INSTALL.md, or "
+            "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
+        ) from error
+
+
+def _share(name: str, value: float | None) -> float | None:
+    return None if value is None else float(checks.between(name, value, 0, 1))
+
+
+def _whole(name: str, value: int | None) -> int | None:
+    return None if value is None else checks.whole(name, value)
+
+
+def _count(num_classes: int | None, classes: Sequence[str] | None) -> int | None:
+    return None if num_classes is None and classes is None else counted_classes(num_classes, classes)[0]
+
+
+def _dataset_classes(cfg: Any) -> tuple[str, ...]:
+    """Names of the classes of the dataset that the config is for; none where Detectron2 does not know it."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
+    names = MetadataCatalog.get(known[0]).get("thing_classes", ()) if known else ()
+    return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

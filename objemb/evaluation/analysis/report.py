@@ -1,0 +1,113 @@
+"""An analysis as Markdown and as pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from objemb.evaluation import plots
+from objemb.evaluation.analysis.looks import CLASSIFICATION, DETECTION, Cell
+from objemb.evaluation.analysis.run import Analysis
+from objemb.evaluation.paired import Difference
+
+
+def analysis_markdown(analysis: Analysis) -> str:
+    """The verdicts, then the tables, mAP in percent."""
+    parts = [_findings(analysis), _layers(analysis)]
+    if analysis.attention:
+        parts.append(_attention(analysis))
+    return "\n\n".join(parts) + "\n"
+
+
+def draw_layers(analysis: Analysis, file: str | Path) -> None:
+    """mAP over dimension, a panel per layer: a colour per pooling, a style per network.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = plots.new_figure(1, len(analysis.layers))
+    for axis, (stride, name) in zip(axes[0], analysis.layers.items(), strict=True):
+        here = [c for c in analysis.cells if c.stride == stride]
+        curves = {
+            look: {n: _points(c for c in here if (c.look.name, c.network) == (look, n)) for n in _networks(here)}
+            for look in dict.fromkeys(c.look.name for c in here)
+        }
+        plots.lines(axis, name, curves, x_label="dimension", y_label="mAP in %", doubling=True)
+    plots.save(figure, file)
+
+
+def draw_attention(analysis: Analysis, file: str | Path) -> None:
+    """mAP by kind of regions, a panel per pooling, at the largest dimension; nothing is drawn at object level.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    poolings = list(dict.fromkeys(c.look.pooling for c in analysis.attention))
+    if not poolings:
+        return
+    figure, axes = plots.new_figure(1, len(poolings))
+    for axis, pooling in zip(axes[0], poolings, strict=True):
+        here = [c for c in analysis.attention if c.look.pooling == pooling]
+        most = max(c.dim for c in here)
+        bars = {f"{c.look.kind}\n{c.look.matching}": 100 * (c.mean_precision or 0.0) for c in here if c.dim == most}
+        plots.bars(axis, f"{pooling}, {most} dimensions", {"mAP": list(bars.values())}, list(bars), y_label="mAP in %")
+        axis.tick_params(axis="x", labelrotation=60)
+    plots.save(figure, file)
+
+
+def _networks(cells: Iterable[Cell]) -> list[str]:
+    return list(dict.fromkeys(c.network for c in cells))
+
+
+def _points(cells: Iterable[Cell]) -> list[tuple[float, float]]:
+    return [(c.dim, 100 * c.mean_precision) for c in cells if c.mean_precision is not None]
+
+
+def _findings(analysis: Analysis) -> str:
+    lines = ["| claim | verdict | difference of mAP in points, mean [95 % interval] |", "| --- | --- | --- |"]
+    for found in analysis.findings:
+        figures = "; ".join(f"{name}: {_difference(d)}" for name, d in found.figures.items())
+        remark = f" ({found.remark})" if found.remark else ""
+        lines.append(f"| {found.claim} | **{found.verdict}** | {figures}{remark} |")
+    return "\n".join(lines)
+
+
+def _layers(analysis: Analysis) -> str:
+    """Per layer and pooling the figures of classification and detection, by dimension."""
+    rows: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
+    for c in analysis.cells:
+        key = (analysis.layers[c.stride], c.look.name)
+        rows.setdefault(key, {}).setdefault(c.dim, {})[c.network] = c.mean_precision
+    cells = {
+        key: {dim: f"{_percent(found[CLASSIFICATION])} / {_percent(found[DETECTION])}" for dim, found in by_dim.items()}
+        for key, by_dim in rows.items()
+    }
+    return "mAP, classification / detection:\n\n" + _table(("layer", "pooling"), cells)
+
+
+def _attention(analysis: Analysis) -> str:
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    for c in analysis.attention:
+        key = (c.look.pooling, c.look.kind, c.look.matching)
+        rows.setdefault(key, {})[c.dim] = _percent(c.mean_precision)
+    layer = list(analysis.layers.values())[-1]
+    return f"mAP, classification, {layer}:\n\n" + _table(("pooling", "where to look", "matching"), rows)
+
+
+def _table(header: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[int, str]]) -> str:
+    dims = sorted({dim for by_dim in rows.values() for dim in by_dim})
+    lines = [[*header, *map(str, dims)], ["---"] * len(header) + ["---:"] * len(dims)]
+    lines += [[*key, *(by_dim.get(dim, "") for dim in dims)] for key, by_dim in rows.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _difference(difference: Difference) -> str:
+    if math.isnan(difference.mean):
+        return "-"
+    low, high = (f"{100 * end:+.1f}" for end in (difference.low, difference.high))
+    return f"{100 * difference.mean:+.1f} [{low}, {high}], {difference.queries} queries, {difference.groups} instances"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

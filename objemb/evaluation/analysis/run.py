@@ -1,0 +1,177 @@
+"""The whole analysis: describe, search, compare, judge."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.evaluation.analysis.claims import Finding, Judge
+from objemb.evaluation.analysis.layers import POOLINGS, View
+from objemb.evaluation.analysis.looks import (
+    BOXES,
+    CLASSIFICATION,
+    DETECTION,
+    GRID,
+    LAYER_LOOKS,
+    TRUTH,
+    Cell,
+    Look,
+    attention_looks,
+)
+from objemb.evaluation.analysis.search import Searches
+from objemb.evaluation.analysis.sight import Sight
+from objemb.evaluation.protocol import EvaluationSet
+from objemb.evaluation.task import Task
+from objemb.regions.base import RegionSource
+
+#: Dimensions after PCA, of which those are taken that a layer and the photos for the whitening allow.
+DIMS = (64, 128, 256, 512, 1024, 2048)
+#: Difference of mAP that counts as none.
+MARGIN = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """All that was measured.
+
+    Attributes:
+        layers: What to call each layer, by rising stride.
+        whitened: Whether vectors went through a PCA whitening.
+        cells: Of both networks, all layers and poolings.
+        attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
+        findings: On the claims.
+        problems: A line for each photo that could not be read.
+    """
+
+    layers: Mapping[int, str]
+    whitened: bool
+    cells: Sequence[Cell]
+    attention: Sequence[Cell]
+    findings: Sequence[Finding]
+    problems: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict, without the figures per query."""
+        return {
+            "layers": {str(stride): name for stride, name in self.layers.items()},
+            "whitened": self.whitened,
+            "cells": [_cell_json(cell) for cell in self.cells],
+            "attention": [_cell_json(cell) for cell in self.attention],
+            "findings": [asdict(finding) for finding in self.findings],
+            "problems": list(self.problems),
+        }
+
+
+def analyse(
+    classification: Backbone,
+    detection: Backbone,
+    data: EvaluationSet,
+    task: Task,
+    *,
+    attention: RegionSource | None = None,
+    whiten_on: Sequence[str | Path] = (),
+    whiten_boxes: RegionSource | None = None,
+    size: int = 1025,
+    dims: Sequence[int] = DIMS,
+    margin: float = MARGIN,
+    seed: int = 0,
+    workers: int = 2,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Analysis:
+    """Ask both questions of one set.
+
+    Queries, and objects at object level, are pooled under their box from the map of their whole photo.
+
+    Args:
+        classification: A network with maps of several strides.
+        detection: Another with the same trunk; see :class:`~objemb.backbones.detector_trunk.DetectorTrunk`.
+        data: The set.
+        task: What is to be found in what. At object level, where boxes are given, the second question does not arise.
+        attention: Gives the whole image and the boxes of a detector; None leaves these out.
+        whiten_on: Photos to fit whitenings on, not those of the set; none leaves vectors as they are, in all their
+            dimensions.
+        whiten_boxes: Where to look in these for boxes, by default as ``attention`` does.
+        size: Longest side of a photo in pixels when it enters a network.
+        dims: Of the vectors after PCA: those that fit on both sides of a comparison, or the most that do.
+        margin: Difference of mAP, 0 to 1, that counts as none.
+        seed: Of the bootstrap.
+        workers: Decoding threads.
+        on_stage: Called with what is done next.
+
+    Raises:
+        ValueError: Networks without the same trunk; too few photos to fit a whitening on; object level without boxes
+            to fit it on.
+    """
+    dims = sorted({checks.whole("dims", d) for d in checks.several("dims", dims)})
+    layers = _common_layers(classification, detection)
+    judge = Judge([query.instances for query in task.queries], margin, seed)
+    kinds = _attention_kinds(data, task, attention)
+    multiple = max(classification.multiple, detection.multiple)
+    whiten_boxes = whiten_boxes or attention
+    if whiten_on and task.level == "object" and whiten_boxes is None:
+        raise ValueError("whiten_boxes: expected boxes to fit a whitening of objects on, found none")
+    sight = Sight(data, task, attention, whiten_boxes, size=size, multiple=multiple, workers=workers)
+    sides = {}
+    for name, network in ((CLASSIFICATION, classification), (DETECTION, detection)):
+        views = _views(layers, kinds if name == CLASSIFICATION else ())
+        on_stage(f"{name}: {len(whiten_on)} sources of photos for the whitening")
+        sample = sight.whitening(network, views, whiten_on) if whiten_on else {}
+        on_stage(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
+        sides[name] = Searches(sight.evaluation(network, views), sample, task)
+    on_stage("searching")
+    chosen = dims if whiten_on else ()
+    cells = [c for s, look in itertools.product(layers, LAYER_LOOKS) for c in _compared(sides, s, [look], chosen)]
+    first = {CLASSIFICATION: sides[CLASSIFICATION]}
+    groups = [attention_looks(pooling, kinds) for pooling in POOLINGS] if kinds else []
+    looked = [c for looks in groups for c in _compared(first, max(layers), looks, chosen)]
+    findings = [*judge.networks(cells, layers), *judge.attention(looked)]
+    return Analysis(layers, bool(whiten_on), cells, looked, findings, tuple(dict.fromkeys(sight.problems)))
+
+
+def _common_layers(classification: Backbone, detection: Backbone) -> dict[int, str]:
+    """Names of the layers by rising stride, as the classification network has them."""
+    shapes = [{s: channels for s, (_, channels) in n.stages.items()} for n in (classification, detection)]
+    if shapes[0] != shapes[1] or not shapes[0]:
+        raise ValueError(
+            "networks: expected the same trunk, maps of several strides with as many channels (stride: channels), "
+            f"found {shapes[0] or 'one map only'} and {shapes[1] or 'one map only'}"
+        )
+    return {stride: f"{name} (stride {stride})" for stride, (name, _) in sorted(classification.stages.items())}
+
+
+def _attention_kinds(data: EvaluationSet, task: Task, attention: RegionSource | None) -> tuple[str, ...]:
+    if task.level == "object":
+        return ()
+    return (GRID, *([BOXES] if attention is not None else []), *([TRUTH] if data.objects else []))
+
+
+def _views(layers: Mapping[int, str], kinds: Sequence[str]) -> list[View]:
+    """What is to be computed for all tables; ``kinds`` at the highest layer only."""
+    top = [look for pooling in POOLINGS for look in attention_looks(pooling, kinds)] if kinds else []
+    wanted = [*itertools.product(layers, LAYER_LOOKS), *((max(layers), look) for look in top)]
+    views = (View(stride, kind, look.pooling) for stride, look in wanted for kind in (look.kind, look.asked))
+    return list(dict.fromkeys(views))
+
+
+def _compared(sides: Mapping[str, Searches], stride: int, looks: Sequence[Look], dims: Sequence[int]) -> Iterator[Cell]:
+    """Cells that are compared with each other, all of the same dimensions: those that all of them have."""
+    most = min(side.rank(stride, look) for side in sides.values() for look in looks)
+    fitting = [d for d in dims if d <= most] or [most]
+    for look, (name, side) in itertools.product(looks, sides.items()):
+        for dim, precisions in zip(fitting, side.precisions(stride, look, fitting), strict=True):
+            yield Cell(name, stride, look, dim, precisions)
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "network": cell.network,
+        "stride": cell.stride,
+        **asdict(cell.look),
+        "dim": cell.dim,
+        "mAP": cell.mean_precision,
+    }

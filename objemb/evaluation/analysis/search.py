@@ -1,0 +1,97 @@
+"""What the vectors of one network are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from objemb.evaluation.analysis.layers import LayerRows, View
+from objemb.evaluation.analysis.looks import SUM, Look
+from objemb.evaluation.paired import average_precisions
+from objemb.evaluation.task import Task
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+
+#: Similarities that are held at once.
+SCORES_AT_ONCE = 1 << 25
+
+
+class Searches:
+    """Searches of a task with the vectors of one network.
+
+    One decomposition gives all dimensions: those of a smaller one are the first of a larger.
+
+    Args:
+        rows: Of the set: items are the database, and behind it the queries.
+        sample: Of other photos, by the same views, to fit whitenings on; empty for none.
+        task: What is to be found in what.
+    """
+
+    def __init__(self, rows: Mapping[View, LayerRows], sample: Mapping[View, LayerRows], task: Task) -> None:
+        self.items, self.queries = len(task.database), len(task.queries)
+        self._rows = {view: found.of(range(self.items)) for view, found in rows.items()}
+        self._asked = {view: found.of(range(self.items, self.items + self.queries)) for view, found in rows.items()}
+        self._spaces = {view: _fitted(view, found.vectors) for view, found in sample.items()}
+        self._positives, self._junk = (np.zeros((self.queries, self.items), dtype=bool) for _ in range(2))
+        for number, relevant in enumerate(task.relevance):
+            self._positives[number, relevant.positives] = True
+            self._junk[number, relevant.junk] = True
+
+    def rank(self, stride: int, look: Look) -> int:
+        """The most dimensions that there are: channels of the layer, or what its whitening found to vary."""
+        view = View(stride, look.kind, look.pooling)
+        return self._spaces[view].dim if view in self._spaces else self._rows[view].vectors.shape[1]
+
+    def precisions(self, stride: int, look: Look, dims: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """Average precision ``(Q,)`` of the queries at each dimension."""
+        view = View(stride, look.kind, look.pooling)
+        space = self._spaces.get(view)
+        stored, sought = self._rows[view], self._asked[View(stride, look.asked, look.pooling)]
+        stored, sought = (LayerRows(_projected(r.vectors, space), r.items) for r in (stored, sought))
+        for dim in dims:
+            rows, queries = (LayerRows(l2(r.vectors[:, :dim]), r.items) for r in (stored, sought))
+            if look.matching == SUM:
+                rows = summed(rows)
+            scores = best_scores(rows, summed(queries), self.items, self.queries)
+            yield average_precisions(scores, self._positives, self._junk)
+
+
+def summed(rows: LayerRows) -> LayerRows:
+    """One row per item: the sum of its rows but the first, its own box, which stands for it where it is alone."""
+    items, counts = rows.items.unique_consecutive(return_counts=True)
+    first = counts.cumsum(0) - counts
+    weights = torch.ones(len(rows.items), 1)
+    weights[first[counts > 1]] = 0
+    place = torch.arange(len(items)).repeat_interleave(counts)
+    total = torch.zeros(len(items), rows.vectors.shape[1]).index_add_(0, place, rows.vectors * weights)
+    return LayerRows(l2(total), items)
+
+
+def best_scores(rows: LayerRows, queries: LayerRows, items: int, count: int) -> NDArray[np.float32]:
+    """float32 ``(count, items)``: the best of each item's rows for each query, of which there is one row at most.
+
+    ``-inf`` for items without rows, NaN for queries without.
+    """
+    scores = torch.full((count, items), float("nan"))
+    step = max(1, SCORES_AT_ONCE // max(1, len(rows.items)))
+    for numbers, vectors in zip(queries.items.split(step), queries.vectors.split(step), strict=True):
+        places = rows.items.expand(len(numbers), -1)
+        blank = torch.full((len(numbers), items), float("-inf"))
+        scores[numbers] = blank.scatter_reduce(1, places, vectors @ rows.vectors.T, "amax")
+    return np.asarray(scores.numpy())
+
+
+def _projected(vectors: Tensor, space: Whitening | None) -> Tensor:
+    return vectors if space is None else space.project(vectors)
+
+
+def _fitted(view: View, vectors: Tensor) -> Whitening:
+    name = f"whitening of {view.kind}, stride {view.stride}, {view.pooling}"
+    try:
+        return Whitening.fit(vectors, fitted_on=name)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,105 @@
+"""How well a detector finds things: the average precision of COCO."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb import checks
+from objemb.structures import NO_LABEL, Regions
+
+#: Names of the figures by size, and those that COCO's reference calls the sizes by.
+AREAS = {"AP": "all", "APsmall": "small", "APmedium": "medium", "APlarge": "large"}
+IOUS = {"AP50": 0.5, "AP75": 0.75}
+
+
+def average_precision(
+    found: Sequence[Regions], truth: Sequence[Regions], *, class_agnostic: bool = False, max_detections: int = 100
+) -> dict[str, float]:
+    """Figures of Lin et al., "Microsoft COCO", 2014, as its reference implementation (pycocotools) computes them.
+
+    ``AP`` is the precision, averaged over recalls of 0, 0.01 ... 1, over the overlaps 0.50, 0.55 ... 0.95 that a box
+    must have with a true one to be right, and over the classes; ``AP50`` and ``AP75`` are those of one overlap.
+
+    Args:
+        found: What was found in each photo, scores included.
+        truth: The true boxes of the same photos. Boxes without a label are left out unless ``class_agnostic``.
+        class_agnostic: Whether labels do not count: one class of objects.
+        max_detections: At most so many boxes per photo and class, best first.
+
+    Returns:
+        0 to 1: ``AP``, ``AP50``, ``AP75``, and by size ``APsmall`` (areas up to 32^2 pixels), ``APmedium`` (up to
+        96^2), ``APlarge``: areas of *boxes*, where COCO's own files have those of masks. A figure without any true box
+        is left out.
+
+    Raises:
+        ValueError: Lists of different lengths, or of photos of different sizes.
+        ImportError: pycocotools is not installed.
+    """
+    if len(found) != len(truth):
+        raise ValueError(f"found and truth: expected one of each per photo, found {len(found)} and {len(truth)}")
+    for number, (of_photo, known) in enumerate(zip(found, truth, strict=True)):
+        if of_photo.size != known.size:
+            raise ValueError(f"found[{number}]: expected a photo of {known.size} pixels, found {of_photo.size}")
+    checks.whole("max_detections", max_detections)
+    kept = [known if class_agnostic else known[known.labels != NO_LABEL] for known in truth]
+    if not any(map(len, kept)):
+        return {}
+    precision, params = _precision(found, kept, class_agnostic, max_detections)
+    areas = {name: precision[..., params.areaRngLbl.index(area)] for name, area in AREAS.items()}
+    ious = {name: areas["AP"][np.isclose(params.iouThrs, iou)] for name, iou in IOUS.items()}
+    figures = {"AP": areas.pop("AP"), **ious, **areas}
+    return {name: float(values[values >= 0].mean()) for name, values in figures.items() if (values >= 0).any()}
+
+
+def _precision(
+    found: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
+) -> tuple[NDArray[np.float64], Any]:
+    """Precisions ``(overlaps, recalls, classes, areas)``, -1 where there is no true box, and what the axes are."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ImportError("average precision needs pycocotools: pip install 'objemb[train]'") from error
+
+    labels = {label for regions in (*found, *truth) for label in regions.labels.tolist()}
+    frame = {
+        "images": [{"id": n, "height": r.size[0], "width": r.size[1]} for n, r in enumerate(truth)],
+        "categories": [{"id": label} for label in ([0] if class_agnostic else sorted(labels))],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports on itself there
+        sides = []
+        for regions in (truth, found):
+            side = COCO()
+            side.dataset = frame | {"annotations": _annotations(regions, class_agnostic)}
+            side.createIndex()
+            sides.append(side)
+        evaluation = COCOeval(*sides, "bbox")
+        evaluation.params.maxDets = [most]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"][..., 0], evaluation.params
+
+
+def _annotations(photos: Sequence[Regions], class_agnostic: bool) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for number, regions in enumerate(photos):
+        rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.labels.tolist(), strict=True)
+        for (x1, y1, x2, y2), score, label in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # 0 would count as no match
+                    "image_id": number,
+                    "category_id": 0 if class_agnostic else label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "score": score,
+                    "iscrowd": 0,
+                }
+            )
+    return annotations

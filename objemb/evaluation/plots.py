@@ -1,0 +1,137 @@
+"""Bars, lines and histograms as PNG files: the one place that draws with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Inches of a panel.
+WIDTH, HEIGHT = 4.6, 3.7
+#: Share of the place of a group that its bars fill.
+FILLED = 0.8
+STYLES = ("-", "--", ":", "-.")
+
+
+def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, NDArray[Any]]:
+    """An empty figure of ``rows x columns`` panels; no display is needed.
+
+    Returns:
+        The figure, for :func:`save`, and its axes, an object array ``(rows, columns)``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'objemb[train]'") from error
+    figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save(figure: Any, file: str | Path) -> None:
+    """Write a PNG file, which is replaced; equal figures give equal bytes."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
+
+
+def bars(
+    axis: Any,
+    title: str,
+    groups: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+    *,
+    y_label: str = "",
+    top: float | None = None,
+    digits: int = 1,
+) -> None:
+    """Groups of bars side by side, with their values on top.
+
+    Args:
+        axis: A panel of :func:`new_figure`.
+        title: Above it.
+        groups: By name, which the legend shows where there are several: a value per label.
+        labels: Of the places on the x axis.
+        y_label: What the values are.
+        top: The value that the y axis ends with, just above it; None leaves it to the values.
+        digits: Behind the point of the values.
+    """
+    for name, values in groups.items():
+        if len(values) != len(labels):
+            raise ValueError(f"bars {name!r}: expected {len(labels)} values, one a label, found {len(values)}")
+    places, width = np.arange(len(labels)), FILLED / max(1, len(groups))
+    for number, (name, values) in enumerate(groups.items()):
+        drawn = axis.bar(places - FILLED / 2 + (number + 0.5) * width, values, width, label=name)
+        axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=8)
+    axis.set_title(title)
+    axis.set_ylabel(y_label)
+    axis.set_xticks(places, labels, fontsize=8)
+    axis.margins(y=0.12)
+    if top is not None:
+        axis.set_ylim(min(0.0, *(v for values in groups.values() for v in values)), 1.08 * top)
+    if len(groups) > 1:
+        axis.legend(fontsize=8)
+
+
+def lines(
+    axis: Any,
+    title: str,
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    doubling: bool = False,
+) -> None:
+    """Curves with a mark at each point.
+
+    Args:
+        axis: A panel of :func:`new_figure`.
+        title: Above it.
+        curves: ``(x, y)`` points from left to right, by two names: the first gives the colour, the second the style of
+            the line. A curve without points is not drawn.
+        x_label: What x is.
+        y_label: What y is.
+        doubling: Whether x doubles from mark to mark: a logarithmic axis with the numbers themselves as its ticks.
+    """
+    names = dict.fromkeys(name for of_colour in curves.values() for name in of_colour)
+    styles = {name: STYLES[number % len(STYLES)] for number, name in enumerate(names)}
+    ticks: set[float] = set()
+    for number, (first, of_colour) in enumerate(curves.items()):
+        for second, points in of_colour.items():
+            if points:
+                xs, ys = zip(*points, strict=True)
+                label = ", ".join(filter(None, (first, second)))
+                axis.plot(xs, ys, styles[second], color=f"C{number % 10}", marker="o", markersize=4, label=label)
+                ticks.update(xs)
+    axis.set_title(title)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+    if doubling and ticks:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)], fontsize=8)
+        axis.minorticks_off()
+    if ticks:
+        axis.legend(fontsize=7)
+
+
+def histogram(axis: Any, title: str, counts: Sequence[int], low: float, high: float, *, y_label: str = "") -> None:
+    """Counts of equal bins from ``low`` to ``high``."""
+    edges = np.linspace(low, high, len(counts) + 1)
+    axis.bar(edges[:-1], counts, width=np.diff(edges), align="edge")
+    axis.set_title(title)
+    axis.set_ylabel(y_label)
+
+
+def remark(axis: Any, title: str, text: str) -> None:
+    """A panel that says why there is nothing to draw."""
+    axis.set_title(title)
+    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
+    axis.set_axis_off()

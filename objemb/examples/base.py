@@ -1,0 +1,82 @@
+"""The contract of a source of examples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.structures import Photo, Regions
+
+#: Number of a box whose identity is not known.
+NO_INSTANCE = -1
+#: Key of the identities among the extras of regions.
+INSTANCES = "instances"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A photo with what is known of it.
+
+    Attributes:
+        photo: The photo.
+        regions: True boxes, xyxy edges in *original* pixels; zero boxes are a normal case. ``labels`` number the
+            ``classes`` of the source; ``extras["instances"]``, where identities are known, is int64 ``(N,)`` and
+            numbers the ``instances`` of the source, :data:`NO_INSTANCE` for none.
+    """
+
+    photo: Photo
+    regions: Regions
+
+    def __post_init__(self) -> None:
+        if self.photo.size != self.regions.size:
+            raise ValueError(
+                f"Example {self.photo.id}: expected regions in the frame of the photo {self.photo.size}, "
+                f"found {self.regions.size}"
+            )
+        instances = self.regions.extras.get(INSTANCES)
+        if instances is not None and (not isinstance(instances, Tensor) or instances.dtype != torch.int64):
+            raise TypeError(f"Example {self.photo.id}: expected instances as int64 numbers, found {instances!r}")
+
+    @property
+    def instances(self) -> Tensor:
+        """int64 ``(N,)``: the identity of each box, :data:`NO_INSTANCE` where it is not known."""
+        known = self.regions.extras.get(INSTANCES)
+        return torch.full((len(self.regions),), NO_INSTANCE) if known is None else known  # type: ignore[return-value]
+
+
+class Examples(ABC):
+    """Numbered examples; a pure function of the number: the same example always, in any process and any order.
+
+    That makes a training run repeatable: what is learned in a step follows from the seed and the number of the step.
+    Random sources derive their generator from a seed of their own and the number. Must be picklable, for processes of
+    a data loader.
+
+    Attributes:
+        instances: Names of the identities that the boxes have; empty where none are known.
+        classes: Names of the labels; empty where boxes have none.
+    """
+
+    instances: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, number: int) -> Example:
+        """Example ``number``, from 0; raises ``IndexError`` beyond the last one."""
+
+    def _checked(self, number: int) -> int:
+        """``number`` if there is such an example."""
+        if isinstance(number, bool) or not 0 <= number < len(self):
+            raise IndexError(f"example: expected a number from 0 to {len(self) - 1}, found {number!r}")
+        return number
+
+
+def checked_count(count: int | None, available: int) -> int:
+    """How many of ``available`` examples are used: ``count``, or all of them for None."""
+    return available if count is None else int(checks.between("count", checks.whole("count", count), 1, available))

@@ -1,0 +1,100 @@
+"""Pictures with the true boxes of a COCO file."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.datasets.coco import CocoInstances
+from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
+from objemb.images import UnreadableImageError, read_photo
+from objemb.registry import plugin
+from objemb.structures import Photo
+
+log = logging.getLogger(__name__)
+
+
+@plugin
+class Coco(Examples):
+    """The images of a COCO instances file, those without boxes included.
+
+    Annotations that cannot be used are left out and named in the log with file and id, crowds among them; so are images
+    that are not there. A picture that cannot be read is replaced by the next one that can.
+
+    Args:
+        file: COCO instances.
+        images: The folder that the file names of the images start from; by default ``images`` beside the file, or the
+            folder of the file itself.
+        class_agnostic: Whether all boxes are of one class, ``object``.
+        masks: Whether segmentations become the extra ``masks``, from which a Mask R-CNN learns.
+        count: Number of images; by default all.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no COCO file, or none of its images is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str | Path,
+        images: str | Path | None = None,
+        class_agnostic: bool = False,
+        masks: bool = False,
+        count: int | None = None,
+        side: int | None = 1333,
+    ) -> None:
+        self.annotations = CocoInstances(file, class_agnostic=class_agnostic, masks=masks)
+        self.instances, self.classes = self.annotations.instances, self.annotations.classes
+        self.side = None if side is None else checks.whole("side", side)
+        beside = Path(file).parent / "images"
+        folder = Path(images) if images is not None else beside if beside.is_dir() else Path(file).parent
+        paths = [folder / image.file_name for image in self.annotations.images]
+        self._present = [(number, path) for number, path in enumerate(paths) if path.is_file()]
+        if not self._present:
+            raise ValueError(f"images: expected the pictures of {file} in {folder}, found not even {paths[0]}")
+        self._present = self._present[: checked_count(count, len(self._present))]
+        for path in paths:
+            if not path.is_file():
+                log.warning("%s: left out: no such file", path)
+        self._tell_problems()
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def __getitem__(self, number: int) -> Example:
+        image, photo = self._read(self._checked(number))
+        regions, names = self.annotations.regions(image, photo)
+        self._tell_problems()
+        if self.instances:
+            regions = regions.with_extras({INSTANCES: self._numbers(names)})
+        return Example(photo, regions)
+
+    def _read(self, first: int) -> tuple[int, Photo]:
+        """Number and picture of the image of example ``first``, or of the next one that can be read."""
+        for step in range(len(self._present)):
+            image, path = self._present[(first + step) % len(self._present)]
+            try:
+                return image, read_photo(path, id=self.annotations.images[image].file_name, side=self.side)
+            except UnreadableImageError as error:
+                _warn_once(str(path), error.reason)
+        raise ValueError(f"{self.annotations.file}: expected pictures, found {len(self)} of which none can be read")
+
+    def _numbers(self, names: tuple[str | None, ...]) -> Tensor:
+        known = {name: number for number, name in enumerate(self.instances)}
+        return torch.tensor([known[n] if n is not None else NO_INSTANCE for n in names], dtype=torch.int64)
+
+    def _tell_problems(self) -> None:
+        for entry, reason in self.annotations.problems:
+            _warn_once(f"{self.annotations.file}: {entry}", reason)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _warn_once(what: str, reason: str) -> None:
+    log.warning("%s: left out: %s", what, reason)

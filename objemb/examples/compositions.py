@@ -1,0 +1,88 @@
+"""Products pasted onto photos: boxes and identities of one's own objects without labelling any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objemb import checks
+from objemb.datasets.compose import ComposeSettings, find_ingredients, split_compositions
+from objemb.examples.base import INSTANCES, Example, Examples
+from objemb.registry import plugin
+from objemb.structures import NO_LABEL, Photo, Regions
+
+SPLITS = ("train", "val")
+
+
+@plugin
+class Compositions(Examples):
+    """The scenes of a split of :func:`objemb.datasets.compose.compose`, made when they are asked for.
+
+    The same settings as for ``tools/prepare_data.py compose`` give the same scenes as there, up to what the compression
+    of its files loses; nothing is written, so that there may be any number of them. The class of all products is
+    ``object``. With ``annotate_distractors`` pieces of photos and other things have boxes as well, without a class or
+    an identity: for a student they are as good as products, and there are far more of them.
+
+    Args:
+        objects: Pictures of products: folders, lists, images.
+        backgrounds: Photos to lay them on.
+        distractors: Pictures of other things; pieces of photos where there are none.
+        names: Instance names, see :func:`objemb.datasets.ingredients.instance_names`.
+        split: ``train`` or ``val``; they share no product. ``val_share: 0`` leaves all of them to ``train``.
+        count: Number of scenes; by default as many as the settings say for the split.
+        settings: Fields of :class:`objemb.datasets.compose.ComposeSettings` such as ``{seed: 1, size: 512}``.
+
+    Raises:
+        ValueError: No usable picture or photo, an unknown setting, or a split without a product.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: str | Path | Sequence[str | Path],
+        backgrounds: str | Path | Sequence[str | Path],
+        distractors: str | Path | Sequence[str | Path] = (),
+        names: str | Path | None = None,
+        split: str = "train",
+        count: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        checks.one_of("split", split, SPLITS)
+        known = [f.name for f in fields(ComposeSettings)]
+        values = {checks.one_of("settings", name, known): _as_tuple(v) for name, v in (settings or {}).items()}
+        if count is not None:
+            values["count" if split == "train" else "val_count"] = checks.whole("count", count)
+        read = ComposeSettings(**values)
+        found = find_ingredients(
+            _several(objects), _several(backgrounds), read, distractors=_several(distractors), names=names
+        )
+        parts = split_compositions(found, read)
+        if split not in parts:
+            raise ValueError(f"split: expected a product in {split!r}, found none with val_share={read.val_share}")
+        self.scenes = parts[split]
+        self.instances, self.classes = self.scenes.instances, ("object",)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, number: int) -> Example:
+        scene = self.scenes[self._checked(number)]
+        pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1).contiguous()
+        photo = Photo(f"{self.scenes.split}_{number:06d}", pixels, (pixels.shape[1], pixels.shape[2]))
+        instances = torch.from_numpy(scene.labels)
+        labels = torch.where(instances == NO_LABEL, NO_LABEL, 0)
+        boxes = torch.from_numpy(scene.boxes)
+        regions = Regions(boxes, photo.size, labels=labels, classes=self.classes, extras={INSTANCES: instances})
+        return Example(photo, regions)
+
+
+def _several(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [sources] if isinstance(sources, (str, Path)) else sources
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

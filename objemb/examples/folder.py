@@ -1,0 +1,67 @@
+"""Labelled pictures of single objects: a sub-folder for each of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from objemb import checks
+from objemb.datasets.ingredients import find_pictures, instance_names
+from objemb.examples.base import INSTANCES, Example, Examples, checked_count
+from objemb.images import read_photo
+from objemb.registry import plugin
+from objemb.structures import Regions
+
+log = logging.getLogger(__name__)
+
+#: Side at which pictures are decoded to see whether they can be: few pixels of a JPEG file need little time.
+GLANCE = 16
+
+
+@plugin
+class Folder(Examples):
+    """Crops or product pictures, each of one object that fills it; the one box is the whole image.
+
+    A picture's instance is the column ``instance`` of the list that named it, else the name of its sub-folder, else its
+    own name without suffix. Pictures that cannot be read, or have no instance, are left out and named in the log.
+
+    Args:
+        sources: Folders, lists and images; see :func:`objemb.images.find_images`.
+        names: A file with instance names instead; see :func:`objemb.datasets.ingredients.instance_names`.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+        count: Number of pictures; by default all.
+
+    Raises:
+        ValueError: No picture with an instance is found.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: str | Path | Sequence[str | Path],
+        names: str | Path | None = None,
+        side: int | None = 512,
+        count: int | None = None,
+    ) -> None:
+        self.side = None if side is None else checks.whole("side", side)
+        listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        found = find_pictures(listed, lambda path: read_photo(path, side=GLANCE), instance_names(names))
+        for skipped in found.skipped:
+            log.warning("%s: left out: %s", skipped.path, skipped.reason)
+        if not found.usable:
+            raise ValueError(f"sources: expected pictures with an instance, found none in {sources}")
+        self.instances = tuple(sorted({p.instance for p in found.usable}))
+        self._pictures = found.usable[: checked_count(count, len(found.usable))]
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, number: int) -> Example:
+        picture = self._pictures[self._checked(number)]
+        photo = read_photo(picture.path, id=picture.id, side=self.side)
+        whole = Regions.whole(photo.size)
+        instance = torch.tensor([self.instances.index(picture.instance)])
+        return Example(photo, Regions(whole.boxes, photo.size, extras={INSTANCES: instance}))

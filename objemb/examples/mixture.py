@@ -1,0 +1,77 @@
+"""Several sources of examples in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.datasets.numbers import whole
+from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
+from objemb.registry import plugin
+from objemb.structures import NO_LABEL, Photo, Regions
+
+
+@plugin
+class Mixture(Examples):
+    """Examples of several sources, evenly mixed by shares.
+
+    ``shares: [3, 1]`` gives three examples of the first source, then one of the second, and so on. Each source is gone
+    through in its own order, from its start again when it ends; by default the mixture ends when every example was
+    there once.
+
+    Identities and classes are those of all sources; of the same name they are the same. Photos are called
+    ``<number of the source>/<their name there>``, so that two sources may have photos of one name.
+
+    Args:
+        data: The sources.
+        shares: How many examples of each make a round; 1 of each by default.
+        count: Number of examples, at most that of the mixture.
+
+    Raises:
+        ValueError: No source, or shares that do not fit them.
+    """
+
+    def __init__(
+        self, *, data: Sequence[Examples], shares: Sequence[int] | None = None, count: int | None = None
+    ) -> None:
+        self.parts = checks.several("data", data)
+        self.shares = tuple(whole("shares", s, 1) for s in (shares or [1] * len(self.parts)))
+        if len(self.shares) != len(self.parts):
+            raise ValueError(f"shares: expected one per source ({len(self.parts)}), found {len(self.shares)}")
+        for number, part in enumerate(self.parts):
+            if len(part) == 0:
+                raise ValueError(f"data[{number}]: expected at least one example, found none")
+        rounds = max(-(-len(part) // share) for part, share in zip(self.parts, self.shares, strict=True))
+        self._turns = [(part, turn) for part, share in enumerate(self.shares) for turn in range(share)]
+        self._count = checked_count(count, rounds * len(self._turns))
+        self.instances = tuple(sorted({name for part in self.parts for name in part.instances}))
+        self.classes = tuple(dict.fromkeys(name for part in self.parts for name in part.classes))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Example:
+        round_, place = divmod(self._checked(number), len(self._turns))
+        part, turn = self._turns[place]
+        source = self.parts[part]
+        example = source[(round_ * self.shares[part] + turn) % len(source)]
+        photo, regions = example.photo, example.regions
+        instances = _renumbered(example.instances, source.instances, self.instances, NO_INSTANCE)
+        renamed = Regions(
+            regions.boxes,
+            regions.size,
+            regions.scores,
+            _renumbered(regions.labels, source.classes, self.classes, NO_LABEL),
+            self.classes,
+            {**regions.extras, INSTANCES: instances},
+        )
+        return Example(Photo(f"{part}/{photo.id}", photo.pixels, photo.size, photo.metadata), renamed)
+
+
+def _renumbered(numbers: Tensor, names: Sequence[str], among: Sequence[str], none: int) -> Tensor:
+    """int64 numbers of ``names`` as numbers of the same names ``among`` others; a number without a name is ``none``."""
+    table = torch.tensor([*(among.index(name) for name in names), none], dtype=torch.int64)
+    return table[torch.where((numbers < 0) | (numbers >= len(names)), len(names), numbers)]

@@ -1,0 +1,121 @@
+"""Any photos with random boxes: what a student can follow its teacher on without a single label."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from objemb import checks
+from objemb.datasets.numbers import counts, pair
+from objemb.datasets.seeds import generator
+from objemb.examples.base import Example, Examples, checked_count
+from objemb.images import ImageRef, UnreadableImageError, find_images, read_photo
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+log = logging.getLogger(__name__)
+
+
+@plugin
+class Photos(Examples):
+    """Photos, each with boxes at random places: material for distillation, which needs no labels but variety.
+
+    The boxes have no labels and no identities. Where more views than one are asked for, the first of each photo is the
+    photo itself and the others are random parts of it, half of them mirrored, which are photos of their own with boxes
+    of their own. All views of all photos come before any is seen twice: the first is that of the first photo, the next
+    that of the second.
+
+    A photo that cannot be read is replaced by the next one that can, and named in the log.
+
+    Args:
+        sources: Folders, lists and images; see :func:`objemb.images.find_images`.
+        boxes: Least and greatest number of boxes in a photo.
+        box_size: Least and greatest geometric mean of the sides of a box, as a share of that of the photo; drawn
+            log-uniformly, so that small boxes are as frequent as large ones.
+        aspect: Greatest ratio of the longer to the shorter side of a box, drawn log-uniformly.
+        views: Views of each photo.
+        view_size: Least and greatest side of a view as a share of the photo's side.
+        count: Number of examples; by default the number of photos times that of views.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+        seed: Of all draws.
+
+    Raises:
+        ValueError: No photo is found.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: str | Path | Sequence[str | Path],
+        boxes: Sequence[int] = (4, 12),
+        box_size: Sequence[float] = (0.06, 0.8),
+        aspect: float = 3.0,
+        views: int = 1,
+        view_size: Sequence[float] = (0.4, 1.0),
+        count: int | None = None,
+        side: int | None = 1024,
+        seed: int = 0,
+    ) -> None:
+        self.boxes = counts("boxes", boxes)
+        self.box_size = pair("box_size", box_size, 0.01, 1)
+        self.aspect = checks.between("aspect", aspect, 1, 100)
+        self.views = checks.whole("views", views)
+        self.view_size = pair("view_size", view_size, 0.05, 1)
+        self.side = None if side is None else checks.whole("side", side)
+        self.seed = seed
+        self._refs = [ref for ref in find_images(sources) if isinstance(ref, ImageRef)]  # type: ignore[arg-type]
+        if not self._refs:
+            raise ValueError(f"sources: expected at least one photo, found none in {sources}")
+        self._count = checked_count(count, len(self._refs) * self.views)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Example:
+        view, first = divmod(self._checked(number), len(self._refs))
+        rng = generator("photos", self.seed, number)
+        photo = self._read(first)
+        if view:
+            photo = self._part(rng, photo, view)
+        return Example(photo, self._boxes(rng, photo.size))
+
+    def _read(self, first: int) -> Photo:
+        """Photo ``first``, or the next one that can be read."""
+        for step in range(len(self._refs)):
+            ref = self._refs[(first + step) % len(self._refs)]
+            try:
+                return read_photo(ref.path, id=ref.id, side=self.side)
+            except UnreadableImageError as error:
+                _warn_once(str(ref.path), error.reason)
+        raise ValueError(f"sources: expected photos, found {len(self._refs)} of which none can be read")
+
+    def _part(self, rng: np.random.Generator, photo: Photo, view: int) -> Photo:
+        """A part of the decoded pixels, in a frame of its own."""
+        height, width = (max(1, round(s * rng.uniform(*self.view_size))) for s in photo.pixels.shape[1:])
+        top = int(rng.integers(photo.pixels.shape[1] - height + 1))
+        left = int(rng.integers(photo.pixels.shape[2] - width + 1))
+        pixels = photo.pixels[:, top : top + height, left : left + width]
+        pixels = pixels.flip(2) if rng.random() < 0.5 else pixels
+        return Photo(f"{photo.id}#{view}", pixels.contiguous(), (height, width), photo.metadata)
+
+    def _boxes(self, rng: np.random.Generator, size: tuple[int, int]) -> Regions:
+        """Boxes inside an image of ``(height, width)``; one that would be larger than a side is cut to it."""
+        height, width = size
+        count = int(rng.integers(self.boxes[0], self.boxes[1] + 1))
+        least, greatest = np.log(self.box_size).tolist()
+        sides = math.sqrt(height * width) * np.exp(rng.uniform(least, greatest, count))
+        stretch = np.exp(rng.uniform(-0.5, 0.5, count) * math.log(self.aspect))
+        extent = np.stack([np.minimum(sides * stretch, width), np.minimum(sides / stretch, height)], axis=1)
+        low = rng.uniform(0, 1, (count, 2)) * (np.array([width, height]) - extent)
+        return Regions(torch.from_numpy(np.concatenate([low, low + extent], axis=1)).float(), size)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(path: str, reason: str) -> None:
+    log.warning("%s: left out: %s", path, reason)

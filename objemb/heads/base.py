@@ -1,0 +1,152 @@
+"""The contract of an embedding head: boxes to vectors, from feature maps that the detector has computed anyway."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+
+#: Boxes at a time: each becomes maps of its own, and photos may have hundreds.
+BLOCK = 128
+#: Where a map's first cell looks: around the middle of its ``stride x stride`` pixels, or around the first of them.
+ANCHORS = ("middle", "corner")
+
+
+class Head(nn.Module, ABC):
+    """A vector for each box.
+
+    It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and
+    on whichever boxes are to be learned from in training. The whole image is a box like any other. A vector depends on
+    its own box alone, so that training and inference do the same whatever the batch; layers that normalise over a batch
+    are always in eval mode.
+
+    A head is built, then connected to a detector once, which makes the layers that depend on the detector's channels.
+
+    Args:
+        samples: A box is sampled at ``samples x samples`` places.
+        sampling_ratio: Each sample averages ``sampling_ratio x sampling_ratio`` interpolated values.
+        levels: Names of the detector's levels to sample; None for those that the head takes by itself.
+        anchor: One of ``ANCHORS``: what the cells of these levels look at. RoI align takes the first cell for the
+            middle of its pixels. Layers with odd kernels and padding, as ResNet and MobileNet have them, centre it on
+            the very first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for.
+
+    Attributes:
+        dim: Length D of the vectors.
+        channels: Of each connected level.
+        strides: Of each connected level: pixels of the network's input from cell to cell. Declared, never guessed from
+            the shapes of a batch, which padding and rounding distort.
+    """
+
+    dim: int
+    channels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def __init__(self, samples: int, sampling_ratio: int, levels: Sequence[str] | None, anchor: str) -> None:
+        super().__init__()
+        self.samples = checks.whole("samples", samples)
+        self.sampling_ratio = checks.whole("sampling_ratio", sampling_ratio)
+        self.levels = None if levels is None else tuple(str(n) for n in checks.several("levels", levels))
+        self.anchor = checks.one_of("anchor", anchor, ANCHORS)
+
+    def connect(self, levels: Mapping[str, tuple[int, int]], pyramid: Sequence[str]) -> tuple[str, ...]:
+        """Choose from the levels of a detector, and make the layers that read them.
+
+        Args:
+            levels: By name channels and stride.
+            pyramid: Names of those that the detector itself pools boxes from.
+
+        Returns:
+            The names of the levels that :meth:`forward` takes, in this order.
+
+        Raises:
+            ValueError: Levels that the detector does not have.
+            RuntimeError: The head is connected already.
+        """
+        if self.channels:
+            raise RuntimeError(f"head: expected one that is not connected yet, found one for {self.channels} channels")
+        names = tuple(self.levels or self.default_levels(pyramid))
+        for name in names:
+            checks.one_of("levels", name, tuple(levels))
+        self.channels, self.strides = zip(*(levels[n] for n in names), strict=True)
+        self.build()
+        return names
+
+    @abstractmethod
+    def default_levels(self, pyramid: Sequence[str]) -> Sequence[str]:
+        """Names of the levels to take when none were asked for."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the layers that depend on ``channels``."""
+
+    @abstractmethod
+    def embed(self, samples: Tensor) -> Tensor:
+        """Vectors ``(M, D)``, of any length, of the samples of boxes ``(M, sum of C, samples, samples)``."""
+
+    def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:
+        """Start from the layers of a teacher, for heads that can.
+
+        Args:
+            backbone: The teacher's network.
+            whitening: What the teacher does to pooled vectors of unit length, or None for nothing.
+
+        Raises:
+            TypeError: A head that has no such layers.
+            ValueError: Layers that differ in shape, or vectors in length.
+        """
+        raise TypeError(f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}")
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever ``mode`` says: a vector must not depend on the batch that it is part of."""
+        return super().train(False)
+
+    def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor], *, unit: bool = True) -> Tensor:
+        """Vectors of the boxes of a batch of images.
+
+        Args:
+            features: Per connected level float ``(B, C, h, w)``.
+            boxes: Per image ``(N, 4)``, xyxy edges in pixels of the *network's input*; zero boxes are a normal case.
+            unit: Whether to bring the vectors to unit length; without it they suit a loss on their differences.
+
+        Returns:
+            float32 ``(sum of N, D)``: the boxes of the first image, then those of the second, and so on.
+
+        Raises:
+            ValueError: Levels or boxes that do not fit the head or the batch.
+        """
+        if len(features) != len(self.strides):
+            raise ValueError(f"features: expected {len(self.strides)} levels, found {len(features)}")
+        for number, (level, channels) in enumerate(zip(features, self.channels, strict=True)):
+            checks.shape(f"features[{number}]", level, (len(boxes), channels, None, None))
+        rois = _rois(boxes, features[0].device)
+        vectors = torch.cat([self.embed(self._samples(features, block)) for block in rois.split(BLOCK)]).float()
+        return l2(vectors) if unit else vectors
+
+    def _samples(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """``(M, sum of C, samples, samples)``; float32 throughout, for half precision would shift the boxes."""
+        levels = []
+        for level, stride in zip(features, self.strides, strict=True):
+            shift = (stride - 1) / 2 if self.anchor == "corner" else 0.0
+            moved = rois + rois.new_tensor([0.0, shift, shift, shift, shift])
+            size = (self.samples, self.samples)
+            levels.append(roi_align(level.float(), moved, size, 1 / stride, self.sampling_ratio, aligned=True))
+        return torch.cat(levels, dim=1)
+
+
+def _rois(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
+    """float32 ``(sum of N, 5)``: the number of the image before each box."""
+    numbered = [
+        F.pad(checks.shape(f"boxes[{i}]", b, (None, 4)).to(device).float(), (1, 0), value=i)
+        for i, b in enumerate(boxes)
+    ]
+    return torch.cat([torch.zeros(0, 5, device=device), *numbered])

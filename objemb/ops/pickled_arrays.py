@@ -1,0 +1,136 @@
+"""Reading pickles of others without running them: plain values and NumPy arrays, nothing else.
+
+A pickle is a program that may call anything. Here it may call what NumPy arrays and strings of bytes are written with,
+and each of these calls ends in code of this file; whatever else it asks for is refused by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from objemb.checks import ObjembError
+
+#: Kinds of NumPy's numbers: truth values, integers, floats, complex. Not objects, texts or records.
+NUMBERS = "biufc"
+
+
+class UnreadablePickleError(ObjembError):
+    """A pickle is damaged, or asks for more than arrays. The message says what was found; nothing of it was run."""
+
+
+def read_pickled_arrays(file: str | Path) -> Any:
+    """What a pickle holds: dicts, lists, tuples, texts, numbers and NumPy arrays of numbers.
+
+    Python 2's texts are read as Latin-1, as NumPy wants it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadablePickleError: It is damaged, or holds something else.
+    """
+    with Path(file).open("rb") as stream:
+        try:
+            return _revealed(_Unpickler(stream, encoding="latin1").load())
+        except Exception as error:  # a broken or hostile file leads anywhere
+            reason = " ".join(str(error).split())[:300]
+            raise UnreadablePickleError(
+                f"{file}: expected a pickle of plain values and NumPy arrays, found {type(error).__name__}: {reason}"
+            ) from error
+
+
+class _Type:
+    """Stands for ``numpy.dtype``: a name such as ``f4``, and a byte order that follows as state."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.name = f"{state[1]}{self.name}" if state[1] in ("<", ">") else self.name
+
+    def dtype(self) -> np.dtype[Any]:
+        if not isinstance(self.name, str) or np.dtype(self.name).kind not in NUMBERS:
+            raise TypeError(f"expected an array of numbers, found one of {self.name!r}")
+        return np.dtype(self.name)
+
+
+class _Array:
+    """Stands for an array: made empty, then filled by its state ``(version, shape, dtype, Fortran order, bytes)``."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        content = data.encode("latin1") if isinstance(data, str) else data
+        self.value = _values(kind, content).reshape(shape, order="F" if fortran else "C")
+
+
+def _values(kind: _Type, content: bytes) -> np.ndarray[Any, Any]:
+    return np.frombuffer(content, kind.dtype()).copy()
+
+
+def _scalar(kind: _Type, content: bytes | str) -> Any:
+    """Stands for ``numpy.core.multiarray.scalar``."""
+    data = content.encode("latin1") if isinstance(content, str) else content
+    return _values(kind, data).reshape(()).item()
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
+    """Stands for ``numpy.core.numeric._frombuffer``, by which protocol 5 writes arrays."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", bytes(content)))
+    return array
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Stands for ``_codecs.encode``, by which protocols 0 to 2 write bytes."""
+    if encoding != "latin1":
+        raise TypeError(f"expected bytes written as latin1, found {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stands for ``bytes``, which those protocols call for the empty string of bytes."""
+    return b""
+
+
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("__builtin__", "bytes"): _no_bytes,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _Array,
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name}, which would have to be run to be read")
+        return ALLOWED[module, name]
+
+
+def _revealed(value: Any) -> Any:
+    """The value with arrays in the place of what stood for them."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        return {k: _revealed(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_revealed(v) for v in value)
+    return value

@@ -1,0 +1,1 @@
+"""Training: tasks, and the runner that all of them share."""

@@ -1,0 +1,54 @@
+"""Small changes under which an object stays what it is. Randomness is that of torch's global generator by default."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.ops.boxes import clip
+from objemb.structures import Regions
+
+#: Share of red, green and blue in the brightness that is seen (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+
+
+def jitter_boxes(regions: Regions, strength: float, generator: torch.Generator | None = None) -> Regions:
+    """The regions with boxes as a detector would find them: a bit off.
+
+    Centres move by up to ``strength`` of the sides, and each side is stretched by up to ``exp(strength)`` or shrunk
+    alike; what leaves the image is cut off.
+    """
+    if checks.between("box_jitter", strength, 0, 1) == 0 or len(regions) == 0:
+        return regions
+    moves, stretches = ((2 * torch.rand(len(regions), 2, generator=generator) - 1) * strength for _ in range(2))
+    low, high = regions.boxes[:, :2], regions.boxes[:, 2:]
+    centres, halves = (low + high) / 2 + moves * (high - low), (high - low) / 2 * stretches.exp()
+    return Regions(clip(torch.cat([centres - halves, centres + halves], dim=1), regions.size), regions.size)
+
+
+def jitter_colours(images: Tensor, strength: float) -> Tensor:
+    """Another brightness, contrast and saturation for each image, by factors from ``1 - strength`` to ``1 + strength``.
+
+    Args:
+        images: float ``(N, 3, h, w)``, RGB, 0 to 1.
+        strength: 0 to 1.
+
+    Returns:
+        The same shape, clipped to 0 to 1.
+    """
+    if checks.between("colour_jitter", strength, 0, 1) == 0 or len(images) == 0:
+        return images
+    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)
+    brightness, contrast, saturation = factors.to(images)
+    brighter = images * brightness
+    grey = (brighter * torch.tensor(LUMA).to(images)[:, None, None]).sum(dim=1, keepdim=True)
+    level = grey.mean(dim=(2, 3), keepdim=True)
+    coloured = grey + (brighter - grey) * saturation
+    return (level + (coloured - level) * contrast).clamp(0, 1)
+
+
+def flip_some(images: Tensor) -> Tensor:
+    """Each image ``(N, 3, h, w)`` mirrored left to right with a chance of one half; writing becomes unreadable."""
+    mirrored = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
+    return torch.where(mirrored, images.flip(3), images)

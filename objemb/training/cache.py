@@ -1,0 +1,111 @@
+"""Vectors of a frozen teacher that need not be computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from objemb import checks
+from objemb.structures import Photo, Regions
+
+log = logging.getLogger(__name__)
+
+VECTORS = "vectors"
+
+
+class VectorCache:
+    """Vectors by photo and boxes, in memory and, where there is a folder, on disk as well.
+
+    An entry is *all* boxes that are looked at together in one photo. Not each box on its own: the last bits of a vector
+    depend on what shares its batch, and training that resumes must find what it would have found without the break.
+
+    An entry belongs to the name of the photo, its pixels, its size, the boxes and the teacher: another photo under an
+    old name finds nothing. On disk an entry is a safetensors file, there completely or not at all, that several
+    processes may write. A file that is damaged counts as absent. Where the disk takes no more, the cache goes on in
+    memory and says so once.
+
+    Args:
+        owner: Whose vectors they are: the fingerprint of the teacher.
+        dim: Their length D.
+        folder: Where they are kept, None for memory alone.
+        capacity: Vectors to keep in memory; those that were not asked for longest are dropped first.
+    """
+
+    def __init__(self, owner: str, dim: int, folder: str | Path | None = None, *, capacity: int = 200_000) -> None:
+        self.owner, self.dim = owner, dim
+        self.folder = None if folder is None else Path(folder) / owner[:16]
+        self.capacity = checks.whole("capacity", capacity)
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._count = 0
+
+    def get(self, photo: Photo, regions: Regions) -> Tensor | None:
+        """float32 ``(N, D)`` of the boxes, or None where they are not known."""
+        key = self._key(photo, regions)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = self._read(key, len(regions))
+        if found is not None:
+            self._keep(key, found)
+        return found
+
+    def put(self, photo: Photo, regions: Regions, vectors: Tensor) -> None:
+        """Keep the vectors of the boxes, ``(N, D)``."""
+        checks.shape("vectors", vectors, (len(regions), self.dim))
+        key, kept = self._key(photo, regions), vectors.detach().cpu().float().contiguous()
+        self._keep(key, kept)
+        self._write(key, kept)
+
+    def _key(self, photo: Photo, regions: Regions) -> str:
+        digest = hashlib.blake2b(repr((self.owner, photo.id, photo.size)).encode(), digest_size=20)
+        for tensor in (photo.pixels, regions.boxes):
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def _keep(self, key: str, vectors: Tensor) -> None:
+        replaced = self._kept.pop(key, None)
+        self._count += len(vectors) - (0 if replaced is None else len(replaced))
+        self._kept[key] = vectors
+        while self._count > self.capacity and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._count -= len(dropped)
+
+    def _file(self, folder: Path, key: str) -> Path:
+        return folder / key[:2] / f"{key[2:]}.safetensors"  # some file systems grow slow with many files in a folder
+
+    def _read(self, key: str, count: int) -> Tensor | None:
+        if self.folder is None:
+            return None
+        try:
+            vectors = load(self._file(self.folder, key).read_bytes())[VECTORS]
+        except (OSError, KeyError, SafetensorError):
+            return None
+        return vectors if vectors.shape == (count, self.dim) and vectors.dtype == torch.float32 else None
+
+    def _write(self, key: str, vectors: Tensor) -> None:
+        if self.folder is None:
+            return
+        file = self._file(self.folder, key)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(save({VECTORS: vectors}))
+                os.replace(part, file)
+            except OSError:
+                Path(part).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            log.warning("%s: the cache goes on in memory alone: %s", self.folder, error)
+            self.folder = None

@@ -1,0 +1,207 @@
+"""The distillation card: what a student is worth beside its teacher, in the folder of its model."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objemb.describers.one_pass import OnePass
+from objemb.detectors.base import NetworkDetector
+from objemb.evaluation.average_precision import average_precision
+from objemb.examples.base import Examples
+from objemb.models.build import versions
+from objemb.structures import NO_LABEL, Photo
+from objemb.training.card_picture import draw_card
+from objemb.training.following import Following, follow
+from objemb.training.teacher import Teacher
+
+FORMAT, FORMAT_VERSION = "objemb-distillation-card", 1
+JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
+#: Photos on which times are taken, and how often each is.
+TIMED_PHOTOS, TIMED_REPEATS = 8, 3
+#: Bars of the histogram of cosines, from -1 to 1.
+BARS = 40
+#: Whose vectors ask whose, by the name in the report.
+PAIRS = {
+    "teacher": ("teacher", "teacher"),
+    "student": ("student", "student"),
+    "student asks, teacher indexed": ("student", "teacher"),
+    "teacher asks, student indexed": ("teacher", "student"),
+}
+
+
+@torch.no_grad()
+def make_card(
+    student: OnePass,
+    teacher: Teacher,
+    examples: Examples,
+    *,
+    before: Mapping[str, Tensor] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure a student beside its teacher.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        examples: Photos with true boxes that neither was trained on.
+        before: State of the student's detector before the training, None where the training left it as it was.
+        about: What else belongs in the card: data, settings, seed, command.
+
+    Returns:
+        JSON-ready: ``cosine`` to the teacher by size of the object, ``retrieval`` (mAP and P@1 of true boxes, whoever
+        asks whoever; null without identities), ``detector`` (AP before and after; null without true labels or boxes),
+        ``milliseconds`` per photo, ``parameters``, ``data`` and what ``about`` says.
+    """
+    found = follow(student, teacher, examples)
+    retrieval = {name: found.retrieval(*pair) for name, pair in PAIRS.items()}
+    photos = [examples[n].photo for n in range(min(TIMED_PHOTOS, len(examples)))]
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "cosine": _cosine(found),
+        "retrieval": retrieval if retrieval["student"]["queries"] else None,
+        "detector": _detector(student.detector, before, examples),
+        "milliseconds": _times(student, teacher, photos),
+        "parameters": {
+            "head": _size(student.head),
+            "detector": _size(student.detector),
+            "teacher": teacher.parameters,
+        },
+        "validation": {"photos": len(examples), "boxes": len(found.student), "identities": len(examples.instances)},
+        "teacher": {"fingerprint": teacher.fingerprint, "dim": teacher.dim, "settings": teacher.settings},
+        "environment": {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(next(student.parameters()).device),
+        },
+        **(about or {}),
+    }
+
+
+def write_card(card: Mapping[str, Any], folder: Path) -> None:
+    """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
+    (folder / JSON).write_text(json.dumps(card, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    (folder / MARKDOWN).write_text(card_markdown(card), encoding="utf-8")
+    draw_card(card, folder / PICTURE)
+
+
+def card_markdown(card: Mapping[str, Any]) -> str:
+    """The card for people."""
+    parts = [
+        "# Distillation card\n",
+        _table("cosine to the teacher, by area in pixels (COCO)", card["cosine"]["by_size"]),
+    ]
+    parts.append(_table("cosine to the teacher, by share of the photo", card["cosine"]["by_share"]))
+    for title, rows in (("retrieval of true boxes", card["retrieval"]), ("average precision", _aps(card["detector"]))):
+        parts.append(_table(title, rows) if rows else f"No {title}: the validation data does not tell.\n")
+    if card["detector"] and card["detector"]["same"]:
+        parts.append("The training left the detector as it was.\n")
+    parts.append(_table("milliseconds a photo", {"": card["milliseconds"]}))
+    parts.append(_table("parameters", {"": card["parameters"]}))
+    rest = {k: card[k] for k in card if k not in ("cosine", "retrieval", "detector", "milliseconds", "parameters")}
+    return "\n".join([*parts, "```json", json.dumps(rest, indent=2, default=str), "```", ""])
+
+
+def _cosine(found: Following) -> dict[str, Any]:
+    counts = torch.histc(found.cosines, BARS, -1.0, 1.0).long().tolist()
+    groups = {"by_size": found.cosine_by_size(), "by_share": found.cosine_by_share()}
+    named = {key: {n: {"cosine": mean, "boxes": count} for n, (mean, count) in g.items()} for key, g in groups.items()}
+    return {**named, "histogram": counts}
+
+
+def _detector(
+    detector: NetworkDetector, before: Mapping[str, Tensor] | None, examples: Examples
+) -> dict[str, Any] | None:
+    """AP with the state ``before`` and with that of now; the detector has the latter afterwards."""
+    labelled = any(
+        len(e.regions) and int(e.regions.labels.max()) > NO_LABEL
+        for e in map(examples.__getitem__, range(len(examples)))
+    )
+    if not labelled:
+        return None
+    by_class = detector.classes == examples.classes
+    after = _ap(detector, examples, by_class)
+    if not after:
+        return None
+    if before is None:
+        return {"before": after, "after": after, "same": True, "by_class": by_class}
+    now = {name: value.clone() for name, value in detector.state_dict().items()}
+    detector.load_state_dict(before)
+    try:
+        earlier = _ap(detector, examples, by_class)
+    finally:
+        detector.load_state_dict(now)
+    return {"before": earlier, "after": after, "same": False, "by_class": by_class}
+
+
+def _ap(detector: NetworkDetector, examples: Examples, by_class: bool) -> dict[str, float]:
+    """Average precision on the boxes that have a label; without classes where those of the detector are others."""
+    found, truth = [], []
+    for number in range(len(examples)):
+        example = examples[number]
+        found += detector.detect([example.photo])
+        truth.append(example.regions[example.regions.labels > NO_LABEL])
+    return average_precision(found, truth, class_agnostic=not by_class)
+
+
+def _times(student: OnePass, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:
+    """Milliseconds from a decoded photo to vectors of the boxes that the detector finds, medians."""
+    found = [student.describe([photo])[0].regions for photo in photos]  # warms up as well
+    teacher.compute(photos[0], found[0])
+    detect = [_median(partial(student.regions.find, [photo], [])) for photo in photos]
+    describe = [_median(partial(teacher.compute, p, f)) for p, f in zip(photos, found, strict=True)]
+    one = statistics.median([_median(partial(student.describe, [photo])) for photo in photos])
+    two = statistics.median([d + t for d, t in zip(detect, describe, strict=True)])
+    return {
+        "student, one pass": one,
+        "detector and teacher": two,
+        "detector": statistics.median(detect),
+        "ratio": two / one,
+        "boxes": statistics.fmean(len(f) for f in found),
+    }
+
+
+def _median(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(TIMED_REPEATS):
+        start = time.perf_counter()
+        call()  # gives tensors on the CPU: an accelerator has finished
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _aps(detector: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return detector and {name: detector[name] for name in ("before", "after")}
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [f"| {title} | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(row.get(c)) for c in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

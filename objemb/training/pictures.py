@@ -1,0 +1,59 @@
+"""Pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objemb.examples.base import Example, Examples
+from objemb.ops.boxes import scale, windows
+from objemb.ops.images import resize
+
+#: Side of a box in the picture and width of its frame, in pixels.
+SIDE, FRAME = 64, 3
+RIGHT, WRONG, QUERY = (40, 170, 60), (200, 50, 40), (90, 90, 90)
+
+
+def neighbours(
+    examples: Examples, vectors: Tensor, instances: Tensor, images: Tensor, *, rows: int = 8, columns: int = 6
+) -> Tensor:
+    """Some boxes, and beside each the boxes of other images that are most like it.
+
+    Args:
+        examples: Where the boxes are; all boxes of the images that follow, in order.
+        vectors: float ``(N, D)``, compared by scalar product.
+        instances: int64 ``(N,)``: a frame is green where the identity is the query's, red elsewhere.
+        images: int64 ``(N,)``, rising: the number of the example that each box is of.
+        rows: At most so many queries, evenly spread.
+        columns: Boxes beside each.
+
+    Returns:
+        uint8 ``(3, rows * 64, (1 + columns) * 64)``; one grey row where there are no boxes.
+    """
+    known = (instances >= 0).nonzero().flatten()
+    queries = known[torch.linspace(0, len(known) - 1, min(rows, len(known))).long()] if len(known) else known
+    similar = (vectors[queries] @ vectors.T).masked_fill(images[queries, None] == images[None], -torch.inf)
+    best = similar.topk(min(columns, len(vectors)), dim=1).indices
+    first = torch.searchsorted(images.contiguous(), images.contiguous())  # the first box of the same image
+    lines = []
+    for query, found in zip(queries.tolist(), best.tolist(), strict=True):
+        cells = [_framed(examples[int(images[query])], query - int(first[query]), QUERY)]
+        for box in found:
+            colour = RIGHT if instances[box] == instances[query] else WRONG
+            cells.append(_framed(examples[int(images[box])], box - int(first[box]), colour))
+        lines.append(F.pad(torch.cat(cells, dim=2), (0, SIDE * (1 + columns - len(cells)))))
+    if not lines:
+        return torch.full((3, SIDE, SIDE * (1 + columns)), QUERY[0], dtype=torch.uint8)
+    return torch.cat(lines, dim=1)
+
+
+def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tensor:
+    """A box of an example as uint8 ``(3, 64, 64)`` with a frame of a colour."""
+    photo = example.photo
+    box = scale(example.regions.boxes[number : number + 1], photo.scale)
+    x1, y1, x2, y2 = windows(box, (photo.pixels.shape[1], photo.pixels.shape[2]))[0].tolist()
+    inner = SIDE - 2 * FRAME
+    picture = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE).clone()
+    picture[:, FRAME : FRAME + inner, FRAME : FRAME + inner] = resize(photo.pixels[:, y1:y2, x1:x2], (inner, inner))
+    return picture

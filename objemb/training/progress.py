@@ -1,0 +1,66 @@
+"""How far a run is, on stderr: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Shows the steps of a run.
+
+    Args:
+        steps: Number of steps of the whole run.
+        start: Steps that were done before.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, steps: int, start: int, *, quiet: bool = False) -> None:
+        self.steps, self.start, self.quiet = steps, start, quiet
+        console = Console(stderr=True)
+        self.bar = console.is_terminal and not quiet
+        self._display = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not self.bar,
+        )
+        self._task = self._display.add_task("training", total=steps, completed=start, figures="")
+        self._begin = time.monotonic()
+
+    def __enter__(self) -> RunProgress:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def step(self, done: int) -> None:
+        """``done`` steps are done."""
+        self._display.update(self._task, completed=done)
+
+    def figures(self, done: int, values: Mapping[str, float]) -> None:
+        """Figures after ``done`` steps, such as the terms of the loss."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.bar:
+            self._display.update(self._task, figures=shown)
+            return
+        rate = (done - self.start) / max(time.monotonic() - self._begin, 1e-9)
+        self.note(f"step {done}/{self.steps}  {shown}  {rate:.2f} steps/s")
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self.bar:
+            self._display.console.print(text, markup=False, highlight=False)
+        elif not self.quiet:
+            print(text, file=sys.stderr, flush=True)

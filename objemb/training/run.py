@@ -1,0 +1,196 @@
+"""A run, step by step; it knows nothing of the trainer that calls it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from objemb.examples.base import Example
+from objemb.training.ema import Ema
+from objemb.training.errors import TrainingError
+from objemb.training.folder import RunFolder
+from objemb.training.journal import Journal
+from objemb.training.optimizer import make_optimizer, set_learning_rate
+from objemb.training.order import step_seed
+from objemb.training.progress import RunProgress
+from objemb.training.schedule import learning_rate
+from objemb.training.settings import RunSettings
+from objemb.training.task import Task
+
+#: More image names than these are not written into an error; all of them are in the report.
+MAX_NAMES = 8
+
+
+class Run:
+    """State and steps of a run on one of its processes.
+
+    Args:
+        task: What is learned; on its device already.
+        settings: How.
+        folder: Where to; written by process 0 only.
+        rank: Number of this process.
+        processes: Number of processes.
+        any_process: ``True`` on all processes if it is called with ``True`` on one.
+
+    Attributes:
+        step: Steps that are done.
+        last: Figures of the last validation, with its ``step``.
+        best: Per figure the greatest ``value`` and its ``step``.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: RunSettings,
+        folder: RunFolder,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+        any_process: Callable[[bool], bool] = lambda flag: flag,
+    ) -> None:
+        self.task, self.settings, self.folder = task, settings, folder
+        self.rank, self.processes, self.any_process = rank, processes, any_process
+        self.optimizer = make_optimizer(task.parameter_groups(), settings)
+        self.ema = Ema(task, settings.ema) if settings.ema else None
+        self.step = 0
+        self.last: dict[str, Any] = {}
+        self.best: dict[str, dict[str, float]] = {}
+        self.journal: Journal | None = None
+        self.progress: RunProgress | None = None
+        self._terms: dict[str, Tensor] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run follows from: tensors and plain values."""
+        return {
+            "step": self.step,
+            "task": dict(self.task.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "last": self.last,
+            "best": self.best,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            TrainingError: It is of another task.
+        """
+        try:
+            self.task.load_state_dict(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{self.folder.checkpoints.file}: expected the state of this task, found another: {error}"
+            ) from error
+        self.step, self.last, self.best = state["step"], state["last"], state["best"]
+
+    def loss(self, batch: Sequence[Example]) -> Tensor:
+        """The scalar to minimise in the next step; sets seeds and the learning rate for it.
+
+        Raises:
+            TrainingError: It is NaN or infinite, here or in another process.
+        """
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.settings))
+        seed_everything(step_seed(self.settings.seed, self.step, self.rank))
+        terms = self.task.losses(batch)
+        total = torch.stack([t.float() for t in terms.values()]).sum()
+        self._stop_if_not_finite(total, terms, batch)
+        self._terms = {**{k: v.detach() for k, v in terms.items()}, "loss": total.detach()}
+        # a batch that says nothing is a step like any other, and processes wait for the gradients of all parameters
+        return total if total.requires_grad and self.processes == 1 else total + self._nothing()
+
+    def stepped(self) -> None:
+        """The optimiser has done its step: average, log, validate."""
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.task)
+        if self.rank == 0:
+            self._log()
+            if self.validation_is_due():
+                self.validate()
+
+    def validation_is_due(self) -> bool:
+        """Whether the last step was one after which figures are measured."""
+        return self._due(self.settings.validate_every) or self.step == self.settings.steps
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether the last step was one after which the state is saved."""
+        return self._due(self.settings.checkpoint_every) or self.step == self.settings.steps
+
+    def validate(self) -> None:
+        """Figures and pictures of the task, with the averaged weights if there are any."""
+        with self.averaged(), torch.no_grad():
+            self.task.eval()
+            measured = {k: float(v) for k, v in self.task.validate().items()}
+            figures = {k: v for k, v in measured.items() if math.isfinite(v)}  # NaN: there was nothing to measure
+            pictures = self.task.pictures()
+        self.task.train()
+        self.last = {"step": self.step, **figures}
+        for name, value in figures.items():
+            if name not in self.best or value > self.best[name]["value"]:
+                self.best[name] = {"value": value, "step": self.step}
+        if self.journal is not None:
+            self.journal.write(self.step, "validation", figures)
+            self.journal.show(self.step, pictures)
+        if self.progress is not None and figures:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            self.progress.note(f"validation after step {self.step}: {shown}")
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The task has its averaged weights within, where there are any."""
+        with contextlib.nullcontext() if self.ema is None else self.ema.swapped_into(self.task):
+            yield
+
+    def _nothing(self) -> Tensor:
+        """A zero that has a gradient, of zero, for every parameter."""
+        return torch.stack([p.sum() for p in self.task.parameters() if p.requires_grad]).sum() * 0
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _log(self) -> None:
+        if self.progress is not None:
+            self.progress.step(self.step)
+        if not self._due(self.settings.log_every) and self.step != self.settings.steps:
+            return
+        values = {k: float(v) for k, v in self._terms.items()}
+        if self.journal is not None:
+            rate = learning_rate(self.step - 1, self.settings)
+            self.journal.write(self.step, "train", {**values, "lr": rate})
+        if self.progress is not None:
+            self.progress.figures(self.step, values)
+
+    def _stop_if_not_finite(self, total: Tensor, terms: Mapping[str, Tensor], batch: Sequence[Example]) -> None:
+        here = not bool(torch.isfinite(total))
+        if not self.any_process(here):
+            return
+        if not here:
+            raise TrainingError(f"step {self.step}: the loss of another process is not finite")
+        names = [e.photo.id for e in batch]
+        values = {k: float(v.detach()) for k, v in terms.items()}
+        losses = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}  # JSON has neither NaN nor infinity
+        report = self.folder.write_nonfinite({"step": self.step, "losses": losses, "images": names})
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        raise TrainingError(
+            f"step {self.step}: expected a finite loss, found {losses} for the images "
+            f"{', '.join(names[:MAX_NAMES])}{more}; all names are in {report}. A smaller learning rate (run.lr), "
+            f"clipped gradients (run.clip) or precision 32 may help, if these images are sound"
+        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch (all devices), numpy and Python; 0 to 2^32 - 1."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)

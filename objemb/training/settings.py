@@ -1,0 +1,106 @@
+"""How a run is done, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from objemb import checks
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant")
+#: What precisions are called in settings and by the trainer.
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is done.
+
+    Attributes:
+        steps: Number of steps.
+        batch: Examples of a step, shared among the processes.
+        lr: Greatest learning rate.
+        weight_decay: Of parameters with more than one dimension; norms and biases have none.
+        optimizer: ``adamw`` (Loshchilov and Hutter 2019) or ``sgd`` (with Nesterov's momentum).
+        momentum: Of ``sgd``.
+        warmup: Steps in which the learning rate rises to ``lr`` in a straight line.
+        schedule: After that: ``cosine`` down to 0 (Loshchilov and Hutter, "SGDR", 2017) or ``constant``.
+        clip: Greatest norm of the gradient of all parameters; 0 for no limit.
+        precision: ``32``, ``bf16`` or ``16`` (mixed, the latter with scaled losses).
+        ema: Decay of the exponential moving average of the weights that is validated and left; 0 for none.
+        validate_every: Steps between validations, 0 for one at the end only.
+        checkpoint_every: Steps between checkpoints; there is one at the end in any case.
+        log_every: Steps between lines of the log.
+        workers: Processes that load examples; 0 loads them in the process that learns.
+        seed: Of the first weights, the order of examples and everything random in a step.
+        devices: Number of processes, each with a device of its own.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.05
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    warmup: int = 0
+    schedule: str = "cosine"
+    clip: float = 0.0
+    precision: str = "32"
+    ema: float = 0.0
+    validate_every: int = 0
+    checkpoint_every: int = 100
+    log_every: int = 10
+    workers: int = 1
+    seed: int = 0
+    devices: int = 1
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint_every", "log_every", "devices"):
+            checks.whole(name, getattr(self, name))
+        for name in ("warmup", "validate_every", "workers", "seed"):
+            checks.whole(name, getattr(self, name), 0)
+        checks.positive("lr", self.lr)
+        checks.between("weight_decay", self.weight_decay, 0, 1e6)
+        checks.between("clip", self.clip, 0, 1e6)
+        checks.between("ema", self.ema, 0, 0.999999)
+        checks.between("momentum", self.momentum, 0, 1)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
+        checks.one_of("schedule", self.schedule, SCHEDULES)
+        object.__setattr__(self, "precision", checks.one_of("precision", str(self.precision), tuple(PRECISIONS)))
+        checks.one_of("accelerator", self.accelerator, ACCELERATORS)
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup: expected at most the {self.steps} steps of the run, found {self.warmup}")
+        if self.batch % self.devices:
+            raise ValueError(
+                f"batch: expected a multiple of the {self.devices} devices, which share it, found {self.batch}"
+            )
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> RunSettings:
+        """From the ``run`` part of a config.
+
+        Raises:
+            ValueError: Unknown keys (the nearest known one is suggested), missing keys, values out of range.
+        """
+        known = {f.name: f for f in fields(RunSettings)}
+        for key in settings:
+            if key not in known:
+                raise ValueError(
+                    f"run: unknown key {key!r}{checks.nearest(key, known)}; known keys: {checks.listed(known)}"
+                )
+        missing = [k for k in ("steps", "batch", "lr") if k not in settings]
+        if missing:
+            raise ValueError(f"run: expected the keys {checks.listed(missing)}, which have no default")
+        try:
+            return RunSettings(**settings)
+        except ValueError as error:
+            raise ValueError(f"run: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, as :meth:`of` takes them."""
+        return asdict(self)

@@ -1,0 +1,83 @@
+"""The contract of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objemb.examples.base import Example, Examples
+from objemb.models.model import Model
+
+
+class Task(nn.Module, ABC):
+    """What is learned, from what, how it is judged, and what model a run leaves.
+
+    A task is a plug-in: its constructor's arguments are keys of a config, with parts such as ``data`` and ``describer``
+    built before it. The runner (:func:`objemb.training.runner.fit`) does the rest: batches, optimiser, precision,
+    processes, checkpoints, logs. Everything that is learned must be in ``parameters()``, and everything that a run has
+    to continue with in ``state_dict()``; what is frozen, such as a teacher, stays out of both.
+
+    All randomness must come from the global generators (torch, numpy, random): the runner seeds them before each step
+    from the seed of the run and the number of the step, so that a step is the same whether or not the run was
+    interrupted before it.
+
+    Attributes:
+        examples: What is learned from.
+        settings: The resolved settings that the task was built from, ``{"name": ..., "data": {...}, ...}``; set by
+            :func:`objemb.training.build.build_task`. Parts of it are the settings of the model that is left.
+    """
+
+    examples: Examples
+    settings: Mapping[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
+        """Weighted terms, scalars whose sum is minimised; in train mode.
+
+        Examples without boxes are a normal case: a batch of them gives terms of 0.
+        """
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """``[{"params": [...], "factor": 1.0}]``: what is learned, with factors on the learning rate.
+
+        By default all parameters that require a gradient, in one group. Parameters of at most one dimension get no
+        weight decay, in whatever group they are.
+        """
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "factor": 1.0}]
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures on examples that are not learned from, such as ``{"mAP": 0.5}``; more is better.
+
+        Called in eval mode, without gradients, on the first process only, with the averaged weights if there are any.
+        """
+
+    def pictures(self) -> dict[str, Tensor]:
+        """uint8 ``(3, h, w)`` pictures for TensorBoard, drawn after each validation; none by default."""
+        return {}
+
+    @abstractmethod
+    def model(self) -> Model:
+        """What the run leaves in ``RUN/model``. Called once, after the last step, in eval mode on the first process."""
+
+    def finish(self, folder: Path) -> None:
+        """Called once after the model folder was written; for reports. Does nothing by default.
+
+        Args:
+            folder: Of the run; the model is in ``folder / "model"``.
+        """
+        del folder

@@ -1,0 +1,204 @@
+"""An embedding network, learned by telling identities apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.aggregators.keep import Keep
+from objemb.describers.base import Describer
+from objemb.describers.pooled_regions import PooledRegions
+from objemb.evaluation.instances import instance_retrieval
+from objemb.examples.base import NO_INSTANCE, Example, Examples
+from objemb.extractors.crop import Crop
+from objemb.losses.classification import cosine_softmax_loss, start_prototypes
+from objemb.models.fitting import whiten as whitened
+from objemb.models.model import Model
+from objemb.models.state import without_weights
+from objemb.ops.images import group_equal
+from objemb.ops.normalize import l2
+from objemb.registry import plugin
+from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
+from objemb.training.modes import train_mode
+from objemb.training.pictures import neighbours
+from objemb.training.task import Task
+
+#: Photos that are described together.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class WhitenSettings:
+    """The whitening that is fitted after the last step.
+
+    Attributes:
+        dim: Dimensions to keep, None for all.
+        power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
+        boxes: Number of training boxes to fit it on.
+    """
+
+    dim: int | None = None
+    power: float = 0.5
+    boxes: int = 2000
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> WhitenSettings:
+        """From a config; raises ``ValueError`` for keys that it does not have."""
+        known = WhitenSettings.__dataclass_fields__
+        for key in settings:
+            if key not in known:
+                raise ValueError(f"whiten: expected some of {checks.listed(known)}, found {key!r}")
+        return WhitenSettings(**settings)
+
+
+@plugin
+class Classify(Task):
+    """Trains the backbone of a crop describer to tell the identities of labelled boxes apart.
+
+    ::
+
+        boxes of a batch ── jitter ── crops ── colours ── backbone (train mode) ── pooling ── cosine softmax
+
+    What is learned is the vector that the describer gives, so nothing is thrown away but the prototypes. The model that
+    is left describes with the network as it is, or whitened on boxes of the training set.
+
+    Args:
+        describer: A ``pooled_regions`` with the extractor ``crop``, whose ``size`` is the side of the crops and whose
+            ``batch`` does not matter here. Its backbone is trained, batch norms included, and so is its pooling.
+        data: Labelled boxes to learn from; boxes without an identity are not used.
+        validation: Labelled boxes of *other* identities, described as they are given and searched for among each
+            other: ``mAP`` and ``P@1``. None for no figures.
+        crops: At most so many crops in a step and process, drawn from all boxes of its examples.
+        scale: See :func:`objemb.losses.classification.cosine_softmax_loss` for this and the next.
+        margin: 0 for NormFace, above 0 for CosFace.
+        box_jitter: Strength, see :func:`objemb.training.augment.jitter_boxes`.
+        colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
+        flip: Whether crops are mirrored at random; not where writing tells objects apart.
+        whiten: ``{dim: 128, power: 0.5, boxes: 2000}``: a PCA whitening fitted on training boxes after the last step;
+            None for none.
+
+    Raises:
+        TypeError: Another kind of describer.
+        ValueError: Data without identities, values out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        describer: Describer,
+        data: Examples,
+        validation: Examples | None = None,
+        crops: int = 64,
+        scale: float = 16.0,
+        margin: float = 0.0,
+        box_jitter: float = 0.05,
+        colour_jitter: float = 0.2,
+        flip: bool = False,
+        whiten: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(describer, PooledRegions) or not isinstance(describer.extractor, Crop):
+            found = type(getattr(describer, "extractor", describer)).__name__
+            raise TypeError(f"describer: expected pooled_regions with the extractor crop, found {found}")
+        if len(data.instances) < 2:
+            raise ValueError(f"data: expected boxes of at least 2 instances, found {len(data.instances)}")
+        self.describer, self.extractor = describer, describer.extractor
+        self.examples, self.validation = data, validation
+        self.crops = checks.whole("crops", crops)
+        self.scale, self.margin = checks.positive("scale", scale), checks.between("margin", margin, 0, 1)
+        self.box_jitter = checks.between("box_jitter", box_jitter, 0, 1)
+        self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
+        self.flip = checks.flag("flip", flip)
+        self.whiten = None if whiten is None else WhitenSettings.of(whiten)
+        self.learned = nn.ModuleList([describer.backbone, describer.pooling])
+        self.describer.requires_grad_(False)
+        self.learned.requires_grad_(True)
+        self.prototypes = nn.Parameter(start_prototypes(len(data.instances), describer.dim))
+        self._described: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
+        """``identity``: the cosine softmax loss of the crops."""
+        crops, labels = self._crops(batch)
+        with train_mode(self.learned):
+            vectors = self._vectors(crops)
+        loss = cosine_softmax_loss(
+            vectors, self.prototypes, labels.to(self.device), scale=self.scale, margin=self.margin
+        )
+        return {"identity": loss}
+
+    def validate(self) -> dict[str, float]:
+        """``mAP`` and ``P@1`` of every box of the validation set as a query."""
+        if self.validation is None:
+            return {}
+        self._described = self._describe(self.validation, len(self.validation))
+        found = instance_retrieval(*self._described)
+        return {"mAP": found["mAP"], "P@1": found["P@1"]}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """``neighbours``: some boxes of the validation set and what is most like them."""
+        if self.validation is None or self._described is None:
+            return {}
+        return {"neighbours": neighbours(self.validation, *self._described)}
+
+    def model(self) -> Model:
+        """The describer with its whitening; it indexes the whole image and boxes that it is given."""
+        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
+        model = Model(self.describer, Keep(), settings, {}, str(self.device))
+        if self.whiten is None:
+            return model
+        vectors, _, images = self._describe(self.examples, self.whiten.boxes)
+        about = f"{len(vectors)} boxes of {len(images.unique())} training examples"
+        return whitened(model, vectors, dim=self.whiten.dim, power=self.whiten.power, fitted_on=about)
+
+    def _crops(self, batch: Sequence[Example]) -> tuple[list[Tensor], Tensor]:
+        """Network inputs, uint8 ``(3, h, w)`` each, and the instances that they show, int64 ``(N,)``."""
+        known = [e.instances != NO_INSTANCE for e in batch]
+        pool = torch.tensor([(i, j) for i, k in enumerate(known) for j in k.nonzero().flatten().tolist()])
+        drawn = pool[torch.randperm(len(pool))[: self.crops]].reshape(-1, 2)
+        cutter = self.extractor.see([e.photo for e in batch], self.describer.backbone)
+        crops: list[Tensor] = []
+        labels = [torch.zeros(0, dtype=torch.int64)]
+        for i, example in enumerate(batch):
+            rows = drawn[drawn[:, 0] == i, 1]
+            crops += cutter.cut(i, jitter_boxes(example.regions[rows], self.box_jitter))
+            labels.append(example.instances[rows])
+        return crops, torch.cat(labels)
+
+    def _vectors(self, crops: Sequence[Tensor]) -> Tensor:
+        """Unit vectors ``(N, D)`` of network inputs; those of equal shape share a forward pass."""
+        rows: dict[int, Tensor] = {}
+        for numbers in group_equal([tuple(c.shape) for c in crops]):
+            images = torch.stack([crops[n] for n in numbers]).to(self.device).float() / 255
+            images = jitter_colours(flip_some(images) if self.flip else images, self.colour_jitter)
+            images = images.contiguous(memory_format=torch.channels_last)  # a fifth faster in training on a CPU
+            pooled = self.describer.pooling(self.describer.backbone(images))
+            rows.update(zip(numbers, l2(pooled.float()), strict=True))
+        if not rows:
+            return torch.zeros(0, self.describer.dim, device=self.device)
+        return torch.stack([rows[n] for n in range(len(crops))])
+
+    def _describe(self, examples: Examples, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors, instances and numbers of the examples of all boxes, until there are ``most`` boxes of them."""
+        vectors = [torch.zeros(0, self.describer.dim)]
+        instances, images = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+        count = 0
+        for number, described, example in self._described_one_by_one(examples):
+            vectors.append(described)
+            instances.append(example.instances)
+            images.append(torch.full((len(described),), number))
+            count += len(described)
+            if count >= most:
+                break
+        return torch.cat(vectors), torch.cat(instances), torch.cat(images)
+
+    def _described_one_by_one(self, examples: Examples) -> Iterator[tuple[int, Tensor, Example]]:
+        for start in range(0, len(examples), BATCH):
+            some = [examples[i] for i in range(start, min(start + BATCH, len(examples)))]
+            described = self.describer.describe([e.photo for e in some], [e.regions for e in some])
+            for offset, (one, example) in enumerate(zip(described, some, strict=True)):
+                yield start + offset, one.vectors, example

@@ -1,0 +1,304 @@
+"""A detector learns to describe what it finds as a frozen teacher does."""
+
+from __future__ import annotations
+
+import fnmatch
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.aggregators.keep import Keep
+from objemb.config import read_yaml
+from objemb.describers.base import Describer
+from objemb.describers.one_pass import OnePass
+from objemb.detectors.base import NetworkInput
+from objemb.examples.base import Example, Examples
+from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
+from objemb.models.model import Model
+from objemb.models.state import without_weights
+from objemb.ops.normalize import l2
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+from objemb.training.card import make_card, write_card
+from objemb.training.folder import CONFIG, MODEL
+from objemb.training.following import Following, VisibleBoxes, figures, follow
+from objemb.training.guidance import Guidance, region_weights
+from objemb.training.pictures import neighbours
+from objemb.training.task import Task
+from objemb.training.teacher import Teacher
+
+LOSSES = ("cosine", "l2", "relational")
+MODES = ("head", "head+trunk", "joint")
+STARTS = ("random", "teacher")
+
+
+@plugin
+class Distill(Task):
+    """Teacher and student: the embedding head of a detector follows a model that needs a second pass or many.
+
+    ::
+
+        photo ──┬── detector ── maps ── head ──── student's vectors ──┐
+                │                         │                           ├── loss
+                └───────── teacher ── boxes of the guidance ── teacher's vectors
+
+    After Chen, Davis and Lim, "An analysis of object embeddings for image retrieval", 2019, who let a classification
+    network guide the embeddings of a detector; guidance, losses and schedules beyond that are this project's.
+
+    Args:
+        describer: The student: a ``one_pass``, whose detector has its weights already.
+        teacher: A model folder, or settings of a describer. Its vectors must be as long as the student's.
+        data: Photos with true boxes; see ``guidance`` for what becomes of them.
+        validation: Photos with true boxes on which student and teacher are compared; identities give retrieval figures.
+        guidance: What is described: some of ``ground_truth``, ``jittered``, ``detections``, ``proposals``; see
+            :class:`~objemb.training.guidance.Guidance` for this and the next seven.
+        whole_image: Whether the whole image is described as well.
+        jitter: Strength of ``jittered``.
+        variants: Different draws for each photo.
+        max_boxes: Most boxes a photo.
+        weighting: What a box counts: ``uniform``, ``score`` or ``size``.
+        whole_weight: What the whole image counts.
+        guidance_seed: Of the draws.
+        loss: Weights of ``cosine``, ``l2`` (on vectors before unit length; see :meth:`Teacher.vectors`) and
+            ``relational``; see :mod:`objemb.losses.distillation`.
+        train: ``head``: nothing else; the detector finds what it found before, to the last bit. ``head+trunk``: the
+            detector's parameters too, by the same loss. ``joint``: by the detector's own losses as well, so that it
+            still finds what it is to describe.
+        detector_parameters: Patterns of names of parameters of the detector that are trained then: ``*`` for all.
+        detector_factor: Factor on their learning rate.
+        embedding_weight: Factor on the loss of the vectors beside those of the detector: the lambda of
+            ``L_det + lambda L_embed``.
+        start: What the head starts from: ``random``, or the ``teacher``'s own layers, for heads that can.
+        cache: Folder for the teacher's vectors, so that another run need not compute them; None keeps them in memory.
+        cache_size: Vectors to keep in memory.
+        precompute: Let the teacher describe this many examples before the first step, with a progress bar.
+        card: Whether the model folder gets a distillation card; needs ``validation``.
+
+    Raises:
+        TypeError: Another student than a ``one_pass``.
+        ValueError: Teacher and student whose vectors differ in length, a pattern without a parameter, unknown losses.
+    """
+
+    def __init__(
+        self,
+        *,
+        describer: Describer,
+        teacher: str | Path | Mapping[str, Any],
+        data: Examples,
+        validation: Examples | None = None,
+        guidance: str | Sequence[str] = ("ground_truth",),
+        whole_image: bool = True,
+        jitter: float = 0.1,
+        variants: int = 8,
+        max_boxes: int = 32,
+        weighting: str = "uniform",
+        whole_weight: float = 1.0,
+        guidance_seed: int = 0,
+        loss: Mapping[str, float] = MappingProxyType({"cosine": 1.0}),
+        train: str = "head",
+        detector_parameters: Sequence[str] = ("*",),
+        detector_factor: float = 0.1,
+        embedding_weight: float = 1.0,
+        start: str = "random",
+        cache: str | Path | None = None,
+        cache_size: int = 200_000,
+        precompute: int = 0,
+        card: bool = True,
+    ) -> None:
+        super().__init__()
+        self.describer = _student(describer)
+        self.teacher = Teacher.open(teacher, cache=cache, capacity=cache_size)
+        self.teacher.expect_dim(self.describer.dim)
+        self.examples, self.validation = data, validation
+        self.guidance = Guidance(
+            sources=(guidance,) if isinstance(guidance, str) else tuple(guidance),
+            whole_image=whole_image,
+            jitter=jitter,
+            variants=variants,
+            max_boxes=max_boxes,
+            weighting=weighting,
+            whole_weight=whole_weight,
+            seed=guidance_seed,
+        )
+        self.loss = _loss_weights(loss)
+        self.mode = checks.one_of("train", train, MODES)
+        self.detector_factor = checks.positive("detector_factor", detector_factor)
+        self.embedding_weight = checks.positive("embedding_weight", embedding_weight)
+        self.precompute = min(checks.whole("precompute", precompute, 0), len(data))
+        if self.precompute and self.mode != "head" and self.guidance.needs_detector:
+            raise ValueError(f"precompute: expected boxes that stay as they are, found train={train!r} with detections")
+        self.card = checks.flag("card", card)
+        if checks.one_of("start", start, STARTS) == "teacher":
+            self.teacher.start(self.describer.head)
+        self.requires_grad_(False)
+        self.describer.head.requires_grad_(True)
+        self._followed: Following | None = None
+        self._trained = [] if self.mode == "head" else _named(self.describer.detector, detector_parameters)
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        # what the detector was, to compare with at the end; a detector that is not trained is that still
+        self._before = (
+            {n: v.detach().clone() for n, v in self.describer.detector.state_dict().items()} if self._trained else None
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The head, and what is trained of the detector."""
+        groups: list[dict[str, Any]] = [{"params": list(self.describer.head.parameters()), "factor": 1.0}]
+        if self._trained:
+            groups.append({"params": self._trained, "factor": self.detector_factor})
+        return groups
+
+    def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
+        """The weighted losses of the vectors, and in ``joint`` training those of the detector before them."""
+        self.teacher.to(self.device)
+        self._describe_ahead()
+        variants = torch.randint(self.guidance.variants, (len(batch),)).tolist()
+        student, targets, weights, terms = [], [], [], []
+        for numbers in self.describer.detector.groups([e.photo for e in batch]):
+            examples = [batch[n] for n in numbers]
+            photos = [e.photo for e in examples]
+            seen = self._look(photos)
+            regions = self._choose(seen, examples, [variants[n] for n in numbers])
+            student.append(self.describer.embed(*seen, regions, unit=False))
+            targets += self.teacher.vectors(photos, regions, unit=False)
+            weights.append(region_weights(regions))
+            if self.mode == "joint":
+                found = self.describer.detector.losses(*seen, [e.regions for e in examples], photos)
+                terms.append({name: term * len(numbers) / len(batch) for name, term in found.items()})
+        embedding = self._compare(torch.cat(student), torch.cat(targets), torch.cat(weights))
+        return {**_sum(terms), **embedding}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Cosine to the teacher, by size too, and where identities are known mAP and P@1 of the student."""
+        if self.validation is None:
+            return {}
+        self.teacher.to(self.device)
+        self._followed = follow(self.describer, self.teacher, self.validation)
+        return figures(self._followed)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """``neighbours``: some boxes of the validation data and what is most like them, to the student."""
+        if self.validation is None or self._followed is None:
+            return {}
+        found, shown = self._followed, VisibleBoxes(self.validation)
+        return {"neighbours": neighbours(shown, found.student, found.instances, found.images)}
+
+    def model(self) -> Model:
+        """The student, as a model that indexes and searches."""
+        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
+        provenance = {"teacher": self.teacher.fingerprint}
+        return Model(self.describer, Keep(), settings, provenance, str(self.device))
+
+    def finish(self, folder: Path) -> None:
+        """Write the distillation card into the model folder."""
+        if not self.card or self.validation is None:
+            return
+        about = {
+            "examples": len(self.examples),
+            "task": dict(self.settings),
+            **({"run": read_yaml(folder / CONFIG).get("run")} if (folder / CONFIG).is_file() else {}),
+            "command": shlex.join(sys.argv),
+        }
+        card = make_card(self.describer, self.teacher, self.validation, before=self._before, about=about)
+        write_card(card, folder / MODEL)
+
+    def _look(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor]]:
+        """One pass of the detector's backbone, with gradients only where it is trained."""
+        detector = self.describer.detector
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self._trained)):
+            batch = detector.preprocess(photos)
+            return batch, detector.features(batch)
+
+    @torch.no_grad()
+    def _choose(
+        self,
+        seen: tuple[NetworkInput, dict[str, Tensor]] | None,
+        examples: Sequence[Example],
+        variants: Sequence[int],
+    ) -> list[Regions]:
+        """The boxes to learn from; what the detector has ``seen`` is needed for its own boxes only."""
+        detector, photos = self.describer.detector, [e.photo for e in examples]
+        nothing: list[Regions | None] = [None] * len(photos)
+        detections, proposals = nothing, nothing
+        if seen is not None and "detections" in self.guidance.sources:
+            found = detector.regions(*seen, photos)
+            detections = [self.describer.regions.select(f)[1:] for f in found]  # without the whole image
+        if seen is not None and "proposals" in self.guidance.sources:
+            proposals = [*detector.proposals(*seen, photos)]
+        return [
+            self.guidance.regions(e.photo.id, e.regions, variant, detections=found, proposals=proposed)
+            for e, variant, found, proposed in zip(examples, variants, detections, proposals, strict=True)
+        ]
+
+    def _compare(self, student: Tensor, teacher: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        teacher, weights = teacher.to(student.device), weights.to(student.device)
+        sides = l2(student), l2(teacher), weights
+        terms = {
+            "cosine": lambda: cosine_loss(*sides),
+            "l2": lambda: l2_loss(student, teacher, weights),
+            "relational": lambda: relational_loss(*sides),
+        }
+        scale = self.embedding_weight if self.mode == "joint" else 1.0
+        return {name: scale * weight * terms[name]() for name, weight in self.loss.items()}
+
+    def _describe_ahead(self) -> None:
+        """Let the teacher describe the first examples, once; several processes share them."""
+        count, self.precompute = self.precompute, 0
+        if not count:
+            return
+        spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if spread else (0, 1)
+        numbers = range(rank, count, processes)
+        console = Console(stderr=True)
+        shown = console.is_terminal and rank == 0
+        for number in track(numbers, "teacher", console=console, transient=True, disable=not shown):
+            example = self.examples[number]
+            seen = self._look([example.photo]) if self.guidance.needs_detector else None
+            for variant in range(self.guidance.variants):
+                regions = self._choose(seen, [example], [variant])
+                self.teacher.vectors([example.photo], regions)
+
+
+def _student(describer: Describer) -> OnePass:
+    if not isinstance(describer, OnePass):
+        raise TypeError(f"describer: expected a one_pass to be trained, found {type(describer).__name__}")
+    if describer.whitening is not None:
+        raise ValueError("describer: expected a student without a whitening, which its teacher has, found one")
+    return describer
+
+
+def _loss_weights(loss: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(loss, Mapping):
+        raise ValueError(f"loss: expected weights such as {{cosine: 1, relational: 0.1}}, found {loss!r}")
+    weights = {
+        checks.one_of("loss", name, LOSSES): checks.between(f"loss.{name}", w, 0, 1e6) for name, w in loss.items()
+    }
+    used = {name: float(weight) for name, weight in weights.items() if weight > 0}
+    if not used:
+        raise ValueError(f"loss: expected a weight above 0 of {checks.listed(LOSSES)}, found {dict(loss)}")
+    return used
+
+
+def _named(module: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters that fit one of the patterns."""
+    parameters = dict(module.named_parameters())
+    for pattern in checks.several("detector_parameters", patterns):
+        if not fnmatch.filter(parameters, pattern):
+            known = sorted({".".join(name.split(".")[:3]) for name in parameters})
+            raise ValueError(f"detector_parameters: expected patterns of {checks.listed(known)} ..., found {pattern!r}")
+    return [p for name, p in parameters.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _sum(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Terms of the same names added up."""
+    return {name: torch.stack([t[name] for t in terms]).sum() for name in (terms[0] if terms else ())}

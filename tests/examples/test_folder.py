@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from objemb.examples.folder import Folder
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    for name, colour in (("tea/1.png", "green"), ("tea/2.png", "lime"), ("jam/a.png", "red")):
+        file = tmp_path / "crops" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4), colour).save(file)
+    return tmp_path / "crops"
+
+
+def test_a_sub_folder_is_an_instance(crops: Path) -> None:
+    examples = Folder(sources=crops)
+    assert examples.instances == ("jam", "tea")
+    found = [(e.photo.id, e.regions.boxes.tolist(), e.instances.tolist()) for e in examples]
+    whole = [[0.0, 0.0, 6.0, 4.0]]
+    assert found == [("jam/a.png", whole, [0]), ("tea/1.png", whole, [1]), ("tea/2.png", whole, [1])]
+    assert len(Folder(sources=[crops], count=2)) == 2
+
+
+def test_names_may_come_from_a_file(crops: Path) -> None:
+    (crops / "names.csv").write_text("file,instance\ntea/1.png,green\njam/a.png,red\n", encoding="utf-8")
+    examples = Folder(sources=crops, names=crops / "names.csv")
+    assert (examples.instances, len(examples)) == (("green", "red"), 2)
+
+
+def test_what_cannot_be_read_is_named(crops: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (crops / "tea" / "3.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        assert len(Folder(sources=crops)) == 3
+    assert "3.png: left out: " in caplog.text
+    (crops / "none").mkdir()
+    with pytest.raises(ValueError, match="sources: expected pictures with an instance, found none"):
+        Folder(sources=crops / "none")

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from objemb.datasets.scenes import Scenes, SceneSettings
+from objemb.examples.scenes import SceneExamples
+
+
+def test_they_are_the_scenes_of_the_generator() -> None:
+    examples = SceneExamples(split="val", count=3, families=2, seed=5, size=64, category="silhouette")
+    scenes = Scenes(SceneSettings(seed=5, size=64, val_families=2, val_scenes=3, category="silhouette"), "val")
+    assert len(examples) == 3
+    assert (examples.instances, examples.classes) == (scenes.instances, scenes.categories)
+    for number in range(3):
+        example, scene = examples[number], scenes[number]
+        assert np.array_equal(example.photo.pixels.permute(1, 2, 0).numpy(), scene.pixels)
+        assert np.array_equal(example.regions.boxes.numpy(), scene.boxes)
+        assert tuple(examples.instances[n] for n in example.instances) == scene.instances
+        assert example.regions.label_names == scene.categories
+        assert example.photo.id == f"val_{number:06d}"
+
+
+def test_a_cache_changes_nothing_but_the_time() -> None:
+    plain, cached = (SceneExamples(count=2, families=2, size=32, cache=c) for c in (False, True))
+    assert torch.equal(plain[1].photo.pixels, cached[1].photo.pixels)
+    assert cached[1] is cached[1]
+    assert plain[1] is not plain[1]
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(IndexError, match="example: expected a number from 0 to 1, found 2"):
+        SceneExamples(count=2, families=2, size=32)[2]
+    with pytest.raises(ValueError, match="split: expected one of 'train', 'val', 'test', found 'dev'"):
+        SceneExamples(split="dev")
+    with pytest.raises(ValueError, match="train_scenes: expected an integer of 1 or more, found 0"):
+        SceneExamples(count=0)

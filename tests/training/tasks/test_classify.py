@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objemb import registry
+from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.describers.pooled_regions import PooledRegions
+from objemb.examples.base import Example
+from objemb.examples.scenes import SceneExamples
+from objemb.extractors.map import Map
+from objemb.models import load_model
+from objemb.pooling.mean import Mean
+from objemb.regions.whole_image import WholeImage
+from objemb.structures import Regions
+from objemb.training.build import build_task
+from objemb.training.runner import fit
+from objemb.training.tasks.classify import Classify
+from tests.training.small import settings
+
+SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+TASK: dict[str, Any] = {
+    "name": "classify",
+    "describer": {
+        "name": "pooled_regions",
+        "regions": {"name": "detections"},
+        "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]},
+        "extractor": {"name": "crop", "size": 32},
+        "pooling": {"name": "gem"},
+    },
+    "data": SCENES,
+    "validation": {**SCENES, "split": "val"},
+    "crops": 8,
+    "whiten": {"dim": 4, "boxes": 12},
+}
+
+
+def task(**changes: Any) -> Classify:
+    return build_task({**TASK, **changes})  # type: ignore[return-value]
+
+
+def test_a_run_learns_and_leaves_a_whitened_model(tmp_path: Path) -> None:
+    learner = task()
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    metrics = fit(learner, settings(steps=3, batch=4, warmup=0), tmp_path / "run", quiet=True)
+    assert metrics["last"].keys() == {"step", "mAP", "P@1"}
+    changed = {k for k, v in learner.state_dict().items() if not torch.equal(v, before[k])}
+    assert {"prototypes", "describer.pooling.p"} <= changed
+    assert any("running_mean" in k for k in changed), "norms are trained as well"
+    model = load_model(tmp_path / "run" / "model")
+    assert model.dim == 4
+    assert "training examples" in model.describer.whitening.fitted_on
+    assert model.settings["describer"]["backbone"]["width"] == 4
+    example = SceneExamples(split="val", count=2, families=2, size=48)[0]
+    whole = model.describe(example.photo)
+    assert len(whole) == 1
+    boxes = [tuple(box) for box in example.regions.boxes.tolist()]
+    assert model.query(example.photo, boxes).vectors.shape == (len(boxes), 4)
+
+
+def test_crops_are_what_the_describer_sees() -> None:
+    """Without augmentation, and with norms in eval mode, training computes the describer's own vectors."""
+    learner = task(crops=100, box_jitter=0.0, colour_jitter=0.0)
+    batch = [learner.examples[i] for i in range(3)]
+    crops, labels = learner._crops(batch)
+    with torch.no_grad():
+        vectors = learner._vectors(crops)
+    described = learner.describer.describe([e.photo for e in batch], [e.regions for e in batch])
+    torch.testing.assert_close(vectors, torch.cat([d.vectors for d in described]))
+    assert labels.tolist() == torch.cat([e.instances for e in batch]).tolist()
+
+
+def test_crops_are_drawn_from_all_boxes_that_have_an_identity() -> None:
+    torch.manual_seed(0)
+    learner = task(crops=4)
+    batch = [learner.examples[i] for i in range(6)]
+    boxes = sum(len(e.regions) for e in batch)
+    assert boxes > 4
+    drawn = [learner._crops(batch)[1].tolist() for _ in range(20)]
+    assert all(len(d) == 4 for d in drawn)
+    assert len({tuple(d) for d in drawn}) > 1
+    unknown = Regions(batch[0].regions.boxes, batch[0].regions.size)
+    assert learner._crops([Example(batch[0].photo, unknown)])[0] == []
+
+
+def test_a_batch_without_boxes_costs_nothing() -> None:
+    learner = task()
+    photo = learner.examples[0].photo
+    (loss,) = learner.losses([Example(photo, Regions.empty(photo.size))]).values()
+    assert loss.item() == 0
+    loss.backward()
+
+
+def test_only_backbone_pooling_and_prototypes_learn() -> None:
+    learner = task()
+    learned = {k.split(".")[1] for k, p in learner.named_parameters() if p.requires_grad and "." in k}
+    assert learned == {"backbone", "pooling"}
+    learner.losses([learner.examples[0]])
+    assert not any(m.training for m in learner.describer.modules())
+
+
+def test_without_validation_and_whitening() -> None:
+    learner = task(validation=None, whiten=None)
+    assert learner.validate() == {}
+    assert learner.pictures() == {}
+    assert learner.model().dim == 32
+
+
+def test_pictures_follow_a_validation() -> None:
+    learner = task().eval()
+    with torch.no_grad():
+        learner.validate()
+    picture = learner.pictures()["neighbours"]
+    assert picture.dtype == torch.uint8
+    assert picture.shape[0] == 3
+
+
+def test_what_cannot_be_learned_is_named() -> None:
+    describer = PooledRegions(
+        regions=WholeImage(), backbone=NarrowResnet(width=2), extractor=Map(size=32), pooling=Mean()
+    )
+    data = registry.build("examples", SCENES)
+    with pytest.raises(TypeError, match="describer: expected pooled_regions with the extractor crop, found Map"):
+        Classify(describer=describer, data=data)
+    with pytest.raises(ValueError, match=r"whiten: expected some of 'dim', 'power', 'boxes', found 'dims'"):
+        task(whiten={"dims": 3})
+    data.instances = ()
+    with pytest.raises(ValueError, match="data: expected boxes of at least 2 instances, found 0"):
+        task(data=data)

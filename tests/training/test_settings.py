@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from objemb.training.settings import RunSettings
+
+LEAST = {"steps": 10, "batch": 4, "lr": 0.1}
+
+
+def test_defaults_and_back() -> None:
+    settings = RunSettings.of(LEAST)
+    assert RunSettings.of(settings.to_json()) == settings
+    assert RunSettings.of({**LEAST, "precision": 16}).precision == "16"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepz": 3}, r"run: unknown key 'stepz' \(did you mean 'steps'\?\)"),
+        ({"steps": 0}, "run: steps: expected an integer of 1 or more, found 0"),
+        ({"lr": float("nan")}, "run: lr: expected a number above 0"),
+        ({"optimizer": "adam"}, r"run: optimizer: expected one of 'adamw', 'sgd', found 'adam' \(did you mean 'adamw'"),
+        ({"precision": "64"}, "run: precision: expected one of '32', 'bf16', '16'"),
+        ({"warmup": 11}, "run: warmup: expected at most the 10 steps of the run, found 11"),
+        ({"devices": 3}, "run: batch: expected a multiple of the 3 devices, which share it, found 4"),
+        ({"ema": 1.0}, "run: ema: expected a number from 0 to 0.999999"),
+    ],
+)
+def test_bad_values_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunSettings.of({**LEAST, **change})
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(ValueError, match="run: expected the keys 'batch', 'lr', which have no default"):
+        RunSettings.of({"steps": 3})
