@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
+SEED   ?= 0
+PHOTOS ?=
 
-.PHONY: help install test lint types unit benchmark torture clean
+.PHONY: help install demo test lint types unit benchmark torture clean
 
 help:
+	@echo "make demo       from nothing to a page: data, training, index, search, figures (SEED=n, PHOTOS=folder)"
 	@echo "make install    environment in $(VENV) with everything for development"
 	@echo "make test       install, lint, types and all tests"
 	@echo "make unit       the tests alone"
@@ -20,6 +23,9 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
+
+demo: install
+	$(BIN)/python tools/demo.py --seed $(SEED) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 lint: install
 	$(BIN)/ruff check objemb tools tests

@@ -9,6 +9,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from objemb.describers.base import Describer
 from objemb.examples.base import Example, Examples
 from objemb.extractors.base import Grid, pixel_grid
 from objemb.extractors.map import Map
+from objemb.heads.base import Head
 from objemb.models import load_model
+from objemb.ops.normalize import l2
 from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Photo, RegionDescriptors, Regions
@@ -31,6 +34,7 @@ from objemb.training.optimizer import make_optimizer
 from objemb.training.packing import pack, unpack
 from objemb.training.settings import RunSettings
 from objemb.training.task import Task
+from tests.datasets.pictures import write_ingredients
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 
 Settings = dict[str, Any]
@@ -49,6 +53,17 @@ def coco_file(folder: Path) -> Settings:
     return {"file": path}
 
 
+def coco_pictures(folder: Path) -> Settings:
+    """Two pictures, the first of which has boxes."""
+    settings = coco_file(folder)
+    data = json.loads(settings["file"].read_text(encoding="utf-8"))
+    data["images"] = [data["images"][0] | {"id": id, "file_name": name} for id, name in ((7, "a.png"), (8, "b.png"))]
+    for image in data["images"]:
+        Image.new("RGB", (60, 40)).save(folder / image["file_name"])
+    settings["file"].write_text(json.dumps(data), encoding="utf-8")
+    return settings
+
+
 def picture_folder(folder: Path) -> Settings:
     """A picture in each of two sub-folders."""
     for photo in PHOTOS[:2]:
@@ -56,6 +71,13 @@ def picture_folder(folder: Path) -> Settings:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo.pixels.permute(1, 2, 0).numpy()).save(file)
     return {"sources": folder / "pictures"}
+
+
+def composition(folder: Path) -> Settings:
+    if not (folder / "products").is_dir():
+        write_ingredients(folder, products=2, views=1, photos=2)
+    settings = {"size": 64, "count": 3, "val_share": 0}
+    return {"objects": folder / "products", "backgrounds": folder / "photos", "settings": settings}
 
 
 def tiny_parts(_: Path) -> Settings:
@@ -95,6 +117,12 @@ CROPS = {
     "extractor": {"name": "crop", "size": 32},
     "pooling": {"name": "mean"},
 }
+STUDENT = {
+    "name": "one_pass",
+    "detector": {"name": "faster_rcnn", **FASTER},
+    "head": {"name": "embedding", "dim": 16, "width": 8},
+    "min_score": 0.0,
+}
 MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
     "aggregators": {"keep": {}, "sum": {}},
     "backbones": {
@@ -118,6 +146,8 @@ MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
         "torchvision_rcnn": RCNN,
     },
     "examples": {
+        "coco": coco_pictures,
+        "compositions": composition,
         "folder": picture_folder,
         "mixture": lambda folder: {"data": [SCENES, {"name": "folder", **picture_folder(folder)}]},
         "photos": picture_folder,
@@ -139,7 +169,11 @@ MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
     },
     "pooling": {"gem": {}, "max": {}, "mean": {}},
     "regions": {"detections": {}, "rmac_grid": {}, "whole_image": {}},
-    "training.tasks": {"classify": {"describer": CROPS, "data": SCENES, "validation": SCENES, "whiten": {"dim": 2}}},
+    "training.tasks": {
+        "classify": {"describer": CROPS, "data": SCENES, "validation": SCENES, "whiten": {"dim": 2}},
+        "detect": {"describer": STUDENT, "data": SCENES, "validation": SCENES},
+        "distill": {"describer": STUDENT, "teacher": CROPS, "data": SCENES, "validation": SCENES},
+    },
 }
 
 #: What some plug-ins import.
@@ -413,6 +447,69 @@ class TestAggregators:
                     assert found.dim == 5
                     assert found.vectors.dtype == torch.float32
                     assert unit_or_zero(found.vectors)
+
+
+@every("heads")
+class TestHeads:
+    LEVELS = MappingProxyType({"0": (5, 4), "1": (5, 8), "trunk8": (8, 8)})
+    BOXES = (
+        torch.tensor([[0.0, 0, 40, 40], [3.5, 7, 21, 30], [40, 40, 40, 40]]),
+        torch.zeros(0, 4),
+        torch.tensor([[8.0, 8, 9, 9]]),
+    )
+
+    def head(self, name: str, folder: Path) -> tuple[Head, list[Tensor]]:
+        """A head that is connected, and maps of three images of 40 x 48 pixels."""
+        head = build("heads", name, folder)
+        taken = head.connect(self.LEVELS, ("0", "1"))
+        generator = torch.Generator().manual_seed(0)
+        sizes = [(self.LEVELS[n][0], 40 // self.LEVELS[n][1], 48 // self.LEVELS[n][1]) for n in taken]
+        return head, [torch.rand(3, *size, generator=generator) for size in sizes]
+
+    def test_one_unit_vector_per_box_in_the_order_of_images(self, name: str, tmp_path: Path) -> None:
+        head, features = self.head(name, tmp_path)
+        vectors = head(features, self.BOXES)
+        assert vectors.shape == (4, head.dim)
+        assert vectors.dtype == torch.float32
+        assert unit_or_zero(vectors)
+        for i, rows in enumerate(vectors.split([3, 0, 1])):
+            alone = head([f[i : i + 1] for f in features], self.BOXES[i : i + 1])
+            assert torch.allclose(alone, rows, atol=1e-5), "a vector depends on its box alone"
+        assert torch.allclose(l2(head(features, self.BOXES, unit=False)), vectors, atol=1e-5)
+
+    def test_training_reaches_the_head_and_the_features(self, name: str, tmp_path: Path) -> None:
+        head, features = self.head(name, tmp_path)
+        before = head(features, self.BOXES)
+        head.train()
+        assert not any(m.training for m in head.modules())
+        assert torch.equal(head(features, self.BOXES), before)
+        for level in features:
+            level.requires_grad_()
+        head(features, self.BOXES)[:, 0].sum().backward()
+        assert all(p.grad is not None for p in head.parameters())
+        for level in features:
+            assert level.grad is not None
+            assert level.grad[0].any()
+            assert not level.grad[1].any(), "an image without boxes"
+
+    def test_no_boxes_and_no_images(self, name: str, tmp_path: Path) -> None:
+        head, features = self.head(name, tmp_path)
+        none = head(features, [torch.zeros(0, 4)] * 3)
+        assert none.shape == (0, head.dim)
+        none.sum().backward()
+        assert all(p.grad is not None and not p.grad.any() for p in head.parameters()), "a training step like any other"
+        assert head([f[:0] for f in features], []).shape == (0, head.dim)
+
+    def test_mistakes_are_named(self, name: str, tmp_path: Path) -> None:
+        head, features = self.head(name, tmp_path)
+        with pytest.raises(ValueError, match=rf"expected {len(features)} levels, found {len(features) + 1}"):
+            head([*features, features[0]], self.BOXES)
+        with pytest.raises(ValueError, match=r"features\[0\]: expected shape \(3, \d, any, any\), found \(3, 9"):
+            head([torch.zeros(3, 9, 5, 6), *features[1:]], self.BOXES)
+        with pytest.raises(ValueError, match=r"boxes\[1\]: expected shape \(any, 4\), found \(2, 5\)"):
+            head(features, [self.BOXES[0], torch.zeros(2, 5), self.BOXES[2]])
+        with pytest.raises(RuntimeError, match="not connected yet"):
+            head.connect(self.LEVELS, ("0", "1"))
 
 
 @every("describers")

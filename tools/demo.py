@@ -24,11 +24,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from demos.steps import Step, StepFailedError, progress_bar, read_stamp, run_steps, say
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # `python tools/demo.py` has tools/ on the path, not its parent
+    sys.path.insert(0, str(ROOT))
+
+from tools.demos.steps import Step, StepFailedError, progress_bar, read_stamp, run_steps, say
 
 #: The figures and the page are steps as well, though not commands.
 OWN_STEPS = 1
-CONFIGS = "configs/train/demo"
+#: Parts of a training config that are photos, and their split.
+PARTS = {"data": "train", "validation": "val"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = finish(folder, steps, options)
     say(f"open {page}")
     if options.photos:
-        from demos.photos import search_photos
+        from tools.demos.photos import search_photos
 
         say(f"open {search_photos(options.photos, folder / 'student' / 'model', options.output)}")
     return 0
@@ -62,37 +67,50 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
     """The commands, in order."""
-    scenes, test = folder / "scenes", folder / "scenes" / "instances_test.json"
+    scenes = folder / "scenes"
     counts = ("--train-scenes", "40", "--val-scenes", "10", "--test-scenes", "20") if small else ()
-    few = ("run.steps=4", "run.validate_every=4", "run.checkpoint_every=4") if small else ()
-
-    def train(task: str, *overrides: str) -> tuple[str, ...]:
-        config = f"{CONFIGS}/{task}.yaml"
-        where = (f"data.root={scenes}", f"validation.root={scenes}", f"run.seed={seed}")
-        return ("python", "tools/train.py", config, *where, *overrides, *few, "-o", str(folder / task))
-
+    few = ("run.steps=4", "run.warmup=0", "run.validate_every=0") if small else ()
     teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
+
+    def train(config: str, run: str, *overrides: str) -> tuple[str, ...]:
+        photos = [
+            f"{part}.{key}" for part, split in PARTS.items() for key in _photos(scenes / f"instances_{split}.json")
+        ]
+        return (
+            "python",
+            "tools/train.py",
+            config,
+            *photos,
+            *overrides,
+            *few,
+            f"run.seed={seed}",
+            "-o",
+            str(folder / run),
+        )
+
     make_scenes = ("python", "tools/prepare_data.py", "scenes", "-o", str(scenes), "--seed", str(seed), *counts)
-    index = ("objemb", "index", str(test), "-o", str(folder / "index"), "--model", student)
+    trunk = f"describer.regions.detector.backbone.weights={teacher}"
+    known = (f"teacher={teacher}", f"describer.detector.weights={detector}")
+    index = ("objemb", "index", str(scenes / "instances_test.json"), "-o", str(folder / "index"), "--model", student)
     return [
         Step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
-        Step("teacher", "train the teacher to tell products apart", train("teacher"), ("scenes",)),
-        Step("detector", "train the detector", train("detector", f"weights.trunk={teacher}"), ("teacher",)),
-        Step(
-            "student",
-            "teach the detector's embedding head",
-            train("student", f"weights.detector={detector}", f"teacher={teacher}"),
-            ("detector",),
-        ),
+        Step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), ("scenes",)),
+        Step("detector", "train the detector", train("detect_scenes", "detector", trunk), ("teacher",)),
+        Step("student", "teach the detector's head", train("distill_scenes", "student", *known), ("detector",)),
         Step("index", "index the test scenes with the student", index, ("student",)),
     ]
 
 
+def _photos(file: Path) -> tuple[str, str]:
+    """Keys of a source of examples."""
+    return ("name=coco", f"file={file}")
+
+
 def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> Path:
     """Measure, and write the page."""
-    from demos.answers import answers
-    from demos.page import report_page
-    from demos.promises import promises
+    from tools.demos.answers import answers
+    from tools.demos.page import report_page
+    from tools.demos.promises import promises
 
     figures = figures_of(folder, steps, options)
     stamps = [read_stamp(folder, step.name) for step in steps]
@@ -108,7 +126,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
 
 def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
     """What was measured, now or in an earlier run on the same models."""
-    from demos.figures import SIZE, measure
+    from tools.demos.figures import SIZE, measure
 
     file = folder / "figures.json"
     mark = read_stamp(folder, steps[-1].name)["mark"]

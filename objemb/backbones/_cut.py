@@ -45,5 +45,7 @@ def _needed(last: fx.Node, below: fx.Node) -> set[fx.Node]:
 
 def _known(copied: dict[fx.Node, fx.Node], node: fx.Node, below: str) -> fx.Node:
     if node not in copied:
-        raise ValueError(f"stride: expected a map that all that follows is computed from, found {below!r} without {node}")
+        raise ValueError(
+            f"stride: expected a map that all that follows is computed from, found {below!r} without {node}"
+        )
     return copied[node]

@@ -17,6 +17,8 @@ from objemb import checks
 from objemb.detectors._detectron2_heads import WITH_EMBEDDINGS, embedding_head_node
 
 FORMATS = ("BGR", "RGB")
+#: Sections that a network is made from; that of the datasets names the classes.
+NETWORK_KEYS = ("VERSION", "MODEL", "INPUT", "TEST", "DATASETS")
 
 
 def read_file(config: str | Path) -> dict[str, Any]:
@@ -31,6 +33,12 @@ def read_file(config: str | Path) -> dict[str, Any]:
         return _plain(CfgNode(CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)))
     except Exception as error:  # of PyYAML, of yacs, and bare ones of fvcore
         raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
+
+
+def of_network(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config is about the network and its input, and not about a training or places on a machine."""
+    kept = {key: content[key] for key in NETWORK_KEYS if key in content}
+    return {**kept, "MODEL": {k: v for k, v in content.get("MODEL", {}).items() if k != "WEIGHTS"}}
 
 
 def rcnn_config(content: Mapping[str, Any], opts: Sequence[Any]) -> Any:

@@ -19,6 +19,9 @@ from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.weights import fill, of_module
 from objemb.structures import Photo, Regions
 
+#: Layers with outputs for each class.
+OF_CLASSES = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+
 
 class Rcnn(NetworkDetector):
     """Faster R-CNN, or Mask R-CNN, whose masks become the extra ``masks``.
@@ -111,6 +114,11 @@ class Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.losses`, and :func:`~objemb.detectors._rcnn_losses.rcnn_losses` for the terms."""
         return rcnn_losses(self.network, batch, _without_trunk(features), targets)
 
+    @property
+    def num_classes(self) -> int:
+        """See :attr:`NetworkDetector.num_classes`."""
+        return int(self.network.roi_heads.box_predictor.cls_score.out_features) - 1
+
     def decode_side(self) -> int:
         """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
         return int(self.network.transform.max_size)
@@ -127,15 +135,21 @@ class Rcnn(NetworkDetector):
         height, width = (math.ceil(max(sides) / multiple) * multiple for sides in zip(*sizes, strict=True))
         return height, width
 
-    def _fill(self, state: Mapping[str, Tensor], file: Path) -> None:
-        """Put the weights of a whole detector into the network, from a file of it or of a model that it is part of."""
+    def _fill(self, state: Mapping[str, Tensor], file: Path, new_classes: bool) -> None:
+        """Put the weights of a whole detector into the network, from a file of it or of a model that it is part of.
+
+        With ``new_classes`` the layers that tell classes apart keep what they have.
+        """
         state = of_module(self.network, state, file)
+        if checks.flag("new_classes", new_classes):
+            own = {k: v for k, v in self.network.state_dict().items() if k.startswith(OF_CLASSES)}
+            state = {**state, **own}
         found = state.get("roi_heads.box_predictor.cls_score.weight")
-        expected = self.network.roi_heads.box_predictor.cls_score.out_features
-        if found is not None and len(found) != expected:
+        if found is not None and len(found) != self.num_classes + 1:
             raise ValueError(
-                f"{file}: expected weights for {expected - 1} classes, found {len(found) - 1}; "
-                f"pass num_classes={len(found) - 1} or their names as classes"
+                f"{file}: expected weights for {self.num_classes} classes, found {len(found) - 1}; "
+                f"pass num_classes={len(found) - 1} or their names as classes, "
+                "or new_classes=True to learn others from its features"
             )
         fill(self.network, state, file)
 

@@ -125,6 +125,11 @@ class NetworkDetector(nn.Module, Detector):
 
     @property
     @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes without the background; 1 is class-agnostic."""
+
+    @property
+    @abstractmethod
     def mean(self) -> Tensor:
         """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
 

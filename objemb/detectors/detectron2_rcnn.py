@@ -67,7 +67,8 @@ class Detectron2Rcnn(NetworkDetector):
         config: Name of a config that comes with Detectron2, a YAML file of your own, or what such a file says, as a
             mapping. A model folder keeps what the file said.
         weights: A file of Detectron2's model zoo (``.pkl``, read without running it) or of ``torch.save``, such as its
-            trainer leaves (``model_final.pth``; an embedding head in it is left aside), or None for random weights.
+            trainer leaves (``model_final.pth``; an embedding head in it is left aside), a model folder, or None for
+            random weights. Weights of a classifier, such as ImageNet's, fill the trunk, and the heads stay random.
         opts: Key, value, key, value ... laid over the config: ``[MODEL.RESNETS.DEPTH, 101]``.
         classes: Names of the classes; by default those of the dataset that the config was made for, where Detectron2
             knows them.
@@ -138,9 +139,9 @@ class Detectron2Rcnn(NetworkDetector):
         if isinstance(config, Mapping) or not Path(config).expanduser().is_file():
             return dict(settings)
         _needed()
-        from objemb.detectors._detectron2_config import read_file
+        from objemb.detectors._detectron2_config import of_network, read_file
 
-        return {**settings, "config": read_file(config)}
+        return {**settings, "config": of_network(read_file(config))}
 
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
@@ -211,6 +212,11 @@ class Detectron2Rcnn(NetworkDetector):
         from objemb.detectors._detectron2_losses import detectron2_losses
 
         return detectron2_losses(self.network, batch, features, targets)
+
+    @property
+    def num_classes(self) -> int:
+        """See :attr:`NetworkDetector.num_classes`."""
+        return int(self.network.roi_heads.num_classes)
 
     def decode_side(self) -> int:
         """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""

@@ -37,6 +37,8 @@ class FasterRcnn(Rcnn):
         num_classes: Number of classes *without* the background. 1, which is the default when there are no ``classes``
             either, is class-agnostic: all objects are objects, whatever their labels.
         classes: Their names; may stand instead of ``num_classes``.
+        new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
+            other classes.
         weights: Of the whole detector: a file with a state dict or a model folder, or None to leave the heads at random
             weights.
         pyramid_strides: Of the maps that boxes are found on, a choice of those of the backbone. One coarser level, for
@@ -68,6 +70,7 @@ class FasterRcnn(Rcnn):
         *,
         num_classes: int | None = None,
         classes: Sequence[str] | None = None,
+        new_classes: bool = False,
         weights: str | Path | None = None,
         pyramid_strides: Sequence[int] = (4, 8, 16, 32),
         channels: int = 256,
@@ -110,7 +113,7 @@ class FasterRcnn(Rcnn):
         )
         if weights is not None:
             file = existing_file(weights, ())
-            self._fill(read_weights(file), file)
+            self._fill(read_weights(file), file, new_classes)
         self.eval()
 
     @property

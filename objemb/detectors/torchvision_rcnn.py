@@ -35,6 +35,8 @@ class TorchvisionRcnn(Rcnn):
         weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or None for random weights.
         num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default
             (80 of which exist, the others are called ``N/A``).
+        new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
+            other classes.
         classes: Their names; those of COCO when neither this nor ``num_classes`` is given.
         score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
@@ -55,6 +57,7 @@ class TorchvisionRcnn(Rcnn):
         weights: str | Path | None = None,
         num_classes: int | None = None,
         classes: Sequence[str] | None = None,
+        new_classes: bool = False,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
@@ -79,7 +82,7 @@ class TorchvisionRcnn(Rcnn):
             **{name: checks.whole(name, side) for name, side in sides.items() if side is not None},
         )
         if weights is not None:
-            self._load(arch, weights)
+            self._load(arch, weights, new_classes)
         self.eval()
         self._probe()
 
@@ -119,14 +122,14 @@ class TorchvisionRcnn(Rcnn):
         names = (*self.pyramid, *self._trunk_layers.values())
         self._levels = {name: (maps[name].shape[1], side // maps[name].shape[2]) for name in names}
 
-    def _load(self, arch: str, weights: str | Path) -> None:
+    def _load(self, arch: str, weights: str | Path, new_classes: bool) -> None:
         published = models.get_model_weights(arch)
         named = {**{w.name: w.url for w in published}, "DEFAULT": published.DEFAULT.url}  # type: ignore[attr-defined]
         file = locate(weights, named)
         state = read_weights(file)
         if arch in TRAINED_WITHOUT_EPS and file.name in {url.rsplit("/", 1)[-1] for url in named.values()}:
             add_eps(self.network.backbone.body, state, "backbone.body.")
-        self._fill(state, file)
+        self._fill(state, file, new_classes)
 
 
 def _steps(body: nn.Module, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -102,7 +102,7 @@ def average_precisions(
     order = np.argsort(-np.where(junk, -np.inf, scores), axis=1, kind="stable")  # junk comes last and moves no rank
     found = np.take_along_axis(relevant & np.isfinite(scores), order, axis=1)
     ranks = np.arange(scores.shape[1])
-    before = np.cumsum(found, axis=1) - found
+    before: NDArray[np.int64] = np.cumsum(found, axis=1) - found
     precision_before = np.where(ranks == 0, 1.0, before / np.maximum(ranks, 1))
     area = (found * (precision_before + (before + 1) / (ranks + 1))).sum(axis=1) / 2
     total = relevant.sum(axis=1).astype(float)

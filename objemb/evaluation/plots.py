@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 4.6, 3.7
 #: Share of the place of a group that its bars fill.
 FILLED = 0.8
-STYLES = ("-", "--", ":", "-.")
+#: Of lines, with their marks.
+STYLES = ("-o", "--x", ":s", "-.^")
 
 
 def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, NDArray[Any]]:
@@ -87,6 +88,7 @@ def lines(
     *,
     x_label: str = "",
     y_label: str = "",
+    top: float | None = None,
     doubling: bool = False,
 ) -> None:
     """Curves with a mark at each point.
@@ -98,6 +100,7 @@ def lines(
             the line. A curve without points is not drawn.
         x_label: What x is.
         y_label: What y is.
+        top: Where the y axis, from 0 on, ends, just above it; None leaves both ends to the values.
         doubling: Whether x doubles from mark to mark: a logarithmic axis with the numbers themselves as its ticks.
     """
     names = dict.fromkeys(name for of_colour in curves.values() for name in of_colour)
@@ -108,12 +111,14 @@ def lines(
             if points:
                 xs, ys = zip(*points, strict=True)
                 label = ", ".join(filter(None, (first, second)))
-                axis.plot(xs, ys, styles[second], color=f"C{number % 10}", marker="o", markersize=4, label=label)
+                axis.plot(xs, ys, styles[second], color=f"C{number % 10}", markersize=5, label=label)
                 ticks.update(xs)
     axis.set_title(title)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
+    if top is not None:
+        axis.set_ylim(0, 1.08 * top)
     if doubling and ticks:
         axis.set_xscale("log", base=2)
         axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)], fontsize=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -63,6 +64,7 @@ class Coco(Examples):
         for path in paths:
             if not path.is_file():
                 log.warning("%s: left out: no such file", path)
+        self._told = 0
         self._tell_problems()
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class Coco(Examples):
         regions, names = self.annotations.regions(image, photo)
         self._tell_problems()
         if self.instances:
-            regions = regions.with_extras({INSTANCES: self._numbers(names)})
+            regions = replace(regions, extras={**regions.extras, INSTANCES: self._numbers(names)})
         return Example(photo, regions)
 
     def _read(self, first: int) -> tuple[int, Photo]:
@@ -91,10 +93,12 @@ class Coco(Examples):
         return torch.tensor([known[n] if n is not None else NO_INSTANCE for n in names], dtype=torch.int64)
 
     def _tell_problems(self) -> None:
-        for entry, reason in self.annotations.problems:
-            _warn_once(f"{self.annotations.file}: {entry}", reason)
+        new = self.annotations.problems[self._told :]
+        self._told += len(new)
+        for entry, reason in new:
+            log.warning("%s: %s: left out: %s", self.annotations.file, entry, reason)
 
 
-@functools.lru_cache(maxsize=100_000)
-def _warn_once(what: str, reason: str) -> None:
-    log.warning("%s: left out: %s", what, reason)
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(path: str, reason: str) -> None:
+    log.warning("%s: left out: %s", path, reason)

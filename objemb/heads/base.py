@@ -104,7 +104,9 @@ class Head(nn.Module, ABC):
             TypeError: A head that has no such layers.
             ValueError: Layers that differ in shape, or vectors in length.
         """
-        raise TypeError(f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}")
+        raise TypeError(
+            f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}"
+        )
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, whatever ``mode`` says: a vector must not depend on the batch that it is part of."""

@@ -26,10 +26,10 @@ class Tail(Head):
 
     A low level of the detector's trunk sees little beyond a box, unlike the deep ones, whose receptive field drags the
     background in; it is what a classification network computes from the box cut out, but for the border and the scale.
-    So the stages above that level are taken from the teacher with their weights, and where the detector's trunk has kept
-    the teacher's lower stages as well, the head is of use before it has learned anything. It is the stage that works on
-    boxes of Faster R-CNN on C4 (He et al., "Deep residual learning", 2016, appendix A), begun lower and taken from the
-    network that is to be followed; that choice is this project's.
+    So the stages above that level are taken from the teacher with their weights, and where the detector's trunk has
+    kept the teacher's lower stages as well, the head is of use before it has learned anything. It is the stage that
+    works on boxes in Faster R-CNN on C4 (He et al., "Deep residual learning for image recognition", 2016, appendix A),
+    begun lower and taken from the network that is to be followed; that choice is this project's.
 
     Where the levels are not exactly the map that the stages used to stand on, a 1x1 convolution leads over to it: at
     first the identity on the first level, if that has as many channels, and zero on others.
@@ -89,12 +89,14 @@ class Tail(Head):
 
     def embed(self, samples: Tensor) -> Tensor:
         """See :meth:`Head.embed`."""
-        pooled = l2(self.pooling(self.upper(samples if self.adapter is None else self.adapter(samples))).float())
+        samples = samples.contiguous(memory_format=torch.channels_last)  # up to twice as fast on a CPU
+        maps = self.upper(samples if self.adapter is None else self.adapter(samples))
+        pooled = l2(self.pooling(maps).float())
         return pooled if self.project is None else self.project(pooled)
 
     @torch.no_grad()
     def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:
-        """See :meth:`Head.initialise`. The whitening is linear on vectors of unit length, and becomes the last layer."""
+        """See :meth:`Head.initialise`. A whitening is linear on vectors of unit length: it becomes the last layer."""
         teacher = backbone.upper(self.stride)
         _expect_like(self.upper, teacher)
         found = None if whitening is None else whitening.dim

@@ -43,7 +43,7 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "weights": {key: _origin(value) for key, value in weights_of(resolved)},
+        "weights": origins(resolved),
         "versions": versions(),
     }
     return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device)
@@ -132,6 +132,11 @@ def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def _first(names: Sequence[str]) -> str:
     return f"{checks.listed(names[:3])} of {len(names)}" if names else "none"
+
+
+def origins(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Where all weights come from that settings name, by dotted key."""
+    return {key: _origin(value) for key, value in weights_of(settings)}
 
 
 def _origin(weights: str) -> dict[str, Any]:

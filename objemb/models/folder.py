@@ -6,7 +6,8 @@
     DIR/weights.safetensors      tensors of the backbone and the detector
     DIR/whitening.safetensors    tensors of the whitening, if there is one
 
-There is no pickle in it, and nothing in it refers to a file outside.
+There is no pickle in it, and nothing in it refers to a file outside. Other files, such as the report of a training, may
+lie there: they are not looked at, and go when the model is replaced.
 """
 
 from __future__ import annotations

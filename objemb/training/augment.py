@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.examples.base import Example
 from objemb.ops.boxes import clip
 from objemb.structures import Regions
 
@@ -52,3 +55,21 @@ def flip_some(images: Tensor) -> Tensor:
     """Each image ``(N, 3, h, w)`` mirrored left to right with a chance of one half; writing becomes unreadable."""
     mirrored = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
     return torch.where(mirrored, images.flip(3), images)
+
+
+def jitter_photo(example: Example, strength: float) -> Example:
+    """An example with the colours of its photo changed as :func:`jitter_colours` does."""
+    if strength == 0:
+        return example
+    pixels = jitter_colours(example.photo.pixels[None].float() / 255, strength)[0]
+    return Example(replace(example.photo, pixels=(pixels * 255).round().byte()), example.regions)
+
+
+def mirrored(example: Example) -> Example:
+    """An example mirrored left to right, with its boxes and masks."""
+    photo, regions = example.photo, example.regions
+    x1, y1, x2, y2 = regions.boxes.unbind(1)
+    boxes = torch.stack([photo.size[1] - x2, y1, photo.size[1] - x1, y2], dim=1)
+    masks = regions.extras.get("masks")
+    extras = {**regions.extras, "masks": masks.flip(2)} if isinstance(masks, Tensor) else regions.extras
+    return Example(replace(photo, pixels=photo.pixels.flip(2)), replace(regions, boxes=boxes, extras=extras))

@@ -40,7 +40,7 @@ class VectorCache:
         capacity: Vectors to keep in memory; those that were not asked for longest are dropped first.
     """
 
-    def __init__(self, owner: str, dim: int, folder: str | Path | None = None, *, capacity: int = 200_000) -> None:
+    def __init__(self, owner: str, dim: int, folder: str | Path | None = None, *, capacity: int = 100_000) -> None:
         self.owner, self.dim = owner, dim
         self.folder = None if folder is None else Path(folder) / owner[:16]
         self.capacity = checks.whole("capacity", capacity)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
-from objemb.evaluation.average_precision import average_precision
 from objemb.examples.base import Examples
 from objemb.models.build import versions
-from objemb.structures import NO_LABEL, Photo
+from objemb.structures import Photo
 from objemb.training.card_picture import draw_card
+from objemb.training.finding import counts_classes, find
 from objemb.training.following import Following, follow
 from objemb.training.teacher import Teacher
 
@@ -128,35 +128,19 @@ def _detector(
     detector: NetworkDetector, before: Mapping[str, Tensor] | None, examples: Examples
 ) -> dict[str, Any] | None:
     """AP with the state ``before`` and with that of now; the detector has the latter afterwards."""
-    labelled = any(
-        len(e.regions) and int(e.regions.labels.max()) > NO_LABEL
-        for e in map(examples.__getitem__, range(len(examples)))
-    )
-    if not labelled:
-        return None
-    by_class = detector.classes == examples.classes
-    after = _ap(detector, examples, by_class)
+    after = find(detector, examples)
     if not after:
         return None
+    by_class = counts_classes(detector, examples)
     if before is None:
         return {"before": after, "after": after, "same": True, "by_class": by_class}
     now = {name: value.clone() for name, value in detector.state_dict().items()}
     detector.load_state_dict(before)
     try:
-        earlier = _ap(detector, examples, by_class)
+        earlier = find(detector, examples)
     finally:
         detector.load_state_dict(now)
     return {"before": earlier, "after": after, "same": False, "by_class": by_class}
-
-
-def _ap(detector: NetworkDetector, examples: Examples, by_class: bool) -> dict[str, float]:
-    """Average precision on the boxes that have a label; without classes where those of the detector are others."""
-    found, truth = [], []
-    for number in range(len(examples)):
-        example = examples[number]
-        found += detector.detect([example.photo])
-        truth.append(example.regions[example.regions.labels > NO_LABEL])
-    return average_precision(found, truth, class_agnostic=not by_class)
 
 
 def _times(student: OnePass, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:

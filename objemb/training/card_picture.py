@@ -24,7 +24,7 @@ def draw_card(card: Mapping[str, Any], file: Path) -> None:
     titles = {"by_size": "area (COCO)", "by_share": "share of the photo"}
     for axis, (key, title) in zip(axes[0, 1:], titles.items(), strict=True):
         rows = card["cosine"][key]
-        labels = [f"{name.replace(' to ', chr(10))}\n({row['boxes']})" for name, row in rows.items()]
+        labels = [f"{name.replace(' to ', ' to' + chr(10))}\n({row['boxes']})" for name, row in rows.items()]
         means = {"cosine": [row["cosine"] for row in rows.values()]}
         bars(axis, f"Cosine by {title} (boxes)", means, labels, top=1.0, digits=2)
     _percents(axes[1, 0], "Retrieval of true boxes", card["retrieval"], ("mAP", "P@1"))

@@ -56,7 +56,7 @@ class RunFolder:
             force: Start anew: the files of a run in the folder are removed, and nothing else.
 
         Raises:
-            TrainingError: The folder holds a run with other settings, or something that is no run.
+            TrainingError: The folder holds a run with other settings and a checkpoint, or something that is no run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f"{self.path}: expected a folder for the run, found a file; it is left alone")
@@ -65,7 +65,7 @@ class RunFolder:
             raise TrainingError(f"{self.path}: expected a new folder or a run, found something else; it is left alone")
         if force:
             self._clear()
-        if file.is_file():
+        if file.is_file() and self.checkpoints.file.is_file():  # otherwise nothing was learned yet
             self._compare(configs.read_yaml(file), config)
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, configs.dump_config(config))

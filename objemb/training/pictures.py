@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import draw_bounding_boxes
 
 from objemb.examples.base import Example, Examples
 from objemb.ops.boxes import scale, windows
 from objemb.ops.images import resize
+from objemb.structures import Regions
 
 #: Side of a box in the picture and width of its frame, in pixels.
 SIDE, FRAME = 64, 3
+#: Side of a photo in a sheet, and the least score of a box that is drawn on it.
+PHOTO_SIDE, DRAWN_SCORE = 320, 0.5
 RIGHT, WRONG, QUERY = (40, 170, 60), (200, 50, 40), (90, 90, 90)
 
 
@@ -57,3 +63,29 @@ def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tens
     picture = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE).clone()
     picture[:, FRAME : FRAME + inner, FRAME : FRAME + inner] = resize(photo.pixels[:, y1:y2, x1:x2], (inner, inner))
     return picture
+
+
+def boxes_sheet(found: Sequence[tuple[Example, Regions]]) -> Tensor:
+    """Photos side by side, with the true boxes of each example in green and over them what was found in red.
+
+    Args:
+        found: Examples, and of each the boxes that were found; those of low scores are not drawn.
+
+    Returns:
+        uint8 ``(3, 320, 320 * number of photos)``; photos keep their shape, with grey beside them.
+    """
+    return torch.cat([_with_boxes(*of_photo) for of_photo in found], dim=2)
+
+
+def _with_boxes(example: Example, found: Regions) -> Tensor:
+    photo = example.photo
+    factor = PHOTO_SIDE / max(photo.size)
+    height, width = (max(1, round(s * factor)) for s in photo.size)
+    picture = resize(photo.pixels, (height, width))
+    for regions, colour in ((example.regions, RIGHT), (found[found.scores >= DRAWN_SCORE], WRONG)):
+        boxes = scale(regions.boxes, (height / photo.size[0], width / photo.size[1]))
+        drawable = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)]
+        picture = draw_bounding_boxes(picture, drawable, colors=colour, width=2) if len(drawable) else picture
+    sheet = torch.full((3, PHOTO_SIDE, PHOTO_SIDE), QUERY[0], dtype=torch.uint8)
+    sheet[:, :height, :width] = picture
+    return sheet

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class RunProgress:
-    """Shows the steps of a run.
+    """Shows the steps of a run, until it is closed.
 
     Args:
         steps: Number of steps of the whole run.
@@ -34,16 +33,8 @@ class RunProgress:
             disable=not self.bar,
         )
         self._task = self._display.add_task("training", total=steps, completed=start, figures="")
-        self._begin = time.monotonic()
-
-    def __enter__(self) -> RunProgress:
         self._display.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._display.stop()
+        self._begin = time.monotonic()
 
     def step(self, done: int) -> None:
         """``done`` steps are done."""
@@ -64,3 +55,7 @@ class RunProgress:
             self._display.console.print(text, markup=False, highlight=False)
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._display.stop()

@@ -146,6 +146,13 @@ class Run:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
             self.progress.note(f"validation after step {self.step}: {shown}")
 
+    def close(self) -> None:
+        """The journal is complete, the terminal as it was."""
+        if self.journal is not None:
+            self.journal.close()
+        if self.progress is not None:
+            self.progress.close()
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """The task has its averaged weights within, where there are any."""

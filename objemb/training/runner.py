@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from objemb.examples.base import Example
-from objemb.models.build import save_model, versions
+from objemb.models.build import origins, save_model, versions
 from objemb.training.folder import RunFolder
 from objemb.training.journal import Journal
 from objemb.training.order import StepOrder
@@ -74,7 +75,7 @@ def fit(
     done = None if force else place.finished()
     if done is not None:
         if first and not quiet:
-            RunProgress(settings.steps, settings.steps).note(f"{place.path}: finished after {done['steps']} steps")
+            print(f"{place.path}: finished after {done['steps']} steps", file=sys.stderr)
         return done if first else {}
     run = _train(task, settings, place, quiet=quiet)
     return _leave(run, command) if first else {}
@@ -93,6 +94,9 @@ def _train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool)
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
+        finally:
+            if hasattr(adapter, "run"):
+                adapter.run.close()
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
     return adapter.run
 
@@ -107,6 +111,7 @@ def _leave(run: Run, command: Sequence[str]) -> dict[str, Any]:
     origin = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
+        "weights": origins(task.settings),
         "training": {"task": type(task).__name__, "run": settings.to_json(), "examples": len(task.examples)},
         "versions": {**versions(), "lightning": _lightning().__version__},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
@@ -149,9 +154,9 @@ def _adapter(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: boo
             if run.rank == 0:
                 run.journal = Journal(folder.path, run.step)
                 run.progress = RunProgress(settings.steps, run.step, quiet=quiet)
-                run.progress.__enter__()
                 if run.step:
                     run.progress.note(f"going on after step {run.step}")
+            task.train()
 
         def train_dataloader(self) -> DataLoader[Example]:
             return _loader(task, settings, self.run.step, self.trainer.global_rank, self.trainer.world_size)
@@ -173,12 +178,6 @@ def _adapter(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: boo
                 folder.checkpoints.save({**run.state(), "precision": scaler})
             if run.validation_is_due():
                 self.trainer.strategy.barrier()  # the others wait for what the first one does alone
-
-        def teardown(self, stage: str) -> None:
-            del stage
-            if hasattr(self, "run") and self.run.progress is not None and self.run.journal is not None:
-                self.run.progress.__exit__(None, None, None)
-                self.run.journal.close()
 
     return Adapter()
 

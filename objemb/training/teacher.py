@@ -41,7 +41,7 @@ class Teacher:
         settings: Of the model.
     """
 
-    def __init__(self, model: Model, *, cache: str | Path | None = None, capacity: int = 200_000) -> None:
+    def __init__(self, model: Model, *, cache: str | Path | None = None, capacity: int = 100_000) -> None:
         self.dim, self.fingerprint, self.settings = model.dim, model.fingerprint, model.settings
         self._describer = copy.deepcopy(model.describer).eval().requires_grad_(False)
         self._whitening: Whitening | None = getattr(self._describer, "whitening", None)
@@ -51,7 +51,7 @@ class Teacher:
 
     @classmethod
     def open(
-        cls, source: str | Path | Mapping[str, Any], *, cache: str | Path | None = None, capacity: int = 200_000
+        cls, source: str | Path | Mapping[str, Any], *, cache: str | Path | None = None, capacity: int = 100_000
     ) -> Teacher:
         """The teacher in a model folder, or one that settings of a describer make.
 

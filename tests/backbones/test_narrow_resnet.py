@@ -27,6 +27,26 @@ def test_a_cut_leaves_nothing_behind_it(layer: str, channels: int, stride: int) 
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, channels, 64 // stride, 64 // stride)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "stages"),
+    [
+        ({}, {4: ("layer1", 4), 8: ("layer2", 8), 16: ("layer4", 32)}),
+        ({"stride": 32}, {4: ("layer1", 4), 8: ("layer2", 8), 16: ("layer3", 16), 32: ("layer4", 32)}),
+        ({"layer": "layer2"}, {4: ("layer1", 4), 8: ("layer2", 8)}),
+    ],
+)
+@torch.no_grad()
+def test_maps_of_several_strides(arguments: dict, stages: dict[int, tuple[str, int]]) -> None:
+    network = NarrowResnet(width=4, blocks=[1, 1, 1, 1], **arguments)
+    assert network.stages == stages
+    pixels = torch.rand(1, 3, 64, 96)
+    maps = network.maps(pixels)
+    assert {s: level.shape[1:] for s, level in maps.items()} == {
+        s: (c, 64 // s, 96 // s) for s, (_, c) in stages.items()
+    }
+    assert torch.equal(maps[network.stride], network(pixels))
+
+
 def test_full_width_is_the_resnet_of_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")

@@ -194,6 +194,41 @@ def test_networks_with_another_normalisation_convert_it() -> None:
         torch.testing.assert_close(backbone(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("arch", "layer", "stages"),
+    [
+        ("resnet18", None, {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}),
+        ("resnet18", "layer3.0", {4: "layer1", 8: "layer2", 16: "layer3.0"}),
+        ("resnet18", "layer2.0.relu", {4: "layer1", 8: "layer2.0.relu"}),
+        ("mobilenet_v2", None, {4: "features.3", 8: "features.6", 16: "features.13", 32: "features"}),
+        ("squeezenet1_1", None, {4: "features.4", 8: "features.7", 16: "features"}),
+    ],
+)
+@torch.no_grad()
+def test_maps_of_several_strides(arch: str, layer: str | None, stages: dict[int, str]) -> None:
+    backbone = TorchvisionCnn(arch, layer=layer)
+    pixels = torch.rand(1, 3, 97, 130)
+    maps = backbone.maps(pixels)
+    assert {stride: name for stride, (name, _) in backbone.stages.items()} == stages
+    assert {stride: level.shape[1] for stride, level in maps.items()} == {s: c for s, (_, c) in backbone.stages.items()}
+    assert list(maps) == sorted(maps)
+    assert torch.equal(maps[backbone.stride], backbone(pixels))
+    classifier, outputs = models.get_model(arch, weights=None).eval(), {}
+    classifier.load_state_dict(backbone.network.state_dict(), strict=False)
+    for name in stages.values():
+        if layer is None:
+            classifier.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: outputs.update({name: o}))
+    classifier((pixels - backbone.mean) / backbone.std)
+    for stride, name in stages.items() if layer is None else ():
+        torch.testing.assert_close(maps[stride], outputs[name], rtol=1e-4, atol=1e-4, msg=f"the output of {name}")
+
+
+@pytest.mark.parametrize("arch", ["vgg11", "regnet_y_400mf", "shufflenet_v2_x0_5"])
+def test_every_family_has_stages(arch: str) -> None:
+    stages = TorchvisionCnn(arch).stages
+    assert set(stages) == ({4, 8, 16} if arch == "vgg11" else {4, 8, 16, 32})
+
+
 @pytest.mark.shared_data
 @pytest.mark.skipif(not MOBILENET.exists(), reason="needs ../shared/data")
 def test_real_weights_see_what_is_alike() -> None:

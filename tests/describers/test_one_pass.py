@@ -10,9 +10,9 @@ from torch import nn
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import Detector
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
+from objemb.heads.embedding import EmbeddingHead
 from objemb.ops.whitening import Whitening
 from objemb.regions.detections import Detections
-from objemb.heads.embedding import EmbeddingHead
 from objemb.structures import Photo, Regions
 from tests.tiny import random_photo
 
@@ -63,7 +63,7 @@ def test_the_regions_are_those_of_the_two_pass_describers(one: OnePass) -> None:
     scores = one.detector.detect([PHOTO])[0].scores
     selection = {"min_score": float(scores[-2]), "nms_iou": 0.9, "max_regions": 4}
     source = Detections(detector=one.detector, **selection)
-    described = OnePass(detector=one.detector, **selection).describe([PHOTO, TALL])
+    described = OnePass(detector=one.detector, head=EmbeddingHead(), **selection).describe([PHOTO, TALL])
     assert 1 < len(described[0]) <= 5
     for found, expected in zip(described, source.find([PHOTO, TALL], []), strict=True):
         assert torch.equal(found.regions.boxes, expected.boxes)
@@ -144,7 +144,7 @@ def test_all_levels_that_the_detector_pools_from() -> None:
     one = student("fasterrcnn_resnet50_fpn")
     assert one.levels == ("0", "1", "2", "3")
     assert one.head.strides == (4, 8, 16, 32)
-    assert one.head.in_channels == (256, 256, 256, 256)
+    assert one.head.channels == (256, 256, 256, 256)
 
 
 def test_whitening(one: OnePass) -> None:

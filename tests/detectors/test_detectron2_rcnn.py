@@ -18,7 +18,6 @@ from detectron2.utils.events import EventStorage
 
 from objemb.checks import MissingWeightsError
 from objemb.describers.one_pass import OnePass
-from objemb.heads.embedding import EmbeddingHead
 from objemb.detectors._detectron2_config import read_file
 from objemb.detectors._detectron2_losses import _BoxMasks
 from objemb.detectors.detectron2_rcnn import Detectron2Rcnn
@@ -345,12 +344,15 @@ class TestWeights:
 
 def test_a_model_folder_travels(tmp_path: Path) -> None:
     """Without the config file that the model was made with."""
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(read_file(FASTER)), encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**read_file(FASTER), "OUTPUT_DIR": "here"}), encoding="utf-8")
     part = {"name": "detectron2_rcnn", "config": str(tmp_path / "own.yaml"), "opts": OPTS[FASTER]}
     head = {"name": "embedding", "dim": DIM, "width": 8, "depth": 1}
     one_pass = {"name": "one_pass", "detector": part, "head": head, "min_score": 0.0}
     model = build_model({"describer": one_pass})
     model.save(tmp_path / "model")
+    config = model.settings["describer"]["detector"]["config"]
+    assert set(config) == {"VERSION", "MODEL", "INPUT", "DATASETS"}, "nothing about a training"
+    assert "WEIGHTS" not in config["MODEL"]
     (tmp_path / "own.yaml").unlink()
     loaded = load_model(tmp_path / "model")
     given = photo(60, 80).pixels.permute(1, 2, 0).numpy()

@@ -9,7 +9,7 @@ from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.ops.weights import UnreadableWeightsError
-from objemb.structures import Regions
+from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 
 SMALL = {
@@ -143,3 +143,16 @@ def test_stays_in_eval_mode(detector: FasterRcnn) -> None:
     assert not any(m.training for m in detector.train().modules())
     assert detector.decode_side() == 96
     assert tiny(classes=["cup", "pot"]).classes == ("cup", "pot")
+
+
+def test_proposals_are_in_pixels_of_the_photo(detector: FasterRcnn) -> None:
+    photo = random_photo(60, 90)
+    large = Photo("large", photo.pixels, (120, 180))
+    batch = detector.preprocess([photo, large])
+    found = detector.proposals(batch, detector.features(batch), [photo, large])
+    with torch.no_grad():
+        expected, _ = detector.network.rpn(batch, {k: v for k, v in detector.features(batch).items() if "t" not in k})
+    assert len(found[0]) > 10
+    torch.testing.assert_close(found[0].boxes, (expected[0] * 60 / 64).clamp_max(90), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(found[1].boxes, 2 * found[0].boxes, rtol=1e-4, atol=1e-2)
+    assert not found[0].boxes.requires_grad

@@ -58,3 +58,13 @@ def test_bad_input_is_named() -> None:
         instance_retrieval(torch.ones(2, 3), torch.tensor([1]), torch.tensor([0, 0]))
     with pytest.raises(ValueError, match="vectors: expected finite values"):
         instance_retrieval(torch.full((2, 3), torch.nan), torch.tensor([1, 1]), torch.tensor([0, 0]))
+
+
+def test_another_model_may_ask() -> None:
+    """Boxes 0 and 2 of photo 0, 1 and 3 of photo 1; what is searched is turned by a quarter against what asks."""
+    searched = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    instances, images = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    assert instance_retrieval(searched, instances, images)["P@1"] == 1
+    assert instance_retrieval(searched, instances, images, asking=searched.flip(1))["P@1"] == 0
+    with pytest.raises(ValueError, match="asking: expected shape"):
+        instance_retrieval(searched, instances, images, asking=searched[:2])

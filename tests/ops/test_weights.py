@@ -14,7 +14,7 @@ from torch import nn
 
 from objemb.checks import MissingWeightsError
 from objemb.ops import weights
-from objemb.ops.weights import UnreadableWeightsError, fetch, fill, locate, read_weights
+from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, locate, of_module, read_weights
 
 
 class Explosive:
@@ -236,3 +236,39 @@ def test_locating_tells_files_from_names(tmp_path: Path) -> None:
     for missing in ("other.pth", "folder/other", Path("other")):
         with pytest.raises(MissingWeightsError, match=r"no file .*other"):
             locate(missing, named)
+
+
+def test_a_model_folder_stands_for_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "model" / "weights.safetensors"
+    file.parent.mkdir()
+    save_file(network().state_dict(), file)
+    assert existing_file(file.parent, ()) == locate(str(file.parent), {"DEFAULT": "https://example.invalid"}) == file
+    with pytest.raises(MissingWeightsError, match="expected a file or a model folder, found no file"):
+        existing_file(tmp_path / "other" / "model", ())
+
+
+def test_a_part_is_found_under_the_one_prefix_that_fits() -> None:
+    state = network().state_dict()
+    within = {f"student.net.{k}": v for k, v in state.items()} | {"student.other.weight": torch.zeros(1)}
+    assert of_module(network(), state, "a") is state
+    found = of_module(network(), within, "a")
+    assert found.keys() == state.keys()
+    fill(network(), found, "a")
+    uncounted = {k: v for k, v in within.items() if "num_batches" not in k}
+    assert len(of_module(network(), uncounted, "a")) == len(state) - 1
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    state = {f"student.net.{k}": v for k, v in network().state_dict().items()}
+    del state["student.net.head.bias"]
+    assert of_module(network(), state, "a") is state
+    with pytest.raises(UnreadableWeightsError, match=r"a: .* missing: expected 'body.0.weight'.*found 'student"):
+        fill(network(), of_module(network(), state, "a"), "a")
+    assert of_module(nn.ReLU(), state, "a") is state
+
+
+def test_several_parts_that_fit_are_named() -> None:
+    state = network().state_dict()
+    twice = {f"{part}.{k}": v for part in ("teacher", "student") for k, v in state.items()}
+    with pytest.raises(UnreadableWeightsError, match=r"a: expected .* one network.*'teacher\.', 'student\.'"):
+        of_module(network(), twice, "a")

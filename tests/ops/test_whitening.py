@@ -23,6 +23,8 @@ def test_full_whitening_gives_unit_covariance_before_the_norm() -> None:
     covariance = projected.T @ projected / len(projected)
     assert torch.allclose(covariance, torch.eye(6), atol=1e-3)
     assert torch.allclose(whitening(vectors), l2(projected))
+    assert torch.allclose(whitening.project(vectors), projected)
+    assert whitening.project(torch.zeros(1, 6)).abs().max() == 0
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from objemb.config import load_training_config
 from objemb.examples.base import Example, Examples
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models import load_model
@@ -86,7 +87,7 @@ def test_no_gradient_reaches_the_detector_or_the_teacher() -> None:
 
 @pytest.mark.parametrize("train", ["head+trunk", "joint"])
 def test_the_detector_learns_too(train: str) -> None:
-    distill = task(train=train, detector_factor=0.5)
+    distill = task(train=train, factors={"*": 0.5})
     losses = step(distill, batch(EXAMPLES))
     groups = distill.parameter_groups()
     assert [g["factor"] for g in groups] == [1.0, 0.5]
@@ -117,12 +118,12 @@ def test_joint_losses_are_those_of_the_detector_and_lambda_times_those_of_the_ve
 
 
 def test_some_parameters_of_the_detector() -> None:
-    distill = task(train="head+trunk", detector_parameters=["network.backbone.fpn.*"])
+    distill = task(train="head+trunk", factors={"*": 0, "network.backbone.fpn.*": 0.1})
     trained = {n for n, p in distill.describer.detector.named_parameters() if p.requires_grad}
     assert trained
     assert all(".fpn." in name for name in trained)
-    with pytest.raises(ValueError, match=r"detector_parameters: expected patterns of .*'network.backbone.fpn'.* found"):
-        task(train="joint", detector_parameters=["neck.*"])
+    with pytest.raises(ValueError, match=r"factors: expected patterns of .*'network.backbone.fpn'.* found 'neck"):
+        task(train="joint", factors={"neck.*": 1})
 
 
 @pytest.mark.parametrize("guidance", ["jittered", "detections", "proposals", ["ground_truth", "proposals"]])
@@ -223,7 +224,9 @@ def test_the_student_learns_to_follow() -> None:
 def test_figures_of_the_validation() -> None:
     found = task(validation=EXAMPLES).validate()
     assert set(found) >= {"cosine", "cosine_small", "mAP", "P@1"}
+    assert "AP" not in found
     assert task().validate() == {}
+    assert "AP" in task(validation=EXAMPLES, train="joint").validate()
 
     class Unnamed(Noisy):
         instances = ()
@@ -287,3 +290,10 @@ def test_any_examples_will_do(tmp_path: Path) -> None:
 
     fit(task(One()), run(batch=1, steps=1), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "model" / "report.json").exists()
+
+
+@pytest.mark.parametrize("name", ["distill_scenes", "distill_coco_det", "distill_photos"])
+def test_the_configs_that_come_with_objemb(name: str) -> None:
+    config = load_training_config(name, ["run.seed=3"])
+    assert config["task"]["name"] == "distill"
+    RunSettings.of(config["run"])

@@ -171,6 +171,12 @@ def test_another_run_is_refused_unless_forced(tmp_path: Path) -> None:
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_settings_may_change_until_something_was_learned(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 0"):
+        train(tmp_path / "run", task=SmallTask(nan_at=0))
+    assert len(train(tmp_path / "run", steps=3).seen) == 3
+
+
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(TrainingError, match="found something else"):
@@ -258,3 +264,16 @@ def test_the_trainer_says_nothing_of_its_own(
     assert out == ""
     assert all(re.match(r"(step \d+/12|validation after step \d+: )", line) for line in err.splitlines()), err
     assert not [r for r in caplog.records if r.name.startswith("lightning") and r.levelno >= logging.INFO]
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    with pytest.raises(ImportError, match=r"training needs lightning: pip install 'objemb\[train\]'"):
+        train(tmp_path / "run")
+
+
+def test_processes_that_cannot_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "3"), ("GROUP_WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"run.batch: expected a multiple of the 3 processes, which share it, found 4"):
+        train(tmp_path / "run")

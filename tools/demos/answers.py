@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from demos.page import Answer
 from objemb.cli.pictures import result_pictures
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.structures import SearchResult
+from tools.demos.page import Answer
 
 QUERIES = 8
 HITS = 5

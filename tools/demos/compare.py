@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.timing import alternate
 
-from demos.rows import ROWS, Row
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
@@ -23,6 +21,8 @@ from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
 from objemb.structures import Photo, RegionDescriptors, Regions
+from tools.benchmarks.timing import alternate
+from tools.demos.rows import ROWS, Row
 
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 16
@@ -37,7 +37,7 @@ def compare(
     """Measure all rows.
 
     Args:
-        models: By the names of :func:`demos.rows.open_describers`.
+        models: By the names of :func:`tools.demos.rows.open_describers`.
         data: Photos, queries, and which photo shows what.
         boxes: Stored boxes of the photos by source; None for a method's own regions.
         advance: Called after each row.

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from objemb.evaluation.average_precision import average_precision
 from rich.progress import Progress
 
-from demos.compare import compare, milliseconds
-from demos.rows import ROWS, Made, open_describers
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model
 from objemb.structures import Photo, Regions
+from tools.demos.compare import compare, milliseconds
+from tools.demos.rows import ROWS, Made, open_describers
 
 #: Side of a scene in pixels, and of what the networks see.
 SIZE = 256

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from demos.page import Answer, photos_page
-from demos.steps import StepFailedError, run_command, say
 from objemb.cli.errors import SKIPPED
 from objemb.cli.pictures import result_pictures
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
 from objemb.structures import SearchResult
+from tools.demos.page import Answer, photos_page
+from tools.demos.steps import StepFailedError, run_command, say
 
 QUERIES = 8
 HITS = 5

@@ -1,7 +1,7 @@
 """The analysis of Chen, Davis and Lim on any retrieval set: what to embed objects with, and where to look.
 
-Two questions of "An analysis of object embeddings for image retrieval" (2019) and of its later version, "Efficient object
-embedding for spliced image retrieval" (CVPR 2021), are asked of one set and two networks:
+Two questions of "An analysis of object embeddings for image retrieval" (2019) and of its later version, "Efficient
+object embedding for spliced image retrieval" (CVPR 2021), are asked of one set and two networks:
 
 - Which features? The maps of a classification network against those of a detection network with the same trunk, layer
   by layer, in four poolings, each reduced by PCA whitening to several dimensions.

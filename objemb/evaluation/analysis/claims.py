@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ from objemb.evaluation.analysis.looks import (
 from objemb.evaluation.paired import Difference, equal_within, paired_difference
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
+#: What is better than what.
+ATTENTION_CLAIMS = (
+    (BOXES, GRID, "Detector boxes as hard attention beat R-MAC"),
+    (GRID, WHOLE, "R-MAC beats the whole image"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,16 +96,15 @@ class Judge:
     def attention(self, cells: Sequence[Cell]) -> list[Finding]:
         """Whether boxes beat R-MAC, and R-MAC the whole image, each with both ways of matching."""
         findings = []
-        for matching in (BEST, SUM):
-            arms = {c.look.kind: [] for c in cells}  # type: dict[str, list[Cell]]
-            for cell in cells:
-                if cell.look.matching in (matching, ONE):
-                    arms[cell.look.kind].append(cell)
-            for better, worse in ((BOXES, GRID), (GRID, WHOLE)):
-                if better in arms:
-                    difference = self._difference(mean_over_cells(arms[better]) - mean_over_cells(arms[worse]))
-                    claim = f"{better[0].upper()}{better[1:]} beat the {worse}, {matching}"
-                    findings.append(Finding(claim, self.beats(difference), {f"{better} less {worse}": difference}))
+        for matching, (better, worse, claim) in itertools.product((BEST, SUM), ATTENTION_CLAIMS):
+            arms = [
+                [c for c in cells if c.look.kind == k and c.look.matching in (matching, ONE)] for k in (better, worse)
+            ]
+            if all(arms):
+                first, second = map(mean_over_cells, arms)
+                difference = self._difference(first - second)
+                figures = {f"{better} less {worse}": difference}
+                findings.append(Finding(f"{claim}, {matching}", self.beats(difference), figures))
         return findings
 
     def beats(self, difference: Difference) -> str:

@@ -27,13 +27,14 @@ def draw_layers(analysis: Analysis, file: str | Path) -> None:
         ImportError: matplotlib is not installed.
     """
     figure, axes = plots.new_figure(1, len(analysis.layers))
+    top = max((y for _, y in _points(analysis.cells)), default=None)
     for axis, (stride, name) in zip(axes[0], analysis.layers.items(), strict=True):
         here = [c for c in analysis.cells if c.stride == stride]
         curves = {
             look: {n: _points(c for c in here if (c.look.name, c.network) == (look, n)) for n in _networks(here)}
             for look in dict.fromkeys(c.look.name for c in here)
         }
-        plots.lines(axis, name, curves, x_label="dimension", y_label="mAP in %", doubling=True)
+        plots.lines(axis, name, curves, x_label="dimension", y_label="mAP in %", top=top, doubling=True)
     plots.save(figure, file)
 
 

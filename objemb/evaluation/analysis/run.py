@@ -45,7 +45,7 @@ class Analysis:
         cells: Of both networks, all layers and poolings.
         attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
         findings: On the claims.
-        problems: A line for each photo that could not be read.
+        problems: A line for each photo that could not be read, and where the whitening sees what is measured.
     """
 
     layers: Mapping[int, str]

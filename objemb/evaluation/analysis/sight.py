@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class Sight:
         workers: Decoding threads.
 
     Attributes:
-        problems: A line for each photo that could not be read.
+        problems: A line for each photo that could not be read, and where the whitening sees what is measured.
     """
 
     def __init__(
@@ -67,13 +67,21 @@ class Sight:
         self, network: Backbone, views: Sequence[View], photos: Sequence[str | Path]
     ) -> dict[View, LayerRows]:
         """Rows of the same kinds from other photos, all of them of item 0."""
-        refs = (self._listed(found) for found in find_images([Path(p) for p in photos]))
-        return self._describe(network, filter(None, refs), self._of_other, views)
+        found = list(find_images([Path(p) for p in photos]))
+        refs = [ref for ref in found if isinstance(ref, ImageRef)]
+        for skipped in found:
+            if isinstance(skipped, SkippedImage):
+                self._note(skipped)
+        measured = {self.data.photo(file).resolve() for file in self._items}
+        seen = sum(ref.path.resolve() in measured for ref in refs)
+        if seen:
+            self.problems.append(f"the whitening is fitted on {seen} photos of the evaluation set, which flatters it")
+        return self._describe(network, refs, self._of_other, views)
 
     def _describe(
         self,
         network: Backbone,
-        refs: Iterator[ImageRef],
+        refs: Iterable[ImageRef],
         wanted: Callable[[Photo], Sequence[Wanted]],
         views: Sequence[View],
     ) -> dict[View, LayerRows]:
@@ -112,12 +120,6 @@ class Sight:
             Wanted(0, BOXES, found),
             Wanted(0, TRUTH, found),
         ]
-
-    def _listed(self, found: ImageRef | SkippedImage) -> ImageRef | None:
-        if isinstance(found, ImageRef):
-            return found
-        self._note(found)
-        return None
 
     def _note(self, skipped: SkippedImage) -> None:
         self.problems.append(f"{skipped.id}: {skipped.reason}")

@@ -69,7 +69,7 @@ class Classify(Task):
 
     Args:
         describer: A ``pooled_regions`` with the extractor ``crop``, whose ``size`` is the side of the crops and whose
-            ``batch`` does not matter here. Its backbone is trained, batch norms included, and so is its pooling.
+            ``batch`` does not matter here. Its backbone is trained, batch norms included.
         data: Labelled boxes to learn from; boxes without an identity are not used.
         validation: Labelled boxes of *other* identities, described as they are given and searched for among each
             other: ``mAP`` and ``P@1``. None for no figures.
@@ -115,16 +115,15 @@ class Classify(Task):
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self.flip = checks.flag("flip", flip)
         self.whiten = None if whiten is None else WhitenSettings.of(whiten)
-        self.learned = nn.ModuleList([describer.backbone, describer.pooling])
         self.describer.requires_grad_(False)
-        self.learned.requires_grad_(True)
+        self.describer.backbone.requires_grad_(True)
         self.prototypes = nn.Parameter(start_prototypes(len(data.instances), describer.dim))
         self._described: tuple[Tensor, Tensor, Tensor] | None = None
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """``identity``: the cosine softmax loss of the crops."""
         crops, labels = self._crops(batch)
-        with train_mode(self.learned):
+        with train_mode(self.describer.backbone):
             vectors = self._vectors(crops)
         loss = cosine_softmax_loss(
             vectors, self.prototypes, labels.to(self.device), scale=self.scale, margin=self.margin
@@ -157,16 +156,16 @@ class Classify(Task):
 
     def _crops(self, batch: Sequence[Example]) -> tuple[list[Tensor], Tensor]:
         """Network inputs, uint8 ``(3, h, w)`` each, and the instances that they show, int64 ``(N,)``."""
-        known = [e.instances != NO_INSTANCE for e in batch]
-        pool = torch.tensor([(i, j) for i, k in enumerate(known) for j in k.nonzero().flatten().tolist()])
-        drawn = pool[torch.randperm(len(pool))[: self.crops]].reshape(-1, 2)
+        rows = [(e.instances != NO_INSTANCE).nonzero().flatten() for e in batch]
+        pool = torch.stack([torch.repeat_interleave(torch.tensor([len(r) for r in rows])), torch.cat(rows)], dim=1)
+        drawn = pool[torch.randperm(len(pool))[: self.crops].sort().values]
         cutter = self.extractor.see([e.photo for e in batch], self.describer.backbone)
         crops: list[Tensor] = []
         labels = [torch.zeros(0, dtype=torch.int64)]
         for i, example in enumerate(batch):
-            rows = drawn[drawn[:, 0] == i, 1]
-            crops += cutter.cut(i, jitter_boxes(example.regions[rows], self.box_jitter))
-            labels.append(example.instances[rows])
+            of_photo = drawn[drawn[:, 0] == i, 1]
+            crops += cutter.cut(i, jitter_boxes(example.regions[of_photo], self.box_jitter))
+            labels.append(example.instances[of_photo])
         return crops, torch.cat(labels)
 
     def _vectors(self, crops: Sequence[Tensor]) -> Tensor:

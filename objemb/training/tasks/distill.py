@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.keep import Keep
@@ -29,6 +28,8 @@ from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.training.card import make_card, write_card
+from objemb.training.factors import by_factor
+from objemb.training.finding import find
 from objemb.training.folder import CONFIG, MODEL
 from objemb.training.following import Following, VisibleBoxes, figures, follow
 from objemb.training.guidance import Guidance, region_weights
@@ -73,8 +74,8 @@ class Distill(Task):
         train: ``head``: nothing else; the detector finds what it found before, to the last bit. ``head+trunk``: the
             detector's parameters too, by the same loss. ``joint``: by the detector's own losses as well, so that it
             still finds what it is to describe.
-        detector_parameters: Patterns of names of parameters of the detector that are trained then: ``*`` for all.
-        detector_factor: Factor on their learning rate.
+        factors: Patterns of names of the detector's parameters, and a factor on their learning rate then, see
+            :func:`objemb.training.factors.by_factor`.
         embedding_weight: Factor on the loss of the vectors beside those of the detector: the lambda of
             ``L_det + lambda L_embed``.
         start: What the head starts from: ``random``, or the ``teacher``'s own layers, for heads that can.
@@ -105,12 +106,11 @@ class Distill(Task):
         guidance_seed: int = 0,
         loss: Mapping[str, float] = MappingProxyType({"cosine": 1.0}),
         train: str = "head",
-        detector_parameters: Sequence[str] = ("*",),
-        detector_factor: float = 0.1,
+        factors: Mapping[str, float] = MappingProxyType({"*": 0.1}),
         embedding_weight: float = 1.0,
         start: str = "random",
         cache: str | Path | None = None,
-        cache_size: int = 200_000,
+        cache_size: int = 100_000,
         precompute: int = 0,
         card: bool = True,
     ) -> None:
@@ -131,7 +131,6 @@ class Distill(Task):
         )
         self.loss = _loss_weights(loss)
         self.mode = checks.one_of("train", train, MODES)
-        self.detector_factor = checks.positive("detector_factor", detector_factor)
         self.embedding_weight = checks.positive("embedding_weight", embedding_weight)
         self.precompute = min(checks.whole("precompute", precompute, 0), len(data))
         if self.precompute and self.mode != "head" and self.guidance.needs_detector:
@@ -142,9 +141,10 @@ class Distill(Task):
         self.requires_grad_(False)
         self.describer.head.requires_grad_(True)
         self._followed: Following | None = None
-        self._trained = [] if self.mode == "head" else _named(self.describer.detector, detector_parameters)
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
+        self._trained = [] if self.mode == "head" else by_factor(self.describer.detector, factors)
+        for group in self._trained:
+            for parameter in group["params"]:
+                parameter.requires_grad_(True)
         # what the detector was, to compare with at the end; a detector that is not trained is that still
         self._before = (
             {n: v.detach().clone() for n, v in self.describer.detector.state_dict().items()} if self._trained else None
@@ -152,10 +152,7 @@ class Distill(Task):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head, and what is trained of the detector."""
-        groups: list[dict[str, Any]] = [{"params": list(self.describer.head.parameters()), "factor": 1.0}]
-        if self._trained:
-            groups.append({"params": self._trained, "factor": self.detector_factor})
-        return groups
+        return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """The weighted losses of the vectors, and in ``joint`` training those of the detector before them."""
@@ -179,12 +176,15 @@ class Distill(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cosine to the teacher, by size too, and where identities are known mAP and P@1 of the student."""
+        """Cosine to the teacher, by size too; mAP and P@1 of the student where identities are known; AP where the
+        detector learns and labels are known.
+        """
         if self.validation is None:
             return {}
         self.teacher.to(self.device)
         self._followed = follow(self.describer, self.teacher, self.validation)
-        return figures(self._followed)
+        found = find(self.describer.detector, self.validation) if self._trained else {}
+        return {**figures(self._followed), **found}
 
     def pictures(self) -> dict[str, Tensor]:
         """``neighbours``: some boxes of the validation data and what is most like them, to the student."""
@@ -287,16 +287,6 @@ def _loss_weights(loss: Mapping[str, float]) -> dict[str, float]:
     if not used:
         raise ValueError(f"loss: expected a weight above 0 of {checks.listed(LOSSES)}, found {dict(loss)}")
     return used
-
-
-def _named(module: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
-    """The parameters that fit one of the patterns."""
-    parameters = dict(module.named_parameters())
-    for pattern in checks.several("detector_parameters", patterns):
-        if not fnmatch.filter(parameters, pattern):
-            known = sorted({".".join(name.split(".")[:3]) for name in parameters})
-            raise ValueError(f"detector_parameters: expected patterns of {checks.listed(known)} ..., found {pattern!r}")
-    return [p for name, p in parameters.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _sum(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,151 @@
+"""A detector, learned from true boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.aggregators.keep import Keep
+from objemb.describers.base import Describer
+from objemb.detectors.base import NetworkDetector
+from objemb.evaluation.average_precision import average_precision
+from objemb.examples.base import Example, Examples
+from objemb.models.model import Model
+from objemb.models.state import without_weights
+from objemb.registry import plugin
+from objemb.structures import Regions
+from objemb.training.augment import jitter_photo, mirrored
+from objemb.training.factors import by_factor
+from objemb.training.pictures import boxes_sheet
+from objemb.training.task import Task
+
+#: Photos that are looked at together for validation.
+BATCH = 8
+#: Photos of the validation set that are drawn.
+DRAWN = 4
+
+
+@plugin
+class Detect(Task):
+    """Trains the detector inside a describer on true boxes, from whatever weights it has.
+
+    ::
+
+        photos of a batch ── mirror, colours ── preprocess ── features ── losses of the detector's heads
+
+    Photos of all sizes share a batch, padded to the largest. Normalisation layers keep their statistics. A detector of
+    one class is class-agnostic: it learns all boxes as objects, whatever their labels, and labels do not count in its
+    figures either. What else is in the describer stays as it is.
+
+    Args:
+        describer: A ``one_pass``, or a ``pooled_regions`` whose regions are ``detections`` of a network.
+        data: Photos with true boxes; photos without any teach what is background.
+        validation: Photos with true boxes that give the figures; None for none.
+        factors: Patterns of names of the detector's parameters, and a factor on their learning rate: 0 leaves them as
+            they are, and of several patterns that fit the last one counts. ``{"*.backbone.body.*": 0.1}`` slows down
+            the trunk, ``{"*.layer1.*": 0}`` keeps its first stage.
+        flip: Whether photos are mirrored at random.
+        colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
+
+    Raises:
+        TypeError: A describer without a detector that is a network.
+        ValueError: Classes of data and detector that differ, a pattern without a parameter, values out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        describer: Describer,
+        data: Examples,
+        validation: Examples | None = None,
+        factors: Mapping[str, float] = MappingProxyType({}),
+        flip: bool = True,
+        colour_jitter: float = 0.2,
+    ) -> None:
+        super().__init__()
+        detector = getattr(getattr(describer, "regions", None), "detector", None)
+        if not isinstance(detector, NetworkDetector):
+            found = type(describer if detector is None else detector).__name__
+            raise TypeError(f"describer: expected one with a detector that is a network, found {found}")
+        for name, source in (("data", data), ("validation", validation)):
+            if source is not None:
+                _expect_classes(name, source, detector)
+        self.describer, self.detector = describer, detector
+        self.examples, self.validation = data, validation
+        self.flip = checks.flag("flip", flip)
+        self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
+        self.describer.requires_grad_(False)
+        self._groups = by_factor(detector, factors)
+        for group in self._groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(True)
+        self._drawn: list[tuple[Example, Regions]] = []
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The detector's parameters by their factor on the learning rate."""
+        return self._groups
+
+    def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
+        """The terms of :meth:`~objemb.detectors.base.NetworkDetector.losses`."""
+        examples = [jitter_photo(self._mirrored(e), self.colour_jitter) for e in batch]
+        photos = [e.photo for e in examples]
+        seen = self.detector.preprocess(photos)
+        tensors = seen.tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster in training on a CPU
+        seen = replace(seen, tensors=tensors)
+        return self.detector.losses(seen, self.detector.features(seen), [e.regions for e in examples], photos)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The figures of :func:`~objemb.evaluation.average_precision.average_precision` on the validation set."""
+        if self.validation is None:
+            return {}
+        found: list[Regions] = []
+        truth: list[Regions] = []
+        self._drawn = []
+        for examples in _batches(self.validation):
+            detected = self.detector.detect([e.photo for e in examples])
+            self._drawn += list(zip(examples, detected, strict=True))[: DRAWN - len(self._drawn)]
+            found += detected
+            truth += [e.regions for e in examples]
+        return average_precision(found, truth, class_agnostic=self.detector.num_classes == 1)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """``boxes``: the first photos of the validation set with what was found and what is there."""
+        return {"boxes": boxes_sheet(self._drawn)} if self._drawn else {}
+
+    def model(self) -> Model:
+        """The describer with the trained detector."""
+        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
+        return Model(self.describer, Keep(), settings, {}, str(self.device))
+
+    def _mirrored(self, example: Example) -> Example:
+        return mirrored(example) if self.flip and bool(torch.rand(()) < 0.5) else example
+
+
+def _expect_classes(name: str, source: Examples, detector: NetworkDetector) -> None:
+    """Labels are numbers: they must number the same classes."""
+    count = detector.num_classes
+    if count == 1:
+        return
+    if len(source.classes) != count:
+        raise ValueError(
+            f"{name}: expected the {count} classes of the detector, found {len(source.classes)}; "
+            f"pass num_classes={len(source.classes)} to it, or 1 for one that takes all objects alike"
+        )
+    if detector.classes and tuple(source.classes) != tuple(detector.classes):
+        wrong = next(i for i in range(count) if source.classes[i] != detector.classes[i])
+        raise ValueError(
+            f"{name}: expected the classes of the detector, "
+            f"with {detector.classes[wrong]!r} as number {wrong}, found {source.classes[wrong]!r}"
+        )
+
+
+def _batches(examples: Examples) -> Iterator[list[Example]]:
+    for start in range(0, len(examples), BATCH):
+        yield [examples[n] for n in range(start, min(start + BATCH, len(examples)))]

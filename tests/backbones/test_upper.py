@@ -1,0 +1,62 @@
+"""The upper layers of a network, taken out of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from objemb.backbones._cut import upper_part
+from objemb.backbones.base import Backbone
+from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.backbones.torchvision_cnn import TorchvisionCnn
+from tests.tiny import TinyBackbone
+
+
+def network(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return NarrowResnet(width=4, blocks=(1, 1, 1, 1)) if name == "narrow" else TorchvisionCnn(name)
+
+
+@pytest.mark.parametrize("name", ["narrow", "resnet18", "mobilenet_v2", "densenet121", "vgg11", "googlenet"])
+@torch.no_grad()
+def test_a_map_goes_on_to_the_last_one(name: str) -> None:
+    backbone = network(name)
+    maps = backbone.maps(torch.rand(1, 3, 96, 128))
+    for stride in list(backbone.stages)[:-1]:
+        upper = backbone.upper(stride)
+        assert torch.equal(upper(maps[stride]), maps[backbone.stride])
+        assert not any(m.training for m in upper.modules())
+        own, all_of_them = (sum(p.numel() for p in n.parameters()) for n in (upper, backbone))
+        assert 0 < own < all_of_them
+
+
+def test_it_is_a_copy() -> None:
+    for backbone in (network("narrow"), network("resnet18")):
+        before = {k: v.clone() for k, v in backbone.state_dict().items()}
+        for parameter in backbone.upper(8).parameters():
+            parameter.data.zero_()
+        assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_mistakes_are_named() -> None:
+    for stride in (32, 2):
+        with pytest.raises(ValueError, match=f"stride: expected one of 4, 8, 16, found {stride}"):
+            network("resnet18").upper(stride)
+    with pytest.raises(TypeError, match=r"whose upper layers can be taken.*found TinyBackbone"):
+        TinyBackbone().upper(8)
+
+
+def test_a_map_that_is_not_all_there_is() -> None:
+    class Forked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.two(self.one(pixels)) + pixels
+
+    traced = create_feature_extractor(Forked().eval(), ["one", "two", "add"])
+    assert upper_part(traced, "one", "two")(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)
+    with pytest.raises(ValueError, match="expected a map that all that follows is computed from, found 'one' without"):
+        upper_part(traced, "one", "add")

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objemb.backbones.detector_trunk import DetectorTrunk
+from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.datasets.scene_settings import SceneSettings
+from objemb.datasets.scenes import Scenes
+from objemb.datasets.writing import write_scenes
+from objemb.detectors.faster_rcnn import FasterRcnn
+from objemb.evaluation.analysis.claims import FAILS, HOLDS
+from objemb.evaluation.analysis.looks import BOXES, CLASSIFICATION, DETECTION, GRID, TRUTH, WHOLE
+from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
+from objemb.evaluation.analysis.run import Analysis, analyse
+from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.evaluation.task import make_task
+from objemb.regions.detections import Detections
+from objemb.structures import Photo, Regions
+from tests.tiny import TinyBackbone
+
+TRAIN = 12
+
+
+class Middle:
+    """A detector that finds something in the middle of every photo. Counts the photos."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def detect(self, photos: list[Photo]) -> list[Regions]:
+        self.asked += [photo.id for photo in photos]
+        return [Regions(torch.tensor([[10.0, 10, 50, 50], [0, 20, 30, 60]]), photo.size) for photo in photos]
+
+    def decode_side(self) -> int:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    settings = SceneSettings(size=64, train_families=2, test_families=2, train_scenes=TRAIN, test_scenes=14)
+    for split in ("train", "test"):
+        write_scenes(Scenes(settings, split), folder, split, format="png", query_every=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(scenes: Path) -> EvaluationSet:
+    return read_evaluation_set(scenes / "retrieval_test.json")
+
+
+def narrow(seed: int) -> NarrowResnet:
+    torch.manual_seed(seed)
+    return NarrowResnet(width=4, blocks=[1, 1, 1, 1], stride=32)
+
+
+def trunk(net: NarrowResnet) -> DetectorTrunk:
+    return DetectorTrunk(detector=FasterRcnn(net, channels=8, box_width=8))
+
+
+def run(data: EvaluationSet, scenes: Path, level: str = "image", **changes: Any) -> tuple[Analysis, Middle]:
+    detector = Middle()
+    source: Any = Detections(detector=detector, min_score=0.0)  # type: ignore[arg-type]
+    settings = {"attention": source, "whiten_on": [scenes / "instances_train.json"], "size": 64, "dims": (4, 8, 64)}
+    networks = (narrow(0), trunk(narrow(1)))
+    return analyse(*networks, data, make_task(data, level), workers=0, **{**settings, **changes}), detector
+
+
+def test_at_image_level(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
+    found, detector = run(data, scenes)
+    assert list(found.layers) == [4, 8, 16, 32]
+    assert found.layers[32] == "layer4 (stride 32)"
+    assert {c.network for c in found.cells} == {CLASSIFICATION, DETECTION}
+    dims = {(c.stride, c.look.name): set() for c in found.cells}  # type: dict[tuple[int, str], set[int]]
+    for c in found.cells:
+        dims[c.stride, c.look.name].add(c.dim)
+    assert dims[4, "MAC"] == {4}
+    assert dims[32, "MAC"] == {4, 8}, "twelve photos vary in eleven directions"
+    assert len(found.cells) == 2 * sum(map(len, dims.values()))
+    assert {c.look.kind for c in found.attention} == {WHOLE, GRID, BOXES, TRUTH}
+    assert {c.look.pooling for c in found.attention} == {"mean", "max", "gem"}
+    assert len(found.findings) == 7
+    assert found.problems == ()
+    assert len(detector.asked) == 14 + TRAIN, "once a photo, though there are two networks"
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["whitened"] is True
+    table = analysis_markdown(found)
+    assert "| layer4 (stride 32) | R-MAC |" in table
+    assert "| mean | detector boxes | best match |" in table
+    pytest.importorskip("matplotlib")
+    for draw in (draw_layers, draw_attention):
+        draw(found, tmp_path / "picture.png")
+        assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_at_object_level_boxes_are_given(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
+    found, _ = run(data, scenes, "object")
+    assert found.attention == []
+    assert len(found.findings) == 3
+    assert {c.dim for c in found.cells if c.stride == 32} == {4, 8}
+    assert "where to look" not in analysis_markdown(found)
+    draw_attention(found, tmp_path / "picture.png")
+    assert not (tmp_path / "picture.png").exists()
+    with pytest.raises(ValueError, match="whiten_boxes: expected boxes to fit a whitening of objects on, found none"):
+        run(data, scenes, "object", attention=None)
+
+
+def test_the_same_weights_are_equal_in_all_layers(data: EvaluationSet, scenes: Path) -> None:
+    net = narrow(0)
+    source: Any = Detections(detector=Middle(), min_score=0.0)  # type: ignore[arg-type]
+    found = analyse(net, trunk(net), data, make_task(data, "object"), attention=source, size=64, workers=0)
+    assert [finding.verdict for finding in found.findings] == [FAILS, HOLDS, FAILS]
+    assert not found.whitened
+    assert {c.dim for c in found.cells if c.stride == 8} == {8}, "without PCA there is one dimension"
+
+
+def test_without_a_detector_or_true_boxes(data: EvaluationSet, scenes: Path) -> None:
+    bare = EvaluationSet(data.path, data.name, data.images, (), data.queries)
+    found, _ = run(bare, scenes, attention=None)
+    assert {c.look.kind for c in found.attention} == {WHOLE, GRID}
+    assert len(found.findings) == 5
+
+
+def test_a_whitening_of_the_evaluation_photos_is_told(data: EvaluationSet, scenes: Path) -> None:
+    found, _ = run(data, scenes, whiten_on=[scenes / "images"], attention=None)
+    assert found.problems == ("the whitening is fitted on 14 photos of the evaluation set, which flatters it",)
+
+
+def test_photos_that_cannot_be_read_are_told_once(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found, _ = run(data, scenes, whiten_on=[scenes / "instances_train.json", tmp_path])
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith("broken.png: ")
+
+
+def test_networks_that_do_not_match(data: EvaluationSet, scenes: Path) -> None:
+    task = make_task(data, "image")
+    other = NarrowResnet(width=8, blocks=[1, 1, 1, 1], stride=32)
+    with pytest.raises(ValueError, match=r"networks: expected the same trunk, .* found \{4: 4, .* and \{4: 8"):
+        analyse(narrow(0), trunk(other), data, task)
+    with pytest.raises(ValueError, match="found one map only and one map only"):
+        analyse(TinyBackbone(), TinyBackbone(), data, task)
+
+
+def test_too_few_photos_for_a_whitening(data: EvaluationSet, scenes: Path) -> None:
+    first = next((scenes / "images").glob("train_*"))
+    with pytest.raises(ValueError, match="whitening of whole image, stride 4, mean: vectors: expected at least 2"):
+        run(data, scenes, whiten_on=[first])

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from objemb.evaluation.analysis.layers import LayerRows, View
+from objemb.evaluation.analysis.looks import BEST, BOXES, ONE, SUM, WHOLE, Look, attention_looks
+from objemb.evaluation.analysis.search import Searches, best_scores, summed
+from objemb.evaluation.described import Rows
+from objemb.evaluation.protocol import Entry
+from objemb.evaluation.scoring import rank_all, score
+from objemb.evaluation.task import Task
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+
+RANDOM = torch.Generator().manual_seed(0)
+NAMES = "abcde"
+
+
+def unit(count: int, channels: int = 6) -> torch.Tensor:
+    return l2(torch.rand(count, channels, generator=RANDOM))
+
+
+def task(items: int = 20, queries: int = 8) -> Task:
+    database = tuple(Entry(f"{n}.jpg", (NAMES[n % 5], NAMES[n % 3])) for n in range(items))
+    return Task("image", database, tuple(Entry(f"{n}.jpg", (NAMES[n % 5],), (0, 0, 1, 1)) for n in range(queries)))
+
+
+def rows_of(counts: list[int]) -> LayerRows:
+    return LayerRows(unit(sum(counts)), torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)))
+
+
+def test_the_sum_leaves_the_own_box_out() -> None:
+    rows = rows_of([3, 1, 0, 2])
+    found = summed(rows)
+    assert found.items.tolist() == [0, 1, 3]
+    expected = [rows.vectors[1:3].sum(dim=0), rows.vectors[3], rows.vectors[5]]
+    assert torch.allclose(found.vectors, l2(torch.stack(expected)), atol=1e-6)
+    assert len(summed(LayerRows(torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))).items) == 0
+
+
+def test_the_best_of_the_rows_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, queries = rows_of([2, 0, 3]), LayerRows(unit(2), torch.tensor([0, 2]))
+    expected = queries.vectors @ rows.vectors.T
+    for step in (1 << 25, 5):
+        monkeypatch.setattr("objemb.evaluation.analysis.search.SCORES_AT_ONCE", step)
+        found = best_scores(rows, queries, items=3, count=3)
+        assert np.isnan(found[1]).all()
+        assert np.isneginf(found[[0, 2], 1]).all()
+        np.testing.assert_allclose(found[[0, 2], 0], expected[:, :2].amax(dim=1), rtol=1e-6)
+        np.testing.assert_allclose(found[[0, 2], 2], expected[:, 2:].amax(dim=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("matching", [ONE, BEST, SUM])
+@pytest.mark.parametrize("whitened", [False, True])
+def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> None:
+    """The slow way: a whitening of its own for each dimension, complete rankings, one metric after the other."""
+    of = task()
+    counts = [1 if matching == ONE else 1 + n % 4 for n in range(20)]
+    view, whole = View(8, BOXES, "max"), View(8, WHOLE, "max")
+    stored, asked = rows_of(counts), LayerRows(unit(7), torch.tensor([0, 1, 2, 3, 4, 6, 7]))
+    both = LayerRows(torch.cat([stored.vectors, asked.vectors]), torch.cat([stored.items, asked.items + 20]))
+    sample = unit(50)
+    searches = Searches({view: both, whole: both}, {view: LayerRows(sample, torch.zeros(50))} if whitened else {}, of)
+    look = Look("boxes", BOXES, "max", matching)
+    assert searches.rank(8, look) == 6
+    dims = (3, 6) if whitened else (6,)
+    for dim, precisions in zip(dims, searches.precisions(8, look, dims), strict=True):
+        space = Whitening.fit(sample, dim, fitted_on="") if whitened else l2
+        database, queries = (LayerRows(space(r.vectors), r.items) for r in (stored, asked))
+        if matching == SUM:
+            database = summed(database)
+        rows = [Rows(r.vectors.numpy(), r.items.numpy(), np.zeros((len(r.items), 4))) for r in (database, queries)]
+        expected = score(of, rank_all(*rows, 20, 8), set(asked.items.tolist()))
+        found = [figures["average_precision"] for figures in expected.per_query]
+        np.testing.assert_allclose(precisions, np.array(found, dtype=float), atol=1e-6)
+        assert np.isnan(precisions[5])
+
+
+def test_a_whitening_without_variance_says_which() -> None:
+    view = View(4, WHOLE, "mean")
+    sample = {view: LayerRows(torch.ones(3, 6), torch.zeros(3))}
+    with pytest.raises(
+        ValueError, match="whitening of whole image, stride 4, mean: vectors: expected some that differ"
+    ):
+        Searches({view: rows_of([1])}, sample, task())
+
+
+def test_like_is_compared_with_like(tmp_path: Path) -> None:
+    looks = attention_looks("gem", (BOXES,))
+    assert [(look.kind, look.matching) for look in looks] == [(WHOLE, ONE), (BOXES, BEST), (BOXES, SUM)]
+    assert {look.pooling for look in looks} == {"gem"}

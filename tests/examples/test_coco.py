@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from objemb.datasets.scenes import Scenes, SceneSettings
+from objemb.examples.coco import Coco
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scenes]:
+    folder = tmp_path_factory.mktemp("scenes")
+    settings = SceneSettings(size=64, train_scenes=4, train_families=2, objects_per_scene=(1, 3))
+    scenes = Scenes(settings, "train")
+    scenes.write(folder, format="png")
+    return folder, scenes
+
+
+def test_generated_scenes_come_back(written: tuple[Path, Scenes]) -> None:
+    folder, scenes = written
+    examples = Coco(file=folder / "instances_train.json", masks=True)
+    assert len(examples) == 4
+    assert examples.classes == ("object",)
+    for number in range(4):
+        scene, example = scenes[number], examples[number]
+        assert example.photo.id == f"train_{number:06d}.png"
+        assert torch.equal(example.photo.pixels, torch.from_numpy(scene.pixels).permute(2, 0, 1))
+        assert torch.equal(example.regions.boxes, torch.from_numpy(scene.boxes))
+        assert tuple(examples.instances[i] for i in example.instances.tolist()) == scene.instances
+        assert example.regions.extras["masks"].shape == (len(scene.boxes), 28, 28)
+    again = pickle.loads(pickle.dumps(examples))[2]
+    assert torch.equal(again.regions.boxes, examples[2].regions.boxes)
+    with pytest.raises(IndexError):
+        examples[4]
+    assert len(Coco(file=folder / "instances_train.json", count=2)) == 2
+
+
+def test_what_is_wrong_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (30, 20)).save(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    names = ["a.png", "gone.png", "c.png", "b.png"]
+    data = {
+        "images": [{"id": n, "file_name": name, "width": 30, "height": 20} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": 5, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]},
+            {"id": 6, "image_id": 0, "category_id": 1, "bbox": [50, 1, 5, 5]},
+            {"id": 7, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "cup"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(data), encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        examples = Coco(file=tmp_path / "instances.json")
+        found = [examples[n] for n in range(3)]
+    assert [e.photo.id for e in found] == ["a.png", "b.png", "b.png"], "the next that can be read"
+    assert [len(e.regions) for e in found] == [1, 0, 0]
+    for expected in ("gone.png: left out", "(id 6)", "(id 7)", "c.png: left out"):
+        assert sum(expected in message for message in caplog.messages) == 1
+    assert "instances" not in found[0].regions.extras
+    assert (found[0].instances == -1).all()
+
+
+def test_pictures_elsewhere(written: tuple[Path, Scenes], tmp_path: Path) -> None:
+    folder, _ = written
+    (tmp_path / "moved.json").write_bytes((folder / "instances_train.json").read_bytes())
+    assert len(Coco(file=tmp_path / "moved.json", images=folder / "images")) == 4
+    with pytest.raises(ValueError, match=r"expected the pictures of .*moved\.json in .*found not even"):
+        Coco(file=tmp_path / "moved.json")
+    with pytest.raises(ValueError, match="count"):
+        Coco(file=folder / "instances_train.json", count=5)

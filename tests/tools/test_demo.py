@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tools import demo
+from tools.demos.page import photos_page, report_page
+from tools.demos.promises import promises
+from tools.demos.steps import Step, StepFailedError, read_stamp, run_steps
+
+ROWS = ("whole", "rmac_sum", "rmac", "detector", "map_sum", "map", "crop", "student_sum", "student")
+
+
+def figures(**changed: float) -> dict:
+    values = {**dict.fromkeys(ROWS, 0.2), "crop": 0.8, "map": 0.62, "student": 0.76, "rmac": 0.4, **changed}
+    row = {"P@1": 0.5, "iou": None, "vectors": 1.0, "queries": 9, "ms": 3.0, "cost": None}
+    return {
+        "seed": 0,
+        "machine": "<script>",
+        "dim": 128,
+        "rows": [{**row, "key": key, "title": key, "mAP": value} for key, value in values.items()],
+        "detection": {"AP": 0.5, "AP50": 0.9, "AP50_before": 0.91, "change": "nothing changed"},
+        "counts": dict.fromkeys(("train_photos", "train_instances", "test_photos", "test_instances", "queries"), 7),
+        "steps": [{"command": "a < b", "seconds": 3.2}],
+    }
+
+
+def python(name: str, code: str, *needs: str) -> Step:
+    return Step(name, f"the step {name}", ("python", "-c", code), needs)
+
+
+def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write({{!r}})"
+    steps = [python("a", note.format("a")), python("b", note.format("b"), "a"), python("c", note.format("c"))]
+    run_steps(steps, tmp_path, 3)
+    run_steps(steps, tmp_path, 3)
+    assert log.read_text() == "abc"
+    run_steps([python("a", note.format("A")), *steps[1:]], tmp_path, 3)
+    assert log.read_text() == "abcAb"
+    assert set(read_stamp(tmp_path, "a")) == {"mark", "seconds", "command"}
+    assert read_stamp(tmp_path, "none") == {}
+
+
+def test_a_step_that_fails_is_named_and_what_was_done_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(StepFailedError, match="the step b: expected exit code 0, found 3"):
+        run_steps([python("a", "pass"), python("b", "raise SystemExit(3)")], tmp_path, 2)
+    assert read_stamp(tmp_path, "a")
+    assert not read_stamp(tmp_path, "b")
+
+
+def test_promises_are_ratios_of_the_table() -> None:
+    found = promises(figures(), seconds=300)
+    assert [p["value"] for p in found] == pytest.approx([2.0, 4.0, 3.1, 0.95, 1.0, 5.0])
+    assert all(p["holds"] for p in found)
+    assert [p["holds"] for p in promises(figures(student=0.7), seconds=601)] == [True, True, True, False, True, False]
+
+
+def test_the_page_escapes_and_runs_nothing() -> None:
+    shown = {**figures(), "promises": promises(figures(), 60)}
+    page = report_page(shown, [])
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "a &lt; b" in page
+    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
+    assert "No object was found" in photos_page("<b>", "about", [])
+    assert "<b>" not in photos_page("<b>", "about", [])
+
+
+def test_every_option_of_every_step_is_understood(tmp_path: Path) -> None:
+    """The commands of the plan parse, and the configs that they name take the keys that they override."""
+    from objemb.config import load_training_config
+
+    steps = {step.name: step for step in demo.plan(tmp_path, 3)}
+    assert list(steps) == ["scenes", "teacher", "detector", "student", "index"]
+    for name in ("teacher", "detector", "student"):
+        _, _, config, *rest = steps[name].command
+        overrides = rest[: rest.index("-o")]
+        settings = load_training_config(config, overrides)
+        assert settings["run"]["seed"] == 3
+        assert settings["task"]["data"]["name"] == "coco"
+        assert settings["task"]["data"]["file"].endswith("instances_train.json")
+
+
+def test_from_nothing_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = ["--small", "-o", str(tmp_path / "demo"), "--seed", "1"]
+    assert demo.main(arguments) == 0
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "one pass (the student)" in page
+    found = json.loads((tmp_path / "demo" / "seed1" / "figures.json").read_text())
+    assert [row["key"] for row in found["rows"]][-1] == "student_truth"
+    assert all(0 <= row["mAP"] <= 1 for row in found["rows"])
+    before = (tmp_path / "demo" / "seed1" / "done" / "student.json").read_text()
+    assert demo.main(arguments) == 0  # goes on where it was: at the end
+    assert (tmp_path / "demo" / "seed1" / "done" / "student.json").read_text() == before

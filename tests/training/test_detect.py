@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objemb.config import load_training_config
+from objemb.examples.base import Example
+from objemb.models import load_model
+from objemb.registry import build
+from objemb.structures import Regions
+from objemb.training.augment import jitter_photo, mirrored
+from objemb.training.build import build_task
+from objemb.training.pictures import boxes_sheet
+from objemb.training.runner import fit
+from objemb.training.settings import RunSettings
+from objemb.training.tasks.detect import Detect
+from tests.tiny import random_photo
+
+TRUNK = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]}
+DETECTOR = {
+    "name": "faster_rcnn",
+    "backbone": TRUNK,
+    "pyramid_strides": [8, 16],
+    "channels": 8,
+    "box_width": 16,
+    "anchor_sizes": [16, 32, 48],
+    "min_size": 64,
+    "max_size": 64,
+    "score_threshold": 0.01,
+}
+SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 64, "objects_per_scene": [1, 2]}
+
+
+def settings(detector: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
+    describer = {
+        "name": "pooled_regions",
+        "regions": {"name": "detections", "detector": {**DETECTOR, **(detector or {})}, "min_score": 0.05},
+        "backbone": TRUNK,
+        "extractor": {"name": "map", "size": 64},
+        "pooling": {"name": "mean"},
+    }
+    validation = {**SCENES, "split": "val", "count": 3}
+    return {"name": "detect", "describer": describer, "data": SCENES, "validation": validation, **arguments}
+
+
+def task(**arguments: Any) -> Detect:
+    return build_task(settings(**arguments))  # type: ignore[return-value]
+
+
+def test_the_detector_alone_learns() -> None:
+    learner = task()
+    before = {k: v.clone() for k, v in learner.describer.state_dict().items()}
+    batch = [learner.examples[n] for n in range(6)]
+    optimizer = torch.optim.Adam([p for g in learner.parameter_groups() for p in g["params"]], 3e-3)
+    history = []
+    for step in range(10):
+        torch.manual_seed(step)
+        loss = torch.stack(list(learner.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+    assert sum(history[-3:]) < 0.9 * sum(history[:3])
+    after = learner.describer.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed
+    assert all(k.startswith("regions.detector.") for k in changed)
+    assert not any("running" in k for k in changed), "normalisation keeps its statistics"
+
+
+def test_factors_say_what_learns_how_fast() -> None:
+    factors = {"*.body.*": 0.1, "*.body.network.layer1.*": 0}
+    learner = task(factors=factors)
+    names = {id(p): name for name, p in learner.detector.named_parameters()}
+    found = {g["factor"]: [names[id(p)] for p in g["params"]] for g in learner.parameter_groups()}
+    assert set(found) == {1.0, 0.1}
+    assert all(".body." in name and ".layer1." not in name for name in found[0.1])
+    assert not any(".body." in name for name in found[1.0])
+    still = [name for name, p in learner.detector.named_parameters() if not p.requires_grad]
+    assert still
+    assert all(".layer1." in name for name in still)
+
+
+def test_figures_and_pictures_are_of_the_validation_set() -> None:
+    learner = task()
+    assert learner.pictures() == {}
+    figures = learner.validate()
+    assert {"AP", "AP50", "AP75"} <= set(figures)
+    assert all(0 <= v <= 1 for v in figures.values())
+    assert learner.pictures()["boxes"].shape == (3, 320, 3 * 320)
+    assert task(validation=None).validate() == {}
+
+
+def test_a_run_leaves_a_model_from_which_another_starts(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"task": settings()}), encoding="utf-8")
+    config = load_training_config(file)
+    run = RunSettings(steps=2, batch=2, lr=1e-3, workers=0)
+    metrics = fit(build_task(config["task"]), run, tmp_path / "run", quiet=True)
+    assert "AP50" in metrics["last"]
+    model = load_model(tmp_path / "run" / "model")
+    again = task(detector={"weights": tmp_path / "run" / "model"})
+    for name, value in model.detector.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(again.detector.state_dict()[name], value)
+    photo = random_photo(64, 64)
+    assert len(model.describe(photo)) >= 1
+
+
+def test_other_classes_on_the_features_of_a_detector(tmp_path: Path) -> None:
+    first = task(detector={"num_classes": 1})
+    torch.save(first.detector.state_dict(), tmp_path / "a.pth")
+    data = {**SCENES, "category": "silhouette"}
+    classes = build("examples", data).classes
+    other = {"num_classes": len(classes), "weights": tmp_path / "a.pth", "new_classes": True}
+    second = task(detector=other, data=data, validation=None)
+    trunk = second.detector.state_dict()
+    for name, value in first.detector.state_dict().items():
+        assert "box_predictor" in name or torch.equal(trunk[name], value)
+    torch.stack(list(second.losses([second.examples[0]]).values())).sum().backward()
+
+
+def test_mistakes_are_named() -> None:
+    plain = settings()["describer"] | {"regions": {"name": "whole_image"}}
+    with pytest.raises(TypeError, match="expected one with a detector that is a network, found PooledRegions"):
+        task(describer=plain)
+    with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; pass num_classes=1"):
+        task(detector={"num_classes": 3})
+    names = list(build("examples", {**SCENES, "category": "silhouette"}).classes)
+    data = {**SCENES, "category": "silhouette"}
+    with pytest.raises(ValueError, match=f"with {names[1]!r} as number 0, found {names[0]!r}"):
+        task(detector={"classes": names[1::-1] + names[2:]}, data=data, validation=None)
+    with pytest.raises(ValueError, match=r"factors: expected patterns of 'network\.backbone\.body'.*found 'trunk"):
+        task(factors={"trunk.*": 0.1})
+    with pytest.raises(ValueError, match="at least one parameter that is trained"):
+        task(factors={"*": 0})
+    with pytest.raises(ValueError, match="flip: expected true or false"):
+        task(flip="no")
+
+
+def test_mirrored_examples() -> None:
+    photo = random_photo(20, 30, size=(40, 60))
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[:, :, 0] = 1
+    extras = {"masks": mask, "instances": torch.tensor([3])}
+    example = Example(photo, Regions(torch.tensor([[10.0, 5, 20, 30]]), (40, 60), extras=extras))
+    found = mirrored(example)
+    assert found.regions.boxes.tolist() == [[40, 5, 50, 30]]
+    assert found.regions.extras["masks"][0, 0].tolist() == [0, 0, 0, 1]
+    assert found.instances.tolist() == [3]
+    assert torch.equal(found.photo.pixels, photo.pixels.flip(2))
+    twice = mirrored(found)
+    assert torch.equal(twice.photo.pixels, photo.pixels)
+    assert twice.regions.to_json() == example.regions.to_json()
+    empty = Example(photo, Regions.empty(photo.size))
+    assert len(mirrored(empty).regions) == 0
+
+
+def test_colours_of_examples_change_and_nothing_else() -> None:
+    photo = random_photo(20, 30)
+    example = Example(photo, Regions.whole(photo.size))
+    assert jitter_photo(example, 0.0) is example
+    torch.manual_seed(0)
+    found = jitter_photo(example, 0.5)
+    assert found.photo.pixels.dtype == torch.uint8
+    assert not torch.equal(found.photo.pixels, photo.pixels)
+    assert found.regions is example.regions
+
+
+def test_boxes_are_drawn_where_they_are() -> None:
+    photo = random_photo(40, 80)
+    truth = Regions(torch.tensor([[0.0, 0, 40, 40], [3, 3, 3, 3]]), photo.size)
+    found = Regions(torch.tensor([[60.0, 10, 70, 20], [0, 0, 80, 40]]), photo.size, scores=torch.tensor([0.9, 0.1]))
+    sheet = boxes_sheet([(Example(photo, truth), found)])
+    assert sheet.shape == (3, 320, 320)
+    assert sheet[:, 80, 160].tolist() == [40, 170, 60], "right edge of the true box, at 4 times the size"
+    assert sheet[:, 60, 240].tolist() == [200, 50, 40], "left edge of the box that was found"
+    assert sheet[:, 250, 10].tolist() == [90, 90, 90]

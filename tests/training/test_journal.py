@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from objemb.training.journal import Journal
+
+
+def test_a_run_that_goes_on_forgets_what_came_after(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    for step in (1, 2, 3):
+        journal.write(step, "train", {"loss": 1 / step})
+    journal.close()
+    with journal.file.open("a", encoding="utf-8") as stream:
+        stream.write('{"step": 1, "kind"')
+    Journal(tmp_path, 2).close()
+    assert journal.file.read_text(encoding="utf-8") == (
+        '{"step": 1, "kind": "train", "loss": 1.0}\n{"step": 2, "kind": "train", "loss": 0.5}\n'
+    )
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"training needs tensorboard: pip install 'objemb\[train\]'"):
+        Journal(tmp_path, 0)
