@@ -32,6 +32,8 @@ from tools.demos.steps import Step, StepFailedError, progress_bar, read_stamp, r
 
 #: The figures and the page are steps as well, though not commands.
 OWN_STEPS = 1
+#: Enough for steady figures, and few enough to be described in a dozen ways within two minutes.
+TEST_SCENES = "480"
 #: Parts of a training config that are photos, and their split.
 PARTS = {"data": "train", "validation": "val"}
 
@@ -68,7 +70,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
     """The commands, in order."""
     scenes = folder / "scenes"
-    counts = ("--train-scenes", "40", "--val-scenes", "10", "--test-scenes", "20") if small else ()
+    counts = ("--train-scenes", "40", "--val-scenes", "10", "--test-scenes", "20")
+    counts = counts if small else ("--test-scenes", TEST_SCENES)
     few = ("run.steps=4", "run.warmup=0", "run.validate_every=0") if small else ()
     teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
 
@@ -89,13 +92,13 @@ def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
         )
 
     make_scenes = ("python", "tools/prepare_data.py", "scenes", "-o", str(scenes), "--seed", str(seed), *counts)
-    trunk = f"describer.regions.detector.backbone.weights={teacher}"
+    trunk = (f"describer.regions.detector.backbone.weights={teacher}", f"describer.backbone.weights={teacher}")
     known = (f"teacher={teacher}", f"describer.detector.weights={detector}")
     index = ("objemb", "index", str(scenes / "instances_test.json"), "-o", str(folder / "index"), "--model", student)
     return [
         Step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
         Step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), ("scenes",)),
-        Step("detector", "train the detector", train("detect_scenes", "detector", trunk), ("teacher",)),
+        Step("detector", "train the detector", train("detect_scenes", "detector", *trunk), ("teacher",)),
         Step("student", "teach the detector's head", train("distill_scenes", "student", *known), ("detector",)),
         Step("index", "index the test scenes with the student", index, ("student",)),
     ]

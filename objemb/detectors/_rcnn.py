@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ class Rcnn(NetworkDetector):
             Per image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background), and
             from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
         """
-        pyramid = _without_trunk(features)
-        proposals, _ = self.network.rpn(batch, pyramid)
-        return self.network.roi_heads(pyramid, proposals, batch.image_sizes)[0]
+        with _full_precision(features) as pyramid:
+            proposals, _ = self.network.rpn(batch, pyramid)
+            return self.network.roi_heads(pyramid, proposals, batch.image_sizes)[0]
 
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.regions`."""
@@ -102,7 +103,8 @@ class Rcnn(NetworkDetector):
     @torch.no_grad()
     def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.proposals`."""
-        boxes, _ = self.network.rpn(batch, _without_trunk(features))
+        with _full_precision(features) as pyramid:
+            boxes, _ = self.network.rpn(batch, pyramid)
         return [
             found_regions(of_photo, seen, photo)
             for of_photo, seen, photo in zip(boxes, batch.image_sizes, photos, strict=True)
@@ -112,7 +114,8 @@ class Rcnn(NetworkDetector):
         self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
     ) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.losses`, and :func:`~objemb.detectors._rcnn_losses.rcnn_losses` for the terms."""
-        return rcnn_losses(self.network, batch, _without_trunk(features), targets)
+        with _full_precision(features) as pyramid:
+            return rcnn_losses(self.network, batch, pyramid, targets)
 
     @property
     def num_classes(self) -> int:
@@ -154,8 +157,15 @@ class Rcnn(NetworkDetector):
         fill(self.network, state, file)
 
 
-def _without_trunk(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: level for name, level in features.items() if not name.startswith(TRUNK)}
+@contextmanager
+def _full_precision(features: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The levels of the pyramid for heads in float32, whatever the backbone computed in.
+
+    The heads take the precision of their boxes from that of the maps, and half precision would shift them by pixels.
+    """
+    pyramid = {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
+    with torch.autocast(next(iter(pyramid.values())).device.type, enabled=False):
+        yield pyramid
 
 
 def counted_classes(num_classes: int | None, classes: Sequence[str] | None) -> tuple[int, tuple[str, ...]]:

@@ -19,13 +19,16 @@ from objemb.structures import Photo
 
 log = logging.getLogger(__name__)
 
+#: Problems of a file that go to the log.
+MOST_TOLD = 100
+
 
 @plugin
 class Coco(Examples):
     """The images of a COCO instances file, those without boxes included.
 
-    Annotations that cannot be used are left out and named in the log with file and id, crowds among them; so are images
-    that are not there. A picture that cannot be read is replaced by the next one that can.
+    Annotations that cannot be used are left out, crowds among them, and so are images that are not there; the log names
+    the first of them with file and id. A picture that cannot be read is replaced by the next one that can.
 
     Args:
         file: COCO instances.
@@ -61,9 +64,9 @@ class Coco(Examples):
         if not self._present:
             raise ValueError(f"images: expected the pictures of {file} in {folder}, found not even {paths[0]}")
         self._present = self._present[: checked_count(count, len(self._present))]
-        for path in paths:
-            if not path.is_file():
-                log.warning("%s: left out: no such file", path)
+        missing = [path for path in paths if not path.is_file()]
+        for path in missing[:MOST_TOLD]:
+            log.warning("%s: left out: no such file", path)
         self._told = 0
         self._tell_problems()
 
@@ -93,10 +96,12 @@ class Coco(Examples):
         return torch.tensor([known[n] if n is not None else NO_INSTANCE for n in names], dtype=torch.int64)
 
     def _tell_problems(self) -> None:
-        new = self.annotations.problems[self._told :]
+        new = self.annotations.problems[self._told : MOST_TOLD]
         self._told += len(new)
         for entry, reason in new:
-            log.warning("%s: %s: left out: %s", self.annotations.file, entry, reason)
+            log.warning("%s: %s: %s", self.annotations.file, entry, reason)
+        if new and self._told == MOST_TOLD:
+            log.warning("%s: there may be more, which are not listed", self.annotations.file)
 
 
 @functools.lru_cache(maxsize=10_000)

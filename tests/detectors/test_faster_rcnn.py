@@ -110,6 +110,15 @@ def test_weights_of_the_whole_or_of_a_model(tmp_path: Path, detector: FasterRcnn
         tiny(weights=tmp_path / "own.pth", channels=16)
 
 
+def test_other_classes_on_the_same_features(tmp_path: Path, detector: FasterRcnn) -> None:
+    torch.save(detector.network.state_dict(), tmp_path / "own.pth")
+    other = tiny(weights=tmp_path / "own.pth", num_classes=3, new_classes=True)
+    for name, value in detector.network.state_dict().items():
+        kept = other.network.state_dict()[name]
+        assert "box_predictor" in name or torch.equal(kept, value)
+    assert other.num_classes == 3
+
+
 def test_a_trunk_starts_from_a_detector(tmp_path: Path, detector: FasterRcnn) -> None:
     torch.save({f"regions.detector.{k}": v for k, v in detector.state_dict().items()}, tmp_path / "model.pth")
     taken = trunk(weights=tmp_path / "model.pth")

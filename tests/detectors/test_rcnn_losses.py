@@ -74,6 +74,21 @@ def test_the_seed_decides_everything(detector: FasterRcnn) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_heads_keep_full_precision(detector: FasterRcnn) -> None:
+    batch = detector.preprocess(PHOTOS)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = detector.features(batch)
+        assert features["0"].dtype == torch.bfloat16
+        torch.manual_seed(0)
+        mixed = detector.losses(batch, features, TRUTH, PHOTOS)
+        boxes = detector.regions(batch, features, PHOTOS)[0].boxes
+    full = {name: level.float() for name, level in features.items()}
+    torch.manual_seed(0)
+    expected = detector.losses(batch, full, TRUTH, PHOTOS)
+    assert all(torch.equal(mixed[name], expected[name]) for name in expected)
+    assert torch.equal(boxes, detector.regions(batch, full, PHOTOS)[0].boxes)
+
+
 def test_learning_lowers_the_loss_and_leaves_no_flag_behind() -> None:
     detector = tiny()
     before = [found.boxes for found in detector.detect(PHOTOS)]

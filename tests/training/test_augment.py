@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from objemb.examples.base import Example
 from objemb.structures import Regions
-from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
+from objemb.training.augment import flip_some, jitter_boxes, jitter_colours, jitter_photo, mirrored
+from tests.tiny import random_photo
 
 
 def test_boxes_move_within_bounds_and_the_image() -> None:
@@ -53,3 +55,32 @@ def test_some_are_mirrored() -> None:
     images = torch.arange(4.0).reshape(1, 1, 1, 4).expand(64, 3, 1, 4)
     firsts = flip_some(images)[:, 0, 0, 0].tolist()
     assert set(firsts) == {0.0, 3.0}
+
+
+def test_mirrored_examples() -> None:
+    photo = random_photo(20, 30, size=(40, 60))
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[:, :, 0] = 1
+    extras = {"masks": mask, "instances": torch.tensor([3])}
+    example = Example(photo, Regions(torch.tensor([[10.0, 5, 20, 30]]), (40, 60), extras=extras))
+    found = mirrored(example)
+    assert found.regions.boxes.tolist() == [[40, 5, 50, 30]]
+    assert found.regions.extras["masks"][0, 0].tolist() == [0, 0, 0, 1]
+    assert found.instances.tolist() == [3]
+    assert torch.equal(found.photo.pixels, photo.pixels.flip(2))
+    twice = mirrored(found)
+    assert torch.equal(twice.photo.pixels, photo.pixels)
+    assert twice.regions.to_json() == example.regions.to_json()
+    empty = Example(photo, Regions.empty(photo.size))
+    assert len(mirrored(empty).regions) == 0
+
+
+def test_colours_of_examples_change_and_nothing_else() -> None:
+    photo = random_photo(20, 30)
+    example = Example(photo, Regions.whole(photo.size))
+    assert jitter_photo(example, 0.0) is example
+    torch.manual_seed(0)
+    found = jitter_photo(example, 0.5)
+    assert found.photo.pixels.dtype == torch.uint8
+    assert not torch.equal(found.photo.pixels, photo.pixels)
+    assert found.regions is example.regions

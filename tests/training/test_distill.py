@@ -221,6 +221,20 @@ def test_the_student_learns_to_follow() -> None:
     assert values[-1] < 0.5 * values[0]
 
 
+def test_the_head_may_start_from_the_teachers_layers() -> None:
+    network = {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]}
+    head = {"name": "tail", "backbone": network, "pooling": {"name": "mean"}, "dim": None, "samples": 5}
+    teacher = TEACHER | {"backbone": network}
+    found = {s: task(describer=STUDENT | {"head": head}, teacher=teacher, start=s) for s in ("random", "teacher")}
+    wanted = found["teacher"].teacher._describer.backbone.upper(8).state_dict()  # type: ignore[operator, union-attr]
+    equal = {
+        start: all(torch.equal(value, wanted[name]) for name, value in made.describer.head.upper.state_dict().items())  # type: ignore[operator, union-attr]
+        for start, made in found.items()
+    }
+    assert equal == {"random": False, "teacher": True}
+    assert torch.isfinite(step(found["teacher"], batch(EXAMPLES))["cosine"])
+
+
 def test_figures_of_the_validation() -> None:
     found = task(validation=EXAMPLES).validate()
     assert set(found) >= {"cosine", "cosine_small", "mAP", "P@1"}

@@ -4,8 +4,8 @@ import torch
 
 from objemb.examples.base import Example, Examples
 from objemb.structures import Regions
-from objemb.training.pictures import RIGHT, SIDE, WRONG, neighbours
-from tests.tiny import plain_photo
+from objemb.training.pictures import RIGHT, SIDE, WRONG, boxes_sheet, neighbours
+from tests.tiny import plain_photo, random_photo
 
 
 class Colours(Examples):
@@ -32,3 +32,14 @@ def test_frames_tell_right_from_wrong() -> None:
 def test_nothing_to_show() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     assert neighbours(Colours(), torch.zeros(0, 2), none, none, columns=2).shape == (3, SIDE, 3 * SIDE)
+
+
+def test_boxes_are_drawn_where_they_are() -> None:
+    photo = random_photo(40, 80)
+    truth = Regions(torch.tensor([[0.0, 0, 40, 40], [3, 3, 3, 3]]), photo.size)
+    found = Regions(torch.tensor([[60.0, 10, 70, 20], [0, 0, 80, 40]]), photo.size, scores=torch.tensor([0.9, 0.1]))
+    sheet = boxes_sheet([(Example(photo, truth), found)])
+    assert sheet.shape == (3, 320, 320)
+    assert sheet[:, 80, 160].tolist() == [40, 170, 60], "right edge of the true box, at 4 times the size"
+    assert sheet[:, 60, 240].tolist() == [200, 50, 40], "left edge of the box that was found"
+    assert sheet[:, 250, 10].tolist() == [90, 90, 90]

@@ -43,6 +43,9 @@ class Detect(Task):
     one class is class-agnostic: it learns all boxes as objects, whatever their labels, and labels do not count in its
     figures either. What else is in the describer stays as it is.
 
+    The masks of a Mask R-CNN are learned where the data have masks. Where they have none, ``factors`` of 0 for
+    ``*.roi_heads.mask_*`` say so, which a run of several processes needs to know.
+
     Args:
         describer: A ``one_pass``, or a ``pooled_regions`` whose regions are ``detections`` of a network.
         data: Photos with true boxes; photos without any teach what is background.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fnmatch
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,9 @@ import pytest
 import torch
 
 from objemb.config import load_training_config
-from objemb.examples.base import Example
 from objemb.models import load_model
 from objemb.registry import build
-from objemb.structures import Regions
-from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.build import build_task
-from objemb.training.pictures import boxes_sheet
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.tasks.detect import Detect
@@ -141,41 +138,17 @@ def test_mistakes_are_named() -> None:
         task(flip="no")
 
 
-def test_mirrored_examples() -> None:
-    photo = random_photo(20, 30, size=(40, 60))
-    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
-    mask[:, :, 0] = 1
-    extras = {"masks": mask, "instances": torch.tensor([3])}
-    example = Example(photo, Regions(torch.tensor([[10.0, 5, 20, 30]]), (40, 60), extras=extras))
-    found = mirrored(example)
-    assert found.regions.boxes.tolist() == [[40, 5, 50, 30]]
-    assert found.regions.extras["masks"][0, 0].tolist() == [0, 0, 0, 1]
-    assert found.instances.tolist() == [3]
-    assert torch.equal(found.photo.pixels, photo.pixels.flip(2))
-    twice = mirrored(found)
-    assert torch.equal(twice.photo.pixels, photo.pixels)
-    assert twice.regions.to_json() == example.regions.to_json()
-    empty = Example(photo, Regions.empty(photo.size))
-    assert len(mirrored(empty).regions) == 0
-
-
-def test_colours_of_examples_change_and_nothing_else() -> None:
-    photo = random_photo(20, 30)
-    example = Example(photo, Regions.whole(photo.size))
-    assert jitter_photo(example, 0.0) is example
-    torch.manual_seed(0)
-    found = jitter_photo(example, 0.5)
-    assert found.photo.pixels.dtype == torch.uint8
-    assert not torch.equal(found.photo.pixels, photo.pixels)
-    assert found.regions is example.regions
-
-
-def test_boxes_are_drawn_where_they_are() -> None:
-    photo = random_photo(40, 80)
-    truth = Regions(torch.tensor([[0.0, 0, 40, 40], [3, 3, 3, 3]]), photo.size)
-    found = Regions(torch.tensor([[60.0, 10, 70, 20], [0, 0, 80, 40]]), photo.size, scores=torch.tensor([0.9, 0.1]))
-    sheet = boxes_sheet([(Example(photo, truth), found)])
-    assert sheet.shape == (3, 320, 320)
-    assert sheet[:, 80, 160].tolist() == [40, 170, 60], "right edge of the true box, at 4 times the size"
-    assert sheet[:, 60, 240].tolist() == [200, 50, 40], "left edge of the box that was found"
-    assert sheet[:, 250, 10].tolist() == [90, 90, 90]
+def test_the_configs_that_come_with_it() -> None:
+    scenes = load_training_config("detect_scenes")
+    RunSettings.of(scenes["run"])
+    learner = build_task(scenes["task"])
+    assert isinstance(learner, Detect)
+    assert learner.detector.pyramid == ("0", "1")
+    coco = load_training_config("detect_coco", ["data.file=a.json", "validation.name=coco", "validation.file=b.json"])
+    RunSettings.of(coco["run"])
+    detector = coco["task"]["describer"]["regions"]["detector"] | {"weights": None}
+    parameters = dict(build("detectors", detector).named_parameters())
+    for pattern in coco["task"]["factors"]:
+        assert fnmatch.filter(parameters, pattern)
+    with pytest.raises(ValueError, match="expected the key 'file'"):
+        load_training_config("detect_coco")
