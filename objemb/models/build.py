@@ -140,9 +140,11 @@ def origins(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _origin(weights: str) -> dict[str, Any]:
-    """Name of weights, and the checksum when they came from a file."""
-    file = Path(weights)
-    return {"name": weights, "sha256": file_sha256(file)} if file.is_file() else {"name": weights}
+    """Name of weights, with the checksum of a file, or the fingerprint of a model folder."""
+    place = Path(weights)
+    if place.is_dir():
+        return {"name": weights, "fingerprint": read_card(place)["fingerprint"]}
+    return {"name": weights, "sha256": file_sha256(place)} if place.is_file() else {"name": weights}
 
 
 def versions() -> dict[str, str]:

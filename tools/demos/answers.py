@@ -18,7 +18,10 @@ HITS = 5
 
 
 def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
-    """The best hits of queries in even steps through those of the test scenes, own photo left out."""
+    """The best hits of queries in even steps through those of the test scenes, own photo left out.
+
+    The index was made from a COCO file, which calls the scenes by their names alone.
+    """
     data = read_evaluation_set(scenes / "retrieval_test.json")
     task = make_task(data)
     student, store = load_model(model), Index.open(index)
@@ -28,9 +31,9 @@ def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
         query = task.queries[number]
         path = data.photo(query.file)
         asked = student.query(path, None if query.box is None else [query.box])
-        result = _without(store.search(asked, k=HITS + 1), query.file)
-        pictures = result_pictures(result, path, lambda name: data.photo(name))
-        positives = {task.database[n].file for n in task.relevance[number].positives.tolist()}
+        result = _without(store.search(asked, k=HITS + 1), path.name)
+        pictures = result_pictures(result, path, path.with_name)
+        positives = {Path(task.database[n].file).name for n in task.relevance[number].positives.tolist()}
         found.append(Answer(result, *pictures, [hit.image in positives for hit in result]))
     return found
 
