@@ -33,7 +33,7 @@ from tools.demos.steps import Step, StepFailedError, progress_bar, read_stamp, r
 #: The figures and the page are steps as well, though not commands.
 OWN_STEPS = 1
 #: Enough for steady figures, and few enough to be described in a dozen ways within two minutes.
-TEST_SCENES = "480"
+TEST_SCENES = "360"
 #: Parts of a training config that are photos, and their split.
 PARTS = {"data": "train", "validation": "val"}
 

@@ -96,7 +96,7 @@ class DetectorTrunk(Backbone):
 
 
 def _finer(levels: dict[str, tuple[int, int]], level: str) -> dict[int, tuple[str, int]]:
-    """Name and channels by rising stride, of a level and of those of its kind: they stand before it, with smaller ones."""
+    """Name and channels by rising stride, of a level and of those of its kind: those before it with smaller ones."""
     names = list(levels)
     stages: dict[int, tuple[str, int]] = {}
     for name in reversed(names[: names.index(level) + 1]):

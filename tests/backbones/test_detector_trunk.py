@@ -15,7 +15,6 @@ from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.models import build_model, load_model
 from tests.tiny import random_photo
 
-
 LEVELS = {"a": (3, 4), "b": (3, 8), "trunk4": (3, 4), "trunk8": (3, 8), "trunk32": (3, 32)}
 
 

@@ -25,8 +25,8 @@ from tools.benchmarks.timing import alternate
 from tools.demos.rows import ROWS, Row
 
 #: Photos on which times are measured, and how often.
-TIMED_PHOTOS = 16
-ROUNDS = 5
+TIMED_PHOTOS = 10
+ROUNDS = 4
 
 Described = list[tuple[int, RegionDescriptors]]
 

@@ -26,7 +26,7 @@ from tools.demos.rows import ROWS, Made, open_describers
 #: Side of a scene in pixels, and of what the networks see.
 SIZE = 256
 #: Photos on which the baselines' whitenings are fitted.
-FITTED_PHOTOS = 300
+FITTED_PHOTOS = 200
 #: What a row costs: which describers run, besides the detector where boxes come from it.
 TWO_PASSES = ("detector", "map", "crop")
 

@@ -49,7 +49,6 @@ ROWS = (
     Row("crop", "two passes, a crop per box of the detector (the teacher)", "crop", "detector"),
     Row("student_sum", "one pass, sum", "student", "detector", total=True),
     Row("student", "one pass (the student)", "student", "detector"),
-    Row("map_truth", "pooled map under true boxes", "map", "truth"),
     Row("crop_truth", "a crop per true box", "crop", "truth"),
     Row("student_truth", "one pass, true boxes", "student", "truth"),
 )
