@@ -119,7 +119,7 @@ def photo_figure(picture: Picture, most: str) -> str:
     gone = "" if picture.found else '<div class="gone">The photo is no longer where it was indexed.</div>'
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
-        f'<div class="photo"><div style="{limit}"><img src="{data_uri(picture.image)}" alt="{escape(picture.name)}" '
+        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{escape(picture.name)}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{boxes}</svg>'
         f"{gone}</div></div>"
@@ -141,7 +141,7 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
         return ""
     pictures = ((query.close_ups[number], "query box"), (picture.close_ups[-1], "matched box"))
     images = [
-        f'<img src="{data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
+        f'<img src="{_data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
         for (image, colour), what in pictures
     ]
     return f'<div class="pair">{images[0]}<span class="soft">→</span>{images[1]}</div>'
@@ -166,7 +166,7 @@ def _boxes_text(result: SearchResult) -> str:
     return "searched for this box" if count == 1 else f"searched for these {count} boxes"
 
 
-def data_uri(image: Image.Image) -> str:
+def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -79,6 +79,7 @@ class CropExtraction(Extraction):
         self.grids = [pixel_grid(p) for p in photos]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        """See :meth:`Extraction.pool`."""
         length, device = self._backbone.channels * pooling.expansion, device_of(self._backbone)
         pooled = [torch.zeros(len(r), length, device=device) for r in regions]
         for places, images in self._batches(regions):
