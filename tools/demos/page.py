@@ -122,8 +122,8 @@ def _table(figures: Mapping[str, Any]) -> str:
     best = max(row["mAP"] for row in figures["rows"])
     lines = "".join(_line(row, best) for row in figures["rows"])
     return (
-        '<div class="scroll"><table><tr><th>method</th><th></th><th>mAP</th><th>P@1</th><th>IoU of the matched box</th>'
-        f"<th>vectors a photo</th><th>ms a photo</th><th>against one pass</th></tr>{lines}</table></div>"
+        '<div class="scroll"><table><tr><th>method</th><th></th><th>mAP</th><th>P@1</th><th>IoU</th>'
+        f"<th>vectors</th><th>ms</th><th>cost</th></tr>{lines}</table></div>"
     )
 
 
@@ -146,7 +146,8 @@ def _notes(figures: Mapping[str, Any]) -> str:
     return (
         f'<p class="soft">mAP in percent over {figures["rows"][0]["queries"]} queries (trapezoid average precision); '
         f"all vectors have at most {figures['dim']} dimensions, each method whitened on its own kind of region of the "
-        f"training scenes. Times leave out decoding; the rows of true boxes have none, for nobody gives such boxes. "
+        f"training scenes. IoU: of the matched box with the true one. Vectors and milliseconds are per photo, cost is "
+        f"beside one pass. Times leave out decoding; the rows of true boxes have none, for nobody gives such boxes. "
         f"Detector: AP50 {100 * figures['detection']['AP50']:.1f}, AP {100 * figures['detection']['AP']:.1f} on the "
         f"unseen products; {escape(figures['detection']['change'])}.</p>"
     )
