@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
     """The commands, in order."""
     scenes = folder / "scenes"
-    counts = ("--train-scenes", "40", "--val-scenes", "10", "--test-scenes", "20")
+    counts = ("--train-scenes", "160", "--val-scenes", "10", "--test-scenes", "20")
     counts = counts if small else ("--test-scenes", TEST_SCENES)
     few = ("run.steps=4", "run.warmup=0", "run.validate_every=0") if small else ()
     teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
