@@ -41,6 +41,8 @@ PARTS = {"data": "train", "validation": "val"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps; returns the exit code."""
     options = parse(argv)
+    if Path.cwd() != ROOT:  # where commands run
+        options.output = options.output.resolve()
     folder = options.output / f"seed{options.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     steps = plan(folder, options.seed, small=options.small)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tools import demo
+from tools.demos import photos
 from tools.demos.page import photos_page, report_page
 from tools.demos.promises import promises
 from tools.demos.steps import Step, StepFailedError, read_stamp, run_steps
@@ -94,5 +96,11 @@ def test_from_nothing_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [row["key"] for row in found["rows"]][-1] == "student_truth"
     assert all(0 <= row["mAP"] <= 1 for row in found["rows"])
     before = (tmp_path / "demo" / "seed1" / "done" / "student.json").read_text()
-    assert demo.main(arguments) == 0  # goes on where it was: at the end
+    monkeypatch.setattr(photos, "PRETRAINED", "nowhere.yaml")  # weights that cannot be had
+    own = tmp_path / "own"
+    own.mkdir()
+    for picture in sorted((tmp_path / "demo" / "seed1" / "scenes" / "images").glob("test_*"))[:6]:
+        shutil.copy(picture, own)
+    assert demo.main([*arguments, "--photos", str(own)]) == 0  # goes on where it was: at the end
+    assert "Pretrained weights could not be had" in (tmp_path / "demo" / "photos.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "seed1" / "done" / "student.json").read_text() == before

@@ -42,6 +42,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
     """
     if not photos.is_dir():
         raise FileNotFoundError(f"--photos: expected a folder of photos, found {photos}")
+    output, student = output.resolve(), student.resolve()  # commands run in the root of the checkout
     pretrained = output / "pretrained_model"
     own = not pretrained.is_dir() and bool(_told("objemb", "model", "build", PRETRAINED, "-o", str(pretrained)))
     model, about = (student, ABOUT_STUDENT) if own else (pretrained, ABOUT_PRETRAINED)
@@ -58,7 +59,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
 
 def _told(*command: str) -> int:
     say(f"$ {' '.join(command)}")
-    return run_command([str(Path(c).resolve()) if Path(c).exists() else c for c in command])
+    return run_command(command)
 
 
 def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
