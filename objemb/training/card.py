@@ -188,4 +188,6 @@ def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 def _cell(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, int) or (abs(value) >= 10 and value.is_integer()):  # a count
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
