@@ -141,7 +141,7 @@ def source_of(model: Model) -> RegionSource:
 def given_boxes(file: Path | None, model: Model) -> RegionSource | None:
     """The boxes of a file, all of them."""
     boxes = stored_boxes(file, model)
-    return None if boxes is None else Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=sys.maxsize)
+    return None if boxes is None else Detections(detector=boxes, min_score=None, nms_iou=1.0, max_regions=sys.maxsize)
 
 
 def described(model: Model) -> dict[str, Any]:

@@ -203,4 +203,4 @@ class Model:
 def _as_they_are(boxes: Detector, max_regions: int | None) -> RegionSource:
     """The whole image and boxes from elsewhere, all of them: whoever made them has chosen them."""
     most = sys.maxsize if max_regions is None else max_regions
-    return Detections(detector=boxes, min_score=0.0, nms_iou=1.0, max_regions=most)
+    return Detections(detector=boxes, min_score=None, nms_iou=1.0, max_regions=most)

@@ -23,7 +23,7 @@ class Detections(nn.Module, RegionSource):
 
     Args:
         detector: Says where objects are; None looks at the whole image only.
-        min_score: Boxes below it are dropped.
+        min_score: Boxes below it are dropped; None keeps all, whatever their detector calls a score.
         nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
         max_regions: At most so many boxes per photo, the whole image not counted; 0 leaves the whole image alone.
     """
@@ -32,13 +32,13 @@ class Detections(nn.Module, RegionSource):
         self,
         *,
         detector: Detector | None = None,
-        min_score: float = 0.5,
+        min_score: float | None = 0.5,
         nms_iou: float = 0.5,
         max_regions: int = 20,
     ) -> None:
         super().__init__()
         self.detector = detector
-        self.min_score = checks.between("min_score", min_score, 0, 1)
+        self.min_score = None if min_score is None else checks.between("min_score", min_score, 0, 1)
         self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
@@ -54,7 +54,7 @@ class Detections(nn.Module, RegionSource):
 
     def select(self, found: Regions) -> Regions:
         """The whole image, and what is kept of all that was detected in it."""
-        sure = found[found.scores >= self.min_score]
+        sure = found if self.min_score is None else found[found.scores >= self.min_score]
         kept = sure[nms(sure.boxes, sure.scores, self.nms_iou)[: self.max_regions]]
         return Regions.cat([whole_like(kept), kept])
 

@@ -64,6 +64,10 @@ def test_thresholds_and_limit() -> None:
     assert everything.scores.tolist() == sorted(everything.scores.tolist(), reverse=True)
     assert len(find(Detections(detector=FixedDetector(found()), max_regions=1))) == 2
     assert len(find(Detections(detector=FixedDetector(found()), min_score=0.95))) == 1
+    logits = found()
+    logits = replace(logits, scores=logits.scores - 2)
+    assert len(find(Detections(detector=FixedDetector(logits), min_score=0, nms_iou=1))) == 1
+    assert len(find(Detections(detector=FixedDetector(logits), min_score=None, nms_iou=1))) == len(logits) + 1
     with pytest.raises(ValueError, match="min_score: expected a number from 0 to 1, found 7"):
         Detections(min_score=7)
     assert len(find(Detections(detector=FixedDetector(found()), max_regions=0))) == 1, "the whole image alone"
