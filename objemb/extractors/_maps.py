@@ -99,6 +99,15 @@ class FeatureMaps:
             Grid(*rasters[i], _cell(shapes[i], photo.size, backbone.stride)) for i, photo in enumerate(photos)
         ]
 
+    def by_photo(self) -> list[Tensor]:
+        """Per photo its map ``(C, h, w)``, a view."""
+        views = {
+            i: one
+            for group, maps in zip(self._groups, self._maps, strict=True)
+            for i, one in zip(group, maps, strict=True)
+        }
+        return [views[i] for i in range(len(views))]
+
     def pool(self, regions: Sequence[Regions], pooling: Pooling, sampling: Sampling) -> list[Tensor]:
         """Per photo the vectors ``(N, C * expansion)`` of its regions; see :meth:`Extraction.pool`."""
         pooled: dict[int, Tensor] = {}

@@ -40,6 +40,15 @@ class Extraction(ABC):
     #: A grid per photo.
     grids: list[Grid]
 
+    @property
+    def maps(self) -> list[Tensor]:
+        """Per photo its feature map, float ``(C, h, w)``, of as many cells as its grid has.
+
+        Raises:
+            TypeError: Photos are not seen as one map each.
+        """
+        raise TypeError("extractor: expected map, which sees a photo as one feature map, found another")
+
     @abstractmethod
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """Vectors of regions.

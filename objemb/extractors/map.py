@@ -61,5 +61,9 @@ class _MapExtraction(Extraction):
         self._maps, self._sampling = maps, sampling
         self.grids = maps.grids
 
+    @property
+    def maps(self) -> list[Tensor]:
+        return self._maps.by_photo()
+
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         return self._maps.pool(regions, pooling, self._sampling)
