@@ -8,7 +8,7 @@ from pathlib import Path
 import objemb
 
 LINES = [
-    {"version", "threads", "checks"},
+    {"version", "threads", "checks", "disk"},
     {"structures", "registry"},
     {"images", "ops"},
     {"backbones"},

@@ -17,22 +17,17 @@ wait_without_spinning()
 
 import argparse
 import json
-import os
-import platform
 import re
-import shlex
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.cli.boxes import stored_boxes
-from objemb.cli.errors import INTERNAL, exit_code
+from objemb.cli.output import note
+from objemb.cli.program import environment, run_program
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
@@ -40,9 +35,10 @@ from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import LEVELS, make_task, pick_queries
 from objemb.models import Model, build_model, load_model
-from objemb.models.build import versions
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
+
+PROGRAM = "tools/analysis.py"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -76,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "set": {"name": data.name, "file": str(args.set), "level": task.level, "database": len(task.database)},
         "networks": {"classification": described(classification), "detection": described(detection)},
         **found.to_json(),
-        "environment": environment(argv, args),
+        "environment": environment(PROGRAM, argv, device=args.device, seed=args.seed),
     }
     write(report, found, args.output)
     print(analysis_markdown(found), end="")
@@ -148,18 +144,6 @@ def described(model: Model) -> dict[str, Any]:
     return {"settings": model.settings, "fingerprint": model.fingerprint, "provenance": model.provenance}
 
 
-def environment(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "command": shlex.join(["tools/analysis.py", *argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "device": args.device,
-        "threads": torch.get_num_threads(),
-        "seed": args.seed,
-    }
-
-
 def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -168,15 +152,5 @@ def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     draw_attention(found, folder / "attention.png")
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:
-        if exit_code(error) == INTERNAL:
-            raise
-        note(f"tools/analysis.py: {error}")
-        sys.exit(exit_code(error))
+    run_program(PROGRAM, main)

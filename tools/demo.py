@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `python tools/demo.py` has tools/ on the path, not its parent
     sys.path.insert(0, str(ROOT))
 
-from tools.demos.steps import Step, StepFailedError, progress_bar, read_stamp, run_steps, say
+from objemb.cli.output import note, progress
+from tools.demos.steps import Step, StepFailedError, read_stamp, run_steps
 
 #: The figures and the page are steps as well, though not commands.
 OWN_STEPS = 1
@@ -49,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run_steps(steps, folder, len(steps) + OWN_STEPS)
     except StepFailedError as error:
-        say(f"tools/demo.py: {error}")
+        note(f"tools/demo.py: {error}")
         return 1
     page = finish(folder, steps, options)
-    say(f"open {page}")
+    note(f"open {page}")
     if options.photos:
         from tools.demos.photos import search_photos
 
-        say(f"open {search_photos(options.photos, folder / 'student' / 'model', options.output)}")
+        note(f"open {search_photos(options.photos, folder / 'student' / 'model', options.output)}")
     return 0
 
 
@@ -93,16 +94,19 @@ def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
             str(folder / run),
         )
 
+    def step(name: str, title: str, command: tuple[str, ...], *needs: str) -> Step:
+        return Step(name, title, command, folder / name, needs)
+
     make_scenes = ("python", "tools/prepare_data.py", "scenes", "-o", str(scenes), "--seed", str(seed), *counts)
     trunk = (f"describer.regions.detector.backbone.weights={teacher}", f"describer.backbone.weights={teacher}")
     known = (f"teacher={teacher}", f"describer.detector.weights={detector}")
     index = ("objemb", "index", str(scenes / "instances_test.json"), "-o", str(folder / "index"), "--model", student)
     return [
-        Step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
-        Step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), ("scenes",)),
-        Step("detector", "train the detector", train("detect_scenes", "detector", *trunk), ("teacher",)),
-        Step("student", "teach the detector's head", train("distill_scenes", "student", *known), ("detector",)),
-        Step("index", "index the test scenes with the student", index, ("student",)),
+        step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
+        step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), "scenes"),
+        step("detector", "train the detector", train("detect_scenes", "detector", *trunk), "teacher"),
+        step("student", "teach the detector's head", train("distill_scenes", "student", *known), "detector"),
+        step("index", "index the test scenes with the student", index, "student"),
     ]
 
 
@@ -125,7 +129,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     page = options.output / "report.html"
     page.write_text(report_page(figures, found), encoding="utf-8")
     for promise in figures["promises"]:
-        say(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
+        note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
     return page
 
 
@@ -138,12 +142,12 @@ def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace)
     if file.is_file():
         figures = json.loads(file.read_text(encoding="utf-8"))
         if figures.get("mark") == mark:
-            say(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
+            note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
             return figures
-    say(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
+    note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
     start = time.perf_counter()
     teacher, detector, student = (folder / task / "model" for task in ("teacher", "detector", "student"))
-    with progress_bar() as bar:
+    with progress() as bar:
         figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, bar)
     figures |= {"mark": mark, "seconds": time.perf_counter() - start}
     file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

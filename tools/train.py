@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.errors import INTERNAL, exit_code
+from objemb.cli.program import run_program
 from objemb.config import load_training_config
 from objemb.training.build import build_task
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
+
+PROGRAM = "tools/train.py"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     settings = RunSettings.of(config["run"])
     config["run"] = settings.to_json()
     task = build_task(config["task"], seed=settings.seed)
-    command = ["tools/train.py", *argv]
+    command = [PROGRAM, *argv]
     metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=args.quiet)
     if metrics:
         print(json.dumps({"model": str(args.output / "model"), **metrics}))
@@ -57,11 +59,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Exception, KeyboardInterrupt) as error:
-        code = exit_code(error)
-        if code == INTERNAL:
-            raise
-        print("tools/train.py: " + (str(error) or "interrupted; the same command goes on"), file=sys.stderr)
-        sys.exit(code)
+    run_program(PROGRAM, main, interrupted="interrupted; the same command goes on")

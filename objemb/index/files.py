@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from objemb.disk import sync_folder
 from objemb.index.errors import DamagedIndexError, IndexWriteError
 
 #: Names that data files of an index have: a number that is never used twice, and what is inside.
@@ -107,15 +108,6 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)  # the files that the new contents name must be found after a power cut
     os.rename(temporary, path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force names that were added, renamed or removed to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def map_file(folder: Path, record: FileRecord) -> pa.Buffer:

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from objemb.checks import ArtefactMismatchError, ObjembError
+from objemb.disk import sync_folder
 from objemb.ops.weights import MODEL_WEIGHTS
 
 FORMAT = "objemb-model"
@@ -150,7 +151,7 @@ def _swap(temporary: Path, folder: Path) -> None:
             os.replace(temporary, folder)
     except OSError as error:
         raise ObjembError(f"{folder}: the model could not be put into place: {error}") from error
-    _sync_directory(folder.parent)
+    sync_folder(folder.parent)
 
 
 def file_sha256(file: Path) -> str:
@@ -163,17 +164,7 @@ def _sync(folder: Path) -> None:
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-    _sync_directory(folder)
-
-
-def _sync_directory(folder: Path) -> None:
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
 
 
 def _umask() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from objemb.disk import sync_folder
 from objemb.training.errors import TrainingError
 
 #: The file, within the folder of the checkpoints.
@@ -44,7 +45,7 @@ class Checkpoints:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             _write(partial, content.getbuffer())
             os.replace(partial, self.file)
-            _sync_directory(self.file.parent)
+            sync_folder(self.file.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -77,13 +78,3 @@ def _write(file: Path, content: memoryview) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_directory(folder: Path) -> None:
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -29,28 +29,46 @@ def figures(**changed: float) -> dict:
     }
 
 
-def python(name: str, code: str, *needs: str) -> Step:
-    return Step(name, f"the step {name}", ("python", "-c", code), needs)
+def python(folder: Path, name: str, code: str, *needs: str) -> Step:
+    return Step(name, f"the step {name}", ("python", "-c", code), folder / name, needs)
 
 
 def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    note = f"open({str(log)!r}, 'a').write({{!r}})"
-    steps = [python("a", note.format("a")), python("b", note.format("b"), "a"), python("c", note.format("c"))]
-    run_steps(steps, tmp_path, 3)
-    run_steps(steps, tmp_path, 3)
+
+    def steps(first: str = "a") -> list[Step]:
+        writes = f"open({str(log)!r}, 'a').write({{!r}})"
+        needs = {"a": (), "b": ("a",), "c": ()}
+        return [python(tmp_path, n, writes.format(first if n == "a" else n), *needs[n]) for n in needs]
+
+    run_steps(steps(), tmp_path, 3)
+    run_steps(steps(), tmp_path, 3)
     assert log.read_text() == "abc"
-    run_steps([python("a", note.format("A")), *steps[1:]], tmp_path, 3)
+    run_steps(steps("A"), tmp_path, 3)
     assert log.read_text() == "abcAb"
     assert set(read_stamp(tmp_path, "a")) == {"mark", "seconds", "command"}
     assert read_stamp(tmp_path, "none") == {}
 
 
+def test_what_a_stale_step_made_is_removed_and_what_an_interrupted_one_left_is_not(tmp_path: Path) -> None:
+    made = tmp_path / "a"
+    append = f"open({str(made)!r}, 'a').write({{!r}})"
+    failing = python(
+        tmp_path, "a", append.format("half ") + f"; raise SystemExit(open({str(made)!r}).read() == 'half ')"
+    )
+    with pytest.raises(StepFailedError, match="expected exit code 0, found 1"):
+        run_steps([failing], tmp_path, 1)
+    run_steps([failing], tmp_path, 1)
+    assert made.read_text() == "half half "
+    run_steps([python(tmp_path, "a", append.format("new"))], tmp_path, 1)
+    assert made.read_text() == "new"
+
+
 def test_a_step_that_fails_is_named_and_what_was_done_is_kept(tmp_path: Path) -> None:
     with pytest.raises(StepFailedError, match="the step b: expected exit code 0, found 3"):
-        run_steps([python("a", "pass"), python("b", "raise SystemExit(3)")], tmp_path, 2)
-    assert read_stamp(tmp_path, "a")
-    assert not read_stamp(tmp_path, "b")
+        run_steps([python(tmp_path, "a", "pass"), python(tmp_path, "b", "raise SystemExit(3)")], tmp_path, 2)
+    assert read_stamp(tmp_path, "a")["seconds"] is not None
+    assert read_stamp(tmp_path, "b")["seconds"] is None
 
 
 def test_promises_are_ratios_of_the_table() -> None:

@@ -10,7 +10,7 @@ from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.index.store import Index
 from objemb.models import load_model
-from objemb.structures import SearchResult
+from objemb.structures import RegionDescriptors, SearchResult
 from tools.demos.page import Answer
 
 QUERIES = 8
@@ -31,13 +31,14 @@ def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
         query = task.queries[number]
         path = data.photo(query.file)
         asked = student.query(path, None if query.box is None else [query.box])
-        result = _without(store.search(asked, k=HITS + 1), path.name)
+        result = search_others(store, asked, path.name)
         pictures = result_pictures(result, path, path.with_name)
         positives = {Path(task.database[n].file).name for n in task.relevance[number].positives.tolist()}
         found.append(Answer(result, *pictures, [hit.image in positives for hit in result]))
     return found
 
 
-def _without(result: SearchResult, image: str) -> SearchResult:
-    """The hits but for one photo: a query finds itself first."""
-    return replace(result, hits=tuple(hit for hit in result if hit.image != image)[:HITS])
+def search_others(index: Index, asked: RegionDescriptors, own: str) -> SearchResult:
+    """The best hits but for the query's own photo, ``own`` in the index, which finds itself first."""
+    result = index.search(asked, k=HITS + 1)
+    return replace(result, hits=tuple(hit for hit in result if hit.image != own)[:HITS])

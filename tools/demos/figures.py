@@ -57,7 +57,7 @@ def measure(scenes: Path, teacher: Path, detector: Path, student: Path, size: in
     data = read_evaluation_set(scenes / "retrieval_test.json")
     truth = StoredBoxes(scenes / "instances_test.json")
     made = Made(teacher, student, _some_photos(scenes), scenes / "instances_train.json", size)
-    work = bar.add_task("whitening the baselines", total=None)
+    work = bar.add_task("whitening the baselines", total=None, rate="")
     models = open_describers(made)
     bar.update(work, description="detecting", total=len(data.images))
     raw = detect_all(models["student"], data, lambda: bar.advance(work))

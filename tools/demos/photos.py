@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from objemb.cli.errors import SKIPPED
+from objemb.cli.output import note
 from objemb.cli.pictures import result_pictures
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
-from objemb.structures import SearchResult
+from tools.demos.answers import QUERIES, search_others
 from tools.demos.page import Answer, photos_page
-from tools.demos.steps import StepFailedError, run_command, say
+from tools.demos.steps import StepFailedError, run_command
 
-QUERIES = 8
-HITS = 5
 PRETRAINED = "configs/quickstart.yaml"
 ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as in configs/quickstart.yaml."
 ABOUT_STUDENT = (
@@ -58,7 +56,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
 
 
 def _told(*command: str) -> int:
-    say(f"$ {' '.join(command)}")
+    note(f"$ {' '.join(command)}")
     return run_command(command)
 
 
@@ -71,7 +69,7 @@ def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
         if not len(found):
             continue
         asked = model.query(ref.path, found[:1].boxes.tolist())
-        result = _without(index.search(asked, k=HITS + 1), ref.id)
+        result = search_others(index, asked, ref.id)
         yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
 
 
@@ -79,8 +77,3 @@ def _spread(refs: list[ImageRef]) -> Iterator[ImageRef]:
     """All photos, so that the first few lie far apart: every tenth or so, then those next to them, and so on."""
     step = max(1, len(refs) // QUERIES)
     return (refs[n] for start in range(step) for n in range(start, len(refs), step))
-
-
-def _without(result: SearchResult, image: str) -> SearchResult:
-    """The hits but for one photo: a query finds itself first."""
-    return replace(result, hits=tuple(hit for hit in result if hit.image != image)[:HITS])

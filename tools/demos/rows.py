@@ -13,9 +13,6 @@ from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.models import Model, build_model, fit_whitening, load_model
 from objemb.models.folder import read_card
 
-#: Where the boxes of the database photos come from.
-SOURCES = ("own", "detector", "truth")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -101,8 +98,7 @@ def _pooled(method: str, backbone: dict[str, Any], made: Made) -> Model:
 
 
 def _whitened(model: Model, dim: int, made: Made, boxes: StoredBoxes | None) -> Model:
-    channels = model.dim
-    return fit_whitening(model, [*made.photos], boxes=boxes, dim=min(dim, channels))
+    return fit_whitening(model, [*made.photos], boxes=boxes, dim=min(dim, model.dim))
 
 
 def _part(folder: Path, key: str) -> dict[str, Any]:

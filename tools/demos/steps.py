@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from objemb.cli.output import note
 from objemb.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,12 +29,14 @@ class Step:
         title: What it does, for people.
         command: Program and arguments, run in the root of the checkout; ``python`` and ``objemb`` are those of this
             environment.
+        makes: What it makes: removed before the step is run anew, for programs that go on with what they find.
         needs: Steps whose repetition makes this one stale.
     """
 
     name: str
     title: str
     command: tuple[str, ...]
+    makes: Path
     needs: tuple[str, ...] = ()
 
     @property
@@ -49,10 +50,10 @@ class StepFailedError(RuntimeError):
 
 
 def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
-    """Run what is not yet done, in order, and leave a stamp after each.
+    """Run what is not yet done, in order, with a stamp for each.
 
-    A stamp holds the command, the version and the stamps of the steps that it builds upon: when one of them changes,
-    all that follow from it are made anew.
+    A stamp is a digest of the command, the version and the stamps of the steps that it builds upon: when one of them
+    changes, all that follows from it is made anew. A step that was interrupted goes on with what it has left.
 
     Raises:
         StepFailedError: A command failed; its exit code and text are named.
@@ -61,34 +62,26 @@ def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
     for number, step in enumerate(steps, 1):
         made_from = json.dumps([step.command, __version__, [marks[name] for name in step.needs]])
         marks[step.name] = hashlib.sha256(made_from.encode()).hexdigest()
-        done = read_stamp(folder, step.name)
-        if done.get("mark") == marks[step.name]:
-            say(f"[{number}/{total}] {step.title}: done before, in {done['seconds']:.0f} s")
+        stamp = {"mark": marks[step.name], "seconds": None, "command": step.text}
+        found = read_stamp(folder, step.name)
+        if found.get("mark") != marks[step.name]:
+            _remove(step.makes)
+            _write_stamp(folder, step.name, stamp)
+        elif found["seconds"] is not None:
+            note(f"[{number}/{total}] {step.title}: done before, in {found['seconds']:.0f} s")
             continue
-        say(f"[{number}/{total}] {step.title}\n$ {step.text}")
+        note(f"[{number}/{total}] {step.title}\n$ {step.text}")
         start = time.perf_counter()
         code = run_command(step.command)
         if code:
             raise StepFailedError(f"{step.title}: expected exit code 0, found {code} from: {step.text}")
-        seconds = time.perf_counter() - start
-        _write_stamp(folder, step.name, {"mark": marks[step.name], "seconds": seconds, "command": step.text})
+        _write_stamp(folder, step.name, {**stamp, "seconds": time.perf_counter() - start})
 
 
 def read_stamp(folder: Path, name: str) -> dict[str, Any]:
-    """What is known of a finished step: ``mark``, ``seconds``, ``command``; empty when it is not done."""
+    """What is known of a step: ``mark``, ``command``, ``seconds`` (None until it is done); empty before it began."""
     file = folder / "done" / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def say(text: str) -> None:
-    """A line for whoever is watching."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def progress_bar() -> Progress:
-    """A bar on the error output."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def run_command(command: Sequence[str]) -> int:
@@ -96,6 +89,13 @@ def run_command(command: Sequence[str]) -> int:
     program, *arguments = command
     installed = {"python": sys.executable, "objemb": str(Path(sys.executable).with_name("objemb"))}
     return subprocess.run([installed[program], *arguments], cwd=ROOT, check=False).returncode
+
+
+def _remove(made: Path) -> None:
+    if made.is_dir():
+        shutil.rmtree(made)
+    else:
+        made.unlink(missing_ok=True)
 
 
 def _write_stamp(folder: Path, name: str, facts: dict[str, Any]) -> None:
