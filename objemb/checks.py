@@ -25,6 +25,10 @@ class ArtefactMismatchError(ObjembError):
     """Two artefacts do not belong together (index and model, manifest and file). Both values are in the message."""
 
 
+class NotFittedError(ObjembError):
+    """Something that learns from vectors is to be used before it has. The message says how to let it learn."""
+
+
 class MissingWeightsError(ObjembError):
     """Pretrained weights were named but are neither in the cache nor to be had. The message says where to put them."""
 
@@ -99,3 +103,9 @@ def nearest(value: object, known: Iterable[object]) -> str:
 def listed(known: Iterable[object]) -> str:
     """The choices as ``'a', 'b', 'c'``, in their given order."""
     return ", ".join(repr(k) for k in known)
+
+
+def lines(problems: Sequence[str], most: int = 10) -> str:
+    """The first problems of a file, each on a line of its own, and how many more there are: ends an error message."""
+    rest = len(problems) - most
+    return "".join(f"\n  {line}" for line in (*problems[:most], *([f"and {rest} more"] if rest > 0 else [])))

@@ -8,6 +8,7 @@ A method is a file of nested parts, each with a ``name`` (a plug-in) and keys th
     describer:
       pooling: {name: max}
     aggregator: {name: keep}
+    rerank: [{name: query_expansion, top: 5}]   # optional; a list is replaced as a whole
 
 Files, and overrides such as ``backbone.arch=mobilenet_v2`` from a command line, are merged key by key by one rule: a
 part that names *another* plug-in replaces the whole part, so that no key of the old one is left behind.
@@ -29,7 +30,7 @@ import yaml
 from objemb import checks, registry
 
 #: The parts of a method; every other key of an override belongs to the first one.
-PARTS = ("describer", "aggregator")
+PARTS = ("describer", "aggregator", "rerank")
 #: The parts of a training config, likewise.
 TRAINING_PARTS = ("task", "run")
 
@@ -43,7 +44,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             ``extractor.size=320``. The later of two for the same key wins.
 
     Returns:
-        ``{"describer": {...}, "aggregator": {...}}``, ready for :func:`objemb.models.build_model`.
+        ``{"describer": {...}, "aggregator": {...}, "rerank": [...]}``, ready for :func:`objemb.models.build_model`.
 
     Raises:
         FileNotFoundError: The file, or one that it is based on, does not exist.
@@ -86,8 +87,12 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     Only keys are checked here; values are checked by the constructors.
     """
     _check_parts(settings, PARTS)
-    full = {"aggregator": {"name": "keep"}, **settings}
-    return {part: _resolve_part(part, part, full[part]) for part in PARTS}
+    full = {"aggregator": {"name": "keep"}, "rerank": [], **settings}
+    steps = full["rerank"]
+    if not isinstance(steps, (list, tuple)):
+        raise ValueError(f"rerank: expected a list of parts such as [{{name: query_expansion}}], found {steps!r}")
+    single = {part: _resolve_part(part, part, full[part]) for part in PARTS if part != "rerank"}
+    return {**single, "rerank": _resolve_parts("rerank", "rerank", steps)}
 
 
 def _check_parts(settings: Mapping[str, Any], parts: Sequence[str]) -> None:
@@ -128,6 +133,21 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> d
             value = {key: value}
         nested = merge(nested, value)
     return nested
+
+
+def parse_part(key: str, text: str) -> dict[str, Any]:
+    """One part from a command line, such as ``query_expansion,top=5``: its name, then its keys, with all defaults.
+
+    Args:
+        key: What it is, a key of :data:`objemb.registry.KINDS` such as ``rerank``.
+        text: ``NAME,key=value,...``; values are read as YAML.
+
+    Raises:
+        ValueError: An unknown name or key (the nearest known one is suggested), or no YAML.
+    """
+    name, *own = re.split(r",(?=[\w.]+=)", text)
+    nested = parse_overrides(own, (key,))
+    return _resolve_part(key, key, {"name": name, **nested.get(key, {})})
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

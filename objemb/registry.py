@@ -1,8 +1,8 @@
 """Plug-ins: the file name is the registry name, and a file is imported when it is first asked for.
 
-A *kind* is a package of objemb (``"backbones"``, ``"pooling"`` ...). Each module in it whose name is neither ``base``
-nor starts with an underscore holds exactly one class marked with :func:`plugin`. Nothing has to be listed anywhere, and
-a plug-in with a heavy dependency costs nothing until it is named.
+A *kind* is a package of objemb (``"backbones"``, ``"pooling"`` ...). Each module in it holds exactly one class marked
+with :func:`plugin`, except those named in :data:`SHARED` and those that start with an underscore. Nothing has to be
+listed anywhere, and a plug-in with a heavy dependency costs nothing until it is named.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ KINDS = {
     "extractor": "extractors",
     "pooling": "pooling",
     "aggregator": "aggregators",
+    "rerank": "rerank",
     "head": "heads",
     "data": "examples",
     "validation": "examples",
     "task": "training.tasks",
+    "benchmark": "datasets.benchmarks",
 }
+
+#: Modules of a kind's package that are no plug-ins but what its plug-ins, and those who call them, share.
+SHARED = ("base", "chain", "database")
 
 
 def plugin(cls: C) -> C:
@@ -43,7 +48,7 @@ def names(kind: str) -> tuple[str, ...]:
     """Names of all plug-ins of a kind, sorted. Nothing is imported but the package itself."""
     package = importlib.import_module(f"objemb.{checks.one_of('kind', kind, tuple(KINDS.values()))}")
     found = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted(n for n in found if n != "base" and not n.startswith("_")))
+    return tuple(sorted(n for n in found if n not in SHARED and not n.startswith("_")))
 
 
 def load(kind: str, name: str) -> type:

@@ -13,19 +13,40 @@ from objemb.config import (
     merge,
     method_files,
     parse_overrides,
+    parse_part,
     read_yaml,
     resolve,
 )
 from objemb.models.state import weights_of
 
 METHODS = (
+    "class_weighted",
+    "crow",
+    "deep_image_retrieval",
+    "factorization",
+    "factorization_keep",
+    "faster_rcnn_features",
     "gem",
+    "gem_multiscale",
     "hard_attention_crop",
     "hard_attention_map",
     "hard_attention_pyramid",
     "mac",
+    "mean",
+    "netvlad",
+    "neural_codes",
     "one_pass",
+    "regional_aggregation",
+    "regional_aggregation_first_order",
+    "regional_attention",
     "rmac",
+    "rmac_multiresolution",
+    "rmac_network",
+    "rmac_proposals",
+    "scda",
+    "selective_max",
+    "selective_sum",
+    "selective_temb",
     "spoc",
 )
 
@@ -42,9 +63,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_all_methods_resolve_by_name() -> None:
     assert tuple(method_files()) == METHODS
     for name in METHODS:
-        settings = load_config(name)
-        assert settings["describer"]["name"] == ("one_pass" if name == "one_pass" else "pooled_regions")
-        assert not list(weights_of(settings)), "nothing is fetched unless asked for"
+        assert not list(weights_of(load_config(name))), "nothing is fetched unless asked for"
 
 
 def test_the_quick_start_names_its_weights() -> None:
@@ -78,7 +97,8 @@ def test_methods_are_the_points_of_the_product_space() -> None:
         return (d["regions"]["name"], d["extractor"]["name"], d["pooling"]["name"], s["aggregator"]["name"])
 
     assert point("mac") == ("whole_image", "map", "max", "keep")
-    assert point("spoc") == ("whole_image", "map", "mean", "keep")
+    assert point("mean") == ("whole_image", "map", "mean", "keep")
+    assert point("spoc") == ("whole_image", "map", "spoc", "keep")
     assert point("gem") == ("whole_image", "map", "gem", "keep")
     assert point("rmac") == ("rmac_grid", "map", "max", "sum")
     assert point("hard_attention_crop") == ("detections", "crop", "mean", "keep")
@@ -90,7 +110,7 @@ def test_rmac_is_the_paper() -> None:
     settings = load_config("rmac")
     assert settings["describer"]["regions"] == {"name": "rmac_grid", "levels": 3, "overlap": 0.4}
     assert settings["describer"]["extractor"]["sampling"] == "cells"
-    assert settings["aggregator"] == {"name": "sum", "whole_image": False}
+    assert settings["aggregator"] == {"name": "sum", "whole_image": False, "weighted": False}
 
 
 def test_a_dumped_config_reads_back(tmp_path: Path) -> None:
@@ -179,6 +199,28 @@ def test_a_missing_base_and_a_circle_are_told(tmp_path: Path) -> None:
 def test_unknown_keys_suggest_the_nearest_known_one(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_config("hard_attention_crop", [override])
+
+
+def test_re_ranking_is_a_list_of_parts() -> None:
+    assert load_config("mac")["rerank"] == []
+    steps = load_config("mac", ["rerank=[{name: query_expansion, top: 7}, {name: region_match}]"])["rerank"]
+    assert steps[0] == {"name": "query_expansion", "top": 7, "alpha": 0.0, "normalise": True}
+    assert steps[1]["name"] == "region_match"
+    for wrong in ("rerank.name=query_expansion", "rerank.0.top=3", "rerank=query_expansion"):
+        with pytest.raises(ValueError, match="rerank: expected a list of parts"):
+            load_config("mac", [wrong])
+    with pytest.raises(ValueError, match=r"rerank\[0\]: unknown key 'tops' \(did you mean 'top'"):
+        load_config("mac", ["rerank=[{name: query_expansion, tops: 7}]"])
+
+
+def test_a_part_of_a_command_line() -> None:
+    found = parse_part("rerank", "query_expansion,top=5,alpha=3.0")
+    assert found == {"name": "query_expansion", "top": 5, "alpha": 3.0, "normalise": True}
+    assert parse_part("pooling", "max") == {"name": "max"}
+    with pytest.raises(ValueError, match="did you mean 'query_expansion'"):
+        parse_part("rerank", "query_expanson")
+    with pytest.raises(ValueError, match="did you mean 'alpha'"):
+        parse_part("rerank", "query_expansion,alpa=3")
 
 
 def test_unknown_top_level_keys_are_errors() -> None:

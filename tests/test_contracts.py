@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,15 +20,20 @@ from torch import Tensor, nn
 
 from objemb import registry
 from objemb.config import dump_config, load_training_config
+from objemb.datasets.benchmarks.base import Benchmark
 from objemb.describers.base import Describer
 from objemb.examples.base import Example, Examples
 from objemb.extractors.base import Grid, pixel_grid
 from objemb.extractors.map import Map
 from objemb.heads.base import Head
 from objemb.models import load_model
+from objemb.ops.fitted import Fitted
 from objemb.ops.normalize import l2
+from objemb.pooling.base import Pooling
 from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid
+from objemb.rerank.base import Reranker, Search
+from objemb.rerank.database import Database
 from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.training.build import build_task
 from objemb.training.optimizer import make_optimizer
@@ -117,6 +123,14 @@ CROPS = {
     "extractor": {"name": "crop", "size": 32},
     "pooling": {"name": "mean"},
 }
+ATTENTION = {
+    "name": "regional_attention",
+    "regions": {"name": "rmac_grid", "levels": 2},
+    "backbone": {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]},
+    "extractor": {"name": "map", "size": 48},
+    "hidden": 3,
+}
+RMAC = {**CROPS, "name": "rmac_network", "extractor": {"name": "map", "size": 48}, "dim": 3}
 STUDENT = {
     "name": "one_pass",
     "detector": {"name": "faster_rcnn", **FASTER},
@@ -131,13 +145,47 @@ MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
         "timm_net": {"arch": "test_resnet"},
         "torchvision_cnn": {"arch": "resnet18"},
     },
+    "datasets.benchmarks": {
+        "folder": {},
+        "google_landmark_boxes": {},
+        "google_landmarks": {},
+        "google_landmarks_recognition": {},
+        "holidays": {},
+        "instre": {},
+        "oxford5k": {},
+        "paris6k": {},
+        "roxford5k": {},
+        "rparis6k": {},
+        "stanford_online_products": {},
+        "ukbench": {},
+    },
     "describers": {
+        "class_weighted": {
+            "backbone": {"name": "torchvision_cnn", "arch": "resnet18", "classes": True},
+            "extractor": {"name": "map", "size": 64},
+            "classes": 3,
+        },
+        "factorization": lambda _: {"backbone": TinyBackbone(), "extractor": Map(size=64), "rank": 3},
+        "neural_codes": {
+            "regions": {"name": "whole_image"},
+            "arch": "mobilenet_v3_small",
+            "layer": "classifier.1",
+            "size": 64,
+        },
         "one_pass": {
             "detector": {"name": "torchvision_rcnn", **RCNN},
             "head": {"name": "embedding", "dim": 6, "width": 8},
             "min_score": 0.0,
         },
         "pooled_regions": tiny_parts,
+        "regional_aggregation": lambda _: {"backbone": TinyBackbone(), "extractor": Map(size=64), "reduced": 3},
+        "regional_attention": lambda _: {
+            "regions": RmacGrid(),
+            "backbone": TinyBackbone(),
+            "extractor": Map(size=64),
+            "hidden": 3,
+        },
+        "rmac_network": lambda folder: {**tiny_parts(folder), "dim": 4},
     },
     "detectors": {
         "detectron2_rcnn": DETECTRON2,
@@ -167,17 +215,52 @@ MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
             "samples": 5,
         },
     },
-    "pooling": {"gem": {}, "max": {}, "mean": {}},
-    "regions": {"detections": {}, "rmac_grid": {}, "whole_image": {}},
+    "pooling": {
+        "crow": {},
+        "gem": {},
+        "max": {},
+        "mean": {},
+        "netvlad": {"clusters": 3},
+        "scda": {},
+        "selective": {},
+        "spoc": {},
+        "triangulation": {"dim": 3, "words": 4, "dropped": 2},
+    },
+    "rerank": {
+        "aml_localization": {"top": 3, "mixed": 1, "size": 64, "levels": 2},
+        "class_localization": {"top": 3, "mixed": 1},
+        "database_augmentation": {"top": 2},
+        "diffusion": {"neighbours": 4, "query_neighbours": 2},
+        "joint_factorization": {"top": 2, "size": 64, "query_size": 32, "order": "similarity"},
+        "query_expansion": {"top": 2},
+        "region_expansion": {"top": 2},
+        "region_match": {"look": True},
+        "region_rerank": {
+            "top": 3,
+            "regions": {"name": "rpn_proposals", "detector": {"name": "faster_rcnn", **FASTER}},
+        },
+        "spatial_verification": {"top": 3, "features": 20},
+    },
+    "regions": {
+        "detections": {},
+        "rmac_grid": {},
+        "rpn_proposals": {"detector": {"name": "faster_rcnn", **FASTER}},
+        "whole_image": {},
+    },
     "training.tasks": {
         "classify": {"describer": CROPS, "data": SCENES, "validation": SCENES, "whiten": {"dim": 2}},
         "detect": {"describer": STUDENT, "data": SCENES, "validation": SCENES},
         "distill": {"describer": STUDENT, "teacher": CROPS, "data": SCENES, "validation": SCENES},
+        "attend": {"describer": ATTENTION, "data": SCENES, "validation": SCENES},
+        "rank": {"describer": RMAC, "data": SCENES, "validation": SCENES, "negatives": 1},
     },
 }
 
+#: The describers, of those above, that some re-rankers need; the others get ``pooled_regions``.
+RERANK_DESCRIBERS: dict[str, str] = {"class_localization": "class_weighted"}
+
 #: What some plug-ins import.
-NEEDS = {"timm_net": "timm", "detectron2_rcnn": "detectron2"}
+NEEDS = {"timm_net": "timm", "detectron2_rcnn": "detectron2", "regional_aggregation": "cv2"}
 
 PHOTOS = [
     random_photo(40, 60, id="a"),
@@ -204,7 +287,15 @@ def build(kind: str, name: str, folder: Path) -> Any:
         pytest.importorskip(NEEDS[name])
     settings = MINIMAL[kind][name]
     torch.manual_seed(0)
-    return registry.build(kind, {"name": name, **(settings(folder) if callable(settings) else settings)})
+    built = registry.build(kind, {"name": name, **(settings(folder) if callable(settings) else settings)})
+    if isinstance(built, Describer):
+        for part_name, part in built.fitted_parts().items():
+            part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
+    if isinstance(built, Pooling):
+        built.connect(4)
+        if isinstance(built, Fitted):
+            built.fit(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)), fitted_on="noise")
+    return built
 
 
 def every(kind: str) -> pytest.MarkDecorator:
@@ -250,7 +341,7 @@ class TestPooling:
         pooling = build("pooling", name, tmp_path)
         assert isinstance(pooling, nn.Module)
         for count in (2, 0):
-            assert pooling(self.MAPS[:count]).shape == (count, 4 * pooling.expansion)
+            assert pooling(self.MAPS[:count]).shape == (count, pooling.length(4))
         assert torch.isfinite(pooling(self.MAPS)).all()
 
     def test_rectangles_are_whole_maps_cut_out(self, name: str, tmp_path: Path) -> None:
@@ -449,6 +540,66 @@ class TestAggregators:
                     assert unit_or_zero(found.vectors)
 
 
+@every("rerank")
+class TestRerankers:
+    """A search for the left halves of three photos, and for nothing, in five photos, one of which has no rows."""
+
+    def search(self, name: str, folder: Path, rows: int | None = None) -> Search:
+        describer = build("describers", RERANK_DESCRIBERS.get(name, "pooled_regions"), folder)
+        photos = PHOTOS[:5]
+        found = describer.describe(photos)
+        database = Database.of(
+            [*(d[:rows] for d in found[:4]), found[4][:0]], describer.dim, {p.id: p for p in photos}.__getitem__
+        )
+        halves = [Regions(torch.tensor([[0.0, 0, p.size[1] / 2, p.size[0]]]), p.size) for p in photos[:3]]
+        queries = [*describer.describe(photos[:3], halves), found[3][:0]]
+        results = database.search(queries, len(database))
+        return Search(tuple(queries), tuple(results), database, describer, photos.__getitem__)
+
+    def told(self, search: Search) -> list[Any]:
+        return [
+            [r.to_json() for r in search.results],
+            [q.vectors.tolist() for q in search.queries],
+            search.database.vectors.tolist(),
+        ]
+
+    @pytest.mark.parametrize("rows", [None, 1])
+    def test_results_in_results_out(self, name: str, tmp_path: Path, rows: int | None) -> None:
+        reranker: Reranker = build("rerank", name, tmp_path)
+        assert reranker.depth is None or reranker.depth >= 1
+        before = self.search(name, tmp_path, rows)
+        given = self.told(before)
+        after = reranker.rerank(before)
+        assert self.told(before) == given, "a re-ranker does not edit what it is given"
+        assert self.told(reranker.rerank(before)) == self.told(after)
+        assert [q.image for q in after.queries] == [q.image for q in before.queries]
+        assert after.database.images == before.database.images
+        for old, new in zip(before.results, after.results, strict=True):
+            assert new.image == old.image
+            assert {hit.image for hit in new} >= {hit.image for hit in old}
+        assert len(after.results[3]) == 0, "a query without rows finds nothing"
+
+    def test_boxes_are_in_the_photos(self, name: str, tmp_path: Path) -> None:
+        before = self.search(name, tmp_path)
+        for number, result in enumerate(build("rerank", name, tmp_path).rerank(before).results):
+            for hit in result:
+                for (x1, y1, x2, y2), photo in (
+                    (hit.box, before.found_photo(hit.image)),
+                    (hit.query_box, before.query_photo(number)),
+                ):
+                    assert -0.01 <= x1 <= x2 <= photo.size[1] + 0.01
+                    assert -0.01 <= y1 <= y2 <= photo.size[0] + 0.01
+
+    def test_nothing_to_do(self, name: str, tmp_path: Path) -> None:
+        reranker = build("rerank", name, tmp_path)
+        full = self.search(name, tmp_path)
+        assert reranker.rerank(replace(full, queries=(), results=())).results == ()
+        nothing = tuple(replace(r, hits=()) for r in full.results)
+        assert len(reranker.rerank(replace(full, results=nothing)).results) == 4
+        empty = replace(full, results=nothing, database=Database.of([], full.database.dim))
+        assert [len(r) for r in reranker.rerank(empty).results] == [0] * 4
+
+
 @every("heads")
 class TestHeads:
     LEVELS = MappingProxyType({"0": (5, 4), "1": (5, 8), "trunk8": (8, 8)})
@@ -549,6 +700,17 @@ class TestDescribers:
     def test_decode_side(self, name: str, tmp_path: Path) -> None:
         side = build("describers", name, tmp_path).decode_side()
         assert side is None or (isinstance(side, int) and side > 0)
+
+
+@every("datasets.benchmarks")
+class TestBenchmarks:
+    def test_says_what_is_missing_and_where_it_goes(self, name: str, tmp_path: Path) -> None:
+        benchmark: Benchmark = build("datasets.benchmarks", name, tmp_path)
+        assert len(benchmark.missing(tmp_path)) > 0
+        assert not list(tmp_path.iterdir())
+        assert benchmark.layout.startswith("Expected below the folder")
+        assert all(len(line) <= 120 for line in benchmark.layout.splitlines())
+        assert (benchmark.title, benchmark.variant) == (name, "")
 
 
 @every("examples")

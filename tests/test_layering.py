@@ -43,6 +43,8 @@ FOREIGN = {
     "matplotlib": {"evaluation/plots.py"},
     "pycocotools": {"evaluation/average_precision.py"},
     "detectron2": {"detectors/detectron2_rcnn.py", *DETECTRON2},
+    "cv2": {"ops/convex_hull.py", "ops/keypoints.py", "ops/local_features.py"},
+    "scipy": {"datasets/benchmarks/_matlab.py", "ops/components.py", "ops/diffusion.py"},
     "yaml": {"config.py"},
 }
 

@@ -134,3 +134,8 @@ def test_bad_settings_are_refused(add: Callable, settings: Any, message: str) ->
     add("pooling", "fake", FAKE_POOLING)
     with pytest.raises(ValueError, match=message):
         registry.build("pooling", settings)
+
+
+def test_what_plug_ins_share_is_none(add: Callable) -> None:
+    assert not set(registry.SHARED) & set(registry.names("rerank"))
+    assert "query_expansion" in registry.names("rerank")

@@ -1,11 +1,15 @@
-"""Measure methods on a JSON file of images and queries, and print one table.
+"""Measure methods on sets of images and queries: describe, search, re-rank, score, and print a table.
 
 .. code-block:: console
 
     python tools/evaluate.py mac rmac rmac,aggregator.name=keep backbone.weights=w.pth --set set.json -o out.json
+    python tools/evaluate.py gem my_model --dataset roxford5k --root DIR --rerank query_expansion,top=10 --report out/
+    python tools/evaluate.py --methods mac,rmac --datasets roxford5k,instre --root DIR --cache cache/ --report out/
+    python tools/evaluate.py my_model --set boxes.json --box-sources ground_truth,detector,grid,whole --regions 1,5,20
 
 A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A key=value on its own holds for all;
-behind a comma it holds for that method alone.
+behind a comma it holds for that method alone. With several methods or sets, an error stands in its own place of the
+table and does not stop the others; the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -15,190 +19,175 @@ from objemb.threads import wait_without_spinning
 wait_without_spinning()
 
 import argparse
-import json
-import os
-import platform
-import re
-import shlex
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # `python tools/evaluate.py` has tools/ on the path, not its parent
+    sys.path.insert(0, str(ROOT))
 
-from objemb.cli.boxes import stored_boxes
-from objemb.cli.errors import INTERNAL, exit_code
-from objemb.config import load_config
-from objemb.evaluation.evaluate import evaluate
-from objemb.evaluation.leakage import fitted_on_evaluation
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
-from objemb.evaluation.report import markdown_table
-from objemb.evaluation.task import LEVELS, Task, make_task, pick_queries
-from objemb.models import Model, build_model, fit_whitening, load_model
-from objemb.models.build import SEED, versions
-from objemb.models.query import CROPS
+from objemb.cli.errors import INTERNAL, SKIPPED, exit_code
+from objemb.cli.output import note
+from objemb.cli.program import environment, run_program
+from objemb.evaluation.matrix import matrix
+from objemb.evaluation.projector import Embedding, write_embeddings
+from objemb.models import Model
+from objemb.models.build import SEED
+from tools.evaluations.measure import Measured, measure
+from tools.evaluations.methods import Method, open_model, parse_methods
+from tools.evaluations.options import parse
+from tools.evaluations.outputs import draw, embedding, markdown, set_folder, write, write_failures
+from tools.evaluations.sets import FailedSet, OpenSet, open_sets
 
-OVERRIDE = re.compile(r"[\w.]+=")
-MAX_SHOWN = 5
+PROGRAM = "tools/evaluate.py"
 
 
 @dataclass(frozen=True)
-class Method:
-    """A row of the table; ``settings`` is None for a model folder."""
+class Row:
+    """A row of the table: a method, re-ranked, and where its boxes come from in a box-source ablation."""
 
-    name: str
-    path: str
-    settings: dict[str, Any] | None
+    method: Method
+    rerank: Sequence[str] = ()
+    source: str | None = None
 
-    @staticmethod
-    def parse(text: str, shared: Sequence[str]) -> Method:
-        path, *own = re.split(r",(?=[\w.]+=)", text)
-        name = ", ".join((Path(path).name.removesuffix(".yaml"), *own))
-        if not Path(path).is_dir():
-            return Method(name, path, load_config(path, (*shared, *own)))
-        if own:
-            raise ValueError(f"{path}: expected a config for {', '.join(own)}, found a model folder")
-        return Method(name, path, None)
+    @property
+    def name(self) -> str:
+        source = "" if self.source is None else f" [{self.source}]"
+        return " + ".join((f"{self.method.name}{source}", *self.rerank))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, measure, write; returns what is written."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = parse(argv)
-    data = read_evaluation_set(args.set)
-    task = make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries)
-    task = pick_queries(task, args.queries)
-    shared = tuple(a for a in args.methods if OVERRIDE.match(a))
-    methods = [Method.parse(a, shared) for a in args.methods if not OVERRIDE.match(a)]
-    if not methods:
-        raise ValueError("METHOD: expected at least one config or model folder, found none")
-    if shared and all(m.settings is None for m in methods):
-        raise ValueError(f"METHOD: expected a config for {', '.join(shared)}, found model folders only")
-    results: list[dict[str, Any]] = []
-    report = {
-        "set": describe_set(data, task, args.queries),
-        "results": results,
-        "environment": environment(argv, args.device),
-    }
-    for method in methods:
-        results.append(measure(method, data, task, args))
-        write(report, markdown_table(results), args)  # after each, so that an interruption loses little
-    print(markdown_table(results), end="")
+    args = parse(argv, str(__doc__).partition("\n")[0])
+    methods = parse_methods(args.arguments, args.methods)
+    report = Evaluation(methods, open_sets(args), args, environment(PROGRAM, argv, device=args.device, seed=SEED)).run()
+    print(markdown(report), end="")
     return report
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/evaluate.py", description=str(__doc__).partition("\n")[0])
-    parser.add_argument("methods", nargs="+", metavar="METHOD|KEY=VALUE", help="configs, model folders, overrides")
-    parser.add_argument("--set", required=True, type=Path, metavar="JSON", help="images, objects and queries")
-    parser.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
-    parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
-    parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
-    parser.add_argument("--boxes", type=Path, metavar="COCO", help="boxes of the database photos, at image level")
-    parser.add_argument("--crop", choices=CROPS, default="context", help="how a query box is seen (default: context)")
-    parser.add_argument("--whiten-on", nargs="+", type=Path, metavar="PHOTOS", help="fit a PCA whitening on these")
-    parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="boxes of the --whiten-on photos")
-    parser.add_argument("--whiten-dim", type=int, help="dimensions to keep (default: all)")
-    parser.add_argument("--whiten-power", type=float, default=0.5, help="0.5 whitens, 0 only rotates (default: 0.5)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
-    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write everything that was measured")
-    parser.add_argument("--markdown", type=Path, metavar="MD", help="write the table")
-    return parser.parse_intermixed_args(argv)
+class Evaluation:
+    """All methods on all sets.
+
+    Args:
+        methods: In the order of the rows.
+        sets: In the order of the columns.
+        args: The command line.
+        environment: What stands beside every figure.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        sets: Sequence[OpenSet | FailedSet],
+        args: argparse.Namespace,
+        environment: dict[str, Any],
+    ) -> None:
+        self.methods, self.sets, self.args, self.environment = methods, sets, args, environment
+        self.sources: Sequence[str | None] = args.box_sources or [None]
+        self.results: list[dict[str, Any]] = []
+        self.embeddings: list[Embedding] = []
+        self.about = [s.to_json(args) for s in sets if isinstance(s, OpenSet)]
+
+    @property
+    def several_sets(self) -> bool:
+        return len(self.sets) > 1
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything; the report is written after each method, so that an interruption loses little."""
+        for method in self.methods:
+            for result in self._measure(method):
+                self.results.append(result)
+                write(self.report(), self.args)
+        self._draw()
+        if self.args.projector is not None and self.embeddings:
+            note(f"tensorboard --logdir {write_embeddings(self.args.projector, self.embeddings).parent}")
+        return self.report()
+
+    def report(self) -> dict[str, Any]:
+        """What was measured so far, JSON-ready: of one set as ``set``, of several as ``sets`` with a ``matrix``."""
+        if not self.several_sets:
+            return {"set": self.about[0], "results": self.results, "environment": self.environment}
+        figures = dict.fromkeys(map(set_name, self.sets), "") | {s["name"]: s["figure"] for s in self.about}
+        failed_sets = [{"name": s.name, "error": s.error} for s in self.sets if isinstance(s, FailedSet)]
+        return {
+            "sets": [*self.about, *failed_sets],
+            "matrix": matrix(self.results, figures),
+            "results": self.results,
+            "environment": self.environment,
+        }
+
+    def _measure(self, method: Method) -> Iterator[dict[str, Any]]:
+        """The results of a method on all sets; the model is opened once."""
+        rows = [Row(method, self.args.rerank, source) for source in self.sources]
+        cells = [(row, one) for one in self.sets for row in rows]
+        alone = len(self.methods) * len(cells) == 1
+        try:
+            model = open_model(method, self.args)
+        except Exception as error:
+            if alone:
+                raise
+            yield from (failed(row.name, set_name(one), error) for row, one in cells)
+            return
+        for row, one in cells:
+            if isinstance(one, FailedSet):
+                yield {"method": row.name, "set": one.name, "error": one.error}
+                continue
+            try:
+                yield self._cell(row, model, one)
+            except Exception as error:
+                if alone:
+                    raise
+                yield failed(row.name, one.data.name, error)
+
+    def _cell(self, row: Row, model: Model, one: OpenSet) -> dict[str, Any]:
+        """A method on a set, with the files that belong to this cell alone."""
+        measured = measure(row.name, model, one.data, one.task, row.source, self.args)
+        if self.args.report is not None and self.args.failures:
+            folder = set_folder(self.args.report, one.data.name, self.several_sets)
+            note(str(write_failures(measured, one.data, one.task, self.environment, folder, self.args)))
+        self._embed(row, measured, one)
+        return measured.result
+
+    def _embed(self, row: Row, measured: Measured, one: OpenSet) -> None:
+        if self.args.projector is None:
+            return
+        name = f"{one.data.name} {row.name}" if self.several_sets else row.name
+        found = embedding(name, measured.described, one.data, one.task, self.args.projector_vectors)
+        if found is not None:
+            self.embeddings.append(found)
+
+    def _draw(self) -> None:
+        if self.args.report is None:
+            return
+        for one in self.sets:
+            if isinstance(one, OpenSet):
+                name = one.data.name
+                folder = set_folder(self.args.report, name, self.several_sets)
+                draw([r for r in self.results if r["set"] == name], folder, name)
 
 
-def measure(method: Method, data: EvaluationSet, task: Task, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one method."""
-    note(f"{method.name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
-    model = open_model(method, args)
-    warnings = leakage(model, data)
-    found = evaluate(model, data, task, boxes=stored_boxes(args.boxes, model), crop=args.crop, workers=args.workers)
-    for line in (*warnings, *found.problems[:MAX_SHOWN]):
-        note(f"{method.name}: {line}")
-    if len(found.problems) > MAX_SHOWN:
-        note(f"{method.name}: and {len(found.problems) - MAX_SHOWN} more problems")
-    return {
-        "method": method.name,
-        **found.to_json(),
-        "warnings": warnings,
-        "dim": model.dim,
-        "fingerprint": model.fingerprint,
-        "settings": model.settings,
-        "provenance": model.provenance,
-    }
+def set_name(one: OpenSet | FailedSet) -> str:
+    return one.name if isinstance(one, FailedSet) else one.data.name
 
 
-def open_model(method: Method, args: argparse.Namespace) -> Model:
-    model = (
-        load_model(method.path, args.device)
-        if method.settings is None
-        else build_model(method.settings, device=args.device)
-    )
-    if not args.whiten_on:
-        return model
-    return fit_whitening(
-        model,
-        args.whiten_on,
-        boxes=stored_boxes(args.whiten_boxes, model),
-        dim=args.whiten_dim,
-        power=args.whiten_power,
-        workers=args.workers,
-        on_skip=lambda skipped: note(f"whitening: {skipped.path}: {skipped.reason}"),
-    )
+def failed(method: str, name: str, error: Exception) -> dict[str, Any]:
+    """A cell that says what went wrong; a fault of the program itself shows where."""
+    if exit_code(error) == INTERNAL:
+        traceback.print_exception(error)
+    note(f"{method} on {name}: {error}")
+    return {"method": method, "set": name, "error": f"{type(error).__name__}: {error}"}
 
 
-def write(report: dict[str, Any], table: str, args: argparse.Namespace) -> None:
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    for path, content in ((args.output, text), (args.markdown, table)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
-
-
-def leakage(model: Model, data: EvaluationSet) -> list[str]:
-    whitening = getattr(model.describer, "whitening", None)
-    seen = fitted_on_evaluation(whitening.fitted_on, data) if whitening else []
-    return [f"the whitening was fitted on photos of the evaluation set ({', '.join(seen)})"] if seen else []
-
-
-def describe_set(data: EvaluationSet, task: Task, conditions: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": data.name,
-        "file": str(data.path),
-        "level": task.level,
-        "conditions": list(conditions),
-        "images": len(data.images),
-        "objects": len(data.objects),
-        "database": len(task.database),
-        "queries": len(task.queries),
-        "missing_photos": data.missing_photos(),
-    }
-
-
-def environment(argv: Sequence[str], device: str) -> dict[str, Any]:
-    return {
-        "command": shlex.join(["tools/evaluate.py", *argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "seed": SEED,
-    }
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr)
+def run() -> None:
+    """The program: some cells that failed are worth an exit code of their own."""
+    if any("error" in result for result in main()["results"]):
+        sys.exit(SKIPPED)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:
-        if exit_code(error) == INTERNAL:
-            raise
-        note(f"tools/evaluate.py: {error}")
-        sys.exit(exit_code(error))
+    run_program(PROGRAM, run)

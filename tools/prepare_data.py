@@ -1,13 +1,17 @@
-"""Makes data sets: generated scenes, or your own product pictures pasted onto your own photos.
+"""Makes data sets: generated scenes, your own product pictures pasted onto your own photos, or the evaluation set of a
+benchmark that you downloaded, or of your own photos.
 
 tools/prepare_data.py scenes -o scenes --size 256
 tools/prepare_data.py compose --objects cutouts --backgrounds photos -o composed --count 2000
+tools/prepare_data.py roxford5k --root roxford5k
+tools/prepare_data.py folder --root my_photos
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import logging
 import re
@@ -18,10 +22,13 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from objemb import registry
 from objemb.checks import ObjembError
+from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
+from objemb.evaluation.protocol import read_evaluation_set
 
 S = TypeVar("S", SceneSettings, ComposeSettings)
 
@@ -42,7 +49,36 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
         command.add_argument("--workers", type=int, default=1, help="processes (1)")
         add_settings(command, settings)
+    for name in benchmarks.names():
+        add_benchmark(commands, name)
     return top
+
+
+def add_benchmark(commands: Any, name: str) -> None:
+    """A command for a benchmark, with an option for each of its arguments."""
+    cls = registry.load(benchmarks.KIND, name)
+    text = inspect.getdoc(cls) or ""
+    command = commands.add_parser(
+        name,
+        help=text.partition("\n")[0].replace("%", "%%"),
+        description=f"{text.partition(chr(10) * 2)[0]}\n\n{cls.layout}",  # type: ignore[attr-defined]
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--root", type=Path, required=True, help="folder that it was downloaded to; nothing is downloaded"
+    )
+    command.add_argument("-o", "--output", type=Path, metavar="JSON", help=f"what to write (ROOT/{name}.json)")
+    command.add_argument(
+        "--distractors", type=Path, metavar="DIR", help="further images that show nothing searched for"
+    )
+    texts = dict(re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL))
+    for key, parameter in registry.parameters(benchmarks.KIND, name).items():
+        command.add_argument(
+            "--" + key.replace("_", "-"),
+            default=parameter.default,
+            type=type(parameter.default),
+            help=" ".join(texts.get(key, "").split()).replace("%", "%%"),
+        )
 
 
 def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings] | type[ComposeSettings]) -> None:
@@ -110,10 +146,29 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
         )
 
 
+def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
+    """Check and convert a benchmark."""
+    given = vars(options)
+    own = {key: given[key] for key in registry.parameters(benchmarks.KIND, options.command)}
+    path = benchmarks.prepare(
+        options.command, options.root, output=options.output, distractors=options.distractors, **own
+    )
+    data = read_evaluation_set(path)
+    return {
+        "file": str(path),
+        "name": data.name,
+        "protocol": data.protocol.name,
+        "images": len(data.images) - data.distractors,
+        "objects": len(data.objects),
+        "queries": len(data.queries),
+        "distractors": data.distractors,
+    }
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run a command; prints and returns what was made."""
     options = parser().parse_args(argv)
-    make = {"scenes": make_scenes, "compose": make_compositions}[options.command]
+    make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
     result = make(options)
     print(json.dumps(result, indent=1))
     return result

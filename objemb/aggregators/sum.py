@@ -8,6 +8,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.ops.normalize import l2
+from objemb.ops.region_sum import first_summed
 from objemb.registry import plugin
 from objemb.structures import RegionDescriptors, Regions
 
@@ -19,28 +20,26 @@ class Sum(Aggregator):
     Args:
         whole_image: Whether a region 0 that is the whole image joins the sum. R-MAC as published sums the grid only;
             some implementations add the whole image. It always counts where there is nothing else.
+        weighted: Whether regions count as much as their scores say: the attention of a describer, or a detector's
+            certainty.
     """
 
     per_region = False
 
-    def __init__(self, *, whole_image: bool = False) -> None:
+    def __init__(self, *, whole_image: bool = False, weighted: bool = False) -> None:
         self.whole_image = checks.flag("whole_image", whole_image)
+        self.weighted = checks.flag("weighted", weighted)
 
     def aggregate(self, described: RegionDescriptors) -> RegionDescriptors:
         """See :meth:`Aggregator.aggregate`. Boxes that a user gave are all summed: none of them is the whole image."""
         if len(described) == 0:
             return described
         regions, vectors = described.regions, described.vectors
-        skip = len(vectors) > 1 and not self.whole_image and _is_whole(regions)
-        total = l2(vectors[int(skip) :].sum(dim=0, keepdim=True))
+        counted = vectors * regions.scores.to(vectors)[:, None] if self.weighted else vectors
+        total = l2(counted[first_summed(regions, self.whole_image) :].sum(dim=0, keepdim=True))
         return RegionDescriptors(
             described.image, Regions(_enclosing(regions.boxes), regions.size), total, described.metadata
         )
-
-
-def _is_whole(regions: Regions) -> bool:
-    """Whether region 0 is the whole image."""
-    return bool((regions.boxes[0] == Regions.whole(regions.size).boxes[0].to(regions.boxes.device)).all())
 
 
 def _enclosing(boxes: Tensor) -> Tensor:

@@ -81,6 +81,19 @@ class Backbone(nn.Module, ABC):
             f"found {type(self).__name__}"
         )
 
+    def class_layer(self) -> nn.Linear:
+        """The layer that makes scores of classes from the mean of the map over its cells.
+
+        Its weights ``(K, C)`` tell where on a map each of the K classes is seen (class activation maps).
+
+        Raises:
+            TypeError: The network is not known to have one.
+            ValueError: It was not kept.
+        """
+        raise TypeError(
+            f"backbone: expected one with a layer of classes (torchvision_cnn), found {type(self).__name__}"
+        )
+
     def _below_last(self, stride: int) -> str:
         """The layer that the map of a stride comes out of, for :meth:`upper`."""
         known = [s for s in self.stages if s < self.stride]

@@ -9,20 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from objemb import checks
 from objemb.backbones._cut import upper_part
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import Backbone
-from objemb.ops.weights import fill, locate, of_module, read_weights
+from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.registry import plugin
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TRANSFORMERS = ("vit_", "swin_", "maxvit_")
-#: Networks that were trained with another normalisation and convert from ImageNet's themselves when told to.
-CONVERTING = ("googlenet", "inception_v3")
 #: Names of the last convolutional stage, by which the families of torchvision differ.
 LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "layers", "features")
 #: Names of layers that are no part of another one; those of ``CONTAINERS`` are rows of them.
@@ -38,8 +35,8 @@ PROBE_SIDE = 128
 class TorchvisionCnn(Backbone):
     """ResNet, ResNeXt, RegNet, VGG, MobileNet, DenseNet, EfficientNet, ConvNeXt and the like as feature maps.
 
-    Nothing behind the layer is computed or kept. Networks without padding (Inception, AlexNet, SqueezeNet) give a cell
-    or two less than ``h / stride``.
+    Nothing behind the layer is computed. Networks without padding (Inception, AlexNet, SqueezeNet) give a cell or two
+    less than ``h / stride``.
 
     Args:
         arch: Name in torchvision, such as ``resnet50``.
@@ -50,9 +47,11 @@ class TorchvisionCnn(Backbone):
             (stride 16), as retrieval uses them (Tolias et al. 2015).
         mean: Of the RGB channels of the training images, 0 to 1.
         std: Their deviation.
+        classes: Whether to keep the linear layer above the global average of the map; see :meth:`class_layer`.
 
     Raises:
-        ValueError: Unknown arch, layer or name of weights; the layer gives no feature map.
+        ValueError: Unknown arch, layer or name of weights; the layer gives no feature map, or ``classes`` of a network
+            with more than one linear layer above it.
         MissingWeightsError: The weights are neither here nor to be had.
         UnreadableWeightsError: The file does not fit the network.
     """
@@ -68,16 +67,16 @@ class TorchvisionCnn(Backbone):
         layer: str | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        classes: bool = False,
     ) -> None:
         super().__init__()
-        classifier = _classifier(arch)
-        self.layer = _checked_layer(classifier, layer) if layer else _last_features(classifier)
+        classifier = classifier_network(arch)
+        self.layer = checked_layer(classifier, layer, OUTER) if layer else _last_features(classifier)
         ends = _stage_ends(classifier, self.layer)
         self.network = create_feature_extractor(classifier, [*ends.values(), self.layer], suppress_diff_warning=True)
+        self.classes = _class_layer(classifier, self.network, self.layer) if checks.flag("classes", classes) else None
         if weights is not None:
-            file = locate(weights, _published(arch))
-            state = of_module(self.network, _renamed(read_weights(file)), file)
-            fill(self.network, state, file, known=classifier.state_dict().keys())
+            fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
         self.register_buffer("mean", _per_channel("mean", mean))
         self.register_buffer("std", _per_channel("std", std))
         checks.positive("std", float(self.std.min()))
@@ -105,25 +104,22 @@ class TorchvisionCnn(Backbone):
         """See :meth:`Backbone.upper`."""
         return upper_part(self.network, self._below_last(stride), self.layer)
 
+    def class_layer(self) -> nn.Linear:
+        """See :meth:`Backbone.class_layer`."""
+        if self.classes is None:
+            raise ValueError("backbone: expected classes: true, which keeps the layer of classes, found classes: false")
+        return next(m for m in self.classes.modules() if isinstance(m, nn.Linear))
+
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps by name of their layer."""
         return self.network((pixels - self.mean).div_(self.std))
-
-
-def _classifier(arch: str) -> nn.Module:
-    known = [n for n in models.list_models(module=models) if not n.startswith(TRANSFORMERS)]
-    if str(arch).startswith(TRANSFORMERS):
-        raise ValueError(f"arch: expected a convolutional network, found the transformer {arch!r}; timm_net has those")
-    checks.one_of("arch", arch, known)
-    special = {"transform_input": True, "aux_logits": False, "init_weights": True} if arch in CONVERTING else {}
-    return models.get_model(arch, weights=None, **special).eval()
 
 
 def _last_features(classifier: nn.Module) -> str:
     """Name of what the network pools globally; without a max-pool at its end."""
     stage = next((s for s in LAST_STAGES if hasattr(classifier, s)), None)
     if stage is None:
-        raise ValueError(f"layer: this arch needs one by name, one of {checks.listed(_outer_names(classifier))}")
+        raise ValueError(f"layer: this arch needs one by name, one of {checks.listed(layer_names(classifier, OUTER))}")
     if isinstance(classifier, models.DenseNet):
         return "relu"  # a function in its forward, behind the features
     modules = getattr(classifier, stage)
@@ -132,24 +128,22 @@ def _last_features(classifier: nn.Module) -> str:
     return stage
 
 
-def _checked_layer(classifier: nn.Module, layer: str) -> str:
-    known = _names(classifier)
-    if layer not in known:
+def _class_layer(classifier: nn.Module, network: nn.Module, cut: str) -> nn.Module:
+    """The linear layer that is all there is above the cut, in a module in which it is called as in the classifier."""
+    above = classifier.state_dict().keys() - network.state_dict().keys()
+    linear = {n: m for n, m in classifier.named_modules() if isinstance(m, nn.Linear) and f"{n}.weight" in above}
+    if len(linear) != 1 or above != {f"{n}.{k}" for n, m in linear.items() for k in m.state_dict()}:
         raise ValueError(
-            f"layer: expected the name of a layer, found {layer!r}{checks.nearest(layer, known)}; "
-            f"the outer ones are {checks.listed(_outer_names(classifier))}"
+            f"classes: expected a network with nothing but one linear layer above {cut!r} (resnet50, mobilenet_v2), "
+            f"found {checks.listed(sorted({n.rpartition('.')[0] for n in above}))}"
         )
-    return layer
-
-
-def _names(classifier: nn.Module) -> dict[str, None]:
-    """Names of all steps of the forward pass, and of the modules that they belong to, in order."""
-    steps = (node.split(".") for node in get_graph_node_names(classifier, suppress_diff_warning=True)[1])
-    return {".".join(parts[: i + 1]): None for parts in steps for i in range(len(parts))}
-
-
-def _outer_names(classifier: nn.Module) -> list[str]:
-    return [n for n in list(_names(classifier))[1:] if re.fullmatch(OUTER, n)]
+    ((name, layer),) = linear.items()
+    named: nn.Module = layer
+    for part in reversed(name.split(".")):
+        outer = nn.Module()
+        outer.add_module(part, named)
+        named = outer
+    return named
 
 
 def _stage_ends(classifier: nn.Module, cut: str) -> dict[int, str]:
@@ -174,18 +168,6 @@ def _with_channels(empty: nn.Module, ends: Mapping[int, str]) -> dict[int, tuple
     with torch.no_grad():
         maps = empty(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
     return {stride: (name, maps[name].shape[1]) for stride, name in sorted(ends.items())}
-
-
-def _published(arch: str) -> dict[str, str]:
-    """Names of torchvision's weights of a network, and their URLs."""
-    weights = models.get_model_weights(arch)
-    return {**{w.name: w.url for w in weights}, "DEFAULT": weights.DEFAULT.url}  # type: ignore[attr-defined]
-
-
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of DenseNet are published under older names: ``norm.1`` is ``norm1`` today."""
-    pattern = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
-    return {pattern.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
 
 
 def _per_channel(name: str, values: Sequence[float]) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,42 +27,78 @@ def build(
     ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
-    whiten_on: Annotated[
-        list[Path] | None, typer.Option(help="Photos to fit a PCA whitening on; not those that will be evaluated.")
+    fit_on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos that the parts of a method (codebooks, bases) learn from; not those evaluated."),
     ] = None,
-    boxes: Annotated[Path | None, typer.Option(help="COCO file with boxes of the --whiten-on photos.")] = None,
+    whiten_on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos to fit a PCA whitening on, and parts without --fit-on; not those evaluated."),
+    ] = None,
+    whiten_pairs: Annotated[
+        Path | None,
+        typer.Option(help="Learn the whitening from pairs: an evaluation set (JSON), or a folder per instance."),
+    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="COCO file with boxes of the photos to fit on.")] = None,
     whiten_dim: Annotated[int | None, typer.Option(help="Dimensions to keep; default all.")] = None,
-    whiten_power: Annotated[float, typer.Option(help="Shrinkage: 0.5 whitens, 0 only rotates.")] = 0.5,
+    whiten_power: Annotated[
+        float | None, typer.Option(help="Shrinkage: 0.5 whitens by PCA, 0 only rotates. Default 0.5; of pairs 0.")
+    ] = None,
+    whiten_ridge: Annotated[
+        float, typer.Option(help="Of pairs: share of the mean variance added to each; for few pairs, such as 1.")
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Make a model folder: settings, weights, whitening, fingerprint."""
+    """Make a model folder: settings, weights, what was fitted, fingerprint."""
     from objemb.config import load_config
-    from objemb.images.sources import find_images
-    from objemb.models import build_model, fit_whitening, save_model
+    from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
+    from objemb.models.fitting import unfitted
     from objemb.models.folder import check_free
 
-    if not whiten_on and (boxes is not None or whiten_dim is not None):
-        raise ValueError("--boxes and --whiten-dim: expected together with --whiten-on PHOTOS, found alone")
+    if boxes is not None and not whiten_on and not fit_on:
+        raise ValueError("--boxes: expected together with --fit-on PHOTOS or --whiten-on PHOTOS, found alone")
+    if whiten_dim is not None and not whiten_on and whiten_pairs is None:
+        raise ValueError("--whiten-dim: expected together with --whiten-on or --whiten-pairs, found alone")
+    if whiten_ridge and whiten_pairs is None:
+        raise ValueError("--whiten-ridge: expected together with --whiten-pairs, found alone")
+    if whiten_on and whiten_pairs is not None:
+        raise ValueError("--whiten-on, --whiten-pairs: expected one of them, found both")
     check_free(output, force)  # told before weights are fetched and photos described
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
+    given = stored_boxes(boxes, model)
+    if fit_on:
+        parts = unfitted(model.describer)
+        if not parts:
+            raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
+        with _fitting("fitting", fit_on, len(parts), as_json) as calls:
+            model = fit_parts(model, fit_on, boxes=given, **calls)
     if whiten_on:
-        with progress(quiet=as_json) as display:
-            total = sum(1 for _ in find_images(whiten_on)) if not display.disable else None
-            meter = Meter(display, "describing for the whitening", "images", total)
-            model = fit_whitening(
-                model,
-                whiten_on,
-                boxes=stored_boxes(boxes, model),
-                dim=whiten_dim,
-                power=whiten_power,
-                on_photo=meter.step,
-                on_skip=lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),
-            )
+        with _fitting("fitting the whitening", whiten_on, len(unfitted(model.describer)) + 1, as_json) as calls:
+            power = 0.5 if whiten_power is None else whiten_power
+            model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
+    if whiten_pairs is not None:
+        with _fitting("fitting the whitening", [], 1, as_json) as calls:
+            power = 0.0 if whiten_power is None else whiten_power
+            model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)
+
+
+@contextlib.contextmanager
+def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Iterator[dict[str, Any]]:
+    """A progress display for photos that are looked at ``rounds`` times, and what to call meanwhile."""
+    from objemb.images.sources import find_images
+
+    with progress(quiet=as_json) as display:
+        total = rounds * sum(1 for _ in find_images(photos)) if photos and not display.disable else None
+        meter = Meter(display, what, "images", total)
+        yield {
+            "on_photo": meter.step,
+            "on_skip": lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),
+        }
 
 
 @app.command("info")
@@ -84,6 +122,7 @@ def _show(folder: Path, as_json: bool) -> None:
             ("model", folder),
             ("fingerprint", card["fingerprint"]),
             ("dimension", card.get("dim")),
+            *((f"fitted {k}", v["fitted_on"]) for k, v in card.get("fitted", {}).items()),
             ("whitening", card.get("whitening") or "none"),
             ("size", human_bytes(size)),
             *((f"origin of {k}", v) for k, v in card.get("provenance", {}).get("weights", {}).items()),

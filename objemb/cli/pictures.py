@@ -77,23 +77,35 @@ def result_pictures(
     return query_picture(result, query), hits
 
 
+def thumbnail(name: str, path: Path | None, frames: tuple[Frame, ...], side: int) -> Picture:
+    """A photo of at most ``side`` pixels with boxes to draw, without close-ups."""
+    photo = _read(path, side)
+    if photo is None:
+        return _missing(name, frames)
+    return Picture(name, _shrunk(_image(photo), side), photo.size, frames)
+
+
 def _picture(name: str, path: Path | None, frames: tuple[Frame, ...]) -> Picture:
     photo = _read(path)
     if photo is None:
         return _missing(name, frames)
-    thumbnail = _shrunk(Image.fromarray(photo.pixels.permute(1, 2, 0).numpy()), THUMBNAIL_SIDE)
+    small = _shrunk(_image(photo), THUMBNAIL_SIDE)
     height, width = photo.size
     frames = tuple(f for f in frames if f.box[0] <= width and f.box[1] <= height)
     close_ups = tuple((_close_up(photo, f.box), f.colour) for f in frames if not f.thin)
-    return Picture(name, thumbnail, photo.size, frames, close_ups)
+    return Picture(name, small, photo.size, frames, close_ups)
 
 
-def _read(path: Path | None) -> Photo | None:
+def _read(path: Path | None, side: int | None = None) -> Photo | None:
     """The photo, or None where it has vanished or cannot be read any more."""
     try:
-        return read_photo(path) if path is not None else None
+        return read_photo(path, side=side) if path is not None else None
     except (ObjembError, OSError):
         return None
+
+
+def _image(photo: Photo) -> Image.Image:
+    return Image.fromarray(photo.pixels.permute(1, 2, 0).numpy())
 
 
 def _missing(name: str, frames: Sequence[Frame]) -> Picture:

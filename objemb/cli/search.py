@@ -39,15 +39,24 @@ def search(
         str,
         typer.Option(
             help="How a box is seen: context (in its photo), crop (cut out), "
-            "scaled (cut out at the scale of its photo, as retrieval benchmarks do)."
+            "scaled (cut out at the scale of its photo, as retrieval benchmarks do), whole (the whole photo instead)."
         ),
     ] = "context",
+    rerank: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,KEY=VALUE",
+            help="Re-rank, such as query_expansion,top=5; repeatable, in order. By default as the model's method does, "
+            "with 'none' not at all. Reads all vectors: an index of several segments is held in memory.",
+        ),
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
 ) -> None:
     """Find the photos that show the same object, and which box matched."""
+    from objemb.cli.reranking import rerankers_of, search_reranked
     from objemb.index.store import Index
     from objemb.models import load_model
     from objemb.structures import Regions
@@ -65,7 +74,10 @@ def search(
     described = loaded.query(query, boxes, auto=auto, crop=crop)
     if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
         note("no object was found in the query: the whole photo was searched for")
-    result = opened.search(described, k, where=where)
+    if steps := rerankers_of(loaded, rerank or ()):
+        result = search_reranked(opened, loaded, described, query, steps, k, where)
+    else:
+        result = opened.search(described, k, where=where)
     if html or save:
         _write_pictures(result, query, _photo_paths(opened, result), html, save)
     if as_json:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
+from objemb.ops.fitted import Fitted
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 
@@ -37,6 +38,31 @@ class Describer(nn.Module, ABC):
     @abstractmethod
     def decode_side(self) -> int | None:
         """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+
+    def fitted_parts(self) -> dict[str, Fitted]:
+        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
+
+    def check_fitted(self) -> None:
+        """Raise :class:`~objemb.checks.NotFittedError` where a part has not learned yet."""
+        for part in self.fitted_parts().values():
+            part.check_fitted()
+
+    def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+        """The vectors of some photos that a part learns from.
+
+        Args:
+            part: A key of :meth:`fitted_parts`; those before it have learned.
+            photos: As for :meth:`describe`.
+            regions: As for :meth:`describe`.
+
+        Returns:
+            float32 ``(N, D)``, N of any size, zero included, in the order of the photos.
+
+        Raises:
+            NotImplementedError: The describer has no vectors for such a part.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected no part that learns from vectors, found {part!r}")
 
 
 def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:

@@ -57,6 +57,7 @@ class PooledRegions(Describer):
         self.regions = regions
         self.backbone = backbone
         self.extractor = extractor
+        pooling.connect(backbone.channels)
         self.pooling = pooling
         self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
         self.fusion = checks.one_of("fusion", fusion, FUSIONS)
@@ -67,7 +68,7 @@ class PooledRegions(Describer):
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self.backbone.channels * self.pooling.expansion if self.whitening is None else self.whitening.dim
+        return self.pooling.length(self.backbone.channels) if self.whitening is None else self.whitening.dim
 
     def train(self, mode: bool = True) -> PooledRegions:
         """Stays in eval mode: a description must not depend on the batch that it is part of."""
@@ -98,6 +99,20 @@ class PooledRegions(Describer):
             RegionDescriptors(photo.id, where, rows, photo.metadata)
             for photo, where, rows in zip(photos, found, vectors, strict=True)
         ]
+
+    @torch.no_grad()
+    def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+        """See :meth:`Describer.samples`. The pooling learns from the cells under the regions, at all scales."""
+        if part != "pooling":
+            return super().samples(part, photos, regions)
+        features = [torch.zeros(0, self.backbone.channels)]
+        given = checked_given(photos, regions)
+        for scale in self.scales if photos else ():
+            seen = self.extractor.see(photos, self.backbone, scale)
+            found = self._find(photos, given, seen)
+            given = list(found)  # as when describing, all scales see the regions of the first
+            features += [f.float().cpu() for f in seen.local_features(found)]
+        return torch.cat(features)
 
     def _find(self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction) -> list[Regions]:
         """The given regions, and those of the source for the photos without any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -99,7 +99,8 @@ class NetworkDetector(nn.Module, Detector):
     def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """What the proposal network takes for an object of any class, best first, in original pixels, on the CPU.
 
-        Boxes only, without a gradient: what other heads than the detector's own learn from.
+        Boxes only, without a gradient: for other heads than the detector's own. The features are there already, so
+        that boxes and what is pooled from them may come from one pass; :meth:`propose` is for boxes alone.
         """
 
     @abstractmethod
@@ -145,9 +146,22 @@ class NetworkDetector(nn.Module, Detector):
     @torch.no_grad()
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
+        return self._look(photos, self.regions)
+
+    @torch.no_grad()
+    def propose(self, photos: Sequence[Photo]) -> list[Regions]:
+        """Proposals of a batch of photos of any sizes: one pass of the backbone and of the proposal network.
+
+        Returns:
+            Per photo what :meth:`proposals` gives: boxes in original pixels, best first, on the CPU.
+        """
+        return self._look(photos, self.proposals)
+
+    def _look(self, photos: Sequence[Photo], heads: Callable[..., list[Regions]]) -> list[Regions]:
+        """What ``heads`` find on the features of each photo, those of a group together."""
         found: dict[int, Regions] = {}
         for numbers in self.groups(photos):
             group = [photos[i] for i in numbers]
             batch = self.preprocess(group)
-            found.update(zip(numbers, self.regions(batch, self.features(batch), group), strict=True))
+            found.update(zip(numbers, heads(batch, self.features(batch), group), strict=True))
         return [found[i] for i in range(len(photos))]

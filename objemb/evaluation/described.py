@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from objemb.checks import ObjembError
 from objemb.detectors.base import Detector
 from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.structures import BOX_TOLERANCE, Box, Photo, RegionDescriptors
+from objemb.structures import BOX_TOLERANCE, Box, Photo, RegionDescriptors, Regions
 
 #: Which item it is, and its rows.
 Numbered = tuple[int, RegionDescriptors]
@@ -55,12 +58,14 @@ class Rows:
         items: int64 ``(R,)``, rising: the item of each row. Items that could not be described have none.
         boxes: float32 ``(R, 4)``, xyxy in original pixels: where each row looks.
         problems: A line for each photo that could not be described and each box that leaves its photo.
+        sizes: int64 ``(R, 2)``, height and width of the original photo of each row; None where photos are not known.
     """
 
     vectors: NDArray[np.float32]
     items: NDArray[np.int64]
     boxes: NDArray[np.float32]
     problems: tuple[str, ...] = ()
+    sizes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -73,7 +78,71 @@ class Rows:
         vectors = [np.zeros((0, dim), np.float32), *(rows.vectors.numpy() for _, rows in ordered)]
         boxes = [np.zeros((0, 4), np.float32), *(rows.regions.boxes.numpy() for _, rows in ordered)]
         items = np.repeat(np.array([item for item, _ in ordered], dtype=np.int64), lengths)
-        return Rows(np.concatenate(vectors), items, np.concatenate(boxes), tuple(problems))
+        sizes = np.array([rows.regions.size for _, rows in ordered], dtype=np.int64).reshape(-1, 2)
+        sizes = np.repeat(sizes, lengths, axis=0)
+        return Rows(np.concatenate(vectors), items, np.concatenate(boxes), tuple(problems), sizes)
+
+    def of_item(self, item: int, image: str) -> RegionDescriptors:
+        """The rows of one item, perhaps none, under the name of an image."""
+        here = slice(*np.searchsorted(self.items, [item, item + 1]))
+        boxes = torch.from_numpy(np.array(self.boxes[here]))
+        height, width = self._size(here)
+        return RegionDescriptors(image, Regions(boxes, (height, width)), torch.from_numpy(np.array(self.vectors[here])))
+
+    def _size(self, rows: slice) -> tuple[int, int]:
+        """Of the photo of some rows of an item; where it is not known, that of the smallest that holds the boxes."""
+        if self.sizes is not None and len(self.sizes[rows]):
+            height, width = self.sizes[rows][0].tolist()
+        else:
+            width, height = np.ceil(self.boxes[rows, 2:]).max(axis=0, initial=1).astype(int).tolist()
+        return height, width
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A task, described.
+
+    Attributes:
+        database: Items are the numbers of the task's database.
+        queries: Items are the numbers of its queries.
+        seconds: What it took to describe the ``database`` and the ``queries``, decoding included.
+    """
+
+    database: Rows
+    queries: Rows
+    seconds: dict[str, float]
+
+
+def describe_task(
+    model: Describing,
+    data: EvaluationSet,
+    task: Task,
+    *,
+    boxes: Detector | None = None,
+    crop: str | None = None,
+    workers: int = 2,
+) -> Described:
+    """Describe the database and the queries of a task.
+
+    Args:
+        model: The model.
+        data: The set.
+        task: What is to be found in what.
+        boxes: At image level: where the boxes of the database come from instead of the model's own regions.
+        crop: How a query box is seen, as in ``Model.query``; by default as the set says.
+        workers: Decoding threads.
+    """
+    if boxes is not None and task.level != "image":
+        raise ValueError("boxes: expected none at object level, where the set's own objects are the database")
+    start = time.perf_counter()
+    if task.level == "image":
+        database = describe_images(model, data, task.database, boxes=boxes, workers=workers)
+    else:
+        database = describe_entries(model, data, task.database, workers=workers)
+    between = time.perf_counter()
+    queries = describe_entries(model, data, task.queries, crop=crop or data.crop, workers=workers)
+    seconds = {"database": between - start, "queries": time.perf_counter() - between}
+    return Described(database, queries, seconds)
 
 
 def describe_images(

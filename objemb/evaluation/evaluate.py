@@ -1,18 +1,29 @@
-"""Describe, search, score: a model and an evaluation set become figures."""
+"""Describe, search, re-rank, score: a model and an evaluation set become figures."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import Describing, Rows, describe_entries, describe_images
+from objemb.evaluation.described import Described, Describing, Rows, describe_task
 from objemb.evaluation.metrics import Localisation
 from objemb.evaluation.protocol import EvaluationSet
-from objemb.evaluation.scoring import Scores, localise, rank_all, score
+from objemb.evaluation.ranks import Standing, standings
+from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
 from objemb.evaluation.task import Task
+from objemb.images.decode import read_photo
+from objemb.rerank.base import Reranker, Search
+from objemb.rerank.chain import search_and_rerank
+from objemb.rerank.database import Database
+from objemb.structures import Photo, SearchResult
 
 
 @dataclass(frozen=True)
@@ -21,26 +32,37 @@ class Evaluation:
 
     Attributes:
         scores: Of the rankings.
-        localisation: Of the matched boxes at image level where true boxes are known, else None.
+        located: The matched boxes of true positives at image level where true boxes are known, else None.
         storage: ``vectors`` in all, ``vectors_per_image`` and ``bytes_per_image`` (float32), per database photo.
-        seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (complete
-            rankings).
+        seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (the
+            places of all that matters in complete rankings) and, with re-rankers, ``rerank_per_query``.
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
+        results: Per query its best images; empty unless they were asked for or needed. Ids are those of
+            :func:`item_ids`.
+        standings: Per query where all that is relevant or junk stands in the ranking.
     """
 
     scores: Scores
-    localisation: Localisation | None
+    located: Located | None
     storage: dict[str, float]
     seconds: dict[str, float]
     problems: tuple[str, ...]
+    results: tuple[SearchResult, ...] = ()
+    standings: tuple[Standing, ...] = ()
+
+    @property
+    def localisation(self) -> Localisation | None:
+        """Mean IoU and CorLoc of :attr:`located`."""
+        return None if self.located is None else self.located.figures
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; NaN becomes null."""
+        """A JSON-ready dict without the results; NaN becomes null."""
         found = self.localisation
         return {
             "scores": {name: _known(value) for name, value in self.scores.means.items()},
             "queries": self.scores.queries,
             "skipped": self.scores.skipped,
+            "setups": {name: setup.queries for name, setup in self.scores.setups.items()},
             "localisation": None if found is None else {name: _known(v) for name, v in found._asdict().items()},
             "storage": self.storage,
             "seconds": self.seconds,
@@ -55,40 +77,124 @@ def evaluate(
     task: Task,
     *,
     boxes: Detector | None = None,
-    crop: str = "context",
+    crop: str | None = None,
     workers: int = 2,
+    rerankers: Sequence[Reranker] = (),
+    hits: int = 0,
 ) -> Evaluation:
-    """Describe the database and the queries of a task, search exactly, and score the complete rankings.
+    """Describe the database and the queries of a task, search exactly, re-rank, and score the complete rankings.
 
     Args:
         model: The model.
         data: The set.
         task: What is to be found in what.
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is seen, as in ``Model.query``.
+        crop: How a query box is seen, as in ``Model.query``; by default as the set says.
         workers: Decoding threads.
+        rerankers: What improves the rankings, in this order.
+        hits: So many of the best images of each query are to be in the results.
     """
-    at_images = task.level == "image"
-    if boxes is not None and not at_images:
-        raise ValueError("boxes: expected none at object level, where the set's own objects are the database")
+    described = describe_task(model, data, task, boxes=boxes, crop=crop, workers=workers)
+    describer = getattr(model, "describer", None)
+    return evaluate_described(described, data, task, rerankers=rerankers, describer=describer, hits=hits)
+
+
+def evaluate_described(
+    described: Described,
+    data: EvaluationSet,
+    task: Task,
+    *,
+    rerankers: Sequence[Reranker] = (),
+    describer: Describer | None = None,
+    hits: int = 0,
+) -> Evaluation:
+    """Search, re-rank and score what was described before; memory is bounded by that, whatever the number of queries.
+
+    Args:
+        described: The vectors of the task.
+        data: The set.
+        task: What is to be found in what.
+        rerankers: What improves the rankings, in this order. What they put first comes first; all other images follow
+            in the order of the last search, with the query vectors and the database as the re-rankers left them.
+        describer: What described both, for re-rankers that look into photos.
+        hits: So many of the best images of each query are to be in the results.
+    """
+    needed = max((len(r.junk) + 1 for r in task.relevance), default=0) if GAP in task.protocol.metrics else 0
     clock = [time.perf_counter()]
-    if at_images:
-        database = describe_images(model, data, task.database, boxes=boxes, workers=workers)
-    else:
-        database = describe_entries(model, data, task.database, workers=workers)
+    search = None
+    if rerankers or hits or needed:
+        search = _search(described, data, task, rerankers, max(hits, needed), describer)
     clock.append(time.perf_counter())
-    queries = describe_entries(model, data, task.queries, crop=crop, workers=workers)
+    found = _standings(described, search, listed_items(task))
     clock.append(time.perf_counter())
-    rankings = rank_all(database, queries, len(task.database), len(task.queries))
-    clock.append(time.perf_counter())
-    problems = dict.fromkeys((*database.problems, *queries.problems, *task.queries_without_positives()))
+    answered = set(described.queries.items.tolist())
+    problems = (*described.database.problems, *described.queries.problems, *task.queries_without_positives())
     return Evaluation(
-        scores=score(task, rankings, set(queries.items.tolist())),
-        localisation=localise(task, rankings, data.objects) if at_images and data.objects else None,
-        storage=_storage(task, database),
-        seconds=_seconds(task, clock),
-        problems=tuple(problems),
+        scores=score(task, found, answered, _guesses(task, search) if search and needed else None),
+        located=locate(task, found, data.objects) if task.level == "image" and data.objects else None,
+        storage=_storage(task, described.database),
+        seconds=_seconds(task, described, clock, bool(rerankers)),
+        problems=tuple(dict.fromkeys(problems)),
+        results=search.results if search else (),
+        standings=tuple(found),
     )
+
+
+def item_ids(task: Task) -> tuple[str, ...]:
+    """The ids of the database in results: files of photos; at object level followed by ``#`` and a number."""
+    if task.level == "image":
+        return tuple(entry.file for entry in task.database)
+    return tuple(f"{entry.file}#{number}" for number, entry in enumerate(task.database))
+
+
+def _search(
+    described: Described,
+    data: EvaluationSet,
+    task: Task,
+    rerankers: Sequence[Reranker],
+    depth: int,
+    describer: Describer | None,
+) -> Search:
+    """The re-ranked search for all queries, those that could not be described without rows."""
+
+    def open_item(image: str) -> Photo:
+        file = image if task.level == "image" else image.rpartition("#")[0]
+        return read_photo(data.photo(file), id=image)
+
+    def open_query(number: int) -> Photo:
+        file = task.queries[number].file
+        return read_photo(data.photo(file), id=file)
+
+    rows = described.database
+    database = Database(item_ids(task), rows.vectors, rows.items, rows.boxes, open_item)
+    queries = [described.queries.of_item(number, entry.file) for number, entry in enumerate(task.queries)]
+    return search_and_rerank(queries, database, rerankers, depth, describer, open_query)
+
+
+def _standings(described: Described, search: Search | None, listed: Sequence[NDArray[np.int64]]) -> list[Standing]:
+    """The places of the listed items; with a search, behind what it put first."""
+    if search is None:
+        return standings(described.database, described.queries, listed)
+    numbers = search.database.numbers
+    first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in search.results]
+    boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in search.results]
+    wanted = [np.union1d(items, of_result) for items, of_result in zip(listed, first, strict=True)]
+    lengths = [len(query) for query in search.queries]
+    vectors = [np.zeros((0, search.database.dim), np.float32), *(q.vectors.cpu().numpy() for q in search.queries)]
+    asked = Rows(np.concatenate(vectors), np.repeat(np.arange(len(lengths)), lengths), np.zeros((0, 4), np.float32))
+    last = standings(search.database, asked, wanted)
+    return [s.behind(items, at).of(keep) for s, items, at, keep in zip(last, first, boxes, listed, strict=True)]
+
+
+def _guesses(task: Task, search: Search) -> Guesses:
+    """The best image of each query that is no junk."""
+    scores, correct = np.full(len(task.queries), -np.inf), np.zeros(len(task.queries), dtype=bool)
+    for number, (result, relevant) in enumerate(zip(search.results, task.relevance, strict=True)):
+        places = ((search.database.numbers[hit.image], hit.score) for hit in result)
+        best = next((place for place in places if place[0] not in relevant.junk), None)
+        if best is not None:
+            correct[number], scores[number] = best[0] in relevant.positives, best[1]
+    return Guesses(scores, correct)
 
 
 def _storage(task: Task, database: Rows) -> dict[str, float]:
@@ -100,14 +206,15 @@ def _storage(task: Task, database: Rows) -> dict[str, float]:
     }
 
 
-def _seconds(task: Task, clock: list[float]) -> dict[str, float]:
-    """Times per photo and per query from the moments between the stages."""
-    start, described, queried, searched = clock
+def _seconds(task: Task, described: Described, clock: list[float], reranked: bool) -> dict[str, float]:
+    """Times per photo and per query, from the moments before and behind the re-ranked search and the last ranking."""
+    start, searched, ranked = clock
     queries = max(1, len(task.queries))
     return {
-        "describe_per_image": (described - start) / _photos(task),
-        "describe_per_query": (queried - described) / queries,
-        "search_per_query": (searched - queried) / queries,
+        "describe_per_image": described.seconds["database"] / _photos(task),
+        "describe_per_query": described.seconds["queries"] / queries,
+        **({"rerank_per_query": (searched - start) / queries} if reranked else {}),
+        "search_per_query": (ranked - searched) / queries,
     }
 
 

@@ -1,23 +1,121 @@
-"""Whether something was fitted on the very photos on which it is measured."""
+"""Whether something was fitted or trained on the very photos on which it is measured."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from objemb.evaluation.protocol import EvaluationSet
+from objemb.images.sources import ImageRef, find_images
 
 
-def fitted_on_evaluation(fitted_on: str, data: EvaluationSet) -> list[str]:
-    """Those of the photos, folders or tables named in ``fitted_on`` that hold photos of the set.
+@dataclass(frozen=True)
+class Leak:
+    """What has seen photos of the evaluation set.
 
-    Whitening that has seen the evaluation photos flatters a method, which is worth a warning.
+    Attributes:
+        part: What was fitted, such as ``whitening``.
+        sources: The folders, tables and photos it was fitted on that hold photos of the set.
+        photos: How many photos of the set they hold.
+    """
+
+    part: str
+    sources: tuple[str, ...]
+    photos: int
+
+    def __str__(self) -> str:
+        photos = "photo" if self.photos == 1 else "photos"
+        return (
+            f"the {self.part} was fitted on {self.photos} {photos} of the evaluation set ({', '.join(self.sources)}), "
+            "which flatters the method"
+        )
+
+
+class SeenPhotos:
+    """The photos of an evaluation set, to be found again among others by their place or their content.
+
+    A photo is the same where its path without links is, or where size and bytes are; bytes are only read of files of
+    the same size. Photos that were resized or saved anew are not noticed.
 
     Args:
-        fitted_on: What a whitening says it was fitted on: words, a colon, and paths with commas between them. Relative
-            paths are looked up from the current folder.
-        data: The set. A folder holds a photo however deep the photo lies in it.
+        data: The set; distractors and photos that are missing do not count.
     """
-    photos = {data.photo(e.file).resolve() for e in (*data.images, *data.queries)}
-    folders = {folder for photo in photos for folder in photo.parents}
-    names = [name.strip() for name in fitted_on.rpartition(": ")[2].split(", ")]
-    return [name for name in names if name and Path(name).resolve() in photos | folders]
+
+    def __init__(self, data: EvaluationSet) -> None:
+        known = len(data.images) - data.distractors
+        files = dict.fromkeys(e.file for e in (*data.images[:known], *data.queries))
+        self._paths = {data.photo(file).resolve() for file in files}
+        self._digests: dict[Path, str] = {}
+
+    def among(self, source: str | Path) -> set[Path]:
+        """The photos of the set that a folder, a table or a photo holds; none where there is no such thing."""
+        if not Path(source).exists():
+            return set()
+        try:
+            refs = [ref for ref in find_images([source]) if isinstance(ref, ImageRef)]
+        except ValueError:  # a file that is no list of photos
+            return set()
+        return {found for ref in refs for found in self._same(ref.path)}
+
+    def _same(self, path: Path) -> list[Path]:
+        place = path.resolve()
+        if place in self._paths:
+            return [place]
+        same_size = self._by_size.get(_size(place), ())
+        content = _digest(place) if same_size else ""
+        return [p for p in same_size if content and self._digest_of(p) == content]
+
+    @functools.cached_property
+    def _by_size(self) -> Mapping[int, Sequence[Path]]:
+        sizes: dict[int, list[Path]] = {}
+        for path in self._paths:
+            sizes.setdefault(_size(path), []).append(path)
+        sizes.pop(0, None)  # missing and empty files are the same as nothing
+        return sizes
+
+    def _digest_of(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = _digest(path)
+        return self._digests[path]
+
+
+def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> list[Leak]:
+    """What was fitted on photos of an evaluation set.
+
+    Args:
+        fitted_on: Per part the folders, tables and photos it learned from; relative paths are looked up from the
+            current folder.
+        data: The set.
+    """
+    leaks: list[Leak] = []
+    if not any(fitted_on.values()):
+        return leaks
+    seen = SeenPhotos(data)
+    for part, sources in fitted_on.items():
+        found = {str(source): seen.among(source) for source in dict.fromkeys(sources)}
+        if photos := set().union(*found.values()):
+            leaks.append(Leak(part, tuple(source for source, held in found.items() if held), len(photos)))
+    return leaks
+
+
+def sources_in(fitted_on: str) -> list[str]:
+    """The paths in what a whitening or a codebook says it was fitted on: words, a colon, paths with commas between."""
+    return [name for name in (n.strip() for n in fitted_on.rpartition(": ")[2].split(", ")) if name]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

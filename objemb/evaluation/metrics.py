@@ -8,10 +8,15 @@ NaN, and means over queries leave such queries out (and say how many).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+#: A function of the ranks of a query's positives and the number of these.
+Metric: TypeAlias = Callable[[ArrayLike, int], float]
+#: Images of an object in UKBench.
+UKBENCH_IMAGES = 4
 
 
 class QueryMean(NamedTuple):
@@ -119,6 +124,59 @@ def recall_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
     """
     ranked = _checked_ranks(ranks, num_positives, k)
     return float((ranked < k).any()) if num_positives else float("nan")
+
+
+def average_precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
+    """AP@k, whose mean is mAP@100 of Google Landmarks: the finite sum of precisions over the first k places.
+
+    The sum is divided by the number of positives that these places could hold, so that a query with more than k
+    positives reaches 1. (This is not the trapezoid rule of :func:`average_precision`.) Weyand et al., Google Landmarks
+    Dataset v2, CVPR 2020.
+
+    Args: see :func:`precision_at_k`. Returns NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives, k)
+    if num_positives == 0:
+        return float("nan")
+    precisions = np.arange(1, len(ranked) + 1) / (ranked + 1)
+    return float(precisions[ranked < k].sum() / min(num_positives, k))
+
+
+def ukbench_score(ranks: ArrayLike, num_positives: int) -> float:
+    """N-S: how many of the first four places show the query's object, 0 to 4, the query's own photo among them.
+
+    Nister and Stewenius, Scalable recognition with a vocabulary tree, CVPR 2006.
+
+    Args: see :func:`average_precision`. Returns NaN when there are no positives.
+    """
+    ranked = _checked_ranks(ranks, num_positives)
+    return float((ranked < UKBENCH_IMAGES).sum()) if num_positives else float("nan")
+
+
+def global_average_precision(scores: ArrayLike, correct: ArrayLike, num_known: int) -> float:
+    """GAP: how well the scores of one guess per query tell right guesses from wrong ones, over all queries at once.
+
+    All guesses are ranked by their score, and each right one adds the precision up to its place. A query that shows
+    nothing that could be known should have a low score: its guess is wrong in any case. Weyand et al., CVPR 2020.
+
+    Args:
+        scores: float ``(Q,)``, of the guess of each query; of equal scores the earlier query comes first.
+        correct: bool ``(Q,)``, whether the guess is right.
+        num_known: Number of queries that show something known, at least as many as are correct.
+
+    Returns:
+        0 to 1, or NaN when no query shows anything known.
+    """
+    sure, right = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
+    if sure.ndim != 1 or sure.shape != right.shape:
+        raise ValueError(f"correct: expected shape {sure.shape}, as the scores have, found {right.shape}")
+    if right.sum() > num_known:
+        raise ValueError(f"num_known: expected at least the {right.sum()} that are correct, found {num_known}")
+    if num_known == 0:
+        return float("nan")
+    ranked = right[np.argsort(-sure, kind="stable")]
+    precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+    return float((precision * ranked).sum() / num_known)
 
 
 def mean_over_queries(

@@ -90,8 +90,9 @@ def lines(
     y_label: str = "",
     top: float | None = None,
     doubling: bool = False,
+    marks: bool = True,
 ) -> None:
-    """Curves with a mark at each point.
+    """Curves, with a mark at each point.
 
     Args:
         axis: A panel of :func:`new_figure`.
@@ -102,6 +103,7 @@ def lines(
         y_label: What y is.
         top: Where the y axis, from 0 on, ends, just above it; None leaves both ends to the values.
         doubling: Whether x doubles from mark to mark: a logarithmic axis with the numbers themselves as its ticks.
+        marks: Whether points are marked; not where there are many.
     """
     names = dict.fromkeys(name for of_colour in curves.values() for name in of_colour)
     styles = {name: STYLES[number % len(STYLES)] for number, name in enumerate(names)}
@@ -111,7 +113,8 @@ def lines(
             if points:
                 xs, ys = zip(*points, strict=True)
                 label = ", ".join(filter(None, (first, second)))
-                axis.plot(xs, ys, styles[second], color=f"C{number % 10}", markersize=5, label=label)
+                size = 5 if marks else 0
+                axis.plot(xs, ys, styles[second], color=f"C{number % 10}", markersize=size, label=label)
                 ticks.update(xs)
     axis.set_title(title)
     axis.set_xlabel(x_label)

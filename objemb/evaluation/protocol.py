@@ -9,7 +9,21 @@
 
 Files are relative to the folder of the JSON file. Boxes are xyxy edges in EXIF-corrected original pixels; a query with
 the box ``null`` is the whole image. Other keys with scalar values (``kind``, ``package`` ...) are attributes by which
-queries can be picked. ``objects`` may be missing.
+queries can be picked. ``objects`` may be missing. A query of several instances, or of none, has ``instances``, too.
+
+``"protocol"`` names the rules by which a benchmark is judged (a row of :data:`objemb.evaluation.protocols.PROTOCOLS`);
+without it, or where it is a remark of several words, an image is relevant to a query when it shows its instance. Where
+that does not tell, a query lists what is relevant to it, by grade, and its instance may be missing:
+
+.. code-block:: json
+
+    {"protocol": "revisited", "distractors": "../r1m/jpg",
+     "images": [{"file": "jpg/a.jpg", "instances": []}],
+     "queries": [{"file": "jpg/q.jpg", "box": [1, 2, 30, 40],
+                  "relevant": {"easy": ["jpg/a.jpg"], "hard": [], "junk": []}}]}
+
+``"distractors"`` is a folder of further images that show nothing that is searched for. ``"crop"`` says how the boxes
+of queries are to be seen, as in ``Model.query``; ``context`` where it is missing.
 """
 
 from __future__ import annotations
@@ -17,20 +31,23 @@ from __future__ import annotations
 import json
 import math
 import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from objemb import checks
+from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
+from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar
 
-#: So many problems of a file are named in one message; the rest is counted.
-MAX_LISTED = 10
-_OWN_KEYS = ("file", "instance", "instances", "box")
+_OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})  # one for all: a million distractors have no attributes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A database image, a database object or a query.
 
@@ -39,12 +56,14 @@ class Entry:
         instances: What the photo, or the box in it, shows.
         box: Where, or None for the whole photo.
         attributes: Everything else that is known of it.
+        relevant: Of a query: the images of each grade; empty where its instances tell what is relevant.
     """
 
     file: str
     instances: tuple[str, ...]
     box: Box | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    attributes: Mapping[str, Scalar] = field(default_factory=lambda: _NOTHING)
+    relevant: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True)
@@ -54,9 +73,12 @@ class EvaluationSet:
     Attributes:
         path: The JSON file; photos are relative to its folder.
         name: Its name, or the name of the file.
-        images: The database photos.
+        images: The database photos, behind them the distractors.
         objects: The boxed objects in them; may be none.
         queries: What is searched for.
+        protocol: How it is judged.
+        distractors: How many of the images come from the folder of distractors.
+        crop: How the boxes of queries are to be seen, as in ``Model.query``.
     """
 
     path: Path
@@ -64,6 +86,9 @@ class EvaluationSet:
     images: tuple[Entry, ...]
     objects: tuple[Entry, ...]
     queries: tuple[Entry, ...]
+    protocol: Protocol = INSTANCES
+    distractors: int = 0
+    crop: str = "context"
 
     def photo(self, file: str) -> Path:
         """Where the photo of an entry lies."""
@@ -85,16 +110,25 @@ def read_evaluation_set(path: str | Path) -> EvaluationSet:
     path = Path(path)
     data = _read_json(path)
     reader = _Reader()
+    protocol = reader.protocol(data)
     images = reader.entries(data, "images")
     objects = reader.entries({"objects": [], **data}, "objects")
     queries = reader.entries(data, "queries")
     reader.expect_photos_of(objects, images)
+    reader.expect_lists(queries, images, protocol)
+    distractors = reader.distractors(data, path.parent, images)
     if reader.problems:
-        lines = reader.problems[:MAX_LISTED]
-        rest = len(reader.problems) - len(lines)
-        found = "\n  ".join(lines + [f"and {rest} more"] * (rest > 0))
-        raise ValueError(f"{path}: expected the format of an evaluation set, found\n  {found}")
-    return EvaluationSet(path, str(data.get("name", path.stem)), images, objects, queries)
+        raise ValueError(f"{path}: expected the format of an evaluation set, found{checks.lines(reader.problems)}")
+    return EvaluationSet(
+        path=path,
+        name=str(data.get("name", path.stem)),
+        images=images + distractors,
+        objects=objects,
+        queries=queries,
+        protocol=protocol,
+        distractors=len(distractors),
+        crop=str(data.get("crop", "context")),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -141,6 +175,50 @@ class _Reader:
             if file not in known:
                 self.problems.append(f"objects: expected photos that are among the images, found {file!r}")
 
+    def expect_lists(self, queries: Sequence[Entry], images: Sequence[Entry], protocol: Protocol) -> None:
+        """Lists of relevant images name grades of the protocol, and images that are there, each but once."""
+        known = {e.file for e in images}
+        for number, query in enumerate(queries):
+            where = f"queries[{number}] ({query.file})"
+            if protocol.graded and not query.relevant:
+                self.problems.append(f"{where}: expected the key 'relevant', as {protocol.name!r} needs it, found none")
+            for grade in query.relevant:
+                if grade not in protocol.grades:
+                    grades = checks.listed(protocol.grades)
+                    self.problems.append(f"{where}: relevant: expected grades among {grades}, found {grade!r}")
+            files = [file for listed in query.relevant.values() for file in listed]
+            self.problems += [
+                f"{where}: relevant: expected images of the set, found {file!r}" for file in files if file not in known
+            ]
+            self.problems += [
+                f"{where}: relevant: expected each image once, found {file!r} {count} times"
+                for file, count in Counter(files).items()
+                if count > 1
+            ]
+
+    def protocol(self, data: Mapping[str, Any]) -> Protocol:
+        name = data.get("protocol", INSTANCES.name)
+        if isinstance(name, str) and len(name.split()) > 1:  # a remark for people
+            return INSTANCES
+        try:
+            return protocol_named(name)
+        except ValueError as error:
+            self.problems.append(str(error))
+            return INSTANCES
+
+    def distractors(self, data: Mapping[str, Any], folder: Path, images: Sequence[Entry]) -> tuple[Entry, ...]:
+        """The images of the folder of distractors, but for those that are images of the set already."""
+        name = data.get("distractors")
+        if name is None:
+            return ()
+        if not isinstance(name, str) or not (folder / name).is_dir():
+            self.problems.append(f"distractors: expected a folder, found none at {name!r}")
+            return ()
+        known = {e.file for e in images}
+        found = (f for f in find_images(folder / name) if not isinstance(f, SkippedImage))
+        files = (posixpath.normpath(posixpath.join(name, f.id)) for f in found)
+        return tuple(Entry(file, ()) for file in files if file not in known)
+
     def _entry(self, row: Any, part: str) -> Entry:
         if not isinstance(row, Mapping):
             raise ValueError(f"expected an object, found {type(row).__name__}")
@@ -154,17 +232,28 @@ class _Reader:
         if part == "objects" and box is None:
             raise ValueError("expected the key 'box' with [x1, y1, x2, y2], found none")
         attributes = {k: v for k, v in row.items() if k not in _OWN_KEYS and isinstance(v, Scalar)}
-        return Entry(file, _instances(row, part), box, attributes)
+        relevant = _relevant(row["relevant"]) if part == "queries" and "relevant" in row else _NOTHING
+        instances = () if relevant and "instance" not in row else _instances(row, part)
+        return Entry(file, instances, box, attributes or _NOTHING, relevant)
+
+
+def _relevant(lists: Any) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(lists, Mapping) or not lists:
+        raise ValueError(f"expected 'relevant' as lists of images by grade, found {lists!r}")
+    for grade, files in lists.items():
+        if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
+            raise ValueError(f"relevant: expected a list of images as {grade!r}, found {files!r}")
+    return {grade: tuple(posixpath.normpath(f) for f in files) for grade, files in lists.items()}
 
 
 def _instances(row: Mapping[str, Any], part: str) -> tuple[str, ...]:
-    """What an entry shows; an image may show many things or, with an empty list, nothing."""
-    if part == "images" and "instances" in row:
+    """What an entry shows; an image or a query may show many things or, with an empty list, nothing."""
+    if part != "objects" and "instances" in row:
         names = row["instances"]
     elif "instance" in row:
         names = [row["instance"]]
     else:
-        wanted = "'instance' or 'instances'" if part == "images" else "'instance'"
+        wanted = "'instance'" if part == "objects" else "'instance' or 'instances'"
         raise ValueError(f"expected the key {wanted}, found {checks.listed(row)}")
     if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
         raise ValueError(f"expected instances as non-empty strings, found {names!r}")

@@ -1,9 +1,9 @@
-"""Complete rankings of a database, and what they are worth."""
+"""What rankings are worth."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,28 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb.evaluation import metrics
-from objemb.evaluation.described import Rows
 from objemb.evaluation.protocol import Entry
-from objemb.evaluation.task import Relevance, Task
-from objemb.index.blocks import NO_HIT, Block
-from objemb.index.exact import search_exact
+from objemb.evaluation.protocols import Setup, figure, scored
+from objemb.evaluation.ranks import Standing
+from objemb.evaluation.task import Task
 from objemb.structures import Box
 
-#: Places of complete rankings that are searched for at once.
-PLACES_AT_ONCE = 1 << 20
+#: The figure that is not a mean over queries.
+GAP = "GAP"
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
-    """The complete answer to one query.
+class SetupRanks:
+    """Where the positives of each query were found under one setup.
 
     Attributes:
-        items: int64 ``(K,)``, database numbers, best first.
-        boxes: float32 ``(K, 4)``, the matched box of each.
+        ranks: Per query int64 ``(F,)``, rising, from 0, without junk; empty for a query that does not count.
+        num_positives: Per query how many positives there are; 0 for a query that does not count.
     """
 
-    items: NDArray[np.int64]
-    boxes: NDArray[np.float32]
+    ranks: list[NDArray[np.int64]]
+    num_positives: list[int]
+
+    @property
+    def queries(self) -> int:
+        """How many queries count."""
+        return sum(n > 0 for n in self.num_positives)
 
 
 @dataclass(frozen=True)
@@ -40,73 +44,106 @@ class Scores:
     """What rankings are worth.
 
     Attributes:
-        means: Metric to its mean over the queries that count: ``mAP``, ``P@1``, ``P@5``, and the revisited
-            ``mP@5``, ``mP@10``.
-        queries: How many queries count.
+        means: Figure to its mean over the queries that count, as the protocol names them: ``mAP``, ``P@1`` ...; with
+            the setup behind it where there are several: ``mAP medium``.
+        queries: How many queries count under the main setup.
         skipped: How many do not: nothing is relevant to them, or they could not be described.
-        per_query: Per query its file, box, instances, average precision (None when skipped), and the rank of the first
-            positive from 0 (None when there is none).
+        per_query: Per query its file, box, instances, and under the main setup ``average_precision`` (trapezoid rule;
+            None when skipped), ``first_rank`` (rank of the first positive from 0, None when there is none) and
+            ``positives``; with several setups, ``setups`` holds these by name.
+        setups: By name, what the figures come from.
     """
 
     means: dict[str, float]
     queries: int
     skipped: int
     per_query: list[dict[str, Any]]
+    setups: Mapping[str, SetupRanks]
 
 
-def rank_all(database: Rows, queries: Rows, num_items: int, num_queries: int) -> list[Ranking]:
-    """The complete ranking of the database for each query, by exact search; a query without rows finds nothing."""
-    block = Block(database.vectors, database.items)
-    step = max(1, PLACES_AT_ONCE // max(1, num_items))
-    rankings = []
-    for first in range(0, num_queries, step):
-        count = min(step, num_queries - first)
-        here = slice(*np.searchsorted(queries.items, [first, first + count]))
-        groups = queries.items[here] - first
-        hits = search_exact([block], queries.vectors[here], groups, max(1, num_items), count=count)
-        for items, rows in zip(hits.images, hits.rows, strict=True):
-            found = items != NO_HIT
-            rankings.append(Ranking(items[found], database.boxes[rows[found]]))
-    return rankings
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """The best image of each query that is no junk, for figures that compare scores across queries.
+
+    Attributes:
+        scores: float ``(Q,)``; -inf for a query that found nothing.
+        correct: bool ``(Q,)``, whether it is a positive.
+    """
+
+    scores: NDArray[np.float64]
+    correct: NDArray[np.bool_]
 
 
-def score(task: Task, rankings: Sequence[Ranking], answered: Collection[int]) -> Scores:
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Matched boxes of true positives whose true box is known.
+
+    Attributes:
+        queries: int64 ``(N,)``, number of the query.
+        items: int64 ``(N,)``, number of the image that was found.
+        boxes: float32 ``(N, 4)``, the matched box, original pixels.
+        truths: float64 ``(N, 4)``, the true box that it fits best.
+        ious: float64 ``(N,)``, 0 to 1.
+    """
+
+    queries: NDArray[np.int64]
+    items: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    truths: NDArray[np.float64]
+    ious: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def figures(self) -> metrics.Localisation:
+        """Mean IoU and CorLoc."""
+        return metrics.localisation(self.ious)
+
+
+def listed_items(task: Task) -> list[NDArray[np.int64]]:
+    """Per query the database numbers whose places :func:`score` needs, rising: all that is positive or junk."""
+    of_setups = [task.relevance_in(setup) for setup in task.protocol.setups]
+    return [
+        np.unique(np.concatenate([part for r in relevant for part in (r.positives, r.junk)]))
+        for relevant in zip(*of_setups, strict=True)
+    ]
+
+
+def score(
+    task: Task, standings: Sequence[Standing], answered: Collection[int], guesses: Guesses | None = None
+) -> Scores:
     """Means over queries, and figures per query.
 
     Args:
         task: What was to be found.
-        rankings: One per query.
-        answered: Numbers of the queries that could be described; the others are skipped, they do not score 0.
+        standings: One per query, of at least :func:`listed_items`.
+        answered: The queries that could be described. The others are left out, like those without positives.
+        guesses: For protocols with the figure ``GAP``.
     """
-    relevance = task.relevance
-    ranks = [
-        metrics.ranks_without_junk(ranking.items, relevant.positives, relevant.junk)
-        for ranking, relevant in zip(rankings, relevance, strict=True)
-    ]
-    positives = [len(r.positives) if number in answered else 0 for number, r in enumerate(relevance)]
-    ranks = [r if n else r[:0] for r, n in zip(ranks, positives, strict=True)]
-    mean_ap = metrics.mean_average_precision(ranks, positives)
-    means = {"mAP": mean_ap.value}
-    for name, metric, k in (
-        ("P@1", metrics.precision_at_k, 1),
-        ("P@5", metrics.precision_at_k, 5),
-        ("mP@5", metrics.revisited_precision_at_k, 5),
-        ("mP@10", metrics.revisited_precision_at_k, 10),
-    ):
-        means[name] = metrics.mean_over_queries(metric, ranks, positives, k=k).value
-    per_query = [_figures(q, r, n) for q, r, n in zip(task.queries, ranks, positives, strict=True)]
-    return Scores(means, mean_ap.queries, mean_ap.skipped, per_query)
+    protocol = task.protocol
+    setups = {setup.name: _ranks(task, setup, standings, answered) for setup in protocol.setups}
+    means: dict[str, float] = {}
+    for metric in protocol.metrics:
+        for setup in protocol.setups:
+            found = setups[setup.name]
+            means[figure(metric, setup)] = (
+                _gap(guesses, found) if metric == GAP else scored(metric, found.ranks, found.num_positives)
+            )
+    main = setups[protocol.main]
+    per_query = [_figures(query, number, setups, protocol.main) for number, query in enumerate(task.queries)]
+    return Scores(means, main.queries, len(task.queries) - main.queries, per_query, setups)
 
 
-def localise(task: Task, rankings: Sequence[Ranking], objects: Sequence[Entry]) -> metrics.Localisation:
+def locate(task: Task, standings: Sequence[Standing], objects: Sequence[Entry]) -> Located:
     """How well the matched boxes of all true positives lie on the object.
 
     A matched box is compared with the best fitting of the true boxes of the query's instance in the photo that was
-    found; photos without such a box are left out.
+    found. Photos without such a box, and the query's own photo, are left out.
 
     Args:
         task: What was to be found, at image level.
-        rankings: One per query.
+        standings: One per query, of at least :func:`listed_items`.
         objects: The true boxes.
     """
     true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
@@ -114,28 +151,65 @@ def localise(task: Task, rankings: Sequence[Ranking], objects: Sequence[Entry]) 
         for instance in entry.instances:
             if entry.box is not None:
                 true_boxes[entry.file, instance].append(entry.box)
+    places: list[tuple[int, int]] = []
     boxes: list[NDArray[np.float32]] = []
     truths: list[Box] = []
     owners: list[int] = []
-    for query, ranking, relevant in zip(task.queries, rankings, task.relevance, strict=True):
-        for box, item in _true_positives(ranking, relevant):
+    for number, (query, standing, relevant) in enumerate(zip(task.queries, standings, task.relevance, strict=True)):
+        found = standing.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
+        for box, item in zip(found.boxes, found.items.tolist(), strict=True):
             of_item = [b for i in query.instances for b in true_boxes.get((task.database[item].file, i), ())]
-            truths += of_item
-            owners += [len(boxes)] * len(of_item)
-            boxes.append(box)
-    return metrics.localisation(metrics.best_iou(boxes, truths, owners))
+            if of_item and not np.isnan(box).any():
+                truths += of_item
+                owners += [len(boxes)] * len(of_item)
+                boxes.append(box)
+                places.append((number, item))
+    return _located(places, boxes, truths, owners)
 
 
-def _true_positives(ranking: Ranking, relevant: Relevance) -> list[tuple[NDArray[np.float32], int]]:
-    found = np.isin(ranking.items, relevant.positives)
-    return list(zip(ranking.boxes[found], ranking.items[found].tolist(), strict=True))
+def _located(
+    places: list[tuple[int, int]], boxes: list[NDArray[np.float32]], truths: list[Box], owners: list[int]
+) -> Located:
+    found, true = np.array(boxes, np.float32).reshape(-1, 4), np.array(truths, np.float64).reshape(-1, 4)
+    whose = np.array(owners, dtype=np.int64)
+    pairs = metrics.best_iou(found[whose], true, np.arange(len(true)))
+    order = np.lexsort((-pairs, whose))  # stable: of equal ones the first
+    _, first = np.unique(whose[order], return_index=True)
+    best = order[first]
+    queries, items = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    return Located(queries, items, found, true[best], pairs[best])
 
 
-def _figures(query: Entry, ranks: NDArray[np.int64], num_positives: int) -> dict[str, Any]:
+def _ranks(task: Task, setup: Setup, standings: Sequence[Standing], answered: Collection[int]) -> SetupRanks:
+    relevance = task.relevance_in(setup)
+    counts = [len(r.positives) if number in answered else 0 for number, r in enumerate(relevance)]
+    ranks = [
+        standing.ranks(relevant.positives, relevant.junk) if count else np.zeros(0, np.int64)
+        for standing, relevant, count in zip(standings, relevance, counts, strict=True)
+    ]
+    return SetupRanks(ranks, counts)
+
+
+def _gap(guesses: Guesses | None, found: SetupRanks) -> float:
+    if guesses is None:
+        raise ValueError("guesses: expected the best image of each query for GAP, found none")
+    return metrics.global_average_precision(guesses.scores, guesses.correct, found.queries)
+
+
+def _figures(query: Entry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, Any]:
+    by_setup = {name: _found(s.ranks[number], s.num_positives[number]) for name, s in setups.items()}
     return {
         "file": query.file,
         "box": None if query.box is None else list(query.box),
         "instances": list(query.instances),
+        **by_setup[main],
+        **({"setups": by_setup} if len(setups) > 1 else {}),
+    }
+
+
+def _found(ranks: NDArray[np.int64], num_positives: int) -> dict[str, Any]:
+    return {
         "average_precision": metrics.average_precision(ranks, num_positives) if num_positives else None,
         "first_rank": int(ranks[0]) if len(ranks) else None,
+        "positives": num_positives,
     }

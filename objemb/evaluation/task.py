@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.protocols import INSTANCES, POSITIVE, Protocol, Setup
 
 LEVELS = ("image", "object")
 
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """What counts for one query, as database numbers.
+    """What counts for one query under one setup, as database numbers.
 
     Attributes:
-        positives: int64 ``(P,)``, what should be found.
-        junk: int64 ``(J,)``, what is left out of the ranking: all that comes from the query's own photo.
+        positives: int64 ``(P,)``, rising: what should be found.
+        junk: int64 ``(J,)``, rising: what is left out of the ranking.
     """
 
     positives: NDArray[np.int64]
@@ -34,44 +35,83 @@ class Relevance:
 class Task:
     """What is to be found in what.
 
-    At image level the database is the photos, and a photo is relevant when it shows the query's instance. At object
-    level it is the boxed objects, and an object is relevant when it is of the query's instance. In both, all that
-    comes from the query's own photo is left out.
+    At image level the database is the photos, and a photo is relevant when it shows the query's instance, or as the
+    query's own lists say. At object level it is the boxed objects, and an object is relevant when it is of the query's
+    instance. Whether what comes from the query's own photo counts is up to the protocol.
 
     Attributes:
         level: ``image`` or ``object``.
         database: Photos, or objects.
         queries: What is searched for.
+        protocol: How it is judged.
     """
 
     level: str
     database: tuple[Entry, ...]
     queries: tuple[Entry, ...]
+    protocol: Protocol = INSTANCES
+
+    @property
+    def relevance(self) -> list[Relevance]:
+        """Per query what is relevant and what is left out, under the main setup of the protocol."""
+        return self.relevance_in(self.protocol.main_setup)
+
+    def relevance_in(self, setup: Setup) -> list[Relevance]:
+        """Per query what is relevant and what is left out under a setup; what is both is left out."""
+        found = []
+        for grades, own in zip(self.grades, self.own_photos, strict=True):
+            junk = [own] if self.protocol.own_photo_is_junk else []
+            left_out = _union([*junk, *(grades[g] for g in setup.junk if g in grades)])
+            wanted = _union([grades[g] for g in setup.positive if g in grades])
+            found.append(Relevance(np.setdiff1d(wanted, left_out, assume_unique=True), left_out))
+        return found
 
     @functools.cached_property
-    def relevance(self) -> list[Relevance]:
-        """Per query what is relevant and what is left out."""
+    def grades(self) -> list[Mapping[str, NDArray[np.int64]]]:
+        """Per query the database numbers of each grade, rising; without lists, of what shows its instance."""
         by_instance: dict[str, list[int]] = defaultdict(list)
-        by_file: dict[str, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.database):
-            by_file[entry.file].append(number)
             for instance in entry.instances:
                 by_instance[instance].append(number)
-        found = []
-        for query in self.queries:
-            same = {n for instance in query.instances for n in by_instance.get(instance, ())}
-            own = np.array(by_file.get(query.file, ()), dtype=np.int64)
-            positives = np.setdiff1d(np.array(sorted(same), dtype=np.int64), own)
-            found.append(Relevance(positives, own))
+        return [self._graded(query, by_instance) for query in self.queries]
+
+    def _graded(self, query: Entry, by_instance: Mapping[str, list[int]]) -> Mapping[str, NDArray[np.int64]]:
+        if query.relevant:
+            return {g: _numbers({self._by_file[f][0] for f in files}) for g, files in query.relevant.items()}
+        return {POSITIVE: _numbers({n for instance in query.instances for n in by_instance.get(instance, ())})}
+
+    @functools.cached_property
+    def own_photos(self) -> list[NDArray[np.int64]]:
+        """Per query all of the database that comes from its own photo."""
+        return [_numbers(self._by_file.get(query.file, ())) for query in self.queries]
+
+    @functools.cached_property
+    def _by_file(self) -> Mapping[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number, entry in enumerate(self.database):
+            found.setdefault(entry.file, []).append(number)
         return found
 
     def queries_without_positives(self) -> list[str]:
-        """One line per query to which nothing in the database is relevant; such queries are left out of the means."""
+        """One line per query to which nothing in the database is relevant under any setup.
+
+        Queries are left out of the means of the setups under which nothing is relevant to them.
+        """
+        others = " in another photo" if self.protocol.own_photo_is_junk else ""
+        of_queries = zip(*(self.relevance_in(setup) for setup in self.protocol.setups), strict=True)
         return [
-            f"queries[{number}] ({query.file}, {', '.join(query.instances)}): nothing in another photo is relevant"
-            for number, (query, relevant) in enumerate(zip(self.queries, self.relevance, strict=True))
-            if not len(relevant.positives)
+            f"queries[{number}] ({', '.join((query.file, *query.instances))}): nothing{others} is relevant"
+            for number, (query, setups) in enumerate(zip(self.queries, of_queries, strict=True))
+            if not any(len(relevant.positives) for relevant in setups)
         ]
+
+
+def _numbers(found: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _union(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
 
 
 def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queries: bool = False) -> Task:
@@ -85,8 +125,14 @@ def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queri
     checks.one_of("level", level, LEVELS)
     if (level == "object" or all_objects_as_queries) and not data.objects:
         raise ValueError(f"{data.path}: expected 'objects' with boxes for the object level, found none")
+    by_lists = data.protocol.graded or any(q.relevant for q in data.queries)
+    if by_lists and (level == "object" or all_objects_as_queries):
+        raise ValueError(
+            f"{data.path}: expected its own queries at image level, whose relevant images it lists, found "
+            f"{'all objects as queries' if all_objects_as_queries else 'the object level'}"
+        )
     database = data.images if level == "image" else data.objects
-    return Task(level, database, data.objects if all_objects_as_queries else data.queries)
+    return Task(level, database, data.objects if all_objects_as_queries else data.queries, data.protocol)
 
 
 def pick_queries(task: Task, conditions: Sequence[str]) -> Task:

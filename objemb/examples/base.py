@@ -70,6 +70,10 @@ class Examples(ABC):
     def __getitem__(self, number: int) -> Example:
         """Example ``number``, from 0; raises ``IndexError`` beyond the last one."""
 
+    def identities(self, number: int) -> Tensor:
+        """The ``instances`` of example ``number``, int64 ``(N,)``; sources that know them without its pixels say so."""
+        return self[number].instances
+
     def _checked(self, number: int) -> int:
         """``number`` if there is such an example."""
         if isinstance(number, bool) or not 0 <= number < len(self):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.ingredients import find_pictures, instance_names
@@ -63,5 +64,8 @@ class Folder(Examples):
         picture = self._pictures[self._checked(number)]
         photo = read_photo(picture.path, id=picture.id, side=self.side)
         whole = Regions.whole(photo.size)
-        instance = torch.tensor([self.instances.index(picture.instance)])
-        return Example(photo, Regions(whole.boxes, photo.size, extras={INSTANCES: instance}))
+        return Example(photo, Regions(whole.boxes, photo.size, extras={INSTANCES: self.identities(number)}))
+
+    def identities(self, number: int) -> Tensor:
+        """See :meth:`Examples.identities`: no picture is decoded for them."""
+        return torch.tensor([self.instances.index(self._pictures[self._checked(number)].instance)])

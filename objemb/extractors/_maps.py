@@ -15,6 +15,7 @@ from objemb.extractors.base import Grid, embed, masks_of
 from objemb.ops.boxes import touched_cells
 from objemb.ops.images import group_equal, resize
 from objemb.ops.masks import coverage
+from objemb.ops.rectangles import inside
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
 
@@ -109,7 +110,7 @@ class FeatureMaps:
         return [views[i] for i in range(len(views))]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling, sampling: Sampling) -> list[Tensor]:
-        """Per photo the vectors ``(N, C * expansion)`` of its regions; see :meth:`Extraction.pool`."""
+        """Per photo the vectors ``(N, D)`` of its regions; see :meth:`Extraction.pool`."""
         pooled: dict[int, Tensor] = {}
         for group, maps in zip(self._groups, self._maps, strict=True):
             counts = [len(regions[i]) for i in group]
@@ -119,6 +120,16 @@ class FeatureMaps:
             vectors = sampling.pool(maps, numbers, boxes, weights, pooling)
             pooled.update(zip(group, vectors.split(counts), strict=True))
         return [pooled[i] for i in range(len(regions))]
+
+    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+        """Per photo the cells ``(n, C)`` that its regions touch, each once; see :meth:`Extraction.local_features`."""
+        features = []
+        for i, (one, of_photo) in enumerate(zip(self.by_photo(), regions, strict=True)):
+            height, width = one.shape[1:]
+            cells = touched_cells(self._in_cells(i, of_photo), (height, width))
+            touched = inside(cells, (height, width)).any(dim=0).to(one.device)
+            features.append(one[:, touched].T)
+        return features
 
     def _in_cells(self, photo: int, regions: Regions) -> Tensor:
         height, width = self.grids[photo].cell
@@ -148,7 +159,7 @@ def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Poolin
         pooling(maps[n : n + 1, :, y1:y2, x1:x2], weights[i : i + 1, y1:y2, x1:x2].to(maps.device))
         for i, (n, x1, y1, x2, y2) in enumerate(cells.tolist())
     ]
-    return torch.cat(pooled) if pooled else maps.new_zeros(0, maps.shape[1] * pooling.expansion)
+    return torch.cat(pooled) if pooled else maps.new_zeros(0, pooling.length(maps.shape[1]))
 
 
 def _never_empty(weights: Tensor) -> Tensor:

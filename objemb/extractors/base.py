@@ -59,8 +59,20 @@ class Extraction(ABC):
             pooling: How to sum up.
 
         Returns:
-            Per photo float ``(N, C * pooling.expansion)``, not normalised. One-pixel and empty boxes are widened to the
-            smallest region that can be pooled, so that every region gets a vector.
+            Per photo float ``(N, D)``, D as ``pooling.length`` says, not normalised. One-pixel and empty boxes are
+            widened to the smallest region that can be pooled, so that every region gets a vector.
+        """
+
+    @abstractmethod
+    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+        """What the cells under the regions say, one vector each: what codebooks are learned from.
+
+        Args:
+            regions: One ``Regions`` per photo, boxes in original pixels.
+
+        Returns:
+            Per photo float ``(n, C)``, not normalised; a cell of a shared map comes once, however many regions touch
+            it. A photo without regions has none.
         """
 
 

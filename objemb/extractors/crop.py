@@ -80,13 +80,22 @@ class CropExtraction(Extraction):
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """See :meth:`Extraction.pool`."""
-        length, device = self._backbone.channels * pooling.expansion, device_of(self._backbone)
+        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
         pooled = [torch.zeros(len(r), length, device=device) for r in regions]
         for places, images in self._batches(regions):
             vectors = pooling(embed(images, self._backbone)).float()
             for (photo, row), vector in zip(places, vectors, strict=True):
                 pooled[photo][row] = vector
         return pooled
+
+    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+        """See :meth:`Extraction.local_features`. Overlapping crops show a place more than once."""
+        found: list[list[Tensor]] = [[] for _ in regions]
+        for places, images in self._batches(regions):
+            for (photo, _), cells in zip(places, embed(images, self._backbone).flatten(2), strict=True):
+                found[photo].append(cells.T)
+        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
+        return [torch.cat([none, *parts]) for parts in found]
 
     def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
         """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""

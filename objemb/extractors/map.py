@@ -67,3 +67,6 @@ class _MapExtraction(Extraction):
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         return self._maps.pool(regions, pooling, self._sampling)
+
+    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+        return self._maps.local_features(regions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -67,17 +67,32 @@ class _PyramidExtraction(Extraction):
         self.grids = [pixel_grid(p) for p in photos]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        levels = [self._pyramid.levels(r) for r in regions]
-        length, device = self._backbone.channels * pooling.expansion, device_of(self._backbone)
+        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
         pooled = [torch.zeros(len(r), length, device=device) for r in regions]
-        for level in range(len(self._pyramid.sizes)):
-            rows = [(lv == level).nonzero().flatten() for lv in levels]
-            needed = [i for i, r in enumerate(rows) if len(r)]
-            chosen = [regions[i][rows[i]] for i in needed]
-            vectors = self._at(level, needed).pool(chosen, pooling, self._pyramid.sampling)
-            for i, part in zip(needed, vectors, strict=True):
-                pooled[i][rows[i].to(device)] = part.float()
+        for level, rows in self._by_level(regions):
+            chosen = [regions[i][r] for i, r in rows.items()]
+            vectors = self._at(level, list(rows)).pool(chosen, pooling, self._pyramid.sampling)
+            for (i, r), part in zip(rows.items(), vectors, strict=True):
+                pooled[i][r.to(device)] = part.float()
         return pooled
+
+    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
+        found = [[none] for _ in regions]
+        for level, rows in self._by_level(regions):
+            features = self._at(level, list(rows)).local_features([regions[i][r] for i, r in rows.items()])
+            for i, part in zip(rows, features, strict=True):
+                found[i].append(part)
+        return [torch.cat(parts) for parts in found]
+
+    def _by_level(self, regions: Sequence[Regions]) -> Iterator[tuple[int, dict[int, Tensor]]]:
+        """Levels that some region needs: per photo that needs it, the rows of those regions."""
+        levels = [self._pyramid.levels(r) for r in regions]
+        for level in range(len(self._pyramid.sizes)):
+            rows = {i: (of_photo == level).nonzero().flatten() for i, of_photo in enumerate(levels)}
+            needed = {i: r for i, r in rows.items() if len(r)}
+            if needed:
+                yield level, needed
 
     def _at(self, level: int, photos: Sequence[int]) -> FeatureMaps:
         """Maps of some photos at one scale."""

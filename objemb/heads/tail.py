@@ -72,7 +72,8 @@ class Tail(Head):
         self.upper = backbone.upper(stride)
         self.entry = backbone.stages[stride][1]
         self.pooling = pooling
-        pooled = backbone.channels * pooling.expansion
+        pooling.connect(backbone.channels)
+        pooled = pooling.length(backbone.channels)
         self.project = None if dim is None else nn.Linear(pooled, checks.whole("dim", dim))
         self.dim = pooled if dim is None else dim
 

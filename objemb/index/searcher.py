@@ -16,6 +16,7 @@ from objemb.index.errors import IndexFolderError
 from objemb.index.exact import Block, GroupedHits, search_exact
 from objemb.index.filters import select
 from objemb.index.ivf import IvfIndex
+from objemb.index.joined import JoinedRows, join_rows
 from objemb.index.results import to_results
 from objemb.index.snapshot import Snapshot
 from objemb.structures import RegionDescriptors, SearchResult
@@ -71,6 +72,10 @@ class Searcher:
             numbers = np.unique(block.images if block.alive is None else block.images[block.alive])
             found += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
         return found
+
+    def joined(self, where: str | None) -> JoinedRows:
+        """The rows that may be found, in one piece."""
+        return join_rows(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows that may be found."""

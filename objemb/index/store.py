@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index import ann, rewrite, tables
+from objemb.index.joined import JoinedRows
 from objemb.index.manifest import DTYPES, FORMAT, Manifest, now
 from objemb.index.publish import create
 from objemb.index.searcher import Searcher
@@ -229,6 +230,14 @@ class Index:
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that fits a filter, see :mod:`objemb.index.where`."""
         return self._searcher.find(where)
+
+    def joined(self, where: str | None = None) -> JoinedRows:
+        """All rows in one piece, in memory unless the index is a single segment; see :class:`JoinedRows`.
+
+        Args:
+            where: Only the rows that fit a filter, see :mod:`objemb.index.where`.
+        """
+        return self._searcher.joined(where)
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and origin, JSON-ready."""

@@ -39,14 +39,14 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
     """
     resolved = config.resolve(settings)
     _check_device(device)
-    describer, aggregator = _build_parts(resolved)
+    describer, aggregator, rerankers = _build_parts(resolved)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "weights": origins(resolved),
         "versions": versions(),
     }
-    return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device)
+    return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device, rerankers)
 
 
 def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:
@@ -54,6 +54,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
 
     Raises:
         FileExistsError: The folder exists (a model may be replaced with ``force``).
+        NotFittedError: A part has not learned yet.
         ValueError: The model's boxes come from a file, which a model folder could not carry.
     """
     if isinstance(model.detector, StoredBoxes):
@@ -61,6 +62,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
             "model folder: expected a detector that is a network or none, found stored_boxes; "
             "build with regions.detector=null and give the file to --boxes (boxes= in Python)"
         )
+    model.describer.check_fitted()
     whitening = getattr(model.describer, "whitening", None)
     card = {
         "fingerprint": model.fingerprint,
@@ -68,6 +70,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         "settings": model.settings,
         "preprocessing": model.preprocessing,
         "whitening": None if whitening is None else whitening.settings(),
+        "fitted": {k: v.settings() for k, v in model.describer.fitted_parts().items()},
         "provenance": model.provenance,
     }
     write_folder(Path(folder), card, model_tensors(model.describer), force=force)
@@ -90,13 +93,16 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
     tensors = read_tensors(path, card)
     try:
         settings = config.resolve(card["settings"])
-        describer, aggregator = _build_parts(settings)
+        describer, aggregator, rerankers = _build_parts(settings)
         if card.get("whitening"):
             describer.whitening = Whitening(**card["whitening"])
         _fill(describer, {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}})
-    except (RuntimeError, TypeError, ValueError) as error:
+        for name, part in describer.fitted_parts().items():
+            part.fitted_on = str(card["fitted"][name]["fitted_on"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
-    model = Model(describer.to(device), aggregator, card["settings"], card.get("provenance", {}), device)
+    provenance = card.get("provenance", {})
+    model = Model(describer.to(device), aggregator, card["settings"], provenance, device, rerankers)
     if model.fingerprint != card["fingerprint"]:
         raise ArtefactMismatchError(
             f"{path}: expected fingerprint {card['fingerprint']}, found {model.fingerprint}: the settings were changed"
@@ -114,11 +120,13 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any, tuple[Any, ...]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         describer = registry.build("describers", settings["describer"])
-    return describer.eval().requires_grad_(False), registry.build("aggregators", settings["aggregator"])
+    aggregator = registry.build("aggregators", settings["aggregator"])
+    rerankers = tuple(registry.build("rerank", step) for step in settings["rerank"])
+    return describer.eval().requires_grad_(False), aggregator, rerankers
 
 
 def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,9 @@
-"""Fitting a whitening to a model."""
+"""What a model learns from photos before it describes any: its codebooks and bases, then a whitening."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,73 @@ import torch
 from torch import Tensor
 
 from objemb.aggregators.keep import Keep
+from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
-from objemb.images.sources import SkippedImage
-from objemb.models.model import Model
+from objemb.images.decode import MAX_PIXELS
+from objemb.images.sources import ImageRef, SkippedImage
+from objemb.models.inputs import as_regions
+from objemb.models.model import Model, given_boxes
+from objemb.models.pairs import Shown, pairs_of, read_shown
+from objemb.models.stream import process_stream
+from objemb.ops.reservoir import Reservoir
 from objemb.ops.whitening import Whitening
+from objemb.structures import Photo
 
-#: More vectors do not make a better covariance; beyond this every second one is dropped, again and again.
+#: More vectors do not make a better covariance.
 MAX_VECTORS = 100_000
+#: Fewer of those that are very long: so many elements together.
+MAX_ELEMENTS = 1 << 29
+
+
+def unfitted(describer: Describer) -> list[str]:
+    """Names of the parts that have not learned yet, in the order in which they have to."""
+    return [name for name, part in describer.fitted_parts().items() if not part.is_fitted]
+
+
+def fit_parts(
+    model: Model,
+    photos: Sequence[str | Path],
+    *,
+    boxes: Detector | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    on_photo: Callable[[], None] = lambda: None,
+    on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+) -> Model:
+    """A model whose parts have learned from photos: codebooks, bases, whatever is :class:`~objemb.ops.fitted.Fitted`.
+
+    Each part that has not learned yet goes through the photos once, the first part first, since a later one may need
+    it. Of many vectors it sees an even sample, see ``Fitted.needed``.
+
+    Args:
+        model: Any model; it stays as it is. One without such parts is given back as it is.
+        photos: Folders, lists or images; not those on which the model will be evaluated.
+        boxes: Where boxes of the photos come from, None for the model's own regions.
+        batch_size: Photos at once.
+        workers: Decoding workers.
+        on_photo: Called after each photo, once for each part that learns.
+        on_skip: Called with each photo that could not be read or described, likewise.
+
+    Raises:
+        ValueError: Too few vectors were found for a part.
+    """
+    waiting = unfitted(model.describer)
+    if not waiting:
+        return model
+    model = replace(model, describer=_copied(model.describer))
+    for name in waiting:
+        sample = Reservoir(model.describer.fitted_parts()[name].needed)
+        count = 0
+        for of_photos, vectors in _samples(model, name, photos, boxes, batch_size, workers, on_skip):
+            sample.add(vectors)
+            count += of_photos
+            for _ in range(of_photos):
+                on_photo()
+        vectors = sample.vectors()
+        if len(vectors) == 0:
+            raise ValueError(f"{name}: expected photos with vectors to learn from, found none that could be described")
+        model.describer.fitted_parts()[name].fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, photos))
+    return model
 
 
 def fit_whitening(
@@ -34,6 +94,8 @@ def fit_whitening(
 ) -> Model:
     """A model with a PCA whitening fitted on the regions of photos, before they are aggregated.
 
+    Parts that have not learned yet do so first, from the same photos, see :func:`fit_parts`.
+
     Args:
         model: A model without whitening; it stays as it is.
         photos: Folders, lists or images; not those on which the model will be evaluated.
@@ -42,15 +104,17 @@ def fit_whitening(
         power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
         batch_size: Photos at once.
         workers: Decoding workers.
-        on_photo: Called after each photo.
-        on_skip: Called with each photo that could not be described.
+        on_photo: Called after each photo, once for each part that learns and once for the whitening.
+        on_skip: Called with each photo that could not be described, likewise.
 
     Raises:
         ValueError: The model has a whitening, or too few vectors were found for ``dim``.
     """
-    if getattr(model.describer, "whitening", None) is not None:
-        raise ValueError("whitening: expected a model without one, found one that is whitened")
-    sample = _Sample()
+    _expect_none(model)
+    model = fit_parts(
+        model, photos, boxes=boxes, batch_size=batch_size, workers=workers, on_photo=on_photo, on_skip=on_skip
+    )
+    sample = Reservoir(min(MAX_VECTORS, max(1, MAX_ELEMENTS // model.dim)))
     count = 0
     by_region = replace(model, aggregator=Keep())
     for one in by_region.stream(photos, batch_size=batch_size, workers=workers, boxes=boxes, on_skip=on_skip):
@@ -58,9 +122,58 @@ def fit_whitening(
         count += 1
         on_photo()
     vectors = sample.vectors()
-    names = ", ".join(str(p) for p in photos)
-    fitted_on = f"{len(vectors)} regions of {count} photos: {names}"
-    return whiten(model, vectors, dim=dim, power=power, fitted_on=fitted_on)
+    if len(vectors) == 0:
+        raise ValueError("whitening: expected photos with regions, found none that could be described")
+    return whiten(model, vectors, dim=dim, power=power, fitted_on=_in_words(len(vectors), "regions", count, photos))
+
+
+def fit_learned_whitening(
+    model: Model,
+    pairs: str | Path,
+    *,
+    dim: int | None = None,
+    power: float = 0.0,
+    ridge: float = 0.0,
+    batch_size: int = 8,
+    workers: int = 2,
+    on_photo: Callable[[], None] = lambda: None,
+    on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+) -> Model:
+    """A model with a whitening learned from pairs that show the same thing.
+
+    Boxes are described as they are given, whatever the model's own regions are.
+
+    Args:
+        model: A model without whitening whose parts have learned; it stays as it is.
+        pairs: What shows the same, see :func:`objemb.models.pairs.read_shown`; not what the model will be evaluated on.
+        dim: Dimensions to keep, None for all.
+        power: See :meth:`objemb.ops.whitening.Whitening.fit_pairs`.
+        ridge: Likewise; needed where there are fewer pairs than dimensions.
+        batch_size: Photos at once.
+        workers: Decoding workers.
+        on_photo: Called after each photo.
+        on_skip: Called with each photo that could not be read or described; its pairs are left out.
+
+    Raises:
+        FileNotFoundError: Neither a file nor a folder.
+        NotFittedError: A part of the model has not learned yet.
+        ValueError: The model has a whitening, or there are no pairs, or too few vectors for ``dim``.
+    """
+    _expect_none(model)
+    vectors: list[Tensor] = []
+    instances: list[str] = []
+    count = 0
+    for named, found in _shown(model, read_shown(pairs), batch_size, workers, on_skip):
+        instances += named
+        vectors.append(found)
+        count += 1
+        on_photo()
+    rows = pairs_of(instances)
+    if len(rows) == 0:
+        raise ValueError(f"{pairs}: expected pairs of photos that can be described, found none")
+    words = f"{len(rows)} pairs, {_in_words(len(instances), 'regions', count, [pairs])}"
+    fitted = Whitening.fit_pairs(torch.cat(vectors), rows, dim, power, ridge=ridge, fitted_on=words)
+    return _whitened(model, fitted)
 
 
 def whiten(
@@ -78,29 +191,78 @@ def whiten(
     Raises:
         ValueError: Too few vectors for ``dim``.
     """
-    fitted = Whitening.fit(vectors, dim, power, fitted_on=fitted_on)
-    describer = copy.deepcopy(model.describer).eval()  # copying an fx graph forgets that it was in eval mode
-    describer.whitening = fitted.to(model.device)  # type: ignore[assignment]
+    return _whitened(model, Whitening.fit(vectors, dim, power, fitted_on=fitted_on))
+
+
+def _samples(
+    model: Model,
+    part: str,
+    photos: Sequence[str | Path],
+    boxes: Detector | None,
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[SkippedImage], None],
+) -> Iterator[tuple[int, Tensor]]:
+    """Numbers of photos and the vectors that a part learns from in them."""
+    source = given_boxes(boxes)
+
+    @torch.inference_mode()
+    def sampled(batch: Sequence[Photo]) -> list[tuple[int, Tensor]]:
+        given = None if source is None else source.find(batch, [])
+        return [(len(batch), model.describer.samples(part, batch, given))]
+
+    return process_stream(
+        photos,
+        sampled,
+        side=model.decode_side,
+        batch_size=batch_size,
+        workers=workers,
+        max_pixels=MAX_PIXELS,
+        on_skip=on_skip,
+    )
+
+
+def _shown(
+    model: Model, shown: Sequence[Shown], batch_size: int, workers: int, on_skip: Callable[[SkippedImage], None]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Per photo the instances it shows and their vectors."""
+    by_photo: dict[str, list[Shown]] = {}
+    for one in shown:
+        by_photo.setdefault(str(one.path), []).append(one)
+
+    @torch.inference_mode()
+    def described(batch: Sequence[Photo]) -> list[tuple[list[str], Tensor]]:
+        known = [by_photo[photo.id] for photo in batch]
+        boxes = [[one.box or (0.0, 0.0, p.size[1], p.size[0]) for one in k] for p, k in zip(batch, known, strict=True)]
+        given = [as_regions(b, p.size) for p, b in zip(batch, boxes, strict=True)]
+        found = model.describer.describe(batch, given)
+        return [([one.instance for one in k], f.vectors) for k, f in zip(known, found, strict=True)]
+
+    return process_stream(
+        [ImageRef(path, Path(path)) for path in by_photo],
+        described,
+        side=model.decode_side,
+        batch_size=batch_size,
+        workers=workers,
+        max_pixels=MAX_PIXELS,
+        on_skip=on_skip,
+    )
+
+
+def _whitened(model: Model, whitening: Whitening) -> Model:
+    describer = _copied(model.describer)
+    describer.whitening = whitening.to(model.device)  # type: ignore[assignment]
     return replace(model, describer=describer)
 
 
-class _Sample:
-    """At most ``MAX_VECTORS`` of all vectors that come by, evenly spread."""
+def _copied(describer: Describer) -> Describer:
+    return copy.deepcopy(describer).eval()  # copying an fx graph forgets that it was in eval mode
 
-    def __init__(self) -> None:
-        self._kept: list[Tensor] = []
-        self._step = 1
-        self._seen = 0
 
-    def add(self, vectors: Tensor) -> None:
-        first = -self._seen % self._step
-        self._kept += vectors[first :: self._step].clone().unbind(0)
-        self._seen += len(vectors)
-        if len(self._kept) > MAX_VECTORS:
-            self._kept = self._kept[::2]
-            self._step *= 2
+def _expect_none(model: Model) -> None:
+    if getattr(model.describer, "whitening", None) is not None:
+        raise ValueError("whitening: expected a model without one, found one that is whitened")
 
-    def vectors(self) -> Tensor:
-        if not self._kept:
-            raise ValueError("whitening: expected photos with regions, found none that could be described")
-        return torch.stack(self._kept)
+
+def _in_words(count: int, kind: str, photos: int, sources: Sequence[str | Path]) -> str:
+    return f"{count} {kind} of {photos} photos: {', '.join(str(p) for p in sources)}"

@@ -2,8 +2,8 @@
 
 ::
 
-    DIR/model.json               settings, preprocessing, whitening, fingerprint, checksums, provenance
-    DIR/weights.safetensors      tensors of the backbone and the detector
+    DIR/model.json               settings, preprocessing, what was fitted on what, fingerprint, checksums, provenance
+    DIR/weights.safetensors      tensors of the networks, and what their parts have learned, such as codebooks
     DIR/whitening.safetensors    tensors of the whitening, if there is one
 
 There is no pickle in it, and nothing in it refers to a file outside. Other files, such as the report of a training, may

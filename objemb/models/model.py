@@ -21,9 +21,10 @@ from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
 from objemb.models.limit import limited
 from objemb.models.query import CROPS, describe_boxes
 from objemb.models.state import model_fingerprint, model_tensors
-from objemb.models.stream import Sources, describe_stream
+from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
+from objemb.rerank.base import Reranker
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 
@@ -37,6 +38,7 @@ class Model:
         settings: The resolved config, without the origin of weights.
         provenance: Where the model comes from: weight files with checksums, the command, versions.
         device: Where it runs.
+        rerankers: What the method does with results, in order; vectors and fingerprint do not depend on it.
     """
 
     describer: Describer
@@ -44,6 +46,7 @@ class Model:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    rerankers: tuple[Reranker, ...] = ()
 
     def __repr__(self) -> str:
         return f"Model({self.settings['describer']['name']!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
@@ -113,7 +116,8 @@ class Model:
             auto: Search for the boxes of the model's detector (the whole image where it finds none).
             crop: How a box is seen. ``context``: as boxes of the index are seen, in their photo. ``crop``: cut out and
                 described as an image of its own. ``scaled``: cut out, at the scale that the full image would have had
-                (the convention of the retrieval benchmarks). A method with one row per image always cuts out.
+                (the convention of the retrieval benchmarks). ``whole``: the whole image is searched for, and the
+                box only says what in it is meant. A method with one row per image cuts out for ``context`` too.
 
         Returns:
             One row per box, boxes in original pixels of the image.
@@ -122,7 +126,8 @@ class Model:
         if auto and boxes is not None:
             raise ValueError("query: expected either boxes or auto, found both")
         # a part of a photo needs pixels that the whole does not
-        photo = as_photo(image, self.decode_side if boxes is None and not auto else None)
+        whole = crop == "whole" or (boxes is None and not auto)
+        photo = as_photo(image, self.decode_side if whole else None)
         given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
         if given is None or (auto and len(given) == 0):
             return self._whole(photo)
@@ -167,7 +172,7 @@ class Model:
         """
         checks.whole("batch_size", batch_size)
 
-        source = None if boxes is None else _as_they_are(boxes, max_regions)
+        source = given_boxes(boxes, max_regions)
         describer = self.describer if max_regions is None else limited(self.describer, max_regions)
 
         @torch.inference_mode()
@@ -175,7 +180,7 @@ class Model:
             given = None if source is None else source.find(photos, [])
             return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
-        return describe_stream(
+        return process_stream(
             sources,
             describe,
             side=self.decode_side,
@@ -200,7 +205,9 @@ class Model:
         return describe_boxes(self.describer, self.aggregator, photo, Regions.whole(photo.size), "context")
 
 
-def _as_they_are(boxes: Detector, max_regions: int | None) -> RegionSource:
-    """The whole image and boxes from elsewhere, all of them: whoever made them has chosen them."""
+def given_boxes(boxes: Detector | None, max_regions: int | None = None) -> RegionSource | None:
+    """The whole image and boxes from elsewhere, all of them: whoever made them has chosen them. None gives None."""
+    if boxes is None:
+        return None
     most = sys.maxsize if max_regions is None else max_regions
     return Detections(detector=boxes, min_score=None, nms_iou=1.0, max_regions=most)

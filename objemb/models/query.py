@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
+from objemb.images.cut import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 #: How a box of a query is seen; see :meth:`objemb.models.Model.query`.
-CROPS = ("context", "crop", "scaled")
+CROPS = ("context", "crop", "scaled", "whole")
 
 
 def describe_boxes(
@@ -25,6 +25,9 @@ def describe_boxes(
     """
     if len(boxes) == 0:
         return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
+    if crop == "whole":
+        whole = describe_boxes(describer, aggregator, photo, Regions.whole(photo.size), "context").vectors
+        return RegionDescriptors(photo.id, boxes, whole.expand(len(boxes), -1), photo.metadata)
     if crop == "context" and aggregator.per_region:
         return describer.describe([photo], [boxes])[0]
     vectors = []
@@ -34,20 +37,6 @@ def describe_boxes(
         given = [Regions.whole(cut.size)] if aggregator.per_region else None
         vectors.append(aggregator.aggregate(seer.describe([cut], given)[0]).vectors[:1])
     return RegionDescriptors(photo.id, boxes, torch.cat(vectors), photo.metadata)
-
-
-def cut_out(photo: Photo, box: Regions) -> Photo:
-    """The pixels under one box as a photo, at least one pixel, whole pixels of what was decoded."""
-    scale_y, scale_x = photo.scale
-    height, width = photo.pixels.shape[1:]
-    x1, y1, x2, y2 = box.boxes[0].tolist()
-    left, top = min(int(x1 * scale_x), width - 1), min(int(y1 * scale_y), height - 1)
-    right, bottom = (
-        min(max(math.ceil(x2 * scale_x), left + 1), width),
-        min(max(math.ceil(y2 * scale_y), top + 1), height),
-    )
-    size = (max(1, round((bottom - top) / scale_y)), max(1, round((right - left) / scale_x)))
-    return Photo(photo.id, photo.pixels[:, top:bottom, left:right], size, photo.metadata)
 
 
 def _scaled(describer: Describer, share: float) -> Describer:

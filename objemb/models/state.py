@@ -23,8 +23,12 @@ def model_tensors(describer: Describer) -> dict[str, dict[str, Tensor]]:
 
 
 def model_fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
-    """The fingerprint of a model; see :func:`objemb.models.folder.fingerprint`."""
-    return fingerprint(without_weights(settings), tensors)
+    """The fingerprint of a model; see :func:`objemb.models.folder.fingerprint`.
+
+    Re-ranking does not count: it changes results, not vectors.
+    """
+    vectors = {part: value for part, value in settings.items() if part != "rerank"}
+    return fingerprint(without_weights(vectors), tensors)
 
 
 def without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
+from objemb.checks import NotFittedError
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.images.stream import stream_photos
-from objemb.structures import Photo, RegionDescriptors
+from objemb.structures import Photo
 
 log = logging.getLogger(__name__)
 
@@ -20,20 +21,20 @@ PREFETCHED_BATCHES = 2
 
 #: A path, several, or images that were found already.
 Sources: TypeAlias = str | Path | Iterable[str | Path | ImageRef | SkippedImage]
-Describe: TypeAlias = Callable[[Sequence[Photo]], list[RegionDescriptors]]
+T = TypeVar("T")
 
 
-def describe_stream(
+def process_stream(
     sources: Sources,
-    describe: Describe,
+    process: Callable[[Sequence[Photo]], list[T]],
     *,
     side: int | None,
     batch_size: int,
     workers: int,
     max_pixels: int,
     on_skip: Callable[[SkippedImage], None],
-) -> Iterator[RegionDescriptors]:
-    """Describe photos in batches, in order; what cannot be read or described is handed to ``on_skip``."""
+) -> Iterator[T]:
+    """What becomes of photos in batches, in order; what cannot be read or described is handed to ``on_skip``."""
     batch: list[Photo] = []
     paths: dict[str, str] = {}
     size = batch_size
@@ -46,10 +47,10 @@ def describe_stream(
             continue
         batch.append(photo)
         if len(batch) >= size:
-            size = yield from _describe_all(batch, describe, size, paths, on_skip)
+            size = yield from _process_all(batch, process, size, paths, on_skip)
             batch = []
     if batch:
-        yield from _describe_all(batch, describe, size, paths, on_skip)
+        yield from _process_all(batch, process, size, paths, on_skip)
 
 
 def as_refs(sources: Sources) -> Iterator[ImageRef | SkippedImage]:
@@ -72,14 +73,14 @@ def _remember(refs: Iterable[ImageRef | SkippedImage], paths: dict[str, str]) ->
         yield ref
 
 
-def _describe_all(
+def _process_all(
     photos: list[Photo],
-    describe: Describe,
+    process: Callable[[Sequence[Photo]], list[T]],
     size: int,
     paths: dict[str, str],
     on_skip: Callable[[SkippedImage], None],
-) -> Generator[RegionDescriptors, None, int]:
-    """Describe a batch in parts of at most ``size``; returns the size that fits into memory.
+) -> Generator[T, None, int]:
+    """Process a batch in parts of at most ``size``; returns the size that fits into memory.
 
     A batch that fails is tried again in halves, so that memory is found where there is any, and a single image that
     fails is skipped while its neighbours are described.
@@ -88,8 +89,8 @@ def _describe_all(
     while waiting:
         part = waiting.pop(0)
         try:
-            described = describe(part)
-        except (ImportError, KeyboardInterrupt):
+            results = process(part)
+        except (ImportError, KeyboardInterrupt, NotFittedError, NotImplementedError):  # it is not the photo
             raise
         except Exception as error:
             memory = _is_out_of_memory(error)
@@ -104,9 +105,9 @@ def _describe_all(
                 log.warning("out of memory with %d photos at once, going on with %d", len(part), half)
                 _free_memory()
             continue
-        for one in described:
-            paths.pop(one.image, None)
-        yield from described
+        for photo in part:
+            paths.pop(photo.id, None)
+        yield from results
     return size
 
 

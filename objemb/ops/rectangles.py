@@ -1,9 +1,14 @@
-"""Maxima and means over many rectangles of cells at once."""
+"""Many rectangles of cells at once: their maxima, their means, and copies of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+#: Values that :func:`equal_rectangles` copies at a time.
+COPIED = 1 << 22
 
 
 def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
@@ -34,22 +39,80 @@ def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
     return pooled
 
 
-def rectangle_mean(maps: Tensor, cells: Tensor) -> Tensor:
+def rectangle_mean(maps: Tensor, cells: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over rectangles of feature maps, as one matrix product per map.
 
-    Args and result are those of :func:`rectangle_max`. Sums have no cancellation, unlike those of integral images.
+    Args:
+        maps: As for :func:`rectangle_max`, like ``cells``.
+        cells: Likewise.
+        weights: float ``(B, h, w)``, none below 0: how much each cell of a map counts; None for all alike.
+
+    Returns:
+        float ``(M, C)``; zeros where all weights are 0.
     """
-    height, width = maps.shape[2:]
-    y, x = (torch.arange(n, device=cells.device) for n in (height, width))
-    rows = (y >= cells[:, 2:3]) & (y < cells[:, 4:5])
-    columns = (x >= cells[:, 1:2]) & (x < cells[:, 3:4])
-    shares = (rows[:, :, None] & columns[:, None, :]).flatten(1).to(maps.dtype)
-    shares = (shares / shares.sum(1, keepdim=True)).to(maps.device)
-    pooled = maps.new_empty(len(cells), maps.shape[1])
-    for number in cells[:, 0].unique().tolist():
-        mine = (cells[:, 0] == number).nonzero().flatten().to(maps.device)
+    shares = inside(cells[:, 1:], (maps.shape[2], maps.shape[3])).to(maps)
+    if weights is not None:
+        shares = shares * weights[cells[:, 0].to(maps.device)]
+    return means_over_maps(maps, cells[:, 0], shares)
+
+
+def means_over_maps(maps: Tensor, numbers: Tensor, weights: Tensor) -> Tensor:
+    """Weighted means over whole maps. Sums have no cancellation, unlike those of integral images.
+
+    Args:
+        maps: float ``(B, C, h, w)``.
+        numbers: int64 ``(M,)`` on the CPU: the map of each mean.
+        weights: float ``(M, h, w)``, none below 0, on the device of the maps.
+
+    Returns:
+        float ``(M, C)``; zeros where all weights are 0.
+    """
+    flat = weights.flatten(1).to(maps.dtype)
+    total = flat.sum(dim=1, keepdim=True)
+    shares = flat / total.where(total > 0, torch.ones_like(total))
+    pooled = maps.new_empty(len(numbers), maps.shape[1])
+    for number in numbers.unique().tolist():
+        mine = (numbers == number).nonzero().flatten().to(maps.device)
         pooled[mine] = shares[mine] @ maps[number].flatten(1).T
     return pooled
+
+
+def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which cells of a raster each rectangle holds.
+
+    Args:
+        rectangles: int64 ``(M, 4)``: x1, y1, x2, y2 in cells, ``x2`` and ``y2`` exclusive.
+        size: ``(height, width)`` of the raster.
+
+    Returns:
+        bool ``(M, height, width)``.
+    """
+    y, x = (torch.arange(n, device=rectangles.device) for n in size)
+    rows = (y >= rectangles[:, 1:2]) & (y < rectangles[:, 3:4])
+    columns = (x >= rectangles[:, 0:1]) & (x < rectangles[:, 2:3])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def equal_rectangles(maps: Tensor, cells: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copies of rectangles, those of one shape together, in blocks of bounded size.
+
+    Args:
+        maps: As for :func:`rectangle_max`, like ``cells``.
+        cells: Likewise.
+
+    Yields:
+        Row numbers, int64 ``(N,)``, and the copies, float ``(N, C, height, width)``, both on the device of the maps.
+    """
+    wide = maps.permute(0, 2, 3, 1)
+    sides = cells[:, 3:] - cells[:, 1:3]
+    shapes, kinds = sides.unique(dim=0, return_inverse=True) if len(cells) else (sides, cells[:, 0])
+    for kind, (width, height) in enumerate(shapes.tolist()):
+        block = max(1, COPIED // (width * height * maps.shape[1]))
+        for rows in (kinds == kind).nonzero().flatten().split(block):
+            number, left, top = cells[rows, :3].to(maps.device).T[:, :, None, None]
+            y = top + torch.arange(height, device=maps.device)[:, None]
+            x = left + torch.arange(width, device=maps.device)
+            yield rows.to(maps.device), wide[number, y, x].permute(0, 3, 1, 2)
 
 
 def _floor_log2(lengths: Tensor) -> Tensor:

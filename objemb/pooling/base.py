@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from objemb.ops.rectangles import equal_rectangles
+
 
 class Pooling(nn.Module, ABC):
     """Sums up the cells of feature maps, one vector each, vectorised over everything.
@@ -16,6 +18,20 @@ class Pooling(nn.Module, ABC):
 
     #: Length of the result per map channel (2 for a pooling that concatenates two statistics).
     expansion: int = 1
+
+    def connect(self, channels: int) -> None:
+        """Told once, before any map comes, how many channels maps will have.
+
+        A pooling with state of that shape, such as a codebook, makes it here; others need not know.
+
+        Raises:
+            RuntimeError: It has been told before.
+            ValueError: It cannot pool so few channels.
+        """
+
+    def length(self, channels: int) -> int:
+        """Length D of the vectors of maps with so many channels."""
+        return channels * self.expansion
 
     @abstractmethod
     def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -27,12 +43,13 @@ class Pooling(nn.Module, ABC):
                 A map whose weights are all 0 pools to zeros.
 
         Returns:
-            float ``(M, C * expansion)``.
+            float ``(M, D)``, D as :meth:`length` says.
         """
 
-    @abstractmethod
     def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
-        """Pool rectangles of cells, as R-MAC does, without copying them out.
+        """Pool rectangles of cells, as R-MAC does.
+
+        By default they are copied out, those of one shape together; poolings that can do without override this.
 
         Args:
             maps: float ``(B, C, h, w)``.
@@ -40,8 +57,12 @@ class Pooling(nn.Module, ABC):
                 rectangle holds at least one cell. On the CPU, so that no accelerator is waited for.
 
         Returns:
-            float ``(M, C * expansion)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.
+            float ``(M, D)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.
         """
+        pooled = maps.new_empty(len(cells), self.length(maps.shape[1]))
+        for rows, cut in equal_rectangles(maps, cells):
+            pooled[rows] = self(cut)
+        return pooled
 
 
 def weighted_mean(maps: Tensor, weights: Tensor | None) -> Tensor:

@@ -112,7 +112,12 @@ def _leave(run: Run, command: Sequence[str]) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "weights": origins(task.settings),
-        "training": {"task": type(task).__name__, "run": settings.to_json(), "examples": len(task.examples)},
+        "training": {
+            "task": type(task).__name__,
+            "data": task.settings.get("data"),
+            "run": settings.to_json(),
+            "examples": len(task.examples),
+        },
         "versions": {**versions(), "lightning": _lightning().__version__},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from objemb.aggregators.sum import Sum
@@ -39,3 +41,9 @@ def test_given_boxes_all_count() -> None:
 def test_zero_vectors_and_no_regions() -> None:
     assert Sum().aggregate(described([WHOLE, WHOLE], [[0.0, 0.0], [0.0, 0.0]])).vectors.tolist() == [[0, 0]]
     assert Sum().aggregate(described([], [])).vectors.shape == (0, 2)
+
+
+def test_regions_may_count_as_much_as_their_scores() -> None:
+    image = described([WHOLE, [0.0, 0, 9, 9], [5.0, 5, 9, 9]], [[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    image = replace(image, regions=replace(image.regions, scores=torch.tensor([9.0, 3.0, 4.0])))
+    assert torch.allclose(Sum(weighted=True).aggregate(image).vectors, torch.tensor([[0.6, 0.8]]))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, TorchvisionCnn, _renamed
+from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, TorchvisionCnn
 from objemb.checks import MissingWeightsError
 from objemb.images.decode import read_photo
 from objemb.ops import weights as weights_module
+from objemb.ops.classifiers import _renamed
 from objemb.ops.weights import UnreadableWeightsError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -70,6 +71,35 @@ def test_a_named_layer_cuts_the_network_there(layer: str, channels: int, stride:
     names = backbone.network.state_dict().keys()
     assert names <= whole.state_dict().keys()
     assert not any(n.startswith(("layer4", "fc")) for n in names)
+
+
+@torch.no_grad()
+def test_the_layer_of_classes_is_kept_when_asked_for(tmp_path: Path) -> None:
+    whole = models.resnet18(weights=None).eval()
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    backbone = TorchvisionCnn("resnet18", weights=tmp_path / "whole.pth", classes=True)
+    pixels = torch.rand(1, 3, 64, 64)
+    scores = backbone.class_layer()(backbone(pixels).mean(dim=(2, 3)))
+    torch.testing.assert_close(scores, whole(normalised(pixels)))
+    model = {f"describer.backbone.{k}": v for k, v in backbone.state_dict().items()}  # as in a model folder
+    torch.save(model, tmp_path / "model.pth")
+    again = TorchvisionCnn("resnet18", weights=tmp_path / "model.pth", classes=True)
+    assert torch.equal(again.class_layer().weight, whole.fc.weight)
+    torch.save({k: v for k, v in model.items() if ".classes." not in k}, tmp_path / "model.pth")
+    with pytest.raises(UnreadableWeightsError, match=r"2 tensors of the network are missing: expected 'fc\.weight'"):
+        TorchvisionCnn("resnet18", weights=tmp_path / "model.pth", classes=True)
+    again.classes = None
+    with pytest.raises(ValueError, match="expected classes: true, which keeps the layer of classes"):
+        again.class_layer()
+
+
+@pytest.mark.parametrize(
+    ("arch", "layer", "found"),
+    [("resnet18", "layer3", "'fc', 'layer4"), ("mobilenet_v3_small", None, "'classifier.0', 'classifier.3'")],
+)
+def test_classes_that_are_no_function_of_the_map(arch: str, layer: str | None, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"classes: expected .* one linear layer above .*, found {found}"):
+        TorchvisionCnn(arch, layer=layer, classes=True)
 
 
 def test_the_default_map_is_what_the_network_pools() -> None:

@@ -39,9 +39,43 @@ def test_build_with_a_whitening(run: Run, photos: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").dim == 4
 
 
+NETVLAD = (*BUILD, "describer.pooling={name: netvlad, clusters: 3}")
+
+
+def test_build_with_parts_to_fit(run: Run, photos: Path, tmp_path: Path) -> None:
+    more = ("--fit-on", photos, "--boxes", tmp_path / "boxes.json")
+    built = parsed(run("model", "build", *NETVLAD, "-o", tmp_path / "m", *more, "--json"))
+    assert list(built["fitted"]) == ["pooling"]
+    assert f"768 vectors of 6 photos: {photos}" in built["fitted"]["pooling"]["fitted_on"]
+    assert f"768 vectors of 6 photos: {photos}" in run("model", "info", tmp_path / "m").stdout
+    whitened = parsed(run("model", "build", *NETVLAD, "-o", tmp_path / "w", "--whiten-on", photos, "--json"))
+    assert whitened["fitted"]
+    assert "6 regions of 6 photos" in whitened["whitening"]["fitted_on"]
+
+
+def test_build_with_a_whitening_from_pairs(run: Run, photos: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / "things" / str(number % 3)).mkdir(parents=True, exist_ok=True)
+        (photos / f"{number}.png").rename(tmp_path / "things" / str(number % 3) / f"{number}.png")
+    more = ("--whiten-pairs", tmp_path / "things", "--whiten-dim", 2, "--whiten-ridge", 1)
+    built = parsed(run("model", "build", *BUILD, "-o", tmp_path / "m", *more, "--json"))
+    assert built["whitening"]["power"] == 0
+    assert built["whitening"]["dim"] == 2
+    assert built["whitening"]["fitted_on"].startswith("3 pairs, 6 regions of 6 photos")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([*NETVLAD, "-o", "m"], "netvlad: expected to be fitted, found a fresh one; add --fit-on PHOTOS"),
+        ([*BUILD, "--fit-on", ".", "-o", "m"], "--fit-on: expected a method with parts to fit such as netvlad"),
+        ([*BUILD, "--whiten-on", ".", "--whiten-pairs", ".", "-o", "m"], "expected one of them, found both"),
+        ([*BUILD, "--whiten-on", ".", "--whiten-ridge", "1", "-o", "m"], "--whiten-pairs, found alone"),
+        ([*BUILD, "--whiten-pairs", "nowhere", "-o", "m"], "nowhere"),
+        (
+            [*BUILD, "--boxes", "boxes.json", "-o", "m"],
+            "--boxes: expected together with --fit-on PHOTOS or --whiten-on",
+        ),
         (["nowhere.yaml", "-o", "m"], "nowhere.yaml"),
         (["rmacc", "-o", "m"], "did you mean 'rmac'"),
         (["rmac", "backbone.archh=x", "-o", "m"], "did you mean 'arch'"),

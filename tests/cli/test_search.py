@@ -209,3 +209,24 @@ def test_colours_pair_query_boxes_with_hits(tmp_path: Path) -> None:
 def test_the_index_remembers_where_photos_were(photos: Path, index: Path) -> None:
     stamps = Index.open(index).stamps()
     assert json.loads(stamps["0.png"] or "")["path"] == str(photos / "0.png")
+
+
+def test_reranked(run: Run, photos: Path, index: Path) -> None:
+    ask = ("search", index, photos / "1.png", "--box", "60,20,110,70", "--json")
+    plain = parsed(run(*ask, "--rerank", "none"))
+    assert plain == parsed(run(*ask))
+    expanded = parsed(run(*ask, "--rerank", "query_expansion,top=2", "--rerank", "region_match", "-k", 3))
+    assert [h["image"] for h in expanded["hits"]][:2] == ["1.png", "4.png"]
+    assert len(expanded["hits"]) == 3
+    hit = expanded["hits"][0]
+    assert (hit["box"], hit["label"]) == ([60, 20, 110, 70], "green")
+    filtered = parsed(run(*ask, "--rerank", "query_expansion", "--where", "label = blue"))
+    assert {h["image"] for h in filtered["hits"]} == {"2.png", "5.png"}
+    assert {h["label"] for h in filtered["hits"]} == {"blue"}
+    error = run(*ask, "--rerank", "query_expanson", code=2).stderr
+    assert "did you mean 'query_expansion'" in error
+
+
+def test_photos_are_looked_at_again(run: Run, photos: Path, index: Path) -> None:
+    found = parsed(run("search", index, photos / "1.png", "--rerank", "region_match,look=true", "--json"))
+    assert len(found["hits"]) == 6

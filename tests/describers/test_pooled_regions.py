@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb.aggregators.sum import Sum
+from objemb.checks import NotFittedError
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Grid
 from objemb.extractors.crop import Crop
@@ -21,6 +22,7 @@ from objemb.ops.whitening import Whitening
 from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
+from objemb.pooling.netvlad import NetVlad
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
@@ -188,3 +190,51 @@ def test_refuses_nonsense() -> None:
         describer(Map(), fusion="sum")
     with pytest.raises(ValueError, match="scales: expected a list of at least one item, found"):
         describer(Map(), scales=[])
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS.values(), ids=EXTRACTORS.keys())
+def test_local_features_are_what_regions_are_pooled_from(extractor: Extractor) -> None:
+    photos = [random_photo(80, 60), random_photo(64, 64, seed=1), random_photo(50, 90, seed=2)]
+    regions = [
+        Regions(torch.tensor([[10.0, 10, 40, 70]]), photos[0].size),
+        Regions.empty(photos[1].size),
+        Regions(torch.tensor([[3.0, 3, 3, 3]]), photos[2].size),
+    ]
+    seen = extractor.see(photos, TinyBackbone(stride=8, rounds="up"))
+    features = seen.local_features(regions)
+    assert [f.shape[1] for f in features] == [5, 5, 5]
+    assert len(features[1]) == 0
+    assert len(features[2]) >= 1, "one cell at least, as when pooling"
+    sampling = getattr(extractor, "sampling", None)
+    if sampling is None or sampling.kind == "cells":
+        for found, pooled in zip(features, seen.pool(regions, Mean()), strict=True):
+            assert torch.allclose(found.mean(dim=0).expand(pooled.shape), pooled, atol=1e-5)
+
+
+def test_a_cell_under_several_regions_counts_once() -> None:
+    photo = random_photo(64, 64)
+    regions = Regions(torch.tensor([[0.0, 0, 32, 32], [16, 16, 48, 48], [0, 0, 32, 32]]), photo.size)
+    (features,) = Map(size=64).see([photo], TinyBackbone(stride=8)).local_features([regions])
+    assert len(features) == 2 * 16 - 4
+
+
+def test_samples_of_all_scales_for_the_pooling_alone() -> None:
+    model = describer(Map(size=64), scales=[1.0, 0.5], backbone=TinyBackbone(stride=8))
+    photos = [random_photo(64, 64), random_photo(64, 64, seed=1)]
+    assert model.samples("pooling", photos).shape == (2 * (64 + 16), 5)
+    quarter = Regions(torch.tensor([[0.0, 0, 32, 32]]), (64, 64))
+    assert model.samples("pooling", photos, [quarter, None]).shape == (16 + 4 + 64 + 16, 5)
+    assert model.samples("pooling", []).shape == (0, 5)
+    with pytest.raises(
+        NotImplementedError, match="PooledRegions: expected no part that learns from vectors, found 're"
+    ):
+        model.samples("regions", photos)
+    assert model.fitted_parts() == {}
+
+
+def test_a_pooling_is_told_the_channels() -> None:
+    model = describer(Map(size=64), pooling=NetVlad(clusters=3))
+    assert model.dim == 15
+    assert list(model.fitted_parts()) == ["pooling"]
+    with pytest.raises(NotFittedError, match="netvlad: expected to be fitted"):
+        model.describe([random_photo(64, 64)])

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from objemb.evaluation.evaluate import evaluate
-from objemb.evaluation.leakage import fitted_on_evaluation
+from objemb.evaluation.described import describe_task
+from objemb.evaluation.evaluate import evaluate, evaluate_described, item_ids
 from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.evaluation.task import make_task
+from objemb.rerank.base import Reranker, Search
 from tests.evaluation.colours import ColourModel, Patches, write_set
 
 
@@ -67,11 +69,104 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert (written["queries"], written["skipped"]) == (0, 1)
 
 
-def test_fitting_on_the_evaluation_photos_is_noticed(data: EvaluationSet, tmp_path: Path) -> None:
-    folder = data.path.parent
-    other = tmp_path / "elsewhere"
-    fitted = f"12 regions of 3 photos: {other}, {folder / 'a.png'}, {folder}, {folder / 'x.png'}"
-    assert fitted_on_evaluation(fitted, data) == [str(folder / "a.png"), str(folder)]
-    assert fitted_on_evaluation(str(folder.parent), data) == [str(folder.parent)]
-    assert fitted_on_evaluation(f"9 regions of 2 photos: {other}", data) == []
-    assert fitted_on_evaluation("", data) == []
+class Swap(Reranker):
+    """Puts the second of the first two hits first, with a box of its own."""
+
+    depth = 2
+    box = (1.0, 1.0, 2.0, 2.0)
+
+    def rerank(self, search: Search) -> Search:
+        results = tuple(
+            replace(r, hits=(replace(r[1], score=2.0, box=self.box), *r.hits[:1], *r.hits[2:])) if len(r) > 1 else r
+            for r in search.results
+        )
+        return replace(search, results=results)
+
+
+class Forget(Reranker):
+    """Searches with all queries turned around, and finds nothing itself."""
+
+    depth = 1
+
+    def rerank(self, search: Search) -> Search:
+        queries = tuple(replace(q, vectors=-q.vectors) for q in search.queries)
+        return replace(search, queries=queries, results=tuple(replace(r, hits=()) for r in search.results))
+
+
+def test_what_is_re_ranked_comes_first_and_the_others_follow(data: EvaluationSet) -> None:
+    model, task = ColourModel(), make_task(data, "image")
+    described = describe_task(model, data, task, boxes=Patches())
+    plain = evaluate_described(described, data, task, hits=3)
+    order = [[hit.image for hit in result] for result in plain.results]
+    swapped = evaluate_described(described, data, task, rerankers=[Swap()])
+    again = [[hit.image for hit in result] for result in swapped.results]
+    assert again == [[one[1], one[0]] for one in order]
+    numbers = {entry.file: number for number, entry in enumerate(task.database)}
+    for standing, of_query, first in zip(swapped.standings, order, again, strict=True):
+        expected = [*first, *(image for image in of_query if image not in first)]
+        for item, place, box in zip(standing.items, standing.places, standing.boxes, strict=True):
+            assert expected[place] == task.database[item].file
+            assert (box.tolist() == list(Swap.box)) == (item == numbers[first[0]])
+    assert swapped.localisation != plain.localisation
+    assert set(swapped.seconds) == {*plain.seconds, "rerank_per_query"}
+
+
+def test_the_last_queries_of_the_re_rankers_rank_the_others(data: EvaluationSet) -> None:
+    task = make_task(data, "object")
+    described = describe_task(ColourModel(), data, task)
+    turned = replace(described, queries=replace(described.queries, vectors=-described.queries.vectors))
+    found, expected = (
+        evaluate_described(described, data, task, rerankers=[Forget()]),
+        evaluate_described(turned, data, task),
+    )
+    assert found.scores.means == expected.scores.means
+    assert found.scores.means["mAP"] < 1
+
+
+def test_results_name_photos_and_objects(data: EvaluationSet) -> None:
+    found = evaluate(ColourModel(), data, make_task(data, "object"), hits=2)
+    assert [hit.image for hit in found.results[0]] == ["a.png#0", "b.png#2"]
+    assert (found.results[0].image, found.results[0].boxes) == ("a.png", ((0, 0, 20, 20),))
+    assert item_ids(make_task(data, "image")) == ("a.png", "b.png", "c.png")
+    assert evaluate(ColourModel(), data, make_task(data)).results == ()
+
+
+def test_re_rankers_can_look_into_photos(data: EvaluationSet) -> None:
+    seen: list[str] = []
+
+    class Look(Reranker):
+        depth = 1
+
+        def rerank(self, search: Search) -> Search:
+            seen.extend((search.found_photo(search.results[0][0].image).id, search.query_photo(1).id))
+            return search
+
+    for level in ("image", "object"):
+        task = make_task(data, level)
+        evaluate(ColourModel(), data, task, rerankers=[Look()])
+    assert seen == ["b.png", "q.png", "a.png#0", "q.png"]
+
+
+def test_queries_without_rows_are_no_obstacle_to_re_ranking(tmp_path: Path) -> None:
+    queries = [{"file": "gone.png", "instance": "red"}, {"file": "q.png", "instance": "green"}]
+    data = read_evaluation_set(write_set(tmp_path, queries=queries))
+    found = evaluate(ColourModel(), data, make_task(data), rerankers=[Swap()])
+    assert (found.scores.queries, len(found.results[0]), len(found.results[1])) == (1, 0, 2)
+
+
+def test_the_best_image_is_the_guess_of_a_query(tmp_path: Path) -> None:
+    """a.png is the query's own photo and out; b.png shows red, and is right. q.png is more green than c.png."""
+    data = read_evaluation_set(write_set(tmp_path, protocol="recognition"))
+    found = evaluate(ColourModel(), data, make_task(data, "object"))
+    assert found.scores.means == {"GAP": pytest.approx(1.0)}
+    turned = describe_task(ColourModel(), data, make_task(data, "object"))
+    turned.queries.vectors[0] *= -1  # now the red query guesses wrong, at a lower score than the other is sure of
+    assert evaluate_described(turned, data, make_task(data, "object")).scores.means["GAP"] == pytest.approx(0.5)
+
+
+def test_the_set_says_how_boxes_are_seen(tmp_path: Path) -> None:
+    data = read_evaluation_set(write_set(tmp_path, crop="scaled"))
+    for given, crop in ((None, "scaled"), ("crop", "crop")):
+        model = ColourModel()
+        evaluate(model, data, make_task(data), crop=given)
+        assert {c for _, boxes, c in model.queried if boxes} == {crop}

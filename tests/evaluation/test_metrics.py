@@ -186,6 +186,35 @@ def test_localisation() -> None:
     assert empty.boxes == 0
 
 
+def test_average_precision_at_k_of_google_landmarks() -> None:
+    assert metrics.average_precision_at_k([0, 2], 3, 100) == pytest.approx((1 + 2 / 3) / 3)  # methods.md 10.8: a x b
+    assert metrics.average_precision_at_k([0, 1, 5], 9, 2) == 1.0, "no more than k can be found"
+    assert metrics.average_precision_at_k([2], 1, 2) == 0.0
+    assert math.isnan(metrics.average_precision_at_k([], 0, 5))
+    with pytest.raises(ValueError, match="k: expected at least 1"):
+        metrics.average_precision_at_k([0], 1, 0)
+
+
+def test_ukbench_score() -> None:
+    assert metrics.ukbench_score([0, 3, 4, 9], 4) == 2.0
+    assert metrics.ukbench_score([0, 1, 2, 3], 4) == 4.0
+    assert math.isnan(metrics.ukbench_score([], 0))
+
+
+def test_global_average_precision() -> None:
+    assert metrics.global_average_precision([0.9, 0.8, 0.1], [True, True, False], 2) == 1.0
+    assert metrics.global_average_precision([0.5, 0.9, 0.7], [True, False, True], 3) == pytest.approx(
+        (1 / 2 + 2 / 3) / 3
+    )
+    tied = metrics.global_average_precision([0.5, 0.5], [True, False], 1)
+    assert tied == 1.0, "of equal scores the earlier query comes first"
+    assert math.isnan(metrics.global_average_precision([], [], 0))
+    with pytest.raises(ValueError, match=r"correct: expected shape \(1,\), as the scores have, found \(2,\)"):
+        metrics.global_average_precision([1.0], [True, False], 2)
+    with pytest.raises(ValueError, match="num_known: expected at least the 2 that are correct, found 1"):
+        metrics.global_average_precision([1.0, 2.0], [True, True], 1)
+
+
 def test_inputs_are_left_as_they_are() -> None:
     ranks, ranking = np.array([5, 0, 2]), np.array([3, 1, 2])
     boxes, truths, owners = np.array([[0.0, 0, 1, 1]]), np.array([[0.0, 0, 2, 1]]), np.array([0])

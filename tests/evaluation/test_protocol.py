@@ -30,6 +30,7 @@ def test_reads_images_objects_and_queries(tmp_path: Path) -> None:
         queries=[
             {"file": "q.jpg", "instance": "cup", "box": None, "kind": "iconic"},
             {"file": "q.jpg", "instance": "tea"},
+            {"file": "q.jpg", "instances": []},
         ],
     )
     found = read_evaluation_set(path)
@@ -40,13 +41,52 @@ def test_reads_images_objects_and_queries(tmp_path: Path) -> None:
         Entry("c.jpg", ()),
     )
     assert found.objects == (Entry("b.jpg", ("tea",), (1.0, 2.0, 3.0, 4.5)),)
-    assert found.queries == (Entry("q.jpg", ("cup",), None, {"kind": "iconic"}), Entry("q.jpg", ("tea",)))
+    assert found.queries == (
+        Entry("q.jpg", ("cup",), None, {"kind": "iconic"}),
+        Entry("q.jpg", ("tea",)),
+        Entry("q.jpg", ()),
+    )
     assert found.photo("b.jpg") == tmp_path / "b.jpg"
 
 
 def test_objects_and_name_may_be_missing(tmp_path: Path) -> None:
     found = read_evaluation_set(write(tmp_path))
     assert (found.name, found.images, found.objects, found.queries) == ("set", (), (), ())
+
+
+def test_lists_of_what_is_relevant(tmp_path: Path) -> None:
+    lists = {"easy": ["./a.jpg"], "hard": ["b.jpg"], "junk": []}
+    path = write(
+        tmp_path,
+        protocol="revisited",
+        crop="scaled",
+        images=[{"file": "a.jpg", "instances": []}, {"file": "b.jpg", "instances": []}],
+        queries=[{"file": "q.jpg", "box": [0, 0, 5, 5], "relevant": lists, "kind": "new"}],
+    )
+    found = read_evaluation_set(path)
+    assert (found.protocol.name, found.crop) == ("revisited", "scaled")
+    (query,) = found.queries
+    assert (query.instances, query.relevant) == ((), {"easy": ("a.jpg",), "hard": ("b.jpg",), "junk": ()})
+    assert query.attributes == {"kind": "new"}
+
+
+def test_a_remark_is_no_name_of_a_protocol(tmp_path: Path) -> None:
+    assert read_evaluation_set(write(tmp_path, protocol="relevant = same instance")).protocol.name == "instances"
+    assert read_evaluation_set(write(tmp_path)).crop == "context"
+
+
+def test_distractors_follow_the_images(tmp_path: Path) -> None:
+    for name in ("more/x/1.jpg", "more/2.png", "more/readme.txt", "more/0.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = read_evaluation_set(write(tmp_path, distractors="more", images=[{"file": "more/2.png", "instance": "x"}]))
+    assert [(e.file, e.instances) for e in found.images] == [
+        ("more/2.png", ("x",)),
+        ("more/0.jpg", ()),
+        ("more/x/1.jpg", ()),
+    ]
+    assert found.distractors == 2
+    assert found.missing_photos() == []
 
 
 def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
@@ -63,7 +103,14 @@ def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
         ({"images": [3]}, r"images\[0\]: expected an object, found int"),
         ({"images": [{"instance": "x"}]}, r"images\[0\]: expected the key 'file' with a path, found 'instance'"),
         ({"images": [{"file": "a.jpg"}]}, r"images\[0\] \(a.jpg\): expected the key 'instance' or 'instances'"),
-        ({"queries": [{"file": "a.jpg", "instances": ["x"]}]}, r"queries\[0\] \(a.jpg\): expected the key 'instance'"),
+        (
+            {"objects": [{"file": "a.jpg", "instances": ["x"], "box": [0, 0, 1, 1]}]},
+            r"objects\[0\] \(a.jpg\): expected the key 'instance', found",
+        ),
+        (
+            {"queries": [{"file": "a.jpg"}]},
+            r"queries\[0\] \(a.jpg\): expected the key 'instance' or 'instances', found",
+        ),
         ({"queries": [{"file": "a.jpg", "instance": 3}]}, r"non-empty strings, found \[3\]"),
         ({"queries": [{"file": "a.jpg", "instance": "x", "box": [1, 2, 3]}]}, r"\[x1, y1, x2, y2\], found \[1, 2, 3\]"),
         ({"queries": [{"file": "a.jpg", "instance": "x", "box": [5, 2, 3, 4]}]}, "x1 <= x2"),
@@ -74,6 +121,21 @@ def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
         ),
         ({"objects": [{"file": "a.jpg", "instance": "x"}]}, r"objects\[0\] \(a.jpg\): expected the key 'box'"),
         ({"objects": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 1, 1]}]}, "among the images, found 'a.jpg'"),
+        ({"protocol": "revised"}, r"protocol: expected one of .*'revisited'.*, found 'revised' \(did you mean"),
+        ({"protocol": 3}, "protocol: expected one of"),
+        ({"distractors": "gone"}, "distractors: expected a folder, found none at 'gone'"),
+        ({"protocol": "oxford", "queries": [{"file": "q", "instance": "x"}]}, "key 'relevant', as 'oxford' needs it"),
+        ({"queries": [{"file": "q", "relevant": []}]}, r"queries\[0\] \(q\): expected 'relevant' as lists of images"),
+        ({"queries": [{"file": "q", "relevant": {"junk": "a.jpg"}}]}, "relevant: expected a list of images as 'junk'"),
+        ({"queries": [{"file": "q", "relevant": {"junk": ["z"]}}]}, "relevant: expected images of the set, found 'z'"),
+        ({"queries": [{"file": "q", "relevant": {"easy": []}}]}, "grades among 'positive', 'junk', found 'easy'"),
+        (
+            {
+                "images": [{"file": "a.jpg", "instances": []}],
+                "queries": [{"file": "q", "relevant": {"positive": ["a.jpg"], "junk": ["a.jpg"]}}],
+            },
+            r"queries\[0\] \(q\): relevant: expected each image once, found 'a.jpg' 2 times",
+        ),
         ({"images": [{"file": "a.jpg", "instance": "x"}] * 2}, r"images\[1\] \(a.jpg\): expected each entry once"),
         ({"queries": [{"file": "a.jpg", "instance": "x"}] * 2}, r"queries\[1\] \(a.jpg\): expected each entry once"),
     ],

@@ -5,49 +5,22 @@ import math
 import numpy as np
 import pytest
 
-from objemb.evaluation import scoring
-from objemb.evaluation.described import Rows
 from objemb.evaluation.protocol import Entry
-from objemb.evaluation.scoring import Ranking, localise, rank_all, score
+from objemb.evaluation.protocols import PROTOCOLS
+from objemb.evaluation.ranks import NOWHERE, Standing
+from objemb.evaluation.scoring import Guesses, listed_items, locate, score
 from objemb.evaluation.task import Task
 
 IMAGES = tuple(Entry(f"{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "cup"]))
 
 
-def rows(vectors: np.ndarray, items: list[int]) -> Rows:
-    boxes = np.arange(4 * len(items), dtype=np.float32).reshape(-1, 4)
-    return Rows(vectors.astype(np.float32), np.array(items, dtype=np.int64), boxes)
-
-
-def ranking(*items: int, boxes: list[tuple[float, ...]] | None = None) -> Ranking:
-    found = np.zeros((len(items), 4), np.float32) if boxes is None else np.array(boxes, np.float32)
-    return Ranking(np.array(items, dtype=np.int64), found)
-
-
-@pytest.mark.parametrize("at_once", [1, 10, 1 << 20])
-def test_rankings_are_complete_and_equal_the_slow_reference(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(scoring, "PLACES_AT_ONCE", at_once)
-    random = np.random.default_rng(0)
-    items = [0, 0, 1, 3, 3, 3, 4]  # item 2 could not be described
-    database = rows(random.standard_normal((7, 5)), items)
-    queries = rows(random.standard_normal((4, 5)), [0, 1, 1, 3])  # query 2 could not be described
-    found = rank_all(database, queries, num_items=5, num_queries=4)
-    for number, one in enumerate(found):
-        mine = queries.vectors[queries.items == number]
-        scores = {}
-        for row, item in enumerate(items):
-            for query in mine:
-                scores[item] = max(scores.get(item, (-9.0, -1)), (float(database.vectors[row] @ query), row))
-        expected = sorted(scores, key=lambda item: -scores[item][0])
-        assert one.items.tolist() == expected
-        assert one.boxes.tolist() == [database.boxes[scores[item][1]].tolist() for item in expected]
-
-
-def test_rankings_of_nothing() -> None:
-    none, one = rows(np.zeros((0, 5)), []), rows(np.ones((1, 5)), [0])
-    assert rank_all(one, none, 1, 0) == []
-    assert [r.items.tolist() for r in rank_all(none, one, 0, 1)] == [[]]
-    assert [r.items.tolist() for r in rank_all(one, none, 1, 2)] == [[], []]
+def ranking(*items: int, boxes: list[tuple[float, ...]] | None = None, of: int = 4) -> Standing:
+    """All items, of which some are ranked in this order."""
+    places, at = np.full(of, NOWHERE), np.full((of, 4), np.nan, np.float32)
+    places[list(items)] = np.arange(len(items))
+    if items:
+        at[list(items)] = 0 if boxes is None else boxes
+    return Standing(np.arange(of), places, np.zeros(of, np.float32), at)
 
 
 def test_scores_by_hand() -> None:
@@ -62,12 +35,14 @@ def test_scores_by_hand() -> None:
     assert found.means["mP@5"] == pytest.approx((3 / 4 + 2 / 3) / 2)
     assert (found.queries, found.skipped) == (2, 2), "one has no positives, one could not be described"
     assert [q["first_rank"] for q in found.per_query] == [1, 0, None, None]
+    assert [q["positives"] for q in found.per_query] == [3, 2, 0, 0]
     assert [q["average_precision"] for q in found.per_query] == [
         pytest.approx(first),
         pytest.approx(second),
         None,
         None,
     ]
+    assert [r.tolist() for r in found.setups[""].ranks] == [[1, 2, 3], [0, 2], [], []]
 
 
 def test_a_positive_without_a_row_counts_as_not_found() -> None:
@@ -79,6 +54,61 @@ def test_nothing_to_score() -> None:
     found = score(Task("image", IMAGES, ()), [], set())
     assert all(math.isnan(value) for value in found.means.values())
     assert (found.queries, found.skipped, found.per_query) == (0, 0, [])
+
+
+def test_easy_medium_and_hard_by_hand() -> None:
+    """methods.md 10.3: what is no positive of a setup is either junk, which leaves the list, or wrong."""
+    images = tuple(Entry(f"{n}.jpg", ()) for n in range(6))
+    lists = {"easy": ("3.jpg",), "hard": ("0.jpg", "4.jpg"), "junk": ("1.jpg",)}
+    queries = (Entry("q.jpg", (), None, {}, lists), Entry("r.jpg", (), None, {}, {"hard": ("2.jpg",)}))
+    task = Task("image", images, queries, PROTOCOLS["revisited"])
+    assert [items.tolist() for items in listed_items(task)] == [[0, 1, 3, 4], [2]]
+    order = ranking(0, 1, 2, 3, 4, 5, of=6)
+    found = score(task, [order, order], {0, 1})
+    easy = 1 / 2 * (0 + 1 / 2)  # without 0, 1 and 4 the list is 2, 3, 5: the positive is at rank 1
+    medium = ((1 + 1) + (1 / 2 + 2 / 3) + (2 / 3 + 3 / 4)) / 6  # 0, 2, 3, 4, 5: ranks 0, 2, 3
+    hard = ((1 + 1) + (1 / 2 + 2 / 3)) / 4  # 0, 2, 4, 5: ranks 0, 2
+    other = 1 / 2 * (0 + 1 / 3)  # rank 2, medium and hard; the second query has no easy image
+    assert found.means["mAP easy"] == pytest.approx(easy)
+    assert found.means["mAP medium"] == pytest.approx((medium + other) / 2)
+    assert found.means["mAP hard"] == pytest.approx((hard + other) / 2)
+    assert found.means["mP@1 medium"] == pytest.approx((1 + 0) / 2)
+    assert found.means["mP@5 medium"] == pytest.approx((3 / 4 + 1 / 3) / 2)
+    assert found.means["mP@10 hard"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert {name: setup.queries for name, setup in found.setups.items()} == {"easy": 1, "medium": 2, "hard": 2}
+    assert (found.queries, found.skipped) == (2, 0)
+    assert found.per_query[1]["setups"]["easy"] == {"average_precision": None, "first_rank": None, "positives": 0}
+    assert found.per_query[0]["average_precision"] == pytest.approx(medium)
+
+
+def test_on_oxford_the_querys_own_photo_counts() -> None:
+    images = tuple(Entry(f"{n}.jpg", ()) for n in range(4))
+    lists = {"good": ("0.jpg",), "ok": ("3.jpg",), "junk": ("1.jpg",)}
+    task = Task("image", images, (Entry("0.jpg", ("hall",), (0, 0, 5, 5), {}, lists),), PROTOCOLS["oxford"])
+    found = score(task, [ranking(0, 1, 2, 3)], {0})
+    assert found.means["mAP"] == pytest.approx(((1 + 1) + (1 / 2 + 2 / 3)) / 4)
+
+
+def test_ukbench_counts_the_first_four() -> None:
+    images = tuple(Entry(f"{n}.jpg", ("a" if n < 4 else "b",)) for n in range(6))
+    task = Task("image", images, (Entry("1.jpg", ("a",)), Entry("5.jpg", ("b",))), PROTOCOLS["ukbench"])
+    found = score(task, [ranking(1, 4, 0, 5, 2, 3, of=6), ranking(5, 4, 0, 1, 2, 3, of=6)], {0, 1})
+    assert found.means["N-S"] == pytest.approx((2 + 2) / 2)
+
+
+def test_recall_leaves_the_query_out() -> None:
+    task = Task("image", IMAGES, (Entry("0.jpg", ("cup",)),), PROTOCOLS["recall"])
+    assert score(task, [ranking(0, 1, 2, 3)], {0}).means == {"R@1": 0, "R@10": 1, "R@100": 1, "R@1000": 1}
+
+
+def test_gap_ranks_the_guesses_of_all_queries() -> None:
+    queries = tuple(Entry(f"q{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "unknown"]))
+    task = Task("image", IMAGES, queries, PROTOCOLS["recognition"])
+    guesses = Guesses(np.array([0.9, 0.2, 0.5, 0.7]), np.array([True, True, False, False]))
+    found = score(task, [ranking(0, 1, 2, 3)] * 4, {0, 1, 2, 3}, guesses)
+    assert found.means["GAP"] == pytest.approx((1 + 2 / 4) / 3)
+    with pytest.raises(ValueError, match="guesses: expected the best image"):
+        score(task, [ranking(0, 1, 2, 3)] * 4, {0, 1, 2, 3})
 
 
 def test_localisation_of_true_positives() -> None:
@@ -93,8 +123,11 @@ def test_localisation_of_true_positives() -> None:
     # photo 0: on the second cup; photo 1: not relevant; photo 2: IoU 0.81; photo 3: no true box
     first = ranking(0, 1, 2, 3, boxes=boxes)
     second = ranking(0, 2, boxes=[(0, 0, 1, 1), (0, 0, 10, 2)])  # its own photo is left out; IoU 0.2
-    found = localise(task, [first, second], objects)
-    assert found.boxes == 3
-    assert found.mean_iou == pytest.approx((1 + 0.81 + 0.2) / 3)
-    assert found.corloc == pytest.approx(2 / 3)
-    assert localise(task, [ranking(), ranking()], objects).boxes == 0
+    found = locate(task, [first, second], objects)
+    assert found.ious.tolist() == pytest.approx([1, 0.81, 0.2])
+    assert (found.queries.tolist(), found.items.tolist()) == ([0, 0, 1], [0, 2, 2])
+    assert found.truths[0].tolist() == [20, 0, 30, 10]
+    assert found.figures.mean_iou == pytest.approx((1 + 0.81 + 0.2) / 3)
+    assert found.figures.corloc == pytest.approx(2 / 3)
+    assert len(locate(task, [ranking(), ranking()], objects)) == 0
+    assert locate(task, [ranking(), ranking()], objects).figures.boxes == 0

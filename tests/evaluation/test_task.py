@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.protocols import PROTOCOLS
 from objemb.evaluation.task import Task, make_task, pick_queries
 
 IMAGES = (
@@ -95,3 +97,38 @@ def test_conditions_pick_queries_and_leave_the_database(conditions: list[str], k
 def test_conditions_that_meet_nothing_say_so(condition: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pick_queries(make_task(DATA), [condition])
+
+
+LISTED = Entry("b.jpg", (), None, {}, {"easy": ("c.jpg", "a.jpg"), "hard": ("b.jpg",), "junk": ("empty.jpg",)})
+
+
+def test_lists_rule_where_a_query_has_some() -> None:
+    task = Task("image", IMAGES, (LISTED,), PROTOCOLS["revisited"])
+    easy, medium, hard = (task.relevance_in(setup)[0] for setup in task.protocol.setups)
+    # its own photo is junk throughout
+    assert (easy.positives.tolist(), easy.junk.tolist()) == ([0, 2], [1, 3])
+    assert (medium.positives.tolist(), medium.junk.tolist()) == ([0, 2], [1, 3])
+    assert (hard.positives.tolist(), hard.junk.tolist()) == ([], [0, 1, 2, 3])
+    assert relevant(task) == [([0, 2], [1, 3])], "the main setup is medium"
+    assert task.queries_without_positives() == []
+    nothing = Task("image", IMAGES, (replace(LISTED, relevant={"junk": ("a.jpg",)}),), PROTOCOLS["revisited"])
+    assert nothing.queries_without_positives() == ["queries[0] (b.jpg): nothing in another photo is relevant"]
+
+
+def test_the_own_photo_may_count() -> None:
+    task = Task("image", IMAGES, QUERIES[:1], PROTOCOLS["ukbench"])
+    assert relevant(task) == [([0, 1], [])]
+    lists = Task("image", IMAGES, (replace(LISTED, relevant={"good": ("b.jpg",)}),), PROTOCOLS["oxford"])
+    assert relevant(lists) == [([1], [])]
+    none = Task("image", IMAGES, QUERIES[2:], PROTOCOLS["ukbench"])
+    assert none.queries_without_positives() == ["queries[0] (q.jpg, nothing): nothing is relevant"]
+
+
+def test_lists_are_about_photos() -> None:
+    data = EvaluationSet(Path("set.json"), "set", IMAGES, OBJECTS, (LISTED,), PROTOCOLS["revisited"])
+    with pytest.raises(
+        ValueError, match=r"set\.json: expected its own queries at image level.*, found the object level"
+    ):
+        make_task(data, "object")
+    with pytest.raises(ValueError, match="found all objects as queries"):
+        make_task(data, all_objects_as_queries=True)

@@ -27,6 +27,14 @@ def test_a_sub_folder_is_an_instance(crops: Path) -> None:
     assert len(Folder(sources=[crops], count=2)) == 2
 
 
+def test_identities_need_no_pixels(crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = Folder(sources=crops)
+    monkeypatch.setattr("objemb.examples.folder.read_photo", None)
+    assert [examples.identities(n).tolist() for n in range(3)] == [[0], [1], [1]]
+    with pytest.raises(IndexError):
+        examples.identities(3)
+
+
 def test_names_may_come_from_a_file(crops: Path) -> None:
     (crops / "names.csv").write_text("file,instance\ntea/1.png,green\njam/a.png,red\n", encoding="utf-8")
     examples = Folder(sources=crops, names=crops / "names.csv")

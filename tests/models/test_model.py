@@ -11,10 +11,10 @@ from PIL import Image
 
 import objemb
 from objemb.detectors.base import Detector
+from objemb.images.cut import cut_out
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.images.sources import SkippedImage
 from objemb.models import Model, build_model
-from objemb.models.query import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 BOXES = [(1.0, 2.0, 30.0, 40.0), (10.0, 0.0, 80.0, 60.0)]
@@ -152,7 +152,14 @@ def test_scaled_crops_enter_at_the_scale_of_their_photo(
     assert [max(s) for s in sides] == [pytest.approx(102.4, abs=1), 128, pytest.approx(102.4, abs=1)]
 
 
-@pytest.mark.parametrize("crop", ["context", "crop", "scaled"])
+def test_the_whole_photo_is_searched_for_in_the_place_of_its_boxes(model: Model, rmac: Model, photos: Path) -> None:
+    for one in (model, rmac):
+        found = one.query(photos / "0.png", [(8, 4, 72, 52), (0, 0, 9, 9)], crop="whole")
+        assert found.regions.boxes.tolist() == [[8, 4, 72, 52], [0, 0, 9, 9]]
+        assert torch.equal(found.vectors, one.query(photos / "0.png").vectors.expand(2, -1))
+
+
+@pytest.mark.parametrize("crop", ["context", "crop", "scaled", "whole"])
 def test_a_one_pixel_box_and_no_box(model: Model, rmac: Model, photos: Path, crop: str) -> None:
     for one in (model, rmac):
         assert one.query(photos / "0.png", [(80, 60, 80, 60), (3, 3, 4, 4)], crop=crop).vectors.shape == (2, one.dim)
@@ -167,7 +174,7 @@ def test_cutting_a_photo_that_was_decoded_smaller() -> None:
 
 
 def test_wrong_ways_to_ask(model: Model, photos: Path) -> None:
-    with pytest.raises(ValueError, match="crop: expected one of 'context', 'crop', 'scaled', found 'crops'"):
+    with pytest.raises(ValueError, match="crop: expected one of 'context', 'crop', 'scaled', 'whole', found 'crops'"):
         model.query(photos / "0.png", BOXES, crop="crops")
     with pytest.raises(ValueError, match="either boxes or auto"):
         model.query(photos / "0.png", BOXES, auto=True)
@@ -308,3 +315,13 @@ def test_importing_objemb_is_light() -> None:
         "import sys, objemb, objemb.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_re_ranking_travels_and_leaves_the_fingerprint_alone(model: Model, tmp_path: Path) -> None:
+    settings = {**model.settings, "rerank": [{"name": "query_expansion", "top": 7}]}
+    built = build_model(settings)
+    built.save(tmp_path / "m")
+    for one in (built, objemb.load(tmp_path / "m")):
+        assert [r.top for r in one.rerankers] == [7]  # type: ignore[attr-defined]
+        assert one.fingerprint == model.fingerprint
+    assert model.rerankers == ()

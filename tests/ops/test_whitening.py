@@ -52,6 +52,19 @@ def test_fewer_vectors_than_dimensions() -> None:
     assert torch.isfinite(whitening(correlated(7, 40, seed=1))).all()
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_of_few_long_vectors_as_of_many(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = correlated(12, 30)
+    found = Whitening.fit(vectors, 5, power, fitted_on="noise")
+    variances, directions = torch.linalg.eigh(torch.cov(vectors.double().T, correction=0))
+    expected = directions.flip(1)[:, :5] * variances.flip(0)[:5] ** -power
+    signs = (expected * found.projection.T).sum(0).sign()
+    assert torch.allclose(found.projection.T.double(), expected * signs, rtol=1e-4, atol=1e-4)
+    assert (found.projection.gather(1, found.projection.abs().argmax(1, keepdim=True)) > 0).all()
+    monkeypatch.setattr("objemb.ops.whitening.BLOCK", 7)
+    assert torch.allclose(Whitening.fit(vectors, 5, power, fitted_on="noise").projection, found.projection, atol=1e-4)
+
+
 def test_dead_channels_are_left_out() -> None:
     vectors = correlated(100, 6)
     vectors[:, 2] = 0.0

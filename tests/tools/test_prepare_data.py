@@ -8,6 +8,9 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from objemb.checks import ObjembError
+from objemb.datasets import benchmarks
+from tests.datasets.benchmarks.miniature import write_photos
 from tests.datasets.pictures import write_ingredients
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
@@ -57,3 +60,32 @@ def test_every_setting_has_an_option_with_help(tool: ModuleType, capsys: pytest.
 def test_wrong_values_are_named(tool: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size: expected a whole number from 32"):
         tool.main(["scenes", "-o", str(tmp_path), "--size", "3"])
+
+
+def test_a_benchmark_is_converted_once(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path / "mine", ["cup/1", "cup/2", "tea/1"], folder=".")
+    write_photos(tmp_path / "more", ["1", "2"], folder=".")
+    result = tool.main(["folder", "--root", str(tmp_path / "mine"), "--distractors", str(tmp_path / "more")])
+    assert json.loads(capsys.readouterr().out) == result
+    file = str(tmp_path / "mine" / "folder-distractors.json")
+    counts = {"images": 3, "objects": 0, "queries": 3, "distractors": 2}
+    assert result == {"file": file, "name": "folder with distractors", "protocol": "instances", **counts}
+    assert tool.main(["folder", "--root", str(tmp_path / "mine"), "-o", str(tmp_path / "x.json")])["images"] == 3
+
+
+def test_a_benchmark_that_is_not_there(tool: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ObjembError, match="jpg/: no such folder"):
+        tool.main(["oxford5k", "--root", str(tmp_path), "--queries", "full"])
+    with pytest.raises(ValueError, match="queries: expected one of 'crop', 'full'"):
+        tool.main(["oxford5k", "--root", str(tmp_path), "--queries", "fall"])
+
+
+@pytest.mark.parametrize("name", benchmarks.names())
+def test_every_benchmark_has_a_command_that_says_what_goes_where(
+    tool: ModuleType, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool.main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert "Expected below the folder" in shown
+    assert "--root ROOT" in shown

@@ -15,7 +15,8 @@ from objemb.aggregators.sum import Sum
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import Rows, describe_entries
 from objemb.evaluation.protocol import EvaluationSet
-from objemb.evaluation.scoring import localise, rank_all, score
+from objemb.evaluation.ranks import standings
+from objemb.evaluation.scoring import listed_items, locate, score
 from objemb.evaluation.task import Task, make_task
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
@@ -96,9 +97,9 @@ def _measure(row: Row, model: Model, data: EvaluationSet, task: Task, described:
     database = Rows.of([(n, aggregator.aggregate(one)) for n, one in described], model.dim, ())
     asked = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
     queries = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-    rankings = rank_all(database, queries, len(task.database), len(task.queries))
-    scores = score(task, rankings, set(queries.items.tolist()))
-    where = None if row.total or not data.objects else localise(task, rankings, data.objects)
+    found = standings(database, queries, listed_items(task))
+    scores = score(task, found, set(queries.items.tolist()))
+    where = None if row.total or not data.objects else locate(task, found, data.objects).figures
     return {
         "key": row.key,
         "title": row.title,

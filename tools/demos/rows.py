@@ -81,7 +81,7 @@ def open_describers(made: Made) -> dict[str, Model]:
     own = {"name": "detector_trunk", "detector": detector}
     boxes = StoredBoxes(made.truth)
     return {
-        "whole": _whitened(_pooled("spoc", trunk, made), teacher.dim, made, None),
+        "whole": _whitened(_pooled("mean", trunk, made), teacher.dim, made, None),
         "rmac": _whitened(_pooled("rmac", trunk, made), teacher.dim, made, None),
         "detector": _whitened(_pooled("hard_attention_map", own, made), teacher.dim, made, boxes),
         "map": _whitened(_pooled("hard_attention_map", trunk, made), teacher.dim, made, boxes),

@@ -11,7 +11,8 @@ from objemb.evaluation.analysis.looks import BEST, BOXES, ONE, SUM, WHOLE, Look,
 from objemb.evaluation.analysis.search import Searches, best_scores, summed
 from objemb.evaluation.described import Rows
 from objemb.evaluation.protocol import Entry
-from objemb.evaluation.scoring import rank_all, score
+from objemb.evaluation.ranks import standings
+from objemb.evaluation.scoring import listed_items, score
 from objemb.evaluation.task import Task
 from objemb.ops.normalize import l2
 from objemb.ops.whitening import Whitening
@@ -74,7 +75,7 @@ def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> 
         if matching == SUM:
             database = summed(database)
         rows = [Rows(r.vectors.numpy(), r.items.numpy(), np.zeros((len(r.items), 4))) for r in (database, queries)]
-        expected = score(of, rank_all(*rows, 20, 8), set(asked.items.tolist()))
+        expected = score(of, standings(*rows, listed_items(of)), set(asked.items.tolist()))
         found = [figures["average_precision"] for figures in expected.per_query]
         np.testing.assert_allclose(precisions, np.array(found, dtype=float), atol=1e-6)
         assert np.isnan(precisions[5])

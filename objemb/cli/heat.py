@@ -1,0 +1,97 @@
+"""Heat maps of concepts over photos as one picture: a row for each photo, a column for each concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import Tensor
+
+from objemb.cli.pictures import COLOURS
+from objemb.ops.heat import spread
+from objemb.structures import Box, Photo
+
+BACKGROUND, INK = (250, 250, 248), (28, 28, 26)
+SIDE, GAP, LINE = 240, 8, 22
+#: How bright a photo is under its heat.
+DIMMED = 0.55
+
+
+@dataclass(frozen=True, eq=False)
+class HeatRow:
+    """A photo and how hot each concept is on it.
+
+    Attributes:
+        photo: What was looked at.
+        heat: float ``(k, h, w)``, not negative.
+        cell: ``(height, width)`` of a cell in original pixels.
+        title: A line above the row.
+        box: Where the object is, in original pixels; None to draw none.
+    """
+
+    photo: Photo
+    heat: Tensor
+    cell: tuple[float, float]
+    title: str
+    box: Box | None = None
+
+
+def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Image:
+    """An RGB picture. A concept has the same colour and the same scale in all rows, so that it stays dark where it is
+    not.
+
+    Args:
+        rows: Of one joint factorisation: as many concepts in each.
+        chosen: The concept whose column is marked.
+    """
+    concepts = len(rows[0].heat) if rows else 0
+    width, height = GAP + (concepts + 1) * (SIDE + GAP), GAP + len(rows) * (LINE + SIDE + GAP)
+    sheet = Image.new("RGB", (width, height), BACKGROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    most = torch.stack([row.heat.flatten(1).amax(dim=1) for row in rows]).amax(dim=0) if concepts else torch.zeros(0)
+    for number, row in enumerate(rows):
+        top = GAP + number * (LINE + SIDE + GAP)
+        pen.text((GAP, top), "".join(c if c.isprintable() else "?" for c in row.title), INK, font)
+        for column, picture in enumerate(_pictures(row, most)):
+            left = GAP + column * (SIDE + GAP)
+            sheet.paste(picture, (left, top + LINE))
+            if chosen is not None and column == chosen + 1:
+                edge = (left - 3, top + LINE - 3, left + picture.width + 2, top + LINE + picture.height + 2)
+                pen.rectangle(edge, outline=INK, width=3)
+    return sheet
+
+
+def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
+    """The photo with its box, then once for each concept, dimmed, with the concept's heat."""
+    plain = Image.fromarray(row.photo.pixels.permute(1, 2, 0).numpy())
+    factor = SIDE / max(plain.size)
+    plain = plain.resize((max(1, round(plain.width * factor)), max(1, round(plain.height * factor))))
+    heat = (
+        spread(row.heat, row.cell, row.photo.size, (plain.height, plain.width))
+        / most.cpu().clamp_min(1e-12)[:, None, None]
+    )
+    grey = np.asarray(plain.convert("L"), dtype=np.float32)[:, :, None] * DIMMED
+    overlays = []
+    for number, share in enumerate(heat.clamp(0, 1).numpy()):
+        colour = np.array(ImageColor.getrgb(COLOURS[number % len(COLOURS)]), dtype=np.float32)
+        mixed = grey * (1 - share[:, :, None]) + colour * share[:, :, None]
+        overlays.append(Image.fromarray(mixed.astype(np.uint8)))
+    return [_framed(plain, row), *overlays]
+
+
+def _framed(picture: Image.Image, row: HeatRow) -> Image.Image:
+    if row.box is None:
+        return picture
+    height, width = row.photo.size
+    x1, y1, x2, y2 = (
+        min(round(v * limit / side), limit - 1)
+        for v, limit, side in zip(row.box, picture.size * 2, (width, height) * 2, strict=True)
+    )
+    framed = picture.copy()
+    pen = ImageDraw.Draw(framed)
+    pen.rectangle((x1, y1, x2, y2), outline="black", width=5)
+    pen.rectangle((x1 + 1, y1 + 1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline="white", width=2)
+    return framed

@@ -1,0 +1,72 @@
+"""Re-ranked answers from an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from objemb import registry
+from objemb.cli.indexing import photo_path
+from objemb.config import parse_part
+from objemb.images.decode import read_photo
+from objemb.index.store import Index
+from objemb.models import Model
+from objemb.rerank.base import Reranker
+from objemb.rerank.chain import search_and_rerank
+from objemb.rerank.database import Database
+from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
+
+#: What to say instead of the name of a re-ranker to go without the model's own.
+NONE = "none"
+
+
+def rerankers_of(model: Model, steps: Sequence[str]) -> tuple[Reranker, ...]:
+    """The re-rankers that a command line names, such as ``query_expansion,top=5``; without any, the model's own."""
+    if list(steps) == [NONE]:
+        return ()
+    return tuple(registry.build("rerank", parse_part("rerank", step)) for step in steps) or model.rerankers
+
+
+def search_reranked(
+    index: Index,
+    model: Model,
+    query: RegionDescriptors,
+    photo: Path,
+    rerankers: Sequence[Reranker],
+    k: int,
+    where: str | None,
+) -> SearchResult:
+    """The ``k`` best images after re-ranking, with labels and metadata as an index gives them.
+
+    Args:
+        index: Searched exactly; its vectors are taken into memory unless it is a single segment.
+        model: What described it.
+        query: What to search for.
+        photo: The photo of the query.
+        rerankers: What to do with the results, in order.
+        k: Number of images.
+        where: A filter on what may be found.
+    """
+    stamps = index.stamps()
+
+    def open_photo(image: str) -> Photo:
+        path = photo_path(stamps[image])
+        if path is None:
+            raise FileNotFoundError(f"{image}: expected an index that knows where its photos are, found no path")
+        return read_photo(path, id=image)
+
+    database = Database.of_index(index, where, open_photo)
+    search = search_and_rerank([query], database, rerankers, k, model.describer, lambda number: read_photo(photo))
+    (result,) = search.results
+    return replace(result, hits=tuple(_named(index, hit) for hit in result.hits[:k]))
+
+
+def _named(index: Index, hit: Match) -> Match:
+    """A match with what the index knows of its image, and the label of its box if that is one of the index."""
+    stored = index.get(hit.image)
+    if stored is None:
+        return hit
+    boxes = [tuple(box) for box in stored.regions.boxes.tolist()]
+    label = stored.regions.label_names[boxes.index(hit.box)] if hit.box in boxes else None
+    return replace(hit, label=label, metadata=stored.metadata)

@@ -1,0 +1,29 @@
+"""What the files of Google Landmarks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from objemb.datasets.benchmarks._problems import Problems
+from objemb.datasets.benchmarks._tables import read_table
+
+#: Parts of the queries, and of which values of the column ``Usage`` each consists.
+USAGES = {"private": ("Private",), "public": ("Public",), "all": ("Private", "Public")}
+KNOWN_USAGES = ("Private", "Public", "Ignored")
+
+
+def find_table(root: Path, stem: str) -> Path | None:
+    """The newest version of a table below the root: ``STEM_v2.1.csv`` before ``STEM_v2.csv`` before ``STEM.csv``."""
+    files = sorted((*root.glob(f"{stem}.csv"), *root.glob(f"{stem}_v*.csv")), key=lambda file: file.stem)
+    return files[-1] if files else None
+
+
+def solution_rows(problems: Problems, file: Path, column: str, usage: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Line, query and the words of ``column`` of those rows of a solution whose usage is asked for."""
+    for entry, cells in read_table(problems, file, ("id", column, "Usage")):
+        if cells["Usage"] not in KNOWN_USAGES:
+            problems.add(entry, f"expected the usage Private, Public or Ignored, found {cells['Usage']!r}")
+        elif cells["Usage"] in USAGES[usage]:
+            words = cells[column].split()
+            yield entry, cells["id"], [] if words == ["None"] else words

@@ -1,0 +1,32 @@
+"""MATLAB files as plain values: the one place that reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from objemb.datasets.benchmarks._problems import BadGroundTruthError
+
+
+def read_matlab(file: Path) -> dict[str, Any]:
+    """Structs as dicts, cells as lists, and arrays without their axes of length one.
+
+    So a list of one element is that element, and an empty one an array without elements.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        BadGroundTruthError: It is damaged.
+        ImportError: scipy is not installed.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ImportError("MATLAB files need scipy: pip install 'objemb[methods]'") from error
+    try:
+        data = loadmat(str(file), simplify_cells=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file leads anywhere
+        reason = " ".join(str(error).split())[:300]
+        raise BadGroundTruthError(f"{file}: expected a MATLAB file, found {type(error).__name__}: {reason}") from error
+    return {key: value for key, value in data.items() if not key.startswith("__")}

@@ -1,0 +1,40 @@
+"""The contract of a benchmark."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Benchmark(ABC):
+    """Reads what a user downloaded. Constructor arguments are the options of its command.
+
+    Attributes:
+        layout: Which files go where below the root folder, and in words where a user gets them.
+    """
+
+    layout: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """The name of the set, which says what differs from the benchmark as its paper has it."""
+        return str(self.registry_name)  # type: ignore[attr-defined]
+
+    @property
+    def variant(self) -> str:
+        """What the options add to the name of the file, such as ``-full``; empty for the benchmark itself."""
+        return ""
+
+    @abstractmethod
+    def missing(self, root: Path) -> list[str]:
+        """A line for each file or folder that has to be there and is not; a look at the folders, nothing is read."""
+
+    @abstractmethod
+    def convert(self, root: Path) -> dict[str, Any]:
+        """The evaluation set, as :mod:`objemb.evaluation.protocol` describes it, with files relative to ``root``.
+
+        Raises:
+            BadGroundTruthError: The ground truth contradicts itself or the images. The message names the file and its
+                entries.
+        """

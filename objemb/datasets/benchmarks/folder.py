@@ -1,0 +1,176 @@
+"""Your own photos: a sub-folder for each instance, or a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from objemb import checks
+from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
+from objemb.datasets.benchmarks.base import Benchmark
+from objemb.images.sources import SkippedImage, find_images
+from objemb.registry import plugin
+from objemb.structures import Box
+
+#: Sub-folders that keep what is searched for apart from what is searched.
+DATABASE, QUERY = "database", "query"
+#: What a row of a table may be; an empty cell says both.
+ROLES = {DATABASE: (True, False), QUERY: (False, True), "": (True, True)}
+COLUMNS, BOX_COLUMNS = ("image", "instance"), ("x1", "y1", "x2", "y2")
+KNOWN = (*COLUMNS, *BOX_COLUMNS, "role")
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str
+    instance: str
+    box: Box | None
+    searched: bool
+    asked: bool
+
+
+@plugin
+class Folder(Benchmark):
+    """Photos of your own; every photo searches for the others of its instance.
+
+    Args:
+        table: A CSV file with the columns ``image`` (a path, relative to the file) and ``instance``, and perhaps
+            ``x1``, ``y1``, ``x2``, ``y2`` (a box in pixels) and ``role`` (``query``, ``database``, or empty for
+            both); by default ``instances.csv`` where the folder has one, else the sub-folders say what is what.
+    """
+
+    layout = """\
+Expected below the folder either
+  INSTANCE/*.jpg       a sub-folder for each instance; every photo searches for the others of its sub-folder
+or
+  database/INSTANCE/*.jpg
+  query/INSTANCE/*.jpg likewise, where what is searched for is apart from what is searched
+or
+  instances.csv        with the columns image, instance, and perhaps x1, y1, x2, y2, role (query, database or empty)
+Photos in none of the sub-folders show nothing that is searched for."""
+
+    def __init__(self, *, table: str = "") -> None:
+        self.table = table
+
+    def missing(self, root: Path) -> list[str]:
+        """The table, if it was named, or images in sub-folders."""
+        if self.table:
+            return [] if Path(self.table).is_file() else [f"{self.table}: no such file"]
+        if self._table(root) is None and not any(row.instance for row in _from_folders(root)):
+            return ["instances.csv, or images in sub-folders: none there"]
+        return []
+
+    def convert(self, root: Path) -> dict[str, Any]:
+        """The evaluation set."""
+        table = self._table(root)
+        rows = list(_from_folders(root)) if table is None else _from_table(table, root)
+        images: dict[str, dict[str, None]] = {}
+        for row in rows:
+            if row.searched:
+                images.setdefault(row.file, {}).update({row.instance: None} if row.instance else {})
+        self._check(table or root, rows, images)
+        return {
+            "images": [{"file": file, "instances": list(instances)} for file, instances in images.items()],
+            "objects": [_entry(r) for r in rows if r.searched and r.box and r.instance],
+            "queries": [_entry(r) for r in rows if r.asked],
+        }
+
+    def _table(self, root: Path) -> Path | None:
+        path = Path(self.table) if self.table else root / "instances.csv"
+        return path if path.is_file() else None
+
+    @staticmethod
+    def _check(source: Path, rows: list[_Row], images: dict[str, dict[str, None]]) -> None:
+        """Every instance that is searched for is in some photo; there is something to search for."""
+        shown = {instance for instances in images.values() for instance in instances}
+        with Problems(source) as problems:
+            for instance in dict.fromkeys(row.instance for row in rows if row.asked):
+                if instance not in shown:
+                    problems.add(instance, "expected a photo of this instance in the database, found none")
+            if not any(row.asked for row in rows):
+                problems.add("queries", "expected at least one, found none")
+            if len(shown) == 1:
+                problems.add(next(iter(shown)), "expected at least two instances to tell apart, found this one")
+
+
+def _entry(row: _Row) -> dict[str, Any]:
+    return {"file": row.file, "instance": row.instance, "box": row.box}
+
+
+def _from_folders(root: Path) -> Iterator[_Row]:
+    apart = (root / DATABASE).is_dir() and (root / QUERY).is_dir()
+    for image in find_images(root):
+        if isinstance(image, SkippedImage):
+            continue
+        parents = PurePosixPath(image.id).parts[:-1]
+        role, *folders = parents if apart and parents else ("", *parents)
+        instance = folders[0] if folders else ""
+        searched, asked = ROLES.get(role, (False, False))
+        if searched or (asked and instance):
+            yield _Row(image.id, instance, None, searched, asked and bool(instance))
+
+
+def _from_table(table: Path, root: Path) -> list[_Row]:
+    with Problems(table) as problems, table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        _check_columns(table, [name.strip() for name in reader.fieldnames or ()])
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        read = _TableReader(table, root, problems)
+        rows = [read.row(f"line {reader.line_num}", cells) for cells in reader]
+    return list(dict.fromkeys(row for row in rows if row is not None))
+
+
+def _check_columns(table: Path, columns: list[str]) -> None:
+    absent = [name for name in COLUMNS if name not in columns]
+    odd = [name for name in columns if name not in KNOWN]
+    boxed = [name for name in BOX_COLUMNS if name in columns]
+    if absent or odd or len(boxed) not in (0, len(BOX_COLUMNS)):
+        raise BadGroundTruthError(
+            f"{table}: expected the columns image and instance, and perhaps x1, y1, x2, y2 and role, "
+            f"found {checks.listed(columns) or 'none'}"
+        )
+
+
+class _TableReader:
+    def __init__(self, table: Path, root: Path, problems: Problems) -> None:
+        self.table, self.root, self.problems = table, root, problems
+
+    def row(self, entry: str, cells: dict[str | Any, Any]) -> _Row | None:
+        if None in cells or None in cells.values():
+            self.problems.add(entry, f"expected as many cells as the header has, found {list(cells.values())}")
+            return None
+        values = {name: text.strip() for name, text in cells.items()}
+        image, role = values["image"], values.get("role", "")
+        path = self.table.parent / image
+        if not image or not path.is_file():
+            self.problems.add(entry, f"expected an image, found none at {image!r}")
+            return None
+        if role not in ROLES:
+            self.problems.add(entry, f"expected the role query, database, or an empty cell, found {role!r}")
+            return None
+        searched, asked = ROLES[role]
+        if not values["instance"] and role == QUERY:
+            self.problems.add(entry, "expected the instance that is searched for, found an empty cell")
+            return None
+        box = self._box(entry, [values.get(name, "") for name in BOX_COLUMNS], path)
+        file = _relative(path, self.root)
+        return _Row(file, values["instance"], box, searched, asked and bool(values["instance"]))
+
+    def _box(self, entry: str, cells: list[str], photo: Path) -> Box | None:
+        if not any(cells):
+            return None
+        try:
+            numbers = [float(cell) for cell in cells]
+        except ValueError:
+            self.problems.add(entry, f"expected a box as four numbers x1 y1 x2 y2, found {cells}")
+            return None
+        return self.problems.box(entry, numbers, photo)
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path as evaluation sets in ``root`` name it: relative, with ``/``."""
+    return Path(os.path.relpath(path, root)).as_posix()

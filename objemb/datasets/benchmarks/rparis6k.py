@@ -1,0 +1,21 @@
+"""RParis6k, the revisited Paris: Radenovic et al., Revisiting Oxford and Paris, CVPR 2018."""
+
+from __future__ import annotations
+
+from objemb.datasets.benchmarks._revisited import Revisited
+from objemb.registry import plugin
+
+
+@plugin
+class RParis6k(Revisited):
+    """6,322 photos of Paris and 70 queries beside them, under the setups easy, medium and hard."""
+
+    layout = """\
+Expected below the folder:
+  jpg/                 the photos of paris6k, queries among them, in this folder or in folders below it
+  gnd_rparis6k.pkl     the ground truth, or gnd_rparis6k.mat
+The ground truth is on the page "Revisiting Oxford and Paris" of the Visual Recognition Group, Prague, and in its
+repository revisitop; the photos are those of paris6k. The million distractors (revisitop1m) are found there, too: give
+their folder as --distractors."""
+    ground_truth = "gnd_rparis6k"
+    images = 6322

@@ -1,0 +1,169 @@
+"""Deep feature factorization: the concepts of a photo are its regions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.describers.base import Describer, checked_given
+from objemb.extractors.base import Extraction, Extractor
+from objemb.ops.boxes import scale, touched_cells
+from objemb.ops.factorize import Concepts, factorize
+from objemb.ops.heat import heat_boxes
+from objemb.ops.nmf import Nmf
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+from objemb.registry import plugin
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+WEIGHTS = ("one", "mass")
+
+
+@plugin
+class Factorization(Describer):
+    """A photo's feature map falls apart into concepts, each of which is a region with a vector (DFF).
+
+    The map is factorised into heat maps times basis vectors, not negative
+    (:func:`~objemb.ops.factorize.factorize`). A basis vector, at unit length, is the vector of a region, whose box is
+    the largest connected part of its heat map (Collins and Susstrunk, "Deep feature factorization for content-based
+    image retrieval and localization", ICIP 2019; how the paper sums vectors up is not published in words).
+
+    A box that is given, and the whole image as region 0, are one region, and so one concept: the cells that the box
+    touches are factorised by themselves with rank 1. That is their common direction, in which a cell counts as much as
+    it is active.
+
+    Args:
+        backbone: What is seen; negative activations count as 0.
+        extractor: Has to see a photo as one map: ``map``.
+        rank: Concepts per photo, at most. Fewer where the map has fewer cells or nothing is seen.
+        weights: What the scores of concepts say, for an aggregator that weighs by them: ``"one"`` all the same,
+            ``"mass"`` the share of the photo's activation that a concept explains.
+        threshold: A box encloses what has at least this share of the greatest heat.
+        init: See :class:`~objemb.ops.nmf.Nmf`, as for the next three.
+        iterations: Most updates.
+        tolerance: When to stop earlier.
+        seed: Of a random start.
+        scales: Factors on the extractor's input size; the cells of all scales are factorised together.
+
+    Attributes:
+        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
+    """
+
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        extractor: Extractor,
+        rank: int = 4,
+        weights: str = "one",
+        threshold: float = 0.5,
+        init: str = "random",
+        iterations: int = 200,
+        tolerance: float = 1e-4,
+        seed: int = 0,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.extractor = extractor
+        self.weights = checks.one_of("weights", weights, WEIGHTS)
+        self.threshold = checks.between("threshold", threshold, 0, 1)
+        self.nmf = Nmf(rank, init, iterations, tolerance, seed)
+        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
+        self.whitening = None
+        self.eval()
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.backbone.channels if self.whitening is None else self.whitening.dim
+
+    def train(self, mode: bool = True) -> Factorization:
+        """Stays in eval mode: a description must not depend on the batch that it is part of."""
+        super().train(False)
+        return self
+
+    def decode_side(self) -> int | None:
+        """See :meth:`Describer.decode_side`."""
+        side = self.extractor.decode_side()
+        return None if side is None else math.ceil(side * max(self.scales))
+
+    @torch.no_grad()
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`Describer.describe`. Scores of given boxes stay; that of the whole image is 1."""
+        given = checked_given(photos, regions)
+        if not photos:
+            return []
+        views = _views([self.extractor.see(photos, self.backbone, s) for s in self.scales])
+        boxes = [Regions.whole(p.size) if g is None else g.to("cpu") for p, g in zip(photos, given, strict=True)]
+        single = self._single(views, boxes)
+        looking = [i for i, g in enumerate(given) if g is None]
+        found = dict(zip(looking, factorize([[v.map for v in views[i]] for i in looking], self.nmf), strict=True))
+        return [
+            self._described(photo, boxes[i], single[i], found.get(i), views[i][0].cell)
+            for i, photo in enumerate(photos)
+        ]
+
+    def _single(self, views: Sequence[Sequence[_View]], boxes: Sequence[Regions]) -> list[Tensor]:
+        """Per photo ``(N, C)``: the one concept of each box, zeros where nothing is seen."""
+        sets = [cells for of_photo, where in zip(views, boxes, strict=True) for cells in _cut(of_photo, where)]
+        concepts = factorize(sets, dataclasses.replace(self.nmf, rank=1))
+        vectors = views[0][0].map.new_zeros(len(sets), self.backbone.channels)
+        for vector, concept in zip(vectors, concepts, strict=True):
+            vector[:] = concept.basis.sum(dim=0)  # of one row, or of none
+        return list(vectors.split([len(b) for b in boxes]))
+
+    def _described(
+        self, photo: Photo, boxes: Regions, single: Tensor, concepts: Concepts | None, cell: tuple[float, float]
+    ) -> RegionDescriptors:
+        """The boxes, and behind them the concepts where the describer looked by itself."""
+        vectors = single
+        if concepts is not None:
+            vectors = torch.cat([single, concepts.basis])
+            boxes = Regions.cat([boxes, self._concept_regions(concepts, photo.size, cell)])
+        unit = l2(vectors.float())
+        unit = unit if self.whitening is None else self.whitening(unit)
+        return RegionDescriptors(photo.id, boxes, unit.cpu(), photo.metadata)
+
+    def _concept_regions(self, concepts: Concepts, size: tuple[int, int], cell: tuple[float, float]) -> Regions:
+        """Boxes of the concepts on the first map, whose cells are ``cell`` original pixels large."""
+        boxes = heat_boxes(concepts.heat[0], self.threshold, cell, size)
+        mass = concepts.mass.float().cpu()
+        scores = mass / mass.sum() if self.weights == "mass" else torch.ones(len(mass))
+        return Regions(boxes, size, scores)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A photo at one scale: its map ``(C, h, w)``, and ``(height, width)`` of a cell in original pixels."""
+
+    map: Tensor
+    cell: tuple[float, float]
+
+
+def _views(seen: Sequence[Extraction]) -> list[list[_View]]:
+    """Per photo its views at all scales."""
+    by_scale = [[_View(m, g.cell) for m, g in zip(s.maps, s.grids, strict=True)] for s in seen]
+    return [list(of_photo) for of_photo in zip(*by_scale, strict=True)]
+
+
+def _cut(views: Sequence[_View], regions: Regions) -> list[list[Tensor]]:
+    """For each box the parts ``(C, h, w)`` of the views that it touches."""
+    parts: list[list[Tensor]] = [[] for _ in range(len(regions))]
+    for view in views:
+        in_cells = scale(regions.boxes, (1 / view.cell[0], 1 / view.cell[1]))
+        cells = touched_cells(in_cells, (view.map.shape[1], view.map.shape[2]))
+        for of_box, (x1, y1, x2, y2) in zip(parts, cells.tolist(), strict=True):
+            of_box.append(view.map[:, y1:y2, x1:x2])
+    return parts

@@ -1,0 +1,104 @@
+"""Neural codes: what a fully connected layer says of a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
+from objemb.describers.pooled_regions import PooledRegions
+from objemb.extractors.crop import Crop
+from objemb.ops.classifiers import checked_layer, classifier_network, fill_from
+from objemb.pooling.mean import Mean
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+
+#: Layers of the networks whose heads have several.
+HEADS = r"(classifier|fc|flatten)(\.\w+)?"
+
+
+@plugin
+class NeuralCodes(PooledRegions):
+    """Activations of a classifier's head, one vector per region (Babenko, Slesarev, Chigorin and Lempitsky, "Neural
+    codes for image retrieval", ECCV 2014).
+
+    Each region is cut out and squeezed into a square, as the network was trained on; the image as published.
+
+    Args:
+        regions: Where to look.
+        arch: Name of a network in torchvision, such as ``vgg16``.
+        layer: A layer that gives one vector per image: ``classifier.1`` is the first fully connected one of VGG behind
+            its ReLU (fc6, "l6" of the paper), ``classifier.2`` that of AlexNet; ``flatten`` is the average of the map
+            of a network with a single linear layer.
+        weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
+            None for random weights.
+        size: Side of the square in pixels.
+        batch: Regions per forward pass.
+
+    Raises:
+        ValueError: Unknown arch, layer or name of weights; the layer gives no vector.
+        MissingWeightsError: The weights are neither here nor to be had.
+        UnreadableWeightsError: The file does not fit the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        regions: RegionSource,
+        arch: str,
+        layer: str,
+        weights: str | Path | None = None,
+        size: int = 224,
+        batch: int = 8,
+    ) -> None:
+        super().__init__(
+            regions=regions,
+            backbone=_Codes(arch, layer, weights, checks.whole("size", size)),
+            extractor=Crop(size=size, batch=batch),
+            pooling=Mean(),  # of the one cell
+        )
+
+
+class _Codes(Backbone):
+    """A classifier up to a layer of its head: one cell for an input of the one side that it is for."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, arch: str, layer: str, weights: str | Path | None, side: int) -> None:
+        super().__init__()
+        classifier = classifier_network(arch)
+        self.layer = checked_layer(classifier, layer, HEADS)
+        self.network = create_feature_extractor(classifier, [layer], suppress_diff_warning=True)
+        if weights is not None:
+            fill_from(weights, arch, classifier, self.network)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
+        self.stride = self.smallest = self.multiple = side
+        self.eval()
+        self.channels = _length(f"{arch}, layer {layer!r}", self.network, side)
+
+    def train(self, mode: bool = True) -> _Codes:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Codes ``(B, D, 1, 1)`` of images ``(B, 3, side, side)``, RGB, 0 to 1."""
+        return self.network((pixels - self.mean) / self.std)[self.layer].flatten(1)[:, :, None, None]
+
+
+@torch.no_grad()
+def _length(name: str, network: nn.Module, side: int) -> int:
+    """D of a layer that gives ``(B, D)``."""
+    try:
+        (codes,) = network(torch.zeros(1, 3, side, side)).values()
+    except RuntimeError as error:
+        raise ValueError(f"{name}: expected a size that the network accepts, found {side}: {error}") from error
+    if codes.shape[2:].numel() != 1:
+        raise ValueError(f"{name}: expected one vector per image (1, D), found shape {tuple(codes.shape)}")
+    return int(codes.shape[1])

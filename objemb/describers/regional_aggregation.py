@@ -1,0 +1,188 @@
+"""Regional deep feature aggregation: hulls of salient points, summed up by which channels are active together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.describers._salient import SalientRegions
+from objemb.describers.base import Describer, checked_given
+from objemb.extractors.base import Extraction, Extractor, Grid
+from objemb.ops.boxes import scale, touched_cells
+from objemb.ops.keypoints import best_detector
+from objemb.ops.normalize import l2
+from objemb.ops.pca import PcaBasis
+from objemb.ops.rectangles import inside
+from objemb.ops.saliency import saliency
+from objemb.ops.second_order import regularised_logm, second_moments, upper_triangle
+from objemb.ops.sparsity import sparsity_weights
+from objemb.ops.whitening import Whitening
+from objemb.registry import plugin
+from objemb.structures import Photo, RegionDescriptors, Regions
+
+ORDERS = (1, 2)
+
+
+@plugin
+class RegionalAggregation(Describer):
+    """Salient regions with second-order vectors (Jeong, Choo, Seo and Cho, "Regional deep feature aggregation").
+
+    ::
+
+        photo ── backbone ── map f ──┬── saliency alpha (1) ── key points ── groups ── hulls R of their unions
+                                     ├── channel weights beta (2)                               │
+                                     └── U1^T (beta * f) (4) ── second order over each R, weighted by alpha (5)
+
+    The best pair of regions says how similar two images are (7), which is what the aggregator ``keep`` gives; the
+    describer's whitening is that of (6), the re-ranker ``region_expansion`` is (8). A given box is one region: the
+    cells that it touches.
+
+    Args:
+        backbone: What is seen.
+        extractor: One map per photo: ``map``.
+        order: 2, or 1 for the sum of weighted features (9), which needs nothing to be fitted.
+        reduced: K': local features are reduced to so many dimensions before their products are taken, which makes
+            vectors of length ``reduced * (reduced + 1) / 2``. Of order 2 only.
+        key_points: ``"hessian"``, ``"sift"``, ``"auto"`` for the first of them that this machine's OpenCV has, or
+            ``"none"`` to take the most salient cells always.
+        max_points: So many key points of the largest saliency are kept.
+        min_points: With fewer key points than this, so many cells of the largest saliency take their place.
+        clusters: L: points fall into so many groups; all unions of groups and the whole image are the ``2 ** L``
+            regions.
+        min_cells: Regions of fewer cells are dropped.
+
+    Attributes:
+        reduction: The fitted basis U1; None for order 1.
+        scales: One factor on the extractor's input size.
+        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
+    """
+
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        extractor: Extractor,
+        order: int = 2,
+        reduced: int = 128,
+        key_points: str = "auto",
+        max_points: int = 4000,
+        min_points: int = 300,
+        clusters: int = 3,
+        min_cells: int = 4,
+    ) -> None:
+        super().__init__()
+        self.order = checks.one_of("order", order, ORDERS)
+        if order == 2 and checks.whole("reduced", reduced) > backbone.channels:
+            raise ValueError(
+                f"reduced: expected at most the channels of the backbone ({backbone.channels}), found {reduced}"
+            )
+        detector = best_detector() if key_points == "auto" else key_points
+        self.salient = SalientRegions(detector, max_points, min_points, clusters, min_cells)
+        self.backbone = backbone
+        self.extractor = extractor
+        self.reduction = PcaBasis(backbone.channels, reduced) if order == 2 else None
+        self.scales = (1.0,)
+        self.whitening = None
+        self.eval()
+
+    @staticmethod
+    def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that mean the same on every machine: the name of a detector in the place of ``auto``."""
+        found = settings["key_points"]
+        return {**settings, "key_points": best_detector() if found == "auto" else found}
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        if self.whitening is not None:
+            return self.whitening.dim
+        if self.reduction is None:
+            return self.backbone.channels
+        reduced = len(self.reduction.directions)
+        return reduced * (reduced + 1) // 2
+
+    def train(self, mode: bool = True) -> RegionalAggregation:
+        """Stays in eval mode: a description must not depend on the batch that it is part of."""
+        super().train(False)
+        return self
+
+    def decode_side(self) -> int | None:
+        """See :meth:`Describer.decode_side`."""
+        side = self.extractor.decode_side()
+        return None if side is None else math.ceil(side * self.scales[0])
+
+    @torch.no_grad()
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`Describer.describe`. Regions that were found have their hulls as ``masks``."""
+        given = checked_given(photos, regions)
+        if not photos:
+            return []
+        seen = self._see(photos)
+        found, cells = self._find(photos, given, seen)
+        vectors = self._vectors(seen.maps, cells)
+        rows = (vectors if self.whitening is None else self.whitening(vectors)).cpu().split([len(f) for f in found])
+        return [
+            RegionDescriptors(photo.id, where, of_photo, photo.metadata)
+            for photo, where, of_photo in zip(photos, found, rows, strict=True)
+        ]
+
+    @torch.no_grad()
+    def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+        """See :meth:`Describer.samples`: the first-order vectors of regions (3), from which U1 is learned."""
+        if part not in self.fitted_parts():
+            return super().samples(part, photos, regions)
+        given = checked_given(photos, regions)
+        if not photos:
+            return torch.zeros(0, self.backbone.channels)
+        seen = self._see(photos)
+        _, cells = self._find(photos, given, seen)
+        vectors = [l2(within.to(m) @ _local(m)) for m, within in zip(seen.maps, cells, strict=True)]
+        return torch.cat(vectors).float().cpu()
+
+    def _see(self, photos: Sequence[Photo]) -> Extraction:
+        return self.extractor.see(photos, self.backbone, self.scales[0])
+
+    def _find(
+        self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction
+    ) -> tuple[list[Regions], list[Tensor]]:
+        """Per photo its regions, and bool ``(N, h * w)``: the cells of each."""
+        pairs = []
+        for photo, boxes, features, grid in zip(photos, given, seen.maps, seen.grids, strict=True):
+            if boxes is not None:
+                pairs.append((boxes.to("cpu"), _cells_of_boxes(boxes.boxes.cpu(), grid)))
+                continue
+            entered = tuple(round(self.backbone.stride * s / c) for s, c in zip(photo.size, grid.cell, strict=True))
+            pairs.append(self.salient.find(photo, saliency(features).cpu(), grid, (entered[0], entered[1])))
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def _vectors(self, maps: Sequence[Tensor], cells: Sequence[Tensor]) -> Tensor:
+        """Unit vectors of the regions of all photos."""
+        weights = [within.to(m) * saliency(m).flatten() for m, within in zip(maps, cells, strict=True)]
+        if self.reduction is None:  # equation 9
+            return l2(torch.cat([w @ _local(m) for m, w in zip(maps, weights, strict=True)]))
+        # float64, which not every accelerator has
+        reduced = [self.reduction(_local(m)).cpu().double() for m in maps]  # equation 4
+        moments = [second_moments(f, w.cpu().double()) for f, w in zip(reduced, weights, strict=True)]
+        return l2(upper_triangle(regularised_logm(torch.cat(moments)))).float().to(weights[0].device)  # equation 5
+
+
+def _local(features: Tensor) -> Tensor:
+    """``beta * f`` of all cells, ``(h * w, C)`` from a map ``(C, h, w)``."""
+    return (features * sparsity_weights(features)[:, None, None]).flatten(1).T
+
+
+def _cells_of_boxes(boxes: Tensor, grid: Grid) -> Tensor:
+    """The cells that boxes in original pixels touch, bool ``(N, h * w)``; at least one each."""
+    in_cells = scale(boxes, (1 / grid.cell[0], 1 / grid.cell[1]))
+    size = (grid.height, grid.width)
+    return inside(touched_cells(in_cells, size), size).flatten(1)

@@ -1,0 +1,104 @@
+"""Where boxes come from: the same method with true boxes, detected ones, a rigid grid, and none but the whole photo.
+
+And how many of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from objemb import checks
+from objemb.detectors.base import Detector
+from objemb.evaluation.protocol import EvaluationSet
+from objemb.extractors.base import pixel_grid
+from objemb.regions.rmac_grid import RmacGrid
+from objemb.structures import Box, Photo, Regions
+
+#: ``detector`` is the method's own, or the boxes given to it.
+GROUND_TRUTH, DETECTOR, GRID, WHOLE = SOURCES = ("ground_truth", "detector", "grid", "whole")
+
+
+class TrueBoxes(Detector):
+    """The true boxes of an evaluation set's objects.
+
+    Args:
+        data: The set. Photos are known by the file they are in the set.
+
+    Raises:
+        ValueError: The set has no objects.
+    """
+
+    def __init__(self, data: EvaluationSet) -> None:
+        if not data.objects:
+            raise ValueError(f"{data.path}: expected 'objects' with boxes for {GROUND_TRUTH}, found none")
+        self._boxes: dict[str, list[Box]] = defaultdict(list)
+        for entry in data.objects:
+            if entry.box is not None and entry.box not in self._boxes[entry.file]:
+                self._boxes[entry.file].append(entry.box)
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`Detector.detect`. A box that leaves its photo raises ``ValueError``."""
+        return [
+            Regions(torch.tensor(self._boxes.get(p.id, []), dtype=torch.float32).reshape(-1, 4), p.size) for p in photos
+        ]
+
+
+class GridBoxes(Detector):
+    """The squares of the R-MAC grid, laid on pixels.
+
+    Args:
+        levels: See :class:`~objemb.regions.rmac_grid.RmacGrid`.
+    """
+
+    def __init__(self, levels: int = 3) -> None:
+        self._grid = RmacGrid(levels=levels)
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`Detector.detect`."""
+        return [found[1:] for found in self._grid.find(photos, [pixel_grid(p) for p in photos])]
+
+
+class NoBoxes(Detector):
+    """Finds nothing, so that the whole photo is all there is."""
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`Detector.detect`."""
+        return [Regions.empty(photo.size) for photo in photos]
+
+
+class BestBoxes(Detector):
+    """At most so many boxes of another detector, the best.
+
+    Args:
+        detector: The other one.
+        most: How many.
+    """
+
+    def __init__(self, detector: Detector, most: int) -> None:
+        self._detector, self._most = detector, checks.whole("most", most, 0)
+        self.classes = detector.classes
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`Detector.detect`."""
+        return [found[: self._most] for found in self._detector.detect(photos)]
+
+    def decode_side(self) -> int:
+        """See :meth:`Detector.decode_side`."""
+        return self._detector.decode_side()
+
+
+def boxes_from(source: str, data: EvaluationSet, own: Detector | None) -> Detector | None:
+    """What gives the boxes of database photos.
+
+    Args:
+        source: One of :data:`SOURCES`.
+        data: The set, for its true boxes.
+        own: What gives them for ``detector``; None leaves it to the method.
+    """
+    checks.one_of("box source", source, SOURCES)
+    if source == DETECTOR:
+        return own
+    return {GROUND_TRUTH: lambda: TrueBoxes(data), GRID: GridBoxes, WHOLE: NoBoxes}[source]()

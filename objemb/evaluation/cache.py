@@ -1,0 +1,141 @@
+"""Arrays that took long to compute, kept in a folder under what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.disk import sync_folder
+
+FORMAT, FORMAT_VERSION = "objemb-cache", 1
+CARD = "entry.json"
+#: An array of more bytes than this stays in its file until it is read.
+LARGE = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """An entry.
+
+    Attributes:
+        arrays: By name; those of an entry that was found lie in their files until they are read, and cannot be changed.
+        about: JSON-ready facts that were stored with them.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    about: Mapping[str, Any]
+
+
+class ArrayCache:
+    """A folder of entries, each in a folder of its own that is there completely or not at all.
+
+    ::
+
+        DIR/KEY/entry.json      what it is, and the checksum of each array
+            NAME.npy            an array
+
+    An entry that is damaged or was written by another version counts as missing; it is told of and removed. Nothing is
+    ever removed otherwise: a cache may be deleted at any time.
+
+    Args:
+        folder: Made when something is stored.
+        on_note: Called with a line for each entry that could not be used.
+    """
+
+    def __init__(self, folder: str | Path, on_note: Callable[[str], None] = lambda line: None) -> None:
+        self.folder = Path(folder)
+        self._note = on_note
+
+    def load(self, key: str) -> Cached | None:
+        """The entry of a key (see :func:`key_of`), None where there is none that can be used."""
+        place = self.folder / key
+        if not place.exists():
+            return None
+        try:
+            return _read(place)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self._note(f"{place}: damaged ({error}), computed anew")
+            _remove(place)
+            return None
+
+    def store(self, key: str, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+        """Keep arrays of numbers and facts. An entry that another process has stored meanwhile stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=self.folder))
+        try:
+            for name, array in arrays.items():
+                np.save(partial / f"{name}.npy", array, allow_pickle=False)
+            files = {name: _sha256(partial / f"{name}.npy") for name in arrays}
+            card = {"format": FORMAT, "format_version": FORMAT_VERSION, "about": dict(about), "sha256": files}
+            (partial / CARD).write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            for file in partial.iterdir():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            sync_folder(partial)
+            _publish(partial, self.folder / key)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """64 hex digits that stand for JSON-ready facts."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def photo_facts(paths: Iterable[Path]) -> str:
+    """64 hex digits that change with the size or the time of any of some files, and where one is missing."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)
+            line = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError:
+            line = f"{os.path.abspath(path)}\0missing\n"
+        digest.update(line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _read(place: Path) -> Cached:
+    card = json.loads((place / CARD).read_text(encoding="utf-8"))
+    if (card["format"], card["format_version"]) != (FORMAT, FORMAT_VERSION):
+        raise ValueError(f"expected format {FORMAT} {FORMAT_VERSION}, found {card['format']} {card['format_version']}")
+    arrays = {}
+    for name, expected in card["sha256"].items():
+        file = place / f"{name}.npy"
+        found = _sha256(file)
+        if found != expected:
+            raise ValueError(f"{file.name}: expected sha256 {expected[:12]}, found {found[:12]}")
+        arrays[name] = np.load(file, mmap_mode="r" if file.stat().st_size > LARGE else None, allow_pickle=False)
+    return Cached(arrays, dict(card["about"]))
+
+
+def _publish(partial: Path, place: Path) -> None:
+    try:
+        os.rename(partial, place)
+    except OSError:
+        if not place.is_dir():  # not a faster process: the disk, the rights
+            raise
+    sync_folder(place.parent)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,162 @@
+"""What a description costs beside one forward pass of the same network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.describers.base import Describer
+from objemb.detectors.base import NetworkDetector
+from objemb.structures import Photo, Regions
+
+#: How often each photo is described, and by how many rounds before the clock counts.
+ROUNDS, WARM_UP = 3, 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Times of one method, without decoding.
+
+    Attributes:
+        milliseconds: Of the description of a photo: mean over photos, median over rounds.
+        backbone_milliseconds: Of one forward pass, likewise; None for a method without a network.
+        ratio: Description over forward pass within a round, median over rounds; None likewise.
+        low: Smallest ratio of any round.
+        high: Largest ratio of any round.
+        network: What the forward pass is one of, in words.
+        photos: On how many photos.
+        rounds: How often each.
+    """
+
+    milliseconds: float
+    backbone_milliseconds: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    network: str | None
+    photos: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One forward pass of a describer's network over a whole photo, the pixels being ready on its device.
+
+    Attributes:
+        run: Runs it.
+        network: What it is, in words.
+    """
+
+    run: Callable[[], object]
+    network: str
+
+
+def measure_cost(
+    describer: Describer, photos: Sequence[Photo], describe: Callable[[Photo], object], *, rounds: int = ROUNDS
+) -> Cost:
+    """Time the description of photos and forward passes over the same photos, in turn, round after round.
+
+    Whatever else the machine does thus hits both sides of a ratio.
+
+    Args:
+        describer: Whose network the forward pass is one of.
+        photos: Decoded, at least one.
+        describe: What is timed: a photo becomes rows for an index, one photo at a time.
+        rounds: How often.
+    """
+    if not photos:
+        raise ValueError("photos: expected at least one, found none")
+    checks.whole("rounds", rounds)
+    with torch.inference_mode():
+        passes = [forward_pass(describer, photo) for photo in photos]
+        seconds = [_round(describer, photos, describe, passes) for _ in range(WARM_UP + rounds)][WARM_UP:]
+    described, passed = zip(*seconds, strict=True)
+    millis = 1000 / len(photos)
+    first = passes[0]
+    if first is None:
+        return Cost(median(described) * millis, None, None, None, None, None, len(photos), rounds)
+    ratios = [d / p for d, p in seconds]
+    return Cost(
+        milliseconds=median(described) * millis,
+        backbone_milliseconds=median(passed) * millis,
+        ratio=median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        network=first.network,
+        photos=len(photos),
+        rounds=rounds,
+    )
+
+
+def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
+    """One forward pass of the network of a describer, at the size at which it sees a whole photo.
+
+    That is the first input that its backbone gets when the whole photo is described as one region: of an extractor that
+    crops, the crop that is the whole photo. Where a detector is the network, it is its backbone with the feature
+    pyramid.
+
+    Returns:
+        None where the describer has no network.
+    """
+    backbone = getattr(describer, "backbone", None)
+    if isinstance(backbone, Backbone):
+        pixels = _first_input(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
+        if pixels is None:
+            return None
+        height, width = pixels.shape[2:]
+        return ForwardPass(lambda: backbone(pixels[:1]), f"backbone, {width} x {height} pixels")
+    detector = getattr(describer, "detector", None)
+    if isinstance(detector, NetworkDetector):
+        batch = detector.preprocess([photo])
+        height, width = batch.tensors.shape[2:]
+        return ForwardPass(lambda: detector.features(batch), f"detector's pyramid, {width} x {height} pixels")
+    return None
+
+
+def _first_input(backbone: nn.Module, describe: Callable[[], object]) -> Tensor | None:
+    """What a network is given first while something is described."""
+    seen: list[Tensor] = []
+
+    def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not seen:
+            seen.append(inputs[0])
+
+    hook = backbone.register_forward_pre_hook(remember)
+    try:
+        describe()
+    finally:
+        hook.remove()
+    return seen[0] if seen else None
+
+
+def _round(
+    describer: Describer,
+    photos: Sequence[Photo],
+    describe: Callable[[Photo], object],
+    passes: Sequence[ForwardPass | None],
+) -> tuple[float, float]:
+    """Seconds of all descriptions, and of all forward passes."""
+    state = next(describer.parameters(), None)
+    device = torch.device("cpu") if state is None else state.device
+    described = passed = 0.0
+    for photo, one in zip(photos, passes, strict=True):
+        described += _seconds(lambda photo=photo: describe(photo), device)  # type: ignore[misc]
+        if one is not None:
+            passed += _seconds(one.run, device)
+    return described, passed
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,149 @@
+"""The queries that a method does worst on, and what it found instead."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from objemb.evaluation.evaluate import Evaluation, item_ids
+from objemb.evaluation.protocol import Entry
+from objemb.evaluation.ranks import NOWHERE, Standing
+from objemb.evaluation.task import Relevance, Task
+from objemb.structures import Box
+
+#: What a found image counts as.
+RIGHT, WRONG, JUNK, OWN_PHOTO = "right", "wrong", "junk", "own photo"
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image in a ranking.
+
+    Attributes:
+        file: Its photo.
+        place: In the complete ranking, from 0, junk counted.
+        score: Similarity.
+        box: What matched, original pixels; None for an image that was not found at all.
+        mark: What it counts as: ``right``, ``wrong``, ``junk``, or ``own photo`` where that is junk.
+        truths: True boxes of the query's instances there, as far as they are known.
+    """
+
+    file: str
+    place: int
+    score: float
+    box: Box | None
+    mark: str
+    truths: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query with what was found.
+
+    Attributes:
+        number: Of the query.
+        query: The query.
+        average_precision: By the trapezoid rule, under the main setup.
+        first_rank: Of the first right image, from 0, junk left out; None when there is none.
+        positives: How many images are right.
+        hits: The best images, best first.
+        first_right: The first right image where it is not among the hits, else None.
+    """
+
+    number: int
+    query: Entry
+    average_precision: float
+    first_rank: int | None
+    positives: int
+    hits: tuple[FoundImage, ...]
+    first_right: FoundImage | None
+
+
+def worst_queries(task: Task, found: Evaluation, objects: Sequence[Entry], most: int, hits: int) -> list[Failure]:
+    """The queries with the lowest average precision, the worst first; of equal ones that whose first hit comes later.
+
+    Args:
+        task: What was to be found.
+        found: What was measured, with at least ``hits`` of the best images in its results.
+        objects: The true boxes; may be none.
+        most: How many queries at most. Those that do not count (nothing is relevant, or they could not be described)
+            are left out.
+        hits: How many images per query at most.
+    """
+    counting = [n for n, of_query in enumerate(found.scores.per_query) if of_query["average_precision"] is not None]
+    marker = _Marker(task, objects)
+
+    def badness(number: int) -> tuple[float, float, int]:
+        figures = found.scores.per_query[number]
+        first = np.inf if figures["first_rank"] is None else figures["first_rank"]
+        return figures["average_precision"], -first, number
+
+    return [_failure(task, found, number, marker, hits) for number in sorted(counting, key=badness)[:most]]
+
+
+class _Marker:
+    """Tells what images count as."""
+
+    def __init__(self, task: Task, objects: Sequence[Entry]) -> None:
+        self.task, self.relevance = task, task.relevance
+        self.numbers = {name: number for number, name in enumerate(item_ids(task))}
+        self._truths: Mapping[tuple[str, str], list[Box]] = defaultdict(list)
+        for entry in objects:
+            for instance in entry.instances:
+                if entry.box is not None:
+                    self._truths[entry.file, instance].append(entry.box)
+
+    def image(self, number: int, item: int, place: int, score: float, box: Box | None) -> FoundImage:
+        query, entry = self.task.queries[number], self.task.database[item]
+        truths = [b for instance in query.instances for b in self._truths.get((entry.file, instance), ())]
+        mark = self._mark(self.relevance[number], number, item)
+        return FoundImage(entry.file, place, score, box, mark, tuple(dict.fromkeys(truths)))
+
+    def _mark(self, relevant: Relevance, number: int, item: int) -> str:
+        if item in relevant.positives:
+            return RIGHT
+        if item not in relevant.junk:
+            return WRONG
+        return OWN_PHOTO if item in self.task.own_photos[number] else JUNK
+
+
+def _failure(task: Task, found: Evaluation, number: int, marker: _Marker, hits: int) -> Failure:
+    figures = found.scores.per_query[number]
+    result = found.results[number].hits[:hits]
+    items = [marker.numbers[hit.image] for hit in result]
+    images = [
+        marker.image(number, item, place, hit.score, hit.box)
+        for place, (item, hit) in enumerate(zip(items, result, strict=True))
+    ]
+    first = _first_right(found.standings[number], marker.relevance[number])
+    missed = first is not None and first not in items
+    return Failure(
+        number=number,
+        query=task.queries[number],
+        average_precision=figures["average_precision"],
+        first_rank=figures["first_rank"],
+        positives=figures["positives"],
+        hits=tuple(images),
+        first_right=_standing_image(marker, number, first, found.standings[number]) if missed else None,
+    )
+
+
+def _first_right(standing: Standing, relevant: Relevance) -> int | None:
+    """The item of the best placed positive; one without a place comes last."""
+    of_positives = standing.of(relevant.positives)
+    if not len(of_positives.items):
+        return None
+    places = np.where(of_positives.places == NOWHERE, np.iinfo(np.int64).max, of_positives.places)
+    return int(of_positives.items[places.argmin()])
+
+
+def _standing_image(marker: _Marker, number: int, item: int | None, standing: Standing) -> FoundImage | None:
+    if item is None:
+        return None
+    one = standing.of(np.array([item]))
+    x1, y1, x2, y2 = one.boxes[0].tolist()
+    box = None if np.isnan(x1) else (x1, y1, x2, y2)
+    return marker.image(number, item, int(one.places[0]), float(one.scores[0]), box)

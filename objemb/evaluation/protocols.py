@@ -1,0 +1,149 @@
+"""The protocols of the field: what counts as relevant on a benchmark, and by which figures it is judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb import checks
+from objemb.evaluation import metrics
+
+#: The grade of what shows the query's instance, where a set has no lists of what is relevant to each query.
+POSITIVE = "positive"
+#: The grade of what counts neither for nor against.
+JUNK = "junk"
+#: Figures that are no shares of 1, and how large they can be.
+NO_SHARES = {"N-S": 4}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to read the grades of a query's images.
+
+    Attributes:
+        name: As it stands behind the names of figures; empty where a protocol has but one setup.
+        positive: The grades that should be found.
+        junk: The grades that are left out of the ranking. All other images count as wrong.
+    """
+
+    name: str
+    positive: tuple[str, ...]
+    junk: tuple[str, ...] = (JUNK,)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is judged.
+
+    Attributes:
+        name: As evaluation sets name it.
+        setups: At least one.
+        metrics: Names of figures, as :func:`scored` knows them, and ``GAP``; the first sums up the benchmark.
+        own_photo_is_junk: Whether what comes from the query's own photo is left out of the ranking. Otherwise it
+            counts like any other.
+        main: The setup by which queries are compared with each other.
+    """
+
+    name: str
+    setups: tuple[Setup, ...]
+    metrics: tuple[str, ...]
+    own_photo_is_junk: bool = True
+    main: str = ""
+
+    @property
+    def grades(self) -> tuple[str, ...]:
+        """All grades, in the order of their first mention."""
+        return tuple(dict.fromkeys(g for setup in self.setups for g in (*setup.positive, *setup.junk)))
+
+    @property
+    def graded(self) -> bool:
+        """Whether queries need lists of what is relevant to them: an instance alone does not tell these grades."""
+        return POSITIVE not in self.grades
+
+    @property
+    def main_setup(self) -> Setup:
+        """The setup called :attr:`main`."""
+        return next(setup for setup in self.setups if setup.name == self.main)
+
+    @property
+    def main_figure(self) -> str:
+        """The one figure that sums up the benchmark, such as ``mAP`` or ``mAP medium``."""
+        return figure(self.metrics[0], self.main_setup)
+
+
+def figure(metric: str, setup: Setup) -> str:
+    """The name of a metric under a setup."""
+    return f"{metric} {setup.name}".strip()
+
+
+_BY_INSTANCE = (Setup("", (POSITIVE,)),)
+_REVISITED = (
+    Setup("easy", ("easy",), (JUNK, "hard")),
+    Setup("medium", ("easy", "hard")),
+    Setup("hard", ("hard",), (JUNK, "easy")),
+)
+
+#: By the name that an evaluation set gives as its ``protocol``.
+PROTOCOLS: Mapping[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("instances", _BY_INSTANCE, ("mAP", "P@1", "P@5", "mP@5", "mP@10")),
+        # Philbin et al., CVPR 2007 and 2008: the query's photo is in the database, and counts
+        Protocol("oxford", (Setup("", ("good", "ok")),), ("mAP", "mP@1", "mP@5", "mP@10"), own_photo_is_junk=False),
+        # Radenovic et al., CVPR 2018
+        Protocol("revisited", _REVISITED, ("mAP", "mP@1", "mP@5", "mP@10"), main="medium"),
+        # Jegou et al., ECCV 2008: every photo of a group but the first is to be found by the first
+        Protocol("holidays", _BY_INSTANCE, ("mAP", "P@1")),
+        # Nister and Stewenius, CVPR 2006: all four photos of an object, the query's own among them
+        Protocol("ukbench", _BY_INSTANCE, ("N-S", "mAP"), own_photo_is_junk=False),
+        # Wang and Jiang, TOMM 2015; queries are parts of photos that are not in the database
+        Protocol("instre", _BY_INSTANCE, ("mAP", "P@1", "mP@10")),
+        # Song et al., CVPR 2016
+        Protocol("recall", _BY_INSTANCE, ("R@1", "R@10", "R@100", "R@1000")),
+        # Weyand et al., CVPR 2020: retrieval, and recognition by the landmark of the best image
+        Protocol("landmarks", _BY_INSTANCE, ("mAP@100",)),
+        Protocol("recognition", _BY_INSTANCE, ("GAP",)),
+    )
+}
+INSTANCES = PROTOCOLS["instances"]
+
+_WITH_K = re.compile(r"(mAP|P|mP|R)@([1-9]\d*)")
+_PLAIN: Mapping[str, metrics.Metric] = {"mAP": metrics.average_precision, "N-S": metrics.ukbench_score}
+_AT_K = {
+    "mAP": metrics.average_precision_at_k,
+    "P": metrics.precision_at_k,
+    "mP": metrics.revisited_precision_at_k,
+    "R": metrics.recall_at_k,
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """A protocol by its name. Raises ``ValueError`` with the known ones."""
+    return PROTOCOLS[checks.one_of("protocol", name, tuple(PROTOCOLS))]
+
+
+def scored(name: str, ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> float:
+    """The mean of a figure over the queries that have positives.
+
+    Args:
+        name: ``mAP`` (trapezoid rule), ``mAP@k`` (of Google Landmarks), ``P@k``, ``mP@k`` (revisited), ``R@k`` or
+            ``N-S``.
+        ranks: Per query the 0-based ranks of its positives, without junk.
+        num_positives: Per query how many there are.
+    """
+    return metrics.mean_over_queries(metric_named(name), ranks, num_positives).value
+
+
+def metric_named(name: str) -> metrics.Metric:
+    """The function of ``(ranks, num_positives)`` behind the name of a figure."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    parts = _WITH_K.fullmatch(name)
+    if parts is None:
+        raise ValueError(f"figure: expected mAP, N-S, or mAP, P, mP or R with @k, found {name!r}")
+    return partial(_AT_K[parts[1]], k=int(parts[2]))

@@ -1,0 +1,239 @@
+"""At which places of a ranking the items stand that matter, found without ever having the ranking.
+
+The place of an item is the number of items with a greater score; of equal scores the item with the lower number comes
+first. So it is enough to compute all scores once, block by block, and to count. A place depends neither on the size of
+the blocks nor on threads: a block's scores, from one matrix product in float64, decide where they differ by more than
+rounding can change, and the few that do not are scored once more, pair by pair, as
+:func:`objemb.index.exact.search_exact` scores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.index.blocks import Block, RowTable
+from objemb.index.grouping import Pairs, best_of_images, pair_scores
+
+#: The place of an item that has no rows, or of any item for a query that has none.
+NOWHERE = -1
+#: Query rows that share one pass over the database.
+QUERY_ROWS_PER_PASS = 256
+#: Numbers of a block of the database, which bounds the memory.
+NUMBERS_PER_BLOCK = 1 << 22
+
+
+class Searched(Protocol):
+    """Rows of numbered items: ``objemb.evaluation.described.Rows`` or ``objemb.rerank.database.Database``."""
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """float32 ``(R, D)``, at most of unit length; may be a memory map."""
+
+    @property
+    def items(self) -> NDArray[np.int64]:
+        """int64 ``(R,)``, rising."""
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """float32 ``(R, 4)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where some items stand in the ranking of all, for one query.
+
+    Attributes:
+        items: int64 ``(L,)``, rising.
+        places: int64 ``(L,)``, from 0; ``NOWHERE`` for an item without rows.
+        scores: float32 ``(L,)``, the largest inner product of a row of the item and a row of the query; -inf.
+        boxes: float32 ``(L, 4)``, of the row that matched best; NaN.
+    """
+
+    items: NDArray[np.int64]
+    places: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def of(self, items: NDArray[np.int64]) -> Standing:
+        """Of some of the items, in the given order; all of them have to be among :attr:`items`."""
+        at = np.searchsorted(self.items, items)
+        return Standing(items, self.places[at], self.scores[at], self.boxes[at])
+
+    def ranks(self, positives: NDArray[np.int64], junk: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The 0-based ranks of the positives that are somewhere, rising, in a ranking without the junk.
+
+        Args:
+            positives: int64 ``(P,)``, among :attr:`items`; none of them is junk.
+            junk: int64 ``(J,)``, among :attr:`items`.
+        """
+        found, left_out = (np.sort(self.of(part).places) for part in (positives, junk))
+        found, left_out = found[found != NOWHERE], left_out[left_out != NOWHERE]
+        return np.asarray(found - np.searchsorted(left_out, found), dtype=np.int64)
+
+    def behind(self, first: NDArray[np.int64], boxes: NDArray[np.float32]) -> Standing:
+        """The same items where ``first`` come first, in their order, and all others follow in the order they had.
+
+        Args:
+            first: int64 ``(K,)``, each once, among :attr:`items`.
+            boxes: float32 ``(K, 4)``, where these match now.
+        """
+        moved = np.searchsorted(self.items, first)
+        overtaken = np.sort(self.places[moved])
+        places = self.places + len(first) - np.searchsorted(overtaken, self.places)
+        places[self.places == NOWHERE] = NOWHERE
+        places[moved] = np.arange(len(first))
+        at = self.boxes.copy()
+        at[moved] = boxes
+        return Standing(self.items, places, self.scores, at)
+
+
+def standings(database: Searched, queries: Searched, wanted: Sequence[NDArray[np.int64]]) -> list[Standing]:
+    """Where the wanted items stand for each query, in one pass over the database for every 256 rows of queries.
+
+    Args:
+        database: The rows that are searched.
+        queries: The rows that are searched with; items are the numbers of the queries.
+        wanted: Per query the items whose places are asked for: int64, rising, each once.
+
+    Returns:
+        One per query, in their order.
+    """
+    starts = np.searchsorted(queries.items, np.arange(len(wanted) + 1))
+    asked = [queries.vectors[a:b] for a, b in pairwise(starts.tolist())]
+    table = RowTable([Block(database.vectors, database.items)])
+    layout = _Layout(database.items)
+    seekers = [_Seeker(table, layout, rows, items, database.boxes) for rows, items in zip(asked, wanted, strict=True)]
+    for some in _passes([s for s in seekers if len(s.queries) and len(s.scores)]):
+        _count(database.vectors, layout, some)
+    return [seeker.standing() for seeker in seekers]
+
+
+class _Layout:
+    """Which rows belong to which item.
+
+    Attributes:
+        items: int64 ``(I,)``, the items that have rows, rising.
+        starts: int64 ``(I + 1,)``, the first row of each, and the number of all rows.
+    """
+
+    def __init__(self, items: NDArray[np.int64]) -> None:
+        first = np.flatnonzero(np.diff(items, prepend=items[:1] - 1))
+        self.items = items[first]
+        self.starts = np.append(first, len(items))
+
+    def rows(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the items at these positions of :attr:`items`, and which of them each row belongs to."""
+        lengths = self.starts[at + 1] - self.starts[at]
+        owners = np.repeat(np.arange(len(at)), lengths)
+        return self.starts[at][owners] + np.arange(len(owners)) - (np.cumsum(lengths) - lengths)[owners], owners
+
+    def blocks(self, size: int) -> Iterator[tuple[int, int]]:
+        """Runs of items of about ``size`` rows, as the positions of their first and behind their last."""
+        first = 0
+        while first < len(self.items):
+            fitting = int(np.searchsorted(self.starts, self.starts[first] + size, side="right")) - 1
+            last = min(max(fitting, first + 1), len(self.items))
+            yield first, last
+            first = last
+
+
+class _Seeker:
+    """Counts, for one query, how many items come before each of those that are wanted.
+
+    Attributes:
+        queries: float32 ``(r, D)``, the rows of the query.
+        scores: float64 ``(P,)``, exact scores of the wanted items that have rows, rising.
+    """
+
+    def __init__(
+        self,
+        table: RowTable,
+        layout: _Layout,
+        queries: NDArray[np.float32],
+        wanted: NDArray[np.int64],
+        boxes: NDArray[np.float32],
+    ) -> None:
+        self.queries = queries
+        self._table, self._layout, self._wanted = table, layout, wanted
+        at = np.flatnonzero(np.isin(layout.items, wanted, assume_unique=True)) if len(wanted) else wanted
+        best = self._best(at if len(queries) else at[:0])
+        order = np.lexsort((-best.images, best.scores))
+        self._items = best.images[order]
+        self._float_scores = best.scores[order]
+        self._boxes = boxes[best.rows[order]]
+        self.scores = self._float_scores.astype(np.float64)
+        self._before = np.zeros(len(order), dtype=np.int64)
+
+    def add(self, first: int, scores: NDArray[np.float64], slack: float) -> None:
+        """Count items of a block.
+
+        Args:
+            first: Position of the first of them in the layout.
+            scores: float64 ``(m,)`` of each, off by no more than ``slack``.
+            slack: What rounding may have changed.
+        """
+        margin = np.spacing(np.abs(self._float_scores)).astype(np.float64) + slack
+        greater = np.searchsorted(self.scores + margin, scores, side="left")
+        perhaps = np.searchsorted(self.scores - margin, scores, side="right")
+        counts = np.bincount(greater, minlength=len(self.scores) + 1)
+        unsure = np.flatnonzero(greater != perhaps)
+        if len(unsure):
+            counts -= np.bincount(greater[unsure], minlength=len(counts))
+            exact = self._best(first + unsure)
+            tie = exact.scores[:, None] == self._float_scores
+            ahead = (exact.scores[:, None] > self._float_scores) | (tie & (exact.images[:, None] < self._items))
+            self._before += ahead.sum(axis=0)
+        self._before += counts.sum() - np.cumsum(counts)[:-1]
+
+    def standing(self) -> Standing:
+        """The result, when all blocks were added."""
+        count = len(self._wanted)
+        places, scores = np.full(count, NOWHERE, dtype=np.int64), np.full(count, -np.inf, dtype=np.float32)
+        boxes = np.full((count, 4), np.nan, dtype=np.float32)
+        at = np.searchsorted(self._wanted, self._items)
+        places[at], scores[at], boxes[at] = self._before, self._float_scores, self._boxes
+        return Standing(self._wanted, places, scores, boxes)
+
+    def _best(self, at: NDArray[np.int64]) -> Pairs:
+        """The exactly scored best pair of rows of each item at these positions, in no order."""
+        rows, _ = self._layout.rows(at)
+        pair_rows = np.repeat(rows, len(self.queries))
+        query_rows = np.tile(np.arange(len(self.queries)), len(rows))
+        scores = pair_scores(self._table, pair_rows, self.queries, query_rows)
+        one = np.zeros(len(pair_rows), dtype=np.int64)
+        return best_of_images(Pairs(pair_rows, query_rows, one, self._table.images(pair_rows), scores))[0]
+
+
+def _passes(seekers: Sequence[_Seeker]) -> Iterator[list[_Seeker]]:
+    """Runs of queries with about ``QUERY_ROWS_PER_PASS`` rows."""
+    some: list[_Seeker] = []
+    for seeker in seekers:
+        if some and sum(len(s.queries) for s in some) + len(seeker.queries) > QUERY_ROWS_PER_PASS:
+            yield some
+            some = []
+        some.append(seeker)
+    if some:
+        yield some
+
+
+def _count(vectors: NDArray[np.float32], layout: _Layout, seekers: Sequence[_Seeker]) -> None:
+    """One pass over the database."""
+    asked = np.concatenate([s.queries for s in seekers]).astype(np.float64)
+    groups = np.cumsum([0, *(len(s.queries) for s in seekers)])[:-1]
+    longest = float(np.linalg.norm(asked, axis=1).max())
+    for first, last in layout.blocks(max(1, NUMBERS_PER_BLOCK // max(1, vectors.shape[1]))):
+        rows = slice(layout.starts[first], layout.starts[last])
+        block = vectors[rows].astype(np.float64)
+        scores = np.maximum.reduceat(asked @ block.T, groups, axis=0)
+        if len(block) > last - first:
+            scores = np.maximum.reduceat(scores, layout.starts[first:last] - layout.starts[first], axis=1)
+        length = float(np.sqrt(np.einsum("nd,nd->n", block, block).max()))
+        slack = 2 * longest * length * block.shape[1] * float(np.finfo(np.float64).eps)
+        for seeker, row in zip(seekers, scores, strict=True):
+            seeker.add(first, row, slack)

@@ -1,0 +1,88 @@
+"""Which photos, and boxes in them, show the same thing: what a whitening is learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.images.sources import SkippedImage, find_images
+from objemb.structures import Box
+
+#: Pairs of one instance at most, so that what was photographed most often does not rule.
+PAIRS_PER_INSTANCE = 100
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A photo, or a box in it, with the name of what it shows.
+
+    Attributes:
+        path: The photo.
+        instance: Equal names are the same thing.
+        box: Edges in original pixels, None for the whole photo.
+    """
+
+    path: Path
+    instance: str
+    box: Box | None = None
+
+
+def read_shown(source: str | Path) -> list[Shown]:
+    """What is known to show the same thing.
+
+    Args:
+        source: An evaluation set, a JSON file: its boxed objects, or the photos that show one thing where it has none,
+            and its queries. Or a folder with a folder of photos per instance.
+
+    Raises:
+        FileNotFoundError: Neither is there.
+        ValueError: Nothing is shown twice.
+    """
+    source = Path(source)
+    shown = list(_of_folder(source) if source.is_dir() else _of_set(read_evaluation_set(source)))
+    if len(pairs_of([one.instance for one in shown])) == 0:
+        raise ValueError(f"{source}: expected instances that are shown at least twice, found none")
+    return shown
+
+
+def pairs_of(instances: Sequence[str]) -> Tensor:
+    """Rows of equal instances, int64 ``(P, 2)``.
+
+    All pairs of an instance, or :data:`PAIRS_PER_INSTANCE` drawn among them with a fixed seed. Pairs say nothing about
+    which of the two is the query: each comes once.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, instance in enumerate(instances):
+        rows.setdefault(instance, []).append(row)
+    generator = torch.Generator().manual_seed(SEED)
+    parts = [torch.tensor(of_one)[_pairs(len(of_one), generator)] for of_one in rows.values() if len(of_one) > 1]
+    return torch.cat([torch.zeros(0, 2, dtype=torch.int64), *parts])
+
+
+def _pairs(count: int, generator: torch.Generator) -> Tensor:
+    """Two different numbers below ``count``, int64 ``(P, 2)``."""
+    if count * (count - 1) // 2 <= PAIRS_PER_INSTANCE:
+        return torch.combinations(torch.arange(count))
+    first = torch.randint(count, (PAIRS_PER_INSTANCE,), generator=generator)
+    further = torch.randint(1, count, (PAIRS_PER_INSTANCE,), generator=generator)
+    return torch.stack([first, (first + further) % count], dim=1)
+
+
+def _of_folder(folder: Path) -> Iterator[Shown]:
+    for image in find_images(folder):
+        if not isinstance(image, SkippedImage) and "/" in image.id:
+            yield Shown(image.path, image.id.partition("/")[0])
+
+
+def _of_set(data: EvaluationSet) -> Iterator[Shown]:
+    known = data.objects or [e for e in data.images if len(e.instances) == 1]
+    for entry in chain(known, data.queries):
+        for instance in entry.instances:
+            yield Shown(data.photo(entry.file), instance, entry.box)

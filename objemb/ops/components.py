@@ -1,0 +1,49 @@
+"""Connected components of masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+
+
+def largest_component(masks: Tensor) -> Tensor:
+    """The largest 4-connected component of each mask; of several equally large ones the first in reading order.
+
+    Args:
+        masks: bool ``(M, h, w)``.
+
+    Returns:
+        bool ``(M, h, w)`` on the same device; a mask without any cell stays empty.
+
+    Raises:
+        ImportError: scipy is not installed.
+        ValueError: Another shape.
+        TypeError: Not bool.
+    """
+    checks.shape("masks", masks, (None, None, None))
+    if masks.dtype != torch.bool:
+        raise TypeError(f"masks: expected torch.bool, found {masks.dtype}")
+    if not masks.numel():
+        return masks.clone()
+    cross = torch.zeros(3, 3, 3, dtype=torch.int64)  # neighbours within a mask, none from one mask to the next
+    cross[1, 1, :] = cross[1, :, 1] = 1
+    labelled, count = _ndimage().label(masks.cpu().numpy(), cross.numpy())
+    labels = torch.from_numpy(labelled).long()
+    sizes = torch.bincount(labels.flatten(), minlength=count + 1)
+    sizes[0] = 0  # label 0 is what is outside of the masks
+    # Labels count up in reading order, mask after mask, so that the first cell of the greatest size decides.
+    first = sizes[labels].flatten(1).argmax(dim=1, keepdim=True)
+    largest = labels.flatten(1).gather(1, first)[:, :, None]
+    return ((labels == largest) & (labels > 0)).to(masks.device)
+
+
+def _ndimage() -> Any:
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError("connected components need scipy: pip install 'objemb[methods]'") from error
+    return ndimage

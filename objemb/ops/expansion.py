@@ -1,0 +1,54 @@
+"""Vectors mixed with their neighbours: what query expansion and database augmentation have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from objemb.ops.normalize import l2
+
+
+def weighted_mean(
+    vectors: NDArray[np.float32],
+    neighbours: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    *,
+    normalise: bool,
+) -> NDArray[np.float32]:
+    """``(v + sum_j w_j n_j) / (1 + sum_j w_j)``: a vector counts with weight 1 beside its neighbours.
+
+    Args:
+        vectors: float32 ``(N, D)``.
+        neighbours: float32 ``(N, k, D)``, or ``(1, k, D)`` for the same ones everywhere.
+        weights: float32 ``(N, k)``, 0 or more; 0 leaves a neighbour out.
+        normalise: Give the means unit length; those that vanish stay zero.
+
+    Returns:
+        float32 ``(N, D)``.
+    """
+    mixed = vectors + (weights[:, None, :] @ neighbours)[:, 0]
+    if not normalise:
+        return mixed / (1 + weights.sum(axis=1, keepdims=True))
+    return l2(torch.from_numpy(mixed)).numpy()
+
+
+def similarity_weights(similarities: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
+    """``max(0, s) ^ alpha`` (alpha-QE: Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval, TPAMI 2018, sec. 4).
+
+    With ``alpha`` 0 all weights are 1, also those of negative similarities: the average query expansion of Chum et
+    al., Total recall, ICCV 2007. Similarities of -inf stand for missing neighbours, whose weight is 0.
+    """
+    weights = np.maximum(similarities, 0) ** np.float32(alpha)
+    return np.where(np.isneginf(similarities), 0, weights).astype(np.float32)
+
+
+def rank_weights(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``1, (k-1)/k, ..., 1/k`` by rank, of neighbours ``(N, k)`` in falling order; 0 for missing ones (-inf).
+
+    Source: Gordo et al., End-to-end learning of deep visual representations for image retrieval, IJCV 2017, as in the
+    code that comes with it.
+    """
+    count = similarities.shape[1]
+    weights = np.arange(count, 0, -1, dtype=np.float32) / max(1, count)
+    return np.where(np.isneginf(similarities), 0, weights).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Parts of a method that are learned from vectors, without labels and before anything is described."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objemb import checks
+from objemb.checks import NotFittedError
+
+
+class Fitted(nn.Module, ABC):
+    """A codebook, a basis, a mean: state that is learned from vectors once and is saved with the weights.
+
+    A plug-in inherits from this beside the contract of its kind. Buffers or parameters have their final shapes once the
+    describer is built, so that a saved model fills them; :meth:`learn` computes their content; whatever reads them
+    calls :meth:`check_fitted` first. A describer says by its ``samples`` which vectors a part learns from.
+
+    Attributes:
+        needed: More vectors than this do not make it better: so many at most are gathered.
+        fitted_on: What it was learned from, in words: for people, and for a warning on the evaluation set. Empty
+            before.
+        count: Number of vectors it was learned from, an int64 scalar buffer; 0 before.
+    """
+
+    needed: int = 100_000
+    fitted_on: str
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted_on = ""
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @abstractmethod
+    def learn(self, vectors: Tensor) -> None:
+        """Fill the buffers, in place.
+
+        The same vectors in the same order always give the same state: what is random has a fixed seed of its own.
+
+        Args:
+            vectors: float32 ``(N, D)``, N at least 1, finite, on the device of the buffers.
+
+        Raises:
+            ValueError: Too few vectors, or vectors of another length.
+        """
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor, *, fitted_on: str) -> None:
+        """Learn from vectors, anew where something was learned before.
+
+        Args:
+            vectors: float ``(N, D)``, any device.
+            fitted_on: See the class.
+
+        Raises:
+            ValueError: No vectors or too few, NaN or infinite ones, or of another length.
+        """
+        if not fitted_on:
+            raise ValueError("fitted_on: expected words that say what the vectors come from, found none")
+        checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
+        if len(vectors) == 0:
+            raise ValueError(f"{self.label}: expected vectors to learn from, found none")
+        self.learn(vectors.to(self.count.device, torch.float32))
+        self.fitted_on = fitted_on
+        self.count.fill_(len(vectors))
+
+    def settings(self) -> dict[str, Any]:
+        """What it has learned from, JSON-ready, for the card of a model folder."""
+        return {"fitted_on": self.fitted_on, "count": int(self.count)}
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the name of the plug-in, or that of the class."""
+        return getattr(self, "registry_name", type(self).__name__)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has learned."""
+        return bool(self.count > 0)
+
+    def check_fitted(self) -> None:
+        """Raise :class:`~objemb.checks.NotFittedError` where nothing has been learned yet."""
+        if not self.is_fitted:
+            raise NotFittedError(f"{self.label}: expected to be fitted, found a fresh one; add --fit-on PHOTOS")

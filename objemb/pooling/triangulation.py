@@ -1,0 +1,151 @@
+"""Triangulation embedding (Jegou and Zisserman, "Triangulation embedding and democratic aggregation", CVPR 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objemb import checks
+from objemb.ops.fitted import Fitted
+from objemb.ops.kmeans import kmeans
+from objemb.ops.normalize import l2
+from objemb.ops.rectangles import equal_rectangles, inside, means_over_maps
+from objemb.ops.selection import SELECTIONS, selection
+from objemb.ops.whitening import NO_VARIANCE, Whitening, principal
+from objemb.pooling.base import Pooling, weighted_mean
+from objemb.registry import plugin
+
+#: Local features that are embedded at a time while learning.
+BLOCK = 4096
+MASKS = ("none", *SELECTIONS)
+
+
+@plugin
+class Triangulation(Pooling, Fitted):
+    """Directions from the centres of clusters to each selected cell, whitened and summed up.
+
+    The chain for convolutional features is that of Hoang et al., "Selective deep convolutional features for image
+    retrieval", ACM MM 2017: a cell is reduced by PCA and brought to unit length, ``x``; its embedding is
+    ``S (R(x) - mean)``, where ``R(x)`` concatenates the unit directions ``(x - c_j) / |x - c_j|`` from all centres and
+    ``S`` whitens them along their principal directions, without the first ones; the embeddings of the cells are summed
+    up, and the power ``sign(v) |v| ** power`` tames what repeats. The caller brings the vector to unit length. Cells
+    without any activation are left out.
+
+    Hoang et al. rotate the sums by one more basis, learned from whole images, before they drop components; here the
+    basis of the whitening does both.
+
+    Args:
+        dim: d, what local features are reduced to.
+        words: k, number of centres; vectors are ``k * d - dropped`` long.
+        dropped: How many of the first principal directions are left out.
+        mask: Which cells count: ``"max"``, ``"sum"`` (see :func:`objemb.ops.selection.selection`), or ``"none"`` of
+            the masks.
+        power: Exponent; 1 changes nothing.
+
+    Attributes:
+        mean: float32 ``(C,)``, of local features.
+        basis: float32 ``(d, C)``, their principal directions.
+        centres: float32 ``(k, d)``.
+        direction_mean: float32 ``(k * d,)``, of ``R(x)``.
+        whitening: S, float32 ``(k * d - dropped, k * d)``.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    centres: Tensor
+    direction_mean: Tensor
+    whitening: Tensor
+
+    def __init__(
+        self, *, dim: int = 32, words: int = 20, dropped: int = 128, mask: str = "max", power: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.dim = checks.whole("dim", dim)
+        self.words = checks.whole("words", words)
+        self.dropped = checks.whole("dropped", dropped, least=0)
+        if self.dropped >= dim * words:
+            raise ValueError(f"dropped: expected fewer than dim * words ({dim * words}), found {dropped}")
+        self.mask = checks.one_of("mask", mask, MASKS)
+        self.power = checks.between("power", power, 0, 1)
+        self.needed = max(1000 * words, 10 * dim * words)
+
+    def connect(self, channels: int) -> None:
+        """See :meth:`Pooling.connect`."""
+        if hasattr(self, "basis"):
+            raise RuntimeError(f"triangulation: expected one not connected yet, found {len(self.mean)} channels")
+        if channels < self.dim:
+            raise ValueError(f"dim: expected at most the number of channels ({channels}), found {self.dim}")
+        full = self.dim * self.words
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("basis", torch.zeros(self.dim, channels))
+        self.register_buffer("centres", torch.zeros(self.words, self.dim))
+        self.register_buffer("direction_mean", torch.zeros(full))
+        self.register_buffer("whitening", torch.zeros(full - self.dropped, full))
+
+    def length(self, channels: int) -> int:
+        """See :meth:`Pooling.length`."""
+        return self.dim * self.words - self.dropped
+
+    def learn(self, vectors: Tensor) -> None:
+        """See :meth:`Fitted.learn`; from local features ``(N, C)`` of any length, N several times ``k * d``."""
+        features = checks.shape("vectors", vectors, (None, len(self.mean)))
+        features = features[(features != 0).any(dim=1)]
+        reduction = Whitening.fit(features, self.dim, power=0.0, fitted_on=self.label)
+        self.mean.copy_(reduction.mean)
+        self.basis.copy_(reduction.projection)
+        self.centres.copy_(kmeans(self._reduced(features), self.words))
+
+        def directions() -> Iterator[Tensor]:
+            return (self._directions(self._reduced(block)) for block in features.split(BLOCK))
+
+        mean, variances, axes = principal(directions)
+        rank = int((variances > NO_VARIANCE * variances[0]).sum())
+        if rank < len(axes):
+            raise ValueError(
+                f"triangulation: expected features whose directions vary in dim * words = {len(axes)} ways, "
+                f"found {rank} for {len(features)} features; take more photos, or fewer words"
+            )
+        self.direction_mean.copy_(mean)
+        self.whitening.copy_((axes * variances[:, None] ** -0.5)[self.dropped :])
+
+    def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
+        """See :meth:`Pooling.forward`."""
+        embedded, counted = self._embedded(maps)
+        if self.mask != "none":
+            counted = counted * selection(maps, weights, self.mask)
+        return self._tamed(weighted_mean(embedded, counted if weights is None else counted * weights))
+
+    def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
+        """See :meth:`Pooling.rectangles`. Cells are embedded once, whatever the rectangles."""
+        embedded, counted = self._embedded(maps)
+        held = inside(cells[:, 1:], (maps.shape[2], maps.shape[3])).to(maps.device)
+        if self.mask != "none":
+            for rows, cut in equal_rectangles(maps, cells):
+                block = held[rows]
+                block[block.clone()] = selection(cut, None, self.mask).flatten()  # cells lie in the same order in both
+                held[rows] = block
+        weights = held * counted[cells[:, 0].to(maps.device)]
+        return self._tamed(means_over_maps(embedded, cells[:, 0], weights))
+
+    def _embedded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings ``(M, D, h, w)`` of the cells, and which of them have any activation, float ``(M, h, w)``."""
+        self.check_fitted()
+        features = checks.shape("maps", maps, (None, len(self.mean), None, None)).permute(0, 2, 3, 1)
+        directions = self._directions(self._reduced(features.flatten(0, 2)))
+        embedded = (directions - self.direction_mean) @ self.whitening.T
+        seen = (maps != 0).any(dim=1).to(maps.dtype)
+        return embedded.unflatten(0, features.shape[:3]).permute(0, 3, 1, 2), seen
+
+    def _reduced(self, features: Tensor) -> Tensor:
+        """Unit vectors ``(N, d)`` of local features ``(N, C)``."""
+        return l2((features - self.mean) @ self.basis.T)
+
+    def _directions(self, reduced: Tensor) -> Tensor:
+        """``R(x)``, ``(N, k * d)``."""
+        return F.normalize(reduced[:, None] - self.centres, dim=2).flatten(1)
+
+    def _tamed(self, sums: Tensor) -> Tensor:
+        return sums.sign() * sums.abs() ** self.power

@@ -1,0 +1,58 @@
+"""Proposals of a detector: boxes that may hold an object of any class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from objemb import checks
+from objemb.detectors.base import Detector, NetworkDetector
+from objemb.extractors.base import Grid
+from objemb.ops.boxes import nms
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+from objemb.structures import Photo, Regions
+
+
+@plugin
+class RpnProposals(nn.Module, RegionSource):
+    """The whole image, then the boxes of a region proposal network (Ren et al. 2015), best first.
+
+    They replace the rigid grid of R-MAC in Gordo et al., "Deep image retrieval", ECCV 2016, which takes up to 256 of
+    them. They cost one pass of the detector's backbone and of its proposal network; its classifying heads stay idle.
+
+    Args:
+        detector: A network; its weights are its own affair. How many candidates there are at all is a setting of it.
+        nms_iou: A proposal that overlaps a better one by more than this is dropped, also where the detector found them
+            on different levels of its pyramid; 1 keeps all.
+        max_regions: At most so many per photo, the whole image not counted; 0 leaves the whole image alone.
+
+    Raises:
+        TypeError: A detector that is no network, such as stored boxes.
+    """
+
+    detector: NetworkDetector
+
+    def __init__(self, *, detector: Detector, nms_iou: float = 0.7, max_regions: int = 256) -> None:
+        super().__init__()
+        if not isinstance(detector, NetworkDetector):
+            raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
+        self.detector = detector
+        self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
+        self.max_regions = checks.whole("max_regions", max_regions, 0)
+
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+        """See :meth:`RegionSource.find`. Proposals have the score 1: their order says which are better."""
+        return [self.select(proposed) for proposed in self.detector.propose(photos)]
+
+    def decode_side(self) -> int:
+        """See :meth:`RegionSource.decode_side`."""
+        return self.detector.decode_side()
+
+    def select(self, proposed: Regions) -> Regions:
+        """The whole image, and what is kept of all proposals for it, which come best first."""
+        order = torch.arange(len(proposed), 0, -1)
+        kept = proposed[nms(proposed.boxes, order, self.nms_iou)[: self.max_regions]]
+        return Regions.cat([Regions.whole(proposed.size), kept])

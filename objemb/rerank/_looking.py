@@ -1,0 +1,44 @@
+"""Looking into the photos of hits again: what the re-rankers that do so share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from objemb.ops.normalize import l2
+from objemb.rerank.base import Search, put_first, scored
+from objemb.structures import Match, Photo, Regions, SearchResult
+
+
+def box_vector(search: Search, photo: Photo, boxes: Regions) -> Tensor:
+    """Unit vectors ``(N, D)`` of boxes as the describer of the search sees them in their photo."""
+    (described,) = search.needed_describer().describe([photo], [boxes])
+    return described.vectors
+
+
+def expanded(result: SearchResult, hits: Sequence[Match], vectors: Tensor, query: Tensor, mixed: int) -> SearchResult:
+    """Hits ranked by the similarity of a vector each, then once more by that to the query mixed with the best of them.
+
+    The mean of the query and of the first vectors is the query expansion of the re-rankers that look into photos.
+
+    Args:
+        result: What was found before; the hits are some of it.
+        hits: ``n`` of them, with their new boxes.
+        vectors: ``(n, D)``, unit vectors of these boxes.
+        query: ``(D,)``.
+        mixed: So many of the first vectors join the query; 0 for none.
+    """
+    scores = vectors @ query
+    if mixed:
+        first = scores.argsort(descending=True, stable=True)[:mixed]
+        scores = vectors @ l2(torch.cat([query[None], vectors[first]]).mean(dim=0, keepdim=True))[0]
+    return put_first(result, [scored(hit, float(s)) for hit, s in zip(hits, scores, strict=True)])
+
+
+def moved(hit: Match, box: Sequence[float]) -> Match:
+    """A hit whose matched box is another one; its runners-up, which belong to the old one, go."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return replace(hit, box=(x1, y1, x2, y2), runners_up=())

@@ -1,0 +1,108 @@
+"""The contract of a re-ranker."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from objemb.describers.base import Describer
+from objemb.rerank.database import Database
+from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Queries, what was searched, and what was found: all that a re-ranker may look at.
+
+    Attributes:
+        queries: The rows that were searched with.
+        results: One per query, in their order.
+        database: The rows that were searched.
+        describer: What described both, for re-rankers that look into photos.
+        open_query: Decodes the photo of a query by its number. Where a query is a part of a photo, its boxes say so.
+    """
+
+    queries: tuple[RegionDescriptors, ...]
+    results: tuple[SearchResult, ...]
+    database: Database
+    describer: Describer | None = None
+    open_query: Callable[[int], Photo] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queries", tuple(self.queries))
+        object.__setattr__(self, "results", tuple(self.results))
+        if len(self.queries) != len(self.results):
+            raise ValueError(f"Search.results: expected one per query ({len(self.queries)}), found {len(self.results)}")
+
+    @property
+    def depth(self) -> int:
+        """Most hits of a result, at least 1: as deep as a new search has to go."""
+        return max(1, *(len(r) for r in self.results), 1)
+
+    def again(self, queries: Iterable[RegionDescriptors], database: Database) -> Search:
+        """The search of other queries, or in another database, as deep as this one."""
+        asked = tuple(queries)
+        return replace(self, queries=asked, results=tuple(database.search(asked, self.depth)), database=database)
+
+    def found_photo(self, image: str) -> Photo:
+        """The photo of an image that was found. Raises ``ValueError`` where photos cannot be opened."""
+        if self.database.open_photo is None:
+            raise ValueError("re-ranking: expected a database whose photos can be opened, found one without photos")
+        return self.database.open_photo(image)
+
+    def query_photo(self, number: int) -> Photo:
+        """The photo of a query by its number. Raises ``ValueError`` where photos cannot be opened."""
+        if self.open_query is None:
+            raise ValueError("re-ranking: expected queries whose photos can be opened, found vectors alone")
+        return self.open_query(number)
+
+    def needed_describer(self) -> Describer:
+        """The describer. Raises ``ValueError`` where there is none."""
+        if self.describer is None:
+            raise ValueError("re-ranking: expected the describer that described the photos, found none")
+        return self.describer
+
+
+class Reranker(ABC):
+    """Puts results into a better order.
+
+    A re-ranker has no weights of its own; where it needs a network, that is the describer of the search. So it does
+    not count in the fingerprint of a model: vectors do not depend on it.
+
+    Attributes:
+        depth: How many hits it wants in each result that it is given; None for all images. Given fewer, it makes do
+            with those.
+    """
+
+    depth: int | None
+
+    @abstractmethod
+    def rerank(self, search: Search) -> Search:
+        """The same queries in the same order, with better results.
+
+        Results stay at least as deep as they were, and each match names the pair of boxes that matched. A re-ranker
+        that changes query vectors puts them into ``queries``, one that changes the rows of the database into
+        ``database``, so that the next one builds on that. What it is given is not edited. A query without rows, a
+        result without hits and an empty database are normal cases.
+        """
+
+
+def scored(match: Match, score: float) -> Match:
+    """A match with another score, which its runners-up do not exceed."""
+    runners_up = tuple(replace(r, score=min(r.score, score)) for r in match.runners_up)
+    return replace(match, score=score, runners_up=runners_up)
+
+
+def put_first(result: SearchResult, hits: Iterable[Match]) -> SearchResult:
+    """A result that begins with newly scored hits, by falling score; the others follow in their old order.
+
+    The others keep their scores where these fit in, and are lowered to the last new score where they do not: scores
+    fall along a result, and what was not looked at again cannot come before what was. Of equal scores, the hit that
+    comes first in ``hits`` stays first.
+    """
+    first = sorted(hits, key=lambda hit: -hit.score)
+    new = {hit.image for hit in first}
+    lowest = first[-1].score if first else float("inf")
+    rest = (scored(hit, min(hit.score, lowest)) for hit in result if hit.image not in new)
+    return replace(result, hits=(*first, *rest))

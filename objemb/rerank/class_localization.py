@@ -1,0 +1,92 @@
+"""Hits ranked by the box around what is of the query's classes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.describers.class_weighted import ClassWeighted
+from objemb.images.cut import cut_out
+from objemb.ops.heat import heat_boxes
+from objemb.ops.normalize import l2
+from objemb.registry import plugin
+from objemb.rerank._looking import box_vector, expanded, moved
+from objemb.rerank.base import Reranker, Search
+from objemb.structures import Match, Regions, SearchResult
+
+
+@plugin
+class ClassLocalization(Reranker):
+    """Localisation by class activation maps (Jimenez, Alvarez and Giro-i-Nieto, "Class-weighted convolutional features
+    for visual instance search", BMVC 2017, section 3.4).
+
+    The likeliest classes of the query are looked for in each hit. The mean of their activation maps, cut at several
+    shares of its maximum, gives as many boxes, each around the largest connected part; the box whose features are most
+    like those under the query box is that of the hit, and its similarity the score.
+
+    Args:
+        top: So many hits of each query are looked into; the paper's 100 (1,000 at most).
+        mixed: So many of the best boxes join the query for another ranking; the paper's 10; 0 for none.
+        classes: So many of the query's likeliest classes; the paper's 2.
+        thresholds: The shares.
+    """
+
+    def __init__(
+        self,
+        *,
+        top: int = 100,
+        mixed: int = 10,
+        classes: int = 2,
+        thresholds: Sequence[float] = (0.01, 0.1, 0.2, 0.3, 0.4),
+    ) -> None:
+        self.depth = self.top = checks.whole("top", top)
+        self.mixed = checks.whole("mixed", mixed, 0)
+        self.classes = checks.whole("classes", classes)
+        several = checks.several("thresholds", thresholds)
+        self.thresholds = tuple(checks.between("thresholds", t, 0, 1) for t in several)
+
+    @torch.no_grad()
+    def rerank(self, search: Search) -> Search:
+        """See :meth:`Reranker.rerank`. A query with several boxes is looked for by the one that matched a hit best.
+
+        Raises:
+            TypeError: Another describer than ``class_weighted``.
+            ValueError: Photos cannot be opened.
+        """
+        if not any(len(result) for result in search.results):
+            return search
+        describer = search.needed_describer()
+        if not isinstance(describer, ClassWeighted):
+            raise TypeError(f"class_localization: expected class_weighted, found {type(describer).__name__}")
+        results = [self._located(search, describer, n) for n in range(len(search.results))]
+        return replace(search, results=tuple(results))
+
+    def _located(self, search: Search, describer: ClassWeighted, number: int) -> SearchResult:
+        result = search.results[number]
+        first = result.hits[: self.top]
+        if not first:
+            return result
+        photo = search.query_photo(number)
+        asked: dict[tuple[float, ...], tuple[list[int], Tensor]] = {}
+        for box in dict.fromkeys(hit.query_box for hit in first):
+            region = Regions(torch.tensor([box]), photo.size)
+            (likely,) = describer.class_maps([cut_out(photo, region)])
+            asked[box] = (likely.classes[: self.classes].tolist(), box_vector(search, photo, region)[0])
+        found = [self._in_hit(search, describer, hit, *asked[hit.query_box]) for hit in first]
+        mean = l2(torch.stack([vector for _, vector in asked.values()]).mean(dim=0, keepdim=True))[0]
+        return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
+
+    def _in_hit(
+        self, search: Search, describer: ClassWeighted, hit: Match, classes: Sequence[int], asked: Tensor
+    ) -> tuple[Match, Tensor]:
+        photo = search.found_photo(hit.image)
+        (seen,) = describer.class_maps([photo], [classes])
+        heat = seen.maps.mean(dim=0, keepdim=True)
+        boxes = torch.cat([heat_boxes(heat, share, seen.grid.cell, photo.size) for share in self.thresholds])
+        vectors = box_vector(search, photo, Regions(boxes, photo.size))
+        best = int((vectors @ asked).argmax())
+        return moved(hit, boxes[best].tolist()), vectors[best]

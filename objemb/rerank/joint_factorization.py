@@ -1,0 +1,135 @@
+"""Where in a hit the object of the query is, by factorising both together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.describers.base import Describer
+from objemb.extractors.base import Grid
+from objemb.extractors.map import Map
+from objemb.images.cut import cut_out
+from objemb.ops.factorize import Concepts, factorize
+from objemb.ops.heat import heat_boxes
+from objemb.ops.nmf import Nmf
+from objemb.registry import plugin
+from objemb.rerank.base import Reranker, Search, put_first, scored
+from objemb.rerank.database import as_boxes
+from objemb.structures import Box, Match, Photo, Regions, SearchResult
+
+ORDERS = ("keep", "similarity")
+#: Photos of hits that are open at the same time.
+BATCH = 8
+
+
+@plugin
+class JointFactorization(Reranker):
+    """Localisation by deep feature factorization (Collins and Susstrunk, ICIP 2019).
+
+    The box of a query is cut out and seen as a picture of its own; the feature maps of this crop and of the photo of a
+    hit are factorised together into a few concepts. The concept with the largest mass in the crop is the object, and
+    the box of the hit becomes that of the largest hot part of its heat map in the hit.
+
+    It finds objects that fill several cells of the feature map; of smaller ones it finds the surroundings.
+
+    Args:
+        top: So many hits of each query are looked into.
+        rank: Concepts of a pair of crop and hit.
+        threshold: The box encloses what has at least this share of the greatest heat.
+        size: Longest side of the photo of a hit when it enters the network, in pixels.
+        query_size: The same of the crop.
+        order: ``"keep"`` leaves order and scores alone and changes boxes only. ``"similarity"`` describes the new boxes
+            with the describer of the search, and orders these hits by the similarity of their vectors to the query's.
+        init: See :class:`~objemb.ops.nmf.Nmf`, as for the next three.
+        iterations: Most updates.
+        tolerance: When to stop earlier.
+        seed: Of a random start.
+    """
+
+    def __init__(
+        self,
+        *,
+        top: int = 10,
+        rank: int = 3,
+        threshold: float = 0.5,
+        size: int = 513,
+        query_size: int = 225,
+        order: str = "keep",
+        init: str = "random",
+        iterations: int = 200,
+        tolerance: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        self.depth = self.top = checks.whole("top", top)
+        self.threshold = checks.between("threshold", threshold, 0, 1)
+        self.of_hits, self.of_queries = Map(size=size), Map(size=checks.positive("query_size", query_size))
+        self.order = checks.one_of("order", order, ORDERS)
+        self.nmf = Nmf(rank, init, iterations, tolerance, seed)
+
+    @torch.no_grad()
+    def rerank(self, search: Search) -> Search:
+        """See :meth:`Reranker.rerank`. A hit on which the concept is not seen keeps its box.
+
+        Raises:
+            ValueError: Photos cannot be opened, or the describer has no backbone of its own.
+        """
+        if not any(len(result) for result in search.results):
+            return search
+        backbone = _backbone(search.needed_describer())
+        return replace(search, results=[self._located(search, i, backbone) for i in range(len(search.results))])
+
+    def _located(self, search: Search, number: int, backbone: Backbone) -> SearchResult:
+        result = search.results[number]
+        first = result.hits[: self.top]
+        if not first:
+            return result
+        query = search.query_photo(number)
+        boxes = list(dict.fromkeys(hit.query_box for hit in first))
+        crops = [cut_out(query, Regions(torch.tensor([box]), query.size)) for box in boxes]
+        crop_maps = dict(zip(boxes, self.of_queries.see(crops, backbone).maps, strict=True))
+        hits: list[Match] = []
+        for start in range(0, len(first), BATCH):
+            some = first[start : start + BATCH]
+            photos = [search.found_photo(hit.image) for hit in some]
+            seen = self.of_hits.see(photos, backbone)
+            pairs = [[crop_maps[hit.query_box], map_] for hit, map_ in zip(some, seen.maps, strict=True)]
+            concepts = factorize(pairs, self.nmf)
+            found = list(self._boxes(some, photos, concepts, seen.grids))
+            moved = [replace(hit, box=box) for hit, box in zip(some, found, strict=True)]
+            hits += moved if self.order == "keep" else _compared(search, number, moved, photos)
+        if self.order == "keep":
+            return replace(result, hits=(*hits, *result.hits[self.top :]))
+        return put_first(result, hits)
+
+    def _boxes(
+        self, hits: Sequence[Match], photos: Sequence[Photo], concepts: Sequence[Concepts], grids: Sequence[Grid]
+    ) -> Iterator[Box]:
+        for hit, photo, of_pair, grid in zip(hits, photos, concepts, grids, strict=True):
+            chosen = of_pair.strongest(0)
+            heat = None if chosen is None else of_pair.heat[1][chosen]
+            if heat is None or not bool((heat > 0).any()):
+                yield hit.box
+            else:
+                yield as_boxes(heat_boxes(heat[None], self.threshold, grid.cell, photo.size).tolist())[0]
+
+
+def _backbone(describer: Describer) -> Backbone:
+    backbone = getattr(describer, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            "joint_factorization: expected a describer with a backbone, such as pooled_regions or factorization, "
+            f"found {type(describer).__name__}"
+        )
+    return backbone
+
+
+def _compared(search: Search, number: int, hits: Sequence[Match], photos: Sequence[Photo]) -> list[Match]:
+    """The hits, scored by the best similarity of the vector of their box and one of the query."""
+    regions = [Regions(torch.tensor([hit.box]), photo.size) for hit, photo in zip(hits, photos, strict=True)]
+    described = search.needed_describer().describe(photos, regions)
+    rows = search.queries[number].vectors
+    return [scored(hit, float((d.vectors @ rows.T).max())) for hit, d in zip(hits, described, strict=True)]

@@ -1,0 +1,63 @@
+"""Queries mixed with what they found, and searched again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from objemb import checks
+from objemb.ops.expansion import similarity_weights, weighted_mean
+from objemb.registry import plugin
+from objemb.rerank._pairs import best_pair, query_vectors, similarities
+from objemb.rerank.base import Reranker, Search
+from objemb.rerank.database import Database
+from objemb.structures import Match, RegionDescriptors
+
+
+@plugin
+class QueryExpansion(Reranker):
+    """Average and alpha-weighted query expansion (AQE, alpha-QE).
+
+    AQE: Chum, Philbin, Sivic, Isard, Zisserman, Total recall, ICCV 2007, here on global or region vectors. alpha-QE:
+    Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, who use ``top`` 50
+    and ``alpha`` 3. R-MAC uses AQE with 5, CroW and CAM with 10 (they add up, which is the same after normalisation),
+    DIR with 1 and without normalisation.
+
+    Of each found image, the row that matched best is mixed into the query row that it matched. So several query boxes
+    of different objects stay apart, and a photo of many regions contributes the one that was looked for.
+
+    Args:
+        top: How many of the first hits are mixed in.
+        alpha: 0 for equal weights (AQE), else the exponent of the similarity (alpha-QE), negative ones counting 0. The
+            query itself has weight 1.
+        normalise: Give the mixed vector unit length. Otherwise it is the weighted mean.
+    """
+
+    def __init__(self, *, top: int = 5, alpha: float = 0.0, normalise: bool = True) -> None:
+        self.depth = self.top = checks.whole("top", top)
+        self.alpha = checks.between("alpha", alpha, 0, 100)
+        self.normalise = checks.flag("normalise", normalise)
+
+    def rerank(self, search: Search) -> Search:
+        """The search of the expanded queries."""
+        pairs = zip(search.queries, search.results, strict=True)
+        expanded = (self._expand(search.database, query, result.hits[: self.top]) for query, result in pairs)
+        return search.again(expanded, search.database)
+
+    def _expand(self, database: Database, query: RegionDescriptors, hits: Sequence[Match]) -> RegionDescriptors:
+        if not len(query):
+            return query
+        images = [hit.image for hit in hits]
+        products = similarities(database, query, images)
+        weights = np.zeros((len(query), len(hits)), dtype=np.float32)
+        neighbours = np.zeros((len(hits), database.dim), dtype=np.float32)
+        for number, (image, of_image) in enumerate(zip(images, products, strict=True)):
+            if len(of_image):
+                row, query_row = best_pair(of_image)
+                neighbours[number] = database.vectors[database.rows(image).start + row]
+                weights[query_row, number] = similarity_weights(of_image[row, query_row], self.alpha)
+        mixed = weighted_mean(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
+        return replace(query, vectors=torch.from_numpy(mixed))

@@ -1,0 +1,46 @@
+"""Query expansion by the regions that matched (Jeong et al., "Regional deep feature aggregation", equation 8)."""
+
+from __future__ import annotations
+
+import torch
+
+from objemb import checks
+from objemb.ops.normalize import l2
+from objemb.registry import plugin
+from objemb.rerank._pairs import best_pair, similarities
+from objemb.rerank.base import Reranker, Search
+from objemb.rerank.database import Database
+from objemb.structures import RegionDescriptors, SearchResult
+
+
+@plugin
+class RegionExpansion(Reranker):
+    """Searches again with the mean of the region vectors that matched best in the first results.
+
+    The new query is one vector, ``l2(sum of the best row of each of the first results)``; the query's own vectors are
+    not in it. It goes by the box that matched the first result.
+
+    Args:
+        top: N_QE: so many results are believed.
+    """
+
+    def __init__(self, *, top: int = 10) -> None:
+        self.depth = self.top = checks.whole("top", top)
+
+    def rerank(self, search: Search) -> Search:
+        """See :meth:`Reranker.rerank`. A query that found nothing stays as it is."""
+        pairs = zip(search.queries, search.results, strict=True)
+        return search.again([self._expanded(q, r, search.database) for q, r in pairs], search.database)
+
+    def _expanded(self, query: RegionDescriptors, result: SearchResult, database: Database) -> RegionDescriptors:
+        images = [hit.image for hit in result.hits[: self.top]]
+        products = similarities(database, query, images)
+        pairs = [
+            (image, best_pair(of_image)) for image, of_image in zip(images, products, strict=True) if of_image.size
+        ]
+        if not pairs:
+            return query
+        matched = database.vectors[[database.rows(image).start + row for image, (row, _) in pairs]]
+        mean = l2(torch.from_numpy(matched.sum(axis=0, keepdims=True)))
+        _, (_, first) = pairs[0]
+        return RegionDescriptors(query.image, query.regions[first], mean.to(query.vectors), query.metadata)

@@ -1,0 +1,113 @@
+"""Results ranked by how well all regions of the query are matched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from objemb import checks
+from objemb.ops.boxes import area, iou
+from objemb.registry import plugin
+from objemb.rerank._pairs import similarities
+from objemb.rerank.base import Reranker, Search, put_first
+from objemb.rerank.database import as_boxes
+from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResult
+
+#: How the pairs of regions become the score of an image.
+SCORES = ("mean", "mutual", "max")
+#: Pairs of boxes that a match names beside the best.
+RUNNERS_UP = 3
+#: Share of a region that has to lie in a query box to belong to it.
+INSIDE = 0.5
+#: Above this IoU two regions are the same.
+SAME = 0.99
+
+
+@plugin
+class RegionMatch(Reranker):
+    """Many-to-many matching of regions (cross matching: Razavian, Sullivan, Carlsson, Maki, Visual instance retrieval
+    with deep convolutional networks, 2014).
+
+    A plain search scores an image by its one best pair of regions. Here every region of the query looks for its best
+    region in the image, and all of them count. With a single query region nothing changes, unless ``look`` finds more.
+
+    A match keeps the best pair of boxes; the other pairs are its runners-up, whose scores are cut to that of the match.
+
+    Args:
+        top: How many of the first hits are ranked again.
+        score: ``mean``: of the best similarities of the query regions. ``mutual``: likewise, but a pair that is not
+            also the best one for the region of the image counts 0, so that a region is matched once. ``max``: the
+            best pair alone, as a search does.
+        look: Also match the regions that the describer finds in the photo of the query, of which at least half lies
+            within a query box; those that equal one are not counted twice.
+    """
+
+    def __init__(self, *, top: int = 100, score: str = "mean", look: bool = False) -> None:
+        self.depth = self.top = checks.whole("top", top)
+        self.score = checks.one_of("score", score, SCORES)
+        self.look = checks.flag("look", look)
+
+    def rerank(self, search: Search) -> Search:
+        """The first hits by their new scores, then the others."""
+        results = [self._ranked(search, number) for number in range(len(search.queries))]
+        return replace(search, results=tuple(results))
+
+    def _ranked(self, search: Search, number: int) -> SearchResult:
+        result, query = search.results[number], search.queries[number]
+        hits = result.hits[: self.top]
+        if not hits or not len(query):
+            return result
+        if self.look:
+            query = _looked_at(search, number)
+        boxes = as_boxes(query.regions.boxes.tolist())
+        products = similarities(search.database, query, [hit.image for hit in hits])
+        found = [
+            self._match(search, hit, of_image, boxes)
+            for hit, of_image in zip(hits, products, strict=True)
+            if len(of_image)
+        ]
+        return put_first(replace(result, boxes=boxes), found)
+
+    def _match(self, search: Search, hit: Match, products: NDArray[np.float32], query_boxes: Sequence[Box]) -> Match:
+        """A hit with its new score and pairs, from ``(rows, query rows)`` products."""
+        of_query = products.argmax(axis=0)
+        best = products[of_query, np.arange(len(of_query))]
+        score = self._score(products, of_query, best)
+        boxes = as_boxes(search.database.boxes[search.database.rows(hit.image)][of_query].tolist())
+        order = np.argsort(-best, kind="stable")[: 1 + RUNNERS_UP].tolist()
+        pairs = [
+            replace(hit, score=min(score, float(best[q])), box=boxes[q], query_box=query_boxes[q], runners_up=())
+            for q in order
+        ]
+        return replace(pairs[0], score=score, runners_up=tuple(pairs[1:]))
+
+    def _score(self, products: NDArray[np.float32], of_query: NDArray[np.int64], best: NDArray[np.float32]) -> float:
+        """The score of an image from the best row of it for each query row, and the product of these two."""
+        if self.score == "max":
+            return float(best.max())
+        if self.score == "mutual":
+            best = np.where(products.argmax(axis=1)[of_query] == np.arange(len(of_query)), best, 0)
+        return float(best.mean())
+
+
+def _looked_at(search: Search, number: int) -> RegionDescriptors:
+    """The rows of a query, and the regions that the describer finds within its boxes."""
+    query = search.queries[number]
+    (found,) = search.needed_describer().describe([search.query_photo(number)])
+    inside = found[_within(found.regions, query.regions)]
+    regions = Regions(torch.cat([query.regions.boxes, inside.regions.boxes]), query.regions.size)
+    return replace(query, regions=regions, vectors=torch.cat([query.vectors, inside.vectors]))
+
+
+def _within(regions: Regions, wanted: Regions) -> torch.Tensor:
+    """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
+    boxes, others = regions.boxes[:, None], wanted.boxes[None]
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
+    shared = sides.clamp_min(0).prod(dim=2).amax(dim=1)
+    areas = area(regions.boxes)
+    known = (iou(regions.boxes, wanted.boxes) > SAME).any(dim=1)
+    return (shared >= INSIDE * areas) & (areas > 0) & ~known

@@ -1,0 +1,108 @@
+"""Hits ranked by the proposal in them that is most like the query: region re-ranking."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.detectors.base import NetworkDetector
+from objemb.ops.normalize import l2
+from objemb.regions.base import RegionSource
+from objemb.regions.rpn_proposals import RpnProposals
+from objemb.registry import plugin
+from objemb.rerank._looking import box_vector, expanded, moved
+from objemb.rerank.base import Reranker, Search
+from objemb.structures import Match, Photo, SearchResult
+
+#: Photos whose regions are kept: the same hits come up for many queries.
+KEPT = 200
+
+
+@plugin
+class RegionRerank(Reranker):
+    """Region re-ranking over the proposals of a detector (Salvador, Giro-i-Nieto, Marques and Satoh, "Faster R-CNN
+    features for instance search", CVPR workshops 2016).
+
+    The photos are filtered by whole images first; then each hit is scored by that of its proposals whose features are
+    most like those under the query box, and this proposal is its box. The mean of the query and of the best boxes'
+    features ranks once more.
+
+    Args:
+        top: So many hits of each query are looked into; the paper's 100.
+        mixed: So many of the best boxes join the query; the paper's 5; 0 for no expansion.
+        regions: Where proposals come from; null: the proposal network of the detector whose features the describer
+            pools (``detector_trunk``).
+        proposals: At most so many of each photo then.
+    """
+
+    def __init__(
+        self, *, top: int = 100, mixed: int = 5, regions: RegionSource | None = None, proposals: int = 300
+    ) -> None:
+        self.depth = self.top = checks.whole("top", top)
+        self.mixed = checks.whole("mixed", mixed, 0)
+        self.regions = regions
+        self.proposals = checks.whole("proposals", proposals)
+
+    @torch.no_grad()
+    def rerank(self, search: Search) -> Search:
+        """See :meth:`Reranker.rerank`. Of a query with several boxes, each hit is scored by the one that fits best.
+
+        Raises:
+            ValueError: Photos cannot be opened, or nothing is known that makes proposals.
+        """
+        if not any(len(result) for result in search.results):
+            return search
+        hits = _Hits(search, self._source(search))
+        return replace(search, results=tuple(self._ranked(search, n, hits) for n in range(len(search.results))))
+
+    def _ranked(self, search: Search, number: int, hits: _Hits) -> SearchResult:
+        result, query = search.results[number], search.queries[number]
+        first = result.hits[: self.top]
+        if not first or not len(query):
+            return result
+        asked = box_vector(search, search.query_photo(number), query.regions)
+        found = [_best(hit, asked, result, *hits.seen(hit.image)) for hit in first]
+        mean = l2(asked.mean(dim=0, keepdim=True))[0]
+        return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
+
+    def _source(self, search: Search) -> RegionSource:
+        if self.regions is not None:
+            return self.regions
+        detector = getattr(getattr(search.needed_describer(), "backbone", None), "detector", None)
+        if not isinstance(detector, NetworkDetector):
+            raise ValueError(
+                "region_rerank: expected regions, such as {name: rpn_proposals, ...}, or a describer that pools the "
+                f"features of a detector (detector_trunk), found {type(search.describer).__name__} without"
+            )
+        return RpnProposals(detector=detector, max_regions=self.proposals)
+
+
+def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxes: Tensor) -> tuple[Match, Tensor]:
+    """A hit with the box that is most like any of the query's, and the vector of that box."""
+    products = vectors @ asked.T
+    row, query_row = divmod(int(products.argmax()), products.shape[1])
+    return replace(moved(hit, boxes[row].tolist()), query_box=result.boxes[query_row]), vectors[row]
+
+
+class _Hits:
+    """The regions of found photos with their vectors."""
+
+    def __init__(self, search: Search, source: RegionSource) -> None:
+        self.search, self.source = search, source
+        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def seen(self, image: str) -> tuple[Tensor, Tensor]:
+        """Vectors ``(N, D)`` and boxes ``(N, 4)`` of all regions of a photo, the whole image among them."""
+        if image not in self._known:
+            self._known[image] = self._look(self.search.found_photo(image))
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return self._known[image]
+
+    def _look(self, photo: Photo) -> tuple[Tensor, Tensor]:
+        (found,) = self.source.find([photo], [])
+        return box_vector(self.search, photo, found), found.boxes

@@ -1,0 +1,58 @@
+"""Labelled boxes as examples of their own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples
+from objemb.images.cut import cut_out
+from objemb.structures import Photo, Regions
+
+#: Key of the numbers of items among the extras of regions.
+ITEMS = "items"
+
+
+class Items(Examples):
+    """Each box of known identity of other examples, cut out: photos of single objects, as a network describes them.
+
+    The one region of an item is the whole picture; its extra ``items`` is the number of the item, so that a batch
+    says what is in it.
+
+    Args:
+        source: Where the boxes are. It is gone through once, to see which identities it has where.
+
+    Attributes:
+        labels: int64 ``(M,)``: the identity of each item, a number among ``instances``.
+        photos: int64 ``(M,)``, rising: the example that it is cut out of.
+    """
+
+    def __init__(self, source: Examples) -> None:
+        self.source, self.instances = source, source.instances
+        known = [source.identities(number) for number in range(len(source))]
+        rows = [(identities != NO_INSTANCE).nonzero().flatten() for identities in known]
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self.labels = torch.cat([nothing, *(i[r] for i, r in zip(known, rows, strict=True))])
+        self.photos = torch.arange(len(known)).repeat_interleave(
+            torch.tensor([len(r) for r in rows], dtype=torch.int64)
+        )
+        self._rows = torch.cat([nothing, *rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> Example:
+        example = self.source[int(self.photos[self._checked(number)])]
+        row = int(self._rows[number])
+        cut = cut_out(example.photo, example.regions[row])
+        photo = Photo(f"{cut.id}#{row}", cut.pixels, cut.size, cut.metadata)
+        extras = {INSTANCES: self.labels[number : number + 1], ITEMS: torch.tensor([number])}
+        return Example(photo, Regions(Regions.whole(photo.size).boxes, photo.size, extras=extras))
+
+    def identities(self, number: int) -> Tensor:
+        """See :meth:`Examples.identities`."""
+        return self.labels[self._checked(number)][None]
+
+    def partners(self, number: int) -> Tensor:
+        """int64 numbers of the items of the same instance in other photos, rising."""
+        return ((self.labels == self.labels[number]) & (self.photos != self.photos[number])).nonzero().flatten()

@@ -1,0 +1,124 @@
+"""Regional attention, learned by telling apart what photos show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from objemb import checks
+from objemb.aggregators.sum import Sum
+from objemb.describers.base import Describer
+from objemb.describers.regional_attention import RegionalAttention
+from objemb.examples.base import NO_INSTANCE, Example, Examples
+from objemb.models.model import Model
+from objemb.models.state import without_weights
+from objemb.registry import plugin
+from objemb.training.task import Task
+
+CLASSIFIERS = ("network", "learned")
+#: Photos that are validated together.
+BATCH = 8
+
+
+@plugin
+class Attend(Task):
+    """Which regions count, learned with classification as a proxy: nothing but the attention, and perhaps a layer of
+    classes, is learned (Kim and Yoon, "Regional attention based deep feature for image retrieval", BMVC 2018).
+
+    ::
+
+        frozen map ── maxima of regions ── mean of a_r max_r ── layer of classes ── cross entropy
+                  └── means of regions and image ── attention ── a_r
+
+    A photo that shows several instances is as much of each of them.
+
+    Args:
+        describer: A ``regional_attention``, whose backbone has its weights already.
+        data: Photos with instances: what is told apart. The boxes do not matter.
+        validation: Other photos of the same instances, for the figure ``accuracy``; None for none.
+        classifier: ``network``: the backbone's own layer of classes (``classes: true``), frozen, as published; instance
+            number n is class number n of it, so that a sub-folder per class in the order of the network is what it
+            takes. ``learned``: a layer of its own, which is thrown away afterwards: for data of other classes.
+
+    Raises:
+        TypeError: Another kind of describer.
+        ValueError: Fewer than two instances, as many as the layer of classes does not have, or another validation set.
+    """
+
+    def __init__(
+        self,
+        *,
+        describer: Describer,
+        data: Examples,
+        validation: Examples | None = None,
+        classifier: str = "learned",
+    ) -> None:
+        super().__init__()
+        if not isinstance(describer, RegionalAttention):
+            raise TypeError(f"describer: expected regional_attention, found {type(describer).__name__}")
+        if len(data.instances) < 2:
+            raise ValueError(f"data: expected photos of at least 2 instances, found {len(data.instances)}")
+        if validation is not None and validation.instances != data.instances:
+            raise ValueError(
+                f"validation: expected the {len(data.instances)} instances of the data, found "
+                f"{len(validation.instances)} or others"
+            )
+        self.describer = describer.requires_grad_(False)
+        self.describer.attention.requires_grad_(True)
+        self.examples, self.validation = data, validation
+        self.classifier = checks.one_of("classifier", classifier, CLASSIFIERS)
+        if classifier == "learned":
+            self.classes: nn.Linear | None = nn.Linear(describer.backbone.channels, len(data.instances))
+        else:
+            self.classes = None  # the frozen one of the backbone is no part of what is learned
+            known = describer.backbone.class_layer().out_features
+            if known != len(data.instances):
+                raise ValueError(
+                    f"data: expected {known} instances, the network's classes, found {len(data.instances)}"
+                )
+
+    def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
+        """``classes``: the cross entropy of the photos that show an instance."""
+        shown = [e for e in batch if len(_instances(e))]
+        if not shown:
+            return {"classes": sum(p.sum() for p in self.describer.attention.parameters()) * torch.zeros(())}
+        scores = self._scores(shown)
+        wanted = torch.zeros_like(scores)
+        for row, example in zip(wanted, shown, strict=True):
+            instances = _instances(example)
+            row[instances.to(row.device)] = 1 / len(instances)
+        return {"classes": -(wanted * log_softmax(scores, dim=1)).sum(dim=1).mean()}
+
+    def validate(self) -> dict[str, float]:
+        """``accuracy``: the share of photos whose best class is one that they show."""
+        if self.validation is None:
+            return {}
+        right = []
+        for start in range(0, len(self.validation), BATCH):
+            some = [self.validation[i] for i in range(start, min(start + BATCH, len(self.validation)))]
+            shown = [e for e in some if len(_instances(e))]
+            best = self._scores(shown).argmax(dim=1).tolist() if shown else []
+            right += [one in _instances(example).tolist() for one, example in zip(best, shown, strict=True)]
+        return {"accuracy": sum(right) / max(1, len(right))}
+
+    def model(self) -> Model:
+        """The describer and the weighted sum; nothing is whitened yet."""
+        aggregator = {"name": "sum", "weighted": True}
+        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": aggregator}
+        return Model(self.describer, Sum(weighted=True), settings, {}, str(self.device))
+
+    def _scores(self, batch: Sequence[Example]) -> Tensor:
+        """Scores of classes ``(B, K)`` of photos, from the weighted mean of the maxima of their regions."""
+        seen = self.describer.attend([e.photo for e in batch])
+        weighted = (seen.maxima * seen.weights[:, None]).split(seen.counts)
+        means = torch.stack([of_photo.mean(dim=0) for of_photo in weighted])
+        layer = self.describer.backbone.class_layer() if self.classes is None else self.classes
+        return layer(means)
+
+
+def _instances(example: Example) -> Tensor:
+    """The instances that a photo shows, each once."""
+    return example.instances[example.instances != NO_INSTANCE].unique()

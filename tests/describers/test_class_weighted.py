@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from objemb.aggregators.sum import Sum
+from objemb.backbones.base import Backbone
+from objemb.describers.class_weighted import ClassWeighted
+from objemb.extractors.crop import Crop
+from objemb.extractors.map import Map
+from objemb.ops.images import as_batch
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+from objemb.structures import NO_LABEL, Photo, Regions
+from tests.tiny import TinyBackbone, random_photo
+
+pytest.importorskip("scipy")
+
+PHOTOS = [
+    random_photo(48, 64, id="a"),
+    random_photo(64, 48, seed=1, id="b"),
+    random_photo(48, 64, seed=2, id="c"),
+    random_photo(1, 1, seed=3, id="pixel"),
+]
+KNOWN = 7
+
+
+class TinyClassifier(TinyBackbone):
+    """The tiny network with a linear layer of classes above it."""
+
+    def __init__(self) -> None:
+        super().__init__(stride=8)
+        generator = torch.Generator().manual_seed(1)
+        self.classes = nn.Linear(self.channels, KNOWN)
+        with torch.no_grad():
+            self.classes.weight.copy_(torch.randn(KNOWN, self.channels, generator=generator))
+            self.classes.bias.copy_(torch.randn(KNOWN, generator=generator))
+
+    def class_layer(self) -> nn.Linear:
+        return self.classes
+
+
+def describer(backbone: Backbone | None = None, **arguments: object) -> ClassWeighted:
+    return ClassWeighted(backbone=backbone or TinyClassifier(), extractor=Map(size=64), **arguments)  # type: ignore[arg-type]
+
+
+def channel_weights(features: Tensor) -> Tensor:
+    active = [float((channel > 0).double().mean()) for channel in features]
+    return torch.tensor([math.log(sum(active) / q) if q else 0.0 for q in active], dtype=torch.float64)
+
+
+def slow(photo: Photo, net: TinyClassifier, count: int) -> tuple[list[int], Tensor, Tensor]:
+    """Classes, activation maps and vectors of a photo of the input's size, cell by cell."""
+    features = net(as_batch([photo.pixels], "cpu"))[0].double()
+    channels, height, width = features.shape
+    weight, bias = net.classes.weight.double(), net.classes.bias.double()
+    scores = [float(weight[c] @ features.mean(dim=(1, 2)) + bias[c]) for c in range(KNOWN)]
+    chosen = sorted(range(KNOWN), key=lambda c: -scores[c])[:count]
+    maps, vectors = [], []
+    for c in chosen:
+        cam = torch.tensor(
+            [
+                [sum(float(weight[c, k] * features[k, y, x]) for k in range(channels)) for x in range(width)]
+                for y in range(height)
+            ],
+            dtype=torch.float64,
+        )
+        cam = (cam - cam.min()) / (cam.max() - cam.min())
+        maps.append(cam)
+        vectors.append(channel_weights(features) * (features * cam).sum(dim=(1, 2)))
+    return chosen, torch.stack(maps), l2(torch.stack(vectors))
+
+
+@torch.no_grad()
+def test_against_cell_by_cell() -> None:
+    net = TinyClassifier()
+    model = describer(net, classes=3)
+    for photo, found, maps in zip(PHOTOS[:3], model.describe(PHOTOS[:3]), model.class_maps(PHOTOS[:3]), strict=True):
+        chosen, cams, vectors = slow(photo, net, 3)
+        assert found.regions.labels.tolist() == [NO_LABEL, *chosen]
+        assert maps.classes.tolist() == chosen
+        assert torch.allclose(maps.maps.double(), cams, atol=1e-5)
+        assert torch.allclose(found.vectors[1:].double(), vectors, atol=1e-5)
+        assert found.regions.scores[1:].tolist() == pytest.approx(maps.scores.tolist())
+        assert maps.scores.tolist() == sorted(maps.scores.tolist(), reverse=True)
+        assert (maps.grid.height, maps.grid.width) == tuple(cams.shape[1:])
+        features = net(as_batch([photo.pixels], "cpu"))[0].double()
+        plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
+        assert torch.allclose(found.vectors[:1].double(), plain, atol=1e-5), "region 0 is the plain sum"
+
+
+@torch.no_grad()
+def test_given_boxes_are_the_plain_sum_of_their_cells() -> None:
+    net = TinyClassifier()
+    boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [60, 40, 60, 40]]), PHOTOS[0].size)
+    given, none, looked = describer(net).describe(PHOTOS[:3], [boxes, Regions.empty(PHOTOS[1].size), None])
+    features = net(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()
+    cut = features[:, 2:4, 1:5]
+    expected = l2((cut.sum(dim=(1, 2)) * channel_weights(cut))[None])
+    assert torch.allclose(given.vectors[:1].double(), expected, atol=1e-5)
+    assert torch.equal(given.regions.boxes, boxes.boxes)
+    assert none.vectors.shape == (0, 5)
+    assert len(looked) == 1 + KNOWN, "no more than there are"
+
+
+def test_boxes_are_around_what_is_hot() -> None:
+    class Corner(TinyClassifier):
+        """Bright cells activate channel 0, which is the one that class 0 looks at."""
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            cells = torch.nn.functional.avg_pool2d(pixels, 8)[:, :1]
+            return torch.cat([cells, torch.ones_like(cells).expand(-1, 4, -1, -1)], dim=1)
+
+    net = Corner()
+    with torch.no_grad():
+        net.classes.weight.zero_()[0, 0] = 1
+    pixels = torch.zeros(3, 64, 96, dtype=torch.uint8)
+    pixels[:, 8:32, 16:40] = 255
+    pixels[:, 48:56, 88:96] = 255  # smaller: another component
+    photo = Photo("a", pixels, (128, 192))
+    model = ClassWeighted(backbone=net, extractor=Map(size=96), fixed_classes=[0, 3], threshold=0.5)
+    (found,) = model.describe([photo])
+    assert found.regions.labels.tolist() == [NO_LABEL, 0, 3]
+    box = found.regions.boxes[1]
+    assert (box - torch.tensor([32.0, 16, 80, 64])).abs().max() <= 8
+    assert found.regions.boxes[2].tolist() == [0, 0, 192, 128], "a map that is the same everywhere"
+
+
+def test_classes_that_are_asked_for() -> None:
+    model = describer(fixed_classes=[4, 2])
+    for found in model.describe(PHOTOS):
+        assert found.regions.labels.tolist() == [NO_LABEL, 4, 2]
+    one, two = model.class_maps(PHOTOS[:2], [[1], [6, 0]])
+    assert (one.classes.tolist(), two.classes.tolist()) == ([1], [6, 0])
+    assert two.maps.shape[0] == 2
+    assert model.class_maps([]) == []
+
+
+def test_summed_up_and_whitened() -> None:
+    model = describer(classes=3)
+    (found,) = model.describe(PHOTOS[:1])
+    summed = Sum().aggregate(found)
+    assert torch.allclose(summed.vectors, l2(found.vectors[1:].sum(dim=0, keepdim=True)), atol=1e-5)
+    vectors = torch.cat([d.vectors for d in model.describe(PHOTOS)])
+    model.whitening = Whitening.fit(vectors, 2, fitted_on="itself")
+    assert torch.allclose(model.describe(PHOTOS[:1])[0].vectors, model.whitening(found.vectors), atol=1e-5)
+    assert model.dim == 2
+
+
+def test_the_scale_of_the_input() -> None:
+    model = describer(classes=1)
+    model.scales = (0.5,)
+    assert model.decode_side() == 32
+    assert model.class_maps(PHOTOS[:1])[0].maps.shape == (1, 3, 4)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(TypeError, match=r"backbone: expected one with a layer of classes .* found TinyBackbone"):
+        describer(TinyBackbone())
+    with pytest.raises(ValueError, match="fixed_classes: expected numbers below 7, found 7"):
+        describer(fixed_classes=[0, 7])
+    with pytest.raises(ValueError, match="fixed_classes: expected a list of at least one item"):
+        describer(fixed_classes=[])
+    with pytest.raises(ValueError, match="threshold: expected a number from 0 to 1, found 2"):
+        describer(threshold=2)
+    with pytest.raises(ValueError, match=r"classes: expected a list per photo \(2\), found 1"):
+        describer().class_maps(PHOTOS[:2], [[1]])
+    with pytest.raises(ValueError, match="classes: expected numbers below 7, found 9"):
+        describer().class_maps(PHOTOS[:1], [[9]])
+    crops = ClassWeighted(backbone=TinyClassifier(), extractor=Crop(size=32))
+    with pytest.raises(TypeError, match="extractor: expected map"):
+        crops.describe(PHOTOS[:1])

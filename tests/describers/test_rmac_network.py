@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from objemb.aggregators.sum import Sum
+from objemb.checks import NotFittedError
+from objemb.describers.rmac_network import RmacNetwork
+from objemb.extractors.map import Map
+from objemb.models import build_model, load_model
+from objemb.models.query import describe_boxes
+from objemb.ops.images import as_batch, resize
+from objemb.ops.normalize import l2
+from objemb.ops.rmac import rmac_cells
+from objemb.ops.whitening import Whitening
+from objemb.pooling.max import Max
+from objemb.regions.rmac_grid import RmacGrid
+from objemb.regions.rpn_proposals import RpnProposals
+from objemb.regions.whole_image import WholeImage
+from objemb.structures import Photo, Regions
+from tests.detectors.test_faster_rcnn import tiny
+from tests.tiny import TinyBackbone, plain_photo, random_photo
+
+PHOTOS = [
+    random_photo(90, 120, id="a"),
+    random_photo(120, 90, seed=1, id="b"),
+    random_photo(1, 500, seed=2, id="strip"),
+    random_photo(1, 1, seed=3, id="pixel"),
+    random_photo(60, 80, seed=4, id="scaled", size=(301, 400)),
+]
+OTHERS = [random_photo(100, 100 + 4 * n, seed=20 + n) for n in range(6)]
+SCALES = [0.6875, 1.0, 1.3125]
+
+
+def network(**arguments: Any) -> RmacNetwork:
+    parts = {
+        "regions": RmacGrid(levels=2),
+        "backbone": TinyBackbone(stride=8, channels=12),
+        "extractor": Map(size=128),
+        "pooling": Max(),
+        "dim": 6,
+    }
+    made = RmacNetwork(**(parts | arguments))
+    made.projection.fit(made.samples("projection", OTHERS), fitted_on="noise")
+    return made
+
+
+def by_hand(photo: Photo, model: RmacNetwork, side: float) -> Tensor:
+    """The network at one scale, one region after the other."""
+    factor = side / max(photo.size)
+    height, width = (max(8, math.floor(s * factor + 0.5)) for s in photo.size)
+    features = model.backbone(as_batch([resize(photo.pixels, (height, width))], "cpu"))[0]
+    cells = rmac_cells(features.shape[1], features.shape[2], 2).tolist()
+    total = torch.zeros(model.projection.dim)
+    for x1, y1, x2, y2 in cells or [[0, 0, features.shape[2], features.shape[1]]]:
+        vector = features[:, y1:y2, x1:x2].amax(dim=2).amax(dim=1)
+        vector = model.projection.weight @ (vector / vector.norm()) + model.projection.bias
+        total += vector / vector.norm()
+    return total / total.norm()
+
+
+@torch.no_grad()
+def test_against_the_paper() -> None:
+    model = network()
+    found = model.embed(PHOTOS)
+    assert found.dtype == torch.float32
+    for photo, vector in zip(PHOTOS, found, strict=True):
+        assert (vector - by_hand(photo, model, 128)).abs().max() < 1e-5, photo.id
+
+
+@torch.no_grad()
+def test_several_resolutions_are_summed_image_by_image() -> None:
+    model = network(output="image", scales=SCALES)
+    for photo, described in zip(PHOTOS, model.describe(PHOTOS), strict=True):
+        total = torch.stack([by_hand(photo, model, 128 * s) for s in SCALES]).sum(dim=0)
+        assert described.regions.boxes.tolist() == [[0, 0, photo.size[1], photo.size[0]]]
+        assert (described.vectors[0] - total / total.norm()).abs().max() < 1e-5, photo.id
+    assert model.decode_side() == 168
+
+
+@pytest.mark.parametrize("whole_image", [False, True])
+def test_the_aggregator_sums_as_the_network_does(whole_image: bool) -> None:
+    by_region, by_image = (network(output=o, whole_image=whole_image) for o in ("regions", "image"))
+    summed = torch.cat([Sum(whole_image=whole_image).aggregate(d).vectors for d in by_region.describe(PHOTOS)])
+    images = torch.cat([d.vectors for d in by_image.describe(PHOTOS)])
+    torch.testing.assert_close(summed, images)
+    torch.testing.assert_close(summed, by_region.embed(PHOTOS).detach())
+    (again,) = [Sum().aggregate(d) for d in by_image.describe(PHOTOS[:1])]
+    torch.testing.assert_close(again.vectors, images[:1])
+
+
+def test_training_reaches_projection_and_backbone() -> None:
+    backbone = TinyBackbone(stride=8, channels=12)
+    del backbone.weight
+    backbone.weight = torch.nn.Parameter(TinyBackbone(stride=8, channels=12).weight)
+    model = network(backbone=backbone)
+    vectors = model.embed(PHOTOS)
+    assert vectors.requires_grad
+    vectors[:, 0].sum().backward()
+    for parameter in (backbone.weight, model.projection.weight, model.projection.bias):
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+        assert parameter.grad.any()
+    assert not model.describe(PHOTOS[:1])[0].vectors.requires_grad
+
+
+def test_the_gradient_is_that_of_the_slow_way() -> None:
+    model = network()
+    model.embed(PHOTOS[:1])[0, 0].backward()
+    fast = model.projection.weight.grad
+    model.projection.weight.grad = None
+    by_hand(PHOTOS[0], model, 128)[0].backward()
+    torch.testing.assert_close(fast, model.projection.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["regions", "image"])
+def test_given_boxes_are_regions(output: str) -> None:
+    model = network(output=output)
+    given = Regions(torch.tensor([[3.0, 4, 90, 70], [7, 7, 7, 7], [120, 90, 120, 90]]), PHOTOS[0].size)
+    boxes, looked, none = model.describe(PHOTOS[:3], [given, None, Regions.empty(PHOTOS[2].size)])
+    assert torch.equal(boxes.regions.boxes, given.boxes)
+    for row, box in zip(boxes.vectors, given, strict=True):
+        torch.testing.assert_close(row, model.embed(PHOTOS[:1], [box])[0].detach())
+    torch.testing.assert_close(looked.vectors, model.describe(PHOTOS[1:2])[0].vectors, rtol=1e-4, atol=1e-5)
+    assert none.vectors.shape == (0, 6)
+    assert not model.embed(PHOTOS[2:3], [Regions.empty(PHOTOS[2].size)]).any()
+
+
+@pytest.mark.parametrize("output", ["regions", "image"])
+def test_a_query_box_is_an_image_of_its_own(output: str) -> None:
+    model = network(output=output)
+    box = Regions(torch.tensor([[10.0, 10, 90, 70]]), PHOTOS[0].size)
+    cut = Photo("cut", PHOTOS[0].pixels[:, 10:70, 10:90], (60, 80))
+    found = describe_boxes(model, Sum(), PHOTOS[0], box, "crop").vectors
+    torch.testing.assert_close(found, model.embed([cut]).detach())
+
+
+def test_over_proposals() -> None:
+    model = network(regions=RpnProposals(detector=tiny(proposals=30), max_regions=9))
+    photos = [random_photo(64, 96), random_photo(64, 96, seed=1)]
+    for described, vector in zip(model.describe(photos), model.embed(photos), strict=True):
+        assert 2 < len(described) <= 10
+        torch.testing.assert_close(l2(described.vectors[1:].sum(dim=0, keepdim=True))[0], vector.detach())
+
+
+def test_an_image_without_anything_in_it() -> None:
+    backbone = TinyBackbone(stride=8, channels=12)
+    model = network(backbone=backbone)
+    backbone.weight.zero_()
+    vectors = model.embed([plain_photo(40, 60, (0, 0, 0))])
+    assert not vectors.any()
+    vectors.sum().backward()
+    assert torch.isfinite(model.projection.weight.grad).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("output", ["regions", "image"])
+def test_no_photos(output: str) -> None:
+    model = network(output=output)
+    assert model.describe([]) == []
+    assert model.embed([]).shape == (0, 6)
+    assert model.samples("projection", []).shape == (0, 12)
+
+
+def test_the_projection_learns_from_pooled_regions() -> None:
+    model = network(scales=[1.0, 0.5])
+    samples = model.samples("projection", PHOTOS[:2], [None, Regions.whole(PHOTOS[1].size)])
+    assert samples.shape[1] == 12
+    torch.testing.assert_close(samples.norm(dim=1), torch.ones(len(samples)))
+    assert not samples.requires_grad
+    assert list(model.fitted_parts()) == ["projection"]
+    with pytest.raises(NotImplementedError, match="found 'head'"):
+        model.samples("head", PHOTOS)
+
+
+def test_a_fresh_projection_says_what_to_do() -> None:
+    fresh = RmacNetwork(
+        regions=WholeImage(), backbone=TinyBackbone(), extractor=Map(size=64), pooling=Max(), output="image"
+    )
+    assert fresh.dim == 5
+    for call in (fresh.describe, fresh.embed):
+        with pytest.raises(NotFittedError, match="--fit-on PHOTOS"):
+            call(PHOTOS[:1])
+
+
+def test_a_whitening_comes_last() -> None:
+    model = network(output="image")
+    vectors = torch.cat([d.vectors for d in model.describe(OTHERS)])
+    model.whitening = Whitening.fit(vectors, 3, fitted_on="noise")
+    assert model.dim == 3
+    (found,) = model.describe(OTHERS[:1])
+    torch.testing.assert_close(found.vectors, model.whitening(vectors[:1]))
+
+
+def test_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="output: expected one of 'regions', 'image', found 'sum'"):
+        network(output="sum")
+    with pytest.raises(ValueError, match=r"dim: expected at most the length of the vectors \(12\), found 13"):
+        network(dim=13)
+    with pytest.raises(ValueError, match=r"regions: expected one per photo \(2\), found 1"):
+        network().embed(PHOTOS[:2], [None])
+
+
+def test_a_model_folder_keeps_the_projection(tmp_path) -> None:
+    settings = {
+        "describer": {
+            "name": "rmac_network",
+            "regions": {"name": "rmac_grid"},
+            "backbone": {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]},
+            "extractor": {"name": "map", "size": 64},
+            "pooling": {"name": "max"},
+            "dim": 5,
+        },
+        "aggregator": {"name": "sum"},
+    }
+    model = build_model(settings)
+    model.describer.projection.fit(model.describer.samples("projection", OTHERS), fitted_on="noise")
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert torch.equal(again.describe(PHOTOS[0]).vectors, model.describe(PHOTOS[0]).vectors)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from objemb.evaluation.buckets import SIZES, UNKNOWN, buckets, localisation_by_size, positive_shares, precision_by_size
+from objemb.evaluation.described import Rows
+from objemb.evaluation.metrics import average_precision
+from objemb.evaluation.protocol import Entry
+from objemb.evaluation.ranks import NOWHERE, Standing
+from objemb.evaluation.scoring import Located
+from objemb.evaluation.task import Task
+
+NAN = float("nan")
+
+
+def standing(places: list[int]) -> Standing:
+    count = len(places)
+    return Standing(np.arange(count), np.array(places), np.zeros(count, np.float32), np.zeros((count, 4), np.float32))
+
+
+def task(positives: int, junk: int = 0, queries: int = 1) -> Task:
+    """Queries for which the first items are positives, and the last come from their own photo."""
+    database = [Entry(f"{n}.png", ("cup",)) for n in range(positives)] + [Entry("q.png", ("cup",))] * junk
+    return Task("image", tuple(database), (Entry("q.png", ("cup",)),) * queries)
+
+
+def rows(items: list[int], size: tuple[int, int] = (100, 200)) -> Rows:
+    count = len(items)
+    sizes = np.tile(np.array(size, dtype=np.int64), (count, 1))
+    return Rows(np.zeros((count, 2), np.float32), np.array(items), np.zeros((count, 4), np.float32), (), sizes)
+
+
+def test_buckets_begin_at_their_lower_end() -> None:
+    assert buckets([0.0, 0.0099, 0.01, 0.0999, 0.1, 1.0, NAN]).tolist() == [0, 0, 1, 1, 2, 2, UNKNOWN]
+    assert buckets([]).tolist() == []
+    assert list(SIZES) == ["<1 %", "1-10 %", ">10 %"]
+
+
+def test_positives_of_other_sizes_are_junk() -> None:
+    # small ones at places 2 and 5, a large one at 1, one of unknown size at 4, junk at 0: small ones rank 0 and 2
+    shares = [np.array([0.001, 0.005, 0.5, NAN])]
+    found = precision_by_size(task(4, junk=1), [standing([2, 5, 1, 4, 0])], shares, {0})
+    assert found["<1 %"].value == pytest.approx(average_precision([0, 2], 2))
+    assert found[">10 %"] == (1.0, 1, 0)
+    assert math.isnan(found["1-10 %"].value)
+    assert (found["1-10 %"].queries, found["1-10 %"].skipped) == (0, 1)
+
+
+def test_positives_without_rows_count_and_queries_without_rows_do_not() -> None:
+    shares = [np.array([0.5, 0.5])] * 2
+    found = precision_by_size(task(2, queries=2), [standing([0, NOWHERE])] * 2, shares, {1})
+    assert found[">10 %"] == (0.5, 1, 1)
+
+
+def test_against_a_slow_reference() -> None:
+    random = np.random.default_rng(0)
+    one = task(8, junk=2, queries=20)
+    places = [np.where(random.random(10) < 0.2, NOWHERE, random.choice(30, 10, replace=False)) for _ in one.queries]
+    shares = [random.choice([0.001, 0.05, 0.5, NAN], 8) for _ in one.queries]
+    found = precision_by_size(one, [standing(p.tolist()) for p in places], shares, range(20))
+    for share, name in zip((0.001, 0.05, 0.5), SIZES, strict=True):
+        values = [_slow(p, s, share) for p, s in zip(places, shares, strict=True)]
+        assert found[name].value == pytest.approx(np.nanmean(values))
+
+
+def _slow(places: np.ndarray, shares: np.ndarray, share: float) -> float:
+    """The list with junk and the other positives taken out of it."""
+    out = {int(p) for p, s in zip(places, [*shares, NAN, NAN], strict=True) if s != share}
+    listed = [place for place in range(30) if place not in out]
+    kept = [listed.index(p) for p, s in zip(places, shares, strict=False) if s == share and p != NOWHERE]
+    return average_precision(np.array(kept, dtype=np.int64), int((shares == share).sum()))
+
+
+def test_shares_of_the_largest_box_in_a_photo() -> None:
+    objects = [
+        Entry("0.png", ("cup",), (0, 0, 10, 10)),
+        Entry("0.png", ("cup", "tea"), (0, 0, 100, 100)),
+        Entry("0.png", ("tea",), (0, 0, 200, 100)),
+        Entry("2.png", ("cup",), (0, 0, 20, 10)),
+    ]
+    (shares,) = positive_shares(task(3), objects, rows([0, 0, 1]))  # the second has no box, the third no rows
+    assert shares[0] == 0.5
+    assert np.isnan(shares[1:]).all()
+    (unknown,) = positive_shares(
+        task(1), objects, Rows(*(getattr(rows([0]), f) for f in ("vectors", "items", "boxes")))
+    )
+    assert np.isnan(unknown).all()
+    assert positive_shares(task(0), [], rows([])) == [pytest.approx(np.zeros(0))]
+
+
+def test_shares_at_object_level_are_those_of_the_objects() -> None:
+    database = (Entry("0.png", ("cup",), (0, 0, 10, 10)), Entry("0.png", ("cup",), (0, 0, 100, 100)))
+    of_objects = Task("object", database, (Entry("q.png", ("cup",)),))
+    assert positive_shares(of_objects, database, rows([0, 1]))[0].tolist() == [0.005, 0.5]
+
+
+def test_localisation_by_the_size_of_the_true_box() -> None:
+    truths = np.array([[0, 0, 10, 10], [0, 0, 5, 5], [0, 0, 100, 100], [0, 0, 100, 100]], np.float32)
+    places = np.zeros(4, np.int64), np.array([0, 0, 1, 7])
+    found = localisation_by_size(Located(*places, truths, truths, np.array([0.4, 0.8, 1.0, 1.0])), rows([0, 1]))
+    assert found["<1 %"] == pytest.approx((0.6, 0.5, 2))
+    assert found[">10 %"] == (1.0, 1.0, 1)  # the last one's photo has no rows
+    assert found["1-10 %"].boxes == 0

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objemb.ops.heat import PARTS, heat_boxes, overhang
+
+CELL, SIZE = (10.0, 20.0), (40, 120)
+
+
+def plateau(y1: int, x1: int, y2: int, x2: int, value: float = 1.0) -> Tensor:
+    heat = torch.zeros(4, 6)
+    heat[y1:y2, x1:x2] = value
+    return heat
+
+
+def test_boxes_of_whole_cells() -> None:
+    """Halfway between a hot cell and a cold one lies their border."""
+    heat = torch.stack([plateau(1, 2, 3, 5), plateau(0, 0, 2, 2, 9.0), plateau(0, 0, 4, 6), torch.zeros(4, 6)])
+    boxes = heat_boxes(heat, 0.5, CELL, SIZE)
+    expected = [[40.0, 10, 100, 30], [0, 0, 40, 20], [0, 0, 120, 40], [0, 0, 120, 40]]
+    assert torch.allclose(boxes, torch.tensor(expected), atol=20 / PARTS)
+    assert boxes.dtype == torch.float32
+
+
+def test_only_the_largest_part_counts() -> None:
+    heat = plateau(0, 0, 3, 3) + plateau(0, 5, 1, 6)
+    assert heat_boxes(heat[None], 0.5, CELL, SIZE)[0, 2] < 80
+    heat[0, 5] = 1.5
+    assert heat_boxes(heat[None], 0.5, CELL, SIZE)[0, 2] < 80, "the hottest place is not in the largest part"
+
+
+def slow(heat: Tensor, threshold: float) -> list[float]:
+    """Fine pixels, one after the other; the parts by flooding."""
+    fine = F.interpolate(heat[None, None], scale_factor=PARTS, mode="bilinear", align_corners=False)[0, 0]
+    hot = (fine >= threshold * fine.max()).tolist()
+    waiting = {(y, x) for y, row in enumerate(hot) for x, on in enumerate(row) if on}
+    parts = []
+    while waiting:
+        edge, part = [min(waiting)], []
+        waiting.remove(edge[0])
+        while edge:
+            y, x = edge.pop()
+            part.append((y, x))
+            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                if near in waiting:
+                    waiting.remove(near)
+                    edge.append(near)
+        parts.append(part)
+    ys, xs = zip(*max(parts, key=len), strict=True)
+    return [v / PARTS for v in (min(xs), min(ys), max(xs) + 1, max(ys) + 1)]
+
+
+def test_against_a_slow_reference() -> None:
+    heat = torch.rand(9, 4, 6, generator=torch.Generator().manual_seed(0))
+    for threshold in (0.3, 0.5, 0.9, 1.0):
+        expected = torch.tensor([slow(h, threshold) for h in heat]) * torch.tensor([20.0, 10, 20, 10])
+        assert torch.allclose(heat_boxes(heat, threshold, CELL, SIZE), expected, atol=1e-5)
+
+
+def test_cells_are_centred_on_the_image() -> None:
+    """17 cells of 32 pixels around the 513 pixels that a network with padding sees; the middle stays the middle."""
+    heat = torch.zeros(1, 17, 17)
+    assert overhang(heat, (32, 32), (513, 513)) == (15.5, 15.5)
+    heat[0, 8, 8] = heat[0, 0, 0] = 1
+    heat[0, 8, 9] = heat[0, 8, 7] = 1
+    x1, y1, x2, y2 = heat_boxes(heat, 0.5, (32, 32), (513, 513))[0].tolist()
+    assert (x1 + x2, y1 + y2) == (513, 513)
+    whole = heat_boxes(torch.ones(1, 17, 17), 0.5, (32, 32), (513, 513))
+    assert whole.tolist() == [[0, 0, 513, 513]], "inside the image"
+    assert overhang(heat[:, :4, :4], (32, 32), (160, 128)) == (-16, 0)
+
+
+def test_small_and_empty() -> None:
+    assert heat_boxes(torch.zeros(0, 4, 6), 0.5, CELL, SIZE).shape == (0, 4)
+    assert heat_boxes(torch.ones(1, 1, 1), 0.5, (1, 1), (1, 1)).tolist() == [[0, 0, 1, 1]]
+
+
+def test_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match=r"heat: expected shape \(any, any, any\), found \(4, 6\)"):
+        heat_boxes(torch.zeros(4, 6), 0.5, CELL, SIZE)
+    with pytest.raises(ValueError, match="threshold: expected a number from 0 to 1, found 2"):
+        heat_boxes(torch.zeros(1, 4, 6), 2, CELL, SIZE)

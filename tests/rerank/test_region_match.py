@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from objemb.rerank.region_match import RegionMatch
+from objemb.structures import RegionDescriptors, Regions
+from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
+from tests.tiny import random_photo
+
+X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+
+
+def test_all_regions_of_the_query_count() -> None:
+    data = database([X, Z], [(0.8, 0.6, 0), (0.0, 0.8, 0.6)], [Z], dim=3)
+    asked = search(data, query(X, Y, dim=3))
+    assert names(asked) == ["0", "1", "2"]
+    found = RegionMatch().rerank(asked)
+    assert names(found) == ["1", "0", "2"]
+    assert scores(found) == pytest.approx([0.8, 0.5, 0])
+    best = found.results[0][0]
+    assert (best.box, best.query_box) == ((0, 0, 10, 10), (0, 0, 10, 10))
+    assert [(r.box, r.query_box) for r in best.runners_up] == [((10, 0, 20, 10), (10, 0, 20, 10))]
+    assert names(RegionMatch(score="max").rerank(asked)) == names(asked)
+
+
+def test_mutual_matches_count_a_region_once() -> None:
+    data = database([(0.8, 0.6, 0)], [(0.6, 0.8, 0), (0.8, 0.6, 0)], dim=3)
+    found = RegionMatch(score="mutual").rerank(search(data, query(X, Y, dim=3)))
+    assert names(found) == ["1", "0"]
+    assert scores(found) == pytest.approx([0.8, 0.4])
+
+
+@pytest.mark.parametrize("score", ["mean", "mutual", "max"])
+def test_scores_as_the_loop_gives_them(score: str) -> None:
+    data = random_database(30)
+    asked = search(data, described("q", random_rows(4, seed=9).tolist(), 8))
+    found = RegionMatch(score=score).rerank(asked)
+    for hit in found.results[0]:
+        rows, queries = torch.from_numpy(data.vectors[data.rows(hit.image)]), asked.queries[0].vectors
+        values = []
+        for q in queries:
+            row = max(range(len(rows)), key=lambda i: float(rows[i] @ q))
+            is_mutual = max(float(rows[row] @ other) for other in queries) == float(rows[row] @ q)
+            values.append(float(rows[row] @ q) if score != "mutual" or is_mutual else 0.0)
+        assert hit.score == pytest.approx(max(values) if score == "max" else sum(values) / 4, abs=1e-5)
+
+
+def test_one_region_changes_nothing_but_rounding() -> None:
+    asked = search(random_database(30), described("q", random_rows(1, seed=9).tolist(), 8))
+    found = RegionMatch().rerank(asked)
+    assert names(found) == names(asked)
+    assert [h.box for h in found.results[0]] == [h.box for h in asked.results[0]]
+
+
+def test_only_the_first_are_ranked_again() -> None:
+    data = database([X, Z], [(0.9, 0.19**0.5, 0)], [(0.8, 0.6, 0), Y], dim=3)
+    asked = search(data, query(X, Y, dim=3))
+    assert names(asked) == ["0", "2", "1"]
+    assert names(RegionMatch(top=2).rerank(asked)) == ["2", "0", "1"]
+
+
+class Halves:
+    """Finds the left half, the right half, a point and what was asked for, as X, Y and twice Z."""
+
+    def describe(self, photos: list) -> list[RegionDescriptors]:
+        (photo,) = photos
+        regions = Regions(
+            torch.tensor([[0.0, 0, 50, 100], [50, 0, 100, 100], [0, 0, 0, 0], [0, 0, 80, 100]]), photo.size
+        )
+        return [RegionDescriptors(photo.id, regions, torch.tensor([X, Y, Z, Z]))]
+
+
+def test_looking_for_more_regions_in_the_query() -> None:
+    regions = Regions(torch.tensor([[0.0, 0, 80, 100]]), (100, 100))
+    asked = RegionDescriptors("query", regions, torch.tensor([(0.6, 0.8, 0)]))
+    data = database([(0.6, 0.8, 0)], [X, (0.6, 0.7, 0.15**0.5)], [Z], dim=3)
+    plain = search(data, asked)
+    with pytest.raises(ValueError, match="describer"):
+        RegionMatch(look=True).rerank(plain)
+    ready = replace(plain, describer=Halves(), open_query=lambda n: random_photo(100, 100))  # type: ignore[arg-type]
+    found = RegionMatch(look=True).rerank(ready)
+    assert found.results[0].boxes == ((0, 0, 80, 100), (0, 0, 50, 100), (50, 0, 100, 100))
+    assert names(found) == ["1", "0", "2"]
+    assert found.queries == ready.queries
+
+
+def test_nothing_and_mistakes() -> None:
+    found = RegionMatch().rerank(search(database([X], [], dim=3), query(X, dim=3), query(dim=3)))
+    assert [len(r) for r in found.results] == [1, 0]
+    with pytest.raises(ValueError, match="score: expected one of 'mean', 'mutual', 'max', found 'sum'"):
+        RegionMatch(score="sum")

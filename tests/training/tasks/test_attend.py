@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objemb.aggregators.sum import Sum
+from objemb.examples.base import Example
+from objemb.examples.scenes import SceneExamples
+from objemb.models import load_model
+from objemb.structures import Regions
+from objemb.training.build import build_task
+from objemb.training.runner import fit
+from objemb.training.tasks.attend import Attend
+from tests.training.small import settings
+
+SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+TASK: dict[str, Any] = {
+    "name": "attend",
+    "describer": {
+        "name": "regional_attention",
+        "regions": {"name": "rmac_grid", "levels": 2},
+        "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]},
+        "extractor": {"name": "map", "size": 64},
+        "hidden": 4,
+    },
+    "data": SCENES,
+    "validation": SCENES,
+}
+
+
+def task(**changes: Any) -> Attend:
+    return build_task({**TASK, **changes})  # type: ignore[return-value]
+
+
+def test_a_run_learns_the_attention_alone(tmp_path: Path) -> None:
+    learner = task()
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    metrics = fit(learner, settings(steps=3, batch=4, warmup=0), tmp_path / "run", quiet=True)
+    assert metrics["last"].keys() == {"step", "accuracy"}
+    changed = {k for k, v in learner.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {
+        "describer.attention.hidden.weight", "describer.attention.hidden.bias", "describer.attention.out.weight",
+        "describer.attention.out.bias", "classes.weight", "classes.bias",
+    }  # fmt: skip
+    model = load_model(tmp_path / "run" / "model")
+    assert isinstance(model.aggregator, Sum)
+    assert model.aggregator.weighted
+    scores = model.describer.describe([SceneExamples(count=1, families=2, size=48)[0].photo])[0].regions.scores
+    assert len(scores.unique()) > 1, "regions no longer count alike"
+
+
+def test_the_loss_by_hand() -> None:
+    learner = task()
+    example = learner.examples[0]
+    instances = example.instances.unique()
+    seen = learner.describer.attend([example.photo])
+    mean = (seen.maxima * seen.weights[:, None]).mean(dim=0)
+    scores = torch.log_softmax(learner.classes(mean), dim=0)  # type: ignore[misc]
+    wanted = -scores[instances].mean()
+    assert learner.losses([example])["classes"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    unlabelled = Example(example.photo, Regions.whole(example.photo.size))
+    assert learner.losses([example, unlabelled])["classes"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    nothing = learner.losses([unlabelled])["classes"]
+    nothing.backward()
+    assert nothing.item() == 0
+
+
+def test_the_layer_of_the_network() -> None:
+    backbone = {"name": "torchvision_cnn", "arch": "resnet18", "classes": True}
+    describer = {**TASK["describer"], "backbone": backbone}
+    with pytest.raises(ValueError, match="data: expected 1000 instances, the network's classes, found"):
+        task(describer=describer, classifier="network")
+
+
+def test_bad_settings() -> None:
+    pooled = {"name": "pooled_regions", "regions": {"name": "whole_image"}, "pooling": {"name": "max"}}
+    pooled |= {key: TASK["describer"][key] for key in ("backbone", "extractor")}
+    with pytest.raises(TypeError, match="describer: expected regional_attention, found PooledRegions"):
+        task(describer=pooled)
+    with pytest.raises(ValueError, match=r"validation: expected the .* instances of the data"):
+        task(validation={**SCENES, "split": "val"})
+    with pytest.raises(ValueError, match="classifier: expected one of"):
+        task(classifier="none")

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from objemb.examples.base import Example
+from objemb.models import load_model
+from objemb.structures import Regions
+from objemb.training.build import build_task
+from objemb.training.checkpoints import Checkpoints
+from objemb.training.runner import fit
+from objemb.training.tasks.rank import Rank
+from tests.training.small import settings
+
+SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+TASK: dict[str, Any] = {
+    "name": "rank",
+    "describer": {
+        "name": "rmac_network",
+        "regions": {"name": "rmac_grid", "levels": 1},
+        "backbone": {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]},
+        "extractor": {"name": "map", "size": 48},
+        "pooling": {"name": "max"},
+        "dim": 6,
+    },
+    "data": SCENES,
+    "validation": {**SCENES, "split": "val"},
+    "negatives": 2,
+    "pool": 10,
+    "refresh": 3,
+}
+RUN = {"steps": 8, "batch": 4, "warmup": 0, "checkpoint_every": 2, "validate_every": 0}
+
+
+def task(**changes: Any) -> Rank:
+    return build_task({**TASK, **changes})  # type: ignore[return-value]
+
+
+def describer(**changes: Any) -> dict[str, Any]:
+    return {**TASK["describer"], **changes}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def rankable(learner: Rank, count: int = 4) -> list[Example]:
+    numbers = [n for n in range(len(learner.examples)) if len(learner.examples.partners(n))]
+    return [learner.examples[n] for n in numbers[:count]]
+
+
+def test_a_run_learns_and_leaves_a_model(tmp_path: Path) -> None:
+    learner = task()
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    metrics = fit(learner, settings(steps=4, batch=4, warmup=0), tmp_path / "run", quiet=True)
+    assert metrics["last"].keys() == {"step", "mAP", "P@1"}
+    changed = {k for k, v in learner.state_dict().items() if not torch.equal(v, before[k])}
+    assert {"describer.projection.weight", "describer.projection.bias", "pool_vectors", "age"} <= changed
+    assert any(k.startswith("describer.backbone") for k in changed)
+    assert not any("running_" in k for k in changed), "norms keep their statistics"
+    model = load_model(tmp_path / "run" / "model")
+    item = learner.examples[0].photo
+    torch.testing.assert_close(model.describe(item).vectors, learner.describer.embed([item]).detach())
+    assert model.settings["aggregator"]["name"] == "sum"
+    assert model.dim == 6
+
+
+def test_gradients_reach_projection_and_backbone() -> None:
+    learner = task()
+    (loss,) = learner.losses(rankable(learner)).values()
+    loss.backward()
+    learned = [p for p in learner.parameters() if p.requires_grad]
+    assert {id(p) for g in learner.parameter_groups() for p in g["params"]} == {id(p) for p in learned}
+    for parameter in learned:
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+    assert learner.describer.projection.weight.grad.any()
+    assert learner.describer.backbone.network.conv1.weight.grad.any()
+    assert not any(m.training for m in learner.describer.modules())
+
+
+def test_the_loss_is_that_of_its_triplets() -> None:
+    """Without augmentation the loss follows from the vectors of queries, positives and negatives."""
+    learner = task(colour_jitter=0.0, margin=0.5)
+    batch = rankable(learner, 1)
+    torch.manual_seed(0)
+    (loss,) = learner.losses(batch).values()
+    number = int(batch[0].regions.extras["items"][0])
+    items, embed = learner.examples, learner.describer.embed
+    query = embed([batch[0].photo])
+    (mined,) = learner._mine(query.detach(), torch.tensor([number])).tolist()
+    labels = [int(items.labels[n]) for n in (number, *mined)]
+    assert len(set(labels)) == 3, "negatives are of different identities, and not the query's"
+    far = [(query - embed([items[n].photo])).square().sum().item() for n in mined]
+    wanted = [
+        sum(0.5 * max(0.0, 0.5 + (query - embed([items[p].photo])).square().sum().item() - f) for f in far) / len(far)
+        for p in items.partners(number).tolist()
+    ]
+    assert min(abs(loss.item() - w) for w in wanted) < 1e-5
+
+
+def test_the_pool_lasts_until_it_is_refreshed() -> None:
+    learner = task()
+    batch = rankable(learner)
+    pools = []
+    for step in range(4):
+        torch.manual_seed(step)
+        learner.losses(batch)
+        pools.append(learner.pool_items.tolist())
+    assert pools[0] == pools[1] == pools[2] != pools[3]
+    vectors = torch.cat([learner.describer.embed([learner.examples[n].photo]) for n in pools[3]])
+    torch.testing.assert_close(learner.pool_vectors, vectors.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pool_is_never_larger_than_the_data() -> None:
+    learner = task(pool=10_000)
+    learner.losses(rankable(learner))
+    assert learner.pool_items.tolist() == list(range(len(learner.examples)))
+
+
+@pytest.mark.parametrize("loss", ["triplet", "contrastive"])
+def test_what_cannot_be_asked_costs_nothing(loss: str) -> None:
+    learner = task(loss=loss)
+    photo = learner.examples[0].photo
+    (found,) = learner.losses([Example(photo, Regions.empty(photo.size))]).values()
+    assert found.item() == 0
+    found.backward()
+
+
+def test_an_item_without_a_partner_is_no_query() -> None:
+    learner = task()
+    learner.examples.labels[0] = 99
+    (found,) = learner.losses([learner.examples[0]]).values()
+    assert found.item() == 0
+
+
+def test_factors_freeze() -> None:
+    learner = task(factors={"backbone.*": 0})
+    assert {k for k, p in learner.named_parameters() if p.requires_grad} == {
+        "describer.projection.weight", "describer.projection.bias",
+    }  # fmt: skip
+    learner.losses(rankable(learner))["ranking"].backward()
+    assert learner.describer.backbone.network.conv1.weight.grad is None
+    with pytest.raises(ValueError, match="factors: expected patterns of"):
+        task(factors={"regions.*": 1})
+
+
+def test_a_fitted_projection_is_where_learning_starts(tmp_path: Path) -> None:
+    learner = task()
+    assert "training items" in learner.describer.projection.fitted_on
+    vectors = learner.describer.samples("projection", [e.photo for e in map(learner.examples.__getitem__, range(5))])
+    mean = learner.describer.projection(vectors).mean(dim=0)
+    assert mean.norm() < learner.describer.projection(vectors).norm(dim=1).mean(), "centred"
+
+
+def test_pictures_follow_a_validation() -> None:
+    learner = task().eval()
+    assert learner.pictures() == {}
+    assert learner.validate().keys() == {"mAP", "P@1"}
+    picture = learner.pictures()["neighbours"]
+    assert picture.dtype == torch.uint8
+    assert picture.shape[0] == 3
+    assert task(validation=None).validate() == {}
+
+
+def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    """Interrupted between two refreshes: the pool that it goes on with is that of its checkpoint."""
+    whole, broken, resumed = (task(flip=True, validation=None) for _ in range(3))
+    fit(whole, settings(**RUN), tmp_path / "whole", quiet=True)
+    losses = broken.losses
+
+    def dying(batch: Sequence[Example]) -> dict[str, Tensor]:
+        if int(broken.age) == 5:
+            raise RuntimeError("killed")
+        return losses(batch)
+
+    broken.losses = dying  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(broken, settings(**RUN), tmp_path / "run", quiet=True)
+    state = Checkpoints(tmp_path / "run" / "checkpoints").load()
+    assert state is not None
+    assert int(state["task"]["age"]) == 4, "the pool is a step old"
+    fit(resumed, settings(**RUN), tmp_path / "run", quiet=True)
+    assert int(resumed.age) == 8
+    assert same(resumed.state_dict(), whole.state_dict())
+
+
+def test_what_cannot_be_learned_is_named() -> None:
+    pooled = {k: v for k, v in TASK["describer"].items() if k != "dim"} | {"name": "pooled_regions"}
+    with pytest.raises(TypeError, match="describer: expected a rmac_network to be trained, found PooledRegions"):
+        task(describer=pooled)
+    with pytest.raises(ValueError, match="loss: expected one of 'triplet', 'contrastive', found 'hinge'"):
+        task(loss="hinge")
+    with pytest.raises(ValueError, match="data: expected boxes of at least 2 instances, one of them in at least 2"):
+        task(data={**SCENES, "count": 1})
+    with pytest.raises(ValueError, match="dim: expected 1 to"):
+        task(describer=describer(dim=16), fit_items=4)

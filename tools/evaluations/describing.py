@@ -1,0 +1,154 @@
+"""Descriptors of a task, computed or found in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from objemb.cli.output import note
+from objemb.detectors.base import Detector
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.ablation import BestBoxes
+from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
+from objemb.evaluation.described import Described, Rows, describe_task
+from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.task import Task
+from objemb.models import Model
+from objemb.models.folder import file_sha256
+from objemb.models.limit import limited
+from objemb.version import __version__
+
+DATABASE, QUERIES = "database", "queries"
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Where the boxes of database photos come from instead of the model's own regions.
+
+    Attributes:
+        detector: Gives them; None leaves it to the model.
+        identity: JSON-ready: what else decides which boxes these are, such as the checksum of their file.
+    """
+
+    detector: Detector | None = None
+    identity: Any = None
+
+    @staticmethod
+    def of_file(file: Path | None, detector: Detector | None) -> BoxSource:
+        """The boxes of a file, which ``detector`` has read."""
+        return BoxSource(detector, None if file is None else file_sha256(file))
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Describes tasks of a set with one model.
+
+    Attributes:
+        model: The model.
+        data: The set.
+        boxes: Where boxes come from.
+        crop: How a query box is seen.
+        workers: Decoding threads.
+        cache: The folder of descriptors; None for none.
+    """
+
+    model: Model
+    data: EvaluationSet
+    boxes: BoxSource
+    crop: str
+    workers: int
+    cache: Path | None = None
+
+    def describe(self, task: Task, max_regions: int | None = None) -> tuple[Described, list[str]]:
+        """The descriptors, and which parts of them (``database``, ``queries``) came from the cache.
+
+        Args:
+            task: What is to be found in what.
+            max_regions: At most so many boxes per database photo; None for as many as the method takes.
+        """
+        model, boxes = self.model, self.boxes.detector
+        if max_regions is not None:
+            model = replace(model, describer=limited(model.describer, max_regions))
+            boxes = None if boxes is None else BestBoxes(boxes, max_regions)
+
+        def run(part: Task, given: Detector | None) -> Described:
+            return describe_task(model, self.data, part, boxes=given, crop=self.crop, workers=self.workers)
+
+        stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
+        database = self._part(DATABASE, task.database, task.level, stored, lambda: run(_only(task, DATABASE), boxes))
+        asked = {"crop": self.crop}
+        queries = self._part(QUERIES, task.queries, task.level, asked, lambda: run(_only(task, QUERIES), None))
+        parts = {DATABASE: database, QUERIES: queries}
+        seconds = {name: part.seconds for name, part in parts.items()}
+        reused = [name for name, part in parts.items() if part.reused]
+        return Described(database.rows, queries.rows, seconds), reused
+
+    def _part(
+        self, name: str, entries: Sequence[Entry], level: str, facts: dict[str, Any], run: Callable[[], Described]
+    ) -> _Part:
+        """One side of a task, from the cache where it is there."""
+        if self.cache is None:
+            return _Part.of(name, run())
+        cache = ArrayCache(self.cache, note)
+        key = key_of(
+            {
+                "version": __version__,
+                "part": name,
+                "level": level,
+                "fingerprint": self.model.fingerprint,
+                "device": self.model.device.partition(":")[0],
+                "photos": photo_facts(self.data.photo(file) for file in dict.fromkeys(e.file for e in entries)),
+                "entries": _digest([(e.file, e.box) for e in entries]),
+                **facts,
+            }
+        )
+        found = cache.load(key)
+        if found is not None:
+            return _Part.of_cached(found)
+        part = _Part.of(name, run())
+        cache.store(key, *part.to_cache())
+        return part
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one side of a task, and what it took to describe them, whenever that was."""
+
+    rows: Rows
+    seconds: float
+    reused: bool = False
+
+    @staticmethod
+    def of(name: str, described: Described) -> _Part:
+        return _Part(getattr(described, name), described.seconds[name])
+
+    @staticmethod
+    def of_cached(found: Cached) -> _Part:
+        arrays, about = found.arrays, found.about
+        rows = Rows(arrays["vectors"], arrays["items"], arrays["boxes"], tuple(about["problems"]), arrays.get("sizes"))
+        return _Part(rows, about["seconds"], reused=True)
+
+    def to_cache(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows = self.rows
+        arrays = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
+        if rows.sizes is not None:
+            arrays["sizes"] = rows.sizes
+        return arrays, {"seconds": self.seconds, "problems": list(rows.problems)}
+
+
+def _only(task: Task, part: str) -> Task:
+    """The task without its other side."""
+    return replace(task, **{DATABASE if part == QUERIES else QUERIES: ()})
+
+
+def _own_boxes(model: Model) -> str | None:
+    """The checksum of the file that the model's own boxes come from."""
+    return file_sha256(Path(model.detector.file)) if isinstance(model.detector, StoredBoxes) else None
+
+
+def _digest(rows: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""The failure browser: the worst queries with what was found instead, as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from objemb.cli.page import POLICY, STYLE, photo_figure
+from objemb.cli.pictures import Frame, Picture, thumbnail
+from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
+from objemb.evaluation.protocol import EvaluationSet
+from objemb.evaluation.ranks import NOWHERE
+
+#: Longest side of a picture in pixels: small, because there are hundreds on a page.
+SIDE = 220
+QUERY, TRUTH = "#0072b2", "#f0e442"
+#: Colours of matched boxes, told apart by people with colour-blindness (after Okabe and Ito); the text says it as well.
+COLOURS = {RIGHT: "#009e73", WRONG: "#d55e00", JUNK: "#999999", OWN_PHOTO: "#56b4e9"}
+SIGNS = {RIGHT: "✓ right", WRONG: "✗ wrong", JUNK: "– junk", OWN_PHOTO: "– own photo"}
+
+OWN_STYLE = """
+main { display: block; max-width: 110rem; }
+@media (min-width: 60rem) { main { display: block; } }
+h1 { font-size: 1.5rem; margin: .5rem 0; }
+p { margin: .4rem 0; max-width: 60rem; }
+section { border-top: 1px solid var(--line); margin-top: 1.2rem; padding-top: .6rem; }
+h2 { font-size: 1rem; margin: .3rem 0 .6rem; overflow-wrap: anywhere; }
+.row { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.row .text { padding: .3rem .5rem .4rem; font-size: .82rem; gap: .1rem; }
+.query, .missed { border-width: 2px; }
+.query { border-color: #0072b2; } .missed { border-style: dashed; }
+.mark { font-weight: 650; }
+.right { color: #00805c; } .wrong { color: #c04000; } .junk, .own { color: var(--soft); }
+@media (prefers-color-scheme: dark) { .right { color: #3fd0a4; } .wrong { color: #ff9a5c; } }
+.scores { font-variant-numeric: tabular-nums; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; color: var(--soft); }
+"""
+
+
+def failures_page(
+    result: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    data: EvaluationSet,
+    failures: Sequence[Failure],
+    figures: str,
+) -> str:
+    """The page.
+
+    Args:
+        result: What was measured: ``method``, ``set``, ``queries``, ``skipped``.
+        environment: Command, date, seed and versions.
+        data: The set, to find its photos.
+        failures: The worst queries, the worst first.
+        figures: What the method is worth, in words.
+    """
+    title = f"{result['method']} on {result['set']}"
+    sections = "\n".join(_section(rank, failure, data) for rank, failure in enumerate(failures, 1))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}: the worst queries</title>
+<style>{STYLE}{OWN_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<p>{escape(figures)}</p>
+<p>{_counts(result, len(failures))}</p>
+{_legend(failures)}
+{sections}
+<section><pre>{escape(_about(environment))}</pre></section>
+</main>
+</body>
+</html>
+"""
+
+
+def _counts(result: Mapping[str, Any], shown: int) -> str:
+    skipped = f", {result['skipped']} do not count" if result["skipped"] else ""
+    if not shown:
+        return f"No query to show: {result['queries']} count{skipped}."
+    return f"{result['queries']} queries{skipped}; the {shown} with the lowest average precision, the worst first."
+
+
+def _legend(failures: Sequence[Failure]) -> str:
+    if not failures:
+        return ""
+    marks = ", ".join(f'<span class="mark {_class(mark)}">{SIGNS[mark]}</span>' for mark in SIGNS)
+    return (
+        f'<p class="soft">Blue: the query and its box. Then the best images with the box that matched: {marks}. '
+        "Thin yellow: true boxes of the object, where they are known. A dashed frame: the first right image, where it "
+        "is not among the best. Junk has a place below the pictures, but none in what is counted.</p>"
+    )
+
+
+def _section(rank: int, failure: Failure, data: EvaluationSet) -> str:
+    cards = [_query_card(failure, data), *(_card(hit, data) for hit in failure.hits)]
+    if failure.first_right is not None:
+        cards.append(_card(failure.first_right, data, missed=True))
+    return (
+        f"<section><h2>{rank}. {escape(_name(failure))}: AP {100 * failure.average_precision:.1f}, "
+        f'{_first(failure)}</h2><div class="row">{"".join(cards)}</div></section>'
+    )
+
+
+def _name(failure: Failure) -> str:
+    return ", ".join(failure.query.instances) or failure.query.file
+
+
+def _first(failure: Failure) -> str:
+    positives = f"{failure.positives} right image{'' if failure.positives == 1 else 's'}"
+    if failure.first_rank is None:
+        return f"none of {positives} found"
+    return f"first of {positives} at place {failure.first_rank + 1}"
+
+
+def _query_card(failure: Failure, data: EvaluationSet) -> str:
+    query = failure.query
+    frames = () if query.box is None else (Frame(query.box, QUERY),)
+    text = f'<span class="mark">query {failure.number}</span>{_file(query.file)}'
+    return _figure("card query", _picture(query.file, data, frames), text)
+
+
+def _card(hit: FoundImage, data: EvaluationSet, *, missed: bool = False) -> str:
+    frames = tuple(Frame(box, TRUTH, thin=True) for box in hit.truths)
+    if hit.box is not None:
+        frames += (Frame(hit.box, COLOURS[hit.mark]),)
+    place = "no vector" if hit.place == NOWHERE else f"{hit.place + 1}. <span>{hit.score:.3f}</span>"
+    text = (
+        f'<span class="scores">{place} <span class="mark {_class(hit.mark)}">{SIGNS[hit.mark]}</span></span>'
+        f"{_file(hit.file)}"
+    )
+    return _figure("card missed" if missed else "card", _picture(hit.file, data, frames), text)
+
+
+def _figure(kind: str, picture: Picture, text: str) -> str:
+    return f'<div class="{kind}">{photo_figure(picture, "12rem")}<div class="text">{text}</div></div>'
+
+
+def _picture(file: str, data: EvaluationSet, frames: tuple[Frame, ...]) -> Picture:
+    return thumbnail(file, data.photo(file), frames, SIDE)
+
+
+def _file(file: str) -> str:
+    return f'<span class="soft" title="{escape(file)}">{escape(Path(file).name)}</span>'
+
+
+def _class(mark: str) -> str:
+    return mark.partition(" ")[0]
+
+
+def _about(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return f"{environment['command']}\n{environment['date']}, seed {environment['seed']}; {versions}"

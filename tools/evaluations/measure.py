@@ -1,0 +1,199 @@
+"""One method on one set: describe, search, re-rank, score, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from objemb.cli.boxes import stored_boxes
+from objemb.cli.output import note
+from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
+from objemb.evaluation.buckets import SIZES, localisation_by_size, positive_shares, precision_by_size
+from objemb.evaluation.cost import measure_cost
+from objemb.evaluation.curves import precision_recall
+from objemb.evaluation.described import Described
+from objemb.evaluation.evaluate import Evaluation, evaluate_described
+from objemb.evaluation.leakage import find_leaks
+from objemb.evaluation.projector import evenly
+from objemb.evaluation.protocol import EvaluationSet
+from objemb.evaluation.task import Task
+from objemb.images.sources import ImageRef
+from objemb.images.stream import stream_photos
+from objemb.models import Model
+from objemb.models.model import given_boxes
+from objemb.regions.detections import Detections
+from objemb.structures import Photo, Regions
+from tools.evaluations.describing import BoxSource, Describer
+from tools.evaluations.methods import learned_from
+
+MAX_SHOWN = 5
+#: Numbers of a precision-recall curve are written with so many digits.
+DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell of the matrix.
+
+    Attributes:
+        result: JSON-ready.
+        found: What it comes from.
+        described: The descriptors.
+    """
+
+    result: dict[str, Any]
+    found: Evaluation
+    described: Described
+
+
+def measure(
+    name: str, model: Model, data: EvaluationSet, task: Task, source: str | None, args: argparse.Namespace
+) -> Measured:
+    """Everything about one method on one set.
+
+    Args:
+        name: Of the row.
+        model: The model, with its re-rankers.
+        data: The set.
+        task: What is to be found in what.
+        source: Where boxes come from in a box-source ablation; None without one.
+        args: The command line.
+    """
+    note(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
+    warnings = [str(leak) for leak in find_leaks(learned_from(model, args), data)]
+    describer = Describer(
+        model, data, box_source(model, data, source, args), args.crop or data.crop, args.workers, args.cache
+    )
+    described, reused = describer.describe(task)
+    hits = args.hits if args.report and args.failures else 0
+    found = evaluate_described(described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits)
+    tell(name, [*warnings, *found.problems])
+    result = {
+        "method": name,
+        "set": data.name,
+        **found.to_json(),
+        "warnings": warnings,
+        "precision_recall": _curve(task, found),
+        "by_size": _by_size(task, data, described, found),
+        "by_regions": _by_regions(name, describer, task, args.regions if source in (None, DETECTOR) else []),
+        "cost": _cost(model, data, task, describer.boxes, args),
+        "descriptors_from_cache": reused,
+        "boxes": source,
+        "crop": describer.crop,
+        "dim": model.dim,
+        "fingerprint": model.fingerprint,
+        "settings": model.settings,
+        "provenance": model.provenance,
+    }
+    return Measured(result, found, described)
+
+
+def tell(name: str, lines: Sequence[str]) -> None:
+    """The first lines on stderr, and how many are left out."""
+    for line in lines[:MAX_SHOWN]:
+        note(f"{name}: {line}")
+    if len(lines) > MAX_SHOWN:
+        note(f"{name}: and {len(lines) - MAX_SHOWN} more problems")
+
+
+def box_source(model: Model, data: EvaluationSet, source: str | None, args: argparse.Namespace) -> BoxSource:
+    """Where the boxes of database photos come from."""
+    own = BoxSource.of_file(args.boxes, stored_boxes(args.boxes, model))
+    if source is None:
+        return own
+    if source == DETECTOR:
+        if own.detector is None and model.detector is None:
+            raise ValueError("box source detector: expected a method with a detector, or --boxes, found neither")
+        return own
+    truth = [(e.file, e.box) for e in data.objects] if source == GROUND_TRUTH else None
+    return BoxSource(boxes_from(source, data, None), [source, truth])
+
+
+def _curve(task: Task, found: Evaluation) -> list[float] | None:
+    """Precision against recall under the main setup."""
+    main = found.scores.setups[task.protocol.main]
+    curve = precision_recall(main.ranks, main.num_positives).round(DIGITS).tolist()
+    return None if math.isnan(curve[0]) else curve
+
+
+def _by_size(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any] | None:
+    """Figures by the size of the object; None where true boxes are not known."""
+    if not data.objects:
+        return None
+    shares = positive_shares(task, data.objects, described.database)
+    means = precision_by_size(task, found.standings, shares, set(described.queries.items.tolist()))
+    located = None if found.located is None else localisation_by_size(found.located, described.database)
+    return {
+        size: {
+            "mAP": _known(means[size].value),
+            "queries": means[size].queries,
+            **({} if located is None else {k: _known(v) for k, v in located[size]._asdict().items()}),
+        }
+        for size in SIZES
+    }
+
+
+def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[int]) -> list[dict[str, Any]] | None:
+    """The main figure by the most regions per photo; None where the method does not take boxes one by one."""
+    model = describer.model
+    if not counts:
+        return None
+    detects = isinstance(getattr(model.describer, "regions", None), Detections) and model.detector is not None
+    if task.level != "image" or not (detects or describer.boxes.detector is not None):
+        note(f"{name}: no figures by the number of regions: expected boxes of a detector or --boxes, at image level")
+        return None
+    points = []
+    for most in counts:
+        described, _ = describer.describe(task, most)
+        found = evaluate_described(
+            described, describer.data, task, rerankers=model.rerankers, describer=model.describer
+        )
+        figure = task.protocol.main_figure
+        points.append(
+            {
+                "max_regions": most,
+                "figure": figure,
+                "score": _known(found.scores.means[figure]),
+                "vectors_per_image": found.storage["vectors_per_image"],
+            }
+        )
+    return points
+
+
+def _cost(
+    model: Model, data: EvaluationSet, task: Task, boxes: BoxSource, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """What the description of a database photo costs, on photos in even steps through the database."""
+    files = list(dict.fromkeys(entry.file for entry in task.database))
+    chosen = [files[n] for n in evenly(len(files), args.cost_photos)]
+    side = model.decode_side if task.level == "image" else None
+    refs = [ImageRef(file, data.photo(file)) for file in chosen]
+    photos = [p for p in stream_photos(refs, workers=args.workers, side=side) if isinstance(p, Photo)]
+    if not photos:
+        return None
+    return asdict(measure_cost(model.describer, photos, _describing(model, task, boxes)))
+
+
+def _describing(model: Model, task: Task, boxes: BoxSource) -> Callable[[Photo], object]:
+    """How a photo becomes rows of the database."""
+    source = given_boxes(boxes.detector)
+    if task.level == "image":
+
+        def describe(photo: Photo) -> object:
+            given = None if source is None else source.find([photo], [])
+            return model.aggregator.aggregate(model.describer.describe([photo], given)[0])
+
+        return describe
+    of_photos: dict[str, list[Any]] = {}
+    for entry in task.database:
+        of_photos.setdefault(entry.file, []).append(entry.box)
+    return lambda photo: model.query(photo, Regions(torch.tensor(of_photos[photo.id]), photo.size))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

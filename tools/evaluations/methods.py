@@ -1,0 +1,136 @@
+"""The rows of an evaluation: methods from the command line, opened, fitted, and what they learned from."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from objemb import registry
+from objemb.cli.boxes import stored_boxes
+from objemb.cli.output import note
+from objemb.config import load_config, parse_overrides, resolve
+from objemb.evaluation.leakage import sources_in
+from objemb.models import Model, build_model, fit_parts, fit_whitening, load_model
+from objemb.models.folder import CARD, read_card
+
+#: What a key=value looks like, behind a comma or alone; the keys of a flow mapping have a colon.
+OVERRIDE = re.compile(r"[\w.]+=")
+OWN = re.compile(r",(?=[\w.]+=)")
+#: A comma between methods: what follows is no key=value.
+BETWEEN = re.compile(r",(?![\w.]+=)")
+#: Settings of training data that are texts but no photos, or more photos than were trained on.
+NO_SOURCES = ("name", "names", "images", "split")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table; ``settings`` is None for a model folder."""
+
+    name: str
+    path: str
+    settings: dict[str, Any] | None
+
+    @staticmethod
+    def parse(text: str, shared: Sequence[str]) -> Method:
+        """A config or a model folder, with key=value of its own behind commas."""
+        path, *own = OWN.split(text)
+        name = ", ".join((Path(path).name.removesuffix(".yaml"), *own))
+        if not Path(path).is_dir():
+            return Method(name, path, load_config(path, (*shared, *own)))
+        if own:
+            raise ValueError(f"{path}: expected a config for {', '.join(own)}, found a model folder")
+        return Method(name, path, None)
+
+
+def parse_methods(positional: Sequence[str], listed: str | None) -> list[Method]:
+    """All methods of a command line, each name once.
+
+    Args:
+        positional: METHOD and KEY=VALUE arguments; the latter hold for all methods.
+        listed: What ``--methods`` says: methods with commas between.
+    """
+    shared = tuple(a for a in positional if OVERRIDE.match(a))
+    texts = [a for a in positional if not OVERRIDE.match(a)] + (BETWEEN.split(listed) if listed else [])
+    methods = [Method.parse(text, shared) for text in texts]
+    if not methods:
+        raise ValueError("METHOD: expected at least one config or model folder, found none")
+    if shared and all(m.settings is None for m in methods):
+        raise ValueError(f"METHOD: expected a config for {', '.join(shared)}, found model folders only")
+    names = [m.name for m in methods]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"METHOD: expected different methods, found {', '.join(twice)} more than once")
+    return methods
+
+
+def parse_rerankers(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Settings of re-rankers from ``NAME,key=value`` each."""
+    return [{**_values(own), "name": name} for name, *own in map(OWN.split, texts)]
+
+
+def _values(overrides: Sequence[str]) -> dict[str, Any]:
+    return parse_overrides([f"rerank.{text}" for text in overrides], ("rerank",)).get("rerank", {})
+
+
+def open_model(method: Method, args: argparse.Namespace) -> Model:
+    """The model of a row, with what it learns from photos before it describes any."""
+    if method.settings is None:
+        model = load_model(method.path, args.device)
+    else:
+        model = build_model(method.settings, device=args.device)
+    for photos, fit in ((args.fit_on, fit_parts), (args.whiten_on, fit_whitening)):
+        if photos:
+            whitens = {"dim": args.whiten_dim, "power": args.whiten_power} if fit is fit_whitening else {}
+            model = fit(
+                model,
+                photos,
+                boxes=stored_boxes(args.whiten_boxes, model),
+                workers=args.workers,
+                on_skip=lambda skipped: note(f"fitting: {skipped.path}: {skipped.reason}"),
+                **whitens,
+            )
+    return reranked(model, parse_rerankers(args.rerank)) if args.rerank else model
+
+
+def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
+    """The model with other re-rankers than its own."""
+    settings = resolve({**model.settings, "rerank": list(steps)})
+    return replace(model, settings=settings, rerankers=tuple(registry.build("rerank", s) for s in settings["rerank"]))
+
+
+def learned_from(model: Model, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Per part of a model the folders, tables and photos that it learned from, as far as it says so."""
+    found: dict[str, list[str]] = {}
+    for name, part in model.describer.fitted_parts().items():
+        found[name] = sources_in(part.fitted_on)
+    whitening = getattr(model.describer, "whitening", None)
+    if whitening is not None:
+        found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, args.whiten_on)]
+    for place, provenance in _provenances("network", model.provenance):
+        found[place] = list(_paths((provenance.get("training") or {}).get("data")))
+    return {part: sources for part, sources in found.items() if sources}
+
+
+def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is known of a model, and of the model folders that its weights came from."""
+    yield place, provenance
+    for key, origin in (provenance.get("weights") or {}).items():
+        folder = Path(str(origin.get("name")))
+        if (folder / CARD).is_file():
+            yield from _provenances(f"{key} of the {place}", read_card(folder).get("provenance", {}))
+
+
+def _paths(data: Any) -> Iterator[str]:
+    """Paths in the settings of training data."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key not in NO_SOURCES:
+                yield from _paths(value)
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            yield from _paths(value)
+    elif isinstance(data, str):
+        yield data

@@ -1,0 +1,185 @@
+"""What an evaluation leaves: JSON, Markdown, pictures, failure browsers, and files for the embedding projector."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from objemb.checks import ObjembError
+from objemb.cli.output import note
+from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.failures import worst_queries
+from objemb.evaluation.matrix import matrix_markdown
+from objemb.evaluation.metrics import best_iou
+from objemb.evaluation.pictures import draw_results
+from objemb.evaluation.projector import THUMBNAIL, Embedding, box_text, evenly, file_name
+from objemb.evaluation.protocol import Entry, EvaluationSet
+from objemb.evaluation.report import markdown_table, region_table, score_text, size_table
+from objemb.evaluation.task import Task
+from objemb.images.decode import read_photo
+from tools.evaluations.failures_page import failures_page
+from tools.evaluations.measure import Measured
+
+JSON, MARKDOWN = "results.json", "results.md"
+#: From which overlap (IoU) on a region shows an object.
+FITS = 0.5
+#: Pixels of a photo that a thumbnail of the projector is cut from; small objects need more than the thumbnail has.
+CUT_FROM = 1024
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """All tables of a report: methods by sets where there are several, then each set by itself."""
+    if "matrix" not in report:
+        return _tables(report["results"])
+    parts = [matrix_markdown(report["matrix"])]
+    for of_set in report["sets"]:
+        if "error" in of_set:
+            continue
+        found = [r for r in report["results"] if r["set"] == of_set["name"]]
+        parts.append(f"\n## {of_set['name']}\n\n" + _tables(found))
+    return "".join(parts)
+
+
+def about(report: Mapping[str, Any]) -> str:
+    """How figures came to be, for a table that goes its own way."""
+    facts = report["environment"]
+    machine = facts["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    sets = [s for s in report.get("sets", [report.get("set")]) if "error" not in s]
+    counts = "".join(
+        f"- {s['name']}: {s['database']} {s['level']}s ({s['distractors']} distractors), {s['queries']} queries; "
+        f"protocol {s['protocol']}\n"
+        for s in sets
+    )
+    return (
+        f"\n```\n{facts['command']}\n```\n\n{counts}- {facts['date']}, seed {facts['seed']}, {versions}\n"
+        f"- {machine['system']} {machine['processor']}, {machine['cores']} cores, {facts['threads']} threads, "
+        f"device {facts['device']}; ms/image without decoding, x network: beside one forward pass of the same network\n"
+    )
+
+
+def _tables(results: Sequence[Mapping[str, Any]]) -> str:
+    titles = {
+        "By the object's share of the photo": size_table(results),
+        "By the most regions per photo (vectors per image)": region_table(results),
+    }
+    rest = "".join(f"\n{title}:\n\n{text}" for title, text in titles.items() if text)
+    return markdown_table(results) + rest
+
+
+def write(report: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """The report as JSON and Markdown, wherever the command line wants them."""
+    text, tables = json.dumps(report, indent=2, allow_nan=False) + "\n", markdown(report)
+    files = [(args.output, text), (args.markdown, tables)]
+    if args.report is not None:
+        files += [(args.report / JSON, text), (args.report / MARKDOWN, tables + about(report))]
+    for path, content in files:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+
+
+def set_folder(report: Path, name: str, several: bool) -> Path:
+    """Where the pictures of a set go: a folder of its own where there are several sets."""
+    return report / file_name(name) if several else report
+
+
+def draw(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
+    """The pictures of a set; a missing matplotlib is told of."""
+    try:
+        draw_results(results, folder, name)
+    except ImportError as error:
+        note(str(error))
+
+
+def write_failures(
+    measured: Measured,
+    data: EvaluationSet,
+    task: Task,
+    environment: Mapping[str, Any],
+    folder: Path,
+    args: argparse.Namespace,
+) -> Path:
+    """The failure browser of a method on a set."""
+    failures = worst_queries(task, measured.found, data.objects, args.failures, args.hits)
+    scores = measured.result["scores"]
+    figures = ", ".join(f"{name} {score_text(name, value)}" for name, value in scores.items())
+    file = folder / f"failures_{file_name(measured.result['method'])}.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(failures_page(measured.result, environment, data, failures, figures), encoding="utf-8")
+    return file
+
+
+def embedding(name: str, described: Described, data: EvaluationSet, task: Task, most: int) -> Embedding | None:
+    """Vectors with thumbnails: all queries that fit into a third, and of the database rows in even steps.
+
+    Returns:
+        None where nothing could be described.
+    """
+    queries, database = described.queries, described.database
+    asked = evenly(len(queries), min(len(queries), max(1, most // 3)))
+    rows = evenly(len(database), most - len(asked))
+    if not len(rows) + len(asked):
+        return None
+    shown = [*_stored(task, database, rows, data), *_asked(task, queries, asked)]
+    labels = {key: [row[key] for row in shown] for key in ("instance", "kind", "file", "box")}
+    vectors = np.concatenate([database.vectors[rows], queries.vectors[asked]])
+    boxes = np.concatenate([database.boxes[rows], queries.boxes[asked]])
+    return Embedding(name, vectors, labels, _thumbnails(labels["file"], boxes, data))
+
+
+def _stored(task: Task, rows: Rows, chosen: NDArray[np.int64], data: EvaluationSet) -> Iterator[dict[str, str]]:
+    """Labels of rows of the database. A region shows the object whose true box it covers, where these are known."""
+    truths: dict[str, list[Entry]] = {}
+    for entry in data.objects:
+        truths.setdefault(entry.file, []).append(entry)
+    for row in chosen.tolist():
+        entry = task.database[int(rows.items[row])]
+        known = truths.get(entry.file, []) if entry.box is None else []
+        instances = _covered(rows.boxes[row], known) if known else ", ".join(entry.instances)
+        yield _labels("database", entry, instances, rows.boxes[row])
+
+
+def _asked(task: Task, rows: Rows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
+    for row in chosen.tolist():
+        entry = task.queries[int(rows.items[row])]
+        yield _labels("query", entry, ", ".join(entry.instances), rows.boxes[row])
+
+
+def _covered(box: NDArray[np.float32], truths: Sequence[Entry]) -> str:
+    """Instances of the true box that fits a region, ``none`` where none does."""
+    ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[list-item]
+    best = int(np.argmax(ious))
+    return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
+
+
+def _labels(kind: str, entry: Entry, instances: str, box: NDArray[np.float32]) -> dict[str, str]:
+    return {"instance": instances or "unknown", "kind": kind, "file": entry.file, "box": box_text(box)}
+
+
+def _thumbnails(files: Sequence[str], boxes: NDArray[np.float32], data: EvaluationSet) -> list[Image.Image | None]:
+    """What each box shows; every photo is decoded once."""
+    of_file: dict[str, list[int]] = {}
+    for number, file in enumerate(files):
+        of_file.setdefault(file, []).append(number)
+    found: list[Image.Image | None] = [None] * len(files)
+    for file, numbers in of_file.items():
+        try:
+            photo = read_photo(data.photo(file), side=CUT_FROM)
+        except ObjembError:
+            continue  # told of when it was described, or gone since
+        whole = Image.fromarray(photo.pixels.permute(1, 2, 0).numpy())
+        scale = np.array([whole.width / photo.size[1], whole.height / photo.size[0]] * 2)
+        for number in numbers:
+            x1, y1, x2, y2 = (boxes[number] * scale).round().astype(int).tolist()
+            cut = whole.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
+            cut.thumbnail((THUMBNAIL, THUMBNAIL))
+            found[number] = cut
+    return found

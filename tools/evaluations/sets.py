@@ -1,0 +1,106 @@
+"""The columns of an evaluation: sets and benchmarks, each with what is to be found in what."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from objemb.checks import ObjembError
+from objemb.datasets.benchmarks import prepared
+from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
+from objemb.evaluation.task import Task, make_task, pick_queries
+from objemb.images.sources import ImageRef, find_images
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """A set that can be measured on.
+
+    Attributes:
+        data: The set.
+        task: What is to be found in what.
+    """
+
+    data: EvaluationSet
+    task: Task
+
+    def to_json(self, args: argparse.Namespace) -> dict[str, Any]:
+        """What a report says of it."""
+        data, task = self.data, self.task
+        return {
+            "name": data.name,
+            "file": str(data.path),
+            "protocol": data.protocol.name,
+            "figure": data.protocol.main_figure,
+            "level": task.level,
+            "conditions": args.queries,
+            "crop": args.crop or data.crop,
+            "images": len(data.images),
+            "distractors": data.distractors,
+            "objects": len(data.objects),
+            "database": len(task.database),
+            "queries": len(task.queries),
+            "missing_photos": data.missing_photos(),
+        }
+
+
+@dataclass(frozen=True)
+class FailedSet:
+    """A set that cannot be measured on, and why."""
+
+    name: str
+    error: str
+
+
+def open_sets(args: argparse.Namespace) -> list[OpenSet | FailedSet]:
+    """All sets of a command line. A single one that cannot be opened raises; of several, the others are measured on."""
+    openers: dict[str, Callable[[], EvaluationSet]] = {}
+    for path in args.set:
+        openers[str(path)] = partial(read_evaluation_set, path)
+    for name in args.dataset:
+        openers[name] = partial(open_benchmark, name, args.root)
+    opened: list[OpenSet | FailedSet] = []
+    for name, open_one in openers.items():
+        try:
+            opened.append(_with_task(open_one(), args))
+        except (ObjembError, ValueError, OSError, ImportError) as error:
+            if len(openers) == 1:
+                raise
+            opened.append(FailedSet(Path(name).stem, str(error)))
+    names = [one.name if isinstance(one, FailedSet) else one.data.name for one in opened]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"--set: expected sets of different names, found {', '.join(twice)} more than once")
+    return opened
+
+
+def open_benchmark(name: str, root: Path) -> EvaluationSet:
+    """A benchmark in the folder of its name, where there is one, so that several lie side by side; else in ``root``.
+
+    Its ground truth is converted once, to ``NAME.json`` there.
+    """
+    folder = root / name if (root / name).is_dir() else root
+    return read_evaluation_set(prepared(name, folder))
+
+
+def with_distractors(data: EvaluationSet, folder: Path) -> EvaluationSet:
+    """The set with the photos of a folder behind those of its database, but for those that it has already."""
+    if not folder.is_dir():
+        raise ValueError(f"--distractors: expected a folder of photos, found none at {folder}")
+    known = {os.path.realpath(data.photo(entry.file)) for entry in data.images}
+    found = (ref.path for ref in find_images(folder) if isinstance(ref, ImageRef))
+    base = data.path.parent
+    files = [os.path.relpath(path, base) for path in found if os.path.realpath(path) not in known]
+    further = tuple(Entry(Path(file).as_posix(), ()) for file in files)
+    return replace(data, images=data.images + further, distractors=data.distractors + len(further))
+
+
+def _with_task(data: EvaluationSet, args: argparse.Namespace) -> OpenSet:
+    if args.distractors is not None:
+        data = with_distractors(data, args.distractors)
+    task = make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries)
+    return OpenSet(data, pick_queries(task, args.queries))
