@@ -21,11 +21,13 @@ from objemb.models.state import weights_of
 
 METHODS = (
     "class_weighted",
+    "class_weighted_localization",
     "crow",
     "deep_image_retrieval",
     "factorization",
     "factorization_keep",
     "faster_rcnn_features",
+    "faster_rcnn_rerank",
     "gem",
     "gem_multiscale",
     "hard_attention_crop",
@@ -40,6 +42,7 @@ METHODS = (
     "regional_aggregation_first_order",
     "regional_attention",
     "rmac",
+    "rmac_aml",
     "rmac_multiresolution",
     "rmac_network",
     "rmac_proposals",

@@ -5,7 +5,8 @@
     python tools/factorize.py query.jpg a.jpg b.jpg --box 216 319 334 370 -o out --set backbone.weights=w.pth
 
 The query's box and the photos are factorised together. ``DIR/heat.png`` shows every concept on every photo; the one
-that is strongest in the query is framed, and boxes are around where it is hot. ``DIR/boxes.json`` has the boxes.
+that is strongest in the query is framed, and boxes are around where it is hot. ``DIR/boxes.json`` has the boxes, and
+the share of each photo's activation that this concept explains: where it is small, the object is hardly there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from objemb.backbones.base import Backbone
 from objemb.cli.heat import HeatRow, heat_sheet
@@ -50,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     report = {
         "query": {"image": query.id, "box": args.box},
         "concept": chosen,
-        "photos": [{"image": row.photo.id, "box": row.box} for row in rows[1:]],
+        "photos": [
+            {"image": row.photo.id, "box": row.box and list(row.box), "share": round(share_of(row.heat, chosen), 4)}
+            for row in rows[1:]
+        ],
     }
     args.output.mkdir(parents=True, exist_ok=True)
     heat_sheet(rows, chosen).save(args.output / "heat.png")
@@ -104,14 +109,22 @@ def locate(
     seen = [Map(size=args.query_size).see([crop], backbone), Map(size=args.size).see(photos, backbone)]
     (concepts,) = factorize([[m for s in seen for m in s.maps]], nmf)
     chosen = concepts.strongest(0)
-    rows = []
-    for photo, heat, grid in zip([crop, *photos], concepts.heat, [g for s in seen for g in s.grids], strict=True):
+    grids = [g for s in seen for g in s.grids]
+    rows = [HeatRow(crop, concepts.heat[0], grids[0].cell, "query")]
+    for photo, heat, grid in zip(photos, concepts.heat[1:], grids[1:], strict=True):
+        share = share_of(heat, chosen)
         box = None
-        if rows and chosen is not None and bool((heat[chosen] > 0).any()):
+        if share > 0:
             x1, y1, x2, y2 = heat_boxes(heat[chosen][None], args.threshold, grid.cell, photo.size)[0].tolist()
             box = (x1, y1, x2, y2)
-        rows.append(HeatRow(photo, heat, grid.cell, Path(photo.id).name if rows else "query", box))
+        rows.append(HeatRow(photo, heat, grid.cell, f"{Path(photo.id).name}  {100 * share:.0f} %", box))
     return rows, chosen
+
+
+def share_of(heat: Tensor, chosen: int | None) -> float:
+    """The share of the activation of a photo that the chosen concept explains."""
+    total = float(heat.sum())
+    return 0.0 if chosen is None or total == 0 else float(heat[chosen].sum()) / total
 
 
 if __name__ == "__main__":

@@ -44,23 +44,26 @@ def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Imag
     not.
 
     Args:
-        rows: Of one joint factorisation: as many concepts in each.
+        rows: Of one joint factorisation: as many concepts in each, each of them somewhere above 0.
         chosen: The concept whose column is marked.
     """
     concepts = len(rows[0].heat) if rows else 0
-    width, height = GAP + (concepts + 1) * (SIDE + GAP), GAP + len(rows) * (LINE + SIDE + GAP)
-    sheet = Image.new("RGB", (width, height), BACKGROUND)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     most = torch.stack([row.heat.flatten(1).amax(dim=1) for row in rows]).amax(dim=0) if concepts else torch.zeros(0)
-    for number, row in enumerate(rows):
-        top = GAP + number * (LINE + SIDE + GAP)
+    lines = [_pictures(row, most) for row in rows]
+    height = GAP + sum(LINE + line[0].height + GAP for line in lines)
+    sheet = Image.new("RGB", (GAP + (concepts + 1) * (SIDE + GAP), height), BACKGROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    top = GAP
+    for row, line in zip(rows, lines, strict=True):
         pen.text((GAP, top), "".join(c if c.isprintable() else "?" for c in row.title), INK, font)
-        for column, picture in enumerate(_pictures(row, most)):
+        top += LINE
+        for column, picture in enumerate(line):
             left = GAP + column * (SIDE + GAP)
-            sheet.paste(picture, (left, top + LINE))
+            sheet.paste(picture, (left, top))
             if chosen is not None and column == chosen + 1:
-                edge = (left - 3, top + LINE - 3, left + picture.width + 2, top + LINE + picture.height + 2)
+                edge = (left - 3, top - 3, left + picture.width + 2, top + picture.height + 2)
                 pen.rectangle(edge, outline=INK, width=3)
+        top += line[0].height + GAP
     return sheet
 
 
@@ -75,7 +78,7 @@ def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
     )
     grey = np.asarray(plain.convert("L"), dtype=np.float32)[:, :, None] * DIMMED
     overlays = []
-    for number, share in enumerate(heat.clamp(0, 1).numpy()):
+    for number, share in enumerate(heat.numpy()):
         colour = np.array(ImageColor.getrgb(COLOURS[number % len(COLOURS)]), dtype=np.float32)
         mixed = grey * (1 - share[:, :, None]) + colour * share[:, :, None]
         overlays.append(Image.fromarray(mixed.astype(np.uint8)))

@@ -12,7 +12,6 @@ from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, Torchv
 from objemb.checks import MissingWeightsError
 from objemb.images.decode import read_photo
 from objemb.ops import weights as weights_module
-from objemb.ops.classifiers import _renamed
 from objemb.ops.weights import UnreadableWeightsError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -168,12 +167,6 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         TorchvisionCnn("resnet18", weights=tmp_path / "a.pth")
     with pytest.raises(UnreadableWeightsError, match=r"\d+ tensors of the network are missing: expected 'features"):
         TorchvisionCnn("squeezenet1_1", weights=tmp_path / "a.pth")
-
-
-def test_old_names_of_densenet_are_translated() -> None:
-    names = models.densenet121(weights=None).state_dict()
-    old = {n.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for n, v in names.items()}
-    assert _renamed(old).keys() == names.keys()
 
 
 def test_weights_by_name_are_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision import models
 
-from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
+from objemb.ops.classifiers import _renamed, checked_layer, classifier_network, fill_from, layer_names
 from objemb.ops.weights import UnreadableWeightsError
 
 SMALL = "squeezenet1_1"
@@ -47,3 +47,9 @@ def test_what_is_no_network() -> None:
         classifier_network("vit_b_16")
     with pytest.raises(ValueError, match=r"arch: expected one of .*did you mean 'resnet50'"):
         classifier_network("resnet5")
+
+
+def test_old_names_of_densenet_are_translated() -> None:
+    names = models.densenet121(weights=None).state_dict()
+    old = {n.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for n, v in names.items()}
+    assert _renamed(old).keys() == names.keys()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objemb.ops.heat import PARTS, heat_boxes, overhang
+from objemb.ops.heat import PARTS, heat_boxes, overhang, spread
 
 CELL, SIZE = (10.0, 20.0), (40, 120)
 
@@ -71,6 +71,18 @@ def test_cells_are_centred_on_the_image() -> None:
     whole = heat_boxes(torch.ones(1, 17, 17), 0.5, (32, 32), (513, 513))
     assert whole.tolist() == [[0, 0, 513, 513]], "inside the image"
     assert overhang(heat[:, :4, :4], (32, 32), (160, 128)) == (-16, 0)
+
+
+def test_heat_over_a_photo() -> None:
+    heat = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(heat[None], size=(20, 60), mode="bilinear", align_corners=False)[0]
+    assert torch.allclose(spread(heat, CELL, SIZE, (20, 60)), expected, atol=1e-5)
+    heat = torch.zeros(1, 17, 17)
+    heat[0, 0, 16] = 1
+    picture = spread(heat, (32, 32), (513, 513), (513, 513))[0]
+    assert picture.argmax() == 512, "the first row of cells lies around the first row of pixels"
+    assert picture[16, 512] == pytest.approx(0.5)
+    assert spread(heat[:0], CELL, SIZE, (5, 7)).shape == (0, 5, 7)
 
 
 def test_small_and_empty() -> None:
