@@ -18,7 +18,8 @@ from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Box, Photo, Regions
 
 #: ``detector`` is the method's own, or the boxes given to it.
-GROUND_TRUTH, DETECTOR, GRID, WHOLE = SOURCES = ("ground_truth", "detector", "grid", "whole")
+GROUND_TRUTH, DETECTOR, GRID, WHOLE = "ground_truth", "detector", "grid", "whole"
+SOURCES = (GROUND_TRUTH, DETECTOR, GRID, WHOLE)
 
 
 class TrueBoxes(Detector):
@@ -99,6 +100,8 @@ def boxes_from(source: str, data: EvaluationSet, own: Detector | None) -> Detect
         own: What gives them for ``detector``; None leaves it to the method.
     """
     checks.one_of("box source", source, SOURCES)
+    if source == GROUND_TRUTH:
+        return TrueBoxes(data)
     if source == DETECTOR:
         return own
-    return {GROUND_TRUTH: lambda: TrueBoxes(data), GRID: GridBoxes, WHOLE: NoBoxes}[source]()
+    return GridBoxes() if source == GRID else NoBoxes()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from objemb import checks
 
-ACTIVATIONS = {"tanh": torch.tanh, "softplus": softplus}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "softplus": softplus}
 
 
 class ContextAttention(nn.Module):

@@ -50,7 +50,8 @@ def root_sift(grey: NDArray[np.uint8], scale: tuple[float, float], count: int) -
     found, vectors = _cv2().SIFT_create(nfeatures=count).detectAndCompute(np.ascontiguousarray(grey), None)
     if vectors is None:
         return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    points = np.array([point.pt for point in found], np.float32) / np.array([scale[1], scale[0]], np.float32)
+    points = np.asarray([point.pt for point in found], dtype=np.float32)
+    points = (points / np.asarray([scale[1], scale[0]])).astype(np.float32)
     sums = vectors.sum(axis=1, keepdims=True)
     return LocalFeatures(points[:count], np.sqrt(vectors / np.maximum(sums, 1e-12))[:count].astype(np.float32))
 

@@ -34,7 +34,7 @@ def test_a_row_per_photo_and_a_column_per_concept() -> None:
     second = ImageColor.getrgb(COLOURS[1])
     assert pixel(0, 2, 0.5, 0.5) == second
     assert pixel(1, 2, 0.5, 0.2) == pytest.approx([v / 2 for v in second], abs=1), "one scale for all photos"
-    assert pixel(0, 0, 0.5, 0.5) == (255, 255, 255), "the right edge of the box"
+    assert pixel(0, 0, 119 / SIDE, 0.5) == (255, 255, 255), "the right edge of the box"
 
 
 def test_without_concepts_or_rows() -> None:

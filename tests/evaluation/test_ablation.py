@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objemb.evaluation.ablation import SOURCES, boxes_from
+from objemb.evaluation.ablation import SOURCES, BestBoxes, boxes_from
 from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.ops.rmac import rmac_cells
 from tests.evaluation.colours import LEFT, RIGHT, Patches, write_set
@@ -57,3 +57,16 @@ def test_a_set_without_objects_has_no_true_boxes(tmp_path: Path) -> None:
     data = read_evaluation_set(write_set(tmp_path, objects=[]))
     with pytest.raises(ValueError, match="expected 'objects' with boxes for ground_truth, found none"):
         boxes_from("ground_truth", data, None)
+
+
+def test_the_best_of_other_boxes(data: EvaluationSet) -> None:
+    photo = random_photo(20, 40, id="a.png")
+    both = boxes_from("ground_truth", data, None)
+    assert both is not None
+    best = BestBoxes(both, 1)
+    assert best.detect([photo])[0].boxes.tolist() == [list(map(float, LEFT))]
+    assert len(BestBoxes(best, 0).detect([photo])[0]) == 0
+    assert len(BestBoxes(best, 5).detect([photo])[0]) == 1
+    assert (best.classes, best.decode_side()) == ((), 0)
+    with pytest.raises(ValueError, match="most"):
+        BestBoxes(best, -1)

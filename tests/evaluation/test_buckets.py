@@ -85,9 +85,7 @@ def test_shares_of_the_largest_box_in_a_photo() -> None:
     (shares,) = positive_shares(task(3), objects, rows([0, 0, 1]))  # the second has no box, the third no rows
     assert shares[0] == 0.5
     assert np.isnan(shares[1:]).all()
-    (unknown,) = positive_shares(
-        task(1), objects, Rows(*(getattr(rows([0]), f) for f in ("vectors", "items", "boxes")))
-    )
+    (unknown,) = positive_shares(task(1), objects, replace(rows([0]), sizes=None))
     assert np.isnan(unknown).all()
     assert positive_shares(task(0), [], rows([])) == [pytest.approx(np.zeros(0))]
 

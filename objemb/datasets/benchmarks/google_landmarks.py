@@ -67,5 +67,8 @@ Archives and tables are listed in the repository cvdfoundation/google-landmark."
                 queries.append({"file": test.file(query), "box": None, "relevant": {"positive": positive}})
             if not queries:
                 problems.add("Usage", f"expected {self.usage} queries, found none")
-        images = [{"file": index.file(name), "instances": []} for name in index]
-        return {"protocol": "landmarks", "images": images, "queries": queries}
+        return {
+            "protocol": "landmarks",
+            "images": [{"file": index.file(name), "instances": []} for name in index],
+            "queries": queries,
+        }
