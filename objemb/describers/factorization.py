@@ -23,7 +23,7 @@ from objemb.ops.whitening import Whitening
 from objemb.registry import plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
 
-WEIGHTS = ("one", "mass")
+SCORES = ("one", "mass")
 
 
 @plugin
@@ -43,8 +43,8 @@ class Factorization(Describer):
         backbone: What is seen; negative activations count as 0.
         extractor: Has to see a photo as one map: ``map``.
         rank: Concepts per photo, at most. Fewer where the map has fewer cells or nothing is seen.
-        weights: What the scores of concepts say, for an aggregator that weighs by them: ``"one"`` all the same,
-            ``"mass"`` the share of the photo's activation that a concept explains.
+        scores: Of concepts, for an aggregator that weighs by them: ``"one"`` for all the same, ``"mass"`` for the share
+            of the photo's activation that a concept explains.
         threshold: A box encloses what has at least this share of the greatest heat.
         init: See :class:`~objemb.ops.nmf.Nmf`, as for the next three.
         iterations: Most updates.
@@ -64,7 +64,7 @@ class Factorization(Describer):
         backbone: Backbone,
         extractor: Extractor,
         rank: int = 4,
-        weights: str = "one",
+        scores: str = "one",
         threshold: float = 0.5,
         init: str = "random",
         iterations: int = 200,
@@ -75,7 +75,7 @@ class Factorization(Describer):
         super().__init__()
         self.backbone = backbone
         self.extractor = extractor
-        self.weights = checks.one_of("weights", weights, WEIGHTS)
+        self.scores = checks.one_of("scores", scores, SCORES)
         self.threshold = checks.between("threshold", threshold, 0, 1)
         self.nmf = Nmf(rank, init, iterations, tolerance, seed)
         self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
@@ -140,7 +140,7 @@ class Factorization(Describer):
         """Boxes of the concepts on the first map, whose cells are ``cell`` original pixels large."""
         boxes = heat_boxes(concepts.heat[0], self.threshold, cell, size)
         mass = concepts.mass.float().cpu()
-        scores = mass / mass.sum() if self.weights == "mass" else torch.ones(len(mass))
+        scores = mass / mass.sum() if self.scores == "mass" else torch.ones(len(mass))
         return Regions(boxes, size, scores)
 
 

@@ -80,7 +80,7 @@ class JointFactorization(Reranker):
         if not any(len(result) for result in search.results):
             return search
         backbone = _backbone(search.needed_describer())
-        return replace(search, results=[self._located(search, i, backbone) for i in range(len(search.results))])
+        return replace(search, results=tuple(self._located(search, i, backbone) for i in range(len(search.results))))
 
     def _located(self, search: Search, number: int, backbone: Backbone) -> SearchResult:
         result = search.results[number]

@@ -41,7 +41,7 @@ class Colours(TinyBackbone):
 
 @pytest.mark.parametrize("init", INITS)
 def test_a_case_by_hand(init: str) -> None:
-    model = describer(backbone=Colours(), rank=2, init=init, weights="mass", tolerance=0.0)
+    model = describer(backbone=Colours(), rank=2, init=init, scores="mass", tolerance=0.0)
     (found,) = model.describe([halves()])
     whole, first, second = found.regions.boxes.tolist()
     assert whole == [0, 0, 80, 40]
@@ -130,8 +130,8 @@ def test_never_in_training_mode_and_without_gradients() -> None:
 def test_refuses_nonsense() -> None:
     with pytest.raises(TypeError, match="extractor: expected map, which sees a photo as one feature map"):
         describer(extractor=Crop(size=32)).describe(PHOTOS[:1])
-    with pytest.raises(ValueError, match="weights: expected one of 'one', 'mass', found 'masses'"):
-        describer(weights="masses")
+    with pytest.raises(ValueError, match="scores: expected one of 'one', 'mass', found 'masses'"):
+        describer(scores="masses")
     with pytest.raises(ValueError, match="rank: expected an integer of 1 or more, found 0"):
         describer(rank=0)
     with pytest.raises(ValueError, match="scales: expected a list of at least one item"):
