@@ -15,15 +15,12 @@ import inspect
 import json
 import logging
 import re
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from objemb import registry
-from objemb.checks import ObjembError
+from objemb.cli.output import progress
+from objemb.cli.program import run_program
 from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
@@ -106,19 +103,13 @@ def read_settings(settings: type[S], options: argparse.Namespace) -> S:
     return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def progress_bar() -> Progress:
-    """A bar on the error output, so that the result on the standard output stays readable by programs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
 def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
     """Write the splits of the generated scenes and a preview of the first."""
     settings = read_settings(SceneSettings, options)
     splits = {name: Scenes(settings, name) for name in options.splits}
     result: dict[str, Any] = {}
-    with progress_bar() as bar:
-        task = bar.add_task("scenes", total=sum(map(len, splits.values())))
+    with progress() as bar:
+        task = bar.add_task("scenes", total=sum(map(len, splits.values())), rate="")
         for name, scenes in splits.items():
             result[name] = scenes.write(
                 options.output, options.workers, format=options.format, advance=lambda n: bar.advance(task, n)
@@ -132,8 +123,8 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
 def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     """Write the data set of products on photos."""
     settings = read_settings(ComposeSettings, options)
-    with progress_bar() as bar:
-        task = bar.add_task("scenes", total=settings.count + settings.val_count)
+    with progress() as bar:
+        task = bar.add_task("scenes", total=settings.count + settings.val_count, rate="")
         return compose(
             options.objects,
             options.backgrounds,
@@ -176,7 +167,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
-    try:
-        main()
-    except (ValueError, ObjembError, OSError) as error:
-        sys.exit(f"prepare_data: {error}")
+    run_program("tools/prepare_data.py", main)

@@ -31,7 +31,8 @@ def run_program(name: str, main: Callable[[], object], *, interrupted: str = "in
         code = exit_code(error)
         if code == INTERNAL:
             raise
-        note(f"{name}: {interrupted if code == INTERRUPTED else error}")
+        for line in f"{name}: {interrupted if code == INTERRUPTED else error}".split("\n"):
+            note(line)
         sys.exit(code)
 
 
