@@ -187,7 +187,7 @@ def test_localisation() -> None:
 
 
 def test_average_precision_at_k_of_google_landmarks() -> None:
-    assert metrics.average_precision_at_k([0, 2], 3, 100) == pytest.approx((1 + 2 / 3) / 3)  # methods.md 10.8: a x b
+    assert metrics.average_precision_at_k([0, 2], 3, 100) == pytest.approx((1 + 2 / 3) / 3)  # right, wrong, right
     assert metrics.average_precision_at_k([0, 1, 5], 9, 2) == 1.0, "no more than k can be found"
     assert metrics.average_precision_at_k([2], 1, 2) == 0.0
     assert math.isnan(metrics.average_precision_at_k([], 0, 5))
