@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ class Attend(Task):
         classifier: ``network``: the backbone's own layer of classes (``classes: true``), frozen, as published; instance
             number n is class number n of it, so that a sub-folder per class in the order of the network is what it
             takes. ``learned``: a layer of its own, which is thrown away afterwards: for data of other classes.
+        attention_rate: Factor on the learning rate of the attention. Its inputs are many and none is negative, so that
+            at the rate of the layer of classes its hidden units saturate, and all regions count alike for good.
 
     Raises:
         TypeError: Another kind of describer.
@@ -55,6 +58,7 @@ class Attend(Task):
         data: Examples,
         validation: Examples | None = None,
         classifier: str = "learned",
+        attention_rate: float = 0.05,
     ) -> None:
         super().__init__()
         if not isinstance(describer, RegionalAttention):
@@ -70,6 +74,7 @@ class Attend(Task):
         self.describer.attention.requires_grad_(True)
         self.examples, self.validation = data, validation
         self.classifier = checks.one_of("classifier", classifier, CLASSIFIERS)
+        self.attention_rate = checks.positive("attention_rate", attention_rate)
         if classifier == "learned":
             self.classes: nn.Linear | None = nn.Linear(describer.backbone.channels, len(data.instances))
         else:
@@ -91,6 +96,13 @@ class Attend(Task):
             instances = _instances(example)
             row[instances.to(row.device)] = 1 / len(instances)
         return {"classes": -(wanted * log_softmax(scores, dim=1)).sum(dim=1).mean()}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The attention at its own rate, and the layer of classes."""
+        groups = [{"params": list(self.describer.attention.parameters()), "factor": self.attention_rate}]
+        if self.classes is not None:
+            groups.append({"params": list(self.classes.parameters()), "factor": 1.0})
+        return groups
 
     def validate(self) -> dict[str, float]:
         """``accuracy``: the share of photos whose best class is one that they show."""
