@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -12,7 +13,15 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 
 
 class Describer(nn.Module, ABC):
-    """Turns photos into regions with unit vectors."""
+    """Turns photos into regions with unit vectors.
+
+    It stays in eval mode, since a description must not depend on the batch that it is part of; who trains a part sets
+    that part alone to training.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
 
     @property
     @abstractmethod

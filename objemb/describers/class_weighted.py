@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,15 +95,9 @@ class ClassWeighted(Describer):
         """Length of the vectors."""
         return self.backbone.channels if self.whitening is None else self.whitening.dim
 
-    def train(self, mode: bool = True) -> ClassWeighted:
-        """Stays in eval mode: a description must not depend on the batch that it is part of."""
-        super().train(False)
-        return self
-
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
-        side = self.extractor.decode_side()
-        return None if side is None else math.ceil(side * self.scales[0])
+        return self.extractor.decode_side(self.scales[0])
 
     @torch.no_grad()
     def describe(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,15 +86,9 @@ class Factorization(Describer):
         """Length of the vectors."""
         return self.backbone.channels if self.whitening is None else self.whitening.dim
 
-    def train(self, mode: bool = True) -> Factorization:
-        """Stays in eval mode: a description must not depend on the batch that it is part of."""
-        super().train(False)
-        return self
-
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
-        side = self.extractor.decode_side()
-        return None if side is None else math.ceil(side * max(self.scales))
+        return self.extractor.decode_side(max(self.scales))
 
     @torch.no_grad()
     def describe(

@@ -79,11 +79,6 @@ class OnePass(Describer):
         """Length of the vectors."""
         return self.head.dim if self.whitening is None else self.whitening.dim
 
-    def train(self, mode: bool = True) -> OnePass:
-        """Stays in eval mode: a description must not depend on the batch that it is part of."""
-        super().train(False)
-        return self
-
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
         return self.detector.decode_side()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -70,15 +69,10 @@ class PooledRegions(Describer):
         """Length of the vectors."""
         return self.pooling.length(self.backbone.channels) if self.whitening is None else self.whitening.dim
 
-    def train(self, mode: bool = True) -> PooledRegions:
-        """Stays in eval mode: a description must not depend on the batch that it is part of."""
-        super().train(False)
-        return self
-
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`. A detector may need more pixels than the map that is pooled."""
-        side = self.extractor.decode_side()
-        return None if side is None else max(math.ceil(side * max(self.scales)), self.regions.decode_side())
+        side = self.extractor.decode_side(max(self.scales))
+        return None if side is None else max(side, self.regions.decode_side())
 
     @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
     def describe(

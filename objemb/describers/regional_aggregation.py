@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,15 +108,9 @@ class RegionalAggregation(Describer):
         reduced = len(self.reduction.directions)
         return reduced * (reduced + 1) // 2
 
-    def train(self, mode: bool = True) -> RegionalAggregation:
-        """Stays in eval mode: a description must not depend on the batch that it is part of."""
-        super().train(False)
-        return self
-
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
-        side = self.extractor.decode_side()
-        return None if side is None else math.ceil(side * self.scales[0])
+        return self.extractor.decode_side(self.scales[0])
 
     @torch.no_grad()
     def describe(

@@ -90,10 +90,13 @@ class Extractor(ABC):
         """
 
     @abstractmethod
-    def decode_side(self) -> int | None:
+    def decode_side(self, scale: float = 1.0) -> int | None:
         """The longest side in pixels that this extractor can use, or None for full resolution.
 
         The decoder may scale JPEGs down to it (never below), which saves most of the decoding time.
+
+        Args:
+            scale: As for :meth:`see`; the greatest of several.
         """
 
 

@@ -65,7 +65,7 @@ class Crop(Extractor):
         side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.smallest)
         return CropExtraction(self, photos, backbone, side)
 
-    def decode_side(self) -> int | None:
+    def decode_side(self, scale: float = 1.0) -> int | None:
         """Full resolution: a small object needs every pixel of it."""
         return None
 

@@ -51,9 +51,9 @@ class Map(Extractor):
         shapes = [input_size(p.size, target, self.side, backbone.multiple, backbone.smallest) for p in photos]
         return _MapExtraction(FeatureMaps(photos, shapes, backbone), self.sampling)
 
-    def decode_side(self) -> int | None:
+    def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`; a shortest side says nothing about the longest."""
-        return math.ceil(self.size) if self.side == "longest" else None
+        return math.ceil(self.size * scale) if self.side == "longest" else None
 
 
 class _MapExtraction(Extraction):

@@ -50,9 +50,9 @@ class Pyramid(Extractor):
         """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
         return _PyramidExtraction(self, photos, backbone, checks.positive("scale", scale))
 
-    def decode_side(self) -> int | None:
+    def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`."""
-        return math.ceil(self.sizes[-1])
+        return math.ceil(self.sizes[-1] * scale)
 
     def levels(self, regions: Regions) -> Tensor:
         """int64 ``(N,)``: which of ``sizes`` brings each region nearest to the target, as a ratio."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,11 +109,12 @@ class AmlLocalization(Reranker):
         return l2(box_vector(search, photo, parts).sum(dim=0, keepdim=True))[0]
 
 
-class _Query:
+class _Query(NamedTuple):
     """The maxima ``(C,)`` of a query's map, its height by width, and its vector ``(D,)``."""
 
-    def __init__(self, maxima: Tensor, ratio: float, vector: Tensor) -> None:
-        self.maxima, self.ratio, self.vector = maxima, ratio, vector
+    maxima: Tensor
+    ratio: float
+    vector: Tensor
 
 
 def _squares(box: Tensor, levels: int) -> Tensor:

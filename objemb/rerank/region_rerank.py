@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from objemb.regions.rpn_proposals import RpnProposals
 from objemb.registry import plugin
 from objemb.rerank._looking import box_vector, expanded, moved
 from objemb.rerank.base import Reranker, Search
-from objemb.structures import Match, Photo, SearchResult
+from objemb.structures import Match, SearchResult
 
 #: Photos whose regions are kept: the same hits come up for many queries.
 KEPT = 200
@@ -56,16 +57,17 @@ class RegionRerank(Reranker):
         """
         if not any(len(result) for result in search.results):
             return search
-        hits = _Hits(search, self._source(search))
-        return replace(search, results=tuple(self._ranked(search, n, hits) for n in range(len(search.results))))
+        source = self._source(search)
+        of_hit = lru_cache(maxsize=KEPT)(lambda image: _regions(search, source, image))
+        return replace(search, results=tuple(self._ranked(search, n, of_hit) for n in range(len(search.results))))
 
-    def _ranked(self, search: Search, number: int, hits: _Hits) -> SearchResult:
+    def _ranked(self, search: Search, number: int, of_hit: Callable[[str], _Seen]) -> SearchResult:
         result, query = search.results[number], search.queries[number]
         first = result.hits[: self.top]
         if not first or not len(query):
             return result
         asked = box_vector(search, search.query_photo(number), query.regions)
-        found = [_best(hit, asked, result, *hits.seen(hit.image)) for hit in first]
+        found = [_best(hit, asked, result, *of_hit(hit.image)) for hit in first]
         mean = l2(asked.mean(dim=0, keepdim=True))[0]
         return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
 
@@ -88,21 +90,12 @@ def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxe
     return replace(moved(hit, boxes[row].tolist()), query_box=result.boxes[query_row]), vectors[row]
 
 
-class _Hits:
-    """The regions of found photos with their vectors."""
+#: Vectors ``(N, D)`` and boxes ``(N, 4)`` of all regions of a photo, the whole image among them.
+_Seen = tuple[Tensor, Tensor]
 
-    def __init__(self, search: Search, source: RegionSource) -> None:
-        self.search, self.source = search, source
-        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def seen(self, image: str) -> tuple[Tensor, Tensor]:
-        """Vectors ``(N, D)`` and boxes ``(N, 4)`` of all regions of a photo, the whole image among them."""
-        if image not in self._known:
-            self._known[image] = self._look(self.search.found_photo(image))
-            if len(self._known) > KEPT:
-                self._known.popitem(last=False)
-        return self._known[image]
-
-    def _look(self, photo: Photo) -> tuple[Tensor, Tensor]:
-        (found,) = self.source.find([photo], [])
-        return box_vector(self.search, photo, found), found.boxes
+def _regions(search: Search, source: RegionSource, image: str) -> _Seen:
+    """What a source finds in a found photo."""
+    photo = search.found_photo(image)
+    (found,) = source.find([photo], [])
+    return box_vector(search, photo, found), found.boxes

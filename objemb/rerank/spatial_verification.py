@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class SpatialVerification(Reranker):
             ValueError: Photos cannot be opened.
             ImportError: OpenCV is not installed.
         """
-        of_hit = _kept(lambda image: self._features(search.found_photo(image)))
+        of_hit = lru_cache(maxsize=KEPT)(lambda image: self._features(search.found_photo(image)))
         return replace(search, results=tuple(self._verified(search, n, of_hit) for n in range(len(search.results))))
 
     def _verified(self, search: Search, number: int, of_hit: Callable[[str], _Seen]) -> SearchResult:
@@ -119,18 +119,3 @@ def _taken(box: Box, affine: np.ndarray, size: tuple[int, int]) -> Box | None:
     limits = np.array([size[1], size[0]])
     low, high = corners.min(axis=0).clip(0, limits), corners.max(axis=0).clip(0, limits)
     return (float(low[0]), float(low[1]), float(high[0]), float(high[1])) if (low < high).all() else None
-
-
-def _kept(look: Callable[[str], _Seen]) -> Callable[[str], _Seen]:
-    """The same function, which remembers its last answers."""
-    known: OrderedDict[str, _Seen] = OrderedDict()
-
-    def remembered(image: str) -> _Seen:
-        if image not in known:
-            known[image] = look(image)
-            if len(known) > KEPT:
-                known.popitem(last=False)
-        known.move_to_end(image)
-        return known[image]
-
-    return remembered

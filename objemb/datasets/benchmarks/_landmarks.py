@@ -5,12 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from objemb import checks
 from objemb.datasets.benchmarks._problems import Problems
 from objemb.datasets.benchmarks._tables import read_table
+from objemb.datasets.benchmarks.base import Benchmark
 
 #: Parts of the queries, and of which values of the column ``Usage`` each consists.
 USAGES = {"private": ("Private",), "public": ("Public",), "all": ("Private", "Public")}
 KNOWN_USAGES = ("Private", "Public", "Ignored")
+
+
+class LandmarkQueries(Benchmark):
+    """A benchmark whose queries come in parts.
+
+    Args:
+        usage: Which queries: ``private`` (the paper's test split), ``public`` (its validation split) or ``all``.
+    """
+
+    def __init__(self, *, usage: str = "private") -> None:
+        self.usage = checks.one_of("usage", usage, tuple(USAGES))
+
+    @property
+    def title(self) -> str:
+        """The name of the set."""
+        return super().title if self.usage == "private" else f"{super().title}, {self.usage} queries"
+
+    @property
+    def variant(self) -> str:
+        """``-public``, ``-all``."""
+        return "" if self.usage == "private" else f"-{self.usage}"
 
 
 def find_table(root: Path, stem: str) -> Path | None:

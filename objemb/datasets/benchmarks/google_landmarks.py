@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from objemb import checks
-from objemb.datasets.benchmarks._landmarks import USAGES, find_table, solution_rows
+from objemb.datasets.benchmarks._landmarks import LandmarkQueries, find_table, solution_rows
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
 from objemb.datasets.benchmarks._problems import Problems
-from objemb.datasets.benchmarks.base import Benchmark
 from objemb.registry import plugin
 
 SOLUTION = "retrieval_solution"
 
 
 @plugin
-class GoogleLandmarks(Benchmark):
+class GoogleLandmarks(LandmarkQueries):
     """Photos of the test set search for photos of the same landmark in the index set; the figure is mAP@100.
 
     Args:
@@ -29,19 +27,6 @@ Expected below the folder:
   test/                the photos of the test set, likewise
   retrieval_solution_v2.1.csv    with the columns id, images, Usage
 Archives and tables are listed in the repository cvdfoundation/google-landmark."""
-
-    def __init__(self, *, usage: str = "private") -> None:
-        self.usage = checks.one_of("usage", usage, tuple(USAGES))
-
-    @property
-    def title(self) -> str:
-        """The name of the set."""
-        return super().title if self.usage == "private" else f"{super().title}, {self.usage} queries"
-
-    @property
-    def variant(self) -> str:
-        """``-public``, ``-all``."""
-        return "" if self.usage == "private" else f"-{self.usage}"
 
     def missing(self, root: Path) -> list[str]:
         """Photos of both sets, and the solution."""

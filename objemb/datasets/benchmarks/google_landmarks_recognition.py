@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from objemb import checks
-from objemb.datasets.benchmarks._landmarks import USAGES, find_table, solution_rows
+from objemb.datasets.benchmarks._landmarks import LandmarkQueries, find_table, solution_rows
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
 from objemb.datasets.benchmarks._problems import Problems
 from objemb.datasets.benchmarks._tables import read_table
-from objemb.datasets.benchmarks.base import Benchmark
 from objemb.registry import plugin
 
 SOLUTION = "recognition_solution"
 
 
 @plugin
-class GoogleLandmarksRecognition(Benchmark):
+class GoogleLandmarksRecognition(LandmarkQueries):
     """Which landmark a photo shows, if any, told by the best photo of the training set; the figure is GAP.
 
     Args:
@@ -33,19 +31,6 @@ Expected below the folder:
   train.csv            with the columns id, landmark_id
   recognition_solution_v2.1.csv    with the columns id, landmarks, Usage
 Archives and tables are listed in the repository cvdfoundation/google-landmark."""
-
-    def __init__(self, *, usage: str = "private") -> None:
-        self.usage = checks.one_of("usage", usage, tuple(USAGES))
-
-    @property
-    def title(self) -> str:
-        """The name of the set."""
-        return super().title if self.usage == "private" else f"{super().title}, {self.usage} queries"
-
-    @property
-    def variant(self) -> str:
-        """``-public``, ``-all``."""
-        return "" if self.usage == "private" else f"-{self.usage}"
 
     def missing(self, root: Path) -> list[str]:
         """Photos of both sets, what they show, and the solution."""
