@@ -23,11 +23,12 @@ from objemb.config import dump_config, load_training_config
 from objemb.datasets.benchmarks.base import Benchmark
 from objemb.describers.base import Describer
 from objemb.examples.base import Example, Examples
-from objemb.extractors.base import Grid, pixel_grid
+from objemb.extractors.base import pixel_grid
 from objemb.extractors.map import Map
 from objemb.heads.base import Head
 from objemb.models import load_model
 from objemb.ops.fitted import Fitted
+from objemb.ops.grid import Grid
 from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling
 from objemb.pooling.mean import Mean
@@ -379,6 +380,20 @@ class TestBackbones:
             assert maps.shape[:2] == (2, net.channels)
             for cells, side in zip(maps.shape[2:], (height, width), strict=True):
                 assert cells in (side // net.stride, -(-side // net.stride)), (height, width)
+
+    def test_cells_look_where_the_offset_says(self, name: str, tmp_path: Path) -> None:
+        """The middle of the pixels that a cell depends on, weighted by how much."""
+        net = build("backbones", name, tmp_path)
+        side = -(-9 * net.stride // net.multiple) * net.multiple
+        generator, weights = torch.Generator().manual_seed(0), torch.zeros(side, side)
+        for _ in range(8):
+            pixels = torch.rand(1, 3, side, side, generator=generator).requires_grad_()
+            net(pixels)[0, :, 4, 4].square().sum().backward()
+            assert pixels.grad is not None
+            weights += pixels.grad[0].square().sum(dim=0)
+        steps = torch.arange(side) + 0.5
+        middles = torch.stack([(weights.sum(dim=d) * steps).sum() / weights.sum() for d in (0, 1)])
+        assert (middles - net.offset - 4.5 * net.stride).abs().max() < net.stride / 4
 
     @torch.no_grad()
     def test_alone_or_in_a_batch_in_eval_mode(self, name: str, tmp_path: Path) -> None:

@@ -110,14 +110,14 @@ def locate(
     (concepts,) = factorize([[m for s in seen for m in s.maps]], nmf)
     chosen = concepts.strongest(0)
     grids = [g for s in seen for g in s.grids]
-    rows = [HeatRow(crop, concepts.heat[0], grids[0].cell, "query")]
+    rows = [HeatRow(crop, concepts.heat[0], grids[0], "query")]
     for photo, heat, grid in zip(photos, concepts.heat[1:], grids[1:], strict=True):
         share = share_of(heat, chosen)
         box = None
         if share > 0:
-            x1, y1, x2, y2 = heat_boxes(heat[chosen][None], args.threshold, grid.cell, photo.size)[0].tolist()
+            x1, y1, x2, y2 = heat_boxes(heat[chosen][None], args.threshold, grid, photo.size)[0].tolist()
             box = (x1, y1, x2, y2)
-        rows.append(HeatRow(photo, heat, grid.cell, f"{Path(photo.id).name}  {100 * share:.0f} %", box))
+        rows.append(HeatRow(photo, heat, grid, f"{Path(photo.id).name}  {100 * share:.0f} %", box))
     return rows, chosen
 
 

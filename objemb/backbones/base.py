@@ -20,6 +20,8 @@ class Backbone(nn.Module, ABC):
     Attributes:
         channels: C of the map.
         stride: Input pixels from one cell to the next, in both directions.
+        offset: Where the outer edge of the first cell lies in input pixels, in both directions: ``(1 - stride) / 2``
+            for a network that pads, so that its first cell looks around the first pixel.
         multiple: Input sides must be a multiple of this (patch size of a transformer; 1 where any side fits).
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
@@ -28,6 +30,7 @@ class Backbone(nn.Module, ABC):
 
     channels: int
     stride: int
+    offset: float = 0.0
     multiple: int = 1
     smallest: int
     stages: Mapping[int, tuple[str, int]] = {}
@@ -40,8 +43,9 @@ class Backbone(nn.Module, ABC):
             pixels: float ``(B, 3, h, w)``, RGB, 0 to 1; the backbone subtracts mean and divides by deviation itself.
 
         Returns:
-            float ``(B, C, h', w')``; cell ``(i, j)`` stands for the input pixels from ``(i, j) * stride`` on, so that
-            ``h'`` is ``h / stride`` rounded up or down as the network pads; one that does not pad loses a cell or two.
+            float ``(B, C, h', w')``; cell ``(i, j)`` stands for the input pixels from ``offset + (i, j) * stride``
+            on, and ``h'`` is ``h / stride`` rounded up or down as the network pads; one that does not pad loses a cell
+            or two.
         """
 
     def maps(self, pixels: Tensor) -> dict[int, Tensor]:

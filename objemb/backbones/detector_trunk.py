@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from objemb import checks
+from objemb.backbones._offset import offset
+from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.registry import plugin
 
@@ -69,6 +71,7 @@ class DetectorTrunk(Backbone):
         self.channels, self.stride = levels[self.level]
         self.multiple = self.smallest = max(stride for _, stride in levels.values())
         self.stages = _finer(levels, self.level)
+        self.offset = offset(hollow(self), self.stride, 4 * self.smallest)
         self.eval()
 
     @property

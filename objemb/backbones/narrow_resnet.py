@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from objemb import checks
+from objemb.backbones._offset import offset
+from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
 from objemb.ops.weights import existing_file, fill, of_module, read_weights
@@ -82,6 +84,7 @@ class NarrowResnet(Backbone):
             s: (n, width << STAGES.index(n)) for s, n in zip((4, 8, 16, stride), STAGES[:count], strict=False)
         }
         self.smallest = self.stride
+        self.offset = offset(hollow(self), self.stride, 4 * self.stride)
         self.eval()
 
     def train(self, mode: bool = True) -> NarrowResnet:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.checks import MissingWeightsError
@@ -77,7 +78,9 @@ class TimmNet(Backbone):
         self.only_side: int | None = None
         own_side = image_size or data["input_size"][-1]
         self.multiple, self.only_side = self._accepted_sides(arch, own_side)
-        self.smallest = self.only_side or smallest_side(hollow(self), self.stride, self.multiple, own_side)
+        empty = hollow(self)
+        self.offset = offset(empty, self.stride, own_side)
+        self.smallest = self.only_side or smallest_side(empty, self.stride, self.multiple, own_side)
 
     def train(self, mode: bool = True) -> TimmNet:
         """Stays in eval mode, whatever ``mode`` says."""

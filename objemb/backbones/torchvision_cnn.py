@@ -13,6 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from objemb import checks
 from objemb.backbones._cut import upper_part
+from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import Backbone
 from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
@@ -83,6 +84,7 @@ class TorchvisionCnn(Backbone):
         self.eval()
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = hollow(self)
+        self.offset = offset(empty, self.stride, PROBE_SIDE)
         ends = {stride: name for stride, name in ends.items() if stride < self.stride} | {self.stride: self.layer}
         self.stages = _with_channels(empty.get_submodule("network"), ends)
         self.smallest = smallest_side(empty, self.stride, self.multiple, PROBE_SIDE)

@@ -11,6 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from objemb.cli.pictures import COLOURS
+from objemb.ops.grid import Grid
 from objemb.ops.heat import spread
 from objemb.structures import Box, Photo
 
@@ -27,14 +28,14 @@ class HeatRow:
     Attributes:
         photo: What was looked at.
         heat: float ``(k, h, w)``, not negative.
-        cell: ``(height, width)`` of a cell in original pixels.
+        grid: Where its cells lie on the photo.
         title: A line above the row.
         box: Where the object is, in original pixels; None to draw none.
     """
 
     photo: Photo
     heat: Tensor
-    cell: tuple[float, float]
+    grid: Grid
     title: str
     box: Box | None = None
 
@@ -73,7 +74,7 @@ def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
     factor = SIDE / max(plain.size)
     plain = plain.resize((max(1, round(plain.width * factor)), max(1, round(plain.height * factor))))
     heat = (
-        spread(row.heat, row.cell, row.photo.size, (plain.height, plain.width))
+        spread(row.heat, row.grid, row.photo.size, (plain.height, plain.width))
         / most.cpu().clamp_min(1e-12)[:, None, None]
     )
     grey = np.asarray(plain.convert("L"), dtype=np.float32)[:, :, None] * DIMMED

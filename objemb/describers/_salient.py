@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.extractors.base import Grid
 from objemb.ops.convex_hull import convex_hull, in_hulls
+from objemb.ops.grid import Grid
 from objemb.ops.images import resize
 from objemb.ops.keypoints import DETECTORS, key_points
 from objemb.ops.kmeans import kmeans, nearest_centres
@@ -96,15 +96,16 @@ class SalientRegions:
 
 def cell_centres(grid: Grid) -> Tensor:
     """float32 ``(h * w, 2)``: x and y in original pixels, row by row. The last may lie beyond the image."""
-    y = (torch.arange(grid.height) + 0.5) * grid.cell[0]
-    x = (torch.arange(grid.width) + 0.5) * grid.cell[1]
+    y = grid.offset[0] + (torch.arange(grid.height) + 0.5) * grid.cell[0]
+    x = grid.offset[1] + (torch.arange(grid.width) + 0.5) * grid.cell[1]
     return torch.stack([x.repeat(grid.height), y.repeat_interleave(grid.width)], dim=1)
 
 
 def _saliency_at(points: Tensor, saliency: Tensor, grid: Grid) -> Tensor:
     """The saliency ``(N,)`` at points in original pixels, interpolated between the centres of cells."""
     extent = torch.tensor([grid.width * grid.cell[1], grid.height * grid.cell[0]])
-    places = (2 * points / extent - 1)[None, None]
+    corner = torch.tensor([grid.offset[1], grid.offset[0]])
+    places = (2 * (points - corner) / extent - 1)[None, None]
     return F.grid_sample(saliency[None, None], places, padding_mode="border", align_corners=False).flatten()
 
 

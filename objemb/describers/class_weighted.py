@@ -11,7 +11,8 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
-from objemb.extractors.base import Extraction, Extractor, Grid
+from objemb.extractors.base import Extraction, Extractor
+from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.normalize import l2
 from objemb.ops.sparsity import sparsity_weights
@@ -158,7 +159,7 @@ class ClassWeighted(Describer):
         return ClassMaps(picked, scores[picked], _scaled(maps), seen.grids[number])
 
     def _regions(self, found: ClassMaps, photo: Photo) -> Regions:
-        boxes = heat_boxes(found.maps, self.threshold, found.grid.cell, photo.size)
+        boxes = heat_boxes(found.maps, self.threshold, found.grid, photo.size)
         return Regions(boxes, photo.size, found.scores.cpu(), found.classes.cpu())
 
 

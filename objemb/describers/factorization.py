@@ -13,8 +13,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
-from objemb.ops.boxes import scale, touched_cells
+from objemb.ops.boxes import touched_cells
 from objemb.ops.factorize import Concepts, factorize
+from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
 from objemb.ops.normalize import l2
@@ -104,7 +105,7 @@ class Factorization(Describer):
         looking = [i for i, g in enumerate(given) if g is None]
         found = dict(zip(looking, factorize([[v.map for v in views[i]] for i in looking], self.nmf), strict=True))
         return [
-            self._described(photo, boxes[i], single[i], found.get(i), views[i][0].cell)
+            self._described(photo, boxes[i], single[i], found.get(i), views[i][0].grid)
             for i, photo in enumerate(photos)
         ]
 
@@ -118,20 +119,20 @@ class Factorization(Describer):
         return list(vectors.split([len(b) for b in boxes]))
 
     def _described(
-        self, photo: Photo, boxes: Regions, single: Tensor, concepts: Concepts | None, cell: tuple[float, float]
+        self, photo: Photo, boxes: Regions, single: Tensor, concepts: Concepts | None, grid: Grid
     ) -> RegionDescriptors:
         """The boxes, and behind them the concepts where the describer looked by itself."""
         vectors = single
         if concepts is not None:
             vectors = torch.cat([single, concepts.basis])
-            boxes = Regions.cat([boxes, self._concept_regions(concepts, photo.size, cell)])
+            boxes = Regions.cat([boxes, self._concept_regions(concepts, photo.size, grid)])
         unit = l2(vectors.float())
         unit = unit if self.whitening is None else self.whitening(unit)
         return RegionDescriptors(photo.id, boxes, unit.cpu(), photo.metadata)
 
-    def _concept_regions(self, concepts: Concepts, size: tuple[int, int], cell: tuple[float, float]) -> Regions:
-        """Boxes of the concepts on the first map, whose cells are ``cell`` original pixels large."""
-        boxes = heat_boxes(concepts.heat[0], self.threshold, cell, size)
+    def _concept_regions(self, concepts: Concepts, size: tuple[int, int], grid: Grid) -> Regions:
+        """Boxes of the concepts on the first map."""
+        boxes = heat_boxes(concepts.heat[0], self.threshold, grid, size)
         mass = concepts.mass.float().cpu()
         scores = mass / mass.sum() if self.scores == "mass" else torch.ones(len(mass))
         return Regions(boxes, size, scores)
@@ -139,15 +140,15 @@ class Factorization(Describer):
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A photo at one scale: its map ``(C, h, w)``, and ``(height, width)`` of a cell in original pixels."""
+    """A photo at one scale: its map ``(C, h, w)``, and where the cells lie."""
 
     map: Tensor
-    cell: tuple[float, float]
+    grid: Grid
 
 
 def _views(seen: Sequence[Extraction]) -> list[list[_View]]:
     """Per photo its views at all scales."""
-    by_scale = [[_View(m, g.cell) for m, g in zip(s.maps, s.grids, strict=True)] for s in seen]
+    by_scale = [[_View(m, g) for m, g in zip(s.maps, s.grids, strict=True)] for s in seen]
     return [list(of_photo) for of_photo in zip(*by_scale, strict=True)]
 
 
@@ -155,8 +156,7 @@ def _cut(views: Sequence[_View], regions: Regions) -> list[list[Tensor]]:
     """For each box the parts ``(C, h, w)`` of the views that it touches."""
     parts: list[list[Tensor]] = [[] for _ in range(len(regions))]
     for view in views:
-        in_cells = scale(regions.boxes, (1 / view.cell[0], 1 / view.cell[1]))
-        cells = touched_cells(in_cells, (view.map.shape[1], view.map.shape[2]))
+        cells = touched_cells(view.grid.to_cells(regions.boxes), (view.map.shape[1], view.map.shape[2]))
         for of_box, (x1, y1, x2, y2) in zip(parts, cells.tolist(), strict=True):
             of_box.append(view.map[:, y1:y2, x1:x2])
     return parts

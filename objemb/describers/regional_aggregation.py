@@ -12,8 +12,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers._salient import SalientRegions
 from objemb.describers.base import Describer, checked_given
-from objemb.extractors.base import Extraction, Extractor, Grid
-from objemb.ops.boxes import scale, touched_cells
+from objemb.extractors.base import Extraction, Extractor
+from objemb.ops.boxes import touched_cells
+from objemb.ops.grid import Grid
 from objemb.ops.keypoints import best_detector
 from objemb.ops.normalize import l2
 from objemb.ops.pca import PcaBasis
@@ -176,6 +177,5 @@ def _local(features: Tensor) -> Tensor:
 
 def _cells_of_boxes(boxes: Tensor, grid: Grid) -> Tensor:
     """The cells that boxes in original pixels touch, bool ``(N, h * w)``; at least one each."""
-    in_cells = scale(boxes, (1 / grid.cell[0], 1 / grid.cell[1]))
     size = (grid.height, grid.width)
-    return inside(touched_cells(in_cells, size), size).flatten(1)
+    return inside(touched_cells(grid.to_cells(boxes), size), size).flatten(1)

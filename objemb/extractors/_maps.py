@@ -11,8 +11,9 @@ from torchvision.ops import roi_align
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import Grid, embed, masks_of
+from objemb.extractors.base import embed, masks_of
 from objemb.ops.boxes import touched_cells
+from objemb.ops.grid import Grid
 from objemb.ops.images import group_equal, resize
 from objemb.ops.masks import coverage
 from objemb.ops.rectangles import inside
@@ -96,9 +97,7 @@ class FeatureMaps:
             for group, maps in zip(self._groups, self._maps, strict=True)
             for i in group
         }
-        self.grids = [
-            Grid(*rasters[i], _cell(shapes[i], photo.size, backbone.stride)) for i, photo in enumerate(photos)
-        ]
+        self.grids = [_grid(rasters[i], shapes[i], photo.size, backbone) for i, photo in enumerate(photos)]
 
     def by_photo(self) -> list[Tensor]:
         """Per photo its map ``(C, h, w)``, a view."""
@@ -132,8 +131,7 @@ class FeatureMaps:
         return features
 
     def _in_cells(self, photo: int, regions: Regions) -> Tensor:
-        height, width = self.grids[photo].cell
-        return regions.boxes.cpu() / torch.tensor([width, height, width, height])
+        return self.grids[photo].to_cells(regions.boxes.cpu())
 
     def _weights(self, group: Sequence[int], regions: Sequence[Regions], sampling: Sampling) -> Tensor | None:
         """Weights of all regions of a group, or None when none of its photos has masks."""
@@ -148,9 +146,11 @@ class FeatureMaps:
         return torch.cat(parts)
 
 
-def _cell(shape: tuple[int, int], size: tuple[int, int], stride: int) -> tuple[float, float]:
-    """Height and width in original pixels of a cell, ``stride`` pixels of an input of ``shape``."""
-    return stride * size[0] / shape[0], stride * size[1] / shape[1]
+def _grid(raster: tuple[int, int], shape: tuple[int, int], size: tuple[int, int], backbone: Backbone) -> Grid:
+    """The grid of a map of ``raster``, of a photo of ``size`` that entered the network with ``shape``."""
+    down, across = size[0] / shape[0], size[1] / shape[1]
+    stride, offset = backbone.stride, backbone.offset
+    return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across))
 
 
 def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Pooling) -> Tensor:

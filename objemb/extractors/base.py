@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -12,26 +11,10 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The raster on which a region source may lay rigid regions.
-
-    For maps: the cells of the feature map, as R-MAC wants it (Tolias et al. 2015). Without a shared map: pixels.
-
-    Attributes:
-        height: Number of cells from top to bottom.
-        width: Number of cells from left to right.
-        cell: ``(height, width)`` of a cell in original pixels. The last cells may reach beyond the image.
-    """
-
-    height: int
-    width: int
-    cell: tuple[float, float]
 
 
 class Extraction(ABC):

@@ -7,23 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.boxes import clip, scale
+from objemb.ops.boxes import clip
 from objemb.ops.components import largest_component
+from objemb.ops.grid import Grid
 
 #: Parts of a cell, in both directions, to which a heat map is interpolated before it is cut at a threshold.
 PARTS = 8
 
 
-def heat_boxes(heat: Tensor, threshold: float, cell: tuple[float, float], size: tuple[int, int]) -> Tensor:
+def heat_boxes(heat: Tensor, threshold: float, grid: Grid, size: tuple[int, int]) -> Tensor:
     """Boxes of the largest connected part of each heat map that is at least a share of its hottest place.
-
-    The cells are centred on the image. Where they reach beyond it, the network pads, and looks at the middle of the
-    image with the middle cell: a network of stride 32 that pads sees 17 cells in 513 pixels, around pixel 0 to 512.
 
     Args:
         heat: float ``(M, h, w)``, not negative.
         threshold: That share, 0 to 1.
-        cell: ``(height, width)`` of a cell in original pixels.
+        grid: Where the ``h x w`` cells lie.
         size: ``(height, width)`` of the original image.
 
     Returns:
@@ -40,26 +38,15 @@ def heat_boxes(heat: Tensor, threshold: float, cell: tuple[float, float], size: 
     fine = F.interpolate(heat[:, None].float().cpu(), scale_factor=PARTS, mode="bilinear", align_corners=False)[:, 0]
     hot = largest_component(fine >= threshold * fine.amax(dim=(1, 2), keepdim=True))
     (x1, x2), (y1, y2) = _extent(hot.any(dim=1)), _extent(hot.any(dim=2))
-    boxes = scale(torch.stack([x1, y1, x2, y2], dim=1) / PARTS, cell)
-    top, left = overhang(heat, cell, size)
-    return clip(boxes - boxes.new_tensor([left, top, left, top]), size)
+    return clip(grid.to_pixels(torch.stack([x1, y1, x2, y2], dim=1) / PARTS), size)
 
 
-def overhang(heat: Tensor, cell: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
-    """How far the cells reach beyond the image at the top and on the left, in original pixels.
-
-    Negative where they end inside of it; for the arguments see :func:`heat_boxes`.
-    """
-    height, width = heat.shape[-2:]
-    return (height * cell[0] - size[0]) / 2, (width * cell[1] - size[1]) / 2
-
-
-def spread(heat: Tensor, cell: tuple[float, float], size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+def spread(heat: Tensor, grid: Grid, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
     """Heat maps as pictures of the image, bilinear between the middles of cells.
 
     Args:
         heat: float ``(M, h, w)``.
-        cell: See :func:`heat_boxes`.
+        grid: See :func:`heat_boxes`.
         size: See :func:`heat_boxes`.
         shape: ``(height, width)`` of the pictures.
 
@@ -67,14 +54,13 @@ def spread(heat: Tensor, cell: tuple[float, float], size: tuple[int, int], shape
         float32 ``(M, *shape)`` on the CPU.
     """
     checks.shape("heat", heat, (None, None, None))
-    beyond = overhang(heat, cell, size)
     # where the middle of each pixel lies among the cells, -1 and 1 being their outer edges
     y, x = (
-        2 * ((torch.arange(n) + 0.5) * side / n + over) / (cells * length) - 1
-        for n, side, over, cells, length in zip(shape, size, beyond, heat.shape[1:], cell, strict=True)
+        2 * ((torch.arange(n) + 0.5) * side / n - corner) / (cells * length) - 1
+        for n, side, corner, cells, length in zip(shape, size, grid.offset, heat.shape[1:], grid.cell, strict=True)
     )
-    grid = torch.stack([x[None].expand(*shape), y[:, None].expand(*shape)], dim=2)
-    return F.grid_sample(heat[None].float().cpu(), grid[None], padding_mode="border", align_corners=False)[0]
+    places = torch.stack([x[None].expand(*shape), y[:, None].expand(*shape)], dim=2)
+    return F.grid_sample(heat[None].float().cpu(), places[None], padding_mode="border", align_corners=False)[0]
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from objemb.extractors.base import Grid
+from objemb.ops.grid import Grid
 from objemb.structures import Photo, Regions
 
 

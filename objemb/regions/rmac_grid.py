@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from objemb import checks
-from objemb.extractors.base import Grid
 from objemb.ops.boxes import clip
-from objemb.ops.boxes import scale as scale_boxes
+from objemb.ops.grid import Grid
 from objemb.ops.rmac import rmac_cells
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
@@ -35,5 +34,5 @@ class RmacGrid(RegionSource):
 
     def _lay(self, photo: Photo, grid: Grid) -> Regions:
         cells = rmac_cells(grid.height, grid.width, self.levels, self.overlap).double()
-        boxes = clip(scale_boxes(cells, grid.cell), photo.size).float()
+        boxes = clip(grid.to_pixels(cells), photo.size).float()
         return Regions(torch.cat([Regions.whole(photo.size).boxes, boxes]), photo.size)

@@ -9,8 +9,8 @@ from torch import nn
 
 from objemb import checks
 from objemb.detectors.base import Detector, NetworkDetector
-from objemb.extractors.base import Grid
 from objemb.ops.boxes import nms
+from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

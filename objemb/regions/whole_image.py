@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from objemb.extractors.base import Grid
+from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

@@ -14,7 +14,6 @@ from objemb.extractors.map import Map
 from objemb.images.cut import cut_out
 from objemb.ops.box_search import BoxSearch
 from objemb.ops.boxes import clip
-from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.registry import plugin
@@ -100,7 +99,7 @@ class AmlLocalization(Reranker):
         photo = search.found_photo(hit.image)
         seen = self.extractor.see([photo], backbone)
         cells, _ = self.boxes.best(seen.maps[0].float().cpu(), query.maxima, query.ratio)
-        box = clip(scale_boxes(cells[None].double(), seen.grids[0].cell), photo.size).float()
+        box = clip(seen.grids[0].to_pixels(cells[None].double()), photo.size).float()
         return moved(hit, box[0].tolist()), self._vector(search, photo, Regions(box, photo.size))
 
     def _vector(self, search: Search, photo: Photo, box: Regions) -> Tensor:

@@ -86,7 +86,7 @@ class ClassLocalization(Reranker):
         photo = search.found_photo(hit.image)
         (seen,) = describer.class_maps([photo], [classes])
         heat = seen.maps.mean(dim=0, keepdim=True)
-        boxes = torch.cat([heat_boxes(heat, share, seen.grid.cell, photo.size) for share in self.thresholds])
+        boxes = torch.cat([heat_boxes(heat, share, seen.grid, photo.size) for share in self.thresholds])
         vectors = box_vector(search, photo, Regions(boxes, photo.size))
         best = int((vectors @ asked).argmax())
         return moved(hit, boxes[best].tolist()), vectors[best]

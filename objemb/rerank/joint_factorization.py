@@ -10,10 +10,10 @@ import torch
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
-from objemb.extractors.base import Grid
 from objemb.extractors.map import Map
 from objemb.images.cut import cut_out
 from objemb.ops.factorize import Concepts, factorize
+from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
 from objemb.registry import plugin
@@ -114,7 +114,7 @@ class JointFactorization(Reranker):
             if heat is None or not bool((heat > 0).any()):
                 yield hit.box
             else:
-                yield as_boxes(heat_boxes(heat[None], self.threshold, grid.cell, photo.size).tolist())[0]
+                yield as_boxes(heat_boxes(heat[None], self.threshold, grid, photo.size).tolist())[0]
 
 
 def _backbone(describer: Describer) -> Backbone:

@@ -6,6 +6,7 @@ from PIL import ImageColor
 
 from objemb.cli.heat import GAP, LINE, SIDE, HeatRow, heat_sheet
 from objemb.cli.pictures import COLOURS
+from objemb.ops.grid import Grid
 from tests.tiny import plain_photo
 
 
@@ -14,8 +15,8 @@ def rows() -> list[HeatRow]:
     hot[0, 1, 1], hot[1] = 4.0, 1.0
     photo = plain_photo(30, 30, (0, 0, 0))
     return [
-        HeatRow(photo, hot, (10, 10), "first", (0, 0, 15, 30)),
-        HeatRow(plain_photo(15, 30, (0, 0, 0)), hot[:, :1] * 0.5, (15, 10), "second\n"),
+        HeatRow(photo, hot, Grid(3, 3, (10, 10)), "first", (0, 0, 15, 30)),
+        HeatRow(plain_photo(15, 30, (0, 0, 0)), hot[:, :1] * 0.5, Grid(1, 3, (15, 10)), "second\n"),
     ]
 
 
@@ -39,5 +40,5 @@ def test_a_row_per_photo_and_a_column_per_concept() -> None:
 
 def test_without_concepts_or_rows() -> None:
     photo = plain_photo(30, 30, (0, 0, 0))
-    assert heat_sheet([HeatRow(photo, torch.zeros(0, 3, 3), (10, 10), "black")]).width == 2 * GAP + SIDE
+    assert heat_sheet([HeatRow(photo, torch.zeros(0, 3, 3), Grid(3, 3, (10, 10)), "black")]).width == 2 * GAP + SIDE
     assert heat_sheet([]).height == GAP

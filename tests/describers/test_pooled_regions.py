@@ -11,10 +11,11 @@ from torch import Tensor
 from objemb.aggregators.sum import Sum
 from objemb.checks import NotFittedError
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.extractors.base import Extractor, Grid
+from objemb.extractors.base import Extractor
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
+from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from objemb.describers import _salient
 from objemb.describers._salient import SalientRegions, cell_centres
-from objemb.extractors.base import Grid
 from objemb.ops.convex_hull import convex_hull, in_hulls
+from objemb.ops.grid import Grid
 from objemb.structures import Photo
 from tests.tiny import plain_photo, random_photo
 
@@ -57,6 +57,14 @@ def test_a_hull_for_every_union_of_groups(monkeypatch: pytest.MonkeyPatch) -> No
         hull = convex_hull(by_hand.pop(tuple(box)))
         assert torch.equal(of_region, in_hulls(cell_centres(GRID), [hull])[0])
     assert not by_hand
+
+
+def test_cells_lie_where_the_network_looks() -> None:
+    """5 pixels further up and 8 further to the left, with what was seen there."""
+    moved = Grid(2, 3, (10.0, 20.0), (-5.0, -8.0))
+    assert cell_centres(moved).tolist() == [[2, 0], [22, 0], [42, 0], [2, 10], [22, 10], [42, 10]]
+    saliency = torch.arange(6.0).view(2, 3)
+    assert torch.allclose(_salient._saliency_at(cell_centres(moved), saliency, moved), saliency.flatten(), atol=1e-5)
 
 
 def test_cells_of_a_square_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

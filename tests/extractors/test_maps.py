@@ -8,6 +8,7 @@ from torch import Tensor
 
 from objemb.extractors._maps import BLOCK, Sampling
 from objemb.extractors.map import Map
+from objemb.ops.boxes import clip
 from objemb.ops.images import as_batch, resize
 from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
@@ -21,21 +22,18 @@ def boxes(size: tuple[int, int], *rows: tuple[float, ...], masks: Tensor | None 
     return Regions(torch.tensor(rows).reshape(-1, 4), size, extras={} if masks is None else {"masks": masks})
 
 
+@pytest.mark.parametrize("offset", [0.0, -1.5])
 @pytest.mark.parametrize("rounds", ["up", "down"])
 @pytest.mark.parametrize("size", [(37, 50), (64, 64), (100, 31), (23, 190), (480, 641)])
-def test_a_grid_on_the_map_comes_back_as_the_same_cells(rounds: str, size: tuple[int, int]) -> None:
+def test_a_grid_on_the_map_comes_back_as_the_same_cells(offset: float, rounds: str, size: tuple[int, int]) -> None:
     net = TinyBackbone(stride=4, rounds=rounds)
+    net.offset = offset
     photo = random_photo(*size)
     for side in (40, 57, 83):
         seen = Map(size=side).see([photo], net)
         grid = seen.grids[0]
-        cell_boxes = torch.tensor(
-            [(x, y, x + 1.0, y + 1.0) for y in range(grid.height) for x in range(grid.width)], dtype=torch.float64
-        )
-        height, width = grid.cell
-        scaled = cell_boxes * torch.tensor([width, height, width, height], dtype=torch.float64)
-        limit = torch.tensor([photo.size[1], photo.size[0]] * 2)
-        regions = Regions(torch.minimum(scaled, limit).float(), photo.size)
+        cells = torch.tensor([(x, y, x + 1.0, y + 1.0) for y in range(grid.height) for x in range(grid.width)])
+        regions = Regions(clip(grid.to_pixels(cells.double()), photo.size).float(), photo.size)
         maps = net.seen[-1]
         expected = net(maps)[0].flatten(1).T
         assert torch.equal(seen.pool([regions], Max())[0], expected)
@@ -63,6 +61,33 @@ def test_aligned_sampling_is_exact_on_a_ramp() -> None:
     pooled = Sampling("aligned", 3, False).pool(maps, torch.tensor([0, 0, 0, 1]), rows, None, Mean())
     centres = torch.stack([(rows[:, 0] + rows[:, 2]) / 2, (rows[:, 1] + rows[:, 3]) / 2], dim=1)
     assert torch.allclose(pooled, centres * torch.tensor([[1.0], [1.0], [1.0], [-1.0]]), atol=1e-5)
+
+
+class Padding(TinyBackbone):
+    """Twice the red of a pixel in each cell: cell (i, j) looks around pixel (4 i, 4 j), as networks that pad do."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=1)
+        self.offset = (1 - self.stride) / 2
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return 2 * pixels[:, :1, :: self.stride, :: self.stride]
+
+
+def test_maps_of_networks_that_pad_are_read_where_they_look() -> None:
+    """A ramp from 0 to 120 over 41 pixels of a photo twice as large, so that x pixels of it are worth 1.5 x - 1.5; the
+    grid follows: cells of 8 pixels from -3 on."""
+    ramp = (3 * torch.arange(41, dtype=torch.uint8)).expand(3, 41, 41).contiguous()
+    photo = Photo("ramp", ramp, (82, 82))
+    seen = Map(size=41, sampling="aligned").see([photo], Padding())
+    assert seen.grids[0].offset == (-3, -3)
+    assert seen.grids[0].cell == (8, 8)
+    given = boxes(photo.size, (9, 0, 17, 82), (30, 40, 31, 41), (20, 20, 60, 60))
+    values = seen.pool([given], Mean())[0][:, 0] * 255 / 2
+    middles = (given.boxes[:, 0] + given.boxes[:, 2]) / 2
+    assert torch.allclose(values, 1.5 * middles - 1.5, atol=1e-3)
+    cells = Map(size=41).see([photo], Padding()).pool([boxes(photo.size, (14, 0, 20, 5))], Mean())[0]
+    assert float(cells) * 255 / 2 == pytest.approx(24), "cell 2 alone, from 13 to 21"
 
 
 def test_many_regions_are_sampled_in_blocks() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from objemb.extractors.base import Grid
+from objemb.ops.grid import Grid
 from objemb.regions.rmac_grid import RmacGrid
 from tests.tiny import random_photo
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.extractors.base import Grid
 from objemb.extractors.map import Map
+from objemb.ops.grid import Grid
 from objemb.pooling.max import Max
 from objemb.regions.base import RegionSource
 from objemb.regions.whole_image import WholeImage

@@ -1,0 +1,38 @@
+"""The raster of a feature map over a photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a feature map, each over the part of the photo in whose middle it looks; or the pixels themselves.
+
+    Attributes:
+        height: Number of cells from top to bottom.
+        width: Number of cells from left to right.
+        cell: ``(height, width)`` of a cell in original pixels.
+        offset: ``(y, x)`` of the outer corner of the first cell in original pixels: negative where a network pads, so
+            that its first cell looks around the first pixel. The last cells may reach beyond the image, or end before.
+    """
+
+    height: int
+    width: int
+    cell: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    def to_cells(self, boxes: Tensor) -> Tensor:
+        """Boxes ``(N, 4)`` in original pixels, in cells: cell ``j`` spans ``j <= x <= j + 1``."""
+        return (boxes - _xyxy(boxes, self.offset)) / _xyxy(boxes, self.cell)
+
+    def to_pixels(self, boxes: Tensor) -> Tensor:
+        """The opposite of :meth:`to_cells`; boxes may leave the photo."""
+        return boxes * _xyxy(boxes, self.cell) + _xyxy(boxes, self.offset)
+
+
+def _xyxy(boxes: Tensor, values: tuple[float, float]) -> Tensor:
+    y, x = values
+    return boxes.new_tensor([x, y, x, y])
