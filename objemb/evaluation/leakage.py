@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objemb.evaluation.protocol import EvaluationSet
+from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.images.sources import ImageRef, find_images
 
 
@@ -51,14 +52,9 @@ class SeenPhotos:
         self._digests: dict[Path, str] = {}
 
     def among(self, source: str | Path) -> set[Path]:
-        """The photos of the set that a folder, a table or a photo holds; none where there is no such thing."""
-        if not Path(source).exists():
-            return set()
-        try:
-            refs = [ref for ref in find_images([source]) if isinstance(ref, ImageRef)]
-        except ValueError:  # a file that is no list of photos
-            return set()
-        return {found for ref in refs for found in self._same(ref.path)}
+        """The photos of the set that a folder, a table, another evaluation set or a photo holds; none where there is no
+        such thing."""
+        return {found for path in _photos(Path(source)) for found in self._same(path)}
 
     def _same(self, path: Path) -> list[Path]:
         place = path.resolve()
@@ -104,6 +100,19 @@ def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> l
 def sources_in(fitted_on: str) -> list[str]:
     """The paths in what a whitening or a codebook says it was fitted on: words, a colon, paths with commas between."""
     return [name for name in (n.strip() for n in fitted_on.rpartition(": ")[2].split(", ")) if name]
+
+
+def _photos(source: Path) -> list[Path]:
+    """All photos of a source; none of what is no source of photos."""
+    if not source.exists():
+        return []
+    with contextlib.suppress(ValueError):
+        if found := [ref.path for ref in find_images([source]) if isinstance(ref, ImageRef)]:
+            return found
+    with contextlib.suppress(ValueError, IsADirectoryError):
+        data = read_evaluation_set(source)
+        return [data.photo(entry.file) for entry in (*data.images, *data.queries)]
+    return []
 
 
 def _size(path: Path) -> int:

@@ -31,6 +31,7 @@ def test_by_place(seen: SeenPhotos, data: EvaluationSet, tmp_path: Path) -> None
     assert seen.among(folder / "a.png") == {(folder / "a.png").resolve()}
     (tmp_path / "list.txt").write_text("set/a.png\nset/b.png\nset/gone.png\n")
     assert len(seen.among(tmp_path / "list.txt")) == 2
+    assert len(seen.among(data.path)) == 4, "an evaluation set: its images and its queries"
 
 
 def test_by_content(seen: SeenPhotos, data: EvaluationSet, tmp_path: Path) -> None:

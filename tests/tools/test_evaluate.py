@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -96,6 +97,29 @@ def test_whitening_on_the_evaluation_photos_is_warned_of(
     assert report["results"][0]["dim"] == 2
     assert "the whitening was fitted on 4 photos of the evaluation set" in report["results"][0]["warnings"][0]
     assert "the whitening was fitted on 4 photos of the evaluation set" in capsys.readouterr().err
+
+
+def speckle(folder: Path, seed: int) -> None:
+    """Photos of the same things are no longer alike in every pixel."""
+    generator = np.random.default_rng(seed)
+    for file in sorted(folder.glob("*.png")):
+        pixels = np.asarray(Image.open(file)) // 2 + generator.integers(0, 120, 3, dtype=np.uint8)
+        Image.fromarray(pixels + generator.integers(0, 9, pixels.shape, dtype=np.uint8)).save(file)
+
+
+def test_whitening_learned_from_pairs(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
+    """The pairs of the set itself, which is told, and those of other photos."""
+    (tmp_path / "other").mkdir()
+    pairs = write_set(tmp_path / "other")
+    speckle(set_file.parent, 0)
+    speckle(pairs.parent, 1)
+    command = ["hard_attention_crop", *SMALL, "--set", str(set_file), "--level", "object", "--whiten-dim", "2"]
+    results = [tool.main([*command, "--whiten-pairs", str(of), "--whiten-ridge", "1"]) for of in (set_file, pairs)]
+    own, others = (report["results"][0] for report in results)
+    assert own["dim"] == others["dim"] == 2
+    assert own["fingerprint"] != others["fingerprint"]
+    assert "the whitening was fitted on 4 photos of the evaluation set" in own["warnings"][0]
+    assert others["warnings"] == []
 
 
 def test_a_model_folder_is_a_method(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
@@ -313,6 +337,12 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
     for more, message in (
         ([], "--set or --dataset: expected what to measure on"),
         (["--dataset", "folder"], "--dataset, --root: expected both or none"),
+        (["--set", "s.json", "--whiten-on", "p", "--whiten-pairs", "q"], "--whiten-on, --whiten-pairs: expected one"),
+        (
+            ["--set", "s.json", "--whiten-dim", "8"],
+            "--whiten-dim: expected together with --whiten-on or --whiten-pairs",
+        ),
+        (["--set", "s.json", "--whiten-ridge", "1"], "--whiten-ridge: expected together with --whiten-pairs"),
         (["--set", str(set_file), "--box-sources", "grid", "--level", "object"], "--box-sources: expected the image"),
         (["--set", str(set_file), "--projector-vectors", "0"], "--projector-vectors: expected 1 to"),
         (["--set", str(set_file), "--set", str(same)], "sets of different names"),

@@ -14,7 +14,7 @@ from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
 from objemb.config import load_config, parse_overrides, resolve
 from objemb.evaluation.leakage import sources_in
-from objemb.models import Model, build_model, fit_parts, fit_whitening, load_model
+from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
 from objemb.models.folder import CARD, read_card
 
 #: What a key=value looks like, behind a comma or alone; the keys of a flow mapping have a colon.
@@ -81,18 +81,27 @@ def open_model(method: Method, args: argparse.Namespace) -> Model:
         model = load_model(method.path, args.device)
     else:
         model = build_model(method.settings, device=args.device)
-    for photos, fit in ((args.fit_on, fit_parts), (args.whiten_on, fit_whitening)):
-        if photos:
-            whitens = {"dim": args.whiten_dim, "power": args.whiten_power} if fit is fit_whitening else {}
-            model = fit(
-                model,
-                photos,
-                boxes=stored_boxes(args.whiten_boxes, model),
-                workers=args.workers,
-                on_skip=lambda skipped: note(f"fitting: {skipped.path}: {skipped.reason}"),
-                **whitens,
-            )
+    model = _fitted(model, args)
     return reranked(model, parse_rerankers(args.rerank)) if args.rerank else model
+
+
+def _fitted(model: Model, args: argparse.Namespace) -> Model:
+    """The model with what it learns from other photos."""
+    calls: dict[str, Any] = {
+        "workers": args.workers,
+        "on_skip": lambda skipped: note(f"fitting: {skipped.path}: {skipped.reason}"),
+    }
+    whitens = {"dim": args.whiten_dim}
+    if args.whiten_power is not None:
+        whitens["power"] = args.whiten_power
+    boxes = stored_boxes(args.whiten_boxes, model)
+    if args.fit_on:
+        model = fit_parts(model, args.fit_on, boxes=boxes, **calls)
+    if args.whiten_on:
+        model = fit_whitening(model, args.whiten_on, boxes=boxes, **whitens, **calls)
+    if args.whiten_pairs:
+        model = fit_learned_whitening(model, args.whiten_pairs, ridge=args.whiten_ridge, **whitens, **calls)
+    return model
 
 
 def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:

@@ -53,9 +53,15 @@ def _add_description(group: Any) -> None:
 def _add_fitting(group: Any) -> None:
     group.add_argument("--fit-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="codebooks and bases")
     group.add_argument("--whiten-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="and a PCA whitening")
-    group.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="boxes of these photos")
+    group.add_argument("--whiten-pairs", type=Path, metavar="SET", help="or a whitening from pairs: a set, or a folder")
+    group.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="boxes of the photos to fit on")
     group.add_argument("--whiten-dim", type=int, help="dimensions to keep (default: all)")
-    group.add_argument("--whiten-power", type=float, default=0.5, help="0.5 whitens, 0 only rotates (default: 0.5)")
+    group.add_argument(
+        "--whiten-power", type=float, help="0.5 whitens by PCA, 0 only rotates (default: 0.5; of pairs 0)"
+    )
+    group.add_argument(
+        "--whiten-ridge", type=float, default=0.0, help="of pairs: for few of them, such as 1 (default: 0)"
+    )
 
 
 def _add_outputs(group: Any) -> None:
@@ -82,6 +88,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--set or --dataset: expected what to measure on, found neither")
     if bool(args.dataset) != (args.root is not None):
         raise ValueError("--dataset, --root: expected both or none, found one alone")
+    if args.whiten_on and args.whiten_pairs:
+        raise ValueError("--whiten-on, --whiten-pairs: expected one of them, found both")
+    if args.whiten_dim is not None and not args.whiten_on and not args.whiten_pairs:
+        raise ValueError("--whiten-dim: expected together with --whiten-on or --whiten-pairs, found alone")
+    if args.whiten_ridge and not args.whiten_pairs:
+        raise ValueError("--whiten-ridge: expected together with --whiten-pairs, found alone")
     if args.box_sources and args.level != "image":
         raise ValueError("--box-sources: expected the image level, where boxes are looked for, found object")
     if not 1 <= args.projector_vectors <= MOST:
