@@ -106,3 +106,10 @@ def test_detectors_that_do_not_fit(tmp_path: Path) -> None:
     file.write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(TypeError, match="detector: expected a network such as torchvision_rcnn, found StoredBoxes"):
         DetectorTrunk(detector=StoredBoxes(file=file))  # type: ignore[arg-type]
+
+
+def test_levels_look_around_the_first_pixel() -> None:
+    """Of the trunk and of the pyramid, where what comes down from the level above does not move the cells."""
+    detector = TorchvisionRcnn(arch="fasterrcnn_mobilenet_v3_large_320_fpn")
+    for level, (_, stride) in detector.levels().items():
+        assert DetectorTrunk(detector=detector, level=level).offset == (1 - stride) / 2

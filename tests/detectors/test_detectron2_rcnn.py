@@ -16,6 +16,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
+from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.checks import MissingWeightsError
 from objemb.describers.one_pass import OnePass
 from objemb.detectors._detectron2_config import read_file
@@ -164,6 +165,13 @@ def test_masks_are_within_the_boxes(masked: Detectron2Rcnn) -> None:
     assert masks.shape == (len(found), 28, 28)
     assert masks.dtype == torch.uint8
     assert (masks.flatten(1).amax(1) == 1).all(), "an object of which no cell is sure is attended to as a whole"
+
+
+@pytest.mark.parametrize("name", [FASTER, C4, DC5])
+def test_cells_look_around_the_first_pixel(name: str) -> None:
+    found = detector(name)
+    for level, (_, stride) in found.levels().items():
+        assert DetectorTrunk(detector=found, level=level).offset == (1 - stride) / 2
 
 
 def test_proposals(faster: Detectron2Rcnn) -> None:
