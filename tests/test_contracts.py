@@ -395,6 +395,11 @@ class TestBackbones:
         middles = torch.stack([(weights.sum(dim=d) * steps).sum() / weights.sum() for d in (0, 1)])
         assert (middles - net.offset - 4.5 * net.stride).abs().max() < net.stride / 4
 
+    def test_offsets_of_all_maps(self, name: str, tmp_path: Path) -> None:
+        net = build("backbones", name, tmp_path)
+        assert net.offsets().keys() == net.stages.keys()
+        assert net.offsets().get(net.stride, net.offset) == net.offset
+
     @torch.no_grad()
     def test_alone_or_in_a_batch_in_eval_mode(self, name: str, tmp_path: Path) -> None:
         net = build("backbones", name, tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,8 +25,8 @@ class Place(NamedTuple):
     stride: float
 
 
-def offset(empty: nn.Module, stride: int, side: int) -> float:
-    """Where the outer edge of the first cell of a network's map lies, in input pixels: its centre less half a stride.
+def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
+    """Where the outer edge of the first cell of a map lies, in input pixels: its centre less half a stride.
 
     The centre of a receptive field moves with each convolution and pooling by ``(k - 1) / 2 - padding`` of its cells
     (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019). With kernels
@@ -34,7 +34,8 @@ def offset(empty: nn.Module, stride: int, side: int) -> float:
     of 3 that pad by 1 (ResNet, MobileNet), it looks around the first pixel, and its edge lies at ``(1 - stride) / 2``.
 
     Args:
-        empty: A network of "meta" tensors, see :func:`objemb.backbones._probe.hollow`, for images ``(1, 3, h, w)``.
+        network: What makes the map of images ``(1, 3, h, w)``, of "meta" tensors, see
+            :func:`objemb.backbones._probe.hollow`.
         stride: Of its map.
         side: An input side that it accepts. Networks that pad depending on the size of the input (those that come from
             TensorFlow) are right at this size only.
@@ -44,7 +45,7 @@ def offset(empty: nn.Module, stride: int, side: int) -> float:
     """
     pixels = torch.empty(1, 3, side, side, device="meta")
     with torch.no_grad(), _Places(pixels) as places:
-        seen = places.of(empty(pixels))
+        seen = places.of(network(pixels))
     if seen is None or seen[0] != seen[1] or seen[0].stride != stride:
         return 0.0
     return seen[0].centre - stride / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,8 +14,10 @@ from objemb import checks
 #: Pixels that the probe adds to a side: a multiple of every stride that convolutional networks use.
 SPAN = 960
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def hollow(network: nn.Module) -> nn.Module:
+
+def hollow(network: Network) -> Network:
     """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())

@@ -13,7 +13,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import embed, masks_of
 from objemb.ops.boxes import touched_cells
-from objemb.ops.grid import Grid
+from objemb.ops.grid import map_grid
 from objemb.ops.images import group_equal, resize
 from objemb.ops.masks import coverage
 from objemb.ops.rectangles import inside
@@ -97,7 +97,10 @@ class FeatureMaps:
             for group, maps in zip(self._groups, self._maps, strict=True)
             for i in group
         }
-        self.grids = [_grid(rasters[i], shapes[i], photo.size, backbone) for i, photo in enumerate(photos)]
+        self.grids = [
+            map_grid(rasters[i], shapes[i], photo.size, backbone.stride, backbone.offset)
+            for i, photo in enumerate(photos)
+        ]
 
     def by_photo(self) -> list[Tensor]:
         """Per photo its map ``(C, h, w)``, a view."""
@@ -144,13 +147,6 @@ class FeatureMaps:
             raster = (self.grids[i].height, self.grids[i].width)
             parts.append(sampling.weights(full, self._in_cells(i, regions[i]), raster))
         return torch.cat(parts)
-
-
-def _grid(raster: tuple[int, int], shape: tuple[int, int], size: tuple[int, int], backbone: Backbone) -> Grid:
-    """The grid of a map of ``raster``, of a photo of ``size`` that entered the network with ``shape``."""
-    down, across = size[0] / shape[0], size[1] / shape[1]
-    stride, offset = backbone.stride, backbone.offset
-    return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across))
 
 
 def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Pooling) -> Tensor:

@@ -33,6 +33,22 @@ class Grid:
         return boxes * _xyxy(boxes, self.cell) + _xyxy(boxes, self.offset)
 
 
+def map_grid(
+    raster: tuple[int, int], shape: tuple[int, int], size: tuple[int, int], stride: int, offset: float
+) -> Grid:
+    """The grid of a feature map.
+
+    Args:
+        raster: ``(height, width)`` of the map.
+        shape: ``(height, width)`` in pixels with which the photo entered the network.
+        size: ``(height, width)`` of the original photo.
+        stride: Of the map, in pixels of the input.
+        offset: Where its first cell begins, likewise; see :class:`objemb.backbones.base.Backbone`.
+    """
+    down, across = size[0] / shape[0], size[1] / shape[1]
+    return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across))
+
+
 def _xyxy(boxes: Tensor, values: tuple[float, float]) -> Tensor:
     y, x = values
     return boxes.new_tensor([x, y, x, y])

@@ -15,6 +15,7 @@ from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.ops.boxes import touched_cells
+from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import as_batch, input_size, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
@@ -94,24 +95,33 @@ def describe_layers(
         workers: Decoding threads.
         on_skip: Called with each photo that cannot be read.
     """
-    chosen = list(views)
+    chosen, offsets = list(views), network.offsets()
     rows: dict[View, list[tuple[Tensor, Tensor]]] = {view: [] for view in chosen}
     for photo in stream_photos(refs, workers=workers, side=side):
         if isinstance(photo, SkippedImage):
             on_skip(photo)
             continue
-        for view, items, vectors in _describe(network, photo, wanted(photo), chosen, size, multiple):
+        for view, items, vectors in _describe(network, offsets, photo, wanted(photo), chosen, size, multiple):
             rows[view].append((items, vectors))
     return {view: _stacked(found, network.stages[view.stride][1]) for view, found in rows.items()}
 
 
 def _describe(
-    network: Backbone, photo: Photo, wanted: Sequence[Wanted], views: Sequence[View], size: float, multiple: int
+    network: Backbone,
+    offsets: Mapping[int, float],
+    photo: Photo,
+    wanted: Sequence[Wanted],
+    views: Sequence[View],
+    size: float,
+    multiple: int,
 ) -> Iterator[tuple[View, Tensor, Tensor]]:
     """Items and vectors of each view of one photo."""
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
     maps = network.maps(as_batch([resize(photo.pixels, shape)], device_of(network)))
-    cells = {stride: _cells_of(wanted, stride, shape, photo, maps[stride]) for stride in {v.stride for v in views}}
+    cells = {
+        stride: _cells_of(wanted, map_grid(_raster(maps[stride]), shape, photo.size, stride, offsets[stride]))
+        for stride in {v.stride for v in views}
+    }
     for (stride, pooling), kinds in _together(views).items():
         chosen = [number for number, w in enumerate(wanted) if w.kind in kinds]
         parts = [cells[stride][number] for number in chosen]
@@ -133,13 +143,13 @@ def _together(views: Sequence[View]) -> Mapping[tuple[int, str], Mapping[str, Vi
     return found
 
 
-def _cells_of(
-    wanted: Sequence[Wanted], stride: int, shape: tuple[int, int], photo: Photo, maps: Tensor
-) -> list[Tensor]:
+def _raster(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[2], maps.shape[3]
+
+
+def _cells_of(wanted: Sequence[Wanted], grid: Grid) -> list[Tensor]:
     """Of each of the wanted int64 ``(M, 4)``: its regions in cells of a map."""
-    height, width = (stride * size / side for size, side in zip(photo.size, shape, strict=True))
-    raster = (maps.shape[2], maps.shape[3])
-    boxes = [touched_cells(w.boxes / torch.tensor([width, height, width, height]), raster) for w in wanted]
+    boxes = [touched_cells(grid.to_cells(w.boxes), (grid.height, grid.width)) for w in wanted]
     return [_with_squares(b) if w.grid else b for w, b in zip(wanted, boxes, strict=True)]
 
 

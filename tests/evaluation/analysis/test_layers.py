@@ -66,8 +66,9 @@ def test_all_views_from_one_pass_a_photo(refs: list[ImageRef]) -> None:
             grid = rows[View(stride, "grid", name)].of(range(1))
             assert torch.allclose(grid.vectors, l2(torch.cat([pooling(cut) for cut in cuts])), atol=1e-5)
             assert rows[View(stride, "box", name)].items.tolist() == [5, 5]
-    first = l2(POOLINGS["max"](maps[4][:, :, :, 2:10]))
-    assert torch.allclose(rows[View(4, "box", "max")].vectors[:1], first, atol=1e-5)
+    # cell j looks around pixel 4 j: from 4 j - 1.5 on, so that pixels 8 to 40 are in cells 2 to 10
+    first = l2(POOLINGS["mean"](maps[4][:, :, :, 2:11]))
+    assert torch.allclose(rows[View(4, "box", "mean")].vectors[:1], first, atol=1e-5)
 
 
 def _pixels(path: Path) -> torch.Tensor:
