@@ -43,9 +43,11 @@ def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float
     Returns:
         0, the edge of the image, where the layers do not explain the stride (patches that are merged by reshaping).
     """
-    pixels = torch.empty(1, 3, side, side, device="meta")
-    with torch.no_grad(), _Places(pixels) as places:
-        seen = places.of(network(pixels))
+    # where inference mode is on, layers would not come as the operations that are known here
+    with torch.inference_mode(False), torch.no_grad():
+        pixels = torch.empty(1, 3, side, side, device="meta")
+        with _Places(pixels) as places:
+            seen = places.of(network(pixels))
     if seen is None or seen[0] != seen[1] or seen[0].stride != stride:
         return 0.0
     return seen[0].centre - stride / 2

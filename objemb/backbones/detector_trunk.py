@@ -71,8 +71,8 @@ class DetectorTrunk(Backbone):
         self.channels, self.stride = levels[self.level]
         self.multiple = self.smallest = max(stride for _, stride in levels.values())
         self.stages = _finer(levels, self.level)
-        self.offset = offset(hollow(self), self.stride, 4 * self.smallest)
         self.eval()
+        self.offset = offset(hollow(self), self.stride, 4 * self.smallest)
 
     @property
     def mean(self) -> Tensor:

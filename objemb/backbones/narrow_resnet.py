@@ -84,8 +84,8 @@ class NarrowResnet(Backbone):
             s: (n, width << STAGES.index(n)) for s, n in zip((4, 8, 16, stride), STAGES[:count], strict=False)
         }
         self.smallest = self.stride
-        self.offset = offset(hollow(self), self.stride, 4 * self.stride)
         self.eval()
+        self.offset = offset(hollow(self), self.stride, 4 * self.stride)
 
     def train(self, mode: bool = True) -> NarrowResnet:
         """Stays in eval mode, whatever ``mode`` says."""

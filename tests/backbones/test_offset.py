@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -97,6 +98,14 @@ def test_known_networks() -> None:
     # conv 11/4 less 2: centre 3.5; pool 3/2: 7.5; pool 3/2: 15.5; three paddings by 1 later 15.5, half of 16 before
     assert known("alexnet") == 7.5
     assert NarrowResnet(width=2, blocks=(1, 1, 1, 1)).offset == (1 - 16) / 2
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_in_every_mode(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    network = NarrowResnet(width=2, blocks=(1, 1, 1, 1))
+    with mode():
+        assert network.offsets() == {4: -1.5, 8: -3.5, 16: -7.5}
+        assert NarrowResnet(width=2, blocks=(1, 1, 1, 1)).offset == -7.5
 
 
 class Joined(nn.Module):
