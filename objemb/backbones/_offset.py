@@ -101,9 +101,8 @@ def _stays(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
 
 
 def _convolved(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
-    if call["transposed"]:
-        nowhere = Place(0.0, 0.0)
-        return nowhere, nowhere
+    if call["transposed"]:  # of no stride that a map could have
+        return Place(0.0, 0.0), Place(0.0, 0.0)
     return _slid(seen, call["weight"].shape[2:], call["stride"], call["padding"], call["dilation"])
 
 
