@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,18 +100,19 @@ def measure_cost(
 def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
     """One forward pass of the network of a describer, at the size at which it sees a whole photo.
 
-    That is the first input that its backbone gets when the whole photo is described as one region: of an extractor that
-    crops, the crop that is the whole photo. Where a detector is the network, it is its backbone with the feature
-    pyramid.
+    That is what its backbone gets when the whole photo is described as one region: of an extractor that crops, the crop
+    that is the whole photo; of several scales, the one nearest to the extractor's own size. Where a detector is the
+    network, it is its backbone with the feature pyramid.
 
     Returns:
         None where the describer has no network.
     """
     backbone = getattr(describer, "backbone", None)
     if isinstance(backbone, Backbone):
-        pixels = _first_input(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
-        if pixels is None:
+        seen = _inputs(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
+        if not seen:
             return None
+        pixels = seen[_own_size(getattr(describer, "scales", (1.0,)))]
         height, width = pixels.shape[2:]
         return ForwardPass(lambda: backbone(pixels[:1]), f"backbone, {width} x {height} pixels")
     detector = getattr(describer, "detector", None)
@@ -121,20 +123,24 @@ def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
     return None
 
 
-def _first_input(backbone: nn.Module, describe: Callable[[], object]) -> Tensor | None:
-    """What a network is given first while something is described."""
+def _own_size(scales: Sequence[float]) -> int:
+    """Which of the scales, in the order in which the network sees them, is nearest to 1, as a ratio."""
+    return min(range(len(scales)), key=lambda number: abs(math.log(scales[number])))
+
+
+def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]:
+    """What a network is given while something is described."""
     seen: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not seen:
-            seen.append(inputs[0])
+        seen.append(inputs[0])
 
     hook = backbone.register_forward_pre_hook(remember)
     try:
         describe()
     finally:
         hook.remove()
-    return seen[0] if seen else None
+    return seen
 
 
 def _round(

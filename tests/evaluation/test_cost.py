@@ -50,6 +50,20 @@ def test_of_crops_it_is_one_crop() -> None:
     assert found.network == "backbone, 20 x 20 pixels"
 
 
+@pytest.mark.parametrize("scales", [(0.5, 1.0, 2.0), (1.0, 0.5)])
+def test_of_several_scales_it_is_the_size_of_the_extractor(scales: tuple[float, ...]) -> None:
+    several = PooledRegions(
+        regions=registry.build("regions", {"name": "whole_image"}),
+        backbone=TinyBackbone(),
+        extractor=registry.build("extractors", {"name": "map", "size": 16}),
+        pooling=registry.build("pooling", {"name": "max"}),
+        scales=scales,
+    )
+    found = forward_pass(several, PHOTOS[0])
+    assert found is not None
+    assert found.network == "backbone, 16 x 12 pixels"
+
+
 def test_times_in_turn(rmac: PooledRegions) -> None:
     found = measure_cost(rmac, PHOTOS, run(rmac), rounds=3)
     assert (found.photos, found.rounds, found.network) == (2, 3, "backbone, 16 x 12 pixels")
