@@ -21,7 +21,8 @@ def hollow(network: Network) -> Network:
     """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())
-    return copy.deepcopy(network, memo)
+    # what torchvision cuts out of a network forgets its mode when it is copied
+    return copy.deepcopy(network, memo).train(network.training)
 
 
 def map_shape(empty: nn.Module, height: int, width: int) -> tuple[int, ...]:

@@ -106,6 +106,7 @@ def test_in_every_mode(mode: Callable[[], AbstractContextManager[None]]) -> None
     with mode():
         assert network.offsets() == {4: -1.5, 8: -3.5, 16: -7.5}
         assert NarrowResnet(width=2, blocks=(1, 1, 1, 1)).offset == -7.5
+        assert known("resnet18") == -15.5
 
 
 class Joined(nn.Module):
