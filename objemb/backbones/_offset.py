@@ -26,6 +26,11 @@ class Place(NamedTuple):
 
 
 def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
+    """As :func:`offsets`, of a network that makes one map, of a stride."""
+    return offsets(lambda pixels: {stride: network(pixels)}, side)[stride]
+
+
+def offsets(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dict[int, float]:
     """Where the outer edge of the first cell of a map lies, in input pixels: its centre less half a stride.
 
     The centre of a receptive field moves with each convolution and pooling by ``(k - 1) / 2 - padding`` of its cells
@@ -34,27 +39,31 @@ def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float
     of 3 that pad by 1 (ResNet, MobileNet), it looks around the first pixel, and its edge lies at ``(1 - stride) / 2``.
 
     Args:
-        network: What makes the map of images ``(1, 3, h, w)``, of "meta" tensors, see
+        network: What makes maps, by stride, of images ``(1, 3, h, w)``; of "meta" tensors, see
             :func:`objemb.backbones._probe.hollow`.
-        stride: Of its map.
         side: An input side that it accepts. Networks that pad depending on the size of the input (those that come from
             TensorFlow) are right at this size only.
 
     Returns:
-        0, the edge of the image, where the layers do not explain the stride (patches that are merged by reshaping).
+        By stride; 0, the edge of the image, where the layers do not explain the stride (patches that are merged by
+        reshaping).
     """
     # where inference mode is on, layers would not come as the operations that are known here
     with torch.inference_mode(False), torch.no_grad():
         pixels = torch.empty(1, 3, side, side, device="meta")
         with _Places(pixels) as places:
-            seen = places.of(network(pixels))
-    if seen is None or seen[0] != seen[1] or seen[0].stride != stride:
-        return 0.0
-    return seen[0].centre - stride / 2
+            seen = {stride: places.of(made) for stride, made in network(pixels).items()}
+    return {stride: _edge(of_map, stride) for stride, of_map in seen.items()}
 
 
 #: Down and across.
 _Pair = tuple[Place, Place]
+
+
+def _edge(seen: _Pair | None, stride: int) -> float:
+    if seen is None or seen[0] != seen[1] or seen[0].stride != stride:
+        return 0.0
+    return seen[0].centre - stride / 2
 
 
 class _Places(TorchDispatchMode):

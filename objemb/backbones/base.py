@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.backbones._offset import offset
+from objemb.backbones._offset import offsets
 from objemb.backbones._probe import hollow
 
 
@@ -72,14 +71,8 @@ class Backbone(nn.Module, ABC):
 
     def offsets(self) -> dict[int, float]:
         """By stride where the first cell of each map of :meth:`maps` begins, as :attr:`offset` says of the last."""
-        empty = hollow(self)
         side = max(self.smallest, 4 * self.stride)
-        side = -(-side // self.multiple) * self.multiple
-
-        def map_of(stride: int, pixels: Tensor) -> Tensor:
-            return empty.maps(pixels)[stride]
-
-        return {stride: offset(partial(map_of, stride), stride, side) for stride in self.stages}
+        return offsets(hollow(self).maps, -(-side // self.multiple) * self.multiple) if self.stages else {}
 
     def upper(self, stride: int) -> nn.Module:
         """The layers between a map of :meth:`maps` and the last one: a copy, as a network of its own.

@@ -14,6 +14,7 @@ from objemb.cli.boxes import stored_boxes
 from objemb.cli.errors import guarded
 from objemb.cli.options import Device, Json
 from objemb.cli.output import Meter, human_bytes, note, print_json, print_pairs, progress
+from objemb.cli.whitening import check_whitening
 
 app = typer.Typer(help="Make a model folder from a method, and look into one.", no_args_is_help=True)
 
@@ -59,12 +60,7 @@ def build(
 
     if boxes is not None and not whiten_on and not fit_on:
         raise ValueError("--boxes: expected together with --fit-on PHOTOS or --whiten-on PHOTOS, found alone")
-    if whiten_dim is not None and not whiten_on and whiten_pairs is None:
-        raise ValueError("--whiten-dim: expected together with --whiten-on or --whiten-pairs, found alone")
-    if whiten_ridge and whiten_pairs is None:
-        raise ValueError("--whiten-ridge: expected together with --whiten-pairs, found alone")
-    if whiten_on and whiten_pairs is not None:
-        raise ValueError("--whiten-on, --whiten-pairs: expected one of them, found both")
+    check_whitening(whiten_on, whiten_pairs, whiten_dim, whiten_ridge)
     check_free(output, force)  # told before weights are fetched and photos described
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from objemb.cli.whitening import check_whitening
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
 from objemb.evaluation.task import LEVELS
@@ -88,12 +89,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--set or --dataset: expected what to measure on, found neither")
     if bool(args.dataset) != (args.root is not None):
         raise ValueError("--dataset, --root: expected both or none, found one alone")
-    if args.whiten_on and args.whiten_pairs:
-        raise ValueError("--whiten-on, --whiten-pairs: expected one of them, found both")
-    if args.whiten_dim is not None and not args.whiten_on and not args.whiten_pairs:
-        raise ValueError("--whiten-dim: expected together with --whiten-on or --whiten-pairs, found alone")
-    if args.whiten_ridge and not args.whiten_pairs:
-        raise ValueError("--whiten-ridge: expected together with --whiten-pairs, found alone")
+    check_whitening(args.whiten_on, args.whiten_pairs, args.whiten_dim, args.whiten_ridge)
     if args.box_sources and args.level != "image":
         raise ValueError("--box-sources: expected the image level, where boxes are looked for, found object")
     if not 1 <= args.projector_vectors <= MOST:
