@@ -16,6 +16,7 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
+from objemb.ops.strided import guard_strided
 from objemb.ops.weights import existing_file, fill, of_module, read_weights
 from objemb.registry import plugin
 
@@ -73,6 +74,7 @@ class NarrowResnet(Backbone):
             layers[name] = _stage(channels, wider, number, step)
             channels = wider
         self.network = nn.Sequential(layers)
+        guard_strided(self.network)
         self._start()
         if weights is not None:
             file = existing_file(weights, ())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from objemb import registry
+from objemb.ops.strided import guard_strided
 from objemb.training.run import seed_everything
 from objemb.training.task import Task
 
@@ -22,5 +23,6 @@ def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
     """
     seed_everything(seed)
     task: Task = registry.build("training.tasks", settings)
+    guard_strided(task)  # whatever networks the task was given
     task.settings = settings
     return task
