@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from objemb.structures import RegionDescriptors
+from objemb.structures import RegionDescriptors, Regions
 
 
 class Aggregator(ABC):
@@ -27,3 +27,10 @@ class Aggregator(ABC):
         Returns:
             At most as many regions, float32 unit vectors of the same length (zero vectors stay zero).
         """
+
+    def first_counted(self, regions: Regions) -> int:
+        """The first of an image's regions that a row is made of: 1 where region 0 is left out, else 0.
+
+        What learns from the vectors of regions, such as a whitening, learns from those that count.
+        """
+        return 0

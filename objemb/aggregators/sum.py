@@ -36,10 +36,14 @@ class Sum(Aggregator):
             return described
         regions, vectors = described.regions, described.vectors
         counted = vectors * regions.scores.to(vectors)[:, None] if self.weighted else vectors
-        total = l2(counted[first_summed(regions, self.whole_image) :].sum(dim=0, keepdim=True))
+        total = l2(counted[self.first_counted(regions) :].sum(dim=0, keepdim=True))
         return RegionDescriptors(
             described.image, Regions(_enclosing(regions.boxes), regions.size), total, described.metadata
         )
+
+    def first_counted(self, regions: Regions) -> int:
+        """See :meth:`Aggregator.first_counted`."""
+        return first_summed(regions, self.whole_image)
 
 
 def _enclosing(boxes: Tensor) -> Tensor:

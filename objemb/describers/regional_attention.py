@@ -15,6 +15,7 @@ from objemb.extractors.base import Extraction, Extractor
 from objemb.ops.context_attention import ContextAttention
 from objemb.ops.normalize import l2
 from objemb.ops.projection import Projection
+from objemb.ops.region_sum import first_summed
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource
@@ -125,12 +126,14 @@ class RegionalAttention(PooledRegions):
 
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """See :meth:`Describer.samples`. The PCA learns from the maxima of regions."""
+        """See :meth:`Describer.samples`. The PCA learns from the maxima of the grid, which is what is summed up."""
         if part != "projection":
             return super().samples(part, photos, regions)
         if not photos:
             return torch.zeros(0, self.backbone.channels)
-        return self.attend(photos, regions).maxima.cpu()
+        seen = self.attend(photos, regions)
+        rows = seen.maxima.cpu().split(seen.counts)
+        return torch.cat([r[first_summed(found, False) :] for r, found in zip(rows, seen.regions, strict=True)])
 
     def _project(self, maxima: Tensor) -> Tensor:
         return l2(maxima if self.projection is None else self.projection(maxima))

@@ -127,14 +127,15 @@ class RmacNetwork(PooledRegions):
 
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """See :meth:`Describer.samples`. The projection learns from the pooled unit vectors of regions, at all scales,
-        each with its own regions."""
+        """See :meth:`Describer.samples`. The projection learns from the pooled unit vectors of the regions that are
+        summed up, at all scales, each with its own regions."""
         if part != "projection":
             return super().samples(part, photos, regions)
         given = checked_given(photos, regions)
         pooled = [torch.zeros(0, self.projection.weight.shape[1])]
         for scale in self.scales if photos else ():
-            pooled.append(super()._pool(*self._see(photos, given, scale)).cpu())
+            seen, found = self._see(photos, given, scale)
+            pooled += self._summed(super()._pool(seen, found).cpu(), found)
         return torch.cat(pooled)
 
     def _see(
@@ -158,8 +159,9 @@ class RmacNetwork(PooledRegions):
 
     def _sums(self, vectors: Tensor, found: Sequence[Regions]) -> Tensor:
         """Unit vectors ``(B, D)`` of images from those of their regions."""
+        return l2(torch.stack([of_photo.sum(dim=0) for of_photo in self._summed(vectors, found)]))
+
+    def _summed(self, vectors: Tensor, found: Sequence[Regions]) -> list[Tensor]:
+        """Of each photo the vectors of the regions that join the sum."""
         rows = vectors.split([len(f) for f in found])
-        sums = [
-            of_photo[first_summed(f, self.whole_image) :].sum(dim=0) for of_photo, f in zip(rows, found, strict=True)
-        ]
-        return l2(torch.stack(sums))
+        return [of_photo[first_summed(f, self.whole_image) :] for of_photo, f in zip(rows, found, strict=True)]

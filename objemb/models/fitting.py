@@ -94,6 +94,9 @@ def fit_whitening(
 ) -> Model:
     """A model with a PCA whitening fitted on the regions of photos, before they are aggregated.
 
+    It learns from the regions that count: where an aggregator sums up the grid of R-MAC without the whole image, the
+    whole image is left out here as well (Tolias, Sicre and Jegou 2015; Gordo et al. 2017).
+
     Parts that have not learned yet do so first, from the same photos, see :func:`fit_parts`.
 
     Args:
@@ -118,7 +121,7 @@ def fit_whitening(
     count = 0
     by_region = replace(model, aggregator=Keep())
     for one in by_region.stream(photos, batch_size=batch_size, workers=workers, boxes=boxes, on_skip=on_skip):
-        sample.add(one.vectors)
+        sample.add(one.vectors[model.aggregator.first_counted(one.regions) :])
         count += 1
         on_photo()
     vectors = sample.vectors()

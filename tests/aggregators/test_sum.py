@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
 from objemb.structures import RegionDescriptors, Regions
 
@@ -36,6 +37,13 @@ def test_given_boxes_all_count() -> None:
     row = Sum().aggregate(described([[1.0, 2, 3, 4], [2.0, 1, 9, 3]], [[1.0, 0.0], [0.0, 1.0]]))
     assert torch.allclose(row.vectors, torch.full((1, 2), 0.5**0.5))
     assert row.regions.boxes.tolist() == [[1, 1, 9, 4]]
+
+
+def test_what_counts_is_what_a_whitening_learns_from() -> None:
+    grid, alone = Regions(torch.tensor([WHOLE, [0.0, 0, 9, 9]]), (40, 60)), Regions.whole((40, 60))
+    assert [Sum().first_counted(r) for r in (grid, alone, grid[1:])] == [1, 0, 0]
+    assert Sum(whole_image=True).first_counted(grid) == 0
+    assert Keep().first_counted(grid) == 0
 
 
 def test_zero_vectors_and_no_regions() -> None:

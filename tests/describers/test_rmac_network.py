@@ -176,6 +176,16 @@ def test_the_projection_learns_from_pooled_regions() -> None:
         model.samples("head", PHOTOS)
 
 
+@pytest.mark.parametrize("whole_image", [False, True])
+def test_the_projection_learns_from_what_is_summed_up(whole_image: bool) -> None:
+    model = network(whole_image=whole_image)
+    seen = model.extractor.see(PHOTOS[:1], model.backbone)
+    (found,) = model.regions.find(PHOTOS[:1], seen.grids)
+    maxima = torch.cat(seen.pool([found], model.pooling))
+    wanted = [row / row.norm() for row in maxima][0 if whole_image else 1 :]
+    torch.testing.assert_close(model.samples("projection", PHOTOS[:1]), torch.stack(wanted))
+
+
 def test_a_fresh_projection_says_what_to_do() -> None:
     fresh = RmacNetwork(
         regions=WholeImage(), backbone=TinyBackbone(), extractor=Map(size=64), pooling=Max(), output="image"

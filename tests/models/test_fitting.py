@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from objemb import registry
+from objemb.aggregators.keep import Keep
 from objemb.checks import ArtefactMismatchError, NotFittedError
 from objemb.images.sources import SkippedImage
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model, save_model
 from objemb.models.fitting import unfitted
 from objemb.models.folder import read_card
+from objemb.ops.whitening import Whitening
 from tests.models.conftest import RMAC, SETTINGS
 
 POOLINGS: dict[str, dict[str, Any]] = {
@@ -99,6 +102,23 @@ def test_whitening_lets_parts_learn_first(fresh: Model, photos: Path, tmp_path: 
     save_model(whitened, tmp_path / "model")
     opened = load_model(tmp_path / "model")
     assert torch.equal(opened.describe(photos / "1.png").vectors, whitened.describe(photos / "1.png").vectors)
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "first"), [({"name": "sum"}, 1), ({"name": "sum", "whole_image": True}, 0), ({"name": "keep"}, 0)]
+)
+def test_a_whitening_learns_from_the_regions_that_count(photos: Path, aggregator: dict[str, Any], first: int) -> None:
+    """R-MAC is whitened on the vectors of its grid, without the whole image, which the paper does not sum up."""
+    model = build_model({"describer": {**RMAC["describer"], "backbone": NARROW}, "aggregator": aggregator})
+    grids = [replace(model, aggregator=Keep()).describe(file).vectors[first:] for file in sorted(photos.iterdir())]
+    wanted = torch.cat(grids).double()
+    whitening = fit_whitening(model, [photos], dim=2).describer.whitening
+    assert isinstance(whitening, Whitening)
+    torch.testing.assert_close(whitening.mean.double(), wanted.mean(dim=0), rtol=0, atol=1e-6)
+    values, axes = torch.linalg.eigh(torch.cov(wanted.T, correction=0))
+    by_hand = (wanted[0] - wanted.mean(dim=0)) @ axes[:, [-1, -2]] / values[[-1, -2]].sqrt()
+    found = whitening(wanted[:1].float())[0].double()  # of a whitened region, up to the signs of the axes
+    torch.testing.assert_close(found.abs(), (by_hand / by_hand.norm()).abs(), rtol=0, atol=1e-3)
 
 
 def test_broken_photos_are_skipped(photos: Path, tmp_path: Path) -> None:

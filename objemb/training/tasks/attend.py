@@ -16,6 +16,7 @@ from objemb.describers.regional_attention import RegionalAttention
 from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.models.model import Model
 from objemb.models.state import without_weights
+from objemb.ops.region_sum import first_summed
 from objemb.registry import plugin
 from objemb.training.task import Task
 
@@ -123,10 +124,12 @@ class Attend(Task):
         return Model(self.describer, Sum(weighted=True), settings, {}, str(self.device))
 
     def _scores(self, batch: Sequence[Example]) -> Tensor:
-        """Scores of classes ``(B, K)`` of photos, from the weighted mean of the maxima of their regions."""
+        """Scores of classes ``(B, K)`` of photos, from the weighted mean of the maxima of the grid: the regions that
+        the model sums up."""
         seen = self.describer.attend([e.photo for e in batch])
         weighted = (seen.maxima * seen.weights[:, None]).split(seen.counts)
-        means = torch.stack([of_photo.mean(dim=0) for of_photo in weighted])
+        grids = (rows[first_summed(found, False) :] for rows, found in zip(weighted, seen.regions, strict=True))
+        means = torch.stack([of_grid.mean(dim=0) for of_grid in grids])
         layer = self.describer.backbone.class_layer() if self.classes is None else self.classes
         return layer(means)
 

@@ -14,6 +14,7 @@ from objemb.structures import Regions
 from objemb.training.build import build_task
 from objemb.training.runner import fit
 from objemb.training.tasks.attend import Attend
+from tests.tiny import random_photo
 from tests.training.small import settings
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
@@ -57,7 +58,8 @@ def test_the_loss_by_hand() -> None:
     example = learner.examples[0]
     instances = example.instances.unique()
     seen = learner.describer.attend([example.photo])
-    mean = (seen.maxima * seen.weights[:, None]).mean(dim=0)
+    assert seen.regions[0].boxes[0].tolist() == [0, 0, 48, 48]
+    mean = (seen.maxima * seen.weights[:, None])[1:].mean(dim=0)  # the grid is summed up, the whole image is not
     scores = torch.log_softmax(learner.classes(mean), dim=0)  # type: ignore[misc]
     wanted = -scores[instances].mean()
     assert learner.losses([example])["classes"].item() == pytest.approx(wanted.item(), rel=1e-5)
@@ -66,6 +68,23 @@ def test_the_loss_by_hand() -> None:
     nothing = learner.losses([unlabelled])["classes"]
     nothing.backward()
     assert nothing.item() == 0
+
+
+def test_the_published_grid_has_seventy_regions() -> None:
+    """Level l of 5 has l x (l + 1) squares on a photo as wide as 4 by 3: 2 + 6 + 12 + 20 + 30; what is seen of each
+    is worth a 70th."""
+    regions = {"name": "rmac_grid", "levels": 5}
+    extractor = {"name": "map", "size": 512}
+    backbone = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "layer": "layer3"}
+    learner = task(describer={**TASK["describer"], "regions": regions, "extractor": extractor, "backbone": backbone})
+    photo = random_photo(384, 512)
+    seen = learner.describer.attend([photo])
+    assert seen.counts == [71], "and the whole image"
+    with torch.no_grad():
+        scores = learner._scores([Example(photo, Regions.whole(photo.size))])[0]
+        mean = sum(m * w for m, w in zip(seen.maxima[1:], seen.weights[1:], strict=True)) / 70
+        wanted = learner.classes(mean)  # type: ignore[misc]
+    torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_layer_of_the_network() -> None:
