@@ -35,6 +35,9 @@ class Describing(Protocol):
     def decode_side(self) -> int | None:
         """The longest side of a photo in pixels that is of use."""
 
+    def query_side(self, crop: str) -> int | None:
+        """As ``decode_side``, for photos whose boxes are seen as ``crop`` says."""
+
     def query(self, image: Photo, boxes: Sequence[Box] | None = None, *, crop: str = "context") -> RegionDescriptors:
         """One row per box, or one for the whole photo."""
 
@@ -171,8 +174,8 @@ def describe_entries(
 ) -> Rows:
     """Describe boxes, or whole photos where the box is None; every photo is decoded once.
 
-    Photos are decoded in full where there are boxes, as ``Model.query`` does: a part needs pixels that the whole does
-    not.
+    Photos are decoded in full where boxes are cut out and looked at by themselves: a part needs pixels that the whole
+    does not.
 
     Args:
         model: The model.
@@ -185,7 +188,7 @@ def describe_entries(
     for number, entry in enumerate(entries):
         by_file[entry.file].append(number)
     refs = [ImageRef(file, data.photo(file)) for file in by_file]
-    side = model.decode_side if all(e.box is None for e in entries) else None
+    side = model.decode_side if all(e.box is None for e in entries) else model.query_side(crop)
     described: list[Numbered] = []
     problems: list[str] = []
     for photo in stream_photos(refs, workers=workers, side=side):

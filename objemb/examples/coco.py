@@ -37,7 +37,7 @@ class Coco(Examples):
         class_agnostic: Whether all boxes are of one class, ``object``.
         masks: Whether segmentations become the extra ``masks``, from which a Mask R-CNN learns.
         count: Number of images; by default all.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -32,7 +32,7 @@ class Folder(Examples):
     Args:
         sources: Folders, lists and images; see :func:`objemb.images.find_images`.
         names: A file with instance names instead; see :func:`objemb.datasets.ingredients.instance_names`.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
         count: Number of pictures; by default all.
 
     Raises:

@@ -42,7 +42,7 @@ class Photos(Examples):
         views: Views of each photo.
         view_size: Least and greatest side of a view as a share of the photo's side.
         count: Number of examples; by default the number of photos times that of views.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below it.
+        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
         seed: Of all draws.
 
     Raises:

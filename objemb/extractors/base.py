@@ -74,9 +74,9 @@ class Extractor(ABC):
 
     @abstractmethod
     def decode_side(self, scale: float = 1.0) -> int | None:
-        """The longest side in pixels that this extractor can use, or None for full resolution.
+        """The longest side in pixels at which this extractor looks at photos, or None for full resolution.
 
-        The decoder may scale JPEGs down to it (never below), which saves most of the decoding time.
+        The decoder may scale JPEGs down (never below twice that side), which saves most of the decoding time.
 
         Args:
             scale: As for :meth:`see`; the greatest of several.

@@ -124,6 +124,7 @@ def read_photo(
     id: str | None = None,
     metadata: Mapping[str, Scalar] = MappingProxyType({}),
     side: int | None = None,
+    part: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Photo:
     """Decode one image: JPEG, PNG, WebP, BMP or TIFF by content, whatever its name.
@@ -139,8 +140,12 @@ def read_photo(
         source: A path, or the bytes of a file.
         id: The photo's id; its path by default.
         metadata: Columns that travel with the photo.
-        side: The longest side in pixels that is of use. A JPEG's decoder then scales down by 2, 4 or 8, never below
-            it, which is faster than to decode all; other formats come in full size.
+        side: The longest side in pixels at which the photo is looked at. A JPEG's decoder then scales down by 2, 4 or
+            8, never below twice that side, which is faster than to decode all; other formats come in full size. Twice,
+            because the decoder drops the high frequencies of each block, which shows in vectors where what is left is
+            not averaged further.
+        part: The longest side, in pixels of the original, of the least part that is looked at by itself; the part then
+            keeps twice ``side``. The whole photo by default.
         max_pixels: A larger image is refused before it is decoded. (WebP above twice ``PIL.Image.MAX_IMAGE_PIXELS``,
             179 million pixels, is refused by Pillow whatever this says.) The file itself may have
             8 bytes per allowed pixel and 64 MiB.
@@ -150,16 +155,16 @@ def read_photo(
 
     Raises:
         UnreadableImageError: For whatever keeps the image from being read: its reason says what.
-        ValueError: When ``side`` or ``max_pixels`` is not above 0.
+        ValueError: When ``side``, ``part`` or ``max_pixels`` is not above 0.
     """
-    checks.positive("max_pixels", max_pixels)
-    if side is not None:
-        checks.positive("side", side)
+    for name, value in {"max_pixels": max_pixels, "side": side, "part": part}.items():
+        if value is not None:
+            checks.positive(name, value)
     if id is None:
         id = "image" if isinstance(source, bytes) else printable(Path(source).as_posix())
     try:
         data = source if isinstance(source, bytes) else _file_bytes(source, _most_bytes(max_pixels))
-        pixels, size = _decode(data, side, max_pixels)
+        pixels, size = _decode(data, side, part, max_pixels)
     except _Refusal as refusal:
         raise UnreadableImageError(str(refusal), id) from refusal.__cause__
     return Photo(id=id, pixels=pixels, size=size, metadata=metadata)
@@ -205,7 +210,7 @@ def _expect_regular(status: os.stat_result) -> None:
         raise _Refusal("expected a regular file, found a device, pipe or socket")
 
 
-def _decode(data: bytes, side: int | None, max_pixels: int) -> tuple[Tensor, tuple[int, int]]:
+def _decode(data: bytes, side: int | None, part: float | None, max_pixels: int) -> tuple[Tensor, tuple[int, int]]:
     """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
@@ -214,7 +219,7 @@ def _decode(data: bytes, side: int | None, max_pixels: int) -> tuple[Tensor, tup
             _expect_size(_webp_size(data), max_pixels)  # Pillow reserves the canvas when it opens the file
         with DECODERS[kind](io.BytesIO(data)) as image:
             _expect_size(image.size, max_pixels)
-            return _upright_pixels(image, side, max_pixels)
+            return _upright_pixels(image, side, part, max_pixels)
     except _Refusal:
         raise
     except MemoryError:
@@ -266,12 +271,14 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise _Refusal("cannot decode WebP: expected a chunk VP8, VP8L or VP8X at its start")
 
 
-def _upright_pixels(image: ImageFile.ImageFile, side: int | None, max_pixels: int) -> tuple[Tensor, tuple[int, int]]:
+def _upright_pixels(
+    image: ImageFile.ImageFile, side: int | None, part: float | None, max_pixels: int
+) -> tuple[Tensor, tuple[int, int]]:
     width, height = image.size
     if isinstance(image, TiffImageFile):
         _prepare_tiff(image, max_pixels)
     if side is not None and isinstance(image, JpegImageFile):
-        _scale_down(image, side)
+        _scale_down(image, side, part)
     image.load()
     orientation = _orientation(image)
     if isinstance(image, TiffImageFile):  # Pillow turns a TIFF while it loads
@@ -288,9 +295,10 @@ def _prepare_tiff(image: TiffImageFile, max_pixels: int) -> None:
     image.im = Image.new(image.mode, (tags[IMAGE_WIDTH], tags[IMAGE_LENGTH])).im
 
 
-def _scale_down(image: JpegImageFile, side: int) -> None:
-    """Tell the JPEG decoder to scale by the largest of 8, 4, 2 that keeps the longest side at ``side`` or above."""
-    factor = max((f for f in (8, 4, 2) if max(image.size) // f >= side), default=1)
+def _scale_down(image: JpegImageFile, side: int, part: float | None) -> None:
+    """Tell the JPEG decoder to scale by the largest of 8, 4, 2 that leaves what is looked at twice ``side`` pixels."""
+    longest = max(image.size) if part is None else min(part, max(image.size))
+    factor = max((f for f in (8, 4, 2) if longest // f >= 2 * side), default=1)
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
 
 

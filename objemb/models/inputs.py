@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from objemb import checks
@@ -22,13 +23,15 @@ ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor | 
 BoxesLike: TypeAlias = Regions | Tensor | Sequence[Sequence[float]]
 
 
-def as_photo(image: ImageLike, side: int | None = None) -> Photo:
+def as_photo(image: ImageLike, side: int | None = None, part: float | None = None) -> Photo:
     """A decoded photo from anything that is an image.
 
     Args:
         image: A path; the bytes of an image file; a PIL image (its EXIF orientation is applied); a NumPy array, uint8
             ``(H, W, 3)`` RGB as PIL gives it; a tensor, uint8 ``(3, H, W)`` RGB as torchvision gives it; a Photo.
-        side: The longest side in pixels that is of use; JPEG files are decoded smaller, never below it.
+        side: The longest side in pixels at which the photo is looked at, as in :func:`objemb.images.read_photo`: JPEG
+            files are decoded smaller, and so are JPEGs that Pillow has opened and not decoded yet.
+        part: The longest side in original pixels of the least part that is looked at by itself.
 
     Raises:
         TypeError, ValueError: Another type, dtype or shape.
@@ -37,11 +40,13 @@ def as_photo(image: ImageLike, side: int | None = None) -> Photo:
     if isinstance(image, Photo):
         return image
     if isinstance(image, bytes):
-        return read_photo(image, id="image", side=side)
+        return read_photo(image, id="image", side=side, part=part)
     if isinstance(image, (str, Path)):
         if not Path(image).exists():
             raise FileNotFoundError(f"image: expected a file, found none at {image}")
-        return read_photo(image, side=side)
+        return read_photo(image, side=side, part=part)
+    if isinstance(image, JpegImageFile) and (data := _undecoded(image)) is not None:
+        return read_photo(data, id="image", side=side, part=part)
     pixels = rgb_pixels(_upright(image)) if isinstance(image, Image.Image) else _pixels(image)
     return Photo("image", pixels, (int(pixels.shape[1]), int(pixels.shape[2])))
 
@@ -60,6 +65,17 @@ def _four(box: Sequence[float]) -> list[float]:
     if isinstance(box, (str, int, float)) or len(box) != 4:
         raise ValueError(f"boxes: expected rows of x1, y1, x2, y2, found {box!r}")
     return [float(v) for v in box]
+
+
+def _undecoded(image: JpegImageFile) -> bytes | None:
+    """The file behind a JPEG that was opened and not touched since, so that it gives the same pixels as its path."""
+    if image.fp is None or not image.tile or image.decoderconfig or image.tell() != 0:
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    data = image.fp.read()
+    image.fp.seek(position)
+    return data
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -19,7 +19,7 @@ from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
 from objemb.models.limit import limited
-from objemb.models.query import CROPS, describe_boxes
+from objemb.models.query import CROPS, describe_boxes, looked_at_alone
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
@@ -65,6 +65,10 @@ class Model:
     def decode_side(self) -> int | None:
         """The longest side of a photo in pixels that is of use, None for full resolution."""
         return self.describer.decode_side()
+
+    def query_side(self, crop: str) -> int | None:
+        """As :attr:`decode_side`, for photos with boxes that :meth:`query` sees as ``crop`` says."""
+        return self.decode_side if looked_at_alone(self.aggregator, Regions.whole((1, 1)), crop) is None else None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -125,12 +129,13 @@ class Model:
         checks.one_of("crop", crop, CROPS)
         if auto and boxes is not None:
             raise ValueError("query: expected either boxes or auto, found both")
-        # a part of a photo needs pixels that the whole does not
-        whole = crop == "whole" or (boxes is None and not auto)
-        photo = as_photo(image, self.decode_side if whole else None)
+        photo = as_photo(image, self.decode_side)
         given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
         if given is None or (auto and len(given) == 0):
             return self._whole(photo)
+        part = looked_at_alone(self.aggregator, given, crop)
+        if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
+            photo = as_photo(image, self.decode_side, part)
         return describe_boxes(self.describer, self.aggregator, photo, given, crop)
 
     @torch.inference_mode()

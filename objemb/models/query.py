@@ -15,6 +15,17 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 CROPS = ("context", "crop", "scaled", "whole")
 
 
+def looked_at_alone(aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
+    """The longest side in original pixels of the least box that enters the network at the size of a whole photo.
+
+    None where no box does: then the pixels of the photo as it is indexed are what the boxes have to be seen in.
+    """
+    alone = crop == "crop" or (crop == "context" and not aggregator.per_region)
+    if not alone or len(boxes) == 0:
+        return None
+    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(dim=1).values.min())
+
+
 def describe_boxes(
     describer: Describer, aggregator: Aggregator, photo: Photo, boxes: Regions, crop: str
 ) -> RegionDescriptors:

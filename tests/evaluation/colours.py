@@ -59,6 +59,9 @@ class ColourModel:
     dim = 3
     decode_side = None
 
+    def query_side(self, crop: str) -> int | None:
+        return self.decode_side
+
     def __init__(self) -> None:
         self.queried: list[tuple[str, int, str]] = []
 

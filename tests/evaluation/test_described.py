@@ -55,9 +55,12 @@ def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet)
     assert model.queried == [("a.png", 2, "scaled"), ("b.png", 1, "scaled"), ("b.png", 0, "context")]
 
 
-def test_photos_with_boxes_are_decoded_in_full(data: EvaluationSet) -> None:
+def test_photos_are_decoded_as_their_boxes_are_seen(data: EvaluationSet) -> None:
     class Small(ColourModel):
-        decode_side = 40  # type: ignore[assignment]
+        decode_side = 20  # type: ignore[assignment]
+
+        def query_side(self, crop: str) -> int | None:
+            return None if crop == "crop" else self.decode_side
 
         def query(self, image: Photo, boxes: object = None, *, crop: str = "context") -> RegionDescriptors:
             seen.append(tuple(image.pixels.shape[1:]))
@@ -65,9 +68,9 @@ def test_photos_with_boxes_are_decoded_in_full(data: EvaluationSet) -> None:
 
     seen: list[tuple[int, ...]] = []
     Image.new("RGB", (160, 80), "red").save(data.photo("large.jpg"))
-    for box in (None, LEFT):
-        describe_entries(Small(), data, [Entry("large.jpg", ("x",), box)])
-    assert seen == [(20, 40), (80, 160)]
+    for box, crop in ((None, "crop"), (LEFT, "context"), (LEFT, "crop")):
+        describe_entries(Small(), data, [Entry("large.jpg", ("x",), box)], crop=crop)
+    assert seen == [(20, 40), (20, 40), (80, 160)]
 
 
 def test_a_box_outside_its_photo_does_not_stop_the_others(data: EvaluationSet) -> None:

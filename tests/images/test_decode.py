@@ -259,7 +259,7 @@ def test_orientations_that_do_not_exist_are_ignored(orientation: int) -> None:
 
 
 def test_orientation_of_a_scaled_photo() -> None:
-    photo = read_photo(encode(textured(64, 160), "JPEG", exif=_exif(6)), side=40)
+    photo = read_photo(encode(textured(64, 160), "JPEG", exif=_exif(6)), side=20)
     assert photo.size == (160, 64)
     assert photo.pixels.shape == (3, 40, 16)
     assert photo.scale == (0.25, 0.25)
@@ -312,9 +312,9 @@ def test_broken_metadata_of_tiff_leaves_the_photo_readable(tag: int, value: int)
 
 @pytest.mark.parametrize(
     ("side", "expected"),
-    [(None, (240, 320)), (1000, (240, 320)), (161, (240, 320)), (160, (120, 160)), (80, (60, 80)), (1, (30, 40))],
+    [(None, (240, 320)), (1000, (240, 320)), (81, (240, 320)), (80, (120, 160)), (40, (60, 80)), (1, (30, 40))],
 )
-def test_jpeg_is_scaled_but_never_below_the_side(side: int | None, expected: tuple[int, int]) -> None:
+def test_jpeg_is_scaled_but_never_below_twice_the_side(side: int | None, expected: tuple[int, int]) -> None:
     photo = read_photo(encode(textured(240, 320), "JPEG"), side=side)
     assert photo.pixels.shape[1:] == expected
     assert photo.size == (240, 320)
@@ -325,12 +325,19 @@ def test_jpeg_is_scaled_but_never_below_the_side(side: int | None, expected: tup
 def test_odd_sizes_are_scaled_right(size: tuple[int, int], side: int) -> None:
     photo = read_photo(encode(textured(*size), "JPEG"), side=side)
     assert photo.size == size
-    assert max(photo.pixels.shape[1:]) >= min(side, max(size))
+    assert max(photo.pixels.shape[1:]) >= min(2 * side, max(size))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [(None, (60, 80)), (400, (60, 80)), (319.5, (120, 160)), (160, (120, 160)), (8, (240, 320))]
+)
+def test_a_part_that_is_looked_at_alone_keeps_twice_the_side(part: float | None, expected: tuple[int, int]) -> None:
+    assert read_photo(encode(textured(240, 320), "JPEG"), side=40, part=part).pixels.shape[1:] == expected
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_other_jpegs_are_scaled_too(mode: str) -> None:
-    assert read_photo(encode(textured(64, 64).convert(mode), "JPEG"), side=16).pixels.shape == (3, 16, 16)
+    assert read_photo(encode(textured(64, 64).convert(mode), "JPEG"), side=8).pixels.shape == (3, 16, 16)
 
 
 def test_other_formats_come_in_full() -> None:
@@ -379,7 +386,7 @@ def test_bytes_after_the_image_do_no_harm() -> None:
     assert read_photo(flat("JPEG") + b"a short film" * 1000).size == (2, 4)
 
 
-@pytest.mark.parametrize("name", ["side", "max_pixels"])
+@pytest.mark.parametrize("name", ["side", "part", "max_pixels"])
 def test_numbers_that_make_no_sense(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected a number above 0, found 0"):
         read_photo(flat(), **{name: 0})

@@ -171,7 +171,7 @@ def _cost(
     """What the description of a database photo costs, on photos in even steps through the database."""
     files = list(dict.fromkeys(entry.file for entry in task.database))
     chosen = [files[n] for n in evenly(len(files), args.cost_photos)]
-    side = model.decode_side if task.level == "image" else None
+    side = model.decode_side if task.level == "image" else model.query_side("context")
     refs = [ImageRef(file, data.photo(file)) for file in chosen]
     photos = [p for p in stream_photos(refs, workers=args.workers, side=side) if isinstance(p, Photo)]
     if not photos:

@@ -31,7 +31,7 @@ JSON, MARKDOWN = "results.json", "results.md"
 #: From which overlap (IoU) on a region shows an object.
 FITS = 0.5
 #: Pixels of a photo that a thumbnail of the projector is cut from; small objects need more than the thumbnail has.
-CUT_FROM = 1024
+CUT_FROM = 512
 
 
 def markdown(report: Mapping[str, Any]) -> str:
