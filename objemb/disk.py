@@ -1,9 +1,109 @@
-"""Forcing names to the disk."""
+"""Files and folders that are there completely or not at all, readable for whom the umask says."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+
+#: Names of what is not complete yet: a number that nothing else has before the end of its name.
+_BESIDE = re.compile(r"\.[0-9a-f]{12}\..*", re.DOTALL)
+
+
+def beside(place: Path) -> Path:
+    """A hidden name in the folder of ``place`` that nothing has: what is complete there can be renamed into place."""
+    return place.with_name(f".{uuid.uuid4().hex[:12]}.{place.name[-40:]}")
+
+
+def left_beside(place: Path) -> list[Path]:
+    """What was written beside ``place`` and never got there, because a program was killed."""
+    found = place.parent.iterdir() if place.parent.is_dir() else iter(())
+    return sorted(p for p in found if _BESIDE.fullmatch(p.name) and p.name[14:] == place.name[-40:])
+
+
+@contextlib.contextmanager
+def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
+    """The path of a file to write; it takes the place of ``file`` when the block ends without an error.
+
+    A reader finds the old file or the new one, and where the disk is full the old one stays. The file has the rights
+    that the umask gives. A link is followed; what is no regular file, such as ``/dev/stdout``, is written to itself.
+
+    Args:
+        file: What is written; its folder must be there.
+        sync: Whether it is on the disk then, so that a power cut leaves one of both as well.
+
+    Raises:
+        OSError: Of the file system, with the name of the file.
+    """
+    if file.exists() and not file.is_file():
+        with naming(file):
+            yield file
+        return
+    place = Path(os.path.realpath(file))
+    partial = beside(place)
+    try:
+        with naming(file, partial):
+            yield partial
+            if sync:
+                _sync_file(partial)
+            os.replace(partial, place)
+            if sync:
+                sync_folder(place.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write a file as :func:`replacing` does; a text in UTF-8, with ``?`` for lone surrogates."""
+    with replacing(file, sync=sync) as partial:
+        partial.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def naming(file: Path, partial: Path | None = None) -> Iterator[None]:
+    """Give the name of a file to errors of the system that have none, as those of a full disk, or ``partial``'s."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
+    """An empty folder to fill; it takes the place of ``folder``, on the disk, when the block ends without an error.
+
+    All of its files then have the rights that the umask gives to files, whoever wrote them. A folder that was there is
+    removed after the new one has its place; where that fails, it is put back.
+
+    Args:
+        folder: What is written; its parent must be there.
+        keep: Whether a folder that is there by then stays, and the new one is thrown away.
+
+    Raises:
+        OSError: Of the file system. Where not even the old folder could be put back, the message says where both lie.
+    """
+    place = Path(os.path.realpath(folder))
+    partial = beside(place)
+    partial.mkdir()
+    try:
+        yield partial
+        rights = partial.stat().st_mode & 0o666
+        for file in partial.iterdir():
+            file.chmod(rights)
+            _sync_file(file)
+        sync_folder(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _swap(partial, place, keep=keep)
+    sync_folder(place.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -15,3 +115,31 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _swap(partial: Path, place: Path, *, keep: bool) -> None:
+    """Put a folder in the place of what is there, or leave what is there where it was."""
+    old = None if keep or not os.path.lexists(place) else beside(place)
+    try:
+        if old is not None:
+            os.rename(place, old)
+        os.rename(partial, place)
+    except BaseException as error:
+        if old is not None and old.exists() and not place.exists():
+            try:
+                os.rename(old, place)
+            except OSError:
+                raise OSError(
+                    f"{place}: the folder could not be replaced ({error}); the new one is {partial}, "
+                    f"the old one is {old}: rename one of them to {place.name}"
+                ) from error
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (keep and isinstance(error, OSError) and place.is_dir()):
+            raise
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_file(file: Path) -> None:
+    with file.open("rb+") as stream:  # Windows syncs what may be written to
+        os.fsync(stream.fileno())

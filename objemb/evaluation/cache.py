@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.disk import sync_folder
+from objemb.disk import replacing_folder
 
 FORMAT, FORMAT_VERSION = "objemb-cache", 1
 CARD = "entry.json"
@@ -71,20 +70,12 @@ class ArrayCache:
     def store(self, key: str, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
         """Keep arrays of numbers and facts. An entry that another process has stored meanwhile stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=self.folder))
-        try:
+        with replacing_folder(self.folder / key, keep=True) as partial:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
             files = {name: _sha256(partial / f"{name}.npy") for name in arrays}
             card = {"format": FORMAT, "format_version": FORMAT_VERSION, "about": dict(about), "sha256": files}
             (partial / CARD).write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            for file in partial.iterdir():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-            sync_folder(partial)
-            _publish(partial, self.folder / key)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -118,15 +109,6 @@ def _read(place: Path) -> Cached:
             raise ValueError(f"{file.name}: expected sha256 {expected[:12]}, found {found[:12]}")
         arrays[name] = np.load(file, mmap_mode="r" if file.stat().st_size > LARGE else None, allow_pickle=False)
     return Cached(arrays, dict(card["about"]))
-
-
-def _publish(partial: Path, place: Path) -> None:
-    try:
-        os.rename(partial, place)
-    except OSError:
-        if not place.is_dir():  # not a faster process: the disk, the rights
-            raise
-    sync_folder(place.parent)
 
 
 def _remove(place: Path) -> None:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from objemb import checks
 from objemb.checks import ArtefactMismatchError, ObjembError
-from objemb.disk import sync_folder
+from objemb.disk import left_beside, replacing_folder
 from objemb.ops.weights import MODEL_WEIGHTS
 
 FORMAT = "objemb-model"
@@ -74,24 +74,23 @@ def write_folder(
 
     Raises:
         FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
+        ObjembError: It could not be written, for instance because the disk is full; a model that was there stays.
     """
     check_free(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        files = {}
-        for group, named in tensors.items():
-            if named:
-                file = temporary / TENSOR_FILES[group]
-                save_file({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, file)
-                files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-        full = {"format": FORMAT, "format_version": FORMAT_VERSION, **card, "files": files}
-        (temporary / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.chmod(temporary, 0o777 & ~_umask())
-        _sync(temporary)
-        _swap(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(folder) as partial:
+            files = {}
+            for group, named in tensors.items():
+                if named:
+                    file = partial / TENSOR_FILES[group]
+                    save_file({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, file)
+                    files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+            full = {"format": FORMAT, "format_version": FORMAT_VERSION, **card, "files": files}
+            (partial / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        left = "the model that was there is intact" if (folder / CARD).is_file() else "nothing is left of it"
+        raise ObjembError(f"{folder}: the model could not be written: {_reason(error)}; {left}") from error
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -103,7 +102,11 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / CARD
     if not file.is_file():
-        raise FileNotFoundError(f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}")
+        left = [str(p) for p in left_beside(Path(folder)) if (p / CARD).is_file()] if not Path(folder).exists() else []
+        hint = f"; a replacement of it was cut off, what is left is {checks.listed(left)}: rename one" if left else ""
+        raise FileNotFoundError(
+            f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}{hint}"
+        )
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -139,35 +142,15 @@ def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[
     return tensors
 
 
-def _swap(temporary: Path, folder: Path) -> None:
-    """Put ``temporary`` in the place of ``folder``."""
-    try:
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old)
-            os.replace(temporary, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, folder)
-    except OSError as error:
-        raise ObjembError(f"{folder}: the model could not be put into place: {error}") from error
-    sync_folder(folder.parent)
-
-
 def file_sha256(file: Path) -> str:
     """SHA-256 of a file's content, as hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(folder: Path) -> None:
-    for file in folder.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    sync_folder(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _reason(error: Exception) -> str:
+    """What the system said; safetensors has it in its text alone."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    if said is not None:
+        return os.strerror(int(said[1]))
+    return getattr(error, "strerror", None) or str(error)

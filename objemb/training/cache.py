@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from objemb import checks
+from objemb.disk import write_whole
 from objemb.structures import Photo, Regions
 
 log = logging.getLogger(__name__)
@@ -98,14 +97,7 @@ class VectorCache:
         file = self._file(self.folder, key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(save({VECTORS: vectors}))
-                os.replace(part, file)
-            except OSError:
-                Path(part).unlink(missing_ok=True)
-                raise
+            write_whole(file, save({VECTORS: vectors}), sync=False)  # a damaged one counts as absent
         except OSError as error:
             log.warning("%s: the cache goes on in memory alone: %s", self.folder, error)
             self.folder = None

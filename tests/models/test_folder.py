@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from objemb.checks import ArtefactMismatchError
+from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.models import Model, build_model, fit_whitening, load_model, save_model
 from objemb.models.folder import fingerprint, read_card
 from tests.models.conftest import SETTINGS
@@ -111,11 +112,35 @@ def test_boxes_of_a_file_stay_out_of_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_a_failed_save_leaves_nothing(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("objemb.models.folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        save_model(model, tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(OSError("disk full"), "disk full"), (SafetensorError(FULL), "No space")]
+)
+def test_a_failed_save_leaves_what_was_there(
+    model: Model, rmac: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    save_model(rmac, tmp_path / "old")
+    monkeypatch.setattr("objemb.models.folder.save_file", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(ObjembError, match=f"new: the model could not be written: {reason}.*nothing is left of it"):
+        save_model(model, tmp_path / "new")
+    with pytest.raises(ObjembError, match=f"old: the model could not be written: {reason}.*was there is intact"):
+        save_model(model, tmp_path / "old", force=True)
+    assert load_model(tmp_path / "old").fingerprint == rmac.fingerprint
+    assert list(tmp_path.iterdir()) == [tmp_path / "old"]
+
+
+def test_another_user_may_read_a_model(rmac: Model, photos: Path, tmp_path: Path, umask_022: None) -> None:
+    save_model(fit_whitening(rmac, [photos], dim=3), tmp_path / "m")
+    rights = {p.name: p.stat().st_mode & 0o777 for p in [tmp_path / "m", *(tmp_path / "m").iterdir()]}
+    assert rights == {"m": 0o755, "model.json": 0o644, "weights.safetensors": 0o644, "whitening.safetensors": 0o644}
+
+
+def test_a_replacement_that_was_cut_off_is_told(folder: Path) -> None:
+    folder.rename(folder.with_name(".0123456789ab.model"))
+    with pytest.raises(FileNotFoundError, match=r"was cut off, what is left is '.*\.0123456789ab\.model'"):
+        load_model(folder)
 
 
 def test_no_model_is_a_missing_file(tmp_path: Path) -> None:
