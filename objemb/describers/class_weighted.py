@@ -12,6 +12,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
+from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.normalize import l2
@@ -29,7 +30,8 @@ class ClassMaps:
     Attributes:
         classes: int64 ``(n,)``, rows of the network's layer of classes.
         scores: float32 ``(n,)``, their probabilities.
-        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1.
+        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1; zeros for a class that is seen
+            nowhere.
         grid: The raster of the maps.
     """
 
@@ -45,12 +47,15 @@ class ClassWeighted(Describer):
     Giro-i-Nieto, "Class-weighted convolutional features for visual instance search", BMVC 2017).
 
     With the map ``X`` and the weights ``w`` of the linear layer of classes, the activation map of class c is
-    ``CAM_c = sum over k of w_kc X_k``, scaled to 0 to 1, and its vector ``F_c = CW_k * sum over cells of X_k CAM_c``,
-    where the channel weights ``CW`` are those of CroW. The vectors of the classes are summed by the aggregator ``sum``.
+    ``CAM_c = sum over k of w_kc X_k``, divided by its maximum and cut off below 0, and its vector
+    ``F_c = CW_k * sum over cells of X_k CAM_c``, where the channel weights ``CW`` are those of CroW. The vectors of the
+    classes are summed by the aggregator ``sum``.
 
     The regions are the whole image, and one per class, the likeliest first: the box around what is hot on its map, with
     the number of the class as label and its probability as score. The whole image, and given boxes, are the plain sum
-    of the cells that they touch, times the channel weights there, as the paper describes queries.
+    of the cells that they touch, times the channel weights there, as the paper describes queries: a box that is
+    searched for is described so in its photo, whatever the aggregator. (The program that the authors released weighs
+    a query, too, by the maps of the classes of its box; on generated scenes both are worth the same.)
 
     Args:
         backbone: A network that keeps its layer of classes: ``torchvision_cnn`` with ``classes: true``.
@@ -144,6 +149,31 @@ class ClassWeighted(Describer):
         found = [self._class_maps(seen, i, w) for i, w in enumerate(wanted)]
         return [ClassMaps(f.classes.cpu(), f.scores.cpu(), f.maps.cpu(), f.grid) for f in found]
 
+    @torch.no_grad()
+    def describe_as(self, photo: Photo, boxes: Regions, classes: Sequence[int]) -> Tensor:
+        """Boxes of a photo, weighted by where some classes are seen: how the first hits and their query are compared.
+
+        Args:
+            photo: One photo.
+            boxes: ``(n, 4)``; a box is every cell that it touches. The channel weights are those of its own cells.
+            classes: Numbers of classes, those of the query.
+
+        Returns:
+            float32 ``(n, D)`` on the CPU, unit vectors: the sum over the classes of their whitened unit vectors.
+
+        Raises:
+            ValueError: No class, or no such class.
+        """
+        picked = _checked_classes("classes", classes, self.backbone.class_layer().out_features)
+        seen = self._see([photo])
+        maps, grid = self._class_maps(seen, 0, picked).maps, seen.grids[0]
+        sums = [maps.new_zeros(0, self.dim)]
+        for x1, y1, x2, y2 in touched_cells(grid.to_cells(boxes.boxes.cpu()), (grid.height, grid.width)).tolist():
+            vectors = _weighted(seen.maps[0][:, y1:y2, x1:x2], maps[:, y1:y2, x1:x2])
+            vectors = vectors if self.whitening is None else self.whitening(vectors)
+            sums.append(vectors.sum(dim=0, keepdim=True))
+        return l2(torch.cat(sums)).cpu()
+
     def _see(self, photos: Sequence[Photo]) -> Extraction:
         return self.extractor.see(photos, self.backbone, self.scales[0])
 
@@ -170,10 +200,8 @@ def _weighted(features: Tensor, maps: Tensor) -> Tensor:
 
 
 def _scaled(maps: Tensor) -> Tensor:
-    """Each of the maps ``(n, h, w)`` from 0, its smallest value, to 1; 1 everywhere if it is the same everywhere."""
-    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-    span = high - low
-    return torch.where(span > 0, (maps - low) / span.where(span > 0, torch.ones_like(span)), torch.ones_like(maps))
+    """Each of the maps ``(n, h, w)`` over its maximum, what is below 0 cut off; zeros where nothing is above 0."""
+    return maps.clamp_min(0) / maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
 
 
 def _checked_classes(name: str, classes: Sequence[int], known: int) -> tuple[int, ...]:

@@ -11,7 +11,10 @@ from objemb import checks
 
 
 def largest_component(masks: Tensor) -> Tensor:
-    """The largest 4-connected component of each mask; of several equally large ones the first in reading order.
+    """The largest component of each mask; of several equally large ones the first in reading order.
+
+    Cells are connected where they touch at a side or at a corner (8-connected), as in MATLAB's ``bwconncomp`` and
+    OpenCV's ``findContours``, by which the authors of SCDA and of class-weighted features look for components.
 
     Args:
         masks: bool ``(M, h, w)``.
@@ -29,9 +32,9 @@ def largest_component(masks: Tensor) -> Tensor:
         raise TypeError(f"masks: expected torch.bool, found {masks.dtype}")
     if not masks.numel():
         return masks.clone()
-    cross = torch.zeros(3, 3, 3, dtype=torch.int64)  # neighbours within a mask, none from one mask to the next
-    cross[1, 1, :] = cross[1, :, 1] = 1
-    labelled, count = _ndimage().label(masks.cpu().numpy(), cross.numpy())
+    around = torch.zeros(3, 3, 3, dtype=torch.int64)  # neighbours within a mask, none from one mask to the next
+    around[1] = 1
+    labelled, count = _ndimage().label(masks.cpu().numpy(), around.numpy())
     labels = torch.from_numpy(labelled).long()
     sizes = torch.bincount(labels.flatten(), minlength=count + 1)
     sizes[0] = 0  # label 0 is what is outside of the masks

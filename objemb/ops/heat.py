@@ -16,7 +16,7 @@ PARTS = 8
 
 
 def heat_boxes(heat: Tensor, threshold: float, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Boxes of the largest connected part of each heat map that is at least a share of its hottest place.
+    """Boxes of the largest connected part of each heat map that is hotter than a share of its hottest place.
 
     Args:
         heat: float ``(M, h, w)``, not negative.
@@ -32,13 +32,26 @@ def heat_boxes(heat: Tensor, threshold: float, grid: Grid, size: tuple[int, int]
         ImportError: scipy is not installed.
     """
     checks.shape("heat", heat, (None, None, None))
-    checks.between("threshold", threshold, 0, 1)
     if not len(heat):
         return torch.zeros(0, 4)
     fine = F.interpolate(heat[:, None].float().cpu(), scale_factor=PARTS, mode="bilinear", align_corners=False)[:, 0]
-    hot = largest_component(fine >= threshold * fine.amax(dim=(1, 2), keepdim=True))
+    return clip(grid.to_pixels(hot_cells(fine, threshold) / PARTS), size)
+
+
+def hot_cells(heat: Tensor, threshold: float) -> Tensor:
+    """The same in whole cells: int64 ``(M, 4)`` on the CPU, xyxy, ``x2`` and ``y2`` exclusive.
+
+    All of a map where nothing is hotter than that share: one of zeros, or any at a share of 1.
+    """
+    checks.shape("heat", heat, (None, None, None))
+    checks.between("threshold", threshold, 0, 1)
+    heat = heat.float().cpu()
+    if not heat.numel():
+        return torch.zeros(len(heat), 4, dtype=torch.int64)
+    hot = heat > threshold * heat.amax(dim=(1, 2), keepdim=True)
+    hot = largest_component(hot | ~hot.any(dim=2, keepdim=True).any(dim=1, keepdim=True))
     (x1, x2), (y1, y2) = _extent(hot.any(dim=1)), _extent(hot.any(dim=2))
-    return clip(grid.to_pixels(torch.stack([x1, y1, x2, y2], dim=1) / PARTS), size)
+    return torch.stack([x1, y1, x2, y2], dim=1)
 
 
 def spread(heat: Tensor, grid: Grid, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:

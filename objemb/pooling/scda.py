@@ -18,7 +18,7 @@ from objemb.registry import plugin
 class Scda(Pooling):
     """The mean and the maximum of each channel over the main object, both at unit length, one behind the other.
 
-    The main object is the largest 4-connected component of the cells whose sum over the channels is above the mean of
+    The main object is the largest 8-connected component of the cells whose sum over the channels is above the mean of
     these sums over the region; all of the region where no cell is, as when it is a single one.
     """
 

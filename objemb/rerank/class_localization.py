@@ -11,12 +11,13 @@ from torch import Tensor
 from objemb import checks
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.images.cut import cut_out
-from objemb.ops.heat import heat_boxes
+from objemb.ops.boxes import clip
+from objemb.ops.heat import hot_cells
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
-from objemb.rerank._looking import box_vector, expanded, moved
+from objemb.rerank._looking import expanded, moved
 from objemb.rerank.base import Reranker, Search
-from objemb.structures import Match, Regions, SearchResult
+from objemb.structures import Match, Photo, Regions, SearchResult
 
 
 @plugin
@@ -24,15 +25,22 @@ class ClassLocalization(Reranker):
     """Localisation by class activation maps (Jimenez, Alvarez and Giro-i-Nieto, "Class-weighted convolutional features
     for visual instance search", BMVC 2017, section 3.4).
 
-    The likeliest classes of the query are looked for in each hit. The mean of their activation maps, cut at several
-    shares of its maximum, gives as many boxes, each around the largest connected part; the box whose features are most
-    like those under the query box is that of the hit, and its similarity the score.
+    The likeliest classes of the query are looked for in each hit. The mean of the activation maps of the first of them,
+    cut at several shares of its maximum, gives as many boxes, each around the largest connected part. Each box is
+    described by its cells as weighted by the maps of all these classes, and so is the box of the query; the most
+    similar box is that of the hit, and its similarity the score.
+
+    The query joins the mean of its expansion; for the authors it is the first of the hits, since their database holds
+    the photos of the queries.
 
     Args:
         top: So many hits of each query are looked into; the paper's 100 (1,000 at most).
         mixed: So many of the best boxes join the query for another ranking; the paper's 10; 0 for none.
-        classes: So many of the query's likeliest classes; the paper's 2.
+        classes: So many of the query's likeliest classes weigh the cells of a box; the paper's 6.
+        averaged: The maps of so many of these are averaged, and cut to boxes; the paper's 2.
         thresholds: The shares.
+        smallest: Boxes of fewer cells along a side are left out; the authors' 5. Where none remains, the hit is
+            described as a whole.
     """
 
     def __init__(
@@ -40,14 +48,20 @@ class ClassLocalization(Reranker):
         *,
         top: int = 100,
         mixed: int = 10,
-        classes: int = 2,
+        classes: int = 6,
+        averaged: int = 2,
         thresholds: Sequence[float] = (0.01, 0.1, 0.2, 0.3, 0.4),
+        smallest: int = 5,
     ) -> None:
         self.depth = self.top = checks.whole("top", top)
         self.mixed = checks.whole("mixed", mixed, 0)
         self.classes = checks.whole("classes", classes)
+        self.averaged = checks.whole("averaged", averaged)
+        if averaged > classes:
+            raise ValueError(f"averaged: expected at most the number of classes ({classes}), found {averaged}")
         several = checks.several("thresholds", thresholds)
         self.thresholds = tuple(checks.between("thresholds", t, 0, 1) for t in several)
+        self.smallest = checks.whole("smallest", smallest)
 
     @torch.no_grad()
     def rerank(self, search: Search) -> Search:
@@ -71,22 +85,27 @@ class ClassLocalization(Reranker):
         if not first:
             return result
         photo = search.query_photo(number)
-        asked: dict[tuple[float, ...], tuple[list[int], Tensor]] = {}
-        for box in dict.fromkeys(hit.query_box for hit in first):
-            region = Regions(torch.tensor([box]), photo.size)
-            (likely,) = describer.class_maps([cut_out(photo, region)])
-            asked[box] = (likely.classes[: self.classes].tolist(), box_vector(search, photo, region)[0])
+        asked = {box: self._asked(describer, photo, box) for box in dict.fromkeys(hit.query_box for hit in first)}
         found = [self._in_hit(search, describer, hit, *asked[hit.query_box]) for hit in first]
         mean = l2(torch.stack([vector for _, vector in asked.values()]).mean(dim=0, keepdim=True))[0]
         return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
+
+    def _asked(self, describer: ClassWeighted, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
+        """The likeliest classes of a box, which is looked at by itself, and its vector in its photo."""
+        region = Regions(torch.tensor([box]), photo.size)
+        (likely,) = describer.class_maps([cut_out(photo, region)])
+        classes = likely.classes[: self.classes].tolist()
+        return classes, describer.describe_as(photo, region, classes)[0]
 
     def _in_hit(
         self, search: Search, describer: ClassWeighted, hit: Match, classes: Sequence[int], asked: Tensor
     ) -> tuple[Match, Tensor]:
         photo = search.found_photo(hit.image)
-        (seen,) = describer.class_maps([photo], [classes])
+        (seen,) = describer.class_maps([photo], [classes[: self.averaged]])
         heat = seen.maps.mean(dim=0, keepdim=True)
-        boxes = torch.cat([heat_boxes(heat, share, seen.grid, photo.size) for share in self.thresholds])
-        vectors = box_vector(search, photo, Regions(boxes, photo.size))
+        cells = torch.cat([hot_cells(heat, share) for share in self.thresholds])
+        cells = cells[((cells[:, 2:] - cells[:, :2]) >= self.smallest).all(dim=1)]
+        boxes = clip(seen.grid.to_pixels(cells), photo.size) if len(cells) else Regions.whole(photo.size).boxes
+        vectors = describer.describe_as(photo, Regions(boxes, photo.size), classes)
         best = int((vectors @ asked).argmax())
         return moved(hit, boxes[best].tolist()), vectors[best]

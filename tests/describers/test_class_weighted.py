@@ -68,7 +68,7 @@ def slow(photo: Photo, net: TinyClassifier, count: int) -> tuple[list[int], Tens
             ],
             dtype=torch.float64,
         )
-        cam = (cam - cam.min()) / (cam.max() - cam.min())
+        cam = (cam / cam.max()).clamp_min(0) if cam.max() > 0 else cam * 0
         maps.append(cam)
         vectors.append(channel_weights(features) * (features * cam).sum(dim=(1, 2)))
     return chosen, torch.stack(maps), l2(torch.stack(vectors))
@@ -90,6 +90,60 @@ def test_against_cell_by_cell() -> None:
         features = net(as_batch([photo.pixels], "cpu"))[0].double()
         plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
         assert torch.allclose(found.vectors[:1].double(), plain, atol=1e-5), "region 0 is the plain sum"
+
+
+def test_maps_are_divided_by_their_maximum_and_cut_off_below_zero() -> None:
+    class Ramp(TinyClassifier):
+        """A map of one row: channel 0 rises from 1 to 4, the others are 1."""
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            rising = torch.tensor([1.0, 2, 3, 4]).expand(len(pixels), 1, 1, 4)
+            return torch.cat([rising, torch.ones_like(rising).expand(-1, 4, -1, -1)], dim=1)
+
+    net = Ramp()
+    with torch.no_grad():
+        net.classes.weight.zero_()
+        net.classes.weight[0, 0] = 1  # 1 2 3 4
+        net.classes.weight[1, :2] = torch.tensor([1.0, -2])  # -1 0 1 2
+        net.classes.weight[2, :2] = torch.tensor([-1.0, 1])  # 0 -1 -2 -3
+    photo = Photo("a", torch.zeros(3, 8, 32, dtype=torch.uint8), (8, 32))
+    model = ClassWeighted(backbone=net, extractor=Map(size=32), fixed_classes=[0, 1, 2])
+    (seen,) = model.class_maps([photo])
+    assert seen.maps.tolist() == [[[0.25, 0.5, 0.75, 1]], [[0, 0, 0.5, 1]], [[0, 0, 0, 0]]]
+    (found,) = model.describe([photo])
+    sums = torch.tensor([[30 / 4, *[2.5] * 4], [11 / 2, *[1.5] * 4]])  # all channels are active in all cells
+    assert torch.allclose(found.vectors[1:3], l2(sums), atol=1e-6)
+    assert not found.vectors[3].any(), "a class that is seen nowhere"
+    assert found.regions.boxes[3].tolist() == [0, 0, 32, 8]
+
+
+@torch.no_grad()
+def test_boxes_weighted_by_classes_against_cell_by_cell() -> None:
+    net = TinyClassifier()
+    model = describer(net, classes=1)
+    boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [0, 0, 64, 48], [60, 40, 60, 40]]), PHOTOS[0].size)
+    features = net(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()
+    chosen, cams, _ = slow(PHOTOS[0], net, KNOWN)
+    maps = dict(zip(chosen, cams, strict=True))
+
+    def expected(whitening: Whitening | None) -> Tensor:
+        rows = []
+        for part in ((slice(2, 4), slice(1, 5)), (slice(0, 6), slice(0, 8)), (slice(5, 6), slice(7, 8))):
+            cut = features[:, *part]
+            by_class = torch.stack([channel_weights(cut) * (cut * maps[c][part]).sum(dim=(1, 2)) for c in (5, 2)])
+            unit = l2(by_class) if whitening is None else whitening(l2(by_class).float()).double()
+            rows.append(unit.sum(dim=0))
+        return l2(torch.stack(rows))
+
+    assert torch.allclose(model.describe_as(PHOTOS[0], boxes, [5, 2]).double(), expected(None), atol=1e-5)
+    samples = torch.cat([d.vectors for d in describer(net, classes=3).describe(PHOTOS)])
+    model.whitening = Whitening.fit(samples, 3, fitted_on="itself")
+    assert torch.allclose(model.describe_as(PHOTOS[0], boxes, [5, 2]).double(), expected(model.whitening), atol=1e-4)
+    assert model.describe_as(PHOTOS[0], boxes[:0], [5]).shape == (0, 3)
+    with pytest.raises(ValueError, match="classes: expected numbers below 7, found 7"):
+        model.describe_as(PHOTOS[0], boxes, [7])
+    with pytest.raises(ValueError, match="classes: expected a list of at least one item"):
+        model.describe_as(PHOTOS[0], boxes, [])
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ def slow(mask: Tensor) -> Tensor:
             if (y, x) in left:
                 left.remove((y, x))
                 part.add((y, x))
-                waiting += [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+                waiting += [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         if len(part) > len(best):
             best = part
     found = torch.zeros_like(mask)
@@ -36,8 +36,9 @@ def mask(*rows: str) -> Tensor:
     return torch.tensor([[c == "#" for c in row] for row in rows])
 
 
-def test_corners_do_not_touch() -> None:
-    assert torch.equal(largest_component(mask("##.#", "..##", "#..#")[None])[0], mask("...#", "..##", "...#"))
+def test_corners_touch() -> None:
+    assert torch.equal(largest_component(mask("#..##", ".#...", "..#..")[None])[0], mask("#....", ".#...", "..#.."))
+    assert torch.equal(largest_component(mask("##.#", "..##", "#..#")[None])[0], mask("##.#", "..##", "...#"))
 
 
 def test_the_first_of_equal_ones() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb.ops.grid import Grid
-from objemb.ops.heat import PARTS, heat_boxes, spread
+from objemb.ops.heat import PARTS, heat_boxes, hot_cells, spread
 
 GRID, SIZE = Grid(4, 6, (10.0, 20.0)), (40, 120)
 #: A network of stride 32 that pads sees 17 cells in 513 pixels, around pixel 0 to 512.
@@ -38,7 +38,7 @@ def test_only_the_largest_part_counts() -> None:
 def slow(heat: Tensor, threshold: float) -> list[float]:
     """Fine pixels, one after the other; the parts by flooding."""
     fine = F.interpolate(heat[None, None], scale_factor=PARTS, mode="bilinear", align_corners=False)[0, 0]
-    hot = (fine >= threshold * fine.max()).tolist()
+    hot = (fine > threshold * fine.max()).tolist()
     waiting = {(y, x) for y, row in enumerate(hot) for x, on in enumerate(row) if on}
     parts = []
     while waiting:
@@ -47,7 +47,7 @@ def slow(heat: Tensor, threshold: float) -> list[float]:
         while edge:
             y, x = edge.pop()
             part.append((y, x))
-            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            for near in [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]:
                 if near in waiting:
                     waiting.remove(near)
                     edge.append(near)
@@ -58,9 +58,18 @@ def slow(heat: Tensor, threshold: float) -> list[float]:
 
 def test_against_a_slow_reference() -> None:
     heat = torch.rand(9, 4, 6, generator=torch.Generator().manual_seed(0))
-    for threshold in (0.3, 0.5, 0.9, 1.0):
+    for threshold in (0.0, 0.3, 0.5, 0.9):
         expected = torch.tensor([slow(h, threshold) for h in heat]) * torch.tensor([20.0, 10, 20, 10])
         assert torch.allclose(heat_boxes(heat, threshold, GRID, SIZE), expected, atol=1e-5)
+
+
+def test_cells_that_are_hotter_than_a_share() -> None:
+    heat = torch.tensor([[0.0, 2, 4, 0, 0], [0, 0, 0, 1, 0], [1, 0, 0, 0, 0]])
+    asked = {0.0: [1, 0, 4, 2], 0.2: [1, 0, 4, 2], 0.25: [1, 0, 3, 1], 0.5: [2, 0, 3, 1], 1.0: [0, 0, 5, 3]}
+    for threshold, box in asked.items():
+        assert hot_cells(heat[None], threshold).tolist() == [box], threshold
+    assert hot_cells(torch.zeros(2, 3, 5), 0.0).tolist() == [[0, 0, 5, 3]] * 2
+    assert hot_cells(torch.zeros(0, 3, 5), 0.5).shape == (0, 4)
 
 
 def test_cells_lie_where_the_network_looks() -> None:

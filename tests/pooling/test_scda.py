@@ -21,6 +21,13 @@ def test_the_largest_connected_part_above_the_mean() -> None:
     assert main_object(maps, None)[0].int().tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0]]
 
 
+def test_parts_that_touch_at_a_corner_are_one_object() -> None:
+    maps = busy("900500", "090550", "000000")  # the mean is 33 / 18
+    assert main_object(maps, None)[0].int().tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0], [0] * 6]
+    maps = busy("900050", "090050", "009000")
+    assert main_object(maps, None)[0].int().tolist() == [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]]
+
+
 def test_mean_and_maximum_at_unit_length_by_hand() -> None:
     maps = busy("3400", "0000")
     mean, largest = torch.tensor([[3.5, 1.0]]), torch.tensor([[4.0, 1.0]])
