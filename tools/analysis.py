@@ -147,7 +147,7 @@ def described(model: Model) -> dict[str, Any]:
 def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8")
+    (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8", errors="backslashreplace")
     draw_layers(found, folder / "layers.png")
     draw_attention(found, folder / "attention.png")
 

@@ -127,7 +127,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     figures |= {"steps": stamps, "promises": promises(figures, seconds)}
     found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
     page = options.output / "report.html"
-    page.write_text(report_page(figures, found), encoding="utf-8")
+    page.write_text(report_page(figures, found), encoding="utf-8", errors="backslashreplace")
     for promise in figures["promises"]:
         note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
     return page

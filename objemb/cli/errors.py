@@ -9,12 +9,13 @@ from typing import TypeVar
 
 import typer
 
+from objemb.cli.interrupt import INTERRUPTED, Work
 from objemb.cli.output import note
 
 F = TypeVar("F", bound=Callable[..., None])
 
 #: What scripts can rely on.
-OK, INTERNAL, USAGE, SKIPPED, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, INTERNAL, USAGE, SKIPPED, MISMATCH = 0, 1, 2, 3, 4
 
 
 class Settings:
@@ -25,13 +26,14 @@ class Settings:
 
 def exit_code(error: BaseException) -> int:
     """The exit code for an error: 4 mismatch or damage, 2 the user can mend it, 130 Ctrl-C, 1 a fault of objemb."""
+    if isinstance(error, KeyboardInterrupt):  # first: what is imported below may not be there yet
+        return INTERRUPTED
+
     from objemb.checks import ArtefactMismatchError, ObjembError
     from objemb.index.errors import DamagedIndexError
 
     if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
         return MISMATCH
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
     if isinstance(error, (ObjembError, ValueError, TypeError, OSError, ImportError)):
         return USAGE
     return INTERNAL
@@ -42,6 +44,7 @@ def guarded(command: F) -> F:
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
+        Work.begun = True
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
@@ -54,15 +57,18 @@ def guarded(command: F) -> F:
             for line in f"objemb: {_message(error, code)}".split("\n"):
                 note(line)
             raise typer.Exit(code) from None
+        finally:
+            Work.begun = False
 
     return run  # type: ignore[return-value]
 
 
 def _message(error: BaseException, code: int) -> str:
-    from objemb.index.where import WhereError
-
     if code == INTERRUPTED:
         return "interrupted; what was published is kept, the same command continues there"
+
+    from objemb.index.where import WhereError
+
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, WhereError):

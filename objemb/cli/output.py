@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+#: Controls, marks that change the direction of what follows or cannot be seen, halves of characters, ends of lines.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+#: Unseen, but a part of how words of some scripts, and emoji, are written.
+_JOINERS = "\u200c\u200d"
 
 
 def print_json(document: Any) -> None:
-    """Exactly one JSON document on stdout; numbers that JSON lacks are an error."""
-    json.dump(document, sys.stdout, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    """Exactly one JSON document on stdout, or an error and nothing; numbers that JSON lacks are an error.
+
+    What the encoding of stdout does not hold, and halves of characters, become escapes of JSON.
+    """
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(document, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters, which could steer a terminal, written as ``\x1b``: file names are foreign."""
-    return text.translate(_CONTROLS)
+    r"""The text with unseen characters written as ``\x1b`` or ``\u202e``: file names are foreign.
+
+    Control characters could steer a terminal, and marks of direction could make a name look like another one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def note(text: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from objemb.cli.errors import INTERNAL, INTERRUPTED, exit_code
+from objemb.cli.errors import INTERNAL, exit_code
+from objemb.cli.interrupt import INTERRUPTED
 from objemb.cli.output import note
 from objemb.models.build import versions
 

@@ -119,7 +119,7 @@ def _write_pictures(
 
     shown, hits = result_pictures(result, query, path_of)
     if html is not None:
-        html.write_text(search_page(result, shown, hits), encoding="utf-8", errors="replace")
+        html.write_text(search_page(result, shown, hits), encoding="utf-8", errors="backslashreplace")
         note(f"page: {html}")
     if save is not None:
         contact_sheet(result, shown, hits).save(save)

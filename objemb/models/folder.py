@@ -47,7 +47,9 @@ def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, 
         settings: Resolved settings without the origin of weights.
         tensors: Group (a key of ``TENSOR_FILES``) to name to tensor.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False).encode())
+    digest = hashlib.sha256(
+        json.dumps(settings, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    )
     for group in sorted(tensors):
         for name, tensor in sorted(tensors[group].items()):
             digest.update(f"\n{group}/{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -87,7 +89,9 @@ def write_folder(
                     save_file({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, file)
                     files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
             full = {"format": FORMAT, "format_version": FORMAT_VERSION, **card, "files": files}
-            (partial / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(full, indent=2, ensure_ascii=False) + "\n"
+            # the command may name a file whose name is not UTF-8; in JSON, what backslashreplace writes is an escape
+            (partial / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     except (OSError, SafetensorError) as error:
         left = "the model that was there is intact" if (folder / CARD).is_file() else "nothing is left of it"
         raise ObjembError(f"{folder}: the model could not be written: {_reason(error)}; {left}") from error

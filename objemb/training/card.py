@@ -96,7 +96,7 @@ def make_card(
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
     (folder / JSON).write_text(json.dumps(card, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    (folder / MARKDOWN).write_text(card_markdown(card), encoding="utf-8")
+    (folder / MARKDOWN).write_text(card_markdown(card), encoding="utf-8", errors="backslashreplace")
     draw_card(card, folder / PICTURE)
 
 

@@ -113,7 +113,7 @@ class RunFolder:
 def write_atomically(file: Path, text: str) -> None:
     """Write a text file beside its place, then rename it into place."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, file)
 
 

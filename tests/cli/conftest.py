@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
-from objemb.cli.main import app
+from objemb.cli.app import app
 from objemb.models import build_model, save_model
 from tests.models.conftest import RMAC, SETTINGS
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from objemb.cli.errors import INTERRUPTED, USAGE
+from objemb.cli.errors import USAGE
+from objemb.cli.interrupt import INTERRUPTED
 from objemb.cli.program import environment, run_program
 
 

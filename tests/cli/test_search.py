@@ -122,7 +122,7 @@ def test_a_query_that_is_no_image(run: Run, index: Path, tmp_path: Path) -> None
 def test_debug_shows_the_traceback(photos: Path, index: Path) -> None:
     from typer.testing import CliRunner
 
-    from objemb.cli.main import app
+    from objemb.cli.app import app
 
     result = CliRunner().invoke(app, ["--debug", "search", str(index), str(photos / "0.png"), "--auto"])
     assert isinstance(result.exception, ValueError)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,9 @@ def test_whitening_twice_is_refused(rmac: Model, photos: Path) -> None:
 def test_whitening_needs_photos(rmac: Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found none"):
         fit_whitening(rmac, [tmp_path])
+
+
+def test_a_command_with_a_name_that_is_not_utf8_is_kept(model: Model, tmp_path: Path) -> None:
+    command = ["objemb", "model", "build", "\udcff.yaml"]
+    replace(model, provenance={**model.provenance, "command": command}).save(tmp_path / "m")
+    assert json.loads((tmp_path / "m" / "model.json").read_text(encoding="utf-8"))["provenance"]["command"] == command

@@ -312,7 +312,7 @@ def test_importing_objemb_is_light() -> None:
     import sys
 
     code = (
-        "import sys, objemb, objemb.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
+        "import sys, objemb, objemb.cli.app; print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

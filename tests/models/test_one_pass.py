@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from objemb.cli.main import app
+from objemb.cli.app import app
 from objemb.config import load_config
 from objemb.models import Model, build_model, fit_whitening, load_model
 

@@ -365,3 +365,10 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tool: ModuleType, set_file: Pa
     assert ended.returncode == 2
     assert "none.json: expected a JSON file" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_half_a_character_in_a_name_does_not_lose_the_report(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
+    set_file.write_text(set_file.read_text().replace('"red"', '"red\\ud800"'))
+    tool.main(["mac", *SMALL, "--set", str(set_file), "--report", str(tmp_path / "report")])
+    (page,) = (tmp_path / "report").glob("failures_*.html")
+    assert "\\ud800" in page.read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
         raise StepFailedError(f"index your photos: expected exit code 0 or {SKIPPED}, found {code} from: {command}")
     answers = list(itertools.islice(_answers(photos, load_model(model), Index.open(index)), QUERIES))
     page = output / "photos.html"
-    page.write_text(photos_page(photos.name, about, answers), encoding="utf-8")
+    page.write_text(photos_page(photos.name, about, answers), encoding="utf-8", errors="backslashreplace")
     return page
 
 

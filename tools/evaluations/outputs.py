@@ -83,7 +83,7 @@ def write(report: Mapping[str, Any], args: argparse.Namespace) -> None:
     for path, content in files:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def set_folder(report: Path, name: str, several: bool) -> Path:
@@ -113,7 +113,8 @@ def write_failures(
     figures = ", ".join(f"{name} {score_text(name, value)}" for name, value in scores.items())
     file = folder / f"failures_{file_name(measured.result['method'])}.html"
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(failures_page(measured.result, environment, data, failures, figures), encoding="utf-8")
+    page = failures_page(measured.result, environment, data, failures, figures)
+    file.write_text(page, encoding="utf-8", errors="backslashreplace")
     return file
 
 
