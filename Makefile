@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/python tools/demo.py --seed $(SEED) $(if $(PHOTOS),--photos "$(PHOTOS)")
+	$(BIN)/objemb demo --seed $(SEED) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 lint: install
 	$(BIN)/ruff check objemb tools tests

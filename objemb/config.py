@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,21 +163,15 @@ def dump_config(settings: Mapping[str, Any]) -> str:
 
 
 def method_files() -> dict[str, Path]:
-    """The methods that come with objemb: name to file, from the checkout or from where pip put them."""
+    """The methods that come with objemb: name to file."""
     return _files("methods")
 
 
 def _files(folder: str) -> dict[str, Path]:
-    """The configs of a folder of ``configs``: name to file."""
-    here = Path(__file__).parent.parent / "configs" / folder
-    files = sorted(here.glob("*.yaml")) if here.is_dir() else list(_installed(folder))
-    return {f.stem: f for f in files}
-
-
-def _installed(folder: str) -> Iterator[Path]:
-    for file in metadata.files("objemb") or ():
-        if file.suffix == ".yaml" and file.parts[-3:-1] == ("configs", folder):
-            yield Path(str(file.locate())).resolve()
+    """The configs of a folder of ``configs``: name to file. An installation has them inside the package."""
+    package = Path(__file__).parent
+    configs = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {f.stem: f for f in sorted((configs / folder).glob("*.yaml"))}
 
 
 def _read(path: str | Path, folder: str, overrides: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
@@ -191,7 +184,7 @@ def _find(path: str | Path, folder: str) -> Path:
     file = Path(path)
     if file.is_file():
         return file
-    known = _files(folder)
+    known = _files(folder) | (_files("") if folder == "methods" else {})
     if str(path) in known:
         return known[str(path)]
     raise FileNotFoundError(

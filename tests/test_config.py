@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -70,21 +68,22 @@ def test_all_methods_resolve_by_name() -> None:
 
 
 def test_the_quick_start_names_its_weights() -> None:
-    describer = load_config(method_files()["mac"].parent.parent / "quickstart.yaml")["describer"]
+    describer = load_config("quickstart")["describer"]
     assert describer["backbone"]["weights"]
     assert describer["regions"]["detector"]["weights"]
 
 
-def test_installed_methods_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = tmp_path / "share" / "objemb" / "configs" / "methods"
-    installed.mkdir(parents=True)
-    write(installed, "mac.yaml", method_files()["mac"].read_text(encoding="utf-8"))
-    record = metadata.PackagePath("share/objemb/configs/methods/mac.yaml")
-    record.dist = SimpleNamespace(locate_file=lambda path: tmp_path / path)  # type: ignore[assignment]
-    monkeypatch.setattr("objemb.config.metadata.files", lambda name: [record])
-    monkeypatch.setattr("objemb.config.__file__", str(tmp_path / "site-packages" / "objemb" / "config.py"))
-    assert method_files() == {"mac": installed / "mac.yaml"}
+def test_installed_configs_lie_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "objemb" / "configs"
+    (installed / "methods").mkdir(parents=True)
+    write(installed / "methods", "mac.yaml", method_files()["mac"].read_text(encoding="utf-8"))
+    write(installed, "quickstart.yaml", "base: methods/mac.yaml")
+    monkeypatch.setattr("objemb.config.__file__", str(tmp_path / "objemb" / "config.py"))
+    assert method_files() == {"mac": installed / "methods" / "mac.yaml"}
     assert load_config("mac")["describer"]["pooling"]["name"] == "max"
+    assert load_config("quickstart") == load_config("mac")
+    with pytest.raises(FileNotFoundError, match="expected a YAML file or one of"):
+        load_config("rmac")
 
 
 @pytest.mark.parametrize("method", METHODS)

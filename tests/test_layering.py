@@ -27,6 +27,7 @@ LINES = [
     {"models"},
     {"training", "export"},
     {"serve", "cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, line in enumerate(LINES) for room in line}
 ROOT = Path(objemb.__file__).parent

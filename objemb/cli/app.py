@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated
 
 import typer
@@ -48,3 +49,28 @@ app.command("delete")(delete.delete)
 app.command("compact")(compact.compact)
 app.command("merge")(merge.merge)
 app.command("doctor")(doctor.doctor)
+
+#: Programs with a command line of their own: what is said after their name is read by them. The modules of
+#: `objemb.cli.programs`, which import torch, and what `objemb --help` says of them.
+PROGRAMS = {
+    "train": ("train", "Train a backbone, a detector or a student, as a config says, into a folder."),
+    "evaluate": ("evaluate", "Measure methods and models on sets and benchmarks, in one table."),
+    "evaluate-features": ("evaluate_features", "Measure features that were made elsewhere."),
+    "prepare-data": ("prepare_data", "Draw scenes, paste products onto photos, convert a benchmark."),
+    "factorize": ("factorize", "Find an object in photos by deep feature factorization, and draw heat maps."),
+    "analysis": ("analysis", "Ask the questions of the founding paper of two networks."),
+    "demo": ("demo", "From nothing to a page: data, training, search, figures."),
+}
+
+
+def _add_program(name: str, module: str, text: str) -> None:
+    def program(arguments: Annotated[list[str] | None, typer.Argument(metavar="...")] = None) -> None:
+        importlib.import_module(f"objemb.cli.programs.{module}").run(arguments or [])
+
+    # what looks like an option here is one of the program, --help among them
+    own = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+    app.command(name, help=text, context_settings=own, add_help_option=False)(program)
+
+
+for _name, (_module, _text) in PROGRAMS.items():
+    _add_program(_name, _module, _text)

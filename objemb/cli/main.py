@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 
 from objemb.cli.interrupt import listen
 from objemb.threads import wait_without_spinning
 
 
-def main() -> None:
-    """Run the command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line: that of the process, or ``argv``, the words behind the name of the program."""
     listen()
     wait_without_spinning()
     if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show must not end a command
@@ -18,4 +19,4 @@ def main() -> None:
 
     from objemb.cli.app import app
 
-    app()
+    app(args=argv, prog_name="objemb")

@@ -1,4 +1,4 @@
-"""What the programs under ``tools/`` share: how they end, and what they say of where figures were measured."""
+"""What the larger programs share: how they end, and what they say of where figures were measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_program(name: str, main: Callable[[], object], *, interrupted: str = "in
     """Run a program; what its user can mend becomes one line on stderr and an exit code, as for ``objemb`` itself.
 
     Args:
-        name: Of the program, such as ``tools/train.py``.
+        name: Of the program, such as ``objemb train``.
         main: What it does.
         interrupted: What to say after Ctrl-C.
     """
@@ -40,7 +40,7 @@ def run_program(name: str, main: Callable[[], object], *, interrupted: str = "in
 def environment(program: str, argv: Sequence[str], *, device: str, seed: int) -> dict[str, Any]:
     """What stands beside every figure: the command, when, with which versions, on what machine, and the seed."""
     return {
-        "command": shlex.join([program, *argv]),
+        "command": f"{program} {shlex.join(argv)}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},

@@ -34,7 +34,7 @@ class CocoInstances:
         images: In the order of the file.
         classes: Names of the labels.
         instances: Names of the identities that the annotations have (the key ``instance`` of files that
-            ``tools/prepare_data.py`` makes), sorted; empty where there are none. Annotated distractors have none.
+            ``objemb prepare-data`` makes), sorted; empty where there are none. Annotated distractors have none.
 
     Raises:
         FileNotFoundError: There is no such file.

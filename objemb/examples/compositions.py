@@ -22,7 +22,7 @@ SPLITS = ("train", "val")
 class Compositions(Examples):
     """The scenes of a split of :func:`objemb.datasets.compose.compose`, made when they are asked for.
 
-    The same settings as for ``tools/prepare_data.py compose`` give the same scenes as there, up to what the compression
+    The same settings as for ``objemb prepare-data compose`` give the same scenes as there, up to what the compression
     of its files loses; nothing is written, so that there may be any number of them. The class of all products is
     ``object``. With ``annotate_distractors`` pieces of photos and other things have boxes as well, without a class or
     an identity: for a student they are as good as products, and there are far more of them.

@@ -19,7 +19,7 @@ _DEFAULT = SceneSettings()
 class SceneExamples(Examples):
     """The scenes of a split of :class:`objemb.datasets.scenes.Scenes`, drawn when they are asked for.
 
-    The same seed and settings as for ``tools/prepare_data.py scenes`` give the same scenes as there, up to what the
+    The same seed and settings as for ``objemb prepare-data scenes`` give the same scenes as there, up to what the
     compression of its files loses.
 
     Args:

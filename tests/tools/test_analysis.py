@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -22,12 +22,7 @@ DETECTOR = f"""
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tools_analysis", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("objemb.cli.programs.analysis")
 
 
 @pytest.fixture
@@ -56,7 +51,7 @@ def test_from_two_configs(
     assert "no --whiten-on" in printed.err
     assert sorted(p.name for p in out.glob("*.png")) == ["attention.png", "layers.png"]
     assert report["layers"] == {"4": "layer1 (stride 4)", "8": "layer2 (stride 8)", "16": "layer4 (stride 16)"}
-    assert report["environment"]["command"].startswith("tools/analysis.py ")
+    assert report["environment"]["command"].startswith("objemb analysis ")
     assert report["networks"]["detection"]["settings"]["describer"]["name"] == "one_pass"
     assert report["problems"] == []
 
@@ -89,5 +84,5 @@ def test_errors_are_one_line(configs: tuple[str, str], tmp_path: Path) -> None:
     command = [sys.executable, str(TOOL), *configs, "--set", str(tmp_path / "none.json"), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("tools/analysis.py: ")
+    assert done.stderr.startswith("objemb analysis: ")
     assert "Traceback" not in done.stderr

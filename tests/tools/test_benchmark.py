@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.exact import Block, search_exact
-from tools.benchmarks.timing import Ratio, alternate, ratio
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 

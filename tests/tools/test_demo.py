@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tools import demo
-from tools.demos import photos
-from tools.demos.page import photos_page, report_page
-from tools.demos.promises import promises
-from tools.demos.steps import Step, StepFailedError, read_stamp, run_steps
+from objemb.cli.programs import demo
+from objemb.cli.programs.demos import photos
+from objemb.cli.programs.demos.page import photos_page, report_page
+from objemb.cli.programs.demos.promises import promises
+from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
 
 ROWS = ("whole", "rmac_sum", "rmac", "detector", "map_sum", "map", "crop", "student_sum", "student")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -24,13 +24,7 @@ SMALL = [*OVERRIDES, "--cost-photos", "0"]
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tools_evaluate", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("objemb.cli.programs.evaluate")
 
 
 @pytest.fixture
@@ -70,7 +64,7 @@ def test_several_methods_give_one_table(
     assert set(mac["scores"]) == {"mAP", "P@1", "P@5", "mP@5", "mP@10"}
     assert (mac["queries"], mac["skipped"], mac["storage"]["vectors_per_image"]) == (2, 0, 1.0)
     assert report["set"]["level"] == "image"
-    assert report["environment"]["command"].startswith("tools/evaluate.py mac backbone.arch=squeezenet1_1")
+    assert report["environment"]["command"].startswith("objemb evaluate mac backbone.arch=squeezenet1_1")
     assert report["environment"]["versions"]["objemb"]
 
 
@@ -283,7 +277,7 @@ def test_a_report_folder(tool: ModuleType, set_file: Path, tmp_path: Path) -> No
     assert page.count("<section>") == 2  # the query, and how it was made
     assert "http" not in page.replace("http-equiv", "")
     text = (out / "results.md").read_text()
-    assert "tools/evaluate.py mac gem backbone.arch=squeezenet1_1" in text
+    assert "objemb evaluate mac gem backbone.arch=squeezenet1_1" in text
     assert "- set: 3 images (0 distractors), 2 queries; protocol instances" in text
     assert "seed 0, objemb" in text
     no_queries = json.loads(set_file.read_text()) | {"queries": []}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -22,12 +22,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "evaluate_features.py"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tools_evaluate_features", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("objemb.cli.programs.evaluate_features")
 
 
 def unit(random: np.random.Generator, count: int) -> np.ndarray:

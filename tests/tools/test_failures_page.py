@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
 from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.ranks import NOWHERE
 from tests.evaluation.colours import LEFT, write_set
-from tools.evaluations.failures_page import failures_page
 
 HOSTILE = '<script>alert("x")</script>&.png'
 ENVIRONMENT = {"command": f"evaluate {HOSTILE}", "date": "2020-01-01", "seed": 0, "versions": {"torch": "1<2"}}

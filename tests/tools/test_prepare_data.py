@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +18,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("objemb.cli.programs.prepare_data")
 
 
 def test_scenes(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from objemb.cli.programs.train import main
 from objemb.config import read_yaml
 from objemb.models import load_model
-from tools.train import main
 
 SMALL = [
     "describer.backbone.width=2",
@@ -26,7 +26,7 @@ def test_from_a_config_to_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert printed == {"model": str(folder / "model"), **metrics}
     model = load_model(folder / "model")
     assert model.dim == 2
-    assert model.provenance["command"][:2] == ["tools/train.py", "classify_scenes"]
+    assert model.provenance["command"][:3] == ["objemb", "train", "classify_scenes"]
     config = read_yaml(folder / "config.yaml")
     assert config["run"]["steps"] == 2
     assert config["task"]["data"]["noise"] == 7.0, "defaults are written down too"

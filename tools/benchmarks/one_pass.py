@@ -17,6 +17,7 @@ import torch
 
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
+from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.describers.one_pass import OnePass
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.detectors.base import NetworkDetector
@@ -30,7 +31,6 @@ from objemb.heads.tail import Tail
 from objemb.pooling.gem import Gem
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
-from tools.benchmarks.timing import Ratio, alternate, ratio
 
 #: Networks; ``(height, width)`` of photos as detector and second pass see them, that of COCO and one of few pixels; the
 #: side of a crop in pixels; counts.

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.ops import roi_pool
 
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
+from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
-from tools.benchmarks.timing import Ratio, alternate, ratio
 
 FULL = {"height": 768, "width": 1024, "rounds": 7}
 SMALL = {"height": 64, "width": 96, "rounds": 2}

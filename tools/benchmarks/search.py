@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.codes import encode
 from objemb.index.exact import Block, GroupedHits, search_exact
 from objemb.index.ivf import IvfIndex, build_ivf, default_probes
 from tools.benchmarks.clusters import Collection, clustered_regions
-from tools.benchmarks.timing import Ratio, alternate, ratio
 
 FULL = {"images": 100_000, "regions": 10, "dim": 128, "queries": 1000, "rounds": 7}
 SMALL = {"images": 300, "regions": 4, "dim": 16, "queries": 130, "rounds": 2}

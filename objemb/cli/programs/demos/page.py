@@ -54,7 +54,7 @@ def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
     """The page.
 
     Args:
-        figures: What :func:`tools.demos.figures.measure` gives, with ``steps``.
+        figures: What :func:`objemb.cli.programs.demos.figures.measure` gives, with ``steps``.
         answers: Queries to show.
     """
     body = f"""<h1>Finds the object, not the picture</h1>

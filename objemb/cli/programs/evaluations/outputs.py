@@ -14,6 +14,8 @@ from PIL import Image
 
 from objemb.checks import ObjembError
 from objemb.cli.output import note
+from objemb.cli.programs.evaluations.failures_page import failures_page
+from objemb.cli.programs.evaluations.measure import Measured
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.failures import worst_queries
 from objemb.evaluation.matrix import matrix_markdown
@@ -24,8 +26,6 @@ from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.report import markdown_table, region_table, score_text, size_table
 from objemb.evaluation.task import Task
 from objemb.images.decode import read_photo
-from tools.evaluations.failures_page import failures_page
-from tools.evaluations.measure import Measured
 
 JSON, MARKDOWN = "results.json", "results.md"
 #: From which overlap (IoU) on a region shows an object.
@@ -130,7 +130,7 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Task, 
     if not len(rows) + len(asked):
         return None
     shown = [*_stored(task, database, rows, data), *_asked(task, queries, asked)]
-    labels = {key: [row[key] for row in shown] for key in ("instance", "kind", "file", "box")}
+    labels: dict[str, Sequence[str]] = {key: [row[key] for row in shown] for key in ("instance", "kind", "file", "box")}
     vectors = np.concatenate([database.vectors[rows], queries.vectors[asked]])
     boxes = np.concatenate([database.boxes[rows], queries.boxes[asked]])
     return Embedding(name, vectors, labels, _thumbnails(labels["file"], boxes, data))
@@ -156,7 +156,7 @@ def _asked(task: Task, rows: Rows, chosen: NDArray[np.int64]) -> Iterator[dict[s
 
 def _covered(box: NDArray[np.float32], truths: Sequence[Entry]) -> str:
     """Instances of the true box that fits a region, ``none`` where none does."""
-    ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[list-item]
+    ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]
     best = int(np.argmax(ious))
     return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
 

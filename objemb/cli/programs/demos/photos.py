@@ -9,15 +9,15 @@ from pathlib import Path
 from objemb.cli.errors import SKIPPED
 from objemb.cli.output import note
 from objemb.cli.pictures import result_pictures
+from objemb.cli.programs.demos.answers import QUERIES, search_others
+from objemb.cli.programs.demos.page import Answer, photos_page
+from objemb.cli.programs.demos.steps import StepFailedError, run_command
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
-from tools.demos.answers import QUERIES, search_others
-from tools.demos.page import Answer, photos_page
-from tools.demos.steps import StepFailedError, run_command
 
-PRETRAINED = "configs/quickstart.yaml"
-ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as in configs/quickstart.yaml."
+PRETRAINED = "quickstart"
+ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as the config quickstart says."
 ABOUT_STUDENT = (
     "Pretrained weights could not be had, so these photos were searched with the demo's own student. It has seen "
     "nothing but generated scenes for a few minutes: on photos, expect it to know colours and shapes, not things."
@@ -40,12 +40,11 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
     """
     if not photos.is_dir():
         raise FileNotFoundError(f"--photos: expected a folder of photos, found {photos}")
-    output, student = output.resolve(), student.resolve()  # commands run in the root of the checkout
     pretrained = output / "pretrained_model"
     own = not pretrained.is_dir() and bool(_told("objemb", "model", "build", PRETRAINED, "-o", str(pretrained)))
     model, about = (student, ABOUT_STUDENT) if own else (pretrained, ABOUT_PRETRAINED)
     index = output / ("photos_index_student" if own else "photos_index_pretrained")
-    command = ("objemb", "index", str(photos.resolve()), "-o", str(index), "--model", str(model), "--prune")
+    command = ("objemb", "index", str(photos), "-o", str(index), "--model", str(model), "--prune")
     code = _told(*command)
     if code not in (0, SKIPPED):
         raise StepFailedError(f"index your photos: expected exit code 0 or {SKIPPED}, found {code} from: {command}")

@@ -17,8 +17,6 @@ from typing import Any
 from objemb.cli.output import note
 from objemb.version import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @dataclass(frozen=True)
 class Step:
@@ -27,8 +25,7 @@ class Step:
     Attributes:
         name: One word, the name of its stamp.
         title: What it does, for people.
-        command: Program and arguments, run in the root of the checkout; ``python`` and ``objemb`` are those of this
-            environment.
+        command: Program and arguments; ``python`` and ``objemb`` are those of this environment.
         makes: What it makes: removed before the step is run anew, for programs that go on with what they find.
         needs: Steps whose repetition makes this one stale.
     """
@@ -85,10 +82,10 @@ def read_stamp(folder: Path, name: str) -> dict[str, Any]:
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Run ``python ...`` or ``objemb ...`` of this environment in the root of the checkout; returns the exit code."""
+    """Run ``python ...`` or ``objemb ...`` of this environment; returns the exit code."""
     program, *arguments = command
-    installed = {"python": sys.executable, "objemb": str(Path(sys.executable).with_name("objemb"))}
-    return subprocess.run([installed[program], *arguments], cwd=ROOT, check=False).returncode
+    installed = {"python": [sys.executable], "objemb": [sys.executable, "-m", "objemb"]}
+    return subprocess.run([*installed[program], *arguments], check=False).returncode
 
 
 def _remove(made: Path) -> None:

@@ -142,7 +142,7 @@ class _Part:
 
 def _only(task: Task, part: str) -> Task:
     """The task without its other side."""
-    return replace(task, **{DATABASE if part == QUERIES else QUERIES: ()})
+    return replace(task, database=()) if part == QUERIES else replace(task, queries=())
 
 
 def _own_boxes(model: Model) -> str | None:

@@ -12,6 +12,8 @@ import torch
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
+from objemb.cli.programs.demos.rows import ROWS, Row
+from objemb.cli.programs.timing import alternate
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import Rows, describe_entries
 from objemb.evaluation.protocol import EvaluationSet
@@ -22,8 +24,6 @@ from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
 from objemb.structures import Photo, RegionDescriptors, Regions
-from tools.benchmarks.timing import alternate
-from tools.demos.rows import ROWS, Row
 
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 10
@@ -38,7 +38,7 @@ def compare(
     """Measure all rows.
 
     Args:
-        models: By the names of :func:`tools.demos.rows.open_describers`.
+        models: By the names of :func:`objemb.cli.programs.demos.rows.open_describers`.
         data: Photos, queries, and which photo shows what.
         boxes: Stored boxes of the photos by source; None for a method's own regions.
         advance: Called after each row.

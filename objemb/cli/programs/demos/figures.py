@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from objemb.cli.programs.demos.compare import compare, milliseconds
+from objemb.cli.programs.demos.rows import ROWS, Made, open_describers
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.average_precision import average_precision
@@ -19,9 +21,8 @@ from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model
+from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
-from tools.demos.compare import compare, milliseconds
-from tools.demos.rows import ROWS, Made, open_describers
 
 #: Side of a scene in pixels, and of what the networks see.
 SIZE = 256
@@ -61,7 +62,9 @@ def measure(scenes: Path, teacher: Path, detector: Path, student: Path, size: in
     models = open_describers(made)
     bar.update(work, description="detecting", total=len(data.images))
     raw = detect_all(models["student"], data, lambda: bar.advance(work))
-    selected = {name: models["student"].describer.regions.select(found) for name, found in raw.items()}
+    source = models["student"].describer.regions
+    assert isinstance(source, Detections)
+    selected = {name: source.select(found) for name, found in raw.items()}
     bar.update(work, description="comparing", total=len(ROWS), completed=0)
     boxes = {"own": None, "detector": Found(selected), "truth": truth}
     rows = compare(models, data, boxes, lambda: bar.advance(work))
@@ -100,10 +103,10 @@ def detection(
     old = load_model(before)
     if _same(old, student):
         return {**after, "AP50_before": after["AP50"], "change": "the distillation left it as it was, bit for bit"}
-    found = detect_all(old, data, lambda: None)
-    found = average_precision([found[name] for name in raw], true)
-    change = f"before the distillation AP50 {100 * found['AP50']:.1f}, AP {100 * found['AP']:.1f}"
-    return {**after, "AP50_before": found["AP50"], "change": change}
+    old_boxes = detect_all(old, data, lambda: None)
+    were = average_precision([old_boxes[name] for name in raw], true)
+    change = f"before the distillation AP50 {100 * were['AP50']:.1f}, AP {100 * were['AP']:.1f}"
+    return {**after, "AP50_before": were["AP50"], "change": change}
 
 
 def _same(old: Model, new: Model) -> bool:

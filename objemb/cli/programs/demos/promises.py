@@ -13,7 +13,7 @@ def promises(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]
     """One entry per promise: ``text``, ``found``, ``value``, ``holds``.
 
     Args:
-        figures: Rows and detection of :func:`tools.demos.figures.measure`.
+        figures: Rows and detection of :func:`objemb.cli.programs.demos.figures.measure`.
         seconds: What all steps took.
     """
     ap = {row["key"]: row["mAP"] for row in figures["rows"]}

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from objemb.cli.pictures import result_pictures
+from objemb.cli.programs.demos.page import Answer
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.structures import RegionDescriptors, SearchResult
-from tools.demos.page import Answer
 
 QUERIES = 8
 HITS = 5

@@ -16,7 +16,7 @@ from objemb.models.query import CROPS
 
 def parse(argv: Sequence[str], description: str) -> argparse.Namespace:
     """The arguments; those that do not go together raise ``ValueError``."""
-    parser = argparse.ArgumentParser(prog="tools/evaluate.py", description=description)
+    parser = argparse.ArgumentParser(prog="objemb evaluate", description=description)
     parser.add_argument("arguments", nargs="*", metavar="METHOD|KEY=VALUE", help="configs, model folders, overrides")
     parser.add_argument("--methods", metavar="A,B", help="further methods, with commas between")
     _add_sets(parser.add_argument_group("what is searched in what"))

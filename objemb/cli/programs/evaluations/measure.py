@@ -12,6 +12,8 @@ import torch
 
 from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
+from objemb.cli.programs.evaluations.describing import BoxSource, Describer
+from objemb.cli.programs.evaluations.methods import learned_from
 from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
 from objemb.evaluation.buckets import SIZES, localisation_by_size, positive_shares, precision_by_size
 from objemb.evaluation.cost import measure_cost
@@ -28,8 +30,6 @@ from objemb.models import Model
 from objemb.models.model import given_boxes
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
-from tools.evaluations.describing import BoxSource, Describer
-from tools.evaluations.methods import learned_from
 
 MAX_SHOWN = 5
 #: Numbers of a precision-recall curve are written with so many digits.

@@ -1,0 +1,153 @@
+"""Ask the questions of "An analysis of object embeddings for image retrieval" of a set and two networks.
+
+.. code-block:: console
+
+    objemb analysis CLASSIFICATION DETECTION --set set.json --whiten-on train/ -o analysis/
+
+CLASSIFICATION and DETECTION are model folders or configs (a file, or a name such as ``mac``), behind a comma with
+key=value of their own. Of the first, the backbone is taken; of the second, the trunk of its detector, and its boxes.
+Both must have the same architecture. The folder gets ``analysis.md``, ``analysis.json`` and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from objemb.backbones.base import Backbone
+from objemb.backbones.detector_trunk import DetectorTrunk
+from objemb.cli.boxes import stored_boxes
+from objemb.cli.output import note
+from objemb.cli.program import environment, run_program
+from objemb.config import load_config
+from objemb.detectors.base import NetworkDetector
+from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
+from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
+from objemb.evaluation.protocol import read_evaluation_set
+from objemb.evaluation.task import LEVELS, make_task, pick_queries
+from objemb.models import Model, build_model, load_model
+from objemb.regions.base import RegionSource
+from objemb.regions.detections import Detections
+
+PROGRAM = "objemb analysis"
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, measure, write; returns what is written as JSON."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse(argv)
+    data = read_evaluation_set(args.set)
+    task = pick_queries(make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries), args.queries)
+    classification, detection = open_model(args.classification, args.device), open_model(args.detection, args.device)
+    detector = detector_of(detection)
+    if not args.whiten_on:
+        note("no --whiten-on: vectors are compared as they are, without PCA, in all their dimensions")
+    found = analyse(
+        backbone_of(classification),
+        DetectorTrunk(detector=detector).to(args.device),
+        data,
+        task,
+        attention=source_of(detection),
+        whiten_on=args.whiten_on,
+        whiten_boxes=given_boxes(args.whiten_boxes, detection),
+        size=args.size,
+        dims=args.dims,
+        margin=args.margin,
+        seed=args.seed,
+        workers=args.workers,
+        on_stage=note,
+    )
+    for line in found.problems:
+        note(line)
+    report = {
+        "set": {"name": data.name, "file": str(args.set), "level": task.level, "database": len(task.database)},
+        "networks": {"classification": described(classification), "detection": described(detection)},
+        **found.to_json(),
+        "environment": environment(PROGRAM, argv, device=args.device, seed=args.seed),
+    }
+    write(report, found, args.output)
+    print(analysis_markdown(found), end="")
+    return report
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="objemb analysis", description=str(__doc__).partition("\n")[0])
+    parser.add_argument(
+        "classification", metavar="CLASSIFICATION", help="model folder or config, whose backbone counts"
+    )
+    parser.add_argument("detection", metavar="DETECTION", help="model folder or config, whose detector counts")
+    parser.add_argument("--set", required=True, type=Path, metavar="JSON", help="images, objects and queries")
+    parser.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
+    parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
+    parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
+    parser.add_argument("--whiten-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="fit PCA on these")
+    parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="their boxes (default: the detector's)")
+    parser.add_argument("--size", type=int, default=1025, help="longest side in pixels (default: 1025)")
+    parser.add_argument("--dims", type=int, nargs="+", default=DIMS, help="after PCA (default: 64 to 2048)")
+    parser.add_argument("--margin", type=float, default=MARGIN, help="mAP that counts as equal (default: 0.02)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder for tables and pictures"
+    )
+    return parser.parse_args(argv)
+
+
+def open_model(text: str, device: str) -> Model:
+    path, *overrides = re.split(r",(?=[\w.]+=)", text)
+    if not Path(path).is_dir():
+        return build_model(load_config(path, overrides), device=device)
+    if overrides:
+        raise ValueError(f"{path}: expected a config for {', '.join(overrides)}, found a model folder")
+    return load_model(path, device)
+
+
+def backbone_of(model: Model) -> Backbone:
+    backbone = getattr(model.describer, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            "CLASSIFICATION: expected a method with a backbone such as hard_attention, "
+            f"found {model.settings['describer']['name']}"
+        )
+    return backbone
+
+
+def detector_of(model: Model) -> NetworkDetector:
+    if not isinstance(model.detector, NetworkDetector):
+        found = type(model.detector).__name__ if model.detector else "none"
+        raise ValueError(f"DETECTION: expected a model with a detector that is a network, found {found}")
+    return model.detector
+
+
+def source_of(model: Model) -> RegionSource:
+    source: RegionSource = model.describer.regions  # type: ignore[assignment]
+    return source
+
+
+def given_boxes(file: Path | None, model: Model) -> RegionSource | None:
+    """The boxes of a file, all of them."""
+    boxes = stored_boxes(file, model)
+    return None if boxes is None else Detections(detector=boxes, min_score=None, nms_iou=1.0, max_regions=sys.maxsize)
+
+
+def described(model: Model) -> dict[str, Any]:
+    return {"settings": model.settings, "fingerprint": model.fingerprint, "provenance": model.provenance}
+
+
+def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "analysis.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8", errors="backslashreplace")
+    draw_layers(found, folder / "layers.png")
+    draw_attention(found, folder / "attention.png")
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    run_program(PROGRAM, lambda: main(argv))

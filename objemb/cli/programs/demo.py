@@ -1,0 +1,151 @@
+"""From nothing to a page: generate scenes, train teacher, detector and student, index, search, measure.
+
+.. code-block:: console
+
+    objemb demo                     # demo/report.html, about ten minutes on two cores
+    objemb demo --seed 1            # other products, other weights
+    objemb demo --photos holiday/   # and then demo/photos.html: your own photos, searched
+
+Every step is a command that is printed before it runs. What is done is not done again: an interrupted demo goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from objemb.cli.output import note, progress
+from objemb.cli.program import run_program
+from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
+
+PROGRAM = "objemb demo"
+#: The figures and the page are steps as well, though not commands.
+OWN_STEPS = 1
+#: Enough for steady figures, and few enough to be described in a dozen ways within two minutes.
+TEST_SCENES = "360"
+#: Parts of a training config that are photos, and their split.
+PARTS = {"data": "train", "validation": "val"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all steps; returns the exit code."""
+    options = parse(argv)
+    folder = options.output / f"seed{options.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = plan(folder, options.seed, small=options.small)
+    try:
+        run_steps(steps, folder, len(steps) + OWN_STEPS)
+    except StepFailedError as error:
+        note(f"{PROGRAM}: {error}")
+        return 1
+    page = finish(folder, steps, options)
+    note(f"open {page}")
+    if options.photos:
+        from objemb.cli.programs.demos.photos import search_photos
+
+        note(f"open {search_photos(options.photos, folder / 'student' / 'model', options.output)}")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes and of all training (0)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (demo)")
+    parser.add_argument("--photos", type=Path, help="then index and search the photos in this folder")
+    parser.add_argument("--small", action="store_true", help="a few steps on a few scenes, to try the program")
+    return parser.parse_args(argv)
+
+
+def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
+    """The commands, in order."""
+    scenes = folder / "scenes"
+    counts: tuple[str, ...] = ("--train-scenes", "160", "--val-scenes", "10", "--test-scenes", "20")
+    counts = counts if small else ("--test-scenes", TEST_SCENES)
+    few = ("run.steps=4", "run.warmup=0", "run.validate_every=0") if small else ()
+    teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
+
+    def train(config: str, run: str, *overrides: str) -> tuple[str, ...]:
+        photos = [
+            f"{part}.{key}" for part, split in PARTS.items() for key in _photos(scenes / f"instances_{split}.json")
+        ]
+        return (
+            "objemb",
+            "train",
+            config,
+            *photos,
+            *overrides,
+            *few,
+            f"run.seed={seed}",
+            "-o",
+            str(folder / run),
+        )
+
+    def step(name: str, title: str, command: tuple[str, ...], *needs: str) -> Step:
+        return Step(name, title, command, folder / name, needs)
+
+    make_scenes = ("objemb", "prepare-data", "scenes", "-o", str(scenes), "--seed", str(seed), *counts)
+    trunk = (f"describer.regions.detector.backbone.weights={teacher}", f"describer.backbone.weights={teacher}")
+    known = (f"teacher={teacher}", f"describer.detector.weights={detector}")
+    index = ("objemb", "index", str(scenes / "instances_test.json"), "-o", str(folder / "index"), "--model", student)
+    return [
+        step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
+        step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), "scenes"),
+        step("detector", "train the detector", train("detect_scenes", "detector", *trunk), "teacher"),
+        step("student", "teach the detector's head", train("distill_scenes", "student", *known), "detector"),
+        step("index", "index the test scenes with the student", index, "student"),
+    ]
+
+
+def _photos(file: Path) -> tuple[str, str]:
+    """Keys of a source of examples."""
+    return ("name=coco", f"file={file}")
+
+
+def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> Path:
+    """Measure, and write the page."""
+    from objemb.cli.programs.demos.answers import answers
+    from objemb.cli.programs.demos.page import report_page
+    from objemb.cli.programs.demos.promises import promises
+
+    figures = figures_of(folder, steps, options)
+    stamps = [read_stamp(folder, step.name) for step in steps]
+    seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
+    figures |= {"steps": stamps, "promises": promises(figures, seconds)}
+    found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
+    page = options.output / "report.html"
+    page.write_text(report_page(figures, found), encoding="utf-8", errors="backslashreplace")
+    for promise in figures["promises"]:
+        note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
+    return page
+
+
+def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, now or in an earlier run on the same models."""
+    from objemb.cli.programs.demos.figures import SIZE, measure
+
+    file = folder / "figures.json"
+    mark = read_stamp(folder, steps[-1].name)["mark"]
+    if file.is_file():
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        if figures.get("mark") == mark:
+            note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
+            return figures
+    note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
+    start = time.perf_counter()
+    teacher, detector, student = (folder / task / "model" for task in ("teacher", "detector", "student"))
+    with progress() as bar:
+        figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, bar)
+    figures |= {"mark": mark, "seconds": time.perf_counter() - start}
+    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    run_program(PROGRAM, lambda: sys.exit(main(argv)), interrupted="interrupted; the same command goes on")

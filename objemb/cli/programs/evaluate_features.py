@@ -1,0 +1,149 @@
+"""Score features that were made elsewhere, a million of them if need be: search, re-rank, and a table.
+
+.. code-block:: console
+
+    objemb evaluate-features db.npy queries.npy --set rox.json --rerank query_expansion,top=10 -o out.json
+
+DB and QUERIES are float32 NumPy files ``(rows, D)`` of unit vectors, which stay on the disk. Row i of DB is image i of
+the set and row i of QUERIES query i, unless --items and --query-items, int64 NumPy files ``(rows,)``, rising, say
+which image or query each row belongs to. Images of DB behind those of the set are distractors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb import registry
+from objemb.cli.program import environment, run_program
+from objemb.cli.programs.evaluations.methods import parse_rerankers
+from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.evaluate import evaluate_described
+from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
+from objemb.evaluation.report import markdown_table
+from objemb.evaluation.task import make_task
+from objemb.models.build import SEED
+
+PROGRAM = "objemb evaluate-features"
+#: Numbers that are looked at at once when a file is checked.
+NUMBERS_AT_ONCE = 1 << 24
+#: How far the length of a vector may be from 1.
+LENGTH_SLACK = 1e-3
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, measure, write; returns what is written."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse(argv)
+    data = read_evaluation_set(args.set)
+    described = Described(read_rows(args.database, args.items), read_rows(args.queries, args.query_items), TIMES)
+    check(described, data, args)
+    task = make_task(with_distractors(data, described.database))
+    rerankers = [registry.build("rerank", settings) for settings in parse_rerankers(args.rerank)]
+    found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
+    result = {
+        "method": args.name or args.database.stem,
+        "set": data.name,
+        "rerank": args.rerank,
+        **found.to_json(),
+        "dim": described.database.vectors.shape[1],
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    report = {"results": [result], "environment": environment(PROGRAM, argv, device="cpu", seed=SEED)}
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(markdown_table([result]), end="")
+    return report
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
+    parser.add_argument("database", type=Path, metavar="DB", help="float32 .npy (rows, D) of the database")
+    parser.add_argument("queries", type=Path, metavar="QUERIES", help="float32 .npy (rows, D) of the queries")
+    parser.add_argument("--set", type=Path, required=True, metavar="JSON", help="images, queries and what is relevant")
+    parser.add_argument("--items", type=Path, metavar="NPY", help="the image that each row of DB belongs to")
+    parser.add_argument("--query-items", type=Path, metavar="NPY", help="the query that each row belongs to")
+    parser.add_argument("--rerank", action="append", default=[], metavar="NAME,KEY=VALUE", help="re-rankers, in order")
+    parser.add_argument("--name", help="what the table calls them (default: the name of DB)")
+    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write everything that was measured")
+    return parser.parse_args(argv)
+
+
+#: Nothing is described here.
+TIMES = {"database": 0.0, "queries": 0.0}
+
+
+def read_rows(file: Path, items: Path | None) -> Rows:
+    """Vectors as a memory map, without boxes."""
+    vectors = read_array(file)
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise ValueError(f"{file}: expected float32 (rows, D), found {vectors.dtype} {vectors.shape}")
+    check_lengths(file, vectors)
+    numbers = np.arange(len(vectors)) if items is None else np.asarray(read_array(items))
+    if numbers.shape != (len(vectors),) or numbers.dtype.kind not in "iu":
+        found = f"{numbers.dtype} {numbers.shape}"
+        raise ValueError(f"{items}: expected {len(vectors)} whole numbers, one for each row of {file}, found {found}")
+    if len(numbers) and (numbers[0] < 0 or np.any(numbers[1:] < numbers[:-1])):
+        raise ValueError(f"{items}: expected rising numbers from 0, found others")
+    return Rows(vectors, numbers.astype(np.int64), np.zeros((len(vectors), 4), np.float32))
+
+
+def read_array(file: Path) -> NDArray[Any]:
+    """A NumPy file as a memory map."""
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file}: expected a NumPy file of numbers, found: {error}") from error
+
+
+def check_lengths(file: Path, vectors: NDArray[np.float32]) -> None:
+    """All vectors are finite and of unit length, or zero."""
+    step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
+    for first in range(0, len(vectors), step):
+        block = vectors[first : first + step]
+        lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+        wrong = np.flatnonzero(~((np.abs(lengths - 1) < LENGTH_SLACK) | (lengths == 0)))
+        if len(wrong):
+            row = int(wrong[0])
+            found = f"length {lengths[row]:.4g} in row {first + row}"
+            raise ValueError(f"{file}: expected unit vectors (divide each by its length), found {found}")
+
+
+def check(described: Described, data: EvaluationSet, args: argparse.Namespace) -> None:
+    """Rows and set go together."""
+    database, queries = described.database, described.queries
+    if database.vectors.shape[1] != queries.vectors.shape[1]:
+        wide, other = database.vectors.shape[1], queries.vectors.shape[1]
+        raise ValueError(f"{args.queries}: expected vectors of length {wide}, as {args.database} has, found {other}")
+    images = count(database)
+    if args.items is None and (images < len(data.images) or (data.distractors and images > len(data.images))):
+        expected = f"{'' if data.distractors else 'at least '}{len(data.images)}"
+        raise ValueError(f"{args.database}: expected {expected} rows, one for each image of the set, found {images}")
+    if count(queries) > len(data.queries) or (args.query_items is None and count(queries) < len(data.queries)):
+        expected = f"{len(data.queries)} queries, as the set has"
+        raise ValueError(f"{args.query_items or args.queries}: expected {expected}, found {count(queries)}")
+
+
+def count(rows: Rows) -> int:
+    return int(rows.items[-1]) + 1 if len(rows) else 0
+
+
+def with_distractors(data: EvaluationSet, database: Rows) -> EvaluationSet:
+    """The set with an image without a name that matters for each item behind its own."""
+    further = range(len(data.images), count(database))
+    return replace(data, images=data.images + tuple(Entry(f"distractor {n}", ()) for n in further))
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    run_program(PROGRAM, lambda: main(argv))

@@ -1,0 +1,128 @@
+"""Find the object of a query in other photos by deep feature factorization, and draw the heat maps.
+
+.. code-block:: console
+
+    objemb factorize query.jpg a.jpg b.jpg --box 216 319 334 370 -o out --set backbone.weights=w.pth
+
+The query's box and the photos are factorised together. ``DIR/heat.png`` shows every concept on every photo; the one
+that is strongest in the query is framed, and boxes are around where it is hot. ``DIR/boxes.json`` has the boxes, and
+the share of each photo's activation that this concept explains: where it is small, the object is hardly there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objemb.backbones.base import Backbone
+from objemb.cli.heat import HeatRow, heat_sheet
+from objemb.cli.program import run_program
+from objemb.config import load_config
+from objemb.extractors.map import Map
+from objemb.images.cut import cut_out
+from objemb.images.decode import read_photo
+from objemb.models import build_model, load_model
+from objemb.models.inputs import as_regions
+from objemb.ops.factorize import factorize
+from objemb.ops.heat import heat_boxes
+from objemb.ops.nmf import INITS, Nmf
+from objemb.structures import Photo
+
+PROGRAM = "objemb factorize"
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, factorise, draw; returns what is written."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    query = read_photo(args.query)
+    crop = query if args.box is None else cut_out(query, as_regions([args.box], query.size))
+    photos = [read_photo(p) for p in args.photos]
+    rows, chosen = locate(crop, photos, open_backbone(args), args)
+    report = {
+        "query": {"image": query.id, "box": args.box},
+        "concept": chosen,
+        "photos": [
+            {"image": row.photo.id, "box": row.box and list(row.box), "share": round(share_of(row.heat, chosen), 4)}
+            for row in rows[1:]
+        ],
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    heat_sheet(rows, chosen).save(args.output / "heat.png")
+    (args.output / "boxes.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report))
+    return report
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
+    parser.add_argument("query", type=Path, metavar="QUERY", help="a photo of the object")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="where to find it")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument("--box", nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"), help="the object in QUERY")
+    parser.add_argument(
+        "--model", default="factorization", help="config or model folder with the network (default: %(default)s)"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="such as backbone.weights=w.pth")
+    parser.add_argument("--rank", type=int, default=3, help="concepts (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="a box has this share of the heat (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=int, default=513, help="longest side of photos (default: %(default)s)")
+    parser.add_argument("--query-size", type=int, default=225, help="longest side of the query (default: %(default)s)")
+    parser.add_argument("--init", choices=INITS, default="random", help="where to start (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of a random start (default: %(default)s)")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(argv)
+
+
+def open_backbone(args: argparse.Namespace) -> Backbone:
+    """The network of a method or a model folder."""
+    if not Path(args.model).is_dir():
+        model = build_model(load_config(args.model, args.set), device=args.device)
+    elif args.set:
+        raise ValueError(f"--set: expected a config for {', '.join(args.set)}, found the model folder {args.model}")
+    else:
+        model = load_model(args.model, args.device)
+    backbone = getattr(model.describer, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f"--model: expected one with a backbone, found {model.settings['describer']['name']}")
+    return backbone
+
+
+@torch.no_grad()
+def locate(
+    crop: Photo, photos: Sequence[Photo], backbone: Backbone, args: argparse.Namespace
+) -> tuple[list[HeatRow], int | None]:
+    """The heat maps of the query and the photos, with boxes on the photos, and the number of the query's concept."""
+    nmf = Nmf(args.rank, args.init, seed=args.seed)
+    seen = [Map(size=args.query_size).see([crop], backbone), Map(size=args.size).see(photos, backbone)]
+    (concepts,) = factorize([[m for s in seen for m in s.maps]], nmf)
+    chosen = concepts.strongest(0)
+    grids = [g for s in seen for g in s.grids]
+    rows = [HeatRow(crop, concepts.heat[0], grids[0], "query")]
+    for photo, heat, grid in zip(photos, concepts.heat[1:], grids[1:], strict=True):
+        share = share_of(heat, chosen)
+        box = None
+        if share > 0:
+            x1, y1, x2, y2 = heat_boxes(heat[chosen][None], args.threshold, grid, photo.size)[0].tolist()
+            box = (x1, y1, x2, y2)
+        rows.append(HeatRow(photo, heat, grid, f"{Path(photo.id).name}  {100 * share:.0f} %", box))
+    return rows, chosen
+
+
+def share_of(heat: Tensor, chosen: int | None) -> float:
+    """The share of the activation of a photo that the chosen concept explains."""
+    total = float(heat.sum())
+    return 0.0 if chosen is None or total == 0 else float(heat[chosen].sum()) / total
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    run_program(PROGRAM, lambda: main(argv))

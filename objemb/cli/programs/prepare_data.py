@@ -1,0 +1,176 @@
+"""Makes data sets: generated scenes, your own product pictures pasted onto your own photos, or the evaluation set of a
+benchmark that you downloaded, or of your own photos.
+
+objemb prepare-data scenes -o scenes --size 256
+objemb prepare-data compose --objects cutouts --backgrounds photos -o composed --count 2000
+objemb prepare-data roxford5k --root roxford5k
+objemb prepare-data folder --root my_photos
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from objemb import registry
+from objemb.cli.output import progress
+from objemb.cli.program import run_program
+from objemb.datasets import benchmarks
+from objemb.datasets.compose import ComposeSettings, compose
+from objemb.datasets.preview import preview_sheet
+from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
+from objemb.evaluation.protocol import read_evaluation_set
+
+PROGRAM = "objemb prepare-data"
+S = TypeVar("S", SceneSettings, ComposeSettings)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; an option for every setting."""
+    top = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    scenes = commands.add_parser("scenes", help="generated scenes of product-like objects")
+    scenes.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    scenes.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures (jpg)")
+    composed = commands.add_parser("compose", help="your own product pictures pasted onto your own photos")
+    composed.add_argument("--objects", nargs="+", required=True, help="cutouts or crops: folders, lists, images")
+    composed.add_argument("--backgrounds", nargs="+", required=True, help="photos without products")
+    composed.add_argument("--distractors", nargs="+", default=[], help="things that are to be ignored")
+    composed.add_argument("--names", help="instance names: CSV (file, instance), JSON, or an evaluation set")
+    for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings)):
+        command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
+        command.add_argument("--workers", type=int, default=1, help="processes (1)")
+        add_settings(command, settings)
+    for name in benchmarks.names():
+        add_benchmark(commands, name)
+    return top
+
+
+def add_benchmark(commands: Any, name: str) -> None:
+    """A command for a benchmark, with an option for each of its arguments."""
+    cls = registry.load(benchmarks.KIND, name)
+    text = inspect.getdoc(cls) or ""
+    command = commands.add_parser(
+        name,
+        help=text.partition("\n")[0].replace("%", "%%"),
+        description=f"{text.partition(chr(10) * 2)[0]}\n\n{cls.layout}",  # type: ignore[attr-defined]
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--root", type=Path, required=True, help="folder that it was downloaded to; nothing is downloaded"
+    )
+    command.add_argument("-o", "--output", type=Path, metavar="JSON", help=f"what to write (ROOT/{name}.json)")
+    command.add_argument(
+        "--distractors", type=Path, metavar="DIR", help="further images that show nothing searched for"
+    )
+    texts = dict(re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL))
+    for key, parameter in registry.parameters(benchmarks.KIND, name).items():
+        command.add_argument(
+            "--" + key.replace("_", "-"),
+            default=parameter.default,
+            type=type(parameter.default),
+            help=" ".join(texts.get(key, "").split()).replace("%", "%%"),
+        )
+
+
+def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings] | type[ComposeSettings]) -> None:
+    """An option for each field of a settings class, with the text of its docstring."""
+    texts = dict(re.findall(r"^        (\w+): (.+?)$", settings.__doc__ or "", re.MULTILINE))
+    group = command.add_argument_group("settings")
+    for field in dataclasses.fields(settings):
+        options: dict[str, Any] = {
+            "type": type(field.default),
+            "help": f"{texts.get(field.name, '')} ({field.default})",
+        }
+        if isinstance(field.default, bool):
+            options |= {"action": argparse.BooleanOptionalAction}
+            del options["type"]
+        elif isinstance(field.default, tuple):
+            words = not field.default or isinstance(field.default[0], str)
+            options |= {"nargs": "+" if words else 2, "type": str if words else type(field.default[0])}
+        options["help"] = options["help"].replace("%", "%%")
+        group.add_argument("--" + field.name.replace("_", "-"), default=field.default, **options)
+
+
+def read_settings(settings: type[S], options: argparse.Namespace) -> S:
+    """The settings that the options say."""
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(settings)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return settings(**given)
+
+
+def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the splits of the generated scenes and a preview of the first."""
+    settings = read_settings(SceneSettings, options)
+    splits = {name: Scenes(settings, name) for name in options.splits}
+    result: dict[str, Any] = {}
+    with progress() as bar:
+        task = bar.add_task("scenes", total=sum(map(len, splits.values())), rate="")
+        for name, scenes in splits.items():
+            result[name] = scenes.write(
+                options.output, options.workers, format=options.format, advance=lambda n: bar.advance(task, n)
+            )
+    shown = next((s for s in splits.values() if len(s)), None)
+    if shown is not None:
+        preview_sheet(shown).save(options.output / "preview.png")
+    return result
+
+
+def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the data set of products on photos."""
+    settings = read_settings(ComposeSettings, options)
+    with progress() as bar:
+        task = bar.add_task("scenes", total=settings.count + settings.val_count, rate="")
+        return compose(
+            options.objects,
+            options.backgrounds,
+            options.output,
+            settings,
+            distractors=options.distractors,
+            names=options.names,
+            workers=options.workers,
+            advance=lambda n: bar.advance(task, n),
+        )
+
+
+def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
+    """Check and convert a benchmark."""
+    given = vars(options)
+    own = {key: given[key] for key in registry.parameters(benchmarks.KIND, options.command)}
+    path = benchmarks.prepare(
+        options.command, options.root, output=options.output, distractors=options.distractors, **own
+    )
+    data = read_evaluation_set(path)
+    return {
+        "file": str(path),
+        "name": data.name,
+        "protocol": data.protocol.name,
+        "images": len(data.images) - data.distractors,
+        "objects": len(data.objects),
+        "queries": len(data.queries),
+        "distractors": data.distractors,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run a command; prints and returns what was made."""
+    options = parser().parse_args(argv)
+    make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
+    result = make(options)
+    print(json.dumps(result, indent=1))
+    return result
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    logging.basicConfig(format="%(message)s")
+    run_program(PROGRAM, lambda: main(argv))

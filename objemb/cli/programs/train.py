@@ -1,0 +1,59 @@
+"""Train a model: what a config says, into a folder, from which the same command goes on when it was interrupted.
+
+.. code-block:: console
+
+    objemb train classify_scenes -o runs/teacher data.count=1200 run.steps=200
+    torchrun --nproc-per-node 2 -m objemb train classify_scenes -o runs/teacher
+
+CONFIG is a YAML file, or the name of one in ``configs/train``. Keys without ``run.`` belong to the task.
+``runs/teacher/model`` is then what ``objemb index --model`` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from objemb.cli.program import run_program
+from objemb.config import load_training_config
+from objemb.training.build import build_task
+from objemb.training.runner import fit
+from objemb.training.settings import RunSettings
+
+PROGRAM = "objemb train"
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, train, print the figures; returns them."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse(argv)
+    config = load_training_config(args.config, args.overrides)
+    settings = RunSettings.of(config["run"])
+    config["run"] = settings.to_json()
+    task = build_task(config["task"], seed=settings.seed)
+    command = [*PROGRAM.split(), *argv]
+    metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=args.quiet)
+    if metrics:
+        print(json.dumps({"model": str(args.output / "model"), **metrics}))
+    return metrics
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a training config")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the task, or run.key=value")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--force", action="store_true", help="start anew, whatever run is in the folder")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return parser.parse_intermixed_args(argv)
+
+
+def run(argv: Sequence[str]) -> None:
+    """The program."""
+    run_program(PROGRAM, lambda: main(argv), interrupted="interrupted; the same command goes on")
