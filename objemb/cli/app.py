@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from objemb.cli import compact, delete, detect, doctor, index, info, merge, model, search, verify
-from objemb.cli.errors import Settings
+from objemb.cli.errors import Settings, one_line_errors
 from objemb.version import __version__
 
 app = typer.Typer(
@@ -50,27 +50,32 @@ app.command("compact")(compact.compact)
 app.command("merge")(merge.merge)
 app.command("doctor")(doctor.doctor)
 
-#: Programs with a command line of their own: what is said after their name is read by them. The modules of
-#: `objemb.cli.programs`, which import torch, and what `objemb --help` says of them.
+#: Programs with a command line of their own: what is said after their name is read by them. The function of
+#: `objemb.cli.programs`, whose modules import torch, and what `objemb --help` says of it.
 PROGRAMS = {
-    "train": ("train", "Train a backbone, a detector or a student, as a config says, into a folder."),
-    "evaluate": ("evaluate", "Measure methods and models on sets and benchmarks, in one table."),
-    "evaluate-features": ("evaluate_features", "Measure features that were made elsewhere."),
-    "prepare-data": ("prepare_data", "Draw scenes, paste products onto photos, convert a benchmark."),
-    "factorize": ("factorize", "Find an object in photos by deep feature factorization, and draw heat maps."),
-    "analysis": ("analysis", "Ask the questions of the founding paper of two networks."),
-    "demo": ("demo", "From nothing to a page: data, training, search, figures."),
+    "train": ("train:main", "Train a backbone, a detector or a student, as a config says, into a folder."),
+    "evaluate": ("evaluate:run", "Measure methods and models on sets and benchmarks, in one table."),
+    "evaluate-features": ("evaluate_features:main", "Measure features that were made elsewhere."),
+    "prepare-data": ("prepare_data:main", "Draw scenes, paste products onto photos, convert a benchmark."),
+    "factorize": ("factorize:main", "Find an object in photos by deep feature factorization, and draw heat maps."),
+    "analysis": ("analysis:main", "Ask the questions of the founding paper of two networks."),
+    "demo": ("demo:run", "From nothing to a page: data, training, search, figures."),
 }
+#: Those that go on where they were interrupted.
+GO_ON = ("train", "demo")
 
 
-def _add_program(name: str, module: str, text: str) -> None:
+def _add_program(name: str, entry: str, text: str) -> None:
     def program(arguments: Annotated[list[str] | None, typer.Argument(metavar="...")] = None) -> None:
-        importlib.import_module(f"objemb.cli.programs.{module}").run(arguments or [])
+        module, _, function = entry.partition(":")
+        left = "interrupted; the same command goes on" if name in GO_ON else "interrupted"
+        with one_line_errors(f"objemb {name}", left):
+            getattr(importlib.import_module(f"objemb.cli.programs.{module}"), function)(arguments or [])
 
     # what looks like an option here is one of the program, --help among them
     own = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
     app.command(name, help=text, context_settings=own, add_help_option=False)(program)
 
 
-for _name, (_module, _text) in PROGRAMS.items():
-    _add_program(_name, _module, _text)
+for _name, (_entry, _text) in PROGRAMS.items():
+    _add_program(_name, _entry, _text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import typer
@@ -16,6 +17,10 @@ F = TypeVar("F", bound=Callable[..., None])
 
 #: What scripts can rely on.
 OK, INTERNAL, USAGE, SKIPPED, MISMATCH = 0, 1, 2, 3, 4
+
+
+#: What an interrupted command leaves.
+KEPT = "interrupted; what was published is kept, the same command continues there"
 
 
 class Settings:
@@ -39,34 +44,43 @@ def exit_code(error: BaseException) -> int:
     return INTERNAL
 
 
+@contextlib.contextmanager
+def one_line_errors(name: str = "objemb", interrupted: str = KEPT) -> Iterator[None]:
+    """Turn whatever is raised inside into one line on stderr and an exit code; ``--debug`` shows the traceback.
+
+    Args:
+        name: What the line begins with: the command, such as ``objemb train``.
+        interrupted: What to say after Ctrl-C.
+    """
+    Work.begun = True
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+        if Settings.debug or broken_pipe:
+            raise
+        code = exit_code(error)
+        for line in f"{name}: {interrupted if code == INTERRUPTED else _message(error, code)}".split("\n"):
+            note(line)
+        raise typer.Exit(code) from None
+    finally:
+        Work.begun = False
+
+
 def guarded(command: F) -> F:
-    """Turn whatever a command raises into one line on stderr and an exit code; ``--debug`` shows the traceback."""
+    """A command within :func:`one_line_errors`."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
-        Work.begun = True
-        try:
+        with one_line_errors():
             command(*args, **kwargs)
-        except (typer.Exit, typer.Abort):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
-            if Settings.debug or broken_pipe:
-                raise
-            code = exit_code(error)
-            for line in f"objemb: {_message(error, code)}".split("\n"):
-                note(line)
-            raise typer.Exit(code) from None
-        finally:
-            Work.begun = False
 
     return run  # type: ignore[return-value]
 
 
 def _message(error: BaseException, code: int) -> str:
-    if code == INTERRUPTED:
-        return "interrupted; what was published is kept, the same command continues there"
-
     from objemb.index.where import WhereError
 
     if isinstance(error, OSError) and error.strerror and error.filename is not None:

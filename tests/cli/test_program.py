@@ -1,40 +1,49 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
-from objemb.cli.errors import USAGE
-from objemb.cli.interrupt import INTERRUPTED
-from objemb.cli.program import environment, run_program
+from objemb.cli.errors import INTERNAL, USAGE, Settings, one_line_errors
+from objemb.cli.interrupt import INTERRUPTED, Work
+from objemb.cli.program import environment
 
 
-def failing(error: BaseException):
-    def main() -> None:
+SHOWS = "('objemb --debug ...' shows where)"
+
+
+def ended(error: BaseException) -> None:
+    with one_line_errors("objemb x", "it goes on"):
+        assert Work.begun, "Ctrl-C is an exception from here on"
         raise error
 
-    return main
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("expected a, found \x1b"), USAGE, "expected a, found \\x1b"),
+        (FileNotFoundError(2, "No such file or directory", "a.json"), USAGE, "a.json: No such file or directory"),
+        (KeyboardInterrupt(), INTERRUPTED, "it goes on"),
+        (ZeroDivisionError("by 0"), INTERNAL, f"internal error: ZeroDivisionError: by 0 {SHOWS}"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(
+    error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        ended(error)
+    assert caught.value.exit_code == code
+    assert capsys.readouterr().err == f"objemb x: {text}\n"
+    assert not Work.begun
 
 
-def test_what_a_user_can_mend_is_told_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run_program("tools/x.py", failing(ValueError("expected a,\nfound \x1b")))
-    assert caught.value.code == USAGE
-    assert capsys.readouterr().err == "tools/x.py: expected a,\nfound \\x1b\n"
-
-
-def test_interruption_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run_program("tools/x.py", failing(KeyboardInterrupt()), interrupted="it goes on")
-    assert caught.value.code == INTERRUPTED
-    assert capsys.readouterr().err == "tools/x.py: it goes on\n"
-
-
-def test_a_fault_of_the_program_shows_where() -> None:
+def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "debug", True)
     with pytest.raises(ZeroDivisionError):
-        run_program("tools/x.py", failing(ZeroDivisionError()))
+        ended(ZeroDivisionError())
 
 
 def test_the_command_stands_beside_every_figure() -> None:
-    found = environment("tools/x.py", ["a b", "--seed", "3"], device="cpu", seed=3)
-    assert found["command"] == "tools/x.py 'a b' --seed 3"
+    found = environment("objemb x", ["a b", "--seed", "3"], device="cpu", seed=3)
+    assert found["command"] == "objemb x 'a b' --seed 3"
     assert (found["device"], found["seed"]) == ("cpu", 3)
     assert {"objemb", "torch"} <= set(found["versions"])

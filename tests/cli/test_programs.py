@@ -81,5 +81,5 @@ def test_a_wheel_holds_the_configs_and_the_programs(tmp_path: Path) -> None:
     methods = {f"objemb/configs/methods/{f.name}" for f in (ROOT / "configs" / "methods").glob("*.yaml")}
     training = {f"objemb/configs/train/{f.name}" for f in (ROOT / "configs" / "train").glob("*.yaml")}
     assert methods | training | {"objemb/configs/quickstart.yaml", "objemb/py.typed"} <= names
-    assert {f"objemb/cli/programs/{module}.py" for module, _ in PROGRAMS.values()} <= names
+    assert {f"objemb/cli/programs/{entry.partition(':')[0]}.py" for entry, _ in PROGRAMS.values()} <= names
     assert not [n for n in names if n.endswith(".py") and "/configs/" in n]

@@ -23,7 +23,7 @@ from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
-from objemb.cli.program import environment, run_program
+from objemb.cli.program import environment
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
@@ -146,8 +146,3 @@ def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8", errors="backslashreplace")
     draw_layers(found, folder / "layers.png")
     draw_attention(found, folder / "attention.png")
-
-
-def run(argv: Sequence[str]) -> None:
-    """The program."""
-    run_program(PROGRAM, lambda: main(argv))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note, progress
-from objemb.cli.program import run_program
 from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
 
 PROGRAM = "objemb demo"
@@ -147,5 +146,5 @@ def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace)
 
 
 def run(argv: Sequence[str]) -> None:
-    """The program."""
-    run_program(PROGRAM, lambda: sys.exit(main(argv)), interrupted="interrupted; the same command goes on")
+    """The program: a step that failed is worth an exit code."""
+    sys.exit(main(argv))

@@ -23,7 +23,7 @@ from typing import Any
 
 from objemb.cli.errors import INTERNAL, SKIPPED, exit_code
 from objemb.cli.output import note
-from objemb.cli.program import environment, run_program
+from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.measure import Measured, measure
 from objemb.cli.programs.evaluations.methods import Method, open_model, parse_methods
 from objemb.cli.programs.evaluations.options import parse
@@ -176,9 +176,5 @@ def failed(method: str, name: str, error: Exception) -> dict[str, Any]:
 
 def run(argv: Sequence[str]) -> None:
     """The program: some cells that failed are worth an exit code of their own."""
-
-    def measured() -> None:
-        if any("error" in result for result in main(argv)["results"]):
-            sys.exit(SKIPPED)
-
-    run_program(PROGRAM, measured)
+    if any("error" in result for result in main(argv)["results"]):
+        sys.exit(SKIPPED)

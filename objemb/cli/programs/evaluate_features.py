@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import registry
-from objemb.cli.program import environment, run_program
+from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.methods import parse_rerankers
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
@@ -142,8 +142,3 @@ def with_distractors(data: EvaluationSet, database: Rows) -> EvaluationSet:
     """The set with an image without a name that matters for each item behind its own."""
     further = range(len(data.images), count(database))
     return replace(data, images=data.images + tuple(Entry(f"distractor {n}", ()) for n in further))
-
-
-def run(argv: Sequence[str]) -> None:
-    """The program."""
-    run_program(PROGRAM, lambda: main(argv))

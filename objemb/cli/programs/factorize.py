@@ -23,7 +23,6 @@ from torch import Tensor
 
 from objemb.backbones.base import Backbone
 from objemb.cli.heat import HeatRow, heat_sheet
-from objemb.cli.program import run_program
 from objemb.config import load_config
 from objemb.extractors.map import Map
 from objemb.images.cut import cut_out
@@ -121,8 +120,3 @@ def share_of(heat: Tensor, chosen: int | None) -> float:
     """The share of the activation of a photo that the chosen concept explains."""
     total = float(heat.sum())
     return 0.0 if chosen is None or total == 0 else float(heat[chosen].sum()) / total
-
-
-def run(argv: Sequence[str]) -> None:
-    """The program."""
-    run_program(PROGRAM, lambda: main(argv))

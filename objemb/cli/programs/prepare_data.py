@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from objemb import registry
 from objemb.cli.output import progress
-from objemb.cli.program import run_program
 from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
@@ -163,14 +162,9 @@ def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a command; prints and returns what was made."""
+    logging.basicConfig(format="%(message)s")
     options = parser().parse_args(argv)
     make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
     result = make(options)
     print(json.dumps(result, indent=1))
     return result
-
-
-def run(argv: Sequence[str]) -> None:
-    """The program."""
-    logging.basicConfig(format="%(message)s")
-    run_program(PROGRAM, lambda: main(argv))

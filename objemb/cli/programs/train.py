@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.program import run_program
 from objemb.config import load_training_config
 from objemb.training.build import build_task
 from objemb.training.runner import fit
@@ -52,8 +51,3 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="start anew, whatever run is in the folder")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser.parse_intermixed_args(argv)
-
-
-def run(argv: Sequence[str]) -> None:
-    """The program."""
-    run_program(PROGRAM, lambda: main(argv), interrupted="interrupted; the same command goes on")
