@@ -7,7 +7,6 @@ from objemb.cli.errors import INTERNAL, USAGE, Settings, one_line_errors
 from objemb.cli.interrupt import INTERRUPTED, Work
 from objemb.cli.program import environment
 
-
 SHOWS = "('objemb --debug ...' shows where)"
 
 
