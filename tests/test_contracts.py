@@ -19,6 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from objemb import registry
+from objemb.aggregators.base import Aggregator
+from objemb.aggregators.keep import Keep
+from objemb.aggregators.sum import Sum
 from objemb.config import dump_config, load_training_config
 from objemb.datasets.benchmarks.base import Benchmark
 from objemb.describers.base import Describer
@@ -27,6 +30,8 @@ from objemb.extractors.base import pixel_grid
 from objemb.extractors.map import Map
 from objemb.heads.base import Head
 from objemb.models import load_model
+from objemb.models.query import describe_boxes, describe_whole
+from objemb.ops.cut import cut_out
 from objemb.ops.fitted import Fitted
 from objemb.ops.grid import Grid
 from objemb.ops.normalize import l2
@@ -478,6 +483,19 @@ class TestExtractors:
             sides.append(max(net.seen[0].shape[2:]))
         assert sides[1] == 2 * sides[0]
 
+    def test_a_part_is_seen_as_large_as_in_its_photo_or_at_a_size_of_its_own(self, name: str, tmp_path: Path) -> None:
+        extractor, part = build("extractors", name, tmp_path), PHOTOS[0]
+        seen = []
+        for whole in (part.size, (2 * part.size[0], 2 * part.size[1])):
+            net = TinyBackbone()
+            self.pool(extractor.for_part(part.size, whole), [part], [Regions.whole(part.size)], net)
+            seen.append(tuple(net.seen[0].shape[2:]))
+        halved = all(abs(2 * small - large) <= 1 for large, small in zip(*seen, strict=True))
+        assert halved or seen[0] == seen[1]
+        net = TinyBackbone()
+        self.pool(extractor, [part], [Regions.whole(part.size)], net)
+        assert tuple(net.seen[0].shape[2:]) == seen[0], "the extractor itself does not change"
+
     def test_runs_where_the_backbone_is(self, name: str, tmp_path: Path) -> None:
         """Tensors on "meta" take part in nothing that happens elsewhere, as those of an accelerator."""
         net = TinyBackbone().to("meta")
@@ -707,6 +725,24 @@ class TestDescribers:
             assert described.vectors.shape == (len(given), describer.dim)
         (looked,) = describer.describe(PHOTOS[:1], [None])
         assert is_whole(looked.regions, PHOTOS[0])
+
+    @pytest.mark.parametrize("aggregator", [Keep(), Sum()], ids=["keep", "sum"])
+    def test_a_query_box_is_seen_at_the_scale_that_is_asked_for(
+        self, name: str, aggregator: Aggregator, tmp_path: Path
+    ) -> None:
+        describer, photo = build("describers", name, tmp_path), random_photo(96, 128, seed=7)
+        box = Regions(torch.tensor([[16.0, 8, 80, 72]]), photo.size)
+        scaled, cut = (describe_boxes(describer, aggregator, photo, box, c).vectors for c in ("scaled", "crop"))
+        extractor = getattr(describer, "extractor", None)
+        if extractor is None:
+            expected = describe_boxes(describer, aggregator, photo, box, "context").vectors
+        elif isinstance(extractor, Map):
+            describer.extractor = Map(size=extractor.size * 64 / 128)
+            expected = describe_whole(describer, aggregator, cut_out(photo, box)).vectors
+            assert not torch.allclose(scaled, cut, atol=1e-3), "the scale is not listened to"
+        else:
+            expected = cut
+        torch.testing.assert_close(scaled, expected, atol=1e-5, rtol=0)
 
     def test_no_photos(self, name: str, tmp_path: Path) -> None:
         assert build("describers", name, tmp_path).describe([]) == []

@@ -38,8 +38,9 @@ def search(
     crop: Annotated[
         str,
         typer.Option(
-            help="How a box is seen: context (in its photo), crop (cut out), "
-            "scaled (cut out at the scale of its photo, as retrieval benchmarks do), whole (the whole photo instead)."
+            help="How a box is seen: context (in its photo, or as 'scaled' by methods of one row a photo), crop (as a "
+            "photo of its own), scaled (cut out at the scale of its photo, as retrieval benchmarks do), "
+            "whole (the whole photo instead)."
         ),
     ] = "context",
     rerank: Annotated[

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
 
+from objemb.extractors.base import Extractor
 from objemb.ops.fitted import Fitted
 from objemb.structures import Photo, RegionDescriptors, Regions
 
@@ -47,6 +49,38 @@ class Describer(nn.Module, ABC):
     @abstractmethod
     def decode_side(self) -> int | None:
         """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+
+    def sees_boxes_in_photo(self, per_region: bool) -> bool:
+        """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; else it is
+        cut out and described as an image of its own.
+
+        The vectors of boxes have to be of the kind that the rows of an index are: vectors of regions where regions are
+        indexed, and of images where those are summed up.
+
+        Args:
+            per_region: Whether the aggregator gives every region a row of its own.
+        """
+        return per_region
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self | None:
+        """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
+
+        The networks are shared.
+
+        Args:
+            part: ``(height, width)`` of the part in original pixels.
+            whole: The same of the photo.
+
+        Returns:
+            None for a describer without an extractor, whose network brings whatever it gets to a size of its own.
+        """
+        extractor = getattr(self, "extractor", None)
+        if not isinstance(extractor, Extractor):
+            return None
+        other = copy.copy(self)
+        # an attribute of the copy alone
+        vars(other)["extractor"] = extractor.for_part(part, whole)
+        return other
 
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""

@@ -65,7 +65,6 @@ class ClassWeighted(Describer):
         threshold: A region is around the cells whose activation is at least this share of the largest.
 
     Attributes:
-        scales: One factor on the extractor's input size.
         whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
 
     Raises:
@@ -91,7 +90,6 @@ class ClassWeighted(Describer):
         self.threshold = checks.between("threshold", threshold, 0, 1)
         self.backbone = backbone
         self.extractor = extractor
-        self.scales = (1.0,)
         self.whitening = None
         self._plain = Crow(spatial=False)
         self.eval()
@@ -103,7 +101,7 @@ class ClassWeighted(Describer):
 
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
-        return self.extractor.decode_side(self.scales[0])
+        return self.extractor.decode_side()
 
     @torch.no_grad()
     def describe(
@@ -175,7 +173,7 @@ class ClassWeighted(Describer):
         return l2(torch.cat(sums)).cpu()
 
     def _see(self, photos: Sequence[Photo]) -> Extraction:
-        return self.extractor.see(photos, self.backbone, self.scales[0])
+        return self.extractor.see(photos, self.backbone)
 
     def _class_maps(self, seen: Extraction, number: int, classes: Sequence[int] | None) -> ClassMaps:
         """Those of one photo, on the device of its map."""

@@ -59,7 +59,6 @@ class RegionalAggregation(Describer):
 
     Attributes:
         reduction: The fitted basis U1; None for order 1.
-        scales: One factor on the extractor's input size.
         whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
     """
 
@@ -89,7 +88,6 @@ class RegionalAggregation(Describer):
         self.backbone = backbone
         self.extractor = extractor
         self.reduction = PcaBasis(backbone.channels, reduced) if order == 2 else None
-        self.scales = (1.0,)
         self.whitening = None
         self.eval()
 
@@ -111,7 +109,7 @@ class RegionalAggregation(Describer):
 
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
-        return self.extractor.decode_side(self.scales[0])
+        return self.extractor.decode_side()
 
     @torch.no_grad()
     def describe(
@@ -144,7 +142,7 @@ class RegionalAggregation(Describer):
         return torch.cat(vectors).float().cpu()
 
     def _see(self, photos: Sequence[Photo]) -> Extraction:
-        return self.extractor.see(photos, self.backbone, self.scales[0])
+        return self.extractor.see(photos, self.backbone)
 
     def _find(
         self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction

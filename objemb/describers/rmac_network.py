@@ -83,6 +83,11 @@ class RmacNetwork(PooledRegions):
         """Length of the vectors."""
         return self.projection.dim if self.whitening is None else self.whitening.dim
 
+    def sees_boxes_in_photo(self, per_region: bool) -> bool:
+        """See :meth:`Describer.sees_boxes_in_photo`. With ``output: image`` the row of a photo is a sum, whatever the
+        aggregator."""
+        return per_region and self.output == "regions"
+
     @torch.no_grad()
     def describe(
         self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None

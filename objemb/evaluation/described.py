@@ -132,7 +132,8 @@ def describe_task(
         data: The set.
         task: What is to be found in what.
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is seen, as in ``Model.query``; by default as the set says.
+        crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
+            default as the set says.
         workers: Decoding threads.
     """
     if boxes is not None and task.level != "image":
@@ -141,11 +142,17 @@ def describe_task(
     if task.level == "image":
         database = describe_images(model, data, task.database, boxes=boxes, workers=workers)
     else:
-        database = describe_entries(model, data, task.database, workers=workers)
+        database = describe_entries(model, data, task.database, crop=object_crop(crop or data.crop), workers=workers)
     between = time.perf_counter()
     queries = describe_entries(model, data, task.queries, crop=crop or data.crop, workers=workers)
     seconds = {"database": between - start, "queries": time.perf_counter() - between}
     return Described(database, queries, seconds)
+
+
+def object_crop(crop: str) -> str:
+    """How the boxes of an object-level database are seen: as those of the queries, which they are compared with. Of a
+    query that stands for its whole photo they are the boxes still."""
+    return "context" if crop == "whole" else crop
 
 
 def describe_images(

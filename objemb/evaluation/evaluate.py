@@ -89,7 +89,8 @@ def evaluate(
         data: The set.
         task: What is to be found in what.
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is seen, as in ``Model.query``; by default as the set says.
+        crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
+            default as the set says.
         workers: Decoding threads.
         rerankers: What improves the rankings, in this order.
         hits: So many of the best images of each query are to be in the results.

@@ -23,7 +23,7 @@ that does not tell, a query lists what is relevant to it, by grade, and its inst
                   "relevant": {"easy": ["jpg/a.jpg"], "hard": [], "junk": []}}]}
 
 ``"distractors"`` is a folder of further images that show nothing that is searched for. ``"crop"`` says how the boxes
-of queries are to be seen, as in ``Model.query``; ``context`` where it is missing.
+of queries are to be seen, and at object level all boxes, as in ``Model.query``; ``context`` where it is missing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class EvaluationSet:
         queries: What is searched for.
         protocol: How it is judged.
         distractors: How many of the images come from the folder of distractors.
-        crop: How the boxes of queries are to be seen, as in ``Model.query``.
+        crop: How the boxes of queries, and at object level all boxes, are to be seen, as in ``Model.query``.
     """
 
     path: Path

@@ -82,6 +82,18 @@ class Extractor(ABC):
             scale: As for :meth:`see`; the greatest of several.
         """
 
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Extractor:
+        """The extractor with which a part of a photo, cut out, enters the network as large as it would in its photo.
+
+        That is this extractor itself where its size does not speak of the photo, because it brings every region to a
+        size of its own: what it makes of a part does not depend on how large the photo was.
+
+        Args:
+            part: ``(height, width)`` of the part in original pixels.
+            whole: The same of the photo.
+        """
+        return self
+
 
 def pixel_grid(photo: Photo) -> Grid:
     """The raster of the original pixels, for extractors without a shared map."""

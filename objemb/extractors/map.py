@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -54,6 +55,16 @@ class Map(Extractor):
     def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`; a shortest side says nothing about the longest."""
         return math.ceil(self.size * scale) if self.side == "longest" else None
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Map:
+        """See :meth:`Extractor.for_part`. The size is that of the photo's side, so a part gets its share of it."""
+        smaller = copy.copy(self)
+        smaller.size = self.size * self._length(part) / self._length(whole)
+        return smaller
+
+    def _length(self, size: tuple[int, int]) -> int:
+        """Of the side that the size speaks of."""
+        return max(size) if self.side == "longest" else min(size)
 
 
 class _MapExtraction(Extraction):

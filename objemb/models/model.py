@@ -19,7 +19,7 @@ from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
 from objemb.models.limit import limited
-from objemb.models.query import CROPS, describe_boxes, looked_at_alone
+from objemb.models.query import CROPS, describe_boxes, describe_whole, looked_at_alone
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
@@ -68,7 +68,8 @@ class Model:
 
     def query_side(self, crop: str) -> int | None:
         """As :attr:`decode_side`, for photos with boxes that :meth:`query` sees as ``crop`` says."""
-        return self.decode_side if looked_at_alone(self.aggregator, Regions.whole((1, 1)), crop) is None else None
+        alone = looked_at_alone(self.describer, self.aggregator, Regions.whole((1, 1)), crop)
+        return self.decode_side if alone is None else None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -118,10 +119,13 @@ class Model:
             image: As for :meth:`describe`.
             boxes: Boxes to search for, in original pixels.
             auto: Search for the boxes of the model's detector (the whole image where it finds none).
-            crop: How a box is seen. ``context``: as boxes of the index are seen, in their photo. ``crop``: cut out and
-                described as an image of its own. ``scaled``: cut out, at the scale that the full image would have had
-                (the convention of the retrieval benchmarks). ``whole``: the whole image is searched for, and the
-                box only says what in it is meant. A method with one row per image cuts out for ``context`` too.
+            crop: How a box is seen. ``context``: as what it is compared with was seen when it was indexed: in its
+                photo, where boxes are indexed; a method with one row per image cuts it out, at the scale of its photo.
+                ``crop``: cut out and described as an image of its own, at the size of one. ``scaled``: cut out at the
+                scale of its photo, whatever is indexed (the convention of the retrieval benchmarks); ways to look that
+                bring every region to one size (extractors ``crop`` and ``pyramid``) have no other scale, and a detector
+                that describes by itself (``one_pass``), which does, sees the box in its photo instead. ``whole``: the
+                whole image is searched for, and the box only says what in it is meant.
 
         Returns:
             One row per box, boxes in original pixels of the image.
@@ -132,8 +136,8 @@ class Model:
         photo = as_photo(image, self.decode_side)
         given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
         if given is None or (auto and len(given) == 0):
-            return self._whole(photo)
-        part = looked_at_alone(self.aggregator, given, crop)
+            return describe_whole(self.describer, self.aggregator, photo)
+        part = looked_at_alone(self.describer, self.aggregator, given, crop)
         if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
             photo = as_photo(image, self.decode_side, part)
         return describe_boxes(self.describer, self.aggregator, photo, given, crop)
@@ -204,10 +208,6 @@ class Model:
         from objemb.models.build import save_model
 
         save_model(self, folder, force=force)
-
-    def _whole(self, photo: Photo) -> RegionDescriptors:
-        """The one row for a whole image."""
-        return describe_boxes(self.describer, self.aggregator, photo, Regions.whole(photo.size), "context")
 
 
 def given_boxes(boxes: Detector | None, max_regions: int | None = None) -> RegionSource | None:

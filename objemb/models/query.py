@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
-from objemb.images.cut import cut_out
+from objemb.ops.cut import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 #: How a box of a query is seen; see :meth:`objemb.models.Model.query`.
 CROPS = ("context", "crop", "scaled", "whole")
+#: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
+#: as it would in its photo, or as large as a photo.
+REGION, PART, ALONE = "region", "part", "alone"
 
 
-def looked_at_alone(aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
+def looked_at_alone(describer: Describer, aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
     """The longest side in original pixels of the least box that enters the network at the size of a whole photo.
 
     None where no box does: then the pixels of the photo as it is indexed are what the boxes have to be seen in.
     """
-    alone = crop == "crop" or (crop == "context" and not aggregator.per_region)
-    if not alone or len(boxes) == 0:
+    if crop == "whole" or len(boxes) == 0 or _becomes(describer, aggregator, crop) != ALONE:
         return None
     return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(dim=1).values.min())
+
+
+def describe_whole(describer: Describer, aggregator: Aggregator, photo: Photo) -> RegionDescriptors:
+    """The one row for a whole photo: region 0 where regions are indexed, else the row of the photo itself."""
+    whole = Regions.whole(photo.size)
+    given = [whole] if aggregator.per_region and describer.sees_boxes_in_photo(True) else None
+    row = aggregator.aggregate(describer.describe([photo], given)[0]).vectors[:1]
+    return RegionDescriptors(photo.id, whole, row, photo.metadata)
 
 
 def describe_boxes(
@@ -32,33 +40,32 @@ def describe_boxes(
     """One row per box, in the boxes' order and in the frame of the photo.
 
     Where the index has a row per region, a box is one region. Where an image is summed up to one row, a box is an image
-    of its own: it is cut out, looked at with the method's own regions, and summed up in the same way.
+    of its own: it is cut out, looked at with the method's own regions, and summed up in the same way. Unless ``crop``
+    says otherwise, it enters the network at the scale of its photo, as the benchmarks of this field and the programs
+    that the authors of R-MAC, deep image retrieval, GeM and regional attention released have it: the objects of the
+    database are seen at that scale, too.
     """
     if len(boxes) == 0:
         return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
     if crop == "whole":
-        whole = describe_boxes(describer, aggregator, photo, Regions.whole(photo.size), "context").vectors
+        whole = describe_whole(describer, aggregator, photo).vectors
         return RegionDescriptors(photo.id, boxes, whole.expand(len(boxes), -1), photo.metadata)
-    if crop == "context" and aggregator.per_region:
+    becomes = _becomes(describer, aggregator, crop)
+    if becomes == REGION:
         return describer.describe([photo], [boxes])[0]
     vectors = []
     for box in boxes:
         cut = cut_out(photo, box)
-        seer = describer if crop != "scaled" else _scaled(describer, max(cut.size) / max(photo.size))
-        given = [Regions.whole(cut.size)] if aggregator.per_region else None
-        vectors.append(aggregator.aggregate(seer.describe([cut], given)[0]).vectors[:1])
+        scaled = describer.for_part(cut.size, photo.size) if becomes == PART else None
+        vectors.append(describe_whole(scaled or describer, aggregator, cut).vectors)
     return RegionDescriptors(photo.id, boxes, torch.cat(vectors), photo.metadata)
 
 
-def _scaled(describer: Describer, share: float) -> Describer:
-    """The describer with its input size times the share of the photo that a crop is.
-
-    So a crop enters the network at the scale that it would have had in its photo (the Oxford and Paris benchmarks crop
-    their queries after scaling).
-    """
-    scales = getattr(describer, "scales", None)
-    if scales is None:
-        raise ValueError(f"crop: expected a method with scales for 'scaled', found {type(describer).__name__}")
-    smaller = copy.copy(describer)  # shares the networks
-    smaller.scales = tuple(s * share for s in scales)  # type: ignore[assignment]
-    return smaller
+def _becomes(describer: Describer, aggregator: Aggregator, crop: str) -> str:
+    """One of :data:`REGION`, :data:`PART` and :data:`ALONE`."""
+    if crop == "crop":
+        return ALONE
+    has_scale = describer.for_part((1, 1), (1, 1)) is not None
+    if describer.sees_boxes_in_photo(aggregator.per_region) and (crop == "context" or not has_scale):
+        return REGION
+    return PART if has_scale else ALONE

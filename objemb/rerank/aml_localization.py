@@ -11,9 +11,9 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.map import Map
-from objemb.images.cut import cut_out
 from objemb.ops.box_search import BoxSearch
 from objemb.ops.boxes import clip
+from objemb.ops.cut import cut_out
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.registry import plugin

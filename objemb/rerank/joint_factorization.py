@@ -11,7 +11,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
-from objemb.images.cut import cut_out
+from objemb.ops.cut import cut_out
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes

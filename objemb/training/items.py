@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples
-from objemb.images.cut import cut_out
+from objemb.ops.cut import cut_out
 from objemb.structures import Photo, Regions
 
 #: Key of the numbers of items among the extras of regions.

@@ -204,11 +204,12 @@ def test_summed_up_and_whitened() -> None:
     assert model.dim == 2
 
 
-def test_the_scale_of_the_input() -> None:
+def test_a_part_enters_at_the_scale_of_its_photo() -> None:
     model = describer(classes=1)
-    model.scales = (0.5,)
-    assert model.decode_side() == 32
-    assert model.class_maps(PHOTOS[:1])[0].maps.shape == (1, 3, 4)
+    part = model.for_part(PHOTOS[0].size, (96, 128))
+    assert part is not None
+    assert (model.decode_side(), part.decode_side()) == (64, 32)
+    assert part.class_maps(PHOTOS[:1])[0].maps.shape == (1, 3, 4)
 
 
 def test_mistakes_are_named() -> None:

@@ -179,10 +179,10 @@ def test_dim() -> None:
 def test_scaled_queries() -> None:
     watching = net()
     made = describer(backbone=watching)
-    assert made.decode_side() == 80
-    made.scales = (0.5,)
-    assert made.decode_side() == 40
-    made.describe(PHOTOS[:1])
+    part = made.for_part((60, 80), (120, 160))
+    assert part is not None
+    assert (made.decode_side(), part.decode_side()) == (80, 40)
+    part.describe(PHOTOS[:1])
     assert watching.seen[-1].shape[2:] == (30, 40)
 
 

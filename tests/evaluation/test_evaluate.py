@@ -170,3 +170,15 @@ def test_the_set_says_how_boxes_are_seen(tmp_path: Path) -> None:
         model = ColourModel()
         evaluate(model, data, make_task(data), crop=given)
         assert {c for _, boxes, c in model.queried if boxes} == {crop}
+
+
+@pytest.mark.parametrize(("given", "database"), [(None, "scaled"), ("crop", "crop"), ("whole", "context")])
+def test_boxes_that_are_compared_are_seen_alike(tmp_path: Path, given: str | None, database: str) -> None:
+    data = read_evaluation_set(write_set(tmp_path, crop="scaled"))
+    task = make_task(data, "object")
+    for part, crop in (("database", database), ("queries", given or "scaled")):
+        model = ColourModel()
+        describe_task(
+            model, data, replace(task, **{{"database": "queries", "queries": "database"}[part]: ()}), crop=given
+        )
+        assert {c for _, boxes, c in model.queried if boxes} == {crop}, part

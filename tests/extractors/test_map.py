@@ -48,6 +48,21 @@ def test_decode_side() -> None:
     assert Map(size=1024, side="shortest").decode_side() is None
 
 
+@pytest.mark.parametrize(
+    ("side", "part", "expected"),
+    [("longest", (50, 20), 100 * 50 / 400), ("shortest", (50, 20), 100 * 20 / 300), ("longest", (300, 400), 100)],
+)
+def test_a_part_has_its_share_of_the_size(side: str, part: tuple[int, int], expected: float) -> None:
+    whole = Map(size=100, side=side)
+    made = whole.for_part(part, (300, 400))
+    assert (whole.size, made.size) == (100, pytest.approx(expected))
+    net = TinyBackbone()
+    whole.see([random_photo(300, 400)], net)
+    made.see([random_photo(*part)], net)
+    factors = [net.seen[i].shape[2] / size for i, size in enumerate((300, part[0]))]
+    assert factors[1] == pytest.approx(factors[0], rel=0.05), "rounded to pixels"
+
+
 def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="sampling: expected one of 'cells', 'aligned', found 'cell'"):
         Map(sampling="cell")

@@ -11,7 +11,6 @@ from PIL import Image
 
 import objemb
 from objemb.detectors.base import Detector
-from objemb.images.cut import cut_out
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.images.sources import SkippedImage
 from objemb.models import Model, build_model
@@ -113,64 +112,9 @@ def test_one_row_per_image_for_a_sum(rmac: Model, photos: Path) -> None:
     assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
 
 
-def test_a_box_of_a_summed_method_is_an_image_of_its_own(rmac: Model, photos: Path) -> None:
-    array = np.asarray(Image.open(photos / "0.png"))
-    boxed = rmac.query(photos / "0.png", [(8, 4, 72, 52)])
-    cut = rmac.describe(np.ascontiguousarray(array[4:52, 8:72]))
-    assert torch.allclose(boxed.vectors, cut.vectors, atol=1e-5)
-    assert boxed.regions.boxes.tolist() == [[8, 4, 72, 52]]
-    whole = rmac.query(photos / "0.png", [(0, 0, 80, 60)])
-    assert torch.allclose(whole.vectors, rmac.query(photos / "0.png").vectors, atol=1e-5)
-
-
 def test_the_query_is_the_whole_image_by_default(model: Model, photos: Path) -> None:
     query = model.query(photos / "0.png")
     assert torch.equal(query.vectors, model.describe(photos / "0.png").vectors[:1])
-
-
-def test_a_cut_box_is_an_image_of_its_own(model: Model, photos: Path) -> None:
-    array = np.asarray(Image.open(photos / "0.png"))
-    cut = model.describe(np.ascontiguousarray(array[4:52, 8:72])).vectors
-    assert torch.allclose(model.query(photos / "0.png", [(8, 4, 72, 52)], crop="crop").vectors, cut, atol=1e-5)
-
-
-def test_scaled_crops_enter_at_the_scale_of_their_photo(
-    rmac: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # a photo of 80 x 60 enters at 128 pixels, a factor of 1.6, so a box of 64 x 48 must enter at 102.4 x 76.8
-    sides = []
-    forward = type(rmac.describer.backbone).forward
-
-    def spied(backbone: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-        sides.append(tuple(pixels.shape[2:]))
-        return forward(backbone, pixels)
-
-    monkeypatch.setattr(type(rmac.describer.backbone), "forward", spied)
-    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="scaled")
-    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="crop")
-    rmac.query(photos / "0.png", [(8, 4, 72, 52)], crop="scaled")
-    assert [max(s) for s in sides] == [pytest.approx(102.4, abs=1), 128, pytest.approx(102.4, abs=1)]
-
-
-def test_the_whole_photo_is_searched_for_in_the_place_of_its_boxes(model: Model, rmac: Model, photos: Path) -> None:
-    for one in (model, rmac):
-        found = one.query(photos / "0.png", [(8, 4, 72, 52), (0, 0, 9, 9)], crop="whole")
-        assert found.regions.boxes.tolist() == [[8, 4, 72, 52], [0, 0, 9, 9]]
-        assert torch.equal(found.vectors, one.query(photos / "0.png").vectors.expand(2, -1))
-
-
-@pytest.mark.parametrize("crop", ["context", "crop", "scaled", "whole"])
-def test_a_one_pixel_box_and_no_box(model: Model, rmac: Model, photos: Path, crop: str) -> None:
-    for one in (model, rmac):
-        assert one.query(photos / "0.png", [(80, 60, 80, 60), (3, 3, 4, 4)], crop=crop).vectors.shape == (2, one.dim)
-        assert one.query(photos / "0.png", [], crop=crop).vectors.shape == (0, one.dim)
-
-
-def test_cutting_a_photo_that_was_decoded_smaller() -> None:
-    photo = Photo("x", torch.arange(3 * 6 * 8, dtype=torch.uint8).reshape(3, 6, 8), (60, 80))
-    cut = cut_out(photo, Regions(torch.tensor([[15.0, 20.0, 41.0, 40.0]]), (60, 80)))
-    assert torch.equal(cut.pixels, photo.pixels[:, 2:4, 1:5])
-    assert cut.size == (20, 40)
 
 
 def test_wrong_ways_to_ask(model: Model, photos: Path) -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from objemb.describers.class_weighted import ClassWeighted
-from objemb.images.cut import cut_out
 from objemb.ops.components import largest_component
+from objemb.ops.cut import cut_out
 from objemb.ops.normalize import l2
 from objemb.rerank.class_localization import ClassLocalization
 from objemb.structures import Photo, Regions

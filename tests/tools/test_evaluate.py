@@ -195,6 +195,8 @@ def test_descriptors_are_kept_and_told_of(
     assert again["seconds"]["describe_per_image"] == first["seconds"]["describe_per_image"]
     assert run("--queries", "kind=patch")["descriptors_from_cache"] == ["database"]
     assert run("--crop", "crop")["descriptors_from_cache"] == ["database"]
+    assert run("--level", "object", "--crop", "scaled")["descriptors_from_cache"] == []
+    assert run("--level", "object", "--crop", "crop")["descriptors_from_cache"] == [], "both sides are seen otherwise"
     assert run("pooling.name=mean")["descriptors_from_cache"] == []
     os.utime(tmp_path / "a.png")
     assert run()["descriptors_from_cache"] == []

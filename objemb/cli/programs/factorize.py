@@ -25,10 +25,10 @@ from objemb.backbones.base import Backbone
 from objemb.cli.heat import HeatRow, heat_sheet
 from objemb.config import load_config
 from objemb.extractors.map import Map
-from objemb.images.cut import cut_out
 from objemb.images.decode import read_photo
 from objemb.models import build_model, load_model
 from objemb.models.inputs import as_regions
+from objemb.ops.cut import cut_out
 from objemb.ops.factorize import factorize
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import INITS, Nmf

@@ -14,7 +14,7 @@ from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
-from objemb.evaluation.described import Described, Rows, describe_task
+from objemb.evaluation.described import Described, Rows, describe_task, object_crop
 from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.models import Model
@@ -51,7 +51,7 @@ class Describer:
         model: The model.
         data: The set.
         boxes: Where boxes come from.
-        crop: How a query box is seen.
+        crop: How a query box is seen, and at object level the boxes of the database.
         workers: Decoding threads.
         cache: The folder of descriptors; None for none.
     """
@@ -79,6 +79,8 @@ class Describer:
             return describe_task(model, self.data, part, boxes=given, crop=self.crop, workers=self.workers)
 
         stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
+        if task.level == "object":
+            stored["crop"] = object_crop(self.crop)
         database = self._part(DATABASE, task.database, task.level, stored, lambda: run(_only(task, DATABASE), boxes))
         asked = {"crop": self.crop}
         queries = self._part(QUERIES, task.queries, task.level, asked, lambda: run(_only(task, QUERIES), None))

@@ -18,7 +18,7 @@ from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
 from objemb.evaluation.buckets import SIZES, localisation_by_size, positive_shares, precision_by_size
 from objemb.evaluation.cost import measure_cost
 from objemb.evaluation.curves import precision_recall
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import Described, object_crop
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.leakage import find_leaks
 from objemb.evaluation.projector import evenly
@@ -81,7 +81,7 @@ def measure(
         "precision_recall": _curve(task, found),
         "by_size": _by_size(task, data, described, found),
         "by_regions": _by_regions(name, describer, task, args.regions if source in (None, DETECTOR) else []),
-        "cost": _cost(model, data, task, describer.boxes, args),
+        "cost": _cost(describer, task, args),
         "descriptors_from_cache": reused,
         "boxes": source,
         "crop": describer.crop,
@@ -165,23 +165,22 @@ def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[in
     return points
 
 
-def _cost(
-    model: Model, data: EvaluationSet, task: Task, boxes: BoxSource, args: argparse.Namespace
-) -> dict[str, Any] | None:
+def _cost(describer: Describer, task: Task, args: argparse.Namespace) -> dict[str, Any] | None:
     """What the description of a database photo costs, on photos in even steps through the database."""
     files = list(dict.fromkeys(entry.file for entry in task.database))
     chosen = [files[n] for n in evenly(len(files), args.cost_photos)]
-    side = model.decode_side if task.level == "image" else model.query_side("context")
-    refs = [ImageRef(file, data.photo(file)) for file in chosen]
+    model = describer.model
+    side = model.decode_side if task.level == "image" else model.query_side(object_crop(describer.crop))
+    refs = [ImageRef(file, describer.data.photo(file)) for file in chosen]
     photos = [p for p in stream_photos(refs, workers=args.workers, side=side) if isinstance(p, Photo)]
     if not photos:
         return None
-    return asdict(measure_cost(model.describer, photos, _describing(model, task, boxes)))
+    return asdict(measure_cost(model.describer, photos, _describing(describer, task)))
 
 
-def _describing(model: Model, task: Task, boxes: BoxSource) -> Callable[[Photo], object]:
+def _describing(describer: Describer, task: Task) -> Callable[[Photo], object]:
     """How a photo becomes rows of the database."""
-    source = given_boxes(boxes.detector)
+    model, source = describer.model, given_boxes(describer.boxes.detector)
     if task.level == "image":
 
         def describe(photo: Photo) -> object:
@@ -192,7 +191,8 @@ def _describing(model: Model, task: Task, boxes: BoxSource) -> Callable[[Photo],
     of_photos: dict[str, list[Any]] = {}
     for entry in task.database:
         of_photos.setdefault(entry.file, []).append(entry.box)
-    return lambda photo: model.query(photo, Regions(torch.tensor(of_photos[photo.id]), photo.size))
+    crop = object_crop(describer.crop)
+    return lambda photo: model.query(photo, Regions(torch.tensor(of_photos[photo.id]), photo.size), crop=crop)
 
 
 def _known(value: float) -> float | None:

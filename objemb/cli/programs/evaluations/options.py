@@ -42,7 +42,9 @@ def _add_sets(group: Any) -> None:
 
 def _add_description(group: Any) -> None:
     group.add_argument("--boxes", type=Path, metavar="COCO", help="boxes of the database photos, at image level")
-    group.add_argument("--crop", choices=CROPS, help="how a query box is seen (default: as the set says)")
+    group.add_argument(
+        "--crop", choices=CROPS, help="how a query box is seen, at object level every box (default: as the set says)"
+    )
     group.add_argument(
         "--rerank", action="append", default=[], metavar="NAME,KEY=VALUE", help="instead of the method's own; in order"
     )
