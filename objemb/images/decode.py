@@ -7,19 +7,18 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from objemb import checks
+from objemb.images.decoders import DECODERS, MAX_SCANS, Tiff, pixel_chunks, scans_of, webp_size
+from objemb.images.kinds import kind_of, open_at_once
 from objemb.images.names import printable
 from objemb.images.pixels import rgb_pixels
 from objemb.structures import Photo, Scalar
@@ -29,60 +28,13 @@ MAX_PIXELS = 100_000_000
 #: A file may have this many bytes per allowed pixel (four channels of 16 bits), and some beside them.
 BYTES_PER_PIXEL = 8
 BYTES_BESIDE_PIXELS = 64 * 2**20
+#: A file that grows while it is read is read on by so many bytes.
+CHUNK = 2**20
+#: Memory that a pixel takes while it is decoded: four bytes of Pillow's, three of the photo's, one of a band between.
+BYTES_IN_MEMORY = 8
 #: An error's reason is cut to this many characters.
 REASON_LENGTH = 200
 
-
-class _Jpeg(JpegImageFile):
-    """A JPEG whose resolution is not looked up in its EXIF: nobody asks for it, and a damaged one costs the photo."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
-class _Tiff(TiffImageFile):
-    """A TIFF that loads although its EXIF or XMP is damaged (Pillow reads them while it loads the pixels)."""
-
-    def getexif(self) -> Image.Exif:
-        try:
-            return super().getexif()
-        except Exception:
-            return Image.Exif()
-
-
-#: Formats that are decoded, and by which class of Pillow. The classes are called directly, not through
-#: ``PIL.Image.open``: no other decoder can ever run, the multi-picture format of some cameras is read as the JPEG it
-#: starts with, and Pillow's own pixel limit, a global that warns first, does not stand in the way of ``max_pixels``.
-DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
-    {"JPEG": _Jpeg, "PNG": PngImageFile, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": _Tiff}
-)
-#: How files start: (offset, bytes, format). What is not decoded is here to be named in the error.
-SIGNATURES = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WebP"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (0, b"GIF8", "GIF"),
-    (0, b"%PDF", "PDF"),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftyp", "a video"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "PSD"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"<svg", "SVG"),
-    (0, b"<", "XML or HTML"),
-)
 
 #: Modules of Pillow, for the warnings filter.
 PILLOW = re.compile(r"PIL\.")
@@ -102,8 +54,6 @@ UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
 )
 #: Orientations that swap height and width.
 SIDEWAYS = (5, 6, 7, 8)
-#: TIFF tags, by their names in the TIFF 6.0 specification.
-IMAGE_WIDTH, IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
 
 
 class UnreadableImageError(checks.ObjembError):
@@ -126,6 +76,7 @@ def read_photo(
     side: int | None = None,
     part: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    admit: Callable[[int], None] = lambda most: None,
 ) -> Photo:
     """Decode one image: JPEG, PNG, WebP, BMP or TIFF by content, whatever its name.
 
@@ -149,6 +100,7 @@ def read_photo(
         max_pixels: A larger image is refused before it is decoded. (WebP above twice ``PIL.Image.MAX_IMAGE_PIXELS``,
             179 million pixels, is refused by Pillow whatever this says.) The file itself may have
             8 bytes per allowed pixel and 64 MiB.
+        admit: Called, before the pixels are decoded, with the bytes of memory that this takes at most; may wait.
 
     Returns:
         The photo; ``size`` is that of the upright original even where the decoder scaled down.
@@ -164,7 +116,7 @@ def read_photo(
         id = "image" if isinstance(source, bytes) else printable(Path(source).as_posix())
     try:
         data = source if isinstance(source, bytes) else _file_bytes(source, _most_bytes(max_pixels))
-        pixels, size = _decode(data, side, part, max_pixels)
+        pixels, size = _decode(data, side, part, max_pixels, admit)
     except _Refusal as refusal:
         raise UnreadableImageError(str(refusal), id) from refusal.__cause__
     return Photo(id=id, pixels=pixels, size=size, metadata=metadata)
@@ -185,13 +137,19 @@ def _file_bytes(path: str | Path, most: int) -> bytes:
     """
     try:
         _expect_regular(os.stat(path))  # before it is opened: to open a device may do something
-        with open(path, "rb", opener=_open_at_once) as file:
-            _expect_regular(os.fstat(file.fileno()))
-            data = file.read(most + 1)
+        with open(path, "rb", opener=open_at_once) as file:
+            status = os.fstat(file.fileno())
+            _expect_regular(status)
+            # not the limit: a read reserves all that it is asked for
+            data = _expect_bytes(file.read(min(status.st_size, most) + 1))
+            while status.st_size < len(data) <= most and (more := file.read(CHUNK)):
+                data += more
     except (FileNotFoundError, NotADirectoryError):
         raise _Refusal("file not found") from None
     except PermissionError:
         raise _Refusal("no permission to read the file") from None
+    except MemoryError:
+        raise _Refusal("cannot read the file: not enough memory") from None
     except (OSError, ValueError) as error:  # ValueError: a path that no file system can hold
         raise _Refusal(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > most:
@@ -199,8 +157,11 @@ def _file_bytes(path: str | Path, most: int) -> bytes:
     return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _expect_bytes(data: bytes | None) -> bytes:
+    """What was read; a file on a slow file system, opened not to wait, may have nothing yet."""
+    if data is None:
+        raise _Refusal("cannot read the file: nothing came of it without waiting")
+    return data
 
 
 def _expect_regular(status: os.stat_result) -> None:
@@ -210,16 +171,28 @@ def _expect_regular(status: os.stat_result) -> None:
         raise _Refusal("expected a regular file, found a device, pipe or socket")
 
 
-def _decode(data: bytes, side: int | None, part: float | None, max_pixels: int) -> tuple[Tensor, tuple[int, int]]:
+def _decode(
+    data: bytes, side: int | None, part: float | None, max_pixels: int, admit: Callable[[int], None]
+) -> tuple[Tensor, tuple[int, int]]:
     """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
     try:
         if kind == "WebP":
-            _expect_size(_webp_size(data), max_pixels)  # Pillow reserves the canvas when it opens the file
+            _expect_size(webp_size(data), max_pixels)  # Pillow reserves the canvas when it opens the file
+        if kind == "PNG":
+            data = pixel_chunks(data)
         with DECODERS[kind](io.BytesIO(data)) as image:
-            _expect_size(image.size, max_pixels)
-            return _upright_pixels(image, side, part, max_pixels)
+            original = image.size
+            _expect_size(original, max_pixels)
+            if kind == "JPEG" and scans_of(data) > MAX_SCANS:
+                raise _Refusal(f"too many scans: expected a JPEG of at most {MAX_SCANS}")
+            if isinstance(image, Tiff):
+                image.prepare(lambda size: _expect_size(size, max_pixels), len(data))
+            if side is not None and isinstance(image, JpegImageFile):
+                _scale_down(image, side, part)
+            admit(BYTES_IN_MEMORY * image.width * image.height)
+            return _upright_pixels(image, original)
     except _Refusal:
         raise
     except MemoryError:
@@ -239,9 +212,9 @@ def _expect_image(data: bytes) -> str:
     """The format of a file, which is one of those that are decoded."""
     if not data:
         raise _Refusal("empty file")
-    kind = next((kind for offset, magic, kind in SIGNATURES if data.startswith(magic, offset)), "no known image")
-    if kind not in DECODERS:
-        raise _Refusal(f"expected one of {', '.join(DECODERS)}, found {kind}")
+    kind = kind_of(data)
+    if kind is None or kind not in DECODERS:
+        raise _Refusal(f"expected one of {', '.join(DECODERS)}, found {kind or 'no known image'}")
     return kind
 
 
@@ -258,41 +231,20 @@ def _expect_size(size: tuple[int, int], max_pixels: int) -> None:
         raise _Refusal(f"too many pixels: expected at most {max_pixels:,}, found {width} x {height}")
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """``(width, height)`` of a WebP from its first chunk (RFC 9649)."""
-    chunk = data[12:16]
-    if chunk == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if chunk == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if chunk == b"VP8 ":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    raise _Refusal("cannot decode WebP: expected a chunk VP8, VP8L or VP8X at its start")
-
-
-def _upright_pixels(
-    image: ImageFile.ImageFile, side: int | None, part: float | None, max_pixels: int
-) -> tuple[Tensor, tuple[int, int]]:
-    width, height = image.size
-    if isinstance(image, TiffImageFile):
-        _prepare_tiff(image, max_pixels)
-    if side is not None and isinstance(image, JpegImageFile):
-        _scale_down(image, side, part)
+def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels, and the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done."""
     image.load()
-    orientation = _orientation(image)
     if isinstance(image, TiffImageFile):  # Pillow turns a TIFF while it loads
-        orientation, (width, height) = 1, image.size
-    upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-    return rgb_pixels(upright), (width, height) if orientation in SIDEWAYS else (height, width)
+        return rgb_pixels(image), (image.height, image.width)
+    width, height = original
+    size = (width, height) if _orientation(image) in SIDEWAYS else (height, width)
+    return rgb_pixels(upright(image)), size
 
 
-def _prepare_tiff(image: TiffImageFile, max_pixels: int) -> None:
-    """Check the tiles, which may be larger than the image, and reserve the pixels before Pillow applies its limit."""
-    tags = image.tag_v2
-    if TILE_WIDTH in tags and TILE_LENGTH in tags:
-        _expect_size((tags[TILE_WIDTH], tags[TILE_LENGTH]), max_pixels)
-    image.im = Image.new(image.mode, (tags[IMAGE_WIDTH], tags[IMAGE_LENGTH])).im
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded image turned as its EXIF orientation says; the image itself where there is nothing to turn."""
+    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _scale_down(image: JpegImageFile, side: int, part: float | None) -> None:
@@ -302,7 +254,7 @@ def _scale_down(image: JpegImageFile, side: int, part: float | None) -> None:
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8. Asked for after the pixels are loaded: in a PNG it may stand behind them."""
     try:
         value = image.getexif().get(ORIENTATION, 1)

@@ -8,38 +8,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 from torch import Tensor
 
 #: Modes with more than eight bits of grey.
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 #: White of deep images that do not say it: the first range that holds all values, else from the least to the greatest.
 INTEGER_WHITES = (65535.0,)
+UNSIGNED_WHITES = (65535.0, 4294967295.0)
 FLOAT_WHITES = (1.0, 255.0, 65535.0)
 #: TIFF tags, by their names in the TIFF 6.0 specification.
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO = 0
+UNSIGNED = 1
 
 
 def rgb_pixels(image: Image.Image) -> Tensor:
     """Pixels of a loaded image as uint8 ``(3, h, w)``, RGB, contiguous, in memory of their own.
 
-    - Alpha of any kind (channel, palette entry, transparent colour) is laid on white.
+    - Alpha of any kind (channel, palette entry, transparent colour) is laid on white. A BMP without a single visible
+      pixel is opaque: that format has no say on what its fourth byte is, and programs leave it zero.
     - CMYK is read with Adobe's inversion for JPEG (Pillow does that) and without a profile; colour profiles are not
       applied in any mode. LAB is converted to sRGB.
     - 16-bit grey is scaled by its white (65535, or 4095 for 12-bit TIFF). Integers and floats without a fixed white
-      are scaled by the first range of :data:`INTEGER_WHITES` or :data:`FLOAT_WHITES` that holds them all, from 0, or
-      else from their least to their greatest value. NaN is black.
+      are scaled by the first range of :data:`INTEGER_WHITES`, :data:`UNSIGNED_WHITES` (TIFF of unsigned 32 bits) or
+      :data:`FLOAT_WHITES` that holds them all, from 0, or else from their least to their greatest value. NaN is black.
 
     Raises:
         ValueError: When the image has no finite value.
     """
     if image.mode in DEEP_GREY:
         return _grey_planes(_deep_grey(image))
-    if image.has_transparency_data:
+    if image.has_transparency_data and not _is_opaque_bmp(image):
         return _colour_planes(_on_white(image))
     if image.mode == "L":
         return _grey_planes(np.asarray(image))
     return _colour_planes(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _is_opaque_bmp(image: Image.Image) -> bool:
+    return isinstance(image, BmpImageFile) and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
 
 
 def _colour_planes(image: Image.Image) -> Tensor:
@@ -64,12 +72,16 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _deep_grey(image: Image.Image) -> np.ndarray:
     """Grey of more than eight bits as uint8 ``(h, w)``."""
     values = np.asarray(image)
-    if image.mode in ("I", "F"):
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
+        values = values.view(np.uint32)  # Pillow has no mode for them
+        low, high = _range(values, UNSIGNED_WHITES)
+    elif image.mode in ("I", "F"):
         low, high = _range(values, INTEGER_WHITES if image.mode == "I" else FLOAT_WHITES)
     else:
         low, high = 0.0, _sixteen_bit_white(image)
     grey = _scaled(values, low, high)
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey  # Pillow inverts it for eight bits only
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -11,12 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
+from objemb.images.kinds import may_be_photo, named_as_image
 from objemb.images.manifests import READERS, Entry
 from objemb.images.names import printable
 from objemb.structures import Scalar
 
-#: Names of image files end like this, in any case; what a file is in truth the decoder finds out.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff")
+#: Folders that systems keep beside the photos, in lower case: thumbnails of Synology's (``@eaDir``), what was deleted,
+#: snapshots, what archives of macOS carry along.
+LEFT_OUT = frozenset(
+    (
+        "@eadir",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__macosx",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +75,10 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
 
     A source is
 
-    - a folder: its images and those of its subfolders, sorted by the bytes of their names; hidden files and folders
-      are left out, links are followed, each folder once;
+    - a folder: its images and those of its subfolders, sorted by the bytes of their names. Images are the files that
+      are named so (``.jpg``, ``.png``, ...), and those of other names or without suffix that start as a photo does.
+      Hidden files and folders are left out, and so are the folders of :data:`LEFT_OUT` (thumbnails, recycle bins);
+      links are followed, each folder once;
     - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv`` or ``.parquet`` (a column ``path``,
       optionally ``id``, the others become metadata), or ``.json`` (COCO). Its paths are relative to its own folder;
       COCO images may also be in the folder ``images`` beside it;
@@ -191,7 +206,7 @@ def _folder(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[_Fo
         id = inside + name
         if name in files:
             yield _Found(id, path / name, os.path.realpath(path / name) if name in links else os.path.join(real, name))
-        elif _is_image_name(name):
+        elif named_as_image(name):
             yield _Found(id, path / name, problem="expected a file, found a folder")
         else:
             yield id + "/"
@@ -205,8 +220,9 @@ def _names(path: Path) -> tuple[set[str], set[str], set[str]]:
             if entry.name.startswith("."):
                 continue
             if _leads_to_folder(entry):
-                folders.add(entry.name)
-            elif _is_image_name(entry.name):
+                if entry.name.lower() not in LEFT_OUT:
+                    folders.add(entry.name)
+            elif named_as_image(entry.name) or may_be_photo(entry.path):
                 files.add(entry.name)
                 if entry.is_symlink():
                     links.add(entry.name)
@@ -218,10 +234,6 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, for instance: if it is named like an image, the decoder says what is wrong
         return False
-
-
-def _is_image_name(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _listed(source: Path, entries: Iterator[Entry]) -> Iterator[_Found]:

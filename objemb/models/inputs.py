@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from objemb import checks
-from objemb.images.decode import read_photo
+from objemb.images.decode import read_photo, upright
 from objemb.images.pixels import rgb_pixels
 from objemb.structures import Photo, Regions
 
@@ -47,7 +47,7 @@ def as_photo(image: ImageLike, side: int | None = None, part: float | None = Non
         return read_photo(image, side=side, part=part)
     if isinstance(image, JpegImageFile) and (data := _undecoded(image)) is not None:
         return read_photo(data, id="image", side=side, part=part)
-    pixels = rgb_pixels(_upright(image)) if isinstance(image, Image.Image) else _pixels(image)
+    pixels = _picture(image) if isinstance(image, Image.Image) else _pixels(image)
     return Photo("image", pixels, (int(pixels.shape[1]), int(pixels.shape[2])))
 
 
@@ -78,11 +78,10 @@ def _undecoded(image: JpegImageFile) -> bytes | None:
     return data
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF says nothing
-        return image
+def _picture(image: Image.Image) -> Tensor:
+    """uint8 ``(3, H, W)`` of a PIL image, upright."""
+    image.load()
+    return rgb_pixels(upright(image))
 
 
 def _pixels(image: object) -> Tensor:

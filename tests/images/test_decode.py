@@ -4,7 +4,10 @@ import io
 import os
 import struct
 import warnings
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image, ImageFile
 from objemb.checks import ObjembError
 from objemb.images import UnreadableImageError, read_photo
 from objemb.images import decode as decode_module
+from objemb.images import decoders as decoders_module
 from tests.images.samples import SUFFIXES, encode, flat, png, png_chunk, textured, tiff, write
 
 
@@ -217,6 +221,63 @@ def test_the_first_frame_of_many() -> None:
         assert pixel(data) == pytest.approx([1, 2, 3], abs=1)
 
 
+# --- what Pillow reads wrongly ---
+
+
+def _bmp(header: int, alpha_mask: int, rows: bytes) -> bytes:
+    """A BMP of 2 x 1 pixels in 32 bits with bit fields, blue first."""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, alpha_mask)
+    size = len(rows)
+    body = struct.pack("<IiiHHIIiiII", header, 2, 1, 1, 32, 3, size, 0, 0, 0, 0)
+    body += (masks[:12] if header == 40 else masks).ljust(header - 40, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(body) + size, 0, 0, 14 + len(body)) + body + rows
+
+
+@pytest.mark.parametrize(("header", "mask"), [(40, 0), (56, 0xFF000000), (108, 0xFF000000), (124, 0xFF000000)])
+def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque(header: int, mask: int) -> None:
+    pixels = read_photo(_bmp(header, mask, bytes([30, 20, 10, 0, 3, 2, 1, 0]))).pixels
+    assert pixels[:, 0].T.tolist() == [[10, 20, 30], [1, 2, 3]]
+
+
+def test_a_bmp_with_alpha_is_laid_on_white() -> None:
+    pixels = read_photo(_bmp(124, 0xFF000000, bytes([30, 20, 10, 0, 210, 110, 10, 51]))).pixels
+    assert pixels[:, 0].T.tolist() == [[255, 255, 255], [206, 226, 246]]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("samples", [3, 4])
+def test_planes_of_sixteen_bits_of_tiff(order: str, samples: int) -> None:
+    planes = np.array([[[0, 65535]], [[257, 32768]], [[65535, 257 * 7]], [[65535, 65535]]], np.uint16)[:samples]
+    tags: dict[int, tuple[int, ...]] = {
+        256: (2,), 257: (1,), 258: (16,) * samples, 262: (2,), 277: (samples,), 278: (1,), 284: (2,),
+    }  # fmt: skip
+    if samples == 4:
+        tags[338] = (2,)
+    data = _tiff_of(order, tags, [p.astype(f"{order}u2").tobytes() for p in planes])
+    assert read_photo(data).pixels[:, 0].T.tolist() == [[0, 1, 255], [255, 128, 7]]
+
+
+def test_unsigned_integers_of_tiff() -> None:
+    tags: dict[int, tuple[int, ...]] = {256: (4,), 257: (1,), 258: (32,), 262: (1,), 277: (1,), 278: (1,), 339: (1,)}
+    steps = 2**32 // 255  # 16843009
+    row = np.array([0, 85 * steps, 170 * steps, 255 * steps], np.uint32)
+    assert grey_row(_tiff_of("<", tags, [row.tobytes()])) == [0, 85, 170, 255]
+    assert grey_row(_tiff_of("<", tags, [np.array(SIXTEEN[:4], np.uint32).tobytes()])) == SIXTEEN_EXPECTED[:4]
+    del tags[339]  # unsigned is what the specification assumes
+    assert grey_row(_tiff_of("<", tags, [row.tobytes()])) == [0, 85, 170, 255]
+
+
+def test_transparent_colours_of_png_have_the_range_of_its_pixels() -> None:
+    grey = png_chunk(b"tRNS", struct.pack(">H", 2))
+    assert grey_row(png(4, 1, bytes([0, 0b00011011]), bits=2, colour=0, extra=grey)) == [0, 85, 255, 255]
+    assert grey_row(png(2, 1, bytes([0, 0x12]), bits=4, colour=0, extra=grey)) == [17, 255]
+    # of 16 bits Pillow keeps the upper eight, and compares them with the lower eight of the colour
+    colour = png_chunk(b"tRNS", struct.pack(">HHH", 0x1000, 0x2000, 0x3000))
+    row = b"\0" + struct.pack(">6H", 0x1000, 0x2000, 0x3000, 0, 0, 0)
+    pixels = read_photo(png(2, 1, row, bits=16, colour=2, extra=colour)).pixels
+    assert pixels[:, 0].T.tolist() == [[255, 255, 255], [0, 0, 0]]
+
+
 # --- orientation ---
 
 #: A 2 x 3 picture whose pixels are numbered 1 2 3 / 4 5 6, seen upright after each orientation.
@@ -392,6 +453,89 @@ def test_numbers_that_make_no_sense(name: str) -> None:
         read_photo(flat(), **{name: 0})
 
 
+# --- what is in a file beside its pixels ---
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"zTXt", b"XML:com.adobe.xmp\0\0 not packed at all"),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0"),
+        png_chunk(b"iCCP", b"wide\0\0" + zlib.compress(bytes(3 * 2**20))),
+        png_chunk(b"iCCP", b"no end")[:-1] + b"?",
+        png_chunk(b"gAMA", b""),
+        png_chunk(b"fcTL", b"no frame"),
+    ],
+)
+def test_what_stands_beside_the_pixels_of_a_png_costs_no_photo(chunk: bytes) -> None:
+    assert pixel(png(1, 1, b"\0\x0a\x14\x1e", extra=chunk)) == [10, 20, 30]
+
+
+def test_orientation_in_texts_of_a_png() -> None:
+    rows = bytes([0, *[40] * 3, *[80] * 3])
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    plain = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    packed = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp))
+    exif = _exif(6).tobytes()
+    profile = b"\nexif\n%8d\n" % len(exif) + exif.hex().encode()
+    raw = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile))
+    for chunk in (plain, packed, raw):
+        assert read_photo(png(2, 1, rows, extra=chunk)).size == (2, 1)
+    assert read_photo(png(2, 1, rows)).size == (1, 2)
+
+
+def test_many_chunks_of_pixels() -> None:
+    data = encode(textured(64, 64), "PNG")
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    packed = data[start + 8 : end - 4]
+    parts = b"".join(png_chunk(b"IDAT", packed[i : i + 100]) for i in range(0, len(packed), 100))
+    assert torch.equal(read_photo(data[:start] + parts + data[end:]).pixels, read_photo(data).pixels)
+
+
+def _with_scans(count: int) -> bytes:
+    """A progressive JPEG with further scans, a few bytes each."""
+    data = encode(Image.new("RGB", (32, 32), (10, 20, 30)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + b"\xff\xd9"
+
+
+def test_a_jpeg_of_countless_scans_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_photo(_with_scans(80)).size == (32, 32)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert reason_of(_with_scans(5000)) == "too many scans: expected a JPEG of at most 100"
+
+
+def test_scans_of_what_follows_a_jpeg_do_not_count() -> None:
+    scan = b"\xff\xda\0\x08\1\1\0\0\x3f\0"
+    assert read_photo(flat("JPEG") + scan * 500).size == (2, 4)
+    beside = flat("JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 500 * len(scan)) + 500 * scan
+    assert read_photo(beside[:2] + comment + beside[2:]).size == (2, 4)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff", b"\xff\xff", b"\xff\xe1", b"\xff\xe1\0", b"\xff\xe1\0\0", b"\xff\xd8"])
+def test_counting_scans_ends(tail: bytes) -> None:
+    assert decoders_module.scans_of(b"\xff\xd8\xff\xda\0\2" + tail) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({278: 1}, "expected 1000000 strips or tiles for its rows, found 1"),
+        ({278: 500}, "expected 2000 strips or tiles for its rows, found 1"),
+        ({278: 1000, 284: 2, 262: 2, 277: 3}, "expected 3000 strips or tiles for its rows, found 1"),
+        ({259: 4, 258: 1}, "expected at least a bit for each of its 1,000,000 rows, found 210 bytes"),
+    ],
+)
+def test_a_tiff_with_too_little_for_its_rows_is_refused(tags: dict[int, int], message: str) -> None:
+    data = tiff({256: 1, 257: 1_000_000, 258: 8, 262: 1, 277: 1, **tags}, bytes(100))
+    assert message in reason_of(data)
+
+
 # --- files that cannot be read ---
 
 
@@ -427,6 +571,58 @@ def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
     expected = "expected a regular file, found a device, pipe or socket"
     assert reason_of(tmp_path / "pipe.jpg") == expected
     assert reason_of("/dev/zero") == expected
+
+
+def test_a_file_is_read_in_its_own_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = open
+
+    def watched(*given: Any, **options: Any) -> Any:
+        file = real(*given, **options)
+
+        class Watched:
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+            def fileno(self) -> int:
+                return int(file.fileno())
+
+            def read(self, count: int) -> bytes | None:
+                asked.append(count)
+                return answer(file.read(count))
+
+        return Watched()
+
+    answer: Callable[[bytes], bytes | None] = lambda data: data  # noqa: E731
+    monkeypatch.setattr("builtins.open", watched)
+    path = write(tmp_path / "a.png", flat())
+    assert read_photo(path).size == (2, 4)
+    assert asked == [len(flat()) + 1], "not the hundreds of megabytes that a file may have"
+    answer = lambda data: None  # noqa: E731
+    assert reason_of(path) == "cannot read the file: nothing came of it without waiting"
+
+    def short(data: bytes) -> bytes:
+        raise MemoryError
+
+    answer = short
+    assert reason_of(path) == "cannot read the file: not enough memory"
+
+
+def test_a_file_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(textured(64, 64), "PNG")
+    path = write(tmp_path / "a.png", data)
+    before = os.stat(write(tmp_path / "before.png", data[:100]))
+    monkeypatch.setattr(os, "fstat", lambda number: before)
+    monkeypatch.setattr(decode_module, "CHUNK", 1000)
+    assert torch.equal(read_photo(path).pixels, read_photo(data).pixels)
+    monkeypatch.setattr(decode_module, "BYTES_BESIDE_PIXELS", 0)
+    assert (
+        reason_of(path, max_pixels=400)
+        == "too many bytes: more than the 3,200 that an image within the pixel limit can need"
+    )
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,6 +700,25 @@ def test_truncated_photos_are_not_patched_up() -> None:
 
 
 # --- samples that Pillow cannot write ---
+
+
+def _tiff_of(order: str, tags: dict[int, tuple[int, ...]], strips: list[bytes]) -> bytes:
+    """A TIFF of either byte order; lists of values and the strips stand behind the directory."""
+    sizes = [len(strip) for strip in strips]
+    tags = {**tags, 273: (0,) * len(strips), 279: tuple(sizes)}
+    behind = 8 + 2 + 12 * len(tags) + 4
+    lists = sum(4 * len(values) for values in tags.values() if len(values) > 1)
+    start = behind + lists
+    tags[273] = tuple(start + sum(sizes[:i]) for i in range(len(strips)))
+    directory, far = b"", b""
+    for tag in sorted(tags):
+        values = tags[tag]
+        body = struct.pack(f"{order}{len(values)}I", *values)
+        place = body if len(values) == 1 else struct.pack(f"{order}I", behind + len(far))
+        far += body if len(values) > 1 else b""
+        directory += struct.pack(f"{order}HHI", tag, 4, len(values)) + place
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    return head + struct.pack(f"{order}H", len(tags)) + directory + b"\0\0\0\0" + far + b"".join(strips)
 
 
 def _grey8(values: list[int]) -> Image.Image:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from objemb.images import ImageRef, SkippedImage, find_images
-from tests.images.samples import write
+from objemb.images import ImageRef, SkippedImage, find_images, stream_photos
+from tests.images.samples import flat, write
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -66,6 +66,54 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatc
 def test_other_and_hidden_files_are_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a.txt", "a.gif", "jpg", ".hidden.jpg", "._a.jpg", ".git/b.jpg", "c/.d/e.jpg", "thumbs.db")
     assert ids(tmp_path) == ["a.jpg"]
+
+
+def test_photos_of_other_names_are_found_by_their_content(tmp_path: Path) -> None:
+    jpeg, png = flat("JPEG"), flat("PNG")
+    for name in ("b.jfif", "c.mpo", "d.pjpeg", "e", "f.jpg_large", "g.heic", "h.JPG~", "i.photo 2.0"):
+        write(tmp_path / name, jpeg)
+    write(tmp_path / "k.gif", png)
+    # what is named like something else, or starts like nothing that is looked at
+    for name in ("l.txt", "m.mp4", "n.json", "o.zip", "p.jpg.gz", "q.html"):
+        write(tmp_path / name, jpeg)
+    write(tmp_path / "r.CR2", b"II*\0" + bytes(40))
+    write(tmp_path / "s", b"BM is how this text starts")
+    write(tmp_path / "t.yaml", b"")
+    (tmp_path / "u").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "v")
+    assert ids(tmp_path) == [
+        "b.jfif",
+        "c.mpo",
+        "d.pjpeg",
+        "e",
+        "f.jpg_large",
+        "g.heic",
+        "h.JPG~",
+        "i.photo 2.0",
+        "k.gif",
+    ]
+
+
+def test_formats_that_are_not_decoded_are_told_of(tmp_path: Path) -> None:
+    write(tmp_path / "a.HEIC", b"\0\0\0\x18ftypheic" + bytes(20))
+    write(tmp_path / "b", b"\0\0\0\x1cftypavif" + bytes(20))
+    write(tmp_path / "c.gif", flat("GIF", mode="P", colour=0))
+    write(tmp_path / "d.mov", b"\0\0\0\x14ftypqt  " + bytes(20))
+    found = list(stream_photos(find_images([tmp_path])))
+    expected = "expected one of JPEG, PNG, WebP, BMP, TIFF, found "
+    assert [(f.id, f.reason.removeprefix(expected)) for f in found if isinstance(f, SkippedImage)] == [
+        ("a.HEIC", "HEIC"),
+        ("b", "AVIF"),
+        ("c.gif", "GIF"),
+    ]
+    assert len(found) == 3
+
+
+def test_folders_that_systems_make_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "@eaDir/a/THUMB_M.jpg", "b/@eaDir/c.jpg", "b/d.jpg", "#recycle/e.jpg")
+    touch(tmp_path, "$RECYCLE.BIN/f.jpg", "__MACOSX/g.jpg", "eaDir/h.jpg")
+    assert ids(tmp_path) == ["a.jpg", "b/d.jpg", "eaDir/h.jpg"]
+    assert ids(tmp_path / "@eaDir") == ["a/THUMB_M.jpg"], "but they may be asked for"
 
 
 def test_a_hidden_folder_that_is_asked_for_is_walked(tmp_path: Path) -> None:

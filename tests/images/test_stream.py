@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from objemb.images import ImageRef, SkippedImage, find_images, stream_photos
+from objemb.images import ImageRef, SkippedImage, find_images, read_photo, stream_photos
 from objemb.images import stream as stream_module
 from objemb.structures import Photo
 from tests.images.samples import encode, flat, textured, write
@@ -43,7 +44,7 @@ def test_photos_and_skipped_come_in_order(folder: Path, workers: int) -> None:
 
 
 def test_slow_images_do_not_change_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(ref: ImageRef, *_: object) -> ImageRef:
+    def read(ref: ImageRef, **_: object) -> ImageRef:
         time.sleep(0.02 if int(ref.id) % 3 == 0 else 0)
         return ref
 
@@ -55,7 +56,7 @@ def test_slow_images_do_not_change_the_order(monkeypatch: pytest.MonkeyPatch) ->
 @WORKERS
 def test_metadata_and_options_reach_the_decoder(tmp_path: Path, workers: int) -> None:
     ref = ImageRef("front", write(tmp_path / "a.jpg", encode(textured(64, 64), "JPEG")), {"price": 3})
-    (photo,) = stream_photos([ref], workers=workers, side=16)
+    (photo,) = stream_photos([ref], workers=workers, side=8)
     assert isinstance(photo, Photo)
     assert (photo.id, photo.metadata["price"], photo.pixels.shape) == ("front", 3, (3, 16, 16))
     (skipped,) = stream_photos([ref], workers=workers, max_pixels=100)
@@ -101,7 +102,7 @@ def test_closing_early_ends_the_threads(folder: Path) -> None:
 def test_closing_does_not_wait_for_what_was_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def slow(ref: ImageRef, *_: object) -> ImageRef:
+    def slow(ref: ImageRef, **_: object) -> ImageRef:
         read.append(ref.id)
         time.sleep(0.01)
         return ref
@@ -162,3 +163,84 @@ def test_a_programming_error_is_not_an_unreadable_image(workers: int, monkeypatc
 def test_numbers_that_make_no_sense_are_told_at_once(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stream_photos([], **options)
+
+
+def _white_pngs(folder: Path, count: int, side: int) -> list[ImageRef]:
+    """Files of a few kilobytes that take three bytes a pixel when they are decoded."""
+    data = flat("PNG", (side, side), colour=(255, 255, 255))
+    return [ImageRef(str(n), write(folder / f"{n}.png", data)) for n in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_reading_ahead_is_bounded_by_bytes(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = _white_pngs(tmp_path, 30, 200)
+    decoding = 8 * 200 * 200
+    monkeypatch.setattr(stream_module, "WORKER_BYTES", decoding)
+    held, most = 0, 0
+    lock = threading.Lock()
+    real = stream_module.read_photo
+
+    def counted(*given: Any, admit: Any, **options: Any) -> Photo:
+        nonlocal held, most
+
+        def admitted(size: int) -> None:
+            nonlocal held, most
+            admit(size)
+            with lock:
+                held += 1
+                most = max(most, held)
+
+        return real(*given, admit=admitted, **options)
+
+    monkeypatch.setattr(stream_module, "read_photo", counted)
+    for number, photo in enumerate(stream_photos(refs, workers=workers, prefetch=30)):
+        with lock:
+            held -= 1
+        assert photo.id == str(number)
+    # the photos that wait take 3 of the 8 bytes that a pixel takes in the decoder; one more was just handed out
+    assert 1 <= most <= (workers + 1) * 8 // 3 + 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_images_larger_than_the_memory_for_them_come_one_by_one(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "WORKER_BYTES", 10)
+    refs: list[ImageRef | SkippedImage] = [*_white_pngs(tmp_path, 6, 20)]
+    refs.insert(2, ImageRef("gone", tmp_path / "gone.png"))
+    refs.insert(4, ImageRef("broken", write(tmp_path / "broken.png", flat("PNG", (40, 40))[:-20])))
+    refs.insert(5, SkippedImage("before", "before.png", "skipped before"))
+    found = [outcome.id for outcome in stream_photos(refs, workers=workers)]
+    assert found == ["0", "1", "gone", "2", "broken", "before", "3", "4", "5"]
+
+
+def test_closing_ends_threads_that_wait_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "WORKER_BYTES", 10)
+    photos = stream_photos(_white_pngs(tmp_path, 20, 50), workers=4)
+    next(photos)
+    photos.close()
+    assert decoders() == []
+
+
+def test_photos_are_handed_on(folder: Path) -> None:
+    photo = read_photo(folder / "00.png")
+    first, second = stream_photos([photo, ImageRef("b", folder / "01.png")], workers=2)
+    assert first is photo
+    assert second.id == "b"
+
+
+@WORKERS
+def test_a_photo_that_memory_does_not_suffice_for_stops_nothing(
+    folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stream_module.read_photo
+
+    def short(path: Path, **options: Any) -> Photo:
+        if path.name == "00.png":
+            raise MemoryError
+        return real(path, **options)
+
+    monkeypatch.setattr(stream_module, "read_photo", short)
+    first, second = stream_photos([ImageRef(n, folder / f"0{n}.png") for n in "01"], workers=workers)
+    assert first == SkippedImage("0", str(folder / "00.png"), "cannot be read: not enough memory")
+    assert isinstance(second, Photo)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
-from objemb.images.sources import IMAGE_SUFFIXES, SkippedImage, find_images
+from objemb.images.kinds import named_as_image
+from objemb.images.sources import SkippedImage, find_images
 
 
 class Photos:
@@ -67,7 +68,7 @@ class Photos:
 
 def stem(name: str) -> str:
     """The name of an image without its ending, if it has one."""
-    return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+    return name[: name.rindex(".")] if named_as_image(name) else name
 
 
 def missing_photos(root: Path, folder: str = "jpg") -> list[str]:

@@ -1,0 +1,181 @@
+"""Pillow's decoders, with what they read wrongly, refuse without need or accept without end."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+#: A JPEG may have so many scans. The decoder goes over the whole image for each, however few bytes it has; encoders
+#: write about ten.
+MAX_SCANS = 100
+#: A marker of JPEG other than a stuffed zero or a restart (ITU-T T.81, B.1.1).
+MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+#: Codes of markers: those without a length, the end of the image, the start of a scan.
+BARE, END, SCAN = (0x01, 0xD8), 0xD9, 0xDA
+#: Chunks of PNG beside the critical ones that pixels and orientation depend on.
+CHUNKS = (b"tRNS", b"eXIf")
+#: Texts of PNG in which programs hide an orientation.
+TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+#: Longest text that is unpacked.
+TEXT_BYTES = 2**20
+#: What the transparent grey of a PNG has to be multiplied by, by Pillow's name of the pixels: Pillow spreads these to
+#: eight bits, and the transparent grey it leaves.
+SPREAD = {"L;2": 85, "L;4": 17}
+#: TIFF tags, by their names in the TIFF 6.0 specification.
+IMAGE_WIDTH, IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
+BITS_PER_SAMPLE, COMPRESSION, STRIP_OFFSETS, ROWS_PER_STRIP, PLANAR, TILE_OFFSETS = 258, 259, 273, 278, 284, 324
+UNCOMPRESSED, FAX, SEPARATE = 1, (2, 3, 4), 2
+
+
+class Jpeg(JpegImageFile):
+    """A JPEG whose resolution is not looked up in its EXIF: nobody asks for it, and a damaged one costs the photo."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+class Png(PngImageFile):
+    """A PNG whose transparent colour has the range of its pixels."""
+
+    def load_prepare(self) -> None:
+        """Before the pixels are read, when Pillow still knows how many bits they have."""
+        raw = self.tile[0][3] if self.tile else ""
+        colour = self.info.get("transparency")
+        if isinstance(colour, int) and raw in SPREAD:
+            self.info["transparency"] = colour * SPREAD[raw]
+        elif isinstance(colour, tuple) and raw == "RGB;16B":
+            self.info["transparency"] = tuple(value >> 8 for value in colour)
+        super().load_prepare()
+
+
+class Tiff(TiffImageFile):
+    """A TIFF that loads although its EXIF or XMP is damaged (Pillow reads them while it loads the pixels)."""
+
+    def getexif(self) -> Image.Exif:
+        """EXIF, empty where it is damaged."""
+        try:
+            return super().getexif()
+        except Exception:
+            return Image.Exif()
+
+    def _setup(self) -> None:
+        """Let libtiff read planes of 16 bits: Pillow's own reader takes their bytes for pixels of 8 bits."""
+        super()._setup()  # type: ignore[no-untyped-call,unused-ignore]
+        deep = max(self.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
+        apart = self.tag_v2.get(PLANAR) == SEPARATE and len(self.getbands()) > 1
+        if deep and apart and not self.use_load_libtiff:
+            self.use_load_libtiff = True
+            box = (0, 0, self.tag_v2[IMAGE_WIDTH], self.tag_v2[IMAGE_LENGTH])
+            raw = (f"{self.mode};16N", False, self.tag_v2.offset)  # type: ignore[attr-defined,unused-ignore]
+            self.tile = [type(self.tile[0])("libtiff", box, 0, raw)]
+
+    def prepare(self, expect_size: Callable[[tuple[int, int]], None], length: int) -> None:
+        """Before the pixels are loaded: check what Pillow does not, and reserve them before it applies its own limit.
+
+        Args:
+            expect_size: Raises for a ``(width, height)`` above the limit: tiles may be larger than the image.
+            length: Bytes of the file.
+
+        Raises:
+            ValueError: The file has too few strips, tiles or bits for its rows; what is missing would be black.
+        """
+        tags = self.tag_v2
+        width, height = tags[IMAGE_WIDTH], tags[IMAGE_LENGTH]
+        across = 1
+        if TILE_WIDTH in tags and TILE_LENGTH in tags:
+            across, down = tags[TILE_WIDTH], tags[TILE_LENGTH]
+            expect_size((across, down))
+            expected, offsets = -(-width // max(across, 1)) * -(-height // max(down, 1)), tags.get(TILE_OFFSETS, ())
+        else:
+            rows = tags.get(ROWS_PER_STRIP, height)
+            expected, offsets = -(-height // max(rows, 1)), tags.get(STRIP_OFFSETS, ())
+        if tags.get(PLANAR) == SEPARATE:
+            expected *= len(self.getbands())
+        if not self.use_load_libtiff and len(offsets) < expected:  # libtiff counts for itself
+            raise ValueError(f"expected {expected} strips or tiles for its rows, found {len(offsets)}")
+        if tags.get(COMPRESSION) in FAX and height > 8 * length:  # a row of a fax takes one bit at least
+            raise ValueError(f"expected at least a bit for each of its {height:,} rows, found {length:,} bytes")
+        self.im = Image.new(self.mode, (width, height)).im
+
+
+#: Formats that are decoded, and by which class of Pillow. The classes are called directly, not through
+#: ``PIL.Image.open``: no other decoder can ever run, the multi-picture format of some cameras is read as the JPEG it
+#: starts with, and Pillow's own pixel limit, a global that warns first, does not stand in the way of ``max_pixels``.
+DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
+    {"JPEG": Jpeg, "PNG": Png, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": Tiff}
+)
+
+
+def scans_of(data: bytes, most: int = MAX_SCANS) -> int:
+    """How often the first image of a JPEG file is gone over, counted up to one more than ``most``."""
+    found = position = 0
+    while found <= most and (marker := MARKER.search(data, position)) is not None:
+        code, position = marker[1][0], marker.end()
+        if code == END:
+            break
+        found += code == SCAN
+        if code not in BARE:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+    return found
+
+
+def pixel_chunks(data: bytes) -> bytes:
+    """A PNG without what its pixels and orientation do not depend on.
+
+    Long texts and colour profiles are no reason to refuse a photo, as Pillow does, nor is damage in them; further
+    frames need not be read.
+    """
+    kept, position = [(0, 8)], 8
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        end = min(position + 12 + length, len(data))
+        critical = not name[0] & 0x20
+        if critical or name in CHUNKS or _is_short_text(name, data, position + 8, end - 4):
+            kept.append((position, end))
+        position = end
+        if name == b"IEND":
+            break
+    return b"".join(data[start:end] for start, end in kept)
+
+
+def _is_short_text(name: bytes, data: bytes, start: int, end: int) -> bool:
+    """Whether a chunk is one of :data:`TEXTS` that unpacks to at most :data:`TEXT_BYTES`."""
+    if not data.startswith(TEXTS, start):
+        return False
+    text = data[data.index(b"\0", start) + 1 : end]
+    if name == b"tEXt" or (name == b"iTXt" and text[:1] == b"\0"):
+        return len(text) <= TEXT_BYTES
+    packed = text[1:] if name == b"zTXt" else text[2:].split(b"\0", 2)[-1]
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed, TEXT_BYTES)
+    except zlib.error:
+        return False
+    return not unpacker.unconsumed_tail
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """``(width, height)`` of a WebP from its first chunk (RFC 9649).
+
+    Raises:
+        ValueError: It has none that says it.
+    """
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    raise ValueError("expected a chunk VP8, VP8L or VP8X at its start")
