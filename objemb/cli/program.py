@@ -1,7 +1,8 @@
-"""What the larger programs say of where figures were measured."""
+"""What the larger programs share: lists on their command lines, and what is said of where figures were measured."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shlex
@@ -12,6 +13,17 @@ from typing import Any
 import torch
 
 from objemb.models.build import versions
+
+
+class Listed(argparse.Action):
+    """An option that takes one value or several, and may be repeated: ``--on a b`` is ``--on a --on b``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Lay the values behind those of earlier times; the first time replaces the default."""
+        said = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*values] if said is self.default else [*said, *values])
 
 
 def environment(program: str, argv: Sequence[str], *, device: str, seed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
 from objemb.cli.options import Device, IndexPath, Json
 from objemb.cli.output import note, print_json, print_table
@@ -68,7 +69,7 @@ def search(
         raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
     if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
         raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
-    boxes = [_parse_box(text) for text in box] if box else None
+    boxes = [parse_box(text) for text in box] if box else None
     opened = Index.open(index)
     loaded = load_model(model or _recorded_model(opened), device)
     opened.check_fingerprint(loaded.fingerprint)
@@ -85,14 +86,6 @@ def search(
         print_json(result.to_json())
     else:
         _show(result)
-
-
-def _parse_box(text: str) -> Box:
-    try:
-        x1, y1, x2, y2 = (float(v) for v in text.split(","))
-    except ValueError:
-        raise ValueError(f"--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220, found {text!r}") from None
-    return (x1, y1, x2, y2)
 
 
 def _recorded_model(index: Index) -> Path:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import typer
 
 from objemb.cli.errors import INTERNAL, USAGE, Settings, one_line_errors
 from objemb.cli.interrupt import INTERRUPTED, Work
-from objemb.cli.program import environment
+from objemb.cli.program import Listed, environment
 
 SHOWS = "('objemb --debug ...' shows where)"
 
@@ -46,3 +48,15 @@ def test_the_command_stands_beside_every_figure() -> None:
     assert found["command"] == "objemb x 'a b' --seed 3"
     assert (found["device"], found["seed"]) == ("cpu", 3)
     assert {"objemb", "torch"} <= set(found["versions"])
+
+
+def test_lists_take_several_values_and_may_be_repeated() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--on", nargs="+", action=Listed, default=["first"])
+
+    def on(*words: str) -> list[str]:
+        return parser.parse_args(words).on
+
+    assert on() == ["first"]
+    assert on("--on", "a", "b") == on("--on", "a", "--on", "b") == ["a", "b"]
+    assert on() == ["first"], "the default is not written into"

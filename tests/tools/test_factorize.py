@@ -11,7 +11,7 @@ from PIL import Image
 from tests.tiny import random_photo
 
 TOOL = Path(__file__).parents[2] / "tools" / "factorize.py"
-SMALL = ["--size", "65", "--query-size", "33", "--set", "backbone.arch=squeezenet1_1"]
+SMALL = ["--size", "65", "--query-size", "33", "backbone.arch=squeezenet1_1"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def photos(tmp_path: Path) -> list[str]:
 
 def test_boxes_and_heat_maps(tool: ModuleType, photos: list[str], tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    report = tool.main([*photos, "-o", str(out), "--box", "10", "10", "50", "50", "--rank", "2", *SMALL])
+    report = tool.main([*photos, "-o", str(out), "--box", "10,10,50,50", "--rank", "2", *SMALL])
     assert json.loads((out / "boxes.json").read_text()) == report
     assert report["query"] == {"image": photos[0], "box": [10, 10, 50, 50]}
     assert report["concept"] in (0, 1)
@@ -47,9 +47,9 @@ def test_boxes_and_heat_maps(tool: ModuleType, photos: list[str], tmp_path: Path
 
 def test_clear_errors(tool: ModuleType, photos: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Regions.boxes: expected 0 <= x1 <= x2 <= 80"):
-        tool.main([*photos, "-o", str(tmp_path), "--box", "10", "10", "900", "50", *SMALL])
+        tool.main([*photos, "-o", str(tmp_path), "--box", "10,10,900,50", *SMALL])
     with pytest.raises(
-        ValueError, match=r"--set: expected a config for backbone.arch=squeezenet1_1, found the model folder"
+        ValueError, match=r"--model: expected a config for backbone.arch=squeezenet1_1, found the model folder"
     ):
         tool.main([*photos, "-o", str(tmp_path), "--model", str(tmp_path), *SMALL])
     with pytest.raises(ValueError, match="--model: expected one with a backbone, found one_pass"):

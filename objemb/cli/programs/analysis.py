@@ -23,7 +23,7 @@ from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
-from objemb.cli.program import environment
+from objemb.cli.program import Listed, environment
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
@@ -85,10 +85,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
     parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
     parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
-    parser.add_argument("--whiten-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="fit PCA on these")
+    parser.add_argument(
+        "--whiten-on", nargs="+", action=Listed, type=Path, default=[], metavar="PHOTOS", help="fit PCA on these"
+    )
     parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="their boxes (default: the detector's)")
     parser.add_argument("--size", type=int, default=1025, help="longest side in pixels (default: 1025)")
-    parser.add_argument("--dims", type=int, nargs="+", default=DIMS, help="after PCA (default: 64 to 2048)")
+    parser.add_argument(
+        "--dims", type=int, nargs="+", action=Listed, default=DIMS, help="after PCA (default: 64 to 2048)"
+    )
     parser.add_argument("--margin", type=float, default=MARGIN, help="mAP that counts as equal (default: 0.02)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--device", default="cpu")

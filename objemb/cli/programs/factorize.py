@@ -2,7 +2,7 @@
 
 .. code-block:: console
 
-    objemb factorize query.jpg a.jpg b.jpg --box 216 319 334 370 -o out --set backbone.weights=w.pth
+    objemb factorize query.jpg a.jpg b.jpg backbone.weights=w.pth --box 216,319,334,370 -o out
 
 The query's box and the photos are factorised together. ``DIR/heat.png`` shows every concept on every photo; the one
 that is strongest in the query is framed, and boxes are around where it is hot. ``DIR/boxes.json`` has the boxes, and
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from objemb.backbones.base import Backbone
+from objemb.cli.boxes import parse_box
 from objemb.cli.heat import HeatRow, heat_sheet
 from objemb.config import load_config
 from objemb.extractors.map import Map
@@ -35,17 +37,20 @@ from objemb.ops.nmf import INITS, Nmf
 from objemb.structures import Photo
 
 PROGRAM = "objemb factorize"
+#: An override among the photos.
+OVERRIDE = re.compile(r"[\w.]+=")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, factorise, draw; returns what is written."""
     args = parse(sys.argv[1:] if argv is None else argv)
     query = read_photo(args.query)
-    crop = query if args.box is None else cut_out(query, as_regions([args.box], query.size))
+    box = None if args.box is None else parse_box(args.box)
+    crop = query if box is None else cut_out(query, as_regions([box], query.size))
     photos = [read_photo(p) for p in args.photos]
     rows, chosen = locate(crop, photos, open_backbone(args), args)
     report = {
-        "query": {"image": query.id, "box": args.box},
+        "query": {"image": query.id, "box": box and list(box)},
         "concept": chosen,
         "photos": [
             {"image": row.photo.id, "box": row.box and list(row.box), "share": round(share_of(row.heat, chosen), 4)}
@@ -62,13 +67,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
     parser.add_argument("query", type=Path, metavar="QUERY", help="a photo of the object")
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="where to find it")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO|KEY=VALUE", help="where to find it, and overrides")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument("--box", nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"), help="the object in QUERY")
+    parser.add_argument("--box", metavar="X1,Y1,X2,Y2", help="the object in QUERY, in pixels")
     parser.add_argument(
         "--model", default="factorization", help="config or model folder with the network (default: %(default)s)"
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="such as backbone.weights=w.pth")
     parser.add_argument("--rank", type=int, default=3, help="concepts (default: %(default)s)")
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="a box has this share of the heat (default: %(default)s)"
@@ -78,15 +82,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--init", choices=INITS, default="random", help="where to start (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of a random start (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
-    return parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    args.overrides = [text for text in args.photos if OVERRIDE.match(text) and not Path(text).exists()]
+    args.photos = [Path(text) for text in args.photos if text not in args.overrides]
+    if not args.photos:
+        parser.error("PHOTO: expected at least one photo beside the query, found none")
+    return args
 
 
 def open_backbone(args: argparse.Namespace) -> Backbone:
     """The network of a method or a model folder."""
     if not Path(args.model).is_dir():
-        model = build_model(load_config(args.model, args.set), device=args.device)
-    elif args.set:
-        raise ValueError(f"--set: expected a config for {', '.join(args.set)}, found the model folder {args.model}")
+        model = build_model(load_config(args.model, args.overrides), device=args.device)
+    elif args.overrides:
+        raise ValueError(
+            f"--model: expected a config for {', '.join(args.overrides)}, found the model folder {args.model}"
+        )
     else:
         model = load_model(args.model, args.device)
     backbone = getattr(model.describer, "backbone", None)

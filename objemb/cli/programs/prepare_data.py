@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from objemb import registry
 from objemb.cli.output import progress
+from objemb.cli.program import Listed
 from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
@@ -38,12 +39,14 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
     scenes = commands.add_parser("scenes", help="generated scenes of product-like objects")
-    scenes.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    scenes.add_argument("--splits", nargs="+", action=Listed, choices=SPLITS, default=list(SPLITS))
     scenes.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures (jpg)")
     composed = commands.add_parser("compose", help="your own product pictures pasted onto your own photos")
-    composed.add_argument("--objects", nargs="+", required=True, help="cutouts or crops: folders, lists, images")
-    composed.add_argument("--backgrounds", nargs="+", required=True, help="photos without products")
-    composed.add_argument("--distractors", nargs="+", default=[], help="things that are to be ignored")
+    composed.add_argument(
+        "--objects", nargs="+", action=Listed, required=True, help="cutouts or crops: folders, lists, images"
+    )
+    composed.add_argument("--backgrounds", nargs="+", action=Listed, required=True, help="photos without products")
+    composed.add_argument("--distractors", nargs="+", action=Listed, default=[], help="things that are to be ignored")
     composed.add_argument("--names", help="instance names: CSV (file, instance), JSON, or an evaluation set")
     for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings)):
         command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
@@ -95,7 +98,11 @@ def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings]
             del options["type"]
         elif isinstance(field.default, tuple):
             words = not field.default or isinstance(field.default[0], str)
-            options |= {"nargs": "+" if words else 2, "type": str if words else type(field.default[0])}
+            options |= {
+                "nargs": "+" if words else 2,
+                **({"action": Listed} if words else {}),
+                "type": str if words else type(field.default[0]),
+            }
         options["help"] = options["help"].replace("%", "%%")
         group.add_argument("--" + field.name.replace("_", "-"), default=field.default, **options)
 

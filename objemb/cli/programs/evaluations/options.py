@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from objemb.cli.program import Listed
 from objemb.cli.whitening import check_whitening
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
@@ -54,8 +55,12 @@ def _add_description(group: Any) -> None:
 
 
 def _add_fitting(group: Any) -> None:
-    group.add_argument("--fit-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="codebooks and bases")
-    group.add_argument("--whiten-on", nargs="+", type=Path, default=[], metavar="PHOTOS", help="and a PCA whitening")
+    group.add_argument(
+        "--fit-on", nargs="+", action=Listed, type=Path, default=[], metavar="PHOTOS", help="codebooks and bases"
+    )
+    group.add_argument(
+        "--whiten-on", nargs="+", action=Listed, type=Path, default=[], metavar="PHOTOS", help="and a PCA whitening"
+    )
     group.add_argument("--whiten-pairs", type=Path, metavar="SET", help="or a whitening from pairs: a set, or a folder")
     group.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="boxes of the photos to fit on")
     group.add_argument("--whiten-dim", type=int, help="dimensions to keep (default: all)")
