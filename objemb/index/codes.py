@@ -91,7 +91,10 @@ def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> 
     Returns:
         float32 ``(C, n)`` scores, and float32 ``(C,)`` bounds of their error.
     """
-    products = torch._int_mm(queries.values, codes.values[rows].T)
+    if codes.values.shape[1] > 1:
+        products = torch._int_mm(queries.values, codes.values[rows].T)
+    else:  # the integer kernel answers with what it finds in memory
+        products = queries.values.int() * codes.values[rows].T.int()
     scores = products.float().mul_(codes.scales[rows]).mul_(queries.scales[:, None])
     slack = queries.lengths * (codes.error + ROUNDING * codes.reach) + queries.remainders * codes.reach
     return scores, slack * (1 + ROUNDING)

@@ -9,9 +9,8 @@ lists.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -43,21 +42,13 @@ ROUNDS = 3
 SELECTIVE = 0.05
 
 
-def build_ivf(
-    blocks: Sequence[Block],
-    path: str | Path,
-    *,
-    kind: str = "ivf_sq8",
-    lists: int | None = None,
-    seed: int = 0,
-) -> None:
-    """Build the structure over all rows of ``blocks`` and write it to a file.
+def build_ivf(blocks: Sequence[Block], *, kind: str = "ivf_sq8", lists: int | None = None, seed: int = 0) -> IvfIndex:
+    """Build the structure over all rows of ``blocks``.
 
     Rows are read in steps; memory is that of the structure and of a sample for k-means.
 
     Args:
         blocks: The rows; dead ones are taken in too, so that numbers of rows stay positions in the blocks.
-        path: The file, overwritten.
         kind: ``"ivf_sq8"`` or ``"ivf_pq"``.
         lists: Number of inverted lists; by default :func:`default_lists` of the number of rows.
         seed: Chooses the sample and starts k-means.
@@ -79,7 +70,7 @@ def build_ivf(
     for block in blocks:
         for start in range(0, len(block), ROWS_PER_STEP):
             index.add(np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32))
-    faiss.write_index(index, str(path))
+    return IvfIndex(index, kind)
 
 
 def default_lists(rows: int) -> int:
@@ -139,24 +130,54 @@ class IvfIndex:
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)
         self._filter: tuple[list[NDArray[np.bool_] | None], Any, int] | None = None
 
+    def write(self, write: Callable[[bytes], None]) -> None:
+        """Hand all bytes of the structure to ``write``, some at a time; what it raises goes on."""
+        faiss = _faiss()
+        failed: list[BaseException] = []
+
+        def step(data: bytes) -> None:
+            try:
+                write(data)
+            except BaseException as error:  # FAISS would make a RuntimeError of it
+                failed.append(error)
+                raise
+
+        try:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(step))
+        except RuntimeError:
+            if failed:
+                raise failed[0] from None
+            raise
+
     @staticmethod
-    def load(path: str | Path) -> IvfIndex:
-        """Read what :func:`build_ivf` wrote. Check the file's checksum before: FAISS trusts what it reads.
+    def read(name: str, data: Any) -> IvfIndex:
+        """What :meth:`write` wrote. Check its checksum before: FAISS trusts what it reads.
+
+        Args:
+            name: Of the file, for messages.
+            data: Its bytes (anything with the buffer protocol).
 
         Raises:
             ImportError: FAISS is not installed.
-            DamagedIndexError: The file cannot be read, or holds something else.
+            DamagedIndexError: The bytes are something else.
         """
         faiss = _faiss()
+        view, at = memoryview(data).cast("B"), 0
+
+        def step(count: int) -> bytes:
+            nonlocal at
+            at += count
+            return bytes(view[at - count : at])
+
         try:
-            index = faiss.read_index(str(path))
+            index = faiss.read_index(faiss.PyCallbackIOReader(step))
         except RuntimeError as error:
-            raise DamagedIndexError(f"{path}: cannot be read as an approximate search structure: {error}") from error
+            raise DamagedIndexError(f"{name}: cannot be read as an approximate search structure: {error}") from error
         kinds = {faiss.IndexIVFScalarQuantizer: "ivf_sq8", faiss.IndexIVFPQ: "ivf_pq"}
         kind = kinds.get(type(index))
         if kind is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise DamagedIndexError(
-                f"{path}: expected an inner-product ivf_sq8 or ivf_pq, found {type(index).__name__}"
+                f"{name}: expected an inner-product ivf_sq8 or ivf_pq, found {type(index).__name__}"
             )
         return IvfIndex(index, kind)
 

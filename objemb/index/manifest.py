@@ -27,13 +27,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.errors import DamagedIndexError, IndexFolderError
-from objemb.index.files import FileRecord, replace_file
+from objemb.index.files import FileRecord, Folder, read_file
 
 FORMAT = 1
 MANIFEST_FILE = "manifest"
+#: A segment takes about 600 bytes of a manifest.
+MOST_BYTES = 1 << 28
 DTYPES = ("float32", "float16")
+#: Longer vectors are no descriptors.
+MOST_DIM = 1 << 24
 _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
 
 
@@ -169,11 +174,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Folder, manifest: Manifest) -> None:
     """Publish a state. Its files must be on disk already."""
     body = (json.dumps(manifest.to_json(), indent=1) + "\n").encode("utf-8")
     header = f"objemb-index {FORMAT} sha256:{hashlib.sha256(body).hexdigest()}\n".encode("ascii")
-    replace_file(folder / MANIFEST_FILE, header + body)
+    folder.replace(MANIFEST_FILE, header + body)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -182,18 +187,16 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         IndexFolderError: There is no index.
         ArtefactMismatchError: The index was written by a newer objemb.
-        DamagedIndexError: The manifest was changed or truncated.
+        DamagedIndexError: The manifest was changed or truncated, or is no regular file.
     """
     path = folder / MANIFEST_FILE
     try:
-        data = path.read_bytes()
+        data = read_file(path, MOST_BYTES)
     except FileNotFoundError:
         what = "a folder without a manifest" if folder.is_dir() else "a file" if folder.exists() else "nothing"
         raise IndexFolderError(f"{folder}: expected an objemb index, found {what}") from None
     except NotADirectoryError:
         raise IndexFolderError(f"{folder}: expected an objemb index, found a file") from None
-    except OSError as error:
-        raise DamagedIndexError(f"{path}: cannot be read: {error.strerror}") from error
     header = _HEADER.match(data)
     if header is None:
         raise DamagedIndexError(f"{path}: expected the header of an objemb index, found {data[:40]!r}")
@@ -211,21 +214,38 @@ def read_manifest(folder: Path) -> Manifest:
 def _parsed(path: Path, body: bytes) -> Manifest:
     try:
         manifest = Manifest.from_json(json.loads(body))
-        _check_numbers(manifest)
+        _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedIndexError(f"{path}: cannot be understood: {type(error).__name__}: {error}") from error
     return manifest
 
 
-def _check_numbers(manifest: Manifest) -> None:
-    """What memory maps rely on: no wrong number may lead outside of a file."""
+def _check(manifest: Manifest) -> None:
+    """What everything else relies on: every field has its type, and no wrong number leads outside of a file."""
+    texts = {k: getattr(manifest, k) for k in ("fingerprint", "created", "updated")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: expected a text, found {type(value).__name__}")
+    if not isinstance(manifest.model, dict | None):
+        raise TypeError(f"model: expected an object or null, found {type(manifest.model).__name__}")
     if manifest.dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, found {manifest.dtype!r}")
+    checks.between("dim", checks.whole("dim", manifest.dim), 1, MOST_DIM)
+    for name in ("generation", "next_image", "next_file"):
+        checks.between(name, checks.whole(name, getattr(manifest, name), 0), 0, 1 << 62)
     width = manifest.dim * int(manifest.dtype[-2:]) // 8
     for segment in manifest.segments:
-        if segment.rows < 0 or segment.images < 0 or segment.vectors_file.size != segment.rows * width:
+        checks.between("rows", checks.whole("rows", segment.rows, 0), 0, 1 << 62)
+        checks.between("images", checks.whole("images", segment.images, 0), 0, 1 << 62)
+        if segment.vectors_file.size != segment.rows * width:
             raise ValueError(f"{segment.name}: expected {segment.rows} rows, found {segment.vectors_file.size} bytes")
     if manifest.deleted and manifest.deleted.size % 8:
         raise ValueError(f"{manifest.deleted.name}: expected whole int64 numbers, found {manifest.deleted.size} bytes")
-    if manifest.ann and not 0 <= manifest.ann.segments <= len(manifest.segments):
-        raise ValueError(f"ann: expected at most {len(manifest.segments)} segments, found {manifest.ann.segments}")
+    if manifest.ann:
+        if not isinstance(manifest.ann.kind, str):
+            raise TypeError(f"ann: expected a kind, found {manifest.ann.kind!r}")
+        if checks.whole("ann", manifest.ann.segments, 0) > len(manifest.segments):
+            raise ValueError(f"ann: expected at most {len(manifest.segments)} segments, found {manifest.ann.segments}")
+    numbers = [int(file.name.split(".")[0]) for file in manifest.files]
+    if numbers and max(numbers) >= manifest.next_file:
+        raise ValueError(f"next_file: expected a number above {max(numbers)}, found {manifest.next_file}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from objemb.index import tables
+from objemb.index.errors import DamagedIndexError
 from objemb.index.exact import Block, GroupedHits
 from objemb.index.segment import Segment
 from objemb.index.snapshot import Snapshot
@@ -47,8 +48,15 @@ def to_results(
             id_, metadata = images[found.number]
             others = found.next_best(vectors, row, query_row, runners_up)
             pairs = [(score, row, query_row), *((min(s, score), r, q) for s, r, q in others)]
-            best, *rest = (Match(id_, s, found.box(r), boxes[q], found.segment.label(r), metadata) for s, r, q in pairs)
-            matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
+            try:
+                best, *rest = (
+                    Match(id_, s, found.box(r), boxes[q], found.segment.label(r), metadata) for s, r, q in pairs
+                )
+                matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
+            except (ValueError, TypeError) as error:  # the query has been checked: what the index holds is wrong
+                raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
+        if len({m.image for m in matches}) != len(matches):
+            raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
         answers.append(SearchResult(query.image, tuple(boxes), tuple(matches)))
         first_query_row += len(query)
     return answers

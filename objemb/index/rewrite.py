@@ -1,19 +1,19 @@
-"""Reading segments again to write them anew: compacting one index, merging several. Memory is bounded."""
+"""Compacting one index, merging several. Memory is bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index import tables
 from objemb.index.files import write_errors
+from objemb.index.joining import chunks
 from objemb.index.manifest import Manifest
-from objemb.index.publish import exclusive, publish
+from objemb.index.publish import exclusive
 from objemb.index.segment import Segment
 from objemb.index.sink import SegmentSink
 from objemb.index.snapshot import Snapshot
@@ -21,28 +21,27 @@ from objemb.index.writer import Writer
 
 #: Compacted segments are closed when their regions and images together reach this; half as many count as large.
 COMPACT_ROWS = 1_048_576
-#: Rows that are copied at a time.
-CHUNK_ROWS = 8_192
 
 #: What to do with an image whose id is in the index already.
 COLLISIONS = ("error", "replace", "keep")
 
 
-def compact(folder: Path, on_images: Callable[[int], None] = lambda count: None) -> bool:
+def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lambda count: None) -> bool:
     """Drop deleted images for good and join small segments. Internal image numbers stay.
 
     Args:
         folder: The index.
+        like: A state of this index.
         on_images: Called with numbers of images that are done.
 
     Returns:
         Whether there was anything to do. If so, the approximate search structure is dropped.
     """
-    with exclusive(folder) as snapshot, write_errors(folder):
-        manifest = snapshot.manifest
+    with exclusive(folder, like) as publisher, write_errors(folder):
+        snapshot, manifest = publisher.snapshot, publisher.manifest
         if manifest.deleted is None and sum(not _large(s) for s in snapshot.segments) < 2:
             return False
-        sink = SegmentSink(folder, manifest.next_file, manifest.dtype, COMPACT_ROWS)
+        sink = SegmentSink(publisher.folder, manifest.next_file, manifest.dtype, COMPACT_ROWS)
         try:
             for segment, live in zip(snapshot.segments, snapshot.live, strict=True):
                 if live is None and _large(segment):
@@ -56,13 +55,12 @@ def compact(folder: Path, on_images: Callable[[int], None] = lambda count: None)
             sink.close_segment()
         finally:
             sink.abandon()
-        publish(folder, manifest, segments=tuple(sink.done), deleted=None, ann=None, next_file=sink.next_file)
+        publisher.publish(segments=tuple(sink.done), deleted=None, ann=None, next_file=sink.next_file)
     return True
 
 
 def merge(
     writer: Writer,
-    target: Manifest,
     sources: Sequence[Snapshot],
     on_collision: str,
     on_images: Callable[[int], None] = lambda count: None,
@@ -71,7 +69,6 @@ def merge(
 
     Args:
         writer: An open writer of the target.
-        target: The target's manifest.
         sources: States of other indexes, of the same dimension and fingerprint.
         on_collision: One of :data:`COLLISIONS`.
         on_images: Called with numbers of images that are done.
@@ -82,33 +79,13 @@ def merge(
     """
     checks.one_of("on_collision", on_collision, COLLISIONS)
     for source in sources:
-        _check_mergeable(target, source)
+        _check_mergeable(writer.manifest, source)
     for source in sources:
         for segment, live in zip(source.segments, source.live, strict=True):
             for vectors, rows, images in chunks(segment, _wanted(writer, source, segment, live, on_collision)):
                 writer.copy(vectors, rows, images)
                 on_images(images.num_rows)
     writer.commit()
-
-
-def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[np.ndarray, pa.Table, pa.Table]]:
-    """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
-    segment.check_vectors()  # else damage would get a new, right checksum
-    weights = segment.starts + np.arange(len(segment.starts))  # an image without regions counts as well
-    begin = 0
-    while begin < segment.record.images:
-        end = max(begin + 1, int(np.searchsorted(weights, weights[begin] + CHUNK_ROWS, side="right")) - 1)
-        kept = np.ones(end - begin, dtype=bool) if keep is None else keep[begin:end]
-        if kept.any():
-            first, last = int(segment.starts[begin]), int(segment.starts[end])
-            kept_rows = np.repeat(kept, segment.counts[begin:end])
-            rows, images = segment.rows.slice(first, last - first), segment.images.slice(begin, end - begin)
-            yield (
-                segment.vectors[first:last][kept_rows],
-                pa.Table.from_batches([rows]).filter(pa.array(kept_rows)),
-                pa.Table.from_batches([images]).filter(pa.array(kept)),
-            )
-        begin = end
 
 
 def _large(segment: Segment) -> bool:

@@ -13,7 +13,7 @@ import torch
 from objemb.index import tables
 from objemb.index.codes import Codes, encode
 from objemb.index.errors import DamagedIndexError
-from objemb.index.files import FileRecord, check_buffer, map_file
+from objemb.index.files import FileRecord, StoredFile, check_buffer, map_file
 from objemb.index.manifest import SegmentRecord
 from objemb.structures import RegionDescriptors, Regions
 
@@ -21,8 +21,9 @@ from objemb.structures import RegionDescriptors, Regions
 class Segment:
     """Regions and images that were written together.
 
-    All files are mapped at once, so that the segment stays readable when it is deleted; tables are checked against
-    their checksum and parsed when they are first needed. Vectors are checked by ``verify`` only.
+    All files are opened at once, so that the segment stays readable when it is deleted. Tables are read when they are
+    first needed, and checked against their checksum and each other: no number in them leads outside of anything.
+    Vectors are mapped, and checked by ``verify`` only.
 
     Attributes:
         record: The segment's entry in the manifest.
@@ -32,30 +33,41 @@ class Segment:
     Raises:
         FileNotFoundError: A file is gone.
         DamagedIndexError: A file has another length than the manifest says.
+
+    Args:
+        folder: Folder of the index.
+        record: The segment's entry in the manifest.
+        dim: Length of the vectors.
+        dtype: Number type of the vectors on disk.
+        hold: Whether large tables may wait in open files until they are needed.
     """
 
-    def __init__(self, folder: Path, record: SegmentRecord, dim: int, dtype: str) -> None:
+    def __init__(self, folder: Path, record: SegmentRecord, dim: int, dtype: str, *, hold: bool = True) -> None:
         self.record = record
         self.derived: dict[str, Any] = {}
         self._folder = folder
-        self._rows_buffer = map_file(folder, record.rows_file)
-        self._images_buffer = map_file(folder, record.images_file)
-        self.vectors = mapped_array(folder, record.vectors_file, dtype).reshape(record.rows, dim)
+        self._rows_file = StoredFile(folder, record.rows_file, hold)
+        self._images_file = StoredFile(folder, record.images_file, hold)
+        numbers = np.frombuffer(map_file(folder, record.vectors_file), np.dtype(dtype).newbyteorder("<"))
+        self.vectors = numbers.reshape(record.rows, dim)
 
     @cached_property
     def rows(self) -> pa.RecordBatch:
         """The table of regions, see :data:`objemb.index.tables.ROWS`."""
-        return self._table(self.record.rows_file, self._rows_buffer, tables.ROWS, self.record.rows)
+        return self._table(self._rows_file, self.record.rows_file, tables.ROWS, self.record.rows)
 
     @cached_property
     def images(self) -> pa.RecordBatch:
         """The table of images, see :data:`objemb.index.tables.IMAGES`."""
-        return self._table(self.record.images_file, self._images_buffer, tables.IMAGES, self.record.images)
+        return self._table(self._images_file, self.record.images_file, tables.IMAGES, self.record.images)
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """Internal image numbers: int64 ``(images,)``, ascending."""
-        return tables.numbers_of(self.images, "image")
+        """Internal image numbers: int64 ``(images,)``, ascending from 0."""
+        numbers = tables.numbers_of(self.images, "image")
+        if (np.diff(numbers, prepend=-1) <= 0).any():
+            raise self._damaged(self.record.images_file, "expected ascending image numbers")
+        return numbers
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -65,15 +77,20 @@ class Segment:
     @cached_property
     def starts(self) -> np.ndarray:
         """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
-        starts = np.concatenate([[0], np.cumsum(self.counts)])
-        if starts[-1] != self.record.rows or (self.counts < 0).any():
-            raise DamagedIndexError(f"{self.record.name}: expected {self.record.rows} regions, found {starts[-1]}")
+        # single counts first: sums of forged ones may overflow
+        wrong = (self.counts < 0) | (self.counts > self.record.rows)
+        starts = np.concatenate([[0], np.cumsum(np.where(wrong, 0, self.counts))])
+        if wrong.any() or starts[-1] != self.record.rows:
+            raise self._damaged(self.record.images_file, f"expected {self.record.rows} regions in all, found others")
         return starts
 
     @cached_property
     def row_images(self) -> np.ndarray:
         """Internal image number of each row: int64 ``(rows,)``."""
-        return tables.numbers_of(self.rows, "image")
+        numbers = tables.numbers_of(self.rows, "image")
+        if not np.array_equal(self.per_row(self.numbers), numbers):
+            raise self._damaged(self.record.rows_file, "expected regions in the order of their images")
+        return numbers
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -121,17 +138,19 @@ class Segment:
         """All that is stored of the image at a position of the table of images."""
         columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width", "metadata")}
         start, stop = self.starts[image : image + 2].tolist()
-        regions = Regions(
-            boxes=torch.tensor(self.boxes[start:stop]),
-            size=(columns["height"], columns["width"]),
-            scores=torch.tensor(self.scores[start:stop]),
-            labels=torch.tensor(self.label_codes[start:stop].astype(np.int64)),
-            classes=tuple(self.label_names),
-        )
-        vectors = torch.tensor(self.vectors[start:stop].astype(np.float32))
-        return RegionDescriptors(
-            self.image_id(image), regions, vectors, tables.metadata_from_bytes(columns["metadata"])
-        )
+        name, metadata = self.image_id(image), tables.metadata_from_bytes(columns["metadata"])
+        try:
+            regions = Regions(
+                boxes=torch.tensor(self.boxes[start:stop]),
+                size=(columns["height"], columns["width"]),
+                scores=torch.tensor(self.scores[start:stop]),
+                labels=torch.tensor(self.label_codes[start:stop].astype(np.int64)),
+                classes=tuple(self.label_names),
+            )
+            vectors = torch.tensor(self.vectors[start:stop].astype(np.float32))
+            return RegionDescriptors(name, regions, vectors, metadata)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(self.record.images_file, f"{name!r}: {error}") from error
 
     def live(self, deleted: np.ndarray) -> np.ndarray | None:
         """Which images are not among the ascending numbers ``deleted``: bool ``(images,)``, or None for all."""
@@ -146,15 +165,12 @@ class Segment:
         """Values of images ``(images,)`` repeated for each of their rows: ``(rows,)``."""
         return np.repeat(per_image, np.diff(self.starts))
 
-    def _table(self, record: FileRecord, buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch:
-        check_buffer(self._folder, record, buffer)
+    def _table(self, file: StoredFile, record: FileRecord, schema: pa.Schema, count: int) -> pa.RecordBatch:
+        content = file.content()
         try:
-            return tables.from_ipc(buffer, schema, count)
-        except (ValueError, OSError, pa.ArrowException) as error:
-            raise DamagedIndexError(f"{self._folder / record.name}: {error}") from error
+            return tables.from_ipc(content, schema, count)
+        except (ValueError, OSError, MemoryError, pa.ArrowException) as error:
+            raise self._damaged(record, str(error)) from error
 
-
-def mapped_array(folder: Path, record: FileRecord, dtype: str) -> np.ndarray:
-    """A file of raw little-endian numbers as an array that is mapped, not read."""
-    buffer = map_file(folder, record)
-    return np.frombuffer(buffer, np.dtype(dtype).newbyteorder("<")) if record.size else np.zeros(0, dtype)
+    def _damaged(self, record: FileRecord, reason: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self._folder / record.name}: {reason}")

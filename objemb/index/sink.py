@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
 from objemb.index import tables
-from objemb.index.files import NewFile, write_file
+from objemb.index.files import Folder, NewFile, write_file
 from objemb.index.manifest import SegmentRecord
 
 
@@ -18,7 +16,7 @@ class SegmentSink:
     Vectors go to the disk at once; of the tables one segment is held in memory.
 
     Args:
-        folder: Folder of the index.
+        folder: Folder of the index, locked for writing.
         next_file: The first file number that may be used.
         dtype: Number type of the vectors on disk.
         max_rows: A segment is full when its regions and images together reach this.
@@ -28,7 +26,7 @@ class SegmentSink:
         done: Records of the segments that are complete and on disk.
     """
 
-    def __init__(self, folder: Path, next_file: int, dtype: str, max_rows: int) -> None:
+    def __init__(self, folder: Folder, next_file: int, dtype: str, max_rows: int) -> None:
         self._folder = folder
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._max_rows = max_rows
@@ -67,6 +65,7 @@ class SegmentSink:
         self.next_file += 1
 
     def abandon(self) -> None:
-        """Close the file that is open; the files are left to the next cleaning."""
+        """Close the file that is open; the files are left to the next cleaning, their numbers are not used again."""
         if self._vectors is not None:
             self._vectors.abandon()
+            self.next_file += 1

@@ -10,9 +10,12 @@ import pyarrow as pa
 
 from objemb.index.errors import DamagedIndexError
 from objemb.index.exact import Block
-from objemb.index.files import map_file
+from objemb.index.files import StoredFile, map_file
 from objemb.index.manifest import Manifest, read_manifest
-from objemb.index.segment import Segment, mapped_array
+from objemb.index.segment import Segment
+
+#: Segments whose tables may wait to be read in open files; those of further segments are read at once.
+HELD_SEGMENTS = 32
 
 
 class Snapshot:
@@ -22,7 +25,7 @@ class Snapshot:
         folder: Folder of the index.
         manifest: What was published.
         segments: The opened segments.
-        deleted: Internal numbers of deleted images: int64, ascending.
+        deleted: Internal numbers of deleted images: int64, ascending; read and checked.
         ann_buffer: The file of the approximate search structure, mapped and not yet checked, or None.
     """
 
@@ -32,8 +35,15 @@ class Snapshot:
         known = {s.record: s for s in earlier.segments} if earlier else {}
         self.folder = folder
         self.manifest = manifest
-        self.segments = [known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype) for r in manifest.segments]
-        self.deleted = mapped_array(folder, manifest.deleted, "int64") if manifest.deleted else np.zeros(0, np.int64)
+        self.segments = [
+            known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype, hold=number < HELD_SEGMENTS)
+            for number, r in enumerate(manifest.segments)
+        ]
+        # a wrong bit would bring deleted images back, and the next writer would give it a right checksum
+        numbers = StoredFile(folder, manifest.deleted).content() if manifest.deleted else b""
+        self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
+        if (np.diff(self.deleted) <= 0).any():
+            raise DamagedIndexError(f"{folder}: expected ascending numbers of deleted images, found others")
         self.ann_buffer: pa.Buffer | None = map_file(folder, manifest.ann.file) if manifest.ann else None
 
     @staticmethod
@@ -49,7 +59,7 @@ class Snapshot:
         while True:
             try:
                 return Snapshot(folder, manifest, earlier)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 # a writer may have published, and deleted what is no longer needed, since the manifest was read
                 found, manifest = manifest, read_manifest(folder)
                 if found == manifest:

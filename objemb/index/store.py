@@ -16,7 +16,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.index import ann, rewrite, tables
 from objemb.index.joined import JoinedRows
 from objemb.index.manifest import DTYPES, FORMAT, Manifest, now
-from objemb.index.publish import create
+from objemb.index.publish import check_same_model, create
 from objemb.index.searcher import Searcher
 from objemb.index.segment import Segment
 from objemb.index.snapshot import Snapshot
@@ -88,8 +88,13 @@ class Index:
         return Index(Path(path), Snapshot.load(Path(path)))
 
     def refresh(self) -> None:
-        """Show the state that is published now."""
+        """Show the state that is published now.
+
+        Raises:
+            ArtefactMismatchError: An index of another model was put in this one's place. The old state stays open.
+        """
         newest = Snapshot.load(self._folder, self._snapshot)
+        check_same_model(self._folder, self._snapshot.manifest, newest.manifest)
         if newest.manifest != self._snapshot.manifest:
             self._use(newest)
 
@@ -133,7 +138,7 @@ class Index:
         """
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
-        return Writer(self._folder, flush_rows, self.refresh)
+        return Writer(self._folder, self._snapshot.manifest, flush_rows, self.refresh)
 
     def delete(self, images: Iterable[str]) -> list[str]:
         """Delete images by id and publish that. Returns the ids that were not there."""
@@ -154,7 +159,7 @@ class Index:
         """
         self.refresh()
         before = self._snapshot.manifest.ann
-        done = rewrite.compact(self._folder, on_images)
+        done = rewrite.compact(self._folder, self._snapshot.manifest, on_images)
         self.refresh()
         if done and rebuild and before:
             self.build_ann(before.kind)
@@ -172,7 +177,7 @@ class Index:
             ImportError: FAISS is not installed.
             ValueError: There are too few regions for it.
         """
-        ann.build_ann(self._folder, kind)
+        ann.build_ann(self._folder, self._snapshot.manifest, kind)
         self.refresh()
 
     def merge(
@@ -196,7 +201,7 @@ class Index:
         """
         opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
         with self.writer() as writer:
-            rewrite.merge(writer, self._snapshot.manifest, opened, on_collision, on_images)
+            rewrite.merge(writer, opened, on_collision, on_images)
 
     def verify(self) -> list[str]:
         """What is wrong with the published files, see :func:`objemb.index.verify.verify`; empty when all is well."""

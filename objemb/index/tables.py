@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from objemb.index.errors import DamagedIndexError
 from objemb.structures import RegionDescriptors, Scalar
 
 ROWS = pa.schema(
@@ -62,8 +63,11 @@ def to_bytes(text: str) -> bytes:
 
 
 def to_text(data: bytes) -> str:
-    """The reverse of :func:`to_bytes`."""
-    return data.decode("utf-8", "surrogatepass")
+    """The reverse of :func:`to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise DamagedIndexError(f"text of an index: expected UTF-8, found {data[:40]!r}") from error
 
 
 def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
@@ -75,8 +79,16 @@ def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
 
 
 def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
-    """The reverse of :func:`metadata_to_bytes`."""
-    return json.loads(data) if data != b"{}" else {}
+    """The reverse of :func:`metadata_to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    if data == b"{}":
+        return {}
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or any(isinstance(v, list | dict) for v in found.values()):
+        raise DamagedIndexError(f"metadata of an index: expected a JSON object of scalars, found {data[:40]!r}")
+    return found
 
 
 def entry(number: int, described: RegionDescriptors, stamp: str | None, dtype: str) -> Entry:
@@ -148,9 +160,10 @@ def to_ipc(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Buffer:
 
 
 def from_ipc(buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch:
-    """The batch of an Arrow IPC file, without copying.
+    """The batch of an Arrow IPC file, without copying, fit to be read without a further look at any offset in it.
 
-    Raises ``ValueError`` when it is no such file, or has another schema or number of rows than ``count``.
+    Raises ``ValueError`` when it is no such file, has another schema or number of rows than ``count``, or refers to
+    places outside of itself: checksums find damage, not forgery.
     """
     with pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
         if reader.num_record_batches != 1 or not reader.schema.equals(schema):
@@ -158,7 +171,21 @@ def from_ipc(buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch
         batch = reader.get_batch(0)
     if batch.num_rows != count:
         raise ValueError(f"expected {count} rows, found {batch.num_rows}")
+    batch.validate(full=True)
+    empty = [f.name for f, c in zip(schema, batch.columns, strict=True) if _missing(c, f.nullable)]
+    if empty:
+        raise ValueError(f"expected values everywhere in {empty}, found nulls")
     return batch
+
+
+def _missing(column: pa.Array, nullable: bool) -> int:
+    """Number of nulls where none may be, inside of lists and dictionaries too."""
+    inside = 0
+    if pa.types.is_fixed_size_list(column.type):
+        inside = column.flatten().null_count
+    elif pa.types.is_dictionary(column.type):
+        inside = column.dictionary.null_count
+    return inside + (0 if nullable else column.null_count)
 
 
 def numbers_of(batch: pa.RecordBatch, column: str) -> np.ndarray[Any, Any]:

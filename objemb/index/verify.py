@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from objemb.checks import ObjembError
 from objemb.index import tables
@@ -69,17 +68,14 @@ def _verify_state(folder: Path, manifest: Manifest, on_bytes: Callable[[int], No
 
 
 def _segment_problems(segment: Segment, on_bytes: Callable[[int], None]) -> Iterator[str]:
-    for batch in (segment.rows, segment.images):
-        try:
-            batch.validate(full=True)
-        except pa.ArrowException as error:
-            yield str(error)
-            return
-    if (np.diff(segment.numbers) <= 0).any():
-        yield "expected ascending image numbers"
-    if not np.array_equal(segment.per_row(segment.numbers), segment.row_images):
-        yield "expected regions in the order of their images"
-        return
+    _ = segment.row_images, segment.label_names  # tables check themselves, and each other, when they are read
+    for name in ("id", "stamp"):
+        for text in segment.images.column(name).drop_null().to_pylist():
+            tables.to_text(text)
+    if b"" in segment.image_ids():
+        yield "expected image ids, found an empty one"
+    for metadata in segment.images.column("metadata").unique().to_pylist():
+        tables.metadata_from_bytes(metadata)
     if not np.isfinite(segment.scores).all():
         yield "expected finite detector scores"
     yield from _box_problems(segment)

@@ -15,7 +15,9 @@ from objemb.index import tables
 from objemb.index.errors import IndexWriteError
 from objemb.index.files import write_errors
 from objemb.index.image_numbers import ImageNumbers
-from objemb.index.publish import exclusive, publish, write_deleted
+from objemb.index.joining import join_small
+from objemb.index.manifest import Manifest
+from objemb.index.publish import exclusive, write_deleted
 from objemb.index.sink import SegmentSink
 from objemb.structures import RegionDescriptors
 
@@ -37,8 +39,9 @@ class Writer:
         IndexWriteError: Writing failed. Nothing uncommitted is left, and this writer is of no more use.
     """
 
-    def __init__(self, folder: Path, flush_rows: int, published: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, like: Manifest, flush_rows: int, published: Callable[[], None]) -> None:
         self._folder = folder
+        self._like = like
         self._flush_rows = checks.whole("flush_rows", flush_rows)
         self._published = published
         self._stack = ExitStack()
@@ -46,12 +49,12 @@ class Writer:
 
     def __enter__(self) -> Writer:
         with ExitStack() as stack:
-            snapshot = stack.enter_context(exclusive(self._folder))
-            self._manifest = snapshot.manifest
+            self._publisher = stack.enter_context(exclusive(self._folder, self._like))
+            snapshot = self._publisher.snapshot
             self._numbers = ImageNumbers.of(snapshot)
             self._deleted = snapshot.deleted.copy()
             self._newly_deleted: list[int] = []
-            self._next_image = self._manifest.next_image
+            self._next_image = self.manifest.next_image
             self._pending: list[tables.Entry] = []
             self._pending_rows = 0
             self._sink = self._new_sink()
@@ -82,11 +85,11 @@ class Writer:
             ValueError: The vectors do not fit the index, or something cannot be stored. The writer stays usable.
         """
         self._check_usable()
-        if described.dim != self._manifest.dim:
+        if described.dim != self.manifest.dim:
             raise ValueError(
-                f"vectors of {described.image!r}: expected dimension {self._manifest.dim}, found {described.dim}"
+                f"vectors of {described.image!r}: expected dimension {self.manifest.dim}, found {described.dim}"
             )
-        entry = tables.entry(self._next_image, described, stamp, self._manifest.dtype)
+        entry = tables.entry(self._next_image, described, stamp, self.manifest.dtype)
         self._usable = False  # until the entry has gone all the way
         self._replace(entry.id, entry.number)
         self._pending.append(entry)
@@ -130,12 +133,18 @@ class Writer:
     def __contains__(self, image: str) -> bool:
         return self._numbers.get(tables.to_bytes(image)) is not None
 
+    @property
+    def manifest(self) -> Manifest:
+        """The state that is published now."""
+        return self._publisher.manifest
+
     def commit(self) -> None:
         """Publish all changes so far. Does nothing when there are none."""
         self._check_usable()
-        if self._next_image == self._manifest.next_image and not self._newly_deleted:
+        if self._next_image == self.manifest.next_image and not self._newly_deleted:
             return
         self._usable = False
+        self._publisher.check()  # in vain to write before
         self._write_pending()
         with write_errors(self._folder):
             self._publish()
@@ -146,18 +155,17 @@ class Writer:
 
     def _publish(self) -> None:
         self._sink.close_segment()
-        next_file, deleted = self._sink.next_file, self._manifest.deleted
+        joined = SegmentSink(
+            self._publisher.folder, self._sink.next_file, self.manifest.dtype, max(self._flush_rows, FLUSH_ROWS)
+        )
+        segments = join_small(self._folder, self.manifest, joined, self._sink.done)
+        next_file, deleted = joined.next_file, self.manifest.deleted
         if self._newly_deleted:
             self._deleted = np.union1d(self._deleted, np.array(self._newly_deleted, dtype=np.int64))
-            deleted = write_deleted(self._folder, next_file, self._deleted)
+            deleted = write_deleted(self._publisher.folder, next_file, self._deleted)
             next_file += 1
-        self._manifest = publish(
-            self._folder,
-            self._manifest,
-            segments=self._manifest.segments + tuple(self._sink.done),
-            deleted=deleted,
-            next_image=self._next_image,
-            next_file=next_file,
+        self._publisher.publish(
+            segments=tuple(segments), deleted=deleted, next_image=self._next_image, next_file=next_file
         )
 
     def _replace(self, image: bytes, number: int) -> None:
@@ -172,7 +180,7 @@ class Writer:
                 self._sink.append(*tables.tables(pending))
 
     def _new_sink(self) -> SegmentSink:
-        return SegmentSink(self._folder, self._manifest.next_file, self._manifest.dtype, self._flush_rows)
+        return SegmentSink(self._publisher.folder, self.manifest.next_file, self.manifest.dtype, self._flush_rows)
 
     def _check_usable(self) -> None:
         if not self._usable:

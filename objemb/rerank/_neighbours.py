@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from objemb.index.blocks import Block
-from objemb.index.ivf import IvfIndex, build_ivf
+from objemb.index.ivf import build_ivf
 from objemb.ops.neighbours import NO_ROW, nearest_neighbours
 from objemb.rerank.database import Database
 
@@ -45,9 +43,7 @@ def approximate_neighbours(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The same by FAISS: products are exact, but a neighbour may be missed. Raises ``ImportError`` without FAISS."""
     blocks = [Block(vectors, np.arange(len(vectors)))]
-    with tempfile.TemporaryDirectory() as folder:
-        build_ivf(blocks, Path(folder) / "ivf")
-        index = IvfIndex.load(Path(folder) / "ivf")
+    index = build_ivf(blocks)
     wanted = min(len(vectors), k + int(np.unique(groups, return_counts=True)[1].max()))
     rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)

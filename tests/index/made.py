@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from objemb.index.files import FileRecord, Folder, write_file
+from objemb.index.manifest import Manifest, write_manifest
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, Scalar
 
@@ -47,6 +50,18 @@ def new(folder: Path, *images: RegionDescriptors, dim: int = DIM, dtype: str = "
         for image in images:
             writer.add(image)
     return index
+
+
+def store_file(folder: Path, name: str, data: Any) -> FileRecord:
+    """A file of an index, written by hand."""
+    with Folder(folder) as opened:
+        return write_file(opened, name, data)
+
+
+def publish(folder: Path, manifest: Manifest) -> None:
+    """A state of an index, published by hand: forged, or as no writer would."""
+    with Folder(folder) as opened:
+        write_manifest(opened, manifest)
 
 
 def same(found: RegionDescriptors | None, expected: RegionDescriptors) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import objemb.index.joining as joining
 import objemb.index.rewrite as rewrite
 from objemb.checks import ArtefactMismatchError
 from objemb.index.errors import DamagedIndexError
@@ -23,7 +24,7 @@ def filled(folder: Path, names: str, seed: int = 0, dtype: str = "float32") -> I
 
 
 def test_compact_keeps_the_contents_and_drops_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(joining, "CHUNK_ROWS", 3)
     index = filled(tmp_path / "i", "abcdefghij")
     index.delete("bdj")
     before = index.search(described("q", 77), 10)
@@ -44,7 +45,7 @@ def test_compact_keeps_the_contents_and_drops_the_rest(tmp_path: Path, monkeypat
 
 
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(joining, "CHUNK_ROWS", 3)
     index, other = filled(tmp_path / "i", "abcdefghij"), filled(tmp_path / "j", "klm")
     index.delete("bdj")
     steps: list[int] = []
@@ -73,7 +74,7 @@ def test_compact_leaves_large_whole_segments_alone(tmp_path: Path, monkeypatch: 
 
 def test_compact_splits_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewrite, "COMPACT_ROWS", 16)
-    monkeypatch.setattr(rewrite, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(joining, "CHUNK_ROWS", 4)
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(12)))
     index.delete(["0"])
     index.compact()
@@ -93,7 +94,7 @@ def test_compact_of_a_wholly_deleted_index(tmp_path: Path) -> None:
 
 
 def test_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(joining, "CHUNK_ROWS", 3)
     index, left, right = filled(tmp_path / "i", "ab"), filled(tmp_path / "l", "cdef", 10), filled(tmp_path / "r", "gh")
     left.delete("d")
     index.merge([left, right.path])
@@ -154,5 +155,5 @@ def test_damage_is_not_copied(tmp_path: Path) -> None:
     with pytest.raises(DamagedIndexError, match=path.name):
         index.compact()
     with pytest.raises(DamagedIndexError, match=path.name):
-        new(tmp_path / "other").merge([index])
+        new(tmp_path / "other").merge([index.path])
     assert len(Index.open(index.path)) == 1

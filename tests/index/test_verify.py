@@ -12,11 +12,11 @@ import pytest
 
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.index.errors import DamagedIndexError, IndexFolderError
-from objemb.index.files import FileRecord, write_file
-from objemb.index.manifest import read_manifest, write_manifest
+from objemb.index.files import FileRecord
+from objemb.index.manifest import read_manifest
 from objemb.index.store import Index
 from objemb.index.verify import verify
-from tests.index.made import described, new
+from tests.index.made import described, new, publish, store_file
 
 
 @pytest.fixture
@@ -112,13 +112,13 @@ def test_a_manifest_that_makes_no_sense_is_refused(index: Index, old: str, new: 
 
 
 def test_wrong_counts_and_contents_with_right_checksums(index: Index) -> None:
-    manifest = read_manifest(index.path)
+    manifest = replace(read_manifest(index.path), next_file=100)
     segment = manifest.segments[0]
     vectors = np.fromfile(index.path / segment.vectors_file.name, "<f4").reshape(-1, 8)
 
     def with_vectors(changed: np.ndarray) -> FileRecord:
         (index.path / "00000099.vectors").unlink(missing_ok=True)
-        return write_file(index.path, "00000099.vectors", changed.astype("<f4"))
+        return store_file(index.path, "00000099.vectors", changed.astype("<f4"))
 
     vectors[4] *= 2
     cases = [
@@ -127,16 +127,16 @@ def test_wrong_counts_and_contents_with_right_checksums(index: Index) -> None:
         (replace(segment, rows_file=segment.images_file), "expected one batch"),
     ]
     for record, message in cases:
-        write_manifest(index.path, replace(manifest, segments=(record,)))
+        publish(index.path, replace(manifest, segments=(record,)))
         assert message in " ".join(verify(index.path))
     vectors[4] = np.nan
-    write_manifest(index.path, replace(manifest, segments=(replace(segment, vectors_file=with_vectors(vectors)),)))
+    publish(index.path, replace(manifest, segments=(replace(segment, vectors_file=with_vectors(vectors)),)))
     assert "finite vectors" in verify(index.path)[0]
-    write_manifest(index.path, replace(manifest, segments=(segment, segment)))
+    publish(index.path, replace(manifest, segments=(segment, segment)))
     assert "ascending image numbers" in verify(index.path)[0]
-    write_manifest(index.path, replace(manifest, next_image=2))
+    publish(index.path, replace(manifest, next_image=2))
     assert "below 2, found 4" in verify(index.path)[0]
-    write_manifest(index.path, replace(manifest, deleted=None))
+    publish(index.path, replace(manifest, deleted=None))
     assert verify(index.path) == []
 
 
@@ -144,7 +144,7 @@ def test_an_id_that_is_there_twice_is_a_problem(tmp_path: Path) -> None:
     index = new(tmp_path / "i", described("a"))
     with index.writer() as writer:
         writer.add(described("a", 2))
-    write_manifest(index.path, replace(read_manifest(index.path), deleted=None))
+    publish(index.path, replace(read_manifest(index.path), deleted=None))
     assert "once, found 1 more than once" in index.verify()[0]
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import objemb.index.files as files
+import objemb.index.joining as joining
 from objemb.index.errors import IndexLockedError, IndexWriteError
 from objemb.index.lock import WriterLock
 from objemb.index.store import Index
@@ -175,7 +176,7 @@ def test_a_failing_system_call_leaves_the_published_state(
     index = new(tmp_path / "i", described("a", 1))
     before = names(index)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, step, fail)
@@ -323,7 +324,8 @@ def test_opening_tries_again_when_a_writer_was_faster(tmp_path: Path, monkeypatc
     assert len(calls) >= 2
 
 
-def test_many_small_segments_need_no_file_descriptors(tmp_path: Path) -> None:
+def test_many_small_segments_need_no_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "FANOUT", 64)
     index = new(tmp_path / "i")
     with index.writer() as writer:
         for n in range(40):
