@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from objemb import checks
 from objemb.backbones._cut import upper_part
@@ -74,7 +75,12 @@ class TorchvisionCnn(Backbone):
         classifier = classifier_network(arch)
         self.layer = checked_layer(classifier, layer, OUTER) if layer else _last_features(classifier)
         ends = _stage_ends(classifier, self.layer)
-        self.network = create_feature_extractor(classifier, [*ends.values(), self.layer], suppress_diff_warning=True)
+        self.network = create_feature_extractor(
+            classifier,
+            [*ends.values(), self.layer],
+            tracer_kwargs={"leaf_modules": _kept_whole(classifier, self.layer)},
+            suppress_diff_warning=True,
+        )
         self.classes = _class_layer(classifier, self.network, self.layer) if checks.flag("classes", classes) else None
         if weights is not None:
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
@@ -128,6 +134,13 @@ def _last_features(classifier: nn.Module) -> str:
     if isinstance(modules, nn.Sequential) and isinstance(modules[-1], nn.MaxPool2d):
         return f"{stage}.{len(modules) - 2}"
     return stage
+
+
+def _kept_whole(classifier: nn.Module, cut: str) -> list[type[nn.Module]]:
+    """Kinds of modules that stay modules of the network, so that what leaves them can be looked at: residual blocks,
+    unless the cut is within one."""
+    blocks = [n for n, m in classifier.named_modules() if isinstance(m, (BasicBlock, Bottleneck))]
+    return [] if any(cut.startswith(f"{n}.") for n in blocks) else [BasicBlock, Bottleneck]
 
 
 def _class_layer(classifier: nn.Module, network: nn.Module, cut: str) -> nn.Module:

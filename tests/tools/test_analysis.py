@@ -43,14 +43,15 @@ def test_from_two_configs(
 ) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "new" / "analysis"
-    command = [*configs, "--set", str(write_set(tmp_path)), "--size", "48", "-o", str(out)]
+    command = [*configs, "--set", str(write_set(tmp_path)), "--size", "48", "-o", str(out), "--unwhitened"]
     report = tool.main(command)
     assert json.loads((out / "analysis.json").read_text()) == json.loads(json.dumps(report))
     printed = capsys.readouterr()
     assert (out / "analysis.md").read_text() == printed.out
-    assert "no --whiten-on" in printed.err
     assert sorted(p.name for p in out.glob("*.png")) == ["attention.png", "layers.png"]
-    assert report["layers"] == {"4": "layer1 (stride 4)", "8": "layer2 (stride 8)", "16": "layer4 (stride 16)"}
+    names = [(layer["name"], layer["stage"], layer["stride"], layer["channels"]) for layer in report["layers"]]
+    assert names == [("conv4_1", 4, 16, 16), ("conv5_1", 5, 16, 32)]
+    assert report["whitened"] is False
     assert report["environment"]["command"].startswith("objemb analysis ")
     assert report["networks"]["detection"]["settings"]["describer"]["name"] == "one_pass"
     assert report["problems"] == []
@@ -69,11 +70,11 @@ def test_from_model_folders_at_object_level(
     assert max(cell["dim"] for cell in report["cells"]) == 2
     assert "the whitening is fitted on 1 photos of the evaluation set" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"expected a config for backbone.width=8, found a model folder"):
-        tool.main([models[0] + ",backbone.width=8", models[1], *where])
+        tool.main([models[0] + ",backbone.width=8", models[1], *where, "--unwhitened"])
 
 
 def test_models_that_do_not_fit(tool: ModuleType, configs: tuple[str, str], tmp_path: Path) -> None:
-    where = ["--set", str(write_set(tmp_path)), "-o", str(tmp_path / "out")]
+    where = ["--set", str(write_set(tmp_path)), "-o", str(tmp_path / "out"), "--unwhitened"]
     with pytest.raises(ValueError, match=r"CLASSIFICATION: expected a method with a backbone .* found one_pass"):
         tool.main([configs[1], configs[1], *where])
     with pytest.raises(ValueError, match=r"DETECTION: expected a model with a detector .* found none"):
@@ -82,6 +83,10 @@ def test_models_that_do_not_fit(tool: ModuleType, configs: tuple[str, str], tmp_
 
 def test_errors_are_one_line(configs: tuple[str, str], tmp_path: Path) -> None:
     command = [sys.executable, str(TOOL), *configs, "--set", str(tmp_path / "none.json"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: one of the arguments --whiten-on --unwhitened is required\n")
+    command.append("--unwhitened")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("objemb analysis: ")

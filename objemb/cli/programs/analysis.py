@@ -6,7 +6,9 @@
 
 CLASSIFICATION and DETECTION are model folders or configs (a file, or a name such as ``mac``), behind a comma with
 key=value of their own. Of the first, the backbone is taken; of the second, the trunk of its detector, and its boxes.
-Both must have the same architecture. The folder gets ``analysis.md``, ``analysis.json`` and pictures.
+Both must have the same architecture. The layers that are compared are residual blocks, those of conv4 and conv5 unless
+``--layers`` says otherwise; networks without such blocks are compared by the last map of each stride. The folder gets
+``analysis.md``, ``analysis.json`` and pictures.
 """
 
 from __future__ import annotations
@@ -45,15 +47,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     task = pick_queries(make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries), args.queries)
     classification, detection = open_model(args.classification, args.device), open_model(args.detection, args.device)
     detector = detector_of(detection)
-    if not args.whiten_on:
-        note("no --whiten-on: vectors are compared as they are, without PCA, in all their dimensions")
     found = analyse(
         backbone_of(classification),
         DetectorTrunk(detector=detector).to(args.device),
         data,
         task,
         attention=source_of(detection),
-        whiten_on=args.whiten_on,
+        layers=args.layers,
+        whiten_on=args.whiten_on or None,
         whiten_boxes=given_boxes(args.whiten_boxes, detection),
         size=args.size,
         dims=args.dims,
@@ -86,7 +87,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
     parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
     parser.add_argument(
-        "--whiten-on", nargs="+", action=Listed, type=Path, default=[], metavar="PHOTOS", help="fit PCA on these"
+        "--layers",
+        nargs="+",
+        action=Listed,
+        default=[],
+        metavar="NAME",
+        help="such as conv4_1 (default: those of the last two rows)",
+    )
+    whitening = parser.add_mutually_exclusive_group(required=True)
+    whitening.add_argument(
+        "--whiten-on", nargs="+", action=Listed, type=Path, metavar="PHOTOS", help="fit PCA whitening on these"
+    )
+    whitening.add_argument(
+        "--unwhitened", action="store_true", help="compare vectors as they are, in all their dimensions"
     )
     parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="their boxes (default: the detector's)")
     parser.add_argument("--size", type=int, default=1025, help="longest side in pixels (default: 1025)")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objemb.backbones.base import Backbone
+from objemb.evaluation.analysis.trunks import Trunk
 from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
@@ -47,9 +47,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class View:
-    """Which vectors: of a layer by its stride, of a kind of regions, in a way of pooling."""
+    """Which vectors: of a layer by its name, of a kind of regions, in a way of pooling."""
 
-    stride: int
+    layer: str
     kind: str
     pooling: str
 
@@ -69,7 +69,7 @@ class LayerRows:
 
 @torch.inference_mode()
 def describe_layers(
-    network: Backbone,
+    trunk: Trunk,
     refs: Iterable[ImageRef],
     wanted: Callable[[Photo], Sequence[Wanted]],
     views: Iterable[View],
@@ -85,7 +85,7 @@ def describe_layers(
     A box is every cell that it touches, as R-MAC has it; so is the whole photo.
 
     Args:
-        network: With maps of several strides.
+        trunk: A network with its layers.
         refs: The photos.
         wanted: The regions of each.
         views: What to compute of them; of kinds that no photo has there are no rows.
@@ -95,20 +95,20 @@ def describe_layers(
         workers: Decoding threads.
         on_skip: Called with each photo that cannot be read.
     """
-    chosen, offsets = list(views), network.offsets()
+    chosen = list(views)
     rows: dict[View, list[tuple[Tensor, Tensor]]] = {view: [] for view in chosen}
     for photo in stream_photos(refs, workers=workers, side=side):
         if isinstance(photo, SkippedImage):
             on_skip(photo)
             continue
-        for view, items, vectors in _describe(network, offsets, photo, wanted(photo), chosen, size, multiple):
+        for view, items, vectors in _describe(trunk, photo, wanted(photo), chosen, size, multiple):
             rows[view].append((items, vectors))
-    return {view: _stacked(found, network.stages[view.stride][1]) for view, found in rows.items()}
+    channels = {layer.name: layer.channels for layer in trunk.layers}
+    return {view: _stacked(found, channels[view.layer]) for view, found in rows.items()}
 
 
 def _describe(
-    network: Backbone,
-    offsets: Mapping[int, float],
+    trunk: Trunk,
     photo: Photo,
     wanted: Sequence[Wanted],
     views: Sequence[View],
@@ -116,30 +116,35 @@ def _describe(
     multiple: int,
 ) -> Iterator[tuple[View, Tensor, Tensor]]:
     """Items and vectors of each view of one photo."""
+    network = trunk.network
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
-    maps = network.maps(as_batch([resize(photo.pixels, shape)], device_of(network)))
+    maps = trunk.maps(as_batch([resize(photo.pixels, shape)], device_of(network)))
+    seen = {view.layer for view in views}
     cells = {
-        stride: _cells_of(wanted, map_grid(_raster(maps[stride]), shape, photo.size, stride, offsets[stride]))
-        for stride in {v.stride for v in views}
+        layer.name: _cells_of(
+            wanted, map_grid(_raster(maps[layer.name]), shape, photo.size, layer.stride, layer.offset)
+        )
+        for layer in trunk.layers
+        if layer.name in seen
     }
-    for (stride, pooling), kinds in _together(views).items():
+    for (name, pooling), kinds in _together(views).items():
         chosen = [number for number, w in enumerate(wanted) if w.kind in kinds]
-        parts = [cells[stride][number] for number in chosen]
+        parts = [cells[name][number] for number in chosen]
         if sum(map(len, parts)) == 0:
             continue
         # all kinds at once, for a pooling prepares the map before it sums up the first region
         rectangles = F.pad(torch.cat(parts), (1, 0))
-        vectors = l2(POOLINGS[pooling].rectangles(maps[stride], rectangles).float()).cpu()
+        vectors = l2(POOLINGS[pooling].rectangles(maps[name], rectangles).float()).cpu()
         for number, of_part in zip(chosen, vectors.split([len(p) for p in parts]), strict=True):
             items = torch.full((len(of_part),), wanted[number].item, dtype=torch.int64)
             yield kinds[wanted[number].kind], items, of_part
 
 
-def _together(views: Sequence[View]) -> Mapping[tuple[int, str], Mapping[str, View]]:
-    """By stride and pooling: the views by kind."""
-    found: dict[tuple[int, str], dict[str, View]] = defaultdict(dict)
+def _together(views: Sequence[View]) -> Mapping[tuple[str, str], Mapping[str, View]]:
+    """By layer and pooling: the views by kind."""
+    found: dict[tuple[str, str], dict[str, View]] = defaultdict(dict)
     for view in views:
-        found[view.stride, view.pooling][view.kind] = view
+        found[view.layer, view.pooling][view.kind] = view
     return found
 
 

@@ -58,14 +58,14 @@ class Cell:
 
     Attributes:
         network: ``classification`` or ``detection``.
-        stride: Of the layer.
+        layer: Its name.
         look: How items are summed up and compared.
         dim: Length of the vectors.
         precisions: float64 ``(Q,)``, average precision per query, NaN for one that does not count.
     """
 
     network: str
-    stride: int
+    layer: str
     look: Look
     dim: int
     precisions: NDArray[np.float64]

@@ -28,13 +28,13 @@ def draw_layers(analysis: Analysis, file: str | Path) -> None:
     """
     figure, axes = plots.new_figure(1, len(analysis.layers))
     top = max((y for _, y in _points(analysis.cells)), default=None)
-    for axis, (stride, name) in zip(axes[0], analysis.layers.items(), strict=True):
-        here = [c for c in analysis.cells if c.stride == stride]
+    for axis, layer in zip(axes[0], analysis.layers, strict=True):
+        here = [c for c in analysis.cells if c.layer == layer.name]
         curves = {
             look: {n: _points(c for c in here if (c.look.name, c.network) == (look, n)) for n in _networks(here)}
             for look in dict.fromkeys(c.look.name for c in here)
         }
-        plots.lines(axis, name, curves, x_label="dimension", y_label="mAP in %", top=top, doubling=True)
+        plots.lines(axis, str(layer), curves, x_label="dimension", y_label="mAP in %", top=top, doubling=True)
     plots.save(figure, file)
 
 
@@ -76,9 +76,10 @@ def _findings(analysis: Analysis) -> str:
 
 def _layers(analysis: Analysis) -> str:
     """Per layer and pooling the figures of classification and detection, by dimension."""
+    names = {layer.name: str(layer) for layer in analysis.layers}
     rows: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
     for c in analysis.cells:
-        key = (analysis.layers[c.stride], c.look.name)
+        key = (names[c.layer], c.look.name)
         rows.setdefault(key, {}).setdefault(c.dim, {})[c.network] = c.mean_precision
     cells = {
         key: {dim: f"{_percent(found[CLASSIFICATION])} / {_percent(found[DETECTION])}" for dim, found in by_dim.items()}
@@ -92,8 +93,7 @@ def _attention(analysis: Analysis) -> str:
     for c in analysis.attention:
         key = (c.look.pooling, c.look.kind, c.look.matching)
         rows.setdefault(key, {})[c.dim] = _percent(c.mean_precision)
-    layer = list(analysis.layers.values())[-1]
-    return f"mAP, classification, {layer}:\n\n" + _table(("pooling", "where to look", "matching"), rows)
+    return f"mAP, classification, {analysis.layers[-1]}:\n\n" + _table(("pooling", "where to look", "matching"), rows)
 
 
 def _table(header: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[int, str]]) -> str:

@@ -25,6 +25,7 @@ from objemb.evaluation.analysis.looks import (
 )
 from objemb.evaluation.analysis.search import Searches
 from objemb.evaluation.analysis.sight import Sight
+from objemb.evaluation.analysis.trunks import Layer, Trunk, sweep
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.regions.base import RegionSource
@@ -40,7 +41,7 @@ class Analysis:
     """All that was measured.
 
     Attributes:
-        layers: What to call each layer, by rising stride.
+        layers: Those that were compared, in the order in which they are computed.
         whitened: Whether vectors went through a PCA whitening.
         cells: Of both networks, all layers and poolings.
         attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
@@ -48,7 +49,7 @@ class Analysis:
         problems: A line for each photo that could not be read, and where the whitening sees what is measured.
     """
 
-    layers: Mapping[int, str]
+    layers: Sequence[Layer]
     whitened: bool
     cells: Sequence[Cell]
     attention: Sequence[Cell]
@@ -58,7 +59,7 @@ class Analysis:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict, without the figures per query."""
         return {
-            "layers": {str(stride): name for stride, name in self.layers.items()},
+            "layers": [asdict(layer) for layer in self.layers],
             "whitened": self.whitened,
             "cells": [_cell_json(cell) for cell in self.cells],
             "attention": [_cell_json(cell) for cell in self.attention],
@@ -73,8 +74,9 @@ def analyse(
     data: EvaluationSet,
     task: Task,
     *,
+    whiten_on: Sequence[str | Path] | None,
     attention: RegionSource | None = None,
-    whiten_on: Sequence[str | Path] = (),
+    layers: Sequence[str] = (),
     whiten_boxes: RegionSource | None = None,
     size: int = 1025,
     dims: Sequence[int] = DIMS,
@@ -92,9 +94,11 @@ def analyse(
         detection: Another with the same trunk; see :class:`~objemb.backbones.detector_trunk.DetectorTrunk`.
         data: The set.
         task: What is to be found in what. At object level, where boxes are given, the second question does not arise.
+        whiten_on: Photos to fit PCA whitenings on, as the paper does, not those of the set; None leaves vectors as they
+            are, in all their dimensions.
         attention: Gives the whole image and the boxes of a detector; None leaves these out.
-        whiten_on: Photos to fit whitenings on, not those of the set; none leaves vectors as they are, in all their
-            dimensions.
+        layers: Names of the layers to compare, see :class:`objemb.evaluation.analysis.trunks.Layer`; by default those
+            of the last two rows: residual blocks conv4_1 to conv5_3 of a ResNet, the range of the paper.
         whiten_boxes: Where to look in these for boxes, by default as ``attention`` does.
         size: Longest side of a photo in pixels when it enters a network.
         dims: Of the vectors after PCA: those that fit on both sides of a comparison, or the most that do.
@@ -104,44 +108,50 @@ def analyse(
         on_stage: Called with what is done next.
 
     Raises:
-        ValueError: Networks without the same trunk; too few photos to fit a whitening on; object level without boxes
-            to fit it on.
+        ValueError: Networks without the same trunk, or without such a layer; no photos to fit a whitening on, or too
+            few; object level without boxes to fit it on.
     """
     dims = sorted({checks.whole("dims", d) for d in checks.several("dims", dims)})
-    layers = _common_layers(classification, detection)
+    trunks = {CLASSIFICATION: Trunk(classification), DETECTION: Trunk(detection)}
+    compared = _chosen_layers(trunks[CLASSIFICATION], trunks[DETECTION], layers)
     judge = Judge([query.instances for query in task.queries], margin, seed)
+    photos = () if whiten_on is None else checks.several("whiten_on", whiten_on)
     kinds = _attention_kinds(data, task, attention)
     multiple = max(classification.multiple, detection.multiple)
     whiten_boxes = whiten_boxes or attention
-    if whiten_on and task.level == "object" and whiten_boxes is None:
+    if photos and task.level == "object" and whiten_boxes is None:
         raise ValueError("whiten_boxes: expected boxes to fit a whitening of objects on, found none")
     sight = Sight(data, task, attention, whiten_boxes, size=size, multiple=multiple, workers=workers)
     sides = {}
-    for name, network in ((CLASSIFICATION, classification), (DETECTION, detection)):
-        views = _views(layers, kinds if name == CLASSIFICATION else ())
-        on_stage(f"{name}: {len(whiten_on)} sources of photos for the whitening")
-        sample = sight.whitening(network, views, whiten_on) if whiten_on else {}
+    for name, trunk in trunks.items():
+        views = _views(compared, kinds if name == CLASSIFICATION else ())
+        on_stage(f"{name}: {len(photos)} sources of photos for the whitening")
+        sample = sight.whitening(trunk, views, photos) if photos else {}
         on_stage(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
-        sides[name] = Searches(sight.evaluation(network, views), sample, task)
+        sides[name] = Searches(sight.evaluation(trunk, views), sample, task)
     on_stage("searching")
-    chosen = dims if whiten_on else ()
-    cells = [c for s, look in itertools.product(layers, LAYER_LOOKS) for c in _compared(sides, s, [look], chosen)]
+    chosen = dims if photos else ()
+    pairs = itertools.product(compared, LAYER_LOOKS)
+    cells = [cell for layer, look in pairs for cell in _compared(sides, layer, [look], chosen)]
     first = {CLASSIFICATION: sides[CLASSIFICATION]}
     groups = [attention_looks(pooling, kinds) for pooling in POOLINGS] if kinds else []
-    looked = [c for looks in groups for c in _compared(first, max(layers), looks, chosen)]
-    findings = [*judge.networks(cells, layers), *judge.attention(looked)]
-    return Analysis(layers, bool(whiten_on), cells, looked, findings, tuple(dict.fromkeys(sight.problems)))
+    looked = [c for looks in groups for c in _compared(first, compared[-1], looks, chosen)]
+    findings = [*judge.networks(cells, compared), *judge.attention(looked)]
+    return Analysis(compared, bool(photos), cells, looked, findings, tuple(dict.fromkeys(sight.problems)))
 
 
-def _common_layers(classification: Backbone, detection: Backbone) -> dict[int, str]:
-    """Names of the layers by rising stride, as the classification network has them."""
-    shapes = [{s: channels for s, (_, channels) in n.stages.items()} for n in (classification, detection)]
+def _chosen_layers(classification: Trunk, detection: Trunk, names: Sequence[str]) -> Sequence[Layer]:
+    """The layers to compare, which both networks have."""
+    shapes = [{layer.name: (layer.stride, layer.channels) for layer in t.layers} for t in (classification, detection)]
     if shapes[0] != shapes[1] or not shapes[0]:
         raise ValueError(
-            "networks: expected the same trunk, maps of several strides with as many channels (stride: channels), "
+            "networks: expected the same trunk, maps of several strides with as many channels (stride, channels), "
             f"found {shapes[0] or 'one map only'} and {shapes[1] or 'one map only'}"
         )
-    return {stride: f"{name} (stride {stride})" for stride, (name, _) in sorted(classification.stages.items())}
+    if not names:
+        return sweep(classification.layers)
+    wanted = {checks.one_of("layers", name, tuple(shapes[0])) for name in names}
+    return tuple(layer for layer in classification.layers if layer.name in wanted)
 
 
 def _attention_kinds(data: EvaluationSet, task: Task, attention: RegionSource | None) -> tuple[str, ...]:
@@ -150,27 +160,29 @@ def _attention_kinds(data: EvaluationSet, task: Task, attention: RegionSource | 
     return (GRID, *([BOXES] if attention is not None else []), *([TRUTH] if data.objects else []))
 
 
-def _views(layers: Mapping[int, str], kinds: Sequence[str]) -> list[View]:
+def _views(layers: Sequence[Layer], kinds: Sequence[str]) -> list[View]:
     """What is to be computed for all tables; ``kinds`` at the highest layer only."""
     top = [look for pooling in POOLINGS for look in attention_looks(pooling, kinds)] if kinds else []
-    wanted = [*itertools.product(layers, LAYER_LOOKS), *((max(layers), look) for look in top)]
-    views = (View(stride, kind, look.pooling) for stride, look in wanted for kind in (look.kind, look.asked))
+    wanted = [*itertools.product(layers, LAYER_LOOKS), *((layers[-1], look) for look in top)]
+    views = (View(layer.name, kind, look.pooling) for layer, look in wanted for kind in (look.kind, look.asked))
     return list(dict.fromkeys(views))
 
 
-def _compared(sides: Mapping[str, Searches], stride: int, looks: Sequence[Look], dims: Sequence[int]) -> Iterator[Cell]:
+def _compared(
+    sides: Mapping[str, Searches], layer: Layer, looks: Sequence[Look], dims: Sequence[int]
+) -> Iterator[Cell]:
     """Cells that are compared with each other, all of the same dimensions: those that all of them have."""
-    most = min(side.rank(stride, look) for side in sides.values() for look in looks)
+    most = min(side.rank(layer.name, look) for side in sides.values() for look in looks)
     fitting = [d for d in dims if d <= most] or [most]
     for look, (name, side) in itertools.product(looks, sides.items()):
-        for dim, precisions in zip(fitting, side.precisions(stride, look, fitting), strict=True):
-            yield Cell(name, stride, look, dim, precisions)
+        for dim, precisions in zip(fitting, side.precisions(layer.name, look, fitting), strict=True):
+            yield Cell(name, layer.name, look, dim, precisions)
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
     return {
         "network": cell.network,
-        "stride": cell.stride,
+        "layer": cell.layer,
         **asdict(cell.look),
         "dim": cell.dim,
         "mAP": cell.mean_precision,

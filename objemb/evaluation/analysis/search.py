@@ -23,11 +23,13 @@ SCORES_AT_ONCE = 1 << 25
 class Searches:
     """Searches of a task with the vectors of one network.
 
-    One decomposition gives all dimensions: those of a smaller one are the first of a larger.
+    One decomposition gives all dimensions: those of a smaller one are the first of a larger. A whitening is fitted on
+    the regions that count: for a sum, without those of the items' own boxes.
 
     Args:
         rows: Of the set: items are the database, and behind it the queries.
-        sample: Of other photos, by the same views, to fit whitenings on; empty for none.
+        sample: Of other photos, by the same views, to fit whitenings on; empty for none. Items are their photos, or
+            their objects.
         task: What is to be found in what.
     """
 
@@ -35,22 +37,24 @@ class Searches:
         self.items, self.queries = len(task.database), len(task.queries)
         self._rows = {view: found.of(range(self.items)) for view, found in rows.items()}
         self._asked = {view: found.of(range(self.items, self.items + self.queries)) for view, found in rows.items()}
-        self._spaces = {view: _fitted(view, found.vectors) for view, found in sample.items()}
+        self._sample = sample
+        self._spaces: dict[tuple[View, bool], Whitening] = {}
         self._positives, self._junk = (np.zeros((self.queries, self.items), dtype=bool) for _ in range(2))
         for number, relevant in enumerate(task.relevance):
             self._positives[number, relevant.positives] = True
             self._junk[number, relevant.junk] = True
 
-    def rank(self, stride: int, look: Look) -> int:
+    def rank(self, layer: str, look: Look) -> int:
         """The most dimensions that there are: channels of the layer, or what its whitening found to vary."""
-        view = View(stride, look.kind, look.pooling)
-        return self._spaces[view].dim if view in self._spaces else self._rows[view].vectors.shape[1]
+        view = View(layer, look.kind, look.pooling)
+        space = self._space(view, look)
+        return self._rows[view].vectors.shape[1] if space is None else space.dim
 
-    def precisions(self, stride: int, look: Look, dims: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    def precisions(self, layer: str, look: Look, dims: Sequence[int]) -> Iterator[NDArray[np.float64]]:
         """Average precision ``(Q,)`` of the queries at each dimension."""
-        view = View(stride, look.kind, look.pooling)
-        space = self._spaces.get(view)
-        stored, sought = self._rows[view], self._asked[View(stride, look.asked, look.pooling)]
+        view = View(layer, look.kind, look.pooling)
+        space = self._space(view, look)
+        stored, sought = self._rows[view], self._asked[View(layer, look.asked, look.pooling)]
         stored, sought = (LayerRows(_projected(r.vectors, space), r.items) for r in (stored, sought))
         for dim in dims:
             rows, queries = (LayerRows(l2(r.vectors[:, :dim]), r.items) for r in (stored, sought))
@@ -59,15 +63,31 @@ class Searches:
             scores = best_scores(rows, summed(queries), self.items, self.queries)
             yield average_precisions(scores, self._positives, self._junk)
 
+    def _space(self, view: View, look: Look) -> Whitening | None:
+        if view not in self._sample:
+            return None
+        key = (view, look.matching == SUM)
+        if key not in self._spaces:
+            sample = self._sample[view]
+            self._spaces[key] = _fitted(view, (joining(sample) if look.matching == SUM else sample).vectors)
+        return self._spaces[key]
+
+
+def joining(rows: LayerRows) -> LayerRows:
+    """The rows that join the sum of their item: all but the first, its own box, which stands for it where it is
+    alone."""
+    _, counts = rows.items.unique_consecutive(return_counts=True)
+    kept = torch.ones(len(rows.items), dtype=torch.bool)
+    kept[(counts.cumsum(0) - counts)[counts > 1]] = False
+    return LayerRows(rows.vectors[kept], rows.items[kept])
+
 
 def summed(rows: LayerRows) -> LayerRows:
-    """One row per item: the sum of its rows but the first, its own box, which stands for it where it is alone."""
+    """One row per item: the sum of those that join it."""
+    rows = joining(rows)
     items, counts = rows.items.unique_consecutive(return_counts=True)
-    first = counts.cumsum(0) - counts
-    weights = torch.ones(len(rows.items), 1)
-    weights[first[counts > 1]] = 0
     place = torch.arange(len(items)).repeat_interleave(counts)
-    total = torch.zeros(len(items), rows.vectors.shape[1]).index_add_(0, place, rows.vectors * weights)
+    total = torch.zeros(len(items), rows.vectors.shape[1]).index_add_(0, place, rows.vectors)
     return LayerRows(l2(total), items)
 
 
@@ -90,7 +110,7 @@ def _projected(vectors: Tensor, space: Whitening | None) -> Tensor:
 
 
 def _fitted(view: View, vectors: Tensor) -> Whitening:
-    name = f"whitening of {view.kind}, stride {view.stride}, {view.pooling}"
+    name = f"whitening of {view.kind}, {view.layer}, {view.pooling}"
     try:
         return Whitening.fit(vectors, fitted_on=name)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from objemb.backbones.base import Backbone
 from objemb.evaluation.analysis.layers import LayerRows, View, Wanted, describe_layers
 from objemb.evaluation.analysis.looks import BOXES, GRID, TRUTH, WHOLE
+from objemb.evaluation.analysis.trunks import Trunk
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage, find_images
@@ -57,16 +58,14 @@ class Sight:
         for entry in data.objects:
             self._truth[entry.file] += [entry.box] if entry.box is not None else []
 
-    def evaluation(self, network: Backbone, views: Sequence[View]) -> dict[View, LayerRows]:
+    def evaluation(self, trunk: Trunk, views: Sequence[View]) -> dict[View, LayerRows]:
         """Rows of the set: items are the database, and behind it the queries."""
         refs = (ImageRef(file, self.data.photo(file)) for file in self._items)
         kinds = {view.kind for view in views}
-        return self._describe(network, refs, lambda photo: list(self._of_set(photo, kinds)), views)
+        return self._describe(trunk, refs, lambda photo: list(self._of_set(photo, kinds)), views)
 
-    def whitening(
-        self, network: Backbone, views: Sequence[View], photos: Sequence[str | Path]
-    ) -> dict[View, LayerRows]:
-        """Rows of the same kinds from other photos, all of them of item 0."""
+    def whitening(self, trunk: Trunk, views: Sequence[View], photos: Sequence[str | Path]) -> dict[View, LayerRows]:
+        """Rows of the same kinds from other photos; items are these photos, or at object level their objects."""
         found = list(find_images([Path(p) for p in photos]))
         refs = [ref for ref in found if isinstance(ref, ImageRef)]
         for skipped in found:
@@ -76,18 +75,18 @@ class Sight:
         seen = sum(ref.path.resolve() in measured for ref in refs)
         if seen:
             self.problems.append(f"the whitening is fitted on {seen} photos of the evaluation set, which flatters it")
-        return self._describe(network, refs, self._of_other, views)
+        return self._describe(trunk, refs, self._of_others(), views)
 
     def _describe(
         self,
-        network: Backbone,
+        trunk: Trunk,
         refs: Iterable[ImageRef],
         wanted: Callable[[Photo], Sequence[Wanted]],
         views: Sequence[View],
     ) -> dict[View, LayerRows]:
         side = max(self.size, self._attention.decode_side(), self._whiten_boxes.decode_side())
         return describe_layers(
-            network,
+            trunk,
             refs,
             wanted,
             views,
@@ -111,15 +110,18 @@ class Sight:
                 true = torch.tensor(self._truth[photo.id], dtype=torch.float32).reshape(-1, 4)
                 yield Wanted(number, TRUTH, torch.cat([own, Regions(true, photo.size).boxes]))
 
-    def _of_other(self, photo: Photo) -> list[Wanted]:
-        found = self._whiten_boxes.boxes(photo)
-        own = found[:1] if self.task.level == "image" else found[1:]
-        return [
-            Wanted(0, WHOLE, own),
-            Wanted(0, GRID, own, grid=True),
-            Wanted(0, BOXES, found),
-            Wanted(0, TRUTH, found),
-        ]
+    def _of_others(self) -> Callable[[Photo], Sequence[Wanted]]:
+        numbers = itertools.count()
+
+        def wanted(photo: Photo) -> list[Wanted]:
+            found = self._whiten_boxes.boxes(photo)
+            own = found[:1] if self.task.level == "image" else found[1:]
+            number = next(numbers)
+            regions = [Wanted(number, WHOLE, own), Wanted(number, BOXES, found), Wanted(number, TRUTH, found)]
+            # each own box before its squares is an item, as it is in the set
+            return regions + [Wanted(next(numbers), GRID, own[i : i + 1], grid=True) for i in range(len(own))]
+
+        return wanted
 
     def _note(self, skipped: SkippedImage) -> None:
         self.problems.append(f"{skipped.id}: {skipped.reason}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -13,20 +15,22 @@ from objemb.evaluation.analysis.looks import (
     Cell,
     attention_looks,
 )
+from objemb.evaluation.analysis.trunks import Layer
 
 QUERIES = 60
 JUDGE = Judge([(f"object {n // 3}",) for n in range(QUERIES)], margin=0.02, seed=0)
-LAYERS = {8: "layer2 (stride 8)", 16: "layer3 (stride 16)", 32: "layer4 (stride 32)"}
+ROWS = {"conv3_2": (3, 8), "conv4_1": (4, 16), "conv4_2": (4, 16), "conv5_1": (5, 32)}
+LAYERS = [Layer(name, *row, 64, 0.0) for name, row in ROWS.items()]
 
 
-def cells(gaps: dict[int, float], noise: float = 0.01) -> list[Cell]:
-    random = np.random.default_rng(0)
+def cells(gaps: Sequence[float], noise: float = 1 / 128) -> list[Cell]:
+    """What adds up without rounding: gaps by layer, and noise whose mean is 0."""
+    base, noisy = np.arange(QUERIES) / 64, noise * (-1.0) ** np.arange(QUERIES)
     found = []
-    for stride, gap in gaps.items():
+    for layer, gap in zip(LAYERS, gaps, strict=True):
         for look in LAYER_LOOKS:
-            base = random.random(QUERIES)
-            for name, more in ((CLASSIFICATION, gap), (DETECTION, 0.0)):
-                found.append(Cell(name, stride, look, 64, base + more + noise * random.standard_normal(QUERIES)))
+            for name, more in ((CLASSIFICATION, gap + noisy), (DETECTION, -noisy)):
+                found.append(Cell(name, layer.name, look, 64, base + more))
     return found
 
 
@@ -35,37 +39,66 @@ def verdicts(findings: list[Finding]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("gaps", "noise", "expected"),
+    ("gaps", "expected"),
     [
-        ({8: 0.0, 16: 0.0, 32: 0.1}, 0.01, [HOLDS, HOLDS, HOLDS]),
-        ({8: 0.0, 16: -0.1, 32: -0.1}, 0.01, [FAILS, FAILS, FAILS]),
-        ({8: 0.1, 16: 0.1, 32: 0.1}, 0.01, [HOLDS, FAILS, FAILS]),
-        ({8: 0.0, 16: 0.0, 32: 0.0}, 0.01, [FAILS, HOLDS, FAILS]),
-        ({8: 0.0, 16: 0.0, 32: 0.0}, 2.0, [OPEN, OPEN, OPEN]),
+        ((0.0, 0.0, 0.0, 0.125), [HOLDS, HOLDS, HOLDS, HOLDS]),
+        ((0.0, 0.0, -0.125, -0.125), [FAILS, FAILS, FAILS, FAILS]),
+        ((0.0, 0.125, 0.125, 0.125), [HOLDS, HOLDS, FAILS, FAILS]),
+        ((0.0, 0.0, 0.0, 0.0), [FAILS, FAILS, HOLDS, FAILS]),
+        ((0.25, 0.0, 0.0, 0.125), [HOLDS, HOLDS, HOLDS, HOLDS]),  # conv3 is no part of the sweep
     ],
 )
-def test_networks(gaps: dict[int, float], noise: float, expected: list[str]) -> None:
-    findings = JUDGE.networks(cells(gaps, noise), LAYERS)
+def test_networks(gaps: tuple[float, ...], expected: list[str]) -> None:
+    findings = JUDGE.networks(cells(gaps), LAYERS)
     assert verdicts(findings) == expected
-    assert list(findings[1].figures) == ["layer2 (stride 8)", "layer3 (stride 16)"]
-    if noise < 1:
-        assert findings[0].figures["layer4 (stride 32)"].mean == pytest.approx(gaps[32], abs=0.01)
+    assert findings[2].claim == "At lower layers (conv4_1 to conv4_2), both are equal within 2 points of mAP"
+    assert list(findings[2].figures) == ["conv4_1 (stride 16)", "conv4_2 (stride 16)"]
+    assert findings[0].figures["conv5_1 (stride 32)"].mean == gaps[3]
+    (grown,) = findings[3].figures.items()
+    assert grown[0] == "difference at conv5_1 less that at conv4_1"
+    assert grown[1].mean == gaps[3] - gaps[1]
 
 
-def test_wins_are_counted() -> None:
-    assert JUDGE.networks(cells({32: 0.1}), {32: "layer4"})[0].remark == (
-        "better in 4 of 4 combinations of pooling and dimension"
-    )
+def test_much_noise_decides_nothing_on_average() -> None:
+    findings = JUDGE.networks(cells((0.0, 0.0, 0.0, 0.125), 2.0), LAYERS)
+    assert verdicts(findings) == [OPEN, HOLDS, OPEN, HOLDS], "but what is counted, and what both layers share"
+    assert findings[1].remark == "better in 4 of 4 combinations, in 0 of them the interval lies above 0"
 
 
-def test_a_single_layer_says_nothing_about_lower_ones() -> None:
-    assert len(JUDGE.networks(cells({32: 0.1}), {32: "layer4"})) == 1
+def of_top(gaps: dict[tuple[str, int], float]) -> list[Cell]:
+    """Differences of the highest layer by pooling and dimension; each query has the same."""
+    looks = {look.name: look for look in LAYER_LOOKS}
+    base = np.linspace(0, 0.5, QUERIES)
+    return [
+        Cell(network, "conv5_1", looks[pooling], dim, base + more)
+        for (pooling, dim), gap in gaps.items()
+        for network, more in ((CLASSIFICATION, gap), (DETECTION, 0.0))
+    ]
+
+
+def test_the_best_everywhere_is_counted() -> None:
+    """An average of 0.2 does not hide a combination that is worse."""
+    gaps = {("MAC", 64): 0.3, ("MAC", 128): 0.4, ("GeM", 64): 0.3, ("GeM", 128): -0.2}
+    finding = JUDGE.networks(of_top(gaps), LAYERS[-1:])[1]
+    assert finding.claim == "At the highest layer, classification is better at every dimension and in every pooling"
+    assert finding.verdict == FAILS
+    assert finding.remark == "better in 3 of 4 combinations, in 3 of them the interval lies above 0"
+    assert finding.figures["least, GeM, 128 dimensions"].mean == pytest.approx(-0.2)
+    assert JUDGE.networks(of_top({**gaps, ("GeM", 128): 1e-9}), LAYERS[-1:])[1].verdict == HOLDS
+    assert JUDGE.networks(of_top({**gaps, ("GeM", 128): 0.0}), LAYERS[-1:])[1].verdict == FAILS
+    assert JUDGE.networks(of_top({**gaps, ("GeM", 128): float("nan")}), LAYERS[-1:])[1].verdict == OPEN
+
+
+def test_a_single_row_says_nothing_about_lower_ones() -> None:
+    findings = JUDGE.networks(cells((0.125, 0.125, 0.125, 0.125)), LAYERS[-1:])
+    assert len(findings) == 2
+    assert len(JUDGE.networks(cells((0.125, 0.125, 0.125, 0.125)), LAYERS[1:3])) == 2
 
 
 def attention(figures: dict[tuple[str, str], float]) -> list[Cell]:
     looks = attention_looks("max", (GRID, "detector boxes"))
     base = np.linspace(0, 0.5, QUERIES)
-    return [Cell(CLASSIFICATION, 32, k, 64, base + figures.get((k.kind, k.matching), 0.0)) for k in looks]
+    return [Cell(CLASSIFICATION, "conv5_1", k, 64, base + figures.get((k.kind, k.matching), 0.0)) for k in looks]
 
 
 def test_where_to_look() -> None:
@@ -84,7 +117,8 @@ def test_where_to_look() -> None:
 
 def test_few_objects_decide_nothing() -> None:
     judge = Judge([("the only one",)] * QUERIES, margin=0.02, seed=0)
-    assert verdicts(judge.networks(cells({8: 0.0, 32: 0.3}), {8: "a", 32: "b"})) == [OPEN, OPEN, OPEN]
+    findings = judge.networks(cells((0.0, 0.0, 0.0, 0.25)), LAYERS)
+    assert verdicts(findings) == [OPEN, HOLDS, OPEN, OPEN]
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, 1.5])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.evaluation.analysis.layers import POOLINGS, LayerRows, View, Wanted, describe_layers
+from objemb.evaluation.analysis.trunks import Trunk
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
@@ -26,11 +27,10 @@ def refs(tmp_path: Path) -> list[ImageRef]:
 class Counting(NarrowResnet):
     def __init__(self) -> None:
         super().__init__(width=4, blocks=[1, 1, 1, 1], stride=32)
-        self.passes = 0
 
-    def maps(self, pixels: torch.Tensor) -> dict[int, torch.Tensor]:
-        self.passes += 1
-        return super().maps(pixels)
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.passes = getattr(self, "passes", 0) + 1
+        return super().forward(pixels)
 
 
 def wanted(photo: Photo) -> list[Wanted]:
@@ -46,29 +46,31 @@ def wanted(photo: Photo) -> list[Wanted]:
 
 def test_all_views_from_one_pass_a_photo(refs: list[ImageRef]) -> None:
     network = Counting()
-    views = [View(s, k, p) for s in (4, 32) for k in ("whole", "grid", "box") for p in POOLINGS]
+    trunk = Trunk(network)
+    network.passes = 0
+    views = [View(n, k, p) for n in ("conv2_1", "conv5_1") for k in ("whole", "grid", "box") for p in POOLINGS]
     skipped: list[SkippedImage] = []
-    rows = describe_layers(network, refs, wanted, views, size=96, workers=0, on_skip=skipped.append)
+    rows = describe_layers(trunk, refs, wanted, views, size=96, workers=0, on_skip=skipped.append)
     assert network.passes == 2
     assert [s.id for s in skipped] == ["gone.png"]
     assert list(rows) == views
     pixels = _pixels(refs[1].path)
     with torch.no_grad():
         maps = network.maps(pixels[None].float() / 255)
-    for stride in (4, 32):
+    for layer, stride in (("conv2_1", 4), ("conv5_1", 32)):
         height, width = maps[stride].shape[2:]
         squares = rmac_cells(height, width).tolist()
         for name, pooling in POOLINGS.items():
-            whole = rows[View(stride, "whole", name)]
+            whole = rows[View(layer, "whole", name)]
             assert whole.items.tolist() == [0, 1], "sorted by item"
             assert torch.allclose(whole.vectors[0], l2(pooling(maps[stride]))[0], atol=1e-5)
             cuts = [maps[stride][:, :, y1:y2, x1:x2] for x1, y1, x2, y2 in [[0, 0, width, height], *squares]]
-            grid = rows[View(stride, "grid", name)].of(range(1))
+            grid = rows[View(layer, "grid", name)].of(range(1))
             assert torch.allclose(grid.vectors, l2(torch.cat([pooling(cut) for cut in cuts])), atol=1e-5)
-            assert rows[View(stride, "box", name)].items.tolist() == [5, 5]
+            assert rows[View(layer, "box", name)].items.tolist() == [5, 5]
     # cell j looks around pixel 4 j: from 4 j - 1.5 on, so that pixels 8 to 40 are in cells 2 to 10
     first = l2(POOLINGS["mean"](maps[4][:, :, :, 2:11]))
-    assert torch.allclose(rows[View(4, "box", "mean")].vectors[:1], first, atol=1e-5)
+    assert torch.allclose(rows[View("conv2_1", "box", "mean")].vectors[:1], first, atol=1e-5)
 
 
 def _pixels(path: Path) -> torch.Tensor:
@@ -78,8 +80,8 @@ def _pixels(path: Path) -> torch.Tensor:
 
 
 def test_views_of_which_there_is_nothing(refs: list[ImageRef]) -> None:
-    rows = describe_layers(Counting(), refs[2:], wanted, [View(8, "whole", "max")], size=96, workers=0)
-    assert rows[View(8, "whole", "max")].vectors.shape == (0, 8)
+    rows = describe_layers(Trunk(Counting()), refs[2:], wanted, [View("conv3_1", "whole", "max")], size=96, workers=0)
+    assert rows[View("conv3_1", "whole", "max")].vectors.shape == (0, 8)
 
 
 def test_rows_of_some_items() -> None:

@@ -73,23 +73,21 @@ def run(data: EvaluationSet, scenes: Path, level: str = "image", **changes: Any)
 
 def test_at_image_level(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
     found, detector = run(data, scenes)
-    assert list(found.layers) == [4, 8, 16, 32]
-    assert found.layers[32] == "layer4 (stride 32)"
+    assert [str(layer) for layer in found.layers] == ["conv4_1 (stride 16)", "conv5_1 (stride 32)"]
     assert {c.network for c in found.cells} == {CLASSIFICATION, DETECTION}
-    dims = {(c.stride, c.look.name): set() for c in found.cells}  # type: dict[tuple[int, str], set[int]]
+    dims = {(c.layer, c.look.name): set() for c in found.cells}  # type: dict[tuple[str, str], set[int]]
     for c in found.cells:
-        dims[c.stride, c.look.name].add(c.dim)
-    assert dims[4, "MAC"] == {4}
-    assert dims[32, "MAC"] == {4, 8}, "twelve photos vary in eleven directions"
+        dims[c.layer, c.look.name].add(c.dim)
+    assert dims["conv5_1", "MAC"] == {4, 8}, "twelve photos vary in eleven directions"
     assert len(found.cells) == 2 * sum(map(len, dims.values()))
     assert {c.look.kind for c in found.attention} == {WHOLE, GRID, BOXES, TRUTH}
     assert {c.look.pooling for c in found.attention} == {"mean", "max", "gem"}
-    assert len(found.findings) == 7
+    assert len(found.findings) == 8
     assert found.problems == ()
     assert len(detector.asked) == 14 + TRAIN, "once a photo, though there are two networks"
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["whitened"] is True
     table = analysis_markdown(found)
-    assert "| layer4 (stride 32) | R-MAC |" in table
+    assert "| conv5_1 (stride 32) | R-MAC |" in table
     assert "| mean | detector boxes | best match |" in table
     pytest.importorskip("matplotlib")
     for draw in (draw_layers, draw_attention):
@@ -100,8 +98,8 @@ def test_at_image_level(data: EvaluationSet, scenes: Path, tmp_path: Path) -> No
 def test_at_object_level_boxes_are_given(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
     found, _ = run(data, scenes, "object")
     assert found.attention == []
-    assert len(found.findings) == 3
-    assert {c.dim for c in found.cells if c.stride == 32} == {4, 8}
+    assert len(found.findings) == 4
+    assert {c.dim for c in found.cells if c.layer == "conv5_1"} == {4, 8}
     assert "where to look" not in analysis_markdown(found)
     draw_attention(found, tmp_path / "picture.png")
     assert not (tmp_path / "picture.png").exists()
@@ -112,17 +110,19 @@ def test_at_object_level_boxes_are_given(data: EvaluationSet, scenes: Path, tmp_
 def test_the_same_weights_are_equal_in_all_layers(data: EvaluationSet, scenes: Path) -> None:
     net = narrow(0)
     source: Any = Detections(detector=Middle(), min_score=0.0)  # type: ignore[arg-type]
-    found = analyse(net, trunk(net), data, make_task(data, "object"), attention=source, size=64, workers=0)
-    assert [finding.verdict for finding in found.findings] == [FAILS, HOLDS, FAILS]
+    found = analyse(
+        net, trunk(net), data, make_task(data, "object"), whiten_on=None, attention=source, size=64, workers=0
+    )
+    assert [finding.verdict for finding in found.findings] == [FAILS, FAILS, HOLDS, FAILS]
     assert not found.whitened
-    assert {c.dim for c in found.cells if c.stride == 8} == {8}, "without PCA there is one dimension"
+    assert {c.dim for c in found.cells if c.layer == "conv4_1"} == {16}, "without PCA there is one dimension"
 
 
 def test_without_a_detector_or_true_boxes(data: EvaluationSet, scenes: Path) -> None:
     bare = EvaluationSet(data.path, data.name, data.images, (), data.queries)
     found, _ = run(bare, scenes, attention=None)
     assert {c.look.kind for c in found.attention} == {WHOLE, GRID}
-    assert len(found.findings) == 5
+    assert len(found.findings) == 6
 
 
 def test_a_whitening_of_the_evaluation_photos_is_told(data: EvaluationSet, scenes: Path) -> None:
@@ -140,13 +140,25 @@ def test_photos_that_cannot_be_read_are_told_once(data: EvaluationSet, scenes: P
 def test_networks_that_do_not_match(data: EvaluationSet, scenes: Path) -> None:
     task = make_task(data, "image")
     other = NarrowResnet(width=8, blocks=[1, 1, 1, 1], stride=32)
-    with pytest.raises(ValueError, match=r"networks: expected the same trunk, .* found \{4: 4, .* and \{4: 8"):
-        analyse(narrow(0), trunk(other), data, task)
+    shapes = r"found \{'conv2_1': \(4, 4\), .* and \{'conv2_1': \(4, 8\)"
+    with pytest.raises(ValueError, match="networks: expected the same trunk, .*" + shapes):
+        analyse(narrow(0), trunk(other), data, task, whiten_on=None)
     with pytest.raises(ValueError, match="found one map only and one map only"):
-        analyse(TinyBackbone(), TinyBackbone(), data, task)
+        analyse(TinyBackbone(), TinyBackbone(), data, task, whiten_on=None)
+    with pytest.raises(ValueError, match=r"layers: expected one of 'conv2_1', .* 'conv5_1', found 'conv6_1'"):
+        run(data, scenes, layers=["conv5_1", "conv6_1"])
+
+
+def test_layers_by_name(data: EvaluationSet, scenes: Path) -> None:
+    found, _ = run(data, scenes, layers=["conv5_1", "conv2_1"], attention=None)
+    assert [layer.name for layer in found.layers] == ["conv2_1", "conv5_1"], "in their order"
+    assert {c.dim for c in found.cells if c.layer == "conv2_1"} == {4}
+    assert found.findings[2].claim.startswith("At lower layers (conv2_1), ")
+    with pytest.raises(ValueError, match="whiten_on: expected"):
+        run(data, scenes, whiten_on=[])
 
 
 def test_too_few_photos_for_a_whitening(data: EvaluationSet, scenes: Path) -> None:
     first = next((scenes / "images").glob("train_*"))
-    with pytest.raises(ValueError, match="whitening of whole image, stride 4, mean: vectors: expected at least 2"):
+    with pytest.raises(ValueError, match="whitening of whole image, conv4_1, mean: vectors: expected at least 2"):
         run(data, scenes, whiten_on=[first])

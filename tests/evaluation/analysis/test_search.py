@@ -61,16 +61,19 @@ def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> 
     """The slow way: a whitening of its own for each dimension, complete rankings, one metric after the other."""
     of = task()
     counts = [1 if matching == ONE else 1 + n % 4 for n in range(20)]
-    view, whole = View(8, BOXES, "max"), View(8, WHOLE, "max")
+    view, whole = View("conv3_1", BOXES, "max"), View("conv3_1", WHOLE, "max")
     stored, asked = rows_of(counts), LayerRows(unit(7), torch.tensor([0, 1, 2, 3, 4, 6, 7]))
     both = LayerRows(torch.cat([stored.vectors, asked.vectors]), torch.cat([stored.items, asked.items + 20]))
     sample = unit(50)
-    searches = Searches({view: both, whole: both}, {view: LayerRows(sample, torch.zeros(50))} if whitened else {}, of)
+    samples = {view: LayerRows(sample, torch.arange(50) // 5)} if whitened else {}
+    searches = Searches({view: both, whole: both}, samples, of)
     look = Look("boxes", BOXES, "max", matching)
-    assert searches.rank(8, look) == 6
+    assert searches.rank("conv3_1", look) == 6
     dims = (3, 6) if whitened else (6,)
-    for dim, precisions in zip(dims, searches.precisions(8, look, dims), strict=True):
-        space = Whitening.fit(sample, dim, fitted_on="") if whitened else l2
+    for dim, precisions in zip(dims, searches.precisions("conv3_1", look, dims), strict=True):
+        # what is summed up are the rows behind the first of an item: of 10 items with 5 rows each, 40
+        fitted = sample.unflatten(0, (10, 5))[:, 1:].flatten(0, 1) if matching == SUM else sample
+        space = Whitening.fit(fitted, dim, fitted_on="") if whitened else l2
         database, queries = (LayerRows(space(r.vectors), r.items) for r in (stored, asked))
         if matching == SUM:
             database = summed(database)
@@ -82,12 +85,10 @@ def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> 
 
 
 def test_a_whitening_without_variance_says_which() -> None:
-    view = View(4, WHOLE, "mean")
+    view = View("conv2_1", WHOLE, "mean")
     sample = {view: LayerRows(torch.ones(3, 6), torch.zeros(3))}
-    with pytest.raises(
-        ValueError, match="whitening of whole image, stride 4, mean: vectors: expected some that differ"
-    ):
-        Searches({view: rows_of([1])}, sample, task())
+    with pytest.raises(ValueError, match="whitening of whole image, conv2_1, mean: vectors: expected some that differ"):
+        Searches({view: rows_of([1])}, sample, task()).rank("conv2_1", Look("MAC", WHOLE, "mean"))
 
 
 def test_like_is_compared_with_like(tmp_path: Path) -> None:
