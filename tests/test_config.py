@@ -110,7 +110,12 @@ def test_methods_are_the_points_of_the_product_space() -> None:
 
 def test_rmac_is_the_paper() -> None:
     settings = load_config("rmac")
-    assert settings["describer"]["regions"] == {"name": "rmac_grid", "levels": 3, "overlap": 0.4}
+    assert settings["describer"]["regions"] == {
+        "name": "rmac_grid",
+        "levels": 3,
+        "overlap": 0.4,
+        "raster": "cells",
+    }
     assert settings["describer"]["extractor"]["sampling"] == "cells"
     assert settings["aggregator"] == {"name": "sum", "whole_image": False, "weighted": False}
 

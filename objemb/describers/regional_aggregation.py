@@ -153,8 +153,7 @@ class RegionalAggregation(Describer):
             if boxes is not None:
                 pairs.append((boxes.to("cpu"), _cells_of_boxes(boxes.boxes.cpu(), grid)))
                 continue
-            entered = tuple(round(self.backbone.stride * s / c) for s, c in zip(photo.size, grid.cell, strict=True))
-            pairs.append(self.salient.find(photo, saliency(features).cpu(), grid, (entered[0], entered[1])))
+            pairs.append(self.salient.find(photo, saliency(features).cpu(), grid, grid.shape(photo.size)))
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def _vectors(self, maps: Sequence[Tensor], cells: Sequence[Tensor]) -> Tensor:

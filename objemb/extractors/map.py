@@ -28,6 +28,7 @@ class Map(Extractor):
     Args:
         size: Pixels of the photo's ``side`` when it enters the network.
         side: ``"longest"`` or ``"shortest"``.
+        enlarge: Whether photos whose side has fewer pixels are enlarged; else they keep their size.
         sampling: ``"cells"`` or ``"aligned"``; see :class:`objemb.extractors._maps.Sampling`.
         samples: Values per direction that ``aligned`` takes under a box.
         masks: Whether masks of the regions weigh the cells or samples.
@@ -38,18 +39,23 @@ class Map(Extractor):
         *,
         size: int = 1025,
         side: str = "longest",
+        enlarge: bool = True,
         sampling: str = "cells",
         samples: int = 7,
         masks: bool = False,
     ) -> None:
         self.size = checks.positive("size", size)
         self.side = checks.one_of("side", side, SIDES)
+        self.enlarge = checks.flag("enlarge", enlarge)
         self.sampling = Sampling(sampling, samples, masks)
 
     def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
         """See :meth:`Extractor.see`. The photos of a batch that share an input shape share one forward pass."""
-        target = self.size * checks.positive("scale", scale)
-        shapes = [input_size(p.size, target, self.side, backbone.multiple, backbone.smallest) for p in photos]
+        checks.positive("scale", scale)
+        shapes = [
+            input_size(p.size, self._target(p.size) * scale, self.side, backbone.multiple, backbone.smallest)
+            for p in photos
+        ]
         return _MapExtraction(FeatureMaps(photos, shapes, backbone), self.sampling)
 
     def decode_side(self, scale: float = 1.0) -> int | None:
@@ -61,6 +67,10 @@ class Map(Extractor):
         smaller = copy.copy(self)
         smaller.size = self.size * self._length(part) / self._length(whole)
         return smaller
+
+    def _target(self, size: tuple[int, int]) -> float:
+        """Pixels that the side of a photo shall have, at scale 1."""
+        return self.size if self.enlarge else min(self.size, self._length(size))
 
     def _length(self, size: tuple[int, int]) -> int:
         """Of the side that the size speaks of."""

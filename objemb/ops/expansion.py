@@ -36,8 +36,10 @@ def weighted_mean(
 def similarity_weights(similarities: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
     """``max(0, s) ^ alpha`` (alpha-QE: Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval, TPAMI 2018, sec. 4).
 
-    With ``alpha`` 0 all weights are 1, also those of negative similarities: the average query expansion of Chum et
-    al., Total recall, ICCV 2007. Similarities of -inf stand for missing neighbours, whose weight is 0.
+    A negative similarity has no power for most ``alpha``, and a negative weight for an odd one would push a vector away
+    from what is merely unlike it: its weight is 0. With ``alpha`` 0 all weights are 1, also those of negative
+    similarities: the average query expansion of Chum et al., Total recall, ICCV 2007. Similarities of -inf stand for
+    missing neighbours, whose weight is 0.
     """
     weights = np.maximum(similarities, 0) ** np.float32(alpha)
     return np.where(np.isneginf(similarities), 0, weights).astype(np.float32)

@@ -17,12 +17,19 @@ class Grid:
         cell: ``(height, width)`` of a cell in original pixels.
         offset: ``(y, x)`` of the outer corner of the first cell in original pixels: negative where a network pads, so
             that its first cell looks around the first pixel. The last cells may reach beyond the image, or end before.
+        stride: Pixels of the network's input along a cell; 1 where the cells are pixels.
     """
 
     height: int
     width: int
     cell: tuple[float, float]
     offset: tuple[float, float] = (0.0, 0.0)
+    stride: int = 1
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """``(height, width)`` with which a photo of ``size`` entered the network."""
+        height, width = (round(self.stride * s / c) for s, c in zip(size, self.cell, strict=True))
+        return height, width
 
     def to_cells(self, boxes: Tensor) -> Tensor:
         """Boxes ``(N, 4)`` in original pixels, in cells: cell ``j`` spans ``j <= x <= j + 1``."""
@@ -46,7 +53,7 @@ def map_grid(
         offset: Where its first cell begins, likewise; see :class:`objemb.backbones.base.Backbone`.
     """
     down, across = size[0] / shape[0], size[1] / shape[1]
-    return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across))
+    return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across), stride)
 
 
 def _xyxy(boxes: Tensor, values: tuple[float, float]) -> Tensor:

@@ -37,6 +37,34 @@ def rmac_cells(height: int, width: int, levels: int = 3, overlap: float = 0.4) -
     return torch.tensor(_grid(height, width, levels, overlap), dtype=torch.int64)
 
 
+def rmac_cells_of_pixels(
+    shape: tuple[int, int], raster: tuple[int, int], stride: int, levels: int = 3, overlap: float = 0.4
+) -> Tensor:
+    """The same squares, laid on the pixels of a network's input and brought to the cells of its map.
+
+    A square's first and last pixel, divided by the stride and rounded (halves up), are its first and last cell, both
+    included, as ROI pooling was in Caffe: neighbours that touch share a row of cells, and squares that are smaller than
+    a cell have one. So do the programs that the authors of deep image retrieval (Gordo et al., IJCV 2017) and of
+    regional attention (Kim and Yoon, BMVC 2018) released.
+
+    Args:
+        shape: ``(height, width)`` of the input in pixels.
+        raster: The same of the map in cells. A square that begins behind the last cell gets the last one, where those
+            programs have zeros; it takes an input of less than a few strides.
+        stride: Pixels of the input along a cell.
+        levels: As for :func:`rmac_cells`, as the next.
+        overlap: As there.
+
+    Returns:
+        int64 ``(R, 4)``, as there.
+    """
+    squares = rmac_cells(*shape, levels, overlap)
+    most = torch.tensor([raster[1], raster[0]])
+    first = torch.minimum((2 * squares[:, :2] + stride) // (2 * stride), most - 1)
+    last = torch.minimum((2 * (squares[:, 2:] - 1) + stride) // (2 * stride), most - 1)
+    return torch.cat([first, torch.maximum(first, last) + 1], dim=1)
+
+
 @lru_cache(maxsize=1024)
 def _grid(height: int, width: int, levels: int, overlap: float) -> tuple[tuple[int, int, int, int], ...]:
     extra = _extra_regions(height, width, overlap)

@@ -9,30 +9,41 @@ import torch
 from objemb import checks
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid
-from objemb.ops.rmac import rmac_cells
+from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
+RASTERS = ("cells", "pixels")
+
 
 @plugin
 class RmacGrid(RegionSource):
-    """The whole image, then the squares of the grid on the extractor's raster; see :func:`objemb.ops.rmac.rmac_cells`.
+    """The whole image, then the squares of the grid.
 
     Args:
         levels: Number of scales L.
         overlap: Share of a first-level square that its neighbour shall cover.
+        raster: What the squares are laid on: the ``cells`` of the extractor's map, as R-MAC is published
+            (:func:`objemb.ops.rmac.rmac_cells`), or the ``pixels`` of the network's input, from which rounding brings
+            them to cells, as deep image retrieval and regional attention were released
+            (:func:`objemb.ops.rmac.rmac_cells_of_pixels`). Extractors without a map have pixels for cells.
     """
 
-    def __init__(self, *, levels: int = 3, overlap: float = 0.4) -> None:
+    def __init__(self, *, levels: int = 3, overlap: float = 0.4, raster: str = "cells") -> None:
         self.levels = checks.whole("levels", levels)
         self.overlap = checks.between("overlap", overlap, 0, 1)
+        self.raster = checks.one_of("raster", raster, RASTERS)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
         """See :meth:`RegionSource.find`. Squares that reach beyond the photo with the last cells are cut off there."""
         return [self._lay(photo, grid) for photo, grid in zip(photos, grids, strict=True)]
 
     def _lay(self, photo: Photo, grid: Grid) -> Regions:
-        cells = rmac_cells(grid.height, grid.width, self.levels, self.overlap).double()
-        boxes = clip(grid.to_pixels(cells), photo.size).float()
+        size = (grid.height, grid.width)
+        if self.raster == "cells":
+            cells = rmac_cells(*size, self.levels, self.overlap)
+        else:
+            cells = rmac_cells_of_pixels(grid.shape(photo.size), size, grid.stride, self.levels, self.overlap)
+        boxes = clip(grid.to_pixels(cells.double()), photo.size).float()
         return Regions(torch.cat([Regions.whole(photo.size).boxes, boxes]), photo.size)

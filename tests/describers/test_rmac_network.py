@@ -23,6 +23,7 @@ from objemb.regions.rpn_proposals import RpnProposals
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
 from tests.detectors.test_faster_rcnn import tiny
+from tests.ops.test_rmac import reference, roi_pooled
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 
 PHOTOS = [
@@ -70,6 +71,23 @@ def test_against_the_paper() -> None:
     assert found.dtype == torch.float32
     for photo, vector in zip(PHOTOS, found, strict=True):
         assert (vector - by_hand(photo, model, 128)).abs().max() < 1e-5, photo.id
+
+
+@torch.no_grad()
+def test_against_the_program_of_the_authors() -> None:
+    model = network(regions=RmacGrid(levels=2, raster="pixels"))
+    rigid = network()
+    for photo, vector in zip(PHOTOS[:2], model.embed(PHOTOS[:2]), strict=True):
+        height, width = (math.floor(s * 128 / max(photo.size) + 0.5) for s in photo.size)
+        features = model.backbone(as_batch([resize(photo.pixels, (height, width))], "cpu"))[0]
+        total = torch.zeros(model.projection.dim)
+        for square in reference(width, height, 2):
+            x1, y1, x2, y2 = roi_pooled(square, 8, features.shape[1], features.shape[2])
+            pooled = features[:, y1:y2, x1:x2].amax(dim=(1, 2))
+            projected = model.projection.weight @ (pooled / pooled.norm()) + model.projection.bias
+            total += projected / projected.norm()
+        assert (vector - total / total.norm()).abs().max() < 1e-5, photo.id
+        assert (vector - rigid.embed([photo])[0]).abs().max() > 1e-3, "no other than on cells"
 
 
 @torch.no_grad()

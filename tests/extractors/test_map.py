@@ -49,6 +49,27 @@ def test_decode_side() -> None:
 
 
 @pytest.mark.parametrize(
+    ("side", "scale", "size", "expected"),
+    [
+        ("longest", 1.0, (40, 60), (40, 60)),  # smaller than 100: as it is
+        ("longest", 0.5, (40, 60), (20, 30)),
+        ("longest", 2.0, (40, 60), (80, 120)),  # a scale is a scale of what the photo has
+        ("longest", 1.0, (120, 200), (60, 100)),
+        ("shortest", 1.0, (90, 300), (90, 300)),
+        ("shortest", 1.0, (200, 300), (100, 150)),
+    ],
+)
+def test_small_photos_may_stay_small(side: str, scale: float, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    net = TinyBackbone()
+    extractor = Map(size=100, side=side, enlarge=False)
+    extractor.see([random_photo(*size)], net, scale)
+    assert net.seen[0].shape[2:] == expected
+    part = (size[0] // 2, size[1] // 2)
+    extractor.for_part(part, size).see([random_photo(*part)], net, scale)
+    assert net.seen[1].shape[2:] == tuple(s // 2 for s in expected), "a part of it, too"
+
+
+@pytest.mark.parametrize(
     ("side", "part", "expected"),
     [("longest", (50, 20), 100 * 50 / 400), ("shortest", (50, 20), 100 * 20 / 300), ("longest", (300, 400), 100)],
 )

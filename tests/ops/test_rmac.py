@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from objemb.ops.rmac import rmac_cells
+from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
 
 
 def reference(width: int, height: int, levels: int) -> list[tuple[int, int, int, int]]:
@@ -68,6 +68,46 @@ def test_squares_lie_on_the_map_and_are_never_empty() -> None:
             assert (cells[:, 2] <= width).all()
             assert (cells[:, 3] <= height).all()
             assert (cells[:, 2:] > cells[:, :2]).all()
+
+
+def roi_pooled(square: tuple[int, int, int, int], stride: int, height: int, width: int) -> list[int]:
+    """The cells of a square of pixels, one by one as ROI pooling in Caffe picks them: x1, y1, x2, y2, exclusive."""
+    x, y, w, h = square
+    x1, y1, x2, y2 = (math.floor(v / stride + 0.5) for v in (x, y, x + w - 1, y + h - 1))
+    columns = [c for c in range(width) if x1 <= c <= x2] or [width - 1]
+    rows = [r for r in range(height) if y1 <= r <= y2] or [height - 1]
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+def test_squares_of_pixels_by_hand() -> None:
+    # 96 x 128 pixels, 3 x 4 cells: squares of 96 pixels at x = 0 and 32; of 64 at x = 0, 32, 64 and y = 0, 32. The last
+    # pixel of the first is 95, 2.97 cells, so cell 3 is in it
+    found = rmac_cells_of_pixels((96, 128), (3, 4), 32, levels=2)
+    assert found.tolist() == [
+        [0, 0, 4, 3],
+        [1, 0, 4, 3],
+        *([0, 0, 3, 3], [1, 0, 4, 3], [2, 0, 4, 3]),
+        *([0, 1, 3, 3], [1, 1, 4, 3], [2, 1, 4, 3]),
+    ]
+    # half a cell goes up: 16 pixels are cell 1
+    assert rmac_cells_of_pixels((32, 48), (1, 2), 32, levels=1).tolist() == [[0, 0, 2, 1], [1, 0, 2, 1]]
+
+
+@pytest.mark.parametrize(("levels", "stride"), [(2, 32), (5, 32), (3, 8)])
+def test_squares_of_pixels_against_roi_pooling(levels: int, stride: int) -> None:
+    for height, width in ((800, 600), (601, 800), (550, 550), (289, 385), (100, 1024), (33, 33), (17, 20), (3, 40)):
+        for up in (False, True):
+            raster = [max(1, -(-s // stride) if up else s // stride) for s in (height, width)]
+            expected = [
+                roi_pooled(square, stride, *raster) for square in reference(width, height, levels) if square[2] > 0
+            ]
+            found = rmac_cells_of_pixels((height, width), (raster[0], raster[1]), stride, levels)
+            assert found.tolist() == expected, (height, width, up)
+
+
+def test_without_a_map_pixels_are_cells() -> None:
+    for size in ((30, 40), (51, 17), (1, 1)):
+        assert rmac_cells_of_pixels(size, size, 1).tolist() == rmac_cells(*size).tolist()
 
 
 def test_the_result_is_a_copy() -> None:
