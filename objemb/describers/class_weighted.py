@@ -103,6 +103,11 @@ class ClassWeighted(Describer):
         """See :meth:`Describer.decode_side`."""
         return self.extractor.decode_side()
 
+    def sees_boxes_in_photo(self, per_region: bool) -> bool:
+        """See :meth:`Describer.sees_boxes_in_photo`. A query is the plain sum under its box, as the paper has it, also
+        where the vectors of the classes are summed up."""
+        return True
+
     @torch.no_grad()
     def describe(
         self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None

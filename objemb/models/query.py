@@ -66,6 +66,8 @@ def _becomes(describer: Describer, aggregator: Aggregator, crop: str) -> str:
     if crop == "crop":
         return ALONE
     has_scale = describer.for_part((1, 1), (1, 1)) is not None
-    if describer.sees_boxes_in_photo(aggregator.per_region) and (crop == "context" or not has_scale):
+    # a region has the scale of its photo; to be one among regions, a part that is cut out has to be described as one
+    keeps_scale = crop == "context" or not has_scale or not aggregator.per_region
+    if describer.sees_boxes_in_photo(aggregator.per_region) and keeps_scale:
         return REGION
     return PART if has_scale else ALONE

@@ -91,9 +91,11 @@ class ClassLocalization(Reranker):
         return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
 
     def _asked(self, describer: ClassWeighted, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
-        """The likeliest classes of a box, which is looked at by itself, and its vector in its photo."""
+        """The likeliest classes of a box, which is cut out and looked at as large as it is in its photo, and its vector
+        there."""
         region = Regions(torch.tensor([box]), photo.size)
-        (likely,) = describer.class_maps([cut_out(photo, region)])
+        cut = cut_out(photo, region)
+        (likely,) = (describer.for_part(cut.size, photo.size) or describer).class_maps([cut])
         classes = likely.classes[: self.classes].tolist()
         return classes, describer.describe_as(photo, region, classes)[0]
 

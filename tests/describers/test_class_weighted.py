@@ -11,6 +11,8 @@ from objemb.backbones.base import Backbone
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
+from objemb.models.query import describe_boxes
+from objemb.ops.cut import cut_out
 from objemb.ops.images import as_batch
 from objemb.ops.normalize import l2
 from objemb.ops.whitening import Whitening
@@ -158,6 +160,24 @@ def test_given_boxes_are_the_plain_sum_of_their_cells() -> None:
     assert torch.equal(given.regions.boxes, boxes.boxes)
     assert none.vectors.shape == (0, 5)
     assert len(looked) == 1 + KNOWN, "no more than there are"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("crop", ["context", "scaled"])
+def test_a_query_is_the_plain_sum_in_its_photo_whatever_the_aggregator(crop: str) -> None:
+    """Index rows are sums over classes; the box of a query is neither cut out nor enlarged nor weighted by classes."""
+    model = describer(classes=3)
+    boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [0, 0, 64, 48]]), PHOTOS[0].size)
+    (given,) = model.describe(PHOTOS[:1], [boxes])
+    found = describe_boxes(model, Sum(), PHOTOS[0], boxes, crop)
+    assert torch.equal(found.vectors, given.vectors)
+    assert torch.equal(found.regions.boxes, boxes.boxes)
+    features = model.backbone(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()[:, 2:4, 1:5]
+    plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
+    assert torch.allclose(found.vectors[:1].double(), plain, atol=1e-5)
+    alone = describe_boxes(model, Sum(), PHOTOS[0], boxes[:1], "crop")
+    (cut,) = model.describe([cut_out(PHOTOS[0], boxes[:1])])
+    assert torch.allclose(alone.vectors, Sum().aggregate(cut).vectors, atol=1e-6)
 
 
 def test_boxes_are_around_what_is_hot() -> None:
