@@ -5,20 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from objemb.cli.output import note
+
 if TYPE_CHECKING:
-    from objemb.detectors.base import Detector
+    from objemb.detectors.stored_boxes import StoredBoxes
     from objemb.models import Model
     from objemb.structures import Box
 
+#: So many problems of a file are shown.
+SHOWN = 20
 
-def stored_boxes(file: Path | None, model: Model) -> Detector | None:
+
+def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
     """The boxes of ``--boxes``, with their masks where the model's extractor attends to masks."""
     from objemb import registry
 
     if file is None:
         return None
     masks = model.settings["describer"].get("extractor", {}).get("masks", False)
-    return registry.build("detectors", {"name": "stored_boxes", "file": str(file), "masks": masks})
+    given: StoredBoxes = registry.build("detectors", {"name": "stored_boxes", "file": str(file), "masks": masks})
+    return given
+
+
+def tell_boxes(given: StoredBoxes | None) -> None:
+    """Show what of a file could not be used so far, and at the end how much of it was."""
+    if given is None or not given.problems:
+        return
+    for entry, reason in given.problems[:SHOWN]:
+        note(f"boxes: {entry}: {reason}")
+    if len(given.problems) > SHOWN:
+        note(f"boxes: and {len(given.problems) - SHOWN} more")
+    left_out = f"; {len(given.left_out)} photos are left without them" if given.left_out else ""
+    note(f"boxes: {given.used} of {given.entries} boxes of {given.file} were used{left_out}")
 
 
 def parse_box(text: str) -> Box:

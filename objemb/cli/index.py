@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from objemb.cli.approximate import build_approximate
-from objemb.cli.boxes import stored_boxes
+from objemb.cli.boxes import stored_boxes, tell_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, BatchSize, Boxes, Device, Json, MaxPixels, MaxRegions, Photos, Workers
 from objemb.cli.output import Meter, note, print_json, progress
 
 if TYPE_CHECKING:
-    from objemb.detectors.base import Detector
     from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models import Model
@@ -51,7 +50,8 @@ def index(
 ) -> None:
     """Describe photos and add them to an index. Run again, it adds what is new or changed.
 
-    Exit code 3 when some photos had to be skipped. A killed run goes on where it stopped.
+    Exit code 3 when some photos had to be skipped, or indexed without boxes of --boxes that were made for another frame
+    or photo, or when not one box of that file could be used. A killed run goes on where it stopped.
     """
     from objemb.cli.indexing import Job
     from objemb.images.sources import find_images
@@ -86,27 +86,18 @@ def index(
     build_approximate(target)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
-    problems = _box_problems(given)
+    tell_boxes(given)
     facts = {
         **asdict(report),
         "images": len(target),
         "regions": target.info()["regions"],
-        "box_problems": problems,
+        "boxes_used": None if given is None else given.used,
+        "box_problems": 0 if given is None else len(given.problems),
         "seconds": round(time.monotonic() - started, 3),
     }
     _tell(output, facts, listing, as_json)
-    if report.skipped:
+    if report.skipped or (given is not None and (given.left_out or given.unused)):
         raise typer.Exit(SKIPPED)
-
-
-def _box_problems(given: Detector | None) -> int:
-    """Show what of a boxes file could not be used."""
-    problems: list[tuple[str, str]] = getattr(given, "problems", [])
-    for entry, reason in problems[:SHOWN]:
-        note(f"boxes: {entry}: {reason}")
-    if len(problems) > SHOWN:
-        note(f"boxes: and {len(problems) - SHOWN} more")
-    return len(problems)
 
 
 def _takes_boxes(model: Model) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,13 @@ class CocoInstances:
             self._boxes[box.image].append(box)
         self.instances = tuple(sorted({name for b in boxes if (name := self._instance(b)) is not None}))
 
+    def box_count(self, number: int) -> int:
+        """How many boxes of image ``number``, from 0, lie in it as far as the file says, its photo unseen."""
+        image = self.images[number]
+        height, width = image.size or (math.inf, math.inf)
+        boxes = (b.box for b in self._boxes.get(image.id, ()))
+        return sum(x1 < width and y1 < height and x2 > 0 and y2 > 0 for x1, y1, x2, y2 in boxes)
+
     @property
     def problems(self) -> list[tuple[str, str]]:
         """``(entry, reason)`` of all that was left out so far, each once. An entry gives the id of an annotation."""
@@ -69,17 +77,19 @@ class CocoInstances:
 
         Args:
             number: Of the image, from 0.
-            photo: The picture that it names; boxes outside it are left out and recorded.
+            photo: The picture that it names. Boxes outside it are left out and recorded; where it has another size
+                than the file says, they are turned or scaled with it, see :mod:`objemb.ops.frames`.
 
         Returns:
             ``Regions`` in original pixels, with the extra ``masks``, uint8 ``(N, 28, 28)`` within the boxes, if masks
             are read; names or None, one per row.
+
+        Raises:
+            FrameError: There are boxes, but they were made for another picture: none can be used.
         """
         image = self.images[number]
         boxes = self._boxes.get(image.id, [])
-        regions, stored = regions_of(
-            photo, image, boxes, self._named, file=self.file, masks=self._masks, report=self._report
-        )
+        regions, stored = regions_of(photo, image, boxes, self._named, masks=self._masks, report=self._report)
         if self._agnostic:
             regions = replace(regions, labels=torch.zeros_like(regions.labels), classes=self.classes)
         return regions, tuple(self._instance(b) for b in stored)

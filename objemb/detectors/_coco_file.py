@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from objemb import checks
+from objemb.detectors._coco_units import LIMIT, expect_pixels, short
 
 INSTANCES_KEYS = ("images", "annotations", "categories")
 RESULT_KEYS = ("image_id", "category_id", "bbox")
+#: A whole number as a text, perhaps as a table program writes it that takes ids for measurements: ``7`` or ``7.0``.
+WHOLE = re.compile(r"(\d+)(\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -49,38 +52,46 @@ class CocoFile:
         boxes: All usable ones.
         classes: Names of the labels: categories by rising id.
         problems: ``(entry, reason)`` of everything that was left out.
+        entries: How many boxes the file has, usable or not.
+        named: Whether it names its images; without names, their ids are their ``file_name``.
     """
 
     images: tuple[StoredImage, ...]
     boxes: tuple[StoredBox, ...]
     classes: tuple[str, ...]
     problems: tuple[tuple[str, str], ...]
+    entries: int
+    named: bool
 
 
 def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     """Read an instances file, or a results file with or without the instances file that names images and categories.
 
-    Without one, images and categories are called by their numbers.
+    Without one, images and categories are called by their numbers. An id may be a number or a text; ``7``, ``7.0`` and
+    ``"7"`` are the same.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a COCO file; the message says what was found. Single bad entries are only recorded.
+        ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels; the message
+            says what was found. Single bad entries are only recorded.
     """
     content = _read_json(file)
     if isinstance(content, Mapping):
         _check_instances(content, file)
         if images is not None:
             raise ValueError(f"images: expected None, for {file} names its images itself, found {images}")
-        known, entries, kind = content, content["annotations"], "annotations"
+        known, entries, kind, named = content, content["annotations"], "annotations", True
     else:
         entries, kind = _checked_results(content, file), "results"
+        named = images is not None
         known = _implied(entries) if images is None else _read_json(images)
         _check_instances(known, images or file)
     problems: list[tuple[str, str]] = []
     stored = {i.id: i for i in _images(known["images"], problems)}
     categories = _categories(known["categories"], problems)
     boxes = tuple(_boxes(kind, entries, stored.keys(), list(categories), problems))
-    return CocoFile(tuple(stored.values()), boxes, tuple(categories.values()), tuple(problems))
+    expect_pixels(str(file), [b.box for b in boxes], [stored[b.image].size for b in boxes])
+    return CocoFile(tuple(stored.values()), boxes, tuple(categories.values()), tuple(problems), len(entries), named)
 
 
 def _read_json(file: str | Path) -> Any:
@@ -111,12 +122,13 @@ def _checked_results(content: Any, file: str | Path) -> list[Any]:
 def _implied(entries: list[Any]) -> dict[str, list[dict[str, Any]]]:
     """Images and categories of which only the numbers are known."""
     usable = [e for e in entries if isinstance(e, Mapping)]
-    images = dict.fromkeys(i for e in usable if isinstance(i := e.get("image_id"), (int, str)))
-    categories = {c for e in usable if _is_id(c := e.get("category_id"))}
+    images, categories = (
+        dict.fromkeys(i for e in usable if (i := _id(e.get(key))) is not None) for key in ("image_id", "category_id")
+    )
     return {
-        "images": [{"id": i, "file_name": str(i)} for i in images],
+        "images": [{"id": i, "file_name": i} for i in images],
         "annotations": [],
-        "categories": [{"id": c, "name": str(c)} for c in categories],
+        "categories": [{"id": c, "name": c} for c in categories],
     }
 
 
@@ -126,32 +138,39 @@ def _images(entries: Iterable[Any], problems: list[tuple[str, str]]) -> Iterator
         name = f"images[{number}]"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("file_name"), str):
             problems.append((name, "expected the keys 'id' and 'file_name'"))
-        elif not isinstance(entry.get("id"), (int, str)):
-            problems.append((name, f"expected a number or a string as id, found {entry.get('id')!r}"))
-        elif str(entry["id"]) in seen:
-            problems.append((name, f"id {entry['id']!r} occurs twice; the first is used"))
+        elif (id := _id(entry.get("id"))) is None:
+            problems.append((name, f"expected a number or a string as id, found {short(entry.get('id'))}"))
+        elif id in seen:
+            problems.append((name, f"id {short(entry['id'])} occurs twice; the first is used"))
         else:
-            seen.add(str(entry["id"]))
-            size = (entry.get("height"), entry.get("width"))
-            known = all(type(s) is int and s > 0 for s in size)
-            yield StoredImage(str(entry["id"]), entry["file_name"], size if known else None)  # type: ignore[arg-type]
+            seen.add(id)
+            yield StoredImage(id, entry["file_name"], _size(entry))
 
 
-def _categories(entries: Iterable[Any], problems: list[tuple[str, str]]) -> dict[int, str]:
-    """Names by id, rising."""
-    names: dict[int, str] = {}
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = (_id(image.get(key)) for key in ("height", "width"))
+    if height is None or width is None or not (height.isdecimal() and width.isdecimal()):
+        return None
+    size = (int(height), int(width))
+    return size if min(size) > 0 and max(size) < LIMIT else None
+
+
+def _categories(entries: Iterable[Any], problems: list[tuple[str, str]]) -> dict[str, str]:
+    """Names by id, numbers rising, behind them texts."""
+    names: dict[str, str] = {}
     for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
-            problems.append((f"categories[{number}]", "expected a number 'id' and a string 'name'"))
-        elif entry["id"] in names:
-            problems.append((f"categories[{number}]", f"id {entry['id']} occurs twice; the first is used"))
+        id = _id(entry.get("id")) if isinstance(entry, Mapping) else None
+        if id is None or not isinstance(entry.get("name"), str):
+            problems.append((f"categories[{number}]", "expected a number or a string 'id' and a string 'name'"))
+        elif id in names:
+            problems.append((f"categories[{number}]", f"id {id} occurs twice; the first is used"))
         else:
-            names[entry["id"]] = entry["name"]
-    return dict(sorted(names.items()))
+            names[id] = entry["name"]
+    return dict(sorted(names.items(), key=lambda item: (0, int(item[0]), "") if _number(item[0]) else (1, 0, item[0])))
 
 
 def _boxes(
-    kind: str, entries: Iterable[Any], images: Iterable[str], categories: list[int], problems: list[tuple[str, str]]
+    kind: str, entries: Iterable[Any], images: Iterable[str], categories: list[str], problems: list[tuple[str, str]]
 ) -> Iterator[StoredBox]:
     known, labels = set(images), {c: i for i, c in enumerate(categories)}
     for number, entry in enumerate(entries):
@@ -162,25 +181,25 @@ def _boxes(
             problems.append((name, str(error)))
 
 
-def _box(name: str, entry: Any, images: set[str], labels: dict[int, int]) -> StoredBox:
+def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> StoredBox:
     if not isinstance(entry, Mapping):
         raise ValueError(f"expected a mapping, found {type(entry).__name__}")
     missing = [k for k in RESULT_KEYS if k not in entry]
     if missing:
         raise ValueError(f"expected the keys {checks.listed(RESULT_KEYS)}, found no {missing[0]!r}")
-    image, category, score = entry["image_id"], entry["category_id"], entry.get("score", 1.0)
-    if not isinstance(image, (int, str)) or str(image) not in images:
-        raise ValueError(f"unknown image_id {image!r}")
-    if not _is_id(category) or category not in labels:
-        raise ValueError(f"unknown category_id {category!r}")
+    image, category, score = _id(entry["image_id"]), _id(entry["category_id"]), entry.get("score", 1.0)
+    if image is None or image not in images:
+        raise ValueError(f"unknown image_id {short(entry['image_id'])}")
+    if category is None or category not in labels:
+        raise ValueError(f"unknown category_id {short(entry['category_id'])}")
     if entry.get("iscrowd"):
         raise ValueError("a crowd, not one object (iscrowd)")
     if not _is_number(score):
-        raise ValueError(f"expected a finite score, found {score!r}")
+        raise ValueError(f"expected a finite score, found {short(score)}")
     instance = entry.get("instance")
     return StoredBox(
         entry=name,
-        image=str(image),
+        image=image,
         box=_edges(entry["bbox"]),
         score=score,
         label=labels[category],
@@ -191,22 +210,34 @@ def _box(name: str, entry: Any, images: set[str], labels: dict[int, int]) -> Sto
 
 def _entry_name(kind: str, number: int, entry: Any) -> str:
     """Its place in the file and, where it has one, its id."""
-    known = isinstance(entry, Mapping) and isinstance(entry.get("id"), (int, str))
-    return f"{kind}[{number}] (id {entry['id']})" if known else f"{kind}[{number}]"
+    id = _id(entry.get("id")) if isinstance(entry, Mapping) else None
+    return f"{kind}[{number}]" if id is None else f"{kind}[{number}] (id {id})"
 
 
 def _edges(bbox: Any) -> tuple[float, float, float, float]:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
-        raise ValueError(f"expected a bbox of four finite numbers x, y, width, height, found {bbox!r}")
+        raise ValueError(f"expected a bbox of four finite numbers x, y, width, height, found {short(bbox)}")
     x, y, width, height = bbox
     if width <= 0 or height <= 0:
         raise ValueError(f"expected a bbox with width and height above 0, found {bbox!r}")
     return x, y, x + width, y + height
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int
+def _id(value: Any) -> str | None:
+    """An id as a text, the same for ``7``, ``7.0``, ``"7"`` and ``"7.0"``; None for what is no id."""
+    if type(value) is float and abs(value) < 2**53 and value.is_integer():
+        value = int(value)
+    if type(value) is int:
+        return str(value) if abs(value) < 10**18 else None
+    if not isinstance(value, str):
+        return None
+    whole = WHOLE.fullmatch(value)
+    return whole[1] if whole else value
+
+
+def _number(id: str) -> bool:
+    return id.removeprefix("-").isdecimal() and len(id) < 20
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e9
+    return type(value) in (int, float) and abs(value) < LIMIT

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from objemb.detectors._coco_units import LIMIT, short
 from objemb.ops.masks import coverage
 
 #: Side of a mask, as Mask R-CNN has it.
@@ -65,7 +66,7 @@ def _drawn(polygons: list[Any], box: Sequence[float], size: tuple[int, int]) -> 
 
 
 def _points(polygon: Any) -> np.ndarray:
-    numbers = isinstance(polygon, list) and all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon)
+    numbers = isinstance(polygon, list) and all(isinstance(v, (int, float)) and abs(v) < LIMIT for v in polygon)
     if not numbers or len(polygon) < 6 or len(polygon) % 2:
         raise ValueError("expected polygons of at least three points x, y")
     return np.array(polygon, dtype=np.float64).reshape(-1, 2)
@@ -84,7 +85,7 @@ def _decoded(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Runs as a raster of the image; they must fill it exactly."""
     height, width = size
     if runs["size"] != [height, width]:
-        raise ValueError(f"expected runs of size {[height, width]}, found {runs['size']!r}")
+        raise ValueError(f"expected runs of size {[height, width]}, found {short(runs['size'])}")
     counts = runs["counts"]
     lengths = _lengths(counts) if isinstance(counts, str) else counts
     whole = isinstance(lengths, list) and all(type(n) is int and 0 <= n <= height * width for n in lengths)

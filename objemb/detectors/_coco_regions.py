@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from objemb.detectors._coco_file import StoredBox, StoredImage
 from objemb.detectors._coco_mask import SIDE, mask_in_box
+from objemb.detectors._coco_units import LIMIT, leaves
+from objemb.ops.frames import Frame, frame_in
 from objemb.structures import Photo, Regions
-
-#: A box may leave a photo whose size differs from the one in the file by this many pixels.
-FIT_TOLERANCE = 1.0
 
 #: Takes an entry, of the file or a photo, and what is wrong with it.
 Report = Callable[[str, str], None]
+
+
+class FrameError(ValueError):
+    """The boxes of a file were made for another photo, or for a frame of it that cannot be told."""
 
 
 def regions_of(
@@ -24,7 +27,6 @@ def regions_of(
     boxes: Sequence[StoredBox],
     classes: tuple[str, ...],
     *,
-    file: str,
     masks: bool,
     report: Report,
 ) -> tuple[Regions, list[StoredBox]]:
@@ -32,56 +34,78 @@ def regions_of(
 
     Args:
         photo: The photo.
-        image: What the file knows of it.
-        boxes: Its boxes in the file. Those outside the photo are left out and reported; so is a photo of another size
-            than in the file.
+        image: What the file knows of it. Where the file says another size than the photo has, boxes and masks are
+            turned or scaled with it, see :mod:`objemb.ops.frames`.
+        boxes: Its boxes in the file. Those outside the image are left out and reported.
         classes: Names of the labels.
-        file: What to call the file in reports.
         masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
-        report: Called with everything that is wrong.
+        report: Called with everything that is wrong with single boxes.
+
+    Raises:
+        FrameError: There are boxes, but none can be used: the file's size of the photo does not say how they lie in
+            it, or it says none and they leave the photo.
     """
-    usable = sorted(_usable(photo, image, boxes, file, report), key=lambda b: -b[0].score)
-    stored, edges = [b for b, _ in usable], [e for _, e in usable]
+    frame = _frame(photo, image, boxes) if boxes else Frame(photo.size, photo.size)
+    usable = sorted(_usable(image, boxes, frame.size, report), key=lambda b: -b[0].score)
+    stored, edges = [b for b, _ in usable], torch.tensor([e for _, e in usable], dtype=torch.float64).reshape(-1, 4)
     regions = Regions(
-        boxes=torch.tensor(edges, dtype=torch.float32).reshape(-1, 4),
+        boxes=frame.boxes(edges).float(),
         size=photo.size,
         scores=torch.tensor([b.score for b in stored], dtype=torch.float32),
         labels=torch.tensor([b.label for b in stored], dtype=torch.int64),
         classes=classes,
-        extras={"masks": _masks(photo, image, usable, report)} if masks else {},
+        extras={"masks": frame.masks(_masks(usable, frame.size, report))} if masks else {},
     )
     return regions, stored
 
 
+def _frame(photo: Photo, image: StoredImage, boxes: Sequence[StoredBox]) -> Frame:
+    """The frame that the boxes of an image were made in."""
+    size = image.size or _size_of_runs(boxes)
+    if size is not None:
+        try:
+            return frame_in(photo, size)
+        except ValueError as error:
+            raise FrameError(str(error)) from error
+    if leaves([b.box for b in boxes], photo.size):
+        height, width = photo.size
+        raise FrameError(
+            f"expected boxes x, y, width, height inside {width} x {height} pixels, found some that leave the photo: "
+            "they are corners, or were made for another size, which the file does not say"
+        )
+    return Frame(photo.size, photo.size)
+
+
+def _size_of_runs(boxes: Sequence[StoredBox]) -> tuple[int, int] | None:
+    """The ``(height, width)`` that masks say, where they are runs."""
+    for box in boxes:
+        size = box.segmentation.get("size") if isinstance(box.segmentation, Mapping) else None
+        if isinstance(size, list) and len(size) == 2 and all(type(s) is int and 0 < s < LIMIT for s in size):
+            return (size[0], size[1])
+    return None
+
+
 def _usable(
-    photo: Photo, image: StoredImage, boxes: Sequence[StoredBox], file: str, report: Report
+    image: StoredImage, boxes: Sequence[StoredBox], size: tuple[int, int], report: Report
 ) -> list[tuple[StoredBox, list[float]]]:
-    """The boxes of an image that lie in the photo, with their edges clipped to it."""
-    height, width = photo.size
-    same = image.size in (None, photo.size)
-    if not same and image.size:
-        found = f"{image.size[1]} x {image.size[0]}"
-        report(photo.id, f"expected a photo of {found} pixels as in {file}, found {width} x {height}")
+    """The boxes that lie in an image of ``(height, width)``, with their edges clipped to it."""
+    height, width = size
     usable = []
     for stored in boxes:
         x1, y1, x2, y2 = stored.box
-        low, high = -FIT_TOLERANCE, (width + FIT_TOLERANCE, height + FIT_TOLERANCE)
-        fits = same or (x1 >= low and y1 >= low and x2 <= high[0] and y2 <= high[1])
         edges = [max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)]
-        if fits and edges[0] < edges[2] and edges[1] < edges[3]:
+        if edges[0] < edges[2] and edges[1] < edges[3]:
             usable.append((stored, edges))
         else:
-            report(stored.entry, f"expected a box in {photo.id} ({width} x {height}), found {stored.box}")
+            report(stored.entry, f"expected a box in {image.file_name} ({width} x {height}), found {stored.box}")
     return usable
 
 
-def _masks(photo: Photo, image: StoredImage, stored: Sequence[tuple[StoredBox, list[float]]], report: Report) -> Tensor:
+def _masks(stored: Sequence[tuple[StoredBox, list[float]]], size: tuple[int, int], report: Report) -> Tensor:
     masks = torch.ones(len(stored), SIDE, SIDE, dtype=torch.uint8)
     for row, (box, edges) in enumerate(stored):
         try:
-            if image.size not in (None, photo.size):
-                raise ValueError("the file was made for another size of the photo")
-            masks[row] = mask_in_box(box.segmentation, edges, photo.size)
+            masks[row] = mask_in_box(box.segmentation, edges, size)
         except ValueError as error:
             report(box.entry, f"the mask is the whole box: {error}")
     return masks

@@ -39,6 +39,14 @@ class Detector(ABC):
         """The longest side of a photo in pixels that is of use; 0 for a detector that does not look at pixels."""
         return 0
 
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """``(entry, reason)`` of what could not be used so far, where boxes come from elsewhere, such as a file."""
+        return []
+
+    def expect_used(self) -> None:  # noqa: B027 - most detectors find their boxes
+        """Raise ``ValueError`` where boxes were to be had from elsewhere, and not one could be used so far."""
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
 from objemb.detectors._coco_file import StoredBox, StoredImage, read_coco
 from objemb.detectors._coco_mask import SIDE
-from objemb.detectors._coco_regions import regions_of
+from objemb.detectors._coco_regions import FrameError, regions_of
 from objemb.detectors.base import Detector
+from objemb.images.names import composed
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
 
 @plugin
 class StoredBoxes(Detector):
-    """Boxes of a COCO file, instances or results, looked up by the id of the photo.
+    """Boxes of a COCO file, instances or results.
 
-    A photo is looked for by the image id of the file, then by file name, then by the last part of the path; where the
-    file has no names but ids alone, also by that part without its suffix and, if it is a number, without leading zeros
-    (``val/000000000139.jpg`` is image 139, as COCO and its tools have it). Boxes are clipped to the photo. Whatever
-    cannot be used is left out and recorded in ``problems``; nothing of it is fatal.
+    A photo is looked for by its name: the ``file_name`` is the photo's id, or what its path ends with, folders
+    included, whatever the normal form of its letters. A name without folders is that of a photo in any folder, but of
+    one photo only: a second one of this name gets no boxes. Then by its id: it is the image id of the file, where the
+    photo's own name does not speak against it. Where the file has no names but ids alone, the photo's name without its
+    suffix and, if it is a number, without leading zeros is the id (``val/000000000139.jpg`` is image 139, as COCO and
+    its tools have it).
+
+    Boxes are clipped to the image and, where the file gives another size for it than the photo has, turned or scaled
+    with it, see :mod:`objemb.ops.frames`. Whatever cannot be used is left out and recorded in ``problems``; nothing of
+    it is fatal.
 
     Args:
         file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
@@ -32,9 +40,14 @@ class StoredBoxes(Detector):
         min_score: Boxes with lower scores are left out, None for all boxes; ground truth has score 1.
         masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
 
+    Attributes:
+        entries: How many boxes the file has, usable or not.
+        left_out: Ids of photos that got no boxes although the file has boxes that may be theirs: made for another
+            frame or another photo, or there are two images that could be the photo.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a COCO file.
+        ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels.
     """
 
     def __init__(
@@ -42,66 +55,159 @@ class StoredBoxes(Detector):
     ) -> None:
         content = read_coco(file, images)
         self.file, self.classes, self.masks = str(file), content.classes, masks
+        self.entries = content.entries
+        self.left_out: set[str] = set()
         self._problems = dict.fromkeys(content.problems)
         self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
         for box in content.boxes:
             if min_score is None or box.score >= min_score:
                 self._boxes[box.image].append(box)
-        self._served: dict[str, str] = {}
-        self._by_id = {i.id: i for i in content.images}
-        self._by_name: defaultdict[str, list[StoredImage]] = defaultdict(list)
-        self._by_last_part: defaultdict[str, list[StoredImage]] = defaultdict(list)
-        for image in content.images:
-            self._by_name[image.file_name].append(image)
-            self._by_last_part[PurePosixPath(image.file_name).name].append(image)
+        self._served: dict[str, tuple[str, str]] = {}  # by image: path and id of its photo
+        self._used: dict[str, int] = {}  # by image
+        self._asked = False
+        self._images = _Images(content.images, content.named)
 
     @property
     def problems(self) -> list[tuple[str, str]]:
         """``(entry, reason)`` of all that was left out so far, in the file and for the photos seen, each once."""
         return list(self._problems)
 
+    @property
+    def used(self) -> int:
+        """How many boxes of the file were given out so far, each counted once."""
+        return sum(self._used.values())
+
+    @property
+    def unused(self) -> bool:
+        """Whether there were photos, and boxes, but not one box of them could be used so far."""
+        return self._asked and self.entries > 0 and bool(self._problems) and not self.used
+
+    def expect_used(self) -> None:
+        """See :meth:`Detector.expect_used`."""
+        if self.unused:
+            entry, reason = next(reversed(self._problems))
+            raise ValueError(
+                f"{self.file}: expected boxes of the photos, found that none of its {self.entries} can be used; "
+                f"the last problem is {entry}: {reason}"
+            )
+
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of photos, in original pixels, by falling score. A photo that the file does not know has none.
+        """Boxes of photos, in original pixels, by falling score. A photo that the file does not know has none."""
+        self._asked |= len(photos) > 0
+        return [self._regions(photo) for photo in photos]
 
-        Raises:
-            ValueError: Two images of the file could be the photo; both are named.
-        """
-        return [self._regions(photo, self._find(photo.id)) for photo in photos]
+    def _regions(self, photo: Photo) -> Regions:
+        try:
+            image = self._images.of(photo)
+            if image is None:
+                found = self._images.hint(photo)
+                self._report(photo.id, f"expected an image of {self.file}, found none with its name or id{found}")
+                return self._none(photo)
+            boxes = self._boxes.get(image.id, [])
+            if boxes:
+                self._expect_first(photo, image)
+            regions, stored = regions_of(photo, image, boxes, self.classes, masks=self.masks, report=self._report)
+        except (FrameError, _AmbiguousError) as error:
+            self.left_out.add(photo.id)
+            self._report(photo.id, f"the boxes of {self.file} are left out: {error}")
+            return self._none(photo)
+        self._used[image.id] = len(stored)
+        return regions
 
-    def _find(self, photo: str) -> StoredImage | None:
-        if photo in self._by_id:
-            return self._by_id[photo]
-        path = PurePosixPath(photo)
-        candidates = self._by_name.get(photo) or self._by_last_part.get(path.name) or self._by_number(path.stem)
-        if len(candidates) > 1:  # the same name in several folders: the one whose folders fit
-            candidates = [i for i in candidates if _ends_with(path, i.file_name)] or candidates
-        if len(candidates) > 1:
-            first, second = (f"{i.file_name!r} (id {i.id})" for i in candidates[:2])
-            raise ValueError(f"{self.file}: expected one image for photo {photo!r}, found {first} and {second}")
-        return candidates[0] if candidates else None
+    def _expect_first(self, photo: Photo, image: StoredImage) -> None:
+        """The boxes of an image are those of one photo."""
+        here = photo.path or photo.id
+        path, id = self._served.setdefault(image.id, (here, photo.id))
+        if path != here:
+            raise _AmbiguousError(f"expected one photo {image.file_name!r}, found {id!r} before")
 
-    def _by_number(self, stem: str) -> list[StoredImage]:
-        """The image of a file without names whose id a photo is named after."""
-        number = str(int(stem)) if stem.isdecimal() else stem
-        found = self._by_id.get(stem) or self._by_id.get(number)
-        return [found] if found is not None and found.file_name == found.id else []
-
-    def _regions(self, photo: Photo, image: StoredImage | None) -> Regions:
-        if image is None:
-            self._report(photo.id, f"expected an image of {self.file}, found none with this id or file name")
-        elif self._served.setdefault(image.id, photo.id) != photo.id:
-            self._report(photo.id, f"gets the boxes of {image.file_name!r}, as {self._served[image.id]!r} did")
-        if image is None:
-            nothing = torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
-            extras = {"masks": nothing} if self.masks else {}
-            return Regions(torch.zeros(0, 4), photo.size, classes=self.classes, extras=extras)
-        boxes = self._boxes.get(image.id, [])
-        return regions_of(photo, image, boxes, self.classes, file=self.file, masks=self.masks, report=self._report)[0]
+    def _none(self, photo: Photo) -> Regions:
+        extras = {"masks": torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)} if self.masks else {}
+        return Regions(torch.zeros(0, 4), photo.size, classes=self.classes, extras=extras)
 
     def _report(self, entry: str, reason: str) -> None:
         self._problems[entry, reason] = None
 
 
-def _ends_with(path: PurePosixPath, file_name: str) -> bool:
-    parts = PurePosixPath(file_name).parts
-    return path.parts[-len(parts) :] == parts
+class _AmbiguousError(ValueError):
+    """Two images could be the photo, or two photos the image."""
+
+
+class _Images:
+    """The images of a file, looked up for photos.
+
+    Args:
+        images: All of them.
+        named: Whether their names are names, not ids.
+    """
+
+    def __init__(self, images: Sequence[StoredImage], named: bool) -> None:
+        self._named = named
+        self._by_id = {image.id: image for image in images}
+        self._by_name: defaultdict[str, list[StoredImage]] = defaultdict(list)
+        self._by_parts: defaultdict[tuple[str, ...], list[StoredImage]] = defaultdict(list)
+        self._by_last_part: defaultdict[str, list[StoredImage]] = defaultdict(list)
+        for image in images:
+            parts = _parts(image.file_name)
+            self._by_name[image.file_name].append(image)
+            self._by_parts[parts].append(image)
+            self._by_last_part[parts[-1]].append(image)
+
+    def of(self, photo: Photo) -> StoredImage | None:
+        """The image that a photo is, None where there is none.
+
+        Raises:
+            _AmbiguousError: Two images of the file could be the photo; both are named.
+        """
+        found = self._by_name.get(photo.id) or self._of_these_folders(photo)
+        if not self._named:
+            numbers = (self._by_id.get(n) for n in _numbers(photo))
+            found = list({i.id: i for i in (*found, *numbers) if i is not None}.values())
+        elif not found:
+            known = self._by_id.get(photo.id)
+            found = [known] if known is not None and self._same_name(known, photo) else []
+        if len(found) > 1:
+            first, second = (f"{i.file_name!r} (id {i.id})" for i in found[:2])
+            raise _AmbiguousError(f"expected one image that could be the photo, found {first} and {second}")
+        return found[0] if found else None
+
+    def hint(self, photo: Photo) -> str:
+        """What comes near a photo that no image is."""
+        elsewhere = self._of_this_name(photo)
+        if elsewhere:
+            return f"; {elsewhere[0].file_name!r} is in another folder"
+        if photo.id in self._by_id:
+            return f"; the image with this id is {self._by_id[photo.id].file_name!r}"
+        return ""
+
+    def _of_these_folders(self, photo: Photo) -> list[StoredImage]:
+        """Images whose folders and name a photo lies in, of the most folders, as far as both sides know them."""
+        id = _parts(photo.id)
+        path = id if photo.path is None else _parts(photo.path)
+        ends = (self._by_parts.get(path[-n:]) for n in range(len(path), 0, -1))
+        if found := next(filter(None, ends), None):
+            return found
+        if len(id) == 1 and photo.path is not None:  # its own folders are known, and are others
+            return []
+        return [i for i in self._by_last_part.get(id[-1], ()) if _parts(i.file_name)[-len(id) :] == id]
+
+    def _of_this_name(self, photo: Photo) -> list[StoredImage]:
+        """Images whose name without folders is that of a photo."""
+        lasts = dict.fromkeys(_parts(name)[-1] for name in (photo.id, photo.path) if name is not None)
+        return [image for last in lasts for image in self._by_last_part.get(last, ())]
+
+    def _same_name(self, image: StoredImage, photo: Photo) -> bool:
+        """Whether an image with a photo's id may be the photo by its name, folders left out of account."""
+        return photo.path is None or _parts(image.file_name)[-1] == _parts(photo.path)[-1]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and name, in one normal form of letters, whatever the system that wrote them; at least one part."""
+    parts = posixpath.normpath(composed(name).replace("\\", "/")).split("/")
+    return tuple(p for p in parts if p not in ("", "..")) or ("",)
+
+
+def _numbers(photo: Photo) -> list[str]:
+    """What the image of a photo may be called in a file that has ids alone."""
+    stems = [posixpath.splitext(_parts(name)[-1])[0] for name in (photo.path, photo.id) if name is not None]
+    return [n for stem in stems for n in (stem, str(int(stem)) if stem.isdecimal() else stem)]

@@ -74,11 +74,21 @@ class Examples(ABC):
         """The ``instances`` of example ``number``, int64 ``(N,)``; sources that know them without its pixels say so."""
         return self[number].instances
 
+    def box_count(self) -> int | None:
+        """How many boxes all examples have, as far as that is known without their pixels; None where it is not."""
+        return None
+
     def _checked(self, number: int) -> int:
         """``number`` if there is such an example."""
         if isinstance(number, bool) or not 0 <= number < len(self):
             raise IndexError(f"example: expected a number from 0 to {len(self) - 1}, found {number!r}")
         return number
+
+
+def expect_boxes(name: str, source: Examples) -> None:
+    """Raise ``ValueError`` where it is known that no example has a box: nothing would be learned, to the end."""
+    if source.box_count() == 0:
+        raise ValueError(f"{name}: expected photos with boxes, found none that can be used in all {len(source)} photos")
 
 
 def checked_count(count: int | None, available: int) -> int:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.coco import CocoInstances
+from objemb.detectors._coco_regions import FrameError
 from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 from objemb.images import UnreadableImageError, read_photo
 from objemb.registry import plugin
-from objemb.structures import Photo
+from objemb.structures import Photo, Regions
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ class Coco(Examples):
     """The images of a COCO instances file, those without boxes included.
 
     Annotations that cannot be used are left out, crowds among them, and so are images that are not there; the log names
-    the first of them with file and id. A picture that cannot be read is replaced by the next one that can.
+    the first of them with file and id. A picture that cannot be read, or whose boxes were made for another picture, is
+    replaced by the next one that can: without its boxes, it would teach that its objects are none.
 
     Args:
         file: COCO instances.
@@ -74,22 +76,28 @@ class Coco(Examples):
         return len(self._present)
 
     def __getitem__(self, number: int) -> Example:
-        image, photo = self._read(self._checked(number))
-        regions, names = self.annotations.regions(image, photo)
+        photo, regions, names = self._read(self._checked(number))
         self._tell_problems()
         if self.instances:
             regions = replace(regions, extras={**regions.extras, INSTANCES: self._numbers(names)})
         return Example(photo, regions)
 
-    def _read(self, first: int) -> tuple[int, Photo]:
-        """Number and picture of the image of example ``first``, or of the next one that can be read."""
+    def box_count(self) -> int:
+        """See :meth:`Examples.box_count`."""
+        return sum(self.annotations.box_count(image) for image, _ in self._present)
+
+    def _read(self, first: int) -> tuple[Photo, Regions, tuple[str | None, ...]]:
+        """The picture of example ``first``, or of the next one that can be used, its boxes and their identities."""
         for step in range(len(self._present)):
             image, path = self._present[(first + step) % len(self._present)]
             try:
-                return image, read_photo(path, id=self.annotations.images[image].file_name, side=self.side)
+                photo = read_photo(path, id=self.annotations.images[image].file_name, side=self.side)
+                return photo, *self.annotations.regions(image, photo)
             except UnreadableImageError as error:
                 _warn_once(str(path), error.reason)
-        raise ValueError(f"{self.annotations.file}: expected pictures, found {len(self)} of which none can be read")
+            except FrameError as error:
+                _warn_once(str(path), str(error))
+        raise ValueError(f"{self.annotations.file}: expected pictures, found {len(self)} of which none can be used")
 
     def _numbers(self, names: tuple[str | None, ...]) -> Tensor:
         known = {name: number for number, name in enumerate(self.instances)}

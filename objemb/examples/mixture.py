@@ -70,6 +70,11 @@ class Mixture(Examples):
         )
         return Example(Photo(f"{part}/{photo.id}", photo.pixels, photo.size, photo.metadata), renamed)
 
+    def box_count(self) -> int | None:
+        """See :meth:`Examples.box_count`."""
+        counts = [part.box_count() for part in self.parts]
+        return None if None in counts else sum(counts)  # type: ignore[arg-type]
+
 
 def _renumbered(numbers: Tensor, names: Sequence[str], among: Sequence[str], none: int) -> Tensor:
     """int64 numbers of ``names`` as numbers of the same names ``among`` others; a number without a name is ``none``."""

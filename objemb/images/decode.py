@@ -21,7 +21,7 @@ from objemb.images.decoders import DECODERS, MAX_SCANS, Tiff, pixel_chunks, scan
 from objemb.images.kinds import kind_of, open_at_once
 from objemb.images.names import printable
 from objemb.images.pixels import rgb_pixels
-from objemb.structures import Photo, Scalar
+from objemb.structures import SIDEWAYS, Photo, Scalar
 
 #: Largest image that is decoded unless told otherwise, in pixels.
 MAX_PIXELS = 100_000_000
@@ -52,8 +52,6 @@ UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
-#: Orientations that swap height and width.
-SIDEWAYS = (5, 6, 7, 8)
 
 
 class UnreadableImageError(checks.ObjembError):
@@ -116,10 +114,11 @@ def read_photo(
         id = "image" if isinstance(source, bytes) else printable(Path(source).as_posix())
     try:
         data = source if isinstance(source, bytes) else _file_bytes(source, _most_bytes(max_pixels))
-        pixels, size = _decode(data, side, part, max_pixels, admit)
+        pixels, size, orientation = _decode(data, side, part, max_pixels, admit)
     except _Refusal as refusal:
         raise UnreadableImageError(str(refusal), id) from refusal.__cause__
-    return Photo(id=id, pixels=pixels, size=size, metadata=metadata)
+    path = None if isinstance(source, bytes) else os.path.abspath(source)
+    return Photo(id=id, pixels=pixels, size=size, metadata=metadata, path=path, orientation=orientation)
 
 
 class _Refusal(Exception):
@@ -173,8 +172,8 @@ def _expect_regular(status: os.stat_result) -> None:
 
 def _decode(
     data: bytes, side: int | None, part: float | None, max_pixels: int, admit: Callable[[int], None]
-) -> tuple[Tensor, tuple[int, int]]:
-    """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright."""
+) -> tuple[Tensor, tuple[int, int], int]:
+    """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright, and what turned them so."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
     try:
@@ -231,14 +230,19 @@ def _expect_size(size: tuple[int, int], max_pixels: int) -> None:
         raise _Refusal(f"too many pixels: expected at most {max_pixels:,}, found {width} x {height}")
 
 
-def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Pixels, and the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done."""
+def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Tensor, tuple[int, int], int]:
+    """Pixels, the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done, and the
+    orientation that says what was.
+    """
+    if isinstance(image, TiffImageFile):  # Pillow turns a TIFF while it loads, and forgets by what
+        orientation = _orientation(image)
+        image.load()
+        return rgb_pixels(image), (image.height, image.width), orientation
     image.load()
-    if isinstance(image, TiffImageFile):  # Pillow turns a TIFF while it loads
-        return rgb_pixels(image), (image.height, image.width)
     width, height = original
-    size = (width, height) if _orientation(image) in SIDEWAYS else (height, width)
-    return rgb_pixels(upright(image)), size
+    orientation = _orientation(image)
+    size = (width, height) if orientation in SIDEWAYS else (height, width)
+    return rgb_pixels(upright(image)), size, orientation
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -59,7 +59,7 @@ def fit_parts(
         on_skip: Called with each photo that could not be read or described, likewise.
 
     Raises:
-        ValueError: Too few vectors were found for a part.
+        ValueError: Too few vectors were found for a part, or not one of the boxes could be used.
     """
     waiting = unfitted(model.describer)
     if not waiting:
@@ -74,6 +74,8 @@ def fit_parts(
             for _ in range(of_photos):
                 on_photo()
         vectors = sample.vectors()
+        if boxes is not None:
+            boxes.expect_used()
         if len(vectors) == 0:
             raise ValueError(f"{name}: expected photos with vectors to learn from, found none that could be described")
         model.describer.fitted_parts()[name].fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, photos))
@@ -111,7 +113,8 @@ def fit_whitening(
         on_skip: Called with each photo that could not be described, likewise.
 
     Raises:
-        ValueError: The model has a whitening, or too few vectors were found for ``dim``.
+        ValueError: The model has a whitening, or too few vectors were found for ``dim``, or not one of the boxes could
+            be used: a whitening of whole photos is another one.
     """
     _expect_none(model)
     model = fit_parts(
@@ -124,6 +127,8 @@ def fit_whitening(
         sample.add(one.vectors[model.aggregator.first_counted(one.regions) :])
         count += 1
         on_photo()
+    if boxes is not None:
+        boxes.expect_used()
     vectors = sample.vectors()
     if len(vectors) == 0:
         raise ValueError("whitening: expected photos with regions, found none that could be described")

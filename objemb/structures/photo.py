@@ -11,6 +11,9 @@ from torch import Tensor
 from objemb import checks
 from objemb.structures.fields import Scalar, checked_id, checked_size, frozen_metadata
 
+#: EXIF orientations that swap height and width.
+SIDEWAYS = (5, 6, 7, 8)
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:
@@ -22,12 +25,16 @@ class Photo:
             (Bytes, not floats: a photo waiting in the decoding queue is four times smaller; networks divide by 255.)
         size: ``(height, width)`` of the EXIF-corrected *original*: the frame of all boxes.
         metadata: Columns that came with the image from its source.
+        path: Where its file lies, absolute; None for what was no file. Boxes of other files are looked up by it.
+        orientation: The EXIF orientation, 1 to 8, that was applied to the file's pixels; 1 where they were upright.
     """
 
     id: str
     pixels: Tensor
     size: tuple[int, int]
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    path: str | None = None
+    orientation: int = 1
 
     def __post_init__(self) -> None:
         checked_id("Photo.id", self.id)

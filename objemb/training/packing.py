@@ -36,6 +36,8 @@ def _packed_photo(photo: Photo) -> dict[str, Any]:
         "pixels": photo.pixels.numpy(),
         "size": photo.size,
         "metadata": dict(photo.metadata),
+        "path": photo.path,
+        "orientation": photo.orientation,
     }
 
 

@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 from objemb.datasets.scenes import Scenes, SceneSettings
+from objemb.examples.base import expect_boxes
 from objemb.examples.coco import Coco
+from objemb.examples.mixture import Mixture
+from objemb.examples.photos import Photos
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,52 @@ def test_pictures_elsewhere(written: tuple[Path, Scenes], tmp_path: Path) -> Non
         Coco(file=tmp_path / "moved.json")
     with pytest.raises(ValueError, match="count"):
         Coco(file=folder / "instances_train.json", count=5)
+
+
+def _written(folder: Path, boxes: list[list[float]], **more: object) -> Path:
+    """Two pictures of 30 x 20 pixels; all boxes are of the first."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (30, 20)).save(folder / name)
+    data = {
+        "images": [
+            {"id": n, "file_name": f"{name}.png", "width": 30, "height": 20, **more} for n, name in enumerate("ab")
+        ],
+        "annotations": [{"id": n, "image_id": 0, "category_id": 1, "bbox": b} for n, b in enumerate(boxes)],
+        "categories": [{"id": 1, "name": "cup"}],
+    }
+    file = folder / "instances.json"
+    file.write_text(json.dumps(data), encoding="utf-8")
+    return file
+
+
+def test_boxes_scale_with_their_picture(tmp_path: Path) -> None:
+    examples = Coco(file=_written(tmp_path, [[10, 20, 30, 40]], width=300, height=200))
+    assert examples[0].regions.boxes.tolist() == [[1, 2, 4, 6]]
+    assert len(examples[1].regions) == 0
+
+
+def test_a_picture_whose_boxes_are_of_another_one_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a picture without boxes, it would teach that what is in it is background."""
+    examples = Coco(file=_written(tmp_path, [[5, 5, 5, 5]], width=20, height=30))
+    with caplog.at_level(logging.WARNING):
+        assert [examples[n].photo.id for n in range(2)] == ["b.png", "b.png"]
+    (message,) = caplog.messages
+    assert "a.png: left out: expected a photo of 20 x 30 pixels, turned or scaled, found 30 x 20" in message
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(ValueError, match="found 1 of which none can be used"):
+        Coco(file=tmp_path / "instances.json")[0]
+
+
+def test_boxes_are_counted_before_pictures_are_read(tmp_path: Path) -> None:
+    boxes: list[list[float]] = [[5, 5, 5, 5], [29, 19, 90, 90], [30, 5, 5, 5], [-9, 0, 9, 5]]
+    examples = Coco(file=_written(tmp_path, boxes))
+    assert examples.box_count() == 2
+    expect_boxes("data", examples)
+    assert Mixture(data=[examples, examples]).box_count() == 4
+    none = Coco(file=_written(tmp_path, [[30, 5, 5, 5]]))
+    with pytest.raises(
+        ValueError, match="data: expected photos with boxes, found none that can be used in all 2 photos"
+    ):
+        expect_boxes("data", none)
+    assert Mixture(data=[examples, Photos(sources=tmp_path)]).box_count() is None
+    expect_boxes("data", Photos(sources=tmp_path))

@@ -15,7 +15,7 @@ from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
-from objemb.examples.base import Example, Examples
+from objemb.examples.base import Example, Examples, expect_boxes
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.registry import plugin
@@ -58,7 +58,8 @@ class Detect(Task):
 
     Raises:
         TypeError: A describer without a detector that is a network.
-        ValueError: Classes of data and detector that differ, a pattern without a parameter, values out of range.
+        ValueError: Classes of data and detector that differ, data without a single box, a pattern without a parameter,
+            values out of range.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Detect(Task):
         for name, source in (("data", data), ("validation", validation)):
             if source is not None:
                 _expect_classes(name, source, detector)
+                expect_boxes(name, source)
         self.describer, self.detector = describer, detector
         self.examples, self.validation = data, validation
         self.flip = checks.flag("flip", flip)

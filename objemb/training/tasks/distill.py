@@ -20,7 +20,7 @@ from objemb.config import read_yaml
 from objemb.describers.base import Describer
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkInput
-from objemb.examples.base import Example, Examples
+from objemb.examples.base import Example, Examples, expect_boxes
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
@@ -86,7 +86,8 @@ class Distill(Task):
 
     Raises:
         TypeError: Another student than a ``one_pass``.
-        ValueError: Teacher and student whose vectors differ in length, a pattern without a parameter, unknown losses.
+        ValueError: Teacher and student whose vectors differ in length, data without a single box, a pattern without a
+            parameter, unknown losses.
     """
 
     def __init__(
@@ -131,6 +132,8 @@ class Distill(Task):
         )
         self.loss = _loss_weights(loss)
         self.mode = checks.one_of("train", train, MODES)
+        if self.mode == "joint" or "detections" not in self.guidance.sources:
+            expect_boxes("data", data)
         self.embedding_weight = checks.positive("embedding_weight", embedding_weight)
         self.precompute = min(checks.whole("precompute", precompute, 0), len(data))
         if self.precompute and self.mode != "head" and self.guidance.needs_detector:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from objemb.config import load_training_config
 from objemb.models import load_model
@@ -152,3 +153,18 @@ def test_the_configs_that_come_with_it() -> None:
         assert fnmatch.filter(parameters, pattern)
     with pytest.raises(ValueError, match="expected the key 'file'"):
         load_training_config("detect_coco")
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+def test_data_without_a_single_box_are_refused(part: str, tmp_path: Path) -> None:
+    random_picture = random_photo(20, 30).pixels.permute(1, 2, 0).numpy()
+    Image.fromarray(random_picture).save(tmp_path / "a.png")
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [31, 0, 5, 5]}],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(data), encoding="utf-8")
+    source = {"name": "coco", "file": str(tmp_path / "instances.json"), "class_agnostic": True}
+    with pytest.raises(ValueError, match=f"{part}: expected photos with boxes, found none that can be used in all 1"):
+        task(detector={"num_classes": 1}, **{part: source})
