@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,15 @@ def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
     masks = model.settings["describer"].get("extractor", {}).get("masks", False)
     given: StoredBoxes = registry.build("detectors", {"name": "stored_boxes", "file": str(file), "masks": masks})
     return given
+
+
+@contextmanager
+def boxes_told(given: StoredBoxes | None) -> Iterator[None]:
+    """:func:`tell_boxes` at the end, however that comes about: what could not be used explains an error, too."""
+    try:
+        yield
+    finally:
+        tell_boxes(given)
 
 
 def tell_boxes(given: StoredBoxes | None) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from objemb.cli.boxes import stored_boxes
-from objemb.cli.errors import guarded
+from objemb.cli.boxes import boxes_told, stored_boxes
+from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json
 from objemb.cli.output import Meter, human_bytes, note, print_json, print_pairs, progress
 from objemb.cli.whitening import check_whitening
@@ -52,7 +52,11 @@ def build(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Make a model folder: settings, weights, what was fitted, fingerprint."""
+    """Make a model folder: settings, weights, what was fitted, fingerprint.
+
+    When not one box of --boxes can be used, no model is made. Exit code 3 when some photos were fitted on without their
+    boxes, since those were made for another frame or photo.
+    """
     from objemb.config import load_config
     from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
     from objemb.models.fitting import unfitted
@@ -65,22 +69,25 @@ def build(
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
     given = stored_boxes(boxes, model)
-    if fit_on:
-        parts = unfitted(model.describer)
-        if not parts:
-            raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
-        with _fitting("fitting", fit_on, len(parts), as_json) as calls:
-            model = fit_parts(model, fit_on, boxes=given, **calls)
-    if whiten_on:
-        with _fitting("fitting the whitening", whiten_on, len(unfitted(model.describer)) + 1, as_json) as calls:
-            power = 0.5 if whiten_power is None else whiten_power
-            model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
+    parts = unfitted(model.describer)
+    if fit_on and not parts:
+        raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
+    with boxes_told(given):
+        if fit_on:
+            with _fitting("fitting", fit_on, len(parts), as_json) as calls:
+                model = fit_parts(model, fit_on, boxes=given, **calls)
+        if whiten_on:
+            with _fitting("fitting the whitening", whiten_on, len(unfitted(model.describer)) + 1, as_json) as calls:
+                power = 0.5 if whiten_power is None else whiten_power
+                model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
     if whiten_pairs is not None:
         with _fitting("fitting the whitening", [], 1, as_json) as calls:
             power = 0.0 if whiten_power is None else whiten_power
             model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)
+    if given is not None and given.left_out:
+        raise typer.Exit(SKIPPED)
 
 
 @contextlib.contextmanager

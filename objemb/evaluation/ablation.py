@@ -90,6 +90,15 @@ class BestBoxes(Detector):
         """See :meth:`Detector.decode_side`."""
         return self._detector.decode_side()
 
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """See :attr:`Detector.problems`."""
+        return self._detector.problems
+
+    def expect_used(self) -> None:
+        """See :meth:`Detector.expect_used`."""
+        self._detector.expect_used()
+
 
 def boxes_from(source: str, data: EvaluationSet, own: Detector | None) -> Detector | None:
     """What gives the boxes of database photos.

@@ -164,8 +164,12 @@ def describe_images(
         model: The model.
         data: The set that the photos belong to.
         images: The photos; they become items 0 to N - 1.
-        boxes: Where boxes come from instead of the model's own regions.
+        boxes: Where boxes come from instead of the model's own regions. What of them could not be used is among the
+            problems.
         workers: Decoding threads.
+
+    Raises:
+        ValueError: Not one of the boxes could be used.
     """
     numbers = {image.file: number for number, image in enumerate(images)}
     refs = [ImageRef(image.file, data.photo(image.file)) for image in images]
@@ -173,7 +177,11 @@ def describe_images(
     described = [
         (numbers[rows.image], rows) for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skipped.append)
     ]
-    return Rows.of(described, model.dim, [_line(s) for s in skipped])
+    problems = [_line(s) for s in skipped]
+    if boxes is not None:
+        boxes.expect_used()
+        problems += [f"{entry}: {reason}" for entry, reason in boxes.problems]
+    return Rows.of(described, model.dim, problems)
 
 
 def describe_entries(

@@ -229,6 +229,27 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_boxes_to_fit_on_that_cannot_be_used_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    coco = json.loads(boxes.read_text())
+    boxes.write_text(json.dumps(coco).replace('"0.png"', '"x.png"'))
+    more = ("--whiten-on", photos, "--boxes", boxes)
+    assert "boxes: 0.png: expected an image of" in run("model", "build", *BUILD, "-o", tmp_path / "a", *more).stderr
+    coco["images"][1]["width"] = 50
+    boxes.write_text(json.dumps(coco))
+    told = run("model", "build", *BUILD, "-o", tmp_path / "b", *more, code=3).stderr
+    assert "boxes: 1.png: the boxes of" in told
+    assert f"boxes: 5 of 6 boxes of {boxes} were used; 1 photos are left without them\n" in told
+    assert (tmp_path / "b").is_dir()
+    boxes.write_text(json.dumps(coco).replace(".png", ".jpg"))
+    told = run("model", "build", *BUILD, "-o", tmp_path / "c", *more, code=2).stderr
+    assert f"boxes: 0 of 6 boxes of {boxes} were used\n" in told
+    assert f"objemb: {boxes}: expected boxes of the photos, found that none of its 6 can be used" in told
+    assert not (tmp_path / "c").exists()
+    fit = ("model", "build", *NETVLAD, "-o", tmp_path / "c", "--fit-on", photos, "--boxes", boxes)
+    assert "found that none of its 6 can be used" in run(*fit, code=2).stderr
+
+
 def test_detect_writes_boxes_that_can_be_indexed(
     run: Run, photos: Path, model: Path, detecting: Path, tmp_path: Path
 ) -> None:

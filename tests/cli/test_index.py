@@ -13,7 +13,7 @@ from objemb.cli.indexing import Job, photo_path
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.structures import RegionDescriptors
-from tests.cli.conftest import Run, draw, parsed
+from tests.cli.conftest import PLACES, Run, draw, parsed
 from tests.models.conftest import SETTINGS
 
 
@@ -29,10 +29,11 @@ def test_the_first_run_and_the_second(run: Run, photos: Path, model: Path, tmp_p
     boxes = ("--boxes", tmp_path / "boxes.json")
     first = index_json(run, photos, tmp_path / "index", model, *boxes)
     assert counts(first) == {"added": 6}
-    assert (first["images"], first["regions"], first["errors"], first["box_problems"]) == (6, 12, None, 0)
+    assert (first["images"], first["regions"], first["errors"]) == (6, 12, None)
+    assert (first["boxes_used"], first["box_problems"]) == (6, 0)
     assert set(first) == {
         *("index", "added", "updated", "unchanged", "pruned", "skipped", "images", "regions"),
-        *("box_problems", "seconds", "errors"),
+        *("boxes_used", "box_problems", "seconds", "errors"),
     }
     assert counts(index_json(run, photos, tmp_path / "index", model, *boxes)) == {"unchanged": 6}
 
@@ -216,7 +217,55 @@ def test_boxes_that_fit_nothing_are_told(run: Run, photos: Path, model: Path, tm
     (tmp_path / "boxes.json").write_text(json.dumps(coco))
     result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
     assert "annotations[0]" in result.stderr
+    assert f"boxes: 5 of 6 boxes of {tmp_path / 'boxes.json'} were used\n" in result.stderr
     assert Index.open(tmp_path / "index").info()["regions"] == 11
+
+
+def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
+    run: Run, photos: Path, model: Path, tmp_path: Path
+) -> None:
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    coco["images"][0] |= {"width": 100, "height": 120}  # turned, but by nothing that the photo says
+    coco["images"][1] |= {"width": 60, "height": 50}
+    coco["annotations"][1]["bbox"] = [10, 20, 30, 20]
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    more = ("-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
+    result = run("index", photos, *more, code=3)
+    assert "boxes: 0.png: the boxes of" in result.stderr
+    assert "left out: expected a photo of 100 x 120 pixels, turned or scaled, found 120 x 100" in result.stderr
+    assert "were used; 1 photos are left without them" in result.stderr
+    found = {n: Index.open(tmp_path / "index").get(f"{n}.png").regions.boxes[1:].tolist() for n in range(2)}
+    assert found == {0: [], 1: [[20, 40, 80, 80]]}
+
+
+def test_not_one_box_used_ends_in_exit_code_3(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    (tmp_path / "boxes.json").write_text(json.dumps(coco).replace(".png", ".jpg"))
+    more = ("-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
+    result = run("index", photos, *more, code=3)
+    assert "boxes: 0.png: expected an image of" in result.stderr
+    assert f"boxes: 0 of 6 boxes of {tmp_path / 'boxes.json'} were used\n" in result.stderr
+    run("index", photos, *more)  # nothing to do, nothing to tell
+    (tmp_path / "boxes.json").write_text(json.dumps({**coco, "annotations": []}))
+    assert run("index", photos, *more).stderr == "", "nothing was detected in any of them"
+
+
+def test_boxes_that_are_no_pixels_are_refused(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    coco = json.loads((tmp_path / "boxes.json").read_text())
+    for annotation in coco["annotations"]:
+        annotation["bbox"] = [v / 120 for v in annotation["bbox"]]
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    more = ("-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
+    assert "found shares of the image from 0 to 1 in 6 of 6 boxes" in run("index", photos, *more, code=2).stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_ids_of_a_table_are_not_those_of_its_boxes(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path,id\nphotos/2.png,1\nphotos/1.png,2\n")
+    index_json(run, table, tmp_path / "index", model, "--boxes", tmp_path / "boxes.json")
+    found = {image: Index.open(tmp_path / "index").get(image).regions.boxes[1].tolist() for image in ("1", "2")}
+    assert found == {"1": list(PLACES[2]), "2": list(PLACES[1])}
 
 
 def test_rows_of_half_size(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
+from objemb.detectors.base import Detector
 from objemb.structures import Box, Photo, RegionDescriptors, Regions
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 240, 20), "blue": (15, 5, 245)}
@@ -46,7 +47,7 @@ def write_set(folder: Path, **changes: Any) -> Path:
     return path
 
 
-class Patches:
+class Patches(Detector):
     """A detector that finds both patches of every photo, of the left one only a strip."""
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
