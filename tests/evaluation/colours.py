@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from objemb.detectors.base import Detector
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.detectors.base import Detector
 from objemb.structures import Box, Photo, RegionDescriptors, Regions
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 240, 20), "blue": (15, 5, 245)}
