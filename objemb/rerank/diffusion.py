@@ -56,7 +56,8 @@ class Diffusion(Reranker):
     rows and more; it takes up to 16 bytes x ``neighbours`` per row.
 
     Args:
-        neighbours: k; two rows are connected when each is among the k nearest of the other.
+        neighbours: k, at least 2; two rows are connected when each is among the k nearest of the other. A row is the
+            first of its own nearest, as the authors count: k = 50 leaves 49 others.
         query_neighbours: k_q, how many rows diffusion starts from.
         alpha: How much is passed on, above 0 and below 1.
         gamma: Exponent of similarities.
@@ -81,7 +82,7 @@ class Diffusion(Reranker):
         truncate: int | None = 10_000,
         ridge: float = 1.0,
     ) -> None:
-        self.neighbours = checks.whole("neighbours", neighbours)
+        self.neighbours = checks.whole("neighbours", neighbours, 2)
         self.query_neighbours = checks.whole("query_neighbours", query_neighbours)
         self.alpha = checks.between("alpha", checks.positive("alpha", alpha), 0, 0.9999)
         self.gamma = checks.positive("gamma", gamma)
@@ -104,7 +105,7 @@ class Diffusion(Reranker):
         return replace(search, results=tuple(results))
 
     def _graph(self, database: Database) -> _Graph:
-        affinity = mutual_affinity(*row_neighbours(database, self.neighbours, other_images=False), self.gamma)
+        affinity = mutual_affinity(*row_neighbours(database, self.neighbours - 1, other_images=False), self.gamma)
         whole = self._most(database) == len(database.vectors)
         return _Graph(affinity, laplacian(affinity, self.alpha) if whole else None, self._weights(database))
 

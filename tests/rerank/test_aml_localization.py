@@ -8,9 +8,12 @@ from torch import Tensor
 
 from objemb.backbones.base import Backbone
 from objemb.describers.pooled_regions import PooledRegions
+from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.ops.boxes import iou
+from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
+from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.rerank.aml_localization import AmlLocalization
@@ -55,6 +58,44 @@ def test_the_object_is_found_and_where(vector: str) -> None:
     assert scores(after)[0] > 0.95
     assert float(iou(torch.tensor([after.results[0][0].box]), torch.tensor([[48.0, 40, 88, 80]]))[0, 0]) > 0.5
     assert after.results[0][0].query_box == (20, 20, 60, 60)
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_the_grid_lies_on_the_cells_of_the_box(size: int | None) -> None:
+    """Cell by cell: a box of 15 cells has squares of 15, 10 and 7 cells, whatever pixels their edges fall on."""
+    net = describer()
+    before = searched(net, QUERY, (20, 20, 60, 60), PHOTOS)
+    side = size or 96
+    cell = 96 / side * 4
+
+    def vector(map_: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+        x1, y1, x2, y2 = box
+        total = torch.zeros(net.dim)
+        for left, top, right, bottom in rmac_cells(y2 - y1, x2 - x1, 3).tolist():
+            part = map_[:, y1 + top : y1 + bottom, x1 + left : x1 + right].flatten(1)
+            total += l2(part.amax(dim=1)[None])[0]
+        return l2(total[None])[0]
+
+    cut = QUERY.pixels[:, 20:60, 20:60]  # enters the network at the scale of its photo
+    shape = (round(40 * side / 96), round(40 * side / 96))
+    seen = net.backbone(as_batch([resize(cut, shape)], "cpu"))[0]
+    asked = vector(seen, (0, 0, seen.shape[2], seen.shape[1]))
+    for hit in AmlLocalization(size=size, mixed=0).rerank(before).results[0]:
+        found = next(p for p in PHOTOS if p.id == hit.image)
+        map_ = net.backbone(as_batch([resize(found.pixels, (side, side))], "cpu"))[0]
+        box = tuple(round(v / cell) for v in hit.box)
+        assert hit.box == pytest.approx([v * cell for v in box]), "whole cells"
+        assert hit.score == pytest.approx(float(vector(map_, box) @ asked), abs=1e-5)  # type: ignore[arg-type]
+
+
+def test_photos_are_looked_into_as_they_are_indexed() -> None:
+    before = searched(describer(), QUERY, (20, 20, 60, 60), PHOTOS)
+    own, same = (AmlLocalization(size=size).rerank(before) for size in (None, 96))
+    assert [(h.image, h.box, h.score) for h in own.results[0]] == [(h.image, h.box, h.score) for h in same.results[0]]
+    crops = PooledRegions(regions=RmacGrid(), backbone=Colours(), extractor=Crop(size=32), pooling=Max())
+    with pytest.raises(ValueError, match=r"aml_localization: size: expected the side of maps in pixels, found .* Crop"):
+        AmlLocalization().rerank(replace(before, describer=crops))
+    assert names(AmlLocalization(size=96).rerank(replace(before, describer=crops)))
 
 
 def test_query_expansion_mixes_the_best_boxes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from objemb.rerank.database import Database
 from objemb.rerank.diffusion import Diffusion
 from objemb.structures import RegionDescriptors
-from tests.ops.test_diffusion import dense_affinity, dense_laplacian
+from tests.ops.test_diffusion import dense_laplacian
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
 
 pytest.importorskip("scipy")
@@ -16,9 +16,21 @@ pytest.importorskip("scipy")
 X, Y = (1.0, 0.0), (0.0, 1.0)
 
 
+def published_affinity(vectors: np.ndarray, k: int) -> np.ndarray:
+    """As the authors released it: a row is one of its own k nearest, and is taken out of the matrix afterwards."""
+    products = vectors @ vectors.T
+    nearest = [set(np.argsort(-row, kind="stable")[:k].tolist()) for row in products]
+    affinity = np.zeros(products.shape)
+    for i, j in np.ndindex(*products.shape):
+        if j in nearest[i] and i in nearest[j]:
+            affinity[i, j] = max(0.0, products[i, j]) ** 3
+    np.fill_diagonal(affinity, 0)
+    return affinity
+
+
 def slow(data: Database, asked: RegionDescriptors, k: int, kq: int, rows: np.ndarray | None = None) -> np.ndarray:
     """Score per image, with full matrices; ``rows`` are those of a truncated graph."""
-    affinity = dense_affinity(data.vectors, k, 3.0)
+    affinity = published_affinity(data.vectors.astype(float), k)
     rows = np.arange(len(affinity)) if rows is None else rows
     products = data.vectors @ asked.vectors.numpy().T
     sums = np.zeros(len(products))
@@ -79,13 +91,13 @@ def test_a_view_is_found_by_way_of_another() -> None:
     data = database(*([turned(a)] for a in (5, 25, 45, 65, -60)))
     asked = search(data, query(X))
     assert names(asked) == ["0", "1", "2", "4", "3"]
-    found = Diffusion(neighbours=2, query_neighbours=1).rerank(asked)
+    found = Diffusion(neighbours=3, query_neighbours=1).rerank(asked)
     assert names(found)[-1] == "4"
 
 
 def test_boxes_are_those_that_contribute_and_match() -> None:
     data = database([Y, X], [(0.8, 0.6)])
-    found = Diffusion(neighbours=1, query_neighbours=1).rerank(search(data, query(Y, X), depth=1))
+    found = Diffusion(neighbours=2, query_neighbours=1).rerank(search(data, query(Y, X), depth=1))
     best = {hit.image: hit for hit in found.results[0]}["0"]
     assert best.box in ((0, 0, 10, 10), (10, 0, 20, 10))
     assert best.query_box == ((0, 0, 10, 10) if best.box == (0, 0, 10, 10) else (10, 0, 20, 10))
@@ -93,7 +105,7 @@ def test_boxes_are_those_that_contribute_and_match() -> None:
 
 def test_what_is_not_reached_follows_in_its_order() -> None:
     data = database([X], [(0.0, -1.0)], [(-0.6, 0.8)])
-    found = Diffusion(neighbours=1, query_neighbours=1).rerank(search(data, query(X)))
+    found = Diffusion(neighbours=2, query_neighbours=1).rerank(search(data, query(X)))
     assert names(found) == ["0", "1", "2"]
     opposite = search(database([(-1.0, 0.0)], [(-0.6, -0.8)]), query(X))
     assert Diffusion().rerank(opposite).results == opposite.results
@@ -115,5 +127,7 @@ def test_nothing_and_mistakes() -> None:
     assert names(Diffusion().rerank(search(database([X]), query(X)))) == ["0"]
     with pytest.raises(ValueError, match="alpha: expected a number"):
         Diffusion(alpha=1.0)
+    with pytest.raises(ValueError, match="neighbours: expected an integer of 2 or more, found 1"):
+        Diffusion(neighbours=1)
     with pytest.raises(ValueError, match="truncate: expected an integer of 1 or more, found 0"):
         Diffusion(truncate=0)
