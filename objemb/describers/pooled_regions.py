@@ -96,7 +96,7 @@ class PooledRegions(Describer):
 
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """See :meth:`Describer.samples`. The pooling learns from the cells under the regions, at all scales."""
+        """See :meth:`Describer.samples`. The pooling learns from the cells that count in the regions, at all scales."""
         if part != "pooling":
             return super().samples(part, photos, regions)
         features = [torch.zeros(0, self.backbone.channels)]
@@ -105,7 +105,7 @@ class PooledRegions(Describer):
             seen = self.extractor.see(photos, self.backbone, scale)
             found = self._find(photos, given, seen)
             given = list(found)  # as when describing, all scales see the regions of the first
-            features += [f.float().cpu() for f in seen.local_features(found)]
+            features += [f.float().cpu() for f in seen.local_features(found, self.pooling)]
         return torch.cat(features)
 
     def _find(self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction) -> list[Regions]:

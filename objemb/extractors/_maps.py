@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -16,7 +17,6 @@ from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import map_grid
 from objemb.ops.images import group_equal, resize
 from objemb.ops.masks import coverage
-from objemb.ops.rectangles import inside
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
 
@@ -123,14 +123,14 @@ class FeatureMaps:
             pooled.update(zip(group, vectors.split(counts), strict=True))
         return [pooled[i] for i in range(len(regions))]
 
-    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
-        """Per photo the cells ``(n, C)`` that its regions touch, each once; see :meth:`Extraction.local_features`."""
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        """Per photo the cells ``(n, C)`` that count in its regions, each once; see
+        :meth:`Extraction.local_features`."""
         features = []
         for i, (one, of_photo) in enumerate(zip(self.by_photo(), regions, strict=True)):
-            height, width = one.shape[1:]
-            cells = touched_cells(self._in_cells(i, of_photo), (height, width))
-            touched = inside(cells, (height, width)).any(dim=0).to(one.device)
-            features.append(one[:, touched].T)
+            cells = touched_cells(self._in_cells(i, of_photo), (one.shape[1], one.shape[2]))
+            counted = pooling.counted(one[None], F.pad(cells, (1, 0)))
+            features.append(one[:, counted.any(dim=0)].T)
         return features
 
     def _in_cells(self, photo: int, regions: Regions) -> Tensor:

@@ -47,15 +47,16 @@ class Extraction(ABC):
         """
 
     @abstractmethod
-    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """What the cells under the regions say, one vector each: what codebooks are learned from.
 
         Args:
             regions: One ``Regions`` per photo, boxes in original pixels.
+            pooling: Says which cells of a region count.
 
         Returns:
-            Per photo float ``(n, C)``, not normalised; a cell of a shared map comes once, however many regions touch
-            it. A photo without regions has none.
+            Per photo float ``(n, C)``, not normalised; a cell of a shared map comes once, however many regions it
+            counts in. A photo without regions has none.
         """
 
 

@@ -88,12 +88,14 @@ class CropExtraction(Extraction):
                 pooled[photo][row] = vector
         return pooled
 
-    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """See :meth:`Extraction.local_features`. Overlapping crops show a place more than once."""
         found: list[list[Tensor]] = [[] for _ in regions]
         for places, images in self._batches(regions):
-            for (photo, _), cells in zip(places, embed(images, self._backbone).flatten(2), strict=True):
-                found[photo].append(cells.T)
+            maps = embed(images, self._backbone)
+            whole = torch.tensor([[n, 0, 0, maps.shape[3], maps.shape[2]] for n in range(len(maps))])
+            for (photo, _), map_, counted in zip(places, maps, pooling.counted(maps, whole), strict=True):
+                found[photo].append(map_[:, counted].T)
         none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
         return [torch.cat([none, *parts]) for parts in found]
 

@@ -89,5 +89,5 @@ class _MapExtraction(Extraction):
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         return self._maps.pool(regions, pooling, self._sampling)
 
-    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
-        return self._maps.local_features(regions)
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        return self._maps.local_features(regions, pooling)

@@ -76,11 +76,12 @@ class _PyramidExtraction(Extraction):
                 pooled[i][r.to(device)] = part.float()
         return pooled
 
-    def local_features(self, regions: Sequence[Regions]) -> list[Tensor]:
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
         found = [[none] for _ in regions]
         for level, rows in self._by_level(regions):
-            features = self._at(level, list(rows)).local_features([regions[i][r] for i, r in rows.items()])
+            chosen = [regions[i][r] for i, r in rows.items()]
+            features = self._at(level, list(rows)).local_features(chosen, pooling)
             for i, part in zip(rows, features, strict=True):
                 found[i].append(part)
         return [torch.cat(parts) for parts in found]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from objemb.ops.rectangles import equal_rectangles
+from objemb.ops.rectangles import equal_rectangles, inside
 
 
 class Pooling(nn.Module, ABC):
@@ -63,6 +63,20 @@ class Pooling(nn.Module, ABC):
         for rows, cut in equal_rectangles(maps, cells):
             pooled[rows] = self(cut)
         return pooled
+
+    def counted(self, maps: Tensor, cells: Tensor) -> Tensor:
+        """Which cells join the sum of each rectangle: all within it, unless a pooling selects some.
+
+        A pooling that learns from cells learns from these.
+
+        Args:
+            maps: As for :meth:`rectangles`.
+            cells: As for :meth:`rectangles`.
+
+        Returns:
+            bool ``(M, h, w)``, on the device of the maps.
+        """
+        return inside(cells[:, 1:], (maps.shape[2], maps.shape[3])).to(maps.device)
 
 
 def weighted_mean(maps: Tensor, weights: Tensor | None) -> Tensor:

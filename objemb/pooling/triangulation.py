@@ -12,7 +12,7 @@ from objemb import checks
 from objemb.ops.fitted import Fitted
 from objemb.ops.kmeans import kmeans
 from objemb.ops.normalize import l2
-from objemb.ops.rectangles import equal_rectangles, inside, means_over_maps
+from objemb.ops.rectangles import equal_rectangles, means_over_maps
 from objemb.ops.selection import SELECTIONS, selection
 from objemb.ops.whitening import NO_VARIANCE, Whitening, principal
 from objemb.pooling.base import Pooling, weighted_mean
@@ -32,10 +32,11 @@ class Triangulation(Pooling, Fitted):
     ``S (R(x) - mean)``, where ``R(x)`` concatenates the unit directions ``(x - c_j) / |x - c_j|`` from all centres and
     ``S`` whitens them along their principal directions, without the first ones; the embeddings of the cells are summed
     up, and the power ``sign(v) |v| ** power`` tames what repeats. The caller brings the vector to unit length. Cells
-    without any activation are left out.
+    without any activation are left out. It learns from the cells that the mask selects, as it sums up those.
 
     Hoang et al. rotate the sums by one more basis, learned from whole images, before they drop components; here the
-    basis of the whitening does both.
+    basis of the whitening does both, so that nothing has to be learned in a second pass. In their program the 33 least
+    variances of the whitening are raised to that of the 33rd; here directions without variance are refused instead.
 
     Args:
         dim: d, what local features are reduced to.
@@ -120,15 +121,19 @@ class Triangulation(Pooling, Fitted):
 
     def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
         """See :meth:`Pooling.rectangles`. Cells are embedded once, whatever the rectangles."""
-        embedded, counted = self._embedded(maps)
-        held = inside(cells[:, 1:], (maps.shape[2], maps.shape[3])).to(maps.device)
+        embedded, seen = self._embedded(maps)
+        weights = self.counted(maps, cells) * seen[cells[:, 0].to(maps.device)]
+        return self._tamed(means_over_maps(embedded, cells[:, 0], weights))
+
+    def counted(self, maps: Tensor, cells: Tensor) -> Tensor:
+        """See :meth:`Pooling.counted`. Those that the mask selects."""
+        held = super().counted(maps, cells)
         if self.mask != "none":
             for rows, cut in equal_rectangles(maps, cells):
                 block = held[rows]
                 block[block.clone()] = selection(cut, None, self.mask).flatten()  # cells lie in the same order in both
                 held[rows] = block
-        weights = held * counted[cells[:, 0].to(maps.device)]
-        return self._tamed(means_over_maps(embedded, cells[:, 0], weights))
+        return held
 
     def _embedded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings ``(M, D, h, w)`` of the cells, and which of them have any activation, float ``(M, h, w)``."""

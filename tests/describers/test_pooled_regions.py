@@ -24,6 +24,7 @@ from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.pooling.netvlad import NetVlad
+from objemb.pooling.triangulation import Triangulation
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
@@ -202,7 +203,7 @@ def test_local_features_are_what_regions_are_pooled_from(extractor: Extractor) -
         Regions(torch.tensor([[3.0, 3, 3, 3]]), photos[2].size),
     ]
     seen = extractor.see(photos, TinyBackbone(stride=8, rounds="up"))
-    features = seen.local_features(regions)
+    features = seen.local_features(regions, Mean())
     assert [f.shape[1] for f in features] == [5, 5, 5]
     assert len(features[1]) == 0
     assert len(features[2]) >= 1, "one cell at least, as when pooling"
@@ -215,8 +216,32 @@ def test_local_features_are_what_regions_are_pooled_from(extractor: Extractor) -
 def test_a_cell_under_several_regions_counts_once() -> None:
     photo = random_photo(64, 64)
     regions = Regions(torch.tensor([[0.0, 0, 32, 32], [16, 16, 48, 48], [0, 0, 32, 32]]), photo.size)
-    (features,) = Map(size=64).see([photo], TinyBackbone(stride=8)).local_features([regions])
+    (features,) = Map(size=64).see([photo], TinyBackbone(stride=8)).local_features([regions], Mean())
     assert len(features) == 2 * 16 - 4
+
+
+@pytest.mark.parametrize("mask", ["max", "sum"])
+def test_a_pooling_learns_from_the_cells_that_it_selects(mask: str) -> None:
+    """Cell by cell: what holds a maximum of a channel in the region, or has more than the median of sums there."""
+    backbone, photo = TinyBackbone(stride=8), random_photo(64, 64)
+    pooling = Triangulation(dim=2, words=2, dropped=0, mask=mask)
+    model = describer(Map(size=64), backbone=backbone, pooling=pooling)
+    regions = Regions(torch.tensor([[0.0, 0, 32, 32], [16, 16, 48, 48]]), photo.size)
+    map_ = backbone(photo.pixels[None] / 255)[0].detach()
+    wanted = set()
+    for top, left in ((0, 0), (2, 2)):
+        places = [(y, x) for y in range(top, top + 4) for x in range(left, left + 4)]
+        if mask == "max":
+            wanted |= {max(places, key=lambda at, c=c: float(map_[c, *at])) for c in range(5)}
+        else:
+            sums = {at: float(map_[:, *at].sum()) for at in places}
+            wanted |= {at for at in places if sums[at] >= (sorted(sums.values())[7] + sorted(sums.values())[8]) / 2}
+    found = model.samples("pooling", [photo], [regions])
+    assert {tuple(row.tolist()) for row in found} == {tuple(map_[:, *at].tolist()) for at in wanted}
+    crop = describer(Crop(size=64), backbone=backbone, pooling=Triangulation(dim=2, words=2, dropped=0, mask=mask))
+    (cut,) = crop.extractor.see([photo], backbone).local_features([Regions.whole(photo.size)], crop.pooling)
+    (whole,) = model.extractor.see([photo], backbone).local_features([Regions.whole(photo.size)], pooling)
+    assert torch.equal(cut, whole), "a photo that is cut out whole is the same map"
 
 
 def test_samples_of_all_scales_for_the_pooling_alone() -> None:

@@ -22,7 +22,7 @@ from tests.models.conftest import RMAC, SETTINGS
 POOLINGS: dict[str, dict[str, Any]] = {
     "netvlad": {"name": "netvlad", "clusters": 4},
     "many": {"name": "netvlad", "clusters": 9999},
-    "triangulation": {"name": "triangulation", "dim": 4, "words": 3, "dropped": 2},
+    "triangulation": {"name": "triangulation", "dim": 4, "words": 3, "dropped": 2, "mask": "none"},
 }
 
 
