@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
 import torch
 
 from objemb.structures import NO_LABEL, Match, Photo, RegionDescriptors, Regions, SearchResult
+from objemb.structures.fields import ReadOnlyDict
 
 SIZE = (20, 30)  # height, width
 BOXES = torch.tensor([[0.0, 0, 30, 20], [1, 2, 3, 4], [5, 5, 5, 5]])
@@ -306,3 +311,60 @@ class TestSearchResult:
             SearchResult("q.jpg", (), hits)
         with pytest.raises(ValueError, match=r"SearchResult\.image: expected a non-empty string, found ''"):
             SearchResult("", (), ())
+
+
+def results() -> list[Any]:
+    regions = Regions(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), (10, 10), extras={"mask": torch.ones(1, 2), "id": ("a",)})
+    hit = match(metadata={"price": 3}, runners_up=(match(score=0.4, metadata={"price": 3}),))
+    return [
+        regions,
+        RegionDescriptors("a.jpg", regions, torch.tensor([[1.0, 0.0]]), {"x": None}),
+        hit,
+        SearchResult("q.jpg", ((0.0, 0.0, 1.0, 1.0),), (hit,)),
+        Photo("a", torch.zeros(3, 4, 5, dtype=torch.uint8), (4, 5), {"price": 1.5}),
+    ]
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+    "multiprocessing": lambda one: ForkingPickler.loads(ForkingPickler.dumps(one)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_results_travel(way: str) -> None:
+    """To workers of multiprocessing, joblib and Ray, and into caches."""
+    for one in results():
+        found = WAYS[way](one)
+        assert type(found) is type(one)
+        if isinstance(one, Photo):
+            assert torch.equal(found.pixels, one.pixels)
+        else:
+            assert found.to_json() == one.to_json()
+        for name in ("metadata", "extras"):
+            if hasattr(found, name):
+                with pytest.raises(TypeError, match="only read"):
+                    getattr(found, name)["new"] = 1
+
+
+def test_a_read_only_dict_refuses_every_change_and_reads_like_a_dict() -> None:
+    mapping = ReadOnlyDict({"a": 1})
+    changes = [
+        lambda: mapping.__setitem__("a", 2),
+        lambda: mapping.__delitem__("a"),
+        lambda: mapping.update(a=2),
+        lambda: mapping.setdefault("b", 2),
+        lambda: mapping.pop("a"),
+        mapping.popitem,
+        mapping.clear,
+        lambda: mapping.__ior__({"b": 2}),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="only read"):
+            change()
+    assert mapping == {"a": 1}
+    assert json.dumps(mapping) == '{"a": 1}'
+    assert type(mapping.copy()) is dict
+    assert mapping | {"b": 2} == {"a": 1, "b": 2}

@@ -35,16 +35,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from objemb import checks
 from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar
+from objemb.structures.fields import ReadOnlyDict
 
 _OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})  # one for all: a million distractors have no attributes
+_NOTHING: Mapping[str, Any] = ReadOnlyDict()  # one for all: a million distractors have no attributes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,17 @@ be among the best. The few that remain are scored from the vectors themselves: t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from objemb.index.errors import DamagedIndexError
 
 #: Rows that are encoded at once; few enough to stay in the processor's cache.
 ROWS_PER_STEP = 4096
@@ -66,15 +70,21 @@ class EncodedQueries:
 
 
 def encode(vectors: NDArray[np.floating]) -> Codes:
-    """Codes of float32 or float16 ``(n, D)`` vectors, read in steps; they take ``n (D + 4)`` bytes."""
+    """Codes of float32 or float16 ``(n, D)`` vectors, read in steps; they take ``n (D + 4)`` bytes.
+
+    Raises ``DamagedIndexError`` for vectors that are not finite.
+    """
     values = torch.empty(vectors.shape, dtype=torch.int8)
     scales = torch.empty(len(vectors))
     error = reach = 0.0
     for start in range(0, len(vectors), ROWS_PER_STEP):
         here = slice(start, start + ROWS_PER_STEP)
-        rows = torch.from_dlpack(np.ascontiguousarray(vectors[here], dtype=np.float32))
+        rows = as_tensor(np.ascontiguousarray(vectors[here], dtype=np.float32))
         values[here], scales[here], decoded = _quantise(rows)
-        reach = max(reach, float(decoded.norm(dim=1).max()))
+        longest = float(decoded.norm(dim=1).max())
+        if not math.isfinite(longest):  # the bound would be none, and every row would be ruled out
+            raise DamagedIndexError(f"expected finite vectors, found others among rows {start} to {start + len(rows)}")
+        reach = max(reach, longest)
         error = max(error, float(decoded.sub_(rows).norm(dim=1).max()))
     return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY)
 
@@ -98,6 +108,22 @@ def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> 
     scores = products.float().mul_(codes.scales[rows]).mul_(queries.scales[:, None])
     slack = queries.lengths * (codes.error + ROUNDING * codes.reach) + queries.remainders * codes.reach
     return scores, slack * (1 + ROUNDING)
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor over the memory of a contiguous array, which may be a read-only map; it is not to be written to."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    return torch.from_numpy(np.asarray(_Writable(array)))  # torch warns of arrays that are not
+
+
+class _Writable:
+    """An array that says that it may be written to. NumPy keeps this object, and so the array, alive."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        described = array.__array_interface__
+        self.__array_interface__ = {**described, "data": (described["data"][0], False)}
 
 
 @cache

@@ -9,6 +9,7 @@ number of rows and queries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb.index.blocks import NO_HIT, Block, GroupedHits, RowTable
-from objemb.index.codes import EncodedQueries, code_scores, encode_queries
+from objemb.index.codes import EncodedQueries, as_tensor, code_scores, encode_queries
+from objemb.index.errors import DamagedIndexError
 from objemb.index.grouping import Pairs, top_images
 from objemb.index.sieve import Sieve
 
@@ -56,9 +58,10 @@ def search_exact(
         count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows find nothing.
 
     Returns:
-        Hits with ``(Q, k)`` fields, padded where a query has fewer images.
+        Hits with ``(Q, k)`` fields, padded where a query has fewer images: ``28 Q k`` bytes.
 
     Raises:
+        DamagedIndexError: A vector is not finite.
         ValueError: Shapes or lengths do not fit together, or ``k`` is below 1.
     """
     table = RowTable(blocks)
@@ -121,12 +124,17 @@ def _approximate(
         index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         scores, slack = code_scores(block.codes, index, encoded)
     else:
-        vectors = torch.from_dlpack(np.ascontiguousarray(block.vectors[rows], dtype=np.float32))
-        scores = _products(vectors, queries)
+        scores = _products(as_tensor(np.ascontiguousarray(block.vectors[rows], dtype=np.float32)), queries)
+        if not math.isfinite(float(scores.sum())):  # NaN loses every comparison: nothing would be found, and none know
+            raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")
         slack = encoded.lengths * (FLOAT32_ROUNDING * queries.shape[1])
     if block.alive is not None:
-        scores.masked_fill_(torch.from_dlpack(~block.alive[rows]), -torch.inf)
+        scores.masked_fill_(torch.from_numpy(~block.alive[rows]), -torch.inf)
     return scores, slack
+
+
+def _named(rows: slice | NDArray[np.int64]) -> str:
+    return f"{rows.start} to {rows.stop}" if isinstance(rows, slice) else f"{rows[0]} to {rows[-1] + 1}"
 
 
 def _products(vectors: Tensor, queries: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Evaluating ``--where`` on segments: which rows may be found.
 
-Every column is coded: a number per row, and the values that the numbers stand for. A comparison looks at each value
-once, and the rest is NumPy.
+Every column is coded: a number per row, and the values that the numbers stand for. Values are sorted once; a comparison
+looks up its place among them, and the rest is NumPy.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,34 +25,76 @@ OWN_FIELDS = ("label", "score", "image")
 METADATA_PREFIX = "metadata."
 #: Where the keys of a segment's metadata are kept beside its columns; no field has this name.
 _KEYS = ""
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+#: The type of no value.
+NOTHING = "nothing"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A field of a segment.
 
     Attributes:
         codes: int32 ``(rows,)``, position in ``values``, -1 where the value is missing.
-        values: The values that occur.
+        values: The V values that occur.
     """
 
     codes: np.ndarray
     values: Sequence[Scalar]
 
-    @property
+    @cached_property
     def types(self) -> set[str]:
         """Which of ``text``, ``number`` and ``boolean`` occur."""
-        return {_type(v) for v in self.values if v is not None}
+        return {_type(v) for v in self.values} - {NOTHING}
 
-    def where(self, holds: Callable[[Scalar], bool | None]) -> Truth:
-        """Rows for which a condition on the value is true, and for which it is false."""
-        answers = [holds(v) for v in self.values]
-        true = np.array([a is True for a in answers] + [False])  # the last one is for code -1
-        false = np.array([a is False for a in answers] + [False])
-        return true[self.codes], false[self.codes]
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Which values are some; the last entry is for code -1: bool ``(V + 1,)``."""
+        return np.array([v is not None for v in self.values] + [False])
+
+    @cached_property
+    def _orders(self) -> dict[str, tuple[list[Any], np.ndarray]]:
+        """The values of each type in order, and the place of every value among them, -1 for those of other types."""
+        orders = {}
+        for kind in self.types:
+            at = [n for n, v in enumerate(self.values) if _type(v) == kind]
+            at.sort(key=self.values.__getitem__)  # type: ignore[arg-type]
+            places = np.full(len(self.values) + 1, -1)
+            places[at] = np.arange(len(at))
+            orders[kind] = ([self.values[n] for n in at], places)
+        return orders
+
+    def compare(self, comparison: str, literal: Value) -> np.ndarray:
+        """Which values compare so with one of their type: bool ``(V + 1,)``."""
+        if (kind := _type(literal)) not in self.types:
+            return np.zeros(len(self.values) + 1, dtype=bool)
+        ordered, places = self._orders[kind]
+        low, high = bisect_left(ordered, literal), bisect_right(ordered, literal)
+        first, stop = {
+            "=": (low, high),
+            "!=": (low, high),
+            "<": (0, low),
+            "<=": (0, high),
+            ">": (high, len(ordered)),
+            ">=": (low, len(ordered)),
+        }[comparison]
+        inside = (places >= first) & (places < stop)
+        return (places >= 0) & ~inside if comparison == "!=" else inside
+
+    def one_of(self, literals: Iterable[Value]) -> np.ndarray:
+        """Which values are among others of their type: bool ``(V + 1,)``."""
+        wanted = {kind: np.zeros(len(ordered) + 1, dtype=bool) for kind, (ordered, _) in self._orders.items()}
+        for literal in literals:
+            if (kind := _type(literal)) in wanted:
+                ordered, _ = self._orders[kind]
+                wanted[kind][bisect_left(ordered, literal) : bisect_right(ordered, literal)] = True
+        # place -1 is the last entry, which is never wanted
+        found = [wanted[kind][places] for kind, (_, places) in self._orders.items()]
+        return np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *found])
+
+    def of_type(self, literal: Value) -> np.ndarray:
+        """Which values are of the type of another: bool ``(V + 1,)``."""
+        kind = _type(literal)
+        return self._orders[kind][1] >= 0 if kind in self.types else np.zeros(len(self.values) + 1, dtype=bool)
 
 
 #: Rows for which something is true, and rows for which it is false: bool ``(rows,)`` each. A row in neither of them
@@ -89,18 +132,20 @@ def _evaluate(node: Node, columns: dict[str, Column]) -> Truth:
         true, false = _evaluate(node.part, columns)
         return false, true
     if isinstance(node, Every | Either):
-        truths = [_evaluate(p, columns) for p in node.parts]
         every, some = (np.logical_and, np.logical_or) if isinstance(node, Every) else (np.logical_or, np.logical_and)
-        return every.reduce([t for t, _ in truths]), some.reduce([f for _, f in truths])
+        true, false = _evaluate(node.parts[0], columns)
+        for part in node.parts[1:]:  # one after the other: a filter may have thousands of parts
+            more_true, more_false = _evaluate(part, columns)
+            true, false = every(true, more_true), some(false, more_false)
+        return true, false
     column = columns[node.field]
     if isinstance(node, IsNull):
-        missing = column.where(lambda value: value is None)[0] | (column.codes < 0)
-        return missing, ~missing
-    if isinstance(node, OneOf):
-        wanted = set(map(_typed, node.values))
-        return column.where(lambda value: None if value is None else _typed(value) in wanted)
-    compare, literal = _OPERATORS[node.operator], node.value
-    return column.where(lambda value: compare(value, literal) if _type(value) == _type(literal) else None)
+        true, judged = ~column.present, np.ones_like(column.present)
+    elif isinstance(node, OneOf):
+        true, judged = column.one_of(node.values), column.present
+    else:
+        true, judged = column.compare(node.operator, node.value), column.of_type(node.value)
+    return true[column.codes], (judged & ~true)[column.codes]
 
 
 def _missing_columns(segment: Segment, names: Iterable[str]) -> dict[str, Any]:
@@ -149,12 +194,8 @@ def _coded(values: Sequence[Scalar]) -> tuple[np.ndarray, list[Scalar]]:
 
 def _type(value: Scalar) -> str:
     if value is None:
-        return "nothing"
+        return NOTHING
     return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
-
-
-def _typed(value: Scalar) -> tuple[str, Scalar]:
-    return _type(value), value
 
 
 def _check_fields(names: Iterable[str], known: set[str]) -> None:

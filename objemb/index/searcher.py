@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from objemb.index.ann import load_ann
-from objemb.index.errors import IndexFolderError
+from objemb.index.errors import DamagedIndexError
 from objemb.index.exact import Block, GroupedHits, search_exact
 from objemb.index.filters import select
 from objemb.index.ivf import IvfIndex
 from objemb.index.joined import JoinedRows, join_rows
 from objemb.index.results import to_results
 from objemb.index.snapshot import Snapshot
+from objemb.index.tables import UNIT_TOLERANCE
 from objemb.structures import RegionDescriptors, SearchResult
 
 logger = logging.getLogger(__name__)
@@ -55,13 +56,18 @@ class Searcher:
         self, queries: Sequence[RegionDescriptors], k: int, where: str | None, runners_up: int, exact: bool | None
     ) -> list[SearchResult]:
         """Answers to queries; the arguments are those of ``Index.search_many``."""
+        k = min(k, max(1, self._snapshot.image_count))
         asked = [q for q in queries if len(q)]
         if not asked:
             return [SearchResult(q.image, (), ()) for q in queries]
         blocks = self._blocks(where)
         vectors = torch.cat([q.vectors.detach().cpu() for q in asked]).numpy()
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
-        hits = self._find(blocks, vectors, groups, k, exact)
+        try:
+            hits = self._find(blocks, vectors, groups, k, exact)
+            _check_scores(hits, vectors)
+        except DamagedIndexError as error:
+            raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
         answers = iter(to_results(self._snapshot, blocks, asked, hits, runners_up))
         return [next(answers) if len(q) else SearchResult(q.image, (), ()) for q in queries]
 
@@ -111,7 +117,7 @@ class Searcher:
             with self._lock:
                 self._ivf = self._ivf or load_ann(snapshot)
             return self._ivf
-        except (ImportError, IndexFolderError) as error:
+        except ImportError as error:
             if required:
                 raise
             logger.warning("searching %s exactly: %s", snapshot.folder, error)
@@ -124,3 +130,13 @@ class Searcher:
         if self._query_rows < ENCODE_AFTER or int(self._snapshot.first_rows[-1]) * manifest.dim > MOST_CODE_BYTES:
             return blocks
         return [replace(b, codes=s.codes) for b, s in zip(blocks, self._snapshot.segments, strict=True)]
+
+
+def _check_scores(hits: GroupedHits, queries: np.ndarray) -> None:
+    """Raise ``DamagedIndexError`` for scores that vectors of unit length cannot give."""
+    if not hits.scores.size:
+        return
+    longest = float(np.sqrt(np.einsum("rd,rd->r", queries, queries, dtype=np.float64).max()))
+    score = float(hits.scores.max())
+    if not score <= 1.001 * (1 + UNIT_TOLERANCE) * longest:
+        raise DamagedIndexError(f"expected vectors of unit length, found one that scores {score:.4g}")

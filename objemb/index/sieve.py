@@ -62,7 +62,10 @@ class Sieve:
         if np.isneginf(self.floor).any():
             self._first_floor(values, images)
         cut = np.maximum(self.floor[self.query_of] - self.slack, np.finfo(np.float32).min)
-        kept = np.flatnonzero(values >= cut[:, None])
+        candidates = values >= cut[:, None]
+        if np.isneginf(self.floor).any():
+            candidates &= self._may_be_best_of_image(values, images)
+        kept = np.flatnonzero(candidates)
         column, at = np.divmod(kept, values.shape[1])
         numbers = first + (at + rows.start if isinstance(rows, slice) else rows[at])
         self.waiting.append(Pairs(numbers, column, self.query_of[column], images[at], values.reshape(-1)[kept]))
@@ -86,6 +89,17 @@ class Sieve:
         of_images = np.maximum.reduceat(scores - self.slack[:, None], runs, axis=1)
         of_images = np.maximum.reduceat(of_images, self.starts, axis=0)
         self._raise_floor(np.partition(of_images, -self.k, axis=1)[:, -self.k])
+
+    def _may_be_best_of_image(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Pairs that no other pair of the same image and query is proven to beat: bool ``(C, n)``.
+
+        Of less than k images all are found, so that no floor rules out any; of each, one pair is enough.
+        """
+        runs = np.flatnonzero(np.diff(images, prepend=images[:1] - 1))
+        proven = np.maximum.reduceat(scores - self.slack[:, None], runs, axis=1)
+        proven = np.maximum.reduceat(proven, self.starts, axis=0)
+        lengths = np.diff(runs, append=len(images))
+        return scores + self.slack[:, None] >= np.repeat(proven, lengths, axis=1)[self.query_of]
 
     def _shake(self) -> None:
         """Raise the floors to the k-th best image among the waiting pairs, and drop the pairs that fall below."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +121,16 @@ class Index:
         return self._snapshot.manifest.model
 
     def __len__(self) -> int:
+        """Number of images."""
         return self._snapshot.image_count
+
+    def __contains__(self, image: object) -> bool:
+        """Whether there is an image of this id."""
+        return isinstance(image, str) and self._place(image) is not None
+
+    def __reduce__(self) -> tuple[Callable[[str], Index], tuple[str]]:
+        """Another process opens what is published when it gets the index."""
+        return Index.open, (str(self._folder),)
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raise ``ArtefactMismatchError``, with both values, when the index is of another model."""
@@ -225,12 +236,8 @@ class Index:
 
     def get(self, image: str) -> RegionDescriptors | None:
         """What is stored of an image, or None. Extras of the regions are not stored."""
-        key = pa.scalar(tables.to_bytes(image), pa.large_binary())
-        for segment, live in self._live_segments():
-            same = pc.equal(segment.images.column("id"), key).to_numpy(zero_copy_only=False)
-            for position in live[same[live]].tolist():
-                return segment.descriptors(position)
-        return None
+        place = self._place(image)
+        return None if place is None else place[0].descriptors(place[1])
 
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that fits a filter, see :mod:`objemb.index.where`."""
@@ -272,6 +279,8 @@ class Index:
         k: int = 10,
         *,
         where: str | None = None,
+        exclude: str | Collection[str] = (),
+        min_score: float | None = None,
         fingerprint: str | None = None,
         runners_up: int = 3,
         exact: bool | None = None,
@@ -279,9 +288,12 @@ class Index:
         """The images most similar to a query: those with the best pair of a stored and a query region.
 
         Args:
-            query: One or more regions with vectors of the index's model; zero regions find nothing.
+            query: One or more regions with vectors of the index's model, as ``model.query`` makes them; zero regions
+                find nothing.
             k: Number of images; fewer are found when the index (or the filter) has no more.
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.where`.
+            exclude: Ids of images that are not to be found, such as the query's own; others take their places.
+            min_score: Images whose score is lower are left out.
             fingerprint: Fingerprint of the model that described the query, to be checked.
             runners_up: How many further pairs of boxes to give per image.
             exact: True for exact search, False for approximate search (see :meth:`build_ann`), None for approximate
@@ -291,9 +303,19 @@ class Index:
             ArtefactMismatchError: The query is of another model or dimension.
             WhereError: The filter cannot be understood.
             DamagedIndexError: A file turned out to be damaged.
+            TypeError: The query is no described photo.
             ValueError: ``exact`` is False and there is no structure for approximate search.
         """
-        return self.search_many([query], k, where=where, fingerprint=fingerprint, runners_up=runners_up, exact=exact)[0]
+        return self.search_many(
+            [query],
+            k,
+            where=where,
+            exclude=[exclude],
+            min_score=min_score,
+            fingerprint=fingerprint,
+            runners_up=runners_up,
+            exact=exact,
+        )[0]
 
     def search_many(
         self,
@@ -301,24 +323,45 @@ class Index:
         k: int = 10,
         *,
         where: str | None = None,
+        exclude: Sequence[str | Collection[str]] | None = None,
+        min_score: float | None = None,
         fingerprint: str | None = None,
         runners_up: int = 3,
         exact: bool | None = None,
     ) -> list[SearchResult]:
-        """Answers to many queries at once, each as :meth:`search` gives it; faster than one by one."""
+        """Answers to many queries at once, each as :meth:`search` gives it; faster than one by one.
+
+        Args:
+            queries: As for :meth:`search`.
+            k: Likewise, and so on.
+            exclude: What to leave out for each query, one entry per query; ``[q.image for q in queries]`` where the
+                queries are in the index under their own ids.
+        """
         self._check_search(queries, k, fingerprint, runners_up)
-        return self._searcher.search(queries, k, where, runners_up, exact)
+        left_out = [frozenset((one,) if isinstance(one, str) else one) for one in exclude or ((),) * len(queries)]
+        if len(left_out) != len(queries):
+            raise ValueError(f"exclude: expected an entry for each of {len(queries)} queries, found {len(left_out)}")
+        if min_score is not None and not isinstance(min_score, (int, float)):
+            raise TypeError(f"min_score: expected a number, found {min_score!r}")
+        most = k + max(map(len, left_out), default=0)
+        answers = self._searcher.search(queries, most, where, runners_up, exact)
+        return [_kept(answer, k, out, min_score) for answer, out in zip(answers, left_out, strict=True)]
 
     def _check_search(
         self, queries: Sequence[RegionDescriptors], k: int, fingerprint: str | None, runners_up: int
     ) -> None:
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k: expected an integer above 0, found {k!r}")
-        if not isinstance(runners_up, int) or runners_up < 0:
-            raise ValueError(f"runners_up: expected an integer of 0 or more, found {runners_up!r}")
+        checks.whole("k", k)
+        checks.whole("runners_up", runners_up, 0)
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
+        if isinstance(queries, RegionDescriptors):
+            raise TypeError("queries: expected a list of described photos, found one; search takes a single one")
         for query in queries:
+            if not isinstance(query, RegionDescriptors):
+                raise TypeError(
+                    "query: expected what a model has described, such as index.search(model.query('photo.jpg')), "
+                    f"found {query!r:.80}"
+                )
             if query.dim != self.dim:
                 raise ArtefactMismatchError(
                     f"query {query.image!r}: expected vectors of dimension {self.dim}, found {query.dim}"
@@ -328,10 +371,26 @@ class Index:
         self._snapshot = snapshot
         self._searcher = Searcher(snapshot, self._searcher)
 
+    def _place(self, image: str) -> tuple[Segment, int] | None:
+        """The segment of a live image and its position there."""
+        key = pa.scalar(tables.to_bytes(image), pa.large_binary())
+        for segment, live in self._live_segments():
+            same = pc.equal(segment.images.column("id"), key).to_numpy(zero_copy_only=False)
+            for position in live[same[live]].tolist():
+                return segment, position
+        return None
+
     def _live_segments(self) -> Iterator[tuple[Segment, np.ndarray]]:
         """Segments with the positions of their live images."""
         for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
             yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)
+
+
+def _kept(answer: SearchResult, k: int, left_out: frozenset[str], min_score: float | None) -> SearchResult:
+    """The ``k`` best of what may be found."""
+    least = -math.inf if min_score is None else min_score
+    hits = tuple(hit for hit in answer.hits if hit.score >= least and hit.image not in left_out)[:k]
+    return answer if len(hits) == len(answer) else replace(answer, hits=hits)
 
 
 def _text(data: bytes | None) -> str | None:

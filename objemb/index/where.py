@@ -30,16 +30,20 @@ Value: TypeAlias = str | int | float | bool
 
 #: Parentheses and ``not`` may be nested this deeply.
 MAX_DEPTH = 50
-#: Numbers may be this long.
+#: Numbers may be this long, and a filter in all.
 MAX_DIGITS = 100
+MAX_LENGTH = 100_000
+#: So much of a filter is shown before and after the place of an error.
+SHOWN = 240
 KEYWORDS = frozenset({"and", "or", "not", "in", "is", "null", "true", "false"})
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+# Nothing that was taken is given back (``++``, ``*+``): the time is linear in the length of the text.
 _TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
-      | (?P<field>`[^`]+`)
-      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
-      | (?P<word>[^\W\d][\w.\-]*)
+    r"""\s*+(?:
+        (?P<text>'(?:[^']|'')*+'|"(?:[^"]|"")*+")
+      | (?P<field>`[^`]++`)
+      | (?P<number>[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?+)(?![\w.])
+      | (?P<word>[^\W\d][\w.\-]*+)
       | (?P<symbol>==|!=|<=|>=|[=<>(),])
       | (?P<end>$)
     )""",
@@ -134,6 +138,8 @@ class _Parser:
     """Recursive descent: either -> every -> negation -> comparison."""
 
     def __init__(self, text: str) -> None:
+        if len(text) > MAX_LENGTH:
+            raise WhereError(f"where: expected a filter of at most {MAX_LENGTH} characters, found {len(text)}")
         self._text = text
         self._tokens = self._split()
         self._at = 0
@@ -252,7 +258,10 @@ class _Parser:
 
     def _error_at(self, position: int, expected: str) -> WhereError:
         found = repr(self._text[position : position + 20]) if position < len(self._text) else "the end"
-        pointer = f"  {self._text}\n  {' ' * position}^"
+        start = max(0, position - SHOWN)
+        before, more = "..." if start else "", "..." if len(self._text) > position + SHOWN else ""
+        shown = "".join(c if c.isprintable() else " " for c in self._text[start : position + SHOWN])
+        pointer = f"  {before}{shown}{more}\n  {' ' * (len(before) + position - start)}^"
         return WhereError(f"where: expected {expected}, found {found} at position {position + 1}\n{pointer}")
 
 

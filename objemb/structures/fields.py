@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +22,25 @@ PAYLOAD_DTYPES = {
     str(d).removeprefix("torch."): d
     for d in (torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int32, torch.int64)
 }
+
+
+V = TypeVar("V")
+
+
+class ReadOnlyDict(dict[str, V]):
+    """A dict that refuses to be changed; it is pickled, copied and written as JSON, which ``MappingProxyType`` is not.
+
+    Its :meth:`copy` is a plain dict.
+    """
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("expected a mapping that is only read, found a change: change a copy of it, dict(mapping)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, V]]]:
+        return type(self), (dict(self),)
 
 
 def checked_size(name: str, size: Sequence[int]) -> tuple[int, int]:
@@ -46,7 +64,7 @@ def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, S
     for key, value in metadata.items():
         if not isinstance(key, str) or not (value is None or isinstance(value, (str, int, float, bool))):
             raise TypeError(f"{name}: expected strings to JSON scalars, found {key!r}: {type(value).__name__}")
-    return MappingProxyType(dict(metadata))
+    return ReadOnlyDict(metadata)
 
 
 def metadata_to_json(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:

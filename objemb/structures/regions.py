@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.structures.fields import (
     Payload,
+    ReadOnlyDict,
     cat_payload,
     checked_payload,
     checked_size,
@@ -75,7 +75,7 @@ class Regions:
         extras = {k: checked_payload(f"Regions.extras[{k!r}]", v, count) for k, v in self.extras.items()}
         for name, value in {
             "boxes": boxes, "size": size, "scores": scores.float(), "labels": labels.long(),
-            "classes": classes, "extras": MappingProxyType(extras),
+            "classes": classes, "extras": ReadOnlyDict(extras),
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
 

@@ -7,6 +7,7 @@ import pytest
 
 from objemb.index import exact, sieve
 from objemb.index.codes import encode
+from objemb.index.errors import DamagedIndexError
 from objemb.index.exact import NO_HIT, Block, search_exact
 from tests.index.searching import assert_same, random_block, slow_search, unit_rows
 
@@ -152,3 +153,33 @@ def test_blocks_check_themselves() -> None:
         Block(np.zeros((2, 2), np.float32), np.zeros(1, np.int64))
     with pytest.raises(ValueError, match=r"Block.codes: expected 2 rows, found 1"):
         Block(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), None, encode(np.zeros((1, 2), np.float32)))
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_of_less_images_than_asked_for_one_pair_each_is_kept(coded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query of many boxes among few images of many rows: no floor rules a pair out."""
+    random = np.random.default_rng(0)
+    vectors = unit_rows(random, 3000, 16)
+    gallery = Block(vectors, np.repeat(np.arange(30), 100), codes=encode(vectors) if coded else None)
+    queries, groups = unit_rows(random, 40, 16), np.repeat([0, 1], 20)
+    scored, pair_scores = [], sieve.pair_scores
+
+    def counted(table, rows, *others):  # type: ignore[no-untyped-def]
+        scored.append(len(rows))
+        return pair_scores(table, rows, *others)
+
+    monkeypatch.setattr(sieve, "pair_scores", counted)
+    found = search_exact([gallery], queries, groups, 50)
+    assert_same(found, slow_search([gallery], queries, groups, 50, 2))
+    assert sum(scored) < 3000 * 40 // 20
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("alive", [None, "few", "most"])
+def test_vectors_that_are_not_finite_are_an_error(wrong: float, alive: str | None) -> None:
+    vectors = unit_rows(np.random.default_rng(0), 100, 4)
+    vectors[60, 2] = wrong
+    numbers = np.arange(100)
+    mask = None if alive is None else numbers % 10 == 0 if alive == "few" else numbers % 10 != 1
+    with pytest.raises(DamagedIndexError, match="expected finite vectors, found others among rows 0 to"):
+        search_exact([Block(vectors, numbers, mask)], unit_rows(np.random.default_rng(1), 3, 4), np.zeros(3, int), 5)

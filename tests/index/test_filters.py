@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from objemb.index.filters import Column, _evaluate
 from objemb.index.store import Index
-from objemb.index.where import WhereError
+from objemb.index.where import Compare, Node, OneOf, WhereError, parse
 from objemb.structures import RegionDescriptors, Regions, Scalar
 from tests.index.made import described
 
@@ -135,3 +140,51 @@ def test_unknown_fields_leave_no_trace(index: Index) -> None:
         with pytest.raises(WhereError):
             index.search(described("q", dim=2), where=f"unknown{n} = 1")
     assert not any("unknown" in name for s in index._snapshot.segments for name in s.derived)
+
+
+def test_thousands_of_terms_take_the_memory_of_a_few() -> None:
+    column = Column(np.arange(20_000, dtype=np.int32) % 100, list(range(100)))
+    few, many = (parse(" or ".join(f"a = {n % 200}" for n in range(count))) for count in (10, 2000))
+
+    def peak(node: Node) -> int:
+        tracemalloc.start()
+        _evaluate(node, {"a": column})
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(few)
+    assert peak(many) < 2 * peak(few)
+    assert _evaluate(many, {"a": column})[0].all()
+
+
+@pytest.mark.parametrize("comparison", ["=", "!=", "<", "<=", ">", ">="])
+def test_comparisons_of_columns_agree_with_python(comparison: str) -> None:
+    """Numbers beyond the exact floats, both kinds of zero, ties of integers and floats."""
+    values = [3, 3.0, -0.0, 0, 2**53, 2**53 + 1, float(2**53), -1.5, "b", "a", "", True, False, None, math.inf]
+    holds = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}[comparison]
+    column = Column(np.array([*range(len(values)), -1], np.int32), values)
+    kinds = [None if v is None else "t" if isinstance(v, str) else "b" if isinstance(v, bool) else "n" for v in values]
+    for literal, kind in (
+        (3, "n"),
+        (0.0, "n"),
+        (2**53 + 1, "n"),
+        (-7, "n"),
+        (99.5, "n"),
+        ("a", "t"),
+        ("zz", "t"),
+        (True, "b"),
+    ):
+        true, false = _evaluate(Compare("a", comparison, literal), {"a": column})
+        assert true.tolist() == [k == kind and holds(v, literal) for k, v in zip(kinds, values, strict=True)] + [False]
+        assert false.tolist() == [k == kind and not holds(v, literal) for k, v in zip(kinds, values, strict=True)] + [
+            False
+        ]
+
+
+def test_one_of_many_agrees_with_comparing_each() -> None:
+    values = [3, 3.0, 4, "3", True, None, 1]
+    column = Column(np.arange(-1, 7, dtype=np.int32), values)
+    true, false = _evaluate(OneOf("a", (1, "3", 3, "x", False)), {"a": column})
+    assert true.tolist() == [False, True, True, False, True, False, False, True]
+    assert false.tolist() == [False, False, False, True, False, True, False, False]

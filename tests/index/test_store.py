@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from objemb.checks import ArtefactMismatchError
-from objemb.index.errors import IndexFolderError
+from objemb.index.errors import DamagedIndexError, IndexFolderError
 from objemb.index.searcher import ENCODE_AFTER, REMEMBERED_FILTERS
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult
@@ -274,3 +279,89 @@ def test_boxes_keep_every_bit(tmp_path: Path) -> None:
     hit = new(tmp_path / "i", image, dim=2).search(image)[0]
     assert torch.equal(torch.tensor([hit.box]), box)
     assert hit.query_box == hit.box
+
+
+def test_a_query_that_is_indexed_need_not_find_itself(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(6)))
+    query = replace(described("x", 2), image="2")
+    everything = index.search(query, 10)
+    assert everything[0].image == "2"
+    for excluded in ("2", ["2"], {"2", "unknown"}, ("2", everything[1].image)):
+        names = {excluded} if isinstance(excluded, str) else set(excluded)
+        found = index.search(query, 3, exclude=excluded)
+        assert list(found) == [hit for hit in everything if hit.image not in names][:3]
+    assert len(index.search(query, 6, exclude="2")) == 5
+    assert len(index.search(query, 6, exclude=[f"{n}" for n in range(6)])) == 0
+
+
+def test_every_query_leaves_out_its_own(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(6)))
+    queries = [described(f"{n}", n) for n in range(6)]
+    found = index.search_many(queries, 5, exclude=[q.image for q in queries])
+    assert [r.image in {h.image for h in r} for r in found] == [False] * 6
+    assert [list(r) for r in found] == [list(index.search(q, 5, exclude=q.image)) for q in queries]
+    with pytest.raises(ValueError, match="exclude: expected an entry for each of 6 queries, found 2"):
+        index.search_many(queries, exclude=["0", "1"])
+
+
+def test_scores_below_the_least_are_left_out(tmp_path: Path) -> None:
+    index = new(
+        tmp_path / "i", vectors("a", [[1.0, 0.0]]), vectors("b", [[0.8, 0.6]]), vectors("c", [[0.0, 1.0]]), dim=2
+    )
+    query = vectors("q", [[1.0, 0.0]])
+    assert [h.image for h in index.search(query, min_score=0.5)] == ["a", "b"]
+    assert [h.image for h in index.search(query, min_score=1)] == ["a"]
+    assert [h.image for h in index.search(query, min_score=-1)] == ["a", "b", "c"]
+    assert len(index.search(query, min_score=1.5)) == 0
+    with pytest.raises(TypeError, match=r"min_score: expected a number, found '0.5'"):
+        index.search(query, min_score="0.5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("query", ["photo.jpg", Path("photo.jpg"), b"bytes", None, np.zeros((4, 4, 3), np.uint8)])
+def test_what_is_no_described_photo_is_told_how_to_become_one(tmp_path: Path, query: object) -> None:
+    index = new(tmp_path / "i", described("a"))
+    with pytest.raises(TypeError, match=r"index\.search\(model\.query\('photo\.jpg'\)\), found "):
+        index.search(query)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"queries: expected a list of described photos, found one"):
+        index.search_many(described("q"))  # type: ignore[arg-type]
+
+
+def test_an_id_is_in_the_index_or_not(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a"), described("b \udcff"))
+    index.delete(["a"])
+    assert "b \udcff" in index
+    assert "a" not in index
+    assert "" not in index
+    assert 5 not in index
+
+
+def test_an_index_travels_to_another_process(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a"))
+    for other in (pickle.loads(pickle.dumps(index)), copy.deepcopy(index)):
+        assert other.search(described("q")) == index.search(described("q"))
+
+
+def test_k_beyond_all_images_takes_no_memory(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(3)))
+    queries = [described("q", n) for n in range(50)]
+    index.search_many(queries)
+    tracemalloc.start()
+    found = index.search_many(queries, 10**9, exclude=["0"] * 50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [len(r) for r in found] == [2] * 50
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan, 1e30, 30.0])
+@pytest.mark.parametrize("repeated", [1, 40])
+def test_a_damaged_vector_is_damage_and_no_hit(tmp_path: Path, wrong: float, repeated: int) -> None:
+    index = new(tmp_path / "i", *(vectors(f"{n}", [[0.6, 0.8]]) for n in range(5)), dim=2)
+    path = next(index.path.glob("*.vectors"))
+    numbers = np.fromfile(path, "<f4")
+    numbers[4] = wrong
+    numbers.tofile(path)
+    opened = Index.open(index.path)
+    queries = [vectors("q", [[0.8, 0.6], [1.0, 0.0]])] * repeated  # many queries use codes
+    with pytest.raises(DamagedIndexError, match=r"i: expected .*vectors.*'objemb verify' tells which file"):
+        opened.search_many(queries)

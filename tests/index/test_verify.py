@@ -87,6 +87,9 @@ def test_progress_is_told(index: Index) -> None:
     assert sum(steps) == index.info()["bytes"] + vectors
 
 
+ANN = '{"name": "00000002.ann", "bytes": 1, "sha256": "' + "0" * 64 + '"}'
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -99,12 +102,33 @@ def test_progress_is_told(index: Index) -> None:
         ('"rows": 15', '"rows": "15"'),
         ('"sha256": "', '"sha256": "g'),
         ("{", "[{"),
+        ('"dim": 8', '"dim": 8.0'),
+        ('"dim": 8', '"dim": true'),
+        ('"dim": 8', '"dim": ' + "9" * 30),
+        ('"fingerprint": "model-a"', '"fingerprint": 7'),
+        ('"model": null', '"model": ["path"]'),
+        ('"created": "2', '"created": 2, "was": "2'),
+        ('"next_image": 5', '"next_image": -5'),
+        ('"next_image": 5', '"next_image": 5.5'),
+        ('"next_file": 3', '"next_file": 1'),
+        ('"next_file": 3', '"next_file": null'),
+        ('"bytes": 480', '"bytes": 480.0'),
+        ('"images": 5', '"images": "5"'),
+        ('"images": 5', '"images": false'),
+        ('"sha256": "', '"sha256": 5, "was": "'),
+        ('"name": "00000001.rows"', '"name": 1'),
+        ('"generation": 2', '"generation": {}'),
+        ('"ann": null', '"ann": {"kind": 3, "segments": 1, "file": ' + ANN + "}"),
+        ('"ann": null', '"ann": {"kind": "ivf_sq8", "segments": 1.0, "file": ' + ANN + "}"),
+        ('"ann": null', '"ann": {"kind": "ivf_sq8", "segments": 9, "file": ' + ANN + "}"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(index: Index, old: str, new: str) -> None:
     """Right checksum, wrong contents: written by hand or by a broken program."""
     path = index.path / "manifest"
-    body = path.read_bytes().split(b"\n", 1)[1].replace(old.encode(), new.encode(), 1)
+    body = path.read_bytes().split(b"\n", 1)[1]
+    assert old.encode() in body
+    body = body.replace(old.encode(), new.encode(), 1)
     path.write_bytes(f"objemb-index 1 sha256:{hashlib.sha256(body).hexdigest()}\n".encode() + body)
     with pytest.raises(DamagedIndexError, match="cannot be understood"):
         Index.open(index.path)

@@ -92,3 +92,25 @@ def test_hostile_filters_end_in_an_error_quickly() -> None:
 
 def test_fields() -> None:
     assert fields(parse("a=1 and (not b in (2) or `c d` is null) and a<5")) == {"a", "b", "c d"}
+
+
+@pytest.mark.parametrize("character", ["1", "9.", "1e", "a", " ", "'", "''", '"', "`", "=", "-1", "not ", "a'"])
+def test_time_is_linear_in_the_length(character: str) -> None:
+    """A pattern that gives characters back and tries again would take minutes for these."""
+    with pytest.raises(WhereError):
+        parse("x = " + character * (99_000 // len(character)) + "\x00")
+
+
+def test_a_filter_that_is_too_long_is_refused_without_showing_it() -> None:
+    with pytest.raises(WhereError, match=r"^where: expected a filter of at most 100000 characters, found 100001$"):
+        parse("a" * 100_001)
+    assert fields(parse("a=1 or " * 10_000 + "b=2")) == {"a", "b"}
+
+
+def test_a_long_filter_is_shown_around_the_place() -> None:
+    with pytest.raises(WhereError) as caught:
+        parse("x = 1 or " * 2000 + "? " + "or y = 2 " * 2000)
+    first, line, pointer = str(caught.value).split("\n")
+    assert "position 18001" in first
+    assert len(line) < 600
+    assert line[pointer.index("^")] == "?"
