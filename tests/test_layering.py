@@ -39,6 +39,7 @@ FOREIGN = {
     "faiss": {"index/ivf.py"},
     "timm": {"backbones/timm_net.py"},
     "huggingface_hub": {"backbones/timm_net.py"},
+    "filelock": {"training/folder.py"},
     "lightning": {"training/runner.py"},
     "tensorboard": {"training/journal.py"},
     "matplotlib": {"evaluation/plots.py"},

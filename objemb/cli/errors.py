@@ -16,7 +16,7 @@ from objemb.cli.output import note
 F = TypeVar("F", bound=Callable[..., None])
 
 #: What scripts can rely on.
-OK, INTERNAL, USAGE, SKIPPED, MISMATCH = 0, 1, 2, 3, 4
+OK, INTERNAL, USAGE, SKIPPED, MISMATCH, TERMINATED = 0, 1, 2, 3, 4, 143
 
 
 #: What an interrupted command leaves.
@@ -30,15 +30,20 @@ class Settings:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error: 4 mismatch or damage, 2 the user can mend it, 130 Ctrl-C, 1 a fault of objemb."""
+    """The exit code for an error: 4 mismatch or damage, 2 the user can mend it, 1 a fault of objemb; 130 Ctrl-C, 143
+    SIGTERM.
+    """
     if isinstance(error, KeyboardInterrupt):  # first: what is imported below may not be there yet
         return INTERRUPTED
 
     from objemb.checks import ArtefactMismatchError, ObjembError
     from objemb.index.errors import DamagedIndexError
+    from objemb.training.errors import TerminatedError
 
     if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
         return MISMATCH
+    if isinstance(error, TerminatedError):
+        return TERMINATED
     if isinstance(error, (ObjembError, ValueError, TypeError, OSError, ImportError)):
         return USAGE
     return INTERNAL

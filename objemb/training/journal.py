@@ -9,8 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from objemb.disk import write_whole
+
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
+#: Kinds of lines; after a step they are written in this order, which is that of the alphabet.
+TRAIN, VALIDATION = "train", "validation"
 
 
 class Journal:
@@ -21,12 +25,14 @@ class Journal:
     Args:
         folder: Of the run; gets ``log.jsonl`` and ``tensorboard/``.
         start: Steps that were done before.
+        validated: Whether the validation after them is done as well, where there is one.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, *, validated: bool = True) -> None:
         self.file = folder / LOG
-        kept = [line for line in self._lines() if _step(line) <= start]
-        self.file.write_text("".join(kept), encoding="utf-8")
+        known = (start, VALIDATION if validated else TRAIN)
+        kept = [line for line in self._lines() if _place(line) <= known]
+        write_whole(self.file, "".join(kept))
         self._board = _summary_writer()(str(folder / TENSORBOARD), purge_step=start + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -49,12 +55,13 @@ class Journal:
         return self.file.read_text(encoding="utf-8").splitlines(keepends=True) if self.file.is_file() else []
 
 
-def _step(line: str) -> float:
-    """The step of a line; a line that a kill cut off is as one from the end of time."""
+def _place(line: str) -> tuple[float, str]:
+    """The step of a line and its kind, in the order of writing; a line that a kill cut off is from the end of time."""
     try:
-        return float(json.loads(line)["step"])
+        entry = json.loads(line)
+        return float(entry["step"]), str(entry["kind"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return float("inf"), ""
 
 
 def _summary_writer() -> Any:

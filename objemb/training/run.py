@@ -16,7 +16,7 @@ from objemb.examples.base import Example
 from objemb.training.ema import Ema
 from objemb.training.errors import TrainingError
 from objemb.training.folder import RunFolder
-from objemb.training.journal import Journal
+from objemb.training.journal import TRAIN, VALIDATION, Journal
 from objemb.training.optimizer import make_optimizer, set_learning_rate
 from objemb.training.order import step_seed
 from objemb.training.progress import RunProgress
@@ -110,18 +110,19 @@ class Run:
         return total if total.requires_grad and self.processes == 1 else total + self._nothing()
 
     def stepped(self) -> None:
-        """The optimiser has done its step: average, log, validate."""
+        """The optimiser has done its step: average, log."""
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.task)
         if self.rank == 0:
             self._log()
-            if self.validation_is_due():
-                self.validate()
 
     def validation_is_due(self) -> bool:
-        """Whether the last step was one after which figures are measured."""
-        return self._due(self.settings.validate_every) or self.step == self.settings.steps
+        """Whether figures have to be measured after the last step; in the first process, which measures, whether they
+        have not been yet.
+        """
+        due = self._due(self.settings.validate_every) or self.step == self.settings.steps
+        return self.step > 0 and due and self.last.get("step") != self.step
 
     def checkpoint_is_due(self) -> bool:
         """Whether the last step was one after which the state is saved."""
@@ -129,6 +130,7 @@ class Run:
 
     def validate(self) -> None:
         """Figures and pictures of the task, with the averaged weights if there are any."""
+        seed_everything(step_seed(self.settings.seed, self.step, self.rank))  # also where a run goes on with this
         with self.averaged(), torch.no_grad():
             self.task.eval()
             measured = {k: float(v) for k, v in self.task.validate().items()}
@@ -140,7 +142,7 @@ class Run:
             if name not in self.best or value > self.best[name]["value"]:
                 self.best[name] = {"value": value, "step": self.step}
         if self.journal is not None:
-            self.journal.write(self.step, "validation", figures)
+            self.journal.write(self.step, VALIDATION, figures)
             self.journal.show(self.step, pictures)
         if self.progress is not None and figures:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -174,7 +176,7 @@ class Run:
         values = {k: float(v) for k, v in self._terms.items()}
         if self.journal is not None:
             rate = learning_rate(self.step - 1, self.settings)
-            self.journal.write(self.step, "train", {**values, "lr": rate})
+            self.journal.write(self.step, TRAIN, {**values, "lr": rate})
         if self.progress is not None:
             self.progress.figures(self.step, values)
 
@@ -187,7 +189,7 @@ class Run:
         names = [e.photo.id for e in batch]
         values = {k: float(v.detach()) for k, v in terms.items()}
         losses = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}  # JSON has neither NaN nor infinity
-        report = self.folder.write_nonfinite({"step": self.step, "losses": losses, "images": names})
+        report = self.folder.write_nonfinite({"step": self.step, "losses": losses, "images": names}, self.rank)
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         raise TrainingError(
             f"step {self.step}: expected a finite loss, found {losses} for the images "

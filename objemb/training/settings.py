@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
+
 from objemb import checks
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -26,7 +28,8 @@ class RunSettings:
         weight_decay: Of parameters with more than one dimension; norms and biases have none.
         optimizer: ``adamw`` (Loshchilov and Hutter 2019) or ``sgd`` (with Nesterov's momentum).
         momentum: Of ``sgd``.
-        warmup: Steps in which the learning rate rises to ``lr`` in a straight line.
+        warmup: Steps in which the learning rate rises to ``lr`` in a straight line; a run that is shorter, such as a
+            trial, rises throughout.
         schedule: After that: ``cosine`` down to 0 (Loshchilov and Hutter, "SGDR", 2017) or ``constant``.
         clip: Greatest norm of the gradient of all parameters; 0 for no limit.
         precision: ``32``, ``bf16`` or ``16`` (mixed, the latter with scaled losses).
@@ -73,8 +76,7 @@ class RunSettings:
         checks.one_of("schedule", self.schedule, SCHEDULES)
         object.__setattr__(self, "precision", checks.one_of("precision", str(self.precision), tuple(PRECISIONS)))
         checks.one_of("accelerator", self.accelerator, ACCELERATORS)
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup: expected at most the {self.steps} steps of the run, found {self.warmup}")
+        object.__setattr__(self, "warmup", min(self.warmup, self.steps))
         if self.batch % self.devices:
             raise ValueError(
                 f"batch: expected a multiple of the {self.devices} devices, which share it, found {self.batch}"
@@ -100,6 +102,18 @@ class RunSettings:
             return RunSettings(**settings)
         except ValueError as error:
             raise ValueError(f"run: {error}") from error
+
+    def expect_devices(self) -> None:
+        """Raise ``ValueError`` for an accelerator, or a number of devices, that this machine does not have."""
+        kind = self.accelerator
+        if kind in ("cpu", "auto"):
+            return
+        count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+        if self.devices > count:
+            raise ValueError(
+                f"run: accelerator: expected one of this machine, which has {count} of {kind}, found {self.devices} of "
+                f"{kind} asked for; auto takes what there is, cpu is always there"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as :meth:`of` takes them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,11 @@ class Task(nn.Module, ABC):
         examples: What is learned from.
         settings: The resolved settings that the task was built from, ``{"name": ..., "data": {...}, ...}``; set by
             :func:`objemb.training.build.build_task`. Parts of it are the settings of the model that is left.
+        after: Keys of the settings that say only what follows the last step, such as a whitening: a run whose steps are
+            done may do that again with others.
     """
 
+    after: ClassVar[tuple[str, ...]] = ()
     examples: Examples
     settings: Mapping[str, Any]
 
@@ -43,6 +46,11 @@ class Task(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def check(self) -> None:
+        """Raise ``ValueError`` or ``ImportError`` for what would otherwise be found after the last step; called before
+        the first one. Nothing by default.
+        """
 
     @abstractmethod
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
@@ -72,10 +80,10 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def model(self) -> Model:
-        """What the run leaves in ``RUN/model``. Called once, after the last step, in eval mode on the first process."""
+        """What the run leaves in ``RUN/model``. Called after the last step, in eval mode on the first process."""
 
     def finish(self, folder: Path) -> None:
-        """Called once after the model folder was written; for reports. Does nothing by default.
+        """Called after the model folder was written; for reports. Does nothing by default.
 
         Args:
             folder: Of the run; the model is in ``folder / "model"``.

@@ -1,13 +1,15 @@
 """A task of a few numbers, to run the runner; as a program, it runs in a process of its own.
 
-``python -m tests.training.small RUN key=value ...``; ``kill_at=7`` kills the process without warning in step 7, and
-``plain=1`` leaves out what depends on the process: noise and the norm.
+``python -m tests.training.small RUN key=value ...``; ``kill_at=7`` kills the process without warning in step 7,
+``term_at=7`` has SIGTERM sent to it and all of its group, and ``plain=1`` leaves out what depends on the process: noise
+and the norm.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +55,13 @@ class SmallTask(Task):
     """Fits a line to noisy brightness; nothing depends on it where no example has a box."""
 
     def __init__(
-        self, *, examples: Examples | None = None, kill_at: int = -1, nan_at: int = -1, plain: bool = False
+        self,
+        *,
+        examples: Examples | None = None,
+        kill_at: int = -1,
+        term_at: int = -1,
+        nan_at: int = -1,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.examples = Dots() if examples is None else examples
@@ -63,11 +71,13 @@ class SmallTask(Task):
             self.line.weight.fill_(0.5)
             self.line.bias.fill_(-0.2)
         self.seen: list[list[str]] = []
-        self.kill_at, self.nan_at, self.plain = kill_at, nan_at, plain
+        self.kill_at, self.term_at, self.nan_at, self.plain = kill_at, term_at, nan_at, plain
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         if len(self.seen) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.seen) == self.term_at and os.environ.get("LOCAL_RANK", "0") == "0":
+            subprocess.run(["kill", "-TERM", "--", f"-{os.getpgid(0)}"], check=False)  # ends itself, too
         self.seen.append([e.photo.id for e in batch])
         values = torch.tensor([[float(e.photo.pixels.float().mean() / 255)] for e in batch if len(e.regions)])
         if len(values) == 0:
@@ -93,6 +103,8 @@ def settings(**changes: Any) -> RunSettings:
 
 
 if __name__ == "__main__":
+    from objemb.cli.errors import exit_code
+    from objemb.training.errors import TerminatedError
     from objemb.training.runner import fit
 
     folder, *pairs = sys.argv[1:]
@@ -100,9 +112,14 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     task = SmallTask(
         kill_at=int(changes.pop("kill_at", -1)),
+        term_at=int(changes.pop("term_at", -1)),
         examples=Dots(int(changes.pop("count", 7))),
         plain=bool(changes.pop("plain", False)),
     )
-    fit(task, settings(**changes), folder, quiet=True)
+    try:
+        fit(task, settings(**changes), folder, quiet=True)
+    except TerminatedError as error:
+        print(f"small: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
     torch.save({"state": dict(task.state_dict()), "seen": task.seen}, f"{folder}.rank{rank}.pt")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from objemb.training.checkpoints import Checkpoints
+from objemb.disk import beside
+from objemb.training.checkpoints import HEADER, Checkpoints
 from objemb.training.errors import TrainingError
 
 
@@ -18,7 +22,64 @@ def test_there_and_back(tmp_path: Path) -> None:
     state = checkpoints.load()
     assert state is not None
     assert (state["step"], state["weights"].tolist()) == (2, [0, 1, 2])
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.pt"]
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"last.pt", "before.pt"}
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"step": 1, "weights": torch.arange(5.0)})
+    content = checkpoints.file.read_bytes()
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        checkpoints.file.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"last.pt: expected a checkpoint of a run, found damage \("):
+            checkpoints.load()
+    checkpoints.file.write_bytes(content[:-1])
+    with pytest.raises(TrainingError, match="its checksum does not fit"):
+        checkpoints.load()
+
+
+def test_the_one_before_is_kept_until_there_is_a_sound_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save({"step": step})
+    assert step_of(checkpoints.before) == 2
+    checkpoints.file.write_bytes(b"")
+    again = Checkpoints(tmp_path)
+    assert again.load() == {"step": 2}
+    assert "last.pt: expected a checkpoint of a run, found damage (it does not begin as one)" in caplog.text
+    assert "going on from the one before, after step 2" in caplog.text
+    again.save({"step": 3})
+    assert (step_of(again.file), step_of(again.before)) == (3, 2), "the damaged one took no place"
+    again.save({"step": 4})
+    assert (step_of(again.file), step_of(again.before)) == (4, 3)
+    again.file.unlink()
+    assert again.exist
+    assert Checkpoints(tmp_path).load() == {"step": 3}
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*names: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuses)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"step": 1})
+    checkpoints.save({"step": 2})
+    assert (step_of(checkpoints.file), step_of(checkpoints.before)) == (2, 1)
+
+
+def step_of(file: Path) -> int:
+    return torch.load(io.BytesIO(file.read_bytes()[HEADER:]), weights_only=True)["step"]
+
+
+def written(file: Path, state: object) -> None:
+    """A file with a checksum that fits, whatever is in it."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    file.write_bytes(b"objemb checkpoint 1 " + digest.encode() + b"\n" + content.getvalue())
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -27,10 +88,10 @@ def test_damage_is_named(tmp_path: Path) -> None:
         checkpoints.file.write_bytes(content)
         with pytest.raises(TrainingError, match=r"last.pt: expected a checkpoint of a run, found damage"):
             checkpoints.load()
-    torch.save({"weights": 1}, checkpoints.file)
+    written(checkpoints.file, {"weights": 1})
     with pytest.raises(TrainingError, match="no step in it"):
         checkpoints.load()
-    torch.save({"step": Path("x")}, checkpoints.file)
+    written(checkpoints.file, {"step": Path("x")})
     with pytest.raises(TrainingError, match="objects other than tensors"):
         checkpoints.load()
 
@@ -39,3 +100,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(TrainingError, match=r"checkpoint of step 3: expected to write .* there is none before it"):
         Checkpoints(tmp_path / "checkpoints").save({"step": 3})
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"step": 1})
+    beside(checkpoints.file).write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    checkpoints.save({"step": 2})
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "before.pt", "notes.txt"}

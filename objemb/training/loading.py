@@ -1,0 +1,95 @@
+"""The batches of a run, from processes that load them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader, Dataset
+
+from objemb.checks import ObjembError
+from objemb.examples.base import Example, Examples
+from objemb.training.errors import TrainingError
+from objemb.training.order import StepOrder
+from objemb.training.packing import Packed, pack, unpack
+from objemb.training.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why an example could not be made. As a value it comes through as one line, whatever process it comes from; an
+    exception would bring the other process's traceback as its text.
+    """
+
+    reason: str
+
+
+class _Guarded(Dataset[Example | Failed]):
+    """Examples, or why there are none."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __getitem__(self, number: int) -> Example | Failed:
+        try:
+            return self.examples[number]
+        except (ObjembError, ValueError, TypeError, OSError, ImportError) as error:
+            return Failed(f"example {number}: {error}")
+
+
+def batches(
+    examples: Examples, settings: RunSettings, start: int, *, rank: int = 0, processes: int = 1
+) -> DataLoader[Example | Failed]:
+    """What the steps from ``start`` on learn from, packed; :func:`unpacked` gives the examples.
+
+    Raises:
+        ValueError: There are no examples.
+    """
+    if len(examples) == 0:
+        raise ValueError("data: expected at least one example, found none")
+    steps = range(start, settings.steps)
+    order = StepOrder(len(examples), settings.batch, settings.seed, steps, rank=rank, processes=processes)
+    return DataLoader(
+        _Guarded(examples),
+        batch_sampler=order,
+        num_workers=settings.workers,
+        collate_fn=_collate,
+        worker_init_fn=_outlive_sigterm,
+    )
+
+
+def unpacked(batch: list[Packed] | Failed) -> list[Example]:
+    """The examples of a batch.
+
+    Raises:
+        TrainingError: One of them could not be made.
+    """
+    if isinstance(batch, Failed):
+        raise TrainingError(batch.reason)
+    return unpack(batch)
+
+
+def _collate(examples: Sequence[Example | Failed]) -> list[Packed] | Failed:
+    failed = next((e for e in examples if isinstance(e, Failed)), None)
+    return pack([e for e in examples if isinstance(e, Example)]) if failed is None else failed
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """What asks a whole job to end asks this process too, but the run needs it until its step is done, and then ends it
+    by the same signal: it counts who sends it. Where the system does not tell, the signal does what it always does.
+    """
+    del worker
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    parent, signals = os.getppid(), {signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def end_with_parent() -> None:
+        while signal.sigwaitinfo(signals).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
