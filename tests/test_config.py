@@ -15,7 +15,7 @@ from objemb.config import (
     read_yaml,
     resolve,
 )
-from objemb.models.state import weights_of
+from objemb.models.origins import networks
 
 METHODS = (
     "class_weighted",
@@ -64,7 +64,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_all_methods_resolve_by_name() -> None:
     assert tuple(method_files()) == METHODS
     for name in METHODS:
-        assert not list(weights_of(load_config(name))), "nothing is fetched unless asked for"
+        assert all(n.weights is None for n in networks(load_config(name))), "nothing is fetched unless asked for"
 
 
 def test_the_quick_start_names_its_weights() -> None:

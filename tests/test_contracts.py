@@ -140,7 +140,7 @@ RMAC = {**CROPS, "name": "rmac_network", "extractor": {"name": "map", "size": 48
 STUDENT = {
     "name": "one_pass",
     "detector": {"name": "faster_rcnn", **FASTER},
-    "head": {"name": "embedding", "dim": 16, "width": 8},
+    "head": {"name": "embedding", "dim": 16, "width": 8, "weights": "random"},
     "min_score": 0.0,
 }
 MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ class Backbone(nn.Module, ABC):
     """A network that turns images into one feature map.
 
     Built by keyword arguments, among them ``weights``: a name the library knows, a path of a ``.pth`` or
-    ``.safetensors`` file, or None for random weights (a model folder fills them in afterwards).
+    ``.safetensors`` file, or ``random``; None is the same (a model folder fills them in afterwards), but who builds a
+    model from settings has to say it where there is something to name: see ``published``.
     Always in eval mode: batch norm and dropout never see a difference between one image and many.
 
     Attributes:
@@ -28,7 +30,11 @@ class Backbone(nn.Module, ABC):
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
             channels. Empty for a network that gives one map only.
+        published: What stands for published weights in settings, for the error of those that name none; empty for a
+            network that is made to learn from nothing.
     """
+
+    published: ClassVar[str] = ""
 
     channels: int
     stride: int

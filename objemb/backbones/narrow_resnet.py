@@ -17,7 +17,7 @@ from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
 from objemb.ops.strided import guard_strided
-from objemb.ops.weights import existing_file, fill, of_module, read_weights
+from objemb.ops.weights import existing_file, fill, is_named, of_module, read_weights
 from objemb.registry import plugin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -36,7 +36,7 @@ class NarrowResnet(Backbone):
         width: Channels of the first stage; 64 in the paper.
         blocks: Number of basic blocks of each of the four stages.
         stride: Of the last map: 32 as in the paper, or 16, which leaves the last stage at the resolution of the third.
-        weights: A file with a state dict, or None for random weights.
+        weights: A file with a state dict, or ``random``, as None is: it is made to learn from nothing.
         layer: Where to cut: the stage whose map is given. Later ones are not built.
 
     Attributes:
@@ -76,7 +76,7 @@ class NarrowResnet(Backbone):
         self.network = nn.Sequential(layers)
         guard_strided(self.network)
         self._start()
-        if weights is not None:
+        if is_named(weights):
             file = existing_file(weights, ())
             fill(self.network, of_module(self.network, read_weights(file), file), file)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))

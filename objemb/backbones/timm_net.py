@@ -15,7 +15,7 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.checks import MissingWeightsError
-from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, of_module, read_weights
+from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, is_named, of_module, read_weights
 from objemb.registry import plugin
 
 PRETRAINED = "pretrained"
@@ -34,7 +34,7 @@ class TimmNet(Backbone):
         arch: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``, with or without a tag
             (``resnet50.a1_in1k``).
         weights: ``pretrained`` for those of the arch's tag (timm's default tag when it has none), a tag, a file with a
-            state dict of the whole network, or None for random weights.
+            state dict of the whole network, or ``random`` (None is the same here).
         layer: Which of the declared features: a number as in ``-1``, or a name as in ``blocks.9``; by default the last.
         image_size: Input side of a network that has one fixed size; by default its own.
         norm: Whether the final norm of a transformer is applied to the features, as DINOv2 wants it.
@@ -48,6 +48,7 @@ class TimmNet(Backbone):
 
     mean: Tensor
     std: Tensor
+    published = "pretrained (or a tag of timm, or a file)"
 
     def __init__(
         self,
@@ -153,7 +154,9 @@ def _with_tag(arch: str, weights: str | Path | None) -> tuple[str, str | Path | 
     tags = _tags(base)
     if tag:
         checks.one_of(f"tag of {base}", tag, tags)
-    if weights is None or weights == PRETRAINED:
+    if not is_named(weights):
+        return arch, None
+    if weights == PRETRAINED:
         return arch, weights
     if weights in tags:
         if tag and tag != weights:

@@ -18,6 +18,7 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import Backbone
 from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
+from objemb.ops.weights import is_named
 from objemb.registry import plugin
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,7 +44,7 @@ class TorchvisionCnn(Backbone):
     Args:
         arch: Name in torchvision, such as ``resnet50``.
         weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
-            None for random weights. ``DEFAULT`` may mean other weights in another version of torchvision.
+            ``random`` (None is the same here). ``DEFAULT`` may mean other weights in another version of torchvision.
         layer: Where to cut, a name as in ``layer3`` or ``features.28``; by default the last convolutional features:
             what the network pools globally. For VGG and AlexNet that is the last ReLU, before the max-pool at the end
             (stride 16), as retrieval uses them (Tolias et al. 2015).
@@ -60,6 +61,7 @@ class TorchvisionCnn(Backbone):
 
     mean: Tensor
     std: Tensor
+    published = "DEFAULT (or another name in torchvision, or a file)"
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class TorchvisionCnn(Backbone):
             suppress_diff_warning=True,
         )
         self.classes = _class_layer(classifier, self.network, self.layer) if checks.flag("classes", classes) else None
-        if weights is not None:
+        if is_named(weights):
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
         self.register_buffer("mean", _per_channel("mean", mean))
         self.register_buffer("std", _per_channel("std", std))

@@ -10,7 +10,7 @@ import typer
 
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Workers
-from objemb.cli.output import Meter, note, print_json, print_table, progress
+from objemb.cli.output import Meter, note, note_untrained, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from objemb.structures import Regions
@@ -38,6 +38,7 @@ def detect(
         raise FileNotFoundError(f"--output: expected a file in a folder that exists, found {output}")
     found = find_images(photos)
     opened = load_model(model, device)
+    note_untrained(opened)
     images: list[dict[str, Any]] = []
     skipped = 0
     with progress(quiet=as_json) as display:

@@ -127,7 +127,7 @@ SMALL = {
     "describer": {
         "name": "pooled_regions",
         "regions": {"name": "whole_image"},
-        "backbone": {"name": "torchvision_cnn", "arch": "mobilenet_v3_small"},
+        "backbone": {"name": "torchvision_cnn", "arch": "mobilenet_v3_small", "weights": "random"},
         "extractor": {"name": "map", "size": 224},
         "pooling": {"name": "gem"},
     }

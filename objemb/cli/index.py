@@ -16,7 +16,7 @@ from objemb.cli.approximate import build_approximate
 from objemb.cli.boxes import stored_boxes, tell_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, BatchSize, Boxes, Device, Json, MaxPixels, MaxRegions, Photos, Workers
-from objemb.cli.output import Meter, note, print_json, progress
+from objemb.cli.output import Meter, note, note_untrained, print_json, progress
 
 if TYPE_CHECKING:
     from objemb.images.sources import SkippedImage
@@ -60,6 +60,7 @@ def index(
     started = time.monotonic()
     find_images(photos)  # a wrong path is told before anything is made
     opened = load_model(model, device)
+    note_untrained(opened)
     given = stored_boxes(boxes, opened)
     if given is None and opened.detector is None and _takes_boxes(opened):
         note("note: the model has no detector and there are no --boxes, so only whole images are indexed")

@@ -11,6 +11,7 @@ from objemb.cli.output import human_bytes, print_json, print_pairs
 def info(index: IndexPath, as_json: Json = False) -> None:
     """What is in an index, and which model made it."""
     from objemb.index.store import Index
+    from objemb.models.origins import untrained
 
     facts = Index.open(index).info()
     if as_json:
@@ -20,4 +21,6 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
     facts["approximate"] = facts["approximate"] or "none"
     size = human_bytes(facts.pop("bytes"))
-    print_pairs([("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))])
+    random = untrained(about.get("settings") or {}, about.get("provenance") or {})
+    pairs = [("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))]
+    print_pairs([*pairs, *([("random weights", ", ".join(random))] if random else [])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json
-from objemb.cli.output import Meter, human_bytes, note, print_json, print_pairs, progress
+from objemb.cli.output import Meter, human_bytes, note, note_untrained, print_json, print_pairs, progress
 from objemb.cli.whitening import check_whitening
 
 app = typer.Typer(help="Make a model folder from a method, and look into one.", no_args_is_help=True)
@@ -68,6 +69,7 @@ def build(
     check_free(output, force)  # told before weights are fetched and photos described
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
+    note_untrained(model)
     given = stored_boxes(boxes, model)
     parts = unfitted(model.describer)
     if fit_on and not parts:
@@ -114,10 +116,13 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder.")], as_json
 def _show(folder: Path, as_json: bool) -> None:
     from objemb.config import dump_config
     from objemb.models.folder import read_card
+    from objemb.models.origins import described
 
     card = read_card(folder)
+    provenance = card.get("provenance", {})
+    origins = described(card["settings"], provenance)
     if as_json:
-        print_json({"path": str(folder), **card})
+        print_json({"path": str(folder), **card, "origins": origins})
         return
     size = sum(f["bytes"] for f in card["files"].values())
     print_pairs(
@@ -128,7 +133,9 @@ def _show(folder: Path, as_json: bool) -> None:
             *((f"fitted {k}", v["fitted_on"]) for k, v in card.get("fitted", {}).items()),
             ("whitening", card.get("whitening") or "none"),
             ("size", human_bytes(size)),
-            *((f"origin of {k}", v) for k, v in card.get("provenance", {}).get("weights", {}).items()),
+            *((f"weights of {k}", v) for k, v in origins.items()),
+            ("made by", shlex.join(map(str, provenance.get("command") or [])) or "unknown"),
+            ("created", provenance.get("created", "unknown")),
         ]
     )
     print("settings:")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from objemb.models import Model
+
 #: Controls, marks that change the direction of what follows or cannot be seen, halves of characters, ends of lines.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 #: Unseen, but a part of how words of some scripts, and emoji, are written.
@@ -48,6 +50,12 @@ def _escaped(character: str) -> str:
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(visible(text), file=sys.stderr)
+
+
+def note_untrained(model: Model) -> None:
+    """Say it where networks of a model have random weights: everything works with them, and nothing is found."""
+    if model.untrained:
+        note(f"note: random weights: {', '.join(model.untrained)} learned nothing, so similarities mean little")
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:

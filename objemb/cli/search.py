@@ -11,7 +11,7 @@ import typer
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
 from objemb.cli.options import Device, IndexPath, Json
-from objemb.cli.output import note, print_json, print_table
+from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
     from objemb.index.store import Index
@@ -73,6 +73,7 @@ def search(
     opened = Index.open(index)
     loaded = load_model(model or _recorded_model(opened), device)
     opened.check_fingerprint(loaded.fingerprint)
+    note_untrained(loaded)
     described = loaded.query(query, boxes, auto=auto, crop=crop)
     if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
         note("no object was found in the query: the whole photo was searched for")

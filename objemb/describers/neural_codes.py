@@ -14,6 +14,7 @@ from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.crop import Crop
 from objemb.ops.classifiers import checked_layer, classifier_network, fill_from
+from objemb.ops.weights import is_named
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
@@ -36,7 +37,7 @@ class NeuralCodes(PooledRegions):
             its ReLU (fc6, "l6" of the paper), ``classifier.2`` that of AlexNet; ``flatten`` is the average of the map
             of a network with a single linear layer.
         weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
-            None for random weights.
+            ``random`` (None is the same here).
         size: Side of the square in pixels.
         batch: Regions per forward pass.
 
@@ -45,6 +46,8 @@ class NeuralCodes(PooledRegions):
         MissingWeightsError: The weights are neither here nor to be had.
         UnreadableWeightsError: The file does not fit the network.
     """
+
+    published = "DEFAULT (or another name in torchvision, or a file)"
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class _Codes(Backbone):
         classifier = classifier_network(arch)
         self.layer = checked_layer(classifier, layer, HEADS)
         self.network = create_feature_extractor(classifier, [layer], suppress_diff_warning=True)
-        if weights is not None:
+        if is_named(weights):
             fill_from(weights, arch, classifier, self.network)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))

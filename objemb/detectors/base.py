@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,11 @@ class NetworkDetector(nn.Module, Detector):
 
     Attributes:
         pyramid: Names of the pyramid levels, the finest first.
+        published: What stands for published weights in settings, for the error of those that name none; empty for a
+            network that is made to learn from nothing.
     """
+
+    published: ClassVar[str] = ""
 
     pyramid: tuple[str, ...]
 

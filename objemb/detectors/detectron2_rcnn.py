@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.images import group_equal, resize
+from objemb.ops.weights import is_named
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
@@ -67,8 +68,9 @@ class Detectron2Rcnn(NetworkDetector):
         config: Name of a config that comes with Detectron2, a YAML file of your own, or what such a file says, as a
             mapping. A model folder keeps what the file said.
         weights: A file of Detectron2's model zoo (``.pkl``, read without running it) or of ``torch.save``, such as its
-            trainer leaves (``model_final.pth``; an embedding head in it is left aside), a model folder, or None for
-            random weights. Weights of a classifier, such as ImageNet's, fill the trunk, and the heads stay random.
+            trainer leaves (``model_final.pth``; an embedding head in it is left aside: it goes to ``head.weights``), a
+            model folder, or ``random`` (None is the same here). Weights of a classifier, such as ImageNet's, fill the
+            trunk, and the heads stay random.
         opts: Key, value, key, value ... laid over the config: ``[MODEL.RESNETS.DEPTH, 101]``.
         classes: Names of the classes; by default those of the dataset that the config was made for, where Detectron2
             knows them.
@@ -87,6 +89,10 @@ class Detectron2Rcnn(NetworkDetector):
         UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
         ImportError: Detectron2 is not installed.
     """
+
+    published = "FILE (of Detectron2's model zoo or trainer)"
+    #: Settings that may name a file, and what they say when they name none: a config that comes with Detectron2.
+    files: ClassVar[dict[str, str]] = {"config": r"[A-Z][\w.-]*/[\w.-]+\.yaml"}
 
     def __init__(
         self,
@@ -128,7 +134,7 @@ class Detectron2Rcnn(NetworkDetector):
         self.pyramid = tuple(self.network.roi_heads.in_features)
         last = {shape.stride: name for name, shape in self._trunk.output_shape().items()}
         self._trunk_names = {f"{TRUNK}{stride}": name for stride, name in last.items()}
-        if weights is not None:
+        if is_named(weights):
             fill_network(self.network, weights)
         self.eval()
 

@@ -15,7 +15,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK
-from objemb.ops.weights import existing_file, read_weights
+from objemb.ops.weights import existing_file, is_named, read_weights
 from objemb.registry import plugin
 
 #: Sides of anchors in cells of their level, as of Lin et al. 2017: 32 pixels on stride 4.
@@ -39,8 +39,8 @@ class FasterRcnn(Rcnn):
         classes: Their names; may stand instead of ``num_classes``.
         new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
             other classes.
-        weights: Of the whole detector: a file with a state dict or a model folder, or None to leave the heads at random
-            weights.
+        weights: Of the whole detector: a file with a state dict, a model folder, or ``random``. None leaves the heads
+            at random values, and the backbone what it is.
         pyramid_strides: Of the maps that boxes are found on, a choice of those of the backbone. One coarser level, for
             proposals alone, is added.
         channels: Of each level of the pyramid.
@@ -111,7 +111,7 @@ class FasterRcnn(Rcnn):
             box_batch_size_per_image=checks.whole("box_batch_per_image", box_batch_per_image),
             **_candidates(checks.whole("proposals", proposals)),
         )
-        if weights is not None:
+        if is_named(weights):
             file = existing_file(weights, ())
             self._fill(read_weights(file), file, new_classes)
         self.eval()

@@ -6,6 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -49,6 +50,9 @@ class StoredBoxes(Detector):
         FileNotFoundError: There is no such file.
         ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels.
     """
+
+    #: Settings that name a file, whatever they say.
+    files: ClassVar[dict[str, str]] = {"file": "", "images": ""}
 
     def __init__(
         self, file: str | Path, *, images: str | Path | None = None, min_score: float | None = None, masks: bool = False

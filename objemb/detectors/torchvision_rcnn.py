@@ -14,7 +14,7 @@ from torchvision.models import detection
 from objemb import checks
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK, NetworkInput
-from objemb.ops.weights import locate, read_weights
+from objemb.ops.weights import is_named, locate, read_weights
 from objemb.registry import plugin
 
 FAMILIES = ("fasterrcnn_", "maskrcnn_")
@@ -32,7 +32,8 @@ class TorchvisionRcnn(Rcnn):
 
     Args:
         arch: Name in torchvision, such as ``fasterrcnn_resnet50_fpn_v2``.
-        weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or None for random weights.
+        weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or ``random``
+            (None is the same here).
         num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default
             (80 of which exist, the others are called ``N/A``).
         new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
@@ -49,6 +50,8 @@ class TorchvisionRcnn(Rcnn):
         MissingWeightsError: The weights are neither here nor to be had.
         UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
     """
+
+    published = "DEFAULT (or another name in torchvision, or a file)"
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class TorchvisionRcnn(Rcnn):
             box_detections_per_img=checks.whole("max_detections", max_detections),
             **{name: checks.whole(name, side) for name, side in sides.items() if side is not None},
         )
-        if weights is not None:
+        if is_named(weights):
             self._load(arch, weights, new_classes)
         self.eval()
         self._probe()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Self
+from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torchvision.ops import roi_align
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.ops.normalize import l2
+from objemb.ops.weights import existing_file, fill, is_named, of_module, read_weights
 from objemb.ops.whitening import Whitening
 
 #: Boxes at a time: each becomes maps of its own, and photos may have hundreds.
@@ -39,20 +41,36 @@ class Head(nn.Module, ABC):
         anchor: One of ``ANCHORS``: what the cells of these levels look at. RoI align takes the first cell for the
             middle of its pixels. Layers with odd kernels and padding, as ResNet and MobileNet have them, centre it on
             the very first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for.
+        weights: A model folder, or a file with a state dict, in which the head is: what a training left, in Detectron2
+            (``model_final.pth``) as well. ``random``, as is None, for a head that is to be trained.
+
+    Raises:
+        MissingWeightsError: There is no such file of weights.
 
     Attributes:
         dim: Length D of the vectors.
         channels: Of each connected level.
         strides: Of each connected level: pixels of the network's input from cell to cell. Declared, never guessed from
             the shapes of a batch, which padding and rounding distort.
+        published: See :class:`~objemb.backbones.base.Backbone`.
     """
+
+    published: ClassVar[str] = ""
 
     dim: int
     channels: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
 
-    def __init__(self, samples: int, sampling_ratio: int, levels: Sequence[str] | None, anchor: str) -> None:
+    def __init__(
+        self,
+        samples: int,
+        sampling_ratio: int,
+        levels: Sequence[str] | None,
+        anchor: str,
+        weights: str | Path | None = None,
+    ) -> None:
         super().__init__()
+        self.file = existing_file(weights, ()) if is_named(weights) else None
         self.samples = checks.whole("samples", samples)
         self.sampling_ratio = checks.whole("sampling_ratio", sampling_ratio)
         self.levels = None if levels is None else tuple(str(n) for n in checks.several("levels", levels))
@@ -70,6 +88,7 @@ class Head(nn.Module, ABC):
 
         Raises:
             ValueError: Levels that the detector does not have.
+            UnreadableWeightsError: The file of weights does not fit the head.
             RuntimeError: The head is connected already.
         """
         if self.channels:
@@ -79,6 +98,8 @@ class Head(nn.Module, ABC):
             checks.one_of("levels", name, tuple(levels))
         self.channels, self.strides = zip(*(levels[n] for n in names), strict=True)
         self.build()
+        if self.file is not None:
+            fill(self, of_module(self, read_weights(self.file), self.file), self.file)
         return names
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,10 @@ class EmbeddingHead(Head):
         sampling_ratio: Interpolated values per sample, on a side.
         levels: Those of the pyramid by default.
         anchor: ``middle`` or ``corner``.
+        weights: Of a head that has been trained, see :class:`~objemb.heads.base.Head`.
     """
+
+    published = "MODEL (a folder or file that a training left)"
 
     def __init__(
         self,
@@ -48,8 +52,9 @@ class EmbeddingHead(Head):
         sampling_ratio: int = 2,
         levels: Sequence[str] | None = None,
         anchor: str = "middle",
+        weights: str | Path | None = None,
     ) -> None:
-        super().__init__(samples, sampling_ratio, levels, anchor)
+        super().__init__(samples, sampling_ratio, levels, anchor, weights)
         self.dim = checks.whole("dim", dim)
         self.width = checks.whole("width", width)
         if self.width % GROUP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class Tail(Head):
         sampling_ratio: Interpolated values per sample, on a side.
         levels: By default the trunk's level of the same stride.
         anchor: ``middle`` or ``corner``.
+        weights: Of a whole head that has been trained, see :class:`~objemb.heads.base.Head`.
 
     Attributes:
         upper: The stages.
@@ -66,8 +68,9 @@ class Tail(Head):
         sampling_ratio: int = 1,
         levels: Sequence[str] | None = None,
         anchor: str = "corner",
+        weights: str | Path | None = None,
     ) -> None:
-        super().__init__(samples, sampling_ratio, levels, anchor)
+        super().__init__(samples, sampling_ratio, levels, anchor, weights)
         self.stride = stride
         self.upper = backbone.upper(stride)
         self.entry = backbone.stages[stride][1]

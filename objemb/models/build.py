@@ -15,9 +15,10 @@ from torch import Tensor
 from objemb import checks, config, registry
 from objemb.checks import ArtefactMismatchError
 from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.models.folder import file_sha256, read_card, read_tensors, write_folder
+from objemb.models.folder import read_card, read_tensors, write_folder
 from objemb.models.model import Model
-from objemb.models.state import WHITENING, model_tensors, weights_of, without_weights
+from objemb.models.origins import expect_stand_alone, expect_weights, networks, origins, told_together
+from objemb.models.state import WHITENING, model_tensors, without_weights
 from objemb.ops.whitening import Whitening
 from objemb.version import __version__
 
@@ -34,16 +35,19 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
         command: The command line, for the provenance.
 
     Raises:
-        ValueError: Unknown keys or values, or a device that this machine does not have.
-        MissingWeightsError: Weights that are neither on this machine nor to be had.
+        ValueError: Unknown keys or values, a network whose weights nobody named although some are published, or a
+            device that this machine does not have.
+        MissingWeightsError: Weights that are neither on this machine nor to be had; all of them are told.
     """
     resolved = config.resolve(settings)
+    expect_weights(resolved)
     _check_device(device)
-    describer, aggregator, rerankers = _build_parts(resolved)
+    with told_together(resolved):
+        describer, aggregator, rerankers = _build_parts(resolved)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "weights": origins(resolved),
+        "weights": origins(resolved, seed=SEED),
         "versions": versions(),
     }
     return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device, rerankers)
@@ -55,12 +59,17 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
     Raises:
         FileExistsError: The folder exists (a model may be replaced with ``force``).
         NotFittedError: A part has not learned yet.
-        ValueError: The model's boxes come from a file, which a model folder could not carry.
+        ValueError: The model's boxes come from a file, or a re-ranker has a network of its own, which a model folder
+            could not carry.
     """
     if isinstance(model.detector, StoredBoxes):
         raise ValueError(
             "model folder: expected a detector that is a network or none, found stored_boxes; "
             "build with regions.detector=null and give the file to --boxes (boxes= in Python)"
+        )
+    for network in networks({"rerank": model.settings.get("rerank", [])}):
+        raise ValueError(
+            f"model folder: expected re-rankers without networks, found {network}; leave it out and give it to --rerank"
         )
     model.describer.check_fitted()
     whitening = getattr(model.describer, "whitening", None)
@@ -92,6 +101,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
     card = read_card(path)
     tensors = read_tensors(path, card)
     try:
+        expect_stand_alone(card["settings"])
         settings = config.resolve(card["settings"])
         describer, aggregator, rerankers = _build_parts(settings)
         if card.get("whitening"):
@@ -140,19 +150,6 @@ def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def _first(names: Sequence[str]) -> str:
     return f"{checks.listed(names[:3])} of {len(names)}" if names else "none"
-
-
-def origins(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Where all weights come from that settings name, by dotted key."""
-    return {key: _origin(value) for key, value in weights_of(settings)}
-
-
-def _origin(weights: str) -> dict[str, Any]:
-    """Name of weights, with the checksum of a file, or the fingerprint of a model folder."""
-    place = Path(weights)
-    if place.is_dir():
-        return {"name": weights, "fingerprint": read_card(place)["fingerprint"]}
-    return {"name": weights, "sha256": file_sha256(place)} if place.is_file() else {"name": weights}
 
 
 def versions() -> dict[str, str]:

@@ -118,10 +118,26 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("format_version") != FORMAT_VERSION:
         found = (card.get("format"), card.get("format_version")) if isinstance(card, dict) else type(card).__name__
         raise ArtefactMismatchError(f"{file}: expected format {(FORMAT, FORMAT_VERSION)}, found {found}")
-    missing = [k for k in ("settings", "fingerprint", "files") if not isinstance(card.get(k), (dict, str))]
-    if missing:
-        raise ArtefactMismatchError(f"{file}: expected the keys settings, fingerprint, files; missing {missing}")
+    wrong = _of_wrong_type(card)
+    if wrong:
+        raise ArtefactMismatchError(f"{file}: expected a card of a model, found {checks.listed(wrong)} missing or odd")
     return card
+
+
+def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
+    """Keys of a card, which a stranger may have written, that are not what every reader takes them for."""
+    kinds = {"settings": dict, "fingerprint": str, "files": dict, "provenance": dict, "fitted": dict}
+    full = {"provenance": {}, "fitted": {}, **card}
+    wrong = [key for key, kind in kinds.items() if not isinstance(full.get(key), kind)]
+    if wrong:
+        return wrong
+    said = full["provenance"]
+    inner = {"files": full["files"], "fitted": full["fitted"], "provenance.weights": said.get("weights") or {}}
+    wrong = [k for k, v in inner.items() if not isinstance(v, dict) or not all(isinstance(x, dict) for x in v.values())]
+    training = said.get("training") or {}
+    learned = training.get("learned", []) if isinstance(training, dict) else None
+    fits = isinstance(learned, list) and all(isinstance(x, str) for x in learned)
+    return wrong if fits else [*wrong, "provenance.training"]
 
 
 def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:

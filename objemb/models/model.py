@@ -19,6 +19,7 @@ from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
 from objemb.models.limit import limited
+from objemb.models.origins import untrained
 from objemb.models.query import CROPS, describe_boxes, describe_whole, looked_at_alone
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
@@ -60,6 +61,11 @@ class Model:
     def fingerprint(self) -> str:
         """64 hex digits; models with the same fingerprint give vectors that may be compared."""
         return model_fingerprint(self.settings, model_tensors(self.describer))
+
+    @property
+    def untrained(self) -> list[str]:
+        """Keys of the networks that have random values, such as ``describer.backbone``; empty for one that can see."""
+        return untrained(self.settings, self.provenance)
 
     @property
     def decode_side(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -37,12 +37,3 @@ def without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
         key: without_weights(value) if isinstance(value, Mapping) else None if key == "weights" else value
         for key, value in settings.items()
     }
-
-
-def weights_of(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted key and value of all ``weights`` that are named."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from weights_of(value, f"{path}{key}.")
-        elif key == "weights" and value is not None:
-            yield f"{path}{key}", str(value)

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -43,12 +43,27 @@ CHUNK = 1 << 20
 #: The file in a model folder that holds the tensors of its networks.
 MODEL_WEIGHTS = "weights.safetensors"
 SHOWN = 3
+#: Says that a network shall have random values, where a file or published weights could be named.
+RANDOM = "random"
 
 logger = logging.getLogger(__name__)
 
 
 class UnreadableWeightsError(ObjembError):
     """A file of weights cannot be read, or does not belong to the network. The message says what was found."""
+
+
+def is_named(weights: str | Path | None) -> TypeGuard[str | Path]:
+    """Whether a file or published weights are named; not so for ``random``, and for None, which is the same here.
+
+    Raises:
+        ValueError: It is neither, such as ``true`` or an empty text.
+    """
+    if weights is None or weights == RANDOM:
+        return False
+    if not isinstance(weights, (str, Path)) or not str(weights).strip():
+        raise ValueError(f"weights: expected a name, a file, a model folder or {RANDOM}, found {weights!r}")
+    return True
 
 
 def locate(weights: str | Path, named: Mapping[str, str]) -> Path:
@@ -80,7 +95,7 @@ def existing_file(weights: str | Path, named: Collection[str]) -> Path:
     expected = "expected a file or a model folder" + (f", or one of {checks.listed(named)}" if named else "")
     if isinstance(weights, Path) or file.suffix or len(file.parts) > 1:
         raise MissingWeightsError(f"weights: {expected}, found no file {file}")
-    raise ValueError(f"weights: {expected}, found {weights!r}{checks.nearest(weights, named)}")
+    raise ValueError(f"weights: {expected}, found {weights!r}{checks.nearest(weights, [*named, RANDOM])}")
 
 
 def fetch(url: str, name: str | None = None) -> Path:

@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 from objemb import checks
 from objemb.checks import ObjembError
 from objemb.config import plain
-from objemb.models.build import origins, save_model, versions
+from objemb.models.build import save_model, versions
+from objemb.models.origins import origins
 from objemb.training.errors import TerminatedError, TrainingError
 from objemb.training.folder import AFTER, RunFolder
 from objemb.training.journal import Journal
@@ -148,9 +149,10 @@ def _leave(run: Run, command: Sequence[str], after: Mapping[str, Any]) -> dict[s
     origin = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "weights": origins(task.settings),
+        "weights": origins(task.settings, seed=settings.seed),
         "training": {
             "task": type(task).__name__,
+            "learned": list(task.learned(task.settings)),
             "data": task.settings.get("data"),
             "run": settings.to_json(),
             "examples": len(task.examples),

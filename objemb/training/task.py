@@ -42,6 +42,19 @@ class Task(nn.Module, ABC):
         super().__init__()
         self.settings = {}
 
+    @staticmethod
+    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Keys of the parts whose networks are trained, such as ``describer.backbone``.
+
+        They may begin with random values. For all others weights have to be named where there are some: nothing else
+        would ever teach them.
+
+        Args:
+            settings: Of the task.
+        """
+        del settings
+        return ()
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

@@ -8,12 +8,14 @@ import pytest
 import objemb
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
+from objemb.models.folder import file_sha256
 from tests.cli.conftest import Run, draw, parsed
 from tests.models.conftest import SETTINGS
 
 BUILD = (
     "hard_attention_crop",
     "backbone.arch=mobilenet_v3_small",
+    "backbone.weights=random",
     "backbone.layer=features.3",
     "extractor.size=64",
 )
@@ -39,6 +41,7 @@ def test_build_with_a_whitening(run: Run, photos: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").dim == 4
 
 
+ALEXNET = ("backbone.arch=alexnet", "backbone.weights=random")
 NETVLAD = (*BUILD, "describer.pooling={name: netvlad, clusters: 3}")
 
 
@@ -79,11 +82,11 @@ def test_build_with_a_whitening_from_pairs(run: Run, photos: Path, tmp_path: Pat
         (["nowhere.yaml", "-o", "m"], "nowhere.yaml"),
         (["rmacc", "-o", "m"], "did you mean 'rmac'"),
         (["rmac", "backbone.archh=x", "-o", "m"], "did you mean 'arch'"),
-        (["rmac", "backbone.arch=resnet5", "-o", "m"], "resnet50"),
+        (["rmac", "backbone.arch=resnet5", "backbone.weights=random", "-o", "m"], "resnet50"),
         (["rmac", "backbone.arch=alexnet", "backbone.weights=nowhere.pth", "-o", "m"], "nowhere.pth"),
-        (["rmac", "backbone.arch=alexnet", "extractor.size=-1", "-o", "m"], "size: expected a number above 0"),
+        (["rmac", *ALEXNET, "extractor.size=-1", "-o", "m"], "size: expected a number above 0"),
         (["rmac", "--whiten-dim", "4", "-o", "m"], "--whiten-on"),
-        (["rmac", "backbone.arch=alexnet", "--whiten-on", "nowhere", "-o", "m"], "nowhere"),
+        (["rmac", *ALEXNET, "--whiten-on", "nowhere", "-o", "m"], "nowhere"),
         (["rmac"], "-o"),
     ],
 )
@@ -201,7 +204,8 @@ def test_auto_says_when_it_found_nothing(run: Run, photos: Path, detecting: Path
     assert "no object was found" not in run("search", tmp_path / "i", photo, "--auto").stderr
     settings = json.loads(json.dumps(SETTINGS))
     certain = json.loads((detecting / "model.json").read_text())["settings"]["describer"]["regions"]
-    settings["describer"]["regions"] = {**certain, "min_score": 1.0}
+    detector = {**certain["detector"], "weights": "random"}
+    settings["describer"]["regions"] = {**certain, "detector": detector, "min_score": 1.0}
     build_model(settings).save(tmp_path / "blind")
     run("index", photos, "-o", tmp_path / "j", "--model", tmp_path / "blind")
     assert "no object was found" in run("search", tmp_path / "j", photo, "--auto").stderr
@@ -219,6 +223,7 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "detector": {
             "name": "torchvision_rcnn",
             "arch": "fasterrcnn_mobilenet_v3_large_320_fpn",
+            "weights": "random",
             "classes": ["thing", "stuff"],
             "score_threshold": 0.0,
             "min_size": 64,
@@ -300,3 +305,23 @@ def test_help_and_version(run: Run) -> None:
     for command in ("index", "search", "detect", "info", "verify", "delete", "compact", "merge", "model", "doctor"):
         assert command in shown
         run(command, "--help")
+
+
+def test_where_weights_come_from_is_told(run: Run, photos: Path, tmp_path: Path) -> None:
+    build = (*BUILD[:2], *BUILD[3:])  # without saying random
+    wrong = run("model", "build", *build, "-o", tmp_path / "m", code=2)
+    assert "describer.backbone.weights=random to go without any" in wrong.stderr
+    assert not (tmp_path / "m").exists()
+    untold = "note: random weights: describer.backbone"
+    built = run("model", "build", *BUILD, "-o", tmp_path / "m")
+    assert untold in built.stderr
+    assert "weights of describer.backbone  random (seed 0)" in built.stdout
+    assert untold in run("index", photos, "-o", tmp_path / "i", "--model", tmp_path / "m").stderr
+    assert untold in run("search", tmp_path / "i", photos / "0.png").stderr
+    assert "random weights" in run("info", tmp_path / "i").stdout
+    file = tmp_path / "m" / "weights.safetensors"
+    taken = (*build, f"backbone.weights={file}", "-o", tmp_path / "n")
+    origins = parsed(run("model", "build", *taken, "--json"))["origins"]
+    assert origins == {"describer.backbone": f"{file} (sha256 {file_sha256(file)})"}
+    assert "random" not in run("index", photos, "-o", tmp_path / "j", "--model", tmp_path / "n").stderr
+    assert "random" not in run("info", tmp_path / "j").stdout

@@ -10,7 +10,7 @@ from PIL import Image
 from objemb.models import Model, build_model
 
 #: A few layers only: small, fast, and telling pictures apart even with random weights, which deep networks do not.
-BACKBONE = {"name": "torchvision_cnn", "arch": "mobilenet_v3_small", "layer": "features.3"}
+BACKBONE = {"name": "torchvision_cnn", "arch": "mobilenet_v3_small", "weights": "random", "layer": "features.3"}
 SETTINGS: dict[str, Any] = {
     "describer": {
         "name": "pooled_regions",

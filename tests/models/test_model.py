@@ -15,6 +15,7 @@ from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.images.sources import SkippedImage
 from objemb.models import Model, build_model
 from objemb.structures import Photo, RegionDescriptors, Regions
+from tests.models.conftest import SETTINGS
 
 BOXES = [(1.0, 2.0, 30.0, 40.0), (10.0, 0.0, 80.0, 60.0)]
 
@@ -44,7 +45,7 @@ def test_without_boxes_region_0_is_the_whole_image(model: Model, photos: Path) -
 @pytest.mark.parametrize("device", ["cuda:99", "warp"])
 def test_a_device_that_is_not_there(device: str, model: Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
-        build_model(model.settings, device=device)
+        build_model(SETTINGS, device=device)
     model.save(tmp_path / "m")
     with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
         objemb.load(tmp_path / "m", device)
@@ -262,7 +263,7 @@ def test_importing_objemb_is_light() -> None:
 
 
 def test_re_ranking_travels_and_leaves_the_fingerprint_alone(model: Model, tmp_path: Path) -> None:
-    settings = {**model.settings, "rerank": [{"name": "query_expansion", "top": 7}]}
+    settings = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 7}]}
     built = build_model(settings)
     built.save(tmp_path / "m")
     for one in (built, objemb.load(tmp_path / "m")):

@@ -16,6 +16,8 @@ from objemb.models import Model, build_model, fit_whitening, load_model
 
 OVERRIDES = [
     "detector.arch=fasterrcnn_mobilenet_v3_large_320_fpn",
+    "detector.weights=random",
+    "head.weights=random",
     "detector.classes=[cup, pot]",
     "detector.min_size=48",
     "detector.max_size=96",

@@ -33,7 +33,8 @@ def configs(tmp_path: Path) -> tuple[str, str]:
         "extractor: {name: crop, size: 32}, pooling: {name: mean}}"
     )
     detection.write_text(
-        f"describer:\n  name: one_pass\n  min_score: 0.0\n  head: {{name: embedding, dim: 4, width: 8}}{DETECTOR}"
+        "describer:\n  name: one_pass\n  min_score: 0.0\n"
+        f"  head: {{name: embedding, dim: 4, width: 8, weights: random}}{DETECTOR}"
     )
     return str(classification), str(detection)
 

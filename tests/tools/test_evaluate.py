@@ -18,7 +18,7 @@ from PIL import Image
 from tests.evaluation.colours import write_set
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
-OVERRIDES = ["backbone.arch=squeezenet1_1", "extractor.size=64"]
+OVERRIDES = ["backbone.arch=squeezenet1_1", "backbone.weights=random", "extractor.size=64"]
 SMALL = [*OVERRIDES, "--cost-photos", "0"]
 
 

@@ -49,7 +49,9 @@ def _speed(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
     """A run from files to a published index, and the describer on photos that are in memory."""
     photos = folder / "photos"
     write_photos(photos, sizes["photos"], sizes["side"], seed)
-    settings = load_config("gem", [f"backbone.arch={sizes['arch']}", f"extractor.size={sizes['side']}"])
+    settings = load_config(
+        "gem", ["backbone.weights=random", f"backbone.arch={sizes['arch']}", f"extractor.size={sizes['side']}"]
+    )
     model = build_model(settings)
     decoded = [read_photo(p, side=model.decode_side) for p in sorted(photos.iterdir())]
     numbers = iter(range(1000))
@@ -80,7 +82,9 @@ def _index(model: Model, photos: Path, folder: Path) -> None:
 def _memory(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
     """Peak memory of indexing many photos over that of few."""
     model = folder / "model"
-    settings = load_config("mac", ["backbone.arch=squeezenet1_1", f"extractor.size={sizes['memory_side']}"])
+    settings = load_config(
+        "mac", ["backbone.arch=squeezenet1_1", "backbone.weights=random", f"extractor.size={sizes['memory_side']}"]
+    )
     build_model(settings).save(model)
     peaks = {}
     for count in (sizes["few"], sizes["many"]):

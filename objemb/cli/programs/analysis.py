@@ -24,7 +24,7 @@ from typing import Any
 from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.cli.boxes import stored_boxes
-from objemb.cli.output import note
+from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     data = read_evaluation_set(args.set)
     task = pick_queries(make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries), args.queries)
     classification, detection = open_model(args.classification, args.device), open_model(args.detection, args.device)
+    note_untrained(classification)
+    note_untrained(detection)
     detector = detector_of(detection)
     found = analyse(
         backbone_of(classification),

@@ -25,6 +25,7 @@ from torch import Tensor
 from objemb.backbones.base import Backbone
 from objemb.cli.boxes import parse_box
 from objemb.cli.heat import HeatRow, heat_sheet
+from objemb.cli.output import note_untrained
 from objemb.config import load_config
 from objemb.extractors.map import Map
 from objemb.images.decode import read_photo
@@ -100,6 +101,7 @@ def open_backbone(args: argparse.Namespace) -> Backbone:
         )
     else:
         model = load_model(args.model, args.device)
+    note_untrained(model)
     backbone = getattr(model.describer, "backbone", None)
     if not isinstance(backbone, Backbone):
         raise ValueError(f"--model: expected one with a backbone, found {model.settings['describer']['name']}")

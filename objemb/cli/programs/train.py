@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from objemb.cli.output import note
 from objemb.config import load_training_config
+from objemb.models.origins import origins, untrained
 from objemb.training.build import build_task
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
@@ -34,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     settings = RunSettings.of(config["run"])
     config["run"] = settings.to_json()
     task = build_task(config["task"], seed=settings.seed)
+    random = untrained(config["task"], {"weights": origins(config["task"], seed=settings.seed)})
+    if random and not args.quiet:
+        note(f"random weights to begin with: {', '.join(random)}")
     command = [*PROGRAM.split(), *argv]
     metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=args.quiet)
     if metrics:

@@ -120,6 +120,12 @@ class Classify(Task):
         self.prototypes = nn.Parameter(start_prototypes(len(data.instances), describer.dim))
         self._described: tuple[Tensor, Tensor, Tensor] | None = None
 
+    @staticmethod
+    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """See :meth:`Task.learned`."""
+        del settings
+        return ("describer.backbone",)
+
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """``identity``: the cosine softmax loss of the crops."""
         crops, labels = self._crops(batch)

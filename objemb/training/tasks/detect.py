@@ -92,6 +92,12 @@ class Detect(Task):
                 parameter.requires_grad_(True)
         self._drawn: list[tuple[Example, Regions]] = []
 
+    @staticmethod
+    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """See :meth:`Task.learned`."""
+        del settings
+        return ("describer.detector", "describer.regions.detector")
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The detector's parameters by their factor on the learning rate."""
         return self._groups

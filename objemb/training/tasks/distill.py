@@ -153,6 +153,12 @@ class Distill(Task):
             {n: v.detach().clone() for n, v in self.describer.detector.state_dict().items()} if self._trained else None
         )
 
+    @staticmethod
+    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """See :meth:`Task.learned`."""
+        detector = () if settings.get("train", "head") == "head" else ("describer.detector",)
+        return ("describer.head", *detector)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head, and what is trained of the detector."""
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]

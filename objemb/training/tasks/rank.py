@@ -122,6 +122,12 @@ class Rank(Task):
         self.register_buffer("age", torch.zeros((), dtype=torch.int64))
         self._described: Tensor | None = None
 
+    @staticmethod
+    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """See :meth:`Task.learned`."""
+        del settings
+        return ("describer.backbone",)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters that learn by their factor on the learning rate."""
         return self._groups

@@ -88,7 +88,7 @@ def test_the_published_grid_has_seventy_regions() -> None:
 
 
 def test_the_layer_of_the_network() -> None:
-    backbone = {"name": "torchvision_cnn", "arch": "resnet18", "classes": True}
+    backbone = {"name": "torchvision_cnn", "arch": "resnet18", "classes": True, "weights": "random"}
     describer = {**TASK["describer"], "backbone": backbone}
     with pytest.raises(ValueError, match="data: expected 1000 instances, the network's classes, found"):
         task(describer=describer, classifier="network")

@@ -11,7 +11,7 @@ from typing import Any
 
 from objemb import registry
 from objemb.cli.boxes import stored_boxes
-from objemb.cli.output import note
+from objemb.cli.output import note, note_untrained
 from objemb.config import load_config, parse_overrides, resolve
 from objemb.evaluation.leakage import sources_in
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
@@ -81,6 +81,7 @@ def open_model(method: Method, args: argparse.Namespace) -> Model:
         model = load_model(method.path, args.device)
     else:
         model = build_model(method.settings, device=args.device)
+    note_untrained(model)
     model = _fitted(model, args)
     return reranked(model, parse_rerankers(args.rerank)) if args.rerank else model
 

@@ -1,0 +1,215 @@
+"""Where the weights of networks come from, and which networks have none."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from objemb import checks, registry
+from objemb.checks import MissingWeightsError
+from objemb.models.folder import file_sha256, read_card
+from objemb.ops.weights import RANDOM
+
+#: The key of a training task that may hold a describer of its own.
+TEACHER = "teacher"
+#: Kinds of parts that are networks: those of them that have the key ``weights``.
+NETWORKS = ("backbones", "detectors", "heads", "describers")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that settings name.
+
+    Attributes:
+        key: Where it is named, such as ``describer.backbone``.
+        kind: Kind of its plug-in.
+        settings: Those of the part.
+        covered: Whether the weights of a part around it are its weights as well.
+        advice: Which weights are published for it; empty for networks that are made to learn from nothing.
+    """
+
+    key: str
+    kind: str
+    settings: Mapping[str, Any]
+    covered: bool
+    advice: str
+
+    @property
+    def weights(self) -> Any:
+        """What its settings say, None for nothing."""
+        return self.settings.get("weights")
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.settings['name']})"
+
+
+def networks(settings: Mapping[str, Any]) -> Iterator[Network]:
+    """The networks in settings, a describer's before its parts; defaults may be missing."""
+    inside: list[str] = []
+    for key, kind, part in _parts(settings):
+        if kind in NETWORKS and "weights" in registry.parameters(kind, part["name"]):
+            advice = getattr(registry.load(kind, part["name"]), "published", "")
+            yield Network(key, kind, part, _within(key, inside), advice)
+            if part.get("weights") is not None:
+                inside.append(key)
+
+
+def _parts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Dotted key, kind and settings of all parts that are known, each before those within it."""
+    for key, value in settings.items():
+        kind = "describers" if key == TEACHER else registry.KINDS.get(key)
+        several = isinstance(value, (list, tuple))
+        for number, part in enumerate(value if several else [value]):
+            if kind is not None and isinstance(part, Mapping) and part.get("name") in registry.names(kind):
+                place = f"{path}{key}[{number}]" if several else f"{path}{key}"
+                yield place, kind, part
+                yield from _parts(part, f"{place}.")
+
+
+def expect_weights(settings: Mapping[str, Any], learned: Collection[str] = ()) -> None:
+    """Refuse networks that nobody named weights for, although there are some.
+
+    Args:
+        settings: Of a method, or of a training task; defaults may be missing.
+        learned: Keys of the parts that a training is about to teach: they may begin with nothing.
+
+    Raises:
+        ValueError: There are such networks; the message names all of them, and what to say.
+    """
+    unnamed = [n for n in networks(settings) if n.weights is None and not n.covered]
+    refused = [n for n in unnamed if n.advice and not _within(n.key, learned)]
+    if refused:
+        said = "; ".join(f"{n.key}.weights={n.advice}" for n in refused)
+        raise ValueError(
+            f"weights: expected those of every network to be named, found none for {', '.join(map(str, refused))}; "
+            f"say {said}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} to go without any"
+        )
+
+
+def expect_stand_alone(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a model folder that lead out of it: a folder may come from a stranger, and is all there is.
+
+    Raises:
+        ValueError: They name weights, which would be fetched, or a file, which would be read.
+    """
+    for key, kind, part in _parts(settings):
+        taken = getattr(registry.load(kind, part["name"]), "files", {})
+        files = [k for k, own in taken.items() if isinstance(part.get(k), str) and not re.fullmatch(own, part[k])]
+        for name in [*(["weights"] if kind in NETWORKS and part.get("weights") is not None else []), *files]:
+            raise ValueError(
+                f"{key}.{name}: expected a model folder that stands alone, found {part[name]!r}; it is left alone"
+            )
+
+
+@contextlib.contextmanager
+def told_together(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Weights that are missing while networks are built end in one error that names those of all networks.
+
+    Raises:
+        MissingWeightsError: With a line for each network whose weights are neither on this machine nor to be had.
+    """
+    try:
+        yield
+    except MissingWeightsError as error:
+        missing = {}
+        for network in networks(settings):
+            with contextlib.suppress(Exception):  # what else is wrong is told when this network is built in its turn
+                try:
+                    registry.build(network.kind, network.settings)
+                except MissingWeightsError as one:
+                    missing[str(one)] = network.key  # of the innermost network that cannot be built
+        found = [f"{key}.{text}" for text, key in missing.items()]
+        if not found:
+            raise
+        told = found[0] if len(found) == 1 else f"weights of {len(found)} networks are missing:{checks.lines(found)}"
+        raise MissingWeightsError(told) from error
+
+
+def origins(settings: Mapping[str, Any], *, seed: int) -> dict[str, dict[str, Any]]:
+    """Where the weights of all networks come from, by dotted key, as a model folder keeps it.
+
+    Args:
+        settings: Of a method, or of a training task.
+        seed: Of random values.
+
+    Returns:
+        Name of weights with the checksum of a file, or the fingerprint of a model folder; ``random`` with the seed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for network in networks(settings):
+        if network.weights is not None or not network.covered:
+            found[f"{network.key}.weights"] = _origin(network, seed)
+    return found
+
+
+def _origin(network: Network, seed: int) -> dict[str, Any]:
+    weights = network.weights
+    if weights in (None, RANDOM):
+        return {"name": RANDOM, "seed": seed}
+    place = Path(weights).expanduser()
+    if place.is_dir():
+        card = read_card(place)
+        random = untrained(card["settings"], card.get("provenance", {}))
+        part = network.key.rpartition(".")[2]
+        alike = [n.key for n in networks(card["settings"]) if n.key.rpartition(".")[2] == part]
+        vain = [key for key in alike if key in random]  # which of several was taken is not known
+        own = {"random": vain} if vain and vain == alike else {}
+        return {"name": str(weights), "fingerprint": card["fingerprint"], **own}
+    return {"name": str(weights), "sha256": file_sha256(place)} if place.is_file() else {"name": str(weights)}
+
+
+def described(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Per network of a model, by its key, where its weights come from, for people.
+
+    Args:
+        settings: Of a model; they name no weights.
+        provenance: Of the model.
+    """
+    training, learned = _training(provenance)
+    return {
+        n.key: _text(_origin_of(n.key, provenance))
+        + (f", then trained by the task {training.get('task', 'unknown')}" if _within(n.key, learned) else "")
+        for n in networks(settings)
+    }
+
+
+def untrained(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """Keys of the networks of a model that have random values, which no training has changed."""
+    _, learned = _training(provenance)
+    return [
+        n.key
+        for n in networks(settings)
+        if not _within(n.key, learned) and ((o := _origin_of(n.key, provenance)).get("name") == RANDOM or o.get(RANDOM))
+    ]
+
+
+def _training(provenance: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
+    """What is known of the training that left a model, and the parts that learned; all where that was not kept."""
+    training = provenance.get("training") or {}
+    return training, training.get("learned", ["describer"]) if training else []
+
+
+def _origin_of(key: str, provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of a network: weights of a part around it have replaced its own."""
+    recorded = provenance.get("weights") or {}
+    path = key.split(".")
+    around = [recorded.get(f"{'.'.join(path[:n])}.weights") for n in range(1, len(path) + 1)]
+    known = [origin for origin in around if origin]
+    return next((o for o in known if o.get("name") != RANDOM), known[-1] if known else {"name": RANDOM})
+
+
+def _text(origin: Mapping[str, Any]) -> str:
+    name = str(origin.get("name"))
+    if name == RANDOM:
+        return f"random (seed {origin['seed']})" if "seed" in origin else "random"
+    facts = [f"{kind} {origin[kind]}" for kind in ("sha256", "fingerprint") if kind in origin]
+    facts += [f"where {checks.listed(origin['random'])} was random"] if origin.get("random") else []
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def _within(key: str, parts: Collection[str]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)
