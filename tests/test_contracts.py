@@ -578,6 +578,10 @@ class TestAggregators:
                     assert unit_or_zero(found.vectors)
 
 
+#: Re-rankers that look into the photos of hits, and of queries for more than their rows.
+LOOKING = ("aml_localization", "class_localization", "joint_factorization", "region_rerank", "spatial_verification")
+
+
 @every("rerank")
 class TestRerankers:
     """A search for the left halves of three photos, and for nothing, in five photos, one of which has no rows."""
@@ -627,6 +631,28 @@ class TestRerankers:
                 ):
                     assert -0.01 <= x1 <= x2 <= photo.size[1] + 0.01
                     assert -0.01 <= y1 <= y2 <= photo.size[0] + 0.01
+
+    @pytest.mark.parametrize("gone", [("photo0",), tuple(p.id for p in PHOTOS[:5])])
+    def test_a_photo_that_cannot_be_opened_costs_no_answer(
+        self, name: str, tmp_path: Path, gone: tuple[str, ...]
+    ) -> None:
+        before = self.search(name, tmp_path)
+
+        def open_photo(image: str) -> Photo:
+            if image in gone:
+                raise FileNotFoundError(image)
+            return next(p for p in PHOTOS if p.id == image)
+
+        missing = replace(before, database=replace(before.database, open_photo=open_photo))
+        results = build("rerank", name, tmp_path).rerank(missing).results
+        for old, new in zip(before.results, results, strict=True):
+            assert {hit.image for hit in new} == {hit.image for hit in old}
+        if len(gone) > 1 and name in LOOKING:
+            assert [r.hits for r in results] == [r.hits for r in before.results]
+
+    def test_scores_have_a_scale(self, name: str, tmp_path: Path) -> None:
+        scale = build("rerank", name, tmp_path).scale
+        assert scale is None or (isinstance(scale, str) and scale)
 
     def test_nothing_to_do(self, name: str, tmp_path: Path) -> None:
         reranker = build("rerank", name, tmp_path)

@@ -159,6 +159,23 @@ def photo_path(stamp: str | None) -> Path | None:
         return None
 
 
+def indexed_photo(stamp: str | None) -> Path | None:
+    """Where the photo of an image lies, if it still is what was indexed by size and time; None otherwise.
+
+    The index may come from a stranger. It must not say which files of this machine are opened and shown: to name one,
+    it would have to know its time of change to the nanosecond.
+    """
+    path = photo_path(stamp)
+    if path is None:
+        return None
+    try:
+        status, known = path.stat(), json.loads(stamp or "")
+        same = (status.st_size, status.st_mtime_ns) == (known.get("size"), known.get("mtime_ns"))
+    except (OSError, ValueError):
+        return None
+    return path if same else None
+
+
 def _stamp(ref: ImageRef, regions: str) -> str:
     """What tells whether an image has changed, and where it lies: JSON."""
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from PIL import Image
 
+from objemb.cli.output import visible
 from objemb.cli.pictures import Frame, Picture
 from objemb.structures import Match, SearchResult
 
@@ -22,9 +23,9 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; padding: 1rem; background: var(--back); color: var(--ink);
   font: 16px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 110rem; margin: 0 auto; display: grid; gap: 1.25rem; }
+main { max-width: 120rem; margin: 0 auto; display: grid; gap: 1rem; }
 h1, h2 { font-size: 1.05rem; margin: 0 0 .5rem; font-weight: 650; }
-.hits { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
+.hits { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 11.5rem), 1fr));
   list-style: none; margin: 0; padding: 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden;
   display: flex; flex-direction: column; }
@@ -38,34 +39,38 @@ h1, h2 { font-size: 1.05rem; margin: 0 0 .5rem; font-weight: 650; }
 .thin { stroke-width: 1.5px; stroke-dasharray: 5 4; }
 .gone { position: absolute; inset: 0; display: grid; place-items: center; padding: .5rem; color: #111;
   text-align: center; font-size: .85rem; }
-.text { padding: .65rem .8rem .75rem; display: grid; gap: .35rem; }
-.top { display: flex; gap: .6rem; align-items: baseline; }
+.text { padding: .45rem .6rem .55rem; display: grid; gap: .25rem; font-size: .9rem; }
+.top { display: flex; gap: .5rem; align-items: baseline; }
 .rank { color: var(--soft); font-variant-numeric: tabular-nums; }
 .name { font-weight: 600; overflow-wrap: anywhere; flex: 1; }
 .score { font-variant-numeric: tabular-nums; font-weight: 650; }
 .label { justify-self: start; border: 1px solid var(--line); border-radius: 1rem; padding: 0 .6rem; font-size: .9rem; }
 .soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
-.pair { display: flex; gap: .5rem; align-items: center; }
-.pair { min-height: 6rem; }
-.pair img { max-height: 6rem; max-width: 44%; min-width: 0; border: 3px solid; border-radius: .3rem; }
+.pair { display: flex; gap: .4rem; align-items: center; min-height: 4rem; }
+.pair img { max-height: 4rem; max-width: 44%; min-width: 0; border: 2px solid; border-radius: .25rem; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .6rem; margin: .3rem 0 0; font-size: .85rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
 @media (min-width: 60rem) {
-  main { grid-template-columns: minmax(20rem, 1fr) 2.4fr; align-items: start; }
+  main { grid-template-columns: minmax(15rem, 1fr) 4fr; align-items: start; }
+  .about { grid-column: 1 / -1; }
   .query { position: sticky; top: 1rem; max-height: calc(100vh - 2rem); overflow: auto; } }
 """
 
 
-def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -> str:
-    """The page.
+def search_page(
+    result: SearchResult, query: Picture, hits: Sequence[Picture], about: Mapping[str, str] | None = None
+) -> str:
+    """The page. It names files, but not where they lie: pages are handed on.
 
     Args:
         result: What was found.
         query: The query with its boxes.
         hits: A picture per hit, in order.
+        about: What else belongs on it, by name, such as the model, the index and the date.
     """
-    name = escape(_short(result.image))
+    name = text(_short(result.image))
+    facts = " · ".join(f"{text(k)}: {text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
     found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
     cards = "\n".join(
         _card(rank, hit, picture, query, result)
@@ -86,8 +91,7 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 <h1>Query</h1>
 <div class="card">{photo_figure(query, "70vh")}
 <div class="text"><div class="name">{name}</div>
-<div class="soft">{_boxes_text(result)}</div>
-<div class="soft">{escape(result.image)}</div></div></div>
+<div class="soft">{_boxes_text(result, query)}</div></div></div>
 </section>
 <section>
 <h2>{found}</h2>
@@ -95,6 +99,7 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 {cards}
 </ol>
 </section>
+<p class="about soft">{facts}</p>
 </main>
 </body>
 </html>
@@ -102,12 +107,12 @@ def search_page(result: SearchResult, query: Picture, hits: Sequence[Picture]) -
 
 
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
-    label = f'<div class="label">{escape(hit.label)}</div>' if hit.label is not None else ""
+    label = f'<div class="label">{text(hit.label)}</div>' if hit.label is not None else ""
     others = f'<div class="soft">{_others(hit)}</div>' if hit.runners_up else ""
-    return f"""<li class="card">{photo_figure(picture, "20rem")}
+    return f"""<li class="card">{photo_figure(picture, "11rem")}
 <div class="text">
-<div class="top"><span class="rank">{rank}</span><span class="name">{escape(hit.image)}</span>
-<span class="score" title="similarity, at most 1">{hit.score:.3f}</span></div>
+<div class="top"><span class="rank">{rank}</span><span class="name">{text(hit.image)}</span>
+<span class="score" title="{text(result.scale)}">{hit.score:.3f}</span></div>
 {label}{_pair(hit, picture, query, result)}{others}{_metadata(hit)}
 </div></li>"""
 
@@ -116,10 +121,10 @@ def photo_figure(picture: Picture, most: str) -> str:
     """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size."""
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames)
-    gone = "" if picture.found else '<div class="gone">The photo is no longer where it was indexed.</div>'
+    gone = "" if picture.found else '<div class="gone">The photo has gone, or has changed since it was indexed.</div>'
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
-        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{escape(picture.name)}" '
+        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{text(_short(picture.name))}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{boxes}</svg>'
         f"{gone}</div></div>"
@@ -135,9 +140,11 @@ def _frame(frame: Frame) -> str:
 
 
 def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
-    """What was asked for and what was found, cut out side by side."""
+    """What was asked for and what was found, cut out side by side; whole photos are on the page already."""
+    if picture.is_whole(hit.box):
+        return '<div class="soft">the whole photo matched</div>'
     number = result.boxes.index(hit.query_box) if hit.query_box in result.boxes else -1
-    if not picture.close_ups or not 0 <= number < len(query.close_ups):
+    if query.is_whole(hit.query_box) or not picture.close_ups or not 0 <= number < len(query.close_ups):
         return ""
     pictures = ((query.close_ups[number], "query box"), (picture.close_ups[-1], "matched box"))
     images = [
@@ -148,22 +155,27 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
 
 
 def _others(hit: Match) -> str:
-    scores = ", ".join(
-        f"{r.score:.3f}" + (f" {escape(r.label)}" if r.label is not None else "") for r in hit.runners_up
-    )
+    scores = ", ".join(f"{r.score:.3f}" + (f" {text(r.label)}" if r.label is not None else "") for r in hit.runners_up)
     return f"Next best boxes here: {scores}"
 
 
 def _metadata(hit: Match) -> str:
     if not hit.metadata:
         return ""
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in hit.metadata.items())
+    rows = "".join(f"<dt>{text(k)}</dt><dd>{text(str(v))}</dd>" for k, v in hit.metadata.items())
     return f"<details><summary>Metadata</summary><dl>{rows}</dl></details>"
 
 
-def _boxes_text(result: SearchResult) -> str:
+def _boxes_text(result: SearchResult, query: Picture) -> str:
     count = len(result.boxes)
+    if all(query.is_whole(box) for box in result.boxes):
+        return "searched for the whole photo"
     return "searched for this box" if count == 1 else f"searched for these {count} boxes"
+
+
+def text(words: str) -> str:
+    """A text for HTML, in which nothing is hidden: names are foreign."""
+    return escape(visible(words))
 
 
 def _data_uri(image: Image.Image) -> str:

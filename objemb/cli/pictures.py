@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from objemb.checks import ObjembError
-from objemb.images.decode import read_photo
+from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.structures import Box, Match, Photo, SearchResult
 
 #: One colour per query box, told apart by people with colour-blindness and on photos (after Okabe and Ito).
@@ -50,6 +50,11 @@ class Picture:
     close_ups: tuple[tuple[Image.Image, str], ...] = ()
     found: bool = True
 
+    def is_whole(self, box: Box) -> bool:
+        """Whether a box is the whole photo."""
+        height, width = self.size
+        return all(abs(a - b) < 0.5 for a, b in zip(box, (0, 0, width, height), strict=True))
+
 
 def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
     """The colour of a query box."""
@@ -57,24 +62,27 @@ def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def query_picture(result: SearchResult, path: Path | None) -> Picture:
+def query_picture(result: SearchResult, path: Path | None, max_pixels: int = MAX_PIXELS) -> Picture:
     """The query with its boxes."""
     frames = tuple(Frame(box, colour_of(box, result.boxes)) for box in result.boxes)
-    return _picture(result.image, path, frames)
+    return _picture(result.image, path, frames, max_pixels)
 
 
-def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box]) -> Picture:
+def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box], max_pixels: int = MAX_PIXELS) -> Picture:
     """A hit with its matched box in the colour of the query box, and thin frames for the runners-up."""
     frames = [Frame(r.box, colour_of(r.query_box, query_boxes), thin=True) for r in reversed(hit.runners_up)]
-    return _picture(hit.image, path, (*frames, Frame(hit.box, colour_of(hit.query_box, query_boxes))))
+    return _picture(hit.image, path, (*frames, Frame(hit.box, colour_of(hit.query_box, query_boxes))), max_pixels)
 
 
 def result_pictures(
-    result: SearchResult, query: Path | None, path_of: Callable[[str], Path | None]
+    result: SearchResult,
+    query: Path | None,
+    path_of: Callable[[str], Path | None],
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Picture, list[Picture]]:
-    """The query and all hits; ``path_of`` tells where the photo of an image id lies."""
-    hits = [hit_picture(hit, path_of(hit.image), result.boxes) for hit in result]
-    return query_picture(result, query), hits
+    """The query and all hits; ``path_of`` tells where the photo of an image id lies, and larger ones stay grey."""
+    hits = [hit_picture(hit, path_of(hit.image), result.boxes, max_pixels) for hit in result]
+    return query_picture(result, query, max_pixels), hits
 
 
 def thumbnail(name: str, path: Path | None, frames: tuple[Frame, ...], side: int) -> Picture:
@@ -85,8 +93,8 @@ def thumbnail(name: str, path: Path | None, frames: tuple[Frame, ...], side: int
     return Picture(name, _shrunk(_image(photo), side), photo.size, frames)
 
 
-def _picture(name: str, path: Path | None, frames: tuple[Frame, ...]) -> Picture:
-    photo = _read(path)
+def _picture(name: str, path: Path | None, frames: tuple[Frame, ...], max_pixels: int) -> Picture:
+    photo = _read(path, max_pixels=max_pixels)
     if photo is None:
         return _missing(name, frames)
     small = _shrunk(_image(photo), THUMBNAIL_SIDE)
@@ -96,10 +104,10 @@ def _picture(name: str, path: Path | None, frames: tuple[Frame, ...]) -> Picture
     return Picture(name, small, photo.size, frames, close_ups)
 
 
-def _read(path: Path | None, side: int | None = None) -> Photo | None:
+def _read(path: Path | None, side: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo | None:
     """The photo, or None where it has vanished or cannot be read any more."""
     try:
-        return read_photo(path, side=side) if path is not None else None
+        return read_photo(path, side=side, max_pixels=max_pixels) if path is not None else None
     except (ObjembError, OSError):
         return None
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from objemb import registry
-from objemb.cli.indexing import photo_path
+from objemb.checks import ObjembError
+from objemb.cli.indexing import indexed_photo, photo_path
 from objemb.config import parse_part
-from objemb.images.decode import read_photo
+from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.index.store import Index
 from objemb.models import Model
 from objemb.rerank.base import Reranker
@@ -36,6 +37,7 @@ def search_reranked(
     rerankers: Sequence[Reranker],
     k: int,
     where: str | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> SearchResult:
     """The ``k`` best images after re-ranking, with labels and metadata as an index gives them.
 
@@ -47,17 +49,25 @@ def search_reranked(
         rerankers: What to do with the results, in order.
         k: Number of images.
         where: A filter on what may be found.
+        max_pixels: Larger photos are not opened.
+
+    Raises:
+        ValueError: A re-ranker looks into photos, and the index does not know where any of them is.
     """
     stamps = index.stamps()
 
     def open_photo(image: str) -> Photo:
-        path = photo_path(stamps[image])
-        if path is None:
-            raise FileNotFoundError(f"{image}: expected an index that knows where its photos are, found no path")
-        return read_photo(path, id=image)
+        path = indexed_photo(stamps[image])
+        if path is not None:
+            return read_photo(path, id=image, max_pixels=max_pixels)
+        if all(photo_path(stamp) is None for stamp in stamps.values()):
+            raise ValueError("--rerank: expected an index that knows where its photos are, found none of them in it")
+        raise ObjembError(f"{image}: its photo has gone, or changed since it was indexed")
 
     database = Database.of_index(index, where, open_photo)
-    search = search_and_rerank([query], database, rerankers, k, model.describer, lambda number: read_photo(photo))
+    search = search_and_rerank(
+        [query], database, rerankers, k, model.describer, lambda number: read_photo(photo, max_pixels=max_pixels)
+    )
     (result,) = search.results
     return replace(result, hits=tuple(_named(index, hit) for hit in result.hits[:k]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,13 @@ import typer
 
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
-from objemb.cli.options import Device, IndexPath, Json
+from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
+    from objemb.cli.pictures import Picture
     from objemb.index.store import Index
+    from objemb.models import Model
     from objemb.structures import Box, SearchResult
 
 #: Kinds of picture that ``--save`` writes.
@@ -52,15 +55,20 @@ def search(
             "with 'none' not at all. Reads all vectors: an index of several segments is held in memory.",
         ),
     ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger photos are not opened: the query, and hits to re-rank or to show.")
+    ] = MOST_PIXELS,
     device: Device = "cpu",
     as_json: Json = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
 ) -> None:
     """Find the photos that show the same object, and which box matched."""
+    from objemb.cli.pictures import result_pictures
     from objemb.cli.reranking import rerankers_of, search_reranked
     from objemb.index.store import Index
     from objemb.models import load_model
+    from objemb.models.folder import read_card
     from objemb.structures import Regions
 
     if auto and box:
@@ -71,18 +79,21 @@ def search(
         raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
     boxes = [parse_box(text) for text in box] if box else None
     opened = Index.open(index)
-    loaded = load_model(model or _recorded_model(opened), device)
+    folder = model or _recorded_model(opened)
+    opened.check_fingerprint(read_card(folder)["fingerprint"])  # before anything of the folder is built
+    loaded = load_model(folder, device)
     opened.check_fingerprint(loaded.fingerprint)
     note_untrained(loaded)
-    described = loaded.query(query, boxes, auto=auto, crop=crop)
+    described = loaded.query(query, boxes, auto=auto, crop=crop, max_pixels=max_pixels)
     if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
         note("no object was found in the query: the whole photo was searched for")
     if steps := rerankers_of(loaded, rerank or ()):
-        result = search_reranked(opened, loaded, described, query, steps, k, where)
+        result = search_reranked(opened, loaded, described, query, steps, k, where, max_pixels)
     else:
         result = opened.search(described, k, where=where)
     if html or save:
-        _write_pictures(result, query, _photo_paths(opened, result), html, save)
+        pictures = result_pictures(result, query, _photo_paths(opened, result), max_pixels)
+        _write_pictures(result, pictures, _about(index, opened, folder, loaded), html, save)
     if as_json:
         print_json(result.to_json())
     else:
@@ -98,23 +109,36 @@ def _recorded_model(index: Index) -> Path:
 
 def _photo_paths(index: Index, result: SearchResult) -> Callable[[str], Path | None]:
     """Where the photos of the hits were when they were indexed."""
-    from objemb.cli.indexing import photo_path
+    from objemb.cli.indexing import indexed_photo
 
     wanted = {hit.image for hit in result}
-    paths = {image.id: photo_path(image.stamp) for image in index.images() if image.id in wanted}
+    paths = {image.id: indexed_photo(image.stamp) for image in index.images() if image.id in wanted}
     return paths.get
 
 
+def _about(path: Path, index: Index, folder: Path, model: Model) -> dict[str, str]:
+    """What a page says of where its answer comes from: names, not paths."""
+    method = model.settings["describer"]["name"]
+    return {
+        "index": f"{path.resolve().name}, {len(index)} photos",
+        "model": f"{folder.resolve().name} ({method}, {model.fingerprint[:12]})",
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
+    }
+
+
 def _write_pictures(
-    result: SearchResult, query: Path, path_of: Callable[[str], Path | None], html: Path | None, save: Path | None
+    result: SearchResult,
+    pictures: tuple[Picture, list[Picture]],
+    about: dict[str, str],
+    html: Path | None,
+    save: Path | None,
 ) -> None:
     from objemb.cli.page import search_page
-    from objemb.cli.pictures import result_pictures
     from objemb.cli.sheet import contact_sheet
 
-    shown, hits = result_pictures(result, query, path_of)
+    shown, hits = pictures
     if html is not None:
-        html.write_text(search_page(result, shown, hits), encoding="utf-8", errors="backslashreplace")
+        html.write_text(search_page(result, shown, hits, about), encoding="utf-8", errors="backslashreplace")
         note(f"page: {html}")
     if save is not None:
         contact_sheet(result, shown, hits).save(save)
@@ -137,6 +161,7 @@ def _show(result: SearchResult) -> None:
     ]
     if rows:
         print_table(header, rows)
+        print(f"score: {result.scale}")
     else:
         print("nothing found")
 

@@ -29,7 +29,14 @@ def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture])
     width = left + columns * (CELL_WIDTH + GAP) if hits else left
     height = max(QUERY_SIDE + CAPTION, rows * (CELL_HEIGHT + CAPTION + GAP) - GAP) + 2 * GAP
     sheet = Image.new("RGB", (width, height), BACKGROUND)
-    _place(sheet, query, (GAP, GAP), (QUERY_SIDE, QUERY_SIDE), query.name, f"query, {len(hits)} found")
+    _place(
+        sheet,
+        query,
+        (GAP, GAP),
+        (QUERY_SIDE, QUERY_SIDE),
+        query.name,
+        f"query, {len(hits)} found; score: {result.scale}",
+    )
     for number, (hit, picture) in enumerate(zip(result, hits, strict=True)):
         row, column = divmod(number, columns)
         corner = (left + column * (CELL_WIDTH + GAP), GAP + row * (CELL_HEIGHT + CAPTION + GAP))

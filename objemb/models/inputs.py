@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from objemb import checks
-from objemb.images.decode import read_photo, upright
+from objemb.images.decode import MAX_PIXELS, read_photo, upright
 from objemb.images.pixels import rgb_pixels
 from objemb.structures import Photo, Regions
 
@@ -23,7 +23,9 @@ ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor | 
 BoxesLike: TypeAlias = Regions | Tensor | Sequence[Sequence[float]]
 
 
-def as_photo(image: ImageLike, side: int | None = None, part: float | None = None) -> Photo:
+def as_photo(
+    image: ImageLike, side: int | None = None, part: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Photo:
     """A decoded photo from anything that is an image.
 
     Args:
@@ -32,6 +34,7 @@ def as_photo(image: ImageLike, side: int | None = None, part: float | None = Non
         side: The longest side in pixels at which the photo is looked at, as in :func:`objemb.images.read_photo`: JPEG
             files are decoded smaller, and so are JPEGs that Pillow has opened and not decoded yet.
         part: The longest side in original pixels of the least part that is looked at by itself.
+        max_pixels: A larger file is refused before it is decoded.
 
     Raises:
         TypeError, ValueError: Another type, dtype or shape.
@@ -40,13 +43,13 @@ def as_photo(image: ImageLike, side: int | None = None, part: float | None = Non
     if isinstance(image, Photo):
         return image
     if isinstance(image, bytes):
-        return read_photo(image, id="image", side=side, part=part)
+        return read_photo(image, id="image", side=side, part=part, max_pixels=max_pixels)
     if isinstance(image, (str, Path)):
         if not Path(image).exists():
             raise FileNotFoundError(f"image: expected a file, found none at {image}")
-        return read_photo(image, side=side, part=part)
+        return read_photo(image, side=side, part=part, max_pixels=max_pixels)
     if isinstance(image, JpegImageFile) and (data := _undecoded(image)) is not None:
-        return read_photo(data, id="image", side=side, part=part)
+        return read_photo(data, id="image", side=side, part=part, max_pixels=max_pixels)
     pixels = _picture(image) if isinstance(image, Image.Image) else _pixels(image)
     return Photo("image", pixels, (int(pixels.shape[1]), int(pixels.shape[2])))
 

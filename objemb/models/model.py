@@ -117,7 +117,13 @@ class Model:
 
     @torch.inference_mode()
     def query(
-        self, image: ImageLike, boxes: BoxesLike | None = None, *, auto: bool = False, crop: str = "context"
+        self,
+        image: ImageLike,
+        boxes: BoxesLike | None = None,
+        *,
+        auto: bool = False,
+        crop: str = "context",
+        max_pixels: int = MAX_PIXELS,
     ) -> RegionDescriptors:
         """The vectors to search with: the whole image, the given boxes, or what the detector finds.
 
@@ -132,6 +138,7 @@ class Model:
                 bring every region to one size (extractors ``crop`` and ``pyramid``) have no other scale, and a detector
                 that describes by itself (``one_pass``), which does, sees the box in its photo instead. ``whole``: the
                 whole image is searched for, and the box only says what in it is meant.
+            max_pixels: A larger file is refused before it is decoded.
 
         Returns:
             One row per box, boxes in original pixels of the image.
@@ -139,13 +146,13 @@ class Model:
         checks.one_of("crop", crop, CROPS)
         if auto and boxes is not None:
             raise ValueError("query: expected either boxes or auto, found both")
-        photo = as_photo(image, self.decode_side)
+        photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
         given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
         if given is None or (auto and len(given) == 0):
             return describe_whole(self.describer, self.aggregator, photo)
         part = looked_at_alone(self.describer, self.aggregator, given, crop)
         if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
-            photo = as_photo(image, self.decode_side, part)
+            photo = as_photo(image, self.decode_side, part, max_pixels)
         return describe_boxes(self.describer, self.aggregator, photo, given, crop)
 
     @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,22 +19,35 @@ def box_vector(search: Search, photo: Photo, boxes: Regions) -> Tensor:
     return described.vectors
 
 
-def expanded(result: SearchResult, hits: Sequence[Match], vectors: Tensor, query: Tensor, mixed: int) -> SearchResult:
+def with_photos(search: Search, hits: Iterable[Match]) -> Iterator[tuple[Match, Photo]]:
+    """Hits with their photos, one after the other; those whose photo cannot be opened any more are left out."""
+    for hit in hits:
+        photo = search.found_photo(hit.image)
+        if photo is not None:
+            yield hit, photo
+
+
+def expanded(
+    result: SearchResult, hits: Sequence[Match], vectors: Sequence[Tensor], query: Tensor, mixed: int
+) -> SearchResult:
     """Hits ranked by the similarity of a vector each, then once more by that to the query mixed with the best of them.
 
     The mean of the query and of the first vectors is the query expansion of the re-rankers that look into photos.
 
     Args:
         result: What was found before; the hits are some of it.
-        hits: ``n`` of them, with their new boxes.
-        vectors: ``(n, D)``, unit vectors of these boxes.
+        hits: ``n`` of them, with their new boxes; none, and the result stays as it is.
+        vectors: ``n`` unit vectors ``(D,)`` of these boxes.
         query: ``(D,)``.
         mixed: So many of the first vectors join the query; 0 for none.
     """
-    scores = vectors @ query
+    if not hits:
+        return result
+    rows = torch.stack(list(vectors))
+    scores = rows @ query
     if mixed:
         first = scores.argsort(descending=True, stable=True)[:mixed]
-        scores = vectors @ l2(torch.cat([query[None], vectors[first]]).mean(dim=0, keepdim=True))[0]
+        scores = rows @ l2(torch.cat([query[None], rows[first]]).mean(dim=0, keepdim=True))[0]
     return put_first(result, [scored(hit, float(s)) for hit, s in zip(hits, scores, strict=True)])
 
 

@@ -20,7 +20,7 @@ from objemb.ops.grid import Grid
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.registry import plugin
-from objemb.rerank._looking import expanded, moved
+from objemb.rerank._looking import expanded, moved, with_photos
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Match, Photo, Regions, SearchResult
 
@@ -104,10 +104,11 @@ class AmlLocalization(Reranker):
             return result
         photo = search.query_photo(number)
         queries = {box: self._query(seer, photo, box) for box in dict.fromkeys(h.query_box for h in first)}
-        found = [self._in_hit(seer, search.found_photo(hit.image), hit, queries[hit.query_box]) for hit in first]
-        hits, vectors = [hit for hit, _ in found], torch.stack([vector for _, vector in found])
+        found = [
+            self._in_hit(seer, opened, hit, queries[hit.query_box]) for hit, opened in with_photos(search, first)
+        ]
         mean = l2(torch.stack([q.vector for q in queries.values()]).mean(dim=0, keepdim=True))[0]
-        return expanded(result, hits, vectors, mean, self.mixed)
+        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
 
     def _query(self, seer: Describer, photo: Photo, box: tuple[float, ...]) -> _Query:
         """What is looked for: a part of a photo, cut out and seen at the scale of its photo."""

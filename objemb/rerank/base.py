@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from objemb.checks import ObjembError
 from objemb.describers.base import Describer
 from objemb.rerank.database import Database
 from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
+from objemb.structures.results import COSINE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +50,19 @@ class Search:
         asked = tuple(queries)
         return replace(self, queries=asked, results=tuple(database.search(asked, self.depth)), database=database)
 
-    def found_photo(self, image: str) -> Photo:
-        """The photo of an image that was found. Raises ``ValueError`` where photos cannot be opened."""
+    def found_photo(self, image: str) -> Photo | None:
+        """The photo of an image that was found; None, and a warning, where it has gone or cannot be read any more.
+
+        Raises:
+            ValueError: No photo can be opened.
+        """
         if self.database.open_photo is None:
             raise ValueError("re-ranking: expected a database whose photos can be opened, found one without photos")
-        return self.database.open_photo(image)
+        try:
+            return self.database.open_photo(image)
+        except (ObjembError, OSError) as error:  # one photo must not cost the answer
+            log.warning("not looked into, and ranked behind those that were: %s", error)
+            return None
 
     def query_photo(self, number: int) -> Photo:
         """The photo of a query by its number. Raises ``ValueError`` where photos cannot be opened."""
@@ -73,9 +86,11 @@ class Reranker(ABC):
     Attributes:
         depth: How many hits it wants in each result that it is given; None for all images. Given fewer, it makes do
             with those.
+        scale: What the scores are that it gives, in words; None where it leaves them as they were.
     """
 
     depth: int | None
+    scale: str | None = COSINE
 
     @abstractmethod
     def rerank(self, search: Search) -> Search:

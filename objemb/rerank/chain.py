@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dataclasses import replace
+
 from objemb.describers.base import Describer
 from objemb.rerank.base import Reranker, Search
 from objemb.rerank.database import Database
@@ -20,6 +22,8 @@ def search_and_rerank(
 ) -> Search:
     """Exact search, and the re-rankers in their order, each on what the one before it made.
 
+    The results say on which scale the last re-ranker that gave scores gave them.
+
     Args:
         queries: The rows to search with.
         database: The rows to search.
@@ -33,5 +37,9 @@ def search_and_rerank(
     first = tuple(database.search(queries, max(depth, *wanted, 1)))
     search = Search(tuple(queries), first, database, describer, open_query)
     for reranker in rerankers:
+        before = [result.scale for result in search.results]
         search = reranker.rerank(search)
+        scales = [reranker.scale or scale for scale in before]
+        results = (replace(r, scale=scale) for r, scale in zip(search.results, scales, strict=True))
+        search = replace(search, results=tuple(results))
     return search

@@ -15,7 +15,7 @@ from objemb.ops.cut import cut_out
 from objemb.ops.heat import hot_cells
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
-from objemb.rerank._looking import expanded, moved
+from objemb.rerank._looking import expanded, moved, with_photos
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Match, Photo, Regions, SearchResult
 
@@ -86,9 +86,11 @@ class ClassLocalization(Reranker):
             return result
         photo = search.query_photo(number)
         asked = {box: self._asked(describer, photo, box) for box in dict.fromkeys(hit.query_box for hit in first)}
-        found = [self._in_hit(search, describer, hit, *asked[hit.query_box]) for hit in first]
+        found = [
+            self._in_hit(describer, hit, opened, *asked[hit.query_box]) for hit, opened in with_photos(search, first)
+        ]
         mean = l2(torch.stack([vector for _, vector in asked.values()]).mean(dim=0, keepdim=True))[0]
-        return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
+        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
 
     def _asked(self, describer: ClassWeighted, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
         """The likeliest classes of a box, which is cut out and looked at as large as it is in its photo, and its vector
@@ -100,9 +102,8 @@ class ClassLocalization(Reranker):
         return classes, describer.describe_as(photo, region, classes)[0]
 
     def _in_hit(
-        self, search: Search, describer: ClassWeighted, hit: Match, classes: Sequence[int], asked: Tensor
+        self, describer: ClassWeighted, hit: Match, photo: Photo, classes: Sequence[int], asked: Tensor
     ) -> tuple[Match, Tensor]:
-        photo = search.found_photo(hit.image)
         (seen,) = describer.class_maps([photo], [classes[: self.averaged]])
         heat = seen.maps.mean(dim=0, keepdim=True)
         cells = torch.cat([hot_cells(heat, share) for share in self.thresholds])

@@ -69,6 +69,7 @@ class Diffusion(Reranker):
     """
 
     depth = 1  # it looks for its own rows
+    scale = "similarity that diffusion carries over; only the order says something"
 
     def __init__(
         self,

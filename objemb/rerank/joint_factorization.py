@@ -17,9 +17,11 @@ from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
 from objemb.registry import plugin
+from objemb.rerank._looking import with_photos
 from objemb.rerank.base import Reranker, Search, put_first, scored
 from objemb.rerank.database import as_boxes
 from objemb.structures import Box, Match, Photo, Regions, SearchResult
+from objemb.structures.results import COSINE
 
 ORDERS = ("keep", "similarity")
 #: Photos of hits that are open at the same time.
@@ -68,6 +70,7 @@ class JointFactorization(Reranker):
         self.threshold = checks.between("threshold", threshold, 0, 1)
         self.of_hits, self.of_queries = Map(size=size), Map(size=checks.positive("query_size", query_size))
         self.order = checks.one_of("order", order, ORDERS)
+        self.scale = None if order == "keep" else COSINE
         self.nmf = Nmf(rank, init, iterations, tolerance, seed)
 
     @torch.no_grad()
@@ -91,19 +94,23 @@ class JointFactorization(Reranker):
         boxes = list(dict.fromkeys(hit.query_box for hit in first))
         crops = [cut_out(query, Regions(torch.tensor([box]), query.size)) for box in boxes]
         crop_maps = dict(zip(boxes, self.of_queries.see(crops, backbone).maps, strict=True))
-        hits: list[Match] = []
+        hits: dict[str, Match] = {}
         for start in range(0, len(first), BATCH):
-            some = first[start : start + BATCH]
-            photos = [search.found_photo(hit.image) for hit in some]
+            opened = list(with_photos(search, first[start : start + BATCH]))
+            if not opened:
+                continue
+            some, photos = [hit for hit, _ in opened], [photo for _, photo in opened]
             seen = self.of_hits.see(photos, backbone)
             pairs = [[crop_maps[hit.query_box], map_] for hit, map_ in zip(some, seen.maps, strict=True)]
             concepts = factorize(pairs, self.nmf)
             found = list(self._boxes(some, photos, concepts, seen.grids))
             moved = [replace(hit, box=box) for hit, box in zip(some, found, strict=True)]
-            hits += moved if self.order == "keep" else _compared(search, number, moved, photos)
+            if self.order == "similarity":
+                moved = _compared(search, number, moved, photos)
+            hits.update((hit.image, hit) for hit in moved)
         if self.order == "keep":
-            return replace(result, hits=(*hits, *result.hits[self.top :]))
-        return put_first(result, hits)
+            return replace(result, hits=tuple(hits.get(hit.image, hit) for hit in result))
+        return put_first(result, hits.values())
 
     def _boxes(
         self, hits: Sequence[Match], photos: Sequence[Photo], concepts: Sequence[Concepts], grids: Sequence[Grid]

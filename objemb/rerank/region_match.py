@@ -16,9 +16,12 @@ from objemb.rerank._pairs import similarities
 from objemb.rerank.base import Reranker, Search, put_first
 from objemb.rerank.database import as_boxes
 from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResult
+from objemb.structures.results import COSINE
 
 #: How the pairs of regions become the score of an image.
 SCORES = ("mean", "mutual", "max")
+#: What scores are where all regions of the query count.
+MEAN_COSINE = "mean of the cosine similarities of the query's regions, at most 1"
 #: Pairs of boxes that a match names beside the best.
 RUNNERS_UP = 3
 #: Share of a region that has to lie in a query box to belong to it.
@@ -50,6 +53,7 @@ class RegionMatch(Reranker):
         self.depth = self.top = checks.whole("top", top)
         self.score = checks.one_of("score", score, SCORES)
         self.look = checks.flag("look", look)
+        self.scale = COSINE if score == "max" else MEAN_COSINE
 
     def rerank(self, search: Search) -> Search:
         """The first hits by their new scores, then the others."""

@@ -61,15 +61,16 @@ class RegionRerank(Reranker):
         of_hit = lru_cache(maxsize=KEPT)(lambda image: _regions(search, source, image))
         return replace(search, results=tuple(self._ranked(search, n, of_hit) for n in range(len(search.results))))
 
-    def _ranked(self, search: Search, number: int, of_hit: Callable[[str], _Seen]) -> SearchResult:
+    def _ranked(self, search: Search, number: int, of_hit: Callable[[str], _Seen | None]) -> SearchResult:
         result, query = search.results[number], search.queries[number]
         first = result.hits[: self.top]
         if not first or not len(query):
             return result
         asked = box_vector(search, search.query_photo(number), query.regions)
-        found = [_best(hit, asked, result, *of_hit(hit.image)) for hit in first]
+        seen = ((hit, of_hit(hit.image)) for hit in first)
+        found = [_best(hit, asked, result, *of_photo) for hit, of_photo in seen if of_photo is not None]
         mean = l2(asked.mean(dim=0, keepdim=True))[0]
-        return expanded(result, [hit for hit, _ in found], torch.stack([v for _, v in found]), mean, self.mixed)
+        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
 
     def _source(self, search: Search) -> RegionSource:
         if self.regions is not None:
@@ -94,8 +95,10 @@ def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxe
 _Seen = tuple[Tensor, Tensor]
 
 
-def _regions(search: Search, source: RegionSource, image: str) -> _Seen:
-    """What a source finds in a found photo."""
+def _regions(search: Search, source: RegionSource, image: str) -> _Seen | None:
+    """What a source finds in a found photo; None where that cannot be opened any more."""
     photo = search.found_photo(image)
+    if photo is None:
+        return None
     (found,) = source.find([photo], [])
     return box_vector(search, photo, found), found.boxes

@@ -46,6 +46,8 @@ class SpatialVerification(Reranker):
         least: From so many agreeing pairs on, the box of a hit is replaced.
     """
 
+    scale = "number of local features that agree with the query's, and the old order as its fraction"
+
     def __init__(
         self,
         *,
@@ -70,10 +72,15 @@ class SpatialVerification(Reranker):
             ValueError: Photos cannot be opened.
             ImportError: OpenCV is not installed.
         """
-        of_hit = lru_cache(maxsize=KEPT)(lambda image: self._features(search.found_photo(image)))
+
+        def look(image: str) -> _Seen | None:
+            photo = search.found_photo(image)
+            return None if photo is None else self._features(photo)
+
+        of_hit = lru_cache(maxsize=KEPT)(look)
         return replace(search, results=tuple(self._verified(search, n, of_hit) for n in range(len(search.results))))
 
-    def _verified(self, search: Search, number: int, of_hit: Callable[[str], _Seen]) -> SearchResult:
+    def _verified(self, search: Search, number: int, of_hit: Callable[[str], _Seen | None]) -> SearchResult:
         result = search.results[number]
         first = result.hits[: self.top]
         if not first:
@@ -82,7 +89,10 @@ class SpatialVerification(Reranker):
         low, high = first[-1].score, first[0].score
         found = []
         for hit in first:
-            pairs, box = self._agreement(query.within(hit.query_box), hit, of_hit(hit.image))
+            seen = of_hit(hit.image)
+            if seen is None:
+                continue
+            pairs, box = self._agreement(query.within(hit.query_box), hit, seen)
             old = (hit.score - low) / (high - low) if high > low else 0.0
             found.append(scored(moved(hit, box) if box else hit, pairs + old / 2))
         return put_first(result, found)

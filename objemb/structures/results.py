@@ -19,13 +19,17 @@ from objemb.structures.fields import (
 )
 
 
+#: What a score is, unless something else is said.
+COSINE = "cosine similarity, at most 1"
+
+
 @dataclass(frozen=True)
 class Match:
     """One image that was found, and which of its boxes matched which box of the query.
 
     Attributes:
         image: Id of the image.
-        score: Similarity of the best pair of boxes, larger is more similar.
+        score: Similarity of the best pair of boxes, larger is more similar; :attr:`SearchResult.scale` says in what.
         box: The matched box in the found image, original pixels.
         query_box: The box of the query that it matched, original pixels of the query.
         label: Name of the matched region's class, or None.
@@ -91,16 +95,20 @@ class SearchResult:
         image: Id or path of the query image.
         boxes: The query boxes that were searched for, original pixels of the query.
         hits: The matches.
+        scale: What the scores are, in words; a re-ranker may give others than cosines.
     """
 
     image: str
     boxes: tuple[Box, ...]
     hits: tuple[Match, ...]
+    scale: str = COSINE
 
     def __post_init__(self) -> None:
         checked_id("SearchResult.image", self.image)
         object.__setattr__(self, "boxes", tuple(checked_box("SearchResult.boxes", b) for b in self.boxes))
         object.__setattr__(self, "hits", tuple(self.hits))
+        if not isinstance(self.scale, str) or not self.scale:
+            raise TypeError(f"SearchResult.scale: expected words that say what scores are, found {self.scale!r}")
         scores = [h.score for h in self.hits]
         if any(a < b for a, b in pairwise(scores)):
             raise ValueError(f"SearchResult.hits: expected falling scores, found {scores}")
@@ -117,16 +125,18 @@ class SearchResult:
         return iter(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """``{"query": {"image", "boxes"}, "hits": [...]}``: what ``objemb search --json`` prints."""
+        """``{"query": {"image", "boxes"}, "scale", "hits": [...]}``: what ``objemb search --json`` prints."""
         return {
             "query": {"image": self.image, "boxes": [list(b) for b in self.boxes]},
+            "scale": self.scale,
             "hits": [h.to_json() for h in self.hits],
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchResult:
         """A result from what :meth:`to_json` made."""
-        expect_keys("SearchResult", data, ("query", "hits"))
+        expect_keys("SearchResult", data, ("query", "scale", "hits"))
         expect_keys("SearchResult.query", data["query"], ("image", "boxes"))
         boxes = tuple(tuple(b) for b in data["query"]["boxes"])
-        return SearchResult(data["query"]["image"], boxes, tuple(Match.from_json(h) for h in data["hits"]))
+        hits = tuple(Match.from_json(h) for h in data["hits"])
+        return SearchResult(data["query"]["image"], boxes, hits, data["scale"])

@@ -11,13 +11,15 @@ from objemb.cli.page import search_page
 from objemb.cli.pictures import COLOURS, result_pictures
 from objemb.cli.sheet import contact_sheet
 from objemb.index.store import Index
+from objemb.models import load_model
 from objemb.structures import Match, SearchResult
 from tests.cli.conftest import Run, draw, parsed
 
 
 def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
     found = parsed(run("search", index, photos / "1.png", "--box", "60,20,110,70", "-k", 3, "--json"))
-    assert set(found) == {"query", "hits"}
+    assert set(found) == {"query", "scale", "hits"}
+    assert found["scale"] == "cosine similarity, at most 1"
     assert found["query"] == {"image": str(photos / "1.png"), "boxes": [[60, 20, 110, 70]]}
     assert len(found["hits"]) == 3
     hit = found["hits"][0]
@@ -138,7 +140,7 @@ def test_the_page_is_one_file_and_draws_the_boxes(run: Run, photos: Path, index:
     assert "http" not in re.sub(r"http-equiv|base64,[^\"]*", "", html)
     assert html.count('class="card"') == 7
     assert f'<rect class="over" stroke="{COLOURS[0]}" x="60.0" y="20.0" width="50.0" height="50.0"/>' in html
-    assert html.count('title="matched box"') == 6
+    assert html.count('title="matched box"') + html.count("the whole photo matched") == 6
     assert "green" in html
     assert "1.000" in html
 
@@ -165,7 +167,7 @@ def test_hostile_names_and_labels_are_text(run: Run, photos: Path, model: Path, 
         assert "<b>" not in html
         assert set(re.findall(r"<(\w+)", html)) <= {
             *("html", "head", "meta", "title", "style", "body", "main", "section", "h1", "h2", "div", "img", "svg"),
-            *("rect", "ol", "li", "span", "details", "summary", "dl", "dt", "dd"),
+            *("rect", "ol", "li", "p", "span", "details", "summary", "dl", "dt", "dd"),
         }
 
 
@@ -174,7 +176,7 @@ def test_a_photo_that_has_vanished_is_grey(run: Run, photos: Path, index: Path, 
     (photos / "3.png").write_bytes(b"broken meanwhile")
     page = tmp_path / "out.html"
     run("search", index, photos / "1.png", "--html", page, "--save", tmp_path / "out.png")
-    assert page.read_text(encoding="utf-8").count("no longer where it was indexed") == 2
+    assert page.read_text(encoding="utf-8").count("has gone, or has changed since") == 2
 
 
 def test_nothing_found_is_a_page_too(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
@@ -230,3 +232,105 @@ def test_reranked(run: Run, photos: Path, index: Path) -> None:
 def test_photos_are_looked_at_again(run: Run, photos: Path, index: Path) -> None:
     found = parsed(run("search", index, photos / "1.png", "--rerank", "region_match,look=true", "--json"))
     assert len(found["hits"]) == 6
+
+
+def test_the_scale_of_scores_is_said_everywhere(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    ask = ("search", index, photos / "1.png", "--box", "60,20,110,70")
+    assert run(*ask).stdout.endswith("score: cosine similarity, at most 1\n")
+    page = tmp_path / "out.html"
+    again = (*ask, "--rerank", "spatial_verification", "--html", page)
+    scale = parsed(run(*again, "--json"))["scale"]
+    assert scale.startswith("number of local features")
+    assert f"score: {scale}" in run(*again).stdout
+    html = page.read_text(encoding="utf-8")
+    assert f"score: {scale.replace(chr(39), '&#x27;')}" in html
+    assert "cosine" not in html
+    last = parsed(run(*ask, "--rerank", "spatial_verification", "--rerank", "query_expansion", "--json"))
+    assert last["scale"] == "cosine similarity, at most 1"
+
+
+def test_a_photo_that_has_gone_keeps_its_hit_when_others_are_looked_into(run: Run, photos: Path, index: Path) -> None:
+    pytest.importorskip("cv2")
+    (photos / "2.png").unlink()
+    (photos / "3.png").write_bytes(b"broken meanwhile")
+    draw(photos / "4.png", 4, seed=9)  # another photo of the same name
+    ask = ("search", index, photos / "1.png", "--box", "60,20,110,70", "--rerank", "spatial_verification")
+    found = run(*ask, "--json")
+    assert sorted(h["image"] for h in parsed(found)["hits"][3:]) == ["2.png", "3.png", "4.png"]
+    for image in ("2.png", "3.png", "4.png"):
+        assert f"{image}: its photo has gone, or changed since it was indexed" in found.stderr
+
+
+def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    opened = load_model(model)
+    made = Index.create(tmp_path / "made", dim=opened.dim, fingerprint=opened.fingerprint)
+    with made.writer() as writer:
+        for described in opened.stream(photos):
+            writer.add(described)
+    ask = ("search", tmp_path / "made", photos / "1.png", "--model", model)
+    pytest.importorskip("cv2")
+    error = run(*ask, "--rerank", "spatial_verification", code=2).stderr
+    assert "expected an index that knows where its photos are" in error
+    assert len(parsed(run(*ask, "--json"))["hits"]) == 6
+
+
+def test_photos_of_many_pixels_can_be_searched_with_and_looked_into(
+    run: Run, photos: Path, index: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cv2")
+    page = tmp_path / "out.html"
+    ask = ("search", index, photos / "1.png", "--rerank", "spatial_verification", "--html", page, "--json")
+    assert "pixels" in run(*ask, "--max-pixels", 11_999, code=2).stderr
+    found = run(*ask, "--max-pixels", 12_000)
+    assert "not looked into" not in found.stderr
+    assert "has gone" not in page.read_text(encoding="utf-8")
+
+
+def test_an_index_cannot_say_which_files_go_into_a_page(
+    run: Run, photos: Path, index: Path, model: Path, tmp_path: Path
+) -> None:
+    """A stranger may write any path into an index, but not the time of change of a file that he has never seen."""
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (120, 100), (1, 2, 250)).save(secret)
+    opened = Index.open(index)
+    stamp = json.loads(opened.stamps()["1.png"] or "")
+    with opened.writer() as writer:
+        stored = opened.get("1.png")
+        assert stored is not None
+        writer.add(stored, stamp=json.dumps({**stamp, "path": str(secret)}))
+    page = tmp_path / "out.html"
+    run("search", index, photos / "1.png", "--html", page, "--save", tmp_path / "out.png")
+    assert page.read_text(encoding="utf-8").count("has gone, or has changed since") == 1
+
+
+def test_a_page_says_where_its_answer_comes_from_but_no_paths(
+    run: Run, photos: Path, index: Path, model: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "out.html"
+    run("search", index, photos / "1.png", "--html", page)
+    html = page.read_text(encoding="utf-8")
+    assert f"index: {index.name}, 6 photos · model: {model.name} (pooled_regions, " in html
+    assert "score: cosine similarity, at most 1" in html
+    assert str(tmp_path) not in html
+
+
+def test_a_whole_photo_is_not_called_a_box(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    run("search", index, photos / "1.png", "--html", page)
+    html = page.read_text(encoding="utf-8")
+    assert "searched for the whole photo" in html
+    assert 'title="query box"' not in html
+    run("search", index, photos / "1.png", "--box", "60,20,110,70", "--html", page)
+    html = page.read_text(encoding="utf-8")
+    assert "searched for this box" in html
+    assert 'title="query box"' in html
+
+
+def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    result = SearchResult("q\u202egpj.exe", ((0, 0, 9, 9),), (Match("\u2066x\ud800", 0.5, (0, 0, 4, 4), (0, 0, 9, 9)),))
+    page = search_page(result, *result_pictures(result, tmp_path / "a.png", {}.get))
+    assert r"q\u202egpj.exe" in page
+    assert r"\u2066x\ud800" in page
+    page.encode("utf-8")
