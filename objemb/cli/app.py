@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from objemb.cli import compact, delete, detect, doctor, index, info, merge, model, search, verify
 from objemb.cli.errors import Settings, one_line_errors
+from objemb.cli.logs import configure
 from objemb.version import __version__
 
 app = typer.Typer(
@@ -31,12 +33,21 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say what is done; -vv in detail.", show_default=False)
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors; no progress.")] = False,
+    log_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all messages and the progress there, too.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options that stand before the command."""
     Settings.debug = debug
+    with one_line_errors():
+        configure(verbose, quiet=quiet, file=log_file)
 
 
 app.command("index")(index.index)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import Meter, human_bytes, print_json, progress
+from objemb.cli.output import human_bytes, print_json
+from objemb.cli.progress import Progress
 
 
 @guarded
@@ -15,8 +16,8 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 
     opened = Index.open(index)
     before = opened.info()
-    with progress(quiet=as_json) as display:
-        done = opened.compact(on_images=Meter(display, "compacting", "images", len(opened)).step)
+    with Progress() as display:
+        done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
     build_approximate(opened, before["approximate"])
     after = opened.info()
     if as_json:

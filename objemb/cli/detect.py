@@ -10,7 +10,8 @@ import typer
 
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Workers
-from objemb.cli.output import Meter, note, note_untrained, print_json, print_table, progress
+from objemb.cli.output import note, note_untrained, print_json, print_table
+from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
     from objemb.structures import Regions
@@ -41,9 +42,9 @@ def detect(
     note_untrained(opened)
     images: list[dict[str, Any]] = []
     skipped = 0
-    with progress(quiet=as_json) as display:
-        total = sum(1 for _ in find_images(photos)) if not display.disable else None
-        meter = Meter(display, "detecting", "images", total)
+    with Progress() as display:
+        total = sum(1 for _ in find_images(photos)) if display.counts else None
+        meter = display.meter("detecting", "images", total)
         for photo in stream_photos(found, workers=workers, side=opened.decode_side, max_pixels=max_pixels):
             meter.step()
             if isinstance(photo, SkippedImage):

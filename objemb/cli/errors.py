@@ -11,7 +11,7 @@ from typing import TypeVar
 import typer
 
 from objemb.cli.interrupt import INTERRUPTED, Work
-from objemb.cli.output import note
+from objemb.cli.output import complain
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -68,7 +68,7 @@ def one_line_errors(name: str = "objemb", interrupted: str = KEPT) -> Iterator[N
             raise
         code = exit_code(error)
         for line in f"{name}: {interrupted if code == INTERRUPTED else _message(error, code)}".split("\n"):
-            note(line)
+            complain(line)
         raise typer.Exit(code) from None
     finally:
         Work.begun = False

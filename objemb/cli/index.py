@@ -16,7 +16,8 @@ from objemb.cli.approximate import build_approximate
 from objemb.cli.boxes import stored_boxes, tell_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, BatchSize, Boxes, Device, Json, MaxPixels, MaxRegions, Photos, Workers
-from objemb.cli.output import Meter, note, note_untrained, print_json, progress
+from objemb.cli.output import note, note_untrained, print_json
+from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
     from objemb.images.sources import SkippedImage
@@ -66,9 +67,9 @@ def index(
         note("note: the model has no detector and there are no --boxes, so only whole images are indexed")
     target = _open_or_create(output, opened, model, dtype)
     listing = errors or output.with_name(output.name + ".skipped.jsonl")
-    with _error_list(listing, keep=errors is not None) as skipped, progress(quiet=as_json) as display:
-        total = sum(1 for _ in find_images(photos)) if not display.disable else None
-        meter = Meter(display, "indexing", "images", total)
+    with _error_list(listing, keep=errors is not None) as skipped, Progress() as display:
+        total = sum(1 for _ in find_images(photos)) if display.counts else None
+        meter = display.meter("indexing", "images", total)
         job = Job(
             index=target,
             model=opened,

@@ -10,7 +10,8 @@ import typer
 from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import Meter, print_json, progress
+from objemb.cli.output import print_json
+from objemb.cli.progress import Progress
 
 
 @guarded
@@ -28,8 +29,8 @@ def merge(
 
     opened = Index.open(index)
     others = [Index.open(source) for source in sources]
-    with progress(quiet=as_json) as display:
-        meter = Meter(display, "merging", "images", sum(len(other) for other in others))
+    with Progress() as display:
+        meter = display.meter("merging", "images", sum(len(other) for other in others))
         opened.merge(others, on_collision=on_collision, on_images=meter.step)
     build_approximate(opened)
     facts = opened.info()

@@ -14,7 +14,8 @@ import typer
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json
-from objemb.cli.output import Meter, human_bytes, note, note_untrained, print_json, print_pairs, progress
+from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs
+from objemb.cli.progress import Progress
 from objemb.cli.whitening import check_whitening
 
 app = typer.Typer(help="Make a model folder from a method, and look into one.", no_args_is_help=True)
@@ -97,9 +98,9 @@ def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Itera
     """A progress display for photos that are looked at ``rounds`` times, and what to call meanwhile."""
     from objemb.images.sources import find_images
 
-    with progress(quiet=as_json) as display:
-        total = rounds * sum(1 for _ in find_images(photos)) if photos and not display.disable else None
-        meter = Meter(display, what, "images", total)
+    with Progress() as display:
+        total = rounds * sum(1 for _ in find_images(photos)) if photos and display.counts else None
+        meter = display.meter(what, "images", total)
         yield {
             "on_photo": meter.step,
             "on_skip": lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),

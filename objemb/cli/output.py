@@ -1,18 +1,21 @@
-"""What commands print: JSON for machines on stdout, tables for people, progress on stderr."""
+"""What commands print: JSON for machines and tables for people on stdout, notes on stderr."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from objemb.models import Model
 
+#: What is said on stderr, for the log file of a run; nothing of it is printed a second time.
+said = logging.getLogger("objemb.cli.said")
+said.propagate = False
+said.addHandler(logging.NullHandler())
 #: Controls, marks that change the direction of what follows or cannot be seen, halves of characters, ends of lines.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 #: Unseen, but a part of how words of some scripts, and emoji, are written.
@@ -47,8 +50,22 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+class Said:
+    """What the options before the command say of messages."""
+
+    quiet = False
+
+
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """A line for the person at the terminal, on stderr; not with ``--quiet``."""
+    said.info(visible(text))
+    if not Said.quiet:
+        print(visible(text), file=sys.stderr)
+
+
+def complain(text: str) -> None:
+    """A line on stderr that nobody can do without: why there is no result."""
+    said.error(visible(text))
     print(visible(text), file=sys.stderr)
 
 
@@ -78,38 +95,6 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     for row in rows:
         table.add_row(*(Text(visible(str(cell))) for cell in row))
     Console(markup=False, highlight=False).print(table)
-
-
-def progress(*, quiet: bool = False) -> Progress:
-    """A progress display with rate and time left, on stderr; silent off a terminal and with ``quiet``."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        disable=quiet or not console.is_terminal,
-    )
-
-
-class Meter:
-    """Counts on a progress display and shows how many a second."""
-
-    def __init__(self, display: Progress, what: str, unit: str, total: float | None) -> None:
-        self.display = display
-        self.unit = unit
-        self.task = display.add_task(what, total=total, rate="")
-
-    def step(self, count: float = 1) -> None:
-        """``count`` more are done."""
-        task = self.display.tasks[self.display.task_ids.index(self.task)]
-        rate = f"{task.speed:.1f} {self.unit}/s" if task.speed else ""
-        self.display.update(self.task, advance=count, rate=rate)
 
 
 def human_bytes(count: float) -> str:

@@ -122,9 +122,10 @@ def photo_figure(picture: Picture, most: str) -> str:
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames)
     gone = "" if picture.found else '<div class="gone">The photo has gone, or has changed since it was indexed.</div>'
+    name = text(_short(picture.name))
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
-        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{text(_short(picture.name))}" '
+        f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{name}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{boxes}</svg>'
         f"{gone}</div></div>"

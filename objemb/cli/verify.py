@@ -8,7 +8,8 @@ import typer
 
 from objemb.cli.errors import MISMATCH, guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import Meter, print_json, progress
+from objemb.cli.output import print_json
+from objemb.cli.progress import Progress
 
 MEBIBYTE = 2**20
 
@@ -18,8 +19,8 @@ def verify(index: IndexPath, as_json: Json = False) -> None:
     """Check every file of an index against its checksum. Exit code 4 when something is damaged."""
     from objemb.index.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
 
-    with progress(quiet=as_json) as display:
-        meter = Meter(display, "verifying", "MiB", _mebibytes(index))
+    with Progress() as display:
+        meter = display.meter("verifying", "MiB", _mebibytes(index))
         problems = check(index, lambda count: meter.step(count / MEBIBYTE))
     if as_json:
         print_json({"index": str(index), "intact": not problems, "problems": problems})

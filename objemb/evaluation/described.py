@@ -124,6 +124,7 @@ def describe_task(
     boxes: Detector | None = None,
     crop: str | None = None,
     workers: int = 2,
+    on_photo: Callable[[], object] = lambda: None,
 ) -> Described:
     """Describe the database and the queries of a task.
 
@@ -135,16 +136,18 @@ def describe_task(
         crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
             default as the set says.
         workers: Decoding threads.
+        on_photo: Called for each photo of database and queries that is done.
     """
     if boxes is not None and task.level != "image":
         raise ValueError("boxes: expected none at object level, where the set's own objects are the database")
     start = time.perf_counter()
     if task.level == "image":
-        database = describe_images(model, data, task.database, boxes=boxes, workers=workers)
+        database = describe_images(model, data, task.database, boxes=boxes, workers=workers, on_photo=on_photo)
     else:
-        database = describe_entries(model, data, task.database, crop=object_crop(crop or data.crop), workers=workers)
+        seen = object_crop(crop or data.crop)
+        database = describe_entries(model, data, task.database, crop=seen, workers=workers, on_photo=on_photo)
     between = time.perf_counter()
-    queries = describe_entries(model, data, task.queries, crop=crop or data.crop, workers=workers)
+    queries = describe_entries(model, data, task.queries, crop=crop or data.crop, workers=workers, on_photo=on_photo)
     seconds = {"database": between - start, "queries": time.perf_counter() - between}
     return Described(database, queries, seconds)
 
@@ -156,7 +159,13 @@ def object_crop(crop: str) -> str:
 
 
 def describe_images(
-    model: Describing, data: EvaluationSet, images: Sequence[Entry], *, boxes: Detector | None = None, workers: int = 2
+    model: Describing,
+    data: EvaluationSet,
+    images: Sequence[Entry],
+    *,
+    boxes: Detector | None = None,
+    workers: int = 2,
+    on_photo: Callable[[], object] = lambda: None,
 ) -> Rows:
     """Describe database photos as they would be indexed.
 
@@ -167,6 +176,7 @@ def describe_images(
         boxes: Where boxes come from instead of the model's own regions. What of them could not be used is among the
             problems.
         workers: Decoding threads.
+        on_photo: Called for each photo that is done.
 
     Raises:
         ValueError: Not one of the boxes could be used.
@@ -174,9 +184,15 @@ def describe_images(
     numbers = {image.file: number for number, image in enumerate(images)}
     refs = [ImageRef(image.file, data.photo(image.file)) for image in images]
     skipped: list[SkippedImage] = []
-    described = [
-        (numbers[rows.image], rows) for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skipped.append)
-    ]
+
+    def skip(photo: SkippedImage) -> None:
+        skipped.append(photo)
+        on_photo()
+
+    described = []
+    for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skip):
+        described.append((numbers[rows.image], rows))
+        on_photo()
     problems = [_line(s) for s in skipped]
     if boxes is not None:
         boxes.expect_used()
@@ -185,7 +201,13 @@ def describe_images(
 
 
 def describe_entries(
-    model: Describing, data: EvaluationSet, entries: Sequence[Entry], *, crop: str = "context", workers: int = 2
+    model: Describing,
+    data: EvaluationSet,
+    entries: Sequence[Entry],
+    *,
+    crop: str = "context",
+    workers: int = 2,
+    on_photo: Callable[[], object] = lambda: None,
 ) -> Rows:
     """Describe boxes, or whole photos where the box is None; every photo is decoded once.
 
@@ -198,6 +220,7 @@ def describe_entries(
         entries: What to describe; they become items 0 to N - 1.
         crop: How a box is seen, as in ``Model.query``.
         workers: Decoding threads.
+        on_photo: Called for each photo that is taken up.
     """
     by_file: dict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
@@ -207,6 +230,7 @@ def describe_entries(
     described: list[Numbered] = []
     problems: list[str] = []
     for photo in stream_photos(refs, workers=workers, side=side):
+        on_photo()
         if isinstance(photo, SkippedImage):
             problems.append(_line(photo))
             continue

@@ -104,9 +104,7 @@ class AmlLocalization(Reranker):
             return result
         photo = search.query_photo(number)
         queries = {box: self._query(seer, photo, box) for box in dict.fromkeys(h.query_box for h in first)}
-        found = [
-            self._in_hit(seer, opened, hit, queries[hit.query_box]) for hit, opened in with_photos(search, first)
-        ]
+        found = [self._in_hit(seer, opened, hit, queries[hit.query_box]) for hit, opened in with_photos(search, first)]
         mean = l2(torch.stack([q.vector for q in queries.values()]).mean(dim=0, keepdim=True))[0]
         return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
 

@@ -18,7 +18,6 @@ from objemb.structures.fields import (
     metadata_to_json,
 )
 
-
 #: What a score is, unless something else is said.
 COSINE = "cosine similarity, at most 1"
 

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.output import note, progress
+from objemb.cli.output import note
 from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
+from objemb.cli.progress import Progress
 
 PROGRAM = "objemb demo"
 #: The figures and the page are steps as well, though not commands.
@@ -138,8 +139,8 @@ def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace)
     note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
     start = time.perf_counter()
     teacher, detector, student = (folder / task / "model" for task in ("teacher", "detector", "student"))
-    with progress() as bar:
-        figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, bar)
+    with Progress() as display:
+        figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, display)
     figures |= {"mark": mark, "seconds": time.perf_counter() - start}
     file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures

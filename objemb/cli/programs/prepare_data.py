@@ -13,15 +13,14 @@ import argparse
 import dataclasses
 import inspect
 import json
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from objemb import registry
-from objemb.cli.output import progress
 from objemb.cli.program import Listed
+from objemb.cli.progress import Progress
 from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
@@ -119,12 +118,10 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
     settings = read_settings(SceneSettings, options)
     splits = {name: Scenes(settings, name) for name in options.splits}
     result: dict[str, Any] = {}
-    with progress() as bar:
-        task = bar.add_task("scenes", total=sum(map(len, splits.values())), rate="")
+    with Progress() as display:
+        meter = display.meter("drawing", "scenes", sum(map(len, splits.values())))
         for name, scenes in splits.items():
-            result[name] = scenes.write(
-                options.output, options.workers, format=options.format, advance=lambda n: bar.advance(task, n)
-            )
+            result[name] = scenes.write(options.output, options.workers, format=options.format, advance=meter.step)
     shown = next((s for s in splits.values() if len(s)), None)
     if shown is not None:
         preview_sheet(shown).save(options.output / "preview.png")
@@ -134,8 +131,8 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
 def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     """Write the data set of products on photos."""
     settings = read_settings(ComposeSettings, options)
-    with progress() as bar:
-        task = bar.add_task("scenes", total=settings.count + settings.val_count, rate="")
+    with Progress() as display:
+        meter = display.meter("composing", "scenes", settings.count + settings.val_count)
         return compose(
             options.objects,
             options.backgrounds,
@@ -144,7 +141,7 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
             distractors=options.distractors,
             names=options.names,
             workers=options.workers,
-            advance=lambda n: bar.advance(task, n),
+            advance=meter.step,
         )
 
 
@@ -169,7 +166,6 @@ def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a command; prints and returns what was made."""
-    logging.basicConfig(format="%(message)s")
     options = parser().parse_args(argv)
     make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
     result = make(options)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.output import note
+from objemb.cli.output import Said, note
 from objemb.config import load_training_config
 from objemb.models.origins import origins, untrained
 from objemb.training.build import build_task
@@ -37,10 +37,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     config["run"] = settings.to_json()
     task = build_task(config["task"], seed=settings.seed)
     random = untrained(config["task"], {"weights": origins(config["task"], seed=settings.seed)})
-    if random and not args.quiet:
+    quiet = args.quiet or Said.quiet
+    if random and not quiet:
         note(f"random weights to begin with: {', '.join(random)}")
     command = [*PROGRAM.split(), *argv]
-    metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=args.quiet)
+    metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=quiet)
     if metrics:
         print(json.dumps({"model": str(args.output / "model"), **metrics}))
     return metrics

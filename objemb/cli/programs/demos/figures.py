@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from objemb.cli.programs.demos.compare import compare, milliseconds
 from objemb.cli.programs.demos.rows import ROWS, Made, open_describers
+from objemb.cli.progress import Progress
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.average_precision import average_precision
@@ -43,7 +43,9 @@ class Found(Detector):
         return [self._regions[photo.id] for photo in photos]
 
 
-def measure(scenes: Path, teacher: Path, detector: Path, student: Path, size: int, seed: int, bar: Progress) -> dict:
+def measure(
+    scenes: Path, teacher: Path, detector: Path, student: Path, size: int, seed: int, display: Progress
+) -> dict:
     """All figures of a run.
 
     Args:
@@ -53,22 +55,20 @@ def measure(scenes: Path, teacher: Path, detector: Path, student: Path, size: in
         student: Model folder of the student.
         size: Side of a scene in pixels.
         seed: Of the run.
-        bar: Shows how far it is.
+        display: Shows how far it is.
     """
     data = read_evaluation_set(scenes / "retrieval_test.json")
     truth = StoredBoxes(scenes / "instances_test.json")
     made = Made(teacher, student, _some_photos(scenes), scenes / "instances_train.json", size)
-    work = bar.add_task("whitening the baselines", total=None, rate="")
+    display.meter("whitening the baselines", "parts", None)
     models = open_describers(made)
-    bar.update(work, description="detecting", total=len(data.images))
-    raw = detect_all(models["student"], data, lambda: bar.advance(work))
+    raw = detect_all(models["student"], data, display.meter("detecting", "photos", len(data.images)).step)
     source = models["student"].describer.regions
     assert isinstance(source, Detections)
     selected = {name: source.select(found) for name, found in raw.items()}
-    bar.update(work, description="comparing", total=len(ROWS), completed=0)
     boxes = {"own": None, "detector": Found(selected), "truth": truth}
-    rows = compare(models, data, boxes, lambda: bar.advance(work))
-    bar.update(work, description="timing", total=None)
+    rows = compare(models, data, boxes, display.meter("comparing", "methods", len(ROWS)).step)
+    display.meter("timing", "parts", None)
     times = milliseconds(models, data, Found(selected))
     return {
         "seed": seed,

@@ -63,12 +63,15 @@ class Describer:
     workers: int
     cache: Path | None = None
 
-    def describe(self, task: Task, max_regions: int | None = None) -> tuple[Described, list[str]]:
+    def describe(
+        self, task: Task, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
+    ) -> tuple[Described, list[str]]:
         """The descriptors, and which parts of them (``database``, ``queries``) came from the cache.
 
         Args:
             task: What is to be found in what.
             max_regions: At most so many boxes per database photo; None for as many as the method takes.
+            on_photo: Called for each photo that is done.
         """
         model, boxes = self.model, self.boxes.detector
         if max_regions is not None:
@@ -76,7 +79,9 @@ class Describer:
             boxes = None if boxes is None else BestBoxes(boxes, max_regions)
 
         def run(part: Task, given: Detector | None) -> Described:
-            return describe_task(model, self.data, part, boxes=given, crop=self.crop, workers=self.workers)
+            return describe_task(
+                model, self.data, part, boxes=given, crop=self.crop, workers=self.workers, on_photo=on_photo
+            )
 
         stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
         if task.level == "object":

@@ -14,6 +14,7 @@ from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
 from objemb.cli.programs.evaluations.describing import BoxSource, Describer
 from objemb.cli.programs.evaluations.methods import learned_from
+from objemb.cli.progress import Progress
 from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
 from objemb.evaluation.buckets import SIZES, localisation_by_size, positive_shares, precision_by_size
 from objemb.evaluation.cost import measure_cost
@@ -69,10 +70,19 @@ def measure(
     describer = Describer(
         model, data, box_source(model, data, source, args), args.crop or data.crop, args.workers, args.cache
     )
-    described, reused = describer.describe(task)
     hits = args.hits if args.report and args.failures else 0
-    found = evaluate_described(described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits)
-    tell(name, [*warnings, *found.problems])
+    with Progress() as display:
+        files = [{entry.file for entry in part} for part in (task.database, task.queries)]
+        meter = display.meter(f"{name}: describing", "photos", sum(map(len, files)))
+        described, reused = describer.describe(task, on_photo=meter.step)
+        display.meter(f"{name}: searching and scoring", "queries", len(task.queries))
+        found = evaluate_described(
+            described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
+        )
+        tell(name, [*warnings, *found.problems])
+        display.meter(f"{name}: figures by regions and cost", "parts", None)
+        by_regions = _by_regions(name, describer, task, args.regions if source in (None, DETECTOR) else [])
+        cost = _cost(describer, task, args)
     result = {
         "method": name,
         "set": data.name,
@@ -80,8 +90,8 @@ def measure(
         "warnings": warnings,
         "precision_recall": _curve(task, found),
         "by_size": _by_size(task, data, described, found),
-        "by_regions": _by_regions(name, describer, task, args.regions if source in (None, DETECTOR) else []),
-        "cost": _cost(describer, task, args),
+        "by_regions": by_regions,
+        "cost": cost,
         "descriptors_from_cache": reused,
         "boxes": source,
         "crop": describer.crop,

@@ -1,0 +1,154 @@
+"""How far a command is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from objemb.cli.output import Said, note, said
+
+#: Between two lines where there is no terminal.
+SECONDS = 30.0
+#: What took longer is told when it is done.
+WORTH_TELLING = 10.0
+
+
+class Progress:
+    """Shows the meters that are made on it, until the ``with`` block ends.
+
+    Lines come from a thread of their own, so that a long silence of the work is not one of the command.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._meters: list[Meter] = []
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether anybody sees how much there is to do, so that it is worth counting."""
+        return not Said.quiet or any(isinstance(handler, logging.FileHandler) for handler in said.handlers)
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal and not Said.quiet:
+            self._bar = _bar(console)
+            self._bar.start()
+        if self.counts:
+            self._thread = threading.Thread(target=self._tell_now_and_then, name="objemb-progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._bar is not None:
+            self._bar.stop()
+        if error is None and self._meters:
+            self._meters[-1].end()
+
+    def meter(self, what: str, unit: str, total: float | None) -> Meter:
+        """A meter for the next part of the work; the one before it has ended."""
+        if self._meters:
+            self._meters[-1].end()
+        self._meters.append(Meter(self._bar, what, unit, total))
+        return self._meters[-1]
+
+    def tell(self) -> None:
+        """A line on the part that is being done."""
+        if self._meters:
+            self._say(self._meters[-1].line())
+
+    def _say(self, line: str) -> None:
+        if self._bar is None:
+            note(line)
+        else:
+            said.info(line)
+
+    def _tell_now_and_then(self) -> None:
+        while not self._done.wait(SECONDS):
+            self.tell()
+
+
+class Meter:
+    """Counts, and knows how many a second.
+
+    Args:
+        bar: The display of a terminal, None elsewhere.
+        what: What is done, such as ``indexing``.
+        unit: What is counted, such as ``images``.
+        total: How many there are, None where nobody knows.
+    """
+
+    def __init__(self, bar: Any, what: str, unit: str, total: float | None) -> None:
+        self.what, self.unit, self.total, self.count = what, unit, total, 0.0
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task(what, total=total, rate="")
+        self._began = time.monotonic()
+        self._ended = False
+
+    def step(self, count: float = 1) -> None:
+        """``count`` more are done."""
+        self.count += count
+        if self._bar is not None:
+            task = self._bar.tasks[self._bar.task_ids.index(self._task)]
+            rate = f"{task.speed:.1f} {self.unit}/s" if task.speed else ""
+            self._bar.update(self._task, advance=count, rate=rate)
+
+    def line(self) -> str:
+        """How far it is: ``indexing: 1200 of 5000 images, 12.3 images/s, 5:09 left``."""
+        seconds = time.monotonic() - self._began
+        if not self.count:
+            return f"{self.what}: at it for {clock(seconds)}"
+        of = "" if self.total is None else f" of {self.total:.0f}"
+        rate = f"{self.count / max(seconds, 1e-9):.1f} {self.unit}/s"
+        parts = [f"{self.what}: {self.count:.0f}{of} {self.unit}", rate]
+        if self.total is not None and 0 < self.count < self.total:
+            parts.append(f"{clock(seconds * (self.total - self.count) / self.count)} left")
+        else:
+            parts.append(f"at it for {clock(seconds)}")
+        return ", ".join(parts)
+
+    def end(self) -> None:
+        """It is done; told where that took long and no bar shows it."""
+        seconds = time.monotonic() - self._began
+        if self._ended or seconds < WORTH_TELLING:
+            return
+        self._ended = True
+        counted = f"{self.count:.0f} {self.unit}" if self.count else "done"
+        line = f"{self.what}: {counted} in {clock(seconds)}"
+        if self._bar is None:
+            note(line)
+        else:
+            said.info(line)
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03``, or ``2:03`` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _bar(console: Any) -> Any:
+    """A display with rate and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        console=console,
+    )
