@@ -18,11 +18,12 @@ A training config is read by the same rules; its parts are ``task``, a plug-in, 
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -32,6 +33,11 @@ from objemb import checks, registry
 PARTS = ("describer", "aggregator", "rerank")
 #: The parts of a training config, likewise.
 TRAINING_PARTS = ("task", "run")
+#: A config holds at most so many values, with what its anchors stand for, and so deep; nobody writes as many.
+MOST_NODES, DEEPEST = 100_000, 50
+MOST_BYTES = 1 << 22
+#: Annotations of arguments that are texts.
+TEXTS = {"str", "Path", "None"}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -39,8 +45,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
 
     Args:
         path: A YAML file, or the name of a method that comes with objemb, such as ``rmac``.
-        overrides: ``dotted.key=value``, the value read as YAML. The prefix ``describer.`` may be left out:
-            ``extractor.size=320``. The later of two for the same key wins.
+        overrides: ``dotted.key=value``; lists and mappings are written as in YAML: ``scales=[1.0, 0.5]``. The prefix
+            ``describer.`` may be left out: ``extractor.size=320``. The later of two for the same key wins.
 
     Returns:
         ``{"describer": {...}, "aggregator": {...}, "rerank": [...]}``, ready for :func:`objemb.models.build_model`.
@@ -127,7 +133,9 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> d
         if not equals or not all(keys):
             raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
         path = keys if keys[0] in parts else [parts[0], *keys]
-        value = _parse(text, f"override {override!r}")
+        if len(path) > DEEPEST:
+            raise ValueError(f"override: expected at most {DEEPEST} keys within each other, found {len(path)}")
+        value = _value(text, f"override {override!r}")
         for key in reversed(path):
             value = {key: value}
         nested = merge(nested, value)
@@ -139,7 +147,7 @@ def parse_part(key: str, text: str) -> dict[str, Any]:
 
     Args:
         key: What it is, a key of :data:`objemb.registry.KINDS` such as ``rerank``.
-        text: ``NAME,key=value,...``; values are read as YAML.
+        text: ``NAME,key=value,...``; values are those of overrides, see :func:`load_config`.
 
     Raises:
         ValueError: An unknown name or key (the nearest known one is suggested), or no YAML.
@@ -151,7 +159,7 @@ def parse_part(key: str, text: str) -> dict[str, Any]:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The settings in a file that :func:`dump_config` made. Raises ``ValueError`` where it holds none."""
-    settings = _parse(file.read_text(encoding="utf-8"), str(file))
+    settings = _parse(_text_of(file), str(file))
     if not isinstance(settings, Mapping):
         raise ValueError(f"{file}: expected settings, found {settings!r}")
     return dict(settings)
@@ -159,7 +167,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def dump_config(settings: Mapping[str, Any]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
-    return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
+    return yaml.dump(plain(settings), Dumper=_Dumper, **style)
 
 
 def method_files() -> dict[str, Path]:
@@ -197,7 +206,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ValueError(f"base: expected no circle, found {' -> '.join(p.name for p in (*seen, path))}")
-    settings = _parse(path.read_text(encoding="utf-8"), str(path))
+    settings = _parse(_text_of(path), str(path))
     if not isinstance(settings, Mapping):
         raise ValueError(f"{path}: expected a mapping of parts such as 'describer:', found {settings!r}")
     own = {k: v for k, v in settings.items() if k != "base"}
@@ -211,27 +220,118 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return merge(_read_with_base(base, (*seen, path)), own)
 
 
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """What an unquoted word is, by its first letter: the core schema of YAML 1.2, but that ``007`` is a text.
+
+    YAML 1.1 makes dates of ``2024-01-01``, 5400 of ``1:30:00``, and truth values of ``no`` and ``on``.
+    """
+    kinds = {
+        "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        "int": (r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+        "float": (
+            r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            "-+0123456789.",
+        ),
+        "merge": (r"<<", "<"),
+    }
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for kind, (pattern, firsts) in kinds.items():
+        for first in firsts:
+            found.setdefault(first, []).append((f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z")))
+    return found
+
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain data only, as ``yaml.safe_load``; a key that occurs twice is an error instead of a silent loss."""
+    """Plain data only: what JSON can hold. A key that occurs twice is an error instead of a silent loss.
+
+    Anchors are read, but a text of a few lines must not unfold into billions of values, nor into itself.
+    """
+
+    yaml_implicit_resolvers = _resolvers()
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        tag: build
+        for tag, build in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+
+    def get_single_node(self) -> yaml.Node | None:
+        root: yaml.Node | None = super().get_single_node()
+        waiting, count = [] if root is None else [(root, 0)], 0
+        while waiting:
+            node, depth = waiting.pop()
+            count += 1
+            if count > MOST_NODES or depth > DEEPEST:
+                raise ValueError(f"expected at most {MOST_NODES} values, {DEEPEST} within each other, found more")
+            if isinstance(node, yaml.MappingNode):
+                waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                waiting += [(inner, depth + 1) for inner in node.value]
+        return root
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
-        if twice:
-            mark = node.start_mark
-            raise ValueError(f"expected each key once, found {twice[0]!r} twice (mapping at line {mark.line + 1})")
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, Hashable):  # one that is not is refused below
+                if key in seen:
+                    line = node.start_mark.line + 1
+                    raise ValueError(f"expected each key once, found {key!r} twice (mapping at line {line})")
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 reads 1e-3, without a point, as a text
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader above would not read as a text."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _text_of(file: Path) -> str:
+    """The text of a YAML file: UTF-8, or UTF-16 with the mark that editors put before it."""
+    content = file.read_bytes()
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{file}: expected a config of at most {MOST_BYTES} bytes, found {len(content)}")
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected a text in UTF-8, found {error}; save it as UTF-8") from error
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except RecursionError as error:
+        raise ValueError(f"{where}: expected YAML, found brackets without end") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where}: expected YAML, found: {' '.join(str(error).split())}") from error
+
+
+def _value(text: str, where: str) -> Any:
+    """The value of an override: a flow collection or a quoted text is YAML, anything else one word, as it stands.
+
+    So nothing is cut at `` #``, and a path needs no quotes, whatever is in it.
+
+    Raises:
+        ValueError: It is empty, or no YAML.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError(f"{where}: expected a value, found nothing (a variable of the shell that is not set?)")
+    if text[0] in "[{\"'":
+        return _parse(text, where)
+    loader = _Loader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text))  # type: ignore[no-untyped-call]
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: expected a value, found {error}") from error
 
 
 def _resolve_parts(where: str, key: str, value: Any) -> Any:
@@ -259,6 +359,8 @@ def _resolve_part(where: str, key: str, part: Any) -> dict[str, Any]:
         if name not in part and parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{where}: expected the key {name!r}, which has no default, found {checks.listed(part)}")
         value = part.get(name, parameter.default)
+        if isinstance(value, (bool, int, float)) and {w.strip() for w in str(parameter.annotation).split("|")} <= TEXTS:
+            raise ValueError(f"{where}.{name}: expected a text, found {value!r}; quotes make it one: \"'{value}'\"")
         is_part = name in registry.KINDS and value is not None
         values[name] = _resolve_parts(f"{where}.{name}", name, value) if is_part else plain(value)
     # a plug-in that may be given a file in the place of settings puts in what the file says: models travel

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_overrides_are_yaml_and_the_prefix_may_be_left_out() -> None:
         "aggregator": {"name": "sum"},
     }
     assert parse_overrides(["describer.backbone.arch=vgg16"]) == parse_overrides(["backbone.arch=vgg16"])
-    assert parse_overrides(["backbone.weights="]) == {"describer": {"backbone": {"weights": None}}}
+    assert parse_overrides(["backbone.weights=null"]) == {"describer": {"backbone": {"weights": None}}}
     assert parse_overrides(["a.b=x=y"]) == {"describer": {"a": {"b": "x=y"}}}
 
 
@@ -256,6 +257,109 @@ def test_a_key_without_default_must_be_given() -> None:
 def test_bad_yaml_is_a_value_error_with_the_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"bad\.yaml"):
         load_config(write(tmp_path, "bad.yaml", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a photo #3.jpg", "a photo #3.jpg"),
+        ("C:\\new: folder", "C:\\new: folder"),
+        ("*star", "*star"),
+        ("2024-01-01", "2024-01-01"),
+        ("1:30:00", "1:30:00"),
+        ("007", "007"),
+        ("1_000", "1_000"),
+        ("no", "no"),
+        ("on", "on"),
+        ("'12'", "12"),
+        ("[a, 'b c', 2]", ["a", "b c", 2]),
+        ("{name: gem, p: 2.0}", {"name": "gem", "p": 2.0}),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        (" 12 ", 12),
+        ("-0.5", -0.5),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("0x1F", 31),
+        (".inf", float("inf")),
+    ],
+)
+def test_values_of_overrides(text: str, value: Any) -> None:
+    found = parse_overrides([f"key={text}"])["describer"]["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_override_is_refused(text: str) -> None:
+    for read in (lambda o: parse_overrides([o]), lambda o: parse_part("rerank", f"query_expansion,{o}")):
+        with pytest.raises(ValueError, match=r"'top=\s*': expected a value, found nothing \(a variable of the shell"):
+            read(f"top={text}")
+
+
+def test_odd_overrides_are_told() -> None:
+    with pytest.raises(ValueError, match="expected at most 50 keys within each other, found 901"):
+        parse_overrides([".".join("a" * 900) + "=1"])
+    with pytest.raises(ValueError, match=r"override 'a=99.*expected a value, found"):
+        parse_overrides(["a=" + "9" * 9999])
+    with pytest.raises(ValueError, match=r"override 'a=\[1': expected YAML"):
+        parse_overrides(["a=[1"])
+
+
+@pytest.mark.parametrize("wrong", ["true", "2024", "1e5"])
+def test_a_number_in_the_place_of_a_text_is_told(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"describer.backbone.weights: expected a text, found .*; quotes make it one"):
+        load_config("mac", [f"backbone.weights={wrong}"])
+    assert load_config("mac", [f"backbone.weights='{wrong}'"])["describer"]["backbone"]["weights"] == wrong
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_configs_of_other_editors(tmp_path: Path, encoding: str) -> None:
+    text = 'base: mac.yaml\ndescriber: {backbone: {weights: "Zürich.pth"}}\n'
+    (tmp_path / "mac.yaml").write_text(method_files()["mac"].read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "own.yaml").write_bytes(text.encode(encoding))
+    assert load_config(tmp_path / "own.yaml")["describer"]["backbone"]["weights"] == "Zürich.pth"
+    (tmp_path / "latin.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml: expected a text in UTF-8, found .*0xfc.*; save it as UTF-8"):
+        load_config(tmp_path / "latin.yaml")
+
+
+BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))])
+MERGED = "\n".join(["a0: &a0 {k0: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 60))])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        MERGED,
+        "describer: &a [*a]",
+        "describer: &a {x: *a}",
+        "describer: " + "[" * 60 + "]" * 60,
+        "describer: " + "[" * 3000,
+        "describer: " + "{a: " * 3000,
+        "describer: !!timestamp 2024-01-01",
+        "describer: !!binary aGFsbG8=",
+        "describer: !!set {a}",
+        "x" * (1 << 23),
+    ],
+)
+def test_configs_of_strangers_neither_hang_nor_unfold(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"bad\.yaml"):
+        load_config(write(tmp_path, "bad.yaml", text))
+
+
+def test_anchors_and_many_keys_are_read(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: [1, 2]}\nb: *a\nc: {<<: *a, x: 2}\n" + "".join(f"k{n}: {n}\n" for n in range(2_000))
+    found = read_yaml(write(tmp_path, "many.yaml", text))
+    assert (found["b"], found["c"], found["k1999"]) == ({"x": 1, "y": [1, 2]}, {"x": 2, "y": [1, 2]}, 1_999)
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "1e5", "007", "2024-01-01", "~", "", "0x1F", "1:30", "a #b", "- x", "Zürich", "=", "<<"]
+)
+def test_any_text_survives_a_dump(tmp_path: Path, text: str) -> None:
+    assert read_yaml(write(tmp_path, "dumped.yaml", dump_config({"a": text, "b": [text]}))) == {"a": text, "b": [text]}
 
 
 def test_a_key_twice_is_named(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}{hint}"
         )
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ArtefactMismatchError(f"{file}: expected JSON, found damage ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("format_version") != FORMAT_VERSION:

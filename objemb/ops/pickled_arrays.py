@@ -18,6 +18,8 @@ from objemb.checks import ObjembError
 
 #: Kinds of NumPy's numbers: truth values, integers, floats, complex. Not objects, texts or records.
 NUMBERS = "biufc"
+#: What a pickle holds, unfolded; ground truth of the largest benchmarks has a few millions.
+MOST_VALUES = 50_000_000
 
 
 class UnreadablePickleError(ObjembError):
@@ -35,7 +37,7 @@ def read_pickled_arrays(file: str | Path) -> Any:
     """
     with Path(file).open("rb") as stream:
         try:
-            return _revealed(_Unpickler(stream, encoding="latin1").load())
+            return _Revealer()(_Unpickler(stream, encoding="latin1").load())
         except Exception as error:  # a broken or hostile file leads anywhere
             reason = " ".join(str(error).split())[:300]
             raise UnreadablePickleError(
@@ -118,19 +120,40 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """The one in Python: the one in C fills tables of gigabytes where a few bytes name a memo of a high number."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name}, which would have to be run to be read")
         return ALLOWED[module, name]
 
 
-def _revealed(value: Any) -> Any:
-    """The value with arrays in the place of what stood for them."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {k: _revealed(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_revealed(v) for v in value)
-    return value
+class _Revealer:
+    """Puts arrays in the place of what stands for them; what is there several times stays one object.
+
+    A few bytes can name a list of lists that are all the same, whose values, one after the other, have no end.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, int]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        return self._revealed(value)[0]
+
+    def _revealed(self, value: Any) -> tuple[Any, int]:
+        """The value, and how many values it unfolds to."""
+        if isinstance(value, _Array):
+            return value.value, 1
+        if not isinstance(value, (dict, list, tuple)):
+            return value, 1
+        if id(value) not in self._known:
+            self._known[id(value)] = (None, MOST_VALUES)  # what holds itself has no end
+            inner = [self._revealed(v) for v in (value.values() if isinstance(value, dict) else value)]
+            count = 1 + sum(n for _, n in inner)
+            if count > MOST_VALUES:
+                raise ValueError(f"expected at most {MOST_VALUES} values, found more within each other")
+            found = (v for v, _ in inner)
+            made = dict(zip(value, found, strict=True)) if isinstance(value, dict) else type(value)(found)
+            self._known[id(value)] = made, count
+        return self._known[id(value)]

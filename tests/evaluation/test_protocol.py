@@ -17,6 +17,13 @@ def write(folder: Path, **parts: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_sets_of_other_editors(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path, name="Zürich")
+    path.write_bytes(path.read_text().encode(encoding))
+    assert read_evaluation_set(path).name == "Zürich"
+
+
 def test_reads_images_objects_and_queries(tmp_path: Path) -> None:
     path = write(
         tmp_path,

@@ -85,5 +85,45 @@ def test_a_list_within_itself(file: Path) -> None:
     endless: list[Any] = []
     endless.append(endless)
     file.write_bytes(pickle.dumps(endless))
-    with pytest.raises(UnreadablePickleError, match="RecursionError"):
+    with pytest.raises(UnreadablePickleError, match="expected at most 50000000 values"):
         read_pickled_arrays(file)
+
+
+def doubled(times: int) -> bytes:
+    """A list of the same list twice, and so on: ``2 ** times`` values at the end, in a few bytes."""
+    return b"(l" + b"".join(b"q%c(h%ch%cl" % (n, n, n) for n in range(times)) + b"."
+
+
+def test_what_is_there_several_times_stays_one_object(file: Path) -> None:
+    shared = [1, np.arange(2)]
+    file.write_bytes(pickle.dumps({"a": shared, "b": (shared, [shared])}))
+    found = read_pickled_arrays(file)
+    assert found["a"] is found["b"][0] is found["b"][1][0]
+    file.write_bytes(doubled(20))
+    value = read_pickled_arrays(file)
+    for _ in range(20):
+        assert value[0] is value[1]
+        value = value[0]
+    assert value == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        doubled(60),
+        b"]q\x00h\x00a.",  # a list that holds itself
+        b"}q\x00X\x01\x00\x00\x00ah\x00s.",
+        b"N" + b"r\xff\xff\xff\x7f" + b"\x93.",  # a memo of the number 2**31 - 1, then damage
+        b"(" * 9999 + b"t" * 9999 + b".",
+    ],
+    ids=["doubled", "a list in itself", "a dict in itself", "a high memo", "deep"],
+)
+def test_bombs_end_in_an_error(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(UnreadablePickleError):
+        read_pickled_arrays(file)
+
+
+def test_memos_of_high_numbers_take_no_memory(file: Path) -> None:
+    file.write_bytes(b"K\x05" + b"r\xff\xff\xff\x7f" + b"j\xff\xff\xff\x7f" + b"\x86.")
+    assert read_pickled_arrays(file) == (5, 5)
