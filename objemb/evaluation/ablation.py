@@ -12,6 +12,7 @@ import torch
 
 from objemb import checks
 from objemb.detectors.base import Detector
+from objemb.evaluation.frames import fits, outside
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.extractors.base import pixel_grid
 from objemb.regions.rmac_grid import RmacGrid
@@ -35,16 +36,28 @@ class TrueBoxes(Detector):
     def __init__(self, data: EvaluationSet) -> None:
         if not data.objects:
             raise ValueError(f"{data.path}: expected 'objects' with boxes for {GROUND_TRUTH}, found none")
+        self._problems: dict[tuple[str, str], None] = {}
         self._boxes: dict[str, list[Box]] = defaultdict(list)
         for entry in data.objects:
             if entry.box is not None and entry.box not in self._boxes[entry.file]:
                 self._boxes[entry.file].append(entry.box)
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """See :meth:`Detector.detect`. A box that leaves its photo raises ``ValueError``."""
-        return [
-            Regions(torch.tensor(self._boxes.get(p.id, []), dtype=torch.float32).reshape(-1, 4), p.size) for p in photos
-        ]
+        """See :meth:`Detector.detect`. A box that leaves its photo is left out and among the problems."""
+        return [self._regions(photo) for photo in photos]
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """See :attr:`Detector.problems`."""
+        return list(self._problems)
+
+    def _regions(self, photo: Photo) -> Regions:
+        boxes = self._boxes.get(photo.id, [])
+        for box in boxes:
+            if not fits(box, photo.size):
+                self._problems[photo.id, outside(photo.size, box)] = None
+        inside = [box for box in boxes if fits(box, photo.size)]
+        return Regions(torch.tensor(inside, dtype=torch.float32).reshape(-1, 4), photo.size)
 
 
 class GridBoxes(Detector):

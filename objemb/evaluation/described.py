@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from objemb.checks import ObjembError
 from objemb.detectors.base import Detector
+from objemb.evaluation.frames import fits, outside
 from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.structures import BOX_TOLERANCE, Box, Photo, RegionDescriptors, Regions
+from objemb.structures import Box, Photo, RegionDescriptors, Regions
 
 #: Which item it is, and its rows.
 Numbered = tuple[int, RegionDescriptors]
@@ -234,9 +235,9 @@ def describe_entries(
         if isinstance(photo, SkippedImage):
             problems.append(_line(photo))
             continue
-        fitting = [n for n in by_file[photo.id] if _fits(entries[n].box, photo.size)]
-        outside = [n for n in by_file[photo.id] if n not in fitting]
-        problems += [_outside(photo, entries[n]) for n in outside]
+        fitting = [n for n in by_file[photo.id] if fits(entries[n].box, photo.size)]
+        odd = [n for n in by_file[photo.id] if n not in fitting]
+        problems += [f"{photo.id}: {outside(photo.size, entries[n].box)}" for n in odd]
         try:
             described += _describe_photo(model, photo, {n: entries[n].box for n in fitting}, crop)
         except (ObjembError, RuntimeError) as error:
@@ -253,15 +254,6 @@ def _describe_photo(model: Describing, photo: Photo, wanted: dict[int, Box | Non
     if None in wanted.values():
         rows[None] = model.query(photo)
     return [(number, rows[box]) for number, box in wanted.items()]
-
-
-def _fits(box: Box | None, size: tuple[int, int]) -> bool:
-    return box is None or (box[2] <= size[1] + BOX_TOLERANCE and box[3] <= size[0] + BOX_TOLERANCE)
-
-
-def _outside(photo: Photo, entry: Entry) -> str:
-    height, width = photo.size
-    return f"{photo.id}: expected boxes inside {width} x {height} pixels, found {entry.box}"
 
 
 def _line(skipped: SkippedImage) -> str:

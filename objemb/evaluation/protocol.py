@@ -8,8 +8,9 @@
      "queries": [{"file": "images/q.jpg", "instance": "cup", "box": null}]}
 
 Files are relative to the folder of the JSON file. Boxes are xyxy edges in EXIF-corrected original pixels; a query with
-the box ``null`` is the whole image. Other keys with scalar values (``kind``, ``package`` ...) are attributes by which
-queries can be picked. ``objects`` may be missing. A query of several instances, or of none, has ``instances``, too.
+the box ``null`` is the whole image. Where an entry says the ``width`` and ``height`` of its photo, and the photo has
+others, boxes are turned or scaled with it. Other keys with scalar values (``kind`` ...) are attributes by which queries
+can be picked. ``objects`` may be missing. A query of several instances, or of none, has ``instances``, too.
 
 ``"protocol"`` names the rules by which a benchmark is judged (a row of :data:`objemb.evaluation.protocols.PROTOCOLS`);
 without it, or where it is a remark of several words, an image is relevant to a query when it shows its instance. Where
@@ -33,11 +34,12 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objemb import checks
+from objemb.evaluation.frames import Frames
 from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar
@@ -101,11 +103,15 @@ class EvaluationSet:
 
 
 def read_evaluation_set(path: str | Path) -> EvaluationSet:
-    """Read and check a JSON file of images and queries; the photos themselves are not opened.
+    """Read and check a JSON file of images and queries.
+
+    Photos are not opened, but for those with boxes of which the file says ``width`` and ``height``: where they have
+    another size, their boxes are turned or scaled with them, see :mod:`objemb.ops.frames`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of the format; the message names the file and the first entries that are wrong.
+        ValueError: It is not of the format, or its boxes were made for other photos; the message names the file and the
+            first entries that are wrong.
     """
     path = Path(path)
     data = _read_json(path)
@@ -117,6 +123,12 @@ def read_evaluation_set(path: str | Path) -> EvaluationSet:
     reader.expect_photos_of(objects, images)
     reader.expect_lists(queries, images, protocol)
     distractors = reader.distractors(data, path.parent, images)
+    frames = Frames(reader.sizes, path.parent)
+    objects, queries = (
+        tuple(e if e.box is None else replace(e, box=frames.place(e.file, e.box)) for e in entries)
+        for entries in (objects, queries)
+    )
+    reader.problems += frames.problems
     if reader.problems:
         raise ValueError(f"{path}: expected the format of an evaluation set, found{checks.lines(reader.problems)}")
     return EvaluationSet(
@@ -226,7 +238,7 @@ class _Reader:
         if not isinstance(file, str) or not file:
             raise ValueError(f"expected the key 'file' with a path, found {checks.listed(row)}")
         file = posixpath.normpath(file)
-        if _is_number(row.get("width")) and _is_number(row.get("height")):
+        if all(_is_number(row.get(side)) and row[side] >= 1 for side in ("width", "height")):
             self.sizes.setdefault(file, (row["width"], row["height"]))
         box = None if part == "images" else _box(row.get("box"), self.sizes.get(file))
         if part == "objects" and box is None:
@@ -274,4 +286,4 @@ def _box(value: Any, size: tuple[float, float] | None) -> Box | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 1e9  # no photo is so large; False for NaN

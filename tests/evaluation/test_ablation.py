@@ -23,8 +23,10 @@ def test_true_boxes_of_the_photo(data: EvaluationSet) -> None:
     known, unknown = boxes.detect([random_photo(20, 40, id="a.png"), random_photo(20, 40, id="other.png")])
     assert known.boxes.tolist() == [list(map(float, LEFT)), list(map(float, RIGHT))]
     assert (len(unknown), unknown.size) == (0, (20, 40))
-    with pytest.raises(ValueError, match="expected 0 <= x1"):
-        boxes.detect([random_photo(20, 30, id="a.png")])
+    assert boxes.problems == []
+    (smaller,) = boxes.detect([random_photo(20, 30, id="a.png")])
+    assert smaller.boxes.tolist() == [list(map(float, LEFT))]
+    assert boxes.problems == [("a.png", f"expected boxes inside 30 x 20 pixels, found {tuple(map(float, RIGHT))}")]
 
 
 def test_a_box_of_two_instances_is_one(tmp_path: Path) -> None:

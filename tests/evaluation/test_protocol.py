@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from objemb.evaluation.protocol import Entry, read_evaluation_set
 
@@ -199,3 +200,50 @@ def test_reads_the_shared_sets(file: str, images: int, objects: int, queries: in
     found = read_evaluation_set(SHARED / file)
     assert (len(found.images), len(found.objects), len(found.queries)) == (images, objects, queries)
     assert found.missing_photos() == []
+
+
+def _sized(folder: Path, width: Any, height: Any, **more: Any) -> Path:
+    """A set with a box of a photo that the file says is so large, and a photo of 120 x 80 pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = more.pop("orientation", 1)
+    Image.new("RGB", (120, 80)).save(folder / "a.png", exif=exif)
+    row = {"file": "a.png", "instance": "cup"}
+    sized = {**row, "width": width, "height": height}
+    return write(
+        folder, images=[sized], objects=[{**row, "box": [10, 20, 40, 30]}], queries=[{**row, "box": [0, 0, 9, 9]}]
+    )
+
+
+def test_boxes_come_into_the_frame_of_their_photo(tmp_path: Path) -> None:
+    same, half = (read_evaluation_set(_sized(tmp_path, *size)) for size in ((120, 80), (60.0, 40.0)))
+    assert same.objects[0].box == (10, 20, 40, 30)
+    assert half.objects[0].box == (20, 40, 80, 60)
+    assert half.queries[0].box == (0, 0, 18, 18)
+    turned = read_evaluation_set(_sized(tmp_path, 120, 80, orientation=8))
+    assert turned.objects[0].box == (20, 80, 30, 110)
+
+
+def test_boxes_of_other_photos_are_refused(tmp_path: Path) -> None:
+    path = _sized(tmp_path, 80, 80)
+    with pytest.raises(ValueError, match=r"boxes of a\.png: expected a photo of 80 x 80 .* found 120 x 80") as caught:
+        read_evaluation_set(path)
+    assert str(caught.value).count("a.png") == 1, "once a photo"
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert read_evaluation_set(path).objects[0].box == (10, 20, 40, 30), "that is told when it is described"
+    (tmp_path / "a.png").unlink()
+    assert read_evaluation_set(path).missing_photos() == ["a.png: no such photo"]
+
+
+def test_a_set_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path, name="tasse")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(json.dumps({"name": "Täßchen", "images": [], "queries": []}), encoding=encoding)
+        assert read_evaluation_set(path).name == "Täßchen"
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), True])
+def test_odd_numbers_are_told_with_their_entry(tmp_path: Path, value: Any) -> None:
+    row = {"file": "a.jpg", "instance": "cup"}
+    path = write(tmp_path, images=[{**row, "width": value, "height": 2}], queries=[{**row, "box": [1, 2, 3, value]}])
+    with pytest.raises(ValueError, match=r"queries\[0\] \(a\.jpg\): expected box as \[x1, y1, x2, y2\], found"):
+        read_evaluation_set(path)

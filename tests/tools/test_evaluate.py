@@ -368,3 +368,33 @@ def test_half_a_character_in_a_name_does_not_lose_the_report(tool: ModuleType, s
     tool.main(["mac", *SMALL, "--set", str(set_file), "--report", str(tmp_path / "report")])
     (page,) = (tmp_path / "report").glob("failures_*.html")
     assert "\\ud800" in page.read_text(encoding="utf-8")
+
+
+def test_boxes_of_a_file_that_cannot_be_used_are_told(
+    tool: ModuleType, set_file: Path, coco_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["hard_attention_crop", *SMALL, "--set", str(set_file), "--boxes", str(coco_file)]
+    coco = json.loads(coco_file.read_text())
+    coco["images"][0]["width"] = 30
+    coco_file.write_text(json.dumps(coco))
+    report = tool.main(command)
+    assert report["results"][0]["storage"]["vectors"] == 7
+    assert "left out: expected a photo of 30 x 20 pixels" in "".join(report["results"][0]["problems"])
+    assert "a.png: the boxes of" in capsys.readouterr().err
+    coco_file.write_text(json.dumps(coco).replace(".png", ".jpg"))
+    with pytest.raises(ValueError, match="none of its 6 can be used"):
+        tool.main(command)
+    with pytest.raises(ValueError, match="none of its 6 can be used"):
+        tool.main([*command[:-2], "--whiten-on", str(set_file.parent), "--whiten-boxes", str(coco_file)])
+    assert f"boxes: 0 of 6 boxes of {coco_file} were used" in capsys.readouterr().err
+
+
+def test_an_object_outside_its_photo_is_told_with_its_file(tool: ModuleType, set_file: Path) -> None:
+    data = json.loads(set_file.read_text())
+    data["objects"][0]["box"] = [0, 0, 50, 20]
+    set_file.write_text(json.dumps(data))
+    report = tool.main(["hard_attention_crop", *SMALL, "--set", str(set_file), "--level", "object"])
+    file = data["objects"][0]["file"]
+    assert report["results"][0]["problems"] == [
+        f"{file}: expected boxes inside 40 x 20 pixels, found (0.0, 0.0, 50.0, 20.0)"
+    ]

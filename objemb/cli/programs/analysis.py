@@ -23,7 +23,7 @@ from typing import Any
 
 from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
-from objemb.cli.boxes import stored_boxes
+from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
 from objemb.config import load_config
@@ -33,8 +33,8 @@ from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import LEVELS, make_task, pick_queries
 from objemb.models import Model, build_model, load_model
+from objemb.models.model import given_boxes
 from objemb.regions.base import RegionSource
-from objemb.regions.detections import Detections
 
 PROGRAM = "objemb analysis"
 
@@ -49,22 +49,26 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     note_untrained(classification)
     note_untrained(detection)
     detector = detector_of(detection)
-    found = analyse(
-        backbone_of(classification),
-        DetectorTrunk(detector=detector).to(args.device),
-        data,
-        task,
-        attention=source_of(detection),
-        layers=args.layers,
-        whiten_on=args.whiten_on or None,
-        whiten_boxes=given_boxes(args.whiten_boxes, detection),
-        size=args.size,
-        dims=args.dims,
-        margin=args.margin,
-        seed=args.seed,
-        workers=args.workers,
-        on_stage=note,
-    )
+    given = stored_boxes(args.whiten_boxes, detection)
+    with boxes_told(given):
+        found = analyse(
+            backbone_of(classification),
+            DetectorTrunk(detector=detector).to(args.device),
+            data,
+            task,
+            attention=source_of(detection),
+            layers=args.layers,
+            whiten_on=args.whiten_on or None,
+            whiten_boxes=given_boxes(given),
+            size=args.size,
+            dims=args.dims,
+            margin=args.margin,
+            seed=args.seed,
+            workers=args.workers,
+            on_stage=note,
+        )
+        if given is not None:
+            given.expect_used()
     for line in found.problems:
         note(line)
     report = {
@@ -147,12 +151,6 @@ def detector_of(model: Model) -> NetworkDetector:
 def source_of(model: Model) -> RegionSource:
     source: RegionSource = model.describer.regions  # type: ignore[assignment]
     return source
-
-
-def given_boxes(file: Path | None, model: Model) -> RegionSource | None:
-    """The boxes of a file, all of them."""
-    boxes = stored_boxes(file, model)
-    return None if boxes is None else Detections(detector=boxes, min_score=None, nms_iou=1.0, max_regions=sys.maxsize)
 
 
 def described(model: Model) -> dict[str, Any]:

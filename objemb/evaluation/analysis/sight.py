@@ -13,6 +13,7 @@ from torch import Tensor
 from objemb.evaluation.analysis.layers import LayerRows, View, Wanted, describe_layers
 from objemb.evaluation.analysis.looks import BOXES, GRID, TRUTH, WHOLE
 from objemb.evaluation.analysis.trunks import Trunk
+from objemb.evaluation.frames import fits, outside
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage, find_images
@@ -99,6 +100,8 @@ class Sight:
 
     def _of_set(self, photo: Photo, kinds: set[str]) -> Iterator[Wanted]:
         for number, box in self._items[photo.id]:
+            if not self._lies_in(photo, box):
+                continue
             own = Regions.whole(photo.size).boxes if box is None else Regions(torch.tensor([box]), photo.size).boxes
             yield Wanted(number, WHOLE, own)
             yield Wanted(number, GRID, own, grid=True)
@@ -107,7 +110,8 @@ class Sight:
             if BOXES in kinds:
                 yield Wanted(number, BOXES, self._attention.boxes(photo))
             if TRUTH in kinds:
-                true = torch.tensor(self._truth[photo.id], dtype=torch.float32).reshape(-1, 4)
+                inside = [b for b in self._truth[photo.id] if self._lies_in(photo, b)]
+                true = torch.tensor(inside, dtype=torch.float32).reshape(-1, 4)
                 yield Wanted(number, TRUTH, torch.cat([own, Regions(true, photo.size).boxes]))
 
     def _of_others(self) -> Callable[[Photo], Sequence[Wanted]]:
@@ -122,6 +126,11 @@ class Sight:
             return regions + [Wanted(next(numbers), GRID, own[i : i + 1], grid=True) for i in range(len(own))]
 
         return wanted
+
+    def _lies_in(self, photo: Photo, box: Box | None) -> bool:
+        if not fits(box, photo.size):
+            self.problems.append(f"{photo.id}: {outside(photo.size, box)}")
+        return fits(box, photo.size)
 
     def _note(self, skipped: SkippedImage) -> None:
         self.problems.append(f"{skipped.id}: {skipped.reason}")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,16 @@ def test_photos_that_cannot_be_read_are_told_once(data: EvaluationSet, scenes: P
     found, _ = run(data, scenes, whiten_on=[scenes / "instances_train.json", tmp_path])
     assert len(found.problems) == 1
     assert found.problems[0].startswith("broken.png: ")
+
+
+def test_boxes_outside_their_photo_are_told_with_it(data: EvaluationSet, scenes: Path) -> None:
+    first, *others = data.objects
+    odd = replace(data, objects=(replace(first, box=(0.0, 0.0, 9999.0, 10.0)), *others))
+    found, _ = run(odd, scenes)
+    (line,) = found.problems
+    assert re.fullmatch(
+        rf"{first.file}: expected boxes inside \d+ x \d+ pixels, found \(0.0, 0.0, 9999.0, 10.0\)", line
+    )
 
 
 def test_networks_that_do_not_match(data: EvaluationSet, scenes: Path) -> None:

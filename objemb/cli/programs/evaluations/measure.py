@@ -21,6 +21,7 @@ from objemb.evaluation.cost import measure_cost
 from objemb.evaluation.curves import precision_recall
 from objemb.evaluation.described import Described, object_crop
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
+from objemb.evaluation.frames import fits
 from objemb.evaluation.leakage import find_leaks
 from objemb.evaluation.projector import evenly
 from objemb.evaluation.protocol import EvaluationSet
@@ -202,7 +203,12 @@ def _describing(describer: Describer, task: Task) -> Callable[[Photo], object]:
     for entry in task.database:
         of_photos.setdefault(entry.file, []).append(entry.box)
     crop = object_crop(describer.crop)
-    return lambda photo: model.query(photo, Regions(torch.tensor(of_photos[photo.id]), photo.size), crop=crop)
+
+    def describe_boxes(photo: Photo) -> object:
+        inside = [box for box in of_photos[photo.id] if fits(box, photo.size)]  # the others are among the problems
+        return model.query(photo, Regions(torch.tensor(inside).reshape(-1, 4), photo.size), crop=crop)
+
+    return describe_boxes
 
 
 def _known(value: float) -> float | None:

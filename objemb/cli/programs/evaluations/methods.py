@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb import registry
-from objemb.cli.boxes import stored_boxes
+from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.config import load_config, parse_overrides, resolve
 from objemb.evaluation.leakage import sources_in
@@ -96,10 +96,11 @@ def _fitted(model: Model, args: argparse.Namespace) -> Model:
     if args.whiten_power is not None:
         whitens["power"] = args.whiten_power
     boxes = stored_boxes(args.whiten_boxes, model)
-    if args.fit_on:
-        model = fit_parts(model, args.fit_on, boxes=boxes, **calls)
-    if args.whiten_on:
-        model = fit_whitening(model, args.whiten_on, boxes=boxes, **whitens, **calls)
+    with boxes_told(boxes):
+        if args.fit_on:
+            model = fit_parts(model, args.fit_on, boxes=boxes, **calls)
+        if args.whiten_on:
+            model = fit_whitening(model, args.whiten_on, boxes=boxes, **whitens, **calls)
     if args.whiten_pairs:
         model = fit_learned_whitening(model, args.whiten_pairs, ridge=args.whiten_ridge, **whitens, **calls)
     return model
