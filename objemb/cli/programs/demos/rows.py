@@ -73,7 +73,8 @@ class Made:
 def open_describers(made: Made) -> dict[str, Model]:
     """The models by name, all with the same length of vectors, each whitened on the kind of region that it pools.
 
-    A whitening that was fitted on boxes would make the rigid methods look worse than they are.
+    A whitening that was fitted on boxes would make the rigid methods look worse than they are. Sum and best match of
+    one method share a whitening, learned from all regions and the whole image, so that rows differ by the matching.
     """
     teacher = load_model(made.teacher)
     trunk = {**_part(made.teacher, "backbone"), "weights": str(made.teacher)}
