@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -44,6 +44,9 @@ def index(
         str | None, typer.Option(help="float32, or float16 for half the size; set when it is made.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove photos whose files have vanished.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --prune: also where a folder of photos is empty now.")
+    ] = False,
     errors: Annotated[
         Path | None, typer.Option(help="Where skipped photos are listed, a JSON object a line.  [INDEX.skipped.jsonl]")
     ] = None,
@@ -56,18 +59,22 @@ def index(
     """
     from objemb.cli.indexing import Job
     from objemb.images.sources import find_images
+    from objemb.index.lock import check_system
     from objemb.models import load_model
 
     started = time.monotonic()
+    check_system()
+    if force and not prune:
+        raise ValueError("--force: expected with --prune, found alone")
     find_images(photos)  # a wrong path is told before anything is made
+    skipped = _SkippedList(output, errors)
     opened = load_model(model, device)
     note_untrained(opened)
     given = stored_boxes(boxes, opened)
     if given is None and opened.detector is None and _takes_boxes(opened):
         note("note: the model has no detector and there are no --boxes, so only whole images are indexed")
-    target = _open_or_create(output, opened, model, dtype)
-    listing = errors or output.with_name(output.name + ".skipped.jsonl")
-    with _error_list(listing, keep=errors is not None) as skipped, Progress() as display:
+    target = _open_or_create(output, opened, dtype)
+    with skipped, Progress() as display:
         total = sum(1 for _ in find_images(photos)) if display.counts else None
         meter = display.meter("indexing", "images", total)
         job = Job(
@@ -81,8 +88,10 @@ def index(
             workers=workers,
             max_pixels=max_pixels,
             prune=prune,
+            force=force,
+            on_start=skipped.begin,
             on_step=meter.step,
-            on_skip=skipped,
+            on_skip=skipped.add,
         )
         report = job.run()
     build_approximate(target)
@@ -97,7 +106,7 @@ def index(
         "box_problems": 0 if given is None else len(given.problems),
         "seconds": round(time.monotonic() - started, 3),
     }
-    _tell(output, facts, listing, as_json)
+    _tell(output, facts, skipped.file, as_json)
     if report.skipped or (given is not None and (given.left_out or given.unused)):
         raise typer.Exit(SKIPPED)
 
@@ -107,13 +116,14 @@ def _takes_boxes(model: Model) -> bool:
     return "detector" in model.settings["describer"].get("regions", {})
 
 
-def _open_or_create(path: Path, model: Model, model_path: Path, dtype: str | None) -> Index:
+def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
     from objemb.index.manifest import MANIFEST_FILE
     from objemb.index.store import Index
 
     if not (path / MANIFEST_FILE).exists():
-        about = {"path": str(model_path.absolute()), "settings": model.settings, "provenance": model.provenance}
-        return Index.create(path, dim=model.dim, fingerprint=model.fingerprint, dtype=dtype or "float32", model=about)
+        return Index.create(
+            path, dim=model.dim, fingerprint=model.fingerprint, dtype=dtype or "float32", model=model.about
+        )
     target = Index.open(path)
     stored = target.info()["dtype"]
     if dtype is not None and dtype != stored:
@@ -121,24 +131,59 @@ def _open_or_create(path: Path, model: Model, model_path: Path, dtype: str | Non
     return target
 
 
-@contextmanager
-def _error_list(file: Path, keep: bool) -> Iterator[Callable[[SkippedImage], None]]:
-    """Write skipped photos as they come; the list of an earlier run is replaced."""
-    shown = 0
+class _SkippedList:
+    """The list of skipped photos, written as they come; as a context manager it is closed, and goes when it is empty.
 
-    def write(skipped: SkippedImage) -> None:
-        nonlocal shown
-        stream.write(json.dumps(skipped.to_json()) + "\n")
-        stream.flush()
-        shown += 1
-        if shown <= SHOWN:
+    The list of an earlier run is replaced when this run has the right to write: another run that is going on keeps its
+    own. By default it lies beside the index, where a stranger may have put a link to a file of the user; so what is
+    there is removed, not written to.
+
+    Args:
+        index: The index.
+        told: Where the user wants it, if he said so; then it stays also when it is empty.
+
+    Attributes:
+        file: Where it is.
+    """
+
+    def __init__(self, index: Path, told: Path | None) -> None:
+        whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
+        if not whole.name:
+            raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
+        beside = index if index.name == whole.name else whole
+        self.file = told or beside.with_name(beside.name + ".skipped.jsonl")
+        if self.file.is_dir():
+            raise IsADirectoryError(
+                errno.EISDIR, "expected a file for the list of skipped photos, found a folder", str(self.file)
+            )
+        self._told = told is not None
+        self._stream: TextIO | None = None
+        self._count = 0
+
+    def begin(self) -> None:
+        """Replace the list of an earlier run."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._told:
+            self.file.unlink(missing_ok=True)
+        self._stream = self.file.open("w" if self._told else "x", encoding="utf-8")
+
+    def add(self, skipped: SkippedImage) -> None:
+        """Write one photo, and show it if it is among the first."""
+        if self._stream is not None:
+            self._stream.write(json.dumps(skipped.to_json()) + "\n")
+            self._stream.flush()
+        self._count += 1
+        if self._count <= SHOWN:
             note(f"skipped {skipped.path}: {skipped.reason}")
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        yield write
-    if shown == 0 and not keep:
-        file.unlink()
+    def __enter__(self) -> _SkippedList:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            if not self._count and not self._told:
+                self.file.unlink(missing_ok=True)
 
 
 def _tell(path: Path, facts: dict[str, Any], listing: Path, as_json: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Job:
         workers: Decoding workers.
         max_pixels: Larger photos are skipped.
         prune: Whether images whose file has vanished are removed.
+        force: Prune also where it looks as if a drive were not there.
+        on_start: Called when this run has the right to write, before anything else.
         on_step: Called with the number of photos that are done.
         on_skip: Called with each photo that could not be indexed.
     """
@@ -62,6 +65,8 @@ class Job:
     workers: int = 2
     max_pixels: int = MAX_PIXELS
     prune: bool = False
+    force: bool = False
+    on_start: Callable[[], None] = lambda: None
     on_step: Callable[[int], None] = lambda count: None
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None
 
@@ -70,15 +75,17 @@ class Job:
 
         Raises:
             ArtefactMismatchError: The index was made with another model.
+            ValueError: Pruning would remove photos of a folder that is empty now. All else is done and published.
         """
         self.index.check_fingerprint(self.model.fingerprint)
         report = Report()
         known = self.index.stamps()  # of images that have not been read on this run
         with self.index.writer() as writer:
+            self.on_start()
             try:
                 self._add(writer, known, report)
                 if self.prune:
-                    report.pruned = self._prune(writer, known)
+                    report.pruned = self._prune(writer, known, report)
             except KeyboardInterrupt:
                 with contextlib.suppress(Exception):  # the interruption may have hit the writer itself
                     writer.commit()
@@ -144,9 +151,19 @@ class Job:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return f"boxes {digest} at most {self.max_regions}"
 
-    def _prune(self, writer: Writer, unread: dict[str, str | None]) -> int:
+    def _prune(self, writer: Writer, unread: dict[str, str | None], report: Report) -> int:
         """Remove images that were not read, perhaps although a list names them, and whose file is gone."""
-        gone = [image for image, stamp in unread.items() if _vanished(photo_path(stamp))]
+        paths = {image: photo_path(stamp) for image, stamp in unread.items()}
+        gone = {image: path for image, path in paths.items() if path is not None and _vanished(path)}
+        if gone and not self.force:
+            found = report.added + report.updated + report.unchanged
+            why = _emptied(gone.values()) if found else "not one photo was found"
+            if why is not None:
+                writer.commit()
+                raise ValueError(
+                    f"--prune: {why}, and {len(gone)} images would be removed; is a drive not there? "
+                    "Nothing was removed; --force removes them"
+                )
         writer.delete(gone)
         return len(gone)
 
@@ -192,6 +209,41 @@ def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
     """The photo that was indexed under the same id, if it is another file and still there."""
     before = photo_path(stamp)
     return before if before is not None and before != path.absolute() and not _vanished(before) else None
+
+
+def ids_of(index: Index, photo: Path) -> list[str]:
+    """Under which ids a photo is in an index that this job has made."""
+    names = {json.dumps(name)[1:-1] for name in (photo.name, photo.resolve().name)}
+    likely = ((i, s) for i, s in index.stamps().items() if s is not None and any(name in s for name in names))
+    return [image for image, stamp in likely if _same_file(photo_path(stamp), photo)]
+
+
+def _same_file(path: Path | None, other: Path) -> bool:
+    try:
+        return path is not None and path.samefile(other)
+    except OSError:
+        return False
+
+
+def _emptied(gone: Iterable[Path]) -> str | None:
+    """The folder that held one of these photos, or a folder above it, if it is there and empty: most likely a place
+    where a drive belongs, since folders that are deleted are gone themselves."""
+    seen: set[Path] = set()
+    for path in gone:
+        for folder in path.parents:
+            if folder in seen:
+                break
+            seen.add(folder)
+            try:
+                with os.scandir(folder) as entries:
+                    if next(entries, None) is None:
+                        return f"{folder} is empty"
+            except FileNotFoundError:
+                continue
+            except OSError:  # it cannot be looked into, so nobody knows
+                pass
+            break
+    return None
 
 
 def _vanished(path: Path | None) -> bool:

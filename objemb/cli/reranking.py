@@ -12,6 +12,7 @@ from objemb.cli.indexing import indexed_photo, photo_path
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.index.store import Index
+from objemb.index.where import parse
 from objemb.models import Model
 from objemb.rerank.base import Reranker
 from objemb.rerank.chain import search_and_rerank
@@ -70,6 +71,16 @@ def search_reranked(
     )
     (result,) = search.results
     return replace(result, hits=tuple(_named(index, hit) for hit in result.hits[:k]))
+
+
+def without(images: Sequence[str], where: str | None) -> str | None:
+    """A filter that leaves out some images beside what ``where`` leaves out."""
+    if not images:
+        return where
+    if where is not None:
+        parse(where)  # so that the message about a mistake points at the place in what was written
+    names = ", ".join("'" + image.replace("'", "''") + "'" for image in images)
+    return f"image not in ({names})" + ("" if where is None else f" and ({where})")
 
 
 def _named(index: Index, hit: Match) -> Match:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +41,10 @@ def search(
     auto: Annotated[bool, typer.Option("--auto", help="Search for what the model's detector finds.")] = False,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to find.")] = 10,
     where: Annotated[str | None, typer.Option(help="A filter such as 'label=bottle and price<5'.")] = None,
+    exclude_self: Annotated[
+        bool, typer.Option("--exclude-self", help="Leave out the query itself, where it is in the index.")
+    ] = False,
+    min_score: Annotated[float | None, typer.Option(help="Leave out photos of lower scores.")] = None,
     crop: Annotated[
         str,
         typer.Option(
@@ -64,8 +70,9 @@ def search(
     save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
 ) -> None:
     """Find the photos that show the same object, and which box matched."""
+    from objemb.cli.indexing import ids_of
     from objemb.cli.pictures import result_pictures
-    from objemb.cli.reranking import rerankers_of, search_reranked
+    from objemb.cli.reranking import rerankers_of, search_reranked, without
     from objemb.index.store import Index
     from objemb.models import load_model
     from objemb.models.folder import read_card
@@ -87,10 +94,16 @@ def search(
     described = loaded.query(query, boxes, auto=auto, crop=crop, max_pixels=max_pixels)
     if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
         note("no object was found in the query: the whole photo was searched for")
+    excluded = ids_of(opened, query) if exclude_self else []
+    if exclude_self and not excluded:
+        note("note: the query is not among the photos of the index, so there is nothing to leave out")
     if steps := rerankers_of(loaded, rerank or ()):
-        result = search_reranked(opened, loaded, described, query, steps, k, where, max_pixels)
+        allowed = without(excluded, where)
+        result = search_reranked(opened, loaded, described, query, steps, k, allowed, max_pixels)
+        least = -math.inf if min_score is None else min_score
+        result = replace(result, hits=tuple(hit for hit in result if hit.score >= least))
     else:
-        result = opened.search(described, k, where=where)
+        result = opened.search(described, k, where=where, exclude=excluded, min_score=min_score)
     if html or save:
         pictures = result_pictures(result, query, _photo_paths(opened, result), max_pixels)
         _write_pictures(result, pictures, _about(index, opened, folder, loaded), html, save)
@@ -102,7 +115,9 @@ def search(
 
 def _recorded_model(index: Index) -> Path:
     path = (index.model or {}).get("path")
-    if path is None or not Path(path).is_dir():
+    if not isinstance(path, str):
+        raise FileNotFoundError("--model: expected a model folder, since the index does not say which model made it")
+    if not Path(path).is_dir():
         raise FileNotFoundError(f"--model: expected a model folder; the one of the index was at {path}, found nothing")
     return Path(path)
 

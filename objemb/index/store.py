@@ -58,7 +58,8 @@ class Index:
             dim: Length of the vectors.
             fingerprint: Fingerprint of the model that makes the vectors.
             dtype: "float32", or "float16" for half the size.
-            model: Description of the model, JSON, shown by :meth:`info`.
+            model: Description of the model, JSON, shown by :meth:`info`: ``model.about``. Without it ``objemb search``
+                has to be told which model to ask.
 
         Raises:
             IndexFolderError: The folder holds an index or something else.
@@ -135,9 +136,11 @@ class Index:
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raise ``ArtefactMismatchError``, with both values, when the index is of another model."""
         if fingerprint != self.fingerprint:
+            path = (self.model or {}).get("path")
+            where = f" and was at {path}" if path else ""
             raise ArtefactMismatchError(
-                f"{self._folder}: expected the model with fingerprint {self.fingerprint!r}, which made this index, "
-                f"found {fingerprint!r}"
+                f"{self._folder}: expected the model with fingerprint {self.fingerprint!r}, which made this index"
+                f"{where}, found {fingerprint!r}"
             )
 
     def writer(self, *, flush_rows: int = FLUSH_ROWS, fingerprint: str | None = None) -> Writer:

@@ -112,7 +112,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
     provenance = card.get("provenance", {})
-    model = Model(describer.to(device), aggregator, card["settings"], provenance, device, rerankers)
+    model = Model(describer.to(device), aggregator, card["settings"], provenance, device, rerankers, Path(path))
     if model.fingerprint != card["fingerprint"]:
         raise ArtefactMismatchError(
             f"{path}: expected fingerprint {card['fingerprint']}, found {model.fingerprint}: the settings were changed"

@@ -40,6 +40,7 @@ class Model:
         provenance: Where the model comes from: weight files with checksums, the command, versions.
         device: Where it runs.
         rerankers: What the method does with results, in order; vectors and fingerprint do not depend on it.
+        path: The folder that it was loaded from, None for one that was only built.
     """
 
     describer: Describer
@@ -48,6 +49,7 @@ class Model:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     rerankers: tuple[Reranker, ...] = ()
+    path: Path | None = None
 
     def __repr__(self) -> str:
         return f"Model({self.settings['describer']['name']!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
@@ -66,6 +68,15 @@ class Model:
     def untrained(self) -> list[str]:
         """Keys of the networks that have random values, such as ``describer.backbone``; empty for one that can see."""
         return untrained(self.settings, self.provenance)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an index should remember of the model that made it (``Index.create(model=model.about)``), JSON-ready.
+
+        By its absolute path ``objemb search`` finds the model again.
+        """
+        path = None if self.path is None else str(self.path.absolute())
+        return {"path": path, "settings": self.settings, "provenance": self.provenance}
 
     @property
     def decode_side(self) -> int | None:

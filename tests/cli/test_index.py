@@ -360,3 +360,96 @@ def test_python_finds_what_the_command_indexed(photos: Path, model: Path, index:
     assert best.image in {"1.png", "4.png"}, "both show the same thing"
     assert (best.box, best.label) == ((60, 20, 110, 70), "green")
     assert best.score == pytest.approx(1, abs=1e-4)
+
+
+def emptied(folder: Path) -> None:
+    """What a place for a drive looks like without its drive."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def test_pruning_an_emptied_folder_has_to_be_forced(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    emptied(photos)
+    refused = run("index", photos, "-o", index, "--model", model, "--prune", code=2)
+    assert "--prune: not one photo was found, and 6 images would be removed; is a drive not there?" in refused.stderr
+    assert len(Index.open(index)) == 6
+    assert counts(index_json(run, photos, index, model, "--prune", "--force")) == {"pruned": 6}
+
+
+def test_pruning_beside_a_drive_that_is_not_there_publishes_the_rest(
+    run: Run, photos: Path, model: Path, tmp_path: Path
+) -> None:
+    (photos / "drive" / "2024").mkdir(parents=True)
+    for n in range(2):
+        draw(photos / "drive" / "2024" / f"{n}.png", n)
+    index = tmp_path / "index"
+    index_json(run, photos, index, model)
+    emptied(photos / "drive")
+    draw(photos / "new.png", 1)
+    (photos / "3.png").unlink()
+    refused = run("index", photos, "-o", index, "--model", model, "--prune", code=2)
+    assert f"{photos / 'drive'} is empty, and 3 images would be removed" in refused.stderr
+    assert set(Index.open(index).stamps()) >= {"new.png", "3.png", "drive/2024/1.png"}
+    shutil.rmtree(photos / "drive")  # a folder that was deleted leaves no empty one behind
+    assert counts(index_json(run, photos, index, model, "--prune")) == {"unchanged": 6, "pruned": 3}
+
+
+def test_force_goes_with_prune(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--force", code=2)
+    assert "--force: expected with --prune, found alone" in result.stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_second_run_leaves_the_list_of_the_first_alone(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"broken")
+    index, listing = tmp_path / "index", tmp_path / "index.skipped.jsonl"
+    index_json(run, photos, index, model, code=3)
+    before = listing.read_text()
+    with Index.open(index).writer():
+        refused = run("index", photos, "-o", index, "--model", model, code=2)
+        assert "expected no other writer" in refused.stderr
+        assert listing.read_text() == before
+    (photos / "broken.png").unlink()
+    index_json(run, photos, index, model)
+    assert not listing.exists()
+
+
+def test_the_list_beside_an_index_follows_no_planted_link(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("all my work")
+    (tmp_path / "index.skipped.jsonl").symlink_to(precious)
+    (photos / "broken.png").write_bytes(b"broken")
+    index_json(run, photos, tmp_path / "index", model, code=3)
+    assert precious.read_text() == "all my work"
+    assert "broken.png" in (tmp_path / "index.skipped.jsonl").read_text()
+
+
+def test_an_index_in_the_current_folder(
+    run: Run, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "broken.png").write_bytes(b"broken")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert index_json(run, photos, Path(), model, code=3)["errors"] == str(tmp_path / "here.skipped.jsonl")
+    assert len(Index.open(tmp_path / "here")) == 6
+    (tmp_path / "here" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    assert counts(index_json(run, photos, Path(".."), model, code=3)) == {"unchanged": 6, "skipped": 1}
+
+
+@pytest.mark.parametrize("output", ["/", "listed"])
+def test_where_no_list_can_be_nothing_is_made(run: Run, photos: Path, model: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "listed.skipped.jsonl").mkdir()
+    result = run("index", photos, "-o", tmp_path / output, "--model", model, code=2)
+    assert "expected a folder for the index" in result.stderr or "expected a file for the list" in result.stderr
+    assert not (tmp_path / "listed").exists()
+
+
+def test_a_system_without_locks_is_told_before_the_model_is_loaded(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objemb.index.lock.os", type("Windows", (), {"name": "nt"}))
+    result = run("index", photos, "-o", tmp_path / "index", "--model", tmp_path / "no model", code=2)
+    assert "on Windows use WSL" in result.stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from objemb.cli.sheet import contact_sheet
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.structures import Match, SearchResult
-from tests.cli.conftest import Run, draw, parsed
+from tests.cli.conftest import PLACES, Run, draw, parsed
 
 
 def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
@@ -85,6 +86,7 @@ def test_another_model_is_refused(run: Run, photos: Path, index: Path, rmac: Pat
     result = run("search", index, photos / "1.png", "--model", rmac, "--json", code=4)
     assert result.stdout == ""
     assert "fingerprint" in result.stderr
+    assert f"which made this index and was at {(Index.open(index).model or {})['path']}, found" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -334,3 +336,51 @@ def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:
     assert r"q\u202egpj.exe" in page
     assert r"\u2066x\ud800" in page
     page.encode("utf-8")
+
+
+@pytest.mark.parametrize("rerank", [(), ("--rerank", "query_expansion,top=2")])
+def test_the_query_itself_and_low_scores_are_left_out(
+    run: Run, photos: Path, index: Path, rerank: tuple[str, ...]
+) -> None:
+    box = ",".join(map(str, PLACES[0]))
+    more = ("--box", box, "-k", 3, "--json", *rerank)
+    names = [hit["image"] for hit in parsed(run("search", index, photos / "0.png", *more))["hits"]]
+    assert names[0] == "0.png"
+    hits = parsed(run("search", index, photos / "0.png", *more, "--exclude-self"))["hits"]
+    assert len(hits) == 3
+    assert "0.png" not in {hit["image"] for hit in hits}
+    assert parsed(run("search", index, photos / "0.png", *more, "--min-score", 1000))["hits"] == []
+    least = hits[0]["score"]
+    few = parsed(run("search", index, photos / "0.png", *more, "--exclude-self", "--min-score", least))["hits"]
+    assert few == [hit for hit in hits if hit["score"] >= least]
+
+
+def test_leaving_out_a_query_that_goes_by_another_name(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "link 'x'.png").symlink_to(photos / "0.png")
+    shutil.copy(photos / "0.png", tmp_path / "copy.png")
+    found = parsed(run("search", index, tmp_path / "link 'x'.png", "--exclude-self", "--json"))["hits"]
+    assert "0.png" not in {hit["image"] for hit in found}
+    copied = run("search", index, tmp_path / "copy.png", "--exclude-self")
+    assert "the query is not among the photos of the index" in copied.stderr
+
+
+def test_leaving_out_with_a_filter_and_a_mistake_in_it(run: Run, photos: Path, index: Path) -> None:
+    more = ("--rerank", "query_expansion,top=2", "--exclude-self", "--where")
+    hits = parsed(run("search", index, photos / "0.png", *more, "label = red or image = '4.png'", "--json"))["hits"]
+    assert {hit["image"] for hit in hits} == {"3.png", "4.png"}
+    wrong = run("search", index, photos / "0.png", *more, "label = = red", code=2)
+    assert "position 9" in wrong.stderr
+
+
+def test_an_index_that_does_not_know_its_model(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+    loaded = load_model(model)
+    unknown = Index.create(tmp_path / "unknown", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    known = Index.create(tmp_path / "known", dim=loaded.dim, fingerprint=loaded.fingerprint, model=loaded.about)
+    for made in (unknown, known):
+        with made.writer() as writer:
+            for described in loaded.stream(photos):
+                writer.add(described)
+    result = run("search", unknown.path, photos / "0.png", code=2)
+    assert "--model: expected a model folder, since the index does not say which model made it" in result.stderr
+    assert len(parsed(run("search", unknown.path, photos / "0.png", "--model", model, "--json"))["hits"]) == 6
+    assert len(parsed(run("search", known.path, photos / "0.png", "--json"))["hits"]) == 6
