@@ -14,6 +14,7 @@ from objemb.index import tables
 from objemb.index.codes import Codes, encode
 from objemb.index.errors import DamagedIndexError
 from objemb.index.files import FileRecord, StoredFile, check_buffer, map_file
+from objemb.index.ipc import from_ipc
 from objemb.index.manifest import SegmentRecord
 from objemb.structures import RegionDescriptors, Regions
 
@@ -168,7 +169,7 @@ class Segment:
     def _table(self, file: StoredFile, record: FileRecord, schema: pa.Schema, count: int) -> pa.RecordBatch:
         content = file.content()
         try:
-            return tables.from_ipc(content, schema, count)
+            return from_ipc(content, schema, count)
         except (ValueError, OSError, MemoryError, pa.ArrowException) as error:
             raise self._damaged(record, str(error)) from error
 

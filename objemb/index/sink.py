@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from objemb.index import tables
 from objemb.index.files import Folder, NewFile, write_file
+from objemb.index.ipc import to_ipc
 from objemb.index.manifest import SegmentRecord
 
 
@@ -57,8 +58,8 @@ class SegmentSink:
             rows=sum(t.num_rows for t in self._rows),
             images=sum(t.num_rows for t in self._images),
             vectors_file=self._vectors.finish(),
-            rows_file=write_file(self._folder, f"{number}.rows", tables.to_ipc(self._rows, tables.ROWS)),
-            images_file=write_file(self._folder, f"{number}.images", tables.to_ipc(self._images, tables.IMAGES)),
+            rows_file=write_file(self._folder, f"{number}.rows", to_ipc(self._rows, tables.ROWS)),
+            images_file=write_file(self._folder, f"{number}.images", to_ipc(self._images, tables.IMAGES)),
         )
         self.done.append(record)
         self._vectors, self._rows, self._images, self._weight = None, [], [], 0

@@ -149,45 +149,6 @@ def tables(entries: Sequence[Entry]) -> tuple[np.ndarray, pa.Table, pa.Table]:
     return vectors, pa.table(rows, schema=ROWS), pa.table(images, schema=IMAGES)
 
 
-def to_ipc(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Buffer:
-    """Tables one after the other as an Arrow IPC file with exactly one batch."""
-    whole = pa.concat_tables([schema.empty_table(), *parts]).unify_dictionaries().combine_chunks()
-    arrays = [c.chunk(0) if c.num_chunks else pa.array([], c.type) for c in whole.columns]
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
-    return sink.getvalue()
-
-
-def from_ipc(buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch:
-    """The batch of an Arrow IPC file, without copying, fit to be read without a further look at any offset in it.
-
-    Raises ``ValueError`` when it is no such file, has another schema or number of rows than ``count``, or refers to
-    places outside of itself: checksums find damage, not forgery.
-    """
-    with pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
-        if reader.num_record_batches != 1 or not reader.schema.equals(schema):
-            raise ValueError(f"expected one batch of {schema.names}, found {reader.schema.names}")
-        batch = reader.get_batch(0)
-    if batch.num_rows != count:
-        raise ValueError(f"expected {count} rows, found {batch.num_rows}")
-    batch.validate(full=True)
-    empty = [f.name for f, c in zip(schema, batch.columns, strict=True) if _missing(c, f.nullable)]
-    if empty:
-        raise ValueError(f"expected values everywhere in {empty}, found nulls")
-    return batch
-
-
-def _missing(column: pa.Array, nullable: bool) -> int:
-    """Number of nulls where none may be, inside of lists and dictionaries too."""
-    inside = 0
-    if pa.types.is_fixed_size_list(column.type):
-        inside = column.flatten().null_count
-    elif pa.types.is_dictionary(column.type):
-        inside = column.dictionary.null_count
-    return inside + (0 if nullable else column.null_count)
-
-
 def numbers_of(batch: pa.RecordBatch, column: str) -> np.ndarray[Any, Any]:
     """A column of numbers as an array, without copying. Columns of boxes give ``(n, 4)``."""
     values = batch.column(column)

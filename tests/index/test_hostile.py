@@ -21,6 +21,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.index import tables
 from objemb.index.errors import DamagedIndexError, IndexFolderError, IndexLockedError, IndexWriteError
 from objemb.index.files import FileRecord, Folder, open_file, unreadable
+from objemb.index.ipc import from_ipc
 from objemb.index.lock import WriterLock
 from objemb.index.manifest import read_manifest
 from objemb.index.store import Index
@@ -322,7 +323,7 @@ def use(path: Path) -> None:
 
 def changed_columns(index: Index, kind: str, **columns: pa.Array) -> pa.Buffer:
     schema = {"rows": tables.ROWS, "images": tables.IMAGES}[kind]
-    batch = tables.from_ipc(pa.py_buffer(raw(index, kind)), schema, {"rows": 12, "images": 4}[kind])
+    batch = from_ipc(pa.py_buffer(raw(index, kind)), schema, {"rows": 12, "images": 4}[kind])
     arrays = [columns.get(f.name, c) for f, c in zip(schema, batch.columns, strict=True)]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
@@ -549,3 +550,36 @@ def test_a_system_without_such_locks_is_told_at_once(
     with pytest.raises(IndexWriteError, match="WSL"):
         add(index)
     assert len(index.search(described("q"))) == 4
+
+
+@pytest.mark.parametrize("kind", ["rows", "images"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_tables_are_refused_before_they_unfold(index: Index, kind: str, compression: str) -> None:
+    schema = {"rows": tables.ROWS, "images": tables.IMAGES}[kind]
+    batch = from_ipc(pa.py_buffer(raw(index, kind)), schema, {"rows": 12, "images": 4}[kind])
+    columns = dict(zip(schema.names, batch.columns, strict=True))
+    bomb = b"\0" * (1 << 24)
+    if kind == "images":
+        columns["stamp"] = pa.array([bomb] * 4, pa.large_binary())
+    else:
+        columns["label"] = pa.array([bomb] * 12, pa.binary()).dictionary_encode()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_batch(pa.record_batch(list(columns.values()), schema=schema))
+    content = sink.getvalue()
+    assert content.size < 1 << 20
+    forge(index, **{kind: content})
+    del batch, columns, bomb
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DamagedIndexError, match=r"expected tables that are not compressed, found one that is"):
+        use(index.path)
+    assert pa.total_allocated_bytes() - before < 1 << 22
+    assert "not compressed" in verify(index.path)[0]
+
+
+def test_files_that_are_no_tables_at_all(index: Index) -> None:
+    random = np.random.default_rng(0)
+    for content in (b"", b"x", b"ARROW1", b"\0" * 64, b"\xff" * 64, *(random.bytes(n) for n in range(1, 90))):
+        for end in (b"", b"\x10\0\0\0ARROW1", b"\0\0\0\x80ARROW1"):
+            with pytest.raises((ValueError, OSError), match=r".+"):
+                from_ipc(pa.py_buffer(content + end), tables.ROWS, 0)
