@@ -9,7 +9,7 @@ import objemb
 
 LINES = [
     {"version", "threads", "checks", "disk"},
-    {"structures", "registry"},
+    {"structures", "registry", "devices"},
     {"images", "ops"},
     {"backbones"},
     {"pooling", "losses"},

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from objemb import checks
 from objemb.backbones._offset import offsets
 from objemb.backbones._probe import hollow
+from objemb.ops.precision import computed
 
 
 class Backbone(nn.Module, ABC):
@@ -42,6 +43,10 @@ class Backbone(nn.Module, ABC):
     multiple: int = 1
     smallest: int
     stages: Mapping[int, tuple[str, int]] = {}
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """As :meth:`forward`, in the precision of :func:`objemb.ops.precision.networks_in`; float32 comes out."""
+        return computed(pixels.device, super().__call__, pixels)
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Workers
+from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers
 from objemb.cli.output import note, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
 
@@ -27,7 +27,8 @@ def detect(
     ] = None,
     workers: Workers = 2,
     max_pixels: MaxPixels = MOST_PIXELS,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """Show the boxes that would be indexed, without the whole image. Exit code 3 when photos had to be skipped."""
@@ -38,7 +39,7 @@ def detect(
     if output is not None and not output.parent.is_dir():  # told before the photos are searched
         raise FileNotFoundError(f"--output: expected a file in a folder that exists, found {output}")
     found = find_images(photos)
-    opened = load_model(model, device)
+    opened = load_model(model, device, precision)
     note_untrained(opened)
     images: list[dict[str, Any]] = []
     skipped = 0

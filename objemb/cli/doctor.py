@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -19,23 +20,44 @@ from objemb.cli.options import Device, Json
 from objemb.cli.output import print_json
 from objemb.version import __version__
 
+OK, MISSING, BROKEN = "ok", "missing", "BAD"
 REQUIRED = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
 #: Optional libraries, and what to give to pip for each.
 OPTIONAL = {
     "faiss-cpu": "'objemb[ann]'",
+    "opencv": "'objemb[methods]'",
+    "scipy": "'objemb[methods]'",
     "timm": "'objemb[timm]'",
+    "lightning": "'objemb[train]'",
+    "matplotlib": "'objemb[train]'",
+    "pycocotools": "'objemb[train]'",
+    "tensorboard": "'objemb[train]'",
     "detectron2": "--no-build-isolation 'git+https://github.com/facebookresearch/detectron2'",
 }
+
+
+#: What installs a library, where that has several names.
+PACKAGES = {
+    "faiss-cpu": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12"),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+}
+
+
+class MissingExtraError(Exception):
+    """An optional library that is not there: no fault, but not all of objemb works."""
 
 
 @guarded
 def doctor(
     model: Annotated[Path | None, typer.Option(help="A model folder to try.  [a small random network]")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where to try writing.  [the folder for temporary files]")] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check versions, threads, devices, a sample through the model, and writing. Exit code 1 when one is broken."""
+    """Check versions, threads, devices, a sample through the model, and writing. Exit code 1 when one is broken.
+
+    An optional library that is missing is told, with what to install; it is nothing broken.
+    """
     checks: dict[str, Callable[[], str]] = {
         "objemb": lambda: f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         **{name: partial(importlib.metadata.version, name) for name in REQUIRED},
@@ -47,28 +69,30 @@ def doctor(
         "index": lambda: _index(folder),
     }
     results = [_run(name, check) for name, check in checks.items()]
-    healthy = all(r["ok"] for r in results)
+    healthy = not any(r["state"] == BROKEN for r in results)
     if as_json:
         print_json({"healthy": healthy, "checks": results})
     else:
         for r in results:
-            print(f"{'ok ' if r['ok'] else 'BAD'}  {r['name']:<15} {r['found']}")
+            print(f"{r['state']:<7}  {r['name']:<15} {r['found']}")
     if not healthy:
         raise typer.Exit(INTERNAL)
 
 
 def _run(name: str, check: Callable[[], str]) -> dict[str, Any]:
     try:
-        return {"name": name, "ok": True, "found": check()}
+        return {"name": name, "state": OK, "found": check()}
+    except MissingExtraError as error:
+        return {"name": name, "state": MISSING, "found": str(error)}
     except Exception as error:
-        return {"name": name, "ok": False, "found": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        return {"name": name, "state": BROKEN, "found": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
 def _optional(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return f"not installed (pip install {OPTIONAL[name]})"
+    for package in PACKAGES.get(name, (name,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    raise MissingExtraError(f"optional, not installed (pip install {OPTIONAL[name]})")
 
 
 def _processor() -> str:
@@ -81,9 +105,13 @@ def _processor() -> str:
 def _accelerator() -> str:
     import torch
 
+    from objemb.devices import AUTO, find_device, find_precision
+
+    taken = find_device(AUTO)
+    used = f"--device auto is {taken}, in {find_precision(AUTO, taken)}"
     if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return "mps" if torch.backends.mps.is_available() else "none, the CPU is used"
+        return f"{', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))}; {used}"
+    return f"mps; {used}" if torch.backends.mps.is_available() else f"none; {used}"
 
 
 def _images() -> str:
@@ -120,7 +148,9 @@ def _sample(folder: Path | None, device: str) -> str:
         raise ValueError(f"expected unit vectors, found lengths {lengths.tolist()}")
     name = str(folder) if folder else "a small random network"
     milliseconds = 1000 * (time.perf_counter() - started)
-    return f"{name} on {device}: dimension {model.dim}, {milliseconds:.0f} ms for a photo, {model.fingerprint[:12]}"
+    return (
+        f"{name} on {model.device}: dimension {model.dim}, {milliseconds:.0f} ms for a photo, {model.fingerprint[:12]}"
+    )
 
 
 SMALL = {

@@ -15,7 +15,19 @@ import typer
 from objemb.cli.approximate import build_approximate
 from objemb.cli.boxes import stored_boxes, tell_boxes
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import MOST_PIXELS, BatchSize, Boxes, Device, Json, MaxPixels, MaxRegions, Photos, Workers
+from objemb.cli.options import (
+    MOST_PIXELS,
+    BatchSize,
+    Boxes,
+    Device,
+    Json,
+    MaxPixels,
+    MaxRegions,
+    Photos,
+    Precision,
+    Workers,
+    among,
+)
 from objemb.cli.output import note, note_untrained, print_json
 from objemb.cli.progress import Progress
 
@@ -39,9 +51,14 @@ def index(
     batch_size: BatchSize = 8,
     workers: Workers = 2,
     max_pixels: MaxPixels = MOST_PIXELS,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: Precision = "auto",
     dtype: Annotated[
-        str | None, typer.Option(help="float32, or float16 for half the size; set when it is made.")
+        str | None,
+        typer.Option(
+            help="float32, or float16 for half the size; set when it is made.",
+            autocompletion=among("float32", "float16"),
+        ),
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove photos whose files have vanished.")] = False,
     force: Annotated[
@@ -68,7 +85,7 @@ def index(
         raise ValueError("--force: expected with --prune, found alone")
     find_images(photos)  # a wrong path is told before anything is made
     skipped = _SkippedList(output, errors)
-    opened = load_model(model, device)
+    opened = load_model(model, device, precision)
     note_untrained(opened)
     given = stored_boxes(boxes, opened)
     if given is None and opened.detector is None and _takes_boxes(opened):

@@ -9,7 +9,7 @@ import typer
 
 from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
-from objemb.cli.options import IndexPath, Json
+from objemb.cli.options import IndexPath, Json, among
 from objemb.cli.output import print_json
 from objemb.cli.progress import Progress
 
@@ -20,7 +20,11 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCES...", help="Indexes of the same model to add.")],
     *,
     on_collision: Annotated[
-        str, typer.Option(help="For an image id that is there already: error, replace it, or keep what is there.")
+        str,
+        typer.Option(
+            help="For an image id that is there already: error, replace it, or keep what is there.",
+            autocompletion=among("error", "replace", "keep"),
+        ),
     ] = "error",
     as_json: Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import Device, Json
+from objemb.cli.options import Device, Json, methods
 from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs
 from objemb.cli.progress import Progress
 from objemb.cli.whitening import check_whitening
@@ -24,7 +24,13 @@ app = typer.Typer(help="Make a model folder from a method, and look into one.", 
 @app.command("build")
 @guarded
 def build(
-    config: Annotated[str, typer.Argument(help="A method: a YAML file, or a name such as hard_attention_crop.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A method: a YAML file, or a name such as hard_attention_crop.",
+            autocompletion=methods,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For instance backbone.arch=mobilenet_v2")
     ] = None,
@@ -51,7 +57,7 @@ def build(
         float, typer.Option(help="Of pairs: share of the mean variance added to each; for few pairs, such as 1.")
     ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Make a model folder: settings, weights, what was fitted, fingerprint.

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def among(*values: str) -> Callable[[str], list[str]]:
+    """For a shell that completes: the values that begin with what was typed."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+def methods(incomplete: str) -> list[str]:
+    """The names of methods, and files, without the libraries that are needed to read them."""
+    package = Path(__file__).parents[1]
+    folders = (package / "configs", package.parent / "configs")  # installed, and in a checkout
+    names = sorted(file.stem for folder in folders for file in folder.glob("methods/*.yaml"))
+    fitting = [name for name in (*names, "quickstart") if name.startswith(incomplete)]
+    return [*fitting, *sorted(glob.glob(f"{incomplete}*.yaml"))]
+
+
+def rerankers(incomplete: str) -> list[str]:
+    """The names of re-rankers, likewise."""
+    files = sorted((Path(__file__).parents[1] / "rerank").glob("[!_]*.py"))
+    return [f.stem for f in files if f.stem.startswith(incomplete) and "\n@plugin\n" in f.read_text(encoding="utf-8")]
+
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder.")]
 Photos = Annotated[
@@ -15,7 +38,22 @@ Photos = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+#: As :data:`objemb.devices.PRECISIONS`, likewise not imported here.
+PRECISION_NAMES = ("auto", "fp32", "bf16", "fp16")
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where the network runs: auto (a CUDA GPU, else the CPU), gpu, cpu, cuda, cuda:1, mps.",
+        autocompletion=among("auto", "cpu", "gpu", "cuda", "mps"),
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="How it computes there: fp32, bf16, fp16, or auto (bf16 on a GPU that has it, else fp32).",
+        autocompletion=among(*PRECISION_NAMES),
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Decoding workers beside the network.")]
 #: As :data:`objemb.images.decode.MAX_PIXELS`, which is not imported before a command runs.
 MOST_PIXELS = 100_000_000

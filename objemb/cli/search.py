@@ -13,7 +13,7 @@ import typer
 
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
-from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json
+from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, rerankers
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
@@ -50,13 +50,15 @@ def search(
         typer.Option(
             help="How a box is seen: context (in its photo, or as 'scaled' by methods of one row a photo), crop (as a "
             "photo of its own), scaled (cut out at the scale of its photo, as retrieval benchmarks do), "
-            "whole (the whole photo instead)."
+            "whole (the whole photo instead).",
+            autocompletion=among("context", "crop", "scaled", "whole"),
         ),
     ] = "context",
     rerank: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME,KEY=VALUE",
+            autocompletion=rerankers,
             help="Re-rank, such as query_expansion,top=5; repeatable, in order. By default as the model's method does, "
             "with 'none' not at all. Reads all vectors: an index of several segments is held in memory.",
         ),
@@ -64,7 +66,8 @@ def search(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger photos are not opened: the query, and hits to re-rank or to show.")
     ] = MOST_PIXELS,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: Json = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
@@ -88,7 +91,7 @@ def search(
     opened = Index.open(index)
     folder = model or _recorded_model(opened)
     opened.check_fingerprint(read_card(folder)["fingerprint"])  # before anything of the folder is built
-    loaded = load_model(folder, device)
+    loaded = load_model(folder, device, precision)
     opened.check_fingerprint(loaded.fingerprint)
     note_untrained(loaded)
     described = loaded.query(query, boxes, auto=auto, crop=crop, max_pixels=max_pixels)

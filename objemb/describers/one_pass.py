@@ -11,6 +11,7 @@ from objemb.describers.base import Describer, checked_given
 from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.ops.boxes import scale
+from objemb.ops.precision import computed
 from objemb.ops.whitening import Whitening
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
@@ -124,7 +125,7 @@ class OnePass(Describer):
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions]) -> list[RegionDescriptors]:
         """One forward pass of the backbone; ``given`` is of all photos or of none."""
         batch = self.detector.preprocess(photos)
-        features = self.detector.features(batch)
+        features = computed(batch.tensors.device, self.detector.features, batch)
         found = [g.to("cpu") for g in given] or [
             self.regions.select(detected) for detected in self.detector.regions(batch, features, photos)
         ]

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from objemb.ops.precision import computed
 from objemb.structures import Photo, Regions
 
 #: Trunk levels are called by this and their stride: ``trunk8``.
@@ -175,5 +176,6 @@ class NetworkDetector(nn.Module, Detector):
         for numbers in self.groups(photos):
             group = [photos[i] for i in numbers]
             batch = self.preprocess(group)
-            found.update(zip(numbers, heads(batch, self.features(batch), group), strict=True))
+            features = computed(batch.tensors.device, self.features, batch)
+            found.update(zip(numbers, heads(batch, features, group), strict=True))
         return [found[i] for i in range(len(photos))]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.detectors.base import NetworkDetector
+from objemb.ops.precision import computed
 from objemb.structures import Photo, Regions
 
 #: How often each photo is described, and by how many rounds before the clock counts.
@@ -119,7 +121,8 @@ def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
     if isinstance(detector, NetworkDetector):
         batch = detector.preprocess([photo])
         height, width = batch.tensors.shape[2:]
-        return ForwardPass(lambda: detector.features(batch), f"detector's pyramid, {width} x {height} pixels")
+        trunk = partial(computed, batch.tensors.device, detector.features, batch)
+        return ForwardPass(trunk, f"detector's pyramid, {width} x {height} pixels")
     return None
 
 

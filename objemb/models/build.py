@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from torch import Tensor
 from objemb import checks, config, registry
 from objemb.checks import ArtefactMismatchError
 from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.devices import find_device, find_precision
 from objemb.models.folder import read_card, read_tensors, write_folder
 from objemb.models.model import Model
 from objemb.models.origins import expect_stand_alone, expect_weights, networks, origins, told_together
@@ -22,16 +24,21 @@ from objemb.models.state import WHITENING, model_tensors, without_weights
 from objemb.ops.whitening import Whitening
 from objemb.version import __version__
 
+log = logging.getLogger(__name__)
+
 #: Random weights are the same in every build of the same settings.
 SEED = 0
 
 
-def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Sequence[str] = ()) -> Model:
+def build_model(
+    settings: Mapping[str, Any], *, device: str = "cpu", precision: str = "fp32", command: Sequence[str] = ()
+) -> Model:
     """A model from settings, with the weights that they name.
 
     Args:
         settings: What :func:`objemb.config.load_config` gives; defaults may be missing.
-        device: Where it runs.
+        device: Where it runs, as for :func:`load_model`.
+        precision: How its networks compute, likewise.
         command: The command line, for the provenance.
 
     Raises:
@@ -41,7 +48,8 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
     """
     resolved = config.resolve(settings)
     expect_weights(resolved)
-    _check_device(device)
+    device = find_device(device)
+    precision = find_precision(precision, device)
     with told_together(resolved):
         describer, aggregator, rerankers = _build_parts(resolved)
     provenance = {
@@ -50,7 +58,9 @@ def build_model(settings: Mapping[str, Any], *, device: str = "cpu", command: Se
         "weights": origins(resolved, seed=SEED),
         "versions": versions(),
     }
-    return Model(describer.to(device), aggregator, without_weights(resolved), provenance, device, rerankers)
+    return Model(
+        describer.to(device), aggregator, without_weights(resolved), provenance, device, rerankers, precision=precision
+    )
 
 
 def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:
@@ -85,19 +95,23 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
     write_folder(Path(folder), card, model_tensors(model.describer), force=force)
 
 
-def load_model(path: str | Path, device: str = "cpu") -> Model:
+def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:
     """Open a model folder. Nothing is fetched from anywhere, and nothing in it is executed.
 
     Args:
         path: What ``objemb model build`` or :meth:`Model.save` made.
-        device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` for a GPU where there is one, else the
+            CPU; ``gpu`` for a GPU or an error. See :func:`objemb.devices.find_device`.
+        precision: How its networks compute: ``fp32``, ``bf16``, ``fp16``, or ``auto``, see
+            :func:`objemb.devices.find_precision`. Vectors are float32 in any case, and the fingerprint is the same.
 
     Raises:
         FileNotFoundError: No model folder.
         ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
         ValueError: A device that this machine does not have.
     """
-    _check_device(device)
+    device = find_device(device)
+    precision = find_precision(precision, device)
     card = read_card(path)
     tensors = read_tensors(path, card)
     try:
@@ -112,22 +126,15 @@ def load_model(path: str | Path, device: str = "cpu") -> Model:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
     provenance = card.get("provenance", {})
-    model = Model(describer.to(device), aggregator, card["settings"], provenance, device, rerankers, Path(path))
+    model = Model(
+        describer.to(device), aggregator, card["settings"], provenance, device, rerankers, Path(path), precision
+    )
     if model.fingerprint != card["fingerprint"]:
         raise ArtefactMismatchError(
             f"{path}: expected fingerprint {card['fingerprint']}, found {model.fingerprint}: the settings were changed"
         )
+    log.info("%s: model %s on %s in %s", path, model.fingerprint[:12], device, precision)
     return model
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without that kind of device
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(
-            f"device: expected cpu, or an accelerator of this machine such as cuda, found {device!r} ({reason})"
-        ) from error
 
 
 def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any, tuple[Any, ...]]:

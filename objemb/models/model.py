@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
+from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
@@ -23,6 +25,7 @@ from objemb.models.origins import untrained
 from objemb.models.query import CROPS, describe_boxes, describe_whole, looked_at_alone
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
+from objemb.ops.precision import networks_in
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.rerank.base import Reranker
@@ -41,6 +44,8 @@ class Model:
         device: Where it runs.
         rerankers: What the method does with results, in order; vectors and fingerprint do not depend on it.
         path: The folder that it was loaded from, None for one that was only built.
+        precision: How its networks compute: ``fp32``, ``bf16`` or ``fp16``. What comes after them, and the vectors, are
+            float32. The fingerprint does not depend on it.
     """
 
     describer: Describer
@@ -50,6 +55,10 @@ class Model:
     device: str = "cpu"
     rerankers: tuple[Reranker, ...] = ()
     path: Path | None = None
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        checks.one_of("precision", self.precision, tuple(DTYPES))
 
     def __repr__(self) -> str:
         return f"Model({self.settings['describer']['name']!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
@@ -76,7 +85,8 @@ class Model:
         By its absolute path ``objemb search`` finds the model again.
         """
         path = None if self.path is None else str(self.path.absolute())
-        return {"path": path, "settings": self.settings, "provenance": self.provenance}
+        facts = {"path": path, "settings": self.settings, "provenance": self.provenance}
+        return {**facts, "precision": self.precision}
 
     @property
     def decode_side(self) -> int | None:
@@ -124,7 +134,8 @@ class Model:
         if boxes is not None:
             return self.query(image, boxes)
         photo = as_photo(image, self.decode_side)
-        return self.aggregator.aggregate(self.describer.describe([photo])[0])
+        with self.computing():
+            return self.aggregator.aggregate(self.describer.describe([photo])[0])
 
     @torch.inference_mode()
     def query(
@@ -160,11 +171,13 @@ class Model:
         photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
         given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
         if given is None or (auto and len(given) == 0):
-            return describe_whole(self.describer, self.aggregator, photo)
+            with self.computing():
+                return describe_whole(self.describer, self.aggregator, photo)
         part = looked_at_alone(self.describer, self.aggregator, given, crop)
         if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
             photo = as_photo(image, self.decode_side, part, max_pixels)
-        return describe_boxes(self.describer, self.aggregator, photo, given, crop)
+        with self.computing():
+            return describe_boxes(self.describer, self.aggregator, photo, given, crop)
 
     @torch.inference_mode()
     def detect(self, image: ImageLike) -> Regions:
@@ -176,7 +189,8 @@ class Model:
         if self.detector is None:
             raise ValueError("detect: expected a model with a detector, found one that takes boxes as they are given")
         source: RegionSource = self.describer.regions  # type: ignore[assignment]
-        return source.find([as_photo(image, self.decode_side)], [])[0][1:]
+        with self.computing():
+            return source.find([as_photo(image, self.decode_side)], [])[0][1:]
 
     def stream(
         self,
@@ -211,7 +225,8 @@ class Model:
         @torch.inference_mode()
         def describe(photos: Sequence[Photo]) -> list[RegionDescriptors]:
             given = None if source is None else source.find(photos, [])
-            return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
+            with self.computing():
+                return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
         return process_stream(
             sources,
@@ -222,6 +237,21 @@ class Model:
             max_pixels=max_pixels,
             on_skip=on_skip,
         )
+
+    def computing(self) -> AbstractContextManager[None]:
+        """A ``with`` block in which the networks compute in the model's precision, for those who call parts of it."""
+        return networks_in(DTYPES[self.precision])
+
+    def to(self, device: str, precision: str | None = None) -> Model:
+        """This model on another device. Its networks move, so that the old handle does not describe any more.
+
+        Args:
+            device: As for :func:`objemb.load`.
+            precision: Likewise; None keeps that of now.
+        """
+        found = find_device(device)
+        exact = self.precision if precision is None else find_precision(precision, found)
+        return replace(self, describer=self.describer.to(found), device=found, precision=exact)
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
         """Write the model folder that :func:`objemb.load` opens, at once or not at all.

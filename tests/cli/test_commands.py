@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import objemb
+from objemb.cli.app import app
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.models.folder import file_sha256
@@ -295,8 +299,54 @@ def test_doctor(run: Run, model: Path, tmp_path: Path) -> None:
     assert {"torch", "model", "index", "reading images"} <= {c["name"] for c in report["checks"]}
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
     broken = parsed(run("doctor", "--model", tmp_path, "--json", code=1))
-    assert [c["name"] for c in broken["checks"] if not c["ok"]] == ["model"]
-    assert "BAD  model" in run("doctor", "--model", tmp_path, code=1).stdout
+    assert [c["name"] for c in broken["checks"] if c["state"] == "BAD"] == ["model"]
+    assert re.search("^BAD +model ", run("doctor", "--model", tmp_path, code=1).stdout, re.MULTILINE)
+
+
+def test_doctor_tells_missing_extras_from_what_is_there(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith(("opencv", "scipy", "lightning")):
+            if name == "opencv-contrib-python":
+                return "4.12.0"
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    report = parsed(run("doctor", "--folder", tmp_path, "--json"))
+    found = {c["name"]: (c["state"], c["found"]) for c in report["checks"]}
+    assert report["healthy"] is True
+    assert found["opencv"] == ("ok", "4.12.0")
+    assert found["scipy"] == ("missing", "optional, not installed (pip install 'objemb[methods]')")
+    assert found["lightning"] == ("missing", "optional, not installed (pip install 'objemb[train]')")
+    assert {"faiss-cpu", "timm", "matplotlib", "pycocotools", "tensorboard", "detectron2"} <= set(found)
+    assert re.search("^missing +scipy +optional", run("doctor", "--folder", tmp_path).stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "expected"),
+    [
+        (
+            "objemb model build",
+            "hard_attention_",
+            {"hard_attention_crop", "hard_attention_map", "hard_attention_pyramid"},
+        ),
+        ("objemb search i q --crop", "", {"context", "crop", "scaled", "whole"}),
+        ("objemb search i q --rerank", "region_", {"region_expansion", "region_match", "region_rerank"}),
+        ("objemb search i q --device", "c", {"cpu", "cuda"}),
+        ("objemb index p --precision", "", {"auto", "fp32", "bf16", "fp16"}),
+        ("objemb index p --dtype", "", {"float32", "float16"}),
+        ("objemb merge i j --on-collision", "", {"error", "replace", "keep"}),
+    ],
+)
+def test_a_shell_completes_values(words: str, typed: str, expected: set[str]) -> None:
+    line = f"{words} {typed}"
+    environment = {"_OBJEMB_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words.split()))}
+    shown = CliRunner().invoke(app, [], prog_name="objemb", env=environment).stdout
+    assert set(shown.split()) == expected
 
 
 def test_help_and_version(run: Run) -> None:

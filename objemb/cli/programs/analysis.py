@@ -28,6 +28,7 @@ from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
+from objemb.devices import find_device
 from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
 from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
 from objemb.evaluation.protocol import read_evaluation_set
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, measure, write; returns what is written as JSON."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
+    args.device = find_device(args.device)
     data = read_evaluation_set(args.set)
     task = pick_queries(make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries), args.queries)
     classification, detection = open_model(args.classification, args.device), open_model(args.detection, args.device)
@@ -114,7 +116,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--margin", type=float, default=MARGIN, help="mAP that counts as equal (default: 0.02)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="folder for tables and pictures"

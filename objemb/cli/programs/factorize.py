@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--query-size", type=int, default=225, help="longest side of the query (default: %(default)s)")
     parser.add_argument("--init", choices=INITS, default="random", help="where to start (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of a random start (default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.photos if OVERRIDE.match(text) and not Path(text).exists()]
     args.photos = [Path(text) for text in args.photos if text not in args.overrides]

@@ -108,6 +108,7 @@ class Describer:
                 "level": level,
                 "fingerprint": self.model.fingerprint,
                 "device": self.model.device.partition(":")[0],
+                "precision": self.model.precision,
                 "photos": photo_facts(self.data.photo(file) for file in dict.fromkeys(e.file for e in entries)),
                 "entries": _digest([(e.file, e.box) for e in entries]),
                 **facts,

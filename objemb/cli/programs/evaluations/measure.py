@@ -97,6 +97,7 @@ def measure(
         "boxes": source,
         "crop": describer.crop,
         "dim": model.dim,
+        "precision": model.precision,
         "fingerprint": model.fingerprint,
         "settings": model.settings,
         "provenance": model.provenance,
@@ -186,7 +187,8 @@ def _cost(describer: Describer, task: Task, args: argparse.Namespace) -> dict[st
     photos = [p for p in stream_photos(refs, workers=args.workers, side=side) if isinstance(p, Photo)]
     if not photos:
         return None
-    return asdict(measure_cost(model.describer, photos, _describing(describer, task)))
+    with model.computing():
+        return asdict(measure_cost(model.describer, photos, _describing(describer, task)))
 
 
 def _describing(describer: Describer, task: Task) -> Callable[[Photo], object]:

@@ -78,9 +78,9 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
 def open_model(method: Method, args: argparse.Namespace) -> Model:
     """The model of a row, with what it learns from photos before it describes any."""
     if method.settings is None:
-        model = load_model(method.path, args.device)
+        model = load_model(method.path, args.device, args.precision)
     else:
-        model = build_model(method.settings, device=args.device)
+        model = build_model(method.settings, device=args.device, precision=args.precision)
     note_untrained(model)
     model = _fitted(model, args)
     return reranked(model, parse_rerankers(args.rerank)) if args.rerank else model

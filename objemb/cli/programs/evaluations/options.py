@@ -9,6 +9,7 @@ from typing import Any
 
 from objemb.cli.program import Listed
 from objemb.cli.whitening import check_whitening
+from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
 from objemb.evaluation.task import LEVELS
@@ -49,7 +50,8 @@ def _add_description(group: Any) -> None:
     group.add_argument(
         "--rerank", action="append", default=[], metavar="NAME,KEY=VALUE", help="instead of the method's own; in order"
     )
-    group.add_argument("--device", default="cpu")
+    group.add_argument("--device", default="auto", help="auto, cpu, gpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the networks (default: auto)")
     group.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
     group.add_argument("--cache", type=Path, metavar="DIR", help="keep descriptors here, and take them from here")
 
@@ -92,6 +94,8 @@ def _add_outputs(group: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    args.device = find_device(args.device)
+    args.precision = find_precision(args.precision, args.device)
     if not args.set and not args.dataset:
         raise ValueError("--set or --dataset: expected what to measure on, found neither")
     if bool(args.dataset) != (args.root is not None):
