@@ -67,7 +67,7 @@ def build(
     """
     from objemb.config import load_config
     from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
-    from objemb.models.fitting import unfitted
+    from objemb.models.fitting import expect_whitening, unfitted
     from objemb.models.folder import check_free
 
     if boxes is not None and not whiten_on and not fit_on:
@@ -77,6 +77,10 @@ def build(
     settings = load_config(config, overrides or [])
     model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
     note_untrained(model)
+    default = 0.0 if whiten_pairs is not None else 0.5
+    power = default if whiten_power is None else whiten_power
+    if whiten_on or whiten_pairs is not None:
+        expect_whitening(model, whiten_dim, power)
     given = stored_boxes(boxes, model)
     parts = unfitted(model.describer)
     if fit_on and not parts:
@@ -87,11 +91,9 @@ def build(
                 model = fit_parts(model, fit_on, boxes=given, **calls)
         if whiten_on:
             with _fitting("fitting the whitening", whiten_on, len(unfitted(model.describer)) + 1, as_json) as calls:
-                power = 0.5 if whiten_power is None else whiten_power
                 model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
     if whiten_pairs is not None:
         with _fitting("fitting the whitening", [], 1, as_json) as calls:
-            power = 0.0 if whiten_power is None else whiten_power
             model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)

@@ -140,7 +140,7 @@ def split_compositions(found: Ingredients, settings: ComposeSettings) -> dict[st
     parts = {}
     for split, instances in shown.items():
         below = [p for p in found.photos if (p.path in val_photos) == (split == "val")] or found.photos
-        if not instances or (split == "val" and not settings.val_count):
+        if not instances or (split == "val" and not settings.counts["val"]):
             continue
         chosen = [p for p in found.products if p.instance in instances]
         query_every = QUERY_EVERY if split == "val" else None

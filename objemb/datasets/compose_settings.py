@@ -19,7 +19,7 @@ class ComposeSettings:
         seed: Of everything.
         size: Side of a scene in pixels.
         count: Scenes for training.
-        val_count: Scenes of the held-out products.
+        val_count: Scenes of the held-out products, a fifth of ``count`` if not given.
         val_share: Part of the products, and of the photos, that is held out.
         held_out: Patterns of instance names that are held out instead of a share.
         cut: What becomes of pictures without alpha: auto, plain or none, see ``read_cutout``.
@@ -41,7 +41,7 @@ class ComposeSettings:
     seed: int = 0
     size: int = 512
     count: int = 1000
-    val_count: int = 200
+    val_count: int | None = None
     val_share: float = 0.25
     held_out: tuple[str, ...] = ()
     cut: str = "auto"
@@ -62,7 +62,8 @@ class ComposeSettings:
     def __post_init__(self) -> None:
         whole("size", self.size, 32)
         whole("count", self.count, 0)
-        whole("val_count", self.val_count, 0)
+        if self.val_count is not None:
+            whole("val_count", self.val_count, 0)
         for name in ("val_share", "shadows", "light", "colour"):
             checks.between(name, getattr(self, name), 0, 1)
         checks.one_of("cut", self.cut, CUTS)
@@ -83,3 +84,9 @@ class ComposeSettings:
     def card_side(self) -> int:
         """The longer side of a product's picture that is of use, in pixels."""
         return max(64, math.ceil(1.25 * self.object_size[1] * self.size))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Scenes of each split."""
+        fifth = -(-self.count // 5)
+        return {"train": self.count, "val": fifth if self.val_count is None else self.val_count}

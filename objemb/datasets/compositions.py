@@ -71,7 +71,7 @@ class Compositions:
         self._leads = generator("leads", settings.seed, split).permutation(len(self.instances)).tolist()
 
     def __len__(self) -> int:
-        return self.settings.count if self.split == "train" else self.settings.val_count
+        return self.settings.counts[self.split]
 
     def __getitem__(self, number: int) -> Scene:
         if not 0 <= number < len(self):

@@ -66,7 +66,7 @@ class StoredBoxes(Detector):
         for box in content.boxes:
             if min_score is None or box.score >= min_score:
                 self._boxes[box.image].append(box)
-        self._served: dict[str, tuple[str, str]] = {}  # by image: path and id of its photo
+        self._served: dict[str, tuple[str | None, str]] = {}  # by image: path and id of its photo
         self._used: dict[str, int] = {}  # by image
         self._asked = False
         self._images = _Images(content.images, content.named)
@@ -120,9 +120,9 @@ class StoredBoxes(Detector):
 
     def _expect_first(self, photo: Photo, image: StoredImage) -> None:
         """The boxes of an image are those of one photo."""
-        here = photo.path or photo.id
-        path, id = self._served.setdefault(image.id, (here, photo.id))
-        if path != here:
+        path, id = self._served.setdefault(image.id, (photo.path, photo.id))
+        known = None not in (path, photo.path)
+        if (path != photo.path) if known else (id != photo.id):
             raise _AmbiguousError(f"expected one photo {image.file_name!r}, found {id!r} before")
 
     def _none(self, photo: Photo) -> Regions:

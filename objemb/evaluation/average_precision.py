@@ -41,6 +41,7 @@ def average_precision(
         ValueError: Lists of different lengths, or of photos of different sizes.
         ImportError: pycocotools is not installed.
     """
+    reference = _reference()
     if len(found) != len(truth):
         raise ValueError(f"found and truth: expected one of each per photo, found {len(found)} and {len(truth)}")
     for number, (of_photo, known) in enumerate(zip(found, truth, strict=True)):
@@ -50,23 +51,28 @@ def average_precision(
     kept = [known if class_agnostic else known[known.labels != NO_LABEL] for known in truth]
     if not any(map(len, kept)):
         return {}
-    precision, params = _precision(found, kept, class_agnostic, max_detections)
+    precision, params = _precision(reference, found, kept, class_agnostic, max_detections)
     areas = {name: precision[..., params.areaRngLbl.index(area)] for name, area in AREAS.items()}
     ious = {name: areas["AP"][np.isclose(params.iouThrs, iou)] for name, iou in IOUS.items()}
     figures = {"AP": areas.pop("AP"), **ious, **areas}
     return {name: float(values[values >= 0].mean()) for name, values in figures.items() if (values >= 0).any()}
 
 
-def _precision(
-    found: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
-) -> tuple[NDArray[np.float64], Any]:
-    """Precisions ``(overlaps, recalls, classes, areas)``, -1 where there is no true box, and what the axes are."""
+def _reference() -> tuple[Any, Any]:
+    """COCO's own implementation: what reads annotations, and what evaluates."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise ImportError("average precision needs pycocotools: pip install 'objemb[train]'") from error
+    return COCO, COCOeval
 
+
+def _precision(
+    reference: tuple[Any, Any], found: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
+) -> tuple[NDArray[np.float64], Any]:
+    """Precisions ``(overlaps, recalls, classes, areas)``, -1 where there is no true box, and what the axes are."""
+    COCO, COCOeval = reference
     labels = {label for regions in (*found, *truth) for label in regions.labels.tolist()}
     frame = {
         "images": [{"id": n, "height": r.size[0], "width": r.size[1]} for n, r in enumerate(truth)],

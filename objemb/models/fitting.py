@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
@@ -32,6 +33,17 @@ MAX_ELEMENTS = 1 << 29
 def unfitted(describer: Describer) -> list[str]:
     """Names of the parts that have not learned yet, in the order in which they have to."""
     return [name for name, part in describer.fitted_parts().items() if not part.is_fitted]
+
+
+def expect_whitening(model: Model, dim: int | None, power: float) -> None:
+    """Raise ``ValueError`` for a whitening that no photos could give a model; that is known before any is described."""
+    if getattr(model.describer, "whitening", None) is not None:
+        raise ValueError("whitening: expected a model without one, found one that is whitened")
+    checks.between("power", power, 0, 1)
+    if dim is not None and not 1 <= dim <= model.describer.dim:
+        raise ValueError(
+            f"dim: expected 1 to {model.describer.dim}, the length of the vectors before whitening, found {dim}"
+        )
 
 
 def fit_parts(
@@ -116,7 +128,7 @@ def fit_whitening(
         ValueError: The model has a whitening, or too few vectors were found for ``dim``, or not one of the boxes could
             be used: a whitening of whole photos is another one.
     """
-    _expect_none(model)
+    expect_whitening(model, dim, power)
     model = fit_parts(
         model, photos, boxes=boxes, batch_size=batch_size, workers=workers, on_photo=on_photo, on_skip=on_skip
     )
@@ -167,7 +179,7 @@ def fit_learned_whitening(
         NotFittedError: A part of the model has not learned yet.
         ValueError: The model has a whitening, or there are no pairs, or too few vectors for ``dim``.
     """
-    _expect_none(model)
+    expect_whitening(model, dim, power)
     vectors: list[Tensor] = []
     instances: list[str] = []
     count = 0
@@ -265,11 +277,6 @@ def _whitened(model: Model, whitening: Whitening) -> Model:
 
 def _copied(describer: Describer) -> Describer:
     return copy.deepcopy(describer).eval()  # copying an fx graph forgets that it was in eval mode
-
-
-def _expect_none(model: Model) -> None:
-    if getattr(model.describer, "whitening", None) is not None:
-        raise ValueError("whitening: expected a model without one, found one that is whitened")
 
 
 def _in_words(count: int, kind: str, photos: int, sources: Sequence[str | Path]) -> str:

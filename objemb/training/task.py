@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from objemb.examples.base import Example, Examples
+from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.models.model import Model
 
 
@@ -102,3 +102,13 @@ class Task(nn.Module, ABC):
             folder: Of the run; the model is in ``folder / "model"``.
         """
         del folder
+
+
+def expect_identities(examples: Examples) -> None:
+    """Raise ``ValueError`` where no example has a box of known identity; the first one that has is enough."""
+    for number in range(len(examples)):
+        if bool((examples.identities(number) != NO_INSTANCE).any()):
+            return
+    raise ValueError(
+        f"data: expected boxes of known instance that can be used, found none in all {len(examples)} photos"
+    )

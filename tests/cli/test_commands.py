@@ -91,6 +91,10 @@ def test_build_with_a_whitening_from_pairs(run: Run, photos: Path, tmp_path: Pat
         (["rmac", *ALEXNET, "extractor.size=-1", "-o", "m"], "size: expected a number above 0"),
         (["rmac", "--whiten-dim", "4", "-o", "m"], "--whiten-on"),
         (["rmac", *ALEXNET, "--whiten-on", "nowhere", "-o", "m"], "nowhere"),
+        (
+            [*NETVLAD, "--fit-on", "nowhere", "--whiten-on", "nowhere", "--whiten-dim", "99999", "-o", "m"],
+            "expected 1 to",
+        ),
         (["rmac"], "-o"),
     ],
 )

@@ -165,6 +165,21 @@ def test_settings_are_checked(change: dict, message: str) -> None:
         ComposeSettings(**change)
 
 
+@pytest.mark.parametrize(
+    ("settings", "counts"),
+    [
+        ({}, (1000, 200)),
+        ({"count": 30}, (30, 6)),
+        ({"count": 1}, (1, 1)),
+        ({"count": 0}, (0, 0)),
+        ({"count": 30, "val_count": 0}, (30, 0)),
+        ({"val_count": 7}, (1000, 7)),
+    ],
+)
+def test_as_many_scenes_as_were_asked_for(settings: dict, counts: tuple[int, int]) -> None:
+    assert tuple(ComposeSettings(**settings).counts.values()) == counts
+
+
 def test_scenes_are_finite_and_varied(tmp_path: Path) -> None:
     made = Compositions(SMALL, "train", *pictures(tmp_path))
     means = [made[n].pixels.mean() for n in range(12)]

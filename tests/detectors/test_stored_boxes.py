@@ -123,6 +123,13 @@ def test_boxes_of_one_image_go_to_one_photo(store) -> None:
     assert detector.used == 1
 
 
+def test_a_photo_may_come_again_without_its_path(store) -> None:
+    """Its name is that of the one before."""
+    detector = store([box()])
+    again = [photo("a.jpg", path="/data/a.jpg"), photo("a.jpg"), photo("x/a.jpg"), photo("a.jpg", path="/b/a.jpg")]
+    assert [len(r) for r in detector.detect(again)] == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [

@@ -233,3 +233,17 @@ class TestPairs:
             fit_learned_whitening(whitened, views)
         with pytest.raises(NotFittedError, match="--fit-on"):
             fit_learned_whitening(with_pooling("netvlad", crops=True), views)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"dim": 10_000}, "dim: expected 1 to "), ({"dim": 0}, "dim: "), ({"power": 3}, "power: ")]
+)
+def test_a_whitening_that_cannot_be_is_refused_before_a_photo_is_described(
+    fresh: Model, photos: Path, change: dict[str, Any], message: str
+) -> None:
+    seen: list[int] = []
+    for fitting in (fit_whitening, fit_learned_whitening):
+        source: Any = [photos] if fitting is fit_whitening else photos
+        with pytest.raises(ValueError, match=message):
+            fitting(fresh, source, on_photo=lambda: seen.append(1), **change)
+    assert seen == []

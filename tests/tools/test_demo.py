@@ -104,11 +104,19 @@ def test_every_option_of_every_step_is_understood(tmp_path: Path) -> None:
         assert settings["task"]["data"]["file"].endswith("instances_train.json")
 
 
-def test_from_nothing_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_nothing_to_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = ["--small", "-o", str(tmp_path / "demo"), "--seed", "1"]
     assert demo.main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "[1/6] draw scenes of products\n$ objemb prepare-data scenes " in said
+    assert "\\x" not in said
+    assert "mean nothing" in said
+    assert "HOLD" not in said
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "mean nothing" in page
     assert "one pass (the student)" in page
     found = json.loads((tmp_path / "demo" / "seed1" / "figures.json").read_text())
     assert [row["key"] for row in found["rows"]][-1] == "student_truth"

@@ -116,10 +116,13 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     figures = figures_of(folder, steps, options)
     stamps = [read_stamp(folder, step.name) for step in steps]
     seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
-    figures |= {"steps": stamps, "promises": promises(figures, seconds)}
+    figures |= {"steps": stamps, "promises": [] if options.small else promises(figures, seconds)}
     found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
     page = options.output / "report.html"
     page.write_text(report_page(figures, found), encoding="utf-8", errors="backslashreplace")
+    if options.small:
+        note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")
+        return page
     for promise in figures["promises"]:
         note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
     return page

@@ -89,8 +89,8 @@ def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings]
     group = command.add_argument_group("settings")
     for field in dataclasses.fields(settings):
         options: dict[str, Any] = {
-            "type": type(field.default),
-            "help": f"{texts.get(field.name, '')} ({field.default})",
+            "type": int if field.default is None else type(field.default),
+            "help": texts.get(field.name, "").replace("``", "") + f" ({field.default})" * (field.default is not None),
         }
         if isinstance(field.default, bool):
             options |= {"action": argparse.BooleanOptionalAction}
@@ -132,7 +132,7 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     """Write the data set of products on photos."""
     settings = read_settings(ComposeSettings, options)
     with Progress() as display:
-        meter = display.meter("composing", "scenes", settings.count + settings.val_count)
+        meter = display.meter("composing", "scenes", sum(settings.counts.values()))
         return compose(
             options.objects,
             options.backgrounds,

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse(argv)
     config = load_training_config(args.config, args.overrides)
     settings = RunSettings.of(config["run"])
+    settings.expect_devices()  # before photos are looked at and weights fetched
     config["run"] = settings.to_json()
     task = build_task(config["task"], seed=settings.seed)
     random = untrained(config["task"], {"weights": origins(config["task"], seed=settings.seed)})

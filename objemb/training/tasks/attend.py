@@ -18,7 +18,7 @@ from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.region_sum import first_summed
 from objemb.registry import plugin
-from objemb.training.task import Task
+from objemb.training.task import Task, expect_identities
 
 CLASSIFIERS = ("network", "learned")
 #: Photos that are validated together.
@@ -85,6 +85,10 @@ class Attend(Task):
                 raise ValueError(
                     f"data: expected {known} instances, the network's classes, found {len(data.instances)}"
                 )
+
+    def check(self) -> None:
+        """Photos of known instances to learn from."""
+        expect_identities(self.examples)
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """``classes``: the cross entropy of the photos that show an instance."""

@@ -26,7 +26,7 @@ from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
 from objemb.training.modes import train_mode
 from objemb.training.pictures import neighbours
-from objemb.training.task import Task
+from objemb.training.task import Task, expect_identities
 
 #: Photos that are described together.
 BATCH = 16
@@ -45,6 +45,12 @@ class WhitenSettings:
     dim: int | None = None
     power: float = 0.5
     boxes: int = 2000
+
+    def __post_init__(self) -> None:
+        checks.between("whiten.power", self.power, 0, 1)
+        checks.whole("whiten.boxes", self.boxes, 2)
+        if self.dim is not None:
+            checks.whole("whiten.dim", self.dim)
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> WhitenSettings:
@@ -87,6 +93,8 @@ class Classify(Task):
         ValueError: Data without identities, values out of range.
     """
 
+    after = ("whiten",)
+
     def __init__(
         self,
         *,
@@ -125,6 +133,28 @@ class Classify(Task):
         """See :meth:`Task.learned`."""
         del settings
         return ("describer.backbone",)
+
+    def check(self) -> None:
+        """Boxes to learn from, and enough of them for the whitening.
+
+        Whether their vectors will vary in as many directions is known only after the last step; until then they can
+        have no more than this allows.
+        """
+        expect_identities(self.examples)
+        if self.whiten is None:
+            return
+        dim = self.whiten.dim or 1
+        boxes = 0
+        for number in range(len(self.examples)):  # the first ones are described: as many as are needed
+            boxes += len(self.examples.identities(number))
+            if boxes > dim or boxes >= self.whiten.boxes:
+                break
+        most = min(self.describer.dim, boxes - 1)
+        if dim > most:
+            raise ValueError(
+                f"whiten: dim: expected at most {most}, as {boxes} boxes give vectors of length {self.describer.dim}, "
+                f"found {self.whiten.dim}"
+            )
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """``identity``: the cosine softmax loss of the crops."""

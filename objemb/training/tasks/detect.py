@@ -98,6 +98,11 @@ class Detect(Task):
         del settings
         return ("describer.detector", "describer.regions.detector")
 
+    def check(self) -> None:
+        """What validating needs."""
+        if self.validation is not None:
+            average_precision([], [])
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The detector's parameters by their factor on the learning rate."""
         return self._groups

@@ -20,6 +20,8 @@ from objemb.config import read_yaml
 from objemb.describers.base import Describer
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkInput
+from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.plots import new_figure
 from objemb.examples.base import Example, Examples, expect_boxes
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
@@ -90,6 +92,8 @@ class Distill(Task):
             parameter, unknown losses.
     """
 
+    after = ("card",)
+
     def __init__(
         self,
         *,
@@ -158,6 +162,17 @@ class Distill(Task):
         """See :meth:`Task.learned`."""
         detector = () if settings.get("train", "head") == "head" else ("describer.detector",)
         return ("describer.head", *detector)
+
+    def check(self) -> None:
+        """What validating and the card need."""
+        if self.validation is None:
+            return
+        if len(self.validation) == 0:
+            raise ValueError("validation: expected at least one example, found none")
+        if self.validation.classes:
+            average_precision([], [])
+        if self.card:
+            new_figure()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head, and what is trained of the detector."""

@@ -17,6 +17,7 @@ from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions
 from objemb.training.build import build_task
+from objemb.training.errors import TrainingError
 from objemb.training.runner import fit
 from objemb.training.tasks.classify import Classify
 from tests.training.small import settings
@@ -130,3 +131,53 @@ def test_what_cannot_be_learned_is_named() -> None:
     data.instances = ()
     with pytest.raises(ValueError, match="data: expected boxes of at least 2 instances, found 0"):
         task(data=data)
+
+
+@pytest.mark.parametrize(
+    ("whiten", "message"),
+    [
+        ({"dim": 16}, r"whiten: dim: expected at most 15, as 16 boxes give vectors of length 32, found 16"),
+        ({"dim": 16, "boxes": 2}, r"whiten: dim: expected at most [1-5], as [2-6] boxes give vectors of length 32"),
+        ({"dim": 0}, "whiten.dim: expected an integer of 1 or more, found 0"),
+        ({"boxes": 1}, "whiten.boxes: expected an integer of 2 or more, found 1"),
+        ({"power": 2}, "whiten.power: expected a number from 0 to 1, found 2"),
+    ],
+)
+def test_a_whitening_that_cannot_be_is_refused_before_the_first_step(
+    tmp_path: Path, whiten: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(task(whiten=whiten), settings(steps=3, batch=4), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_whitening_is_no_longer_than_the_vectors() -> None:
+    with pytest.raises(
+        ValueError, match=r"whiten: dim: expected at most 32, as 3[4-9] boxes give vectors of length 32"
+    ):
+        task(whiten={"dim": 33}, data={**SCENES, "count": 30}).check()
+
+
+def test_another_whitening_needs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the vectors turn out to vary in fewer directions than any count could tell."""
+    monkeypatch.setattr(Classify, "check", lambda self: None)
+    with pytest.raises(TrainingError, match=r"dim: expected 1 to \d+ .*also with other settings of 'whiten'"):
+        fit(task(whiten={"dim": 16}), settings(steps=3, batch=4), tmp_path / "run", quiet=True)
+    seen: list[int] = []
+    monkeypatch.setattr(Classify, "losses", lambda self, batch: seen.append(len(batch)))
+    fit(task(whiten={"dim": 3, "boxes": 12}), settings(steps=3, batch=4), tmp_path / "run", quiet=True)
+    assert load_model(tmp_path / "run" / "model").dim == 3
+    assert seen == []
+
+
+def test_boxes_without_an_identity_teach_nothing() -> None:
+    class Nameless(SceneExamples):
+        def identities(self, number: int) -> torch.Tensor:
+            return torch.full_like(super().identities(number), -1)
+
+    learner = task()
+    learner.examples = Nameless(count=3, families=2, size=48)
+    with pytest.raises(
+        ValueError, match="data: expected boxes of known instance that can be used, found none in all 3"
+    ):
+        learner.check()

@@ -154,6 +154,8 @@ def _notes(figures: Mapping[str, Any]) -> str:
 
 
 def _promises(promises: Sequence[Mapping[str, Any]]) -> str:
+    if not promises:
+        return "<p>The figures of a few steps on a few scenes mean nothing: <code>--small</code> judges no promise.</p>"
     lines = "".join(
         f"<tr><td>{escape(p['text'])}</td><td>{escape(p['found'])}</td>"
         f'<td class="{"right" if p["holds"] else "wrong"}">{"holds" if p["holds"] else "does not hold"}</td></tr>'

@@ -67,7 +67,8 @@ def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
         elif found["seconds"] is not None:
             note(f"[{number}/{total}] {step.title}: done before, in {found['seconds']:.0f} s")
             continue
-        note(f"[{number}/{total}] {step.title}\n$ {step.text}")
+        note(f"[{number}/{total}] {step.title}")
+        note(f"$ {step.text}")
         start = time.perf_counter()
         code = run_command(step.command)
         if code:

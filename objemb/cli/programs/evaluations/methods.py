@@ -15,6 +15,7 @@ from objemb.cli.output import note, note_untrained
 from objemb.config import load_config, parse_overrides, resolve
 from objemb.evaluation.leakage import sources_in
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
+from objemb.models.fitting import expect_whitening
 from objemb.models.folder import CARD, read_card
 
 #: What a key=value looks like, behind a comma or alone; the keys of a flow mapping have a colon.
@@ -96,6 +97,8 @@ def _fitted(model: Model, args: argparse.Namespace) -> Model:
     if args.whiten_power is not None:
         whitens["power"] = args.whiten_power
     boxes = stored_boxes(args.whiten_boxes, model)
+    if args.whiten_on or args.whiten_pairs:
+        expect_whitening(model, args.whiten_dim, whitens.get("power", 0.0))
     with boxes_told(boxes):
         if args.fit_on:
             model = fit_parts(model, args.fit_on, boxes=boxes, **calls)
