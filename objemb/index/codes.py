@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb.index.errors import DamagedIndexError
+from objemb.ops.arrays import as_tensor
 
 #: Rows that are encoded at once; few enough to stay in the processor's cache.
 ROWS_PER_STEP = 4096
@@ -108,22 +108,6 @@ def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> 
     scores = products.float().mul_(codes.scales[rows]).mul_(queries.scales[:, None])
     slack = queries.lengths * (codes.error + ROUNDING * codes.reach) + queries.remainders * codes.reach
     return scores, slack * (1 + ROUNDING)
-
-
-def as_tensor(array: NDArray[Any]) -> Tensor:
-    """A tensor over the memory of a contiguous array, which may be a read-only map; it is not to be written to."""
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    return torch.from_numpy(np.asarray(_Writable(array)))  # torch warns of arrays that are not
-
-
-class _Writable:
-    """An array that says that it may be written to. NumPy keeps this object, and so the array, alive."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array
-        described = array.__array_interface__
-        self.__array_interface__ = {**described, "data": (described["data"][0], False)}
 
 
 @cache

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb.index.blocks import NO_HIT, Block, GroupedHits, RowTable
-from objemb.index.codes import EncodedQueries, as_tensor, code_scores, encode_queries
+from objemb.index.codes import EncodedQueries, code_scores, encode_queries
 from objemb.index.errors import DamagedIndexError
 from objemb.index.grouping import Pairs, top_images
 from objemb.index.sieve import Sieve
+from objemb.ops.arrays import as_tensor
 
 __all__ = ["NO_HIT", "Block", "GroupedHits", "search_exact"]
 
@@ -95,7 +96,7 @@ def checked_queries(
 def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.int64], k: int) -> Pairs:
     """The best pairs of at most ``QUERY_ROWS_PER_PASS`` query rows."""
     sieve = Sieve(table, queries, groups, k)
-    batch = torch.from_numpy(queries)
+    batch = as_tensor(queries)
     encoded = encode_queries(batch)
     size = max(1, min(SCORES_PER_CHUNK // len(queries), NUMBERS_PER_CHUNK // max(1, queries.shape[1])))
     for block, start in zip(table.blocks, table.starts, strict=False):

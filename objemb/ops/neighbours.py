@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 
 #: Rows that are compared with ``COLUMNS`` others at once: their products take 64 MB.
 ROWS, COLUMNS = 1 << 10, 1 << 14
@@ -45,11 +46,11 @@ def nearest_neighbours(
 
 def _nearest_to(vectors: NDArray[np.float32], groups: NDArray[np.int64], here: slice, k: int) -> tuple[Tensor, Tensor]:
     """Products and rows of the neighbours of some rows, falling."""
-    own, own_groups = _tensor(vectors[here]), groups[here]
+    own, own_groups = as_tensor(vectors[here]), groups[here]
     best, at = torch.zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.int64)
     for start in range(0, len(vectors), COLUMNS):
         there = groups[start : start + COLUMNS]
-        products = own @ _tensor(vectors[start : start + COLUMNS]).T
+        products = own @ as_tensor(vectors[start : start + COLUMNS]).T
         if there[0] <= own_groups[-1] and there[-1] >= own_groups[0]:
             products[torch.from_numpy(own_groups[:, None] == there[None])] = -torch.inf
         some, columns = products.topk(min(k, len(there)), dim=1)
@@ -57,8 +58,3 @@ def _nearest_to(vectors: NDArray[np.float32], groups: NDArray[np.int64], here: s
         best, order = best.topk(min(k, best.shape[1]), dim=1)
         at = at.gather(1, order)
     return best, at
-
-
-def _tensor(rows: NDArray[np.float32]) -> Tensor:
-    """The rows as a tensor, of which torch accepts no read-only ones."""
-    return torch.from_numpy(np.array(rows) if not rows.flags.writeable else rows)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import gc
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -72,26 +69,3 @@ def test_vectors_that_are_not_finite_have_no_codes(wrong: float) -> None:
     rows[5000, 1] = wrong
     with pytest.raises(DamagedIndexError, match="found others among rows 4096 to 8192"):
         encode(rows)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.int64])
-def test_a_read_only_array_becomes_a_tensor_without_a_copy_or_a_warning(dtype: type) -> None:
-    array = np.arange(12).astype(dtype).reshape(3, 4)
-    for given in (array, array[1:2], array[:0]):
-        given.flags.writeable = False
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            tensor = codes.as_tensor(given)
-        assert tensor.numpy().tolist() == given.tolist()
-        assert not given.size or tensor.data_ptr() == given.ctypes.data
-        assert not given.flags.writeable
-
-
-def test_a_tensor_keeps_its_array_alive() -> None:
-    array = np.full(1 << 16, 7.0, np.float32)
-    array.flags.writeable = False
-    tensor = codes.as_tensor(array)
-    del array
-    gc.collect()
-    np.zeros(1 << 16, np.float32)
-    assert bool((tensor == 7).all())
