@@ -198,7 +198,7 @@ def _stamp(ref: ImageRef, regions: str) -> str:
     try:
         status = ref.path.stat()
         size, changed = status.st_size, status.st_mtime_ns
-    except OSError:  # it has vanished meanwhile, and will be skipped
+    except (OSError, ValueError):  # it has vanished, or no file system can hold its name: it will be skipped
         size, changed = -1, -1
     extra = hashlib.blake2b(digest_size=8)
     extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from objemb import checks
 from objemb.datasets.seeds import generator
 from objemb.images import ImageRef, SkippedImage, UnreadableImageError, find_images
+from objemb.images.names import find_spelled
+from objemb.images.tables import ROLES, open_table, text
 
-#: Metadata of a list of pictures that gives the instance.
-INSTANCE = "instance"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,46 +72,68 @@ def find_pictures(
 def instance_names(names: str | Path | None) -> Callable[[ImageRef], str | None]:
     """How pictures get their instance names.
 
-    Without a file: the column ``instance`` of the list that named the picture; else its sub-folder; else its name
-    without suffix. With one: what the file says, and nothing for pictures that it does not know.
+    Without a file: the column ``instance`` (or ``label``) of the list that named the picture; else its sub-folder; else
+    its name without suffix. With one: what the file says, and nothing for pictures that it does not know.
 
     Args:
-        names: A CSV file with the columns ``file`` and ``instance``, or a JSON file: ``{file: instance}``, or an
-            evaluation set (its images and queries). Files are relative to it, or ids of pictures.
+        names: A table (CSV or Parquet) with the columns ``path`` and ``instance``, under any of their names, see
+            :data:`objemb.images.tables.ROLES`; or a JSON file: ``{path: instance}``, or an evaluation set (its images
+            and queries). Paths are relative to it, or ids of pictures. Rows that cannot be read are left out, logged.
+
+    Raises:
+        ValueError: The file is missing or none of these.
     """
     if names is None:
         return _own_name
     table = _read_names(Path(names))
-    root = os.path.realpath(Path(names).parent)
-    by_path = {os.path.realpath(os.path.join(root, file)): instance for file, instance in table.items()}
+    by_path = {_real_path(Path(names).parent, file): instance for file, instance in table.items()}
     return lambda ref: by_path.get(os.path.realpath(ref.path), table.get(ref.id))
 
 
+def _real_path(folder: Path, file: str) -> str:
+    path = folder / find_spelled(folder, file)[0]
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # no file system can hold it, and no picture has it
+        return str(path)
+
+
 def _own_name(ref: ImageRef) -> str:
-    if ref.metadata.get(INSTANCE) not in (None, ""):
-        return str(ref.metadata[INSTANCE])
+    for column in ROLES["instance"]:
+        if name := text(ref.metadata.get(column)):
+            return name
     parts = PurePosixPath(ref.id)
     return parts.parent.as_posix() if len(parts.parts) > 1 and not parts.is_absolute() else parts.stem
 
 
 def _read_names(path: Path) -> dict[str, str]:
     if not path.is_file():
-        raise ValueError(f"{path}: expected a CSV or JSON file of instance names, found no such file")
+        raise ValueError(f"{path}: expected a table or a JSON file of instance names, found no such file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = (
-            _json_rows(json.loads(text)) if path.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
-        )
-        return {str(row["file"]): str(row["instance"]) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        wanted = "CSV with the columns 'file' and 'instance', or JSON {file: instance} or of an evaluation set"
+        return _json_names(path) if path.suffix.lower() == ".json" else _table_names(path)
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        wanted = "JSON {path: instance} or of an evaluation set"
         raise ValueError(f"{path}: expected {wanted}, found: {type(error).__name__}: {error}") from error
 
 
-def _json_rows(data: Any) -> list[Mapping[str, Any]]:
+def _table_names(path: Path) -> dict[str, str]:
+    table = open_table(path, ("path", "instance"))
+    pictures, instances = table.need("path"), table.need("instance")
+    names = {}
+    for row in table.rows():
+        if row.problem:
+            log.warning("%s line %d: left out: %s", path, row.line, row.problem)
+        elif instance := text(row.cells[instances]):
+            names[str(row.cells[pictures] or "").strip()] = instance
+    return names
+
+
+def _json_names(path: Path) -> dict[str, str]:
+    data: Any = json.loads(path.read_bytes())
     if isinstance(data.get("images"), list):
-        return [*data["images"], *data.get("queries", [])]
-    return [{"file": file, "instance": instance} for file, instance in data.items()]
+        rows = [*data["images"], *data.get("queries", [])]
+        return {str(row["file"]): text(row["instance"]) for row in rows}
+    return {file: text(instance) for file, instance in data.items()}
 
 
 def split_names(names: Iterable[str], share: float, held_out: Sequence[str], seed: int) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from objemb import checks
 from objemb.images.kinds import may_be_photo, named_as_image
 from objemb.images.manifests import READERS, Entry
-from objemb.images.names import printable
+from objemb.images.names import find_spelled, is_address, printable
 from objemb.structures import Scalar
 
 #: Folders that systems keep beside the photos, in lower case: thumbnails of Synology's (``@eaDir``), what was deleted,
@@ -79,15 +80,18 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
       are named so (``.jpg``, ``.png``, ...), and those of other names or without suffix that start as a photo does.
       Hidden files and folders are left out, and so are the folders of :data:`LEFT_OUT` (thumbnails, recycle bins);
       links are followed, each folder once;
-    - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv`` or ``.parquet`` (a column ``path``,
-      optionally ``id``, the others become metadata), or ``.json`` (COCO). Its paths are relative to its own folder;
-      COCO images may also be in the folder ``images`` beside it;
+    - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv``, ``.tsv`` or ``.parquet`` (a column
+      ``path``, ``file`` or ``image``, optionally ``id``, the others become metadata), or ``.json`` (COCO). Its paths
+      are relative to its own folder; COCO images may also be in the folder ``images`` beside it. Where there is no
+      such file, other spellings are tried, as :func:`objemb.images.names.spellings` has them;
     - any other file: one image.
 
     An id is the path relative to the folder (or to the folder of the list; the absolute path when it lies elsewhere
     and is given so; the name of a single image), with ``/`` between its parts; in tables the column ``id``, in COCO
     the ``file_name``. An id that an earlier source gave to another file gets the name of its own source before it
-    (``shelf/front.jpg``, then also ``shelf-2/front.jpg``); twice in one table it is an error of its line. Hence ids
+    (``shelf/front.jpg``, then also ``shelf-2/front.jpg``); twice in one table it is an error of its line. A table may
+    name a photo in several rows: with ids of their own they are images of their own, without one a row that says
+    something else of a photo is an error. Hence ids
     are the same in every run over the same sources, and adding a source at the end changes none.
 
     Folders are read while the images are given out; what stays in memory is one folder's names and about two hundred
@@ -142,23 +146,42 @@ def _source_name(source: Path) -> str:
 
 
 def _each_once(sources: Iterable[tuple[str, Iterator[_Found]]]) -> Iterator[ImageRef | SkippedImage]:
-    """Settles ids, and drops files that were given before."""
-    files: set[bytes] = set()
+    """Settles ids, and drops files that were given before, unless a row of a table gives one an id of its own."""
+    files: dict[bytes, int] = {}  # and the source that gave each
     ids: set[bytes] = set()
-    for source, found in sources:
+    for number, (source, found) in enumerate(sources):
         named: set[bytes] = set()
+        said: set[bytes] = set()
         for image in found:
             id, path, file = printable(image.id), printable(str(image.path)), _digest(image.real)
             if image.problem:
                 yield SkippedImage(id, path, image.problem)
-            elif file not in files:
-                files.add(file)
-                if image.named and _digest(id) in named:
-                    yield SkippedImage(id, path, f"its id {id!r} belongs to an earlier line")
-                    continue
-                if image.named:
-                    named.add(_digest(id))
-                yield ImageRef(_free_id(id, printable(source), ids), image.path, image.metadata)
+                continue
+            row = _row_digest(image)
+            before = files.get(file)
+            if before is not None and (before != number or row is None or row in said):
+                continue
+            if image.named and _digest(id) in named:
+                yield SkippedImage(id, path, f"its id {id!r} belongs to an earlier line")
+                continue
+            if before is not None and not image.named:
+                yield SkippedImage(
+                    id, path, "its photo is that of an earlier line; with ids of their own both are kept"
+                )
+                continue
+            files[file] = number
+            if image.named:
+                named.add(_digest(id))
+            if row is not None:
+                said.add(row)
+            yield ImageRef(_free_id(id, printable(source), ids), image.path, image.metadata)
+
+
+def _row_digest(image: _Found) -> bytes | None:
+    """What to know a row of a table again by; None for what has nothing but a path."""
+    if not image.named and not image.metadata:
+        return None
+    return _digest(json.dumps([image.real, image.id if image.named else None, dict(image.metadata)], sort_keys=True))
 
 
 def _free_id(id: str, source: str, taken: set[bytes]) -> str:
@@ -239,15 +262,22 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 def _listed(source: Path, entries: Iterator[Entry]) -> Iterator[_Found]:
     """Images of a list; relative paths start at its folder."""
     for entry in entries:
-        if entry.problem:
-            yield _Found(f"{source.name}:{entry.line}", source, problem=entry.problem)
+        problem = entry.problem or _not_a_path(entry.path)
+        if problem:
+            yield _Found(f"{source.name}:{entry.line}", source, problem=problem)
             continue
-        path = source.parent / entry.path
+        inside, spelled = find_spelled(source.parent, entry.path, entry.inside)
+        path = source.parent / inside
         try:
             real = os.path.realpath(path)
         except ValueError:  # a NUL byte: no file system holds it, and the decoder will say so
             real = str(path)
-        yield _Found(entry.id or _id_from(entry.path, source.parent), path, real, entry.metadata, bool(entry.id))
+        id = (spelled if entry.id == entry.path else entry.id) or _id_from(spelled, source.parent)
+        yield _Found(id, path, real, entry.metadata, bool(entry.id))
+
+
+def _not_a_path(text: str) -> str:
+    return "expected a path, found an address: photos are not fetched" if is_address(text) else ""
 
 
 def _id_from(path: str, folder: Path) -> str:

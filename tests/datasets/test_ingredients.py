@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from objemb.datasets.ingredients import find_pictures, instance_names, split_names
@@ -36,11 +38,53 @@ def test_names_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text"), [("a.csv", "path,name\na,b\n"), ("a.json", "[1]"), ("a.json", "{"), ("a.json", '{"images": [3]}')]
+    "header", ["path,instance", "file,instance", "image,label", "File;Instance", "filename\tlabel", "x1,image,instance"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_tables_of_names(header: str, encoding: str, tmp_path: Path) -> None:
+    delimiter = next(d for d in ",;\t" if d in header)
+    rows = [["images/a.jpg", "größe 7\u2028x" if encoding != "cp1252" else "größe 7"], [r"images\b.jpg", "two\nlines"]]
+    rows += [["c.jpg", ""], ["gone\0.jpg", "none"]]
+    first = ["5"] if header.startswith("x1") else []
+    lines = [header, *(delimiter.join([*first, row[0], f'"{row[1]}"']) for row in rows), "too;many,cells\there,a,b,c"]
+    (tmp_path / "names.csv").write_bytes("\n".join(lines).encode(encoding))
+    for name in "ab":
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{name}.jpg").touch()
+    name = instance_names(tmp_path / "names.csv")
+    assert name(ref("a.jpg", str(tmp_path / "images" / "a.jpg"))) == rows[0][1]
+    assert name(ref("b.jpg", str(tmp_path / "images" / "b.jpg"))) == "two\nlines"
+    assert name(ref("c.jpg")) is None
+
+
+def test_numbers_as_names(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"file": ["a.jpg", "b.jpg"], "instance": [7.0, float("nan")]}), tmp_path / "n.parquet")
+    name = instance_names(tmp_path / "n.parquet")
+    assert (name(ref("a.jpg")), name(ref("b.jpg"))) == ("7", None)
+    (tmp_path / "n.csv").write_text("path,instance\na.jpg,007\nb.jpg,8\n")
+    name = instance_names(tmp_path / "n.csv")
+    assert (name(ref("a.jpg")), name(ref("b.jpg"))) == ("007", "8")
+    assert instance_names(None)(ref("a/b.jpg", label="cup")) == "cup"
+    assert instance_names(None)(ImageRef("a/b.jpg", Path("/x"), {"instance": 7.0})) == "7"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.csv", "path,name\na,b\n"),
+        ("a.csv", "instance\ntea\n"),
+        ("a.json", "[1]"),
+        ("a.json", "{"),
+        ("a.json", '{"images": [3]}'),
+        ("a.json", '{"images": [{"file": "a.jpg"}]}'),
+        ("a.json", "[" * 100_000),
+    ],
 )
 def test_wrong_files_of_names(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text)
-    with pytest.raises(ValueError, match="expected CSV with the columns"):
+    with pytest.raises(
+        ValueError, match=r"expected (a column '(instance|path)'|JSON {path: instance} or of an evaluation set)"
+    ):
         instance_names(tmp_path / file)
     with pytest.raises(ValueError, match="no such file"):
         instance_names(tmp_path / "none.csv")

@@ -308,7 +308,13 @@ def test_columns_become_metadata(tmp_path: Path) -> None:
         (["007", "12"], ["007", "12"]),  # article numbers keep their zeros
         (["4006381333931"], [4006381333931]),
         (["12345678901234567890", "1"], ["12345678901234567890", "1"]),  # more than 64 bits
-        (["1", "n/a"], ["1", "n/a"]),
+        (["1", "n/a"], [1, None]),
+        (["NaN", "10", "4"], [None, 10, 4]),
+        (["nan", "1.5", "NA", "-inf", "Infinity", "NULL", "#N/A", "<NA>"], [None, 1.5, *[None] * 6]),
+        (["NA", "DE"], ["NA", "DE"]),  # Namibia
+        (["NA", "1", "x"], ["NA", "1", "x"]),
+        (["9" * 70, "1"], ["9" * 70, "1"]),
+        (["0." + "3" * 70, "1"], ["0." + "3" * 70, "1"]),
         (["nan", "inf", "1e999"], ["nan", "inf", "1e999"]),
         (["true", ""], ["true", None]),
         (["", ""], [None, None]),
@@ -349,9 +355,9 @@ def test_ids_of_two_tables_do_not_clash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a column 'path', found none"),
-        ("image,price\n", "expected a column 'path', found 'image', 'price'"),
-        ("Path,price\n", r"found 'Path', 'price' \(did you mean 'Path'\?\)"),
+        ("", r"expected a column 'path' \(or 'file', 'image', .*\), found none"),
+        ("photo,price\n", r"expected a column 'path' \(or .*\), found 'photo', 'price'"),
+        ("pth;price\n", r"found 'pth', 'price' \(did you mean 'pth'\?\)"),
         ("path,price,price\n", "expected each column once, found twice: 'price'"),
         ("path,x\na.jpg," + "9" * 200_000 + "\n", "expected CSV, found in line 2: field larger than field limit"),
     ],
@@ -409,8 +415,8 @@ def test_parquet_is_read_in_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": ["a"]}, "expected a column 'path', found 'image'"),
-        ({"path": [b"a.jpg"]}, "expected a column 'path', found none"),
+        ({"photo": ["a"]}, r"expected a column 'path' \(or .*\), found 'photo'"),
+        ({"path": [b"a.jpg"]}, r"expected a column 'path' \(or .*\), found none"),
     ],
 )
 def test_parquet_without_paths(columns: dict, message: str, tmp_path: Path) -> None:

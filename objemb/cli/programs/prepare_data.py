@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )
     composed.add_argument("--backgrounds", nargs="+", action=Listed, required=True, help="photos without products")
     composed.add_argument("--distractors", nargs="+", action=Listed, default=[], help="things that are to be ignored")
-    composed.add_argument("--names", help="instance names: CSV (file, instance), JSON, or an evaluation set")
+    composed.add_argument(
+        "--names", help="instance names: a table with the columns path and instance, JSON, or an evaluation set"
+    )
     for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings)):
         command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
         command.add_argument("--workers", type=int, default=1, help="processes (1)")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
+from objemb.images.tables import Table, open_table, text
 
 
 def read_table(problems: Problems, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -18,15 +18,18 @@ def read_table(problems: Problems, file: Path, columns: Sequence[str]) -> Iterat
     Raises:
         BadGroundTruthError: A column is missing.
     """
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        reader = csv.DictReader(stream)
-        absent = [name for name in columns if name not in (reader.fieldnames or ())]
-        if absent:
-            found = checks.listed(reader.fieldnames or ()) or "none"
-            raise BadGroundTruthError(f"{file}: expected the columns {checks.listed(columns)}, found {found}")
-        for cells in reader:
-            entry = f"{file.name} line {reader.line_num}"
-            if None in cells or None in cells.values():
-                problems.add(entry, f"expected as many cells as the header has, found {list(cells.values())}")
-            else:
-                yield entry, {name: cells[name].strip() for name in columns}
+    table = _opened(file, columns)
+    places = {name: table.need(name) for name in columns}
+    for row in table.rows():
+        entry = f"{file.name} line {row.line}"
+        if row.problem:
+            problems.add(entry, row.problem)
+        else:
+            yield entry, {name: text(row.cells[place]) for name, place in places.items()}
+
+
+def _opened(file: Path, columns: Sequence[str]) -> Table:
+    try:
+        return open_table(file, columns)
+    except ValueError as error:
+        raise BadGroundTruthError(f"{error}; expected the columns {checks.listed(columns)}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
 from objemb.datasets.benchmarks.base import Benchmark
+from objemb.images.names import find_spelled
 from objemb.images.sources import SkippedImage, find_images
+from objemb.images.tables import Row, Table, open_table, text
 from objemb.registry import plugin
 from objemb.structures import Box
 
@@ -20,8 +23,9 @@ from objemb.structures import Box
 DATABASE, QUERY = "database", "query"
 #: What a row of a table may be; an empty cell says both.
 ROLES = {DATABASE: (True, False), QUERY: (False, True), "": (True, True)}
-COLUMNS, BOX_COLUMNS = ("image", "instance"), ("x1", "y1", "x2", "y2")
-KNOWN = (*COLUMNS, *BOX_COLUMNS, "role")
+COLUMNS, BOX_COLUMNS, ROLE = ("path", "instance"), ("x1", "y1", "x2", "y2"), "role"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ class Folder(Benchmark):
     """Photos of your own; every photo searches for the others of its instance.
 
     Args:
-        table: A CSV file with the columns ``image`` (a path, relative to the file) and ``instance``, and perhaps
-            ``x1``, ``y1``, ``x2``, ``y2`` (a box in pixels) and ``role`` (``query``, ``database``, or empty for
-            both); by default ``instances.csv`` where the folder has one, else the sub-folders say what is what.
+        table: A CSV or Parquet file with the columns ``path`` (relative to the file; also ``file`` or ``image``) and
+            ``instance`` (or ``label``), and perhaps ``x1``, ``y1``, ``x2``, ``y2`` (a box in pixels) and ``role``
+            (``query``, ``database``, or empty for both); by default ``instances.csv`` where the folder has one, else
+            the sub-folders say what is what.
     """
 
     layout = """\
@@ -50,7 +55,7 @@ or
   database/INSTANCE/*.jpg
   query/INSTANCE/*.jpg likewise, where what is searched for is apart from what is searched
 or
-  instances.csv        with the columns image, instance, and perhaps x1, y1, x2, y2, role (query, database or empty)
+  instances.csv        with the columns path, instance, and perhaps x1, y1, x2, y2, role (query, database or empty)
 Photos in none of the sub-folders show nothing that is searched for."""
 
     def __init__(self, *, table: str = "") -> None:
@@ -115,37 +120,47 @@ def _from_folders(root: Path) -> Iterator[_Row]:
 
 
 def _from_table(table: Path, root: Path) -> list[_Row]:
-    with Problems(table) as problems, table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        _check_columns(table, [name.strip() for name in reader.fieldnames or ()])
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        read = _TableReader(table, root, problems)
-        rows = [read.row(f"line {reader.line_num}", cells) for cells in reader]
+    with Problems(table) as problems:
+        read = _TableReader(_opened(table), root, problems)
+        rows = [read.row(row) for row in read.table.rows()]
     return list(dict.fromkeys(row for row in rows if row is not None))
 
 
-def _check_columns(table: Path, columns: list[str]) -> None:
-    absent = [name for name in COLUMNS if name not in columns]
-    odd = [name for name in columns if name not in KNOWN]
-    boxed = [name for name in BOX_COLUMNS if name in columns]
-    if absent or odd or len(boxed) not in (0, len(BOX_COLUMNS)):
-        raise BadGroundTruthError(
-            f"{table}: expected the columns image and instance, and perhaps x1, y1, x2, y2 and role, "
-            f"found {checks.listed(columns) or 'none'}"
-        )
+def _opened(file: Path) -> Table:
+    """The table, if its columns make sense: a misspelt one would silently change what is measured."""
+    try:
+        table = open_table(file, COLUMNS)
+    except ValueError as error:
+        raise BadGroundTruthError(f"{error}; {_wanted()}") from error
+    boxed = [name for name in BOX_COLUMNS if table.column(name) is not None]
+    used = {table.column(name) for name in (*COLUMNS, *BOX_COLUMNS, ROLE, "id")}
+    odd = [name for number, name in enumerate(table.columns) if name and number not in used]
+    misspelt = [name for name in odd if difflib.get_close_matches(name.lower(), (*BOX_COLUMNS, ROLE), cutoff=0.7)]
+    if misspelt or len(boxed) not in (0, len(BOX_COLUMNS)):
+        raise BadGroundTruthError(f"{file}: {_wanted()}, found {checks.listed(table.columns)}")
+    if odd:
+        log.warning("%s: columns %s are not used", file, checks.listed(odd))
+    return table
+
+
+def _wanted() -> str:
+    return "expected the columns path and instance, and perhaps x1, y1, x2, y2 and role"
 
 
 class _TableReader:
-    def __init__(self, table: Path, root: Path, problems: Problems) -> None:
+    def __init__(self, table: Table, root: Path, problems: Problems) -> None:
         self.table, self.root, self.problems = table, root, problems
+        self._columns = {name: table.column(name) for name in (*COLUMNS, *BOX_COLUMNS, ROLE)}
 
-    def row(self, entry: str, cells: dict[str | Any, Any]) -> _Row | None:
-        if None in cells or None in cells.values():
-            self.problems.add(entry, f"expected as many cells as the header has, found {list(cells.values())}")
+    def row(self, row: Row) -> _Row | None:
+        entry = f"line {row.line}"
+        if row.problem:
+            self.problems.add(entry, row.problem)
             return None
-        values = {name: text.strip() for name, text in cells.items()}
-        image, role = values["image"], values.get("role", "")
-        path = self.table.parent / image
+        cells = {name: "" if number is None else text(row.cells[number]) for name, number in self._columns.items()}
+        image, instance, role = cells["path"], cells["instance"], cells[ROLE]
+        folder = self.table.path.parent
+        path = folder / find_spelled(folder, str(row.cells[self.table.need("path")] or ""))[0]
         if not image or not path.is_file():
             self.problems.add(entry, f"expected an image, found none at {image!r}")
             return None
@@ -153,18 +168,17 @@ class _TableReader:
             self.problems.add(entry, f"expected the role query, database, or an empty cell, found {role!r}")
             return None
         searched, asked = ROLES[role]
-        if not values["instance"] and role == QUERY:
+        if not instance and role == QUERY:
             self.problems.add(entry, "expected the instance that is searched for, found an empty cell")
             return None
-        box = self._box(entry, [values.get(name, "") for name in BOX_COLUMNS], path)
-        file = _relative(path, self.root)
-        return _Row(file, values["instance"], box, searched, asked and bool(values["instance"]))
+        box = self._box(entry, [cells[name] for name in BOX_COLUMNS], path)
+        return _Row(_relative(path, self.root), instance, box, searched, asked and bool(instance))
 
     def _box(self, entry: str, cells: list[str], photo: Path) -> Box | None:
         if not any(cells):
             return None
         try:
-            numbers = [float(cell) for cell in cells]
+            numbers = [self.table.number(cell) for cell in cells]
         except ValueError:
             self.problems.add(entry, f"expected a box as four numbers x1 y1 x2 y2, found {cells}")
             return None

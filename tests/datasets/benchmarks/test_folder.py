@@ -88,8 +88,8 @@ def test_a_table_elsewhere_and_without_boxes(tmp_path: Path) -> None:
         ("a.jpg,cup,1,2,99,20,", "line 2: expected a box .* inside 40 x 30 pixels"),
         ("a.jpg,cup,,,,,both", "line 2: expected the role query, database, or an empty cell, found 'both'"),
         ("a.jpg,,,,,,query", "line 2: expected the instance that is searched for, found an empty cell"),
-        ("a.jpg,cup", "line 2: expected as many cells as the header has"),
-        ("a.jpg,cup,,,,,,", "line 2: expected as many cells as the header has"),
+        ("a.jpg,cup", "line 2: expected 7 columns, found 2"),
+        ("a.jpg,cup,,,,,,x", "line 2: expected 7 columns, found 8"),
         ("a.jpg,jar,,,,,query", "jar: expected a photo of this instance in the database, found none"),
     ],
 )
@@ -100,10 +100,32 @@ def test_bad_rows_are_named(tmp_path: Path, row: str, message: str) -> None:
     assert str(table) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "header", ["path,instance,x1,y1,x2,y2,role", "File;Label;X1;Y1;X2;Y2;Role", "id,image,label,x1,y1,x2,y2,role,price"]
+)
+def test_tables_of_other_programs(header: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    comma = ";" not in header
+    rows = [
+        ["a.jpg", "Größe", "1,5" if not comma else "1.5", "2", "30", "20", ""],
+        [r".\b.jpg", "Größe", *[""] * 4, "query"],
+    ]
+    rows.append(["c.jpg", "tea", *[""] * 4, "database"])
+    if header.startswith("id"):
+        rows = [["7", *row, "5"] for row in rows]
+    write_table(tmp_path)
+    lines = [header, *(("," if comma else ";").join(row) for row in rows)]
+    (tmp_path / "instances.csv").write_bytes("\r\n".join(lines).encode("utf-16"))
+    data, _ = prepared("folder", tmp_path)
+    assert [(e.file, e.instances) for e in data.images] == [("a.jpg", ("Größe",)), ("c.jpg", ("tea",))]
+    assert data.objects[0].box == (1.5, 2, 30, 20)
+    assert [q.file for q in data.queries] == ["a.jpg", "b.jpg"]
+    assert ("columns 'price' are not used" in caplog.text) == ("price" in header)
+
+
 @pytest.mark.parametrize("header", ["image,what", "image,instance,x1,y1", "image,instance,rôle", ""])
 def test_bad_columns_are_named(tmp_path: Path, header: str) -> None:
     write_table(tmp_path, header=header)
-    with pytest.raises(BadGroundTruthError, match="expected the columns image and instance, and perhaps x1, y1"):
+    with pytest.raises(BadGroundTruthError, match="expected the columns path and instance, and perhaps x1, y1"):
         prepare("folder", tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_retrieval_scores_by_hand(tmp_path: Path) -> None:
         ("q1,,Private", "csv line 2: expected at least one image in 'images', found none"),
         ("q1,0a 0a,Private", "csv line 2: expected each image once, found '0a' 2 times"),
         ("q1,0a,Secret", "csv line 2: expected the usage Private, Public or Ignored, found 'Secret'"),
-        ("q1,0a", "csv line 2: expected as many cells as the header has"),
+        ("q1,0a", "csv line 2: expected 3 columns, found 2"),
         ("q2,1d,Public", "Usage: expected private queries, found none"),
     ],
 )
@@ -64,7 +64,8 @@ def test_missing_files(tmp_path: Path) -> None:
     write_retrieval(tmp_path)
     (tmp_path / "retrieval_solution_v2.1.csv").write_text("id,pictures\n")
     with pytest.raises(
-        BadGroundTruthError, match="expected the columns 'id', 'images', 'Usage', found 'id', 'pictures'"
+        BadGroundTruthError,
+        match=r"expected a column 'images', found 'id', 'pictures'.*; expected the columns 'id', 'images', 'Usage'",
     ):
         prepare("google_landmarks", tmp_path)
 

@@ -1,0 +1,284 @@
+"""Tables of images: CSV and Parquet, in the dialects of the programs that write them.
+
+All tables of objemb are one kind: a photo a row, and what is known of it. A column may be called in several ways (see
+:data:`ROLES`), whoever reads the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from objemb import checks
+from objemb.images.names import readable
+from objemb.images.texts import open_text
+from objemb.structures import Scalar
+
+logger = logging.getLogger(__name__)
+
+#: What columns are for, and how they may be called, in any case; the first that is there counts.
+ROLES: dict[str, tuple[str, ...]] = {
+    "path": ("path", "file", "image", "file_name", "filename"),
+    "id": ("id",),
+    "instance": ("instance", "label"),
+}
+#: Between columns: what CSV is named after, what Excel writes where a comma is in numbers, and two more.
+DELIMITERS = (",", ";", "\t", "|")
+#: Where columns are separated by this, numbers have a decimal comma.
+CONTINENTAL = ";"
+INTEGER = re.compile(
+    r"-?(0|[1-9]\d{0,17})", re.ASCII
+)  # no leading zeros: those belong to article numbers; fits 64 bits
+NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: A longer text is no number that anybody wrote.
+LONGEST_NUMBER = 64
+#: What a missing number is called, in lower case. Infinities count as missing, as in Parquet.
+MISSING = frozenset(
+    ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity")
+)
+#: Rows of a Parquet file that are in memory at once.
+PARQUET_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        line: The line of a CSV file, the number of a row of Parquet, from 1.
+        cells: One per column: texts of CSV as they are written, values of Parquet. Empty where there is a problem.
+        problem: Why it cannot be read, or an empty string.
+    """
+
+    line: int
+    cells: Sequence[Any] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose header was read.
+
+    Attributes:
+        path: The file.
+        columns: Names of the columns, without blanks around them; unnamed ones are empty.
+        rows: Reads all rows that are not blank, from the start each time it is called.
+        decimal_comma: Whether numbers are written ``3,5``.
+        typed: Whether cells have types already.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Callable[[], Iterator[Row]]
+    decimal_comma: bool = False
+    typed: bool = False
+
+    def column(self, role: str) -> int | None:
+        """The number of the column for something of :data:`ROLES`, or of this very name; None without one."""
+        return _column(self.columns, role)
+
+    def need(self, role: str) -> int:
+        """As :meth:`column`, or ``ValueError``."""
+        number = self.column(role)
+        if number is None:
+            others = checks.listed(ROLES.get(role, ())[1:])
+            wanted = f"{role!r} (or {others})" if others else repr(role)
+            named = [name for name in self.columns if name]
+            hint = checks.nearest(role, named)
+            raise ValueError(f"{self.path}: expected a column {wanted}, found {checks.listed(named) or 'none'}{hint}")
+        return number
+
+    def number(self, text: str) -> float:
+        """The number that a cell holds. Raises ``ValueError`` where it holds none."""
+        return float(_with_point(text) if self.decimal_comma else text)
+
+    def converters(self) -> list[Callable[[Any], Scalar]]:
+        """For each column what makes metadata of its cells.
+
+        Columns of CSV get the type that all their cells have in common, which takes a pass through the file: ``int``,
+        ``float``, else text. Words such as ``NaN`` and ``NA`` are missing values among numbers, and words among words
+        (NA is Namibia).
+        """
+        if self.typed:
+            return [scalar] * len(self.columns)
+        kinds = [_Kind(self.decimal_comma) for _ in self.columns]
+        for row in self.rows():
+            for kind, cell in zip(kinds, row.cells, strict=False):
+                kind.see(cell)
+        return [kind.converter() for kind in kinds]
+
+
+def open_table(path: Path, needed: Sequence[str] = ("path",)) -> Table:
+    """Read the header of a table: Parquet by the suffix of its name, else CSV.
+
+    Of CSV the encoding (UTF-8, UTF-16, Windows-1252) and the separator (comma, semicolon, tab, ``|``, or what a first
+    line ``sep=`` says) are found out. The separator is the one that gives the columns that are needed.
+
+    Args:
+        path: The file.
+        needed: Roles that columns must have.
+
+    Raises:
+        ValueError: A needed column is missing, a name is there twice, or the file is no table.
+    """
+    table = _open_parquet(path) if path.suffix.lower() == ".parquet" else _open_csv(path, needed)
+    twice = [name for name, count in Counter(table.columns).items() if count > 1 and name]
+    if twice:
+        raise ValueError(f"{path}: expected each column once, found twice: {checks.listed(twice)}")
+    for role in needed:
+        table.need(role)
+    return table
+
+
+def text(cell: Any) -> str:
+    """A cell as a text, empty where nothing is in it: a number without the ``.0`` that an empty neighbour gave it."""
+    if isinstance(cell, str):
+        return readable(cell.strip())
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else readable(str(cell))
+
+
+def scalar(cell: Any) -> Scalar:
+    """A value of Parquet or JSON as metadata; what is not finite is missing."""
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None
+    if cell is None or isinstance(cell, bool | int | float):
+        return cell
+    return readable(str(cell))
+
+
+def _column(columns: Sequence[str], role: str) -> int | None:
+    for name in ROLES.get(role, (role,)):
+        if name in columns:
+            return columns.index(name)
+        for number, column in enumerate(columns):
+            if column.casefold() == name.casefold():
+                return number
+    return None
+
+
+# --- CSV ---
+
+
+def _open_csv(path: Path, needed: Sequence[str]) -> Table:
+    found: list[Table] = []
+    for delimiter in DELIMITERS:
+        table = _csv_table(path, delimiter, 0)
+        if len(table.columns) == 1 and re.fullmatch("sep=.", table.columns[0]):
+            return _csv_table(path, table.columns[0][-1], 1)
+        if all(table.column(role) is not None for role in needed):
+            return table
+        found.append(table)
+    return max(found, key=lambda table: len(table.columns))  # the first of several: a comma, if nothing else
+
+
+def _csv_table(path: Path, delimiter: str, first: int) -> Table:
+    """The table whose header is the record of this number that is not blank."""
+    records = _records(path, delimiter)
+    header = [row for _, row in zip(range(first + 1), (row for _, row in records), strict=False)]
+    names = tuple(readable(name.strip()) for name in header[-1]) if len(header) > first else ()
+
+    def rows() -> Iterator[Row]:
+        records = _records(path, delimiter)
+        for _ in range(first + 1):
+            next(records, None)
+        for line, cells in records:
+            extra = cells[len(names) :]
+            if len(cells) >= len(names) and not any(extra):
+                yield Row(line, cells[: len(names)])
+            else:
+                yield Row(line, problem=f"expected {len(names)} columns, found {len(cells)}")
+
+    return Table(path, names, rows, decimal_comma=delimiter == CONTINENTAL)
+
+
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of all records that are not blank; spreadsheets write blank ones with separators."""
+    with open_text(path, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        try:
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise ValueError(f"{path}: expected CSV, found in line {reader.line_num}: {error}") from error
+
+
+class _Kind:
+    """What all cells of a column have in common."""
+
+    def __init__(self, decimal_comma: bool) -> None:
+        self._whole = self._numeric = True
+        self._numbers = 0
+        self._clean = _with_point if decimal_comma else str.strip
+
+    def see(self, cell: str) -> None:
+        """Look at one more cell."""
+        if not self._numeric or cell.strip().lower() in MISSING:
+            return
+        number = self._clean(cell)
+        self._numbers += 1
+        self._whole = self._whole and len(number) <= LONGEST_NUMBER and INTEGER.fullmatch(number) is not None
+        self._numeric = self._whole or _is_number(number)
+
+    def converter(self) -> Callable[[str], Scalar]:
+        """What makes metadata of a cell."""
+        if not self._numbers or not self._numeric:
+            return lambda cell: readable(cell.strip()) or None
+        to, clean = (int if self._whole else float), self._clean
+        return lambda cell: None if cell.strip().lower() in MISSING else to(clean(cell))
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number and not an article number, whose leading zeros or many digits matter."""
+    if len(cell) > LONGEST_NUMBER:
+        return False
+    if cell.lstrip("-").isdigit():
+        return INTEGER.fullmatch(cell) is not None
+    return NUMBER.fullmatch(cell) is not None and math.isfinite(float(cell))
+
+
+def _with_point(cell: str) -> str:
+    """A number with its decimal comma made a point; with several, or a point beside it, it stays what it is."""
+    cell = cell.strip()
+    return cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell
+
+
+# --- Parquet ---
+
+
+def _open_parquet(path: Path) -> Table:
+    """A Parquet file; columns that hold no single values (lists, bytes) are left out, logged."""
+    import pyarrow as pa  # here: a fifth of a second that only tables need to spend
+    import pyarrow.parquet as pq
+
+    from objemb.images.arrow import is_single
+
+    try:
+        table = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: expected a Parquet file, found: {error}") from error
+    kept = [f.name for f in table.schema_arrow if is_single(f.type)]
+    if left_out := [f.name for f in table.schema_arrow if not is_single(f.type)]:
+        logger.warning("%s: columns %s hold no single values and are left out", path, checks.listed(left_out))
+
+    def rows() -> Iterator[Row]:
+        from objemb.images.arrow import values
+
+        try:
+            line = 0
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=kept):
+                for line, cells in enumerate(zip(*map(values, batch.columns), strict=True), line + 1):  # noqa: B020
+                    yield Row(line, cells)
+        except (ValueError, OSError) as error:  # the errors of pyarrow are kinds of these
+            raise ValueError(f"{path}: expected a Parquet file that can be read to its end, found: {error}") from error
+
+    return Table(path, tuple(kept), rows, typed=True)
