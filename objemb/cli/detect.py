@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers
+from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers, check_file
 from objemb.cli.output import note, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
 
@@ -36,8 +36,7 @@ def detect(
     from objemb.images.stream import stream_photos
     from objemb.models import load_model
 
-    if output is not None and not output.parent.is_dir():  # told before the photos are searched
-        raise FileNotFoundError(f"--output: expected a file in a folder that exists, found {output}")
+    check_file("--output", output)
     found = find_images(photos)
     opened = load_model(model, device, precision)
     note_untrained(opened)

@@ -63,3 +63,9 @@ MaxRegions = Annotated[int | None, typer.Option(min=0, help="At most this many b
 Boxes = Annotated[
     Path | None, typer.Option(help="Boxes to use: COCO instances or results json (instead of the model's detector).")
 ]
+
+
+def check_file(option: str, file: Path | None) -> None:
+    """Raise where a file cannot be written, before the work that fills it is done."""
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise FileNotFoundError(f"{option}: expected a file in a folder that exists, found {file}")

@@ -13,7 +13,7 @@ import typer
 
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
-from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, rerankers
+from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, check_file, rerankers
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def search(
         raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
     if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
         raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
+    check_file("--html", html)
+    check_file("--save", save)
     boxes = [parse_box(text) for text in box] if box else None
     opened = Index.open(index)
     folder = model or _recorded_model(opened)

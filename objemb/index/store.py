@@ -341,6 +341,8 @@ class Index:
                 queries are in the index under their own ids.
         """
         self._check_search(queries, k, fingerprint, runners_up)
+        if isinstance(exclude, str):
+            raise TypeError(f"exclude: expected an entry for each query, found the text {exclude!r}")
         left_out = [frozenset((one,) if isinstance(one, str) else one) for one in exclude or ((),) * len(queries)]
         if len(left_out) != len(queries):
             raise ValueError(f"exclude: expected an entry for each of {len(queries)} queries, found {len(left_out)}")

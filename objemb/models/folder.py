@@ -61,6 +61,8 @@ def check_free(folder: Path, force: bool) -> None:
     """Raise ``FileExistsError`` where :func:`write_folder` would: what is there is no model, or may not be replaced."""
     if not folder.exists():
         return
+    if folder.samefile(Path()):  # it is renamed away, and whoever stands in it would see nothing
+        raise FileExistsError(f"{folder}: expected a new folder or a model, found the current folder")
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file()):
         raise FileExistsError(f"{folder}: expected a new folder or a model, found something else; it is left alone")
     if not force and (folder / CARD).is_file():

@@ -379,3 +379,22 @@ def test_where_weights_come_from_is_told(run: Run, photos: Path, tmp_path: Path)
     assert origins == {"describer.backbone": f"{file} (sha256 {file_sha256(file)})"}
     assert "random" not in run("index", photos, "-o", tmp_path / "j", "--model", tmp_path / "n").stderr
     assert "random" not in run("info", tmp_path / "j").stdout
+
+
+@pytest.mark.parametrize("file", ["photos", "nowhere/out.html"])
+def test_outputs_that_cannot_be_written_are_told_before_the_work(
+    run: Run, photos: Path, index: Path, tmp_path: Path, file: str
+) -> None:
+    message = f"expected a file in a folder that exists, found {tmp_path / file}"
+    no_model = ("--model", tmp_path / "not even looked for")
+    assert f"--output: {message}" in run("detect", photos, *no_model, "-o", tmp_path / file, code=2).stderr
+    assert f"--html: {message}" in run("search", index, photos / "1.png", "--html", tmp_path / file, code=2).stderr
+
+
+def test_a_model_does_not_replace_the_current_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    network = ("backbone.name=torchvision_cnn", "backbone.arch=squeezenet1_1", "backbone.weights=random")
+    for name in (".", tmp_path / "here"):
+        assert "found the current folder" in run("model", "build", "mean", *network, "-o", name, code=2).stderr
+    assert list((tmp_path / "here").iterdir()) == []
