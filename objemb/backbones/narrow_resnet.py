@@ -17,7 +17,8 @@ from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
 from objemb.ops.strided import guard_strided
-from objemb.ops.weights import existing_file, fill, is_named, of_module, read_weights
+from objemb.ops.weight_files import read_weights
+from objemb.ops.weights import existing_file, fill, is_named, of_module
 from objemb.registry import plugin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")

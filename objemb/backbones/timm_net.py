@@ -15,7 +15,8 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import Backbone
 from objemb.checks import MissingWeightsError
-from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, is_named, of_module, read_weights
+from objemb.ops.weight_files import UnreadableWeightsError, read_weights
+from objemb.ops.weights import existing_file, fetch, fill, is_named, of_module
 from objemb.registry import plugin
 
 PRETRAINED = "pretrained"

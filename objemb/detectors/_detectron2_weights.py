@@ -17,7 +17,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.ops.pickled_arrays import UnreadablePickleError, read_pickled_arrays
-from objemb.ops.weights import UnreadableWeightsError, existing_file, fill, of_module, read_weights
+from objemb.ops.weight_files import UnreadableWeightsError, read_weights
+from objemb.ops.weights import existing_file, fill, of_module
 
 #: Where the ROI heads of a config with an embedding head keep it.
 EMBEDDING_HEAD = "roi_heads.embedding_head."

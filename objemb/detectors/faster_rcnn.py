@@ -15,7 +15,8 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK
-from objemb.ops.weights import existing_file, is_named, read_weights
+from objemb.ops.weight_files import read_weights
+from objemb.ops.weights import existing_file, is_named
 from objemb.registry import plugin
 
 #: Sides of anchors in cells of their level, as of Lin et al. 2017: 32 pixels on stride 4.

@@ -14,7 +14,8 @@ from torchvision.models import detection
 from objemb import checks
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK, NetworkInput
-from objemb.ops.weights import is_named, locate, read_weights
+from objemb.ops.weight_files import read_weights
+from objemb.ops.weights import is_named, locate
 from objemb.registry import plugin
 
 FAMILIES = ("fasterrcnn_", "maskrcnn_")

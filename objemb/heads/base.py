@@ -15,7 +15,8 @@ from torchvision.ops import roi_align
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.ops.normalize import l2
-from objemb.ops.weights import existing_file, fill, is_named, of_module, read_weights
+from objemb.ops.weight_files import read_weights
+from objemb.ops.weights import existing_file, fill, is_named, of_module
 from objemb.ops.whitening import Whitening
 
 #: Boxes at a time: each becomes maps of its own, and photos may have hundreds.

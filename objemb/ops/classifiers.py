@@ -11,7 +11,8 @@ from torchvision import models
 from torchvision.models.feature_extraction import get_graph_node_names
 
 from objemb import checks
-from objemb.ops.weights import fill, locate, of_module, read_weights
+from objemb.ops.weight_files import read_weights
+from objemb.ops.weights import fill, locate, of_module
 
 #: Networks without feature maps.
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")

@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 import queue
 import re
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -24,17 +22,12 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from objemb import checks
-from objemb.checks import MissingWeightsError, ObjembError
+from objemb.checks import MissingWeightsError
+from objemb.ops.weight_files import SHOWN, UnreadableWeightsError, first_of
 
-#: Keys under which training programs put the state dict into their checkpoints.
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-#: Prefixes that parallel training and compilation leave on every key.
-PREFIXES = ("module.", "_orig_mod.")
 #: A server has to answer within this time, name resolution, proxy and redirections included.
 ANSWER_SECONDS = 8.0
 #: A connection, or a download that has begun, may stand still for this long.
@@ -42,15 +35,10 @@ STALL_SECONDS = 5.0
 CHUNK = 1 << 20
 #: The file in a model folder that holds the tensors of its networks.
 MODEL_WEIGHTS = "weights.safetensors"
-SHOWN = 3
 #: Says that a network shall have random values, where a file or published weights could be named.
 RANDOM = "random"
 
 logger = logging.getLogger(__name__)
-
-
-class UnreadableWeightsError(ObjembError):
-    """A file of weights cannot be read, or does not belong to the network. The message says what was found."""
 
 
 def is_named(weights: str | Path | None) -> TypeGuard[str | Path]:
@@ -124,39 +112,6 @@ def fetch(url: str, name: str | None = None) -> Path:
     return file
 
 
-def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
-    """The state dict in a ``.safetensors`` file or a file of ``torch.save``.
-
-    Checkpoints that keep it under ``state_dict``, ``model_state_dict`` or ``model`` are unwrapped, and the prefixes of
-    parallel training are removed.
-
-    Raises:
-        MissingWeightsError: There is no such file.
-        UnreadableWeightsError: The file is damaged, holds objects other than tensors (they are not unpickled), or holds
-            no state dict.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise MissingWeightsError(f"weights: expected a file, found none at {file}")
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its text advises to run the file: not for a user's eyes
-        raise UnreadableWeightsError(
-            f"{file}: expected tensors saved by torch.save or safetensors, "
-            f"found damage or objects that would have to be run to be read; such a file is refused"
-        ) from error
-    except Exception as error:  # the readers raise whatever the bytes of a broken file lead to
-        reason = " ".join(str(error).split())[:300]
-        raise UnreadableWeightsError(
-            f"{file}: expected tensors saved by torch.save or safetensors, found damage "
-            f"({type(error).__name__}: {reason})"
-        ) from error
-    return _state_dict(content, file)
-
-
 def of_module(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
     """The tensors of a part, where ``state`` is that of a larger module, such as a whole model: names without prefix.
 
@@ -175,7 +130,7 @@ def of_module(module: nn.Module, state: Mapping[str, Tensor], source: str | Path
     fitting = [prefix for prefix in ends if all(prefix + k in state for k in names)]
     if len(fitting) > 1:
         raise UnreadableWeightsError(
-            f"{source}: expected tensors of one network that fit, found them under {_first(fitting)}"
+            f"{source}: expected tensors of one network that fit, found them under {first_of(fitting)}"
         )
     return {k.removeprefix(p): v for p in fitting for k, v in state.items() if k.startswith(p)} or state
 
@@ -206,44 +161,17 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, kno
     if missing:
         raise UnreadableWeightsError(
             f"{source}: {len(missing)} tensors of the network are missing: "
-            f"expected {_first(missing)}, found {_first(state)}"
+            f"expected {first_of(missing)}, found {first_of(state)}"
         )
     if foreign:
         raise UnreadableWeightsError(
-            f"{source}: {len(foreign)} tensors belong to another architecture: found {_first(foreign)}"
+            f"{source}: {len(foreign)} tensors belong to another architecture: found {first_of(foreign)}"
         )
     broken = [k for k, v in module.state_dict().items() if v.is_floating_point() and not bool(v.isfinite().all())]
     if broken:
         raise UnreadableWeightsError(
-            f"{source}: expected finite values, found NaN or infinite ones in {_first(broken)}"
+            f"{source}: expected finite values, found NaN or infinite ones in {first_of(broken)}"
         )
-
-
-def _state_dict(content: Any, file: Path) -> OrderedDict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping):
-        raise UnreadableWeightsError(f"{file}: expected a state dict, found {type(content).__name__}")
-    others = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if others or not content:
-        raise UnreadableWeightsError(
-            f"{file}: expected a state dict (names to tensors, possibly under {checks.listed(WRAPPERS)}), "
-            f"found {_first(others) if others else 'nothing in it'}"
-        )
-    state = OrderedDict(content)
-    metadata = getattr(content, "_metadata", None)
-    if isinstance(metadata, OrderedDict):  # layer versions, by which modules translate old names
-        state._metadata = metadata  # type: ignore[attr-defined]
-    for prefix in PREFIXES:
-        consume_prefix_in_state_dict_if_present(state, prefix)
-    return state
-
-
-def _first(names: Collection[Any]) -> str:
-    rest = len(names) - SHOWN
-    return checks.listed(list(names)[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _download(url: str, file: Path) -> None:

@@ -8,7 +8,8 @@ from torchvision.models import resnet18
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
-from objemb.ops.weights import MissingWeightsError, UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
+from objemb.ops.weights import MissingWeightsError
 
 
 @pytest.mark.parametrize(("stride", "cells"), [(16, (6, 7)), (32, (3, 4))])

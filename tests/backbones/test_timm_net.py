@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from objemb.checks import MissingWeightsError
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 
 timm = pytest.importorskip("timm")
 

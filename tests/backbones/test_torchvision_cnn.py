@@ -12,7 +12,7 @@ from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, Torchv
 from objemb.checks import MissingWeightsError
 from objemb.images.decode import read_photo
 from objemb.ops import weights as weights_module
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOBILENET = SHARED / "weights" / "mobilenet_v2.pth"

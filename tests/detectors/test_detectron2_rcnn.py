@@ -24,7 +24,7 @@ from objemb.detectors._detectron2_losses import _BoxMasks
 from objemb.detectors.detectron2_rcnn import Detectron2Rcnn
 from objemb.heads.embedding import EmbeddingHead
 from objemb.models import build_model, load_model
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Regions
 from tests.detectors.small_detectron2 import (
     C4,

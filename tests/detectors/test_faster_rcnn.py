@@ -8,7 +8,7 @@ import torch
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.detectors.faster_rcnn import FasterRcnn
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 

@@ -12,7 +12,7 @@ from torchvision.models import detection
 from objemb.checks import MissingWeightsError
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn, add_eps
 from objemb.ops import weights as weights_module
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Photo, Regions
 
 SMALL = {"min_size": 64, "max_size": 96, "score_threshold": 0.0, "max_detections": 6}

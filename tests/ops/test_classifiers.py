@@ -7,7 +7,7 @@ import torch
 from torchvision import models
 
 from objemb.ops.classifiers import _renamed, checked_layer, classifier_network, fill_from, layer_names
-from objemb.ops.weights import UnreadableWeightsError
+from objemb.ops.weight_files import UnreadableWeightsError
 
 SMALL = "squeezenet1_1"
 

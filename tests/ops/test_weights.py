@@ -14,7 +14,8 @@ from torch import nn
 
 from objemb.checks import MissingWeightsError
 from objemb.ops import weights
-from objemb.ops.weights import UnreadableWeightsError, existing_file, fetch, fill, locate, of_module, read_weights
+from objemb.ops.weight_files import UnreadableWeightsError, read_weights
+from objemb.ops.weights import existing_file, fetch, fill, locate, of_module
 
 
 class Explosive:
