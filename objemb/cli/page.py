@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -42,9 +43,10 @@ h1, h2 { font-size: 1.05rem; margin: 0 0 .5rem; font-weight: 650; }
 .text { padding: .45rem .6rem .55rem; display: grid; gap: .25rem; font-size: .9rem; }
 .top { display: flex; gap: .5rem; align-items: baseline; }
 .rank { color: var(--soft); font-variant-numeric: tabular-nums; }
-.name { font-weight: 600; overflow-wrap: anywhere; flex: 1; }
-.score { font-variant-numeric: tabular-nums; font-weight: 650; }
-.label { justify-self: start; border: 1px solid var(--line); border-radius: 1rem; padding: 0 .6rem; font-size: .9rem; }
+.name { font-weight: 600; overflow-wrap: anywhere; line-height: 1.25; }
+.score { margin-left: auto; font-variant-numeric: tabular-nums; font-weight: 650; }
+.label { border: 1px solid var(--line); border-radius: 1rem; padding: 0 .5rem; font-size: .8rem;
+  overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 .pair { display: flex; gap: .4rem; align-items: center; min-height: 4rem; }
 .pair img { max-height: 4rem; max-width: 44%; min-width: 0; border: 2px solid; border-radius: .25rem; }
@@ -69,8 +71,8 @@ def search_page(
         hits: A picture per hit, in order.
         about: What else belongs on it, by name, such as the model, the index and the date.
     """
-    name = text(_short(result.image))
-    facts = " · ".join(f"{text(k)}: {text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
+    name = html_text(_short(result.image))
+    facts = " · ".join(f"{html_text(k)}: {html_text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
     found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
     cards = "\n".join(
         _card(rank, hit, picture, query, result)
@@ -107,22 +109,30 @@ def search_page(
 
 
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
-    label = f'<div class="label">{text(hit.label)}</div>' if hit.label is not None else ""
+    label = (
+        f'<div class="label" title="{html_text(hit.label)}">{html_text(hit.label)}</div>'
+        if hit.label is not None
+        else ""
+    )
     others = f'<div class="soft">{_others(hit)}</div>' if hit.runners_up else ""
     return f"""<li class="card">{photo_figure(picture, "11rem")}
 <div class="text">
-<div class="top"><span class="rank">{rank}</span><span class="name">{text(hit.image)}</span>
-<span class="score" title="{text(result.scale)}">{hit.score:.3f}</span></div>
-{label}{_pair(hit, picture, query, result)}{others}{_metadata(hit)}
+<div class="top"><span class="rank">{rank}</span>{label}
+<span class="score" title="{html_text(result.scale)}">{hit.score:.3f}</span></div>
+<div class="name">{_breakable(hit.image)}</div>
+{_pair(hit, picture, query, result)}{others}{_metadata(hit)}
 </div></li>"""
 
 
 def photo_figure(picture: Picture, most: str) -> str:
-    """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size."""
+    """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size.
+
+    A box that is the whole photo is not drawn: it says nothing.
+    """
     height, width = picture.size
-    boxes = "".join(_frame(frame) for frame in picture.frames)
+    boxes = "".join(_frame(frame) for frame in picture.frames if not picture.is_whole(frame.box))
     gone = "" if picture.found else '<div class="gone">The photo has gone, or has changed since it was indexed.</div>'
-    name = text(_short(picture.name))
+    name = html_text(_short(picture.name))
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
         f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{name}" '
@@ -156,14 +166,15 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
 
 
 def _others(hit: Match) -> str:
-    scores = ", ".join(f"{r.score:.3f}" + (f" {text(r.label)}" if r.label is not None else "") for r in hit.runners_up)
+    labels = [f" {html_text(other.label)}" if other.label is not None else "" for other in hit.runners_up]
+    scores = ", ".join(f"{other.score:.3f}{label}" for other, label in zip(hit.runners_up, labels, strict=True))
     return f"Next best boxes here: {scores}"
 
 
 def _metadata(hit: Match) -> str:
     if not hit.metadata:
         return ""
-    rows = "".join(f"<dt>{text(k)}</dt><dd>{text(str(v))}</dd>" for k, v in hit.metadata.items())
+    rows = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(str(v))}</dd>" for k, v in hit.metadata.items())
     return f"<details><summary>Metadata</summary><dl>{rows}</dl></details>"
 
 
@@ -174,9 +185,14 @@ def _boxes_text(result: SearchResult, query: Picture) -> str:
     return "searched for this box" if count == 1 else f"searched for these {count} boxes"
 
 
-def text(words: str) -> str:
+def html_text(words: str) -> str:
     """A text for HTML, in which nothing is hidden: names are foreign."""
     return escape(visible(words))
+
+
+def _breakable(name: str) -> str:
+    """A long name that may go on in the next line behind its separators."""
+    return re.sub(r"([/_])", r"\1<wbr>", html_text(name))
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -51,9 +51,9 @@ class Picture:
     found: bool = True
 
     def is_whole(self, box: Box) -> bool:
-        """Whether a box is the whole photo."""
+        """Whether a box is the whole photo, as far as it could be opened."""
         height, width = self.size
-        return all(abs(a - b) < 0.5 for a, b in zip(box, (0, 0, width, height), strict=True))
+        return self.found and all(abs(a - b) < 0.5 for a, b in zip(box, (0, 0, width, height), strict=True))
 
 
 def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:

@@ -65,7 +65,7 @@ def _draw_frames(image: Image.Image, picture: Picture) -> None:
     pen = ImageDraw.Draw(image)
     height, width = picture.size
     scale_x, scale_y = image.width / width, image.height / height
-    for frame in picture.frames:
+    for frame in (f for f in picture.frames if not picture.is_whole(f.box)):
         x1, x2 = (min(round(x * scale_x), image.width - 1) for x in frame.box[::2])
         y1, y2 = (min(round(y * scale_y), image.height - 1) for y in frame.box[1::2])
         if not frame.thin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 4.6, 3.7
 #: Share of the place of a group that its bars fill.
 FILLED = 0.8
+#: Characters of a title that fit over a panel.
+TITLE_WIDTH = 46
+#: Shares of the height of a panel: of a line of labels below it, and of what lies between them and the legend.
+LINE_SHARE, LEGEND_GAP = 0.055, 0.05
 #: Of lines, with their marks.
 STYLES = ("-o", "--x", ":s", "-.^")
 
@@ -71,14 +76,14 @@ def bars(
     for number, (name, values) in enumerate(groups.items()):
         drawn = axis.bar(places - FILLED / 2 + (number + 0.5) * width, values, width, label=name)
         axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=8)
-    axis.set_title(title)
+    _entitle(axis, title)
     axis.set_ylabel(y_label)
     axis.set_xticks(places, labels, fontsize=8)
     axis.margins(y=0.12)
     if top is not None:
         axis.set_ylim(min(0.0, *(v for values in groups.values() for v in values)), 1.08 * top)
     if len(groups) > 1:
-        axis.legend(fontsize=8)
+        legend_below(axis, max((label.count("\n") + 1 for label in labels), default=1))
 
 
 def lines(
@@ -116,7 +121,7 @@ def lines(
                 size = 5 if marks else 0
                 axis.plot(xs, ys, styles[second], color=f"C{number % 10}", markersize=size, label=label)
                 ticks.update(xs)
-    axis.set_title(title)
+    _entitle(axis, title)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
@@ -130,16 +135,27 @@ def lines(
         axis.legend(fontsize=7)
 
 
+def legend_below(axis: Any, lines_of_labels: int) -> None:
+    """A legend under the labels of the x axis: bars leave no room within."""
+    place = (0.5, -LEGEND_GAP - lines_of_labels * LINE_SHARE)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=place, ncols=3)
+
+
+def _entitle(axis: Any, title: str) -> None:
+    """A title over a panel, in as many lines as it takes; of a word that is longer than a line, too."""
+    axis.set_title("\n".join(textwrap.wrap(title, TITLE_WIDTH)), fontsize=11)
+
+
 def histogram(axis: Any, title: str, counts: Sequence[int], low: float, high: float, *, y_label: str = "") -> None:
     """Counts of equal bins from ``low`` to ``high``."""
     edges = np.linspace(low, high, len(counts) + 1)
     axis.bar(edges[:-1], counts, width=np.diff(edges), align="edge")
-    axis.set_title(title)
+    _entitle(axis, title)
     axis.set_ylabel(y_label)
 
 
 def remark(axis: Any, title: str, text: str) -> None:
     """A panel that says why there is nothing to draw."""
-    axis.set_title(title)
+    _entitle(axis, title)
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
     axis.set_axis_off()

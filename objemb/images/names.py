@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from urllib.request import url2pathname
 LEGACY = "cp1252"
 #: An address, with its scheme: two letters at least, one is a Windows drive.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+#: What stands between paths within a word of a command, such as ``key=[/a/b, /c/d]``.
+_BETWEEN = re.compile(r"""(['"=,\[\](){}]+\s*)""")
 
 
 def printable(text: str) -> str:
@@ -91,3 +95,18 @@ def is_address(text: str) -> bool:
     """Whether a text is the address of something that does not lie in a folder, such as ``https://...``."""
     found = ADDRESS.match(text.strip())
     return found is not None and found[1].lower() != "file"
+
+
+def without_folders(command: str) -> str:
+    """A command with the last part of each absolute path in it: where things lie on a machine is not for a page."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that do not close
+        words = command.split()
+    return shlex.join("".join(map(_last_part, _BETWEEN.split(word))) for word in words)
+
+
+def _last_part(path: str) -> str:
+    if not re.match(r"(?:[A-Za-z]:)?[\\/]", path):
+        return path
+    return re.split(r"[\\/]+", path.rstrip("\\/"))[-1]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
 from objemb.examples.base import Examples
+from objemb.images.names import without_folders
 from objemb.models.build import versions
 from objemb.structures import Photo
 from objemb.training.card_picture import draw_card
@@ -113,8 +114,27 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         parts.append("The training left the detector as it was.\n")
     parts.append(_table("milliseconds a photo", {"": card["milliseconds"]}))
     parts.append(_table("parameters", {"": card["parameters"]}))
-    rest = {k: card[k] for k in card if k not in ("cosine", "retrieval", "detector", "milliseconds", "parameters")}
-    return "\n".join([*parts, "```json", json.dumps(rest, indent=2, default=str), "```", ""])
+    return "\n".join([*parts, *_made(card)])
+
+
+def _made(card: Mapping[str, Any]) -> list[str]:
+    """How it was made, in lines; everything else is in the JSON file beside it."""
+    teacher, validation, where = card["teacher"], card["validation"], card["environment"]
+    method = teacher["settings"].get("describer", teacher["settings"]).get("name", "")
+    run = card.get("run") or {}
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    facts = {
+        "teacher": f"{method}, {teacher['dim']} dimensions, {str(teacher['fingerprint'])[:12]}",
+        "validation": ", ".join(f"{count:,} {name}" for name, count in validation.items()),
+        "examples": f"{card['examples']:,}" if "examples" in card else "",
+        "run": ", ".join(f"{key} {run[key]}" for key in ("steps", "batch", "lr", "seed") if key in run),
+        "command": f"`{without_folders(card['command'])}`" if "command" in card else "",
+        "machine": f"{where['system']}, {where['cores']} cores, {where['threads']} threads, {where['device']}",
+        "versions": versions,
+        "date": where["date"],
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+    return ["How it was made (all settings are in `report.json`):\n", *lines, ""]
 
 
 def _cosine(found: Following) -> dict[str, Any]:

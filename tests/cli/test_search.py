@@ -169,7 +169,7 @@ def test_hostile_names_and_labels_are_text(run: Run, photos: Path, model: Path, 
         assert "<b>" not in html
         assert set(re.findall(r"<(\w+)", html)) <= {
             *("html", "head", "meta", "title", "style", "body", "main", "section", "h1", "h2", "div", "img", "svg"),
-            *("rect", "ol", "li", "p", "span", "details", "summary", "dl", "dt", "dd"),
+            *("rect", "ol", "li", "p", "span", "wbr", "details", "summary", "dl", "dt", "dd"),
         }
 
 

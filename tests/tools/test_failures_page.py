@@ -43,9 +43,9 @@ def test_everything_is_on_the_page(data: EvaluationSet) -> None:
     assert text.count("data:image/jpeg;base64,") == 5
     for words in ("✓ right", "✗ wrong", "– junk", "– own photo", "1. <span>0.900</span>", "query 7"):
         assert words in text
-    assert text.count("<rect") == 2 + 4 * 2 + 1  # under and over of each matched box, and a thin true one
+    assert text.count("<rect") == 2 + 3 * 2 + 1  # under and over of each matched box but a whole photo; a thin true one
     assert 'x="1.0" y="2.0" width="2.0" height="2.0"' in text
-    assert "The photo is no longer" in text  # of the hostile name, which is no file
+    assert "The photo has gone" in text  # of the hostile name, which is no file
 
 
 def test_nothing_of_a_name_is_read_as_html_and_nothing_is_fetched(data: EvaluationSet) -> None:
@@ -70,9 +70,23 @@ def test_a_first_right_one_that_is_not_among_the_best(data: EvaluationSet) -> No
 
 def test_no_failures(data: EvaluationSet) -> None:
     text = page(data)
-    assert "No query to show: 2 count, 1 do not count." in text
+    assert "No query to show: the average precision of all 2 is 100, 1 do not count." in text
     assert "<img" not in text
 
 
 def test_a_query_without_instances_is_called_by_its_file(data: EvaluationSet) -> None:
     assert "1. q.png: AP" in page(data, replace(failure(), query=Entry("q.png", (), None)))
+
+
+def test_a_row_has_a_column_for_each_picture(data: EvaluationSet) -> None:
+    far = FoundImage("c.png", 41, 0.1, (0.0, 0.0, 20.0, 20.0), RIGHT)
+    assert "--tiles: 5" in page(data, failure())
+    assert "--tiles: 6" in page(data, failure(), replace(failure(), first_right=far))
+    assert "--tiles: 2" in page(data)
+
+
+def test_no_folder_of_the_machine_is_on_the_page(data: EvaluationSet) -> None:
+    command = "objemb evaluate /home/someone/model --set /home/someone/shop.json"
+    text = failures_page(RESULT, {**ENVIRONMENT, "command": command}, data, [failure()], "")
+    assert "objemb evaluate model --set shop.json" in text
+    assert "someone" not in text

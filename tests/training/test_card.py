@@ -65,7 +65,23 @@ def test_the_files_of_a_card(card: dict[str, Any], tmp_path: Path) -> None:
     text = card_markdown(card)
     assert "| all | 0." in text or "| all | -0." in text
     assert "student asks, teacher indexed" in text
-    assert '"seed": 3' in text
+    assert "- validation: " in text
+    assert len(text.splitlines()) < 60
+
+
+def test_a_card_for_people_is_short_and_names_no_folders(card: dict[str, Any]) -> None:
+    run = {"steps": 300, "batch": 8, "lr": 0.001, "seed": 3, "workers": 2}
+    full = {
+        **card,
+        "examples": 1200,
+        "run": run,
+        "command": "objemb train distill_scenes -o /home/someone/runs/student",
+    }
+    text = card_markdown(full)
+    assert "- run: steps 300, batch 8, lr 0.001, seed 3" in text
+    assert "- command: `objemb train distill_scenes -o student`" in text
+    assert "/home/someone" not in text
+    assert "```json" not in text
 
 
 def test_what_the_data_does_not_tell(tmp_path: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.page import POLICY, STYLE, photo_figure
+from objemb.cli.page import POLICY, STYLE, html_text, photo_figure
 from objemb.cli.pictures import Frame, Picture, thumbnail
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import NOWHERE
+from objemb.images.names import without_folders
 
 #: Longest side of a picture in pixels: small, because there are hundreds on a page.
 SIDE = 220
@@ -27,8 +27,10 @@ h1 { font-size: 1.5rem; margin: .5rem 0; }
 p { margin: .4rem 0; max-width: 60rem; }
 section { border-top: 1px solid var(--line); margin-top: 1.2rem; padding-top: .6rem; }
 h2 { font-size: 1rem; margin: .3rem 0 .6rem; overflow-wrap: anywhere; }
-.row { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-.row .text { padding: .3rem .5rem .4rem; font-size: .82rem; gap: .1rem; }
+.row { display: grid; gap: .5rem; grid-template-columns: repeat(var(--tiles), minmax(0, 1fr)); }
+.row .text { padding: .3rem .45rem .4rem; font-size: .8rem; gap: .1rem; }
+@media (max-width: 60rem) { .row { grid-template-columns: repeat(4, minmax(0, 1fr)); } }
+@media (max-width: 36rem) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 .query, .missed { border-width: 2px; }
 .query { border-color: #0072b2; } .missed { border-style: dashed; }
 .mark { font-weight: 650; }
@@ -56,6 +58,7 @@ def failures_page(
         figures: What the method is worth, in words.
     """
     title = f"{result['method']} on {result['set']}"
+    tiles = max((len(_tiles(f)) for f in failures), default=1) + 1  # as many columns as the longest row has pictures
     sections = "\n".join(_section(rank, failure, data) for rank, failure in enumerate(failures, 1))
     return f"""<!doctype html>
 <html lang="en">
@@ -63,17 +66,17 @@ def failures_page(
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}: the worst queries</title>
+<title>{html_text(title)}: the worst queries</title>
 <style>{STYLE}{OWN_STYLE}</style>
 </head>
 <body>
-<main>
-<h1>{escape(title)}</h1>
-<p>{escape(figures)}</p>
+<main style="--tiles: {tiles}">
+<h1>{html_text(title)}</h1>
+<p>{html_text(figures)}</p>
 <p>{_counts(result, len(failures))}</p>
 {_legend(failures)}
 {sections}
-<section><pre>{escape(_about(environment))}</pre></section>
+<section><pre>{_about(environment)}</pre></section>
 </main>
 </body>
 </html>
@@ -83,8 +86,11 @@ def failures_page(
 def _counts(result: Mapping[str, Any], shown: int) -> str:
     skipped = f", {result['skipped']} do not count" if result["skipped"] else ""
     if not shown:
-        return f"No query to show: {result['queries']} count{skipped}."
-    return f"{result['queries']} queries{skipped}; the {shown} with the lowest average precision, the worst first."
+        if not result["queries"]:
+            return f"No query to show: none counts{skipped}."
+        return f"No query to show: the average precision of all {result['queries']} is 100{skipped}."
+    which = f"the {shown} with the lowest average precision"
+    return f"{result['queries']} queries{skipped}; {which}, the worst first; those without a fault are left out."
 
 
 def _legend(failures: Sequence[Failure]) -> str:
@@ -99,13 +105,17 @@ def _legend(failures: Sequence[Failure]) -> str:
 
 
 def _section(rank: int, failure: Failure, data: EvaluationSet) -> str:
-    cards = [_query_card(failure, data), *(_card(hit, data) for hit in failure.hits)]
-    if failure.first_right is not None:
-        cards.append(_card(failure.first_right, data, missed=True))
+    missed = failure.first_right
+    cards = [_query_card(failure, data), *(_card(hit, data, missed=hit is missed) for hit in _tiles(failure))]
     return (
-        f"<section><h2>{rank}. {escape(_name(failure))}: AP {100 * failure.average_precision:.1f}, "
+        f"<section><h2>{rank}. {html_text(_name(failure))}: AP {100 * failure.average_precision:.1f}, "
         f'{_first(failure)}</h2><div class="row">{"".join(cards)}</div></section>'
     )
+
+
+def _tiles(failure: Failure) -> list[FoundImage]:
+    """What is shown beside the query: the best images, and the first right one where it is not among them."""
+    return [*failure.hits, *([failure.first_right] if failure.first_right is not None else [])]
 
 
 def _name(failure: Failure) -> str:
@@ -147,7 +157,7 @@ def _picture(file: str, data: EvaluationSet, frames: tuple[Frame, ...]) -> Pictu
 
 
 def _file(file: str) -> str:
-    return f'<span class="soft" title="{escape(file)}">{escape(Path(file).name)}</span>'
+    return f'<span class="soft" title="{html_text(file)}">{html_text(Path(file).name)}</span>'
 
 
 def _class(mark: str) -> str:
@@ -156,4 +166,5 @@ def _class(mark: str) -> str:
 
 def _about(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    return f"{environment['command']}\n{environment['date']}, seed {environment['seed']}; {versions}"
+    lines = (without_folders(environment["command"]), f"{environment['date']}, seed {environment['seed']}; {versions}")
+    return "\n".join(map(html_text, lines))

@@ -108,7 +108,8 @@ def write_failures(
     args: argparse.Namespace,
 ) -> Path:
     """The failure browser of a method on a set."""
-    failures = worst_queries(task, measured.found, data.objects, args.failures, args.hits)
+    worst = worst_queries(task, measured.found, data.objects, args.failures, args.hits)
+    failures = [failure for failure in worst if failure.average_precision < 1]
     scores = measured.result["scores"]
     figures = ", ".join(f"{name} {score_text(name, value)}" for name, value in scores.items())
     file = folder / f"failures_{file_name(measured.result['method'])}.html"
