@@ -7,7 +7,7 @@ so that a constructor reads ``self.dim = checks.positive("dim", dim)``.
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ def finite(name: str, value: Tensor) -> Tensor:
 
 def positive(name: str, value: float) -> Any:
     """Check that a number is finite and above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{name}: expected a number above 0, found {value!r}")
     return value
 

@@ -51,9 +51,18 @@ def tell_boxes(given: StoredBoxes | None) -> None:
 
 
 def parse_box(text: str) -> Box:
-    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels."""
+    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; whether it lies in its photo has still to be seen."""
+    from objemb.structures import are_shares
+
+    expected = "--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"
     try:
         x1, y1, x2, y2 = (float(v) for v in text.split(","))
     except ValueError:
-        raise ValueError(f"--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220, found {text!r}") from None
+        raise ValueError(f"{expected}, found {text!r}") from None
+    if are_shares((x1, y1, x2, y2), None):
+        raise ValueError(f"{expected}, found shares of the photo from 0 to 1: {text!r}")
+    if not (x1 < x2 and y1 < y2):
+        corners = f"; if that is x, y, width, height, write {x1:g},{y1:g},{x1 + x2:g},{y1 + y2:g}"
+        likely = min(x1, y1) >= 0 and min(x2, y2) > 0
+        raise ValueError(f"{expected}, with X1 < X2 and Y1 < Y2, found {text!r}{corners if likely else ''}")
     return (x1, y1, x2, y2)

@@ -76,9 +76,11 @@ def search(
     from objemb.cli.indexing import ids_of
     from objemb.cli.pictures import result_pictures
     from objemb.cli.reranking import rerankers_of, search_reranked, without
+    from objemb.images.decode import read_photo
     from objemb.index.store import Index
     from objemb.models import load_model
     from objemb.models.folder import read_card
+    from objemb.models.inputs import as_regions
     from objemb.structures import Regions
 
     if auto and box:
@@ -90,6 +92,8 @@ def search(
     check_file("--html", html)
     check_file("--save", save)
     boxes = [parse_box(text) for text in box] if box else None
+    if boxes:
+        as_regions(boxes, read_photo(query, side=1, max_pixels=max_pixels).size)  # told before a model is loaded
     opened = Index.open(index)
     folder = model or _recorded_model(opened)
     opened.check_fingerprint(read_card(folder)["fingerprint"])  # before anything of the folder is built

@@ -42,7 +42,7 @@ from objemb import checks
 from objemb.evaluation.frames import Frames
 from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
 from objemb.images.sources import SkippedImage, find_images
-from objemb.structures import BOX_TOLERANCE, Box, Scalar
+from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
 from objemb.structures.fields import ReadOnlyDict
 
 _OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
@@ -278,6 +278,8 @@ def _box(value: Any, size: tuple[float, float] | None) -> Box | None:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_number(v) for v in value):
         raise ValueError(f"expected box as [x1, y1, x2, y2], found {value!r}")
     x1, y1, x2, y2 = (float(v) for v in value)
+    if are_shares(value, size):
+        raise ValueError(f"expected box as [x1, y1, x2, y2] in pixels, found shares of the photo from 0 to 1: {value}")
     width, height = size or (math.inf, math.inf)
     inside = min(x1, y1) >= -BOX_TOLERANCE and x2 <= width + BOX_TOLERANCE and y2 <= height + BOX_TOLERANCE
     if not (inside and x1 <= x2 and y1 <= y2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from objemb import checks
 from objemb.images.decode import MAX_PIXELS, read_photo, upright
 from objemb.images.pixels import rgb_pixels
-from objemb.structures import Photo, Regions
+from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_shares
 
 #: A path, encoded bytes, a PIL image, a uint8 array (H, W, 3), a uint8 tensor (3, H, W), or a decoded photo.
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor | Photo
 #: Boxes of one image: rows of x1, y1, x2, y2 in original pixels.
-BoxesLike: TypeAlias = Regions | Tensor | Sequence[Sequence[float]]
+BoxesLike: TypeAlias = Regions | Tensor | np.ndarray | Sequence[Sequence[float]]
 
 
 def as_photo(
@@ -55,19 +55,72 @@ def as_photo(
 
 
 def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
-    """Boxes of an image of ``(height, width)``, checked to lie in it."""
+    """Boxes of an image of ``(height, width)``, checked to lie in it.
+
+    Raises:
+        ValueError: Boxes that are no finite x1, y1, x2, y2, leave the image, or are shares of it from 0 to 1.
+    """
     if isinstance(boxes, Regions):
         if boxes.size != size:
             raise ValueError(f"boxes: expected regions of an image of (height, width) {size}, found {boxes.size}")
         return boxes
-    rows = boxes if isinstance(boxes, Tensor) else [_four(box) for box in boxes]
-    return Regions(torch.as_tensor(rows, dtype=torch.float32), size)
+    rows = _rows(boxes)
+    _expect_pixels(rows, size)
+    return Regions(rows, size)
 
 
-def _four(box: Sequence[float]) -> list[float]:
-    if isinstance(box, (str, int, float)) or len(box) != 4:
-        raise ValueError(f"boxes: expected rows of x1, y1, x2, y2, found {box!r}")
-    return [float(v) for v in box]
+def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Tensor:
+    """float32 ``(N, 4)``."""
+    expected = "boxes: expected rows of x1, y1, x2, y2 such as [(40, 60, 180, 220)]"
+    if isinstance(boxes, (Tensor, np.ndarray)):
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            if 0 in boxes.shape:
+                return torch.zeros(0, 4)
+            raise ValueError(f"{expected}, found {type(boxes).__name__} of shape {tuple(boxes.shape)}")
+        if isinstance(boxes, np.ndarray) and boxes.dtype.kind not in "iuf":
+            raise ValueError(f"{expected}, found an array of {boxes.dtype}")
+        return torch.as_tensor(boxes).to(torch.float32)
+    if isinstance(boxes, (str, bytes)) or not isinstance(boxes, Iterable):
+        raise ValueError(f"{expected}, found {boxes!r}")
+    rows = []
+    for box in boxes:
+        try:
+            values = [float(v) for v in box]
+        except (TypeError, ValueError, OverflowError):
+            values = []
+        if len(values) != 4 or isinstance(box, (str, bytes)):
+            raise ValueError(f"{expected}, found {box!r}")
+        rows.append(values)
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+
+
+def _expect_pixels(rows: Tensor, size: tuple[int, int]) -> None:
+    """Name the first box that is none of an image of ``(height, width)``, and what it may be instead."""
+    height, width = size
+    limit = rows.new_tensor([width, height, width, height]) + BOX_TOLERANCE
+    inside = (rows >= -BOX_TOLERANCE) & (rows <= limit)  # False for NaN
+    good = inside.all(1) & (rows[:, 0] <= rows[:, 2]) & (rows[:, 1] <= rows[:, 3])
+    if not good.all():
+        found = rows[int((~good).int().argmax())].tolist()
+        x1, y1, x2, y2 = found
+        corners = (x1, y1, x1 + x2, y1 + y2)
+        could_be = min(found) >= 0 and corners[2] <= width + 1 and corners[3] <= height + 1
+        raise ValueError(
+            "boxes: expected finite x1, y1, x2, y2 in pixels with x1 <= x2 and y1 <= y2, inside the image of "
+            f"{width} x {height}, found {_shown(found)}"
+            + (f"; as x, y, width, height it would be {_shown(corners)}" if could_be else "")
+        )
+    shares = [row for row in rows.tolist() if are_shares(row, size)]
+    if shares:
+        x1, y1, x2, y2 = shares[0]
+        raise ValueError(
+            f"boxes: expected x1, y1, x2, y2 in pixels of the image of {width} x {height}, found {_shown(shares[0])}; "
+            f"as shares of it from 0 to 1 it would be {_shown((x1 * width, y1 * height, x2 * width, y2 * height))}"
+        )
+
+
+def _shown(box: Sequence[float]) -> str:
+    return f"({', '.join(f'{v:g}' for v in box)})"
 
 
 def _undecoded(image: JpegImageFile) -> bytes | None:

@@ -6,7 +6,7 @@ edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 6
 """
 
 from objemb.structures.descriptors import RegionDescriptors
-from objemb.structures.fields import Box, Payload, Scalar
+from objemb.structures.fields import Box, Payload, Scalar, are_shares
 from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
 from objemb.structures.results import Match, SearchResult
@@ -23,4 +23,5 @@ __all__ = [
     "Regions",
     "Scalar",
     "SearchResult",
+    "are_shares",
 ]

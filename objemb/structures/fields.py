@@ -53,10 +53,21 @@ def checked_size(name: str, size: Sequence[int]) -> tuple[int, int]:
 
 def checked_box(name: str, box: Sequence[float]) -> Box:
     """``(x1, y1, x2, y2)`` as finite floats in order, or ``ValueError``."""
-    values = tuple(float(v) for v in box)
+    try:
+        values = tuple(float(v) for v in box)
+    except (TypeError, ValueError, OverflowError):
+        values = ()
     if len(values) != 4 or not (values[0] <= values[2] and values[1] <= values[3]) or math.inf in map(abs, values):
         raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
     return values
+
+
+def are_shares(box: Sequence[float], size: tuple[float, float] | None) -> bool:
+    """Whether a box is one of shares of its photo, from 0 to 1, and not of pixels: those would be within the first one.
+
+    ``size`` is that of the photo, in any order, as far as it is known: in a photo of a pixel or two both are possible.
+    """
+    return all(0 <= v <= 1 for v in box) and (size is None or max(size) > 2)
 
 
 def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, Scalar]:

@@ -112,7 +112,7 @@ def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
         ({"images": [{"instance": "x"}]}, r"images\[0\]: expected the key 'file' with a path, found 'instance'"),
         ({"images": [{"file": "a.jpg"}]}, r"images\[0\] \(a.jpg\): expected the key 'instance' or 'instances'"),
         (
-            {"objects": [{"file": "a.jpg", "instances": ["x"], "box": [0, 0, 1, 1]}]},
+            {"objects": [{"file": "a.jpg", "instances": ["x"], "box": [0, 0, 9, 9]}]},
             r"objects\[0\] \(a.jpg\): expected the key 'instance', found",
         ),
         (
@@ -128,7 +128,7 @@ def test_missing_photos_are_listed_once(tmp_path: Path) -> None:
             "x2 <= 30 and 0 <= y1 <= y2 <= 9",
         ),
         ({"objects": [{"file": "a.jpg", "instance": "x"}]}, r"objects\[0\] \(a.jpg\): expected the key 'box'"),
-        ({"objects": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 1, 1]}]}, "among the images, found 'a.jpg'"),
+        ({"objects": [{"file": "a.jpg", "instance": "x", "box": [0, 0, 9, 9]}]}, "among the images, found 'a.jpg'"),
         ({"protocol": "revised"}, r"protocol: expected one of .*'revisited'.*, found 'revised' \(did you mean"),
         ({"protocol": 3}, "protocol: expected one of"),
         ({"distractors": "gone"}, "distractors: expected a folder, found none at 'gone'"),
@@ -234,11 +234,15 @@ def test_boxes_of_other_photos_are_refused(tmp_path: Path) -> None:
     assert read_evaluation_set(path).missing_photos() == ["a.png: no such photo"]
 
 
-def test_a_set_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    path = write(tmp_path, name="tasse")
-    for encoding in ("utf-8-sig", "utf-16"):
-        path.write_text(json.dumps({"name": "Täßchen", "images": [], "queries": []}), encoding=encoding)
-        assert read_evaluation_set(path).name == "Täßchen"
+def test_boxes_in_shares_of_their_photo_are_refused(tmp_path: Path) -> None:
+    row = {"file": "a.jpg", "instance": "cup"}
+    path = write(tmp_path, images=[row], queries=[{**row, "box": [0, 0.5, 0.25, 1]}])
+    with pytest.raises(
+        ValueError, match=r"queries\[0\] \(a.jpg\): .* in pixels, found shares of the photo from 0 to 1"
+    ):
+        read_evaluation_set(path)
+    path = write(tmp_path, images=[{**row, "width": 2, "height": 1}], queries=[{**row, "box": [0, 0, 1, 1]}])
+    assert read_evaluation_set(path).queries[0].box == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), True])

@@ -46,7 +46,7 @@ def test_boxes_and_heat_maps(tool: ModuleType, photos: list[str], tmp_path: Path
 
 
 def test_clear_errors(tool: ModuleType, photos: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Regions.boxes: expected 0 <= x1 <= x2 <= 80"):
+    with pytest.raises(ValueError, match="inside the image of 80 x 60, found"):
         tool.main([*photos, "-o", str(tmp_path), "--box", "10,10,900,50", *SMALL])
     with pytest.raises(ValueError, match=r"--model: expected a config for backbone.*random, found the model folder"):
         tool.main([*photos, "-o", str(tmp_path), "--model", str(tmp_path), *SMALL])

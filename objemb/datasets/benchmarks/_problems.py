@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,12 @@ from types import TracebackType
 
 from objemb import checks
 from objemb.images.decode import UnreadableImageError, read_photo
-from objemb.structures import Box
+from objemb.structures import Box, are_shares
 
 #: Boxes may leave their photo by this many pixels, as annotators count them, and are cut off there.
 BOX_SLACK = 1.0
+#: Coordinates are below it. (NaN is not, and integers of any length do no harm.)
+LIMIT = 1e9
 
 
 class BadGroundTruthError(checks.ObjembError):
@@ -68,11 +69,14 @@ class Problems:
 
     def box_within(self, entry: str, values: Sequence[float], width: int, height: int) -> Box | None:
         """A box inside a photo of a known size in pixels, or None and a problem."""
-        if len(values) != 4 or not all(map(math.isfinite, values)):
+        if len(values) != 4 or not all(abs(v) < LIMIT for v in values):
             self.add(entry, f"expected a box as four numbers x1 y1 x2 y2, found {list(values)}")
             return None
         x1, y1, x2, y2 = (float(v) for v in values)
         inside = min(x1, y1) >= -BOX_SLACK and x2 <= width + BOX_SLACK and y2 <= height + BOX_SLACK
+        if are_shares(values, (width, height)):
+            self.add(entry, f"expected a box in pixels, found shares of the photo from 0 to 1: {list(values)}")
+            return None
         box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if not inside or box[0] >= box[2] or box[1] >= box[3]:
             self.add(entry, f"expected a box x1 < x2, y1 < y2 inside {width} x {height} pixels, found {list(values)}")

@@ -102,12 +102,13 @@ def test_boxes(tmp_path: Path) -> None:
     ]  # fmt: skip
     np.testing.assert_allclose([o.box for o in data.objects], [(10, 3, 40, 15), (0, 0, 20, 30), (0, 0, 40, 30)])
     assert [(q.file, q.box) for q in data.queries] == [("train/a.jpg", (0, 0, 20, 30))]
-    table.write_text("id,box\na,0 0 1\nb,0 0 2 1\nzz,0 0 1 1\n")
+    table.write_text("id,box\na,0 0 1\nb,0 0 15 20\nzz,0 0 1 1\nc,0.5 0 0.2 1\n")
     with pytest.raises(BadGroundTruthError) as caught:
         prepare("google_landmark_boxes", tmp_path)
     for text in (
         "line 2: expected a box as four numbers top left bottom right, found '0 0 1'",
-        "line 3: expected a box x1 < x2, y1 < y2 inside 40 x 30 pixels",
+        "line 3: expected shares of the photo from 0 to 1, top left bottom right, found '0 0 15 20'",
         "line 4: expected a photo of train.csv, found 'zz'",
+        "line 5: expected a box x1 < x2, y1 < y2 inside 40 x 30 pixels",
     ):
         assert text in str(caught.value)
