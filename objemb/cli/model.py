@@ -1,8 +1,10 @@
-"""`objemb model build` and `objemb model info`."""
+"""`objemb model build`, `objemb model list` and `objemb model info`."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import typer
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json, methods
-from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs
+from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs, print_table
 from objemb.cli.progress import Progress
 from objemb.cli.whitening import check_whitening
 
@@ -113,6 +115,26 @@ def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Itera
             "on_photo": meter.step,
             "on_skip": lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),
         }
+
+
+@app.command("list")
+@guarded
+def list_methods(as_json: Json = False) -> None:
+    """The methods that `objemb model build` knows by name, with a line about each."""
+    from objemb.config import method_files
+
+    found = {name: _about(file) for name, file in method_files().items()}
+    if as_json:
+        print_json({"methods": [{"name": name, "about": about} for name, about in found.items()]})
+    else:
+        print_table(("method", "what it does"), found.items())
+
+
+def _about(file: Path) -> str:
+    """The first sentence of the comment that a config begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), file.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.removeprefix("# ").strip() for line in lines)
+    return re.split(r"(?<=[a-z0-9)]{2})\.(?= |$)", text)[0]
 
 
 @app.command("info")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import objemb
 from objemb.cli.app import app
+from objemb.config import method_files
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.models.folder import file_sha256
@@ -398,3 +399,13 @@ def test_a_model_does_not_replace_the_current_folder(run: Run, tmp_path: Path, m
     for name in (".", tmp_path / "here"):
         assert "found the current folder" in run("model", "build", "mean", *network, "-o", name, code=2).stderr
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_the_methods_are_listed_with_a_line_each(run: Run) -> None:
+    found = {m["name"]: m["about"] for m in parsed(run("model", "list", "--json"))["methods"]}
+    assert found.keys() == method_files().keys()
+    assert found["mac"] == "MAC: maximum activations of convolutions over the whole image, one vector per image"
+    assert found["rmac_network"].endswith("learned with all below it"), "sentences go over lines"
+    assert all(20 < len(about) < 260 and "#" not in about for about in found.values()), found
+    shown = run("model", "list").stdout
+    assert all(name in shown for name in found)

@@ -129,3 +129,10 @@ def test_mistakes_end_in_one_line(folder: Path) -> None:
     assert ended.returncode == 2
     assert "db.npy: expected a NumPy file of numbers, found:" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_vectors_in_columns_are_told(tool: ModuleType, folder: Path) -> None:
+    columns = np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
+    save(folder, "db.npy", columns / np.linalg.norm(columns, axis=0))
+    with pytest.raises(ValueError, match=r"found length .*; its columns have unit length: transpose it to \(rows, D\)"):
+        tool.main(command(folder))

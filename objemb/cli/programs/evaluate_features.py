@@ -116,7 +116,18 @@ def check_lengths(file: Path, vectors: NDArray[np.float32]) -> None:
         if len(wrong):
             row = int(wrong[0])
             found = f"length {lengths[row]:.4g} in row {first + row}"
-            raise ValueError(f"{file}: expected unit vectors (divide each by its length), found {found}")
+            hint = "; its columns have unit length: transpose it to (rows, D)" if _columns_are_unit(vectors) else ""
+            raise ValueError(f"{file}: expected unit vectors (divide each by its length), found {found}{hint}")
+
+
+def _columns_are_unit(vectors: NDArray[np.float32]) -> bool:
+    """Whether a matrix looks like vectors in columns, as MATLAB programs write them."""
+    step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
+    squares = np.zeros(vectors.shape[1])
+    for first in range(0, len(vectors), step):
+        block = vectors[first : first + step]
+        squares += np.einsum("nd,nd->d", block, block, dtype=np.float64)
+    return bool(np.all(np.abs(np.sqrt(squares) - 1) < LENGTH_SLACK))
 
 
 def check(described: Described, data: EvaluationSet, args: argparse.Namespace) -> None:
