@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from objemb.images.decode import UnreadableImageError, read_photo
+from objemb.images.names import find_spelled
 from objemb.ops.frames import Frame, frame_in
 from objemb.structures import BOX_TOLERANCE, Box
 
@@ -54,7 +55,7 @@ class Frames:
     def _frame(self, file: str) -> Frame | None:
         width, height = self._sizes[file]
         try:
-            photo = read_photo(self._folder / file, id=file, side=1)
+            photo = read_photo(self._folder / find_spelled(self._folder, file)[0], id=file, side=1)
             return frame_in(photo, (round(height), round(width)))
         except UnreadableImageError:
             return None

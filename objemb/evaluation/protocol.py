@@ -41,6 +41,7 @@ from typing import Any
 from objemb import checks
 from objemb.evaluation.frames import Frames
 from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
+from objemb.images.names import composed, find_spelled
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
 from objemb.structures.fields import ReadOnlyDict
@@ -93,8 +94,8 @@ class EvaluationSet:
     crop: str = "context"
 
     def photo(self, file: str) -> Path:
-        """Where the photo of an entry lies."""
-        return self.path.parent / file
+        """Where the photo of an entry lies, its name in whichever normal form of letters."""
+        return self.path.parent / find_spelled(self.path.parent, file)[0]
 
     def missing_photos(self) -> list[str]:
         """One line per photo that is named but not there."""
@@ -226,10 +227,10 @@ class _Reader:
         if not isinstance(name, str) or not (folder / name).is_dir():
             self.problems.append(f"distractors: expected a folder, found none at {name!r}")
             return ()
-        known = {e.file for e in images}
+        known = {composed(e.file) for e in images}
         found = (f for f in find_images(folder / name) if not isinstance(f, SkippedImage))
         files = (posixpath.normpath(posixpath.join(name, f.id)) for f in found)
-        return tuple(Entry(file, ()) for file in files if file not in known)
+        return tuple(Entry(file, ()) for file in files if composed(file) not in known)
 
     def _entry(self, row: Any, part: str) -> Entry:
         if not isinstance(row, Mapping):

@@ -15,6 +15,7 @@ from objemb.datasets.coco import CocoInstances
 from objemb.detectors._coco_regions import FrameError
 from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 from objemb.images import UnreadableImageError, read_photo
+from objemb.images.names import find_spelled
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
@@ -61,7 +62,7 @@ class Coco(Examples):
         self.side = None if side is None else checks.whole("side", side)
         beside = Path(file).parent / "images"
         folder = Path(images) if images is not None else beside if beside.is_dir() else Path(file).parent
-        paths = [folder / image.file_name for image in self.annotations.images]
+        paths = [folder / find_spelled(folder, image.file_name)[0] for image in self.annotations.images]
         self._present = [(number, path) for number, path in enumerate(paths) if path.is_file()]
         if not self._present:
             raise ValueError(f"images: expected the pictures of {file} in {folder}, found not even {paths[0]}")

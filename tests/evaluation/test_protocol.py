@@ -251,3 +251,18 @@ def test_odd_numbers_are_told_with_their_entry(tmp_path: Path, value: Any) -> No
     path = write(tmp_path, images=[{**row, "width": value, "height": 2}], queries=[{**row, "box": [1, 2, 3, value]}])
     with pytest.raises(ValueError, match=r"queries\[0\] \(a\.jpg\): expected box as \[x1, y1, x2, y2\], found"):
         read_evaluation_set(path)
+
+
+def test_photos_are_found_in_either_form_of_their_letters(tmp_path: Path) -> None:
+    """A set written on one system, with photos that went through another."""
+    composed, apart = "caf\u00e9.png", "cafe\u0301.png"
+    row = {"file": composed, "instance": "cup"}
+    (tmp_path / "others").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "others" / apart)
+    image = {**row, "file": f"others/{composed}", "width": 30, "height": 20}
+    query = {**row, "file": f"others/{composed}", "box": [1, 2, 3, 4]}
+    found = read_evaluation_set(write(tmp_path, images=[image], queries=[query], distractors="others"))
+    assert found.missing_photos() == []
+    assert found.photo(f"others/{composed}") == tmp_path / "others" / apart
+    assert found.queries[0].box == (2, 4, 6, 8)
+    assert found.distractors == 0, "it is an image of the set"

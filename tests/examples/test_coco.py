@@ -127,3 +127,10 @@ def test_boxes_are_counted_before_pictures_are_read(tmp_path: Path) -> None:
         expect_boxes("data", none)
     assert Mixture(data=[examples, Photos(sources=tmp_path)]).box_count() is None
     expect_boxes("data", Photos(sources=tmp_path))
+
+
+def test_pictures_are_found_in_either_form_of_their_letters(tmp_path: Path) -> None:
+    file = _written(tmp_path, [[1, 1, 5, 5]])
+    file.write_text(file.read_text().replace("a.png", "caf\u00e9.png"), encoding="utf-8")
+    (tmp_path / "a.png").rename(tmp_path / "cafe\u0301.png")
+    assert len(Coco(file=file)[0].regions) == 1

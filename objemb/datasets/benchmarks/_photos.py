@@ -8,6 +8,7 @@ from pathlib import Path
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
 from objemb.images.kinds import named_as_image
+from objemb.images.names import composed
 from objemb.images.sources import SkippedImage, find_images
 
 
@@ -67,8 +68,8 @@ class Photos:
 
 
 def stem(name: str) -> str:
-    """The name of an image without its ending, if it has one."""
-    return name[: name.rindex(".")] if named_as_image(name) else name
+    """The name of an image without its ending, if it has one, in the normal form in which names are compared."""
+    return composed(name[: name.rindex(".")] if named_as_image(name) else name)
 
 
 def missing_photos(root: Path, folder: str = "jpg") -> list[str]:
