@@ -12,6 +12,7 @@ from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers, check_file
 from objemb.cli.output import note, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
+from objemb.disk import write_whole
 
 if TYPE_CHECKING:
     from objemb.structures import Regions
@@ -59,7 +60,7 @@ def detect(
                 continue
             images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(boxes)})
     if output is not None:
-        output.write_text(json.dumps(_coco(images)), encoding="utf-8")
+        write_whole(output, json.dumps(_coco(images)))
     if as_json:
         print_json({"images": images, "skipped": skipped})
     elif output is None:

@@ -18,6 +18,7 @@ from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instan
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scene import DISTRACTOR
 from objemb.datasets.writing import write_scenes
+from objemb.disk import write_whole
 from objemb.images import SkippedImage, UnreadableImageError, read_photo
 
 __all__ = [
@@ -86,7 +87,7 @@ def compose(
             preview_sheet(part).save(root / "preview.png")
             result["preview"] = str(root / "preview.png")
     skipped = [s.to_json() for s in found.skipped]
-    (root / "skipped.json").write_text(json.dumps(skipped, indent=1), encoding="utf-8")
+    write_whole(root / "skipped.json", json.dumps(skipped, indent=1))
     return result | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from objemb import checks
 from objemb.datasets.masks import encode_mask
 from objemb.datasets.numbers import whole
 from objemb.datasets.scene import DISTRACTOR, Scene, SceneSource
+from objemb.disk import write_whole
 from objemb.version import __version__
 
 FORMATS = ("jpg", "png")
@@ -192,8 +192,5 @@ def _boxed(row: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
-    """Write at once: a reader finds the old file or the whole new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(data, separators=(",", ":")))
     return path

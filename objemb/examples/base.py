@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -89,6 +91,17 @@ def expect_boxes(name: str, source: Examples) -> None:
     """Raise ``ValueError`` where it is known that no example has a box: nothing would be learned, to the end."""
     if source.box_count() == 0:
         raise ValueError(f"{name}: expected photos with boxes, found none that can be used in all {len(source)} photos")
+
+
+def source_list(name: str, sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """Where pictures come from, as a list; raises ``ValueError`` for anything but paths."""
+    listed = [sources] if isinstance(sources, (str, Path)) or not isinstance(sources, Sequence) else [*sources]
+    for source in listed:
+        if not isinstance(source, (str, Path)):
+            raise ValueError(
+                f"{name}: expected folders, lists or images, found {source!r}; quotes make a name of a number"
+            )
+    return listed
 
 
 def checked_count(count: int | None, available: int) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from objemb import checks
 from objemb.datasets.compose import ComposeSettings, find_ingredients, split_compositions
-from objemb.examples.base import INSTANCES, Example, Examples
+from objemb.examples.base import INSTANCES, Example, Examples, source_list
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
 
@@ -58,7 +58,11 @@ class Compositions(Examples):
             values["count" if split == "train" else "val_count"] = checks.whole("count", count)
         read = ComposeSettings(**values)
         found = find_ingredients(
-            _several(objects), _several(backgrounds), read, distractors=_several(distractors), names=names
+            source_list("objects", objects),
+            source_list("backgrounds", backgrounds),
+            read,
+            distractors=source_list("distractors", distractors),
+            names=names,
         )
         parts = split_compositions(found, read)
         if split not in parts:
@@ -78,10 +82,6 @@ class Compositions(Examples):
         boxes = torch.from_numpy(scene.boxes)
         regions = Regions(boxes, photo.size, labels=labels, classes=self.classes, extras={INSTANCES: instances})
         return Example(photo, regions)
-
-
-def _several(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
-    return [sources] if isinstance(sources, (str, Path)) else sources
 
 
 def _as_tuple(value: Any) -> Any:

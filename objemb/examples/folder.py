@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.ingredients import find_pictures, instance_names
-from objemb.examples.base import INSTANCES, Example, Examples, checked_count
-from objemb.images import read_photo
+from objemb.examples.base import INSTANCES, Example, Examples, checked_count, source_list
+from objemb.images import UnreadableImageError, read_photo
 from objemb.registry import plugin
-from objemb.structures import Regions
+from objemb.structures import Photo, Regions
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Folder(Examples):
         count: int | None = None,
     ) -> None:
         self.side = None if side is None else checks.whole("side", side)
-        listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        listed = source_list("sources", sources)
         found = find_pictures(listed, lambda path: read_photo(path, side=GLANCE), instance_names(names))
         for skipped in found.skipped:
             log.warning("%s: left out: %s", skipped.path, skipped.reason)
@@ -61,11 +62,26 @@ class Folder(Examples):
         return len(self._pictures)
 
     def __getitem__(self, number: int) -> Example:
-        picture = self._pictures[self._checked(number)]
-        photo = read_photo(picture.path, id=picture.id, side=self.side)
+        number, photo = self._read(self._checked(number))
         whole = Regions.whole(photo.size)
         return Example(photo, Regions(whole.boxes, photo.size, extras={INSTANCES: self.identities(number)}))
+
+    def _read(self, first: int) -> tuple[int, Photo]:
+        """Picture ``first``, or the next one that can still be read, and its number."""
+        for step in range(len(self)):
+            number = (first + step) % len(self)
+            picture = self._pictures[number]
+            try:
+                return number, read_photo(picture.path, id=picture.id, side=self.side)
+            except UnreadableImageError as error:
+                _warn_once(str(picture.path), error.reason)
+        raise ValueError(f"sources: expected pictures, found {len(self)} of which none can be read any more")
 
     def identities(self, number: int) -> Tensor:
         """See :meth:`Examples.identities`: no picture is decoded for them."""
         return torch.tensor([self.instances.index(self._pictures[self._checked(number)].instance)])
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(path: str, reason: str) -> None:
+    log.warning("%s: left out: %s", path, reason)

@@ -14,7 +14,7 @@ import torch
 from objemb import checks
 from objemb.datasets.numbers import counts, pair
 from objemb.datasets.seeds import generator
-from objemb.examples.base import Example, Examples, checked_count
+from objemb.examples.base import Example, Examples, checked_count, source_list
 from objemb.images import ImageRef, UnreadableImageError, find_images, read_photo
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -69,7 +69,7 @@ class Photos(Examples):
         self.view_size = pair("view_size", view_size, 0.05, 1)
         self.side = None if side is None else checks.whole("side", side)
         self.seed = seed
-        self._refs = [ref for ref in find_images(sources) if isinstance(ref, ImageRef)]  # type: ignore[arg-type]
+        self._refs = [ref for ref in find_images(source_list("sources", sources)) if isinstance(ref, ImageRef)]
         if not self._refs:
             raise ValueError(f"sources: expected at least one photo, found none in {sources}")
         self._count = checked_count(count, len(self._refs) * self.views)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
+from objemb.disk import write_whole
 from objemb.examples.base import Examples
 from objemb.images.names import without_folders
 from objemb.models.build import versions
@@ -96,7 +97,7 @@ def make_card(
 
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
-    (folder / JSON).write_text(json.dumps(card, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    write_whole(folder / JSON, json.dumps(card, indent=2, allow_nan=False, default=str) + "\n")
     (folder / MARKDOWN).write_text(card_markdown(card), encoding="utf-8", errors="backslashreplace")
     draw_card(card, folder / PICTURE)
 

@@ -52,7 +52,7 @@ class Journal:
         self._board.close()
 
     def _lines(self) -> list[str]:
-        return self.file.read_text(encoding="utf-8").splitlines(keepends=True) if self.file.is_file() else []
+        return self.file.read_text("utf-8", "replace").splitlines(keepends=True) if self.file.is_file() else []
 
 
 def _place(line: str) -> tuple[float, str]:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from objemb.examples.compositions import Compositions
 from objemb.examples.folder import Folder
+from objemb.examples.photos import Photos
 
 
 @pytest.fixture
@@ -49,3 +52,24 @@ def test_what_cannot_be_read_is_named(crops: Path, caplog: pytest.LogCaptureFixt
     (crops / "none").mkdir()
     with pytest.raises(ValueError, match="sources: expected pictures with an instance, found none"):
         Folder(sources=crops / "none")
+
+
+def test_pictures_that_go_while_they_are_learned_from_give_way(crops: Path, caplog: pytest.LogCaptureFixture) -> None:
+    examples = Folder(sources=crops)
+    (crops / "tea" / "1.png").unlink()
+    (crops / "tea" / "2.png").write_bytes(b"cut off")
+    found = [(examples[n].photo.id, examples[n].instances.tolist()) for n in range(3)]
+    assert found == [("jam/a.png", [0])] * 3
+    assert "1.png: left out: " in caplog.text
+    (crops / "jam" / "a.png").unlink()
+    with pytest.raises(ValueError, match="found 3 of which none can be read any more"):
+        examples[0]
+
+
+@pytest.mark.parametrize("sources", [20240101, [20240101], None, {"a": 1}])
+def test_sources_are_paths(tmp_path: Path, sources: Any) -> None:
+    for make in (lambda: Folder(sources=sources), lambda: Photos(sources=sources)):
+        with pytest.raises(ValueError, match="sources: expected folders, lists or images, found "):
+            make()
+    with pytest.raises(ValueError, match="backgrounds: expected folders, lists or images, found "):
+        Compositions(objects=tmp_path, backgrounds=sources)

@@ -48,6 +48,11 @@ def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(tmp_path
     assert log.read_text() == "abcAb"
     assert set(read_stamp(tmp_path, "a")) == {"mark", "seconds", "command"}
     assert read_stamp(tmp_path, "none") == {}
+    for damage in ("", "[1]", "{"):
+        (tmp_path / "done" / "c.json").write_text(damage)
+        assert read_stamp(tmp_path, "c") == {}
+    run_steps(steps("A"), tmp_path, 3)
+    assert log.read_text() == "abcAbc", "made again"
 
 
 def test_what_a_stale_step_made_is_removed_and_what_an_interrupted_one_left_is_not(tmp_path: Path) -> None:

@@ -25,3 +25,13 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"training needs tensorboard: pip install 'objemb\[train\]'"):
         Journal(tmp_path, 0)
+
+
+def test_lines_that_are_damaged_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(
+        b'{"step": 1, "kind": "train"}\n\xff\xfe\n[]\n{"step": 2, "kind": "validation"}\n'
+    )
+    Journal(tmp_path, 2).close()
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "kind": "train"}\n{"step": 2, "kind": "validation"}\n'
+    Journal(tmp_path, 2, validated=False).close()
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "kind": "train"}\n'

@@ -29,6 +29,7 @@ from objemb.cli.program import Listed, environment
 from objemb.config import load_config
 from objemb.detectors.base import NetworkDetector
 from objemb.devices import find_device
+from objemb.disk import write_whole
 from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
 from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
 from objemb.evaluation.protocol import read_evaluation_set
@@ -161,7 +162,7 @@ def described(model: Model) -> dict[str, Any]:
 
 def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "analysis.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(folder / "analysis.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8", errors="backslashreplace")
     draw_layers(found, folder / "layers.png")
     draw_attention(found, folder / "attention.png")

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note
-from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
+from objemb.cli.programs.demos.steps import Step, StepFailedError, read_facts, read_stamp, run_steps
 from objemb.cli.progress import Progress
+from objemb.disk import write_whole
 
 PROGRAM = "objemb demo"
 #: The figures and the page are steps as well, though not commands.
@@ -134,18 +135,17 @@ def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace)
 
     file = folder / "figures.json"
     mark = read_stamp(folder, steps[-1].name)["mark"]
-    if file.is_file():
-        figures = json.loads(file.read_text(encoding="utf-8"))
-        if figures.get("mark") == mark:
-            note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
-            return figures
+    figures = read_facts(file)
+    if figures.get("mark") == mark:
+        note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare: done before")
+        return figures
     note(f"[{len(steps) + OWN_STEPS}/{len(steps) + OWN_STEPS}] measure and compare")
     start = time.perf_counter()
     teacher, detector, student = (folder / task / "model" for task in ("teacher", "detector", "student"))
     with Progress() as display:
         figures = measure(folder / "scenes", teacher, detector, student, SIZE, options.seed, display)
     figures |= {"mark": mark, "seconds": time.perf_counter() - start}
-    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(figures, indent=1) + "\n")
     return figures
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from objemb import registry
 from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.methods import parse_rerankers
+from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     report = {"results": [result], "environment": environment(PROGRAM, argv, device="cpu", seed=SEED)}
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(args.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
     print(markdown_table([result]), end="")
     return report
 

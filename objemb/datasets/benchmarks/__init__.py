@@ -9,6 +9,7 @@ from typing import Any
 
 from objemb import checks, registry
 from objemb.datasets.benchmarks.base import Benchmark
+from objemb.disk import write_whole
 
 #: The kind of plug-ins that benchmarks are.
 KIND = "datasets.benchmarks"
@@ -68,9 +69,7 @@ def prepare(
     data = _moved(data, os.path.relpath(root, path.parent))
     if distractors is not None:
         data["distractors"] = Path(os.path.relpath(distractors, path.parent)).as_posix()
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(data, separators=(",", ":")) + "\n")
     return path
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note
+from objemb.disk import write_whole
 from objemb.version import __version__
 
 
@@ -78,8 +79,16 @@ def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
 
 def read_stamp(folder: Path, name: str) -> dict[str, Any]:
     """What is known of a step: ``mark``, ``command``, ``seconds`` (None until it is done); empty before it began."""
-    file = folder / "done" / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_facts(folder / "done" / f"{name}.json")
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where it is not there, or damaged: what it told of is then made again."""
+    try:
+        facts = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def run_command(command: Sequence[str]) -> int:
@@ -99,6 +108,4 @@ def _remove(made: Path) -> None:
 def _write_stamp(folder: Path, name: str, facts: dict[str, Any]) -> None:
     file = folder / "done" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_whole(file, json.dumps(facts, indent=1) + "\n")
