@@ -13,11 +13,26 @@ from objemb.cli.output import Said, said, visible
 
 #: By how often ``-v`` was said.
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+#: What takes minutes and is told without ``-v`` as well.
+ALWAYS = ("objemb.ops.weights",)
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class StderrHandler(logging.Handler):
-    """Records as lines on what is stderr at that moment, which a progress display may have replaced."""
+    """Records as lines on what is stderr at that moment, which a progress display may have replaced.
+
+    Args:
+        least: The level from which on they are shown; those of :data:`ALWAYS` are unless it is that of errors.
+    """
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        told = record.name in ALWAYS and record.levelno >= logging.INFO and self.least < logging.ERROR
+        return record.levelno >= self.least or told
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
@@ -58,7 +73,7 @@ def configure(verbose: int = 0, *, quiet: bool = False, file: Path | None = None
     shown = StderrHandler(logging.ERROR if quiet else LEVELS[min(verbose, len(LEVELS) - 1)])
     root.addHandler(shown)
     said.setLevel(logging.INFO)
-    root.setLevel(min(shown.level, logging.INFO if file is not None else logging.CRITICAL))
+    root.setLevel(min(shown.least, logging.INFO))
     if file is not None:
         kept = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         kept.setFormatter(LineFormatter(FORMAT))

@@ -77,7 +77,9 @@ def build(
     check_whitening(whiten_on, whiten_pairs, whiten_dim, whiten_ridge)
     check_free(output, force)  # told before weights are fetched and photos described
     settings = load_config(config, overrides or [])
-    model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
+    with Progress() as display:
+        display.meter("building", "parts", None)
+        model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
     note_untrained(model)
     default = 0.0 if whiten_pairs is not None else 0.5
     power = default if whiten_power is None else whiten_power

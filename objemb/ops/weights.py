@@ -13,6 +13,7 @@ import os
 import queue
 import re
 import threading
+import time
 import uuid
 from collections.abc import Collection, Mapping
 from http.client import HTTPException
@@ -33,6 +34,9 @@ ANSWER_SECONDS = 8.0
 #: A connection, or a download that has begun, may stand still for this long.
 STALL_SECONDS = 5.0
 CHUNK = 1 << 20
+MEGABYTE = 1e6
+#: So often it is told how far a download is.
+TELL_SECONDS = 10.0
 #: The file in a model folder that holds the tensors of its networks.
 MODEL_WEIGHTS = "weights.safetensors"
 #: Says that a network shall have random values, where a file or published weights could be named.
@@ -175,10 +179,13 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, kno
 
 
 def _download(url: str, file: Path) -> None:
-    logger.info("downloading %s to %s", url, file)
     expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
     digest = hashlib.sha256()
     with _open(url) as answer:
+        announced = answer.headers.get("Content-Length")
+        size = "" if announced is None else f", {int(announced) / MEGABYTE:.1f} MB"
+        logger.info("downloading %s to %s%s", url, file, size)
+        told = time.monotonic()
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
         try:
@@ -186,9 +193,12 @@ def _download(url: str, file: Path) -> None:
                 while chunk := answer.read(CHUNK):
                     out.write(chunk)
                     digest.update(chunk)
-                size, announced = out.tell(), answer.headers.get("Content-Length")
-            if announced is not None and size != int(announced):
-                raise OSError(f"expected {announced} bytes, found {size}")
+                    if time.monotonic() - told >= TELL_SECONDS:
+                        logger.info("downloading %s: %.1f MB so far", file.name, out.tell() / MEGABYTE)
+                        told = time.monotonic()
+                found = out.tell()
+            if announced is not None and found != int(announced):
+                raise OSError(f"expected {announced} bytes, found {found}")
             if expected and not digest.hexdigest().startswith(expected[1]):
                 raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
             os.replace(partial, file)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+#: Off a terminal, no silence is longer.
+SECONDS = 30.0
+
 
 class RunProgress:
     """Shows the steps of a run, until it is closed.
+
+    Attributes:
+        phase: What is done now, for the line that breaks a long silence.
 
     Args:
         steps: Number of steps of the whole run.
@@ -34,10 +41,16 @@ class RunProgress:
         )
         self._task = self._display.add_task("training", total=steps, completed=start, figures="")
         self._display.start()
-        self._begin = time.monotonic()
+        self._begin = self._told = time.monotonic()
+        self._done, self.phase = start, "training"
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._break_silence, name="objemb-training", daemon=True)
+        if not self.bar and not quiet:
+            self._thread.start()
 
     def step(self, done: int) -> None:
         """``done`` steps are done."""
+        self._done = done
         self._display.update(self._task, completed=done)
 
     def figures(self, done: int, values: Mapping[str, float]) -> None:
@@ -54,8 +67,17 @@ class RunProgress:
         if self.bar:
             self._display.console.print(text, markup=False, highlight=False)
         elif not self.quiet:
+            self._told = time.monotonic()
             print(text, file=sys.stderr, flush=True)
+
+    def _break_silence(self) -> None:
+        while not self._closed.wait(max(0.01, self._told + SECONDS - time.monotonic())):
+            if time.monotonic() - self._told >= SECONDS:
+                self.note(f"step {self._done}/{self.steps}  {self.phase}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
         self._display.stop()

@@ -131,6 +131,8 @@ class Run:
     def validate(self) -> None:
         """Figures and pictures of the task, with the averaged weights if there are any."""
         seed_everything(step_seed(self.settings.seed, self.step, self.rank))  # also where a run goes on with this
+        if self.progress is not None:
+            self.progress.phase = "validating"
         with self.averaged(), torch.no_grad():
             self.task.eval()
             measured = {k: float(v) for k, v in self.task.validate().items()}
@@ -144,6 +146,8 @@ class Run:
         if self.journal is not None:
             self.journal.write(self.step, VALIDATION, figures)
             self.journal.show(self.step, pictures)
+        if self.progress is not None:
+            self.progress.phase = "training"
         if self.progress is not None and figures:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
             self.progress.note(f"validation after step {self.step}: {shown}")

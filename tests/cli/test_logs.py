@@ -64,6 +64,17 @@ def test_how_much_is_said(options: dict, lines: list[str], capsys: pytest.Captur
     assert capsys.readouterr().err.splitlines() == lines
 
 
+def test_downloads_are_told_without_asking(capsys: pytest.CaptureFixture[str]) -> None:
+    download = logging.getLogger("objemb.ops.weights")
+    configure()
+    download.info("downloading x")
+    download.debug("a detail")
+    assert capsys.readouterr().err == "info: downloading x\n"
+    configure(quiet=True)
+    download.info("downloading x")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_log_file_gets_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(quiet=True, file=tmp_path / "log")
     say()

@@ -210,6 +210,18 @@ def test_downloads_are_checked_and_whole_or_absent(cache: Path, tmp_path: Path) 
     assert [f.name for f in cache.iterdir()] == [f"net-{digest}.pth"]
 
 
+def test_a_download_says_how_far_it_is(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "net.pth").write_bytes(b"x" * 2_500_000)
+    monkeypatch.setattr(weights, "TELL_SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="objemb.ops.weights"):
+        fetch((tmp_path / "net.pth").as_uri())
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].endswith(f"to {cache / 'net.pth'}, 2.5 MB")
+    assert lines[1:] == [f"downloading net.pth: {size} MB so far" for size in ("1.0", "2.1", "2.5")]
+
+
 def test_a_download_that_breaks_off_leaves_nothing(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

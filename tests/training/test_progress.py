@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from objemb.training import progress as progress_module
 from objemb.training.progress import RunProgress
 
 
@@ -43,3 +46,25 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     monkeypatch.setenv("FORCE_COLOR", "1")
     show(RunProgress(8, 4, quiet=True))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_silence_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS", 0.02)
+    shown = RunProgress(10, 0)
+    shown.step(4)
+    shown.phase = "validating"
+    while "validating" not in (told := capsys.readouterr().err):
+        time.sleep(0.01)
+    shown.close()
+    assert "step 4/10  validating" in told.splitlines()
+    capsys.readouterr()
+    time.sleep(0.06)
+    assert capsys.readouterr().err == "", "nothing more after the end"
+
+
+def test_quiet_is_silent_however_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS", 0.01)
+    shown = RunProgress(10, 0, quiet=True)
+    time.sleep(0.05)
+    shown.close()
+    assert capsys.readouterr().err == ""

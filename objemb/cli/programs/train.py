@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import Said, note
+from objemb.cli.progress import Progress
 from objemb.config import load_training_config
 from objemb.models.origins import origins, untrained
 from objemb.training.build import build_task
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     settings = RunSettings.of(config["run"])
     settings.expect_devices()  # before photos are looked at and weights fetched
     config["run"] = settings.to_json()
-    task = build_task(config["task"], seed=settings.seed)
+    with Progress() as display:
+        display.meter("preparing the task", "parts", None)
+        task = build_task(config["task"], seed=settings.seed)
     random = untrained(config["task"], {"weights": origins(config["task"], seed=settings.seed)})
     quiet = args.quiet or Said.quiet
     if random and not quiet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from objemb.cli.page import POLICY, STYLE, photo_figure
+from objemb.cli.page import POLICY, STYLE, html_text, photo_figure
 from objemb.cli.pictures import Picture
 from objemb.structures import SearchResult
 
@@ -84,7 +84,7 @@ def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
         answers: Queries to show.
     """
     found = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
-    return _document(f"objemb: {name}", f"<h1>{escape(name)}</h1><p>{escape(about)}</p>{found}")
+    return _document(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{found}")
 
 
 def _document(title: str, body: str) -> str:
@@ -94,7 +94,7 @@ def _document(title: str, body: str) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>{html_text(title)}</title>
 <style>{STYLE}{OWN_STYLE}</style>
 </head>
 <body>
