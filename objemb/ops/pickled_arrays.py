@@ -40,8 +40,13 @@ def read_pickled_arrays(file: str | Path) -> Any:
             return _Revealer()(_Unpickler(stream, encoding="latin1").load())
         except Exception as error:  # a broken or hostile file leads anywhere
             reason = " ".join(str(error).split())[:300]
+            found = f"{type(error).__name__}: {reason}"
+            if isinstance(error, KeyError):  # the number of a byte that is no instruction
+                found = (
+                    f"UnpicklingError: no pickle, or a damaged one, with the byte {reason} where an instruction is due"
+                )
             raise UnreadablePickleError(
-                f"{file}: expected a pickle of plain values and NumPy arrays, found {type(error).__name__}: {reason}"
+                f"{file}: expected a pickle of plain values and NumPy arrays, found {found}"
             ) from error
 
 
