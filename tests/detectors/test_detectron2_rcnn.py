@@ -354,7 +354,7 @@ def test_a_model_folder_travels(tmp_path: Path) -> None:
     """Without the config file that the model was made with."""
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**read_file(FASTER), "OUTPUT_DIR": "here"}), encoding="utf-8")
     part = {"name": "detectron2_rcnn", "config": str(tmp_path / "own.yaml"), "opts": OPTS[FASTER], "weights": "random"}
-    head = {"name": "embedding", "dim": DIM, "width": 8, "depth": 1}
+    head = {"name": "embedding", "dim": DIM, "width": 8, "depth": 1, "weights": "random"}
     one_pass = {"name": "one_pass", "detector": part, "head": head, "min_score": 0.0}
     model = build_model({"describer": one_pass})
     model.save(tmp_path / "model")
