@@ -59,9 +59,9 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_whole(file: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file as :func:`replacing` does; a text in UTF-8, with ``?`` for lone surrogates."""
+    r"""Write a file as :func:`replacing` does; a text in UTF-8, lone surrogates as ``\udcff``."""
     with replacing(file, sync=sync) as partial:
-        partial.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

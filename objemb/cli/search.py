@@ -159,13 +159,15 @@ def _write_pictures(
 ) -> None:
     from objemb.cli.page import search_page
     from objemb.cli.sheet import contact_sheet
+    from objemb.disk import replacing, write_whole
 
     shown, hits = pictures
     if html is not None:
-        html.write_text(search_page(result, shown, hits, about), encoding="utf-8", errors="backslashreplace")
+        write_whole(html, search_page(result, shown, hits, about))
         note(f"page: {html}")
     if save is not None:
-        contact_sheet(result, shown, hits).save(save)
+        with replacing(save) as partial:
+            contact_sheet(result, shown, hits).save(partial)
         note(f"picture: {save}")
 
 

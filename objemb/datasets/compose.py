@@ -18,7 +18,7 @@ from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instan
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scene import DISTRACTOR
 from objemb.datasets.writing import write_scenes
-from objemb.disk import write_whole
+from objemb.disk import replacing, write_whole
 from objemb.images import SkippedImage, UnreadableImageError, read_photo
 
 __all__ = [
@@ -84,7 +84,8 @@ def compose(
         )
         result[split] = written | {"names": list(part.instances), "photos": len(part.photos)}
         if split == "train" and len(part):
-            preview_sheet(part).save(root / "preview.png")
+            with replacing(root / "preview.png") as partial:
+                preview_sheet(part).save(partial)
             result["preview"] = str(root / "preview.png")
     skipped = [s.to_json() for s in found.skipped]
     write_whole(root / "skipped.json", json.dumps(skipped, indent=1))

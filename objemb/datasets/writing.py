@@ -23,7 +23,7 @@ from objemb import checks
 from objemb.datasets.masks import encode_mask
 from objemb.datasets.numbers import whole
 from objemb.datasets.scene import DISTRACTOR, Scene, SceneSource
-from objemb.disk import write_whole
+from objemb.disk import naming, write_whole
 from objemb.version import __version__
 
 FORMATS = ("jpg", "png")
@@ -112,10 +112,9 @@ def _write_chunk(numbers: range) -> list[dict[str, Any]]:
 def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
     """Write one picture; returns its row: file name, size and objects."""
     image = Image.fromarray(scene.pixels)
-    if name.endswith(".png"):
-        image.save(folder / name, compress_level=1)
-    else:
-        image.save(folder / name, quality=JPEG_QUALITY)
+    options: dict[str, Any] = {"compress_level": 1} if name.endswith(".png") else {"quality": JPEG_QUALITY}
+    with naming(folder / name):
+        image.save(folder / name, **options)
     objects = [
         {
             "box": box.tolist(),
@@ -192,5 +191,6 @@ def _boxed(row: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
+    """Write at once: a reader finds the old file or the whole new one."""
     write_whole(path, json.dumps(data, separators=(",", ":")))
     return path

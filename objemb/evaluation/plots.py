@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from objemb.disk import replacing
+
 #: Inches of a panel.
 WIDTH, HEIGHT = 4.6, 3.7
 #: Share of the place of a group that its bars fill.
@@ -45,7 +47,8 @@ def save(figure: Any, file: str | Path) -> None:
     """Write a PNG file, which is replaced; equal figures give equal bytes."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100, format="png", metadata={"Software": None})
 
 
 def bars(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from objemb import checks
+from objemb.disk import replacing, write_whole
 
 CONFIG, VECTORS, LABELS, SPRITE = "projector_config.pbtxt", "vectors.tsv", "labels.tsv", "thumbnails.png"
 #: Side of a thumbnail in pixels, and the largest side of the picture that holds them all: browsers refuse larger ones.
@@ -64,12 +65,14 @@ def write_embeddings(folder: str | Path, embeddings: Sequence[Embedding]) -> Pat
         raise ValueError(f"embeddings: expected different names, found {checks.listed(names)}")
     for name, embedding in zip(names, embeddings, strict=True):
         (place / name).mkdir(parents=True, exist_ok=True)
-        np.savetxt(place / name / VECTORS, embedding.vectors, fmt="%.6g", delimiter="\t")
-        (place / name / LABELS).write_text(_labels(embedding), encoding="utf-8")
-        sprite(embedding.thumbnails).save(place / name / SPRITE)
+        with replacing(place / name / VECTORS) as partial:
+            np.savetxt(partial, embedding.vectors, fmt="%.6g", delimiter="\t")
+        write_whole(place / name / LABELS, _labels(embedding))
+        with replacing(place / name / SPRITE) as partial:
+            sprite(embedding.thumbnails).save(partial)
     place.mkdir(parents=True, exist_ok=True)
     entries = [_entry(name, e) for name, e in zip(names, embeddings, strict=True)]
-    (place / CONFIG).write_text("".join(entries), encoding="utf-8")
+    write_whole(place / CONFIG, "".join(entries))
     return place / CONFIG
 
 

@@ -98,7 +98,7 @@ def make_card(
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
     write_whole(folder / JSON, json.dumps(card, indent=2, allow_nan=False, default=str) + "\n")
-    (folder / MARKDOWN).write_text(card_markdown(card), encoding="utf-8", errors="backslashreplace")
+    write_whole(folder / MARKDOWN, card_markdown(card))
     draw_card(card, folder / PICTURE)
 
 

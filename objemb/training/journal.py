@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from objemb.disk import write_whole
+from objemb.disk import naming, write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -37,7 +37,7 @@ class Journal:
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Scalars of a kind, such as ``train`` or ``validation``, after ``step`` steps."""
-        with self.file.open("a", encoding="utf-8") as stream:
+        with naming(self.file), self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)

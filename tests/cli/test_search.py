@@ -388,3 +388,17 @@ def test_an_index_that_does_not_know_its_model(run: Run, photos: Path, model: Pa
     assert "--model: expected a model folder, since the index does not say which model made it" in result.stderr
     assert len(parsed(run("search", unknown.path, photos / "0.png", "--model", model, "--json"))["hits"]) == 6
     assert len(parsed(run("search", known.path, photos / "0.png", "--json"))["hits"]) == 6
+
+
+def test_a_full_disk_is_one_line_with_the_name(
+    run: Run, index: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("search", index, photos / "0.png", "--html", page, code=2)
+    assert f"objemb: {page}: No space left on device" in result.stderr
+    assert page.read_text() == "old"

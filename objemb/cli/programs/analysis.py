@@ -163,6 +163,6 @@ def described(model: Model) -> dict[str, Any]:
 def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "analysis.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    (folder / "analysis.md").write_text(analysis_markdown(found), encoding="utf-8", errors="backslashreplace")
+    write_whole(folder / "analysis.md", analysis_markdown(found))
     draw_layers(found, folder / "layers.png")
     draw_attention(found, folder / "attention.png")

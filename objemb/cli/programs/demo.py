@@ -120,7 +120,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     figures |= {"steps": stamps, "promises": [] if options.small else promises(figures, seconds)}
     found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
     page = options.output / "report.html"
-    page.write_text(report_page(figures, found), encoding="utf-8", errors="backslashreplace")
+    write_whole(page, report_page(figures, found))
     if options.small:
         note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")
         return page

@@ -27,7 +27,7 @@ from objemb.cli.boxes import parse_box
 from objemb.cli.heat import HeatRow, heat_sheet
 from objemb.cli.output import note_untrained
 from objemb.config import load_config
-from objemb.disk import write_whole
+from objemb.disk import replacing, write_whole
 from objemb.extractors.map import Map
 from objemb.images.decode import read_photo
 from objemb.models import build_model, load_model
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         ],
     }
     args.output.mkdir(parents=True, exist_ok=True)
-    heat_sheet(rows, chosen).save(args.output / "heat.png")
+    with replacing(args.output / "heat.png") as partial:
+        heat_sheet(rows, chosen).save(partial)
     write_whole(args.output / "boxes.json", json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
     return report

@@ -25,6 +25,7 @@ from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
+from objemb.disk import replacing
 from objemb.evaluation.protocol import read_evaluation_set
 
 PROGRAM = "objemb prepare-data"
@@ -126,7 +127,8 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
             result[name] = scenes.write(options.output, options.workers, format=options.format, advance=meter.step)
     shown = next((s for s in splits.values() if len(s)), None)
     if shown is not None:
-        preview_sheet(shown).save(options.output / "preview.png")
+        with replacing(options.output / "preview.png") as partial:
+            preview_sheet(shown).save(partial)
     return result
 
 

@@ -12,6 +12,7 @@ from objemb.cli.pictures import result_pictures
 from objemb.cli.programs.demos.answers import QUERIES, search_others
 from objemb.cli.programs.demos.page import Answer, photos_page
 from objemb.cli.programs.demos.steps import StepFailedError, run_command
+from objemb.disk import write_whole
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
@@ -50,7 +51,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
         raise StepFailedError(f"index your photos: expected exit code 0 or {SKIPPED}, found {code} from: {command}")
     answers = list(itertools.islice(_answers(photos, load_model(model), Index.open(index)), QUERIES))
     page = output / "photos.html"
-    page.write_text(photos_page(photos.name, about, answers), encoding="utf-8", errors="backslashreplace")
+    write_whole(page, photos_page(photos.name, about, answers))
     return page
 
 

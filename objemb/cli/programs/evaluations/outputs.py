@@ -16,6 +16,7 @@ from objemb.checks import ObjembError
 from objemb.cli.output import note
 from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.cli.programs.evaluations.measure import Measured
+from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.failures import worst_queries
 from objemb.evaluation.matrix import matrix_markdown
@@ -83,7 +84,7 @@ def write(report: Mapping[str, Any], args: argparse.Namespace) -> None:
     for path, content in files:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8", errors="backslashreplace")
+            write_whole(path, content)
 
 
 def set_folder(report: Path, name: str, several: bool) -> Path:
@@ -115,7 +116,7 @@ def write_failures(
     file = folder / f"failures_{file_name(measured.result['method'])}.html"
     folder.mkdir(parents=True, exist_ok=True)
     page = failures_page(measured.result, environment, data, failures, figures)
-    file.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_whole(file, page)
     return file
 
 
