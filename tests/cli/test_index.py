@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import Result
 
 from objemb.cli import indexing
 from objemb.cli.indexing import Job, photo_path
@@ -19,6 +20,11 @@ from tests.models.conftest import SETTINGS
 
 def index_json(run: Run, photos: Path, index: Path, model: Path, *more: object, code: int = 0) -> dict[str, object]:
     return parsed(run("index", photos, "-o", index, "--model", model, "--json", *more, code=code))
+
+
+def told(result: Result) -> list[str]:
+    """What was said, but for the note that the tests' networks are random ones."""
+    return [line for line in result.stderr.splitlines() if not line.startswith("note: random weights")]
 
 
 def counts(report: dict[str, object]) -> dict[str, object]:
@@ -201,14 +207,14 @@ def test_another_model_is_refused_with_both_fingerprints(
     result = run("index", photos, "-o", index, "--model", rmac, code=4)
     assert load_model(model).fingerprint in result.stderr
     assert load_model(rmac).fingerprint in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(told(result)) == 1
 
 
 def test_a_note_when_only_whole_images_are_indexed(
     run: Run, photos: Path, model: Path, rmac: Path, tmp_path: Path
 ) -> None:
     assert "only whole images" in run("index", photos, "-o", tmp_path / "a", "--model", model).stderr
-    assert run("index", photos, "-o", tmp_path / "b", "--model", rmac).stderr == ""
+    assert told(run("index", photos, "-o", tmp_path / "b", "--model", rmac)) == []
 
 
 def test_boxes_that_fit_nothing_are_told(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -247,7 +253,7 @@ def test_not_one_box_used_ends_in_exit_code_3(run: Run, photos: Path, model: Pat
     assert f"boxes: 0 of 6 boxes of {tmp_path / 'boxes.json'} were used\n" in result.stderr
     run("index", photos, *more)  # nothing to do, nothing to tell
     (tmp_path / "boxes.json").write_text(json.dumps({**coco, "annotations": []}))
-    assert run("index", photos, *more).stderr == "", "nothing was detected in any of them"
+    assert told(run("index", photos, *more)) == [], "nothing was detected in any of them"
 
 
 def test_boxes_that_are_no_pixels_are_refused(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -296,7 +302,7 @@ def test_missing_files_are_usage_errors_and_make_nothing(
     more = ("--boxes", nowhere) if wrong == "boxes" else ()
     result = run("index", sources, "-o", tmp_path / "index", "--model", used, *more, code=2)
     assert str(nowhere) in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(told(result)) == 1
     assert not (tmp_path / "index").exists()
 
 
