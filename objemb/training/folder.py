@@ -104,7 +104,9 @@ class RunFolder:
             after: Settings of what follows the last step: a run that was finished with others has that before it still.
         """
         metrics = self._metrics()
-        return metrics if metrics is not None and metrics.get(AFTER, {}) == configs.plain(after) else None
+        if metrics is None or metrics.pop(AFTER, {}) != configs.plain(after):
+            return None
+        return metrics
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Replace ``metrics.json``."""
