@@ -38,14 +38,22 @@ def boxes_told(given: StoredBoxes | None) -> Iterator[None]:
         tell_boxes(given)
 
 
-def tell_boxes(given: StoredBoxes | None) -> None:
-    """Show what of a file could not be used so far, and at the end how much of it was."""
-    if given is None or not given.problems:
+def tell_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
+    """Show what of a file could not be used so far, and at the end how much of it was; ``listing`` has all of it."""
+    if given is None:
+        return
+    if given.adjusted:
+        note(
+            f"note: {len(given.adjusted)} photos have another size than {given.file} says; "
+            "their boxes were turned or scaled with them"
+        )
+    if not given.problems:
         return
     for entry, reason in given.problems[:SHOWN]:
         note(f"boxes: {entry}: {reason}")
     if len(given.problems) > SHOWN:
-        note(f"boxes: and {len(given.problems) - SHOWN} more")
+        place = "" if listing is None else f", all in {listing}"
+        note(f"boxes: and {len(given.problems) - SHOWN} more{place}")
     left_out = f"; {len(given.left_out)} photos are left without them" if given.left_out else ""
     note(f"boxes: {given.used} of {given.entries} boxes of {given.file} were used{left_out}")
 

@@ -32,6 +32,7 @@ from objemb.cli.output import note, note_untrained, print_json
 from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from objemb.detectors.stored_boxes import StoredBoxes
     from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models import Model
@@ -111,10 +112,11 @@ def index(
             on_skip=skipped.add,
         )
         report = job.run()
+        skipped.add_boxes(given)
     build_approximate(target)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
-    tell_boxes(given)
+    tell_boxes(given, listing=skipped.file)
     facts = {
         **asdict(report),
         "images": len(target),
@@ -149,7 +151,9 @@ def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
 
 
 class _SkippedList:
-    """The list of skipped photos, written as they come; as a context manager it is closed, and goes when it is empty.
+    """The list of skipped photos, written as they come, and behind them of boxes that could not be used.
+
+    As a context manager it is closed, and goes when it is empty.
 
     The list of an earlier run is replaced when this run has the right to write: another run that is going on keeps its
     own. By default it lies beside the index, where a stranger may have put a link to a file of the user; so what is
@@ -193,6 +197,14 @@ class _SkippedList:
         if self._count <= SHOWN:
             note(f"skipped {skipped.path}: {skipped.reason}")
 
+    def add_boxes(self, given: StoredBoxes | None) -> None:
+        """Write what could not be used of a file of boxes: the entry, the file, and why."""
+        if given is None or self._stream is None:
+            return
+        for entry, reason in given.problems:
+            self._stream.write(json.dumps({"id": entry, "path": given.file, "reason": reason}) + "\n")
+            self._count += 1
+
     def __enter__(self) -> _SkippedList:
         return self
 
@@ -204,11 +216,11 @@ class _SkippedList:
 
 
 def _tell(path: Path, facts: dict[str, Any], listing: Path, as_json: bool) -> None:
-    errors = str(listing) if facts["skipped"] else None
+    errors = str(listing) if facts["skipped"] or facts["box_problems"] else None
     if as_json:
         print_json({"index": str(path), **facts, "errors": errors})
         return
     counts = ", ".join(f"{facts[k]} {k}" for k in ("added", "updated", "unchanged", "pruned", "skipped") if facts[k])
     print(f"{path}: {facts['images']} images ({counts or 'nothing to do'}) in {facts['seconds']:.1f} s")
-    if errors:
+    if facts["skipped"]:
         note(f"{facts['skipped']} skipped photos are listed in {errors}")

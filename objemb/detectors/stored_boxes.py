@@ -45,6 +45,7 @@ class StoredBoxes(Detector):
         entries: How many boxes the file has, usable or not.
         left_out: Ids of photos that got no boxes although the file has boxes that may be theirs: made for another
             frame or another photo, or there are two images that could be the photo.
+        adjusted: Ids of photos whose boxes were turned or scaled with them.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -61,6 +62,7 @@ class StoredBoxes(Detector):
         self.file, self.classes, self.masks = str(file), content.classes, masks
         self.entries = content.entries
         self.left_out: set[str] = set()
+        self.adjusted: set[str] = set()
         self._problems = dict.fromkeys(content.problems)
         self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
         for box in content.boxes:
@@ -116,6 +118,8 @@ class StoredBoxes(Detector):
             self._report(photo.id, f"the boxes of {self.file} are left out: {error}")
             return self._none(photo)
         self._used[image.id] = len(stored)
+        if stored and image.size not in (None, photo.size):
+            self.adjusted.add(photo.id)
         return regions
 
     def _expect_first(self, photo: Photo, image: StoredImage) -> None:

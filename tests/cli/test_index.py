@@ -240,6 +240,10 @@ def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
     assert "boxes: 0.png: the boxes of" in result.stderr
     assert "left out: expected a photo of 100 x 120 pixels, turned or scaled, found 120 x 100" in result.stderr
     assert "were used; 1 photos are left without them" in result.stderr
+    assert "note: 1 photos have another size than" in result.stderr
+    (line,) = map(json.loads, (tmp_path / "index.skipped.jsonl").read_text().splitlines())
+    assert (line["id"], line["path"]) == ("0.png", str(tmp_path / "boxes.json"))
+    assert line["reason"].endswith("found 120 x 100")
     found = {n: Index.open(tmp_path / "index").get(f"{n}.png").regions.boxes[1:].tolist() for n in range(2)}
     assert found == {0: [], 1: [[20, 40, 80, 80]]}
 
