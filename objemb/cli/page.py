@@ -11,7 +11,7 @@ from html import escape
 from PIL import Image
 
 from objemb.cli.output import visible
-from objemb.cli.pictures import Frame, Picture
+from objemb.cli.pictures import Frame, Picture, short
 from objemb.structures import Match, SearchResult
 
 # Nothing may run and nothing may be fetched, whatever a file name or a label says.
@@ -71,7 +71,7 @@ def search_page(
         hits: A picture per hit, in order.
         about: What else belongs on it, by name, such as the model, the index and the date.
     """
-    name = html_text(_short(result.image))
+    name = html_text(short(result.image))
     facts = " · ".join(f"{html_text(k)}: {html_text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
     found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
     cards = "\n".join(
@@ -132,7 +132,7 @@ def photo_figure(picture: Picture, most: str) -> str:
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames if not picture.is_whole(frame.box))
     gone = "" if picture.found else '<div class="gone">The photo has gone, or has changed since it was indexed.</div>'
-    name = html_text(_short(picture.name))
+    name = html_text(short(picture.name))
     limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
     return (
         f'<div class="photo"><div style="{limit}"><img src="{_data_uri(picture.image)}" alt="{name}" '
@@ -199,7 +199,3 @@ def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _short(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -56,6 +56,11 @@ class Picture:
         return self.found and all(abs(a - b) < 0.5 for a, b in zip(box, (0, 0, width, height), strict=True))
 
 
+def short(name: str) -> str:
+    """The last part of a name that may be a path: pages and sheets are handed on."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
 def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
     """The colour of a query box."""
     number = query_boxes.index(box) if box in query_boxes else 0

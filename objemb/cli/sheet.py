@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from objemb.cli.pictures import Picture
+from objemb.cli.pictures import Picture, short
 from objemb.structures import SearchResult
 
 BACKGROUND, INK, SOFT = (250, 250, 248), (28, 28, 26), (98, 98, 93)
@@ -34,8 +34,8 @@ def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture])
         query,
         (GAP, GAP),
         (QUERY_SIDE, QUERY_SIDE),
-        query.name,
-        f"query, {len(hits)} found; score: {result.scale}",
+        f"{short(query.name)}, {len(hits)} found",
+        f"score: {result.scale}",
     )
     for number, (hit, picture) in enumerate(zip(result, hits, strict=True)):
         row, column = divmod(number, columns)

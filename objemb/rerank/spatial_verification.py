@@ -46,7 +46,7 @@ class SpatialVerification(Reranker):
         least: From so many agreeing pairs on, the box of a hit is replaced.
     """
 
-    scale = "number of local features that agree with the query's, and the old order as its fraction"
+    scale = "number of local features that agree; fractions keep the old order"
 
     def __init__(
         self,

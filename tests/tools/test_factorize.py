@@ -53,3 +53,15 @@ def test_clear_errors(tool: ModuleType, photos: list[str], tmp_path: Path) -> No
     random = ["detector.weights=random", "head.weights=random"]
     with pytest.raises(ValueError, match="--model: expected one with a backbone, found one_pass"):
         tool.main([*photos, "-o", str(tmp_path), "--model", "one_pass", *random])
+
+
+def test_a_photo_that_cannot_be_read_stops_nothing(
+    tool: ModuleType, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(photos[1]).write_bytes(b"broken")
+    report = tool.main([*photos, "-o", str(tmp_path / "out"), "--rank", "2", *SMALL])
+    assert [p["image"] for p in report["photos"]] == [photos[2]]
+    assert f"skipped {photos[1]}: " in capsys.readouterr().err
+    Path(photos[2]).write_bytes(b"")
+    with pytest.raises(ValueError, match="expected photos to find the object in, found none of 2 readable"):
+        tool.main([*photos, "-o", str(tmp_path / "out"), "--rank", "2", *SMALL])

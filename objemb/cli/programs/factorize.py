@@ -25,11 +25,11 @@ from torch import Tensor
 from objemb.backbones.base import Backbone
 from objemb.cli.boxes import parse_box
 from objemb.cli.heat import HeatRow, heat_sheet
-from objemb.cli.output import note_untrained
+from objemb.cli.output import note, note_untrained
 from objemb.config import load_config
 from objemb.disk import replacing, write_whole
 from objemb.extractors.map import Map
-from objemb.images.decode import read_photo
+from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.models import build_model, load_model
 from objemb.models.inputs import as_regions
 from objemb.ops.cut import cut_out
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     query = read_photo(args.query)
     box = None if args.box is None else parse_box(args.box)
     crop = query if box is None else cut_out(query, as_regions([box], query.size))
-    photos = [read_photo(p) for p in args.photos]
+    photos = _readable(args.photos)
     rows, chosen = locate(crop, photos, open_backbone(args), args)
     report = {
         "query": {"image": query.id, "box": box and list(box)},
@@ -65,6 +65,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     write_whole(args.output / "boxes.json", json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
     return report
+
+
+def _readable(files: Sequence[str]) -> list[Photo]:
+    """The photos that can be read; the others are told."""
+    photos = []
+    for file in files:
+        try:
+            photos.append(read_photo(file))
+        except UnreadableImageError as error:
+            note(f"skipped {error}")
+    if not photos:
+        raise ValueError(f"PHOTO: expected photos to find the object in, found none of {len(files)} readable")
+    return photos
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
