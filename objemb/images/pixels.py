@@ -80,7 +80,7 @@ def _deep_grey(image: Image.Image) -> np.ndarray:
         low, high = _range(values, INTEGER_WHITES if image.mode == "I" else FLOAT_WHITES)
     else:
         low, high = 0.0, _sixteen_bit_white(image)
-    grey = _scaled(values, low, high)
+    grey = scaled(values, low, high)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey  # Pillow inverts it for eight bits only
     transparent = image.info.get("transparency")
@@ -105,7 +105,7 @@ def _range(values: np.ndarray, whites: tuple[float, ...]) -> tuple[float, float]
     return (0.0, fitting[0]) if fitting else (low, high)
 
 
-def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """``low`` to 0 and ``high`` to 255, rounded; NaN is black, infinite values are the nearest end."""
     # single precision is exact enough for 16 bits, but the difference of two floats may overflow it
     wide: NDArray[np.floating[Any]] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)

@@ -22,7 +22,7 @@ from objemb.models.pairs import Shown, pairs_of, read_shown
 from objemb.models.stream import process_stream
 from objemb.ops.reservoir import Reservoir
 from objemb.ops.whitening import Whitening
-from objemb.structures import Photo
+from objemb.structures import Photo, Regions
 
 #: More vectors do not make a better covariance.
 MAX_VECTORS = 100_000
@@ -54,7 +54,7 @@ def fit_parts(
     batch_size: int = 8,
     workers: int = 2,
     on_photo: Callable[[], None] = lambda: None,
-    on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+    on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
     """A model whose parts have learned from photos: codebooks, bases, whatever is :class:`~objemb.ops.fitted.Fitted`.
 
@@ -104,7 +104,7 @@ def fit_whitening(
     batch_size: int = 8,
     workers: int = 2,
     on_photo: Callable[[], None] = lambda: None,
-    on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+    on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
     """A model with a PCA whitening fitted on the regions of photos, before they are aggregated.
 
@@ -157,7 +157,7 @@ def fit_learned_whitening(
     batch_size: int = 8,
     workers: int = 2,
     on_photo: Callable[[], None] = lambda: None,
-    on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+    on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
     """A model with a whitening learned from pairs that show the same thing.
 
@@ -221,7 +221,7 @@ def _samples(
     boxes: Detector | None,
     batch_size: int,
     workers: int,
-    on_skip: Callable[[SkippedImage], None],
+    on_skip: Callable[[SkippedImage], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Numbers of photos and the vectors that a part learns from in them."""
     source = given_boxes(boxes)
@@ -239,11 +239,12 @@ def _samples(
         workers=workers,
         max_pixels=MAX_PIXELS,
         on_skip=on_skip,
+        works=lambda photo: model.describer.samples(part, [photo], None),
     )
 
 
 def _shown(
-    model: Model, shown: Sequence[Shown], batch_size: int, workers: int, on_skip: Callable[[SkippedImage], None]
+    model: Model, shown: Sequence[Shown], batch_size: int, workers: int, on_skip: Callable[[SkippedImage], None] | None
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Per photo the instances it shows and their vectors."""
     by_photo: dict[str, list[Shown]] = {}
@@ -266,6 +267,7 @@ def _shown(
         workers=workers,
         max_pixels=MAX_PIXELS,
         on_skip=on_skip,
+        works=lambda photo: model.describer.describe([photo], [Regions.whole(photo.size)]),
     )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from objemb import checks
 from objemb.images.decode import MAX_PIXELS, read_photo, upright
-from objemb.images.pixels import rgb_pixels
+from objemb.images.pixels import FLOAT_WHITES, INTEGER_WHITES, rgb_pixels, scaled
 from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_shares
 
-#: A path, encoded bytes, a PIL image, a uint8 array (H, W, 3), a uint8 tensor (3, H, W), or a decoded photo.
-ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor | Photo
+#: A path, encoded bytes or a file of them, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
+ImageLike: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo
+#: PIL's names of pixels of 1 to 4 channels.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 #: Boxes of one image: rows of x1, y1, x2, y2 in original pixels.
 BoxesLike: TypeAlias = Regions | Tensor | np.ndarray | Sequence[Sequence[float]]
 
@@ -29,8 +31,11 @@ def as_photo(
     """A decoded photo from anything that is an image.
 
     Args:
-        image: A path; the bytes of an image file; a PIL image (its EXIF orientation is applied); a NumPy array, uint8
-            ``(H, W, 3)`` RGB as PIL gives it; a tensor, uint8 ``(3, H, W)`` RGB as torchvision gives it; a Photo.
+        image: A path; the bytes of an image file, or a binary file that was opened; a PIL image (its EXIF orientation
+            is applied); a NumPy array ``(H, W, 3)``, RGB as PIL gives it; a tensor ``(3, H, W)``, RGB as torchvision
+            gives it; a Photo. Arrays and tensors may also be grey (two dimensions, or one channel) or have alpha (2 or
+            4 channels), which is laid on white. They are uint8, boolean, uint16 (white is 65535) or floats, which are
+            scaled by the first of 1, 255 and 65535 that holds them all.
         side: The longest side in pixels at which the photo is looked at, as in :func:`objemb.images.read_photo`: JPEG
             files are decoded smaller, and so are JPEGs that Pillow has opened and not decoded yet.
         part: The longest side in original pixels of the least part that is looked at by itself.
@@ -42,6 +47,7 @@ def as_photo(
     """
     if isinstance(image, Photo):
         return image
+    image = as_encoded(image)
     if isinstance(image, bytes):
         return read_photo(image, id="image", side=side, part=part, max_pixels=max_pixels)
     if isinstance(image, (str, Path)):
@@ -52,6 +58,29 @@ def as_photo(
         return read_photo(data, id="image", side=side, part=part, max_pixels=max_pixels)
     pixels = _picture(image) if isinstance(image, Image.Image) else _pixels(image)
     return Photo("image", pixels, (int(pixels.shape[1]), int(pixels.shape[2])))
+
+
+def as_encoded(image: ImageLike) -> ImageLike:
+    """The bytes of what holds encoded bytes, anything else as it is. An open file is read from its start, and left as
+    it was found.
+
+    Raises:
+        TypeError: A file that was opened for texts.
+    """
+    if isinstance(image, (bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, (Image.Image, Tensor, np.ndarray)) or not hasattr(image, "read"):
+        return image
+    file = cast(BinaryIO, image)
+    position = file.tell() if file.seekable() else None
+    if position is not None:
+        file.seek(0)
+    data = file.read()
+    if position is not None:
+        file.seek(position)
+    if not isinstance(data, bytes):
+        raise TypeError(f"image: expected a file opened in binary mode, found one that gives {type(data).__name__}")
+    return data
 
 
 def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
@@ -142,15 +171,47 @@ def _picture(image: Image.Image) -> Tensor:
 
 def _pixels(image: object) -> Tensor:
     """uint8 ``(3, H, W)`` from an array or a tensor."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image: expected a uint8 array (H, W, 3), found {image.dtype} {image.shape}")
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     if isinstance(image, Tensor):
-        if image.dtype != torch.uint8:
-            raise ValueError(f"image: expected a uint8 tensor (3, H, W), found dtype {image.dtype}")
-        return checks.shape("image", image, (3, None, None)).contiguous()
-    raise TypeError(
-        "image: expected a path, bytes, a PIL image, an array (H, W, 3), a tensor (3, H, W) or a Photo, "
-        f"found {type(image).__name__}"
-    )
+        array = image.detach().cpu()
+        array = array.float() if array.dtype in (torch.bfloat16, torch.float16) else array
+        # of one colour after another to one pixel after another
+        values, order = array.numpy(), "tensor (3, H, W)"
+        values = np.moveaxis(values, 0, 2) if values.ndim == 3 else values
+    elif isinstance(image, np.ndarray):
+        values, order = image, "array (H, W, 3)"
+    else:
+        raise TypeError(
+            "image: expected a path, bytes, an open binary file, a PIL image, an array (H, W, 3), a tensor (3, H, W) "
+            f"or a Photo, found {type(image).__name__}"
+        )
+    found = f"found {image.dtype} {tuple(image.shape)}"
+    if values.ndim == 4:
+        raise ValueError(f"image: expected one {order}, {found}: many at once are for model.stream")
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim != 3 or values.shape[2] not in MODES or 0 in values.shape:
+        raise ValueError(f"image: expected an image as {order}, grey and alpha allowed, {found}")
+    grey = np.ascontiguousarray(_as_bytes(values, found))
+    if values.shape[2] == 3:
+        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1)))
+    return rgb_pixels(Image.fromarray(grey[:, :, 0] if values.shape[2] == 1 else grey, MODES[values.shape[2]]))
+
+
+def _as_bytes(values: NDArray[Any], found: str) -> NDArray[np.uint8]:
+    """Pixels of any kind as uint8, from black to white."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint16:
+        return scaled(values, 0.0, INTEGER_WHITES[0])
+    if values.dtype.kind != "f":
+        raise ValueError(f"image: expected uint8, uint16, bool or floats, {found}")
+    least, most = float(values.min()), float(values.max())
+    white = next((white for white in FLOAT_WHITES if least >= 0 and most <= white), None)
+    if white is None:
+        raise ValueError(
+            f"image: expected floats from 0 to 1 or to 255, found {least:g} to {most:g}: "
+            "give pixels as they were before they were normalised for a network"
+        )
+    return scaled(values, 0.0, white)

@@ -19,7 +19,7 @@ from objemb.detectors.base import Detector
 from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
-from objemb.models.inputs import BoxesLike, ImageLike, as_photo, as_regions
+from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.limit import limited
 from objemb.models.origins import untrained
 from objemb.models.query import CROPS, describe_boxes, describe_whole, looked_at_alone
@@ -120,7 +120,10 @@ class Model:
         """The regions of one image with their vectors, as they go into an index.
 
         Args:
-            image: A path, bytes, a PIL image, a uint8 array ``(H, W, 3)`` or tensor ``(3, H, W)``, RGB, or a Photo.
+            image: A path, bytes or an open binary file, a PIL image, an array ``(H, W, 3)`` or tensor ``(3, H, W)``,
+                RGB (grey and alpha too, and floats from 0 to 1), or a Photo; :func:`objemb.models.inputs.as_photo`
+                tells it exactly. A JPEG's decoder scales it down where it is large; what was decoded before is not, so
+                that its vector may differ from that of the file by a cosine of some thousandths.
             boxes: Boxes in original pixels to describe instead of looking for some: ``(x1, y1, x2, y2)`` rows.
 
         Returns:
@@ -166,6 +169,7 @@ class Model:
             One row per box, boxes in original pixels of the image.
         """
         checks.one_of("crop", crop, CROPS)
+        image = as_encoded(image)  # read once, decoded perhaps twice
         if auto and boxes is not None:
             raise ValueError("query: expected either boxes or auto, found both")
         photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
@@ -201,21 +205,26 @@ class Model:
         boxes: Detector | None = None,
         max_regions: int | None = None,
         max_pixels: int = MAX_PIXELS,
-        on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
+        on_skip: Callable[[SkippedImage], None] | None = None,
     ) -> Iterator[RegionDescriptors]:
         """Describe many photos, in order, in bounded memory.
 
         Args:
-            sources: Folders, list files, CSV or Parquet tables, COCO files, images; or ``ImageRef`` items.
+            sources: Folders, list files, CSV or Parquet tables, COCO files, images; or ``ImageRef`` items; or images
+                as :meth:`describe` takes them, an array ``(B, H, W, 3)`` or tensor ``(B, 3, H, W)`` of many among them.
+                Those in memory have their numbers as ids, from ``0``.
             batch_size: Photos at once; halved by itself where memory does not suffice.
             workers: Decoding threads or processes beside the network.
             boxes: Where boxes come from instead of the model's own regions, such as ``StoredBoxes``.
             max_regions: At most this many boxes per photo, best first, beside the whole image; None for all.
             max_pixels: Larger photos are skipped, before they are decoded.
-            on_skip: Called with each image that could not be read or described.
+            on_skip: Called with each image that could not be read or described; by default a warning is logged.
 
         Yields:
             Per photo its rows for an index.
+
+        Raises:
+            Exception: What a network raises for a photo, where it raises for any other too: then it is not the photo.
         """
         checks.whole("batch_size", batch_size)
 
@@ -228,6 +237,13 @@ class Model:
             with self.computing():
                 return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
+        def works(photo: Photo) -> None:
+            # stored boxes count the photos that they are asked for, and can fail for each of them
+            looks = source is not None and source.decode_side() > 0
+            given = source.find([photo], []) if source is not None and looks else None
+            with self.computing():
+                self.aggregator.aggregate(describer.describe([photo], given)[0])
+
         return process_stream(
             sources,
             describe,
@@ -236,6 +252,7 @@ class Model:
             workers=workers,
             max_pixels=max_pixels,
             on_skip=on_skip,
+            works=works,
         )
 
     def computing(self) -> AbstractContextManager[None]:
