@@ -20,7 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 ok, 1 internal error or an unhealthy doctor, 2 usage or input error, "
-    "3 some images were skipped, 4 artefacts that do not match or are damaged, 130 interrupted.",
+    "3 done, but images were skipped, or boxes left out or read otherwise than written, "
+    "4 artefacts that do not match or are damaged, 130 interrupted.",
 )
 
 

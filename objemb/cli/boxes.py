@@ -47,6 +47,8 @@ def tell_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
             f"note: {len(given.adjusted)} photos have another size than {given.file} says; "
             "their boxes were turned or scaled with them"
         )
+    if given.fractional_ids:
+        note(f"note: ids in {given.file} are written as 1.0; they were read as 1")
     if not given.problems:
         return
     for entry, reason in given.problems[:SHOWN]:

@@ -126,7 +126,7 @@ def index(
         "seconds": round(time.monotonic() - started, 3),
     }
     _tell(output, facts, skipped.file, as_json)
-    if report.skipped or (given is not None and (given.left_out or given.unused)):
+    if report.skipped or (given is not None and given.in_doubt):
         raise typer.Exit(SKIPPED)
 
 

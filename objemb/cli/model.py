@@ -101,7 +101,7 @@ def build(
             model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)
-    if given is not None and given.left_out:
+    if given is not None and given.in_doubt:
         raise typer.Exit(SKIPPED)
 
 

@@ -54,6 +54,7 @@ class CocoFile:
         problems: ``(entry, reason)`` of everything that was left out.
         entries: How many boxes the file has, usable or not.
         named: Whether it names its images; without names, their ids are their ``file_name``.
+        fractional_ids: Whether ids are written as ``7.0``, as tables write whole numbers beside missing ones.
     """
 
     images: tuple[StoredImage, ...]
@@ -62,6 +63,7 @@ class CocoFile:
     problems: tuple[tuple[str, str], ...]
     entries: int
     named: bool
+    fractional_ids: bool
 
 
 def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
@@ -91,7 +93,15 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     categories = _categories(known["categories"], problems)
     boxes = tuple(_boxes(kind, entries, stored.keys(), list(categories), problems))
     expect_pixels(str(file), [b.box for b in boxes], [stored[b.image].size for b in boxes])
-    return CocoFile(tuple(stored.values()), boxes, tuple(categories.values()), tuple(problems), len(entries), named)
+    return CocoFile(
+        images=tuple(stored.values()),
+        boxes=boxes,
+        classes=tuple(categories.values()),
+        problems=tuple(problems),
+        entries=len(entries),
+        named=named,
+        fractional_ids=_fractional_ids(known["images"], known["categories"], entries),
+    )
 
 
 def _read_json(file: str | Path) -> Any:
@@ -233,6 +243,17 @@ def _id(value: Any) -> str | None:
         return None
     whole = WHOLE.fullmatch(value)
     return whole[1] if whole else value
+
+
+def _fractional_ids(images: Iterable[Any], categories: Iterable[Any], boxes: Iterable[Any]) -> bool:
+    keys = ((images, ("id",)), (categories, ("id",)), (boxes, ("image_id", "category_id")))
+    return any(
+        type(entry.get(key)) is float
+        for part, names in keys
+        for entry in part
+        if isinstance(entry, Mapping)
+        for key in names
+    )
 
 
 def _number(id: str) -> bool:

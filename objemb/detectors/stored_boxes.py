@@ -46,6 +46,7 @@ class StoredBoxes(Detector):
         left_out: Ids of photos that got no boxes although the file has boxes that may be theirs: made for another
             frame or another photo, or there are two images that could be the photo.
         adjusted: Ids of photos whose boxes were turned or scaled with them.
+        fractional_ids: Whether ids of the file are written as ``7.0``; they are read as 7.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -60,7 +61,7 @@ class StoredBoxes(Detector):
     ) -> None:
         content = read_coco(file, images)
         self.file, self.classes, self.masks = str(file), content.classes, masks
-        self.entries = content.entries
+        self.entries, self.fractional_ids = content.entries, content.fractional_ids
         self.left_out: set[str] = set()
         self.adjusted: set[str] = set()
         self._problems = dict.fromkeys(content.problems)
@@ -87,6 +88,12 @@ class StoredBoxes(Detector):
     def unused(self) -> bool:
         """Whether there were photos, and boxes, but not one box of them could be used so far."""
         return self._asked and self.entries > 0 and bool(self._problems) and not self.used
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether someone should look at what became of the boxes: photos that the file may mean are without theirs, no
+        box was used at all, or some were read otherwise than they are written: turned, scaled, ids as ``7.0``."""
+        return bool(self.left_out or self.unused or self.adjusted) or (self.fractional_ids and self._asked)
 
     def expect_used(self) -> None:
         """See :meth:`Detector.expect_used`."""

@@ -248,6 +248,29 @@ def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
     assert found == {0: [], 1: [[20, 40, 80, 80]]}
 
 
+@pytest.mark.parametrize("changed", ["ids", "frame"])
+def test_boxes_that_are_read_otherwise_than_written_are_used_and_told(
+    run: Run, photos: Path, model: Path, tmp_path: Path, changed: str
+) -> None:
+    boxes, more = tmp_path / "boxes.json", ("--model", model, "--boxes", tmp_path / "boxes.json")
+    run("index", photos, "-o", tmp_path / "plain", *more)
+    coco = json.loads(boxes.read_text())
+    for image in coco["images"]:
+        if changed == "ids":
+            image["id"] = float(image["id"])
+        else:
+            image |= {"width": 240, "height": 200}  # twice the size of the photos
+    for box in coco["annotations"]:
+        box["bbox"] = box["bbox"] if changed == "ids" else [2 * v for v in box["bbox"]]
+    boxes.write_text(json.dumps(coco))
+    result = run("index", photos, "-o", tmp_path / "index", *more, code=3)
+    assert {"ids": "written as 1.0; they were read as 1", "frame": "turned or scaled"}[changed] in result.stderr
+    for name in (image["file_name"] for image in coco["images"]):
+        plain, index = (Index.open(tmp_path / folder).get(name).regions.boxes for folder in ("plain", "index"))
+        assert len(index) > 1
+        assert index.equal(plain)
+
+
 def test_not_one_box_used_ends_in_exit_code_3(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     coco = json.loads((tmp_path / "boxes.json").read_text())
     (tmp_path / "boxes.json").write_text(json.dumps(coco).replace(".png", ".jpg"))
