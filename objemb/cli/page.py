@@ -60,6 +60,32 @@ summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
 """
 
 
+def html_page(title: str, body: str, style: str = "") -> str:
+    """A page that loads nothing from anywhere.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        style: CSS behind what all pages share.
+    """
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html_text(title)}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
 def search_page(
     result: SearchResult, query: Picture, hits: Sequence[Picture], about: Mapping[str, str] | None = None
 ) -> str:
@@ -78,18 +104,7 @@ def search_page(
         _card(rank, hit, picture, query, result)
         for rank, (hit, picture) in enumerate(zip(result, hits, strict=True), 1)
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: {found}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<section class="query">
+    body = f"""<section class="query">
 <h1>Query</h1>
 <div class="card">{photo_figure(query, "70vh")}
 <div class="text"><div class="name">{name}</div>
@@ -101,11 +116,8 @@ def search_page(
 {cards}
 </ol>
 </section>
-<p class="about soft">{facts}</p>
-</main>
-</body>
-</html>
-"""
+<p class="about soft">{facts}</p>"""
+    return html_page(f"{short(result.image)}: {found}", body)
 
 
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:

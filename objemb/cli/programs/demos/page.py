@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from objemb.cli.page import POLICY, STYLE, html_text, photo_figure
+from objemb.cli.page import html_page, html_text, photo_figure
 from objemb.cli.pictures import Picture
 from objemb.structures import SearchResult
 
@@ -72,7 +72,7 @@ each with the box that matched.</p>
 <p>{escape(figures["machine"])}; seed {figures["seed"]}. Each line is a command that you can run, change and run
 again.</p>
 <pre>{escape(_commands(figures["steps"]))}</pre>"""
-    return _document("objemb: the demo", body)
+    return html_page("objemb: the demo", body, OWN_STYLE)
 
 
 def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
@@ -84,26 +84,7 @@ def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
         answers: Queries to show.
     """
     found = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
-    return _document(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{found}")
-
-
-def _document(title: str, body: str) -> str:
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html_text(title)}</title>
-<style>{STYLE}{OWN_STYLE}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return html_page(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{found}", OWN_STYLE)
 
 
 def _introduction(figures: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.page import POLICY, STYLE, html_text, photo_figure
+from objemb.cli.page import html_page, html_text, photo_figure
 from objemb.cli.pictures import Frame, Picture, thumbnail
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
 from objemb.evaluation.protocol import EvaluationSet
@@ -60,27 +60,15 @@ def failures_page(
     title = f"{result['method']} on {result['set']}"
     tiles = max((len(_tiles(f)) for f in failures), default=1) + 1  # as many columns as the longest row has pictures
     sections = "\n".join(_section(rank, failure, data) for rank, failure in enumerate(failures, 1))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html_text(title)}: the worst queries</title>
-<style>{STYLE}{OWN_STYLE}</style>
-</head>
-<body>
-<main style="--tiles: {tiles}">
+    body = f"""<div style="--tiles: {tiles}">
 <h1>{html_text(title)}</h1>
 <p>{html_text(figures)}</p>
 <p>{_counts(result, len(failures))}</p>
 {_legend(failures)}
 {sections}
 <section><pre>{_about(environment)}</pre></section>
-</main>
-</body>
-</html>
-"""
+</div>"""
+    return html_page(f"{title}: the worst queries", body, OWN_STYLE)
 
 
 def _counts(result: Mapping[str, Any], shown: int) -> str:
