@@ -44,10 +44,10 @@ def test_without_boxes_region_0_is_the_whole_image(model: Model, photos: Path) -
 
 @pytest.mark.parametrize("device", ["cuda:99", "warp"])
 def test_a_device_that_is_not_there(device: str, model: Model, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
+    with pytest.raises(ValueError, match=f"device: expected auto, cpu, or .*, found '{device}'"):
         build_model(SETTINGS, device=device)
     model.save(tmp_path / "m")
-    with pytest.raises(ValueError, match=f"device: expected cpu, or .*, found '{device}'"):
+    with pytest.raises(ValueError, match=f"device: expected auto, cpu, or .*, found '{device}'"):
         objemb.load(tmp_path / "m", device)
 
 
