@@ -29,6 +29,13 @@ def listen() -> None:
         signal.signal(signal.SIGINT, _interrupted)
 
 
+def stop_listening() -> None:
+    """Ignore Ctrl-C where :func:`listen` took it over: the command has ended, and its exit code shall stay what it is
+    while the interpreter is taken down."""
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _interrupted(number: int, frame: FrameType | None) -> None:
     if Work.begun and not _importing(frame):
         raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from objemb.cli.interrupt import listen
+from objemb.cli.interrupt import listen, stop_listening
 from objemb.threads import wait_without_spinning
 
 
@@ -19,4 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from objemb.cli.app import app
 
-    app(args=argv, prog_name="objemb")
+    try:
+        app(args=argv, prog_name="objemb")
+    finally:
+        stop_listening()

@@ -66,3 +66,16 @@ def test_a_process_in_the_background_stays_deaf() -> None:
         f"{KILL}print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
     )
     assert (ended.returncode, ended.stdout) == (0, "True\n")
+
+
+def test_a_command_that_has_ended_keeps_its_exit_code() -> None:
+    """Ctrl-C while the interpreter is taken down."""
+    code = (
+        "import atexit, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "from objemb.cli.main import main\n"
+        "main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
