@@ -1,0 +1,61 @@
+"""The size of an object, one definition for all figures: the longer side of its box as a share of its photo's.
+
+What decides how hard an object is to describe is how many pixels of the network's input it has. Photos are scaled to
+that input by their sides, so a share of the side tells it whatever the photo has; of an input of 512 pixels the classes
+end at 48, 96, 192 and 384.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from objemb.structures import Box
+
+#: Classes of sizes, and the side share that each ends before; it begins where the one before ends. The last has no end.
+SIZES = {"<9 %": 0.09375, "9-19 %": 0.1875, "19-38 %": 0.375, "38-75 %": 0.75, ">75 %": 1.0}
+#: The same classes in names of figures that are logged: ``AP_9_19``.
+SIZE_KEYS = dict(zip(SIZES, ("under_9", "9_19", "19_38", "38_75", "over_75"), strict=True))
+#: The class of an object whose size nobody knows.
+UNKNOWN = -1
+
+
+def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
+    """The longer side of each box as a share of the longer side of its photo.
+
+    Args:
+        boxes: float ``(N, 4)``, edges ``(x1, y1, x2, y2)`` in pixels of the photo; NaN where nobody knows.
+        sizes: ``(N, 2)``, height and width of the photo of each box in pixels, or ``(2,)``, of the photo of all.
+
+    Returns:
+        float64 ``(N,)``: 0 to 1, NaN where nobody knows.
+
+    Raises:
+        ValueError: Other shapes, or a photo without a pixel.
+    """
+    edges, of_photos = np.asarray(boxes, dtype=float), np.asarray(sizes, dtype=float)
+    if edges.size == 0:
+        edges = edges.reshape(-1, 4)
+    if edges.ndim != 2 or edges.shape[1] != 4:
+        raise ValueError(f"boxes: expected shape (any, 4), found {edges.shape}")
+    if of_photos.shape not in ((2,), (len(edges), 2)):
+        raise ValueError(f"sizes: expected shape (2) or ({len(edges)}, 2), found {of_photos.shape}")
+    if (of_photos <= 0).any():
+        raise ValueError(f"sizes: expected photos of at least one pixel, found {of_photos[of_photos <= 0][0]:g}")
+    return (edges[:, 2:] - edges[:, :2]).max(axis=1, initial=-np.inf) / of_photos.max(axis=-1)
+
+
+def side_share(box: Box, size: tuple[int, int]) -> float:
+    """:func:`side_shares` of one box ``(x1, y1, x2, y2)`` in a photo of ``size`` ``(height, width)``."""
+    return float(side_shares([box], size)[0])
+
+
+def size_classes(shares: ArrayLike) -> NDArray[np.int64]:
+    """The number of the class in :data:`SIZES` of each side share; :data:`UNKNOWN` for NaN.
+
+    Args:
+        shares: float ``(N,)``, as :func:`side_shares` gives them; the end of a class belongs to the next one.
+    """
+    values = np.asarray(shares, dtype=float)
+    found = np.searchsorted(list(SIZES.values())[:-1], values, side="right").astype(np.int64)
+    return np.where(np.isnan(values), UNKNOWN, found)
