@@ -45,8 +45,9 @@ class FasterRcnn(Rcnn):
         pyramid_strides: Of the maps that boxes are found on, a choice of those of the backbone. One coarser level, for
             proposals alone, is added.
         channels: Of each level of the pyramid.
-        anchor_sizes: Side of the square anchors of each level in network pixels, that for proposals alone included; 8
-            times the stride by default.
+        anchor_sizes: Sides of the square anchors in network pixels, a number for each level, that for proposals alone
+            included, or a list of numbers for each, all equally long, since the levels share the layers that judge
+            anchors. Anchors half and twice as high as wide have the same area. 8 times the stride by default.
         box_width: Channels of the two layers of the box head.
         sampling_ratio: RoI align averages ``sampling_ratio x sampling_ratio`` values per cell; 1 learns faster on a
             CPU.
@@ -75,7 +76,7 @@ class FasterRcnn(Rcnn):
         weights: str | Path | None = None,
         pyramid_strides: Sequence[int] = (4, 8, 16, 32),
         channels: int = 256,
-        anchor_sizes: Sequence[float] | None = None,
+        anchor_sizes: Sequence[float | Sequence[float]] | None = None,
         box_width: int = 1024,
         sampling_ratio: int = 2,
         proposals: int = 1000,
@@ -176,12 +177,20 @@ class _Trunk(nn.Module):
         return self.fpn(self.below(self.body.maps(pixels)))
 
 
-def _anchors(sizes: Sequence[float] | None, strides: Sequence[int]) -> AnchorGenerator:
+def _anchors(sizes: Sequence[float | Sequence[float]] | None, strides: Sequence[int]) -> AnchorGenerator:
     sizes = [ANCHOR_CELLS * s for s in strides] if sizes is None else sizes
-    chosen = [checks.positive("anchor_sizes", s) for s in checks.several("anchor_sizes", sizes)]
+    chosen = []
+    for level in checks.several("anchor_sizes", sizes):
+        several = checks.several("anchor_sizes", level) if isinstance(level, Sequence) else (level,)
+        chosen.append(tuple(checks.positive("anchor_sizes", size) for size in several))
     if len(chosen) != len(strides):
-        raise ValueError(f"anchor_sizes: expected one for each of the strides {list(strides)}, found {chosen}")
-    return AnchorGenerator(tuple((size,) for size in chosen), (ASPECT_RATIOS,) * len(chosen))
+        raise ValueError(f"anchor_sizes: expected one for each of the strides {list(strides)}, found {list(sizes)}")
+    if len({len(level) for level in chosen}) > 1:
+        raise ValueError(
+            "anchor_sizes: expected as many for each level, since all levels share the layers that judge anchors, "
+            f"found {list(sizes)}"
+        )
+    return AnchorGenerator(tuple(chosen), (ASPECT_RATIOS,) * len(chosen))
 
 
 def _candidates(proposals: int) -> dict[str, int]:

@@ -98,6 +98,27 @@ def test_anchors_follow_the_strides(detector: FasterRcnn) -> None:
     assert tiny(anchor_sizes=[24, 48, 96]).network.rpn.anchor_generator.sizes == ((24,), (48,), (96,))
 
 
+def test_several_sizes_of_anchors_a_level() -> None:
+    one = tiny(anchor_sizes=[24, 48, 96])
+    listed = tiny(anchor_sizes=[[24], [48], [96]])
+    photo = random_photo(64, 96)
+    same(listed.detect([photo])[0], one.detect([photo])[0])
+
+    detector = tiny(anchor_sizes=[[20, 32], [48, 76], [120, 190.5]])
+    assert detector.network.rpn.anchor_generator.sizes == ((20, 32), (48, 76), (120, 190.5))
+    # height / width of 0.5, 1 and 2 at the same area, each with both sides; half a side is rounded to whole pixels
+    sides = detector.network.rpn.anchor_generator.cell_anchors[0]
+    assert (sides[:, 2:] - sides[:, :2]).tolist() == [[28, 14], [46, 22], [20, 20], [32, 32], [14, 28], [22, 46]]
+    assert detector.network.rpn.head.cls_logits.out_channels == 6
+    assert detector.network.rpn.head.bbox_pred.out_channels == 24
+    assert len(detector.detect([photo])[0]) == 6
+
+    own = Regions(torch.tensor([[5.0, 5.0, 60.0, 50.0]]), photo.size, labels=torch.tensor([0]))
+    batch = detector.preprocess([photo])
+    losses = detector.losses(batch, detector.features(batch), [own], [photo])
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
 def test_weights_of_the_whole_or_of_a_model(tmp_path: Path, detector: FasterRcnn) -> None:
     photo = random_photo(64, 80)
     torch.save(detector.network.state_dict(), tmp_path / "own.pth")
@@ -134,6 +155,11 @@ def test_a_trunk_starts_from_a_detector(tmp_path: Path, detector: FasterRcnn) ->
         ({"num_classes": 0}, "num_classes: expected an integer of 1 or more"),
         ({"num_classes": 3, "classes": ["a"]}, "expected 3 names as num_classes says, found 1"),
         ({"anchor_sizes": [24, 48]}, r"anchor_sizes: expected one for each of the strides \[8, 16, 32\]"),
+        ({"anchor_sizes": []}, "anchor_sizes: expected a list of at least one item"),
+        ({"anchor_sizes": [[24], [], [96]]}, r"anchor_sizes: expected a list of at least one item, found \[\]"),
+        ({"anchor_sizes": [24, "48", 96]}, "anchor_sizes: expected a list of at least one item, found '48'"),
+        ({"anchor_sizes": [[24, 32], [48, -1], [96, 150]]}, "anchor_sizes: expected a number above 0, found -1"),
+        ({"anchor_sizes": [[24, 32], 48, 96]}, r"as many for each level.*found \[\[24, 32\], 48, 96\]"),
         ({"proposals": 0}, "proposals"),
         ({"weights": "nothing.pth"}, "expected a file or a model folder, found no file"),
     ],
