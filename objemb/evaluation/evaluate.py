@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import Described, Describing, Rows, describe_task
-from objemb.evaluation.metrics import Localisation
+from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import Standing, standings
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
@@ -59,11 +58,11 @@ class Evaluation:
         """A JSON-ready dict without the results; NaN becomes null."""
         found = self.localisation
         return {
-            "scores": {name: _known(value) for name, value in self.scores.means.items()},
+            "scores": {name: known(value) for name, value in self.scores.means.items()},
             "queries": self.scores.queries,
             "skipped": self.scores.skipped,
             "setups": {name: setup.queries for name, setup in self.scores.setups.items()},
-            "localisation": None if found is None else {name: _known(v) for name, v in found._asdict().items()},
+            "localisation": None if found is None else {name: known(v) for name, v in found._asdict().items()},
             "storage": self.storage,
             "seconds": self.seconds,
             "problems": list(self.problems),
@@ -221,7 +220,3 @@ def _seconds(task: Task, described: Described, clock: list[float], reranked: boo
 
 def _photos(task: Task) -> int:
     return max(1, len({entry.file for entry in task.database}))
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

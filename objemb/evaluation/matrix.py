@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from objemb.evaluation.report import NOTHING, escaped, score_text, table
+from objemb.evaluation.report import NOTHING, escaped, score_text, share_text, share_title, table
 
 #: A cell whose method failed on the set; why stands below the table.
 FAILED = "failed"
@@ -21,15 +21,12 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
 
     Returns:
         JSON-ready: ``figures`` as given, ``methods`` in their order, and ``cells``: by method and set ``{"score"}``
-        (0 to 1, None where nothing counts) or ``{"error"}``.
+        (0 to 1, None where nothing counts), with its ``share`` ``of`` a reference where there is one, or ``{"error"}``.
     """
     cells: dict[str, dict[str, Any]] = {}
     for result in results:
         name = result["set"]
-        cell = (
-            {"error": result["error"]} if "error" in result else {"score": result["scores"].get(figures.get(name, ""))}
-        )
-        cells.setdefault(result["method"], {})[name] = cell
+        cells.setdefault(result["method"], {})[name] = _measured(result, figures.get(name, ""))
     return {"figures": dict(figures), "methods": list(cells), "cells": cells}
 
 
@@ -37,10 +34,13 @@ def matrix_markdown(found: Mapping[str, Any]) -> str:
     """The table for people, and below it what went wrong in which cell."""
     figures: Mapping[str, str] = found["figures"]
     header = ["method", *(escaped(f"{name} ({figure})" if figure else name) for name, figure in figures.items())]
-    rows = [
-        [escaped(method), *(_cell(found["cells"][method].get(name), figures[name]) for name in figures)]
-        for method in found["methods"]
-    ]
+    rows = []
+    for method in found["methods"]:
+        cells = {name: found["cells"][method].get(name) for name in figures}
+        rows.append([escaped(method), *(_cell(cell, figures[name]) for name, cell in cells.items())])
+        if of := next((cell["of"] for cell in cells.values() if cell and "of" in cell), None):
+            shares = [share_text((cell or {}).get("share")) for cell in cells.values()]
+            rows.append([share_title(method, of), *shares])
     failures = [
         f"- {escaped(method)} on {escaped(name)}: {escaped(cell['error'])}\n"
         for method in found["methods"]
@@ -48,6 +48,14 @@ def matrix_markdown(found: Mapping[str, Any]) -> str:
         if "error" in cell
     ]
     return table(header, rows) + ("\n" + "".join(failures) if failures else "")
+
+
+def _measured(result: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    if "error" in result:
+        return {"error": result["error"]}
+    shares = result.get("share")
+    compared = {"share": shares["scores"].get(figure), "of": shares["of"]} if shares else {}
+    return {"score": result["scores"].get(figure), **compared}
 
 
 def _cell(cell: Mapping[str, Any] | None, figure: str) -> str:

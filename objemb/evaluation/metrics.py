@@ -7,6 +7,7 @@ NaN, and means over queries leave such queries out (and say how many).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -201,6 +202,11 @@ def mean_over_queries(
 def mean_average_precision(ranks: Sequence[ArrayLike], num_positives: Sequence[int]) -> QueryMean:
     """mAP: the mean of :func:`average_precision` over the queries that have positives."""
     return mean_over_queries(average_precision, ranks, num_positives)
+
+
+def known(value: float) -> float | None:
+    """A figure as JSON takes it: None for NaN."""
+    return None if math.isnan(value) else value
 
 
 def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> NDArray[np.float64]:

@@ -1,17 +1,18 @@
-"""Results as pictures: precision against recall, and mAP by the size of the object and by the number of regions."""
+"""Results as pictures: precision against recall, and mAP by size of query and object and by number of regions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from objemb.evaluation import plots
-from objemb.evaluation.buckets import SIZES
 from objemb.evaluation.curves import RECALLS
 
-PRECISION_RECALL, BY_SIZE, BY_REGIONS = "precision_recall.png", "map_by_size.png", "map_by_regions.png"
+PRECISION_RECALL, BY_REGIONS = "precision_recall.png", "map_by_regions.png"
+BY_QUERY_SIZE, BY_OBJECT_SIZE = "map_by_query_size.png", "map_by_object_size.png"
 
 Result = Mapping[str, Any]
 
@@ -20,8 +21,8 @@ def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Pa
     """Draw what results hold; pictures of an earlier run that nothing is drawn for are removed.
 
     Args:
-        results: Each with its ``method`` and, where they were measured, ``precision_recall``, ``by_size`` and
-            ``by_regions``.
+        results: Each with its ``method`` and, where they were measured, ``precision_recall``,
+            ``by_query_size``, ``by_object_size`` and ``by_regions``.
         folder: Where the pictures go.
         title: Of the set.
 
@@ -29,7 +30,13 @@ def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Pa
         The pictures.
     """
     drawn = []
-    for name, draw in ((PRECISION_RECALL, _precision_recall), (BY_SIZE, _by_size), (BY_REGIONS, _by_regions)):
+    pictures: dict[str, Callable[[Any, Sequence[Result], str], bool]] = {
+        PRECISION_RECALL: _precision_recall,
+        BY_QUERY_SIZE: partial(_by_size, "query"),
+        BY_OBJECT_SIZE: partial(_by_size, "object"),
+        BY_REGIONS: _by_regions,
+    }
+    for name, draw in pictures.items():
         figure, axes = plots.new_figure()
         if draw(axes[0, 0], results, title):
             plots.save(figure, folder / name)
@@ -49,15 +56,16 @@ def _precision_recall(axis: Any, results: Sequence[Result], title: str) -> bool:
     return bool(curves)
 
 
-def _by_size(axis: Any, results: Sequence[Result], title: str) -> bool:
-    measured = [r for r in results if r.get("by_size")]
-    bars = {r["method"]: [_percent(r["by_size"][size]["mAP"]) for size in SIZES] for r in measured}
-    known = any(math.isfinite(value) for values in bars.values() for value in values)
-    if known:
-        labels = [_places(size, measured) for size in SIZES]
-        plots.bars(axis, f"{title}: by the object's share of the photo", bars, labels, y_label="mAP (%)", top=100)
+def _by_size(what: str, axis: Any, results: Sequence[Result], title: str) -> bool:
+    part = f"by_{what}_size"
+    measured = [r for r in results if r.get(part)]
+    sizes = list(dict.fromkeys(size for r in measured for size, of_size in r[part].items() if of_size["queries"]))
+    bars = {r["method"]: [_percent(r[part][size]["mAP"]) for size in sizes] for r in measured}
+    if sizes:
+        labels = [_places(size, [r[part][size]["queries"] for r in measured]) for size in sizes]
+        plots.bars(axis, f"{title}: by the side of the {what} in its photo", bars, labels, y_label="mAP (%)", top=100)
         plots.legend_below(axis, 2)  # with one method, too: it says which
-    return known
+    return bool(sizes)
 
 
 def _by_regions(axis: Any, results: Sequence[Result], title: str) -> bool:
@@ -76,7 +84,6 @@ def _percent(share: float | None) -> float:
     return math.nan if share is None else 100 * share
 
 
-def _places(size: str, results: Sequence[Result]) -> str:
-    """The label of a bucket, with its number of queries where all methods have the same."""
-    counts = {r["by_size"][size]["queries"] for r in results}
-    return f"{size}\n({counts.pop()} queries)" if len(counts) == 1 else size
+def _places(size: str, queries: Sequence[int]) -> str:
+    """The label of a size, with its number of queries where all methods have the same."""
+    return f"{size}\n({queries[0]} queries)" if len(set(queries)) == 1 else size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from objemb.evaluation.buckets import SIZES
 from objemb.evaluation.protocols import NO_SHARES
 
 #: What stands where nothing could be measured.
@@ -18,7 +17,7 @@ def markdown_table(results: Sequence[Result]) -> str:
     """A table of results as ``Evaluation.to_json`` gives them, each with its ``method``, and its ``cost`` where known.
 
     Scores are in percent, a dash where nothing could be measured. Columns that no result has are left out. A result
-    that has but an ``error`` becomes a row that says so.
+    that has but an ``error`` becomes a row that says so, and one with shares of a reference gets a second row.
     """
     measured = [result for result in results if "error" not in result]
     names = list(dict.fromkeys(name for result in measured for name in result["scores"]))
@@ -36,25 +35,69 @@ def markdown_table(results: Sequence[Result]) -> str:
         cells = [NOTHING] * len(columns) if failed else [cell(result) for cell in columns.values()]
         note = f" (failed: {result['error']})" if failed else ""
         rows.append([escaped(f"{result['method']}{note}"), *cells])
+        if shares := result.get("share"):
+            rows.append(
+                [
+                    share_title(result["method"], shares["of"]),
+                    *(share_text(shares["scores"].get(column)) for column in columns),
+                ]
+            )
     return table(["method", *columns], rows)
 
 
-def size_table(results: Sequence[Result]) -> str:
-    """Figures by the size of the object, empty where no result has any.
+def part_table(results: Sequence[Result], part: str) -> str:
+    """mAP and P@1 of groups of queries or positives, empty where no result has any.
 
-    In percent; in brackets the queries of a mAP, or the boxes of an IoU.
+    Args:
+        results: As an evaluation writes them, perhaps with shares of a reference.
+        part: ``by_kind``, ``by_query_size`` or ``by_object_size``.
+
+    Returns:
+        In percent, with the number of queries in brackets; groups without a query in any result are left out.
     """
-    measured = [result for result in results if result.get("by_size")]
-    if not measured:
+
+    def cell(figures: Result) -> str:
+        return f"{percent(figures['mAP'])} / {percent(figures['P@1'])} ({figures['queries']})"
+
+    def shares(figures: Result) -> str:
+        return f"{share_text(figures['mAP'])} / {share_text(figures['P@1'])}"
+
+    return _group_table(results, part, "queries", cell, shares)
+
+
+def localisation_table(results: Sequence[Result]) -> str:
+    """IoU and CorLoc in percent by the size of the object, the number of boxes in brackets; empty without any."""
+
+    def cell(figures: Result) -> str:
+        return f"{percent(figures['mean_iou'])} / {percent(figures['corloc'])} ({figures['boxes']})"
+
+    return _group_table(results, "by_object_size", "boxes", cell)
+
+
+def _group_table(
+    results: Sequence[Result],
+    part: str,
+    count: str,
+    cell: Callable[[Result], str],
+    shares: Callable[[Result], str] | None = None,
+) -> str:
+    """A column for each group of a part in which some result counts something."""
+    measured = [result for result in results if result.get(part)]
+    groups = [g for g in dict.fromkeys(g for r in measured for g in r[part]) if _any_counted(measured, part, g, count)]
+    if not groups:
         return ""
-    located = any(of_size.get("boxes") for r in measured for of_size in r["by_size"].values())
-    figures = {"mAP": "queries", **({"IoU": "boxes", "CorLoc": "boxes"} if located else {})}
-    header = ["method", *(f"{figure} {size}" for size in SIZES for figure in figures)]
-    rows = [
-        [escaped(r["method"]), *(_counted(r["by_size"][size], f, n) for size in SIZES for f, n in figures.items())]
-        for r in measured
-    ]
-    return table(header, rows)
+    rows = []
+    for result in measured:
+        of_groups = [result[part].get(group, {}) for group in groups]
+        rows.append([escaped(result["method"]), *(cell(f) if f.get(count) else NOTHING for f in of_groups)])
+        if shares is not None and (found := (result.get("share") or {}).get(part)):
+            title = share_title(result["method"], result["share"]["of"])
+            rows.append([title, *(shares(found[g]) if g in found else NOTHING for g in groups)])
+    return table(["method", *map(escaped, groups)], rows)
+
+
+def _any_counted(results: Sequence[Result], part: str, group: str, count: str) -> bool:
+    return any(result[part].get(group, {}).get(count) for result in results)
 
 
 def region_table(results: Sequence[Result]) -> str:
@@ -93,6 +136,16 @@ def score_text(name: str, value: float | None) -> str:
     return f"{value:.2f}"
 
 
+def share_title(method: str, of: str) -> str:
+    """The first cell of a row of shares."""
+    return escaped(f"{method}: share of {of}")
+
+
+def share_text(value: float | None) -> str:
+    """A figure as a share of the reference's."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
 def _score(name: str) -> Callable[[Result], str]:
     return lambda result: score_text(name, result["scores"].get(name))
 
@@ -107,12 +160,6 @@ def _cost(name: str, form: str) -> Callable[[Result], str]:
         return NOTHING if value is None else format(value, form)
 
     return cell
-
-
-def _counted(of_size: Mapping[str, Any], figure: str, count: str) -> str:
-    key = {"mAP": "mAP", "IoU": "mean_iou", "CorLoc": "corloc"}[figure]
-    value = of_size.get(key)
-    return NOTHING if value is None else f"{percent(value)} ({of_size[count]})"
 
 
 def _queries(result: Result) -> str:

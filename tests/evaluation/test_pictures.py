@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from objemb.evaluation.pictures import BY_REGIONS, BY_SIZE, PRECISION_RECALL, draw_results
+from objemb.evaluation.pictures import BY_OBJECT_SIZE, BY_QUERY_SIZE, BY_REGIONS, PRECISION_RECALL, draw_results
 
 UNKNOWN = {"mAP": None, "queries": 0}
-SIZES = {"<1 %": {"mAP": 0.2, "queries": 3}, "1-10 %": UNKNOWN, ">10 %": {"mAP": 0.9, "queries": 2}}
+SIZES = {"<9 %": {"mAP": 0.2, "queries": 3}, "9-19 %": UNKNOWN, ">75 %": {"mAP": 0.9, "queries": 2}}
 
 
 def result(method: str, **changes: Any) -> dict[str, Any]:
     points = [{"max_regions": m, "score": s, "figure": "mAP"} for m, s in ((1, 0.3), (5, None), (20, 0.5))]
-    return {"method": method, "precision_recall": [0.5] * 101, "by_size": SIZES, "by_regions": points, **changes}
+    sizes = {"by_query_size": SIZES, "by_object_size": SIZES}
+    return {"method": method, "precision_recall": [0.5] * 101, **sizes, "by_regions": points, **changes}
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +24,17 @@ def _matplotlib() -> None:
 
 
 def test_all_pictures(tmp_path: Path) -> None:
-    results = [result("mac"), result("rmac", by_size=None, by_regions=None), {"method": "broken", "error": "x"}]
+    results = [result("mac"), result("rmac", by_object_size=None, by_regions=None), {"method": "broken", "error": "x"}]
     drawn = draw_results(results, tmp_path / "new", "shop")
-    assert [p.name for p in drawn] == [PRECISION_RECALL, BY_SIZE, BY_REGIONS]
+    assert [p.name for p in drawn] == [PRECISION_RECALL, BY_QUERY_SIZE, BY_OBJECT_SIZE, BY_REGIONS]
     assert all(Image.open(p).size == (460, 370) for p in drawn)
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     draw_results([result("mac")], tmp_path, "shop")
     unknown = dict.fromkeys(SIZES, UNKNOWN)
-    assert draw_results([result("mac", precision_recall=None, by_size=unknown, by_regions=[])], tmp_path, "shop") == []
+    empty = result("mac", precision_recall=None, by_query_size=unknown, by_object_size=unknown, by_regions=[])
+    assert draw_results([empty], tmp_path, "shop") == []
     assert draw_results([{"method": "broken", "error": "x"}], tmp_path, "shop") == []
     assert draw_results([], tmp_path, "shop") == []
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from objemb.evaluation.report import markdown_table, region_table, score_text, size_table
+from objemb.evaluation.report import localisation_table, markdown_table, part_table, region_table, score_text
+from objemb.evaluation.shares import with_shares
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -54,16 +55,45 @@ def test_figures_that_are_no_shares_are_not_in_percent() -> None:
     assert "| 3.46 | 50.0 |" in markdown_table([result(scores={"N-S": 3.456, "mAP": 0.5})])
 
 
+NOTHING = {"mAP": None, "P@1": None, "queries": 0, "mean_iou": None, "corloc": None, "boxes": 0}
+SMALL = {"mAP": 0.25, "P@1": 0.5, "queries": 4, "mean_iou": 0.5, "corloc": 1.0, "boxes": 7}
+
+
 def test_by_size() -> None:
-    nothing = {"mAP": None, "queries": 0, "mean_iou": None, "corloc": None, "boxes": 0}
-    small = {"mAP": 0.25, "queries": 3, "mean_iou": 0.5, "corloc": 1.0, "boxes": 7}
-    by_size = {"<1 %": small, "1-10 %": nothing, ">10 %": nothing}
-    lines = size_table([result(by_size=by_size), result(by_size=None), result()]).splitlines()
-    assert lines[0].startswith("| method | mAP <1 % | IoU <1 % | CorLoc <1 % | mAP 1-10 % |")
-    assert lines[2:] == ["| mac | 25.0 (3) | 50.0 (7) | 100.0 (7) | - | - | - | - | - | - |"]
-    unlocated = {size: {"mAP": None, "queries": 0} for size in by_size}
-    assert size_table([result(by_size=unlocated)]).startswith("| method | mAP <1 % | mAP 1-10 % | mAP >10 % |")
-    assert size_table([result()]) == ""
+    by_size = {"<9 %": SMALL, "9-19 %": NOTHING, "19-38 %": NOTHING}
+    other = {**by_size, "9-19 %": {**SMALL, "mAP": 0.1}}
+    results = [
+        result(by_object_size=by_size),
+        result(method="b", by_object_size=other),
+        result(by_object_size=None),
+        result(),
+    ]
+    assert part_table(results, "by_object_size").splitlines() == [
+        "| method | <9 % | 9-19 % |",
+        "| --- | ---: | ---: |",
+        "| mac | 25.0 / 50.0 (4) | - |",
+        "| b | 25.0 / 50.0 (4) | 10.0 / 50.0 (4) |",
+    ]
+    assert localisation_table(results).splitlines()[2] == "| mac | 50.0 / 100.0 (7) | - |"
+    unlocated = {size: {"mAP": 0.5, "P@1": 0.5, "queries": 1} for size in by_size}
+    assert localisation_table([result(by_object_size=unlocated)]) == ""
+    assert part_table([result(by_object_size={"<9 %": NOTHING})], "by_object_size") == ""
+    assert part_table([result()], "by_kind") == ""
+
+
+def test_shares_of_a_reference_have_rows_of_their_own() -> None:
+    kinds = {"in photo": {**SMALL, "mAP": 0.5}, "picture": SMALL}
+    teacher = result(method="teacher", set="shop", scores={"mAP": 0.5, "P@1": None}, by_kind=kinds)
+    student = result(method="student", set="shop", by_kind={"in photo": SMALL})
+    results = with_shares([teacher, student], {"student": "teacher"})
+    assert markdown_table(results).splitlines()[3:] == [
+        "| student | 81.2 | - | 45 | 9.0 | 46,080 |",
+        "| student: share of teacher | 1.625 | - | - | - | - |",
+    ]
+    assert part_table(results, "by_kind").splitlines()[3:] == [
+        "| student | 25.0 / 50.0 (4) | - |",
+        "| student: share of teacher | 0.500 / 1.000 | - |",
+    ]
 
 
 def test_by_regions() -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.config import load_config
+from objemb.models import build_model
 from tests.evaluation.colours import write_set
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
@@ -117,9 +119,6 @@ def test_whitening_learned_from_pairs(tool: ModuleType, set_file: Path, tmp_path
 
 
 def test_a_model_folder_is_a_method(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
-    from objemb.config import load_config
-    from objemb.models import build_model
-
     model = build_model(load_config("mac", OVERRIDES))
     model.save(tmp_path / "model")
     found = tool.main([str(tmp_path / "model"), "--set", str(set_file)])["results"][0]
@@ -152,9 +151,6 @@ def test_a_codebook_of_the_evaluation_photos_by_content_is_warned_of(
 
 
 def test_what_a_network_was_trained_on_counts_as_well(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
-    from objemb.config import load_config
-    from objemb.models import build_model
-
     model = build_model(load_config("mac", OVERRIDES))
     data = {"name": "mixture", "parts": [{"name": "photos", "sources": str(set_file.parent), "images": "x"}]}
     replace(model, provenance={"training": {"data": data}}).save(tmp_path / "trained")
@@ -190,7 +186,7 @@ def test_descriptors_are_kept_and_told_of(
     (tmp_path / "c.png").write_bytes(b"")  # problems are kept as well
     first, again = run(), run()
     assert (first["descriptors_from_cache"], again["descriptors_from_cache"]) == ([], ["database", "queries"])
-    for key in ("scores", "problems", "per_query", "by_size", "precision_recall"):
+    for key in ("scores", "problems", "per_query", "by_query_size", "by_object_size", "precision_recall"):
         assert again[key] == first[key]
     assert again["seconds"]["describe_per_image"] == first["seconds"]["describe_per_image"]
     assert run("--queries", "kind=patch")["descriptors_from_cache"] == ["database"]
@@ -245,6 +241,70 @@ def test_a_matrix_with_a_set_and_a_method_that_fail(
     assert (tmp_path / "report" / "set" / "failures_gem__pooling.p=2.0.html").is_file()
 
 
+def test_parts_of_the_queries_and_shares_of_a_reference(
+    tool: ModuleType, set_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["mac", "gem", *SMALL, "--set", str(set_file), "--reference"]
+    report = tool.main([*command, "mac", "--report", str(tmp_path / "report")])
+    mac, gem = report["results"]
+    assert "share" not in mac
+    assert gem["by_kind"].keys() == {"patch", "whole"}
+    # the box has 20 of 40 pixels, as all objects; the other query has none
+    counted = {size: of_size["queries"] for size, of_size in gem["by_query_size"].items() if of_size["queries"]}
+    assert counted == {"38-75 %": 1, "whole photo": 1}
+    assert gem["by_query_size"]["whole photo"] == gem["by_kind"]["whole"]
+    assert [size for size, of_size in gem["by_object_size"].items() if of_size["queries"]] == ["38-75 %"]
+    assert gem["by_object_size"]["38-75 %"]["mAP"] == pytest.approx(gem["scores"]["mAP"])
+    shares = gem["share"]
+    assert shares["of"] == "mac"
+    assert shares["scores"]["mAP"] == pytest.approx(gem["scores"]["mAP"] / mac["scores"]["mAP"])
+    for part in ("by_kind", "by_query_size", "by_object_size"):
+        for group, of_group in shares[part].items():
+            value, of = gem[part][group]["mAP"], mac[part][group]["mAP"]
+            assert of_group["mAP"] == (None if value is None else pytest.approx(value / of))
+    out = capsys.readouterr().out
+    assert out.count("| gem: share of mac | ") == 4
+    assert "| method | 38-75 % | whole photo |" in out
+    names = {p.name for p in (tmp_path / "report").iterdir()}
+    assert {"map_by_query_size.png", "map_by_object_size.png"} <= names
+    assert tool.main([*command, "2"])["results"][0]["share"]["of"] == "gem"
+
+
+def test_shares_on_several_sets_and_with_several_box_sources(
+    tool: ModuleType, set_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_set(tmp_path / "other", name="other")
+    crops = ["hard_attention_crop", "hard_attention_crop,pooling.name=max"]
+    command = [*crops, *SMALL, "--set", str(set_file), "--set", str(other), "--box-sources", "ground_truth,whole"]
+    report = tool.main([*command, "--reference", "hard_attention_crop"])
+    compared = {r["method"]: r["share"]["of"] for r in report["results"] if "share" in r}
+    assert compared == {
+        f"hard_attention_crop, pooling.name=max [{source}]": f"hard_attention_crop [{source}]"
+        for source in ("ground_truth", "whole")
+    }
+    cell = report["matrix"]["cells"]["hard_attention_crop, pooling.name=max [whole]"]["other"]
+    (result,) = (r for r in report["results"] if r.get("set") == "other" and "max [whole]" in r["method"])
+    assert cell == {
+        "score": result["scores"]["mAP"],
+        "share": result["share"]["scores"]["mAP"],
+        "of": "hard_attention_crop [whole]",
+    }
+    title = "| hard_attention_crop, pooling.name=max [whole]: share of hard_attention_crop [whole] | "
+    assert title in capsys.readouterr().out.partition("\n## ")[0]
+
+
+def test_folders_of_one_name_are_told_apart(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "model", tmp_path / "b" / "model"]
+    for folder, method in zip(folders, ("mac", "gem"), strict=True):
+        build_model(load_config(method, OVERRIDES)).save(folder)
+    command = [*map(str, folders), "--set", str(set_file), "--cost-photos", "0"]
+    for reference in (str(folders[0]), "a/model", "1"):
+        results = tool.main([*command, "--reference", reference])["results"]
+        assert [r["method"] for r in results] == ["a/model", "b/model"]
+        assert results[1]["share"]["of"] == "a/model"
+
+
 def test_box_sources_and_numbers_of_regions(
     tool: ModuleType, set_file: Path, coco_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,7 +322,7 @@ def test_box_sources_and_numbers_of_regions(
     assert rows["ground_truth"]["localisation"]["boxes"] == 3
     assert rows["grid"]["by_regions"] is None
     assert [p["vectors_per_image"] for p in rows["detector"]["by_regions"]] == [1.0, 2.0, 3.0]
-    assert rows["detector"]["by_size"][">10 %"]["queries"] == 2
+    assert rows["detector"]["by_object_size"]["38-75 %"]["queries"] == 2
     assert "By the most regions per photo" in capsys.readouterr().out
     alone = ["hard_attention_crop", *SMALL, "--set", str(set_file), "--box-sources", "detector,whole"]
     only = tool.main(alone)["results"][0]
@@ -343,6 +403,16 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
         (["--set", str(set_file), "--projector-vectors", "0"], "--projector-vectors: expected 1 to"),
         (["--set", str(set_file), "--set", str(same)], "sets of different names"),
         (["mac", "--set", str(set_file)], "expected different methods, found mac more than once"),
+        (
+            ["gem", "--set", str(set_file), "--reference", "gme"],
+            r"--reference: .*'gem', or its place from 1 to 2, found",
+        ),
+        (["gem", "--set", str(set_file), "--reference", "3"], "place from 1 to 2, found '3'"),
+        (["gem", "--set", str(set_file), "--reference", "gme"], "did you mean 'gem'"),
+        (
+            ["--set", str(set_file), "--reference", "mac"],
+            "--reference: expected a method to compare with it, found mac",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             tool.main(["mac", *SMALL, *more])

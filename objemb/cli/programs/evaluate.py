@@ -5,6 +5,7 @@
     objemb evaluate mac rmac rmac,aggregator.name=keep backbone.weights=w.pth --set set.json -o out.json
     objemb evaluate gem my_model --dataset roxford5k --root DIR --rerank query_expansion,top=10 --report out/
     objemb evaluate --methods mac,rmac --datasets roxford5k,instre --root DIR --cache cache/ --report out/
+    objemb evaluate teacher student --set set.json --reference teacher
     objemb evaluate my_model --set boxes.json --box-sources ground_truth,detector,grid,whole --regions 1,5,20
 
 A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A key=value on its own holds for all;
@@ -25,12 +26,13 @@ from objemb.cli.errors import INTERNAL, SKIPPED, exit_code
 from objemb.cli.output import note
 from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.measure import Measured, measure
-from objemb.cli.programs.evaluations.methods import Method, open_model, parse_methods
+from objemb.cli.programs.evaluations.methods import Method, find_reference, open_model, parse_methods
 from objemb.cli.programs.evaluations.options import parse
 from objemb.cli.programs.evaluations.outputs import draw, embedding, markdown, set_folder, write, write_failures
 from objemb.cli.programs.evaluations.sets import FailedSet, OpenSet, open_sets
 from objemb.evaluation.matrix import matrix
 from objemb.evaluation.projector import Embedding, write_embeddings
+from objemb.evaluation.shares import with_shares
 from objemb.models import Model
 from objemb.models.build import SEED
 
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv, str(__doc__).partition("\n")[0])
     methods = parse_methods(args.arguments, args.methods)
-    report = Evaluation(methods, open_sets(args), args, environment(PROGRAM, argv, device=args.device, seed=SEED)).run()
+    reference = None if args.reference is None else find_reference(args.reference, methods)
+    facts = environment(PROGRAM, argv, device=args.device, seed=SEED)
+    report = Evaluation(methods, open_sets(args), args, facts, reference).run()
     print(markdown(report), end="")
     return report
 
@@ -69,6 +73,7 @@ class Evaluation:
         sets: In the order of the columns.
         args: The command line.
         environment: What stands beside every figure.
+        reference: The method that the others are compared with, with boxes of the same source; None for none.
     """
 
     def __init__(
@@ -77,10 +82,15 @@ class Evaluation:
         sets: Sequence[OpenSet | FailedSet],
         args: argparse.Namespace,
         environment: dict[str, Any],
+        reference: Method | None = None,
     ) -> None:
         self.methods, self.sets, self.args, self.environment = methods, sets, args, environment
         self.sources: Sequence[str | None] = args.box_sources or [None]
         self.results: list[dict[str, Any]] = []
+        self.references: dict[str, str] = {}
+        if reference is not None:
+            rows = [(self._rows(method), self._rows(reference)) for method in methods if method is not reference]
+            self.references = {row.name: of.name for pair in rows for row, of in zip(*pair, strict=True)}
         self.embeddings: list[Embedding] = []
         self.about = [s.to_json(args) for s in sets if isinstance(s, OpenSet)]
 
@@ -101,21 +111,21 @@ class Evaluation:
 
     def report(self) -> dict[str, Any]:
         """What was measured so far, JSON-ready: of one set as ``set``, of several as ``sets`` with a ``matrix``."""
+        results = with_shares(self.results, self.references)
         if not self.several_sets:
-            return {"set": self.about[0], "results": self.results, "environment": self.environment}
+            return {"set": self.about[0], "results": results, "environment": self.environment}
         figures = dict.fromkeys(map(set_name, self.sets), "") | {s["name"]: s["figure"] for s in self.about}
         failed_sets = [{"name": s.name, "error": s.error} for s in self.sets if isinstance(s, FailedSet)]
         return {
             "sets": [*self.about, *failed_sets],
-            "matrix": matrix(self.results, figures),
-            "results": self.results,
+            "matrix": matrix(results, figures),
+            "results": results,
             "environment": self.environment,
         }
 
     def _measure(self, method: Method) -> Iterator[dict[str, Any]]:
         """The results of a method on all sets; the model is opened once."""
-        rows = [Row(method, self.args.rerank, source) for source in self.sources]
-        cells = [(row, one) for one in self.sets for row in rows]
+        cells = [(row, one) for one in self.sets for row in self._rows(method)]
         alone = len(self.methods) * len(cells) == 1
         try:
             model = open_model(method, self.args)
@@ -134,6 +144,9 @@ class Evaluation:
                 if alone:
                     raise
                 yield failed(row.name, one.data.name, error)
+
+    def _rows(self, method: Method) -> list[Row]:
+        return [Row(method, self.args.rerank, source) for source in self.sources]
 
     def _cell(self, row: Row, model: Model, one: OpenSet) -> dict[str, Any]:
         """A method on a set, with the files that belong to this cell alone."""

@@ -16,13 +16,14 @@ from objemb.cli.programs.evaluations.describing import BoxSource, Describer
 from objemb.cli.programs.evaluations.methods import learned_from
 from objemb.cli.progress import Progress
 from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
-from objemb.evaluation.buckets import SIZES, localisation_by_size, positive_shares, precision_by_size
+from objemb.evaluation.by_size import by_kind, by_object_size, by_query_size, localisation_by_size, positive_shares
 from objemb.evaluation.cost import measure_cost
 from objemb.evaluation.curves import precision_recall
 from objemb.evaluation.described import Described, object_crop
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.frames import fits
 from objemb.evaluation.leakage import find_leaks
+from objemb.evaluation.metrics import known
 from objemb.evaluation.projector import evenly
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import Task
@@ -90,7 +91,7 @@ def measure(
         **found.to_json(),
         "warnings": warnings,
         "precision_recall": _curve(task, found),
-        "by_size": _by_size(task, data, described, found),
+        **_by_parts(task, data, described, found),
         "by_regions": by_regions,
         "cost": cost,
         "descriptors_from_cache": reused,
@@ -133,21 +134,27 @@ def _curve(task: Task, found: Evaluation) -> list[float] | None:
     return None if math.isnan(curve[0]) else curve
 
 
-def _by_size(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any] | None:
-    """Figures by the size of the object; None where true boxes are not known."""
-    if not data.objects:
-        return None
-    shares = positive_shares(task, data.objects, described.database)
-    means = precision_by_size(task, found.standings, shares, set(described.queries.items.tolist()))
-    located = None if found.located is None else localisation_by_size(found.located, described.database)
+def _by_parts(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
+    """Figures by the kind of query, by its size and by that of the object; None for what the set does not tell."""
+    main = found.scores.setups[task.protocol.main]
+    kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
+    of_queries = by_query_size(task, main, described.queries)
     return {
-        size: {
-            "mAP": _known(means[size].value),
-            "queries": means[size].queries,
-            **({} if located is None else {k: _known(v) for k, v in located[size]._asdict().items()}),
-        }
-        for size in SIZES
+        "by_kind": kinds or None,
+        "by_query_size": {size: figures.to_json() for size, figures in of_queries.items()},
+        "by_object_size": _by_object_size(task, data, described, found) if data.objects else None,
     }
+
+
+def _by_object_size(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
+    """What the rankings are worth and how well boxes lie, by the size of the object."""
+    shares = positive_shares(task, data.objects, described.database)
+    ranked = by_object_size(task, found.standings, shares, set(described.queries.items.tolist()))
+    figures = {size: of_size.to_json() for size, of_size in ranked.items()}
+    if found.located is not None:
+        for size, of_size in localisation_by_size(found.located, described.database).items():
+            figures[size] |= {name: known(value) for name, value in of_size._asdict().items()}
+    return figures
 
 
 def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[int]) -> list[dict[str, Any]] | None:
@@ -170,7 +177,7 @@ def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[in
             {
                 "max_regions": most,
                 "figure": figure,
-                "score": _known(found.scores.means[figure]),
+                "score": known(found.scores.means[figure]),
                 "vectors_per_image": found.storage["vectors_per_image"],
             }
         )
@@ -211,7 +218,3 @@ def _describing(describer: Describer, task: Task) -> Callable[[Photo], object]:
         return model.query(photo, Regions(torch.tensor(inside).reshape(-1, 4), photo.size), crop=crop)
 
     return describe_boxes
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

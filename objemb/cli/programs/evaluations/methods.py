@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from objemb import registry
+from objemb import checks, registry
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.config import load_config, parse_overrides, resolve
@@ -29,26 +29,41 @@ NO_SOURCES = ("name", "names", "images", "split")
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table; ``settings`` is None for a model folder."""
+    """A row of the table.
 
-    name: str
+    Attributes:
+        text: As it was named on the command line.
+        path: A config or a model folder.
+        own: Key=value for it alone.
+        settings: None for a model folder.
+        parts: So many names at the end of the path say which one it is.
+    """
+
+    text: str
     path: str
+    own: tuple[str, ...]
     settings: dict[str, Any] | None
+    parts: int = 1
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        path = Path(*Path(self.path).parts[-self.parts :])
+        return ", ".join((path.as_posix().removesuffix(".yaml"), *self.own))
 
     @staticmethod
     def parse(text: str, shared: Sequence[str]) -> Method:
         """A config or a model folder, with key=value of its own behind commas."""
         path, *own = OWN.split(text)
-        name = ", ".join((Path(path).name.removesuffix(".yaml"), *own))
         if not Path(path).is_dir():
-            return Method(name, path, load_config(path, (*shared, *own)))
+            return Method(text, path, tuple(own), load_config(path, (*shared, *own)))
         if own:
             raise ValueError(f"{path}: expected a config for {', '.join(own)}, found a model folder")
-        return Method(name, path, None)
+        return Method(text, path, (), None)
 
 
 def parse_methods(positional: Sequence[str], listed: str | None) -> list[Method]:
-    """All methods of a command line, each name once.
+    """All methods of a command line, each name once: ``runs/a/model`` beside ``runs/b/model`` is called ``a/model``.
 
     Args:
         positional: METHOD and KEY=VALUE arguments; the latter hold for all methods.
@@ -61,10 +76,42 @@ def parse_methods(positional: Sequence[str], listed: str | None) -> list[Method]
         raise ValueError("METHOD: expected at least one config or model folder, found none")
     if shared and all(m.settings is None for m in methods):
         raise ValueError(f"METHOD: expected a config for {', '.join(shared)}, found model folders only")
-    names = [m.name for m in methods]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    longest = max(len(Path(m.path).parts) for m in methods)
+    for parts in range(2, longest + 1):
+        twice = _more_than_once(methods)
+        methods = [replace(m, parts=parts) if m.name in twice else m for m in methods]
+    if twice := _more_than_once(methods):
         raise ValueError(f"METHOD: expected different methods, found {', '.join(twice)} more than once")
     return methods
+
+
+def find_reference(text: str, methods: Sequence[Method]) -> Method:
+    """The method that the others are compared with.
+
+    Args:
+        text: Its name, as it stands on the command line or in the table, or its place among the methods, from 1 on.
+        methods: All methods of the command line.
+
+    Raises:
+        ValueError: There is no such method, or no other one beside it.
+    """
+    if len(methods) == 1:
+        raise ValueError(f"--reference: expected a method to compare with it, found {methods[0].name} alone")
+    for method in methods:
+        if text in (method.text, method.name):
+            return method
+    if text.isdecimal() and 1 <= int(text) <= len(methods):
+        return methods[int(text) - 1]
+    names = [m.name for m in methods]
+    raise ValueError(
+        f"--reference: expected one of {checks.listed(names)}, or its place from 1 to {len(methods)}, "
+        f"found {text!r}{checks.nearest(text, names)}"
+    )
+
+
+def _more_than_once(methods: Sequence[Method]) -> list[str]:
+    names = [m.name for m in methods]
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def parse_rerankers(texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -87,6 +87,11 @@ def _add_outputs(group: Any) -> None:
         metavar="A,B",
         help=f"each method with boxes of: {','.join(SOURCES)}",
     )
+    group.add_argument(
+        "--reference",
+        metavar="METHOD",
+        help="one of the methods, by name or place: what the others keep of its figures",
+    )
     group.add_argument("--regions", type=_counts, default=[], metavar="N,M", help="each method with so many boxes")
     group.add_argument("--cost-photos", type=_count, default=4, help="photos to take the time on (default: 4; 0: none)")
     group.add_argument("--projector", type=Path, metavar="DIR", help="write files for tensorboard --logdir DIR")

@@ -24,7 +24,7 @@ from objemb.evaluation.metrics import best_iou
 from objemb.evaluation.pictures import draw_results
 from objemb.evaluation.projector import THUMBNAIL, Embedding, box_text, evenly, file_name
 from objemb.evaluation.protocol import Entry, EvaluationSet
-from objemb.evaluation.report import markdown_table, region_table, score_text, size_table
+from objemb.evaluation.report import localisation_table, markdown_table, part_table, region_table, score_text
 from objemb.evaluation.task import Task
 from objemb.images.decode import read_photo
 
@@ -68,7 +68,14 @@ def about(report: Mapping[str, Any]) -> str:
 
 def _tables(results: Sequence[Mapping[str, Any]]) -> str:
     titles = {
-        "By the object's share of the photo": size_table(results),
+        "By the kind of query, mAP / P@1 (queries)": part_table(results, "by_kind"),
+        "By the side of the query's box as a share of its photo's, mAP / P@1 (queries)": part_table(
+            results, "by_query_size"
+        ),
+        "By the side of the object as a share of its photo's, mAP / P@1 (queries)": part_table(
+            results, "by_object_size"
+        ),
+        "By the side of the object as a share of its photo's, IoU / CorLoc (boxes)": localisation_table(results),
         "By the most regions per photo (vectors per image)": region_table(results),
     }
     rest = "".join(f"\n{title}:\n\n{text}" for title, text in titles.items() if text)

@@ -6,12 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from objemb.evaluation.buckets import SIZES, UNKNOWN, buckets, localisation_by_size, positive_shares, precision_by_size
+from objemb.evaluation.by_size import (
+    WHOLE_PHOTO,
+    PartFigures,
+    by_kind,
+    by_object_size,
+    by_query_size,
+    localisation_by_size,
+    positive_shares,
+)
 from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import average_precision
 from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import NOWHERE, Standing
-from objemb.evaluation.scoring import Located
+from objemb.evaluation.scoring import Located, SetupRanks
+from objemb.evaluation.sizes import SIZES
 from objemb.evaluation.task import Task
 
 NAN = float("nan")
@@ -34,37 +43,34 @@ def rows(items: list[int], size: tuple[int, int] = (100, 200)) -> Rows:
     return Rows(np.zeros((count, 2), np.float32), np.array(items), np.zeros((count, 4), np.float32), (), sizes)
 
 
-def test_buckets_begin_at_their_lower_end() -> None:
-    assert buckets([0.0, 0.0099, 0.01, 0.0999, 0.1, 1.0, NAN]).tolist() == [0, 0, 1, 1, 2, 2, UNKNOWN]
-    assert buckets([]).tolist() == []
-    assert list(SIZES) == ["<1 %", "1-10 %", ">10 %"]
-
-
 def test_positives_of_other_sizes_are_junk() -> None:
     # small ones at places 2 and 5, a large one at 1, one of unknown size at 4, junk at 0: small ones rank 0 and 2
-    shares = [np.array([0.001, 0.005, 0.5, NAN])]
-    found = precision_by_size(task(4, junk=1), [standing([2, 5, 1, 4, 0])], shares, {0})
-    assert found["<1 %"].value == pytest.approx(average_precision([0, 2], 2))
-    assert found[">10 %"] == (1.0, 1, 0)
-    assert math.isnan(found["1-10 %"].value)
-    assert (found["1-10 %"].queries, found["1-10 %"].skipped) == (0, 1)
+    shares = [np.array([0.05, 0.09, 0.5, NAN])]
+    found = by_object_size(task(4, junk=1), [standing([2, 5, 1, 4, 0])], shares, {0})
+    assert found["<9 %"] == (pytest.approx(average_precision([0, 2], 2)), 1.0, 1)
+    assert found["38-75 %"] == (1.0, 1.0, 1)
+    assert found["9-19 %"].queries == 0
+    assert math.isnan(found["9-19 %"].mean_average_precision)
+    assert found["9-19 %"].to_json() == {"mAP": None, "P@1": None, "queries": 0}
 
 
 def test_positives_without_rows_count_and_queries_without_rows_do_not() -> None:
     shares = [np.array([0.5, 0.5])] * 2
-    found = precision_by_size(task(2, queries=2), [standing([0, NOWHERE])] * 2, shares, {1})
-    assert found[">10 %"] == (0.5, 1, 1)
+    found = by_object_size(task(2, queries=2), [standing([0, NOWHERE])] * 2, shares, {1})
+    assert found["38-75 %"] == (0.5, 1.0, 1)
+    assert by_object_size(task(0, queries=0), [], [], set())["<9 %"].queries == 0
 
 
 def test_against_a_slow_reference() -> None:
     random = np.random.default_rng(0)
     one = task(8, junk=2, queries=20)
     places = [np.where(random.random(10) < 0.2, NOWHERE, random.choice(30, 10, replace=False)) for _ in one.queries]
-    shares = [random.choice([0.001, 0.05, 0.5, NAN], 8) for _ in one.queries]
-    found = precision_by_size(one, [standing(p.tolist()) for p in places], shares, range(20))
-    for share, name in zip((0.001, 0.05, 0.5), SIZES, strict=True):
+    of_classes = (0.05, 0.1, 0.2, 0.5, 1.0)
+    shares = [random.choice([*of_classes, NAN], 8) for _ in one.queries]
+    found = by_object_size(one, [standing(p.tolist()) for p in places], shares, range(20))
+    for share, name in zip(of_classes, SIZES, strict=True):
         values = [_slow(p, s, share) for p, s in zip(places, shares, strict=True)]
-        assert found[name].value == pytest.approx(np.nanmean(values))
+        assert found[name].mean_average_precision == pytest.approx(np.nanmean(values))
 
 
 def _slow(places: np.ndarray, shares: np.ndarray, share: float) -> float:
@@ -75,6 +81,42 @@ def _slow(places: np.ndarray, shares: np.ndarray, share: float) -> float:
     return average_precision(np.array(kept, dtype=np.int64), int((shares == share).sum()))
 
 
+def test_sizes_and_kinds_of_queries_by_hand() -> None:
+    """Photos of 100 x 200 pixels; AP by the trapezoid rule: rank 0 of one positive is 1, rank 1 is (0 + 1/2) / 2."""
+    queries = (
+        Entry("0.png", ("cup",), (0, 0, 18, 18), {"kind": "in photo"}),  # 9 % of the side: the smallest class
+        Entry("1.png", ("cup",), (0, 0, 10, 80), {"kind": "in photo"}),  # 40 %
+        Entry("2.png", ("cup",), (20, 10, 80, 90)),  # 40 %
+        Entry("3.png", ("cup",), None, {"kind": "picture"}),
+        Entry("4.png", ("cup",), None, {"kind": "picture"}),
+        Entry("5.png", ("cup",), (0, 0, 10, 10), {"kind": "in photo"}),  # could not be described: no rows
+    )
+    ranks = [np.array(r, dtype=np.int64) for r in ([0], [1], [0], [0], [1], [])]
+    main = SetupRanks(ranks, [1, 1, 1, 1, 1, 0])
+    one = Task("image", (), queries)
+    asked = rows([0, 1, 2, 3, 4])
+    found = by_query_size(one, main, asked)
+    assert list(found) == [*SIZES, WHOLE_PHOTO]
+    assert found["<9 %"] == (1.0, 1.0, 1)
+    assert found["38-75 %"] == (pytest.approx((0.25 + 1) / 2), 0.5, 2)
+    assert found[WHOLE_PHOTO] == (pytest.approx((1 + 0.25) / 2), 0.5, 2)
+    assert sum(of_size.queries for of_size in found.values()) == 5
+    kinds = by_kind(one, main)
+    assert list(kinds) == ["in photo", "picture"]
+    assert kinds["in photo"] == (pytest.approx((1 + 0.25) / 2), 0.5, 2)
+    assert kinds["picture"] == found[WHOLE_PHOTO]
+    unknown = by_query_size(one, main, replace(asked, sizes=None))
+    assert (unknown["<9 %"].queries, unknown[WHOLE_PHOTO].queries) == (0, 2)
+
+
+def test_no_queries() -> None:
+    none = Task("image", (), ())
+    assert by_kind(none, SetupRanks([], [])) == {}
+    nothing = by_query_size(none, SetupRanks([], []), rows([]))
+    assert [of_size.queries for of_size in nothing.values()] == [0] * 6
+    assert PartFigures.of([], []).queries == 0
+
+
 def test_shares_of_the_largest_box_in_a_photo() -> None:
     objects = [
         Entry("0.png", ("cup",), (0, 0, 10, 10)),
@@ -83,7 +125,7 @@ def test_shares_of_the_largest_box_in_a_photo() -> None:
         Entry("2.png", ("cup",), (0, 0, 20, 10)),
     ]
     (shares,) = positive_shares(task(3), objects, rows([0, 0, 1]))  # the second has no box, the third no rows
-    assert shares[0] == 0.5
+    assert shares[0] == 0.5  # 100 of 200 pixels
     assert np.isnan(shares[1:]).all()
     (unknown,) = positive_shares(task(1), objects, replace(rows([0]), sizes=None))
     assert np.isnan(unknown).all()
@@ -93,13 +135,13 @@ def test_shares_of_the_largest_box_in_a_photo() -> None:
 def test_shares_at_object_level_are_those_of_the_objects() -> None:
     database = (Entry("0.png", ("cup",), (0, 0, 10, 10)), Entry("0.png", ("cup",), (0, 0, 100, 100)))
     of_objects = Task("object", database, (Entry("q.png", ("cup",)),))
-    assert positive_shares(of_objects, database, rows([0, 1]))[0].tolist() == [0.005, 0.5]
+    assert positive_shares(of_objects, database, rows([0, 1]))[0].tolist() == [0.05, 0.5]
 
 
 def test_localisation_by_the_size_of_the_true_box() -> None:
     truths = np.array([[0, 0, 10, 10], [0, 0, 5, 5], [0, 0, 100, 100], [0, 0, 100, 100]], np.float32)
     places = np.zeros(4, np.int64), np.array([0, 0, 1, 7])
     found = localisation_by_size(Located(*places, truths, truths, np.array([0.4, 0.8, 1.0, 1.0])), rows([0, 1]))
-    assert found["<1 %"] == pytest.approx((0.6, 0.5, 2))
-    assert found[">10 %"] == (1.0, 1.0, 1)  # the last one's photo has no rows
-    assert found["1-10 %"].boxes == 0
+    assert found["<9 %"] == pytest.approx((0.6, 0.5, 2))
+    assert found["38-75 %"] == (1.0, 1.0, 1)  # the last one's photo has no rows
+    assert found["9-19 %"].boxes == 0

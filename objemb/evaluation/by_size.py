@@ -1,0 +1,201 @@
+"""Figures of a part of the queries or of what they are to find: by the size of both, and by the kind of query.
+
+Small objects in clutter are what hard attention is for, and a network is at its best at the sizes that it has learned:
+one mean over all sizes shows neither.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from objemb.evaluation.described import Rows
+from objemb.evaluation.metrics import (
+    Localisation,
+    known,
+    localisation,
+    mean_average_precision,
+    mean_over_queries,
+    precision_at_k,
+)
+from objemb.evaluation.protocol import Entry
+from objemb.evaluation.ranks import Standing
+from objemb.evaluation.scoring import Located, SetupRanks
+from objemb.evaluation.sizes import SIZES, UNKNOWN, side_shares, size_classes
+from objemb.evaluation.task import Task
+from objemb.structures import Box
+
+#: The place among the sizes of queries of those without a box, such as a picture of a product by itself.
+WHOLE_PHOTO = "whole photo"
+#: The attribute of queries that tells what they are, such as ``in photo`` or ``picture``.
+KIND = "kind"
+
+
+class PartFigures(NamedTuple):
+    """What the rankings of some queries are worth.
+
+    Attributes:
+        mean_average_precision: By the trapezoid rule; NaN when no query counts.
+        precision_at_1: How many queries have a positive in the first place, as a share of 1; NaN likewise.
+        queries: How many count.
+    """
+
+    mean_average_precision: float
+    precision_at_1: float
+    queries: int
+
+    @staticmethod
+    def of(ranks: Sequence[ArrayLike], num_positives: Sequence[int]) -> PartFigures:
+        """The means over queries; those without positives do not count."""
+        precision = mean_average_precision(ranks, num_positives)
+        first = mean_over_queries(precision_at_k, ranks, num_positives, k=1)
+        return PartFigures(precision.value, first.value, precision.queries)
+
+    def to_json(self) -> dict[str, Any]:
+        """``mAP``, ``P@1`` and ``queries``; NaN becomes null."""
+        return {
+            "mAP": known(self.mean_average_precision),
+            "P@1": known(self.precision_at_1),
+            "queries": self.queries,
+        }
+
+
+def by_object_size(
+    task: Task, standings: Sequence[Standing], shares: Sequence[NDArray[np.float64]], answered: Collection[int]
+) -> dict[str, PartFigures]:
+    """Figures with the positives of one size only; those of other or unknown size are junk, as in COCO's by area.
+
+    Args:
+        task: What was to be found; its main setup counts.
+        standings: One per query, of all its positives and junk.
+        shares: As :func:`positive_shares` gives them.
+        answered: The queries that could be described; the others are left out.
+
+    Returns:
+        By the names of :data:`~objemb.evaluation.sizes.SIZES`; queries without a positive of a size are left out of
+        its means.
+    """
+    lengths = [len(of_query) for of_query in shares]
+    classes = np.split(size_classes(np.concatenate([np.zeros(0), *shares])), np.cumsum(lengths[:-1])) if shares else []
+    relevance = task.relevance
+    figures = {}
+    for number, name in enumerate(SIZES):
+        ranks, counts = [], []
+        for query, (relevant, standing) in enumerate(zip(relevance, standings, strict=True)):
+            right = classes[query] == number
+            count = int(right.sum()) if query in answered else 0
+            junk = np.union1d(relevant.junk, relevant.positives[~right]) if count else relevant.junk
+            ranks.append(standing.ranks(relevant.positives[right], junk) if count else np.zeros(0, np.int64))
+            counts.append(count)
+        figures[name] = PartFigures.of(ranks, counts)
+    return figures
+
+
+def by_query_size(task: Task, found: SetupRanks, queries: Rows) -> dict[str, PartFigures]:
+    """Figures by the side share of a query's box in its photo.
+
+    Args:
+        task: What was to be found.
+        found: Where, under the setup that counts.
+        queries: Their rows, for the sizes of their photos.
+
+    Returns:
+        By the names of :data:`~objemb.evaluation.sizes.SIZES`, and behind them ``WHOLE_PHOTO``: queries without a box.
+        Where the size of the photo is not known, a query with a box is left out.
+    """
+    boxes = _box_table([query.box for query in task.queries])
+    classes = size_classes(side_shares(boxes, _photo_sizes(queries, np.arange(len(boxes)))))
+    names = (*SIZES, WHOLE_PHOTO)
+    groups = {number: names[size] for number, size in enumerate(classes.tolist()) if size != UNKNOWN}
+    groups |= {number: WHOLE_PHOTO for number, query in enumerate(task.queries) if query.box is None}
+    return _by_group(found, groups, names)
+
+
+def by_kind(task: Task, found: SetupRanks) -> dict[str, PartFigures]:
+    """Figures by the attribute :data:`KIND` of the queries, in the order of the first ones; empty where none has it."""
+    groups = {n: str(query.attributes[KIND]) for n, query in enumerate(task.queries) if KIND in query.attributes}
+    return _by_group(found, groups, tuple(dict.fromkeys(groups.values())))
+
+
+def localisation_by_size(located: Located, database: Rows) -> dict[str, Localisation]:
+    """Mean IoU and CorLoc of the matched boxes, by the size of the true box that each is compared with.
+
+    Args:
+        located: Matched boxes of true positives.
+        database: The rows that were searched, for the sizes of their photos.
+    """
+    classes = size_classes(side_shares(located.truths, _photo_sizes(database, located.items)))
+    return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
+
+
+def positive_shares(task: Task, objects: Sequence[Entry], database: Rows) -> list[NDArray[np.float64]]:
+    """The side share of the object of each positive in its photo.
+
+    At image level that is the largest of the true boxes of the query's instances in the photo.
+
+    Args:
+        task: What is to be found.
+        objects: The true boxes.
+        database: The rows that are searched, for the sizes of their photos.
+
+    Returns:
+        Per query float64 ``(P,)``, one for each of its positives under the main setup; NaN where nobody knows.
+    """
+    largest = _largest_boxes(objects)
+
+    def box(item: int, query: Entry) -> Box | None:
+        entry = task.database[item]
+        of_item = largest.get(entry.file, {}) if entry.box is None else dict.fromkeys(entry.instances, entry.box)
+        return max((of_item[i] for i in query.instances if i in of_item), key=_longer_side, default=None)
+
+    shares = []
+    for query, relevant in zip(task.queries, task.relevance, strict=True):
+        boxes = _box_table([box(item, query) for item in relevant.positives.tolist()])
+        shares.append(side_shares(boxes, _photo_sizes(database, relevant.positives)))
+    return shares
+
+
+def _by_group(found: SetupRanks, groups: dict[int, str], names: Sequence[str]) -> dict[str, PartFigures]:
+    """Figures of the queries of each group; a query without one is left out."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, name in groups.items():
+        numbers[name].append(number)
+    return {
+        name: PartFigures.of([found.ranks[n] for n in numbers[name]], [found.num_positives[n] for n in numbers[name]])
+        for name in names
+    }
+
+
+def _largest_boxes(objects: Sequence[Entry]) -> dict[str, dict[str, Box]]:
+    """The largest box by file and instance."""
+    largest: dict[str, dict[str, Box]] = defaultdict(dict)
+    for entry in objects:
+        for instance in entry.instances:
+            if entry.box is not None:
+                of_file = largest[entry.file]
+                of_file[instance] = max(of_file.get(instance, entry.box), entry.box, key=_longer_side)
+    return largest
+
+
+def _box_table(boxes: Sequence[Box | None]) -> NDArray[np.float64]:
+    """float64 ``(N, 4)``, NaN where there is no box."""
+    return np.array([(np.nan,) * 4 if box is None else box for box in boxes], dtype=float).reshape(-1, 4)
+
+
+def _photo_sizes(rows: Rows, items: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 ``(N, 2)``: height and width of the photos of items, NaN for those without rows."""
+    sizes = np.full((len(items), 2), np.nan)
+    if rows.sizes is not None and len(rows):
+        at = np.searchsorted(rows.items, items).clip(max=len(rows) - 1)
+        there = rows.items[at] == items
+        sizes[there] = rows.sizes[at[there]]
+    return sizes
+
+
+def _longer_side(box: Box) -> float:
+    x1, y1, x2, y2 = box
+    return max(x2 - x1, y2 - y1)

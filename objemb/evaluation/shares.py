@@ -1,0 +1,54 @@
+"""What methods keep of a reference: a student of its teacher, a fast method of an exact one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+
+#: Parts of a result that hold figures by name, and those that hold them by group of queries or positives.
+SCORES, GROUPED = "scores", ("by_kind", "by_query_size", "by_object_size")
+#: Figures of a group of which there are shares.
+OF_GROUPS = ("mAP", "P@1")
+
+
+def share(value: float | None, reference: float | None) -> float | None:
+    """``value / reference``; None where one of them is not known, or the reference is 0."""
+    return None if value is None or not reference else value / reference
+
+
+def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Results with what each keeps of another's figures on the same set.
+
+    Args:
+        results: As an evaluation writes them: each with its ``method``, its ``set``, and its figures or an ``error``.
+        references: The method that each method is compared with, by name. A method without one, or whose reference
+            failed or was not measured, gets no shares.
+
+    Returns:
+        The results, JSON-ready. Those that have a reference have its share under ``share``: ``of``, the name of the
+        reference, and ``scores``, ``by_kind``, ``by_query_size`` and ``by_object_size`` as the results have them, with
+        the quotient in the place of each figure; None where it is not known or the reference's is 0.
+    """
+    measured = {(r["set"], r["method"]): r for r in results if "error" not in r}
+    found = []
+    for result in results:
+        reference = measured.get((result["set"], references.get(result["method"], "")))
+        compared = "error" not in result and reference is not None and reference is not result
+        found.append({**result, "share": _shares(result, reference)} if compared and reference else dict(result))
+    return found
+
+
+def _shares(result: Result, reference: Result) -> dict[str, Any]:
+    parts: dict[str, Any] = {SCORES: _quotients(result[SCORES], reference[SCORES], tuple(result[SCORES]))}
+    for part in GROUPED:
+        groups, of_reference = result.get(part), reference.get(part) or {}
+        parts[part] = groups and {
+            group: _quotients(figures, of_reference.get(group, {}), OF_GROUPS) for group, figures in groups.items()
+        }
+    return {"of": reference["method"], **parts}
+
+
+def _quotients(figures: Result, of_reference: Result, names: Sequence[str]) -> dict[str, float | None]:
+    return {name: share(figures.get(name), of_reference.get(name)) for name in names}
