@@ -1,4 +1,4 @@
-"""The upper part of a network that torchvision has traced."""
+"""The upper part of a network that has been traced."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from torch import fx, nn
 
 
-def upper_part(network: nn.Module, below: str, last: str) -> nn.Module:
+def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Module:
     """What computes the output ``last`` from the output ``below``: a copy, as a network of its own, in eval mode.
 
     Args:
-        network: What ``create_feature_extractor`` made, in eval mode.
+        network: With a graph whose outputs have names, such as ``create_feature_extractor`` makes; in eval mode.
         below: Name of the output to go on from.
         last: Name of the output to give.
 
@@ -43,7 +43,7 @@ def _needed(last: fx.Node, below: fx.Node) -> set[fx.Node]:
     return needed
 
 
-def _known(copied: dict[fx.Node, fx.Node], node: fx.Node, below: str) -> fx.Node:
+def _known(copied: dict[fx.Node, fx.Node], node: fx.Node, below: str | int) -> fx.Node:
     if node not in copied:
         raise ValueError(
             f"stride: expected a map that all that follows is computed from, found {below!r} without {node}"

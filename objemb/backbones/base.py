@@ -13,6 +13,9 @@ from objemb.backbones._offset import offsets
 from objemb.backbones._probe import hollow
 from objemb.ops.precision import computed
 
+#: Maps of smaller strides are no levels: they are large, and know edges only.
+FINEST_STRIDE = 4
+
 
 class Backbone(nn.Module, ABC):
     """A network that turns images into one feature map.
@@ -76,7 +79,7 @@ class Backbone(nn.Module, ABC):
             TypeError: The network gives one map only.
         """
         raise TypeError(
-            "backbone: expected one with maps of several strides (torchvision_cnn, narrow_resnet), "
+            "backbone: expected one with maps of several strides (torchvision_cnn, narrow_resnet, timm_net), "
             f"found {type(self).__name__}"
         )
 
@@ -95,11 +98,11 @@ class Backbone(nn.Module, ABC):
             In eval mode; takes ``(M, C, h, w)`` like that map, gives what :meth:`forward` would have made of it.
 
         Raises:
-            TypeError: The network gives one map only.
+            TypeError: The network gives one map only, or cannot be cut.
             ValueError: No such map, or none that all that follows is computed from.
         """
         raise TypeError(
-            "backbone: expected one whose upper layers can be taken (torchvision_cnn, narrow_resnet), "
+            "backbone: expected one whose upper layers can be taken (torchvision_cnn, narrow_resnet, timm_net), "
             f"found {type(self).__name__}"
         )
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from objemb import checks
+from objemb.backbones._cut import upper_part
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
-from objemb.backbones.base import Backbone
+from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.checks import MissingWeightsError
 from objemb.ops.weight_files import UnreadableWeightsError, read_weights
 from objemb.ops.weights import existing_file, fetch, fill, is_named, of_module
@@ -30,6 +31,9 @@ class TimmNet(Backbone):
 
     Channels and stride are the ones that timm declares; the probe at construction refuses a network that does not keep
     to them. A network of one fixed input size has ``multiple`` equal to that size, and refuses others.
+
+    A network that declares features of several strides and takes images of many sizes gives the last one of each as
+    maps. Where ``torch.fx`` can follow its layers, as it can those of nearly all convolutional ones, it can be cut.
 
     Args:
         arch: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``, with or without a tag
@@ -83,6 +87,8 @@ class TimmNet(Backbone):
         empty = hollow(self)
         self.offset = offset(empty, self.stride, own_side)
         self.smallest = self.only_side or smallest_side(empty, self.stride, self.multiple, own_side)
+        self.arch = arch
+        self.stages, self._numbers = self._declared_stages(declared[: number + 1], own_side)
 
     def train(self, mode: bool = True) -> TimmNet:
         """Stays in eval mode, whatever ``mode`` says."""
@@ -93,14 +99,53 @@ class TimmNet(Backbone):
 
         Raises ``ValueError`` for a size that the network cannot take.
         """
+        return self._features(pixels, [self.index])[0]
+
+    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+        """See :meth:`Backbone.maps`."""
+        if not self.stages:
+            raise TypeError(
+                "backbone: expected one with maps of several strides, such as a convolutional network, "
+                f"found {self.arch} of timm, which gives one map"
+            )
+        return dict(zip(self.stages, self._features(pixels, self._numbers), strict=True))
+
+    def upper(self, stride: int) -> nn.Module:
+        """See :meth:`Backbone.upper`. What was taken is tried on an image first."""
+        wanted = (
+            "backbone: expected one whose upper layers can be taken, such as a convolutional network, "
+            f"found {self.arch} of timm"
+        )
+        if not self.stages:
+            raise TypeError(f"{wanted}, which gives one map")
+        self._below_last(stride)
+        try:
+            traced = _traced(self.network, dict(zip(self.stages, self._numbers, strict=True)), self.norm)
+        except Exception as error:  # what torch.fx cannot follow, it refuses in many ways
+            raise TypeError(
+                f"{wanted}, whose layers torch.fx cannot follow ({type(error).__name__}: {error})"
+            ) from error
+        upper = upper_part(traced, stride, self.stride)
+        if not self._goes_on(upper, stride):
+            raise TypeError(f"{wanted}, of which torch.fx makes another network")
+        return upper
+
+    @torch.no_grad()
+    def _goes_on(self, upper: nn.Module, stride: int) -> bool:
+        """Whether ``upper`` makes the last map of that of a stride, as the whole network does."""
+        side = -(-max(self.smallest, 3 * self.stride) // self.multiple) * self.multiple
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(self.mean)
+        maps = self.maps(noise)
+        expected = maps[self.stride].clone()
+        found = upper(maps[stride])
+        tolerance = 1e-4 * float(expected.abs().max())
+        return found.shape == expected.shape and torch.allclose(found, expected, 1e-4, tolerance, equal_nan=True)
+
+    def _features(self, pixels: Tensor, numbers: Sequence[int]) -> list[Tensor]:
+        """The features of these numbers. Raises ``ValueError`` for a size that the network cannot take."""
         self._check_size(pixels.shape[-2], pixels.shape[-1])
-        return self.network.forward_intermediates(
-            (pixels - self.mean).div_(self.std),
-            indices=[self.index],
-            norm=self.norm,
-            output_fmt="NCHW",
-            intermediates_only=True,
-        )[0]
+        normalised = (pixels - self.mean).div_(self.std)
+        return _intermediates(self.network, normalised, numbers, self.norm)
 
     def _check_size(self, height: int, width: int) -> None:
         side = self.only_side
@@ -136,11 +181,80 @@ class TimmNet(Backbone):
             return side, side
         return (1 if map_shape_or_none(empty, side + 1, side + stride - 1) else stride), None
 
+    def _declared_stages(
+        self, declared: Sequence[Mapping[str, Any]], side: int
+    ) -> tuple[dict[int, tuple[str, int]], list[int]]:
+        """Stages as of :class:`Backbone`, and which of the declared features they are: the last one of each stride.
+
+        None for a network whose maps do not grow with the image as declared, or which takes one size only.
+        """
+        ends = {int(info["reduction"]): n for n, info in enumerate(declared) if info["reduction"] >= FINEST_STRIDE}
+        strides, numbers = sorted(ends), sorted(ends.values())
+        if self.only_side or len(ends) < 2 or [ends[s] for s in strides] != numbers or self.stride != strides[-1]:
+            return {}, []
+        small, large = (self._shapes(numbers, s) for s in (side, side + self.stride))
+        if len(small) != len(strides) or [
+            after[2] - before[2] for before, after in zip(small, large, strict=False)
+        ] != [self.stride / s for s in strides]:
+            return {}, []
+        found = zip(strides, numbers, small, strict=True)
+        return {s: (str(declared[n]["module"]), shape[1]) for s, n, shape in found}, numbers
+
+    def _shapes(self, numbers: Sequence[int], side: int) -> list[tuple[int, ...]]:
+        """Of these features of an image; none where the network refuses."""
+        pixels = torch.empty(1, 3, side, side, device="meta")
+        try:
+            with torch.no_grad():
+                return [tuple(map_.shape) for map_ in hollow(self)._features(pixels, numbers)]
+        except Exception:  # networks of timm raise whatever their layers do
+            return []
+
+
+def _intermediates(network: Any, pixels: Tensor, numbers: Sequence[int], norm: bool) -> list[Tensor]:
+    """Features of these numbers, of normalised images, in one pass."""
+    return network.forward_intermediates(
+        pixels, indices=list(numbers), norm=norm, output_fmt="NCHW", intermediates_only=True
+    )
+
+
+def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.GraphModule:
+    """What computes the features of these numbers of normalised images, with outputs by their keys.
+
+    It shares its layers with the network. What timm says that cannot be followed stays whole.
+    """
+    layers = _timm().layers
+    whole = tuple(layers.get_notrace_modules())
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
+
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            if type(m) is nn.Sequential:  # it may be a slice of a row, which is no module of the network
+                return forward(*args, **kwargs)
+            return super().call_module(m, forward, args, kwargs)
+
+    class Pass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Tensor) -> dict[int, Tensor]:
+            features = _intermediates(self.network, pixels, list(numbers.values()), norm)
+            return dict(zip(numbers, features, strict=True))
+
+    graph = Tracer(autowrap_functions=tuple(layers.get_notrace_functions())).trace(Pass())
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = node.target.removeprefix("network.")
+    return fx.GraphModule(network, graph).eval()
+
 
 def _timm() -> Any:
     try:
         import timm
         import timm.data
+        import timm.layers
     except ImportError as error:
         raise ImportError("timm_net needs timm: pip install 'objemb[timm]'") from error
     return timm

@@ -16,7 +16,7 @@ from objemb import checks
 from objemb.backbones._cut import upper_part
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
-from objemb.backbones.base import Backbone
+from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.ops.weights import is_named
 from objemb.registry import plugin
@@ -28,8 +28,6 @@ LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "la
 #: Names of layers that are no part of another one; those of ``CONTAINERS`` are rows of them.
 OUTER = r"\w+|(features|layers|trunk_output)\.\w+"
 CONTAINERS = ("features", "layers", "trunk_output")
-#: Maps of smaller strides are no levels: they are large, and know edges only.
-FINEST_STRIDE = 4
 #: Smallest input side that every network accepts.
 PROBE_SIDE = 128
 

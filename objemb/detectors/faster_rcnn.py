@@ -33,8 +33,8 @@ class FasterRcnn(Rcnn):
     levels, so that an embedding head can go on from layers below the pyramid's. The heads are torchvision's.
 
     Args:
-        backbone: A network with maps of several strides, such as ``torchvision_cnn`` or ``narrow_resnet``; its weights
-            are its own affair.
+        backbone: A network with maps of several strides, such as ``torchvision_cnn``, ``timm_net`` or
+            ``narrow_resnet``; its weights are its own affair.
         num_classes: Number of classes *without* the background. 1, which is the default when there are no ``classes``
             either, is class-agnostic: all objects are objects, whatever their labels.
         classes: Their names; may stand instead of ``num_classes``.
@@ -160,8 +160,8 @@ class _Trunk(nn.Module):
         super().__init__()
         if not backbone.stages:
             raise TypeError(
-                "backbone: expected one with maps of several strides, such as torchvision_cnn or narrow_resnet, "
-                f"found {type(backbone).__name__}"
+                "backbone: expected one with maps of several strides, such as torchvision_cnn, timm_net with a "
+                f"convolutional network, or narrow_resnet, found {type(backbone).__name__}"
             )
         chosen = sorted({checks.one_of("pyramid_strides", s, tuple(backbone.stages)) for s in strides})
         self.levels = {str(n): s for n, s in enumerate(checks.several("pyramid_strides", chosen))}

@@ -54,6 +54,56 @@ def test_maps_equal_those_of_timm() -> None:
         assert (backbone.channels, backbone.stride) == (256, 16)
 
 
+@torch.no_grad()
+def test_maps_of_all_strides_equal_those_of_timm() -> None:
+    torch.manual_seed(0)
+    reference = timm.create_model("test_efficientnet", features_only=True, out_indices=[1, 2, 3]).eval()
+    backbone, pixels = TimmNet("test_efficientnet", layer=-2), torch.rand(2, 3, 64, 80)
+    kept = backbone.network.state_dict().keys()
+    backbone.network.load_state_dict({name: v for name, v in reference.state_dict().items() if name in kept})
+    assert backbone.stages == {4: ("blocks.1", 24), 8: ("blocks.2", 32), 16: ("blocks.3", 48)}
+    expected = reference((pixels - backbone.mean) / backbone.std)
+    for found, map_ in zip(backbone.maps(pixels).values(), expected, strict=True):
+        torch.testing.assert_close(found, map_)
+
+
+@pytest.mark.parametrize(
+    ("arch", "reason"),
+    [
+        ("vit_tiny_patch16_224", "maps of several strides, .*found vit_tiny_patch16_224 of timm, which gives one map"),
+        ("levit_128s", "maps of several strides, .*found levit_128s of timm, which gives one map"),
+    ],
+)
+def test_networks_of_one_map(arch: str, reason: str) -> None:
+    """All maps of one stride; and one size only, so that no photo fits as it is."""
+    backbone = TimmNet(arch)
+    assert backbone.stages == backbone.offsets() == {}
+    with pytest.raises(TypeError, match=reason):
+        backbone.maps(torch.rand(1, 3, 224, 224))
+    with pytest.raises(
+        TypeError, match=f"whose upper layers can be taken, .*found {arch} of timm, which gives one map"
+    ):
+        backbone.upper(8)
+
+
+def test_networks_with_maps_that_cannot_be_cut() -> None:
+    swin, joined = TimmNet("swin_tiny_patch4_window7_224"), TimmNet("hrnet_w18_small")
+    assert list(swin.maps(torch.rand(1, 3, 64, 96))) == [4, 8, 16, 32]
+    with pytest.raises(
+        TypeError, match=r"found swin_tiny_patch4_window7_224 of timm, whose layers torch.fx cannot foll"
+    ):
+        swin.upper(8)
+    with pytest.raises(ValueError, match="stride: expected a map that all that follows is computed from, found 8 with"):
+        joined.upper(8)
+
+
+def test_what_torch_fx_misunderstands_is_no_upper_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = TimmNet("test_resnet")
+    monkeypatch.setattr(timm_net, "upper_part", lambda traced, below, last: torch.nn.Identity())
+    with pytest.raises(TypeError, match=r"found test_resnet of timm, of which torch\.fx makes another network"):
+        backbone.upper(8)
+
+
 def test_cells_of_a_transformer_are_its_patches() -> None:
     """The map of a ViT is its patch tokens after the final norm, row by row."""
     backbone = TimmNet("vit_tiny_patch16_224")

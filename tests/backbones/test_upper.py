@@ -9,30 +9,44 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from objemb.backbones._cut import upper_part
 from objemb.backbones.base import Backbone
 from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.backbones.timm_net import TimmNet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from tests.tiny import TinyBackbone
+
+#: Networks of timm: layers that pad by the size of what they see, residual blocks, a norm behind the last map, squeezed
+#: channels, slices of rows, attention on cells.
+OF_TIMM = [
+    *("tf_efficientnet_lite0", "tf_efficientnet_lite2", "test_resnet", "test_convnext"),
+    *("mobilenetv3_small_050", "vovnet39a", "efficientvit_b0"),
+]
 
 
 def network(name: str) -> Backbone:
     torch.manual_seed(0)
+    if name in OF_TIMM:
+        pytest.importorskip("timm")
+        return TimmNet(name)
     return NarrowResnet(width=4, blocks=(1, 1, 1, 1)) if name == "narrow" else TorchvisionCnn(name)
 
 
-@pytest.mark.parametrize("name", ["narrow", "resnet18", "mobilenet_v2", "densenet121", "vgg11", "googlenet"])
+@pytest.mark.parametrize("name", ["narrow", "resnet18", "mobilenet_v2", "densenet121", "vgg11", "googlenet", *OF_TIMM])
 @torch.no_grad()
 def test_a_map_goes_on_to_the_last_one(name: str) -> None:
     backbone = network(name)
-    maps = backbone.maps(torch.rand(1, 3, 96, 128))
+    pixels = torch.rand(1, 3, 96, 128)
+    maps, last = backbone.maps(pixels), backbone(pixels)
+    assert list(maps) == list(backbone.stages) == [4, 8, 16, 32][: len(maps)]
     for stride in list(backbone.stages)[:-1]:
-        upper = backbone.upper(stride)
-        assert torch.equal(upper(maps[stride]), maps[backbone.stride])
+        upper, before = backbone.upper(stride), maps[stride].clone()
+        assert torch.equal(upper(maps[stride]), last)
+        assert torch.equal(maps[stride], before)
         assert not any(m.training for m in upper.modules())
         own, all_of_them = (sum(p.numel() for p in n.parameters()) for n in (upper, backbone))
         assert 0 < own < all_of_them
 
 
 def test_it_is_a_copy() -> None:
-    for backbone in (network("narrow"), network("resnet18")):
+    for backbone in (network("narrow"), network("resnet18"), network("test_resnet")):
         before = {k: v.clone() for k, v in backbone.state_dict().items()}
         for parameter in backbone.upper(8).parameters():
             parameter.data.zero_()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.backbones.timm_net import TimmNet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.ops.weight_files import UnreadableWeightsError
@@ -72,6 +73,16 @@ def test_trunks_of_torchvision() -> None:
     detector = FasterRcnn(TorchvisionCnn("mobilenet_v2"), **{**SMALL, "pyramid_strides": [4, 32]})
     assert detector.levels() == {
         "0": (8, 4), "1": (8, 32), "trunk4": (24, 4), "trunk8": (32, 8), "trunk16": (96, 16), "trunk32": (1280, 32),
+    }  # fmt: skip
+    assert len(detector.detect([random_photo(50, 70)])[0]) == 6
+
+
+def test_trunks_of_timm() -> None:
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    detector = FasterRcnn(TimmNet("test_efficientnet"), **{**SMALL, "pyramid_strides": [4, 32]})
+    assert detector.levels() == {
+        "0": (8, 4), "1": (8, 32), "trunk4": (24, 4), "trunk8": (32, 8), "trunk16": (48, 16), "trunk32": (64, 32),
     }  # fmt: skip
     assert len(detector.detect([random_photo(50, 70)])[0]) == 6
 

@@ -221,8 +221,17 @@ def test_the_student_learns_to_follow() -> None:
     assert values[-1] < 0.5 * values[0]
 
 
-def test_the_head_may_start_from_the_teachers_layers() -> None:
-    network = {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]}
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]},
+        {"name": "timm_net", "arch": "test_efficientnet", "weights": "random"},
+    ],
+    ids=["narrow_resnet", "timm_net"],
+)
+def test_the_head_may_start_from_the_teachers_layers(network: dict[str, Any]) -> None:
+    if network["name"] == "timm_net":
+        pytest.importorskip("timm")
     head = {"name": "tail", "backbone": network, "pooling": {"name": "mean"}, "dim": None, "samples": 5}
     teacher = TEACHER | {"backbone": network}
     found = {s: task(describer=STUDENT | {"head": head}, teacher=teacher, start=s) for s in ("random", "teacher")}
