@@ -27,6 +27,7 @@ class ComposeSettings:
         distractors_per_scene: Least and greatest number of other things, or of pieces of photos where none are given.
         annotate_distractors: Whether those are annotated too, in a category of their own.
         object_size: Least and greatest longer side of an object as a share of the scene's side.
+        alone: Share of scenes that are the picture of one product alone, in a frame of its own aspect ratio.
         max_zoom: Pictures are enlarged at most by this factor.
         rotation: Greatest turn in degrees.
         perspective: Greatest shift of a corner as a share of the object's sides.
@@ -48,8 +49,9 @@ class ComposeSettings:
     objects_per_scene: tuple[int, int] = (1, 6)
     distractors_per_scene: tuple[int, int] = (0, 2)
     annotate_distractors: bool = False
-    object_size: tuple[float, float] = (0.12, 0.42)
-    max_zoom: float = 1.5
+    object_size: tuple[float, float] = (0.04, 1.0)
+    alone: float = 0.15
+    max_zoom: float = 5.0
     rotation: float = 25.0
     perspective: float = 0.07
     min_visibility: float = 0.5
@@ -64,7 +66,7 @@ class ComposeSettings:
         whole("count", self.count, 0)
         if self.val_count is not None:
             whole("val_count", self.val_count, 0)
-        for name in ("val_share", "shadows", "light", "colour"):
+        for name in ("val_share", "alone", "shadows", "light", "colour"):
             checks.between(name, getattr(self, name), 0, 1)
         checks.one_of("cut", self.cut, CUTS)
         checks.positive("max_zoom", self.max_zoom)

@@ -16,6 +16,7 @@ from objemb.datasets.cutouts import read_cutout
 from objemb.datasets.ingredients import Picture
 from objemb.datasets.render.backdrops import make_piece
 from objemb.datasets.render.blending import join, trim
+from objemb.datasets.render.framing import SMALLEST_ALONE, frame_alone
 from objemb.datasets.render.light import add_noise, cast, light_field
 from objemb.datasets.render.pasting import (
     Card,
@@ -28,9 +29,9 @@ from objemb.datasets.render.pasting import (
     to_planes,
     warp,
 )
-from objemb.datasets.render.stacking import keep_visible
+from objemb.datasets.render.stacking import keep_visible, large_behind
 from objemb.datasets.scene import DISTRACTOR, Scene, make_scene
-from objemb.datasets.seeds import generator, round_robin
+from objemb.datasets.seeds import generator, is_alone, round_robin
 from objemb.images import read_photo
 from objemb.structures import NO_LABEL
 
@@ -77,10 +78,16 @@ class Compositions:
         if not 0 <= number < len(self):
             raise IndexError(f"scene: expected a number from 0 to {len(self) - 1}, found {number}")
         rng = generator("composition", self.settings.seed, self.split, number)
-        canvas = self._photo(rng, self.settings.size)
-        items = self._choose(rng, number)
-        pasted = [self._lay(rng, item, canvas) for item in items]
-        seen = keep_visible([p.patch for p in pasted], (self.settings.size,) * 2, self.settings.min_visibility)
+        if is_alone(self.settings.alone, self.settings.seed, self.split, number):
+            canvas, items, pasted = self._lay_alone(rng, number)
+        else:
+            canvas = self._photo(rng, self.settings.size)
+            items = self._choose(rng, number)
+            pasted = [self._lay(rng, item, canvas) for item in items]
+        size = (canvas.shape[1], canvas.shape[2])
+        order = large_behind([p.patch for p in pasted], size)
+        items, pasted = [items[n] for n in order], [pasted[n] for n in order]
+        seen = keep_visible([p.patch for p in pasted], size, self.settings.min_visibility)
         pixels = self._render(rng, canvas, [pasted[s.number] for s in seen])
         seen = [s for s in seen if items[s.number].label != NO_LABEL or self.settings.annotate_distractors]
         kept = [items[s.number] for s in seen]
@@ -97,17 +104,18 @@ class Compositions:
 
     def _choose(self, rng: np.random.Generator, number: int) -> list[_Item]:
         """What is in a scene, in random depth."""
-        of_queries = int(self.query_every is not None and number % self.query_every == 0)
         count = _number(rng, self.settings.objects_per_scene)
         # each instance leads as many scenes as the others: none is left without a view
         labels = [round_robin(self._leads, number), *rng.integers(len(self.instances), size=count).tolist()]
-        items = []
-        for label in labels[:count]:
-            views = self._views[self.instances[label]][of_queries]
-            view = views[int(rng.integers(len(views)))]
-            items.append(_Item(label, view.instance, self._card(view)))
+        views = [self._view(rng, label, number) for label in labels[:count]]
+        items = [_Item(n, v.instance, self._card(v)) for n, v in zip(labels, views, strict=False)]
         items += [self._distractor(rng) for _ in range(_number(rng, self.settings.distractors_per_scene))]
         return [items[n] for n in rng.permutation(len(items))]
+
+    def _view(self, rng: np.random.Generator, label: int, number: int) -> Picture:
+        """A view of an instance, of those that the scene of this number may show."""
+        views = self._views[self.instances[label]][int(self.query_every is not None and number % self.query_every == 0)]
+        return views[int(rng.integers(len(views)))]
 
     def _distractor(self, rng: np.random.Generator) -> _Item:
         if self.distractors:
@@ -117,8 +125,8 @@ class Compositions:
         piece = make_piece(rng, Image.fromarray(to_pixels(self._photo(rng, side))))
         return _Item(NO_LABEL, f"{DISTRACTOR} {rng.integers(2**48):012x}", make_card(piece))
 
-    def _card(self, picture: Picture) -> Card:
-        return _card(picture.path, self.settings.cut, self.settings.card_side)
+    def _card(self, picture: Picture, side: int | None = None) -> Card:
+        return _card(picture.path, self.settings.cut, side or self.settings.card_side)
 
     def _photo(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
         """A random square of a random photo, maybe mirrored, as float32 ``(3, side, side)``."""
@@ -138,9 +146,29 @@ class Compositions:
         turn = math.radians(rng.uniform(-settings.rotation, settings.rotation))
         reach_x = 0.45 * (abs(math.cos(turn)) * width + abs(math.sin(turn)) * height)
         reach_y = 0.45 * (abs(math.sin(turn)) * width + abs(math.cos(turn)) * height)
+        reach_x, reach_y = (min(reach, settings.size / 2) for reach in (reach_x, reach_y))  # larger ones: the middle
         centre = rng.uniform(reach_x, settings.size - reach_x), rng.uniform(reach_y, settings.size - reach_y)
         quad = place(centre, (width, height), turn, corner_jitter(rng, settings.perspective))
-        patch = warp(card, quad, (settings.size, settings.size))
+        return self._paste(rng, card, quad, canvas, zoom)
+
+    def _lay_alone(
+        self, rng: np.random.Generator, number: int
+    ) -> tuple[NDArray[np.float32], list[_Item], list[_Pasted]]:
+        """The ground of a product's picture alone, and the picture as it lies there."""
+        label = round_robin(self._leads, number)
+        view = self._view(rng, label, number)
+        card = self._card(view, self.settings.size)
+        side = max(SMALLEST_ALONE, round(min(self.settings.size, self.settings.max_zoom * max(card.size))))
+        canvas, quad = frame_alone(rng, card, side)
+        pasted = self._paste(rng, card, quad, canvas, side / max(card.size))
+        return canvas, [_Item(label, view.instance, card)], [pasted]
+
+    def _paste(
+        self, rng: np.random.Generator, card: Card, quad: NDArray[np.float64], canvas: NDArray[np.float32], zoom: float
+    ) -> _Pasted:
+        """An object upon a quadrilateral, in the light of the place."""
+        settings = self.settings
+        patch = warp(card, quad, (canvas.shape[1], canvas.shape[2]))
         blend = settings.blends[int(rng.integers(len(settings.blends)))]
         seam = max(0.6, zoom * max(card.size) * rng.uniform(0.008, 0.02))
         _recolour(rng, patch, canvas, settings.colour)
@@ -156,7 +184,7 @@ class Compositions:
             if rng.random() < settings.shadows:
                 cast_shadow(canvas, item.patch, (away[0], away[1]), settings.size * 0.015, rng.uniform(0.2, 0.6))
             join(canvas, item.patch, item.blend, item.seam)
-        canvas *= light_field(rng, (settings.size, settings.size), settings.light)
+        canvas *= light_field(rng, (canvas.shape[1], canvas.shape[2]), settings.light)
         canvas *= cast(rng, settings.light)[:, None, None]
         add_noise(canvas, rng, settings.noise * rng.uniform(0, 1))
         return to_pixels(canvas)

@@ -23,6 +23,7 @@ class SceneSettings:
         train_scenes, val_scenes, test_scenes: Scenes per split.
         objects_per_scene: Least and greatest number of objects in a scene.
         object_size: Least and greatest longer side of an object as a share of the scene's side.
+        alone: Share of scenes that are the picture of one product alone, in a frame of its own aspect ratio.
         rotation: Greatest turn of lying objects in degrees; standing ones turn by a tenth of it.
         perspective: Greatest shift of a corner as a share of the object's sides.
         siblings: Chance that an object is of the family of the one before it.
@@ -45,6 +46,7 @@ class SceneSettings:
     test_scenes: int = 720
     objects_per_scene: tuple[int, int] = (1, 5)
     object_size: tuple[float, float] = (0.205, 0.508)
+    alone: float = 0.0
     rotation: float = 40.0
     perspective: float = 0.09
     siblings: float = 0.3
@@ -61,7 +63,7 @@ class SceneSettings:
             whole(f"{split}_scenes", self.scenes(split), 0)
         whole("size", self.size, 32)
         whole("variants", self.variants, 1)
-        for name in ("siblings", "occlusion", "clutter", "light"):
+        for name in ("alone", "siblings", "occlusion", "clutter", "light"):
             checks.between(name, getattr(self, name), 0, 1)
         checks.between("rotation", self.rotation, 0, 180)
         checks.between("perspective", self.perspective, 0, 0.2)

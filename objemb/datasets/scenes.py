@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.datasets.render.backdrops import Backdrop, make_backdrop, make_occluder
+from objemb.datasets.render.framing import frame_alone
 from objemb.datasets.render.light import add_noise, cast, glare, light_field
 from objemb.datasets.render.pasting import (
     Card,
@@ -32,10 +33,10 @@ from objemb.datasets.render.pasting import (
 )
 from objemb.datasets.render.products import Family, draw_product, make_family
 from objemb.datasets.render.silhouettes import SILHOUETTES
-from objemb.datasets.render.stacking import Seen, cover, keep_visible
+from objemb.datasets.render.stacking import Seen, cover, keep_visible, large_behind
 from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.scene_settings import SPLITS, SceneSettings
-from objemb.datasets.seeds import generator, round_robin
+from objemb.datasets.seeds import generator, is_alone, round_robin
 from objemb.datasets.writing import write_scenes
 
 __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
@@ -70,19 +71,22 @@ class Scenes:
         if not 0 <= number < len(self):
             raise IndexError(f"scene: expected a number from 0 to {len(self) - 1}, found {number}")
         rng = generator("scene", self.settings.seed, self.split, number)
+        lead = round_robin(self._leads, number)
+        if is_alone(self.settings.alone, self.settings.seed, self.split, number):
+            return self._draw_alone(rng, lead)
         backdrop = make_backdrop(rng, self.settings.size, self.settings.clutter)
-        labels = self._choose(rng, round_robin(self._leads, number))
+        labels = self._choose(rng, lead)
         patches = self._arrange(rng, labels, backdrop)
+        order = large_behind(patches, (self.settings.size,) * 2)
+        labels, patches = [labels[n] for n in order], [patches[n] for n in order]
         seen = keep_visible(patches, (self.settings.size,) * 2, self.settings.min_visibility)
         occluders, seen = self._occlude(rng, patches, seen)
-        pixels = self._render(rng, backdrop, [patches[s.number] for s in seen], occluders)
-        labels = [labels[s.number] for s in seen]
-        names = tuple(self.instances[n] for n in labels)
-        return make_scene(pixels, seen, labels, names, tuple(self._category(n) for n in labels))
+        pixels = self._render(rng, backdrop.canvas, [patches[s.number] for s in seen], occluders)
+        return self._scene(pixels, seen, [labels[s.number] for s in seen])
 
-    def card(self, label: int) -> Card:
-        """The picture of an instance."""
-        side = max(64, math.ceil(1.25 * self.settings.object_size[1] * self.settings.size))
+    def card(self, label: int, largest: float | None = None) -> Card:
+        """The picture of an instance, for a size of at most ``largest`` as a share of the scene's side."""
+        side = max(64, math.ceil(1.25 * (largest or self.settings.object_size[1]) * self.settings.size))
         return _card(self.settings.seed, self.split, *divmod(label, self.settings.variants), side)
 
     def write(
@@ -111,6 +115,19 @@ class Scenes:
             query_every=query_every,
             advance=advance,
         )
+
+    def _draw_alone(self, rng: np.random.Generator, label: int) -> Scene:
+        """The picture of a product alone, in light of its own."""
+        card = self.card(label, 1.0)
+        canvas, quad = frame_alone(rng, card, self.settings.size)
+        size = (canvas.shape[1], canvas.shape[2])
+        patch = self._lit(rng, warp(card, quad, size))
+        seen = keep_visible([patch], size, self.settings.min_visibility)
+        return self._scene(self._render(rng, canvas, [patch], []), seen, [label])
+
+    def _scene(self, pixels: NDArray[np.uint8], seen: list[Seen], labels: list[int]) -> Scene:
+        names = tuple(self.instances[n] for n in labels)
+        return make_scene(pixels, seen, labels, names, tuple(self._category(n) for n in labels))
 
     def _category(self, label: int) -> str:
         if self.settings.category == "object":
@@ -149,12 +166,12 @@ class Scenes:
         if backdrop.floors:
             side, turn = min(side, backdrop.gap), turn / 10
         width, height = (side * s / max(card.size) for s in card.size)
-        reach = 0.9 * (abs(math.cos(turn)) * width + abs(math.sin(turn)) * height) / 2
+        reach = min(settings.size, 0.9 * (abs(math.cos(turn)) * width + abs(math.sin(turn)) * height)) / 2
         x = rng.uniform(reach, settings.size - reach)
         if backdrop.floors:
             y = backdrop.floors[int(rng.integers(len(backdrop.floors)))] - height / 2
         else:
-            reach = 0.9 * (abs(math.sin(turn)) * width + abs(math.cos(turn)) * height) / 2
+            reach = min(settings.size, 0.9 * (abs(math.sin(turn)) * width + abs(math.cos(turn)) * height)) / 2
             y = rng.uniform(reach, settings.size - reach)
         return place((x, y), (width, height), turn, corner_jitter(rng, settings.perspective))
 
@@ -188,10 +205,10 @@ class Scenes:
         return occluders, seen
 
     def _render(
-        self, rng: np.random.Generator, backdrop: Backdrop, objects: list[Patch], occluders: list[Patch]
+        self, rng: np.random.Generator, canvas: NDArray[np.float32], objects: list[Patch], occluders: list[Patch]
     ) -> NDArray[np.uint8]:
         """Everything from the back to the front, then light and noise over it."""
-        settings, canvas = self.settings, backdrop.canvas
+        settings = self.settings
         away = settings.size * rng.uniform(-0.03, 0.03), settings.size * rng.uniform(0.005, 0.03)
         strength = settings.light * rng.uniform(0.3, 1.0)
         for patch in (*reversed(objects), *occluders):

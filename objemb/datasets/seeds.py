@@ -24,3 +24,11 @@ def round_robin(order: Sequence[int], number: int) -> int:
     Every item comes up as often as the others, also among every fifth or every tenth number.
     """
     return int(order[(number + number // len(order)) % len(order)])
+
+
+def is_alone(share: float, seed: int, split: str, number: int) -> bool:
+    """Whether scene ``number`` shows one product and nothing else, where a share of the scenes does.
+
+    It is drawn apart from what is in the scene, so that another share leaves the other scenes as they are.
+    """
+    return share > 0 and generator("alone", seed, split, number).random() < share

@@ -28,7 +28,7 @@ class SceneExamples(Examples):
         families: Number of families; likewise.
         cache: Whether scenes are kept in memory once they were drawn (``3 size^2`` bytes each, in each process that
             loads data): right where they are seen several times.
-        seed, size, variants, objects_per_scene, object_size, rotation, perspective, siblings, occlusion,
+        seed, size, variants, objects_per_scene, object_size, alone, rotation, perspective, siblings, occlusion,
         min_visibility, clutter, light, noise, category: See :class:`objemb.datasets.scene_settings.SceneSettings`.
     """
 
@@ -44,6 +44,7 @@ class SceneExamples(Examples):
         variants: int = _DEFAULT.variants,
         objects_per_scene: Sequence[int] = _DEFAULT.objects_per_scene,
         object_size: Sequence[float] = _DEFAULT.object_size,
+        alone: float = _DEFAULT.alone,
         rotation: float = _DEFAULT.rotation,
         perspective: float = _DEFAULT.perspective,
         siblings: float = _DEFAULT.siblings,
@@ -62,6 +63,7 @@ class SceneExamples(Examples):
             variants=variants,
             objects_per_scene=tuple(objects_per_scene),  # type: ignore[arg-type]
             object_size=tuple(object_size),  # type: ignore[arg-type]
+            alone=alone,
             rotation=rotation,
             perspective=perspective,
             siblings=siblings,

@@ -11,11 +11,12 @@ from PIL import Image
 from objemb.datasets.compose import ComposeSettings, Compositions, compose
 from objemb.datasets.ingredients import Picture
 from objemb.datasets.masks import box_of, decode_mask
+from objemb.datasets.seeds import is_alone
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
-from tests.datasets.pictures import write_ingredients
+from tests.datasets.pictures import noise, write_ingredients
 
-SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4))
+SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4), alone=0)
 
 
 def pictures(folder: Path, **options: int) -> tuple[list[Picture], list[Picture]]:
@@ -45,6 +46,7 @@ def test_masks_are_where_the_products_are(tmp_path: Path) -> None:
     still = ComposeSettings(
         size=96,
         count=6,
+        alone=0,
         cut="none",
         distractors_per_scene=(0, 0),
         shadows=0,
@@ -69,6 +71,80 @@ def test_query_scenes_show_pictures_of_their_own(tmp_path: Path) -> None:
         assert not {p.id + p.instance for p in database} & {p.id + p.instance for p in queries}
     single = Compositions(SMALL, "val", *pictures(tmp_path / "single", views=1), query_every=5)
     assert all(database == queries for database, queries in single._views.values())
+
+
+def test_objects_of_every_size_are_kept(tmp_path: Path) -> None:
+    settings = SMALL.__dict__ | {"size": 192, "count": 40, "object_size": (0.04, 1.0), "max_zoom": 20}
+    made = Compositions(ComposeSettings(**settings), "train", *pictures(tmp_path))
+    boxes = [made[n].boxes for n in range(40)]
+    shares = np.concatenate([(b[:, 2:] - b[:, :2]).max(1) / 192 for b in boxes])
+    assert shares.min() < 0.06
+    assert shares.max() > 0.94
+    beside = [b for b in boxes if len(b) > 1 and (b[:, 2:] - b[:, :2]).max() > 0.75 * 192]
+    assert sum((b[:, 2:] - b[:, :2]).max(1).min() < 0.375 * 192 for b in beside) >= 3
+
+
+def test_all_objects_may_be_as_large_as_the_scene(tmp_path: Path) -> None:
+    settings = SMALL.__dict__ | {
+        "object_size": (1.0, 1.0),
+        "max_zoom": 20,
+        "rotation": 180,
+        "distractors_per_scene": (0, 0),
+    }
+    made = Compositions(ComposeSettings(**settings), "train", *pictures(tmp_path))
+    for number in range(12):
+        sides = made[number].boxes[:, 2:] - made[number].boxes[:, :2]
+        assert sides.max() >= 0.75 * 96
+
+
+def test_a_product_alone(tmp_path: Path) -> None:
+    """Photos of the aspect ratio of the pictures (30 by 50 opaque pixels), as large as a scene, with one box."""
+    products, photos = pictures(tmp_path)
+    settings = SMALL.__dict__ | {"alone": 1.0, "distractors_per_scene": (2, 2), "annotate_distractors": True}
+    made = Compositions(ComposeSettings(**settings), "train", products, photos)
+    scenes = [made[n] for n in range(12)]
+    assert {n for s in scenes for n in s.instances} == set(made.instances)
+    for scene in scenes:
+        (height, width), (box,) = scene.pixels.shape[:2], scene.boxes
+        assert height == 96
+        assert 0.45 <= width / height <= 0.8
+        assert tuple(box) == box_of(scene.masks[0])
+        assert max(box[2] - box[0], box[3] - box[1]) / 96 > 1 / 1.25
+    assert sum(bool(s.masks.all()) for s in scenes) in range(4, 12)
+    small = Compositions(ComposeSettings(**(settings | {"max_zoom": 1.2})), "train", products, photos)
+    assert {small[n].pixels.shape[0] for n in range(12)} == {60}
+
+
+def test_another_share_of_products_alone_leaves_the_other_scenes_as_they_are(tmp_path: Path) -> None:
+    products, photos = pictures(tmp_path)
+    none, half = (
+        Compositions(ComposeSettings(**(SMALL.__dict__ | {"alone": a})), "train", products, photos) for a in (0, 0.5)
+    )
+    same = [
+        none[n].pixels.shape == half[n].pixels.shape and (none[n].pixels == half[n].pixels).all() for n in range(12)
+    ]
+    assert same == [not is_alone(0.5, 0, "train", n) for n in range(12)]
+    assert 2 <= sum(same) <= 10
+
+
+def test_products_alone_in_query_scenes_are_pictures_of_their_own(tmp_path: Path) -> None:
+    """Five flat views of one product, without light or noise: a colour says which of them a scene shows."""
+    views = []
+    for number in range(5):
+        Image.new("RGB", (40, 40), (50 * number, 0, 250 - 50 * number)).save(tmp_path / f"{number}.png")
+        views.append(Picture(f"{number}", str(tmp_path / f"{number}.png"), "g"))
+    noise((90, 70), 1).save(tmp_path / "photo.jpg")
+    settings = {"size": 64, "val_count": 40, "alone": 1, "light": 0, "colour": 0, "noise": 0, "shadows": 0}
+    made = Compositions(
+        ComposeSettings(**settings), "val", views, [Picture("p", str(tmp_path / "photo.jpg"))], query_every=5
+    )
+    shown: tuple[set[int], set[int]] = (set(), set())
+    for number in range(40):
+        height, width = made[number].pixels.shape[:2]
+        shown[number % 5 == 0].add(round(int(made[number].pixels[height // 2, width // 2, 0]) / 50))
+    assert len(shown[1]) == 1
+    assert shown[0] | shown[1] == set(range(5))
+    assert not shown[0] & shown[1]
 
 
 def test_distractors_are_annotated_only_when_asked(tmp_path: Path) -> None:
@@ -155,6 +231,7 @@ def test_one_product_and_one_photo_are_enough(tmp_path: Path) -> None:
         ({"blends": ("poisson",)}, "blends: expected one of"),
         ({"blends": ()}, "blends: expected some of"),
         ({"cut": "yes"}, "cut: expected one of"),
+        ({"alone": 1.5}, "alone: expected a number from 0 to 1"),
         ({"max_zoom": 0}, "max_zoom: expected a number above 0"),
         ({"distractors_per_scene": (2, 1)}, "distractors_per_scene"),
         ({"val_share": 2}, "val_share"),

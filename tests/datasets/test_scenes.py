@@ -12,6 +12,7 @@ from PIL import Image
 
 from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.scenes import Scenes, SceneSettings, instance_name
+from objemb.datasets.seeds import is_alone
 from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
 
@@ -54,6 +55,31 @@ def test_objects_have_the_asked_size() -> None:
         inside = (scene.boxes[:, :2] > 0).all() and (scene.boxes[:, 2:] < 200).all()
         assert sides.max() <= 82
         assert not inside or sides.max() >= 58
+
+
+def test_large_objects_lie_behind_the_others() -> None:
+    scenes = Scenes(SceneSettings(**{**SMALL.__dict__, "object_size": (0.1, 1.0), "test_scenes": 60}), "test")
+    sizes = [(s.boxes[:, 2:] - s.boxes[:, :2]).max(1) / 96 for s in (scenes[n] for n in range(60))]
+    assert min(map(min, sizes)) < 0.16
+    assert max(map(max, sizes)) > 0.9
+    assert sum(bool(len(s) > 1 and s.max() > 0.75 and s.min() < 0.375) for s in sizes) >= 3
+    crowded = Scenes(SceneSettings(**{**SMALL.__dict__, "object_size": (1.0, 1.0), "rotation": 180}), "test")
+    assert all(len(crowded[n].boxes) >= 1 for n in range(24))
+
+
+def test_products_alone() -> None:
+    alone = Scenes(SceneSettings(**{**SMALL.__dict__, "alone": 1.0}), "test")
+    for number in range(24):
+        scene = alone[number]
+        assert max(scene.pixels.shape[:2]) == 96
+        assert min(scene.pixels.shape[:2]) >= 32
+        assert len(scene.boxes) == len(scene.instances) == 1
+        assert (scene.boxes[0, 2:] - scene.boxes[0, :2]).max() > 96 / 1.25
+    assert {alone[n].instances[0] for n in range(24)} == set(alone.instances)
+    half = Scenes(SceneSettings(**{**SMALL.__dict__, "alone": 0.5}), "test")
+    others = [n for n in range(24) if not is_alone(0.5, 0, "test", n)]
+    assert 6 <= len(others) <= 18
+    assert all((half[n].pixels == Scenes(SMALL, "test")[n].pixels).all() for n in others)
 
 
 def test_every_instance_is_shown() -> None:

@@ -11,7 +11,10 @@ from objemb.datasets.compose import ComposeSettings, compose
 from objemb.examples.compositions import Compositions
 from tests.datasets.pictures import write_ingredients
 
-SETTINGS: dict[str, Any] = {"size": 96, "count": 5, "val_count": 4, "val_share": 0.5, "object_size": [0.2, 0.4]}
+SETTINGS: dict[str, Any] = {
+    **{"size": 96, "count": 5, "val_count": 4, "val_share": 0.5},
+    **{"object_size": [0.2, 0.4], "alone": 0},
+}
 
 
 def examples(folder: Path, **arguments: Any) -> Compositions:
@@ -48,6 +51,16 @@ def test_boxes_have_a_class_and_an_identity(tmp_path: Path) -> None:
     scene = part.scenes[2]
     assert np.array_equal(example.photo.pixels.permute(1, 2, 0).numpy(), scene.pixels)
     assert torch.equal(example.regions.boxes, torch.from_numpy(scene.boxes))
+
+
+def test_products_alone_are_examples_like_others(tmp_path: Path) -> None:
+    part = examples(tmp_path, settings=SETTINGS | {"alone": 1}, count=3)
+    for number in range(3):
+        example = part[number]
+        assert example.photo.size == tuple(example.photo.pixels.shape[1:]) == example.regions.size
+        assert example.photo.size[0] == 96 > example.photo.size[1]
+        assert example.regions.labels.tolist() == [0]
+        assert 0 <= int(example.instances) < len(part.instances)
 
 
 def test_other_things_are_boxes_without_either(tmp_path: Path) -> None:

@@ -22,6 +22,15 @@ def test_they_are_the_scenes_of_the_generator() -> None:
         assert example.photo.id == f"val_{number:06d}"
 
 
+def test_products_alone_and_of_any_size() -> None:
+    examples = SceneExamples(count=6, families=2, size=64, alone=0.5, object_size=(0.1, 1))
+    scenes = Scenes(SceneSettings(train_families=2, train_scenes=6, size=64, alone=0.5, object_size=(0.1, 1)), "train")
+    for number in range(6):
+        assert np.array_equal(examples[number].photo.pixels.permute(1, 2, 0).numpy(), scenes[number].pixels)
+    with pytest.raises(ValueError, match="alone: expected a number from 0 to 1, found 2"):
+        SceneExamples(alone=2)
+
+
 def test_a_cache_changes_nothing_but_the_time() -> None:
     plain, cached = (SceneExamples(count=2, families=2, size=32, cache=c) for c in (False, True))
     assert torch.equal(plain[1].photo.pixels, cached[1].photo.pixels)

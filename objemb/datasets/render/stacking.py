@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from objemb.datasets.render.pasting import Patch
 
+#: Share of the scene from which an object would hide most of the others, were it in front of them.
+LARGE = 1 / 3
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -24,6 +27,18 @@ class Seen:
     number: int
     mask: NDArray[np.bool_]
     visibility: float
+
+
+def large_behind(patches: Sequence[Patch], size: tuple[int, int]) -> list[int]:
+    """Numbers of the patches from the front to the back, as they were but for large ones, which go behind all others.
+
+    Args:
+        patches: From the front to the back.
+        size: ``(height, width)`` of the scene; what would cover more than :data:`LARGE` of it is large, and of two
+            such the larger one is behind.
+    """
+    shares = [patch.area / (size[0] * size[1]) for patch in patches]
+    return sorted(range(len(patches)), key=lambda n: shares[n] if shares[n] > LARGE else 0.0)
 
 
 def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) -> list[Seen]:

@@ -1,0 +1,59 @@
+"""A product's picture alone, as somebody photographed or downloaded it: the frame around it, and the plain ground."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.datasets.render.colours import from_hsv
+from objemb.datasets.render.light import smooth_field
+from objemb.datasets.render.pasting import Card, corner_jitter, place
+
+#: Share of rectangular pictures that fill the frame; the others lie upon a ground, like all that have an outline.
+FILLING = 0.7
+#: By how much of its sides a picture that fills the frame reaches out of it: its own rim is not to be seen.
+OVERLAP = (0.01, 0.02)
+#: Greatest margin on each side, as a share of the picture's sides.
+MARGIN = 0.12
+#: Greatest turn in degrees and greatest shift of a corner: such pictures are taken with care.
+TURN, PERSPECTIVE = 6.0, 0.02
+#: A photo of one picture alone has at least this many pixels on either side.
+SMALLEST_ALONE = 32
+
+
+def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The frame of a photo that shows one picture and nothing else.
+
+    Args:
+        rng: Gives margins, turn and ground.
+        card: The picture; its aspect ratio is that of the photo, up to the margins.
+        side: Longer side of the photo in pixels.
+
+    Returns:
+        Its empty ground, float32 ``(3, height, width)``, and the ``(4, 2)`` corners for ``warp``.
+    """
+    width, height = (s / max(card.size) for s in card.size)
+    if card.coverage == 1 and rng.random() < FILLING:
+        quad = place((0, 0), (width, height), 0.0, np.zeros((4, 2)))
+        margins = -rng.uniform(*OVERLAP, (2, 2))
+    else:
+        turn = math.radians(rng.uniform(-TURN, TURN))
+        quad = place((0, 0), (width, height), turn, corner_jitter(rng, PERSPECTIVE))
+        margins = rng.uniform(0, MARGIN, (2, 2))
+    extent = np.ptp(quad, axis=0)
+    low, high = quad.min(0) - margins[0] * extent, quad.max(0) + margins[1] * extent
+    scale = side / (high - low).max()
+    frame = np.maximum(np.rint((high - low) * scale), SMALLEST_ALONE).astype(int)
+    quad = (quad - (low + high) / 2) * scale + frame / 2
+    return _ground(rng, (int(frame[1]), int(frame[0]))), quad
+
+
+def _ground(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+    """White paper or a plain surface, not quite even: float32 ``(3, height, width)``."""
+    white = rng.random() < 0.5
+    colour = (255, 255, 255) if white else from_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.15, 0.95))
+    uneven = 0.0 if white and rng.random() < 0.5 else rng.uniform(0.5, 5)
+    field = smooth_field(rng.normal(0, uneven, (5, 5)).astype(np.float32), size)
+    return np.array(colour, dtype=np.float32)[:, None, None] + field
