@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import checks
+from objemb.evaluation.sizes import SIZE_KEYS, UNKNOWN, side_shares, size_classes
 from objemb.structures import NO_LABEL, Regions
 
-#: Names of the figures by size, and those that COCO's reference calls the sizes by.
-AREAS = {"AP": "all", "APsmall": "small", "APmedium": "medium", "APlarge": "large"}
+#: Names of the figures by the classes of size, and the number of each class.
+OF_SIZES = {f"AP_{key}": number for number, key in enumerate(SIZE_KEYS.values())}
 IOUS = {"AP50": 0.5, "AP75": 0.75}
 
 
@@ -33,9 +34,10 @@ def average_precision(
         max_detections: At most so many boxes per photo and class, best first.
 
     Returns:
-        0 to 1: ``AP``, ``AP50``, ``AP75``, and by size ``APsmall`` (areas up to 32^2 pixels), ``APmedium`` (up to
-        96^2), ``APlarge``: areas of *boxes*, where COCO's own files have those of masks. A figure without any true box
-        is left out.
+        0 to 1: ``AP``, ``AP50``, ``AP75``, and by the classes of :mod:`objemb.evaluation.sizes` ``AP_under_9``,
+        ``AP_9_19``, ``AP_19_38``, ``AP_38_75``, ``AP_over_75``. As in COCO's own figures by area, a true box of another
+        class counts neither for nor against, what was found on it neither, nor what is itself of another class and fits
+        no true box of this one. A figure without any true box is left out.
 
     Raises:
         ValueError: Lists of different lengths, or of photos of different sizes.
@@ -52,9 +54,10 @@ def average_precision(
     if not any(map(len, kept)):
         return {}
     precision, params = _precision(reference, found, kept, class_agnostic, max_detections)
-    areas = {name: precision[..., params.areaRngLbl.index(area)] for name, area in AREAS.items()}
-    ious = {name: areas["AP"][np.isclose(params.iouThrs, iou)] for name, iou in IOUS.items()}
-    figures = {"AP": areas.pop("AP"), **ious, **areas}
+    overall = precision[..., 0]
+    ious = {name: overall[np.isclose(params.iouThrs, iou)] for name, iou in IOUS.items()}
+    sizes = {name: precision[..., 1 + number] for name, number in OF_SIZES.items()}
+    figures = {"AP": overall, **ious, **sizes}
     return {name: float(values[values >= 0].mean()) for name, values in figures.items() if (values >= 0).any()}
 
 
@@ -71,7 +74,7 @@ def _reference() -> tuple[Any, Any]:
 def _precision(
     reference: tuple[Any, Any], found: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
 ) -> tuple[NDArray[np.float64], Any]:
-    """Precisions ``(overlaps, recalls, classes, areas)``, -1 where there is no true box, and what the axes are."""
+    """Precisions ``(overlaps, recalls, labels, 1 + sizes)``, -1 where there is no true box, and what the axes are."""
     COCO, COCOeval = reference
     labels = {label for regions in (*found, *truth) for label in regions.labels.tolist()}
     frame = {
@@ -87,6 +90,9 @@ def _precision(
             sides.append(side)
         evaluation = COCOeval(*sides, "bbox")
         evaluation.params.maxDets = [most]
+        # the reference takes what lies in a range of areas, both ends included: here that is the number of a class
+        evaluation.params.areaRng = [[UNKNOWN, len(OF_SIZES)], *([number, number] for number in OF_SIZES.values())]
+        evaluation.params.areaRngLbl = ["all", *OF_SIZES]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"][..., 0], evaluation.params
@@ -95,15 +101,16 @@ def _precision(
 def _annotations(photos: Sequence[Regions], class_agnostic: bool) -> list[dict[str, Any]]:
     annotations: list[dict[str, Any]] = []
     for number, regions in enumerate(photos):
-        rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.labels.tolist(), strict=True)
-        for (x1, y1, x2, y2), score, label in rows:
+        classes = size_classes(side_shares(regions.boxes, regions.size)).tolist()
+        rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.labels.tolist(), classes, strict=True)
+        for (x1, y1, x2, y2), score, label, size in rows:
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # 0 would count as no match
                     "image_id": number,
                     "category_id": 0 if class_agnostic else label,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
+                    "area": size,
                     "score": score,
                     "iscrowd": 0,
                 }

@@ -25,12 +25,10 @@ from objemb.evaluation.metrics import (
 from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import Standing
 from objemb.evaluation.scoring import Located, SetupRanks
-from objemb.evaluation.sizes import SIZES, UNKNOWN, side_shares, size_classes
+from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
 from objemb.evaluation.task import Task
 from objemb.structures import Box
 
-#: The place among the sizes of queries of those without a box, such as a picture of a product by itself.
-WHOLE_PHOTO = "whole photo"
 #: The attribute of queries that tells what they are, such as ``in photo`` or ``picture``.
 KIND = "kind"
 

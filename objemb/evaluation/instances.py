@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,19 @@ from objemb import checks
 
 #: Queries at a time: each is compared with every box.
 BLOCK = 512
+
+
+class ByClass(NamedTuple):
+    """Figures of :func:`instance_retrieval` by class, in the order of the classes.
+
+    Attributes:
+        queries: Of the boxes of each class as queries, whatever they are to find.
+        objects: With the boxes of each class alone as what is to be found, whatever asks. Those of the same instance
+            that are of other classes count neither for nor against.
+    """
+
+    queries: list[dict[str, float]]
+    objects: list[dict[str, float]]
 
 
 def instance_retrieval(
@@ -43,32 +57,104 @@ def instance_retrieval(
         ValueError: Shapes that do not go together, vectors that are not finite.
     """
     count = len(checks.finite("vectors", checks.shape("vectors", vectors, (None, None))))
-    checks.shape("instances", instances, (count,))
-    checks.shape("images", images, (count,))
     may = torch.ones(count, dtype=torch.bool) if queries is None else checks.shape("queries", queries, (count,)).cpu()
+    _, scores = _all_scores(vectors, instances, images, may, asking)
+    return _means(scores[:, 0])
+
+
+def instance_retrieval_by_class(
+    vectors: Tensor,
+    instances: Tensor,
+    images: Tensor,
+    classes: Tensor,
+    count: int,
+    *,
+    asking: Tensor | None = None,
+) -> ByClass:
+    """:func:`instance_retrieval` by a class of the boxes, such as that of their size.
+
+    Args:
+        vectors: See there for this and the next two.
+        instances: See there.
+        images: See there.
+        classes: int64 ``(N,)``, 0 to ``count - 1``, negative for none.
+        count: How many classes there are.
+        asking: See there.
+    """
+    of_boxes = checks.shape("classes", classes, (len(vectors),)).cpu()
+    if len(of_boxes) and int(of_boxes.max()) >= checks.whole("count", count):
+        raise ValueError(f"classes: expected numbers up to {count - 1}, found {int(of_boxes.max())}")
+    may = torch.ones(len(of_boxes), dtype=torch.bool)
+    numbers, scores = _all_scores(vectors, instances, images, may, asking, of_boxes, count)
+    asked = of_boxes[numbers]
+    return ByClass(
+        [_means(scores[:, 0, asked == number]) for number in range(count)],
+        [_means(scores[:, 1 + number]) for number in range(count)],
+    )
+
+
+def _means(scores: Tensor) -> dict[str, float]:
+    """Means of ``(2, Q)`` average precisions and first places over the queries that have some."""
+    precision, first = scores[:, ~scores[0].isnan()]
+    return {"mAP": float(precision.mean()), "P@1": float(first.mean()), "queries": len(first)}
+
+
+def _all_scores(
+    vectors: Tensor,
+    instances: Tensor,
+    images: Tensor,
+    may: Tensor,
+    asking: Tensor | None,
+    classes: Tensor | None = None,
+    count: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The queries, int64 ``(Q,)``, and float64 ``(2, 1 + count, Q)``: what :func:`_scores` says of them."""
+    checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
+    checks.shape("instances", instances, (len(vectors),))
+    checks.shape("images", images, (len(vectors),))
     asking = vectors if asking is None else checks.finite("asking", checks.shape("asking", asking, vectors.shape))
     sides, instances, images = (asking.float().cpu(), vectors.float().cpu()), instances.cpu(), images.cpu()
-    scores = list(_scores(sides, instances, images, (may & (instances >= 0)).nonzero().flatten()))
-    precision, first = torch.cat([torch.zeros(2, 0, dtype=torch.float64), *scores], dim=1)
-    return {"mAP": float(precision.mean()), "P@1": float(first.mean()), "queries": float(len(first))}
+    queries = (may & (instances >= 0)).nonzero().flatten()
+    found = list(_scores(sides, instances, images, queries, classes, count))
+    nothing = torch.zeros(2, 1 + count, 0, dtype=torch.float64)
+    numbers = torch.cat([queries[:0], *(of_block for of_block, _ in found)])
+    return numbers, torch.cat([nothing, *(scores for _, scores in found)], dim=2)
 
 
-def _scores(sides: tuple[Tensor, Tensor], instances: Tensor, images: Tensor, queries: Tensor) -> Iterator[Tensor]:
-    """float64 ``(2, Q)``: average precision and whether the best is right, of the queries that have positives."""
+def _scores(
+    sides: tuple[Tensor, Tensor],
+    instances: Tensor,
+    images: Tensor,
+    queries: Tensor,
+    classes: Tensor | None,
+    count: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Block by block the queries that have positives, int64 ``(Q,)``, and float64 ``(2, 1 + count, Q)`` of them.
+
+    Average precision, and whether the best is right; of all positives, then of those of each class, NaN without any.
+    """
     for numbers in queries.split(BLOCK):
         other = images[numbers, None] != images[None]
         same = (instances[numbers, None] == instances[None]) & other
         numbers, other, same = (rows[same.any(dim=1)] for rows in (numbers, other, same))
         similar = (sides[0][numbers] @ sides[1].T).masked_fill(~other, -torch.inf)  # junk goes to the end
         order = similar.argsort(dim=1, descending=True, stable=True)
-        right = same.gather(1, order).double()
-        yield torch.stack([_average_precision(right), right[:, 0] if right.numel() else right.sum(dim=1)])
+        same = same.gather(1, order)
+        parts = [same] if classes is None else [same, *(same & (classes[order] == c) for c in range(count))]
+        yield numbers, torch.stack([_figures(right, ~same | right) for right in parts], dim=1)
 
 
-def _average_precision(right: Tensor) -> Tensor:
-    """float64 ``(Q,)`` of 0 and 1 in ranked order, ``(Q, N)``, with at least one 1 in a row."""
-    rank = torch.arange(right.shape[1], dtype=torch.float64)
-    found = right.cumsum(dim=1) - right
-    before = torch.where(rank == 0, 1.0, found / rank.clamp_min(1))
-    after = (found + 1) / (rank + 1)
-    return ((before + after) / 2 * right).sum(dim=1) / right.sum(dim=1)
+def _figures(right: Tensor, kept: Tensor) -> Tensor:
+    """float64 ``(2, Q)``: average precision and precision at 1, NaN for rows without anything right.
+
+    Args:
+        right: bool ``(Q, N)``, what is right, in ranked order.
+        kept: bool ``(Q, N)``, what counts; all else is left out of the ranking.
+    """
+    rank = kept.cumsum(dim=1).double() - 1
+    hits = right.double()
+    found = hits.cumsum(dim=1) - hits
+    before = torch.where(rank <= 0, 1.0, found / rank.clamp_min(1))
+    precision = ((before + (found + 1) / (rank + 1).clamp_min(1)) / 2 * hits).sum(dim=1) / hits.sum(dim=1)
+    first = (hits * (rank == 0)).sum(dim=1)
+    return torch.stack([precision, first.where(right.any(dim=1), torch.nan)])

@@ -16,6 +16,8 @@ from objemb.structures import Box
 SIZES = {"<9 %": 0.09375, "9-19 %": 0.1875, "19-38 %": 0.375, "38-75 %": 0.75, ">75 %": 1.0}
 #: The same classes in names of figures that are logged: ``AP_9_19``.
 SIZE_KEYS = dict(zip(SIZES, ("under_9", "9_19", "19_38", "38_75", "over_75"), strict=True))
+#: The place beside the sizes of what has no box, such as a query with a picture of a product by itself.
+WHOLE_PHOTO = "whole photo"
 #: The class of an object whose size nobody knows.
 UNKNOWN = -1
 

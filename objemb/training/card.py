@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
+from objemb.evaluation.shares import share
+from objemb.evaluation.sizes import SIZE_KEYS
 from objemb.examples.base import Examples
 from objemb.images.names import without_folders
 from objemb.models.build import versions
@@ -41,6 +43,11 @@ PAIRS = {
     "student asks, teacher indexed": ("student", "teacher"),
     "teacher asks, student indexed": ("teacher", "student"),
 }
+SIZE_NOTE = "Sizes: the longer side of a box as a share of the longer side of its photo.\n"
+#: What retrieval by size is by, by the key in the report.
+BY_SIZE = {"by_query_size": "size of the query", "by_object_size": "size of the objects to be found"}
+#: What figures are called for people where their names are made for files.
+TITLES = {**{f"AP_{key}": f"AP {size}" for size, key in SIZE_KEYS.items()}, "share": "share of the teacher's mAP"}
 
 
 @torch.no_grad()
@@ -63,17 +70,20 @@ def make_card(
 
     Returns:
         JSON-ready: ``cosine`` to the teacher by size of the object, ``retrieval`` (mAP and P@1 of true boxes, whoever
-        asks whoever; null without identities), ``detector`` (AP before and after; null without true labels or boxes),
-        ``milliseconds`` per photo, ``parameters``, ``data`` and what ``about`` says.
+        asks whoever, and what that keeps of the teacher's mAP; null without identities), ``retrieval_by_size`` (of
+        teacher and student, by the size of the query and by that of the objects to be found; null likewise),
+        ``detector`` (AP before and after, by size too; null without true labels or boxes), ``milliseconds`` per photo,
+        ``parameters``, ``data`` and what ``about`` says. Sizes are those of :mod:`objemb.evaluation.sizes`.
     """
     found = follow(student, teacher, examples)
-    retrieval = {name: found.retrieval(*pair) for name, pair in PAIRS.items()}
+    retrieval, by_size = _retrieval(found)
     photos = [examples[n].photo for n in range(min(TIMED_PHOTOS, len(examples)))]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "cosine": _cosine(found),
-        "retrieval": retrieval if retrieval["student"]["queries"] else None,
+        "retrieval": retrieval,
+        "retrieval_by_size": by_size,
         "detector": _detector(student.detector, before, examples),
         "milliseconds": _times(student, teacher, photos),
         "parameters": {
@@ -104,13 +114,12 @@ def write_card(card: Mapping[str, Any], folder: Path) -> None:
 
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The card for people."""
-    parts = [
-        "# Distillation card\n",
-        _table("cosine to the teacher, by area in pixels (COCO)", card["cosine"]["by_size"]),
-    ]
-    parts.append(_table("cosine to the teacher, by share of the photo", card["cosine"]["by_share"]))
-    for title, rows in (("retrieval of true boxes", card["retrieval"]), ("average precision", _aps(card["detector"]))):
-        parts.append(_table(title, rows) if rows else f"No {title}: the validation data does not tell.\n")
+    parts = ["# Distillation card\n", SIZE_NOTE, _table("cosine to the teacher", card["cosine"]["by_size"])]
+    by_size = card["retrieval_by_size"] or {}
+    sized = {f"retrieval by {BY_SIZE[part]}": sizes for part, sizes in by_size.items()}
+    parts.append(_told("retrieval of true boxes", card["retrieval"]))
+    parts += [_table(title, {size: _beside(of) for size, of in sizes.items()}) for title, sizes in sized.items()]
+    parts.append(_told("average precision", _aps(card["detector"])))
     if card["detector"] and card["detector"]["same"]:
         parts.append("The training left the detector as it was.\n")
     parts.append(_table("milliseconds a photo", {"": card["milliseconds"]}))
@@ -138,11 +147,33 @@ def _made(card: Mapping[str, Any]) -> list[str]:
     return ["How it was made (all settings are in `report.json`):\n", *lines, ""]
 
 
+def _retrieval(found: Following) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Figures of all pairs, and of teacher and student by size; None without a query."""
+    figures = {name: found.retrieval(*pair) for name, pair in PAIRS.items()}
+    if not figures["student"]["queries"]:
+        return None, None
+    of_teacher = figures["teacher"]["mAP"]
+    retrieval = {name: {**of_pair, "share": share(of_pair["mAP"], of_teacher)} for name, of_pair in figures.items()}
+    sides = {name: found.retrieval_by_size(*PAIRS[name]) for name in ("teacher", "student")}
+    by_size: dict[str, Any] = {part: {} for part in BY_SIZE}
+    for part, sizes in by_size.items():
+        for size, teacher in sides["teacher"][part].items():
+            student = sides["student"][part][size]  # the same boxes ask, so that both have the size
+            sizes[size] = {"teacher": teacher, "student": student, "share": share(student["mAP"], teacher["mAP"])}
+    return retrieval, by_size
+
+
+def _beside(of_size: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table of retrieval by size."""
+    sides = {who: of_size[who] for who in ("teacher", "student")}
+    figures = {f"{who} {figure}": of[figure] for who, of in sides.items() for figure in ("mAP", "P@1")}
+    return {**figures, "share": of_size["share"], "queries": of_size["student"]["queries"]}
+
+
 def _cosine(found: Following) -> dict[str, Any]:
     counts = torch.histc(found.cosines, BARS, -1.0, 1.0).long().tolist()
-    groups = {"by_size": found.cosine_by_size(), "by_share": found.cosine_by_share()}
-    named = {key: {n: {"cosine": mean, "boxes": count} for n, (mean, count) in g.items()} for key, g in groups.items()}
-    return {**named, "histogram": counts}
+    sizes = {name: {"cosine": mean, "boxes": count} for name, (mean, count) in found.cosine_by_size().items()}
+    return {"by_size": sizes, "histogram": counts}
 
 
 def _detector(
@@ -198,9 +229,15 @@ def _aps(detector: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return detector and {name: detector[name] for name in ("before", "after")}
 
 
+def _told(title: str, rows: Mapping[str, Mapping[str, Any]] | None) -> str:
+    """A table, or that there is nothing for it."""
+    return _table(title, rows) if rows else f"No {title}: the validation data does not tell.\n"
+
+
 def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = [f"| {title} | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    titles = [TITLES.get(name, name) for name in columns]
+    lines = [f"| {title} | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(columns)]
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(_cell(row.get(c)) for c in columns) + " |")
     return "\n".join(lines) + "\n"

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from objemb.describers.base import Describer
-from objemb.evaluation.instances import instance_retrieval
+from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
+from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
 from objemb.examples.base import Example, Examples
-from objemb.ops.boxes import area
-from objemb.training.guidance import visible
+from objemb.structures import Regions
+from objemb.training.guidance import bare, visible
 from objemb.training.teacher import Teacher
 
-#: Upper limits of the areas of small and medium objects in square pixels (Lin et al., "Microsoft COCO", 2014).
-COCO_AREAS = (32.0**2, 96.0**2)
-#: Upper limits of the shares of the image that a box covers.
-SHARES = (0.01, 0.03, 0.1, 0.3)
 #: Photos that are described at once.
 BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Following:
-    """What student and teacher say of the same true boxes, row by row.
+    """What student and teacher say of the same true boxes, row by row, and of the photos that these are in.
 
     Attributes:
         student: float32 unit vectors ``(N, D)``.
         teacher: Likewise.
-        areas: float32 ``(N,)``: areas of the boxes in square original pixels.
-        shares: float32 ``(N,)``: the same as shares of their photos.
+        whole_photos: float32 ``(P,)``: the cosine of the student's vector to the teacher's of each whole photo.
+        sizes: int64 ``(N,)``: number of the class of size, see :mod:`objemb.evaluation.sizes`.
         instances: int64 ``(N,)``: identities, :data:`~objemb.examples.base.NO_INSTANCE` where unknown.
         images: int64 ``(N,)``: numbers of the photos.
     """
 
     student: Tensor
     teacher: Tensor
-    areas: Tensor
-    shares: Tensor
+    whole_photos: Tensor
+    sizes: Tensor
     instances: Tensor
     images: Tensor
 
@@ -48,17 +46,10 @@ class Following:
         return (self.student * self.teacher).sum(dim=1)
 
     def cosine_by_size(self) -> dict[str, tuple[float, int]]:
-        """Mean cosine and number of boxes: of ``all``, and ``small``, ``medium``, ``large`` as COCO draws the lines."""
-        sizes = torch.bucketize(self.areas, torch.tensor(COCO_AREAS))
-        rows = {"all": torch.ones_like(sizes, dtype=torch.bool)}
-        rows |= {name: sizes == number for number, name in enumerate(("small", "medium", "large"))}
-        return self._means(rows)
-
-    def cosine_by_share(self) -> dict[str, tuple[float, int]]:
-        """Mean cosine and number of boxes by the share of the photo that a box covers, such as ``3 % to 10 %``."""
-        bins = torch.bucketize(self.shares, torch.tensor(SHARES))
-        edges = [f"{100 * s:g} %" for s in (0, *SHARES, 1)]
-        return self._means({f"{edges[n]} to {edges[n + 1]}": bins == n for n in range(len(SHARES) + 1)})
+        """Mean cosine and number of boxes: of ``all``, of each size that there is, and of the ``whole photo``."""
+        groups = {"all": self.cosines, **{size: self.cosines[self.sizes == n] for n, size in enumerate(SIZES)}}
+        groups[WHOLE_PHOTO] = self.whole_photos
+        return {name: (float(cosines.mean()), len(cosines)) for name, cosines in groups.items() if len(cosines)}
 
     def retrieval(self, queries: str = "student", gallery: str = "student") -> dict[str, float]:
         """``mAP``, ``P@1`` and ``queries`` when each box of a known identity is searched for in the other photos.
@@ -71,9 +62,19 @@ class Following:
         asked, searched = getattr(self, queries), getattr(self, gallery)
         return instance_retrieval(searched, self.instances, self.images, asking=asked)
 
-    def _means(self, rows: dict[str, Tensor]) -> dict[str, tuple[float, int]]:
-        cosines = self.cosines
-        return {name: (float(cosines[of].mean()), int(of.sum())) for name, of in rows.items() if of.any()}
+    def retrieval_by_size(self, queries: str = "student", gallery: str = "student") -> dict[str, dict[str, Any]]:
+        """:meth:`retrieval` ``by_query_size`` and ``by_object_size``: by the box that asks and by those to be found.
+
+        Returns:
+            The figures of :meth:`retrieval` by size; sizes without a query are left out.
+        """
+        asked, searched = getattr(self, queries), getattr(self, gallery)
+        found = instance_retrieval_by_class(searched, self.instances, self.images, self.sizes, len(SIZES), asking=asked)
+        parts = {"by_query_size": found.queries, "by_object_size": found.objects}
+        return {
+            part: {size: of for size, of in zip(SIZES, figures, strict=True) if of["queries"]}
+            for part, figures in parts.items()
+        }
 
 
 class VisibleBoxes(Examples):
@@ -92,27 +93,34 @@ class VisibleBoxes(Examples):
 
 @torch.no_grad()
 def follow(student: Describer, teacher: Teacher, examples: Examples) -> Following:
-    """Both describe the true boxes of all examples, as :class:`VisibleBoxes` has them."""
+    """Both describe the photos of all examples and their true boxes, as :class:`VisibleBoxes` has them."""
     shown = VisibleBoxes(examples)
     parts: dict[str, list[Tensor]] = {name: [] for name in Following.__dataclass_fields__}
     for start in range(0, len(shown), BATCH):
         batch = [shown[n] for n in range(start, min(start + BATCH, len(shown)))]
-        photos, regions = [e.photo for e in batch], [e.regions for e in batch]
-        parts["student"] += [d.vectors for d in student.describe(photos, regions)]
-        parts["teacher"] += teacher.vectors(photos, regions)
-        for number, example in enumerate(batch, start):
-            areas = area(example.regions.boxes)
-            parts["areas"].append(areas)
-            parts["shares"].append(areas / (example.photo.size[0] * example.photo.size[1]))
+        photos = [e.photo for e in batch]
+        regions = [Regions.cat([Regions.whole(p.size), bare(e.regions)]) for p, e in zip(photos, batch, strict=True)]
+        described = [d.vectors for d in student.describe(photos, regions)]
+        sides = zip(batch, described, teacher.vectors(photos, regions), strict=True)
+        for number, (example, of_student, of_teacher) in enumerate(sides, start):
+            parts["whole_photos"].append((of_student[:1] * of_teacher[:1]).sum(dim=1))
+            parts["student"].append(of_student[1:])
+            parts["teacher"].append(of_teacher[1:])
+            boxes = example.regions.boxes
+            parts["sizes"].append(torch.from_numpy(size_classes(side_shares(boxes, example.photo.size))))
             parts["instances"].append(example.instances)
-            parts["images"].append(torch.full((len(areas),), number))
+            parts["images"].append(torch.full((len(boxes),), number))
     return Following(**{name: torch.cat(rows) for name, rows in parts.items()})
 
 
 def figures(found: Following) -> dict[str, float]:
-    """The figures of a validation: cosines by size, and retrieval by the student where identities are known."""
+    """The figures of a validation: cosines by size, and retrieval by the student where identities are known.
+
+    Cosines tell earlier than retrieval whether a training goes well, and at which sizes.
+    """
+    keys = {**SIZE_KEYS, WHOLE_PHOTO: "whole_photo"}
     means = {name: mean for name, (mean, _) in found.cosine_by_size().items()}
-    result = {"cosine": means.pop("all", 0.0), **{f"cosine_{name}": mean for name, mean in means.items()}}
+    result = {"cosine": means.pop("all", 0.0), **{f"cosine_{keys[name]}": mean for name, mean in means.items()}}
     retrieval = found.retrieval()
     if retrieval["queries"]:
         result |= {"mAP": retrieval["mAP"], "P@1": retrieval["P@1"]}

@@ -99,7 +99,7 @@ class Guidance:
                 raise ValueError(f"guidance: expected {source} of {photo!r}, found none")
             if source == "proposals":
                 found = _foreground(found, truth)
-            parts.append(_rounded(found) if source in ("detections", "proposals") else _bare(found))
+            parts.append(_rounded(found) if source in ("detections", "proposals") else bare(found))
         boxes = _drawn(rng, visible(Regions.cat(parts)), self.max_boxes)
         return self._weighted(boxes)
 
@@ -121,15 +121,15 @@ def region_weights(regions: Sequence[Regions]) -> Tensor:
     return torch.cat([r.extras[WEIGHTS] for r in regions])  # type: ignore[misc]
 
 
+def bare(regions: Regions) -> Regions:
+    """Boxes and scores, without what differs between the sources."""
+    return Regions(regions.boxes, regions.size, regions.scores)
+
+
 def visible(regions: Regions) -> Regions:
     """The boxes that show something: both sides have at least a pixel."""
     sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
     return regions[(sides >= SHORTEST_SIDE).all(dim=1)]
-
-
-def _bare(regions: Regions) -> Regions:
-    """Boxes and scores, without what differs between the sources."""
-    return Regions(regions.boxes, regions.size, regions.scores)
 
 
 def _rounded(regions: Regions) -> Regions:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from objemb.evaluation.by_size import (
-    WHOLE_PHOTO,
     PartFigures,
     by_kind,
     by_object_size,
@@ -20,7 +19,7 @@ from objemb.evaluation.metrics import average_precision
 from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import NOWHERE, Standing
 from objemb.evaluation.scoring import Located, SetupRanks
-from objemb.evaluation.sizes import SIZES
+from objemb.evaluation.sizes import SIZES, WHOLE_PHOTO
 from objemb.evaluation.task import Task
 
 NAN = float("nan")

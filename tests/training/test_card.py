@@ -48,7 +48,19 @@ def test_what_a_card_says(card: dict[str, Any]) -> None:
         "student asks, teacher indexed",
         "teacher asks, student indexed",
     }
-    assert set(card["detector"]["before"]) >= {"AP", "AP50", "AP75"}
+    teacher = card["retrieval"]["teacher"]["mAP"]
+    assert card["retrieval"]["teacher"]["share"] == 1
+    assert card["retrieval"]["student"]["share"] == pytest.approx(card["retrieval"]["student"]["mAP"] / teacher)
+    for part in ("by_query_size", "by_object_size"):
+        assert card["retrieval_by_size"][part].keys() == {"38-75 %"}, "32 of 60 pixels"
+        of_size = card["retrieval_by_size"][part]["38-75 %"]
+        assert {name: of_size["student"][name] for name in ("mAP", "P@1", "queries")} == {
+            name: card["retrieval"]["student"][name] for name in ("mAP", "P@1", "queries")
+        }
+        assert of_size["share"] == card["retrieval"]["student"]["share"]
+    assert card["cosine"]["by_size"]["38-75 %"] == card["cosine"]["by_size"]["all"]
+    assert card["cosine"]["by_size"]["whole photo"]["boxes"] == 4
+    assert set(card["detector"]["before"]) == {"AP", "AP50", "AP75", "AP_under_9", "AP_38_75"}
     assert card["detector"]["same"] is False
     times = card["milliseconds"]
     assert times["ratio"] == pytest.approx(times["detector and teacher"] / times["student, one pass"])
@@ -65,6 +77,8 @@ def test_the_files_of_a_card(card: dict[str, Any], tmp_path: Path) -> None:
     text = card_markdown(card)
     assert "| all | 0." in text or "| all | -0." in text
     assert "student asks, teacher indexed" in text
+    assert "| retrieval by size of the query | teacher mAP | teacher P@1 | student mAP | student P@1 | share" in text
+    assert "| average precision | AP | AP50 | AP75 | AP <9 % | AP 38-75 % |" in text
     assert "- validation: " in text
     assert len(text.splitlines()) < 60
 
@@ -87,7 +101,7 @@ def test_a_card_for_people_is_short_and_names_no_folders(card: dict[str, Any]) -
 def test_what_the_data_does_not_tell(tmp_path: Path) -> None:
     distill = task()
     card = make_card(distill.describer, distill.teacher, Plain())
-    assert (card["retrieval"], card["detector"]) == (None, None)
+    assert (card["retrieval"], card["retrieval_by_size"], card["detector"]) == (None, None, None)
     write_card(card, tmp_path)
     assert "No average precision: the validation data does not tell." in (tmp_path / "report.md").read_text()
 

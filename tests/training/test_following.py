@@ -4,17 +4,18 @@ import pytest
 import torch
 
 from objemb.ops.normalize import l2
+from objemb.structures import Regions
 from objemb.training.following import Following, figures, follow
 from objemb.training.teacher import Teacher
 from tests.training.learners import TEACHER, Noisy, task
 
 
 def made() -> Following:
-    """Four boxes in two photos of 1000 x 100 pixels; the student is right on two of them."""
+    """Four boxes in two photos; the student is right on two of them, and half on the whole photos."""
     teacher = torch.eye(4)
     student = torch.stack([teacher[0], teacher[1], l2(torch.tensor([[0.0, 0, 3, 4]]))[0], teacher[0]])
-    areas = torch.tensor([100.0, 1024, 5000, 50_000])
-    return Following(student, teacher, areas, areas / 100_000, torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1]))
+    sizes, whole = torch.tensor([0, 0, 2, 4]), torch.tensor([0.25, 0.75])
+    return Following(student, teacher, whole, sizes, torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1]))
 
 
 def test_cosines_by_size() -> None:
@@ -22,16 +23,36 @@ def test_cosines_by_size() -> None:
     assert found.cosines.tolist() == pytest.approx([1, 1, 0.6, 0])
     assert found.cosine_by_size() == {
         "all": (pytest.approx(0.65), 4),
-        "small": (1.0, 2),  # 1024 is 32 x 32: as large as small ones get
-        "medium": (pytest.approx(0.6), 1),
-        "large": (0.0, 1),
+        "<9 %": (1.0, 2),
+        "19-38 %": (pytest.approx(0.6), 1),
+        ">75 %": (0.0, 1),
+        "whole photo": (0.5, 2),
     }
-    assert found.cosine_by_share() == {
-        "0 % to 1 %": (1.0, 1),
-        "1 % to 3 %": (1.0, 1),
-        "3 % to 10 %": (pytest.approx(0.6), 1),
-        "30 % to 100 %": (0.0, 1),
+    assert figures(found) == {
+        "cosine": pytest.approx(0.65),
+        "cosine_under_9": 1.0,
+        "cosine_19_38": pytest.approx(0.6),
+        "cosine_over_75": 0.0,
+        "cosine_whole_photo": 0.5,
+        "mAP": pytest.approx(found.retrieval()["mAP"]),
+        "P@1": found.retrieval()["P@1"],
     }
+
+
+def test_retrieval_by_size_of_what_asks_and_of_what_is_found() -> None:
+    """Boxes 0 (small) and 1 (large) are one thing in two photos; to the student each is more like another box there."""
+    student = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [0.8, 0.6]])
+    teacher = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    sizes, instances, images = torch.tensor([0, 4, 1, 1]), torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1])
+    found = Following(student, teacher, torch.ones(2), sizes, instances, images)
+    # box 0 asks photo 1: box 3 (.8) comes before box 1 (.6); box 1 asks photo 0: box 2 (.8) before box 0 (.6)
+    behind = {"mAP": 0.25, "P@1": 0.0, "queries": 1}
+    assert found.retrieval_by_size() == {
+        "by_query_size": {"<9 %": behind, ">75 %": behind},
+        "by_object_size": {"<9 %": behind, ">75 %": behind},
+    }
+    first = {"mAP": 1.0, "P@1": 1.0, "queries": 1}
+    assert found.retrieval_by_size("teacher", "teacher")["by_object_size"] == {"<9 %": first, ">75 %": first}
 
 
 def test_who_asks_and_who_has_indexed() -> None:
@@ -39,7 +60,7 @@ def test_who_asks_and_who_has_indexed() -> None:
     vectors = torch.tensor([[1.0, 0], [0, 1], [0.6, 0.8], [0.6, 0.8]])
     instances, images = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     same = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
-    found = Following(same, vectors, torch.ones(4), torch.ones(4), instances, images)
+    found = Following(same, vectors, torch.ones(2), torch.zeros(4, dtype=torch.int64), instances, images)
     assert found.retrieval()["P@1"] == 1
     assert found.retrieval("teacher", "teacher")["P@1"] == 0.5
     # boxes 0 and 2 ask photo 1 and find each other's partner first, boxes 1 and 3 ask photo 0 and find their own
@@ -53,16 +74,26 @@ def test_both_describe_the_same_boxes() -> None:
     assert len(found.student) == len(found.teacher) == 0 + 0 + 1 + 2, "boxes without area are left out"
     assert found.images.tolist() == [2, 3, 3]
     assert found.instances.tolist() == [0, 0, 1]
-    photo, boxes = examples[3].photo, examples[3].regions[:2]
-    assert torch.allclose(found.teacher[1:], distill.teacher.vectors([photo], [boxes])[0])
-    assert torch.allclose(found.student[1:], distill.describer.describe([photo], [boxes])[0].vectors, atol=1e-5)
+    assert found.sizes.tolist() == [3, 3, 3], "32 of 60 pixels"
+    whole = [examples[n].photo for n in range(4)]
+    boxes = [Regions.whole(photo.size) for photo in whole]
+    sides = (
+        torch.cat(distill.teacher.vectors(whole, boxes)),
+        torch.cat([r.vectors for r in distill.describer.describe(whole, boxes)]),
+    )
+    assert torch.allclose(found.whole_photos, (sides[0] * sides[1]).sum(dim=1), atol=1e-5)
+    photo, two = examples[3].photo, examples[3].regions[:2]
+    assert torch.allclose(found.teacher[1:], distill.teacher.vectors([photo], [two])[0])
+    assert torch.allclose(found.student[1:], distill.describer.describe([photo], [two])[0].vectors, atol=1e-5)
 
 
 def test_a_teacher_follows_itself() -> None:
     teacher = Teacher.open(TEACHER)
-    assert figures(follow(teacher._describer, teacher, Noisy()))["cosine"] == pytest.approx(1)
+    found = figures(follow(teacher._describer, teacher, Noisy()))
+    assert (found["cosine"], found["cosine_whole_photo"]) == pytest.approx((1, 1))
 
 
 def test_nothing_to_compare() -> None:
     distill = task()
-    assert figures(follow(distill.describer, distill.teacher, Noisy(count=1))) == {"cosine": 0.0}
+    found = figures(follow(distill.describer, distill.teacher, Noisy(count=1)))
+    assert (found.keys(), found["cosine"]) == ({"cosine", "cosine_whole_photo"}, 0.0)
