@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from objemb.config import load_training_config
+from objemb.examples.base import Examples
 from objemb.models import load_model
 from objemb.registry import build
 from objemb.training.build import build_task
@@ -83,11 +84,26 @@ def test_factors_say_what_learns_how_fast() -> None:
     assert all(".layer1." in name for name in still)
 
 
+def _sizes(examples: Examples) -> set[str]:
+    """Names of AP by the sizes that the true boxes have."""
+    sides = [
+        (e.regions.boxes[:, 2:] - e.regions.boxes[:, :2]).amax(dim=1) / max(e.photo.size)
+        for e in map(examples.__getitem__, range(len(examples)))
+    ]
+    ends = {"under_9": 0.09375, "9_19": 0.1875, "19_38": 0.375, "38_75": 0.75, "over_75": 2}
+    starts = (0, *ends.values())
+    return {
+        f"AP_{key}"
+        for (key, end), start in zip(ends.items(), starts, strict=False)
+        if any(((start <= side) & (side < end)).any() for side in sides)
+    }
+
+
 def test_figures_and_pictures_are_of_the_validation_set() -> None:
     learner = task()
     assert learner.pictures() == {}
     figures = learner.validate()
-    assert {"AP", "AP50", "AP75"} <= set(figures)
+    assert {"AP", "AP50", "AP75", *_sizes(learner.validation)} == set(figures)
     assert all(0 <= v <= 1 for v in figures.values())
     assert learner.pictures()["boxes"].shape == (3, 320, 3 * 320)
     assert task(validation=None).validate() == {}
