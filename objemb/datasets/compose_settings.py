@@ -24,6 +24,7 @@ class ComposeSettings:
         held_out: Patterns of instance names that are held out instead of a share.
         cut: What becomes of pictures without alpha: auto, plain or none, see ``read_cutout``.
         objects_per_scene: Least and greatest number of products in a scene.
+        picture_queries: Greatest number of a held-out product's pictures that are queries by themselves.
         distractors_per_scene: Least and greatest number of other things, or of pieces of photos where none are given.
         annotate_distractors: Whether those are annotated too, in a category of their own.
         object_size: Least and greatest longer side of an object as a share of the scene's side.
@@ -47,6 +48,7 @@ class ComposeSettings:
     held_out: tuple[str, ...] = ()
     cut: str = "auto"
     objects_per_scene: tuple[int, int] = (1, 6)
+    picture_queries: int = 2
     distractors_per_scene: tuple[int, int] = (0, 2)
     annotate_distractors: bool = False
     object_size: tuple[float, float] = (0.04, 1.0)
@@ -64,6 +66,7 @@ class ComposeSettings:
     def __post_init__(self) -> None:
         whole("size", self.size, 32)
         whole("count", self.count, 0)
+        whole("picture_queries", self.picture_queries, 0)
         if self.val_count is not None:
             whole("val_count", self.val_count, 0)
         for name in ("val_share", "alone", "shadows", "light", "colour"):

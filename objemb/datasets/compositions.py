@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,9 @@ from objemb.structures import NO_LABEL
 
 #: Every fifth held-out scene gives queries, and every fifth picture of a product is shown in those scenes only.
 QUERY_EVERY = 5
+
+#: Longest side of a picture that is a query, in pixels: a larger one is scaled down.
+PICTURE_SIDE = 1024
 
 
 class Compositions:
@@ -93,6 +96,17 @@ class Compositions:
         kept = [items[s.number] for s in seen]
         categories = tuple("object" if item.label != NO_LABEL else DISTRACTOR for item in kept)
         return make_scene(pixels, seen, [item.label for item in kept], tuple(item.name for item in kept), categories)
+
+    def pictures(self, instance: str) -> Iterator[Image.Image]:
+        """The first pictures that query scenes show of an instance, as their files have them; transparency is white.
+
+        Of an instance with one picture alone that is the one that all scenes show.
+        """
+        _, views = self._views.get(instance, ((), ()))
+        for view in views[: self.settings.picture_queries]:
+            picture = _photo(view.path, PICTURE_SIDE)
+            picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
+            yield picture
 
     def _split_views(self, pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
         """Pictures of an instance for the database and for queries; the same for both where there is only one."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from objemb.datasets.masks import box_of
 from objemb.datasets.render.stacking import Seen
@@ -45,6 +46,13 @@ class SceneSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Scene: ...
+
+    def pictures(self, instance: str) -> Iterable[Image.Image]:
+        """Pictures of an instance by itself, RGB, to search with: none that a scene of the database shows.
+
+        Nothing for what is no instance, such as a distractor.
+        """
+        ...
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from objemb import checks
 from objemb.datasets.render.backdrops import Backdrop, make_backdrop, make_occluder
@@ -45,6 +46,8 @@ __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
 PLACES = 6
 #: Every fifth scene of the validation and test split gives queries.
 QUERY_EVERY = 5
+#: White around a product in a catalogue, as a share of the scene's side.
+CATALOGUE_MARGIN = 0.05
 
 
 class Scenes:
@@ -61,6 +64,7 @@ class Scenes:
         count = settings.families(split) * settings.variants
         self.instances = tuple(instance_name(split, *divmod(n, settings.variants)) for n in range(count))
         self.categories = ("object",) if settings.category == "object" else tuple(SILHOUETTES)
+        self._numbers = {name: number for number, name in enumerate(self.instances)}
         # each instance leads as many scenes as the others: none is left without a view
         self._leads = generator("leads", settings.seed, split).permutation(count).tolist()
 
@@ -88,6 +92,15 @@ class Scenes:
         """The picture of an instance, for a size of at most ``largest`` as a share of the scene's side."""
         side = max(64, math.ceil(1.25 * (largest or self.settings.object_size[1]) * self.settings.size))
         return _card(self.settings.seed, self.split, *divmod(label, self.settings.variants), side)
+
+    def pictures(self, instance: str) -> list[Image.Image]:
+        """The picture of an instance in a catalogue: upright and unlit on white, with a narrow margin."""
+        family, variant = divmod(self._numbers[instance], self.settings.variants)
+        product = draw_product(_family(self.settings.seed, self.split, family), variant, self.settings.size)
+        margin = round(CATALOGUE_MARGIN * self.settings.size)
+        page = Image.new("RGB", (product.width + 2 * margin, product.height + 2 * margin), "white")
+        page.paste(product, (margin, margin), product)
+        return [page]
 
     def write(
         self, folder: str | Path, workers: int = 1, *, format: str = "jpg", advance: Callable[[int], None] | None = None

@@ -3,8 +3,12 @@
 .. code-block:: text
 
     folder/images/test_000000.jpg ...
+    folder/pictures/test_000000.jpg ...  pictures of the products by themselves, to search with
     folder/instances_test.json      COCO; annotations have "instance" and "visibility" beside COCO's own keys
     folder/retrieval_test.json      images, objects and queries as evaluation sets have them
+
+Queries are of two kinds, and say so in the attribute ``kind``: objects ``in photo``, with their boxes, and the
+``picture`` of a product by itself, without a box.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ JPEG_QUALITY = 92
 CHUNK = 32
 #: Objects of which less is to be seen are no queries.
 MIN_QUERY_VISIBILITY = 0.5
+#: The kinds of queries.
+IN_PHOTO, PICTURE = "in photo", "picture"
 
 
 def write_scenes(
@@ -55,13 +61,15 @@ def write_scenes(
         workers: Processes; the files do not depend on it.
         format: ``jpg`` or ``png``.
         about: Goes to ``info`` of the COCO file.
-        query_every: Every so many scenes is one whose objects are queries; None for no retrieval set.
+        query_every: Every so many scenes is one whose objects are queries, and so is each picture that the source has
+            of an instance of the database; None for no retrieval set.
         queries_apart: Whether query scenes are left out of the database; else they are in it, and what is in a query's
             own photo does not count, as always.
         advance: Called with the number of scenes that were written since the last call.
 
     Returns:
-        ``{"instances", "images", "annotations"}`` and, with queries, ``"retrieval"``, ``"queries"``: paths and counts.
+        ``{"instances", "images", "annotations"}`` and, with queries, ``"retrieval"``, ``"queries"``: paths and
+        counts, of queries by their kind.
     """
     checks.one_of("format", format, FORMATS)
     whole("workers", workers, 1)
@@ -77,8 +85,10 @@ def write_scenes(
     result |= {"images": len(rows), "annotations": len(coco["annotations"])}
     if query_every is not None:
         retrieval = _retrieval(f"{root.name} {split}", rows, query_every, queries_apart)
+        retrieval["queries"] += _write_pictures(scenes, retrieval["images"], root, split, format)
         result["retrieval"] = str(_write_json(root / f"retrieval_{split}.json", retrieval))
-        result["queries"] = len(retrieval["queries"])
+        kinds = Counter(query["kind"] for query in retrieval["queries"])
+        result["queries"] = {kind: kinds[kind] for kind in (IN_PHOTO, PICTURE)}
     return result
 
 
@@ -111,10 +121,7 @@ def _write_chunk(numbers: range) -> list[dict[str, Any]]:
 
 def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
     """Write one picture; returns its row: file name, size and objects."""
-    image = Image.fromarray(scene.pixels)
-    options: dict[str, Any] = {"compress_level": 1} if name.endswith(".png") else {"quality": JPEG_QUALITY}
-    with naming(folder / name):
-        image.save(folder / name, **options)
+    _save(Image.fromarray(scene.pixels), folder / name)
     objects = [
         {
             "box": box.tolist(),
@@ -129,6 +136,26 @@ def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
         )
     ]
     return {"file": name, "height": scene.pixels.shape[0], "width": scene.pixels.shape[1], "objects": objects}
+
+
+def _write_pictures(
+    scenes: SceneSource, database: Sequence[Mapping[str, Any]], root: Path, split: str, format: str
+) -> list[dict[str, Any]]:
+    """Write the pictures of what is in the database; returns their queries."""
+    queries: list[dict[str, Any]] = []
+    for instance in sorted({name for row in database for name in row["instances"]}):
+        for picture in scenes.pictures(instance):
+            (root / "pictures").mkdir(exist_ok=True)
+            name = f"pictures/{split}_{len(queries):06d}.{format}"
+            _save(picture, root / name)
+            queries.append({"file": name, "box": None, "instance": instance, "kind": PICTURE})
+    return queries
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    options: dict[str, Any] = {"compress_level": 1} if path.suffix == ".png" else {"quality": JPEG_QUALITY}
+    with naming(path):
+        image.save(path, **options)
 
 
 def _coco(rows: Sequence[Mapping[str, Any]], categories: Sequence[str], info: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +191,7 @@ def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, a
     own = 0 if apart else 1
     return {
         "name": name,
-        "protocol": "a query box must find the boxes of the same instance in other photos; box = x1, y1, x2, y2",
+        "protocol": "a query must find the boxes of the same instance in other photos; box = x1, y1, x2, y2",
         "images": [
             {
                 "file": f"images/{row['file']}",
@@ -176,7 +203,7 @@ def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, a
         ],
         "objects": [_boxed(row, item) for row in database for item in row["objects"]],
         "queries": [
-            _boxed(row, item)
+            {**_boxed(row, item), "kind": IN_PHOTO}
             for row in searched
             for item in row["objects"]
             if item["category"] != DISTRACTOR

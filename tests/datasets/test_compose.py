@@ -13,7 +13,7 @@ from objemb.datasets.ingredients import Picture
 from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.seeds import is_alone
 from objemb.evaluation.protocol import read_evaluation_set
-from objemb.evaluation.task import make_task
+from objemb.evaluation.task import make_task, pick_queries
 from tests.datasets.pictures import noise, write_ingredients
 
 SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4), alone=0)
@@ -194,10 +194,54 @@ def test_the_retrieval_set_is_of_held_out_products_with_queries_apart(tmp_path: 
     data = read_evaluation_set(result["val"]["retrieval"])
     assert len(data.images) == 16
     assert not {i.file for i in data.images} & {q.file for q in data.queries}
-    task = make_task(data, "object")
-    assert len(task.queries) == result["val"]["queries"] > 0
-    assert not task.queries_without_positives()
     assert not data.missing_photos()
+    for level in ("image", "object"):
+        task = make_task(data, level)
+        assert not task.queries_without_positives()
+        kinds = {kind: len(pick_queries(task, [f"kind={kind}"]).queries) for kind in ("in photo", "picture")}
+        assert kinds == result["val"]["queries"]
+        assert kinds["in photo"] > 0
+        assert kinds["picture"] == 2  # of each of two products, whose three views are one for queries and two others
+    assert all((q.box is None) == (q.attributes["kind"] == "picture") for q in data.queries)
+
+
+def test_pictures_to_search_with_are_those_that_the_database_does_not_show(tmp_path: Path) -> None:
+    """Five flat views of a product: a colour says which is shown. A file may be larger than a query has to be."""
+    for name in "ab":
+        (tmp_path / "products" / name).mkdir(parents=True)
+        for number in range(10):
+            size = (60, 40) if name == "a" else (1536, 768)
+            picture = Image.new("RGBA", size, (25 * number, 250 - 25 * number, 99, 255))
+            picture.putpixel((0, 0), (0, 0, 0, 0))
+            picture.save(tmp_path / "products" / name / f"{number}.png")
+    noise((90, 70), 1).save(tmp_path / "photo.jpg")
+    still = {"size": 64, "count": 1, "val_count": 40, "alone": 1, "light": 0, "colour": 0, "noise": 0, "shadows": 0}
+    for count, held_out in ((1, "a"), (5, "b"), (0, "b")):
+        settings = ComposeSettings(**still, held_out=(held_out,), picture_queries=count)
+        made = compose([tmp_path / "products"], [tmp_path / "photo.jpg"], tmp_path / f"made{count}", settings)
+        data = read_evaluation_set(made["val"]["retrieval"])
+        asked = [q for q in data.queries if q.attributes["kind"] == "picture"]
+        assert [q.file for q in asked] == [f"pictures/val_{n:06d}.jpg" for n in range(min(count, 2))]
+        images = [Image.open(data.photo(q.file)) for q in asked]
+        assert {i.size for i in images} <= ({(60, 40)} if held_out == "a" else {(1024, 512)})
+        assert {q.instances for q in asked} <= {(held_out,)}
+        shown = {_view(Image.open(data.photo(i.file))) for i in data.images}
+        assert len(shown) == 8
+        assert len({_view(i) for i in images} - shown) == len(images)
+
+
+def _view(image: Image.Image) -> int:
+    return round(image.getpixel((image.width // 2, image.height // 2))[0] / 25)
+
+
+def test_the_only_picture_of_a_product_is_searched_with_as_well(tmp_path: Path) -> None:
+    products, photos = write_ingredients(tmp_path, views=1)
+    result = compose([products], [photos], tmp_path / "made", SMALL)
+    assert result["val"]["queries"]["picture"] == 2
+    picture = np.asarray(Image.open(tmp_path / "made" / "pictures" / "val_000000.jpg")).astype(int)
+    assert picture.shape == (60, 40, 3)
+    assert picture[0].min() > 225  # transparency became white
+    assert picture[10:50, 10:30].mean() < 225
 
 
 def test_a_copy_in_another_process_makes_the_same_scenes(tmp_path: Path) -> None:
@@ -232,6 +276,7 @@ def test_one_product_and_one_photo_are_enough(tmp_path: Path) -> None:
         ({"blends": ()}, "blends: expected some of"),
         ({"cut": "yes"}, "cut: expected one of"),
         ({"alone": 1.5}, "alone: expected a number from 0 to 1"),
+        ({"picture_queries": -1}, "picture_queries: expected a whole number from 0"),
         ({"max_zoom": 0}, "max_zoom: expected a number above 0"),
         ({"distractors_per_scene": (2, 1)}, "distractors_per_scene"),
         ({"val_share": 2}, "val_share"),

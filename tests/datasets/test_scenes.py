@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from objemb.datasets.masks import box_of, decode_mask
+from objemb.datasets.render.products import draw_product, make_family
 from objemb.datasets.scenes import Scenes, SceneSettings, instance_name
 from objemb.datasets.seeds import is_alone
 from objemb.evaluation.protocol import read_evaluation_set
-from objemb.evaluation.task import make_task
+from objemb.evaluation.task import make_task, pick_queries
 
 SMALL = SceneSettings(
     size=96, train_families=4, val_families=2, test_families=3, train_scenes=40, val_scenes=5, test_scenes=24
@@ -181,12 +182,31 @@ def test_written_retrieval_set_can_be_evaluated(tmp_path: Path) -> None:
     result = Scenes(SMALL, "test").write(tmp_path)
     data = read_evaluation_set(result["retrieval"])
     task = make_task(data, "object")
-    assert len(task.queries) == result["queries"] > 5
+    assert len(task.queries) == sum(result["queries"].values())
+    assert result["queries"]["in photo"] > 5
+    assert result["queries"]["picture"] == 9
     assert not task.queries_without_positives()
     assert not data.missing_photos()
     assert len(data.objects) == result["annotations"]
-    assert {q.file for q in data.queries} <= {f"images/test_{n:06d}.jpg" for n in range(0, 24, 5)}
+    asked = {kind: pick_queries(task, [f"kind={kind}"]).queries for kind in ("in photo", "picture")}
+    assert {q.file for q in asked["in photo"]} <= {f"images/test_{n:06d}.jpg" for n in range(0, 24, 5)}
+    assert [q.file for q in asked["picture"]] == [f"pictures/test_{n:06d}.jpg" for n in range(9)]
+    assert [q.instances[0] for q in asked["picture"]] == sorted(Scenes(SMALL, "test").instances)
+    assert all(q.box is None for q in asked["picture"])
     assert "retrieval" not in Scenes(SMALL, "train").write(tmp_path)
+
+
+def test_the_picture_in_a_catalogue_is_the_product_on_white() -> None:
+    scenes = Scenes(SMALL, "test")
+    for label, name in enumerate(scenes.instances):
+        (picture,) = scenes.pictures(name)
+        pixels = np.asarray(picture)
+        assert max(picture.size) == 96 + 2 * 5
+        assert (pixels[:5] == 255).all()
+        assert (pixels[:, -5:] == 255).all()
+        product = draw_product(make_family(0, "test", label // 3), label % 3, 96)
+        inside = np.asarray(product.getchannel("A")) == 255
+        assert (pixels[5:-5, 5:-5][inside] == np.asarray(product.convert("RGB"))[inside]).all()
 
 
 def test_the_same_bytes_from_any_number_of_processes(tmp_path: Path) -> None:

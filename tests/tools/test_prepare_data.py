@@ -30,6 +30,8 @@ def test_scenes(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[
     info = json.loads((tmp_path / "instances_test.json").read_text())["info"]
     assert info["settings"]["objects_per_scene"] == [1, 2]
     assert info["settings"]["light"] == 0.2
+    assert sum(result["test"]["sizes"].values()) == result["test"]["annotations"]
+    assert result["test"]["sizes"]["<9 %"] == 0
     assert Image.open(tmp_path / "preview.png").size[0] > 100
 
 
@@ -43,6 +45,21 @@ def test_compose(tool: ModuleType, tmp_path: Path) -> None:
     info = json.loads((tmp_path / "made" / "instances_val.json").read_text())["info"]
     assert info["settings"]["blends"] == ["hard", "blur"]
     assert info["settings"]["annotate_distractors"] is True
+    assert sum(result["train"]["sizes"].values()) == result["train"]["annotations"]
+    assert list(result["val"]["queries"]) == ["in photo", "picture"]
+
+
+def test_sizes_by_hand(tool: ModuleType, tmp_path: Path) -> None:
+    """Of a photo of 200 by 100 pixels: 18, 30, 60, 100 and 150 pixels, in width or in height."""
+    sides = [(18, 1), (9, 30), (60, 2), (100, 100), (150, 3), (3, 99)]
+    coco = {
+        "images": [{"id": 7, "width": 200, "height": 100}],
+        "annotations": [{"image_id": 7, "bbox": [10, 0, width, height]} for width, height in sides],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    assert list(tool.object_sizes(tmp_path / "coco.json").values()) == [1, 1, 1, 2, 1]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [], "annotations": []}))
+    assert set(tool.object_sizes(tmp_path / "coco.json").values()) == {0}
 
 
 def test_every_setting_has_an_option_with_help(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from objemb import registry
 from objemb.cli.program import Listed
 from objemb.cli.progress import Progress
@@ -27,6 +29,7 @@ from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
 from objemb.disk import replacing
 from objemb.evaluation.protocol import read_evaluation_set
+from objemb.evaluation.sizes import SIZES, side_shares, size_classes
 
 PROGRAM = "objemb prepare-data"
 S = TypeVar("S", SceneSettings, ComposeSettings)
@@ -125,6 +128,7 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
         meter = display.meter("drawing", "scenes", sum(map(len, splits.values())))
         for name, scenes in splits.items():
             result[name] = scenes.write(options.output, options.workers, format=options.format, advance=meter.step)
+            result[name]["sizes"] = object_sizes(result[name]["instances"])
     shown = next((s for s in splits.values() if len(s)), None)
     if shown is not None:
         with replacing(options.output / "preview.png") as partial:
@@ -137,7 +141,7 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     settings = read_settings(ComposeSettings, options)
     with Progress() as display:
         meter = display.meter("composing", "scenes", sum(settings.counts.values()))
-        return compose(
+        result = compose(
             options.objects,
             options.backgrounds,
             options.output,
@@ -147,6 +151,21 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
             workers=options.workers,
             advance=meter.step,
         )
+    for split in SPLITS:
+        if split in result:
+            result[split]["sizes"] = object_sizes(result[split]["instances"])
+    return result
+
+
+def object_sizes(instances: str | Path) -> dict[str, int]:
+    """How many boxes of a COCO file are of each size, by the names of :data:`objemb.evaluation.sizes.SIZES`."""
+    coco = json.loads(Path(instances).read_bytes())
+    photos = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    boxes = np.array([a["bbox"] for a in coco["annotations"]], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    sizes = np.array([photos[a["image_id"]] for a in coco["annotations"]], dtype=float).reshape(-1, 2)
+    counts = np.bincount(size_classes(side_shares(boxes, sizes)), minlength=len(SIZES)).tolist()
+    return dict(zip(SIZES, counts, strict=True))
 
 
 def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from objemb.cli.pictures import result_pictures
+from objemb.cli.programs.demos.compare import SEARCHED
 from objemb.cli.programs.demos.page import Answer
 from objemb.evaluation.protocol import read_evaluation_set
-from objemb.evaluation.task import make_task
+from objemb.evaluation.task import make_task, pick_queries
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.structures import RegionDescriptors, SearchResult
@@ -23,7 +24,7 @@ def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
     The index was made from a COCO file, which calls the scenes by their names alone.
     """
     data = read_evaluation_set(scenes / "retrieval_test.json")
-    task = make_task(data)
+    task = pick_queries(make_task(data), SEARCHED)
     student, store = load_model(model), Index.open(index)
     step = max(1, len(task.queries) // QUERIES)
     found = []

@@ -14,12 +14,14 @@ from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
 from objemb.cli.programs.demos.rows import ROWS, Row
 from objemb.cli.programs.timing import alternate
+from objemb.datasets.writing import IN_PHOTO
 from objemb.detectors.base import Detector
+from objemb.evaluation.by_size import KIND
 from objemb.evaluation.described import Rows, describe_entries
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import standings
 from objemb.evaluation.scoring import listed_items, locate, score
-from objemb.evaluation.task import Task, make_task
+from objemb.evaluation.task import Task, make_task, pick_queries
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
@@ -28,6 +30,8 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 10
 ROUNDS = 4
+#: The queries that are searched for, of all that the set has.
+SEARCHED = (f"{KIND}={IN_PHOTO}",)
 
 Described = list[tuple[int, RegionDescriptors]]
 
@@ -47,7 +51,7 @@ def compare(
         Per row ``key``, ``title``, ``mAP``, ``P@1`` (0 to 1), ``iou`` of matched boxes, ``vectors`` per photo and
         ``queries``.
     """
-    task = make_task(data)
+    task = pick_queries(make_task(data), SEARCHED)
     described: dict[tuple[str, str], Described] = {}
     found = []
     for row in ROWS:
