@@ -320,3 +320,11 @@ def test_the_configs_that_come_with_objemb(name: str) -> None:
     config = load_training_config(name, ["run.seed=3"])
     assert config["task"]["name"] == "distill"
     RunSettings.of(config["run"])
+
+
+def test_the_student_of_products_has_the_detector_of_products() -> None:
+    """Weights fit other anchors of the same number, too, and would then find boxes of other sizes than they learned."""
+    first = load_training_config("detect_products")["task"]["describer"]["regions"]["detector"]
+    then = load_training_config("distill_products")["task"]["describer"]["detector"]
+    differ = {key for key in first if first[key] != then[key]}
+    assert differ <= {"weights", "box_batch_per_image"}  # where it comes from, and what matters while it learns
