@@ -49,7 +49,8 @@ def compose(
 
     Products are held out by instance and photos by file: neither is in both splits. The folder then holds ``images/``,
     ``instances_train.json``, ``instances_val.json``, ``retrieval_val.json`` (held-out products: query scenes are not
-    in the database and show pictures of their own), ``preview.png`` and ``skipped.json`` (inputs of no use, and why).
+    in the database and show pictures of their own), ``pictures/`` (those pictures, which are queries by themselves),
+    ``preview.png`` and ``skipped.json`` (inputs of no use, and why).
 
     Args:
         objects: Pictures of products: cutouts with alpha, or crops.

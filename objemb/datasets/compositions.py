@@ -171,7 +171,7 @@ class Compositions:
         """The ground of a product's picture alone, and the picture as it lies there."""
         label = round_robin(self._leads, number)
         view = self._view(rng, label, number)
-        card = self._card(view, self.settings.size)
+        card = self._card(view, max(self.settings.size, self.settings.card_side))
         side = max(SMALLEST_ALONE, round(min(self.settings.size, self.settings.max_zoom * max(card.size))))
         canvas, quad = frame_alone(rng, card, side)
         pasted = self._paste(rng, card, quad, canvas, side / max(card.size))
@@ -240,7 +240,7 @@ def _recolour(rng: np.random.Generator, patch: Patch, canvas: NDArray[np.float32
     np.clip(patch.colour, 0, 255 * patch.alpha, out=patch.colour)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=128)  # of at most 2.2 MB each where objects fill a scene of 512 pixels
 def _card(path: str, cut: str, side: int) -> Card:
     return make_card(read_cutout(path, cut=cut, side=side))
 

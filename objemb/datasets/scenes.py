@@ -105,7 +105,9 @@ class Scenes:
     def write(
         self, folder: str | Path, workers: int = 1, *, format: str = "jpg", advance: Callable[[int], None] | None = None
     ) -> dict[str, Any]:
-        """Write pictures, ``instances_<split>.json`` (COCO) and, but for training, ``retrieval_<split>.json``.
+        """Write pictures and ``instances_<split>.json`` (COCO); but for training, also ``retrieval_<split>.json``.
+
+        The retrieval set asks for objects in scenes and with the catalogue picture of each instance, in ``pictures/``.
 
         Args:
             folder: Is made if it is not there; files of the same names are replaced.
