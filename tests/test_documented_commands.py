@@ -20,13 +20,17 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from objemb import Index
+from objemb import Index, registry
 from objemb.cli.app import app
 from objemb.cli.programs import prepare_data, train
-from objemb.config import load_training_config
-from objemb.models import load_model
+from objemb.config import load_config, load_training_config
+from objemb.models import build_model, load_model
+from objemb.ops.normalize import l2
+from objemb.ops.whitening import Whitening
+from objemb.training.factors import below
 from tests.datasets.pictures import noise, write_ingredients
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +151,42 @@ def test_a_student_of_ones_own_products(folder: Path) -> None:
     card = json.loads((folder / "runs" / "student" / "model" / "report.json").read_text(encoding="utf-8"))
     assert card["detector"]["same"]
     assert len(Index.open(folder / "my_index")) == 2
+
+
+def test_settings_for_another_network(folder: Path) -> None:
+    """The block has settings for the same commands, whose run would take as long again: what they make must fit."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    save_file(timm.create_model("tf_efficientnet_lite2").state_dict(), folder / "tf_efficientnet_lite2.safetensors")
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    (variable, *lines) = re.findall(r"^```text\n(N=.*?)^```", page, re.MULTILINE | re.DOTALL)[0].splitlines()
+    overrides = {}
+    for line in lines:
+        script = f"{variable}\nprintf '%s\\0' {line}"
+        shell = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, check=True)
+        config, *overrides[config] = shell.stdout.split("\0")[:-1]
+    teacher = build_model(load_config("hard_attention_crop", overrides.pop("hard_attention_crop"))).describer
+    tasks = {config: load_training_config(config, given)["task"] for config, given in overrides.items()}
+    tasks["distill_products"]["describer"]["detector"]["weights"] = None
+    first = registry.build("describers", tasks["detect_products"]["describer"]).regions.detector
+    then = registry.build("describers", tasks["distill_products"]["describer"])
+    then.detector.load_state_dict(first.state_dict())
+    then.head.initialise(teacher.backbone, Whitening.fit(l2(torch.rand(300, 352)), 256, fitted_on="noise"))
+    kept = below(first, tasks["detect_products"]["frozen"])
+    assert {name.rpartition("network.")[2][:8] for name in kept} == {
+        "conv_ste",
+        "bn1.weig",
+        "bn1.bias",
+        "blocks.0",
+        "blocks.1",
+        "blocks.2",
+    }
+    assert {name[:8] for name, _ in then.head.upper.named_parameters()} == {
+        "blocks.3",
+        "blocks.4",
+        "blocks.5",
+        "blocks.6",
+    }
 
 
 def test_what_is_not_run_is_there() -> None:

@@ -40,7 +40,7 @@ def map_shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, .
 
 
 def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
-    """The smallest input side that gives a map of at least one cell, found by halving the range.
+    """The smallest input side that gives a map of at least one cell: the least that is wanted, or found by halving.
 
     Args:
         empty: A :func:`hollow` network.
@@ -49,10 +49,11 @@ def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> in
         fits: A side that is known to be accepted.
     """
     low, high = -(-stride // multiple), -(-fits // multiple)
+    middle = low  # nearly all networks take the least that is wanted
     while low < high:
-        middle = (low + high) // 2
         shape = map_shape_or_none(empty, middle * multiple, middle * multiple)
         low, high = (low, middle) if shape and min(shape[2:]) > 0 else (middle + 1, high)
+        middle = (low + high) // 2
     return low * multiple
 
 

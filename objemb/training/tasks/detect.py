@@ -21,7 +21,7 @@ from objemb.models.state import without_weights
 from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
-from objemb.training.factors import by_factor
+from objemb.training.factors import below, by_factor
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task
 
@@ -53,13 +53,15 @@ class Detect(Task):
         factors: Patterns of names of the detector's parameters, and a factor on their learning rate: 0 leaves them as
             they are, and of several patterns that fit the last one counts. ``{"*.backbone.body.*": 0.1}`` slows down
             the trunk, ``{"*.layer1.*": 0}`` keeps its first stage.
+        frozen: Name of a level of the detector: all layers that it is computed from stay as they are. Where a ``tail``
+            of the classification network is to go on from ``trunk8``, that level has to stay what the network made.
         flip: Whether photos are mirrored at random.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
 
     Raises:
         TypeError: A describer without a detector that is a network.
         ValueError: Classes of data and detector that differ, data without a single box, a pattern without a parameter,
-            values out of range.
+            a level that the detector does not have, values out of range.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Detect(Task):
         data: Examples,
         validation: Examples | None = None,
         factors: Mapping[str, float] = MappingProxyType({}),
+        frozen: str | None = None,
         flip: bool = True,
         colour_jitter: float = 0.2,
     ) -> None:
@@ -86,7 +89,7 @@ class Detect(Task):
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self.describer.requires_grad_(False)
-        self._groups = by_factor(detector, factors)
+        self._groups = by_factor(detector, factors, () if frozen is None else below(detector, frozen))
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)

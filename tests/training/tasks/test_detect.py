@@ -84,6 +84,17 @@ def test_factors_say_what_learns_how_fast() -> None:
     assert all(".layer1." in name for name in still)
 
 
+def test_what_a_level_is_computed_from_may_stay_as_it_is() -> None:
+    learner = task(frozen="trunk8", factors={"*.body.*": 0.1})
+    still = {name for name, p in learner.detector.named_parameters() if not p.requires_grad}
+    parts = ("conv1", "bn1", "layer1", "layer2")
+    assert {name.removeprefix("network.backbone.body.network.").split(".")[0] for name in still} == set(parts)
+    learned = {id(p) for group in learner.parameter_groups() for p in group["params"]}
+    assert learned == {id(p) for p in learner.detector.parameters() if p.requires_grad}
+    with pytest.raises(ValueError, match=r"frozen: expected one of .*'trunk16', found 'trunk2'"):
+        task(frozen="trunk2")
+
+
 def _sizes(examples: Examples) -> set[str]:
     """Names of AP by the sizes that the true boxes have."""
     sides = [
