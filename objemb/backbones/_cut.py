@@ -1,8 +1,9 @@
-"""The upper part of a network that has been traced."""
+"""Parts of a network that has been traced."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -32,8 +33,26 @@ def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Modu
     return copy.deepcopy(fx.GraphModule(network, graph)).eval()
 
 
-def _needed(last: fx.Node, below: fx.Node) -> set[fx.Node]:
-    """The nodes that ``last`` is computed from, itself included, down to ``below``."""
+def lower_part(network: nn.Module, names: Sequence[str]) -> fx.GraphModule:
+    """What computes some outputs, and nothing that they do not need: the very layers of ``network``, not copies.
+
+    Args:
+        network: As for :func:`upper_part`.
+        names: Of the outputs, in the order in which the part gives them, as a tuple.
+    """
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    outputs: Any = next(node for node in network.graph.nodes if node.op == "output").args[0]  # type: ignore[union-attr]
+    needed = set[fx.Node]().union(*(_needed(outputs[name], None) for name in names))
+    for node in network.graph.nodes:  # type: ignore[union-attr]
+        if node in needed:
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(tuple(copied[outputs[name]] for name in names))
+    return fx.GraphModule(network, graph).eval()
+
+
+def _needed(last: fx.Node, below: fx.Node | None) -> set[fx.Node]:
+    """The nodes that ``last`` is computed from, itself included, down to ``below`` or to the image."""
     needed, waiting = set(), [last]
     while waiting:
         node = waiting.pop()

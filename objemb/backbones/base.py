@@ -64,13 +64,15 @@ class Backbone(nn.Module, ABC):
             or two.
         """
 
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """The last map of each stride from 4 on, the finest first, from one pass; the last is that of :meth:`forward`.
 
         Each is the output of a named layer (see ``stages``): what is behind that layer may go on from there.
 
         Args:
             pixels: As for :meth:`forward`.
+            coarsest: The largest stride that is of use, one of ``stages``: the layers behind its map do not run. None
+                for all of them.
 
         Returns:
             By stride float ``(B, C, h', w')``.
@@ -118,6 +120,12 @@ class Backbone(nn.Module, ABC):
         raise TypeError(
             f"backbone: expected one with a layer of classes (torchvision_cnn), found {type(self).__name__}"
         )
+
+    def _ends(self, coarsest: int | None) -> dict[int, str]:
+        """By stride, up to the coarsest that is wanted, the layers that the maps come out of, for :meth:`maps`."""
+        if coarsest is not None:
+            checks.one_of("coarsest", coarsest, tuple(self.stages))
+        return {s: name for s, (name, _) in self.stages.items() if coarsest is None or s <= coarsest}
 
     def _below_last(self, stride: int) -> str:
         """The layer that the map of a stride comes out of, for :meth:`upper`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.registry import plugin
 
-NEEDED = ("levels", "normalised", "features")
+NEEDED = ("levels", "normalised", "maps")
 
 
 class Levelled(Protocol):
@@ -30,9 +31,9 @@ class Levelled(Protocol):
         """Channels and stride by name: of the pyramid, then of the trunk, each with rising strides."""
 
     def normalised(self, pixels: Tensor) -> Any:
-        """Images ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`features` takes them."""
+        """Images ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`maps` takes them."""
 
-    def features(self, batch: Any) -> dict[str, Tensor]:
+    def maps(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
         """Maps by name."""
 
 
@@ -90,12 +91,13 @@ class DetectorTrunk(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        return self.detector.features(self.detector.normalised(pixels))[self.level]
+        return self.detector.maps(self.detector.normalised(pixels), (self.level,))[self.level]
 
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
-        found = self.detector.features(self.detector.normalised(pixels))
-        return {stride: found[name] for stride, (name, _) in self.stages.items()}
+        ends = self._ends(coarsest)
+        found = self.detector.maps(self.detector.normalised(pixels), tuple(ends.values()))
+        return {stride: found[name] for stride, name in ends.items()}
 
 
 def _finer(levels: dict[str, tuple[int, int]], level: str) -> dict[int, tuple[str, int]]:

@@ -98,13 +98,18 @@ class NarrowResnet(Backbone):
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
         return self.network((pixels - self.mean).div_(self.std))
 
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
         level, maps = (pixels - self.mean).div_(self.std), {}
+        ends = self._ends(coarsest)
+        strides = {name: stride for stride, name in ends.items()}
         for name, layer in self.network.named_children():
             level = layer(level)
-            maps[name] = level
-        return {stride: maps[name] for stride, (name, _) in self.stages.items()}
+            if name in strides:
+                maps[strides[name]] = level
+            if len(maps) == len(ends):
+                break
+        return maps
 
     def upper(self, stride: int) -> nn.Module:
         """See :meth:`Backbone.upper`."""

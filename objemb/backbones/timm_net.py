@@ -101,14 +101,15 @@ class TimmNet(Backbone):
         """
         return self._features(pixels, [self.index])[0]
 
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
         if not self.stages:
             raise TypeError(
                 "backbone: expected one with maps of several strides, such as a convolutional network, "
                 f"found {self.arch} of timm, which gives one map"
             )
-        return dict(zip(self.stages, self._features(pixels, self._numbers), strict=True))
+        strides = self._ends(coarsest)
+        return dict(zip(strides, self._features(pixels, self._numbers[: len(strides)]), strict=True))
 
     def upper(self, stride: int) -> nn.Module:
         """See :meth:`Backbone.upper`. What was taken is tried on an image first."""
@@ -211,9 +212,9 @@ class TimmNet(Backbone):
 
 
 def _intermediates(network: Any, pixels: Tensor, numbers: Sequence[int], norm: bool) -> list[Tensor]:
-    """Features of these numbers, of normalised images, in one pass."""
+    """Features of these numbers, of normalised images, in one pass; what is behind the last of them does not run."""
     return network.forward_intermediates(
-        pixels, indices=list(numbers), norm=norm, output_fmt="NCHW", intermediates_only=True
+        pixels, indices=list(numbers), norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from objemb import checks
-from objemb.backbones._cut import upper_part
+from objemb.backbones._cut import lower_part, upper_part
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import FINEST_STRIDE, Backbone
@@ -87,6 +87,8 @@ class TorchvisionCnn(Backbone):
         self.register_buffer("mean", _per_channel("mean", mean))
         self.register_buffer("std", _per_channel("std", std))
         checks.positive("std", float(self.std.min()))
+        #: By stride the layers up to its map; they are those of the network, so they are no part of the module tree.
+        self._lower: dict[int, fx.GraphModule] = {}
         self.eval()
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = hollow(self)
@@ -103,10 +105,15 @@ class TorchvisionCnn(Backbone):
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
         return self._outputs(pixels)[self.layer]
 
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
-        outputs = self._outputs(pixels)
-        return {stride: outputs[name] for stride, (name, _) in self.stages.items()}
+        ends = self._ends(coarsest)
+        if coarsest is None or coarsest == self.stride:
+            outputs = self._outputs(pixels)
+            return {stride: outputs[name] for stride, name in ends.items()}
+        if coarsest not in self._lower:
+            self._lower[coarsest] = lower_part(self.network, tuple(ends.values()))
+        return dict(zip(ends, self._lower[coarsest](self._normalised(pixels)), strict=True))
 
     def upper(self, stride: int) -> nn.Module:
         """See :meth:`Backbone.upper`."""
@@ -120,7 +127,10 @@ class TorchvisionCnn(Backbone):
 
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps by name of their layer."""
-        return self.network((pixels - self.mean).div_(self.std))
+        return self.network(self._normalised(pixels))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean).div_(self.std)
 
 
 def _last_features(classifier: nn.Module) -> str:

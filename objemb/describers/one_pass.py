@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from objemb import checks
+from objemb.describers._windows import windows_around
 from objemb.describers.base import Describer, checked_given
 from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
@@ -16,6 +18,9 @@ from objemb.ops.whitening import Whitening
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
+
+#: A head that has learned one size knows objects up to half an octave smaller or larger.
+OCTAVES = 0.5
 
 
 @plugin
@@ -33,12 +38,21 @@ class OnePass(Describer):
     :class:`~objemb.describers.pooled_regions.PooledRegions` with crops (Chen, Davis and Lim, "An analysis of object
     embeddings for image retrieval", 2019). Until it has been trained, its head gives vectors that mean little.
 
+    **Every size.** A head knows objects as large as those that it has learned, in cells of its level; of others, such
+    as a picture that shows nothing but the product, it says little. With ``object_side`` a box that is more than
+    ``sqrt(2)`` times larger or smaller than that is described from a *window*: the photo around it, resized so that its
+    longer side is ``object_side`` pixels long, through the layers below the head's level alone. For a head on a low
+    level of the trunk that is a small part of a detector's work. Training, index and query see a box alike, and a
+    picture, a photo of it and a part that was cut out give nearly the same vector.
+
     Args:
         detector: Finds objects and computes the feature pyramid; its weights are its own affair.
         head: Makes vectors of boxes from levels of the detector, to which it is connected here.
         min_score: Boxes below it are dropped; see :class:`~objemb.regions.detections.Detections` for this and the next.
         nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
         max_regions: At most so many boxes per photo, the whole image not counted.
+        object_side: Longer side in pixels of the network's input at which the head sees objects; None to see each box
+            as large as it is there. ``samples`` times the stride of the head's level gives it a cell for each sample.
 
     Attributes:
         regions: The selection, and within it the detector.
@@ -60,6 +74,7 @@ class OnePass(Describer):
         min_score: float = 0.5,
         nms_iou: float = 0.5,
         max_regions: int = 20,
+        object_side: float | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(detector, NetworkDetector):
@@ -67,6 +82,7 @@ class OnePass(Describer):
         self.regions = Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
         self.levels = head.connect(detector.levels(), detector.pyramid)
         self.head = head
+        self.object_side = None if object_side is None else checks.positive("object_side", object_side)
         self.whitening = None
         self.eval()
 
@@ -97,23 +113,54 @@ class OnePass(Describer):
         return [described[i] for i in range(len(photos))]
 
     def embed(
-        self, batch: NetworkInput, features: Mapping[str, Tensor], regions: Sequence[Regions], *, unit: bool = True
+        self,
+        photos: Sequence[Photo],
+        regions: Sequence[Regions],
+        batch: NetworkInput,
+        features: Mapping[str, Tensor] | None = None,
+        *,
+        unit: bool = True,
     ) -> Tensor:
-        """Vectors of boxes from maps that the detector has computed already; with a gradient where one is wanted.
+        """Vectors of boxes; with a gradient where one is wanted.
 
         Args:
-            batch: What the detector's ``preprocess`` gave.
-            features: What its ``features`` gave of that batch.
-            regions: Per photo of the batch its boxes in original pixels; zero boxes are a normal case.
+            photos: The photos.
+            regions: Per photo its boxes in original pixels; zero boxes are a normal case.
+            batch: What the detector's ``preprocess`` gave of the photos.
+            features: What its ``features`` gave of that batch; None where no one else needs them: then only the layers
+                below the head run, and only if a box is described from them.
             unit: Whether to whiten, where there is a whitening, and bring to unit length; else the vectors are those
                 of the head as they are, for a loss on their differences.
 
         Returns:
-            float32 ``(sum of N, D)`` on the device of the maps: the boxes of the first photo, then of the second ...
+            float32 ``(sum of N, D)`` on the device of the network: the boxes of the first photo, then of the second ...
         """
         boxes = [_in_network(*one) for one in zip(regions, batch.image_sizes, strict=True)]
-        vectors = self.head([features[name] for name in self.levels], boxes, unit=unit)
+        apart = self._apart(boxes)
+        shared = [b[~a] for b, a in zip(boxes, apart.split([len(b) for b in boxes]), strict=True)]
+        parts, places = [], [(~apart).nonzero()[:, 0]]
+        if features is None and (len(apart) == 0 or not apart.all()):
+            features = computed(batch.tensors.device, self.detector.maps, batch, self.levels)
+        if features is not None:
+            parts.append(self._embed(features, shared, unit))
+        if self.object_side is not None and apart.any():
+            for windows in windows_around(photos, regions, apart.tolist(), self.object_side, self.detector.mean):
+                seen = self.detector.normalised(windows.pixels.to(batch.tensors.device))
+                maps = computed(batch.tensors.device, self.detector.maps, seen, self.levels)
+                parts.append(self._embed(maps, list(windows.boxes[:, None]), unit))
+                places.append(torch.tensor(windows.numbers))
+        vectors = torch.cat(parts)[torch.cat(places).argsort().to(parts[0].device)]
         return vectors if self.whitening is None or not unit else self.whitening(vectors)
+
+    def _embed(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], unit: bool) -> Tensor:
+        return self.head([features[name] for name in self.levels], boxes, unit=unit)
+
+    def _apart(self, boxes: Sequence[Tensor]) -> Tensor:
+        """bool ``(sum of N,)``: the boxes, in pixels of the network's input, that get a window each."""
+        sides = torch.cat([torch.zeros(0), *((b[:, 2:] - b[:, :2]).amax(dim=1) for b in boxes)])
+        if self.object_side is None:
+            return torch.zeros_like(sides, dtype=torch.bool)
+        return (sides / self.object_side).log2().abs() > OCTAVES
 
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
         """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""
@@ -124,12 +171,12 @@ class OnePass(Describer):
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions]) -> list[RegionDescriptors]:
         """One forward pass of the backbone; ``given`` is of all photos or of none."""
-        batch = self.detector.preprocess(photos)
-        features = computed(batch.tensors.device, self.detector.features, batch)
-        found = [g.to("cpu") for g in given] or [
-            self.regions.select(detected) for detected in self.detector.regions(batch, features, photos)
-        ]
-        vectors = self.embed(batch, features, found)
+        batch, features = self.detector.preprocess(photos), None
+        found = [g.to("cpu") for g in given]
+        if not given:
+            features = computed(batch.tensors.device, self.detector.features, batch)
+            found = [self.regions.select(d) for d in self.detector.regions(batch, features, photos)]
+        vectors = self.embed(photos, found, batch, features)
         rows = vectors.cpu().split([len(f) for f in found])
         return [
             RegionDescriptors(photo.id, where, of_photo, photo.metadata)

@@ -100,6 +100,15 @@ class NetworkDetector(nn.Module, Detector):
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
         """At least all maps of :meth:`levels`, ``(B, C, h, w)`` each, from one pass of the backbone."""
 
+    def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
+        """Some of the maps that :meth:`features` gives, by name, where no others are wanted.
+
+        Args:
+            batch: The photos.
+            names: Keys of :meth:`levels`. The layers behind trunk levels do not run, where a detector can stop there.
+        """
+        return {name: map_ for name, map_ in self.features(batch).items() if name in names}
+
     @abstractmethod
     def levels(self) -> dict[str, tuple[int, int]]:
         """Channels and stride (network pixels from cell to cell) of each pyramid level, then of each trunk level."""

@@ -178,6 +178,13 @@ class Detectron2Rcnn(NetworkDetector):
             hook.remove()
         return {**maps, **{trunk: seen[name] for trunk, name in self._trunk_names.items()}}
 
+    def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.maps`: the pyramid, or what a detector without one has for it, does not run."""
+        if not all(name in self._trunk_names for name in names):
+            return super().maps(batch, names)
+        seen = self._trunk(batch.tensors)
+        return {name: seen[self._trunk_names[name]] for name in names}
+
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""
         pyramid, trunk = self.network.backbone.output_shape(), self._trunk.output_shape()

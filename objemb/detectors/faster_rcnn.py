@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors._rcnn import Rcnn, counted_classes
-from objemb.detectors.base import TRUNK
+from objemb.detectors.base import TRUNK, NetworkInput
 from objemb.ops.weight_files import read_weights
 from objemb.ops.weights import existing_file, is_named
 from objemb.registry import plugin
@@ -128,6 +128,14 @@ class FasterRcnn(Rcnn):
         trunk = self.network.backbone
         pyramid = {name: (trunk.out_channels, stride) for name, stride in trunk.levels.items()}
         return pyramid | {f"{TRUNK}{s}": (channels, s) for s, (_, channels) in self.backbone.stages.items()}
+
+    def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.maps`."""
+        strides = {f"{TRUNK}{stride}": stride for stride in self.backbone.stages}
+        if not all(name in strides for name in names):
+            return super().maps(batch, names)
+        found = self.backbone.maps(batch.tensors, max(strides[name] for name in names))
+        return {name: found[strides[name]] for name in names}
 
     @property
     def mean(self) -> Tensor:

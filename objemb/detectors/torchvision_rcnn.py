@@ -94,6 +94,17 @@ class TorchvisionRcnn(Rcnn):
         """See :meth:`NetworkDetector.levels`."""
         return dict(self._levels)
 
+    def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.maps`."""
+        found: dict[str, Tensor] = {}
+        if all(name in self._trunk_layers.values() for name in names):
+            for child, level in _steps(self.network.backbone.body, batch.tensors):
+                if self._trunk_layers.get(child) in names:
+                    found[self._trunk_layers[child]] = level
+                if len(found) == len(names):
+                    return found
+        return super().maps(batch, names)
+
     @property
     def mean(self) -> Tensor:
         """See :attr:`NetworkDetector.mean`."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class FakeDetector(nn.Module):
     def normalised(self, pixels: Tensor) -> Tensor:
         return pixels * 10
 
-    def features(self, batch: Tensor) -> dict[str, Tensor]:
-        return {name: batch[:, :, ::stride, ::stride] + stride for name, (_, stride) in LEVELS.items()}
+    def maps(self, batch: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: batch[:, :, ::stride, ::stride] + stride for name, (_, stride) in LEVELS.items() if name in names}
 
 
 def test_a_level_of_the_normalised_pixels() -> None:

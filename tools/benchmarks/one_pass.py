@@ -103,7 +103,10 @@ class _Parts:
     def __init__(self, detector: NetworkDetector, heads: Mapping[str, Head], photo: Photo, boxes: Regions) -> None:
         self._detector, self._photo = detector, photo
         students = {name: OnePass(detector=detector, head=head) for name, head in heads.items()}
-        self.heads = {name: lambda s=s: s.embed(self._batch, self._maps, [boxes]) for name, s in students.items()}
+        self.heads = {
+            name: lambda s=student: s.embed([photo], [boxes], self._batch, self._maps)
+            for name, student in students.items()
+        }
 
     def detect(self) -> None:
         """All that a detector does to a photo."""

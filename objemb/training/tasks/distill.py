@@ -187,13 +187,13 @@ class Distill(Task):
         for numbers in self.describer.detector.groups([e.photo for e in batch]):
             examples = [batch[n] for n in numbers]
             photos = [e.photo for e in examples]
-            seen = self._look(photos)
-            regions = self._choose(seen, examples, [variants[n] for n in numbers])
-            student.append(self.describer.embed(*seen, regions, unit=False))
+            seen, maps = self._look(photos)
+            regions = self._choose(seen, maps, examples, [variants[n] for n in numbers])
+            student.append(self.describer.embed(photos, regions, seen, maps, unit=False))
             targets += self.teacher.vectors(photos, regions, unit=False)
             weights.append(region_weights(regions))
-            if self.mode == "joint":
-                found = self.describer.detector.losses(*seen, [e.regions for e in examples], photos)
+            if self.mode == "joint" and maps is not None:
+                found = self.describer.detector.losses(seen, maps, [e.regions for e in examples], photos)
                 terms.append({name: term * len(numbers) / len(batch) for name, term in found.items()})
         embedding = self._compare(torch.cat(student), torch.cat(targets), torch.cat(weights))
         return {**_sum(terms), **embedding}
@@ -236,29 +236,33 @@ class Distill(Task):
         card = make_card(self.describer, self.teacher, self.validation, before=self._before, about=about)
         write_card(card, folder / MODEL)
 
-    def _look(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor]]:
-        """One pass of the detector's backbone, with gradients only where it is trained."""
+    def _look(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor] | None]:
+        """One pass of the detector's backbone, with gradients only where it is trained; None of its maps where nobody
+        but the head needs any, which then asks for its own."""
         detector = self.describer.detector
+        batch = detector.preprocess(photos)
+        if self.mode != "joint" and not self.guidance.needs_detector:
+            return batch, None
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self._trained)):
-            batch = detector.preprocess(photos)
             return batch, detector.features(batch)
 
     @torch.no_grad()
     def _choose(
         self,
-        seen: tuple[NetworkInput, dict[str, Tensor]] | None,
+        seen: NetworkInput | None,
+        maps: dict[str, Tensor] | None,
         examples: Sequence[Example],
         variants: Sequence[int],
     ) -> list[Regions]:
-        """The boxes to learn from; what the detector has ``seen`` is needed for its own boxes only."""
+        """The boxes to learn from; what the detector has seen is needed for its own boxes only."""
         detector, photos = self.describer.detector, [e.photo for e in examples]
         nothing: list[Regions | None] = [None] * len(photos)
         detections, proposals = nothing, nothing
-        if seen is not None and "detections" in self.guidance.sources:
-            found = detector.regions(*seen, photos)
+        if seen is not None and maps is not None and "detections" in self.guidance.sources:
+            found = detector.regions(seen, maps, photos)
             detections = [self.describer.regions.select(f)[1:] for f in found]  # without the whole image
-        if seen is not None and "proposals" in self.guidance.sources:
-            proposals = [*detector.proposals(*seen, photos)]
+        if seen is not None and maps is not None and "proposals" in self.guidance.sources:
+            proposals = [*detector.proposals(seen, maps, photos)]
         return [
             self.guidance.regions(e.photo.id, e.regions, variant, detections=found, proposals=proposed)
             for e, variant, found, proposed in zip(examples, variants, detections, proposals, strict=True)
@@ -287,9 +291,9 @@ class Distill(Task):
         shown = console.is_terminal and rank == 0
         for number in track(numbers, "teacher", console=console, transient=True, disable=not shown):
             example = self.examples[number]
-            seen = self._look([example.photo]) if self.guidance.needs_detector else None
+            seen, maps = self._look([example.photo]) if self.guidance.needs_detector else (None, None)
             for variant in range(self.guidance.variants):
-                regions = self._choose(seen, [example], [variant])
+                regions = self._choose(seen, maps, [example], [variant])
                 self.teacher.vectors([example.photo], regions)
 
 

@@ -1,0 +1,109 @@
+"""Parts of a photo at the scale at which a head knows their objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objemb.ops.boxes import scale
+from objemb.ops.images import group_equal, resize
+from objemb.structures import Photo, Regions
+
+#: Pixels of a window around its object: what the first layers see beyond a box, where the photo goes on.
+MARGIN = 8
+#: Sides of windows are multiples of this, so that they fall into few shapes, whose rows share a batch.
+STEP = 32
+#: What float32 adds to a length, in steps.
+ROUNDING = 1e-3
+#: Windows that go through the network at a time.
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of one shape.
+
+    Attributes:
+        numbers: Which of the boxes, over all photos, each window is for.
+        pixels: float32 ``(M, 3, h, w)``, RGB, 0 to 1.
+        boxes: float32 ``(M, 4)``: the box in pixels of its window.
+    """
+
+    numbers: list[int]
+    pixels: Tensor
+    boxes: Tensor
+
+
+def windows_around(
+    photos: Sequence[Photo], regions: Sequence[Regions], chosen: Sequence[bool], side: float, colour: Tensor
+) -> Iterator[Windows]:
+    """A window around each chosen box, in which the longer side of the box is ``side`` pixels long.
+
+    It is cut from the decoded pixels, which a photo may have more of than a detector sees, and goes on beyond the box
+    as far as the photo does; where the photo ends, ``colour`` fills what is left at the right and at the bottom.
+
+    Args:
+        photos: The photos.
+        regions: Per photo its boxes, in original pixels.
+        chosen: Of all boxes, photo by photo, those that get a window.
+        side: See above, in pixels of the window.
+        colour: float ``(3,)``, RGB, 0 to 1.
+
+    Yields:
+        Windows of equal shapes, at most ``BATCH`` of them; the boxes come in no order.
+    """
+    owners = [photo for photo, of_photo in zip(photos, regions, strict=True) for _ in of_photo.boxes]
+    boxes = [box for photo, r in zip(photos, regions, strict=True) for box in scale(r.boxes.cpu(), photo.scale)]
+    numbers = [number for number, wanted in enumerate(chosen) if wanted]
+    cuts = [_cut(owners[n], boxes[n], side) for n in numbers]
+    for group in group_equal(cut.shape for cut in cuts):
+        for start in range(0, len(group), BATCH):
+            some = group[start : start + BATCH]
+            pixels = torch.stack([_window(owners[numbers[i]], cuts[i], colour) for i in some])
+            yield Windows([numbers[i] for i in some], pixels, torch.stack([cuts[i].box for i in some]))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Which decoded pixels become a window: ``part`` (x1, y1, x2, y2) resized to ``size`` within ``shape``, both height
+    and width; ``box`` is where the object is then."""
+
+    part: tuple[int, int, int, int]
+    size: tuple[int, int]
+    shape: tuple[int, int]
+    box: Tensor
+
+
+def _cut(photo: Photo, box: Tensor, side: float) -> _Cut:
+    height, width = photo.pixels.shape[1:]
+    x1, y1, x2, y2 = (float(v) for v in box)
+    factor = side / max(x2 - x1, y2 - y1, 1.0)
+    left, right, columns = _span(x1, x2, width, factor)
+    top, bottom, rows = _span(y1, y2, height, factor)
+    size = (min(rows, max(1, round((bottom - top) * factor))), min(columns, max(1, round((right - left) * factor))))
+    moved = scale(box - box.new_tensor([left, top, left, top]), (size[0] / (bottom - top), size[1] / (right - left)))
+    return _Cut((left, top, right, bottom), size, (rows, columns), moved)
+
+
+def _span(low: float, high: float, end: int, factor: float) -> tuple[int, int, int]:
+    """First and last pixel of a window along one side of a photo of ``end`` pixels, and the pixels of the window."""
+    wanted = min((high - low) * factor + 2 * MARGIN, end * factor)
+    length = STEP * max(1, math.ceil(wanted / STEP - ROUNDING))
+    half = length / factor / 2
+    first = min(max((low + high) / 2 - half, 0), max(end - 2 * half, 0))
+    begin = min(math.floor(first), end - 1)
+    return begin, max(begin + 1, min(end, math.ceil(first + 2 * half))), length
+
+
+def _window(photo: Photo, cut: _Cut, colour: Tensor) -> Tensor:
+    left, top, right, bottom = cut.part
+    seen = resize(photo.pixels[:, top:bottom, left:right].contiguous(), cut.size)
+    if cut.size == cut.shape:
+        return seen.float() / 255
+    window = colour.to(seen.device).float()[:, None, None].repeat(1, *cut.shape)
+    window[:, : cut.size[0], : cut.size[1]] = seen.float() / 255
+    return window
