@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -74,3 +76,32 @@ def test_a_map_that_is_not_all_there_is() -> None:
     assert upper_part(traced, "one", "two")(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)
     with pytest.raises(ValueError, match="expected a map that all that follows is computed from, found 'one' without"):
         upper_part(traced, "one", "add")
+
+
+@pytest.mark.parametrize("name", ["narrow", "resnet18", "mobilenet_v2", "densenet121", "googlenet", *OF_TIMM])
+@torch.no_grad()
+def test_maps_up_to_a_stride_are_those_of_all(name: str) -> None:
+    net = network(name)
+    pixels = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    everything = net.maps(pixels)
+    for coarsest in net.stages:
+        some = net.maps(pixels, coarsest)
+        assert list(some) == [stride for stride in net.stages if stride <= coarsest]
+        assert all(torch.allclose(map_, everything[stride], atol=1e-5) for stride, map_ in some.items())
+    with pytest.raises(ValueError, match="coarsest: expected one of"):
+        net.maps(pixels, 3)
+
+
+@torch.no_grad()
+def test_the_lower_layers_are_those_of_the_network_itself() -> None:
+    """They follow a change of its weights, are in no state twice, and are the copy's own in a copy."""
+    net = TorchvisionCnn("mobilenet_v2")
+    pixels, names = torch.rand(1, 3, 64, 64), list(net.state_dict())
+    net.maps(pixels, 8)
+    assert list(net.state_dict()) == names
+    other = copy.deepcopy(net)
+    for parameter in other.parameters():
+        parameter.mul_(1.1)
+    assert torch.equal(other.maps(pixels, 8)[8], other.maps(pixels)[8])
+    assert torch.equal(net.maps(pixels, 8)[8], net.maps(pixels)[8])
+    assert not torch.equal(net.maps(pixels, 8)[8], other.maps(pixels, 8)[8])

@@ -5,13 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from objemb.backbones.torchvision_cnn import TorchvisionCnn
+from objemb.describers._windows import windows_around
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import Detector
+from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.heads.embedding import EmbeddingHead
+from objemb.heads.tail import Tail
 from objemb.ops.whitening import Whitening
+from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
 from tests.tiny import random_photo
@@ -204,3 +210,85 @@ def test_mistakes_are_named(one: OnePass) -> None:
         one.describe([PHOTO, TALL], [None])
     with pytest.raises(ValueError, match=r"regions of 'c': expected the image size \(90, 60\)"):
         one.describe([TALL], [BOXES])
+
+
+def sized(object_side: float | None) -> OnePass:
+    """A student on the trunk of a classification network, which sees photos of 128 pixels as they are."""
+    torch.manual_seed(0)
+    network = TorchvisionCnn(arch="mobilenet_v2")
+    detector = FasterRcnn(network, min_size=96, max_size=128, pyramid_strides=[8, 16], channels=8, box_width=8)
+    head = Tail(backbone=network, pooling=Mean(), dim=8, samples=5)
+    return OnePass(detector=detector, head=head, object_side=object_side)
+
+
+@pytest.fixture(scope="module")
+def every_size() -> OnePass:
+    return sized(40)
+
+
+LARGE = random_photo(96, 128, id="large")
+#: Far below, just within, within and far above 40 pixels.
+SIZES = Regions(torch.tensor([[10.0, 10, 16, 20], [20, 20, 50, 40], [60, 30, 100, 80], [0, 0, 128, 96]]), LARGE.size)
+
+
+def test_boxes_of_the_learned_size_are_described_in_their_photo(every_size: OnePass) -> None:
+    seen, plain = every_size.describe([LARGE], [SIZES])[0].vectors, sized(None).describe([LARGE], [SIZES])[0].vectors
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(seen, plain, strict=True)]
+    assert same == [False, True, True, False]
+
+
+def test_boxes_of_other_sizes_are_described_as_in_a_photo_where_they_have_it(every_size: OnePass) -> None:
+    """The slow way: the window as a photo of its own, of the network's size, described by a student of one size."""
+    plain = sized(None)
+    (windows,) = (w for w in windows_around([LARGE], [SIZES], [False, False, False, True], 40.0, plain.detector.mean))
+    batch = plain.detector.normalised(windows.pixels)
+    with torch.no_grad():
+        maps = plain.detector.features(batch)
+        expected = plain.head([maps[name] for name in plain.levels], [windows.boxes])
+    assert torch.allclose(every_size.describe([LARGE], [SIZES])[0].vectors[3:], expected, atol=1e-5)
+
+
+def test_a_vector_depends_on_its_box_alone(every_size: OnePass) -> None:
+    together = every_size.describe([LARGE, TALL], [SIZES, None])[0].vectors
+    apart = torch.cat([every_size.describe([LARGE], [SIZES[n : n + 1]])[0].vectors for n in range(len(SIZES))])
+    assert torch.allclose(together, apart, atol=1e-5)
+    flipped = every_size.describe([LARGE], [SIZES[[3, 1, 0, 2]]])[0].vectors
+    assert torch.allclose(flipped, apart[[3, 1, 0, 2]], atol=1e-5)
+
+
+def test_found_and_given_boxes_of_every_size_have_one_vector(every_size: OnePass) -> None:
+    found = every_size.describe([LARGE])[0]
+    assert torch.allclose(every_size.describe([LARGE], [found.regions])[0].vectors, found.vectors, atol=1e-5)
+
+
+def test_a_picture_has_nearly_one_vector_whatever_its_size(every_size: OnePass) -> None:
+    """Of one and of sixteen times as many pixels: what differs is how it was resampled."""
+    pixels = F.interpolate(LARGE.pixels.float()[None], scale_factor=4, mode="bicubic").clamp(0, 255)[0].byte()
+    photos = [LARGE, Photo("enlarged", pixels, (384, 512)), random_photo(96, 128, seed=5)]
+    first, enlarged, other = (every_size.describe([photo])[0].vectors[0] for photo in photos)
+    assert 1 - float(first @ enlarged) < (1 - float(first @ other)) / 20
+
+
+def test_layers_run_only_for_what_needs_them(every_size: OnePass) -> None:
+    network = every_size.detector.network.backbone.body.network
+    with Calls(last=network.features.get_submodule("18"), first=network.features.get_submodule("0")) as counts:
+        every_size.describe([LARGE], [SIZES[3:]])
+    assert counts == {"last": 0, "first": 1}, "one window"
+    with Calls(last=network.features.get_submodule("18"), first=network.features.get_submodule("0")) as counts:
+        every_size.describe([LARGE], [SIZES])
+    assert counts == {"last": 0, "first": 3}, "the photo, a window of a small object and one of a large object"
+
+
+def test_gradients_reach_head_and_trunk_through_windows() -> None:
+    one = sized(40)
+    batch = one.detector.preprocess([LARGE])
+    one.embed([LARGE], [SIZES[3:]], batch, unit=False)[:, 0].sum().backward()
+    first = next(one.detector.backbone.parameters())
+    assert first.grad is not None
+    assert bool(first.grad.any())
+    assert all(p.grad is not None for p in one.head.parameters())
+
+
+def test_object_side_is_a_length() -> None:
+    with pytest.raises(ValueError, match="object_side: expected a number above 0, found -3"):
+        sized(-3)
