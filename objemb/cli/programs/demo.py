@@ -16,13 +16,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.output import note
+from objemb.cli.output import note, print_table
 from objemb.cli.programs.demos.steps import Step, StepFailedError, read_facts, read_stamp, run_steps
 from objemb.cli.progress import Progress
+from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.disk import write_whole
 
 PROGRAM = "objemb demo"
@@ -30,6 +31,11 @@ PROGRAM = "objemb demo"
 OWN_STEPS = 1
 #: Enough for steady figures, and few enough to be described in a dozen ways within two minutes.
 TEST_SCENES = "360"
+#: Columns of the table in the terminal.
+TABLE = ("method", "photo mAP", "P@1", "share", "picture mAP", "P@1", "share")
+ABOUT_TABLE = (
+    "found, in percent, by a box in a photo and by a product picture; share: of the teacher's mAP on the same boxes"
+)
 #: Parts of a training config that are photos, and their split.
 PARTS = {"data": "train", "validation": "val"}
 
@@ -124,9 +130,20 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     if options.small:
         note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")
         return page
+    note(ABOUT_TABLE)
+    print_table(TABLE, [_line(row) for row in figures["rows"]])
     for promise in figures["promises"]:
         note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
     return page
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    cells = [row["title"]]
+    for kind in (IN_PHOTO, PICTURE):
+        found = row["by_kind"][kind]
+        share = "" if found["share"] is None else f"{found['share']:.2f}"
+        cells += [f"{100 * found['mAP']:.1f}", f"{100 * found['P@1']:.1f}", share]
+    return cells
 
 
 def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:

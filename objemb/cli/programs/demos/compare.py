@@ -1,4 +1,4 @@
-"""The demo's table: every way to describe photos, on the same photos, boxes and queries."""
+"""The demo's table: every way to describe photos, on the same photos, boxes and queries of both kinds."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
-from objemb.cli.programs.demos.rows import ROWS, Row
+from objemb.cli.programs.demos.rows import ROWS, TEACHERS, Row
 from objemb.cli.programs.timing import alternate
-from objemb.datasets.writing import IN_PHOTO
+from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
 from objemb.evaluation.described import Rows, describe_entries
+from objemb.evaluation.metrics import known
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import standings
 from objemb.evaluation.scoring import listed_items, locate, score
+from objemb.evaluation.shares import share
 from objemb.evaluation.task import Task, make_task, pick_queries
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
@@ -30,8 +31,8 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 10
 ROUNDS = 4
-#: The queries that are searched for, of all that the set has.
-SEARCHED = (f"{KIND}={IN_PHOTO}",)
+#: The kinds of queries: a box in a photo, and the picture of a product by itself.
+KINDS = (IN_PHOTO, PICTURE)
 
 Described = list[tuple[int, RegionDescriptors]]
 
@@ -48,19 +49,29 @@ def compare(
         advance: Called after each row.
 
     Returns:
-        Per row ``key``, ``title``, ``mAP``, ``P@1`` (0 to 1), ``iou`` of matched boxes, ``vectors`` per photo and
-        ``queries``.
+        Per row ``key``, ``title``, ``vectors`` per photo, ``iou`` of the boxes that queries in photos matched, and
+        ``by_kind``: for each of ``KINDS`` the ``mAP``, ``P@1`` (0 to 1), number of ``queries``, and ``share`` of the
+        teacher's mAP on the same boxes.
     """
-    task = pick_queries(make_task(data), SEARCHED)
+    tasks = {kind: of_kind(data, kind) for kind in KINDS}
     described: dict[tuple[str, str], Described] = {}
     found = []
     for row in ROWS:
         place = (row.describer, row.boxes)
         if place not in described:
-            described[place] = _database(models[row.describer], data, task, boxes[row.boxes])
-        found.append(_measure(row, models[row.describer], data, task, described[place]))
+            described[place] = _database(models[row.describer], data, boxes[row.boxes])
+        found.append(_measure(row, models[row.describer], data, tasks, described[place]))
         advance()
+    by_key = {one["key"]: one["by_kind"] for one in found}
+    for row, one in zip(ROWS, found, strict=True):
+        for kind, figures in one["by_kind"].items():
+            figures["share"] = share(figures["mAP"], by_key[TEACHERS[row.boxes]][kind]["mAP"])
     return found
+
+
+def of_kind(data: EvaluationSet, kind: str) -> Task:
+    """The queries of one of ``KINDS``, searched for among all photos."""
+    return pick_queries(make_task(data), (f"{KIND}={kind}",))
 
 
 def milliseconds(models: Mapping[str, Model], data: EvaluationSet, boxes: Detector) -> dict[str, float]:
@@ -89,27 +100,26 @@ def _describe(model: Model, number: int, photos: Sequence[Photo], regions: Seque
     return model.describer.describe([photos[number]], None if regions is None else [regions[number]])
 
 
-def _database(model: Model, data: EvaluationSet, task: Task, boxes: Detector | None) -> Described:
-    """The regions of all database photos."""
-    numbers = {entry.file: number for number, entry in enumerate(task.database)}
-    refs = [ImageRef(entry.file, data.photo(entry.file)) for entry in task.database]
+def _database(model: Model, data: EvaluationSet, boxes: Detector | None) -> Described:
+    """The regions of all photos."""
+    numbers = {entry.file: number for number, entry in enumerate(data.images)}
+    refs = [ImageRef(entry.file, data.photo(entry.file)) for entry in data.images]
     return [(numbers[one.image], one) for one in model.stream(refs, boxes=boxes)]
 
 
-def _measure(row: Row, model: Model, data: EvaluationSet, task: Task, described: Described) -> dict[str, Any]:
+def _measure(
+    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, Task], described: Described
+) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
     database = Rows.of([(n, aggregator.aggregate(one)) for n, one in described], model.dim, ())
     asked = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
-    queries = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-    found = standings(database, queries, listed_items(task))
-    scores = score(task, found, set(queries.items.tolist()))
-    where = None if row.total or not data.objects else locate(task, found, data.objects).figures
-    return {
-        "key": row.key,
-        "title": row.title,
-        "mAP": scores.means["mAP"],
-        "P@1": scores.means["P@1"],
-        "iou": None if where is None or np.isnan(where.mean_iou) else where.mean_iou,
-        "vectors": len(database) / len(task.database),
-        "queries": scores.queries,
-    }
+    by_kind, iou = {}, None
+    for kind, task in tasks.items():
+        queries = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
+        found = standings(database, queries, listed_items(task))
+        scores = score(task, found, set(queries.items.tolist()))
+        by_kind[kind] = {"mAP": scores.means["mAP"], "P@1": scores.means["P@1"], "queries": scores.queries}
+        if kind == IN_PHOTO and data.objects and not row.total:
+            iou = known(locate(task, found, data.objects).figures.mean_iou)
+    vectors = len(database) / len(data.images)
+    return {"key": row.key, "title": row.title, "by_kind": by_kind, "iou": iou, "vectors": vectors}

@@ -131,12 +131,12 @@ def _cost(row: Mapping[str, Any], times: Mapping[str, float]) -> dict[str, float
     return {"ms": passes, "cost": passes / times["student"]}
 
 
-def _counts(scenes: Path, data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _counts(scenes: Path, data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     coco = json.loads((scenes / "instances_train.json").read_text(encoding="utf-8"))
     return {
         "train_photos": len(coco["images"]),
         "train_instances": len({a["instance"] for a in coco["annotations"]}),
         "test_photos": len(data.images),
         "test_instances": len({i for e in data.objects for i in e.instances}),
-        "queries": rows[0]["queries"],
+        "queries": {kind: of_kind["queries"] for kind, of_kind in rows[0]["by_kind"].items()},
     }

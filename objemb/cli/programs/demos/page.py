@@ -9,6 +9,8 @@ from typing import Any
 
 from objemb.cli.page import html_page, html_text, photo_figure
 from objemb.cli.pictures import Picture
+from objemb.cli.programs.demos.compare import KINDS
+from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.structures import SearchResult
 
 OWN_STYLE = """
@@ -18,10 +20,12 @@ p { max-width: 48rem; margin: .4rem 0; }
 table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 15rem; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 13rem; }
 tr.ours td { font-weight: 650; background: #009e7318; }
 .bar { display: inline-block; height: .7rem; background: #56b4e9; vertical-align: middle; border-radius: .15rem; }
 tr.ours .bar { background: #009e73; }
+th.group { text-align: center; }
+td.bars { text-align: left; }
 .scroll { overflow-x: auto; }
 .row { display: grid; gap: .6rem; grid-template-columns: repeat(6, minmax(0, 1fr)); margin: .6rem 0 1.2rem; }
 .row .text { padding: .3rem .5rem; font-size: .85rem; }
@@ -42,12 +46,14 @@ class Answer:
         query: Its picture.
         hits: A picture per hit.
         right: Per hit whether it shows the object; empty when nobody knows.
+        asked: What the query is, for people.
     """
 
     result: SearchResult
     query: Picture
     hits: Sequence[Picture]
     right: Sequence[bool]
+    asked: str = "query"
 
 
 def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
@@ -65,8 +71,8 @@ def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
 <h2>What was promised</h2>
 {_promises(figures["promises"])}
 <h2>Queries and what the one-pass student found</h2>
-<p>Not picked: queries in even steps through the list. On the left the query and its box; then the five best photos,
-each with the box that matched.</p>
+<p>Not picked: queries in even steps through the list. On the left the query, a box in a photo or the picture of a
+product by itself; then the five best photos, each with the box that matched.</p>
 {"".join(_answer(a) for a in answers)}
 <h2>How it was made</h2>
 <p>{escape(figures["machine"])}; seed {figures["seed"]}. Each line is a command that you can run, change and run
@@ -93,44 +99,55 @@ def _introduction(figures: Mapping[str, Any]) -> str:
         f"<p>From nothing: {counts['train_photos']} generated scenes of {counts['train_instances']} products trained a "
         f"classification network (the teacher), a detector, and an embedding head inside the detector (the student) "
         f"that learned to emit the teacher's vectors. The table is about {counts['test_instances']} <b>other</b> "
-        f"products in {counts['test_photos']} scenes, {counts['queries']} queries: a box around a product must find "
-        f"the other scenes that contain this very product. Variants of a product differ in accents, logo and lettering "
-        f"only.</p>"
+        f"products in {counts['test_photos']} scenes: {_counted(figures)} must find the (other) scenes that contain "
+        f"this very product. Variants of a product differ in accents, logo and lettering only.</p>"
     )
+
+
+def _counted(figures: Mapping[str, Any]) -> str:
+    queries = figures["counts"]["queries"]
+    return f"{queries[IN_PHOTO]} queries with a box in a photo and {queries[PICTURE]} with the picture of a product"
 
 
 def _table(figures: Mapping[str, Any]) -> str:
-    best = max(row["mAP"] for row in figures["rows"])
+    best = {kind: max(row["by_kind"][kind]["mAP"] for row in figures["rows"]) for kind in KINDS}
     lines = "".join(_line(row, best) for row in figures["rows"])
+    of_kind = "<th></th><th>mAP</th><th>P@1</th><th>share</th>"
     return (
-        '<div class="scroll"><table><tr><th>method</th><th></th><th>mAP</th><th>P@1</th><th>IoU</th>'
-        f"<th>vectors</th><th>ms</th><th>cost</th></tr>{lines}</table></div>"
+        '<div class="scroll"><table><tr><th></th><th colspan="4" class="group">query: a box in a photo</th>'
+        '<th colspan="4" class="group">query: a product picture</th><th colspan="4"></th></tr>'
+        f"<tr><th>method</th>{of_kind}{of_kind}<th>IoU</th><th>vectors</th><th>ms</th><th>cost</th></tr>{lines}"
+        "</table></div>"
     )
 
 
-def _line(row: Mapping[str, Any], best: float) -> str:
+def _line(row: Mapping[str, Any], best: Mapping[str, float]) -> str:
     ours = ' class="ours"' if row["key"] == "student" else ""
-    bar = f'<span class="bar" style="width: {8 * row["mAP"] / max(best, 1e-9):.2f}rem"></span>'
-    cells = (
-        f'<td style="text-align: left">{bar}</td>',
-        f"<td>{100 * row['mAP']:.1f}</td>",
-        f"<td>{100 * row['P@1']:.1f}</td>",
-        f"<td>{'' if row['iou'] is None else format(row['iou'], '.2f')}</td>",
-        f"<td>{row['vectors']:.1f}</td>",
-        f"<td>{'' if row['ms'] is None else format(row['ms'], '.0f')}</td>",
-        f"<td>{'' if row['cost'] is None else format(row['cost'], '.2f')}</td>",
-    )
+    numbers = ((row["iou"], ".2f"), (row["vectors"], ".1f"), (row["ms"], ".0f"), (row["cost"], ".2f"))
+    cells = [_found(row["by_kind"][kind], best[kind]) for kind in KINDS]
+    cells += [f"<td>{'' if value is None else format(value, form)}</td>" for value, form in numbers]
     return f"<tr{ours}><td>{escape(row['title'])}</td>{''.join(cells)}</tr>"
+
+
+def _found(figures: Mapping[str, Any], best: float) -> str:
+    """The cells of one kind of queries."""
+    bar = f'<span class="bar" style="width: {5 * figures["mAP"] / max(best, 1e-9):.2f}rem"></span>'
+    share = "" if figures["share"] is None else format(figures["share"], ".2f")
+    return (
+        f'<td class="bars">{bar}</td><td>{100 * figures["mAP"]:.1f}</td><td>{100 * figures["P@1"]:.1f}</td>'
+        f"<td>{share}</td>"
+    )
 
 
 def _notes(figures: Mapping[str, Any]) -> str:
     return (
-        f'<p class="soft">mAP in percent over {figures["rows"][0]["queries"]} queries (trapezoid average precision); '
-        f"all vectors have at most {figures['dim']} dimensions, each method whitened on its own kind of region of the "
-        f"training scenes. IoU: of the matched box with the true one. Vectors and milliseconds are per photo, cost is "
-        f"beside one pass. Times leave out decoding; the rows of true boxes have none, for nobody gives such boxes. "
-        f"Detector: AP50 {100 * figures['detection']['AP50']:.1f}, AP {100 * figures['detection']['AP']:.1f} on the "
-        f"unseen products; {escape(figures['detection']['change'])}.</p>"
+        f'<p class="soft">mAP in percent (trapezoid average precision) over {_counted(figures)}; share: of the mAP of '
+        f"a crop per box, the teacher, on the same boxes. All vectors have at most {figures['dim']} dimensions, each "
+        f"method whitened on its own kind of region of the training scenes. IoU: of the box that a query in a photo "
+        f"matched with the true one. Vectors and milliseconds are per photo, cost is beside one pass. Times leave out "
+        f"decoding; the rows of true boxes have none, for nobody gives such boxes. Detector: AP50 "
+        f"{100 * figures['detection']['AP50']:.1f}, AP {100 * figures['detection']['AP']:.1f} on the unseen products; "
+        f"{escape(figures['detection']['change'])}.</p>"
     )
 
 
@@ -151,7 +168,9 @@ def _answer(answer: Answer) -> str:
         f'<div class="card">{photo_figure(picture, "14rem")}<div class="text">{mark} {hit.score:.3f}</div></div>'
         for hit, picture, mark in zip(answer.result, answer.hits, marks, strict=True)
     )
-    query = f'<div class="card">{photo_figure(answer.query, "14rem")}<div class="text">query</div></div>'
+    query = (
+        f'<div class="card">{photo_figure(answer.query, "14rem")}<div class="text">{escape(answer.asked)}</div></div>'
+    )
     return f'<div class="row">{query}{hits}</div>'
 
 

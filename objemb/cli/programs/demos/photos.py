@@ -9,7 +9,7 @@ from pathlib import Path
 from objemb.cli.errors import SKIPPED
 from objemb.cli.output import note
 from objemb.cli.pictures import result_pictures
-from objemb.cli.programs.demos.answers import QUERIES, search_others
+from objemb.cli.programs.demos.answers import search_others
 from objemb.cli.programs.demos.page import Answer, photos_page
 from objemb.cli.programs.demos.steps import StepFailedError, run_command
 from objemb.disk import write_whole
@@ -17,6 +17,8 @@ from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
 
+#: Queries on the page.
+QUERIES = 8
 PRETRAINED = "quickstart"
 ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as the config quickstart says."
 ABOUT_STUDENT = (
@@ -69,7 +71,7 @@ def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
         if not len(found):
             continue
         asked = model.query(ref.path, found[:1].boxes.tolist())
-        result = search_others(index, asked, ref.id)
+        result = search_others(index, asked, (ref.id,))
         yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
 
 

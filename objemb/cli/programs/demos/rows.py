@@ -25,7 +25,8 @@ class Row:
         boxes: ``own`` regions of the method, or those of the ``detector``, or the ``truth``.
         total: Whether a photo is the sum of its regions, one vector, instead of its best region.
         cut: Whether a query box is cut out of its photo, at the same scale, and described as a photo of its own, as
-            the papers of the rigid methods do; else it is described where it is, as the boxes of the database are.
+            the papers of the rigid methods do; else it is described where it is, as the boxes of the database are. A
+            query that is a picture is looked at whole, by rows that sum up their regions as a photo.
     """
 
     key: str
@@ -49,6 +50,9 @@ ROWS = (
     Row("crop_truth", "a crop per true box", "crop", "truth"),
     Row("student_truth", "one pass, true boxes", "student", "truth"),
 )
+
+#: The row that sees each box cut out, by where the boxes are from: whose mAP the others keep a share of.
+TEACHERS = {"own": "crop", "detector": "crop", "truth": "crop_truth"}
 
 
 @dataclass(frozen=True)
