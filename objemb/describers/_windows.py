@@ -15,10 +15,8 @@ from objemb.structures import Photo, Regions
 
 #: Pixels of a window around its object: what the first layers see beyond a box, where the photo goes on.
 MARGIN = 8
-#: Sides of windows are multiples of this, so that they fall into few shapes, whose rows share a batch.
-STEP = 32
-#: What float32 adds to a length, in steps.
-ROUNDING = 1e-3
+#: What float32 may add to a length of pixels.
+ROUNDING = 0.01
 #: Windows that go through the network at a time.
 BATCH = 32
 
@@ -39,7 +37,12 @@ class Windows:
 
 
 def windows_around(
-    photos: Sequence[Photo], regions: Sequence[Regions], chosen: Sequence[bool], side: float, colour: Tensor
+    photos: Sequence[Photo],
+    regions: Sequence[Regions],
+    chosen: Sequence[bool],
+    side: float,
+    colour: Tensor,
+    multiple: int = 16,
 ) -> Iterator[Windows]:
     """A window around each chosen box, in which the longer side of the box is ``side`` pixels long.
 
@@ -52,6 +55,7 @@ def windows_around(
         chosen: Of all boxes, photo by photo, those that get a window.
         side: See above, in pixels of the window.
         colour: float ``(3,)``, RGB, 0 to 1.
+        multiple: Sides of windows are multiples of this, so that they fall into few shapes, which share a batch.
 
     Yields:
         Windows of equal shapes, at most ``BATCH`` of them; the boxes come in no order.
@@ -59,7 +63,7 @@ def windows_around(
     owners = [photo for photo, of_photo in zip(photos, regions, strict=True) for _ in of_photo.boxes]
     boxes = [box for photo, r in zip(photos, regions, strict=True) for box in scale(r.boxes.cpu(), photo.scale)]
     numbers = [number for number, wanted in enumerate(chosen) if wanted]
-    cuts = [_cut(owners[n], boxes[n], side) for n in numbers]
+    cuts = [_cut(owners[n], boxes[n], side, multiple) for n in numbers]
     for group in group_equal(cut.shape for cut in cuts):
         for start in range(0, len(group), BATCH):
             some = group[start : start + BATCH]
@@ -78,21 +82,21 @@ class _Cut:
     box: Tensor
 
 
-def _cut(photo: Photo, box: Tensor, side: float) -> _Cut:
+def _cut(photo: Photo, box: Tensor, side: float, multiple: int) -> _Cut:
     height, width = photo.pixels.shape[1:]
     x1, y1, x2, y2 = (float(v) for v in box)
     factor = side / max(x2 - x1, y2 - y1, 1.0)
-    left, right, columns = _span(x1, x2, width, factor)
-    top, bottom, rows = _span(y1, y2, height, factor)
+    left, right, columns = _span(x1, x2, width, factor, multiple)
+    top, bottom, rows = _span(y1, y2, height, factor, multiple)
     size = (min(rows, max(1, round((bottom - top) * factor))), min(columns, max(1, round((right - left) * factor))))
     moved = scale(box - box.new_tensor([left, top, left, top]), (size[0] / (bottom - top), size[1] / (right - left)))
     return _Cut((left, top, right, bottom), size, (rows, columns), moved)
 
 
-def _span(low: float, high: float, end: int, factor: float) -> tuple[int, int, int]:
+def _span(low: float, high: float, end: int, factor: float, multiple: int) -> tuple[int, int, int]:
     """First and last pixel of a window along one side of a photo of ``end`` pixels, and the pixels of the window."""
     wanted = min((high - low) * factor + 2 * MARGIN, end * factor)
-    length = STEP * max(1, math.ceil(wanted / STEP - ROUNDING))
+    length = multiple * max(1, math.ceil((wanted - ROUNDING) / multiple))
     half = length / factor / 2
     first = min(max((low + high) / 2 - half, 0), max(end - 2 * half, 0))
     begin = min(math.floor(first), end - 1)

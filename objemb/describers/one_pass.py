@@ -136,24 +136,49 @@ class OnePass(Describer):
             float32 ``(sum of N, D)`` on the device of the network: the boxes of the first photo, then of the second ...
         """
         boxes = [_in_network(*one) for one in zip(regions, batch.image_sizes, strict=True)]
-        apart = self._apart(boxes)
-        shared = [b[~a] for b, a in zip(boxes, apart.split([len(b) for b in boxes]), strict=True)]
-        parts, places = [], [(~apart).nonzero()[:, 0]]
-        if features is None and (len(apart) == 0 or not apart.all()):
-            features = computed(batch.tensors.device, self.detector.maps, batch, self.levels)
-        if features is not None:
-            parts.append(self._embed(features, shared, unit))
-        if self.object_side is not None and apart.any():
-            for windows in windows_around(photos, regions, apart.tolist(), self.object_side, self.detector.mean):
-                seen = self.detector.normalised(windows.pixels.to(batch.tensors.device))
-                maps = computed(batch.tensors.device, self.detector.maps, seen, self.levels)
-                parts.append(self._embed(maps, list(windows.boxes[:, None]), unit))
-                places.append(torch.tensor(windows.numbers))
-        vectors = torch.cat(parts)[torch.cat(places).argsort().to(parts[0].device)]
+        numbers: list[Tensor] = []
+
+        def blocks() -> Iterator[Tensor]:
+            for of_block, samples in self._sampled(photos, regions, boxes, batch, features):
+                numbers.append(of_block)
+                yield samples
+
+        vectors = self.head.vectors(blocks(), unit=unit)
+        vectors = vectors[torch.cat(numbers).argsort().to(vectors.device)]
         return vectors if self.whitening is None or not unit else self.whitening(vectors)
 
-    def _embed(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], unit: bool) -> Tensor:
-        return self.head([features[name] for name in self.levels], boxes, unit=unit)
+    def _sampled(
+        self,
+        photos: Sequence[Photo],
+        regions: Sequence[Regions],
+        boxes: Sequence[Tensor],
+        batch: NetworkInput,
+        features: Mapping[str, Tensor] | None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numbers of boxes, and what the head takes of them: of those that it sees in their photo, then of windows."""
+        device, apart = batch.tensors.device, self._apart(boxes)
+        if features is None and (len(apart) == 0 or not apart.all()):
+            features = computed(device, self.detector.maps, batch, self.levels)
+        if features is not None:
+            shared = [b[~a] for b, a in zip(boxes, apart.split([len(b) for b in boxes]), strict=True)]
+            numbers = (~apart).nonzero()[:, 0]
+            for samples in self.head.sampled([features[name] for name in self.levels], shared):
+                yield numbers[: len(samples)], samples
+                numbers = numbers[len(samples) :]
+        if self.object_side is None or not apart.any():
+            return
+        mean, multiple = self.detector.mean, self._multiple
+        for windows in windows_around(photos, regions, apart.tolist(), self.object_side, mean, multiple):
+            seen = self.detector.normalised(windows.pixels.to(device))
+            maps = computed(device, self.detector.maps, seen, self.levels)
+            for samples in self.head.sampled([maps[name] for name in self.levels], list(windows.boxes[:, None])):
+                yield torch.tensor(windows.numbers), samples
+
+    @property
+    def _multiple(self) -> int:
+        """Of what sides of windows are multiples: the levels of a pyramid are built upon one another."""
+        coarsest = max(stride for _, stride in self.detector.levels().values())
+        return max(16, coarsest if set(self.levels) & set(self.detector.pyramid) else max(self.head.strides))
 
     def _apart(self, boxes: Sequence[Tensor]) -> Tensor:
         """bool ``(sum of N,)``: the boxes, in pixels of the network's input, that get a window each."""

@@ -59,6 +59,7 @@ class Rcnn(NetworkDetector):
         sizes = [self._network_size(photo) for photo in photos]
         height, width = self._padded_size(sizes)
         tensors = self._padding.to(device)[None, :, None, None].repeat(len(photos), 1, height, width)
+        tensors = tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster and more on a CPU
         for tensor, photo, (h, w) in zip(tensors, photos, sizes, strict=True):
             pixels = self.network.transform.normalize(photo.pixels.to(device).float() / 255)[None]
             tensor[:, :h, :w] = F.interpolate(pixels, (h, w), mode="bilinear", align_corners=False)[0]
@@ -67,7 +68,8 @@ class Rcnn(NetworkDetector):
     def normalised(self, pixels: Tensor) -> NetworkInput:
         """See :meth:`NetworkDetector.normalised`."""
         height, width = pixels.shape[2:]
-        return NetworkInput(self.network.transform.normalize(pixels), [(height, width)] * len(pixels))
+        tensors = self.network.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
+        return NetworkInput(tensors, [(height, width)] * len(pixels))
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""

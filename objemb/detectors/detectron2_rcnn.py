@@ -159,13 +159,14 @@ class Detectron2Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.preprocess`."""
         pixels = [resize(photo.pixels, self._network_size(photo)) for photo in photos]
         images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
-        return NetworkInput(images.tensor, images.image_sizes)
+        return NetworkInput(images.tensor.contiguous(memory_format=torch.channels_last), images.image_sizes)
 
     def normalised(self, pixels: Tensor) -> NetworkInput:
         """See :meth:`NetworkDetector.normalised`."""
         height, width = pixels.shape[2:]
         channels = 255 * (pixels.flip(1) if self.bgr else pixels)
         tensors = (channels - self.network.pixel_mean) / self.network.pixel_std
+        tensors = tensors.contiguous(memory_format=torch.channels_last)
         return NetworkInput(tensors, [(height, width)] * len(pixels))
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -149,12 +149,46 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: Levels or boxes that do not fit the head or the batch.
         """
+        return self.vectors(self.sampled(features, boxes), unit=unit)
+
+    def sampled(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """What :meth:`vectors` takes, of boxes of a batch of images.
+
+        Args:
+            features: As for :meth:`forward`.
+            boxes: Likewise.
+
+        Yields:
+            float32 ``(M, sum of C, samples, samples)``, M at most ``BLOCK``; one of zero boxes for zero boxes.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
         if len(features) != len(self.strides):
             raise ValueError(f"features: expected {len(self.strides)} levels, found {len(features)}")
         for number, (level, channels) in enumerate(zip(features, self.channels, strict=True)):
             checks.shape(f"features[{number}]", level, (len(boxes), channels, None, None))
-        rois = _rois(boxes, features[0].device)
-        vectors = torch.cat([self.embed(self._samples(features, block)) for block in rois.split(BLOCK)]).float()
+        for block in _rois(boxes, features[0].device).split(BLOCK):
+            yield self._samples(features, block)
+
+    def vectors(self, samples: Iterable[Tensor], *, unit: bool = True) -> Tensor:
+        """Vectors of samples of boxes, of one or of several batches of images; small blocks are joined.
+
+        Args:
+            samples: Blocks of :meth:`sampled`, at least one.
+            unit: As for :meth:`forward`.
+
+        Returns:
+            float32 ``(sum of M, D)``, in the order of the samples.
+        """
+        parts: list[Tensor] = []
+        waiting: list[Tensor] = []
+        for block in samples:
+            if waiting and sum(map(len, waiting)) + len(block) > BLOCK:
+                parts.append(self.embed(torch.cat(waiting)))
+                waiting = []
+            waiting.append(block)
+        vectors = torch.cat([*parts, self.embed(torch.cat(waiting))]).float()
         return l2(vectors) if unit else vectors
 
     def _samples(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Calls:
 
 def calls(one: OnePass) -> Calls:
     network = one.detector.network
-    return Calls(backbone=network.backbone.fpn, rpn=network.rpn, roi_heads=network.roi_heads, head=one.head)
+    return Calls(backbone=network.backbone.fpn, rpn=network.rpn, roi_heads=network.roi_heads, head=one.head.trunk)
 
 
 def test_the_regions_are_those_of_the_two_pass_describers(one: OnePass) -> None:

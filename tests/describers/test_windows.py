@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from objemb.describers._windows import BATCH, windows_around
+from objemb.describers._windows import BATCH, Windows, windows_around
 from objemb.structures import Photo, Regions
 from tests.tiny import plain_photo, random_photo
 
@@ -17,9 +17,11 @@ def ramp(height: int, width: int, size: tuple[int, int] | None = None) -> Photo:
     return Photo("ramp", torch.stack([columns, rows, 0 * rows]).byte(), size or (height, width))
 
 
-def windows_of(photo: Photo, *boxes: tuple[float, float, float, float], side: float = 16.0) -> list:
+def windows_of(
+    photo: Photo, *boxes: tuple[float, float, float, float], side: float = 16.0, multiple: int = 16
+) -> list[Windows]:
     regions = Regions(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), photo.size)
-    return list(windows_around([photo], [regions], [True] * len(boxes), side, GREY))
+    return list(windows_around([photo], [regions], [True] * len(boxes), side, GREY, multiple))
 
 
 def test_a_box_of_the_wanted_side_is_cut_out_with_its_surroundings() -> None:
@@ -50,7 +52,7 @@ def test_at_the_border_the_window_moves_into_the_photo() -> None:
 def test_where_the_photo_ends_a_colour_fills_the_rest() -> None:
     """The whole of a photo of 8 x 16 pixels: twice its size is 16 x 32, and what is below it is filled."""
     photo = random_photo(8, 16)
-    (one,) = windows_of(photo, (0, 0, 16, 8), side=32.0)
+    (one,) = windows_of(photo, (0, 0, 16, 8), side=32.0, multiple=32)
     assert one.boxes.tolist() == [[0, 0, 32, 16]]
     assert one.pixels.shape == (1, 3, 32, 32)
     assert torch.equal(one.pixels[0, :, 16:], GREY[:, None, None].expand(3, 16, 32))
@@ -60,7 +62,7 @@ def test_where_the_photo_ends_a_colour_fills_the_rest() -> None:
 
 def test_windows_are_as_long_as_their_objects() -> None:
     (one,) = windows_of(ramp(200, 200), (20, 20, 148, 52), side=112.0)
-    assert one.pixels.shape == (1, 3, 64, 128), "28 pixels of height and twice the margin are more than 32"
+    assert one.pixels.shape == (1, 3, 48, 128), "28 pixels of height and twice the margin are 44"
     x1, y1, x2, y2 = one.boxes[0].tolist()
     assert x2 - x1 == pytest.approx(112, rel=0.02)
     assert y2 - y1 == pytest.approx(28, rel=0.06)
@@ -101,9 +103,9 @@ def test_batches_are_bounded() -> None:
 def test_what_has_hardly_a_pixel_has_a_window(size: tuple[int, int], box: tuple[float, ...]) -> None:
     (one,) = windows_of(random_photo(*size), box, side=112.0)  # type: ignore[arg-type]
     height, width = one.pixels.shape[2:]
-    assert height % 32 == 0
-    assert width % 32 == 0
-    assert max(height, width) <= 160
+    assert height % 16 == 0
+    assert width % 16 == 0
+    assert max(height, width) <= 128
     assert bool(torch.isfinite(one.boxes).all())
     assert bool((one.boxes[:, 2:] <= torch.tensor([width + 1.0, height + 1])).all())
 

@@ -25,7 +25,6 @@ from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
-from objemb.heads.base import Head
 from objemb.heads.embedding import EmbeddingHead
 from objemb.heads.tail import Tail
 from objemb.pooling.gem import Gem
@@ -40,6 +39,7 @@ FULL = {
     "photos": [(800, 1066), (384, 512)],
     "crop": 225,
     "boxes": 20,
+    "object": 96,
     "rounds": 5,
 }
 SMALL = {
@@ -48,7 +48,17 @@ SMALL = {
     "photos": [(64, 96)],
     "crop": 32,
     "boxes": 3,
+    "object": 32,
     "rounds": 1,
+}
+#: The detector of ``configs/train/distill_products.yaml``.
+LIGHT = {
+    "pyramid_strides": [8, 16, 32],
+    "channels": 64,
+    "anchor_sizes": [[20, 32], [48, 76], [120, 190], [300, 460]],
+    "box_width": 256,
+    "sampling_ratio": 1,
+    "proposals": 200,
 }
 BARE, HEAD, MAP, CROPS = "detector", "embedding head", "map", "crops"
 
@@ -58,6 +68,7 @@ def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
     for size in sizes["photos"]:
         yield from _with_teachers(sizes, size, seed)
         yield from _mobile(sizes, size, seed)
+        yield from _every_size(sizes, size, seed)
 
 
 @torch.inference_mode()
@@ -67,7 +78,7 @@ def _with_teachers(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -
     network = TorchvisionCnn(arch=sizes["network"])
     heads = {HEAD: EmbeddingHead(), f"tail of {sizes['network']} from stride 16": _tail(network, 16)}
     detector = TorchvisionRcnn(sizes["detector"], min_size=min(size), max_size=max(size))
-    parts = _Parts(detector, heads, photo, boxes)
+    parts = _Parts(detector, {n: OnePass(detector=detector, head=h) for n, h in heads.items()}, photo, boxes)
     looks = {MAP: Map(size=max(size), sampling="aligned"), CROPS: Crop(size=sizes["crop"])}
     teachers = {
         name: PooledRegions(regions=WholeImage(), backbone=network, extractor=look, pooling=Gem())
@@ -91,18 +102,41 @@ def _mobile(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Itera
     network = TorchvisionCnn(arch="mobilenet_v2")
     name = "tail of mobilenet_v2 from stride 8"
     detector = FasterRcnn(network, min_size=min(size), max_size=max(size))
-    parts = _Parts(detector, {name: _tail(network, 8)}, photo, boxes)
+    parts = _Parts(detector, {name: OnePass(detector=detector, head=_tail(network, 8))}, photo, boxes)
     times = alternate({BARE: parts.detect, **parts.heads}, sizes["rounds"])
     label = f"faster_rcnn on mobilenet_v2 with {name} over without, {size[1]} x {size[0]}"
     yield ratio(label, _sum(times, name), times[BARE], boxes=len(boxes))
 
 
-class _Parts:
-    """A detector, and heads that go on from the maps that it has just computed."""
+@torch.inference_mode()
+def _every_size(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
+    """Objects of all sizes and the whole photo, seen as large as the head has learned them, over as large as they are.
 
-    def __init__(self, detector: NetworkDetector, heads: Mapping[str, Head], photo: Photo, boxes: Regions) -> None:
+    On a detector of torchvision's width, and on the light one of ``configs/train/distill_products.yaml``.
+    """
+    photo = noise(size, seed)
+    boxes = Regions.cat([Regions.whole(size), of_every_size(sizes["boxes"], size, seed)])
+    for kind, settings in {"faster_rcnn": {}, "light faster_rcnn": LIGHT}.items():
+        network = TorchvisionCnn(arch="mobilenet_v2")
+        detector = FasterRcnn(network, min_size=min(size), max_size=max(size), **settings)  # type: ignore[arg-type]
+        sides = {"windows": sizes["object"], "none": None}
+        students = {
+            name: OnePass(detector=detector, head=_tail(network, 8), object_side=side) for name, side in sides.items()
+        }
+        parts = _Parts(detector, students, photo, boxes)
+        times = alternate({BARE: parts.detect, **parts.heads}, sizes["rounds"])
+        label = f"{kind} on mobilenet_v2 with its tail, objects of every size with windows over without"
+        one, other = _sum(times, "windows"), _sum(times, "none")
+        yield ratio(f"{label}, {size[1]} x {size[0]}", one, other, "<= 1.15", boxes=len(boxes))
+
+
+class _Parts:
+    """A detector, and students that go on from the maps that it has just computed."""
+
+    def __init__(
+        self, detector: NetworkDetector, students: Mapping[str, OnePass], photo: Photo, boxes: Regions
+    ) -> None:
         self._detector, self._photo = detector, photo
-        students = {name: OnePass(detector=detector, head=head) for name, head in heads.items()}
         self.heads = {
             name: lambda s=student: s.embed([photo], [boxes], self._batch, self._maps)
             for name, student in students.items()
@@ -128,6 +162,19 @@ def scattered(count: int, size: tuple[int, int], seed: int) -> Regions:
     corners = (1 - sides) * torch.rand(count, 2, generator=generator)
     height, width = size
     return Regions(torch.cat([corners, corners + sides], dim=1) * torch.tensor([width, height, width, height]), size)
+
+
+def of_every_size(count: int, size: tuple[int, int], seed: int) -> Regions:
+    """Boxes whose longer side is 4 to 100 % of the photo's, evenly in the logarithm; the other is at least a third."""
+    generator = torch.Generator().manual_seed(seed)
+    longer = max(size) * 0.04 ** torch.rand(count, generator=generator)
+    shorter = longer * 3 ** -torch.rand(count, generator=generator)
+    wide = torch.rand(count, generator=generator) < 0.5
+    sides = torch.stack([torch.where(wide, longer, shorter), torch.where(wide, shorter, longer)], dim=1)
+    extent = torch.tensor([size[1], size[0]])
+    sides = torch.minimum(sides, extent)
+    corners = (extent - sides) * torch.rand(count, 2, generator=generator)
+    return Regions(torch.cat([corners, corners + sides], dim=1), size)
 
 
 def _tail(network: Backbone, stride: int) -> Tail:

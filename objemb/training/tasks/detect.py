@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -115,8 +114,6 @@ class Detect(Task):
         examples = [jitter_photo(self._mirrored(e), self.colour_jitter) for e in batch]
         photos = [e.photo for e in examples]
         seen = self.detector.preprocess(photos)
-        tensors = seen.tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster in training on a CPU
-        seen = replace(seen, tensors=tensors)
         return self.detector.losses(seen, self.detector.features(seen), [e.regions for e in examples], photos)
 
     @torch.no_grad()
