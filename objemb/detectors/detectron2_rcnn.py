@@ -180,11 +180,22 @@ class Detectron2Rcnn(NetworkDetector):
         return {**maps, **{trunk: seen[name] for trunk, name in self._trunk_names.items()}}
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
-        """See :meth:`NetworkDetector.maps`: the pyramid, or what a detector without one has for it, does not run."""
+        """See :meth:`NetworkDetector.maps`: other trunks than ResNets run to their end."""
         if not all(name in self._trunk_names for name in names):
             return super().maps(batch, names)
-        seen = self._trunk(batch.tensors)
-        return {name: seen[self._trunk_names[name]] for name in names}
+        wanted = {self._trunk_names[name]: name for name in names}
+        if not isinstance(self._trunk, _resnet()):
+            seen = self._trunk(batch.tensors)
+            return {name: seen[layer] for layer, name in wanted.items()}
+        found: dict[str, Tensor] = {}
+        level = self._trunk.stem(batch.tensors)
+        for layer, stage in zip(self._trunk.stage_names, self._trunk.stages, strict=True):
+            level = stage(level)
+            if layer in wanted:
+                found[wanted[layer]] = level
+            if len(found) == len(wanted):
+                break
+        return found
 
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""
@@ -271,6 +282,12 @@ def _needed() -> None:
             "detectron2_rcnn needs Detectron2, which is in no package index: see its INSTALL.md, or "
             "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
         ) from error
+
+
+def _resnet() -> type:
+    from detectron2.modeling.backbone.resnet import ResNet
+
+    return ResNet
 
 
 def _share(name: str, value: float | None) -> float | None:

@@ -146,6 +146,31 @@ def test_trunk_levels_are_those_below_the_pyramid(faster: Detectron2Rcnn) -> Non
     assert not faster.network.backbone.bottom_up._forward_hooks
 
 
+def test_some_maps_are_those_of_all(faster: Detectron2Rcnn) -> None:
+    batch = faster.preprocess([photo(64, 96)])
+    everything = faster.features(batch)
+    for names in (("trunk4",), ("trunk8", "trunk16"), (faster.pyramid[0], "trunk8")):
+        some = faster.maps(batch, names)
+        assert set(some) == set(names)
+        assert all(torch.equal(map_, everything[name]) for name, map_ in some.items())
+    ran = []
+    hook = faster.network.backbone.bottom_up.res4.register_forward_hook(lambda *_: ran.append("res4"))
+    faster.maps(batch, ("trunk8",))
+    hook.remove()
+    assert not ran, "what is behind the level"
+
+
+@pytest.mark.parametrize("levels", [None, ["trunk8"]])
+def test_objects_of_every_size_are_seen_at_one(faster: Detectron2Rcnn, levels: list[str] | None) -> None:
+    """Windows fit the levels of a pyramid as well as those of the trunk below it."""
+    one = OnePass(detector=faster, head=EmbeddingHead(dim=8, width=16, levels=levels), object_side=40)
+    given = photo(200, 300)
+    boxes = Regions(torch.tensor([[3.0, 4, 20, 30], [50, 50, 90, 80], [0, 0, 300, 200]]), given.size)
+    vectors = one.describe([given], [boxes])[0].vectors
+    assert vectors.shape == (3, 8)
+    assert torch.allclose(one.describe([given])[0].vectors[0], vectors[2], atol=1e-5)
+
+
 def test_photos_share_a_batch_when_they_are_padded_alike(faster: Detectron2Rcnn) -> None:
     photos = [photo(60, 80), photo(80, 60), photo(64, 84), photo(1, 300)]
     assert faster.groups(photos) == [[0, 2], [1], [3]]
