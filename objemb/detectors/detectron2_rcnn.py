@@ -184,12 +184,13 @@ class Detectron2Rcnn(NetworkDetector):
         if not all(name in self._trunk_names for name in names):
             return super().maps(batch, names)
         wanted = {self._trunk_names[name]: name for name in names}
-        if not isinstance(self._trunk, _resnet()):
-            seen = self._trunk(batch.tensors)
+        trunk = self._trunk
+        if type(trunk).__name__ != "ResNet":
+            seen = trunk(batch.tensors)
             return {name: seen[layer] for layer, name in wanted.items()}
         found: dict[str, Tensor] = {}
-        level = self._trunk.stem(batch.tensors)
-        for layer, stage in zip(self._trunk.stage_names, self._trunk.stages, strict=True):
+        level = trunk.stem(batch.tensors)
+        for layer, stage in zip(trunk.stage_names, trunk.stages, strict=True):
             level = stage(level)
             if layer in wanted:
                 found[wanted[layer]] = level
@@ -282,12 +283,6 @@ def _needed() -> None:
             "detectron2_rcnn needs Detectron2, which is in no package index: see its INSTALL.md, or "
             "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'"
         ) from error
-
-
-def _resnet() -> type:
-    from detectron2.modeling.backbone.resnet import ResNet
-
-    return ResNet
 
 
 def _share(name: str, value: float | None) -> float | None:
