@@ -163,18 +163,28 @@ def _frame(frame: Frame) -> str:
 
 
 def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
-    """What was asked for and what was found, cut out side by side; whole photos are on the page already."""
-    if picture.is_whole(hit.box):
+    """What was asked for and what was found, cut out side by side; whole photos, which are on the page already, in
+    words. Where it is clear which of the query's boxes matched, a whole photo needs no partner."""
+    asked_whole, found_whole = query.is_whole(hit.query_box), picture.is_whole(hit.box)
+    several = len(result.boxes) > 1
+    if found_whole and (asked_whole or not several):
         return '<div class="soft">the whole photo matched</div>'
-    number = result.boxes.index(hit.query_box) if hit.query_box in result.boxes else -1
-    if query.is_whole(hit.query_box) or not picture.close_ups or not 0 <= number < len(query.close_ups):
+    number = result.boxes.index(hit.query_box) if hit.query_box in result.boxes else len(query.close_ups)
+    asked = _side("the whole query" if asked_whole else "", query.close_ups[number : number + 1], "query box")
+    found = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
+    if not asked or not found or (asked_whole and not several):
         return ""
-    pictures = ((query.close_ups[number], "query box"), (picture.close_ups[-1], "matched box"))
-    images = [
+    return f'<div class="pair">{asked}<span class="soft">→</span>{found}</div>'
+
+
+def _side(words: str, close_up: Sequence[tuple[Image.Image, str]], what: str) -> str:
+    """One side of a pair: words, or a picture if there is one."""
+    if words:
+        return f'<span class="soft">{words}</span>'
+    return "".join(
         f'<img src="{_data_uri(image)}" alt="{what}" title="{what}" style="border-color: {colour}">'
-        for (image, colour), what in pictures
-    ]
-    return f'<div class="pair">{images[0]}<span class="soft">→</span>{images[1]}</div>'
+        for image, colour in close_up
+    )
 
 
 def _others(hit: Match) -> str:
@@ -191,10 +201,10 @@ def _metadata(hit: Match) -> str:
 
 
 def _boxes_text(result: SearchResult, query: Picture) -> str:
-    count = len(result.boxes)
-    if all(query.is_whole(box) for box in result.boxes):
-        return "searched for the whole photo"
-    return "searched for this box" if count == 1 else f"searched for these {count} boxes"
+    whole = any(query.is_whole(box) for box in result.boxes)
+    count = sum(not query.is_whole(box) for box in result.boxes)
+    boxes = "this box" if count == 1 else f"these {count} boxes" if count or not whole else ""
+    return "searched for " + " and ".join(filter(None, ("the whole photo" if whole else "", boxes)))
 
 
 def html_text(words: str) -> str:

@@ -38,7 +38,8 @@ def search(
         list[str] | None,
         typer.Option("--box", metavar="X1,Y1,X2,Y2", help="What to search for, in pixels; repeatable."),
     ] = None,
-    auto: Annotated[bool, typer.Option("--auto", help="Search for what the model's detector finds.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="Search for what the model's detector finds alone.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Search for the whole photo alone, as one object.")] = False,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to find.")] = 10,
     where: Annotated[str | None, typer.Option(help="A filter such as 'label=bottle and price<5'.")] = None,
     exclude_self: Annotated[
@@ -72,7 +73,11 @@ def search(
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
 ) -> None:
-    """Find the photos that show the same object, and which box matched."""
+    """Find the photos that show the same object, and which box matched.
+
+    Without --box, --auto and --whole the photo is searched for as it would be indexed: as a whole, and what the model's
+    detector finds in it, the best match of them all.
+    """
     from objemb.cli.indexing import ids_of
     from objemb.cli.pictures import result_pictures
     from objemb.cli.reranking import rerankers_of, search_reranked, without
@@ -81,10 +86,12 @@ def search(
     from objemb.models import load_model
     from objemb.models.folder import read_card
     from objemb.models.inputs import as_regions
+    from objemb.models.query import DETECTOR, WHOLE
     from objemb.structures import Regions
 
-    if auto and box:
-        raise ValueError("--auto and --box: expected one of them, found both")
+    ways = [name for name, given in (("--box", box), ("--auto", auto), ("--whole", whole)) if given]
+    if len(ways) > 1:
+        raise ValueError(f"--box, --auto, --whole: expected one of them at most, found {' and '.join(ways)}")
     if not query.exists():
         raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
     if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
@@ -100,7 +107,8 @@ def search(
     loaded = load_model(folder, device, precision)
     opened.check_fingerprint(loaded.fingerprint)
     note_untrained(loaded)
-    described = loaded.query(query, boxes, auto=auto, crop=crop, max_pixels=max_pixels)
+    wanted = boxes or (DETECTOR if auto else WHOLE if whole else None)
+    described = loaded.query(query, wanted, crop=crop, max_pixels=max_pixels)
     if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
         note("no object was found in the query: the whole photo was searched for")
     excluded = ids_of(opened, query) if exclude_self else []

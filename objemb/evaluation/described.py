@@ -21,6 +21,8 @@ from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.structures import Box, Photo, RegionDescriptors, Regions
 
+#: A query without a box is searched with its whole photo.
+WHOLE = "whole"
 #: Which item it is, and its rows.
 Numbered = tuple[int, RegionDescriptors]
 
@@ -39,8 +41,10 @@ class Describing(Protocol):
     def query_side(self, crop: str) -> int | None:
         """As ``decode_side``, for photos whose boxes are seen as ``crop`` says."""
 
-    def query(self, image: Photo, boxes: Sequence[Box] | None = None, *, crop: str = "context") -> RegionDescriptors:
-        """One row per box, or one for the whole photo."""
+    def query(
+        self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context"
+    ) -> RegionDescriptors:
+        """One row per box, or those of what a word such as ``whole`` stands for."""
 
     def stream(
         self,
@@ -124,6 +128,7 @@ def describe_task(
     *,
     boxes: Detector | None = None,
     crop: str | None = None,
+    query_boxes: str = WHOLE,
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
 ) -> Described:
@@ -136,6 +141,8 @@ def describe_task(
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
         crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
             default as the set says.
+        query_boxes: What a query without a box is searched with: ``whole``, ``detector`` or ``both``, as in
+            ``Model.query``.
         workers: Decoding threads.
         on_photo: Called for each photo of database and queries that is done.
     """
@@ -148,7 +155,9 @@ def describe_task(
         seen = object_crop(crop or data.crop)
         database = describe_entries(model, data, task.database, crop=seen, workers=workers, on_photo=on_photo)
     between = time.perf_counter()
-    queries = describe_entries(model, data, task.queries, crop=crop or data.crop, workers=workers, on_photo=on_photo)
+    queries = describe_entries(
+        model, data, task.queries, crop=crop or data.crop, unboxed=query_boxes, workers=workers, on_photo=on_photo
+    )
     seconds = {"database": between - start, "queries": time.perf_counter() - between}
     return Described(database, queries, seconds)
 
@@ -207,10 +216,11 @@ def describe_entries(
     entries: Sequence[Entry],
     *,
     crop: str = "context",
+    unboxed: str = WHOLE,
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
 ) -> Rows:
-    """Describe boxes, or whole photos where the box is None; every photo is decoded once.
+    """Describe boxes, or photos where the box is None; every photo is decoded once.
 
     Photos are decoded in full where boxes are cut out and looked at by themselves: a part needs pixels that the whole
     does not.
@@ -220,6 +230,8 @@ def describe_entries(
         data: The set that the entries belong to.
         entries: What to describe; they become items 0 to N - 1.
         crop: How a box is seen, as in ``Model.query``.
+        unboxed: What becomes of an entry without a box: one row for the ``whole`` photo, or a row for each box that is
+            meant by another word of ``Model.query``.
         workers: Decoding threads.
         on_photo: Called for each photo that is taken up.
     """
@@ -227,7 +239,8 @@ def describe_entries(
     for number, entry in enumerate(entries):
         by_file[entry.file].append(number)
     refs = [ImageRef(file, data.photo(file)) for file in by_file]
-    side = model.decode_side if all(e.box is None for e in entries) else model.query_side(crop)
+    no_boxes = unboxed == WHOLE and all(e.box is None for e in entries)
+    side = model.decode_side if no_boxes else model.query_side(crop)
     described: list[Numbered] = []
     problems: list[str] = []
     for photo in stream_photos(refs, workers=workers, side=side):
@@ -239,20 +252,22 @@ def describe_entries(
         odd = [n for n in by_file[photo.id] if n not in fitting]
         problems += [f"{photo.id}: {outside(photo.size, entries[n].box)}" for n in odd]
         try:
-            described += _describe_photo(model, photo, {n: entries[n].box for n in fitting}, crop)
+            described += _describe_photo(model, photo, {n: entries[n].box for n in fitting}, crop, unboxed)
         except (ObjembError, RuntimeError) as error:
             problems.append(f"{photo.id}: cannot be described: {error}")
     return Rows.of(described, model.dim, problems)
 
 
-def _describe_photo(model: Describing, photo: Photo, wanted: dict[int, Box | None], crop: str) -> list[Numbered]:
+def _describe_photo(
+    model: Describing, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
+) -> list[Numbered]:
     """Numbered boxes of one photo; equal ones are described once."""
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
     rows: dict[Box | None, RegionDescriptors] = {}
     if distinct:
         rows.update(zip(distinct, model.query(photo, distinct, crop=crop), strict=True))
     if None in wanted.values():
-        rows[None] = model.query(photo)
+        rows[None] = model.query(photo, unboxed, crop=crop)
     return [(number, rows[box]) for number, box in wanted.items()]
 
 

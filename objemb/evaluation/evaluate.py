@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import Described, Describing, Rows, describe_task
+from objemb.evaluation.described import WHOLE, Described, Describing, Rows, describe_task
 from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import Standing, standings
@@ -77,6 +77,7 @@ def evaluate(
     *,
     boxes: Detector | None = None,
     crop: str | None = None,
+    query_boxes: str = WHOLE,
     workers: int = 2,
     rerankers: Sequence[Reranker] = (),
     hits: int = 0,
@@ -90,11 +91,12 @@ def evaluate(
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
         crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
             default as the set says.
+        query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
         rerankers: What improves the rankings, in this order.
         hits: So many of the best images of each query are to be in the results.
     """
-    described = describe_task(model, data, task, boxes=boxes, crop=crop, workers=workers)
+    described = describe_task(model, data, task, boxes=boxes, crop=crop, query_boxes=query_boxes, workers=workers)
     describer = getattr(model, "describer", None)
     return evaluate_described(described, data, task, rerankers=rerankers, describer=describer, hits=hits)
 

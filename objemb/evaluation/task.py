@@ -161,6 +161,28 @@ def pick_queries(task: Task, conditions: Sequence[str]) -> Task:
     return replace(task, queries=queries)
 
 
+def with_photos_as_queries(task: Task) -> Task:
+    """The same task with one query for each photo of its queries, without a box, for anything that they look for in it.
+
+    A photo's attributes are those that its queries have in common.
+
+    Raises:
+        ValueError: Queries with lists of what is relevant to them, which are about their boxes.
+    """
+    if any(query.relevant for query in task.queries):
+        raise ValueError("photos as queries: expected queries of instances, found lists of relevant images")
+    by_file: dict[str, list[Entry]] = defaultdict(list)
+    for query in task.queries:
+        by_file[query.file].append(query)
+    photos = []
+    for file, queries in by_file.items():
+        instances = dict.fromkeys(instance for query in queries for instance in query.instances)
+        first, *others = (query.attributes for query in queries)
+        shared = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+        photos.append(Entry(file, tuple(instances), None, shared))
+    return replace(task, queries=tuple(photos))
+
+
 def _values(query: Entry, key: str) -> tuple[str, ...]:
     """The values of a query under a key as they are written in a condition: JSON, strings without quotes."""
     if key == "instance":

@@ -22,7 +22,16 @@ from objemb.images.sources import SkippedImage
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.limit import limited
 from objemb.models.origins import untrained
-from objemb.models.query import CROPS, describe_boxes, describe_whole, looked_at_alone
+from objemb.models.query import (
+    BOTH,
+    CROPS,
+    QUERY_BOXES,
+    WHOLE,
+    describe_boxes,
+    describe_whole,
+    looked_at_alone,
+    photo_and_objects,
+)
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
 from objemb.ops.precision import networks_in
@@ -144,18 +153,20 @@ class Model:
     def query(
         self,
         image: ImageLike,
-        boxes: BoxesLike | None = None,
+        boxes: BoxesLike | str | None = None,
         *,
-        auto: bool = False,
         crop: str = "context",
         max_pixels: int = MAX_PIXELS,
     ) -> RegionDescriptors:
-        """The vectors to search with: the whole image, the given boxes, or what the detector finds.
+        """The vectors to search with: given boxes, the whole image, what the detector finds in it, or both of these.
 
         Args:
             image: As for :meth:`describe`.
-            boxes: Boxes to search for, in original pixels.
-            auto: Search for the boxes of the model's detector (the whole image where it finds none).
+            boxes: Boxes to search for, in original pixels. Or one of the words ``whole``: the whole image as one
+                object; ``detector``: the boxes of the model's detector (the whole image where it finds none); ``both``:
+                the whole image, and the boxes of the detector that do not cover it (an IoU of at most 0.8). None, as
+                ``objemb search`` without a box: ``both`` for a model with a detector whose index has a row for every
+                region, ``whole`` for all others.
             crop: How a box is seen. ``context``: as what it is compared with was seen when it was indexed: in its
                 photo, where boxes are indexed; a method with one row per image cuts it out, at the scale of its photo.
                 ``crop``: cut out and described as an image of its own, at the size of one. ``scaled``: cut out at the
@@ -170,11 +181,13 @@ class Model:
         """
         checks.one_of("crop", crop, CROPS)
         image = as_encoded(image)  # read once, decoded perhaps twice
-        if auto and boxes is not None:
-            raise ValueError("query: expected either boxes or auto, found both")
+        if boxes is None:
+            boxes = BOTH if self.detector is not None and self.aggregator.per_region else WHOLE
+        if isinstance(boxes, str):
+            checks.one_of("boxes", boxes, QUERY_BOXES)
         photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
-        given = self.detect(photo) if auto else None if boxes is None else as_regions(boxes, photo.size)
-        if given is None or (auto and len(given) == 0):
+        given = self._meant(photo, boxes, crop) if isinstance(boxes, str) else as_regions(boxes, photo.size)
+        if given is None:
             with self.computing():
                 return describe_whole(self.describer, self.aggregator, photo)
         part = looked_at_alone(self.describer, self.aggregator, given, crop)
@@ -190,11 +203,23 @@ class Model:
         Raises:
             ValueError: The model has no detector.
         """
+        return self._found(as_photo(image, self.decode_side))[1:]
+
+    def _found(self, photo: Photo) -> Regions:
+        """The regions that would be indexed, the whole image first."""
         if self.detector is None:
             raise ValueError("detect: expected a model with a detector, found one that takes boxes as they are given")
         source: RegionSource = self.describer.regions  # type: ignore[assignment]
         with self.computing():
-            return source.find([as_photo(image, self.decode_side)], [])[0][1:]
+            return source.find([photo], [])[0]
+
+    def _meant(self, photo: Photo, word: str, crop: str) -> Regions | None:
+        """The boxes that one of :data:`~objemb.models.query.QUERY_BOXES` stands for; None for the whole image alone."""
+        if word == WHOLE or crop == "whole":  # where every box is seen as the whole image, one will do
+            return None
+        found = self._found(photo)
+        wanted = photo_and_objects(found) if word == BOTH else found[1:]
+        return wanted if len(found) > 1 else None
 
     def stream(
         self,

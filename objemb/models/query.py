@@ -6,6 +6,7 @@ import torch
 
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
+from objemb.ops.boxes import iou
 from objemb.ops.cut import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
@@ -14,6 +15,11 @@ CROPS = ("context", "crop", "scaled", "whole")
 #: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
 #: as it would in its photo, or as large as a photo.
 REGION, PART, ALONE = "region", "part", "alone"
+#: What a query without boxes is searched for: the whole photo, what the model's detector finds in it, or both.
+WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
+QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
+#: A box that was found and covers the photo by more than this (IoU of both) is the whole photo once more.
+SAME_AS_WHOLE = 0.8
 
 
 def looked_at_alone(describer: Describer, aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
@@ -24,6 +30,13 @@ def looked_at_alone(describer: Describer, aggregator: Aggregator, boxes: Regions
     if crop == "whole" or len(boxes) == 0 or _becomes(describer, aggregator, crop) != ALONE:
         return None
     return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(dim=1).values.min())
+
+
+def photo_and_objects(found: Regions) -> Regions:
+    """The whole photo, which is region 0, and the boxes behind it that show less than all of it."""
+    less = iou(found.boxes[:1], found.boxes)[0] <= SAME_AS_WHOLE
+    less[0] = True
+    return found[less]
 
 
 def describe_whole(describer: Describer, aggregator: Aggregator, photo: Photo) -> RegionDescriptors:

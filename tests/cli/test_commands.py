@@ -287,6 +287,15 @@ def test_indexing_and_searching_with_the_own_detector(run: Run, photos: Path, de
     found = parsed(run("search", tmp_path / "index", photos / "0.png", "--auto", "--json"))
     assert found["hits"][0]["image"] == "0.png"
     assert 1 <= len(found["query"]["boxes"]) <= 3
+    both = parsed(run("search", tmp_path / "index", photos / "0.png", "--json"))
+    assert both["query"]["boxes"][0] == [0, 0, 120, 100]
+    assert len(both["query"]["boxes"]) > 1
+    assert all(box in found["query"]["boxes"] for box in both["query"]["boxes"][1:])
+    assert all(hit["query_box"] in both["query"]["boxes"] for hit in both["hits"])
+    whole = parsed(run("search", tmp_path / "index", photos / "0.png", "--whole", "--json"))
+    assert whole["query"]["boxes"] == [[0, 0, 120, 100]]
+    table = run("search", tmp_path / "index", photos / "0.png").stdout
+    assert "query box" in table
 
 
 def test_detect_needs_a_detector(run: Run, photos: Path, model: Path) -> None:

@@ -102,7 +102,8 @@ def test_another_model_is_refused(run: Run, photos: Path, index: Path, rmac: Pat
         (["{index}", "{photo}", "--model", "none", "--box", "9,9,99,199"], "inside the image of 120 x 100"),
         (["{index}", "{photo}", "--box", "a,b,c,d"], "'a,b,c,d'"),
         (["{index}", "{photo}", "--auto"], "detector"),
-        (["{index}", "{photo}", "--auto", "--box", "1,2,3,4"], "found both"),
+        (["{index}", "{photo}", "--auto", "--box", "1,2,3,4"], "one of them at most, found --box and --auto"),
+        (["{index}", "{photo}", "--auto", "--whole"], "one of them at most, found --auto and --whole"),
         (["{index}", "{photo}", "--crop", "wide"], "'context', 'crop', 'scaled'"),
         (["{index}", "{photo}", "--where", "label ="], "expected"),
         (["{index}", "{photo}", "--model", "nowhere"], "objemb model build"),
@@ -331,6 +332,24 @@ def test_a_whole_photo_is_not_called_a_box(run: Run, photos: Path, index: Path, 
     html = page.read_text(encoding="utf-8")
     assert "searched for this box" in html
     assert 'title="query box"' in html
+
+
+def test_a_page_says_which_row_of_the_query_matched(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    whole, box = (0.0, 0.0, 120.0, 100.0), (5.0, 5.0, 45.0, 35.0)
+    pairs = [(whole, whole), (whole, box), (box, whole), (box, box)]
+    hits = tuple(Match(f"{n}.png", 0.9 - n / 10, found, asked) for n, (asked, found) in enumerate(pairs))
+    result = SearchResult("q", (whole, box), hits)
+    page = search_page(result, *result_pictures(result, tmp_path / "a.png", lambda image: tmp_path / "a.png"))
+    assert "searched for the whole photo and this box" in page
+    cards = [card.partition("</li>")[0] for card in page.split('<li class="card">')[1:]]
+    shown = [re.findall(r">(the whole [a-z ]*)<|alt=\"(\w+ box)\"", card) for card in cards]
+    assert [[words or alt for words, alt in card] for card in shown] == [
+        ["the whole photo matched"],
+        ["the whole query", "matched box"],
+        ["query box", "the whole photo matched"],
+        ["query box", "matched box"],
+    ]
 
 
 def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:

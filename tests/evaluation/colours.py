@@ -64,12 +64,16 @@ class ColourModel:
         return self.decode_side
 
     def __init__(self) -> None:
-        self.queried: list[tuple[str, int, str]] = []
+        self.queried: list[tuple[str, int | str, str]] = []
 
-    def query(self, image: Photo, boxes: Sequence[Box] | None = None, *, crop: str = "context") -> RegionDescriptors:
-        self.queried.append((image.id, 0 if boxes is None else len(boxes), crop))
-        whole = Regions.whole(image.size)
-        return self._see(image, whole if boxes is None else Regions(torch.tensor(boxes), image.size))
+    def query(
+        self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context"
+    ) -> RegionDescriptors:
+        self.queried.append((image.id, boxes if isinstance(boxes, str) else len(boxes or ()), crop))
+        if not isinstance(boxes, str):
+            return self._see(image, Regions(torch.tensor(boxes), image.size))
+        whole = [] if boxes == "detector" else [Regions.whole(image.size)]
+        return self._see(image, Regions.cat(whole + ([] if boxes == "whole" else Patches().detect([image]))))
 
     def stream(
         self,

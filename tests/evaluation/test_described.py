@@ -52,7 +52,27 @@ def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet)
     assert found.boxes.tolist() == [list(LEFT), [0, 0, 40, 20], list(RIGHT), list(LEFT), list(RIGHT)]
     np.testing.assert_array_equal(found.vectors[0], found.vectors[3])
     assert np.argmax(found.vectors, axis=1).tolist()[:1] == [0]
-    assert model.queried == [("a.png", 2, "scaled"), ("b.png", 1, "scaled"), ("b.png", 0, "context")]
+    assert model.queried == [("a.png", 2, "scaled"), ("b.png", 1, "scaled"), ("b.png", "whole", "scaled")]
+
+
+@pytest.mark.parametrize(
+    ("unboxed", "boxes"),
+    [
+        ("whole", [(0, 0, 40, 20)]),
+        ("detector", [(0, 0, 8, 20), RIGHT]),
+        ("both", [(0, 0, 40, 20), (0, 0, 8, 20), RIGHT]),
+    ],
+)
+def test_what_becomes_of_an_entry_without_a_box(
+    data: EvaluationSet, unboxed: str, boxes: list[tuple[int, ...]]
+) -> None:
+    model = ColourModel()
+    entries = [Entry("a.png", ("x",), LEFT), Entry("b.png", ("x",), None), Entry("c.png", ("x",), RIGHT)]
+    found = describe_entries(model, data, entries, crop="scaled", unboxed=unboxed)
+    assert found.items.tolist() == [0, *([1] * len(boxes)), 2]
+    assert found.boxes.tolist() == [list(LEFT), *map(list, boxes), list(RIGHT)]
+    assert model.queried[1] == ("b.png", unboxed, "scaled")
+    assert found.of_item(1, "b.png").vectors.shape == (len(boxes), 3)
 
 
 def test_photos_are_decoded_as_their_boxes_are_seen(data: EvaluationSet) -> None:
@@ -70,7 +90,8 @@ def test_photos_are_decoded_as_their_boxes_are_seen(data: EvaluationSet) -> None
     Image.new("RGB", (160, 80), "red").save(data.photo("large.jpg"))
     for box, crop in ((None, "crop"), (LEFT, "context"), (LEFT, "crop")):
         describe_entries(Small(), data, [Entry("large.jpg", ("x",), box)], crop=crop)
-    assert seen == [(20, 40), (20, 40), (80, 160)]
+    describe_entries(Small(), data, [Entry("large.jpg", ("x",), None)], crop="crop", unboxed="both")
+    assert seen == [(20, 40), (20, 40), (80, 160), (80, 160)]
 
 
 def test_a_box_outside_its_photo_does_not_stop_the_others(data: EvaluationSet) -> None:

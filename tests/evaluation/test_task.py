@@ -7,7 +7,7 @@ import pytest
 
 from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.protocols import PROTOCOLS
-from objemb.evaluation.task import Task, make_task, pick_queries
+from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
 
 IMAGES = (
     Entry("a.jpg", ("cup",)),
@@ -51,6 +51,23 @@ def test_every_object_may_be_a_query() -> None:
     assert task.queries == OBJECTS
     assert relevant(task)[0] == ([1, 2], [0])
     assert relevant(task)[4] == ([3], [4])
+
+
+def test_the_photos_of_queries_may_be_the_queries() -> None:
+    more = (Entry("b.jpg", ("tea",), (2, 2, 4, 4), {"kind": "shop", "package": False, "colour": "red"}),)
+    task = with_photos_as_queries(make_task(replace(DATA, queries=QUERIES + more), "image"))
+    assert task.queries == (
+        Entry("b.jpg", ("cup", "tea"), None, {"kind": "shop"}),
+        Entry("q.jpg", ("tea", "nothing"), None, {"kind": "iconic"}),
+    )
+    assert relevant(task) == [([0, 2], [1]), ([1, 2], [])]
+    assert relevant(replace(task, level="object", database=OBJECTS)) == [([0, 4], [1, 2, 3]), ([3, 4], [])]
+
+
+def test_photos_cannot_be_queries_where_boxes_have_lists() -> None:
+    listed = replace(QUERIES[0], relevant={"positive": ("a.jpg",)})
+    with pytest.raises(ValueError, match="photos as queries: expected queries of instances, found lists"):
+        with_photos_as_queries(make_task(replace(DATA, queries=(listed,))))
 
 
 def test_queries_without_positives_are_named() -> None:

@@ -127,10 +127,11 @@ def test_the_query_is_the_whole_image_by_default(model: Model, photos: Path) -> 
 def test_wrong_ways_to_ask(model: Model, photos: Path) -> None:
     with pytest.raises(ValueError, match="crop: expected one of 'context', 'crop', 'scaled', 'whole', found 'crops'"):
         model.query(photos / "0.png", BOXES, crop="crops")
-    with pytest.raises(ValueError, match="either boxes or auto"):
-        model.query(photos / "0.png", BOXES, auto=True)
-    with pytest.raises(ValueError, match="with a detector"):
-        model.query(photos / "0.png", auto=True)
+    with pytest.raises(ValueError, match=r"boxes: expected one of 'whole', 'detector', 'both', found 'detect' \(did"):
+        model.query(photos / "0.png", "detect")
+    for word in ("detector", "both"):
+        with pytest.raises(ValueError, match="with a detector"):
+            model.query(photos / "0.png", word)
     with pytest.raises(ValueError, match="with a detector"):
         model.detect(photos / "0.png")
 
@@ -140,7 +141,7 @@ def detecting(model: Model) -> Model:
     import copy
     from dataclasses import replace
 
-    describer = copy.deepcopy(model.describer)
+    describer = copy.deepcopy(model.describer).eval()  # copying an fx graph forgets that it was in eval mode
     describer.regions.detector = Halves()  # type: ignore[union-attr]
     return replace(model, describer=describer)
 
@@ -150,14 +151,45 @@ def test_detect_gives_what_would_be_indexed(detecting: Model, photos: Path) -> N
     assert found.label_names == ("left", "right"), "the third is below the score"
     described = detecting.describe(photos / "0.png")
     assert described.regions.boxes[1:].tolist() == found.boxes.tolist()
-    assert detecting.query(photos / "0.png", auto=True).regions.boxes.tolist() == found.boxes.tolist()
+    assert detecting.query(photos / "0.png", "detector").regions.boxes.tolist() == found.boxes.tolist()
 
 
-def test_auto_without_detections_is_the_whole_image(
+def test_a_query_without_boxes(detecting: Model, photos: Path) -> None:
+    described = detecting.describe(photos / "0.png")
+    rows = {"whole": described[:1], "detector": described[1:], "both": described}
+    for word, expected in rows.items():
+        for crop in ("context", "crop", "scaled"):
+            found = detecting.query(photos / "0.png", word, crop=crop)
+            assert found.regions.boxes.tolist() == expected.regions.boxes.tolist()
+            torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-5, rtol=0)
+        seen_whole = detecting.query(photos / "0.png", word, crop="whole")
+        assert seen_whole.regions.boxes.tolist() == [[0, 0, 80, 60]]
+        torch.testing.assert_close(seen_whole.vectors, described.vectors[:1], atol=1e-5, rtol=0)
+    assert torch.equal(detecting.query(photos / "0.png").vectors, detecting.query(photos / "0.png", "both").vectors)
+
+
+def test_a_query_in_which_nothing_is_found_is_the_whole_image(
     detecting: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Halves, "detect", lambda self, photos: [Regions.empty(p.size) for p in photos])
-    assert detecting.query(photos / "0.png", auto=True).regions.boxes.tolist() == [[0, 0, 80, 60]]
+    for word in ("detector", "both"):
+        assert detecting.query(photos / "0.png", word).regions.boxes.tolist() == [[0, 0, 80, 60]]
+
+
+def test_a_found_box_that_is_nearly_the_photo_is_the_photo(
+    detecting: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of 80 x 60 = 4800: 3840 / 4800 is 0.8 and the photo once more only above it, 64.1 x 60 is
+    boxes = torch.tensor([[0.0, 0, 64, 60], [0, 0, 64.1, 60], [4, 3, 76, 57], [40, 30, 80, 60]])
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(
+        Halves, "detect", lambda self, photos: [Regions(boxes, p.size, scores, classes=()) for p in photos]
+    )
+    detecting.describer.regions.nms_iou = 1.0  # type: ignore[union-attr]
+    both = detecting.query(photos / "0.png", "both").regions.boxes
+    assert torch.equal(both, torch.tensor([[0.0, 0, 80, 60], [0, 0, 64, 60], [40, 30, 80, 60]]))
+    found = detecting.query(photos / "0.png", "detector").regions.boxes
+    assert torch.equal(found, boxes), "alone they stand for themselves"
 
 
 def collect(model: Model, sources: object, **options: object) -> tuple[list[RegionDescriptors], list[SkippedImage]]:

@@ -73,13 +73,17 @@ def test_queries(student: Model, photos: Path) -> None:
     given = student.query(path, boxes=BOXES)
     assert given.vectors.shape == (2, 8)
     assert given.regions.boxes.tolist() == [list(b) for b in BOXES]
-    whole = student.query(path)
+    whole = student.query(path, "whole")
     assert torch.allclose(whole.vectors, student.query(path, boxes=[(0, 0, 80, 60)]).vectors, atol=1e-5)
     found = student.detect(path)
     assert len(found) > 0
-    assert torch.equal(student.query(path, auto=True).regions.boxes, found.boxes)
+    assert torch.equal(student.query(path, "detector").regions.boxes, found.boxes)
     described = student.describe(path)
     assert torch.allclose(described.regions.boxes[1:], found.boxes)
+    both = student.query(path, "both")
+    assert torch.equal(both.regions.boxes[:1], whole.regions.boxes)
+    rows = [described.regions.boxes.tolist().index(box) for box in both.regions.boxes.tolist()]
+    assert torch.allclose(both.vectors, described.vectors[rows], atol=1e-5), "as the photo would be indexed"
     assert student.query(path, boxes=BOXES, crop="crop").vectors.shape == (2, 8)
     scaled = student.query(path, boxes=BOXES, crop="scaled")
     assert torch.equal(scaled.vectors, given.vectors), "the detector's one size is that of the photo"
@@ -105,6 +109,8 @@ def test_one_row_per_image(photos: Path) -> None:
     described = summed.describe(photos / "0.png")
     assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
     assert summed.query(photos / "0.png", boxes=BOXES).vectors.shape == (2, 8)
+    asked = summed.query(photos / "0.png")
+    assert torch.allclose(asked.vectors, described.vectors, atol=1e-5), "a photo is asked for as photos are indexed"
 
 
 def test_a_whitened_student_comes_back(student: Model, photos: Path, tmp_path: Path) -> None:

@@ -79,6 +79,25 @@ def test_object_level_and_picked_queries(tool: ModuleType, set_file: Path) -> No
     assert tool.main([*command, "--all-objects-as-queries"])["results"][0]["queries"] == 6
 
 
+def test_photos_as_queries_with_what_the_detector_finds_in_them(
+    tool: ModuleType, set_file: Path, coco_file: Path, tmp_path: Path
+) -> None:
+    detector = f"regions.detector={{name: stored_boxes, file: {coco_file}}}"
+    command = ["hard_attention_crop", detector, *SMALL, "--set", str(set_file), "--cache", str(tmp_path / "cache")]
+    rows = {}
+    for word in ("whole", "detector", "both", "both"):
+        report = tool.main([*command, "--photos-as-queries", "--query-boxes", word])
+        (result,) = report["results"]
+        assert (result["query_boxes"], report["set"]["photos_as_queries"]) == (word, True)
+        assert [q["box"] for q in result["per_query"]] == [None, None]
+        assert result["by_query_size"]["whole photo"]["queries"] == 2
+        rows[word] = result
+    assert rows["both"]["descriptors_from_cache"] == ["database", "queries"]
+    assert rows["detector"]["descriptors_from_cache"] == ["database"]
+    with pytest.raises(ValueError, match="expected a model with a detector"):
+        tool.main(["mac", *SMALL, "--set", str(set_file), "--query-boxes", "both"])
+
+
 def test_boxes_at_image_level_give_localisation(tool: ModuleType, set_file: Path, coco_file: Path) -> None:
     report = tool.main(["hard_attention_crop", *SMALL, "--set", str(set_file), "--boxes", str(coco_file)])
     assert report["results"][0]["storage"]["vectors_per_image"] == 3.0

@@ -52,7 +52,7 @@ def _answer(kind: str, task: Task, number: int, data: EvaluationSet, student: Mo
         for numbers in (relevant.positives, task.own_photos[number])
     )
     path = data.photo(query.file)
-    asked = student.query(path, None if query.box is None else [query.box])
+    asked = student.query(path, "whole" if query.box is None else [query.box])
     result = search_others(index, asked, own)
     pictures = result_pictures(result, path, paths.get)
     return Answer(result, *pictures, [hit.image in positives for hit in result], ASKED[kind])

@@ -52,6 +52,7 @@ class Describer:
         data: The set.
         boxes: Where boxes come from.
         crop: How a query box is seen, and at object level the boxes of the database.
+        query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
         cache: The folder of descriptors; None for none.
     """
@@ -60,6 +61,7 @@ class Describer:
     data: EvaluationSet
     boxes: BoxSource
     crop: str
+    query_boxes: str
     workers: int
     cache: Path | None = None
 
@@ -80,14 +82,21 @@ class Describer:
 
         def run(part: Task, given: Detector | None) -> Described:
             return describe_task(
-                model, self.data, part, boxes=given, crop=self.crop, workers=self.workers, on_photo=on_photo
+                model,
+                self.data,
+                part,
+                boxes=given,
+                crop=self.crop,
+                query_boxes=self.query_boxes,
+                workers=self.workers,
+                on_photo=on_photo,
             )
 
         stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
         if task.level == "object":
             stored["crop"] = object_crop(self.crop)
         database = self._part(DATABASE, task.database, task.level, stored, lambda: run(_only(task, DATABASE), boxes))
-        asked = {"crop": self.crop}
+        asked = {"crop": self.crop, "query_boxes": self.query_boxes, "own_boxes": _own_boxes(model)}
         queries = self._part(QUERIES, task.queries, task.level, asked, lambda: run(_only(task, QUERIES), None))
         parts = {DATABASE: database, QUERIES: queries}
         seconds = {name: part.seconds for name, part in parts.items()}

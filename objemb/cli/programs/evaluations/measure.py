@@ -69,9 +69,8 @@ def measure(
     """
     note(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
     warnings = [str(leak) for leak in find_leaks(learned_from(model, args), data)]
-    describer = Describer(
-        model, data, box_source(model, data, source, args), args.crop or data.crop, args.workers, args.cache
-    )
+    boxes, crop = box_source(model, data, source, args), args.crop or data.crop
+    describer = Describer(model, data, boxes, crop, args.query_boxes, args.workers, args.cache)
     hits = args.hits if args.report and args.failures else 0
     with Progress() as display:
         files = [{entry.file for entry in part} for part in (task.database, task.queries)]
@@ -97,6 +96,7 @@ def measure(
         "descriptors_from_cache": reused,
         "boxes": source,
         "crop": describer.crop,
+        "query_boxes": describer.query_boxes,
         "dim": model.dim,
         "precision": model.precision,
         "fingerprint": model.fingerprint,

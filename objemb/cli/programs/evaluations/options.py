@@ -13,7 +13,7 @@ from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
 from objemb.evaluation.task import LEVELS
-from objemb.models.query import CROPS
+from objemb.models.query import CROPS, QUERY_BOXES, WHOLE
 
 
 def parse(argv: Sequence[str], description: str) -> argparse.Namespace:
@@ -39,13 +39,26 @@ def _add_sets(group: Any) -> None:
     group.add_argument("--distractors", type=Path, metavar="DIR", help="further photos for the database")
     group.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
     group.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
-    group.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
+    other = group.add_mutually_exclusive_group()
+    other.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
+    other.add_argument(
+        "--photos-as-queries",
+        action="store_true",
+        help="search with the photos of the queries, without boxes, for anything that they show",
+    )
 
 
 def _add_description(group: Any) -> None:
     group.add_argument("--boxes", type=Path, metavar="COCO", help="boxes of the database photos, at image level")
     group.add_argument(
         "--crop", choices=CROPS, help="how a query box is seen, at object level every box (default: as the set says)"
+    )
+    group.add_argument(
+        "--query-boxes",
+        choices=QUERY_BOXES,
+        default=WHOLE,
+        help="what a query without a box is searched with: its whole photo (the default), what the method's detector "
+        "finds in it, or both",
     )
     group.add_argument(
         "--rerank", action="append", default=[], metavar="NAME,KEY=VALUE", help="instead of the method's own; in order"

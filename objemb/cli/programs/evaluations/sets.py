@@ -13,7 +13,7 @@ from typing import Any
 from objemb.checks import ObjembError
 from objemb.datasets.benchmarks import prepared
 from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
-from objemb.evaluation.task import Task, make_task, pick_queries
+from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
 from objemb.images.sources import ImageRef, find_images
 
 
@@ -39,6 +39,7 @@ class OpenSet:
             "figure": data.protocol.main_figure,
             "level": task.level,
             "conditions": args.queries,
+            "photos_as_queries": args.photos_as_queries,
             "crop": args.crop or data.crop,
             "images": len(data.images),
             "distractors": data.distractors,
@@ -103,4 +104,5 @@ def _with_task(data: EvaluationSet, args: argparse.Namespace) -> OpenSet:
     if args.distractors is not None:
         data = with_distractors(data, args.distractors)
     task = make_task(data, args.level, all_objects_as_queries=args.all_objects_as_queries)
-    return OpenSet(data, pick_queries(task, args.queries))
+    picked = pick_queries(task, args.queries)
+    return OpenSet(data, with_photos_as_queries(picked) if args.photos_as_queries else picked)
