@@ -59,13 +59,13 @@ def test_stages_are_of_one_kind(level: str | None, stages: dict[int, tuple[str, 
 
 @torch.no_grad()
 def test_the_trunk_of_a_detector_is_its_classification_network() -> None:
-    """With the same weights both give the same maps, at any size."""
+    """With the same weights both give the same maps, at any size; in memory their pixels lie differently."""
     trunk = NarrowResnet(width=4, blocks=[1, 1, 1, 1], stride=32)
     detector = FasterRcnn(trunk, channels=8, box_width=8)
     net = DetectorTrunk(detector=detector)
     pixels = torch.rand(2, 3, 64, 96)
     assert net.level == "trunk32"
-    assert torch.equal(net(pixels), trunk(pixels))
+    torch.testing.assert_close(net(pixels), trunk(pixels), rtol=1e-4, atol=1e-4)
     assert list(net.maps(pixels)) == list(trunk.maps(pixels)) == [4, 8, 16, 32]
     assert torch.equal(net.mean, trunk.mean.flatten())
 
