@@ -43,7 +43,8 @@ class OnePass(Describer):
     ``sqrt(2)`` times larger or smaller than that is described from a *window*: the photo around it, resized so that its
     longer side is ``object_side`` pixels long, through the layers below the head's level alone. For a head on a low
     level of the trunk that is a small part of a detector's work. Training, index and query see a box alike, and a
-    picture, a photo of it and a part that was cut out give nearly the same vector.
+    picture has nearly one vector whatever its number of pixels. A box in its photo and the same pixels cut out do not:
+    around the one there is more to see.
 
     Args:
         detector: Finds objects and computes the feature pyramid; its weights are its own affair.

@@ -183,9 +183,11 @@ class Detectron2Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.maps`: other trunks than ResNets run to their end."""
         if not all(name in self._trunk_names for name in names):
             return super().maps(batch, names)
+        from detectron2.modeling import ResNet
+
         wanted = {self._trunk_names[name]: name for name in names}
         trunk = self._trunk
-        if type(trunk).__name__ != "ResNet":
+        if not isinstance(trunk, ResNet):
             seen = trunk(batch.tensors)
             return {name: seen[layer] for layer, name in wanted.items()}
         found: dict[str, Tensor] = {}
