@@ -48,7 +48,9 @@ def python(folder: Path, name: str, code: str, *needs: str) -> Step:
     return Step(name, f"the step {name}", ("python", "-c", code), folder / name, needs)
 
 
-def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(tmp_path: Path) -> None:
+def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "log"
 
     def steps(first: str = "a") -> list[Step]:
@@ -68,6 +70,9 @@ def test_steps_run_once_and_again_when_what_they_build_upon_has_changed(tmp_path
         assert read_stamp(tmp_path, "c") == {}
     run_steps(steps("A"), tmp_path, 3)
     assert log.read_text() == "abcAbc", "made again"
+    monkeypatch.setattr("objemb.cli.programs.demos.steps.FORM", -1)
+    run_steps(steps("A"), tmp_path, 3)
+    assert log.read_text() == "abcAbcAbc", "files of another form"
 
 
 def test_what_a_stale_step_made_is_removed_and_what_an_interrupted_one_left_is_not(tmp_path: Path) -> None:

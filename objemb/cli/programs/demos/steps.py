@@ -18,6 +18,9 @@ from objemb.cli.output import note
 from objemb.disk import write_whole
 from objemb.version import __version__
 
+#: Counted up when the form of what a step writes changes: what was written before is then made again.
+FORM = 2
+
 
 @dataclass(frozen=True)
 class Step:
@@ -50,15 +53,15 @@ class StepFailedError(RuntimeError):
 def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
     """Run what is not yet done, in order, with a stamp for each.
 
-    A stamp is a digest of the command, the version and the stamps of the steps that it builds upon: when one of them
-    changes, all that follows from it is made anew. A step that was interrupted goes on with what it has left.
+    A stamp is a digest of the command, the version, the form and the stamps of the steps that it builds upon: when one
+    of them changes, all that follows from it is made anew. A step that was interrupted goes on with what it has left.
 
     Raises:
         StepFailedError: A command failed; its exit code and text are named.
     """
     marks: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
-        made_from = json.dumps([step.command, __version__, [marks[name] for name in step.needs]])
+        made_from = json.dumps([step.command, __version__, FORM, [marks[name] for name in step.needs]])
         marks[step.name] = hashlib.sha256(made_from.encode()).hexdigest()
         stamp = {"mark": marks[step.name], "seconds": None, "command": step.text}
         found = read_stamp(folder, step.name)
