@@ -28,8 +28,8 @@ KINDS = {
     "aggregator": "aggregators",
     "rerank": "rerank",
     "head": "heads",
-    "data": "examples",
-    "validation": "examples",
+    "data": "training.data",
+    "validation": "training.data",
     "task": "training.tasks",
     "benchmark": "datasets.benchmarks",
 }

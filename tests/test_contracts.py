@@ -25,7 +25,6 @@ from objemb.aggregators.sum import Sum
 from objemb.config import dump_config, load_training_config
 from objemb.datasets.benchmarks.base import Benchmark
 from objemb.describers.base import Describer
-from objemb.examples.base import Example, Examples
 from objemb.extractors.base import pixel_grid
 from objemb.extractors.map import Map
 from objemb.heads.base import Head
@@ -42,6 +41,7 @@ from objemb.rerank.base import Reranker, Search
 from objemb.rerank.database import Database
 from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.training.build import build_task
+from objemb.training.data.base import Example, Examples
 from objemb.training.optimizer import make_optimizer
 from objemb.training.packing import pack, unpack
 from objemb.training.settings import RunSettings
@@ -199,7 +199,7 @@ MINIMAL: dict[str, dict[str, Settings | Callable[[Path], Settings]]] = {
         "stored_boxes": coco_file,
         "torchvision_rcnn": RCNN,
     },
-    "examples": {
+    "training.data": {
         "coco": coco_pictures,
         "compositions": composition,
         "folder": picture_folder,
@@ -796,10 +796,10 @@ class TestBenchmarks:
         assert (benchmark.title, benchmark.variant) == (name, "")
 
 
-@every("examples")
+@every("training.data")
 class TestExamples:
     def test_an_example_is_a_function_of_its_number(self, name: str, tmp_path: Path) -> None:
-        first, second = (build("examples", name, tmp_path) for _ in range(2))
+        first, second = (build("training.data", name, tmp_path) for _ in range(2))
         assert len(first) == len(second) > 0
         for number in reversed(range(len(first))):
             one, other = first[number], second[number]
@@ -808,7 +808,7 @@ class TestExamples:
             assert one.regions.to_json() == other.regions.to_json()
 
     def test_boxes_labels_and_identities(self, name: str, tmp_path: Path) -> None:
-        examples: Examples = build("examples", name, tmp_path)
+        examples: Examples = build("training.data", name, tmp_path)
         for number in range(len(examples)):
             example = examples[number]
             assert in_frame(example.regions, example.photo)
@@ -817,18 +817,18 @@ class TestExamples:
             assert example.regions.classes in ((), tuple(examples.classes))
 
     def test_ids_are_different(self, name: str, tmp_path: Path) -> None:
-        examples = build("examples", name, tmp_path)
+        examples = build("training.data", name, tmp_path)
         ids = [examples[i].photo.id for i in range(len(examples))]
         assert len(set(ids)) == len(ids) or name == "mixture", "a mixture repeats the shorter of its sources"
 
     def test_beyond_the_last(self, name: str, tmp_path: Path) -> None:
-        examples = build("examples", name, tmp_path)
+        examples = build("training.data", name, tmp_path)
         for number in (len(examples), -1):
             with pytest.raises(IndexError):
                 examples[number]
 
     def test_they_reach_other_processes(self, name: str, tmp_path: Path) -> None:
-        examples = pickle.loads(pickle.dumps(build("examples", name, tmp_path)))
+        examples = pickle.loads(pickle.dumps(build("training.data", name, tmp_path)))
         (there,) = unpack(pack([examples[0]]))
         assert there.regions.to_json() == examples[0].regions.to_json()
 

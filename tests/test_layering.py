@@ -22,7 +22,6 @@ LINES = [
     {"index"},
     {"rerank"},
     {"datasets", "evaluation"},
-    {"examples"},
     {"config"},
     {"models"},
     {"training", "export"},

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.examples.base import Example
 from objemb.ops.boxes import clip
 from objemb.structures import Regions
+from objemb.training.data.base import Example
 
 #: Share of red, green and blue in the brightness that is seen (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)

@@ -21,11 +21,11 @@ from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
 from objemb.evaluation.shares import share
 from objemb.evaluation.sizes import SIZE_KEYS
-from objemb.examples.base import Examples
 from objemb.images.names import without_folders
 from objemb.models.build import versions
 from objemb.structures import Photo
 from objemb.training.card_picture import draw_card
+from objemb.training.data.base import Examples
 from objemb.training.finding import counts_classes, find
 from objemb.training.following import Following, follow
 from objemb.training.teacher import Teacher

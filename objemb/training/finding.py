@@ -6,7 +6,7 @@ import torch
 
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
-from objemb.examples.base import Examples
+from objemb.training.data.base import Examples
 
 
 def counts_classes(detector: NetworkDetector, examples: Examples) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor
 from objemb.describers.base import Describer
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
-from objemb.examples.base import Example, Examples
 from objemb.structures import Regions
+from objemb.training.data.base import Example, Examples
 from objemb.training.guidance import bare, visible
 from objemb.training.teacher import Teacher
 
@@ -29,7 +29,7 @@ class Following:
         teacher: Likewise.
         whole_photos: float32 ``(P,)``: the cosine of the student's vector to the teacher's of each whole photo.
         sizes: int64 ``(N,)``: number of the class of size, see :mod:`objemb.evaluation.sizes`.
-        instances: int64 ``(N,)``: identities, :data:`~objemb.examples.base.NO_INSTANCE` where unknown.
+        instances: int64 ``(N,)``: identities, :data:`~objemb.training.data.base.NO_INSTANCE` where unknown.
         images: int64 ``(N,)``: numbers of the photos.
     """
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples
 from objemb.ops.cut import cut_out
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples
 
 #: Key of the numbers of items among the extras of regions.
 ITEMS = "items"

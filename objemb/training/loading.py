@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, Dataset
 
 from objemb.checks import ObjembError
-from objemb.examples.base import Example, Examples
+from objemb.training.data.base import Example, Examples
 from objemb.training.errors import TrainingError
 from objemb.training.order import StepOrder
 from objemb.training.packing import Packed, pack, unpack

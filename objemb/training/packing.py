@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from objemb.examples.base import Example
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import Example
 
 #: An example as arrays and plain values.
 Packed = tuple[dict[str, Any], dict[str, Any]]

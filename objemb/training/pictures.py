@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
-from objemb.examples.base import Example, Examples
 from objemb.ops.boxes import scale, windows
 from objemb.ops.images import resize
 from objemb.structures import Regions
+from objemb.training.data.base import Example, Examples
 
 #: Side of a box in the picture and width of its frame, in pixels.
 SIDE, FRAME = 64, 3

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from objemb.examples.base import Example
+from objemb.training.data.base import Example
 from objemb.training.ema import Ema
 from objemb.training.errors import TrainingError
 from objemb.training.folder import RunFolder

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.models.model import Model
+from objemb.training.data.base import NO_INSTANCE, Example, Examples
 
 
 class Task(nn.Module, ABC):

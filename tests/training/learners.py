@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from objemb.examples.base import Example, Examples
 from objemb.structures import Regions
 from objemb.training.build import build_task
+from objemb.training.data.base import Example, Examples
 from objemb.training.tasks.distill import Distill
 from tests.tiny import random_photo
 

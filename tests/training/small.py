@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from objemb.config import resolve
-from objemb.examples.base import Example, Examples
 from objemb.models import Model, build_model
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import Example, Examples
 from objemb.training.settings import RunSettings
 from objemb.training.task import Task
 

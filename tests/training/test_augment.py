@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objemb.examples.base import Example
 from objemb.structures import Regions
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours, jitter_photo, mirrored
+from objemb.training.data.base import Example
 from tests.tiny import random_photo
 
 

@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
-from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.structures import Regions
+from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.items import ITEMS, Items
 from tests.tiny import random_photo
 

@@ -4,8 +4,8 @@ import pickle
 
 import torch
 
-from objemb.examples.base import Example
 from objemb.structures import Regions
+from objemb.training.data.base import Example
 from objemb.training.packing import pack, unpack
 from tests.tiny import random_photo
 

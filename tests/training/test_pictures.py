@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from objemb.examples.base import Example, Examples
 from objemb.structures import Regions
+from objemb.training.data.base import Example, Examples
 from objemb.training.pictures import RIGHT, SIDE, WRONG, boxes_sheet, neighbours
 from tests.tiny import plain_photo, random_photo
 

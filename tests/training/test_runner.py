@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from objemb import disk
-from objemb.examples.base import Example
 from objemb.images import UnreadableImageError
 from objemb.models import load_model
 from objemb.training import checkpoints
+from objemb.training.data.base import Example
 from objemb.training.errors import TerminatedError, TrainingError
 from objemb.training.folder import RunFolder
 from objemb.training.runner import fit

@@ -13,11 +13,11 @@ from objemb import checks
 from objemb.aggregators.sum import Sum
 from objemb.describers.base import Describer
 from objemb.describers.regional_attention import RegionalAttention
-from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.region_sum import first_summed
 from objemb.registry import plugin
+from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.task import Task, expect_identities
 
 CLASSIFIERS = ("network", "learned")

@@ -14,7 +14,6 @@ from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.evaluation.instances import instance_retrieval
-from objemb.examples.base import NO_INSTANCE, Example, Examples
 from objemb.extractors.crop import Crop
 from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened
@@ -24,6 +23,7 @@ from objemb.ops.images import group_equal
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
+from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.modes import train_mode
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task, expect_identities

@@ -14,12 +14,12 @@ from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
-from objemb.examples.base import Example, Examples, expect_boxes
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
+from objemb.training.data.base import Example, Examples, expect_boxes
 from objemb.training.factors import below, by_factor
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task

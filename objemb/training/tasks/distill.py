@@ -22,7 +22,6 @@ from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkInput
 from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.plots import new_figure
-from objemb.examples.base import Example, Examples, expect_boxes
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
@@ -30,6 +29,7 @@ from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.training.card import make_card, write_card
+from objemb.training.data.base import Example, Examples, expect_boxes
 from objemb.training.factors import by_factor
 from objemb.training.finding import find
 from objemb.training.folder import CONFIG, MODEL

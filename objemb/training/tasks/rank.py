@@ -14,13 +14,13 @@ from objemb.aggregators.sum import Sum
 from objemb.describers.base import Describer
 from objemb.describers.rmac_network import RmacNetwork
 from objemb.evaluation.instances import instance_retrieval
-from objemb.examples.base import Example, Examples
 from objemb.losses.ranking import contrastive_loss, triplet_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.registry import plugin
 from objemb.structures import Photo
 from objemb.training.augment import jitter_photo, mirrored
+from objemb.training.data.base import Example, Examples
 from objemb.training.factors import by_factor
 from objemb.training.items import ITEMS, Items
 from objemb.training.mining import hardest_negatives

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from objemb.aggregators.sum import Sum
-from objemb.examples.base import Example
-from objemb.examples.scenes import SceneExamples
 from objemb.models import load_model
 from objemb.structures import Regions
 from objemb.training.build import build_task
+from objemb.training.data.base import Example
+from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
 from objemb.training.tasks.attend import Attend
 from tests.tiny import random_photo

@@ -9,14 +9,14 @@ import torch
 from objemb import registry
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.examples.base import Example
-from objemb.examples.scenes import SceneExamples
 from objemb.extractors.map import Map
 from objemb.models import load_model
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions
 from objemb.training.build import build_task
+from objemb.training.data.base import Example
+from objemb.training.data.scenes import SceneExamples
 from objemb.training.errors import TrainingError
 from objemb.training.runner import fit
 from objemb.training.tasks.classify import Classify
@@ -123,7 +123,7 @@ def test_what_cannot_be_learned_is_named() -> None:
     describer = PooledRegions(
         regions=WholeImage(), backbone=NarrowResnet(width=2), extractor=Map(size=32), pooling=Mean()
     )
-    data = registry.build("examples", SCENES)
+    data = registry.build("training.data", SCENES)
     with pytest.raises(TypeError, match="describer: expected pooled_regions with the extractor crop, found Map"):
         Classify(describer=describer, data=data)
     with pytest.raises(ValueError, match=r"whiten: expected some of 'dim', 'power', 'boxes', found 'dims'"):

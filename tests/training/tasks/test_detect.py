@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from objemb.config import load_training_config
-from objemb.examples.base import Examples
 from objemb.models import load_model
 from objemb.registry import build
 from objemb.training.build import build_task
+from objemb.training.data.base import Examples
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.tasks.detect import Detect
@@ -139,7 +139,7 @@ def test_other_classes_on_the_features_of_a_detector(tmp_path: Path) -> None:
     first = task(detector={"num_classes": 1})
     torch.save(first.detector.state_dict(), tmp_path / "a.pth")
     data = {**SCENES, "category": "silhouette"}
-    classes = build("examples", data).classes
+    classes = build("training.data", data).classes
     other = {"num_classes": len(classes), "weights": tmp_path / "a.pth", "new_classes": True}
     second = task(detector=other, data=data, validation=None)
     trunk = second.detector.state_dict()
@@ -154,7 +154,7 @@ def test_mistakes_are_named() -> None:
         task(describer=plain)
     with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; pass num_classes=1"):
         task(detector={"num_classes": 3})
-    names = list(build("examples", {**SCENES, "category": "silhouette"}).classes)
+    names = list(build("training.data", {**SCENES, "category": "silhouette"}).classes)
     data = {**SCENES, "category": "silhouette"}
     with pytest.raises(ValueError, match=f"with {names[1]!r} as number 0, found {names[0]!r}"):
         task(detector={"classes": names[1::-1] + names[2:]}, data=data, validation=None)

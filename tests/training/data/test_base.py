@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objemb.examples.base import NO_INSTANCE, Example, checked_count
 from objemb.structures import Regions
+from objemb.training.data.base import NO_INSTANCE, Example, checked_count
 from tests.tiny import random_photo
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.numbers import whole
-from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
+from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 
 
 @plugin

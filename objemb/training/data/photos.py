@@ -14,10 +14,10 @@ import torch
 from objemb import checks
 from objemb.datasets.numbers import counts, pair
 from objemb.datasets.seeds import generator
-from objemb.examples.base import Example, Examples, checked_count, source_list
 from objemb.images import ImageRef, UnreadableImageError, find_images, read_photo
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import Example, Examples, checked_count, source_list
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from objemb.datasets.scenes import Scenes, SceneSettings
-from objemb.examples.base import expect_boxes
-from objemb.examples.coco import Coco
-from objemb.examples.mixture import Mixture
-from objemb.examples.photos import Photos
+from objemb.training.data.base import expect_boxes
+from objemb.training.data.coco import Coco
+from objemb.training.data.mixture import Mixture
+from objemb.training.data.photos import Photos
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.ingredients import find_pictures, instance_names
-from objemb.examples.base import INSTANCES, Example, Examples, checked_count, source_list
 from objemb.images import UnreadableImageError, read_photo
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import INSTANCES, Example, Examples, checked_count, source_list
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from objemb.datasets.scenes import Scenes, SceneSettings
-from objemb.examples.scenes import SceneExamples
+from objemb.training.data.scenes import SceneExamples
 
 
 def test_they_are_the_scenes_of_the_generator() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from objemb.examples.compositions import Compositions
-from objemb.examples.folder import Folder
-from objemb.examples.photos import Photos
+from objemb.training.data.compositions import Compositions
+from objemb.training.data.folder import Folder
+from objemb.training.data.photos import Photos
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_sub_folder_is_an_instance(crops: Path) -> None:
 
 def test_identities_need_no_pixels(crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = Folder(sources=crops)
-    monkeypatch.setattr("objemb.examples.folder.read_photo", None)
+    monkeypatch.setattr("objemb.training.data.folder.read_photo", None)
     assert [examples.identities(n).tolist() for n in range(3)] == [[0], [1], [1]]
     with pytest.raises(IndexError):
         examples.identities(3)

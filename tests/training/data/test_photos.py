@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objemb.examples.photos import Photos
+from objemb.training.data.photos import Photos
 from tests.datasets.pictures import noise
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objemb.datasets.compose import ComposeSettings, compose
-from objemb.examples.compositions import Compositions
+from objemb.training.data.compositions import Compositions
 from tests.datasets.pictures import write_ingredients
 
 SETTINGS: dict[str, Any] = {

@@ -13,11 +13,11 @@ from torch import Tensor
 from objemb import checks
 from objemb.datasets.coco import CocoInstances
 from objemb.detectors._coco_regions import FrameError
-from objemb.examples.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 from objemb.images import UnreadableImageError, read_photo
 from objemb.images.names import find_spelled
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
 
 log = logging.getLogger(__name__)
 

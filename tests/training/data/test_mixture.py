@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objemb.examples.base import Example, Examples
-from objemb.examples.mixture import Mixture
 from objemb.structures import Regions
+from objemb.training.data.base import Example, Examples
+from objemb.training.data.mixture import Mixture
 from tests.tiny import plain_photo
 
 

@@ -11,9 +11,9 @@ import torch
 
 from objemb import checks
 from objemb.datasets.compose import ComposeSettings, find_ingredients, split_compositions
-from objemb.examples.base import INSTANCES, Example, Examples, source_list
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
+from objemb.training.data.base import INSTANCES, Example, Examples, source_list
 
 SPLITS = ("train", "val")
 

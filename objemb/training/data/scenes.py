@@ -8,9 +8,9 @@ import torch
 
 from objemb import checks
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
-from objemb.examples.base import INSTANCES, Example, Examples
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.training.data.base import INSTANCES, Example, Examples
 
 _DEFAULT = SceneSettings()
 

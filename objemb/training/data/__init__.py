@@ -1,5 +1,5 @@
 """What is learned from: photos with the boxes, labels and identities that are known of them."""
 
-from objemb.examples.base import NO_INSTANCE, Example, Examples
+from objemb.training.data.base import NO_INSTANCE, Example, Examples
 
 __all__ = ["NO_INSTANCE", "Example", "Examples"]
