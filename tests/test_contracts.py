@@ -28,11 +28,11 @@ from objemb.describers.base import Describer
 from objemb.extractors.base import pixel_grid
 from objemb.extractors.map import Map
 from objemb.heads.base import Head
+from objemb.layers.fitted import Fitted
 from objemb.models import load_model
 from objemb.models.query import describe_boxes, describe_whole
-from objemb.ops.cut import cut_out
-from objemb.ops.fitted import Fitted
 from objemb.ops.grid import Grid
+from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling
 from objemb.pooling.mean import Mean

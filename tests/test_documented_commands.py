@@ -27,9 +27,9 @@ from objemb import Index, registry
 from objemb.cli.app import app
 from objemb.cli.programs import prepare_data, train
 from objemb.config import load_config, load_training_config
+from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.training.factors import below
 from tests.datasets.pictures import noise, write_ingredients
 

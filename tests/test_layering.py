@@ -11,6 +11,7 @@ LINES = [
     {"version", "threads", "checks", "disk"},
     {"structures", "registry", "devices"},
     {"images", "ops"},
+    {"layers", "weights"},
     {"backbones"},
     {"pooling", "losses"},
     {"heads"},
@@ -44,8 +45,8 @@ FOREIGN = {
     "matplotlib": {"evaluation/plots.py"},
     "pycocotools": {"evaluation/average_precision.py"},
     "detectron2": {"detectors/detectron2_rcnn.py", *DETECTRON2},
-    "cv2": {"ops/convex_hull.py", "ops/keypoints.py", "ops/local_features.py"},
-    "scipy": {"datasets/benchmarks/_matlab.py", "ops/components.py", "ops/diffusion.py"},
+    "cv2": {"ops/opencv.py"},
+    "scipy": {"datasets/benchmarks/_matlab.py", "ops/components.py", "rerank/_graph.py"},
     "yaml": {"config.py"},
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.ops.normalize import l2
-from objemb.ops.region_sum import first_summed
+from objemb.ops.rmac import first_summed
 from objemb.registry import plugin
 from objemb.structures import RegionDescriptors, Regions
 

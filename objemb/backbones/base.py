@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from objemb import checks
 from objemb.backbones._offset import offsets
 from objemb.backbones._probe import hollow
-from objemb.ops.precision import computed
+from objemb.layers.precision import computed
 
 #: Maps of smaller strides are no levels: they are large, and know edges only.
 FINEST_STRIDE = 4
@@ -48,7 +48,7 @@ class Backbone(nn.Module, ABC):
     stages: Mapping[int, tuple[str, int]] = {}
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """As :meth:`forward`, in the precision of :func:`objemb.ops.precision.networks_in`; float32 comes out."""
+        """As :meth:`forward`, in the precision of :func:`objemb.layers.precision.networks_in`; float32 comes out."""
         return computed(pixels.device, super().__call__, pixels)
 
     @abstractmethod

@@ -16,10 +16,11 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow
 from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
-from objemb.ops.strided import guard_strided
-from objemb.ops.weight_files import read_weights
-from objemb.ops.weights import existing_file, fill, is_named, of_module
+from objemb.layers.strided import guard_strided
 from objemb.registry import plugin
+from objemb.weights.fill import fill, of_module
+from objemb.weights.locate import existing_file, is_named
+from objemb.weights.read import read_weights
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STRIDES = (16, 32)

@@ -16,9 +16,11 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
 from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.checks import MissingWeightsError
-from objemb.ops.weight_files import UnreadableWeightsError, read_weights
-from objemb.ops.weights import existing_file, fetch, fill, is_named, of_module
 from objemb.registry import plugin
+from objemb.weights.download import fetch
+from objemb.weights.fill import fill, of_module
+from objemb.weights.locate import existing_file, is_named
+from objemb.weights.read import UnreadableWeightsError, read_weights
 
 PRETRAINED = "pretrained"
 #: The file of a network in the repository that timm names.

@@ -17,9 +17,9 @@ from objemb.backbones._cut import lower_part, upper_part
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
 from objemb.backbones.base import FINEST_STRIDE, Backbone
-from objemb.ops.classifiers import checked_layer, classifier_network, fill_from, layer_names
-from objemb.ops.weights import is_named
 from objemb.registry import plugin
+from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
+from objemb.weights.locate import is_named
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,7 +14,7 @@ from objemb.cli.output import Said, said, visible
 #: By how often ``-v`` was said.
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 #: What takes minutes and is told without ``-v`` as well.
-ALWAYS = ("objemb.ops.weights",)
+ALWAYS = ("objemb.weights.download",)
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.convex_hull import convex_hull, in_hulls
 from objemb.ops.grid import Grid
 from objemb.ops.images import resize
-from objemb.ops.keypoints import DETECTORS, key_points
 from objemb.ops.kmeans import kmeans, nearest_centres
+from objemb.ops.opencv import DETECTORS, convex_hull, key_points
 from objemb.structures import Photo, Regions
 
 #: Rows and columns of the masks over the boxes of regions.
@@ -29,7 +28,7 @@ class SalientRegions:
     """Finds regions by where key points lie that the network finds salient.
 
     Args:
-        key_points: A detector of :data:`objemb.ops.keypoints.DETECTORS`, or ``"none"`` to take salient cells always.
+        key_points: A detector of :data:`objemb.ops.opencv.DETECTORS`, or ``"none"`` to take salient cells always.
         max_points: So many key points of the largest saliency are kept.
         min_points: With fewer key points than this, so many cells of the largest saliency take their place.
         clusters: L: groups of points; every union of them gives a region, the whole image is one more.
@@ -133,3 +132,30 @@ def _as_regions(hulls: Sequence[Tensor], size: tuple[int, int]) -> Regions:
         size,
         extras={"masks": torch.cat([full, masks.view(-1, MASK_SIDE, MASK_SIDE).byte()])},
     )
+
+
+def in_hulls(points: Tensor, hulls: Sequence[Tensor]) -> Tensor:
+    """Which points lie in which hulls, their borders included.
+
+    Args:
+        points: float ``(P, 2)``, or ``(M, P, 2)`` where each hull has points of its own.
+        hulls: M polygons ``(V, 2)`` as :func:`convex_hull` gives them. Nothing lies in one without area.
+
+    Returns:
+        bool ``(M, P)``.
+    """
+    if not hulls:
+        return torch.zeros(0, points.shape[-2], dtype=torch.bool)
+    most = max(len(h) for h in hulls)
+    # filled up with the first corner: an edge from a corner to itself has every point on its inner side
+    corners = torch.stack([torch.cat([h, h[:1].expand(most - len(h), 2)]) for h in hulls]).double()
+    edges = corners.roll(-1, dims=1) - corners
+    signed_areas = _cross(corners, corners.roll(-1, dims=1)).sum(dim=1)
+    offsets = points.double().expand(len(hulls), -1, 2)[:, :, None] - corners[:, None]
+    inner = _cross(edges[:, None], offsets) * signed_areas.sign()[:, None, None] >= 0
+    return inner.all(dim=2) & (signed_areas != 0)[:, None]
+
+
+def _cross(first: Tensor, second: Tensor) -> Tensor:
+    """z of the cross product of vectors ``(..., 2)``: above 0 where ``second`` turns from x towards y."""
+    return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]

@@ -10,7 +10,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from objemb.extractors.base import Extractor
-from objemb.ops.fitted import Fitted
+from objemb.layers.fitted import Fitted
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 

@@ -13,13 +13,13 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
+from objemb.layers.whitening import Whitening
 from objemb.ops.boxes import touched_cells
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.registry import plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
 

@@ -13,11 +13,11 @@ from objemb.backbones.base import Backbone
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.crop import Crop
-from objemb.ops.classifiers import checked_layer, classifier_network, fill_from
-from objemb.ops.weights import is_named
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
+from objemb.weights.classifiers import checked_layer, classifier_network, fill_from
+from objemb.weights.locate import is_named
 
 #: Layers of the networks whose heads have several.
 HEADS = r"(classifier|fc|flatten)(\.\w+)?"

@@ -12,9 +12,9 @@ from objemb.describers._windows import windows_around
 from objemb.describers.base import Describer, checked_given
 from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
+from objemb.layers.precision import computed
+from objemb.layers.whitening import Whitening
 from objemb.ops.boxes import scale
-from objemb.ops.precision import computed
-from objemb.ops.whitening import Whitening
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
 from objemb.structures import Photo, RegionDescriptors, Regions

@@ -11,8 +11,8 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
+from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin

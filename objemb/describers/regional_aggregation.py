@@ -11,18 +11,17 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers._salient import SalientRegions
+from objemb.describers._second_order import regularised_logm, second_moments, upper_triangle
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
+from objemb.layers.projection import PcaBasis
+from objemb.layers.whitening import Whitening
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
-from objemb.ops.keypoints import best_detector
 from objemb.ops.normalize import l2
-from objemb.ops.pca import PcaBasis
+from objemb.ops.opencv import best_detector
 from objemb.ops.rectangles import inside
-from objemb.ops.saliency import saliency
-from objemb.ops.second_order import regularised_logm, second_moments, upper_triangle
-from objemb.ops.sparsity import sparsity_weights
-from objemb.ops.whitening import Whitening
+from objemb.ops.weighting import saliency, sparsity_weights
 from objemb.registry import plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
 

@@ -12,10 +12,10 @@ from objemb.backbones.base import Backbone
 from objemb.describers.base import checked_given
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extraction, Extractor
-from objemb.ops.context_attention import ContextAttention
+from objemb.layers.context_attention import ContextAttention
+from objemb.layers.projection import Projection
 from objemb.ops.normalize import l2
-from objemb.ops.projection import Projection
-from objemb.ops.region_sum import first_summed
+from objemb.ops.rmac import first_summed
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource
@@ -62,10 +62,10 @@ class RegionalAttention(PooledRegions):
         backbone: What is seen.
         extractor: One map per photo: ``map``.
         hidden: Units of the attention's hidden layer.
-        activation: Of that layer, see :class:`objemb.ops.context_attention.ContextAttention`.
+        activation: Of that layer, see :class:`objemb.layers.context_attention.ContextAttention`.
         dim: Length of the vectors after the PCA, which is learned from maxima as they are (the authors do not
             normalise before it); null for no PCA: unit vectors of maxima, which may then be whitened.
-        power: Of the PCA's variances, see :class:`objemb.ops.whitening.Whitening`.
+        power: Of the PCA's variances, see :class:`objemb.layers.whitening.Whitening`.
     """
 
     def __init__(

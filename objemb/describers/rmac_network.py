@@ -12,9 +12,9 @@ from objemb.backbones.base import Backbone
 from objemb.describers.base import checked_given
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extraction, Extractor
+from objemb.layers.projection import Projection
 from objemb.ops.normalize import l2
-from objemb.ops.projection import Projection
-from objemb.ops.region_sum import first_summed
+from objemb.ops.rmac import first_summed
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
@@ -48,7 +48,7 @@ class RmacNetwork(PooledRegions):
         extractor: How the pixels reach the backbone; ``map``.
         pooling: How a region is summed up; ``max``.
         dim: Length of the vectors; None for that of the pooled ones.
-        power: Of the variances in the projection's whitening, see :class:`objemb.ops.projection.Projection`.
+        power: Of the variances in the projection's whitening, see :class:`objemb.layers.projection.Projection`.
         output: ``regions`` or ``image``, see above.
         whole_image: Whether the whole image joins the sum over regions, as for the aggregator ``sum``.
         scales: Factors on the extractor's input size.

@@ -16,9 +16,10 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.pickled_arrays import UnreadablePickleError, read_pickled_arrays
-from objemb.ops.weight_files import UnreadableWeightsError, read_weights
-from objemb.ops.weights import existing_file, fill, of_module
+from objemb.weights.fill import fill, of_module
+from objemb.weights.locate import existing_file
+from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
+from objemb.weights.read import UnreadableWeightsError, read_weights
 
 #: Where the ROI heads of a config with an embedding head keep it.
 EMBEDDING_HEAD = "roi_heads.embedding_head."

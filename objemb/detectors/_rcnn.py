@@ -17,8 +17,8 @@ from objemb import checks
 from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
-from objemb.ops.weights import fill, of_module
 from objemb.structures import Photo, Regions
+from objemb.weights.fill import fill, of_module
 
 #: Layers with outputs for each class.
 OF_CLASSES = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")

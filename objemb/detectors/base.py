@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from objemb.ops.precision import computed
+from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 
 #: Trunk levels are called by this and their stride: ``trunk8``.

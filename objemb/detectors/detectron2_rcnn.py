@@ -16,9 +16,9 @@ from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.images import group_equal, resize
-from objemb.ops.weights import is_named
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.weights.locate import is_named
 
 __all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
 

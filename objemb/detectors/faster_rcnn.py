@@ -15,9 +15,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK, NetworkInput
-from objemb.ops.weight_files import read_weights
-from objemb.ops.weights import existing_file, is_named
 from objemb.registry import plugin
+from objemb.weights.locate import existing_file, is_named
+from objemb.weights.read import read_weights
 
 #: Sides of anchors in cells of their level, as of Lin et al. 2017: 32 pixels on stride 4.
 ANCHOR_CELLS = 8

@@ -14,9 +14,9 @@ from torchvision.models import detection
 from objemb import checks
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.base import TRUNK, NetworkInput
-from objemb.ops.weight_files import read_weights
-from objemb.ops.weights import is_named, locate
 from objemb.registry import plugin
+from objemb.weights.locate import is_named, locate
+from objemb.weights.read import read_weights
 
 FAMILIES = ("fasterrcnn_", "maskrcnn_")
 #: Published weights of these were trained with a batch norm that adds nothing to the variance.

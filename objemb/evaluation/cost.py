@@ -17,7 +17,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.detectors.base import NetworkDetector
-from objemb.ops.precision import computed
+from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 
 #: How often each photo is described, and by how many rounds before the clock counts.

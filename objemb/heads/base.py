@@ -14,10 +14,11 @@ from torchvision.ops import roi_align
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
-from objemb.ops.weight_files import read_weights
-from objemb.ops.weights import existing_file, fill, is_named, of_module
-from objemb.ops.whitening import Whitening
+from objemb.weights.fill import fill, of_module
+from objemb.weights.locate import existing_file, is_named
+from objemb.weights.read import read_weights
 
 #: Boxes at a time: each becomes maps of its own, and photos may have hundreds.
 BLOCK = 128

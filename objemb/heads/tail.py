@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.heads.base import Head
+from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 

@@ -17,11 +17,11 @@ from objemb import checks, config, registry
 from objemb.checks import ArtefactMismatchError
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.devices import find_device, find_precision
+from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_card, read_tensors, write_folder
 from objemb.models.model import Model
 from objemb.models.origins import expect_stand_alone, expect_weights, networks, origins, told_together
 from objemb.models.state import WHITENING, model_tensors, without_weights
-from objemb.ops.whitening import Whitening
 from objemb.version import __version__
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import ImageRef, SkippedImage
+from objemb.layers.whitening import Whitening
 from objemb.models.inputs import as_regions
 from objemb.models.model import Model, given_boxes
 from objemb.models.pairs import Shown, pairs_of, read_shown
+from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
-from objemb.ops.reservoir import Reservoir
-from objemb.ops.whitening import Whitening
 from objemb.structures import Photo, Regions
 
 #: More vectors do not make a better covariance.
@@ -56,7 +56,7 @@ def fit_parts(
     on_photo: Callable[[], None] = lambda: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
-    """A model whose parts have learned from photos: codebooks, bases, whatever is :class:`~objemb.ops.fitted.Fitted`.
+    """A model whose :class:`~objemb.layers.fitted.Fitted` parts, such as codebooks, have learned from photos.
 
     Each part that has not learned yet goes through the photos once, the first part first, since a later one may need
     it. Of many vectors it sees an even sample, see ``Fitted.needed``.
@@ -118,7 +118,7 @@ def fit_whitening(
         photos: Folders, lists or images; not those on which the model will be evaluated.
         boxes: Where boxes of the photos come from, None for the model's own regions.
         dim: Dimensions to keep, None for all.
-        power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
+        power: Shrinkage, see :class:`objemb.layers.whitening.Whitening`.
         batch_size: Photos at once.
         workers: Decoding workers.
         on_photo: Called after each photo, once for each part that learns and once for the whitening.
@@ -167,7 +167,7 @@ def fit_learned_whitening(
         model: A model without whitening whose parts have learned; it stays as it is.
         pairs: What shows the same, see :func:`objemb.models.pairs.read_shown`; not what the model will be evaluated on.
         dim: Dimensions to keep, None for all.
-        power: See :meth:`objemb.ops.whitening.Whitening.fit_pairs`.
+        power: See :meth:`objemb.layers.whitening.Whitening.fit_pairs`.
         ridge: Likewise; needed where there are fewer pairs than dimensions.
         batch_size: Photos at once.
         workers: Decoding workers.
@@ -205,7 +205,7 @@ def whiten(
         model: A model without whitening; it stays as it is.
         vectors: float ``(N, D)`` of single regions, of the kind that will be searched.
         dim: Dimensions to keep, None for all.
-        power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
+        power: Shrinkage, see :class:`objemb.layers.whitening.Whitening`.
         fitted_on: What they are vectors of, in words.
 
     Raises:

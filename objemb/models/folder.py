@@ -28,7 +28,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.disk import left_beside, replacing_folder
-from objemb.ops.weights import MODEL_WEIGHTS
+from objemb.weights.locate import MODEL_WEIGHTS
 
 FORMAT = "objemb-model"
 FORMAT_VERSION = 1

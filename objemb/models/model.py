@@ -19,6 +19,7 @@ from objemb.detectors.base import Detector
 from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
+from objemb.layers.precision import networks_in
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.limit import limited
 from objemb.models.origins import untrained
@@ -34,7 +35,6 @@ from objemb.models.query import (
 )
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
-from objemb.ops.precision import networks_in
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.rerank.base import Reranker

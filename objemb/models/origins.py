@@ -12,7 +12,7 @@ from typing import Any
 from objemb import checks, registry
 from objemb.checks import MissingWeightsError
 from objemb.models.folder import file_sha256, read_card
-from objemb.ops.weights import RANDOM
+from objemb.weights.locate import RANDOM
 
 #: The key of a training task that may hold a describer of its own.
 TEACHER = "teacher"

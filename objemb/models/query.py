@@ -7,7 +7,7 @@ import torch
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
 from objemb.ops.boxes import iou
-from objemb.ops.cut import cut_out
+from objemb.ops.images import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 #: How a box of a query is seen; see :meth:`objemb.models.Model.query`.

@@ -1,5 +1,5 @@
-"""The rigid multi-scale grid of R-MAC (Tolias, Sicre and Jegou, "Particular object retrieval with integral
-max-pooling of CNN activations", 2015)."""
+"""The rigid multi-scale grid of R-MAC, and which of its regions are summed up (Tolias, Sicre and Jegou, "Particular
+object retrieval with integral max-pooling of CNN activations", 2015)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.structures import Regions
 
 #: How many regions the grid may lay along the longer side of its first level.
 STEPS = range(2, 8)
@@ -63,6 +64,22 @@ def rmac_cells_of_pixels(
     first = torch.minimum((2 * squares[:, :2] + stride) // (2 * stride), most - 1)
     last = torch.minimum((2 * (squares[:, 2:] - 1) + stride) // (2 * stride), most - 1)
     return torch.cat([first, torch.maximum(first, last) + 1], dim=1)
+
+
+def first_summed(regions: Regions, whole_image: bool) -> int:
+    """The row that a sum of the vectors of regions starts from.
+
+    It is 1 where region 0 is the whole image and shall not join the grid that the sum is of, as R-MAC has it (Tolias,
+    Sicre and Jegou 2015); else 0. A whole image that is the only region is always summed.
+
+    Args:
+        regions: Of an image.
+        whole_image: Whether the whole image joins.
+    """
+    if whole_image or len(regions) < 2:
+        return 0
+    height, width = regions.size
+    return int(regions.boxes[0].tolist() == [0, 0, width, height])
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.ops.rectangles import rectangle_mean
-from objemb.ops.sparsity import rarity
+from objemb.ops.weighting import rarity
 from objemb.pooling.base import Pooling, weighted_mean
 from objemb.registry import plugin
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.ops.fitted import Fitted
+from objemb.layers.fitted import Fitted
 from objemb.ops.kmeans import kmeans, squared_distances
 from objemb.ops.normalize import l2
 from objemb.ops.rectangles import equal_rectangles

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.selection import SELECTIONS, selection
+from objemb.pooling._selection import SELECTIONS, selection
 from objemb.pooling.base import Pooling, weighted_mean
 from objemb.registry import plugin
 
 
 @plugin
 class Selective(Pooling):
-    """The mean of each channel over the cells that :func:`objemb.ops.selection.selection` selects.
+    """The mean of each channel over the cells that :func:`objemb.pooling._selection.selection` selects.
 
     Args:
         mask: ``"max"``, cells in which some channel has its maximum, or ``"sum"``, the busier half of the cells.

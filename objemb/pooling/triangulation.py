@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.fitted import Fitted
+from objemb.layers.fitted import Fitted
+from objemb.layers.whitening import NO_VARIANCE, Whitening, principal
 from objemb.ops.kmeans import kmeans
 from objemb.ops.normalize import l2
 from objemb.ops.rectangles import equal_rectangles, means_over_maps
-from objemb.ops.selection import SELECTIONS, selection
-from objemb.ops.whitening import NO_VARIANCE, Whitening, principal
+from objemb.pooling._selection import SELECTIONS, selection
 from objemb.pooling.base import Pooling, weighted_mean
 from objemb.registry import plugin
 
@@ -42,8 +42,8 @@ class Triangulation(Pooling, Fitted):
         dim: d, what local features are reduced to.
         words: k, number of centres; vectors are ``k * d - dropped`` long.
         dropped: How many of the first principal directions are left out.
-        mask: Which cells count: ``"max"``, ``"sum"`` (see :func:`objemb.ops.selection.selection`), or ``"none"`` of
-            the masks.
+        mask: Which cells count: ``"max"`` or ``"sum"``, see :func:`~objemb.pooling._selection.selection`; all of
+            them with ``"none"``.
         power: Exponent; 1 changes nothing.
 
     Attributes:

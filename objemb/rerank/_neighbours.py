@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from objemb import checks
 from objemb.index.blocks import Block
 from objemb.index.ivf import build_ivf
-from objemb.ops.neighbours import NO_ROW, nearest_neighbours
+from objemb.ops.arrays import as_tensor
 from objemb.rerank.database import Database
 
 logger = logging.getLogger(__name__)
 
 #: From this many rows on, neighbours are approximate where FAISS is installed.
 APPROXIMATE_ROWS = 200_000
-#: Rows that are searched for at once.
-ROWS = 1 << 12
+#: Rows that FAISS searches for at once.
+SEARCHED = 1 << 12
+#: Rows that are compared with ``COLUMNS`` others at once: their products take 64 MB.
+ROWS, COLUMNS = 1 << 10, 1 << 14
+#: Fills the places of neighbours that do not exist; their similarity is -inf.
+NO_ROW = -1
 
 
 def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ``k`` nearest rows of every row, as :func:`objemb.ops.neighbours.nearest_neighbours` gives them.
+    """The ``k`` nearest rows of every row, as :func:`nearest_neighbours` gives them.
 
     Args:
         database: R rows. From :data:`APPROXIMATE_ROWS` on FAISS searches, which may miss neighbours.
@@ -38,6 +45,34 @@ def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[N
         return nearest_neighbours(database.vectors, groups, k)
 
 
+def nearest_neighbours(
+    vectors: NDArray[np.float32], groups: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ``k`` rows of other groups with the largest inner products, for each row, exactly.
+
+    Takes time quadratic in the number of rows, memory linear in it; ``vectors`` may be a memory map. Of equal
+    products any is taken.
+
+    Args:
+        vectors: float32 ``(R, D)``.
+        groups: int64 ``(R,)``, non-decreasing. ``arange(R)`` leaves out nothing but the row itself.
+        k: Neighbours per row.
+
+    Returns:
+        int64 ``(R, k)`` rows, nearest first, ``NO_ROW`` where there are fewer, and their products float32 ``(R, k)``.
+    """
+    checks.whole("k", k)
+    rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
+    products = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(vectors), ROWS):
+        here = slice(start, start + ROWS)
+        best, at = _nearest_to(vectors, groups, here, k)
+        found = min(k, best.shape[1])
+        products[here, :found] = best.numpy()
+        rows[here, :found] = np.where(np.isneginf(products[here, :found]), NO_ROW, at.numpy())
+    return rows, products
+
+
 def approximate_neighbours(
     vectors: NDArray[np.float32], groups: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -47,8 +82,8 @@ def approximate_neighbours(
     wanted = min(len(vectors), k + int(np.unique(groups, return_counts=True)[1].max()))
     rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-    for start in range(0, len(vectors), ROWS):
-        here = slice(start, start + ROWS)
+    for start in range(0, len(vectors), SEARCHED):
+        here = slice(start, start + SEARCHED)
         found = index.search(vectors[here], np.arange(len(vectors[here])), wanted, blocks)
         own = (found.rows == NO_ROW) | (groups[found.rows] == groups[here, None])
         order = np.argsort(own, axis=1, kind="stable")[:, :k]  # the others first, in their order
@@ -57,3 +92,19 @@ def approximate_neighbours(
         rows[here, :width] = np.where(missing, NO_ROW, np.take_along_axis(found.rows, order, axis=1))
         products[here, :width] = np.where(missing, -np.inf, np.take_along_axis(found.scores, order, axis=1))
     return rows, products
+
+
+def _nearest_to(vectors: NDArray[np.float32], groups: NDArray[np.int64], here: slice, k: int) -> tuple[Tensor, Tensor]:
+    """Products and rows of the neighbours of some rows, falling."""
+    own, own_groups = as_tensor(vectors[here]), groups[here]
+    best, at = torch.zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.int64)
+    for start in range(0, len(vectors), COLUMNS):
+        there = groups[start : start + COLUMNS]
+        products = own @ as_tensor(vectors[start : start + COLUMNS]).T
+        if there[0] <= own_groups[-1] and there[-1] >= own_groups[0]:
+            products[torch.from_numpy(own_groups[:, None] == there[None])] = -torch.inf
+        some, columns = products.topk(min(k, len(there)), dim=1)
+        best, at = torch.cat([best, some], 1), torch.cat([at, columns + start], 1)
+        best, order = best.topk(min(k, best.shape[1]), dim=1)
+        at = at.gather(1, order)
+    return best, at

@@ -13,13 +13,13 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
-from objemb.ops.box_search import BoxSearch
 from objemb.ops.boxes import clip
-from objemb.ops.cut import cut_out
 from objemb.ops.grid import Grid
+from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.registry import plugin
+from objemb.rerank._box_search import BoxSearch
 from objemb.rerank._looking import expanded, moved, with_photos
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Match, Photo, Regions, SearchResult
@@ -45,7 +45,7 @@ class AmlLocalization(Reranker):
         levels: Levels of that grid.
         size: Longest side of photos when they enter the network to be looked into, in pixels; None for what the
             describer's own extractor, a ``map``, makes of them.
-        step: Cells between corners of the exhaustive search, see :class:`objemb.ops.box_search.BoxSearch`.
+        step: Cells between corners of the exhaustive search, see :class:`objemb.rerank._box_search.BoxSearch`.
         stretch: Greatest factor between the ratios of sides of box and query.
         power: That stands for the maximum.
     """

@@ -11,8 +11,8 @@ from torch import Tensor
 from objemb import checks
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.ops.boxes import clip
-from objemb.ops.cut import cut_out
 from objemb.ops.heat import hot_cells
+from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.rerank._looking import expanded, moved, with_photos

@@ -8,10 +8,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from objemb import checks
-from objemb.ops.expansion import rank_weights, similarity_weights, weighted_mean
-from objemb.ops.neighbours import NO_ROW
 from objemb.registry import plugin
-from objemb.rerank._neighbours import row_neighbours
+from objemb.rerank._expansion import rank_weights, similarity_weights, weighted_mean
+from objemb.rerank._neighbours import NO_ROW, row_neighbours
 from objemb.rerank.base import Reranker, Search
 from objemb.rerank.database import Database
 

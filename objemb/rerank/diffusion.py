@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.ops.diffusion import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.registry import plugin
+from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank._pairs import all_similarities
 from objemb.rerank.base import Reranker, Search, put_first
@@ -19,7 +19,7 @@ from objemb.rerank.database import Database, as_boxes
 from objemb.structures import Match, RegionDescriptors, SearchResult
 
 if TYPE_CHECKING:
-    from objemb.ops.diffusion import csr_array
+    from objemb.rerank._graph import csr_array
 
 #: Numbers that are gathered at once to weigh regions.
 NUMBERS = 1 << 24

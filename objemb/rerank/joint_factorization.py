@@ -11,10 +11,10 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
-from objemb.ops.cut import cut_out
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
+from objemb.ops.images import cut_out
 from objemb.ops.nmf import Nmf
 from objemb.registry import plugin
 from objemb.rerank._looking import with_photos

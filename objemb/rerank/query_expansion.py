@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from objemb import checks
-from objemb.ops.expansion import similarity_weights, weighted_mean
 from objemb.registry import plugin
+from objemb.rerank._expansion import similarity_weights, weighted_mean
 from objemb.rerank._pairs import best_pair, query_vectors, similarities
 from objemb.rerank.base import Reranker, Search
 from objemb.rerank.database import Database

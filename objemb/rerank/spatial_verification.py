@@ -11,7 +11,8 @@ import torch
 
 from objemb import checks
 from objemb.ops.images import resize
-from objemb.ops.local_features import LocalFeatures, agreeing, matched, root_sift
+from objemb.ops.local_features import LocalFeatures, matched
+from objemb.ops.opencv import agreeing, root_sift
 from objemb.registry import plugin
 from objemb.rerank._looking import moved
 from objemb.rerank.base import Reranker, Search, put_first, scored

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from objemb import registry
+from objemb.layers.strided import guard_strided
 from objemb.models.origins import expect_weights, told_together
-from objemb.ops.strided import guard_strided
 from objemb.training.run import seed_everything
 from objemb.training.task import Task
 

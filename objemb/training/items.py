@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objemb.ops.cut import cut_out
+from objemb.ops.images import cut_out
 from objemb.structures import Photo, Regions
 from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.heads.base import Head
+from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, load_model
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.structures import Photo, Regions
 from objemb.training.cache import VectorCache
 

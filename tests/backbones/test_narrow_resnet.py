@@ -8,8 +8,8 @@ from torchvision.models import resnet18
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
-from objemb.ops.weight_files import UnreadableWeightsError
-from objemb.ops.weights import MissingWeightsError
+from objemb.weights.download import MissingWeightsError
+from objemb.weights.read import UnreadableWeightsError
 
 
 @pytest.mark.parametrize(("stride", "cells"), [(16, (6, 7)), (32, (3, 4))])

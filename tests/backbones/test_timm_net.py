@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from objemb.checks import MissingWeightsError
-from objemb.ops.weight_files import UnreadableWeightsError
+from objemb.weights.read import UnreadableWeightsError
 
 timm = pytest.importorskip("timm")
 

@@ -11,8 +11,8 @@ from torchvision import models
 from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, TorchvisionCnn
 from objemb.checks import MissingWeightsError
 from objemb.images.decode import read_photo
-from objemb.ops import weights as weights_module
-from objemb.ops.weight_files import UnreadableWeightsError
+from objemb.weights import download
+from objemb.weights.read import UnreadableWeightsError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOBILENET = SHARED / "weights" / "mobilenet_v2.pth"
@@ -185,7 +185,7 @@ def test_without_network_the_error_says_what_to_place_where(tmp_path: Path, monk
         raise OSError("unreachable")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(weights_module, "urlopen", refuse)
+    monkeypatch.setattr(download, "urlopen", refuse)
     with pytest.raises(MissingWeightsError, match=r"resnet18-\w+\.pth .*unreachable.*checkpoints/resnet18-\w+\.pth"):
         TorchvisionCnn("resnet18", weights="IMAGENET1K_V1")
 

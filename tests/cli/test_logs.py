@@ -65,7 +65,7 @@ def test_how_much_is_said(options: dict, lines: list[str], capsys: pytest.Captur
 
 
 def test_downloads_are_told_without_asking(capsys: pytest.CaptureFixture[str]) -> None:
-    download = logging.getLogger("objemb.ops.weights")
+    download = logging.getLogger("objemb.weights.download")
     configure()
     download.info("downloading x")
     download.debug("a detail")

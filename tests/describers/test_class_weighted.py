@@ -11,11 +11,10 @@ from objemb.backbones.base import Backbone
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
+from objemb.layers.whitening import Whitening
 from objemb.models.query import describe_boxes
-from objemb.ops.cut import cut_out
-from objemb.ops.images import as_batch
+from objemb.ops.images import as_batch, cut_out
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.structures import NO_LABEL, Photo, Regions
 from tests.tiny import TinyBackbone, random_photo
 

@@ -9,10 +9,10 @@ from objemb.aggregators.sum import Sum
 from objemb.describers.factorization import Factorization
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
+from objemb.layers.whitening import Whitening
 from objemb.ops.images import as_batch
 from objemb.ops.nmf import INITS, Nmf
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 

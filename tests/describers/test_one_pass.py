@@ -16,7 +16,7 @@ from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.heads.embedding import EmbeddingHead
 from objemb.heads.tail import Tail
-from objemb.ops.whitening import Whitening
+from objemb.layers.whitening import Whitening
 from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions

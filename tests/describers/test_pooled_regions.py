@@ -15,11 +15,11 @@ from objemb.extractors.base import Extractor
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
+from objemb.layers.whitening import Whitening
 from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
-from objemb.ops.whitening import Whitening
 from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean

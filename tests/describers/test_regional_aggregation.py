@@ -15,8 +15,8 @@ from objemb.describers import regional_aggregation as module
 from objemb.describers.regional_aggregation import RegionalAggregation
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
+from objemb.layers.whitening import Whitening
 from objemb.models import build_model, fit_whitening, load_model
-from objemb.ops.whitening import Whitening
 from objemb.structures import Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 

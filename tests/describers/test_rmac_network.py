@@ -11,12 +11,12 @@ from objemb.aggregators.sum import Sum
 from objemb.checks import NotFittedError
 from objemb.describers.rmac_network import RmacNetwork
 from objemb.extractors.map import Map
+from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
 from objemb.models.query import describe_boxes
 from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
-from objemb.ops.whitening import Whitening
 from objemb.pooling.max import Max
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.rpn_proposals import RpnProposals

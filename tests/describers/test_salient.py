@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from objemb.describers import _salient
-from objemb.describers._salient import SalientRegions, cell_centres
-from objemb.ops.convex_hull import convex_hull, in_hulls
+from objemb.describers._salient import SalientRegions, cell_centres, in_hulls
 from objemb.ops.grid import Grid
+from objemb.ops.opencv import convex_hull
 from objemb.structures import Photo
 from tests.tiny import plain_photo, random_photo
 

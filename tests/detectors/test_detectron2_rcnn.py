@@ -24,8 +24,8 @@ from objemb.detectors._detectron2_losses import _BoxMasks
 from objemb.detectors.detectron2_rcnn import Detectron2Rcnn
 from objemb.heads.embedding import EmbeddingHead
 from objemb.models import build_model, load_model
-from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Regions
+from objemb.weights.read import UnreadableWeightsError
 from tests.detectors.small_detectron2 import (
     C4,
     CASCADE,

@@ -9,8 +9,8 @@ from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.timm_net import TimmNet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.detectors.faster_rcnn import FasterRcnn
-from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Photo, Regions
+from objemb.weights.read import UnreadableWeightsError
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 
 SMALL = {

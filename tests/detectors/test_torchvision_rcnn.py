@@ -11,9 +11,9 @@ from torchvision.models import detection
 
 from objemb.checks import MissingWeightsError
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn, add_eps
-from objemb.ops import weights as weights_module
-from objemb.ops.weight_files import UnreadableWeightsError
 from objemb.structures import Photo, Regions
+from objemb.weights import download
+from objemb.weights.read import UnreadableWeightsError
 
 SMALL = {"min_size": 64, "max_size": 96, "score_threshold": 0.0, "max_detections": 6}
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -208,7 +208,7 @@ def test_without_network_the_error_says_what_to_place_where(tmp_path: Path, monk
         raise OSError("unreachable")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(weights_module, "urlopen", refuse)
+    monkeypatch.setattr(download, "urlopen", refuse)
     with pytest.raises(MissingWeightsError, match=r"unreachable.*checkpoints/fasterrcnn_mobilenet\w+-\w+\.pth"):
         TorchvisionRcnn(LIGHT, weights="COCO_V1")
 

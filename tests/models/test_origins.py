@@ -215,7 +215,7 @@ def test_a_folder_of_a_stranger_reads_and_fetches_nothing_outside(
     folder: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder, STRANGE[case])
-    for name in ("objemb.registry.build", "objemb.ops.weights.fetch", "objemb.ops.weight_files.read_weights"):
+    for name in ("objemb.registry.build", "objemb.weights.locate.fetch", "objemb.weights.read.read_weights"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("something was read"))
     with pytest.raises(ArtefactMismatchError, match="expected a model folder that stands alone, found '"):
         load_model(folder)

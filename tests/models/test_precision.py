@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import objemb
+from objemb.layers.precision import computed, networks_in
 from objemb.models import Model, build_model
-from objemb.ops.precision import computed, networks_in
 from tests.models.conftest import RMAC, SETTINGS
 
 BOXES = [(1.0, 2.0, 30.0, 40.0), (10.0, 0.0, 80.0, 60.0)]

@@ -26,8 +26,7 @@ from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
 from objemb.models import Model
 from objemb.models.query import describe_boxes, describe_whole
-from objemb.ops.cut import cut_out
-from objemb.ops.images import as_batch, resize
+from objemb.ops.images import as_batch, cut_out, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max

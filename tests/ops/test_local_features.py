@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objemb.ops.local_features import LocalFeatures, agreeing, matched, root_sift
+from objemb.ops.local_features import LocalFeatures, matched
+from objemb.ops.opencv import agreeing, root_sift
 
 pytest.importorskip("cv2")
 

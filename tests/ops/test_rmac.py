@@ -3,8 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
-from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
+from objemb.ops.rmac import first_summed, rmac_cells, rmac_cells_of_pixels
+from objemb.structures import Regions
 
 
 def reference(width: int, height: int, levels: int) -> list[tuple[int, int, int, int]]:
@@ -120,3 +122,16 @@ def test_refuses_nonsense() -> None:
         rmac_cells(5, 5, 0)
     with pytest.raises(ValueError, match=r"overlap: expected a number from 0 to 1, found 1\.5"):
         rmac_cells(5, 5, 3, 1.5)
+
+
+SIZE = (40, 60)
+WHOLE = Regions.whole(SIZE)
+BOX = Regions(torch.tensor([[0.0, 0, 60, 39]]), SIZE)
+
+
+def test_the_whole_image_joins_where_it_shall_or_is_alone() -> None:
+    assert first_summed(Regions.cat([WHOLE, BOX]), whole_image=False) == 1
+    assert first_summed(Regions.cat([WHOLE, BOX]), whole_image=True) == 0
+    assert first_summed(Regions.cat([BOX, WHOLE]), whole_image=False) == 0
+    assert first_summed(WHOLE, whole_image=False) == 0
+    assert first_summed(Regions.empty(SIZE), whole_image=False) == 0

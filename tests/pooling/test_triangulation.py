@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from objemb.checks import NotFittedError
-from objemb.ops.selection import selection
+from objemb.pooling._selection import selection
 from objemb.pooling.triangulation import Triangulation
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.extractors.map import Map
 from objemb.ops.components import largest_component
-from objemb.ops.cut import cut_out
+from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.rerank.class_localization import ClassLocalization
 from objemb.structures import Photo, Regions

@@ -8,8 +8,8 @@ import pytest
 from objemb.rerank.database import Database
 from objemb.rerank.diffusion import Diffusion
 from objemb.structures import RegionDescriptors
-from tests.ops.test_diffusion import dense_laplacian
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
+from tests.rerank.test_graph import dense_laplacian
 
 pytest.importorskip("scipy")
 

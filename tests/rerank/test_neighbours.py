@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.ops.neighbours import NO_ROW, nearest_neighbours
 from objemb.rerank import _neighbours
-from objemb.rerank._neighbours import approximate_neighbours, row_neighbours
+from objemb.rerank._neighbours import NO_ROW, approximate_neighbours, nearest_neighbours, row_neighbours
 from tests.rerank.made import random_database
 
 
@@ -50,3 +49,43 @@ def test_large_databases_are_searched_approximately(
         found = row_neighbours(data, 2, other_images=True)
     assert found[0].tolist() == expected[0].tolist()
     assert "takes hours" in caplog.text
+
+
+def unit(count: int, dim: int = 6, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def slow(vectors: np.ndarray, groups: np.ndarray, k: int) -> list[list[int]]:
+    found = []
+    for own, vector in zip(groups, vectors, strict=True):
+        others = [j for j in range(len(vectors)) if groups[j] != own]
+        found.append(sorted(others, key=lambda j: -float(vectors[j] @ vector))[:k])
+    return found
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1024, 1 << 14), (7, 5), (1, 1)])
+def test_any_blocks_give_what_the_loop_gives(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_neighbours, "ROWS", rows)
+    monkeypatch.setattr(_neighbours, "COLUMNS", columns)
+    vectors, groups = unit(40), np.sort(np.random.default_rng(1).integers(0, 12, 40))
+    for of in (groups, np.arange(40)):
+        found, products = nearest_neighbours(vectors, of, 5)
+        assert found.tolist() == slow(vectors, of, 5)
+        assert products == pytest.approx(np.einsum("nd,nkd->nk", vectors, vectors[found]), abs=1e-6)
+
+
+def test_fewer_than_k() -> None:
+    found, products = nearest_neighbours(unit(3), np.array([0, 0, 1]), 4)
+    assert found.tolist() == [[2, NO_ROW, NO_ROW, NO_ROW], [2, NO_ROW, NO_ROW, NO_ROW], [*found[2, :2], NO_ROW, NO_ROW]]
+    assert np.isneginf(products[found == NO_ROW]).all()
+    for count in (0, 1):
+        found, _ = nearest_neighbours(unit(count), np.arange(count), 2)
+        assert found.tolist() == [[NO_ROW, NO_ROW]] * count
+
+
+def test_a_read_only_map_is_accepted() -> None:
+    vectors = unit(5)
+    expected, _ = nearest_neighbours(vectors, np.arange(5), 2)
+    vectors.setflags(write=False)
+    assert nearest_neighbours(vectors, np.arange(5), 2)[0].tolist() == expected.tolist()

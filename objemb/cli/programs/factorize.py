@@ -32,9 +32,9 @@ from objemb.extractors.map import Map
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.models import build_model, load_model
 from objemb.models.inputs import as_regions
-from objemb.ops.cut import cut_out
 from objemb.ops.factorize import factorize
 from objemb.ops.heat import heat_boxes
+from objemb.ops.images import cut_out
 from objemb.ops.nmf import INITS, Nmf
 from objemb.structures import Photo
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
-from objemb.ops.pickled_arrays import UnreadablePickleError, read_pickled_arrays
+from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
 
 
 @dataclass(frozen=True)

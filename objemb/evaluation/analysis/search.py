@@ -13,8 +13,8 @@ from objemb.evaluation.analysis.layers import LayerRows, View
 from objemb.evaluation.analysis.looks import SUM, Look
 from objemb.evaluation.paired import average_precisions
 from objemb.evaluation.task import Task
+from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 
 #: Similarities that are held at once.
 SCORES_AT_ONCE = 1 << 25

@@ -15,7 +15,7 @@ from objemb.describers.base import Describer
 from objemb.describers.regional_attention import RegionalAttention
 from objemb.models.model import Model
 from objemb.models.state import without_weights
-from objemb.ops.region_sum import first_summed
+from objemb.ops.rmac import first_summed
 from objemb.registry import plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.task import Task, expect_identities

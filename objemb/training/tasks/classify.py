@@ -38,7 +38,7 @@ class WhitenSettings:
 
     Attributes:
         dim: Dimensions to keep, None for all.
-        power: Shrinkage, see :class:`objemb.ops.whitening.Whitening`.
+        power: Shrinkage, see :class:`objemb.layers.whitening.Whitening`.
         boxes: Number of training boxes to fit it on.
     """
 

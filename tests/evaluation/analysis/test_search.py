@@ -14,8 +14,8 @@ from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import standings
 from objemb.evaluation.scoring import listed_items, score
 from objemb.evaluation.task import Task
+from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
-from objemb.ops.whitening import Whitening
 
 RANDOM = torch.Generator().manual_seed(0)
 NAMES = "abcde"

@@ -1,0 +1,1 @@
+"""Modules with state of their own: what is learned or fitted, and how networks run."""

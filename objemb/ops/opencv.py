@@ -1,0 +1,144 @@
+"""What OpenCV computes: key points, SIFT features, affine maps on which points agree, and convex hulls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from objemb import checks
+from objemb.ops.local_features import LocalFeatures
+
+#: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
+#: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
+#: ``sift``: extrema of the difference of Gaussians, in every build.
+DETECTORS = ("hessian", "sift")
+#: Of RANSAC: draws at most, and how certain it has to be to stop earlier.
+TRIALS, CERTAINTY = 1000, 0.999
+
+
+def best_detector() -> str:
+    """The first of :data:`DETECTORS` that this machine's OpenCV has."""
+    return "hessian" if _has_hessian() else "sift"
+
+
+def key_points(pixels: Tensor, detector: str) -> Tensor:
+    """Places of key points.
+
+    Args:
+        pixels: uint8 ``(3, h, w)``, RGB.
+        detector: One of :data:`DETECTORS`.
+
+    Returns:
+        float32 ``(N, 2)``: x and y in pixels, where the first pixel spans 0 to 1. A plain image has none; a place at
+        which the detector finds several scales occurs once.
+
+    Raises:
+        ImportError: OpenCV is missing, or was built without the detector.
+    """
+    checks.one_of("detector", detector, DETECTORS)
+    cv2 = _cv2("key points")
+    grey = cv2.cvtColor(pixels.permute(1, 2, 0).cpu().contiguous().numpy(), cv2.COLOR_RGB2GRAY)
+    found = _detector(detector).detect(grey, None)
+    height, width = grey.shape
+    # OpenCV puts 0 into the middle of the first pixel; refined places may lie a little beyond the last
+    places = torch.tensor([p.pt for p in found], dtype=torch.float32).reshape(-1, 2) + 0.5
+    return torch.minimum(places.clamp_min(0), places.new_tensor([width, height])).unique(dim=0)
+
+
+def root_sift(grey: NDArray[np.uint8], scale: tuple[float, float], count: int) -> LocalFeatures:
+    """SIFT features, of which square roots are compared (Arandjelovic and Zisserman, "Three things everyone should
+    know to improve object retrieval", CVPR 2012).
+
+    Args:
+        grey: uint8 ``(h, w)``.
+        scale: ``(y, x)``, pixels of ``grey`` per original pixel.
+        count: The strongest so many.
+
+    Raises:
+        ImportError: OpenCV is not installed.
+    """
+    sift = _cv2("local features").SIFT_create(nfeatures=count)
+    found, vectors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
+    if vectors is None:
+        return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+    points = np.asarray([point.pt for point in found], dtype=np.float32)
+    points = (points / np.asarray([scale[1], scale[0]])).astype(np.float32)
+    sums = vectors.sum(axis=1, keepdims=True)
+    return LocalFeatures(points[:count], np.sqrt(vectors / np.maximum(sums, 1e-12))[:count].astype(np.float32))
+
+
+def agreeing(
+    first: NDArray[np.float32], second: NDArray[np.float32], tolerance: float
+) -> tuple[NDArray[np.float64] | None, int]:
+    """The affine map on which most pairs of points agree, by RANSAC, and how many do.
+
+    The same points always give the same map: OpenCV draws from a generator of its own with a fixed seed.
+
+    Args:
+        first: ``(n, 2)``, n at least 3.
+        second: ``(n, 2)``, where the map takes them.
+        tolerance: Pixels by which a point may miss.
+
+    Returns:
+        float64 ``(2, 3)`` or None, and the number of pairs.
+
+    Raises:
+        ImportError: OpenCV is not installed.
+    """
+    cv2 = _cv2("local features")
+    found, inliers = cv2.estimateAffine2D(
+        first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=TRIALS, confidence=CERTAINTY
+    )
+    return (None, 0) if found is None else (found, int(inliers.sum()))
+
+
+def convex_hull(points: Tensor) -> Tensor:
+    """The corners of the smallest convex polygon around points.
+
+    Args:
+        points: float ``(N, 2)``, at least one.
+
+    Returns:
+        float32 ``(V, 2)``, one corner after the other around the polygon. One or two corners where all points are equal
+        or lie on a line.
+
+    Raises:
+        ImportError: OpenCV is missing.
+    """
+    cv2 = _cv2("convex hulls")
+    checks.shape("points", points, (None, 2))
+    if len(points) == 0:
+        raise ValueError("points: expected at least one for a convex hull, found none")
+    return torch.from_numpy(cv2.convexHull(points.float().contiguous().numpy()).reshape(-1, 2))
+
+
+def _detector(name: str) -> Any:
+    cv2 = _cv2("key points")
+    if name == "sift":
+        return cv2.SIFT_create()
+    if not _has_hessian():
+        raise ImportError("key points: expected an OpenCV with xfeatures2d and the non-free modules for 'hessian'")
+    return cv2.xfeatures2d.SURF_create()
+
+
+def _has_hessian() -> bool:
+    try:
+        cv2 = _cv2("key points")
+        cv2.xfeatures2d.SURF_create()
+    except (ImportError, AttributeError):
+        return False
+    except cv2.error:  # there by name, but left out of the build
+        return False
+    return True
+
+
+def _cv2(what: str) -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(f"{what} need OpenCV: pip install 'objemb[methods]'") from error
+    return cv2

@@ -1,0 +1,46 @@
+"""How much each cell of a feature map counts, and how much each channel."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from objemb import checks
+from objemb.ops.normalize import l2
+
+#: Keeps the weight of a channel that is never active finite; no paper gives its value.
+EPSILON = 1e-6
+
+
+def saliency(features: Tensor) -> Tensor:
+    """The sum over channels, at unit length over all cells (Jeong et al., "Regional deep feature aggregation", eq. 1).
+
+    Sums below 0, which networks without a ReLU at their end may give, count as 0: they say that nothing was seen.
+
+    Args:
+        features: float ``(C, h, w)``.
+
+    Returns:
+        float ``(h, w)``, 0 to 1, squares adding up to 1; all 0 where nothing was seen at all.
+    """
+    total = checks.shape("features", features, (None, None, None)).sum(dim=0).clamp_min(0)
+    return l2(total.reshape(1, -1)).reshape(total.shape)
+
+
+def sparsity_weights(features: Tensor) -> Tensor:
+    """``log((C eps + sum_k Q_k) / (eps + Q_c))`` where Q is the share of cells in which a channel is above 0.
+
+    An inverse document frequency (Kalantidis et al., "Cross-dimensional weighting", 2016): a channel that is active
+    everywhere tells little.
+
+    Args:
+        features: float ``(..., C, h, w)``.
+
+    Returns:
+        float ``(..., C)``, none below 0.
+    """
+    return rarity((features > 0).to(features.dtype).mean(dim=(-2, -1)))
+
+
+def rarity(active: Tensor) -> Tensor:
+    """The same from the shares Q themselves, float ``(..., C)``, 0 to 1."""
+    return ((active + EPSILON).sum(dim=-1, keepdim=True) / (active + EPSILON)).log()

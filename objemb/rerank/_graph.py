@@ -1,0 +1,116 @@
+"""Diffusion on a graph of mutual nearest neighbours.
+
+Source: Iscen, Tolias, Avrithis, Furon, Chum, Efficient diffusion on region manifolds, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.rerank._neighbours import NO_ROW
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+def mutual_affinity(neighbours: NDArray[np.int64], similarities: NDArray[np.float32], gamma: float) -> csr_array:
+    """``a_ij = max(0, x_i . x_j) ^ gamma`` where i is among the neighbours of j and j among those of i, else 0.
+
+    Args:
+        neighbours: int64 ``(R, k)`` rows other than the row itself, ``NO_ROW`` for none.
+        similarities: float32 ``(R, k)``, ``x_i . x_j``.
+        gamma: Exponent, 3 in the paper.
+
+    Returns:
+        Sparse float64 ``(R, R)``, symmetric, the diagonal zero.
+    """
+    sparse = _scipy_sparse()
+    count, k = neighbours.shape
+    kept = (neighbours != NO_ROW) & (similarities > 0)
+    rows = np.repeat(np.arange(count), k).reshape(count, k)[kept]
+    values = similarities[kept].astype(np.float64) ** gamma
+    directed = sparse.csr_array((values, (rows, neighbours[kept])), shape=(count, count))
+    return directed.minimum(directed.T.tocsr()).tocsr()
+
+
+def laplacian(affinity: csr_array, alpha: float) -> csr_array:
+    """``I - alpha S``, ``S = D^-1/2 A D^-1/2`` with D the diagonal of row sums; S is zero for rows without neighbours.
+
+    Positive definite for ``alpha`` below 1.
+    """
+    sparse = _scipy_sparse()
+    degrees = np.asarray(affinity.sum(axis=1)).reshape(-1)
+    scale = np.zeros(len(degrees))
+    np.divide(1, np.sqrt(degrees), out=scale, where=degrees > 0)
+    diagonal = sparse.dia_array((scale[None], [0]), shape=affinity.shape)
+    return (sparse.eye_array(len(degrees)) - alpha * (diagonal @ affinity @ diagonal)).tocsr()
+
+
+def diffuse(system: csr_array, start: NDArray[np.float64], iterations: int, tolerance: float) -> NDArray[np.float64]:
+    """``f`` with ``(I - alpha S) f = y``, by conjugate gradient.
+
+    Args:
+        system: What :func:`laplacian` gives, ``(R, R)``.
+        start: y, float64 ``(R,)``.
+        iterations: At most this many steps; what the last one gives is taken as it is.
+        tolerance: Stop when the residual has fallen to this share of y.
+    """
+    from scipy.sparse.linalg import cg
+
+    found, _ = cg(system, start, rtol=tolerance, atol=0.0, maxiter=iterations)
+    return np.asarray(found)
+
+
+def start_vector(similarities: NDArray[np.float32], neighbours: int, gamma: float) -> NDArray[np.float64]:
+    """``y``: where diffusion starts from, a number per row of the database.
+
+    Every region of the query names its nearest rows; the similarities that a row was named with are added up over the
+    regions, the largest sums are kept, and raised to ``gamma`` (0 where negative).
+
+    Args:
+        similarities: float32 ``(R, Q)``, of all rows to the Q regions of a query.
+        neighbours: How many rows a region names, and how many are kept in the end.
+        gamma: Exponent, that of :func:`mutual_affinity`.
+
+    Returns:
+        float64 ``(R,)``, at most ``neighbours`` of which are not 0.
+    """
+    count = min(neighbours, len(similarities))
+    start = np.zeros(len(similarities))
+    if not count:
+        return start
+    named = np.argpartition(-similarities, count - 1, axis=0)[:count]
+    sums = np.zeros(len(similarities))
+    np.add.at(sums, named, np.take_along_axis(similarities, named, axis=0).astype(np.float64))
+    kept = np.argpartition(-sums, count - 1)[:count]
+    start[kept] = np.maximum(sums[kept], 0) ** gamma
+    return start
+
+
+def generalised_max_weights(vectors: NDArray[np.floating], ridge: float) -> NDArray[np.float64]:
+    """``c = (V V^T + ridge I)^-1 1``: how much each region counts, less where several show the same.
+
+    Generalised max pooling (Murray, Perronnin, CVPR 2014) in the dual form that the paper pools regional scores with.
+
+    Args:
+        vectors: ``(B, n, D)``, the n region vectors of B images.
+        ridge: Above 0.
+
+    Returns:
+        float64 ``(B, n)``.
+    """
+    vectors = vectors.astype(np.float64)
+    gram = vectors @ vectors.transpose(0, 2, 1) + ridge * np.eye(vectors.shape[1])
+    return np.asarray(np.linalg.solve(gram, np.ones((*gram.shape[:2], 1)))[..., 0], dtype=np.float64)
+
+
+def _scipy_sparse() -> ModuleType | Any:
+    try:
+        import scipy.sparse
+    except ImportError as error:
+        raise ImportError("diffusion needs SciPy: pip install 'objemb[methods]'") from error
+    return scipy.sparse

@@ -1,0 +1,110 @@
+"""Published files of weights: from the cache of torch hub, or downloaded into it.
+
+The cache is ``torch.hub.get_dir()/checkpoints``. A file is downloaded only where it is not there yet; without network
+that ends within seconds in an error that says which file to place where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import queue
+import re
+import threading
+import time
+import uuid
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+
+from objemb.checks import MissingWeightsError
+
+#: A server has to answer within this time, name resolution, proxy and redirections included.
+ANSWER_SECONDS = 8.0
+#: A connection, or a download that has begun, may stand still for this long.
+STALL_SECONDS = 5.0
+CHUNK = 1 << 20
+MEGABYTE = 1e6
+#: So often it is told how far a download is.
+TELL_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+def fetch(url: str, name: str | None = None) -> Path:
+    """A published file: from the cache of torch hub, or downloaded into it, all of it or nothing.
+
+    Args:
+        url: Where it is published.
+        name: What it is called in the cache; the last part of the URL by default. A hash in it, as in
+            ``resnet50-0676ba61.pth``, is the beginning of the SHA-256 of the file and is checked.
+
+    Raises:
+        MissingWeightsError: It is not in the cache and could not be downloaded. Comes within seconds when there is no
+            network, and names the URL, the place and the reason.
+    """
+    file = Path(torch.hub.get_dir(), "checkpoints", name or PurePosixPath(urlsplit(url).path).name)
+    if file.is_file():
+        return file
+    try:
+        _download(url, file)
+    except (OSError, HTTPException, ValueError) as error:
+        raise MissingWeightsError(
+            f"weights: {file.name} is not on this machine and could not be downloaded "
+            f"({type(error).__name__}: {error}). Get {url} on a machine with network and place it at {file}, "
+            f"or put it anywhere and pass its path as weights"
+        ) from error
+    return file
+
+
+def _download(url: str, file: Path) -> None:
+    expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    digest = hashlib.sha256()
+    with _open(url) as answer:
+        announced = answer.headers.get("Content-Length")
+        size = "" if announced is None else f", {int(announced) / MEGABYTE:.1f} MB"
+        logger.info("downloading %s to %s%s", url, file, size)
+        told = time.monotonic()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as out:
+                while chunk := answer.read(CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    if time.monotonic() - told >= TELL_SECONDS:
+                        logger.info("downloading %s: %.1f MB so far", file.name, out.tell() / MEGABYTE)
+                        told = time.monotonic()
+                found = out.tell()
+            if announced is not None and found != int(announced):
+                raise OSError(f"expected {announced} bytes, found {found}")
+            if expected and not digest.hexdigest().startswith(expected[1]):
+                raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _open(url: str) -> Any:
+    """The answer to a request, or the error, in bounded time: name resolution knows no timeout, hence the thread."""
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(Request(url, headers={"User-Agent": "objemb"}), timeout=STALL_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
