@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from objemb import checks
+from objemb.datasets.box_frames import fits, outside
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
-from objemb.evaluation.frames import fits, outside
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.extractors.base import pixel_grid
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Box, Photo, Regions

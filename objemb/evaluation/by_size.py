@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from objemb.datasets.evaluation_set import Entry
 from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import (
     Localisation,
@@ -22,7 +23,6 @@ from objemb.evaluation.metrics import (
     mean_over_queries,
     precision_at_k,
 )
-from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import Standing
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes

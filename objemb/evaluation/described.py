@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from objemb.checks import ObjembError
+from objemb.datasets.box_frames import fits, outside
+from objemb.datasets.evaluation_set import Entry, EvaluationSet
 from objemb.detectors.base import Detector
-from objemb.evaluation.frames import fits, outside
-from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import WHOLE, Described, Describing, Rows, describe_task
 from objemb.evaluation.metrics import Localisation, known
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import Standing, standings
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
 from objemb.evaluation.task import Task

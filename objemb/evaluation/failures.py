@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from objemb.datasets.evaluation_set import Entry
 from objemb.evaluation.evaluate import Evaluation, item_ids
-from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import NOWHERE, Standing
 from objemb.evaluation.task import Relevance, Task
 from objemb.structures import Box

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.images.sources import ImageRef, find_images
 
 

@@ -8,7 +8,9 @@ NaN, and means over queries leave such queries out (and say how many).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 Metric: TypeAlias = Callable[[ArrayLike, int], float]
 #: Images of an object in UKBench.
 UKBENCH_IMAGES = 4
+#: Recalls at which curves are read: 0, 0.01 ... 1.
+RECALLS = np.linspace(0, 1, 101)
 
 
 class QueryMean(NamedTuple):
@@ -204,6 +208,45 @@ def mean_average_precision(ranks: Sequence[ArrayLike], num_positives: Sequence[i
     return mean_over_queries(average_precision, ranks, num_positives)
 
 
+def precision_recall(ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> NDArray[np.float64]:
+    """The mean interpolated precision at the recalls :data:`RECALLS`.
+
+    The precision at a recall is the best that is reached at this recall or a higher one, and 0 beyond the last positive
+    that was found (Manning, Raghavan and Schuetze, "Introduction to Information Retrieval", 2008, equation 8.7).
+
+    Args:
+        ranks: Per query the 0-based ranks of the positives that were found, without junk, in any order.
+        num_positives: Per query the number of all its positives; queries without any are left out.
+
+    Returns:
+        float64 ``(101,)``; NaN when no query counts.
+    """
+    curves = [_curve(np.sort(r), n) for r, n in zip(ranks, num_positives, strict=True) if n]
+    return np.mean(curves, axis=0) if curves else np.full(len(RECALLS), np.nan)
+
+
+def scored(name: str, ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> float:
+    """The mean of a figure over the queries that have positives.
+
+    Args:
+        name: ``mAP`` (trapezoid rule), ``mAP@k`` (of Google Landmarks), ``P@k``, ``mP@k`` (revisited), ``R@k`` or
+            ``N-S``.
+        ranks: Per query the 0-based ranks of its positives, without junk.
+        num_positives: Per query how many there are.
+    """
+    return mean_over_queries(metric_named(name), ranks, num_positives).value
+
+
+def metric_named(name: str) -> Metric:
+    """The function of ``(ranks, num_positives)`` behind the name of a figure."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    parts = _WITH_K.fullmatch(name)
+    if parts is None:
+        raise ValueError(f"figure: expected mAP, N-S, or mAP, P, mP or R with @k, found {name!r}")
+    return partial(_AT_K[parts[1]], k=int(parts[2]))
+
+
 def known(value: float) -> float | None:
     """A figure as JSON takes it: None for NaN."""
     return None if math.isnan(value) else value
@@ -245,6 +288,14 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
     return Localisation(float(known.mean()), float((known >= threshold).mean()), len(known))
 
 
+def _curve(ranked: NDArray[np.int64], num_positives: int) -> NDArray[np.float64]:
+    found = np.arange(1, len(ranked) + 1)
+    precision = np.maximum.accumulate((found / (ranked + 1))[::-1])[::-1]
+    # the place of the first positive that reaches each recall; rounding must not ask for one more
+    place = np.ceil(RECALLS * num_positives - 1e-9).astype(np.int64).clip(1) - 1
+    return np.append(precision, 0.0)[np.minimum(place, len(ranked))]
+
+
 def _paired_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """IoU of row i with row i."""
     sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
@@ -279,3 +330,13 @@ def _checked_ranks(ranks: ArrayLike, num_positives: int, k: int = 1) -> NDArray[
     if k < 1:
         raise ValueError(f"k: expected at least 1, found {k}")
     return ranked
+
+
+_WITH_K = re.compile(r"(mAP|P|mP|R)@([1-9]\d*)")
+_PLAIN: Mapping[str, Metric] = {"mAP": average_precision, "N-S": ukbench_score}
+_AT_K = {
+    "mAP": average_precision_at_k,
+    "P": precision_at_k,
+    "mP": revisited_precision_at_k,
+    "R": recall_at_k,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from objemb.evaluation.protocols import NO_SHARES
+from objemb.datasets.protocols import NO_SHARES
 
 #: What stands where nothing could be measured.
 NOTHING = "-"

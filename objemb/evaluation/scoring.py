@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.protocols import Setup, figure
 from objemb.evaluation import metrics
-from objemb.evaluation.protocol import Entry
-from objemb.evaluation.protocols import Setup, figure, scored
 from objemb.evaluation.ranks import Standing
 from objemb.evaluation.task import Task
 from objemb.structures import Box
@@ -128,7 +128,7 @@ def score(
         for setup in protocol.setups:
             found = setups[setup.name]
             means[figure(metric, setup)] = (
-                _gap(guesses, found) if metric == GAP else scored(metric, found.ranks, found.num_positives)
+                _gap(guesses, found) if metric == GAP else metrics.scored(metric, found.ranks, found.num_positives)
             )
     main = setups[protocol.main]
     per_query = [_figures(query, number, setups, protocol.main) for number, query in enumerate(task.queries)]

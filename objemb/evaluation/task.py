@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.evaluation.protocol import Entry, EvaluationSet
-from objemb.evaluation.protocols import INSTANCES, POSITIVE, Protocol, Setup
+from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.protocols import INSTANCES, POSITIVE, Protocol, Setup
 
 LEVELS = ("image", "object")
 

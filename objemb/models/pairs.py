@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import Box
 

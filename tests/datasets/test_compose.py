@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from objemb.datasets.compose import ComposeSettings, Compositions, compose
+from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.ingredients import Picture
 from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.seeds import is_alone
-from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task, pick_queries
 from tests.datasets.pictures import noise, write_ingredients
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.render.products import draw_product, make_family
 from objemb.datasets.scenes import Scenes, SceneSettings, instance_name
 from objemb.datasets.seeds import is_alone
-from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task, pick_queries
 
 SMALL = SceneSettings(

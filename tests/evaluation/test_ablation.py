@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.evaluation.ablation import SOURCES, BestBoxes, boxes_from
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.ops.rmac import rmac_cells
 from tests.evaluation.colours import LEFT, RIGHT, Patches, write_set
 from tests.tiny import random_photo

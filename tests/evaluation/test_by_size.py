@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from objemb.datasets.evaluation_set import Entry
 from objemb.evaluation.by_size import (
     PartFigures,
     by_kind,
@@ -16,7 +17,6 @@ from objemb.evaluation.by_size import (
 )
 from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import average_precision
-from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import NOWHERE, Standing
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, WHOLE_PHOTO

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.described import Rows, describe_entries, describe_images
-from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
 from objemb.structures import Photo, RegionDescriptors
 from tests.evaluation.colours import LEFT, RIGHT, ColourModel, Patches, write_set
 

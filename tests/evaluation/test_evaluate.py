@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.evaluation.described import describe_task
 from objemb.evaluation.evaluate import evaluate, evaluate_described, item_ids
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.rerank.base import Reranker, Search
 from tests.evaluation.colours import ColourModel, Patches, write_set

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
+from objemb.datasets.protocols import PROTOCOLS
 from objemb.evaluation.evaluate import Evaluation, evaluate
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, worst_queries
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
-from objemb.evaluation.protocols import PROTOCOLS
 from objemb.evaluation.task import Task, make_task
 from tests.evaluation.colours import LEFT, ColourModel, Patches, write_set
 from tests.evaluation.colours import RIGHT as RIGHT_BOX

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.evaluation.leakage import SeenPhotos, find_leaks, sources_in
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from tests.evaluation.colours import write_set
 
 

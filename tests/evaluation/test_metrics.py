@@ -8,6 +8,7 @@ import pytest
 
 from objemb.evaluation import metrics
 
+SOME_RANKS = [np.array([0, 2, 5]), np.array([1])]
 METRICS_AT_K = [metrics.precision_at_k, metrics.revisited_precision_at_k, metrics.recall_at_k]
 
 
@@ -225,3 +226,48 @@ def test_inputs_are_left_as_they_are() -> None:
     metrics.best_iou(boxes, truths, owners)
     for array, copy in zip((ranks, ranking, boxes, truths, owners), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_precision_at_recalls_by_hand() -> None:
+    # found at ranks 0 and 3 of three positives: precision 1 up to a third, 1/2 up to two thirds, then nothing
+    curve = metrics.precision_recall([np.array([3, 0])], [3])
+    assert curve[metrics.RECALLS <= 1 / 3].tolist() == [1.0] * 34
+    assert curve[(metrics.RECALLS > 1 / 3) & (metrics.RECALLS <= 2 / 3)].tolist() == [0.5] * 33
+    assert set(curve[metrics.RECALLS > 2 / 3].tolist()) == {0.0}
+
+
+def test_precision_at_a_recall_is_the_best_at_this_recall_or_above() -> None:
+    curve = metrics.precision_recall([np.array([1, 2])], [2])
+    assert curve == pytest.approx(np.full(101, 2 / 3))
+
+
+def test_curves_are_means_over_the_queries_that_count() -> None:
+    curve = metrics.precision_recall([np.array([0]), np.zeros(0, np.int64), np.zeros(0, np.int64)], [1, 1, 0])
+    assert curve == pytest.approx(np.full(101, 0.5))
+    assert np.isnan(metrics.precision_recall([], [])).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 10, 100, 200])
+def test_the_curve_of_a_perfect_ranking(count: int) -> None:
+    assert metrics.precision_recall([np.arange(count)], [count]).tolist() == [1.0] * 101
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mAP", (0.677778 + 0.25) / 2),  # methods.md 10.1
+        ("mAP@2", (1 / 2 + 1 / 2) / 2),
+        ("P@2", (1 / 2 + 1 / 2) / 2),
+        ("mP@10", (3 / 6 + 1 / 2) / 2),
+        ("R@1", 1 / 2),
+        ("N-S", (2 + 1) / 2),
+    ],
+)
+def test_figures_by_name(name: str, expected: float) -> None:
+    assert metrics.scored(name, SOME_RANKS, [3, 1]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["AP", "P@0", "mP", "R@x", "GAP"])
+def test_figures_that_there_are_not(name: str) -> None:
+    with pytest.raises(ValueError, match="figure: expected mAP, N-S, or mAP, P, mP or R with @k, found"):
+        metrics.metric_named(name)

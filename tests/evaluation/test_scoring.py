@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from objemb.evaluation.protocol import Entry
-from objemb.evaluation.protocols import PROTOCOLS
+from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.protocols import PROTOCOLS
 from objemb.evaluation.ranks import NOWHERE, Standing
 from objemb.evaluation.scoring import Guesses, listed_items, locate, score
 from objemb.evaluation.task import Task

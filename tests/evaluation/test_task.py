@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from objemb.evaluation.protocol import Entry, EvaluationSet
-from objemb.evaluation.protocols import PROTOCOLS
+from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.protocols import PROTOCOLS
 from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
 
 IMAGES = (

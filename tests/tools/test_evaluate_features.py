@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
-from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.rerank.query_expansion import QueryExpansion
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from objemb.cli.programs.evaluations.failures_page import failures_page
+from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
-from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.ranks import NOWHERE
 from tests.evaluation.colours import LEFT, write_set
 

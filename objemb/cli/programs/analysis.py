@@ -26,13 +26,13 @@ from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
+from objemb.cli.programs.analyses.report import analysis_markdown, draw_attention, draw_layers
+from objemb.cli.programs.analyses.run import DIMS, MARGIN, Analysis, analyse
 from objemb.config import load_config
+from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.base import NetworkDetector
 from objemb.devices import find_device
 from objemb.disk import write_whole
-from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
-from objemb.evaluation.analysis.run import DIMS, MARGIN, Analysis, analyse
-from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.task import LEVELS, make_task, pick_queries
 from objemb.models import Model, build_model, load_model
 from objemb.models.model import given_boxes

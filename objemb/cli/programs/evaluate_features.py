@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from objemb import registry
 from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.methods import parse_rerankers
+from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
 from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
-from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.report import markdown_table
 from objemb.evaluation.task import make_task
 from objemb.models.build import SEED

@@ -25,10 +25,10 @@ from objemb.cli.program import Listed
 from objemb.cli.progress import Progress
 from objemb.datasets import benchmarks
 from objemb.datasets.compose import ComposeSettings, compose
+from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
 from objemb.disk import replacing
-from objemb.evaluation.protocol import read_evaluation_set
 from objemb.evaluation.sizes import SIZES, side_shares, size_classes
 
 PROGRAM = "objemb prepare-data"

@@ -32,7 +32,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def convert(self, root: Path) -> dict[str, Any]:
-        """The evaluation set, as :mod:`objemb.evaluation.protocol` describes it, with files relative to ``root``.
+        """The evaluation set, as :mod:`objemb.datasets.evaluation_set` describes it, with files relative to ``root``.
 
         Raises:
             BadGroundTruthError: The ground truth contradicts itself or the images. The message names the file and its

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from objemb.datasets import benchmarks
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 
 #: Width and height of the photos.
 SIZE = (40, 30)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import make_task
 
 

@@ -10,7 +10,7 @@ import pytest
 from objemb.datasets.benchmarks import MissingFilesError, prepare
 from objemb.datasets.benchmarks._problems import BadGroundTruthError
 from objemb.datasets.benchmarks.paris6k import CORRUPT
-from objemb.evaluation.protocols import PROTOCOLS
+from objemb.datasets.protocols import PROTOCOLS
 from tests.datasets.benchmarks.miniature import prepared, write_lists, write_photos, write_texts
 from tests.datasets.benchmarks.scoring import scored
 

@@ -9,7 +9,7 @@ import pytest
 from objemb.datasets.benchmarks import MissingFilesError, names, prepare
 from objemb.datasets.benchmarks import prepared as prepared_file
 from objemb.datasets.benchmarks._problems import BadGroundTruthError
-from objemb.evaluation.protocols import INSTANCES
+from objemb.datasets.protocols import INSTANCES
 from objemb.evaluation.task import make_task
 from tests.datasets.benchmarks.miniature import prepared, write_photos
 from tests.datasets.benchmarks.scoring import scored

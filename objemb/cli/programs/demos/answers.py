@@ -9,8 +9,8 @@ from pathlib import Path
 from objemb.cli.pictures import result_pictures
 from objemb.cli.programs.demos.compare import KINDS, of_kind
 from objemb.cli.programs.demos.page import Answer
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.datasets.writing import IN_PHOTO, PICTURE
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.evaluation.task import Task
 from objemb.index.store import Index
 from objemb.models import Model, load_model

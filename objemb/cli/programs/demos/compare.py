@@ -13,12 +13,12 @@ from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
 from objemb.cli.programs.demos.rows import ROWS, TEACHERS, Row
 from objemb.cli.programs.timing import alternate
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
 from objemb.evaluation.described import Rows, describe_entries
 from objemb.evaluation.metrics import known
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import standings
 from objemb.evaluation.scoring import listed_items, locate, score
 from objemb.evaluation.shares import share

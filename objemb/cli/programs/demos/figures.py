@@ -14,10 +14,10 @@ import torch
 from objemb.cli.programs.demos.compare import compare, milliseconds
 from objemb.cli.programs.demos.rows import ROWS, Made, open_describers
 from objemb.cli.progress import Progress
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.average_precision import average_precision
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note
+from objemb.datasets.evaluation_set import Entry, EvaluationSet
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, Rows, describe_task, object_crop
-from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.models import Model
 from objemb.models.folder import file_sha256

@@ -8,8 +8,8 @@ from typing import Any
 
 from objemb.cli.page import html_page, html_text, photo_figure
 from objemb.cli.pictures import Frame, Picture, thumbnail
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.ranks import NOWHERE
 from objemb.images.names import without_folders
 

@@ -15,17 +15,16 @@ from objemb.cli.output import note
 from objemb.cli.programs.evaluations.describing import BoxSource, Describer
 from objemb.cli.programs.evaluations.methods import learned_from
 from objemb.cli.progress import Progress
+from objemb.datasets.box_frames import fits
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
 from objemb.evaluation.by_size import by_kind, by_object_size, by_query_size, localisation_by_size, positive_shares
 from objemb.evaluation.cost import measure_cost
-from objemb.evaluation.curves import precision_recall
 from objemb.evaluation.described import Described, object_crop
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
-from objemb.evaluation.frames import fits
 from objemb.evaluation.leakage import find_leaks
-from objemb.evaluation.metrics import known
+from objemb.evaluation.metrics import known, precision_recall
 from objemb.evaluation.projector import evenly
-from objemb.evaluation.protocol import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos

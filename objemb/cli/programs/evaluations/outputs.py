@@ -16,6 +16,7 @@ from objemb.checks import ObjembError
 from objemb.cli.output import note
 from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.cli.programs.evaluations.measure import Measured
+from objemb.datasets.evaluation_set import Entry, EvaluationSet
 from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.failures import worst_queries
@@ -23,7 +24,6 @@ from objemb.evaluation.matrix import matrix_markdown
 from objemb.evaluation.metrics import best_iou
 from objemb.evaluation.pictures import draw_results
 from objemb.evaluation.projector import THUMBNAIL, Embedding, box_text, evenly, file_name
-from objemb.evaluation.protocol import Entry, EvaluationSet
 from objemb.evaluation.report import localisation_table, markdown_table, part_table, region_table, score_text
 from objemb.evaluation.task import Task
 from objemb.images.decode import read_photo

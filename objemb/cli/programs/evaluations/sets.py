@@ -12,7 +12,7 @@ from typing import Any
 
 from objemb.checks import ObjembError
 from objemb.datasets.benchmarks import prepared
-from objemb.evaluation.protocol import Entry, EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
 from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
 from objemb.images.sources import ImageRef, find_images
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from objemb.evaluation.protocol import Entry, read_evaluation_set
+from objemb.datasets.evaluation_set import Entry, read_evaluation_set
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from objemb.cli.programs.analyses.run import Analysis
+from objemb.cli.programs.analyses.settings import CLASSIFICATION, DETECTION, Cell
 from objemb.evaluation import plots
-from objemb.evaluation.analysis.looks import CLASSIFICATION, DETECTION, Cell
-from objemb.evaluation.analysis.run import Analysis
 from objemb.evaluation.paired import Difference
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.evaluation.analysis.layers import LayerRows, View
-from objemb.evaluation.analysis.looks import BEST, BOXES, ONE, SUM, WHOLE, Look, attention_looks
-from objemb.evaluation.analysis.search import Searches, best_scores, summed
+from objemb.cli.programs.analyses.features import LayerRows, View
+from objemb.cli.programs.analyses.search import Searches, best_scores, summed
+from objemb.cli.programs.analyses.settings import BEST, BOXES, ONE, SUM, WHOLE, Look, attention_looks
+from objemb.datasets.evaluation_set import Entry
 from objemb.evaluation.described import Rows
-from objemb.evaluation.protocol import Entry
 from objemb.evaluation.ranks import standings
 from objemb.evaluation.scoring import listed_items, score
 from objemb.evaluation.task import Task
@@ -47,7 +47,7 @@ def test_the_best_of_the_rows_of_an_item(monkeypatch: pytest.MonkeyPatch) -> Non
     rows, queries = rows_of([2, 0, 3]), LayerRows(unit(2), torch.tensor([0, 2]))
     expected = queries.vectors @ rows.vectors.T
     for step in (1 << 25, 5):
-        monkeypatch.setattr("objemb.evaluation.analysis.search.SCORES_AT_ONCE", step)
+        monkeypatch.setattr("objemb.cli.programs.analyses.search.SCORES_AT_ONCE", step)
         found = best_scores(rows, queries, items=3, count=3)
         assert np.isnan(found[1]).all()
         assert np.isneginf(found[[0, 2], 1]).all()

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from objemb.evaluation.analysis.layers import LayerRows, View
-from objemb.evaluation.analysis.looks import SUM, Look
+from objemb.cli.programs.analyses.features import LayerRows, View
+from objemb.cli.programs.analyses.settings import SUM, Look
 from objemb.evaluation.paired import average_precisions
 from objemb.evaluation.task import Task
 from objemb.layers.whitening import Whitening

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from objemb.backbones.narrow_resnet import NarrowResnet
-from objemb.evaluation.analysis.layers import POOLINGS, LayerRows, View, Wanted, describe_layers
-from objemb.evaluation.analysis.trunks import Trunk
+from objemb.cli.programs.analyses.features import POOLINGS, LayerRows, View, Wanted, describe_layers
+from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objemb.evaluation.analysis.trunks import Trunk
+from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos

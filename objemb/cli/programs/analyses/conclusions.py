@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.evaluation.analysis.looks import (
+from objemb.cli.programs.analyses.settings import (
     BEST,
     BOXES,
     CLASSIFICATION,
@@ -23,7 +23,7 @@ from objemb.evaluation.analysis.looks import (
     Cell,
     mean_over_cells,
 )
-from objemb.evaluation.analysis.trunks import Layer, sweep
+from objemb.cli.programs.analyses.trunks import Layer, sweep
 from objemb.evaluation.paired import Difference, equal_within, paired_difference
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from objemb.evaluation.analysis.layers import LayerRows, View, Wanted, describe_layers
-from objemb.evaluation.analysis.looks import BOXES, GRID, TRUTH, WHOLE
-from objemb.evaluation.analysis.trunks import Trunk
-from objemb.evaluation.frames import fits, outside
-from objemb.evaluation.protocol import EvaluationSet
+from objemb.cli.programs.analyses.features import LayerRows, View, Wanted, describe_layers
+from objemb.cli.programs.analyses.settings import BOXES, GRID, TRUTH, WHOLE
+from objemb.cli.programs.analyses.trunks import Trunk
+from objemb.datasets.box_frames import fits, outside
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.regions.base import RegionSource

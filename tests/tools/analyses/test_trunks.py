@@ -9,9 +9,9 @@ from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
+from objemb.cli.programs.analyses.trunks import Trunk, sweep
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
-from objemb.evaluation.analysis.trunks import Trunk, sweep
 from tests.tiny import TinyBackbone
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.evaluation.analysis.claims import Finding, Judge
-from objemb.evaluation.analysis.layers import POOLINGS, View
-from objemb.evaluation.analysis.looks import (
+from objemb.cli.programs.analyses.conclusions import Finding, Judge
+from objemb.cli.programs.analyses.features import POOLINGS, View
+from objemb.cli.programs.analyses.layer_describer import Sight
+from objemb.cli.programs.analyses.search import Searches
+from objemb.cli.programs.analyses.settings import (
     BOXES,
     CLASSIFICATION,
     DETECTION,
@@ -23,10 +25,8 @@ from objemb.evaluation.analysis.looks import (
     Look,
     attention_looks,
 )
-from objemb.evaluation.analysis.search import Searches
-from objemb.evaluation.analysis.sight import Sight
-from objemb.evaluation.analysis.trunks import Layer, Trunk, sweep
-from objemb.evaluation.protocol import EvaluationSet
+from objemb.cli.programs.analyses.trunks import Layer, Trunk, sweep
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.task import Task
 from objemb.regions.base import RegionSource
 
@@ -97,7 +97,7 @@ def analyse(
         whiten_on: Photos to fit PCA whitenings on, as the paper does, not those of the set; None leaves vectors as they
             are, in all their dimensions.
         attention: Gives the whole image and the boxes of a detector; None leaves these out.
-        layers: Names of the layers to compare, see :class:`objemb.evaluation.analysis.trunks.Layer`; by default those
+        layers: Names of the layers to compare, see :class:`objemb.cli.programs.analyses.trunks.Layer`; by default those
             of the last two rows: residual blocks conv4_1 to conv5_3 of a ResNet, the range of the paper.
         whiten_boxes: Where to look in these for boxes, by default as ``attention`` does.
         size: Longest side of a photo in pixels when it enters a network.

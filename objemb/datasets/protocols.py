@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.evaluation import metrics
 
 #: The grade of what shows the query's instance, where a set has no lists of what is relevant to each query.
 POSITIVE = "positive"
@@ -43,7 +37,8 @@ class Protocol:
     Attributes:
         name: As evaluation sets name it.
         setups: At least one.
-        metrics: Names of figures, as :func:`scored` knows them, and ``GAP``; the first sums up the benchmark.
+        metrics: Names of figures, as :func:`objemb.evaluation.metrics.metric_named` knows them, and ``GAP``; the first
+            sums up the benchmark.
         own_photo_is_junk: Whether what comes from the query's own photo is left out of the ranking. Otherwise it
             counts like any other.
         main: The setup by which queries are compared with each other.
@@ -112,38 +107,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 INSTANCES = PROTOCOLS["instances"]
 
-_WITH_K = re.compile(r"(mAP|P|mP|R)@([1-9]\d*)")
-_PLAIN: Mapping[str, metrics.Metric] = {"mAP": metrics.average_precision, "N-S": metrics.ukbench_score}
-_AT_K = {
-    "mAP": metrics.average_precision_at_k,
-    "P": metrics.precision_at_k,
-    "mP": metrics.revisited_precision_at_k,
-    "R": metrics.recall_at_k,
-}
-
 
 def protocol_named(name: str) -> Protocol:
     """A protocol by its name. Raises ``ValueError`` with the known ones."""
     return PROTOCOLS[checks.one_of("protocol", name, tuple(PROTOCOLS))]
-
-
-def scored(name: str, ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> float:
-    """The mean of a figure over the queries that have positives.
-
-    Args:
-        name: ``mAP`` (trapezoid rule), ``mAP@k`` (of Google Landmarks), ``P@k``, ``mP@k`` (revisited), ``R@k`` or
-            ``N-S``.
-        ranks: Per query the 0-based ranks of its positives, without junk.
-        num_positives: Per query how many there are.
-    """
-    return metrics.mean_over_queries(metric_named(name), ranks, num_positives).value
-
-
-def metric_named(name: str) -> metrics.Metric:
-    """The function of ``(ranks, num_positives)`` behind the name of a figure."""
-    if name in _PLAIN:
-        return _PLAIN[name]
-    parts = _WITH_K.fullmatch(name)
-    if parts is None:
-        raise ValueError(f"figure: expected mAP, N-S, or mAP, P, mP or R with @k, found {name!r}")
-    return partial(_AT_K[parts[1]], k=int(parts[2]))

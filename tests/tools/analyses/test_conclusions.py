@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from objemb.evaluation.analysis.claims import FAILS, HOLDS, OPEN, Finding, Judge
-from objemb.evaluation.analysis.looks import (
+from objemb.cli.programs.analyses.conclusions import FAILS, HOLDS, OPEN, Finding, Judge
+from objemb.cli.programs.analyses.settings import (
     CLASSIFICATION,
     DETECTION,
     GRID,
@@ -15,7 +15,7 @@ from objemb.evaluation.analysis.looks import (
     Cell,
     attention_looks,
 )
-from objemb.evaluation.analysis.trunks import Layer
+from objemb.cli.programs.analyses.trunks import Layer
 
 QUERIES = 60
 JUDGE = Judge([(f"object {n // 3}",) for n in range(QUERIES)], margin=0.02, seed=0)

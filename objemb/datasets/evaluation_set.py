@@ -12,7 +12,7 @@ the box ``null`` is the whole image. Where an entry says the ``width`` and ``hei
 others, boxes are turned or scaled with it. Other keys with scalar values (``kind`` ...) are attributes by which queries
 can be picked. ``objects`` may be missing. A query of several instances, or of none, has ``instances``, too.
 
-``"protocol"`` names the rules by which a benchmark is judged (a row of :data:`objemb.evaluation.protocols.PROTOCOLS`);
+``"protocol"`` names the rules by which a benchmark is judged (a row of :data:`objemb.datasets.protocols.PROTOCOLS`);
 without it, or where it is a remark of several words, an image is relevant to a query when it shows its instance. Where
 that does not tell, a query lists what is relevant to it, by grade, and its instance may be missing:
 
@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.evaluation.frames import Frames
-from objemb.evaluation.protocols import INSTANCES, Protocol, protocol_named
+from objemb.datasets.box_frames import Frames
+from objemb.datasets.protocols import INSTANCES, Protocol, protocol_named
 from objemb.images.names import composed, find_spelled
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares

@@ -11,15 +11,15 @@ import torch
 
 from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.cli.programs.analyses.conclusions import FAILS, HOLDS
+from objemb.cli.programs.analyses.report import analysis_markdown, draw_attention, draw_layers
+from objemb.cli.programs.analyses.run import Analysis, analyse
+from objemb.cli.programs.analyses.settings import BOXES, CLASSIFICATION, DETECTION, GRID, TRUTH, WHOLE
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.datasets.scene_settings import SceneSettings
 from objemb.datasets.scenes import Scenes
 from objemb.datasets.writing import write_scenes
 from objemb.detectors.faster_rcnn import FasterRcnn
-from objemb.evaluation.analysis.claims import FAILS, HOLDS
-from objemb.evaluation.analysis.looks import BOXES, CLASSIFICATION, DETECTION, GRID, TRUTH, WHOLE
-from objemb.evaluation.analysis.report import analysis_markdown, draw_attention, draw_layers
-from objemb.evaluation.analysis.run import Analysis, analyse
-from objemb.evaluation.protocol import EvaluationSet, read_evaluation_set
 from objemb.evaluation.task import make_task
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
