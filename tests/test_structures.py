@@ -309,7 +309,7 @@ class TestSearchResult:
     def test_is_checked(self, hits: tuple[Match, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             SearchResult("q.jpg", (), hits)
-        with pytest.raises(ValueError, match=r"SearchResult\.image: expected a non-empty string, found ''"):
+        with pytest.raises(ValueError, match=r"SearchResult\.query_image: expected a non-empty string, found ''"):
             SearchResult("", (), ())
 
 

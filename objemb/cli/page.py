@@ -97,7 +97,7 @@ def search_page(
         hits: A picture per hit, in order.
         about: What else belongs on it, by name, such as the model, the index and the date.
     """
-    name = html_text(short(result.image))
+    name = html_text(short(result.query_image))
     facts = " · ".join(f"{html_text(k)}: {html_text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
     found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
     cards = "\n".join(
@@ -117,7 +117,7 @@ def search_page(
 </ol>
 </section>
 <p class="about soft">{facts}</p>"""
-    return html_page(f"{short(result.image)}: {found}", body)
+    return html_page(f"{short(result.query_image)}: {found}", body)
 
 
 def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
@@ -166,10 +166,10 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
     """What was asked for and what was found, cut out side by side; whole photos, which are on the page already, in
     words. Where it is clear which of the query's boxes matched, a whole photo needs no partner."""
     asked_whole, found_whole = query.is_whole(hit.query_box), picture.is_whole(hit.box)
-    several = len(result.boxes) > 1
+    several = len(result.query_boxes) > 1
     if found_whole and (asked_whole or not several):
         return '<div class="soft">the whole photo matched</div>'
-    number = result.boxes.index(hit.query_box) if hit.query_box in result.boxes else len(query.close_ups)
+    number = result.query_boxes.index(hit.query_box) if hit.query_box in result.query_boxes else len(query.close_ups)
     asked = _side("the whole query" if asked_whole else "", query.close_ups[number : number + 1], "query box")
     found = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
     if not asked or not found or (asked_whole and not several):
@@ -201,8 +201,8 @@ def _metadata(hit: Match) -> str:
 
 
 def _boxes_text(result: SearchResult, query: Picture) -> str:
-    whole = any(query.is_whole(box) for box in result.boxes)
-    count = sum(not query.is_whole(box) for box in result.boxes)
+    whole = any(query.is_whole(box) for box in result.query_boxes)
+    count = sum(not query.is_whole(box) for box in result.query_boxes)
     boxes = "this box" if count == 1 else f"these {count} boxes" if count or not whole else ""
     return "searched for " + " and ".join(filter(None, ("the whole photo" if whole else "", boxes)))
 

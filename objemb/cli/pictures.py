@@ -69,8 +69,8 @@ def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
 
 def query_picture(result: SearchResult, path: Path | None, max_pixels: int = MAX_PIXELS) -> Picture:
     """The query with its boxes."""
-    frames = tuple(Frame(box, colour_of(box, result.boxes)) for box in result.boxes)
-    return _picture(result.image, path, frames, max_pixels)
+    frames = tuple(Frame(box, colour_of(box, result.query_boxes)) for box in result.query_boxes)
+    return _picture(result.query_image, path, frames, max_pixels)
 
 
 def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box], max_pixels: int = MAX_PIXELS) -> Picture:
@@ -86,7 +86,7 @@ def result_pictures(
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Picture, list[Picture]]:
     """The query and all hits; ``path_of`` tells where the photo of an image id lies, and larger ones stay grey."""
-    hits = [hit_picture(hit, path_of(hit.image), result.boxes, max_pixels) for hit in result]
+    hits = [hit_picture(hit, path_of(hit.image), result.query_boxes, max_pixels) for hit in result]
     return query_picture(result, query, max_pixels), hits
 
 

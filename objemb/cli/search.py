@@ -180,7 +180,7 @@ def _write_pictures(
 
 
 def _show(result: SearchResult) -> None:
-    several = len(result.boxes) > 1
+    several = len(result.query_boxes) > 1
     header = ["", "score", "image", "box", *(["query box"] if several else []), "label"]
     rows = [
         [

@@ -88,7 +88,7 @@ def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxe
     """A hit with the box that is most like any of the query's, and the vector of that box."""
     products = vectors @ asked.T
     row, query_row = divmod(int(products.argmax()), products.shape[1])
-    return replace(moved(hit, boxes[row].tolist()), query_box=result.boxes[query_row]), vectors[row]
+    return replace(moved(hit, boxes[row].tolist()), query_box=result.query_boxes[query_row]), vectors[row]
 
 
 #: Vectors ``(N, D)`` and boxes ``(N, 4)`` of all regions of a photo, the whole image among them.

@@ -91,20 +91,21 @@ class SearchResult:
     """The ranked answer to one query; a sequence of :class:`Match`, best first, each image at most once.
 
     Attributes:
-        image: Id or path of the query image.
-        boxes: The query boxes that were searched for, original pixels of the query.
+        query_image: Id or path of the query image.
+        query_boxes: The boxes of the query that were searched for, original pixels of the query.
         hits: The matches.
         scale: What the scores are, in words; a re-ranker may give others than cosines.
     """
 
-    image: str
-    boxes: tuple[Box, ...]
+    query_image: str
+    query_boxes: tuple[Box, ...]
     hits: tuple[Match, ...]
     scale: str = COSINE
 
     def __post_init__(self) -> None:
-        checked_id("SearchResult.image", self.image)
-        object.__setattr__(self, "boxes", tuple(checked_box("SearchResult.boxes", b) for b in self.boxes))
+        checked_id("SearchResult.query_image", self.query_image)
+        boxes = tuple(checked_box("SearchResult.query_boxes", box) for box in self.query_boxes)
+        object.__setattr__(self, "query_boxes", boxes)
         object.__setattr__(self, "hits", tuple(self.hits))
         if not isinstance(self.scale, str) or not self.scale:
             raise TypeError(f"SearchResult.scale: expected words that say what scores are, found {self.scale!r}")
@@ -126,7 +127,7 @@ class SearchResult:
     def to_json(self) -> dict[str, Any]:
         """``{"query": {"image", "boxes"}, "scale", "hits": [...]}``: what ``objemb search --json`` prints."""
         return {
-            "query": {"image": self.image, "boxes": [list(b) for b in self.boxes]},
+            "query": {"image": self.query_image, "boxes": [list(b) for b in self.query_boxes]},
             "scale": self.scale,
             "hits": [h.to_json() for h in self.hits],
         }

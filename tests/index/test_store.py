@@ -109,7 +109,7 @@ def test_a_hit_says_which_box_matched_which(tmp_path: Path) -> None:
     assert [(round(r.score, 5), r.box[0], r.query_box[0]) for r in first.runners_up] == [(0.8, 0, 10), (0, 0, 0)]
     assert second.score == pytest.approx(0.6)
     assert [round(r.score, 5) for r in second.runners_up] == [-1]
-    assert result.boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
+    assert result.query_boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
     assert SearchResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
@@ -298,7 +298,7 @@ def test_every_query_leaves_out_its_own(tmp_path: Path) -> None:
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(6)))
     queries = [described(f"{n}", n) for n in range(6)]
     found = index.search_many(queries, 5, exclude=[q.image for q in queries])
-    assert [r.image in {h.image for h in r} for r in found] == [False] * 6
+    assert [r.query_image in {h.image for h in r} for r in found] == [False] * 6
     assert [list(r) for r in found] == [list(index.search(q, 5, exclude=q.image)) for q in queries]
     with pytest.raises(TypeError, match="exclude: expected an entry for each query, found the text '012345'"):
         index.search_many(queries, exclude="012345")

@@ -19,7 +19,7 @@ def test_the_best_pair_of_each_image() -> None:
     assert [(h.image, round(h.score, 6)) for h in found] == [("2", 1), ("0", 0.96)]
     assert found[1].box == (10, 0, 20, 10)
     assert found[1].query_box == (0, 0, 10, 10)
-    assert found.boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
+    assert found.query_boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
 
 
 def test_rows_of_an_image() -> None:

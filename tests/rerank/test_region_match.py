@@ -82,7 +82,7 @@ def test_looking_for_more_regions_in_the_query() -> None:
         RegionMatch(look=True).rerank(plain)
     ready = replace(plain, describer=Halves(), open_query=lambda n: random_photo(100, 100))  # type: ignore[arg-type]
     found = RegionMatch(look=True).rerank(ready)
-    assert found.results[0].boxes == ((0, 0, 80, 100), (0, 0, 50, 100), (50, 0, 100, 100))
+    assert found.results[0].query_boxes == ((0, 0, 80, 100), (0, 0, 50, 100), (50, 0, 100, 100))
     assert names(found) == ["1", "0", "2"]
     assert found.queries == ready.queries
 
