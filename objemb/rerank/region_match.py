@@ -74,7 +74,7 @@ class RegionMatch(Reranker):
             for hit, of_image in zip(hits, products, strict=True)
             if len(of_image)
         ]
-        return put_first(replace(result, boxes=boxes), found)
+        return put_first(replace(result, query_boxes=boxes), found)
 
     def _match(self, search: Search, hit: Match, products: NDArray[np.float32], query_boxes: Sequence[Box]) -> Match:
         """A hit with its new score and pairs, from ``(rows, query rows)`` products."""
