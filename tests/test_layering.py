@@ -37,7 +37,7 @@ ROOT = Path(objemb.__file__).parent
 # Detectron2's classes have to be subclassed, hence the private files, which themselves are imported inside functions.
 DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "weights")}
 FOREIGN = {
-    "faiss": {"index/ivf.py"},
+    "faiss": {"index/engines/_ivf.py"},
     "timm": {"backbones/timm_net.py"},
     "huggingface_hub": {"backbones/timm_net.py"},
     "filelock": {"training/folder.py"},

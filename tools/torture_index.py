@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from objemb.checks import ObjembError
-from objemb.index.files import DATA_FILE
-from objemb.index.manifest import MANIFEST_FILE, read_manifest
+from objemb.index.storage.files import DATA_FILE
+from objemb.index.storage.manifest import MANIFEST_FILE, read_manifest
+from objemb.index.storage.verify import verify
 from objemb.index.store import Index
-from objemb.index.verify import verify
 from objemb.structures import RegionDescriptors, Regions
 
 DIM = 192

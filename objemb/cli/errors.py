@@ -37,7 +37,7 @@ def exit_code(error: BaseException) -> int:
         return INTERRUPTED
 
     from objemb.checks import ArtefactMismatchError, ObjembError
-    from objemb.index.errors import DamagedIndexError
+    from objemb.index.storage.errors import DamagedIndexError
     from objemb.training.errors import TerminatedError
 
     if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
@@ -86,7 +86,7 @@ def guarded(command: F) -> F:
 
 
 def _message(error: BaseException, code: int) -> str:
-    from objemb.index.where import WhereError
+    from objemb.index.filters.syntax import WhereError
 
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

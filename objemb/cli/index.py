@@ -77,7 +77,7 @@ def index(
     """
     from objemb.cli.indexing import Job
     from objemb.images.sources import find_images
-    from objemb.index.lock import check_system
+    from objemb.index.storage.lock import check_system
     from objemb.models import load_model
 
     started = time.monotonic()
@@ -136,7 +136,7 @@ def _takes_boxes(model: Model) -> bool:
 
 
 def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
-    from objemb.index.manifest import MANIFEST_FILE
+    from objemb.index.storage.manifest import MANIFEST_FILE
     from objemb.index.store import Index
 
     if not (path / MANIFEST_FILE).exists():

@@ -15,8 +15,8 @@ from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.names import printable
 from objemb.images.sources import ImageRef, SkippedImage, find_images
+from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
-from objemb.index.writer import Writer
 from objemb.models import Model
 
 #: A killed run loses at most this many seconds of work.

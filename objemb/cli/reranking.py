@@ -11,8 +11,8 @@ from objemb.checks import ObjembError
 from objemb.cli.indexing import indexed_photo, photo_path
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
+from objemb.index.filters.parser import parse
 from objemb.index.store import Index
-from objemb.index.where import parse
 from objemb.models import Model
 from objemb.rerank.base import Reranker
 from objemb.rerank.chain import search_and_rerank

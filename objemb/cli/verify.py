@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 @guarded
 def verify(index: IndexPath, as_json: Json = False) -> None:
     """Check every file of an index against its checksum. Exit code 4 when something is damaged."""
-    from objemb.index.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
+    from objemb.index.storage.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
 
     with Progress() as display:
         meter = display.meter("verifying", "MiB", _mebibytes(index))
@@ -33,7 +33,7 @@ def verify(index: IndexPath, as_json: Json = False) -> None:
 def _mebibytes(index: Path) -> float | None:
     """What is to be read, vectors twice; None when the manifest does not say so."""
     from objemb.checks import ObjembError
-    from objemb.index.manifest import read_manifest
+    from objemb.index.storage.manifest import read_manifest
 
     try:
         manifest = read_manifest(index)

@@ -4,7 +4,7 @@ The place of an item is the number of items with a greater score; of equal score
 first. So it is enough to compute all scores once, block by block, and to count. A place depends neither on the size of
 the blocks nor on threads: a block's scores, from one matrix product in float64, decide where they differ by more than
 rounding can change, and the few that do not are scored once more, pair by pair, as
-:func:`objemb.index.exact.search_exact` scores them.
+:func:`objemb.index.engines.exact.search_exact` scores them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.index.blocks import Block, RowTable
-from objemb.index.grouping import Pairs, best_of_images, pair_scores
+from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores
 
 #: The place of an item that has no rows, or of any item for a query that has none.
 NOWHERE = -1

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from objemb.index import tables
-from objemb.index.errors import DamagedIndexError
-from objemb.index.exact import Block, GroupedHits
-from objemb.index.segment import Segment
-from objemb.index.snapshot import Snapshot
+from objemb.index.blocks import Block, GroupedHits
+from objemb.index.storage import tables
+from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.segment import Segment
+from objemb.index.storage.snapshot import Snapshot
 from objemb.structures import Box, Match, RegionDescriptors, Scalar, SearchResult
 
 

@@ -11,15 +11,16 @@ from threading import Lock
 import numpy as np
 import torch
 
-from objemb.index.ann import load_ann
-from objemb.index.errors import DamagedIndexError
-from objemb.index.exact import Block, GroupedHits, search_exact
-from objemb.index.filters import select
-from objemb.index.ivf import IvfIndex
-from objemb.index.joined import JoinedRows, join_rows
+from objemb.index.blocks import Block, GroupedHits
+from objemb.index.dense_rows import DenseRows, dense_rows_of
+from objemb.index.engines._ivf import IvfIndex
+from objemb.index.engines.exact import search_exact
+from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.results import to_results
-from objemb.index.snapshot import Snapshot
-from objemb.index.tables import UNIT_TOLERANCE
+from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.snapshot import Snapshot
+from objemb.index.storage.tables import UNIT_TOLERANCE
+from objemb.index.structures import load_ann
 from objemb.structures import RegionDescriptors, SearchResult
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,12 @@ class Searcher:
     """
 
     _ivf: IvfIndex | None
+    _filters: FilterEvaluator
 
     def __init__(self, snapshot: Snapshot, earlier: Searcher | None = None) -> None:
         self._snapshot = snapshot
         self._query_rows = 0
+        self._filters = earlier._filters if earlier is not None else FilterEvaluator()
         self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
         self._lock = Lock()  # the structure remembers its last filter
         same = earlier is not None and earlier._snapshot.manifest.ann == snapshot.manifest.ann
@@ -79,9 +82,9 @@ class Searcher:
             found += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
         return found
 
-    def joined(self, where: str | None) -> JoinedRows:
+    def dense_rows(self, where: str | None) -> DenseRows:
         """The rows that may be found, in one piece."""
-        return join_rows(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.dim)
+        return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows that may be found."""
@@ -89,7 +92,7 @@ class Searcher:
             return self._snapshot.blocks
         blocks = self._filtered.get(where)
         if blocks is None:
-            selected = select(self._snapshot.segments, where)
+            selected = self._filters.select(self._snapshot.segments, where)
             blocks = [
                 replace(b, alive=s if b.alive is None else s & b.alive)
                 for b, s in zip(self._snapshot.blocks, selected, strict=True)

@@ -15,15 +15,16 @@ import pyarrow.compute as pc
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
-from objemb.index import ann, rewrite, tables
-from objemb.index.joined import JoinedRows
-from objemb.index.manifest import DTYPES, FORMAT, Manifest, now
-from objemb.index.publish import check_same_model, create
+from objemb.index import structures
+from objemb.index.dense_rows import DenseRows
 from objemb.index.searcher import Searcher
-from objemb.index.segment import Segment
-from objemb.index.snapshot import Snapshot
-from objemb.index.verify import verify
-from objemb.index.writer import FLUSH_ROWS, Writer
+from objemb.index.storage import rewrite, tables
+from objemb.index.storage.manifest import DTYPES, FORMAT, Manifest, now
+from objemb.index.storage.publish import check_same_model, create
+from objemb.index.storage.segment import Segment
+from objemb.index.storage.snapshot import Snapshot
+from objemb.index.storage.verify import verify
+from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.structures import RegionDescriptors, Scalar, SearchResult
 
 
@@ -144,7 +145,7 @@ class Index:
             )
 
     def writer(self, *, flush_rows: int = FLUSH_ROWS, fingerprint: str | None = None) -> Writer:
-        """A transaction, to be used in a ``with`` block; see :class:`objemb.index.writer.Writer`.
+        """A transaction, to be used in a ``with`` block; see :class:`objemb.index.storage.writer.Writer`.
 
         Args:
             flush_rows: A segment is closed when its regions and images together reach this.
@@ -182,7 +183,7 @@ class Index:
     def build_ann(self, kind: str = "ivf_sq8") -> None:
         """Build a structure for approximate search over all images there are; later ones are searched exactly.
 
-        Scores stay exact; what approximate search may miss is an image. See :mod:`objemb.index.ivf`.
+        Scores stay exact; what approximate search may miss is an image. See :mod:`objemb.index.engines._ivf`.
 
         Args:
             kind: "ivf_sq8" (a byte per number, fast and faithful) or "ivf_pq" (much smaller, coarser).
@@ -191,7 +192,7 @@ class Index:
             ImportError: FAISS is not installed.
             ValueError: There are too few regions for it.
         """
-        ann.build_ann(self._folder, self._snapshot.manifest, kind)
+        structures.build_ann(self._folder, self._snapshot.manifest, kind)
         self.refresh()
 
     def merge(
@@ -218,7 +219,7 @@ class Index:
             rewrite.merge(writer, opened, on_collision, on_images)
 
     def verify(self) -> list[str]:
-        """What is wrong with the published files, see :func:`objemb.index.verify.verify`; empty when all is well."""
+        """What is wrong with the published files, see :mod:`objemb.index.storage.verify`; empty when all is well."""
         return verify(self._folder)
 
     def images(self) -> Iterator[StoredImage]:
@@ -243,16 +244,16 @@ class Index:
         return None if place is None else place[0].descriptors(place[1])
 
     def find(self, where: str) -> list[str]:
-        """Ids of the images with a region that fits a filter, see :mod:`objemb.index.where`."""
+        """Ids of the images with a region that fits a filter, see :mod:`objemb.index.filters.parser`."""
         return self._searcher.find(where)
 
-    def joined(self, where: str | None = None) -> JoinedRows:
-        """All rows in one piece, in memory unless the index is a single segment; see :class:`JoinedRows`.
+    def dense_rows(self, where: str | None = None) -> DenseRows:
+        """All rows in one piece, in memory unless the index is a single segment; see :class:`DenseRows`.
 
         Args:
-            where: Only the rows that fit a filter, see :mod:`objemb.index.where`.
+            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
         """
-        return self._searcher.joined(where)
+        return self._searcher.dense_rows(where)
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and origin, JSON-ready."""
@@ -294,7 +295,7 @@ class Index:
             query: One or more regions with vectors of the index's model, as ``model.query`` makes them; zero regions
                 find nothing.
             k: Number of images; fewer are found when the index (or the filter) has no more.
-            where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.where`.
+            where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
             exclude: Ids of images that are not to be found, such as the query's own; others take their places.
             min_score: Images whose score is lower are left out.
             fingerprint: Fingerprint of the model that described the query, to be checked.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.index.blocks import Block
-from objemb.index.ivf import build_ivf
+from objemb.index.engines._ivf import build_ivf
 from objemb.ops.arrays import as_tensor
 from objemb.rerank.database import Database
 

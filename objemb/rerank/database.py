@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, Block, GroupedHits
-from objemb.index.exact import search_exact
+from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
 from objemb.structures import Box, Match, Photo, RegionDescriptors, SearchResult
 
@@ -78,10 +78,10 @@ class Database:
 
         Args:
             index: It shows the state that it was opened with.
-            where: Only the rows that fit a filter, see :mod:`objemb.index.where`.
+            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
             open_photo: As the attribute.
         """
-        rows = index.joined(where)
+        rows = index.dense_rows(where)
         return Database(rows.images, rows.vectors, rows.items, rows.boxes, open_photo)
 
     def __len__(self) -> int:

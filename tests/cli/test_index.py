@@ -483,6 +483,6 @@ def test_where_no_list_can_be_nothing_is_made(run: Run, photos: Path, model: Pat
 def test_a_system_without_locks_is_told_before_the_model_is_loaded(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objemb.index.lock.os", type("Windows", (), {"name": "nt"}))
+    monkeypatch.setattr("objemb.index.storage.lock.os", type("Windows", (), {"name": "nt"}))
     result = run("index", photos, "-o", tmp_path / "index", "--model", tmp_path / "no model", code=2)
     assert "on Windows use WSL" in result.stderr

@@ -8,7 +8,7 @@ from objemb.evaluation import ranks
 from objemb.evaluation.described import Rows
 from objemb.evaluation.ranks import NOWHERE, Standing, standings
 from objemb.index.blocks import NO_HIT, Block
-from objemb.index.exact import search_exact
+from objemb.index.engines.exact import search_exact
 
 
 def rows(vectors: NDArray, items: list[int]) -> Rows:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from objemb.index.files import FileRecord, Folder, write_file
-from objemb.index.manifest import Manifest, write_manifest
+from objemb.index.storage.files import FileRecord, Folder, write_file
+from objemb.index.storage.manifest import Manifest, write_manifest
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, Scalar
 

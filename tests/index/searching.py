@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from objemb.index.blocks import NO_HIT, Block, GroupedHits
-from objemb.index.codes import encode
+from objemb.index.engines._codes import encode
 
 
 def unit_rows(random: np.random.Generator, count: int, dim: int) -> np.ndarray:

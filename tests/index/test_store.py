@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from objemb.checks import ArtefactMismatchError
-from objemb.index.errors import DamagedIndexError, IndexFolderError
 from objemb.index.searcher import ENCODE_AFTER, REMEMBERED_FILTERS
+from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult
 from tests.index.made import DIM, described, new, same, vectors

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.exact import Block, search_exact
+from objemb.index.blocks import Block
+from objemb.index.engines.exact import search_exact
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.codes import encode
-from objemb.index.exact import Block, GroupedHits, search_exact
-from objemb.index.ivf import IvfIndex, build_ivf, default_probes
+from objemb.index.blocks import Block, GroupedHits
+from objemb.index.engines._codes import encode
+from objemb.index.engines._ivf import IvfIndex, build_ivf, default_probes
+from objemb.index.engines.exact import search_exact
 from tools.benchmarks.clusters import Collection, clustered_regions
 
 FULL = {"images": 100_000, "regions": 10, "dim": 128, "queries": 1000, "rounds": 7}

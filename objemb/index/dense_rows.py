@@ -1,0 +1,59 @@
+"""All rows of a state in one piece, for what looks at the whole index instead of searching it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.index.blocks import Block
+from objemb.index.storage import tables
+from objemb.index.storage.segment import Segment
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRows:
+    """Rows of images.
+
+    Attributes:
+        images: Ids, in the order in which the images were added.
+        vectors: float32 ``(R, D)``. The mapped file itself where the index is a single segment of float32 of which
+            all may be found (as after ``compact``); otherwise a copy in memory.
+        items: int64 ``(R,)``, rising: the position of each row's image in ``images``.
+        boxes: float32 ``(R, 4)``, original pixels.
+    """
+
+    images: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    items: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+
+
+def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> DenseRows:
+    """The rows of all segments that may be found, as ``blocks``, one per segment, say."""
+    alive = [slice(None) if b.alive is None else np.flatnonzero(b.alive) for b in blocks]
+    images: list[str] = []
+    items = [np.zeros(0, np.int64)]
+    for segment, block, rows in zip(segments, blocks, alive, strict=True):
+        numbers, of_rows = np.unique(block.images[rows], return_inverse=True)
+        items.append(of_rows + len(images))
+        ids = segment.images.column("id").take(np.searchsorted(segment.numbers, numbers)).to_pylist()
+        images += [tables.to_text(i) for i in ids]
+    boxes = [np.zeros((0, 4), np.float32), *(s.boxes[rows] for s, rows in zip(segments, alive, strict=True))]
+    vectors = _dense([s.vectors for s in segments], alive, dim)
+    return DenseRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
+
+
+def _dense(
+    vectors: Sequence[NDArray[np.floating]], rows: Sequence[slice | NDArray[np.int64]], dim: int
+) -> NDArray[np.float32]:
+    if len(vectors) == 1 and vectors[0].dtype == np.float32 and isinstance(rows[0], slice):
+        return vectors[0]
+    counts = [len(v) if isinstance(r, slice) else len(r) for v, r in zip(vectors, rows, strict=True)]
+    ends = np.cumsum([0, *counts])
+    dense = np.empty((int(ends[-1]), dim), dtype=np.float32)
+    for number, (some, here) in enumerate(zip(vectors, rows, strict=True)):
+        dense[ends[number] : ends[number + 1]] = some[here]
+    return dense

@@ -1,0 +1,155 @@
+"""Columns of a segment as filters read them: a code for each row, and the values that the codes stand for.
+
+Values are sorted once; a comparison looks up its place among them, and the rest is NumPy.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from objemb.index.filters.syntax import Value
+from objemb.index.storage import tables
+from objemb.index.storage.segment import Segment
+from objemb.structures import Scalar
+
+#: Fields of every index; other fields are metadata. ``metadata.label`` is the metadata column of such a name.
+OWN_FIELDS = ("label", "score", "image")
+METADATA_PREFIX = "metadata."
+#: The type of no value.
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A field of a segment.
+
+    Attributes:
+        codes: int32 ``(rows,)``, position in ``values``, -1 where the value is missing.
+        values: The V values that occur.
+    """
+
+    codes: np.ndarray
+    values: Sequence[Scalar]
+
+    @cached_property
+    def types(self) -> set[str]:
+        """Which of ``text``, ``number`` and ``boolean`` occur."""
+        return {type_of(v) for v in self.values} - {NOTHING}
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Which values are some; the last entry is for code -1: bool ``(V + 1,)``."""
+        return np.array([v is not None for v in self.values] + [False])
+
+    @cached_property
+    def _orders(self) -> dict[str, tuple[list[Any], np.ndarray]]:
+        """The values of each type in order, and the place of every value among them, -1 for those of other types."""
+        orders = {}
+        for kind in self.types:
+            at = [n for n, v in enumerate(self.values) if type_of(v) == kind]
+            at.sort(key=self.values.__getitem__)  # type: ignore[arg-type]
+            places = np.full(len(self.values) + 1, -1)
+            places[at] = np.arange(len(at))
+            orders[kind] = ([self.values[n] for n in at], places)
+        return orders
+
+    def compare(self, comparison: str, literal: Value) -> np.ndarray:
+        """Which values compare so with one of their type: bool ``(V + 1,)``."""
+        if (kind := type_of(literal)) not in self.types:
+            return np.zeros(len(self.values) + 1, dtype=bool)
+        ordered, places = self._orders[kind]
+        low, high = bisect_left(ordered, literal), bisect_right(ordered, literal)
+        first, stop = {
+            "=": (low, high),
+            "!=": (low, high),
+            "<": (0, low),
+            "<=": (0, high),
+            ">": (high, len(ordered)),
+            ">=": (low, len(ordered)),
+        }[comparison]
+        inside = (places >= first) & (places < stop)
+        return (places >= 0) & ~inside if comparison == "!=" else inside
+
+    def one_of(self, literals: Iterable[Value]) -> np.ndarray:
+        """Which values are among others of their type: bool ``(V + 1,)``."""
+        wanted = {kind: np.zeros(len(ordered) + 1, dtype=bool) for kind, (ordered, _) in self._orders.items()}
+        for literal in literals:
+            if (kind := type_of(literal)) in wanted:
+                ordered, _ = self._orders[kind]
+                wanted[kind][bisect_left(ordered, literal) : bisect_right(ordered, literal)] = True
+        # place -1 is the last entry, which is never wanted
+        found = [wanted[kind][places] for kind, (_, places) in self._orders.items()]
+        return np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *found])
+
+    def of_type(self, literal: Value) -> np.ndarray:
+        """Which values are of the type of another: bool ``(V + 1,)``."""
+        kind = type_of(literal)
+        return self._orders[kind][1] >= 0 if kind in self.types else np.zeros(len(self.values) + 1, dtype=bool)
+
+
+class SegmentColumns:
+    """The columns that filters have asked for of one segment, which it does not keep open.
+
+    Attributes:
+        columns: By field.
+        keys: Keys of the metadata that occur; empty until a column of metadata is made.
+    """
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Column] = {}
+        self.keys: frozenset[str] = frozenset()
+
+    def missing(self, segment: Segment, fields: Iterable[str]) -> dict[str, Column]:
+        """Columns of these fields that are not there yet; whether a field is a known one, ``keys`` tells then."""
+        names = [n for n in fields if n not in self.columns]
+        columns = {n: _own_column(segment, n) for n in names if n in OWN_FIELDS}
+        asked = [n for n in names if n not in OWN_FIELDS]
+        return {**columns, **self._metadata_columns(segment, asked)} if asked else columns
+
+    def _metadata_columns(self, segment: Segment, names: Sequence[str]) -> dict[str, Column]:
+        texts = segment.images.column("metadata").dictionary_encode()
+        objects = [tables.metadata_from_bytes(text) for text in texts.dictionary.to_pylist()]
+        of_image = texts.indices.to_numpy(zero_copy_only=True)
+        self.keys = frozenset().union(*objects)
+        columns = {}
+        for name in names:
+            codes, values = _coded([_looked_up(o, name) for o in objects])
+            columns[name] = Column(segment.per_row(codes[of_image]), values)
+        return columns
+
+
+def _own_column(segment: Segment, name: str) -> Column:
+    if name == "label":
+        return Column(segment.label_codes, segment.label_names)
+    if name == "score":
+        values, codes = np.unique(segment.scores, return_inverse=True)
+        # the shortest decimal of a float32: a score that was 0.9 equals 0.9
+        return Column(codes, [float(str(v)) for v in values])
+    ids = [tables.to_text(i) for i in segment.image_ids()]
+    return Column(segment.per_row(np.arange(len(ids))), ids)
+
+
+def _looked_up(metadata: dict[str, Scalar], name: str) -> Scalar:
+    key = name if name in metadata else name.removeprefix(METADATA_PREFIX)
+    value = metadata.get(key)
+    return None if value != value else value  # NaN is how tables write a missing number
+
+
+def _coded(values: Sequence[Scalar]) -> tuple[np.ndarray, list[Scalar]]:
+    """Codes per value and the distinct values; 1, 1.0 and True are three."""
+    places: dict[tuple[type, Scalar], int] = {}
+    codes = np.array([places.setdefault((type(v), v), len(places)) for v in values], dtype=np.int32)
+    return codes, [value for _, value in places]
+
+
+def type_of(value: Scalar) -> str:
+    """``text``, ``number`` or ``boolean``; :data:`NOTHING` for None."""
+    if value is None:
+        return NOTHING
+    return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"

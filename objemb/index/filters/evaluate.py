@@ -1,0 +1,105 @@
+"""Evaluating a filter on segments: which rows may be found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from objemb import checks
+from objemb.index.filters.columns import METADATA_PREFIX, OWN_FIELDS, Column, SegmentColumns, type_of
+from objemb.index.filters.parser import parse
+from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, Not, OneOf, Value, WhereError, fields
+from objemb.index.storage.segment import Segment
+
+#: Rows for which something is true, and rows for which it is false: bool ``(rows,)`` each. A row in neither of them
+#: has no value to judge.
+Truth: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+
+class FilterEvaluator:
+    """Evaluates filters, and keeps the columns that it made of a segment for as long as the segment is open."""
+
+    def __init__(self) -> None:
+        self._derived: WeakKeyDictionary[Segment, SegmentColumns] = WeakKeyDictionary()
+
+    def select(self, segments: Sequence[Segment], text: str) -> list[np.ndarray]:
+        """Rows that a filter lets through.
+
+        Args:
+            segments: The segments, deleted images included.
+            text: A filter, see :mod:`objemb.index.filters.parser`.
+
+        Returns:
+            bool ``(rows,)`` per segment.
+
+        Raises:
+            WhereError: The filter cannot be parsed, names an unknown field, or compares values of different types.
+        """
+        node = parse(text)
+        names = fields(node)
+        derived = [self._derived.setdefault(s, SegmentColumns()) for s in segments]
+        missing = [d.missing(s, names) for s, d in zip(segments, derived, strict=True)]
+        if any(s.record.images for s in segments):
+            _check_fields(names, frozenset().union(*(d.keys for d in derived)))
+        for kept, columns in zip(derived, missing, strict=True):
+            kept.columns.update(columns)  # only now: unknown names are not worth keeping
+        _check_types(node, [d.columns for d in derived])
+        return [evaluate(node, d.columns)[0] for d in derived]
+
+
+def evaluate(node: Node, columns: Mapping[str, Column]) -> Truth:
+    """For which rows a filter is true, and for which it is false; ``columns`` has those of all its fields."""
+    if isinstance(node, Not):
+        true, false = evaluate(node.part, columns)
+        return false, true
+    if isinstance(node, Every | Either):
+        every, some = (np.logical_and, np.logical_or) if isinstance(node, Every) else (np.logical_or, np.logical_and)
+        true, false = evaluate(node.parts[0], columns)
+        for part in node.parts[1:]:  # one after the other: a filter may have thousands of parts
+            more_true, more_false = evaluate(part, columns)
+            true, false = every(true, more_true), some(false, more_false)
+        return true, false
+    column = columns[node.field]
+    if isinstance(node, IsNull):
+        true, judged = ~column.present, np.ones_like(column.present)
+    elif isinstance(node, OneOf):
+        true, judged = column.one_of(node.values), column.present
+    else:
+        true, judged = column.compare(node.operator, node.value), column.of_type(node.value)
+    return true[column.codes], (judged & ~true)[column.codes]
+
+
+def _check_fields(names: Iterable[str], known: frozenset[str]) -> None:
+    choices = [*OWN_FIELDS, *sorted(known - set(OWN_FIELDS))]
+    for name in sorted(names):
+        if name not in choices and name.removeprefix(METADATA_PREFIX) not in known:
+            hint = checks.nearest(name, choices)
+            more = f" and {len(choices) - 50} more" if len(choices) > 50 else ""
+            raise WhereError(f"where: unknown field {name!r}{hint}; known fields: {checks.listed(choices[:50])}{more}")
+
+
+def _check_types(node: Node, columns: Sequence[Mapping[str, Column]]) -> None:
+    """Refuse comparisons that cannot hold for any row because the field has values of other types only."""
+    if isinstance(node, Not):
+        return _check_types(node.part, columns)
+    if isinstance(node, Every | Either):
+        for part in node.parts:
+            _check_types(part, columns)
+        return None
+    if isinstance(node, IsNull):
+        return None
+    held = set().union(*(c[node.field].types for c in columns))
+    values: tuple[Value, ...] = (node.value,) if isinstance(node, Compare) else node.values
+    for value in values:
+        wanted = type_of(value)
+        if held and wanted not in held:
+            quoted = f"; write '{value}' in quotes" if held == {"text"} else ""
+            raise WhereError(
+                f"where: {node.field}: expected {' or '.join(sorted(held))}, found the {wanted} {value!r}{quoted}"
+            )
+        if wanted == "boolean" and isinstance(node, Compare) and node.operator not in ("=", "!="):
+            raise WhereError(f"where: {node.field}: expected = or != with {value!r}, found {node.operator!r}")
+    return None

@@ -1,0 +1,106 @@
+"""Reading segments again to write them anew, and joining small ones while an index grows.
+
+Every publication adds a segment, and every segment costs a search some time and a process some of the maps that its
+system allows. So a writer joins segments of like size as soon as there are :data:`FANOUT` of them, into one that is as
+many times larger: a row is written again a few times in all, and the number of segments stays below some dozens plus
+one for every :data:`LARGE` rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.manifest import Manifest, SegmentRecord
+from objemb.index.storage.segment import Segment
+from objemb.index.storage.segment_writer import SegmentWriter
+
+logger = logging.getLogger(__name__)
+
+#: Segments whose regions and images together are this many are left to ``compact``.
+LARGE = 65_536
+#: So many segments of a tier become one of the next tier.
+FANOUT = 16
+#: Rows that are copied at a time.
+CHUNK_ROWS = 8_192
+
+
+def first_to_join(records: Sequence[SegmentRecord], first: int) -> int:
+    """Where the segments at the end of ``records`` begin that are worth joining; their number when none are.
+
+    Segments of tier t have at least ``FANOUT**t`` regions and images, and less than those of the next tier.
+
+    Args:
+        records: In order.
+        first: Those before are not to be touched.
+    """
+    tiers = [_tier(r) for r in records]
+    chosen = start = len(records)
+    for tier in range(_tier_of(LARGE)):
+        while start > first and tiers[start - 1] <= tier:
+            start -= 1
+        alike = sum(t == tier for t in tiers[start:])
+        if alike + (chosen < len(records)) >= FANOUT:  # what was chosen before will be one more of this tier
+            chosen = start
+    return chosen
+
+
+def join_small(
+    folder: Path, manifest: Manifest, output: SegmentWriter, done: Sequence[SegmentRecord]
+) -> list[SegmentRecord]:
+    """The segments of the next state, small ones joined; deleted images stay in them until ``compact``.
+
+    Args:
+        folder: The index.
+        manifest: The state that is published. What its approximate search structure covers is left alone.
+        output: Where new segments are written; nothing else must be open in it.
+        done: Segments that were written since.
+    """
+    records = [*manifest.segments, *done]
+    first = first_to_join(records, manifest.ann.segments if manifest.ann else 0)
+    if first == len(records):
+        return records
+    try:
+        for record in records[first:]:
+            for part in chunks(Segment(folder, record, manifest.dim, manifest.dtype), None):
+                output.append(*part)
+    except DamagedIndexError as error:  # what is new can be published all the same
+        logger.warning("%s: small segments are not joined: %s", folder, error)
+        output.abandon()
+        return records
+    output.close_segment()
+    return records[:first] + output.done
+
+
+def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[np.ndarray, pa.Table, pa.Table]]:
+    """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
+    segment.check_vectors()  # else damage would get a new, right checksum
+    _ = segment.row_images  # likewise, tables that do not fit each other
+    weights = segment.starts + np.arange(len(segment.starts))  # an image without regions counts as well
+    begin = 0
+    while begin < segment.record.images:
+        end = max(begin + 1, int(np.searchsorted(weights, weights[begin] + CHUNK_ROWS, side="right")) - 1)
+        kept = np.ones(end - begin, dtype=bool) if keep is None else keep[begin:end]
+        if kept.any():
+            first, last = int(segment.starts[begin]), int(segment.starts[end])
+            kept_rows = np.repeat(kept, segment.counts[begin:end])
+            rows, images = segment.rows.slice(first, last - first), segment.images.slice(begin, end - begin)
+            yield (
+                segment.vectors[first:last][kept_rows],
+                pa.Table.from_batches([rows]).filter(pa.array(kept_rows)),
+                pa.Table.from_batches([images]).filter(pa.array(kept)),
+            )
+        begin = end
+
+
+def _tier(record: SegmentRecord) -> int:
+    return _tier_of(record.rows + record.images)
+
+
+def _tier_of(count: int) -> int:
+    return (max(count, 1).bit_length() - 1) // (FANOUT.bit_length() - 1)

@@ -1,0 +1,163 @@
+"""At most one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from objemb.index.storage.errors import IndexLockedError, IndexWriteError
+from objemb.index.storage.files import Folder
+
+LOCK_FILE = "lock"
+#: All that a lock file ever holds; what holds something else is somebody's file that was put in its place.
+_PROCESS_ID = re.compile(rb"\d{0,20}\s*")
+
+#: Descriptors of the locks that this process holds.
+_held: set[int] = set()
+
+
+class WriterLock:
+    """The right to write to an index, as a context manager.
+
+    The kernel holds the lock (``flock``) and releases it when the process dies, however it dies. What is locked is the
+    folder, so that whoever deletes the ``lock`` file in it lets no second writer in, and the file as well, for network
+    file systems that lock files only. The file stays; its contents, the holder's process id, only serve the message
+    that others get.
+
+    Attributes:
+        folder: The folder, held open; None outside of the block.
+
+    Raises:
+        IndexLockedError: Somebody else has it.
+        IndexWriteError: The folder cannot be written to, or this system has no such locks.
+    """
+
+    folder: Folder
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._folder_locked = False
+
+    def __enter__(self) -> WriterLock:
+        check_system()
+        try:
+            self.folder = Folder(self._path)
+        except OSError as error:
+            raise IndexWriteError(f"{self._path}: cannot lock the index for writing: {error.strerror}") from error
+        _held.add(self.folder.descriptor)
+        try:
+            self._lock()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor in _held:
+            with suppress(OSError):  # only for the message of others: closing is what gives the lock back
+                os.ftruncate(self._descriptor, 0)
+        self._release()
+
+    def check(self) -> None:
+        """Raise ``IndexWriteError`` unless the folder, and what locks it, are where they were when they were locked.
+
+        A writer that went on would publish over another index, or names of files that a second writer has deleted.
+        """
+        if not self.folder.is_at_its_path():
+            raise IndexWriteError(f"{self._path}: the folder was moved or replaced while it was written to")
+        if self._folder_locked:
+            return
+        try:
+            found = os.stat(LOCK_FILE, dir_fd=self.folder.descriptor, follow_symlinks=False)
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise IndexWriteError(
+                f"{self._path / LOCK_FILE}: deleted or replaced while the index was written to, so that another writer "
+                "may have begun; nothing was published"
+            )
+
+    def _lock(self) -> None:
+        path = self._path / LOCK_FILE
+        try:
+            self._descriptor = _open_lock_file(self.folder)
+        except OSError as error:
+            link = error.errno in (errno.ELOOP, errno.EMLINK)
+            reason = "expected a file, found a symbolic link" if link else error.strerror
+            raise IndexWriteError(f"{path}: cannot lock the index for writing: {reason}") from error
+        _held.add(self._descriptor)
+        regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        if not regular or not _PROCESS_ID.fullmatch(os.pread(self._descriptor, 64, 0)):
+            raise IndexWriteError(f"{path}: cannot lock the index for writing: expected a lock file, found another one")
+        try:
+            self._folder_locked = _flock_folder(self.folder)
+            _flock(self._descriptor)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode("ascii"), 0)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            whose = " (this process)" if holder == str(os.getpid()) else ""
+            raise IndexLockedError(
+                f"{self._path}: expected no other writer, found process {holder}{whose} writing to this index"
+            ) from None
+        except OSError as error:
+            raise IndexWriteError(f"{path}: cannot lock the index for writing: {error.strerror}") from error
+
+    def _release(self) -> None:
+        """Close what is open, which gives the locks back; a forked child closes it without giving anything back."""
+        for descriptor in (self._descriptor, self.folder.descriptor):
+            if descriptor in _held:
+                _held.discard(descriptor)
+                with suppress(OSError):
+                    os.close(descriptor)
+        self._descriptor = -1
+
+
+def check_system() -> None:
+    """Raise ``IndexWriteError`` where the system lacks what keeps an index whole: locks that die with their process,
+    and folders that can be held open."""
+    if os.name != "posix":
+        raise IndexWriteError(
+            f"writing an index: expected Linux, macOS or another POSIX system, found {os.name!r}; "
+            "on Windows use WSL, where an index can be written"
+        )
+
+
+def _open_lock_file(folder: Folder) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(LOCK_FILE, flags, 0o644, dir_fd=folder.descriptor)
+
+
+def _flock(descriptor: int) -> None:
+    import fcntl  # not on every system; reading an index works without it
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flock_folder(folder: Folder) -> bool:
+    """Lock a folder; False where its file system locks files only (NFS)."""
+    try:
+        _flock(folder.descriptor)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _forget_in_child() -> None:
+    """A forked child must not keep its parent's lock alive beyond the parent's death."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):  # not on every system, either
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,106 @@
+"""A published state, opened for reading. It stays as it is while writers publish newer ones."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from objemb.index.blocks import Block
+from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.files import StoredFile, map_file
+from objemb.index.storage.manifest import Manifest, read_manifest
+from objemb.index.storage.segment import Segment
+
+#: Segments whose tables may wait to be read in open files; those of further segments are read at once.
+HELD_SEGMENTS = 32
+
+
+class Snapshot:
+    """All segments of one state.
+
+    Attributes:
+        folder: Folder of the index.
+        manifest: What was published.
+        segments: The opened segments.
+        deleted: Internal numbers of deleted images: int64, ascending; read and checked.
+        ann_buffer: The file of the approximate search structure, mapped and not yet checked, or None.
+    """
+
+    segments: list[Segment]
+
+    def __init__(self, folder: Path, manifest: Manifest, earlier: Snapshot | None = None) -> None:
+        known = {s.record: s for s in earlier.segments} if earlier else {}
+        self.folder = folder
+        self.manifest = manifest
+        self.segments = [
+            known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype, hold=number < HELD_SEGMENTS)
+            for number, r in enumerate(manifest.segments)
+        ]
+        # a wrong bit would bring deleted images back, and the next writer would give it a right checksum
+        numbers = StoredFile(folder, manifest.deleted).content() if manifest.deleted else b""
+        self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
+        if (np.diff(self.deleted) <= 0).any():
+            raise DamagedIndexError(f"{folder}: expected ascending numbers of deleted images, found others")
+        self.ann_buffer: pa.Buffer | None = map_file(folder, manifest.ann.file) if manifest.ann else None
+
+    @staticmethod
+    def load(folder: Path, earlier: Snapshot | None = None) -> Snapshot:
+        """Open what is published now; opened segments of ``earlier`` (of the same folder) are used again.
+
+        Raises:
+            DamagedIndexError: A file is missing or has the wrong length, or the manifest is damaged.
+            IndexFolderError: There is no index.
+            ArtefactMismatchError: A newer objemb wrote it.
+        """
+        manifest = read_manifest(folder)
+        while True:
+            try:
+                return Snapshot(folder, manifest, earlier)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                # a writer may have published, and deleted what is no longer needed, since the manifest was read
+                found, manifest = manifest, read_manifest(folder)
+                if found == manifest:
+                    raise DamagedIndexError(f"{error.filename or error}: expected by the manifest, missing") from error
+
+    @cached_property
+    def live(self) -> list[np.ndarray | None]:
+        """Per segment which images are not deleted: bool ``(images,)``, or None for all."""
+        return [s.live(self.deleted) for s in self.segments]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The searchable rows, one block per segment."""
+        return [
+            Block(s.vectors, s.row_images, None if live is None else s.per_row(live))
+            for s, live in zip(self.segments, self.live, strict=True)
+        ]
+
+    @cached_property
+    def first_rows(self) -> np.ndarray:
+        """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
+        return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
+
+    @property
+    def approximate_share(self) -> float:
+        """Share of all rows that the approximate structure covers; 0 without one."""
+        covered = self.first_rows[self.manifest.ann.segments] if self.manifest.ann else 0
+        return float(covered / max(1, self.first_rows[-1]))
+
+    @cached_property
+    def image_count(self) -> int:
+        """Number of live images."""
+        return sum(
+            s.record.images if live is None else int(live.sum())
+            for s, live in zip(self.segments, self.live, strict=True)
+        )
+
+    @cached_property
+    def region_count(self) -> int:
+        """Number of regions of live images."""
+        return sum(
+            s.record.rows if live is None else int(s.counts[live].sum())
+            for s, live in zip(self.segments, self.live, strict=True)
+        )

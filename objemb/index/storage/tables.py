@@ -1,0 +1,157 @@
+"""The two tables of a segment, and their way from and to region descriptors.
+
+Regions of an image are adjacent rows; images and regions are in the order of the internal image numbers. Texts are
+UTF-8 bytes (a file name may hold lone surrogates, which Arrow's string type forbids); metadata is one JSON object per
+image, so that every value comes back with its type. Extras of the regions are not stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from objemb.index.storage.errors import DamagedIndexError
+from objemb.structures import RegionDescriptors, Scalar
+
+ROWS = pa.schema(
+    [
+        pa.field("image", pa.int64(), nullable=False),
+        pa.field("box", pa.list_(pa.float32(), 4), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("label", pa.dictionary(pa.int32(), pa.binary())),
+    ]
+)
+IMAGES = pa.schema(
+    [
+        pa.field("image", pa.int64(), nullable=False),
+        pa.field("id", pa.large_binary(), nullable=False),
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("width", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("stamp", pa.large_binary()),
+        pa.field("metadata", pa.large_binary(), nullable=False),
+    ]
+)
+
+#: Vectors must be this close to unit length (or to zero); float16 networks are not more exact.
+UNIT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as it will be stored: a copy, so that the caller may reuse its tensors."""
+
+    number: int
+    id: bytes
+    size: tuple[int, int]
+    stamp: bytes | None
+    metadata: bytes
+    vectors: np.ndarray  # (n, dim), the index's dtype
+    boxes: np.ndarray  # (n, 4) float32
+    scores: np.ndarray  # (n,) float32
+    labels: list[bytes | None]
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; lone surrogates survive."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def to_text(data: bytes) -> str:
+    """The reverse of :func:`to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise DamagedIndexError(f"text of an index: expected UTF-8, found {data[:40]!r}") from error
+
+
+def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
+    """Metadata as JSON. Raises ``ValueError`` for numbers that JSON cannot hold (integers of thousands of digits)."""
+    try:
+        return json.dumps(dict(metadata), separators=(",", ":")).encode("ascii")
+    except ValueError as error:
+        raise ValueError(f"metadata of {image!r}: expected values that JSON can hold, found {error}") from error
+
+
+def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
+    """The reverse of :func:`metadata_to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    if data == b"{}":
+        return {}
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or any(isinstance(v, list | dict) for v in found.values()):
+        raise DamagedIndexError(f"metadata of an index: expected a JSON object of scalars, found {data[:40]!r}")
+    return found
+
+
+def entry(number: int, described: RegionDescriptors, stamp: str | None, dtype: str) -> Entry:
+    """Check one described image and make it ready to be stored.
+
+    Raises:
+        ValueError: A vector is neither of unit length nor zero, or a value cannot be stored.
+    """
+    regions = described.regions
+    vectors = described.vectors.detach().cpu().numpy()
+    check_unit(described.image, vectors)
+    return Entry(
+        number=number,
+        id=to_bytes(described.image),
+        size=regions.size,
+        stamp=None if stamp is None else to_bytes(stamp),
+        metadata=metadata_to_bytes(described.image, described.metadata),
+        vectors=np.array(vectors, dtype=dtype, order="C"),
+        boxes=np.array(regions.boxes.detach().cpu().numpy(), dtype=np.float32),
+        scores=np.array(regions.scores.detach().cpu().numpy(), dtype=np.float32),
+        labels=[None if name is None else to_bytes(name) for name in regions.label_names],
+    )
+
+
+def check_unit(name: str, vectors: np.ndarray) -> None:
+    """Check that rows have unit length or are zero; scores are inner products and mean nothing otherwise."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
+    wrong = np.flatnonzero((np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths != 0))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"vectors of {name!r}: expected rows of unit length (or zero), found length {lengths[row]:.4g} in row {row}"
+        )
+
+
+def tables(entries: Sequence[Entry]) -> tuple[np.ndarray, pa.Table, pa.Table]:
+    """Vectors ``(n, dim)``, table of regions and table of images of a non-empty batch."""
+    counts = [len(e.boxes) for e in entries]
+    numbers = np.array([e.number for e in entries], dtype=np.int64)
+    boxes = pa.array(np.concatenate([e.boxes for e in entries]).reshape(-1))
+    labels = pa.array([label for e in entries for label in e.labels], pa.binary())
+    rows = {
+        "image": pa.array(np.repeat(numbers, counts)),
+        "box": pa.FixedSizeListArray.from_arrays(boxes, 4),
+        "score": pa.array(np.concatenate([e.scores for e in entries])),
+        "label": labels.dictionary_encode(),
+    }
+    images = {
+        "image": numbers,
+        "id": [e.id for e in entries],
+        "height": [e.size[0] for e in entries],
+        "width": [e.size[1] for e in entries],
+        "rows": counts,
+        "stamp": [e.stamp for e in entries],
+        "metadata": [e.metadata for e in entries],
+    }
+    vectors = np.concatenate([e.vectors for e in entries])
+    return vectors, pa.table(rows, schema=ROWS), pa.table(images, schema=IMAGES)
+
+
+def numbers_of(batch: pa.RecordBatch, column: str) -> np.ndarray[Any, Any]:
+    """A column of numbers as an array, without copying. Columns of boxes give ``(n, 4)``."""
+    values = batch.column(column)
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy(zero_copy_only=True).reshape(-1, values.type.list_size)
+    return values.to_numpy(zero_copy_only=True)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objemb.index.blocks import NO_HIT, Block
+from objemb.index.engines._ivf import IvfIndex, build_ivf, default_lists, default_probes
+from objemb.index.engines.exact import search_exact
+from objemb.index.storage.errors import DamagedIndexError
+from tests.index.searching import assert_same, unit_rows
+
+pytest.importorskip("faiss")
+
+DIM = 16
+
+
+def gallery(images: int = 400, regions: int = 5, seed: int = 0, first_image: int = 0) -> Block:
+    """Regions in 60 tight clusters."""
+    random = np.random.default_rng(seed)
+    centres = unit_rows(np.random.default_rng(99), 60, DIM)
+    rows = centres[random.integers(60, size=images * regions)] + 0.3 * unit_rows(random, images * regions, DIM)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return Block(rows, np.repeat(np.arange(first_image, first_image + images), regions))
+
+
+def content(index: IvfIndex) -> bytes:
+    parts: list[bytes] = []
+    index.write(parts.append)
+    return b"".join(parts)
+
+
+def built(blocks: list[Block], **options) -> IvfIndex:  # type: ignore[no-untyped-def]
+    return IvfIndex.read("x.ann", content(build_ivf(blocks, **options)))
+
+
+@pytest.mark.parametrize("kind", ["ivf_sq8", "ivf_pq"])
+def test_finds_what_exact_search_finds(kind: str, tmp_path: Path) -> None:
+    blocks = [gallery(), gallery(300, seed=1, first_image=1000)]
+    index = built(blocks, kind=kind)
+    assert (index.kind, index.dim, index.covered) == (kind, DIM, 3500)
+    queries, groups = gallery(20, seed=2).vectors, np.arange(100) // 3
+    found, expected = index.search(queries, groups, 10, blocks), search_exact(blocks, queries, groups, 10)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found.images, expected.images, strict=True)])
+    assert recall > 0.95
+    assert len(found) == len(expected) == 34
+    assert np.all(np.diff(found.scores, axis=1) <= 0)
+
+
+@pytest.mark.parametrize("kind", ["ivf_sq8", "ivf_pq"])
+def test_scores_are_those_of_the_stored_vectors(kind: str, tmp_path: Path) -> None:
+    block = gallery()
+    queries, groups = gallery(4, seed=2).vectors, np.arange(20) // 2
+    hits = built([block], kind=kind).search(queries, groups, 5, [block])
+    scores = np.einsum("qkd,qkd->qk", block.vectors[hits.rows], queries[hits.query_rows])
+    np.testing.assert_allclose(hits.scores, scores, atol=1e-6)
+    np.testing.assert_array_equal(hits.images, block.images[hits.rows])
+    np.testing.assert_array_equal(groups[hits.query_rows], np.repeat(np.arange(10)[:, None], 5, axis=1))
+
+
+def test_goes_on_until_there_are_k_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    centre = unit_rows(random, 1, DIM)
+    crowd = centre + 1e-3 * unit_rows(random, 1500, DIM)  # one image whose rows fill the nearest lists
+    block = Block(
+        np.concatenate([crowd, unit_rows(random, 500, DIM)]),
+        np.r_[np.zeros(1500, int), np.repeat(np.arange(1, 101), 5)],
+    )
+    index = built([block])
+    hits = index.search(centre, np.array([0]), 20, [block], probes=1)
+    assert NO_HIT not in hits.images
+    assert_same(index.search(centre, np.array([0]), 101, [block]), search_exact([block], centre, np.array([0]), 101))
+    assert index.search(centre, np.array([0]), 200, [block]).images[0, 101:].tolist() == [NO_HIT] * 99
+
+
+def test_rows_added_later_are_found(tmp_path: Path) -> None:
+    block, later = gallery(), gallery(10, seed=1, first_image=900)
+    index = built([block])
+    hits = index.search(later.vectors[:3], np.arange(3), 1, [block, later])
+    assert hits.images[:, 0].tolist() == [900, 900, 900]
+    assert hits.rows[:, 0].tolist() == [2000, 2001, 2002]
+
+
+@pytest.mark.parametrize("share", [0.7, 0.01, 0.0])
+def test_dead_rows_are_not_found(share: float, tmp_path: Path) -> None:
+    whole = gallery()
+    index = built([whole])
+    for seed in range(2):  # the second filter must not meet what was kept of the first
+        block = Block(whole.vectors, whole.images, np.random.default_rng(seed).random(2000) < share)
+        hits = index.search(whole.vectors[:50], np.arange(50), 5, [block])
+        found = hits.rows[hits.rows != NO_HIT]
+        assert block.alive is not None
+        assert np.all(block.alive[found])
+        assert len(found) == (250 if share else 0) or share == 0.01
+        expected = search_exact([block], whole.vectors[:50], np.arange(50), 5)
+        assert np.mean(hits.images == expected.images) > 0.9
+
+
+def test_queries_without_rows_find_nothing(tmp_path: Path) -> None:
+    block = gallery()
+    index = built([block])
+    hits = index.search(block.vectors[:1], np.array([1]), 2, [block], count=3)
+    assert np.all(hits.images[[0, 2]] == NO_HIT)
+    assert hits.images[1, 0] == 0
+    assert np.all(
+        index.search(np.zeros((0, DIM), np.float32), np.zeros(0, np.int64), 2, [block], count=1).rows == NO_HIT
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 70])
+def test_small_indexes(rows: int, tmp_path: Path) -> None:
+    block = Block(unit_rows(np.random.default_rng(0), rows, 3).astype(np.float16), np.arange(rows))
+    hits = built([block]).search(block.vectors[:1].astype(np.float32), np.array([0]), 3, [block])
+    assert hits.images[0, 0] == 0
+    assert np.count_nonzero(hits.images[0] != NO_HIT) == min(3, rows)
+
+
+def test_the_same_seed_builds_the_same_file(tmp_path: Path) -> None:
+    first, second = (content(build_ivf([gallery()], seed=7)) for _ in range(2))
+    assert first == second
+
+
+def test_default_lists_and_probes() -> None:
+    assert [default_lists(n) for n in (1, 64, 10_000, 1_000_000, 100_000_000)] == [1, 1, 128, 2048, 16384]
+    assert [default_probes(2048, 1_000_000, k) for k in (1, 10, 100)] == [5, 5, 14]
+    assert [default_probes(n, rows, 10) for n, rows in ((1, 9), (2, 9), (128, 10_000), (16384, 10**8))] == [
+        1,
+        2,
+        27,
+        32,
+    ]
+
+
+def test_what_cannot_be_built(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at least one row, found none"):
+        build_ivf([])
+    with pytest.raises(ValueError, match="expected at least 256 rows for 'ivf_pq', found 50"):
+        build_ivf([gallery(10)], kind="ivf_pq")
+    with pytest.raises(ValueError, match=r"expected one of .* found .ivfsq8. .did you mean .ivf_sq8."):
+        build_ivf([gallery(10)], kind="ivfsq8")
+    with pytest.raises(ValueError, match="lists: expected a number from 1 to 50, found 0"):
+        build_ivf([gallery(10)], lists=0)
+
+
+def test_what_cannot_be_searched(tmp_path: Path) -> None:
+    block = gallery(10)
+    index = built([block])
+    with pytest.raises(ValueError, match=r"first ones to hold the 50 rows .* found blocks of \[45\] rows"):
+        index.search(block.vectors[:1], np.array([0]), 1, [gallery(9)])
+    with pytest.raises(ValueError, match="queries: expected shape"):
+        index.search(np.zeros((1, 3), np.float32), np.array([0]), 1, [block])
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    whole = content(build_ivf([gallery(100)]))
+    for damaged in (b"", whole[:10], whole[: len(whole) // 2], b"XXXX" + whole[4:]):
+        with pytest.raises(DamagedIndexError, match=r"x\.ann: cannot be read"):
+            IvfIndex.read("x.ann", damaged)
+
+
+def test_errors_of_writing_go_on() -> None:
+    def fail(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        build_ivf([gallery(10)]).write(fail)
+
+
+def test_other_structures_are_refused(tmp_path: Path) -> None:
+    import faiss
+
+    flat = faiss.serialize_index(faiss.IndexFlatIP(4))
+    with pytest.raises(DamagedIndexError, match="expected an inner-product ivf_sq8 or ivf_pq, found IndexFlatIP"):
+        IvfIndex.read("x.ann", flat)
+
+
+def test_without_faiss_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_faiss(name: str, *args, **options):  # type: ignore[no-untyped-def]
+        if name == "faiss":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    with pytest.raises(ImportError, match=r"pip install 'objemb\[ann\]'"):
+        build_ivf([gallery(10)])

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+
+from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores, pairs_of, places, top_images
+
+
+def pairs(*entries: tuple[int, int, int, int, float]) -> Pairs:
+    rows, query_rows, queries, images, scores = zip(*entries, strict=True)
+    return Pairs(*(np.array(c, np.int64) for c in (rows, query_rows, queries, images)), np.array(scores, np.float32))
+
+
+def test_the_best_pair_of_each_image_remains() -> None:
+    best, place = best_of_images(
+        pairs((0, 0, 0, 7, 0.5), (1, 0, 0, 7, 0.9), (2, 0, 0, 8, 0.9), (0, 1, 1, 7, 0.1), (9, 0, 0, 3, -1.0))
+    )
+    assert best.images.tolist() == [7, 8, 3, 7]
+    assert best.rows.tolist() == [1, 2, 9, 0]
+    assert place.tolist() == [0, 1, 2, 0]
+
+
+def test_a_pair_that_was_found_twice_counts_once() -> None:
+    twice = pairs((4, 0, 0, 7, 0.5), (4, 0, 0, 7, 0.5))
+    assert top_images(twice, 1, 2).rows.tolist() == [[4, -1]]
+
+
+def test_hits_become_pairs_and_hits_again() -> None:
+    hits = top_images(pairs((0, 0, 0, 7, 0.5), (5, 2, 2, 7, 0.9), (6, 2, 2, 8, 0.8)), 4, 2)
+    again = top_images(pairs_of(hits), 4, 2)
+    for name in ("images", "scores", "rows", "query_rows"):
+        np.testing.assert_array_equal(getattr(hits, name), getattr(again, name))
+
+
+def test_places() -> None:
+    assert places(np.array([0, 0, 3, 3, 3, 5])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert places(np.array([], np.int64)).tolist() == []
+
+
+def test_equal_vectors_score_equally_wherever_they_lie() -> None:
+    row = np.random.default_rng(0).standard_normal(37).astype(np.float32)
+    table = RowTable([Block(np.tile(row, (n, 1)), np.arange(n)) for n in (3, 9000)])
+    rows = np.arange(9003)
+    scores = pair_scores(table, rows, row[None] * 0.3, np.zeros(9003, np.int64))
+    assert len(np.unique(scores)) == 1
+
+
+def test_rows_are_looked_up_through_all_blocks() -> None:
+    first = Block(np.array([[1.0]], np.float32), np.array([5]), np.array([False]))
+    second = Block(np.array([[2.0], [3.0]], np.float16), np.array([6, 6]))
+    table = RowTable([first, second])
+    wanted = np.array([2, 0, 1])
+    assert len(table) == 3
+    assert table.images(wanted).tolist() == [6, 5, 6]
+    assert table.vectors(wanted).tolist() == [[3.0], [1.0], [2.0]]
+    assert table.vectors(wanted).dtype == np.float32

@@ -1,0 +1,136 @@
+"""The approximate structure as part of an index: published, used, dropped, refused when damaged."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+import objemb.index.searcher as searcher
+from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
+from objemb.index.store import Index
+from tests.index.made import described, new
+
+pytest.importorskip("faiss")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    made = new(tmp_path / "i", *(described(f"{n}", n) for n in range(60)))
+    made.build_ann()
+    return made
+
+
+@pytest.mark.parametrize("exact", [False, None])
+def test_it_finds_what_exact_search_finds(index: Index, monkeypatch: pytest.MonkeyPatch, exact: bool | None) -> None:
+    """Rows that are newer than the structure included, deleted and filtered ones excluded."""
+    monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
+    with index.writer() as writer:
+        for n in range(60, 70):
+            writer.add(described(f"{n}", n))
+    index.delete(["5", "65"])
+    for where in (None, "label = can"):
+        for n in (3, 5, 65, 66):
+            query = described("q", n)
+            assert index.search(query, 5, exact=exact, where=where) == index.search(query, 5, exact=True, where=where)
+    assert index._searcher._ivf is not None
+    assert len(index.search(described("q", 1), 100, exact=False)) == 68
+    assert index.info()["approximate"] == "ivf_sq8"
+    assert index.verify() == []
+
+
+def test_small_indexes_are_searched_exactly_unless_told_otherwise(index: Index) -> None:
+    index.search(described("q"))
+    assert index._searcher._ivf is None
+    index.search(described("q"), exact=False)
+    assert index._searcher._ivf is not None
+    loaded = index._searcher._ivf
+    index.delete(["1"])
+    assert index._searcher._ivf is loaded
+
+
+def test_without_a_structure(tmp_path: Path) -> None:
+    index = new(tmp_path / "i")
+    with pytest.raises(ValueError, match="expected an approximate search structure, found none"):
+        new(tmp_path / "j", described("a")).search(described("q"), exact=False)
+    with pytest.raises(ValueError, match="at least one row"):
+        index.build_ann()
+    with pytest.raises(ValueError, match="'ivf_sq8', 'ivf_pq'"):
+        index.build_ann("hnsw")
+    assert sorted(p.name for p in index.path.iterdir()) == ["lock", "manifest"]
+
+
+def test_compacting_drops_or_rebuilds_it(index: Index) -> None:
+    index.delete(["1"])
+    assert index.compact(rebuild=True)
+    assert index.info()["approximate"] == "ivf_sq8"
+    assert index.search(described("q", 7), 1, exact=False)[0].image == "7"
+    index.delete(["2"])
+    assert index.compact()
+    assert index.info()["approximate"] is None
+    assert not list(index.path.glob("*.ann"))
+
+
+def test_the_share_that_it_covers(index: Index) -> None:
+    assert index.info()["approximate_share"] == 1
+    with index.writer() as writer:
+        for n in range(60, 80):
+            writer.add(described(f"{n}", n))
+    assert index.info()["approximate_share"] == pytest.approx(0.75)
+    index.delete(["70"])
+    index.compact()
+    assert index.info()["approximate_share"] == 0
+
+
+def test_an_old_state_goes_on_exactly(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
+    reader = Index.open(index.path)
+    expected = index.search(described("q", 7), exact=True)
+    index.delete(["1"])
+    index.compact()
+    assert reader.search(described("q", 7)) == expected
+    assert reader.search(described("q", 7), exact=False) == expected
+
+
+def test_a_damaged_file_never_reaches_faiss(index: Index) -> None:
+    path = next(index.path.glob("*.ann"))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    assert path.name in index.verify()[0]
+    opened = Index.open(index.path)
+    with pytest.raises(DamagedIndexError, match="SHA-256"):
+        opened.search(described("q"), exact=False)
+    assert len(opened.search(described("q"))) == 10
+
+
+def test_without_faiss_search_is_exact_and_says_why(
+    index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with caplog.at_level(logging.WARNING):
+        assert len(Index.open(index.path).search(described("q"))) == 10
+    assert "pip install 'objemb[ann]'" in caplog.text
+    with pytest.raises(ImportError, match=r"objemb\[ann\]"):
+        Index.open(index.path).search(described("q"), exact=False)
+    with pytest.raises(ImportError, match=r"objemb\[ann\]"):
+        index.build_ann()
+
+
+def test_failing_to_build_leaves_nothing_behind(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    import objemb.index.structures as ann
+
+    write = ann.NewFile.write
+
+    def fail(file: object, data: bytes) -> None:
+        write(file, data)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ann.NewFile, "write", fail)
+    before = sorted(index.path.iterdir())
+    with pytest.raises(IndexWriteError, match="No space left"):
+        index.build_ann()
+    assert sorted(index.path.iterdir()) == before
