@@ -51,7 +51,7 @@ _NOTHING: Mapping[str, Any] = ReadOnlyDict()  # one for all: a million distracto
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SetEntry:
     """A database image, a database object or a query.
 
     Attributes:
@@ -86,9 +86,9 @@ class EvaluationSet:
 
     path: Path
     name: str
-    images: tuple[Entry, ...]
-    objects: tuple[Entry, ...]
-    queries: tuple[Entry, ...]
+    images: tuple[SetEntry, ...]
+    objects: tuple[SetEntry, ...]
+    queries: tuple[SetEntry, ...]
     protocol: Protocol = INSTANCES
     distractors: int = 0
     crop: str = "context"
@@ -163,13 +163,13 @@ class _Reader:
         self.problems: list[str] = []
         self.sizes: dict[str, tuple[float, float]] = {}  # (width, height) of the photos that say so
 
-    def entries(self, data: Mapping[str, Any], part: str) -> tuple[Entry, ...]:
+    def entries(self, data: Mapping[str, Any], part: str) -> tuple[SetEntry, ...]:
         rows = data.get(part)
         if not isinstance(rows, list):
             found = type(rows).__name__ if part in data else "no such key"
             self.problems.append(f"{part}: expected a list, found {found}")
             return ()
-        entries: dict[tuple[object, ...], Entry] = {}
+        entries: dict[tuple[object, ...], SetEntry] = {}
         for number, row in enumerate(rows):
             try:
                 entry = self._entry(row, part)
@@ -182,13 +182,13 @@ class _Reader:
                 self.problems.append(f"{part}[{number}]{shown}: {error}")
         return tuple(entries.values())
 
-    def expect_photos_of(self, objects: Sequence[Entry], images: Sequence[Entry]) -> None:
+    def expect_photos_of(self, objects: Sequence[SetEntry], images: Sequence[SetEntry]) -> None:
         known = {e.file for e in images}
         for file in dict.fromkeys(e.file for e in objects):
             if file not in known:
                 self.problems.append(f"objects: expected photos that are among the images, found {file!r}")
 
-    def expect_lists(self, queries: Sequence[Entry], images: Sequence[Entry], protocol: Protocol) -> None:
+    def expect_lists(self, queries: Sequence[SetEntry], images: Sequence[SetEntry], protocol: Protocol) -> None:
         """Lists of relevant images name grades of the protocol, and images that are there, each but once."""
         known = {e.file for e in images}
         for number, query in enumerate(queries):
@@ -219,7 +219,7 @@ class _Reader:
             self.problems.append(str(error))
             return INSTANCES
 
-    def distractors(self, data: Mapping[str, Any], folder: Path, images: Sequence[Entry]) -> tuple[Entry, ...]:
+    def distractors(self, data: Mapping[str, Any], folder: Path, images: Sequence[SetEntry]) -> tuple[SetEntry, ...]:
         """The images of the folder of distractors, but for those that are images of the set already."""
         name = data.get("distractors")
         if name is None:
@@ -230,9 +230,9 @@ class _Reader:
         known = {composed(e.file) for e in images}
         found = (f for f in find_images(folder / name) if not isinstance(f, SkippedImage))
         files = (posixpath.normpath(posixpath.join(name, f.id)) for f in found)
-        return tuple(Entry(file, ()) for file in files if composed(file) not in known)
+        return tuple(SetEntry(file, ()) for file in files if composed(file) not in known)
 
-    def _entry(self, row: Any, part: str) -> Entry:
+    def _entry(self, row: Any, part: str) -> SetEntry:
         if not isinstance(row, Mapping):
             raise ValueError(f"expected an object, found {type(row).__name__}")
         file = row.get("file")
@@ -247,7 +247,7 @@ class _Reader:
         attributes = {k: v for k, v in row.items() if k not in _OWN_KEYS and isinstance(v, Scalar)}
         relevant = _relevant(row["relevant"]) if part == "queries" and "relevant" in row else _NOTHING
         instances = () if relevant and "instance" not in row else _instances(row, part)
-        return Entry(file, instances, box, attributes or _NOTHING, relevant)
+        return SetEntry(file, instances, box, attributes or _NOTHING, relevant)
 
 
 def _relevant(lists: Any) -> Mapping[str, tuple[str, ...]]:

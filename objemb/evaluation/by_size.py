@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import (
     Localisation,
@@ -23,10 +23,10 @@ from objemb.evaluation.metrics import (
     mean_over_queries,
     precision_at_k,
 )
-from objemb.evaluation.ranks import Standing
+from objemb.evaluation.ranks import RankedItems
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
-from objemb.evaluation.task import Task
 from objemb.structures import Box
 
 #: The attribute of queries that tells what they are, such as ``in photo`` or ``picture``.
@@ -63,13 +63,13 @@ class PartFigures(NamedTuple):
 
 
 def by_object_size(
-    task: Task, standings: Sequence[Standing], shares: Sequence[NDArray[np.float64]], answered: Collection[int]
+    task: RetrievalTask, ranked: Sequence[RankedItems], shares: Sequence[NDArray[np.float64]], answered: Collection[int]
 ) -> dict[str, PartFigures]:
     """Figures with the positives of one size only; those of other or unknown size are junk, as in COCO's by area.
 
     Args:
         task: What was to be found; its main setup counts.
-        standings: One per query, of all its positives and junk.
+        ranked: One per query, of all its positives and junk.
         shares: As :func:`positive_shares` gives them.
         answered: The queries that could be described; the others are left out.
 
@@ -83,17 +83,17 @@ def by_object_size(
     figures = {}
     for number, name in enumerate(SIZES):
         ranks, counts = [], []
-        for query, (relevant, standing) in enumerate(zip(relevance, standings, strict=True)):
+        for query, (relevant, of_query) in enumerate(zip(relevance, ranked, strict=True)):
             right = classes[query] == number
             count = int(right.sum()) if query in answered else 0
             junk = np.union1d(relevant.junk, relevant.positives[~right]) if count else relevant.junk
-            ranks.append(standing.ranks(relevant.positives[right], junk) if count else np.zeros(0, np.int64))
+            ranks.append(of_query.ranks(relevant.positives[right], junk) if count else np.zeros(0, np.int64))
             counts.append(count)
         figures[name] = PartFigures.of(ranks, counts)
     return figures
 
 
-def by_query_size(task: Task, found: SetupRanks, queries: Rows) -> dict[str, PartFigures]:
+def by_query_size(task: RetrievalTask, found: SetupRanks, queries: Rows) -> dict[str, PartFigures]:
     """Figures by the side share of a query's box in its photo.
 
     Args:
@@ -113,7 +113,7 @@ def by_query_size(task: Task, found: SetupRanks, queries: Rows) -> dict[str, Par
     return _by_group(found, groups, names)
 
 
-def by_kind(task: Task, found: SetupRanks) -> dict[str, PartFigures]:
+def by_kind(task: RetrievalTask, found: SetupRanks) -> dict[str, PartFigures]:
     """Figures by the attribute :data:`KIND` of the queries, in the order of the first ones; empty where none has it."""
     groups = {n: str(query.attributes[KIND]) for n, query in enumerate(task.queries) if KIND in query.attributes}
     return _by_group(found, groups, tuple(dict.fromkeys(groups.values())))
@@ -130,7 +130,7 @@ def localisation_by_size(located: Located, database: Rows) -> dict[str, Localisa
     return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
 
 
-def positive_shares(task: Task, objects: Sequence[Entry], database: Rows) -> list[NDArray[np.float64]]:
+def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: Rows) -> list[NDArray[np.float64]]:
     """The side share of the object of each positive in its photo.
 
     At image level that is the largest of the true boxes of the query's instances in the photo.
@@ -145,7 +145,7 @@ def positive_shares(task: Task, objects: Sequence[Entry], database: Rows) -> lis
     """
     largest = _largest_boxes(objects)
 
-    def box(item: int, query: Entry) -> Box | None:
+    def box(item: int, query: SetEntry) -> Box | None:
         entry = task.database[item]
         of_item = largest.get(entry.file, {}) if entry.box is None else dict.fromkeys(entry.instances, entry.box)
         return max((of_item[i] for i in query.instances if i in of_item), key=_longer_side, default=None)
@@ -168,7 +168,7 @@ def _by_group(found: SetupRanks, groups: dict[int, str], names: Sequence[str]) -
     }
 
 
-def _largest_boxes(objects: Sequence[Entry]) -> dict[str, dict[str, Box]]:
+def _largest_boxes(objects: Sequence[SetEntry]) -> dict[str, dict[str, Box]]:
     """The largest box by file and instance."""
     largest: dict[str, dict[str, Box]] = defaultdict(dict)
     for entry in objects:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from objemb.checks import ObjembError
 from objemb.datasets.box_frames import fits, outside
-from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.detectors.base import Detector
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.structures import Box, Photo, RegionDescriptors, Regions
@@ -27,7 +27,7 @@ WHOLE = "whole"
 Numbered = tuple[int, RegionDescriptors]
 
 
-class Describing(Protocol):
+class EmbeddingModel(Protocol):
     """What an evaluation asks of a model; ``objemb.models.Model`` is one."""
 
     @property
@@ -122,9 +122,9 @@ class Described:
 
 
 def describe_task(
-    model: Describing,
+    model: EmbeddingModel,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     *,
     boxes: Detector | None = None,
     crop: str | None = None,
@@ -169,9 +169,9 @@ def object_crop(crop: str) -> str:
 
 
 def describe_images(
-    model: Describing,
+    model: EmbeddingModel,
     data: EvaluationSet,
-    images: Sequence[Entry],
+    images: Sequence[SetEntry],
     *,
     boxes: Detector | None = None,
     workers: int = 2,
@@ -211,9 +211,9 @@ def describe_images(
 
 
 def describe_entries(
-    model: Describing,
+    model: EmbeddingModel,
     data: EvaluationSet,
-    entries: Sequence[Entry],
+    entries: Sequence[SetEntry],
     *,
     crop: str = "context",
     unboxed: str = WHOLE,
@@ -259,7 +259,7 @@ def describe_entries(
 
 
 def _describe_photo(
-    model: Describing, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
+    model: EmbeddingModel, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
 ) -> list[Numbered]:
     """Numbered boxes of one photo; equal ones are described once."""
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))

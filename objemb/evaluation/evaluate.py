@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import WHOLE, Described, Describing, Rows, describe_task
+from objemb.evaluation.described import WHOLE, Described, EmbeddingModel, Rows, describe_task
 from objemb.evaluation.metrics import Localisation, known
-from objemb.evaluation.ranks import Standing, standings
+from objemb.evaluation.ranks import RankedItems, rank_items
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
-from objemb.evaluation.task import Task
 from objemb.images.decode import read_photo
 from objemb.rerank.base import Reranker, Search
 from objemb.rerank.chain import search_and_rerank
@@ -38,7 +38,7 @@ class Evaluation:
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
         results: Per query its best images; empty unless they were asked for or needed. Ids are those of
             :func:`item_ids`.
-        standings: Per query where all that is relevant or junk stands in the ranking.
+        ranked: Per query where all that is relevant or junk stands in the ranking.
     """
 
     scores: Scores
@@ -47,7 +47,7 @@ class Evaluation:
     seconds: dict[str, float]
     problems: tuple[str, ...]
     results: tuple[SearchResult, ...] = ()
-    standings: tuple[Standing, ...] = ()
+    ranked: tuple[RankedItems, ...] = ()
 
     @property
     def localisation(self) -> Localisation | None:
@@ -71,9 +71,9 @@ class Evaluation:
 
 
 def evaluate(
-    model: Describing,
+    model: EmbeddingModel,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     *,
     boxes: Detector | None = None,
     crop: str | None = None,
@@ -104,7 +104,7 @@ def evaluate(
 def evaluate_described(
     described: Described,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     *,
     rerankers: Sequence[Reranker] = (),
     describer: Describer | None = None,
@@ -127,7 +127,7 @@ def evaluate_described(
     if rerankers or hits or needed:
         search = _search(described, data, task, rerankers, max(hits, needed), describer)
     clock.append(time.perf_counter())
-    found = _standings(described, search, listed_items(task))
+    found = _ranked(described, search, listed_items(task))
     clock.append(time.perf_counter())
     answered = set(described.queries.items.tolist())
     problems = (*described.database.problems, *described.queries.problems, *task.queries_without_positives())
@@ -138,11 +138,11 @@ def evaluate_described(
         seconds=_seconds(task, described, clock, bool(rerankers)),
         problems=tuple(dict.fromkeys(problems)),
         results=search.results if search else (),
-        standings=tuple(found),
+        ranked=tuple(found),
     )
 
 
-def item_ids(task: Task) -> tuple[str, ...]:
+def item_ids(task: RetrievalTask) -> tuple[str, ...]:
     """The ids of the database in results: files of photos; at object level followed by ``#`` and a number."""
     if task.level == "image":
         return tuple(entry.file for entry in task.database)
@@ -152,7 +152,7 @@ def item_ids(task: Task) -> tuple[str, ...]:
 def _search(
     described: Described,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     rerankers: Sequence[Reranker],
     depth: int,
     describer: Describer | None,
@@ -173,10 +173,10 @@ def _search(
     return search_and_rerank(queries, database, rerankers, depth, describer, open_query)
 
 
-def _standings(described: Described, search: Search | None, listed: Sequence[NDArray[np.int64]]) -> list[Standing]:
+def _ranked(described: Described, search: Search | None, listed: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
     """The places of the listed items; with a search, behind what it put first."""
     if search is None:
-        return standings(described.database, described.queries, listed)
+        return rank_items(described.database, described.queries, listed)
     numbers = search.database.numbers
     first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in search.results]
     boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in search.results]
@@ -184,11 +184,11 @@ def _standings(described: Described, search: Search | None, listed: Sequence[NDA
     lengths = [len(query) for query in search.queries]
     vectors = [np.zeros((0, search.database.dim), np.float32), *(q.vectors.cpu().numpy() for q in search.queries)]
     asked = Rows(np.concatenate(vectors), np.repeat(np.arange(len(lengths)), lengths), np.zeros((0, 4), np.float32))
-    last = standings(search.database, asked, wanted)
+    last = rank_items(search.database, asked, wanted)
     return [s.behind(items, at).of(keep) for s, items, at, keep in zip(last, first, boxes, listed, strict=True)]
 
 
-def _guesses(task: Task, search: Search) -> Guesses:
+def _guesses(task: RetrievalTask, search: Search) -> Guesses:
     """The best image of each query that is no junk."""
     scores, correct = np.full(len(task.queries), -np.inf), np.zeros(len(task.queries), dtype=bool)
     for number, (result, relevant) in enumerate(zip(search.results, task.relevance, strict=True)):
@@ -199,7 +199,7 @@ def _guesses(task: Task, search: Search) -> Guesses:
     return Guesses(scores, correct)
 
 
-def _storage(task: Task, database: Rows) -> dict[str, float]:
+def _storage(task: RetrievalTask, database: Rows) -> dict[str, float]:
     photos = _photos(task)
     return {
         "vectors": len(database),
@@ -208,7 +208,7 @@ def _storage(task: Task, database: Rows) -> dict[str, float]:
     }
 
 
-def _seconds(task: Task, described: Described, clock: list[float], reranked: bool) -> dict[str, float]:
+def _seconds(task: RetrievalTask, described: Described, clock: list[float], reranked: bool) -> dict[str, float]:
     """Times per photo and per query, from the moments before and behind the re-ranked search and the last ranking."""
     start, searched, ranked = clock
     queries = max(1, len(task.queries))
@@ -220,5 +220,5 @@ def _seconds(task: Task, described: Described, clock: list[float], reranked: boo
     }
 
 
-def _photos(task: Task) -> int:
+def _photos(task: RetrievalTask) -> int:
     return max(1, len({entry.file for entry in task.database}))

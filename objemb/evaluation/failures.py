@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.evaluate import Evaluation, item_ids
-from objemb.evaluation.ranks import NOWHERE, Standing
-from objemb.evaluation.task import Relevance, Task
+from objemb.evaluation.ranks import UNRANKED, RankedItems
+from objemb.evaluation.retrieval_task import Relevance, RetrievalTask
 from objemb.structures import Box
 
 #: What a found image counts as.
@@ -54,7 +54,7 @@ class Failure:
     """
 
     number: int
-    query: Entry
+    query: SetEntry
     average_precision: float
     first_rank: int | None
     positives: int
@@ -62,7 +62,9 @@ class Failure:
     first_right: FoundImage | None
 
 
-def worst_queries(task: Task, found: Evaluation, objects: Sequence[Entry], most: int, hits: int) -> list[Failure]:
+def worst_queries(
+    task: RetrievalTask, found: Evaluation, objects: Sequence[SetEntry], most: int, hits: int
+) -> list[Failure]:
     """The queries with the lowest average precision, the worst first; of equal ones that whose first hit comes later.
 
     Args:
@@ -87,7 +89,7 @@ def worst_queries(task: Task, found: Evaluation, objects: Sequence[Entry], most:
 class _Marker:
     """Tells what images count as."""
 
-    def __init__(self, task: Task, objects: Sequence[Entry]) -> None:
+    def __init__(self, task: RetrievalTask, objects: Sequence[SetEntry]) -> None:
         self.task, self.relevance = task, task.relevance
         self.numbers = {name: number for number, name in enumerate(item_ids(task))}
         self._truths: Mapping[tuple[str, str], list[Box]] = defaultdict(list)
@@ -110,7 +112,7 @@ class _Marker:
         return OWN_PHOTO if item in self.task.own_photos[number] else JUNK
 
 
-def _failure(task: Task, found: Evaluation, number: int, marker: _Marker, hits: int) -> Failure:
+def _failure(task: RetrievalTask, found: Evaluation, number: int, marker: _Marker, hits: int) -> Failure:
     figures = found.scores.per_query[number]
     result = found.results[number].hits[:hits]
     items = [marker.numbers[hit.image] for hit in result]
@@ -118,7 +120,7 @@ def _failure(task: Task, found: Evaluation, number: int, marker: _Marker, hits: 
         marker.image(number, item, place, hit.score, hit.box)
         for place, (item, hit) in enumerate(zip(items, result, strict=True))
     ]
-    first = _first_right(found.standings[number], marker.relevance[number])
+    first = _first_right(found.ranked[number], marker.relevance[number])
     missed = first is not None and first not in items
     return Failure(
         number=number,
@@ -127,23 +129,23 @@ def _failure(task: Task, found: Evaluation, number: int, marker: _Marker, hits: 
         first_rank=figures["first_rank"],
         positives=figures["positives"],
         hits=tuple(images),
-        first_right=_standing_image(marker, number, first, found.standings[number]) if missed else None,
+        first_right=_ranked_image(marker, number, first, found.ranked[number]) if missed else None,
     )
 
 
-def _first_right(standing: Standing, relevant: Relevance) -> int | None:
+def _first_right(of_query: RankedItems, relevant: Relevance) -> int | None:
     """The item of the best placed positive; one without a place comes last."""
-    of_positives = standing.of(relevant.positives)
+    of_positives = of_query.of(relevant.positives)
     if not len(of_positives.items):
         return None
-    places = np.where(of_positives.places == NOWHERE, np.iinfo(np.int64).max, of_positives.places)
+    places = np.where(of_positives.places == UNRANKED, np.iinfo(np.int64).max, of_positives.places)
     return int(of_positives.items[places.argmin()])
 
 
-def _standing_image(marker: _Marker, number: int, item: int | None, standing: Standing) -> FoundImage | None:
+def _ranked_image(marker: _Marker, number: int, item: int | None, of_query: RankedItems) -> FoundImage | None:
     if item is None:
         return None
-    one = standing.of(np.array([item]))
+    one = of_query.of(np.array([item]))
     x1, y1, x2, y2 = one.boxes[0].tolist()
     box = None if np.isnan(x1) else (x1, y1, x2, y2)
     return marker.image(number, item, int(one.places[0]), float(one.scores[0]), box)

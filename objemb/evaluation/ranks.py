@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores
 
 #: The place of an item that has no rows, or of any item for a query that has none.
-NOWHERE = -1
+UNRANKED = -1
 #: Query rows that share one pass over the database.
 QUERY_ROWS_PER_PASS = 256
 #: Numbers of a block of the database, which bounds the memory.
@@ -44,12 +44,12 @@ class Searched(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class RankedItems:
     """Where some items stand in the ranking of all, for one query.
 
     Attributes:
         items: int64 ``(L,)``, rising.
-        places: int64 ``(L,)``, from 0; ``NOWHERE`` for an item without rows.
+        places: int64 ``(L,)``, from 0; ``UNRANKED`` for an item without rows.
         scores: float32 ``(L,)``, the largest inner product of a row of the item and a row of the query; -inf.
         boxes: float32 ``(L, 4)``, of the row that matched best; NaN.
     """
@@ -59,10 +59,10 @@ class Standing:
     scores: NDArray[np.float32]
     boxes: NDArray[np.float32]
 
-    def of(self, items: NDArray[np.int64]) -> Standing:
+    def of(self, items: NDArray[np.int64]) -> RankedItems:
         """Of some of the items, in the given order; all of them have to be among :attr:`items`."""
         at = np.searchsorted(self.items, items)
-        return Standing(items, self.places[at], self.scores[at], self.boxes[at])
+        return RankedItems(items, self.places[at], self.scores[at], self.boxes[at])
 
     def ranks(self, positives: NDArray[np.int64], junk: NDArray[np.int64]) -> NDArray[np.int64]:
         """The 0-based ranks of the positives that are somewhere, rising, in a ranking without the junk.
@@ -72,10 +72,10 @@ class Standing:
             junk: int64 ``(J,)``, among :attr:`items`.
         """
         found, left_out = (np.sort(self.of(part).places) for part in (positives, junk))
-        found, left_out = found[found != NOWHERE], left_out[left_out != NOWHERE]
+        found, left_out = found[found != UNRANKED], left_out[left_out != UNRANKED]
         return np.asarray(found - np.searchsorted(left_out, found), dtype=np.int64)
 
-    def behind(self, first: NDArray[np.int64], boxes: NDArray[np.float32]) -> Standing:
+    def behind(self, first: NDArray[np.int64], boxes: NDArray[np.float32]) -> RankedItems:
         """The same items where ``first`` come first, in their order, and all others follow in the order they had.
 
         Args:
@@ -85,14 +85,14 @@ class Standing:
         moved = np.searchsorted(self.items, first)
         overtaken = np.sort(self.places[moved])
         places = self.places + len(first) - np.searchsorted(overtaken, self.places)
-        places[self.places == NOWHERE] = NOWHERE
+        places[self.places == UNRANKED] = UNRANKED
         places[moved] = np.arange(len(first))
         at = self.boxes.copy()
         at[moved] = boxes
-        return Standing(self.items, places, self.scores, at)
+        return RankedItems(self.items, places, self.scores, at)
 
 
-def standings(database: Searched, queries: Searched, wanted: Sequence[NDArray[np.int64]]) -> list[Standing]:
+def rank_items(database: Searched, queries: Searched, wanted: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
     """Where the wanted items stand for each query, in one pass over the database for every 256 rows of queries.
 
     Args:
@@ -107,10 +107,12 @@ def standings(database: Searched, queries: Searched, wanted: Sequence[NDArray[np
     asked = [queries.vectors[a:b] for a, b in pairwise(starts.tolist())]
     table = RowTable([Block(database.vectors, database.items)])
     layout = _Layout(database.items)
-    seekers = [_Seeker(table, layout, rows, items, database.boxes) for rows, items in zip(asked, wanted, strict=True)]
-    for some in _passes([s for s in seekers if len(s.queries) and len(s.scores)]):
+    counters = [
+        _RankCounter(table, layout, rows, items, database.boxes) for rows, items in zip(asked, wanted, strict=True)
+    ]
+    for some in _passes([s for s in counters if len(s.queries) and len(s.scores)]):
         _count(database.vectors, layout, some)
-    return [seeker.standing() for seeker in seekers]
+    return [counter.result() for counter in counters]
 
 
 class _Layout:
@@ -142,7 +144,7 @@ class _Layout:
             first = last
 
 
-class _Seeker:
+class _RankCounter:
     """Counts, for one query, how many items come before each of those that are wanted.
 
     Attributes:
@@ -190,14 +192,14 @@ class _Seeker:
             self._before += ahead.sum(axis=0)
         self._before += counts.sum() - np.cumsum(counts)[:-1]
 
-    def standing(self) -> Standing:
+    def result(self) -> RankedItems:
         """The result, when all blocks were added."""
         count = len(self._wanted)
-        places, scores = np.full(count, NOWHERE, dtype=np.int64), np.full(count, -np.inf, dtype=np.float32)
+        places, scores = np.full(count, UNRANKED, dtype=np.int64), np.full(count, -np.inf, dtype=np.float32)
         boxes = np.full((count, 4), np.nan, dtype=np.float32)
         at = np.searchsorted(self._wanted, self._items)
         places[at], scores[at], boxes[at] = self._before, self._float_scores, self._boxes
-        return Standing(self._wanted, places, scores, boxes)
+        return RankedItems(self._wanted, places, scores, boxes)
 
     def _best(self, at: NDArray[np.int64]) -> Pairs:
         """The exactly scored best pair of rows of each item at these positions, in no order."""
@@ -209,22 +211,22 @@ class _Seeker:
         return best_of_images(Pairs(pair_rows, query_rows, one, self._table.images(pair_rows), scores))[0]
 
 
-def _passes(seekers: Sequence[_Seeker]) -> Iterator[list[_Seeker]]:
+def _passes(counters: Sequence[_RankCounter]) -> Iterator[list[_RankCounter]]:
     """Runs of queries with about ``QUERY_ROWS_PER_PASS`` rows."""
-    some: list[_Seeker] = []
-    for seeker in seekers:
-        if some and sum(len(s.queries) for s in some) + len(seeker.queries) > QUERY_ROWS_PER_PASS:
+    some: list[_RankCounter] = []
+    for counter in counters:
+        if some and sum(len(s.queries) for s in some) + len(counter.queries) > QUERY_ROWS_PER_PASS:
             yield some
             some = []
-        some.append(seeker)
+        some.append(counter)
     if some:
         yield some
 
 
-def _count(vectors: NDArray[np.float32], layout: _Layout, seekers: Sequence[_Seeker]) -> None:
+def _count(vectors: NDArray[np.float32], layout: _Layout, counters: Sequence[_RankCounter]) -> None:
     """One pass over the database."""
-    asked = np.concatenate([s.queries for s in seekers]).astype(np.float64)
-    groups = np.cumsum([0, *(len(s.queries) for s in seekers)])[:-1]
+    asked = np.concatenate([s.queries for s in counters]).astype(np.float64)
+    groups = np.cumsum([0, *(len(s.queries) for s in counters)])[:-1]
     longest = float(np.linalg.norm(asked, axis=1).max())
     for first, last in layout.blocks(max(1, NUMBERS_PER_BLOCK // max(1, vectors.shape[1]))):
         rows = slice(layout.starts[first], layout.starts[last])
@@ -234,5 +236,5 @@ def _count(vectors: NDArray[np.float32], layout: _Layout, seekers: Sequence[_See
             scores = np.maximum.reduceat(scores, layout.starts[first:last] - layout.starts[first], axis=1)
         length = float(np.sqrt(np.einsum("nd,nd->n", block, block).max()))
         slack = 2 * longest * length * block.shape[1] * float(np.finfo(np.float64).eps)
-        for seeker, row in zip(seekers, scores, strict=True):
-            seeker.add(first, row, slack)
+        for counter, row in zip(counters, scores, strict=True):
+            counter.add(first, row, slack)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.evaluation_set import SetEntry
 from objemb.datasets.protocols import Setup, figure
 from objemb.evaluation import metrics
-from objemb.evaluation.ranks import Standing
-from objemb.evaluation.task import Task
+from objemb.evaluation.ranks import RankedItems
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.structures import Box
 
 #: The figure that is not a mean over queries.
@@ -101,7 +101,7 @@ class Located:
         return metrics.localisation(self.ious)
 
 
-def listed_items(task: Task) -> list[NDArray[np.int64]]:
+def listed_items(task: RetrievalTask) -> list[NDArray[np.int64]]:
     """Per query the database numbers whose places :func:`score` needs, rising: all that is positive or junk."""
     of_setups = [task.relevance_in(setup) for setup in task.protocol.setups]
     return [
@@ -111,18 +111,18 @@ def listed_items(task: Task) -> list[NDArray[np.int64]]:
 
 
 def score(
-    task: Task, standings: Sequence[Standing], answered: Collection[int], guesses: Guesses | None = None
+    task: RetrievalTask, ranked: Sequence[RankedItems], answered: Collection[int], guesses: Guesses | None = None
 ) -> Scores:
     """Means over queries, and figures per query.
 
     Args:
         task: What was to be found.
-        standings: One per query, of at least :func:`listed_items`.
+        ranked: One per query, of at least :func:`listed_items`.
         answered: The queries that could be described. The others are left out, like those without positives.
         guesses: For protocols with the figure ``GAP``.
     """
     protocol = task.protocol
-    setups = {setup.name: _ranks(task, setup, standings, answered) for setup in protocol.setups}
+    setups = {setup.name: _ranks(task, setup, ranked, answered) for setup in protocol.setups}
     means: dict[str, float] = {}
     for metric in protocol.metrics:
         for setup in protocol.setups:
@@ -135,7 +135,7 @@ def score(
     return Scores(means, main.queries, len(task.queries) - main.queries, per_query, setups)
 
 
-def locate(task: Task, standings: Sequence[Standing], objects: Sequence[Entry]) -> Located:
+def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence[SetEntry]) -> Located:
     """How well the matched boxes of all true positives lie on the object.
 
     A matched box is compared with the best fitting of the true boxes of the query's instance in the photo that was
@@ -143,7 +143,7 @@ def locate(task: Task, standings: Sequence[Standing], objects: Sequence[Entry]) 
 
     Args:
         task: What was to be found, at image level.
-        standings: One per query, of at least :func:`listed_items`.
+        ranked: One per query, of at least :func:`listed_items`.
         objects: The true boxes.
     """
     true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
@@ -155,8 +155,8 @@ def locate(task: Task, standings: Sequence[Standing], objects: Sequence[Entry]) 
     boxes: list[NDArray[np.float32]] = []
     truths: list[Box] = []
     owners: list[int] = []
-    for number, (query, standing, relevant) in enumerate(zip(task.queries, standings, task.relevance, strict=True)):
-        found = standing.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
+    for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
+        found = of_query.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
         for box, item in zip(found.boxes, found.items.tolist(), strict=True):
             of_item = [b for i in query.instances for b in true_boxes.get((task.database[item].file, i), ())]
             if of_item and not np.isnan(box).any():
@@ -180,12 +180,12 @@ def _located(
     return Located(queries, items, found, true[best], pairs[best])
 
 
-def _ranks(task: Task, setup: Setup, standings: Sequence[Standing], answered: Collection[int]) -> SetupRanks:
+def _ranks(task: RetrievalTask, setup: Setup, ranked: Sequence[RankedItems], answered: Collection[int]) -> SetupRanks:
     relevance = task.relevance_in(setup)
     counts = [len(r.positives) if number in answered else 0 for number, r in enumerate(relevance)]
     ranks = [
-        standing.ranks(relevant.positives, relevant.junk) if count else np.zeros(0, np.int64)
-        for standing, relevant, count in zip(standings, relevance, counts, strict=True)
+        of_query.ranks(relevant.positives, relevant.junk) if count else np.zeros(0, np.int64)
+        for of_query, relevant, count in zip(ranked, relevance, counts, strict=True)
     ]
     return SetupRanks(ranks, counts)
 
@@ -196,7 +196,7 @@ def _gap(guesses: Guesses | None, found: SetupRanks) -> float:
     return metrics.global_average_precision(guesses.scores, guesses.correct, found.queries)
 
 
-def _figures(query: Entry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, Any]:
+def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, Any]:
     by_setup = {name: _found(s.ranks[number], s.num_positives[number]) for name, s in setups.items()}
     return {
         "file": query.file,

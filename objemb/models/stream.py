@@ -1,4 +1,4 @@
-"""Describing many photos: decoding beside the network, and one broken image never stops the job."""
+"""EmbeddingModel many photos: decoding beside the network, and one broken image never stops the job."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.ingredients import Picture
 from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.seeds import is_alone
-from objemb.evaluation.task import make_task, pick_queries
+from objemb.evaluation.retrieval_task import make_task, pick_queries
 from tests.datasets.pictures import noise, write_ingredients
 
 SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4), alone=0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from objemb.datasets.evaluation_set import Entry, read_evaluation_set
+from objemb.datasets.evaluation_set import SetEntry, read_evaluation_set
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -44,15 +44,15 @@ def test_reads_images_objects_and_queries(tmp_path: Path) -> None:
     found = read_evaluation_set(path)
     assert found.name == "cups"
     assert found.images == (
-        Entry("a.jpg", ("cup",), None, {"package": True}),
-        Entry("b.jpg", ("cup", "tea")),
-        Entry("c.jpg", ()),
+        SetEntry("a.jpg", ("cup",), None, {"package": True}),
+        SetEntry("b.jpg", ("cup", "tea")),
+        SetEntry("c.jpg", ()),
     )
-    assert found.objects == (Entry("b.jpg", ("tea",), (1.0, 2.0, 3.0, 4.5)),)
+    assert found.objects == (SetEntry("b.jpg", ("tea",), (1.0, 2.0, 3.0, 4.5)),)
     assert found.queries == (
-        Entry("q.jpg", ("cup",), None, {"kind": "iconic"}),
-        Entry("q.jpg", ("tea",)),
-        Entry("q.jpg", ()),
+        SetEntry("q.jpg", ("cup",), None, {"kind": "iconic"}),
+        SetEntry("q.jpg", ("tea",)),
+        SetEntry("q.jpg", ()),
     )
     assert found.photo("b.jpg") == tmp_path / "b.jpg"
 

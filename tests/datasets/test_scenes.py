@@ -15,7 +15,7 @@ from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.render.products import draw_product, make_family
 from objemb.datasets.scenes import Scenes, SceneSettings, instance_name
 from objemb.datasets.seeds import is_alone
-from objemb.evaluation.task import make_task, pick_queries
+from objemb.evaluation.retrieval_task import make_task, pick_queries
 
 SMALL = SceneSettings(
     size=96, train_families=4, val_families=2, test_families=3, train_scenes=40, val_scenes=5, test_scenes=24

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.evaluation.described import Rows, describe_entries, describe_images
 from objemb.structures import Photo, RegionDescriptors
 from tests.evaluation.colours import LEFT, RIGHT, ColourModel, Patches, write_set
@@ -41,11 +41,11 @@ def test_broken_photos_are_recorded_and_leave_no_rows(data: EvaluationSet) -> No
 def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet) -> None:
     model = ColourModel()
     entries = [
-        Entry("a.png", ("x",), LEFT),
-        Entry("b.png", ("x",), None),
-        Entry("a.png", ("y",), RIGHT),
-        Entry("a.png", ("z",), LEFT),
-        Entry("b.png", ("x",), RIGHT),
+        SetEntry("a.png", ("x",), LEFT),
+        SetEntry("b.png", ("x",), None),
+        SetEntry("a.png", ("y",), RIGHT),
+        SetEntry("a.png", ("z",), LEFT),
+        SetEntry("b.png", ("x",), RIGHT),
     ]
     found = describe_entries(model, data, entries, crop="scaled")
     assert found.items.tolist() == [0, 1, 2, 3, 4]
@@ -67,7 +67,7 @@ def test_what_becomes_of_an_entry_without_a_box(
     data: EvaluationSet, unboxed: str, boxes: list[tuple[int, ...]]
 ) -> None:
     model = ColourModel()
-    entries = [Entry("a.png", ("x",), LEFT), Entry("b.png", ("x",), None), Entry("c.png", ("x",), RIGHT)]
+    entries = [SetEntry("a.png", ("x",), LEFT), SetEntry("b.png", ("x",), None), SetEntry("c.png", ("x",), RIGHT)]
     found = describe_entries(model, data, entries, crop="scaled", unboxed=unboxed)
     assert found.items.tolist() == [0, *([1] * len(boxes)), 2]
     assert found.boxes.tolist() == [list(LEFT), *map(list, boxes), list(RIGHT)]
@@ -89,14 +89,14 @@ def test_photos_are_decoded_as_their_boxes_are_seen(data: EvaluationSet) -> None
     seen: list[tuple[int, ...]] = []
     Image.new("RGB", (160, 80), "red").save(data.photo("large.jpg"))
     for box, crop in ((None, "crop"), (LEFT, "context"), (LEFT, "crop")):
-        describe_entries(Small(), data, [Entry("large.jpg", ("x",), box)], crop=crop)
-    describe_entries(Small(), data, [Entry("large.jpg", ("x",), None)], crop="crop", unboxed="both")
+        describe_entries(Small(), data, [SetEntry("large.jpg", ("x",), box)], crop=crop)
+    describe_entries(Small(), data, [SetEntry("large.jpg", ("x",), None)], crop="crop", unboxed="both")
     assert seen == [(20, 40), (20, 40), (80, 160), (80, 160)]
 
 
 def test_a_box_outside_its_photo_does_not_stop_the_others(data: EvaluationSet) -> None:
     found = describe_entries(
-        ColourModel(), data, [Entry("a.png", ("x",), (0, 0, 40, 21)), Entry("a.png", ("x",), LEFT)]
+        ColourModel(), data, [SetEntry("a.png", ("x",), (0, 0, 40, 21)), SetEntry("a.png", ("x",), LEFT)]
     )
     assert found.items.tolist() == [1]
     assert found.problems == ("a.png: expected boxes inside 40 x 20 pixels, found (0, 0, 40, 21)",)

@@ -9,14 +9,14 @@ from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.datasets.protocols import PROTOCOLS
 from objemb.evaluation.evaluate import Evaluation, evaluate
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, worst_queries
-from objemb.evaluation.task import Task, make_task
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task
 from tests.evaluation.colours import LEFT, ColourModel, Patches, write_set
 from tests.evaluation.colours import RIGHT as RIGHT_BOX
 
 LISTS = {"relevant": {"easy": ["c.png"], "hard": [], "junk": ["b.png"]}}
 
 
-def measured(data: EvaluationSet, level: str = "image", hits: int = 3) -> tuple[Task, Evaluation]:
+def measured(data: EvaluationSet, level: str = "image", hits: int = 3) -> tuple[RetrievalTask, Evaluation]:
     task = make_task(data, level)
     boxes = Patches() if level == "image" else None
     return task, evaluate(ColourModel(), data, task, boxes=boxes, hits=hits)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from objemb.evaluation import ranks
 from objemb.evaluation.described import Rows
-from objemb.evaluation.ranks import NOWHERE, Standing, standings
+from objemb.evaluation.ranks import UNRANKED, RankedItems, rank_items
 from objemb.index.blocks import NO_HIT, Block
 from objemb.index.engines.exact import search_exact
 
@@ -41,10 +41,10 @@ def test_places_are_those_of_complete_sorting(monkeypatch: pytest.MonkeyPatch, n
     database = rows(random.standard_normal((90, 7)), items)
     queries = rows(random.standard_normal((6, 7)), [0, 1, 1, 1, 3, 4])  # query 2 has none
     expected = completely_sorted(database, queries, 40, 5)
-    for standing, (order, boxes) in zip(standings(database, queries, all_of(40, 5)), expected, strict=True):
-        assert standing.places[order].tolist() == list(range(len(order)))
-        assert standing.boxes[order].tolist() == boxes
-        assert set(np.flatnonzero(standing.places == NOWHERE)) == set(range(40)) - set(order)
+    for of_query, (order, boxes) in zip(rank_items(database, queries, all_of(40, 5)), expected, strict=True):
+        assert of_query.places[order].tolist() == list(range(len(order)))
+        assert of_query.boxes[order].tolist() == boxes
+        assert set(np.flatnonzero(of_query.places == UNRANKED)) == set(range(40)) - set(order)
 
 
 def test_ties_and_near_ties_are_those_of_complete_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,15 +59,15 @@ def test_ties_and_near_ties_are_those_of_complete_sorting(monkeypatch: pytest.Mo
     expected = completely_sorted(database, queries, 380, 3)
     for numbers in (64, 640, 1 << 22):
         monkeypatch.setattr(ranks, "NUMBERS_PER_BLOCK", numbers)
-        for standing, (order, _) in zip(standings(database, queries, all_of(380, 3)), expected, strict=True):
-            assert np.argsort(standing.places).tolist() == order
+        for of_query, (order, _) in zip(rank_items(database, queries, all_of(380, 3)), expected, strict=True):
+            assert np.argsort(of_query.places).tolist() == order
 
 
 def test_places_of_some_items_by_hand() -> None:
     database = rows(np.array([[3.0], [9], [5], [5], [4], [7]]), [0, 0, 1, 2, 3, 5])
     queries = rows(np.array([[1.0]]), [0])
-    (found,) = standings(database, queries, [np.array([0, 2, 4, 5])])
-    assert found.places.tolist() == [0, 3, NOWHERE, 1]
+    (found,) = rank_items(database, queries, [np.array([0, 2, 4, 5])])
+    assert found.places.tolist() == [0, 3, UNRANKED, 1]
     assert found.scores.tolist() == [9, 5, -np.inf, 7]
     assert found.boxes[:2].tolist() == [[4, 5, 6, 7], [12, 13, 14, 15]]
     assert np.isnan(found.boxes[2]).all()
@@ -75,28 +75,28 @@ def test_places_of_some_items_by_hand() -> None:
 
 def test_nothing_to_search_or_to_ask() -> None:
     none, one = rows(np.zeros((0, 5)), []), rows(np.ones((1, 5)), [0])
-    assert standings(one, none, []) == []
-    assert standings(none, one, [np.arange(2)])[0].places.tolist() == [NOWHERE, NOWHERE]
-    assert [s.places.tolist() for s in standings(one, none, all_of(1, 2))] == [[NOWHERE], [NOWHERE]]
-    assert standings(one, one, [np.zeros(0, np.int64)])[0].places.tolist() == []
+    assert rank_items(one, none, []) == []
+    assert rank_items(none, one, [np.arange(2)])[0].places.tolist() == [UNRANKED, UNRANKED]
+    assert [s.places.tolist() for s in rank_items(one, none, all_of(1, 2))] == [[UNRANKED], [UNRANKED]]
+    assert rank_items(one, one, [np.zeros(0, np.int64)])[0].places.tolist() == []
 
 
-def standing(*places: int) -> Standing:
+def ranked(*places: int) -> RankedItems:
     count = len(places)
     zeros = np.zeros((count, 4), np.float32)
-    return Standing(np.arange(count) * 10, np.array(places), np.zeros(count, np.float32), zeros)
+    return RankedItems(np.arange(count) * 10, np.array(places), np.zeros(count, np.float32), zeros)
 
 
 def test_ranks_are_counted_without_junk() -> None:
-    found = standing(0, 4, NOWHERE, 2, 7, 9)
+    found = ranked(0, 4, UNRANKED, 2, 7, 9)
     assert found.ranks(np.array([10, 30, 20, 50]), np.array([0, 40])).tolist() == [1, 3, 7]
     assert found.ranks(np.array([], dtype=np.int64), np.array([0])).tolist() == []
 
 
 def test_what_comes_first_overtakes_the_others() -> None:
     # places of items 0, 10 ... in a ranking: 3 0 20 1 10 . 30, with others at 4 and 6
-    found = standing(1, 3, 2, 0, 7, NOWHERE).behind(np.array([40, 10]), np.full((2, 4), 8, np.float32))
-    assert found.places.tolist() == [3, 1, 4, 2, 0, NOWHERE]
+    found = ranked(1, 3, 2, 0, 7, UNRANKED).behind(np.array([40, 10]), np.full((2, 4), 8, np.float32))
+    assert found.places.tolist() == [3, 1, 4, 2, 0, UNRANKED]
     assert found.boxes[:, 0].tolist() == [0, 8, 0, 0, 8, 0]
-    behind = standing(9, 5, 2).behind(np.array([10]), np.zeros((1, 4), np.float32))
+    behind = ranked(9, 5, 2).behind(np.array([10]), np.zeros((1, 4), np.float32))
     assert behind.places.tolist() == [9, 0, 3]

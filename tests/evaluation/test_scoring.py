@@ -5,27 +5,32 @@ import math
 import numpy as np
 import pytest
 
-from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.evaluation_set import SetEntry
 from objemb.datasets.protocols import PROTOCOLS
-from objemb.evaluation.ranks import NOWHERE, Standing
+from objemb.evaluation.ranks import UNRANKED, RankedItems
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Guesses, listed_items, locate, score
-from objemb.evaluation.task import Task
 
-IMAGES = tuple(Entry(f"{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "cup"]))
+IMAGES = tuple(SetEntry(f"{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "cup"]))
 
 
-def ranking(*items: int, boxes: list[tuple[float, ...]] | None = None, of: int = 4) -> Standing:
+def ranking(*items: int, boxes: list[tuple[float, ...]] | None = None, of: int = 4) -> RankedItems:
     """All items, of which some are ranked in this order."""
-    places, at = np.full(of, NOWHERE), np.full((of, 4), np.nan, np.float32)
+    places, at = np.full(of, UNRANKED), np.full((of, 4), np.nan, np.float32)
     places[list(items)] = np.arange(len(items))
     if items:
         at[list(items)] = 0 if boxes is None else boxes
-    return Standing(np.arange(of), places, np.zeros(of, np.float32), at)
+    return RankedItems(np.arange(of), places, np.zeros(of, np.float32), at)
 
 
 def test_scores_by_hand() -> None:
-    queries = (Entry("q.jpg", ("cup",)), Entry("0.jpg", ("cup",)), Entry("q.jpg", ("none",)), Entry("r.jpg", ("tea",)))
-    task = Task("image", IMAGES, queries)
+    queries = (
+        SetEntry("q.jpg", ("cup",)),
+        SetEntry("0.jpg", ("cup",)),
+        SetEntry("q.jpg", ("none",)),
+        SetEntry("r.jpg", ("tea",)),
+    )
+    task = RetrievalTask("image", IMAGES, queries)
     found = score(task, [ranking(1, 0, 2, 3), ranking(0, 2, 1, 3), ranking(0, 1, 2, 3), ranking()], {0, 1, 2})
     first = (0 + 1 / 2 + 1 / 2 + 2 / 3 + 2 / 3 + 3 / 4) / 6  # cups at ranks 1, 2, 3
     second = (1 + 1 + 1 / 2 + 2 / 3) / 4  # its own photo is taken out: cups at ranks 0, 2
@@ -46,22 +51,22 @@ def test_scores_by_hand() -> None:
 
 
 def test_a_positive_without_a_row_counts_as_not_found() -> None:
-    task = Task("image", IMAGES, (Entry("q.jpg", ("cup",)),))
+    task = RetrievalTask("image", IMAGES, (SetEntry("q.jpg", ("cup",)),))
     assert score(task, [ranking(0, 2)], {0}).means["mAP"] == pytest.approx(2 / 3)
 
 
 def test_nothing_to_score() -> None:
-    found = score(Task("image", IMAGES, ()), [], set())
+    found = score(RetrievalTask("image", IMAGES, ()), [], set())
     assert all(math.isnan(value) for value in found.means.values())
     assert (found.queries, found.skipped, found.per_query) == (0, 0, [])
 
 
 def test_easy_medium_and_hard_by_hand() -> None:
     """methods.md 10.3: what is no positive of a setup is either junk, which leaves the list, or wrong."""
-    images = tuple(Entry(f"{n}.jpg", ()) for n in range(6))
+    images = tuple(SetEntry(f"{n}.jpg", ()) for n in range(6))
     lists = {"easy": ("3.jpg",), "hard": ("0.jpg", "4.jpg"), "junk": ("1.jpg",)}
-    queries = (Entry("q.jpg", (), None, {}, lists), Entry("r.jpg", (), None, {}, {"hard": ("2.jpg",)}))
-    task = Task("image", images, queries, PROTOCOLS["revisited"])
+    queries = (SetEntry("q.jpg", (), None, {}, lists), SetEntry("r.jpg", (), None, {}, {"hard": ("2.jpg",)}))
+    task = RetrievalTask("image", images, queries, PROTOCOLS["revisited"])
     assert [items.tolist() for items in listed_items(task)] == [[0, 1, 3, 4], [2]]
     order = ranking(0, 1, 2, 3, 4, 5, of=6)
     found = score(task, [order, order], {0, 1})
@@ -82,28 +87,28 @@ def test_easy_medium_and_hard_by_hand() -> None:
 
 
 def test_on_oxford_the_querys_own_photo_counts() -> None:
-    images = tuple(Entry(f"{n}.jpg", ()) for n in range(4))
+    images = tuple(SetEntry(f"{n}.jpg", ()) for n in range(4))
     lists = {"good": ("0.jpg",), "ok": ("3.jpg",), "junk": ("1.jpg",)}
-    task = Task("image", images, (Entry("0.jpg", ("hall",), (0, 0, 5, 5), {}, lists),), PROTOCOLS["oxford"])
+    task = RetrievalTask("image", images, (SetEntry("0.jpg", ("hall",), (0, 0, 5, 5), {}, lists),), PROTOCOLS["oxford"])
     found = score(task, [ranking(0, 1, 2, 3)], {0})
     assert found.means["mAP"] == pytest.approx(((1 + 1) + (1 / 2 + 2 / 3)) / 4)
 
 
 def test_ukbench_counts_the_first_four() -> None:
-    images = tuple(Entry(f"{n}.jpg", ("a" if n < 4 else "b",)) for n in range(6))
-    task = Task("image", images, (Entry("1.jpg", ("a",)), Entry("5.jpg", ("b",))), PROTOCOLS["ukbench"])
+    images = tuple(SetEntry(f"{n}.jpg", ("a" if n < 4 else "b",)) for n in range(6))
+    task = RetrievalTask("image", images, (SetEntry("1.jpg", ("a",)), SetEntry("5.jpg", ("b",))), PROTOCOLS["ukbench"])
     found = score(task, [ranking(1, 4, 0, 5, 2, 3, of=6), ranking(5, 4, 0, 1, 2, 3, of=6)], {0, 1})
     assert found.means["N-S"] == pytest.approx((2 + 2) / 2)
 
 
 def test_recall_leaves_the_query_out() -> None:
-    task = Task("image", IMAGES, (Entry("0.jpg", ("cup",)),), PROTOCOLS["recall"])
+    task = RetrievalTask("image", IMAGES, (SetEntry("0.jpg", ("cup",)),), PROTOCOLS["recall"])
     assert score(task, [ranking(0, 1, 2, 3)], {0}).means == {"R@1": 0, "R@10": 1, "R@100": 1, "R@1000": 1}
 
 
 def test_gap_ranks_the_guesses_of_all_queries() -> None:
-    queries = tuple(Entry(f"q{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "unknown"]))
-    task = Task("image", IMAGES, queries, PROTOCOLS["recognition"])
+    queries = tuple(SetEntry(f"q{n}.jpg", (name,)) for n, name in enumerate(["cup", "tea", "cup", "unknown"]))
+    task = RetrievalTask("image", IMAGES, queries, PROTOCOLS["recognition"])
     guesses = Guesses(np.array([0.9, 0.2, 0.5, 0.7]), np.array([True, True, False, False]))
     found = score(task, [ranking(0, 1, 2, 3)] * 4, {0, 1, 2, 3}, guesses)
     assert found.means["GAP"] == pytest.approx((1 + 2 / 4) / 3)
@@ -113,12 +118,12 @@ def test_gap_ranks_the_guesses_of_all_queries() -> None:
 
 def test_localisation_of_true_positives() -> None:
     objects = (
-        Entry("0.jpg", ("cup",), (0, 0, 10, 10)),
-        Entry("0.jpg", ("cup",), (20, 0, 30, 10)),
-        Entry("0.jpg", ("tea",), (0, 0, 30, 10)),
-        Entry("2.jpg", ("cup",), (0, 0, 10, 10)),
+        SetEntry("0.jpg", ("cup",), (0, 0, 10, 10)),
+        SetEntry("0.jpg", ("cup",), (20, 0, 30, 10)),
+        SetEntry("0.jpg", ("tea",), (0, 0, 30, 10)),
+        SetEntry("2.jpg", ("cup",), (0, 0, 10, 10)),
     )
-    task = Task("image", IMAGES, (Entry("q.jpg", ("cup",)), Entry("0.jpg", ("cup",))))
+    task = RetrievalTask("image", IMAGES, (SetEntry("q.jpg", ("cup",)), SetEntry("0.jpg", ("cup",))))
     boxes = [(20, 0, 30, 10), (5, 0, 10, 10), (0, 0, 9, 9), (0, 0, 5, 5)]
     # photo 0: on the second cup; photo 1: not relevant; photo 2: IoU 0.81; photo 3: no true box
     first = ranking(0, 1, 2, 3, boxes=boxes)

@@ -94,12 +94,12 @@ def test_what_a_model_asks_of_it(detector: FasterRcnn) -> None:
     assert made.decode_side() == 96
     assert not any(m.training for m in made.train().detector.modules())
 
-    class Describing(torch.nn.Module):
+    class EmbeddingModel(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.regions = made
 
-    fewer = limited(Describing(), 2)  # type: ignore[arg-type]
+    fewer = limited(EmbeddingModel(), 2)  # type: ignore[arg-type]
     photo = random_photo(64, 96)
     assert len(fewer.regions.find([photo], [])[0]) == 3  # type: ignore[union-attr,operator]
     assert len(made.find([photo], [])[0]) == 6

@@ -10,8 +10,8 @@ import pytest
 from objemb.cli.programs import demo
 from objemb.cli.programs.demos import photos
 from objemb.cli.programs.demos.answers import answers
+from objemb.cli.programs.demos.checks import check
 from objemb.cli.programs.demos.page import photos_page, report_page
-from objemb.cli.programs.demos.promises import promises
 from objemb.cli.programs.demos.steps import Step, StepFailedError, read_stamp, run_steps
 from objemb.index.store import Index
 from objemb.models import load_model
@@ -97,15 +97,15 @@ def test_a_step_that_fails_is_named_and_what_was_done_is_kept(tmp_path: Path) ->
 
 
 def test_promises_are_ratios_of_the_table() -> None:
-    found = promises(figures(), seconds=300)
+    found = check(figures(), seconds=300)
     assert [p["value"] for p in found] == pytest.approx([2.0, 4.0, 4.0, 0.95, 0.94, 1.0, 5.0])
     assert all(p["holds"] for p in found)
-    broken = promises(figures(student=0.7, of_picture=0.35), seconds=601)
+    broken = check(figures(student=0.7, of_picture=0.35), seconds=601)
     assert [p["holds"] for p in broken] == [True, True, True, False, False, True, False]
 
 
 def test_the_page_escapes_and_runs_nothing() -> None:
-    shown = {**figures(), "promises": promises(figures(), 60)}
+    shown = {**figures(), "checks": check(figures(), 60)}
     page = report_page(shown, [])
     assert "&lt;script&gt;" in page
     assert "<script" not in page

@@ -14,7 +14,7 @@ import pytest
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
-from objemb.evaluation.task import make_task
+from objemb.evaluation.retrieval_task import make_task
 from objemb.rerank.query_expansion import QueryExpansion
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate_features.py"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from objemb.cli.programs.evaluations.failures_page import failures_page
-from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
-from objemb.evaluation.ranks import NOWHERE
+from objemb.evaluation.ranks import UNRANKED
 from tests.evaluation.colours import LEFT, write_set
 
 HOSTILE = '<script>alert("x")</script>&.png'
@@ -29,7 +29,7 @@ def failure() -> Failure:
         FoundImage(HOSTILE, 2, 0.7, (0.0, 0.0, 5.0, 5.0), JUNK),
         FoundImage("c.png", 3, 0.6, (0.0, 0.0, 20.0, 20.0), RIGHT, truths=((0.0, 0.0, 10.0, 10.0),)),
     )
-    return Failure(7, Entry("a.png", (f"cup {HOSTILE}",), LEFT), 0.1234, 2, 5, hits, None)
+    return Failure(7, SetEntry("a.png", (f"cup {HOSTILE}",), LEFT), 0.1234, 2, 5, hits, None)
 
 
 def page(data: EvaluationSet, *failures: Failure) -> str:
@@ -61,7 +61,7 @@ def test_a_first_right_one_that_is_not_among_the_best(data: EvaluationSet) -> No
     text = page(data, replace(failure(), hits=(), first_right=far))
     assert '<div class="card missed">' in text
     assert "42. <span>0.100</span>" in text
-    lost = FoundImage("c.png", NOWHERE, float("-inf"), None, RIGHT)
+    lost = FoundImage("c.png", UNRANKED, float("-inf"), None, RIGHT)
     text = page(data, replace(failure(), hits=(), first_rank=None, positives=1, first_right=lost))
     assert "none of 1 right image found" in text
     assert "no vector" in text
@@ -75,7 +75,7 @@ def test_no_failures(data: EvaluationSet) -> None:
 
 
 def test_a_query_without_instances_is_called_by_its_file(data: EvaluationSet) -> None:
-    assert "1. q.png: AP" in page(data, replace(failure(), query=Entry("q.png", (), None)))
+    assert "1. q.png: AP" in page(data, replace(failure(), query=SetEntry("q.png", (), None)))
 
 
 def test_a_row_has_a_column_for_each_picture(data: EvaluationSet) -> None:

@@ -33,7 +33,7 @@ from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.base import NetworkDetector
 from objemb.devices import find_device
 from objemb.disk import write_whole
-from objemb.evaluation.task import LEVELS, make_task, pick_queries
+from objemb.evaluation.retrieval_task import LEVELS, make_task, pick_queries
 from objemb.models import Model, build_model, load_model
 from objemb.models.model import given_boxes
 from objemb.regions.base import RegionSource

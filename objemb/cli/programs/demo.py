@@ -117,13 +117,13 @@ def _photos(file: Path) -> tuple[str, str]:
 def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> Path:
     """Measure, and write the page."""
     from objemb.cli.programs.demos.answers import answers
+    from objemb.cli.programs.demos.checks import check
     from objemb.cli.programs.demos.page import report_page
-    from objemb.cli.programs.demos.promises import promises
 
     figures = figures_of(folder, steps, options)
     stamps = [read_stamp(folder, step.name) for step in steps]
     seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
-    figures |= {"steps": stamps, "promises": [] if options.small else promises(figures, seconds)}
+    figures |= {"steps": stamps, "checks": [] if options.small else check(figures, seconds)}
     found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
     page = options.output / "report.html"
     write_whole(page, report_page(figures, found))
@@ -132,8 +132,8 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
         return page
     note(ABOUT_TABLE)
     print_table(TABLE, [_line(row) for row in figures["rows"]])
-    for promise in figures["promises"]:
-        note(f"{'holds' if promise['holds'] else 'DOES NOT HOLD'}: {promise['text']}: {promise['found']}")
+    for one in figures["checks"]:
+        note(f"{'holds' if one['holds'] else 'DOES NOT HOLD'}: {one['text']}: {one['found']}")
     return page
 
 

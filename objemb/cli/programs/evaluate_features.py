@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from objemb import registry
 from objemb.cli.program import environment
 from objemb.cli.programs.evaluations.methods import parse_rerankers
-from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.report import markdown_table
-from objemb.evaluation.task import make_task
+from objemb.evaluation.retrieval_task import make_task
 from objemb.models.build import SEED
 
 PROGRAM = "objemb evaluate-features"
@@ -153,4 +153,4 @@ def count(rows: Rows) -> int:
 def with_distractors(data: EvaluationSet, database: Rows) -> EvaluationSet:
     """The set with an image without a name that matters for each item behind its own."""
     further = range(len(data.images), count(database))
-    return replace(data, images=data.images + tuple(Entry(f"distractor {n}", ()) for n in further))
+    return replace(data, images=data.images + tuple(SetEntry(f"distractor {n}", ()) for n in further))

@@ -10,7 +10,7 @@ import torch
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
-from objemb.evaluation.task import make_task
+from objemb.evaluation.retrieval_task import make_task
 
 
 def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Described:

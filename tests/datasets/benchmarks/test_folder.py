@@ -10,7 +10,7 @@ from objemb.datasets.benchmarks import MissingFilesError, names, prepare
 from objemb.datasets.benchmarks import prepared as prepared_file
 from objemb.datasets.benchmarks._problems import BadGroundTruthError
 from objemb.datasets.protocols import INSTANCES
-from objemb.evaluation.task import make_task
+from objemb.evaluation.retrieval_task import make_task
 from tests.datasets.benchmarks.miniature import prepared, write_photos
 from tests.datasets.benchmarks.scoring import scored
 

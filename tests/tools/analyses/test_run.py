@@ -20,7 +20,7 @@ from objemb.datasets.scene_settings import SceneSettings
 from objemb.datasets.scenes import Scenes
 from objemb.datasets.writing import write_scenes
 from objemb.detectors.faster_rcnn import FasterRcnn
-from objemb.evaluation.task import make_task
+from objemb.evaluation.retrieval_task import make_task
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone

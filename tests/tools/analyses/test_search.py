@@ -9,11 +9,11 @@ import torch
 from objemb.cli.programs.analyses.features import LayerRows, View
 from objemb.cli.programs.analyses.search import Searches, best_scores, summed
 from objemb.cli.programs.analyses.settings import BEST, BOXES, ONE, SUM, WHOLE, Look, attention_looks
-from objemb.datasets.evaluation_set import Entry
+from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.described import Rows
-from objemb.evaluation.ranks import standings
+from objemb.evaluation.ranks import rank_items
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import listed_items, score
-from objemb.evaluation.task import Task
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
 
@@ -25,9 +25,11 @@ def unit(count: int, channels: int = 6) -> torch.Tensor:
     return l2(torch.rand(count, channels, generator=RANDOM))
 
 
-def task(items: int = 20, queries: int = 8) -> Task:
-    database = tuple(Entry(f"{n}.jpg", (NAMES[n % 5], NAMES[n % 3])) for n in range(items))
-    return Task("image", database, tuple(Entry(f"{n}.jpg", (NAMES[n % 5],), (0, 0, 1, 1)) for n in range(queries)))
+def task(items: int = 20, queries: int = 8) -> RetrievalTask:
+    database = tuple(SetEntry(f"{n}.jpg", (NAMES[n % 5], NAMES[n % 3])) for n in range(items))
+    return RetrievalTask(
+        "image", database, tuple(SetEntry(f"{n}.jpg", (NAMES[n % 5],), (0, 0, 1, 1)) for n in range(queries))
+    )
 
 
 def rows_of(counts: list[int]) -> LayerRows:
@@ -78,7 +80,7 @@ def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> 
         if matching == SUM:
             database = summed(database)
         rows = [Rows(r.vectors.numpy(), r.items.numpy(), np.zeros((len(r.items), 4))) for r in (database, queries)]
-        expected = score(of, standings(*rows, listed_items(of)), set(asked.items.tolist()))
+        expected = score(of, rank_items(*rows, listed_items(of)), set(asked.items.tolist()))
         found = [figures["average_precision"] for figures in expected.per_query]
         np.testing.assert_allclose(precisions, np.array(found, dtype=float), atol=1e-6)
         assert np.isnan(precisions[5])

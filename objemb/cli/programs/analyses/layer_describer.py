@@ -15,7 +15,7 @@ from objemb.cli.programs.analyses.settings import BOXES, GRID, TRUTH, WHOLE
 from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.regions.base import RegionSource
 from objemb.structures import Box, Photo, Regions
@@ -40,7 +40,7 @@ class Sight:
     def __init__(
         self,
         data: EvaluationSet,
-        task: Task,
+        task: RetrievalTask,
         attention: RegionSource | None,
         whiten_boxes: RegionSource | None,
         *,

@@ -27,7 +27,7 @@ from objemb.cli.programs.analyses.settings import (
 )
 from objemb.cli.programs.analyses.trunks import Layer, Trunk, sweep
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.regions.base import RegionSource
 
 #: Dimensions after PCA, of which those are taken that a layer and the photos for the whitening allow.
@@ -72,7 +72,7 @@ def analyse(
     classification: Backbone,
     detection: Backbone,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     *,
     whiten_on: Sequence[str | Path] | None,
     attention: RegionSource | None = None,
@@ -154,7 +154,7 @@ def _chosen_layers(classification: Trunk, detection: Trunk, names: Sequence[str]
     return tuple(layer for layer in classification.layers if layer.name in wanted)
 
 
-def _attention_kinds(data: EvaluationSet, task: Task, attention: RegionSource | None) -> tuple[str, ...]:
+def _attention_kinds(data: EvaluationSet, task: RetrievalTask, attention: RegionSource | None) -> tuple[str, ...]:
     if task.level == "object":
         return ()
     return (GRID, *([BOXES] if attention is not None else []), *([TRUTH] if data.objects else []))

@@ -12,7 +12,7 @@ from torch import Tensor
 from objemb.cli.programs.analyses.features import LayerRows, View
 from objemb.cli.programs.analyses.settings import SUM, Look
 from objemb.evaluation.paired import average_precisions
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
 
@@ -33,7 +33,7 @@ class Searches:
         task: What is to be found in what.
     """
 
-    def __init__(self, rows: Mapping[View, LayerRows], sample: Mapping[View, LayerRows], task: Task) -> None:
+    def __init__(self, rows: Mapping[View, LayerRows], sample: Mapping[View, LayerRows], task: RetrievalTask) -> None:
         self.items, self.queries = len(task.database), len(task.queries)
         self._rows = {view: found.of(range(self.items)) for view, found in rows.items()}
         self._asked = {view: found.of(range(self.items, self.items + self.queries)) for view, found in rows.items()}

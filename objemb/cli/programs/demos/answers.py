@@ -11,7 +11,7 @@ from objemb.cli.programs.demos.compare import KINDS, of_kind
 from objemb.cli.programs.demos.page import Answer
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.datasets.writing import IN_PHOTO, PICTURE
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.index.store import Index
 from objemb.models import Model, load_model
 from objemb.structures import RegionDescriptors, SearchResult
@@ -43,7 +43,7 @@ def _spread(count: int, wanted: int) -> range:
     return range(0, count, max(1, count // wanted))[:wanted]
 
 
-def _answer(kind: str, task: Task, number: int, data: EvaluationSet, student: Model, index: Index) -> Answer:
+def _answer(kind: str, task: RetrievalTask, number: int, data: EvaluationSet, student: Model, index: Index) -> Answer:
     """The index was made from a COCO file, which calls the scenes by their names alone."""
     query, relevant = task.queries[number], task.relevance[number]
     paths = {path.name: path for path in (data.photo(entry.file) for entry in task.database)}

@@ -19,10 +19,10 @@ from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
 from objemb.evaluation.described import Rows, describe_entries
 from objemb.evaluation.metrics import known
-from objemb.evaluation.ranks import standings
+from objemb.evaluation.ranks import rank_items
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries
 from objemb.evaluation.scoring import listed_items, locate, score
 from objemb.evaluation.shares import share
-from objemb.evaluation.task import Task, make_task, pick_queries
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
@@ -69,7 +69,7 @@ def compare(
     return found
 
 
-def of_kind(data: EvaluationSet, kind: str) -> Task:
+def of_kind(data: EvaluationSet, kind: str) -> RetrievalTask:
     """The queries of one of ``KINDS``, searched for among all photos."""
     return pick_queries(make_task(data), (f"{KIND}={kind}",))
 
@@ -108,7 +108,7 @@ def _database(model: Model, data: EvaluationSet, boxes: Detector | None) -> Desc
 
 
 def _measure(
-    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, Task], described: Described
+    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], described: Described
 ) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
     database = Rows.of([(n, aggregator.aggregate(one)) for n, one in described], model.dim, ())
@@ -116,7 +116,7 @@ def _measure(
     by_kind, iou = {}, None
     for kind, task in tasks.items():
         queries = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-        found = standings(database, queries, listed_items(task))
+        found = rank_items(database, queries, listed_items(task))
         scores = score(task, found, set(queries.items.tolist()))
         by_kind[kind] = {"mAP": scores.means["mAP"], "P@1": scores.means["P@1"], "queries": scores.queries}
         if kind == IN_PHOTO and data.objects and not row.total:

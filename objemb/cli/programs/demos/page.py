@@ -69,7 +69,7 @@ def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
 {_table(figures)}
 {_notes(figures)}
 <h2>What was promised</h2>
-{_promises(figures["promises"])}
+{_checks(figures["checks"])}
 <h2>Queries and what the one-pass student found</h2>
 <p>Not picked: queries in even steps through the list. On the left the query, a box in a photo or the picture of a
 product by itself; then the five best photos, each with the box that matched.</p>
@@ -151,15 +151,15 @@ def _notes(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _promises(promises: Sequence[Mapping[str, Any]]) -> str:
-    if not promises:
-        return "<p>The figures of a few steps on a few scenes mean nothing: <code>--small</code> judges no promise.</p>"
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    if not checks:
+        return "<p>Figures of a few steps on a few scenes mean nothing: <code>--small</code> checks none.</p>"
     lines = "".join(
         f"<tr><td>{escape(p['text'])}</td><td>{escape(p['found'])}</td>"
         f'<td class="{"right" if p["holds"] else "wrong"}">{"holds" if p["holds"] else "does not hold"}</td></tr>'
-        for p in promises
+        for p in checks
     )
-    return f'<div class="scroll"><table><tr><th>promise</th><th>found</th><th></th></tr>{lines}</table></div>'
+    return f'<div class="scroll"><table><tr><th>check</th><th>found</th><th></th></tr>{lines}</table></div>'
 
 
 def _answer(answer: Answer) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note
-from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, Rows, describe_task, object_crop
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
 from objemb.models.folder import file_sha256
 from objemb.models.limit import limited
@@ -44,7 +44,7 @@ class BoxSource:
 
 
 @dataclass(frozen=True)
-class Describer:
+class TaskDescriber:
     """Describes tasks of a set with one model.
 
     Attributes:
@@ -66,7 +66,7 @@ class Describer:
     cache: Path | None = None
 
     def describe(
-        self, task: Task, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
+        self, task: RetrievalTask, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
     ) -> tuple[Described, list[str]]:
         """The descriptors, and which parts of them (``database``, ``queries``) came from the cache.
 
@@ -80,7 +80,7 @@ class Describer:
             model = replace(model, describer=limited(model.describer, max_regions))
             boxes = None if boxes is None else BestBoxes(boxes, max_regions)
 
-        def run(part: Task, given: Detector | None) -> Described:
+        def run(part: RetrievalTask, given: Detector | None) -> Described:
             return describe_task(
                 model,
                 self.data,
@@ -104,7 +104,7 @@ class Describer:
         return Described(database.rows, queries.rows, seconds), reused
 
     def _part(
-        self, name: str, entries: Sequence[Entry], level: str, facts: dict[str, Any], run: Callable[[], Described]
+        self, name: str, entries: Sequence[SetEntry], level: str, facts: dict[str, Any], run: Callable[[], Described]
     ) -> _Part:
         """One side of a task, from the cache where it is there."""
         if self.cache is None:
@@ -157,7 +157,7 @@ class _Part:
         return arrays, {"seconds": self.seconds, "problems": list(rows.problems)}
 
 
-def _only(task: Task, part: str) -> Task:
+def _only(task: RetrievalTask, part: str) -> RetrievalTask:
     """The task without its other side."""
     return replace(task, database=()) if part == QUERIES else replace(task, queries=())
 

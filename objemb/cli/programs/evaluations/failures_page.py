@@ -10,7 +10,7 @@ from objemb.cli.page import html_page, html_text, photo_figure
 from objemb.cli.pictures import Frame, Picture, thumbnail
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
-from objemb.evaluation.ranks import NOWHERE
+from objemb.evaluation.ranks import UNRANKED
 from objemb.images.names import without_folders
 
 #: Longest side of a picture in pixels: small, because there are hundreds on a page.
@@ -128,7 +128,7 @@ def _card(hit: FoundImage, data: EvaluationSet, *, missed: bool = False) -> str:
     frames = tuple(Frame(box, TRUTH, thin=True) for box in hit.truths)
     if hit.box is not None:
         frames += (Frame(hit.box, COLOURS[hit.mark]),)
-    place = "no vector" if hit.place == NOWHERE else f"{hit.place + 1}. <span>{hit.score:.3f}</span>"
+    place = "no vector" if hit.place == UNRANKED else f"{hit.place + 1}. <span>{hit.score:.3f}</span>"
     text = (
         f'<span class="scores">{place} <span class="mark {_class(hit.mark)}">{SIGNS[hit.mark]}</span></span>'
         f"{_file(hit.file)}"

@@ -12,7 +12,7 @@ import torch
 
 from objemb.cli.boxes import stored_boxes
 from objemb.cli.output import note
-from objemb.cli.programs.evaluations.describing import BoxSource, Describer
+from objemb.cli.programs.evaluations.describing import BoxSource, TaskDescriber
 from objemb.cli.programs.evaluations.methods import learned_from
 from objemb.cli.progress import Progress
 from objemb.datasets.box_frames import fits
@@ -25,7 +25,7 @@ from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.leakage import find_leaks
 from objemb.evaluation.metrics import known, precision_recall
 from objemb.evaluation.projector import evenly
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
@@ -54,7 +54,7 @@ class Measured:
 
 
 def measure(
-    name: str, model: Model, data: EvaluationSet, task: Task, source: str | None, args: argparse.Namespace
+    name: str, model: Model, data: EvaluationSet, task: RetrievalTask, source: str | None, args: argparse.Namespace
 ) -> Measured:
     """Everything about one method on one set.
 
@@ -69,7 +69,7 @@ def measure(
     note(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
     warnings = [str(leak) for leak in find_leaks(learned_from(model, args), data)]
     boxes, crop = box_source(model, data, source, args), args.crop or data.crop
-    describer = Describer(model, data, boxes, crop, args.query_boxes, args.workers, args.cache)
+    describer = TaskDescriber(model, data, boxes, crop, args.query_boxes, args.workers, args.cache)
     hits = args.hits if args.report and args.failures else 0
     with Progress() as display:
         files = [{entry.file for entry in part} for part in (task.database, task.queries)]
@@ -126,14 +126,14 @@ def box_source(model: Model, data: EvaluationSet, source: str | None, args: argp
     return BoxSource(boxes_from(source, data, None), [source, truth])
 
 
-def _curve(task: Task, found: Evaluation) -> list[float] | None:
+def _curve(task: RetrievalTask, found: Evaluation) -> list[float] | None:
     """Precision against recall under the main setup."""
     main = found.scores.setups[task.protocol.main]
     curve = precision_recall(main.ranks, main.num_positives).round(DIGITS).tolist()
     return None if math.isnan(curve[0]) else curve
 
 
-def _by_parts(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
+def _by_parts(task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
     """Figures by the kind of query, by its size and by that of the object; None for what the set does not tell."""
     main = found.scores.setups[task.protocol.main]
     kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
@@ -145,10 +145,12 @@ def _by_parts(task: Task, data: EvaluationSet, described: Described, found: Eval
     }
 
 
-def _by_object_size(task: Task, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
+def _by_object_size(
+    task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
+) -> dict[str, Any]:
     """What the rankings are worth and how well boxes lie, by the size of the object."""
     shares = positive_shares(task, data.objects, described.database)
-    ranked = by_object_size(task, found.standings, shares, set(described.queries.items.tolist()))
+    ranked = by_object_size(task, found.ranked, shares, set(described.queries.items.tolist()))
     figures = {size: of_size.to_json() for size, of_size in ranked.items()}
     if found.located is not None:
         for size, of_size in localisation_by_size(found.located, described.database).items():
@@ -156,7 +158,9 @@ def _by_object_size(task: Task, data: EvaluationSet, described: Described, found
     return figures
 
 
-def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[int]) -> list[dict[str, Any]] | None:
+def _by_regions(
+    name: str, describer: TaskDescriber, task: RetrievalTask, counts: Sequence[int]
+) -> list[dict[str, Any]] | None:
     """The main figure by the most regions per photo; None where the method does not take boxes one by one."""
     model = describer.model
     if not counts:
@@ -183,7 +187,7 @@ def _by_regions(name: str, describer: Describer, task: Task, counts: Sequence[in
     return points
 
 
-def _cost(describer: Describer, task: Task, args: argparse.Namespace) -> dict[str, Any] | None:
+def _cost(describer: TaskDescriber, task: RetrievalTask, args: argparse.Namespace) -> dict[str, Any] | None:
     """What the description of a database photo costs, on photos in even steps through the database."""
     files = list(dict.fromkeys(entry.file for entry in task.database))
     chosen = [files[n] for n in evenly(len(files), args.cost_photos)]
@@ -197,7 +201,7 @@ def _cost(describer: Describer, task: Task, args: argparse.Namespace) -> dict[st
         return asdict(measure_cost(model.describer, photos, _describing(describer, task)))
 
 
-def _describing(describer: Describer, task: Task) -> Callable[[Photo], object]:
+def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Photo], object]:
     """How a photo becomes rows of the database."""
     model, source = describer.model, given_boxes(describer.boxes.detector)
     if task.level == "image":

@@ -12,7 +12,7 @@ from objemb.cli.whitening import check_whitening
 from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
-from objemb.evaluation.task import LEVELS
+from objemb.evaluation.retrieval_task import LEVELS
 from objemb.models.query import CROPS, QUERY_BOXES, WHOLE
 
 

@@ -16,7 +16,7 @@ from objemb.checks import ObjembError
 from objemb.cli.output import note
 from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.cli.programs.evaluations.measure import Measured
-from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
 from objemb.evaluation.failures import worst_queries
@@ -25,7 +25,7 @@ from objemb.evaluation.metrics import best_iou
 from objemb.evaluation.pictures import draw_results
 from objemb.evaluation.projector import THUMBNAIL, Embedding, box_text, evenly, file_name
 from objemb.evaluation.report import localisation_table, markdown_table, part_table, region_table, score_text
-from objemb.evaluation.task import Task
+from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.decode import read_photo
 
 JSON, MARKDOWN = "results.json", "results.md"
@@ -110,7 +110,7 @@ def draw(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
 def write_failures(
     measured: Measured,
     data: EvaluationSet,
-    task: Task,
+    task: RetrievalTask,
     environment: Mapping[str, Any],
     folder: Path,
     args: argparse.Namespace,
@@ -127,7 +127,7 @@ def write_failures(
     return file
 
 
-def embedding(name: str, described: Described, data: EvaluationSet, task: Task, most: int) -> Embedding | None:
+def embedding(name: str, described: Described, data: EvaluationSet, task: RetrievalTask, most: int) -> Embedding | None:
     """Vectors with thumbnails: all queries that fit into a third, and of the database rows in even steps.
 
     Returns:
@@ -145,9 +145,11 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Task, 
     return Embedding(name, vectors, labels, _thumbnails(labels["file"], boxes, data))
 
 
-def _stored(task: Task, rows: Rows, chosen: NDArray[np.int64], data: EvaluationSet) -> Iterator[dict[str, str]]:
+def _stored(
+    task: RetrievalTask, rows: Rows, chosen: NDArray[np.int64], data: EvaluationSet
+) -> Iterator[dict[str, str]]:
     """Labels of rows of the database. A region shows the object whose true box it covers, where these are known."""
-    truths: dict[str, list[Entry]] = {}
+    truths: dict[str, list[SetEntry]] = {}
     for entry in data.objects:
         truths.setdefault(entry.file, []).append(entry)
     for row in chosen.tolist():
@@ -157,20 +159,20 @@ def _stored(task: Task, rows: Rows, chosen: NDArray[np.int64], data: EvaluationS
         yield _labels("database", entry, instances, rows.boxes[row])
 
 
-def _asked(task: Task, rows: Rows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
+def _asked(task: RetrievalTask, rows: Rows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
     for row in chosen.tolist():
         entry = task.queries[int(rows.items[row])]
         yield _labels("query", entry, ", ".join(entry.instances), rows.boxes[row])
 
 
-def _covered(box: NDArray[np.float32], truths: Sequence[Entry]) -> str:
+def _covered(box: NDArray[np.float32], truths: Sequence[SetEntry]) -> str:
     """Instances of the true box that fits a region, ``none`` where none does."""
     ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]
     best = int(np.argmax(ious))
     return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
 
 
-def _labels(kind: str, entry: Entry, instances: str, box: NDArray[np.float32]) -> dict[str, str]:
+def _labels(kind: str, entry: SetEntry, instances: str, box: NDArray[np.float32]) -> dict[str, str]:
     return {"instance": instances or "unknown", "kind": kind, "file": entry.file, "box": box_text(box)}
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from objemb.checks import ObjembError
 from objemb.datasets.benchmarks import prepared
-from objemb.datasets.evaluation_set import Entry, EvaluationSet, read_evaluation_set
-from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries, with_photos_as_queries
 from objemb.images.sources import ImageRef, find_images
 
 
@@ -27,7 +27,7 @@ class OpenSet:
     """
 
     data: EvaluationSet
-    task: Task
+    task: RetrievalTask
 
     def to_json(self, args: argparse.Namespace) -> dict[str, Any]:
         """What a report says of it."""
@@ -96,7 +96,7 @@ def with_distractors(data: EvaluationSet, folder: Path) -> EvaluationSet:
     found = (ref.path for ref in find_images(folder) if isinstance(ref, ImageRef))
     base = data.path.parent
     files = [os.path.relpath(path, base) for path in found if os.path.realpath(path) not in known]
-    further = tuple(Entry(Path(file).as_posix(), ()) for file in files)
+    further = tuple(SetEntry(Path(file).as_posix(), ()) for file in files)
     return replace(data, images=data.images + further, distractors=data.distractors + len(further))
 
 

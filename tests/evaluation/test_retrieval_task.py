@@ -5,32 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.datasets.protocols import PROTOCOLS
-from objemb.evaluation.task import Task, make_task, pick_queries, with_photos_as_queries
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries, with_photos_as_queries
 
 IMAGES = (
-    Entry("a.jpg", ("cup",)),
-    Entry("b.jpg", ("cup", "tea")),
-    Entry("c.jpg", ("tea",)),
-    Entry("empty.jpg", ()),
+    SetEntry("a.jpg", ("cup",)),
+    SetEntry("b.jpg", ("cup", "tea")),
+    SetEntry("c.jpg", ("tea",)),
+    SetEntry("empty.jpg", ()),
 )
 OBJECTS = (
-    Entry("a.jpg", ("cup",), (0, 0, 5, 5)),
-    Entry("b.jpg", ("cup",), (0, 0, 5, 5)),
-    Entry("b.jpg", ("cup",), (5, 5, 9, 9)),
-    Entry("b.jpg", ("tea",), (2, 2, 4, 4)),
-    Entry("c.jpg", ("tea",), (0, 0, 1, 1)),
+    SetEntry("a.jpg", ("cup",), (0, 0, 5, 5)),
+    SetEntry("b.jpg", ("cup",), (0, 0, 5, 5)),
+    SetEntry("b.jpg", ("cup",), (5, 5, 9, 9)),
+    SetEntry("b.jpg", ("tea",), (2, 2, 4, 4)),
+    SetEntry("c.jpg", ("tea",), (0, 0, 1, 1)),
 )
 QUERIES = (
-    Entry("b.jpg", ("cup",), (0, 0, 5, 5), {"kind": "shop", "package": True, "size": 3}),
-    Entry("q.jpg", ("tea",), None, {"kind": "iconic", "package": False}),
-    Entry("q.jpg", ("nothing",), None, {"kind": "iconic", "package": True}),
+    SetEntry("b.jpg", ("cup",), (0, 0, 5, 5), {"kind": "shop", "package": True, "size": 3}),
+    SetEntry("q.jpg", ("tea",), None, {"kind": "iconic", "package": False}),
+    SetEntry("q.jpg", ("nothing",), None, {"kind": "iconic", "package": True}),
 )
 DATA = EvaluationSet(Path("set.json"), "set", IMAGES, OBJECTS, QUERIES)
 
 
-def relevant(task: Task) -> list[tuple[list[int], list[int]]]:
+def relevant(task: RetrievalTask) -> list[tuple[list[int], list[int]]]:
     return [(r.positives.tolist(), r.junk.tolist()) for r in task.relevance]
 
 
@@ -54,11 +54,11 @@ def test_every_object_may_be_a_query() -> None:
 
 
 def test_the_photos_of_queries_may_be_the_queries() -> None:
-    more = (Entry("b.jpg", ("tea",), (2, 2, 4, 4), {"kind": "shop", "package": False, "colour": "red"}),)
+    more = (SetEntry("b.jpg", ("tea",), (2, 2, 4, 4), {"kind": "shop", "package": False, "colour": "red"}),)
     task = with_photos_as_queries(make_task(replace(DATA, queries=QUERIES + more), "image"))
     assert task.queries == (
-        Entry("b.jpg", ("cup", "tea"), None, {"kind": "shop"}),
-        Entry("q.jpg", ("tea", "nothing"), None, {"kind": "iconic"}),
+        SetEntry("b.jpg", ("cup", "tea"), None, {"kind": "shop"}),
+        SetEntry("q.jpg", ("tea", "nothing"), None, {"kind": "iconic"}),
     )
     assert relevant(task) == [([0, 2], [1]), ([1, 2], [])]
     assert relevant(replace(task, level="object", database=OBJECTS)) == [([0, 4], [1, 2, 3]), ([3, 4], [])]
@@ -116,11 +116,11 @@ def test_conditions_that_meet_nothing_say_so(condition: str, message: str) -> No
         pick_queries(make_task(DATA), [condition])
 
 
-LISTED = Entry("b.jpg", (), None, {}, {"easy": ("c.jpg", "a.jpg"), "hard": ("b.jpg",), "junk": ("empty.jpg",)})
+LISTED = SetEntry("b.jpg", (), None, {}, {"easy": ("c.jpg", "a.jpg"), "hard": ("b.jpg",), "junk": ("empty.jpg",)})
 
 
 def test_lists_rule_where_a_query_has_some() -> None:
-    task = Task("image", IMAGES, (LISTED,), PROTOCOLS["revisited"])
+    task = RetrievalTask("image", IMAGES, (LISTED,), PROTOCOLS["revisited"])
     easy, medium, hard = (task.relevance_in(setup)[0] for setup in task.protocol.setups)
     # its own photo is junk throughout
     assert (easy.positives.tolist(), easy.junk.tolist()) == ([0, 2], [1, 3])
@@ -128,16 +128,16 @@ def test_lists_rule_where_a_query_has_some() -> None:
     assert (hard.positives.tolist(), hard.junk.tolist()) == ([], [0, 1, 2, 3])
     assert relevant(task) == [([0, 2], [1, 3])], "the main setup is medium"
     assert task.queries_without_positives() == []
-    nothing = Task("image", IMAGES, (replace(LISTED, relevant={"junk": ("a.jpg",)}),), PROTOCOLS["revisited"])
+    nothing = RetrievalTask("image", IMAGES, (replace(LISTED, relevant={"junk": ("a.jpg",)}),), PROTOCOLS["revisited"])
     assert nothing.queries_without_positives() == ["queries[0] (b.jpg): nothing in another photo is relevant"]
 
 
 def test_the_own_photo_may_count() -> None:
-    task = Task("image", IMAGES, QUERIES[:1], PROTOCOLS["ukbench"])
+    task = RetrievalTask("image", IMAGES, QUERIES[:1], PROTOCOLS["ukbench"])
     assert relevant(task) == [([0, 1], [])]
-    lists = Task("image", IMAGES, (replace(LISTED, relevant={"good": ("b.jpg",)}),), PROTOCOLS["oxford"])
+    lists = RetrievalTask("image", IMAGES, (replace(LISTED, relevant={"good": ("b.jpg",)}),), PROTOCOLS["oxford"])
     assert relevant(lists) == [([1], [])]
-    none = Task("image", IMAGES, QUERIES[2:], PROTOCOLS["ukbench"])
+    none = RetrievalTask("image", IMAGES, QUERIES[2:], PROTOCOLS["ukbench"])
     assert none.queries_without_positives() == ["queries[0] (q.jpg, nothing): nothing is relevant"]
 
 

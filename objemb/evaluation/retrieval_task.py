@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.datasets.evaluation_set import Entry, EvaluationSet
+from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.datasets.protocols import INSTANCES, POSITIVE, Protocol, Setup
 
 LEVELS = ("image", "object")
@@ -32,7 +32,7 @@ class Relevance:
 
 
 @dataclass(frozen=True)
-class Task:
+class RetrievalTask:
     """What is to be found in what.
 
     At image level the database is the photos, and a photo is relevant when it shows the query's instance, or as the
@@ -47,8 +47,8 @@ class Task:
     """
 
     level: str
-    database: tuple[Entry, ...]
-    queries: tuple[Entry, ...]
+    database: tuple[SetEntry, ...]
+    queries: tuple[SetEntry, ...]
     protocol: Protocol = INSTANCES
 
     @property
@@ -75,7 +75,7 @@ class Task:
                 by_instance[instance].append(number)
         return [self._graded(query, by_instance) for query in self.queries]
 
-    def _graded(self, query: Entry, by_instance: Mapping[str, list[int]]) -> Mapping[str, NDArray[np.int64]]:
+    def _graded(self, query: SetEntry, by_instance: Mapping[str, list[int]]) -> Mapping[str, NDArray[np.int64]]:
         if query.relevant:
             return {g: _numbers({self._by_file[f][0] for f in files}) for g, files in query.relevant.items()}
         return {POSITIVE: _numbers({n for instance in query.instances for n in by_instance.get(instance, ())})}
@@ -114,7 +114,7 @@ def _union(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
 
 
-def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queries: bool = False) -> Task:
+def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queries: bool = False) -> RetrievalTask:
     """The task of a set at image or object level.
 
     Args:
@@ -132,10 +132,10 @@ def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queri
             f"{'all objects as queries' if all_objects_as_queries else 'the object level'}"
         )
     database = data.images if level == "image" else data.objects
-    return Task(level, database, data.objects if all_objects_as_queries else data.queries, data.protocol)
+    return RetrievalTask(level, database, data.objects if all_objects_as_queries else data.queries, data.protocol)
 
 
-def pick_queries(task: Task, conditions: Sequence[str]) -> Task:
+def pick_queries(task: RetrievalTask, conditions: Sequence[str]) -> RetrievalTask:
     """The same task with the queries that meet all conditions; the database stays whole.
 
     Args:
@@ -161,7 +161,7 @@ def pick_queries(task: Task, conditions: Sequence[str]) -> Task:
     return replace(task, queries=queries)
 
 
-def with_photos_as_queries(task: Task) -> Task:
+def with_photos_as_queries(task: RetrievalTask) -> RetrievalTask:
     """The same task with one query for each photo of its queries, without a box, for anything that they look for in it.
 
     A photo's attributes are those that its queries have in common.
@@ -171,7 +171,7 @@ def with_photos_as_queries(task: Task) -> Task:
     """
     if any(query.relevant for query in task.queries):
         raise ValueError("photos as queries: expected queries of instances, found lists of relevant images")
-    by_file: dict[str, list[Entry]] = defaultdict(list)
+    by_file: dict[str, list[SetEntry]] = defaultdict(list)
     for query in task.queries:
         by_file[query.file].append(query)
     photos = []
@@ -179,11 +179,11 @@ def with_photos_as_queries(task: Task) -> Task:
         instances = dict.fromkeys(instance for query in queries for instance in query.instances)
         first, *others = (query.attributes for query in queries)
         shared = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
-        photos.append(Entry(file, tuple(instances), None, shared))
+        photos.append(SetEntry(file, tuple(instances), None, shared))
     return replace(task, queries=tuple(photos))
 
 
-def _values(query: Entry, key: str) -> tuple[str, ...]:
+def _values(query: SetEntry, key: str) -> tuple[str, ...]:
     """The values of a query under a key as they are written in a condition: JSON, strings without quotes."""
     if key == "instance":
         return query.instances

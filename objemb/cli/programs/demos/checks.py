@@ -1,4 +1,4 @@
-"""What the demo is to show, and whether this run shows it."""
+"""What the demo is expected to show, and whether this run shows it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from objemb.datasets.writing import IN_PHOTO, PICTURE
 MINUTES = 10
 
 
-def promises(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-    """One entry per promise: ``text``, ``found``, ``value``, ``holds``.
+def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """One entry per check: ``text``, ``found``, ``value``, ``holds``.
 
     Args:
         figures: Rows and detection of :func:`objemb.cli.programs.demos.figures.measure`.
