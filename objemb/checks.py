@@ -73,6 +73,23 @@ def whole(name: str, value: int, least: int = 1) -> int:
     return value
 
 
+def interval(name: str, value: Sequence[float], low: float = 0, high: float = float("inf")) -> tuple[Any, Any]:
+    """Check that a value is a least and a greatest number, both from ``low`` to ``high``."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"{name}: expected the least and the greatest number, found {value!r}")
+    for number in value:
+        between(name, number, low, high)
+    if value[0] > value[1]:
+        raise ValueError(f"{name}: expected the least number before the greatest, found {value!r}")
+    return value[0], value[1]
+
+
+def whole_interval(name: str, value: Sequence[int]) -> tuple[int, int]:
+    """Check that a value is a least and a greatest integer, both of 0 or more."""
+    low, high = interval(name, value)
+    return whole(name, low, 0), whole(name, high, 0)
+
+
 def flag(name: str, value: bool) -> bool:
     """Check that a value is true or false: the text "no" would count as true otherwise."""
     if not isinstance(value, bool):
@@ -103,6 +120,12 @@ def nearest(value: object, known: Iterable[object]) -> str:
 def listed(known: Iterable[object]) -> str:
     """The choices as ``'a', 'b', 'c'``, in their given order."""
     return ", ".join(repr(k) for k in known)
+
+
+def short(value: object) -> str:
+    """A value as a message shows it, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def lines(problems: Sequence[str], most: int = 10) -> str:

@@ -10,7 +10,9 @@ import objemb
 LINES = [
     {"version", "threads", "checks", "disk"},
     {"structures", "registry", "devices"},
-    {"images", "ops"},
+    {"ops"},
+    {"coco"},
+    {"images"},
     {"layers", "weights"},
     {"backbones"},
     {"pooling", "losses"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers, check_file
 from objemb.cli.output import note, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
-from objemb.disk import write_whole
 
 if TYPE_CHECKING:
     from objemb.structures import Regions
@@ -60,7 +58,7 @@ def detect(
                 continue
             images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(boxes)})
     if output is not None:
-        write_whole(output, json.dumps(_coco(images)))
+        _write_coco(output, images)
     if as_json:
         print_json({"images": images, "skipped": skipped})
     elif output is None:
@@ -83,25 +81,15 @@ def _text(box: list[float]) -> str:
     return ",".join(f"{v:.0f}" for v in box)
 
 
-def _coco(images: list[dict[str, Any]]) -> dict[str, Any]:
-    """A COCO file with images, categories, and detections as annotations with a score; boxes as x, y, width, height."""
-    labels = sorted({o["label"] or "object" for i in images for o in i["objects"]})
-    numbers = {label: number for number, label in enumerate(labels, 1)}
-    annotations = [
-        {
-            "image_id": image_id,
-            "category_id": numbers[o["label"] or "object"],
-            "bbox": [o["box"][0], o["box"][1], o["box"][2] - o["box"][0], o["box"][3] - o["box"][1]],
-            "score": o["score"],
-        }
-        for image_id, image in enumerate(images, 1)
-        for o in image["objects"]
-    ]
-    return {
-        "images": [
-            {"id": n, "file_name": i["image"], "height": i["size"][0], "width": i["size"][1]}
-            for n, i in enumerate(images, 1)
-        ],
-        "annotations": [{"id": n, **a} for n, a in enumerate(annotations, 1)],
-        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
-    }
+def _write_coco(file: Path, images: list[dict[str, Any]]) -> None:
+    """Detections as annotations with a score."""
+    from objemb.coco.files import OBJECT
+    from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
+
+    def annotated(image: dict[str, Any]) -> AnnotatedImage:
+        objects = [AnnotatedObject(o["box"], o["label"] or OBJECT, {"score": o["score"]}) for o in image["objects"]]
+        height, width = image["size"]
+        return AnnotatedImage(image["image"], (height, width), objects)
+
+    labels = sorted({o["label"] or OBJECT for image in images for o in image["objects"]})
+    write_instances(file, map(annotated, images), labels)

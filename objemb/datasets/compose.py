@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from objemb.coco.files import DISTRACTOR
 from objemb.datasets.compose_settings import ComposeSettings
 from objemb.datasets.compositions import QUERY_EVERY, Compositions
 from objemb.datasets.cutouts import read_cutout
 from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instance_names, split_names
 from objemb.datasets.preview import preview_sheet
-from objemb.datasets.scene import DISTRACTOR
 from objemb.datasets.writing import write_scenes
 from objemb.disk import replacing, write_whole
 from objemb.images import SkippedImage, UnreadableImageError, read_photo

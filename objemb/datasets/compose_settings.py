@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from objemb import checks
 from objemb.datasets.cutouts import CUTS
-from objemb.datasets.numbers import counts, pair, whole
 from objemb.datasets.render.blending import BLENDS
 
 
@@ -64,11 +63,11 @@ class ComposeSettings:
     noise: float = 4.0
 
     def __post_init__(self) -> None:
-        whole("size", self.size, 32)
-        whole("count", self.count, 0)
-        whole("picture_queries", self.picture_queries, 0)
+        checks.whole("size", self.size, 32)
+        checks.whole("count", self.count, 0)
+        checks.whole("picture_queries", self.picture_queries, 0)
         if self.val_count is not None:
-            whole("val_count", self.val_count, 0)
+            checks.whole("val_count", self.val_count, 0)
         for name in ("val_share", "alone", "shadows", "light", "colour"):
             checks.between(name, getattr(self, name), 0, 1)
         checks.one_of("cut", self.cut, CUTS)
@@ -78,8 +77,8 @@ class ComposeSettings:
         checks.between("min_visibility", self.min_visibility, 0.05, 0.9)
         checks.between("noise", self.noise, 0, 64)
         for name in ("objects_per_scene", "distractors_per_scene"):
-            object.__setattr__(self, name, counts(name, getattr(self, name)))
-        object.__setattr__(self, "object_size", pair("object_size", self.object_size, 0.02, 1))
+            object.__setattr__(self, name, checks.whole_interval(name, getattr(self, name)))
+        object.__setattr__(self, "object_size", checks.interval("object_size", self.object_size, 0.02, 1))
         object.__setattr__(self, "held_out", tuple(self.held_out))
         object.__setattr__(self, "blends", tuple(checks.one_of("blends", b, BLENDS) for b in self.blends))
         if not self.blends:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from objemb.coco.files import DISTRACTOR
 from objemb.datasets.compose_settings import ComposeSettings
 from objemb.datasets.cutouts import read_cutout
 from objemb.datasets.ingredients import Picture
@@ -30,7 +31,7 @@ from objemb.datasets.render.pasting import (
     warp,
 )
 from objemb.datasets.render.stacking import keep_visible, large_behind
-from objemb.datasets.scene import DISTRACTOR, Scene, make_scene
+from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.seeds import generator, is_alone, round_robin
 from objemb.images import read_photo
 from objemb.structures import NO_LABEL

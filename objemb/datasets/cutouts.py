@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from objemb import checks
-from objemb.datasets.masks import box_of
 from objemb.images import UnreadableImageError, read_photo
+from objemb.ops.masks import box_of
 
 CUTS = ("auto", "plain", "none")
 #: A background is looked for at this size; its edge is drawn out to the picture's.

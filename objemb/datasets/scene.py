@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from objemb.datasets.masks import box_of
 from objemb.datasets.render.stacking import Seen
-
-#: Category of annotated things that are no instance: never searched for.
-DISTRACTOR = "distractor"
+from objemb.ops.masks import box_of
 
 
 @dataclass(frozen=True, eq=False)

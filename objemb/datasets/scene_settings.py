@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from objemb import checks
-from objemb.datasets.numbers import counts, pair, whole
 
 SPLITS = ("train", "val", "test")
 CATEGORIES = ("object", "silhouette")
@@ -59,10 +58,10 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         for split in SPLITS:
-            whole(f"{split}_families", self.families(split), 1)
-            whole(f"{split}_scenes", self.scenes(split), 0)
-        whole("size", self.size, 32)
-        whole("variants", self.variants, 1)
+            checks.whole(f"{split}_families", self.families(split))
+            checks.whole(f"{split}_scenes", self.scenes(split), 0)
+        checks.whole("size", self.size, 32)
+        checks.whole("variants", self.variants)
         for name in ("alone", "siblings", "occlusion", "clutter", "light"):
             checks.between(name, getattr(self, name), 0, 1)
         checks.between("rotation", self.rotation, 0, 180)
@@ -70,8 +69,10 @@ class SceneSettings:
         checks.between("min_visibility", self.min_visibility, 0.05, 0.9)
         checks.between("noise", self.noise, 0, 64)
         checks.one_of("category", self.category, CATEGORIES)
-        object.__setattr__(self, "objects_per_scene", counts("objects_per_scene", self.objects_per_scene))
-        object.__setattr__(self, "object_size", pair("object_size", self.object_size, 0.02, 1))
+        object.__setattr__(
+            self, "objects_per_scene", checks.whole_interval("objects_per_scene", self.objects_per_scene)
+        )
+        object.__setattr__(self, "object_size", checks.interval("object_size", self.object_size, 0.02, 1))
 
     def families(self, split: str) -> int:
         """Families of a split."""

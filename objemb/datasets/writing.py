@@ -24,9 +24,10 @@ from typing import Any
 from PIL import Image
 
 from objemb import checks
-from objemb.datasets.masks import encode_mask
-from objemb.datasets.numbers import whole
-from objemb.datasets.scene import DISTRACTOR, Scene, SceneSource
+from objemb.coco.files import DISTRACTOR
+from objemb.coco.masks import encode_mask
+from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
+from objemb.datasets.scene import Scene, SceneSource
 from objemb.disk import naming, write_whole
 from objemb.version import __version__
 
@@ -72,7 +73,7 @@ def write_scenes(
         counts, of queries by their kind.
     """
     checks.one_of("format", format, FORMATS)
-    whole("workers", workers, 1)
+    checks.whole("workers", workers)
     root = Path(folder)
     (root / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -80,13 +81,16 @@ def write_scenes(
         rows += chunk
         if advance is not None:
             advance(len(chunk))
-    coco = _coco(rows, scenes.categories, {"version": __version__, **(about or {})})
-    result: dict[str, Any] = {"instances": str(_write_json(root / f"instances_{split}.json", coco))}
-    result |= {"images": len(rows), "annotations": len(coco["annotations"])}
+    instances = root / f"instances_{split}.json"
+    info = {"version": __version__, **(about or {})}
+    annotations = write_instances(instances, map(_annotated, rows), scenes.categories, info)
+    result: dict[str, Any] = {"instances": str(instances), "images": len(rows), "annotations": annotations}
     if query_every is not None:
         retrieval = _retrieval(f"{root.name} {split}", rows, query_every, queries_apart)
         retrieval["queries"] += _write_pictures(scenes, retrieval["images"], root, split, format)
-        result["retrieval"] = str(_write_json(root / f"retrieval_{split}.json", retrieval))
+        file = root / f"retrieval_{split}.json"
+        write_whole(file, json.dumps(retrieval, separators=(",", ":")))
+        result["retrieval"] = str(file)
         kinds = Counter(query["kind"] for query in retrieval["queries"])
         result["queries"] = {kind: kinds[kind] for kind in (IN_PHOTO, PICTURE)}
     return result
@@ -158,29 +162,23 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(path, **options)
 
 
-def _coco(rows: Sequence[Mapping[str, Any]], categories: Sequence[str], info: Mapping[str, Any]) -> dict[str, Any]:
-    ids = {name: number for number, name in enumerate(categories, 1)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, row in enumerate(rows, 1):
-        images.append({"id": image_id, "file_name": row["file"], "width": row["width"], "height": row["height"]})
-        for item in row["objects"]:
-            x1, y1, x2, y2 = item["box"]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": ids[item["category"]],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": item["area"],
-                    "iscrowd": 0,
-                    "segmentation": item["segmentation"],
-                    "instance": item["instance"],
-                    "visibility": item["visibility"],
-                }
-            )
-    named = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"info": dict(info), "images": images, "annotations": annotations, "categories": named}
+def _annotated(row: Mapping[str, Any]) -> AnnotatedImage:
+    """What the COCO file says of a scene."""
+    objects = [
+        AnnotatedObject(
+            item["box"],
+            item["category"],
+            {
+                "area": item["area"],
+                "iscrowd": 0,
+                "segmentation": item["segmentation"],
+                "instance": item["instance"],
+                "visibility": item["visibility"],
+            },
+        )
+        for item in row["objects"]
+    ]
+    return AnnotatedImage(row["file"], (row["height"], row["width"]), objects)
 
 
 def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, apart: bool) -> dict[str, Any]:
@@ -215,9 +213,3 @@ def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, a
 
 def _boxed(row: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
     return {"file": f"images/{row['file']}", "box": item["box"], "instance": item["instance"]}
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
-    """Write at once: a reader finds the old file or the whole new one."""
-    write_whole(path, json.dumps(data, separators=(",", ":")))
-    return path

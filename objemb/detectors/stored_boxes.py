@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import torch
 
-from objemb.detectors._coco_file import StoredBox, StoredImage, read_coco
-from objemb.detectors._coco_mask import SIDE
-from objemb.detectors._coco_regions import FrameError, regions_of
+from objemb.coco.files import CocoBox, CocoImage, read_coco
+from objemb.coco.masks import SIDE
+from objemb.coco.regions import FrameError, regions_of
 from objemb.detectors.base import Detector
 from objemb.images.names import composed
 from objemb.registry import plugin
@@ -65,7 +65,7 @@ class StoredBoxes(Detector):
         self.left_out: set[str] = set()
         self.adjusted: set[str] = set()
         self._problems = dict.fromkeys(content.problems)
-        self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
+        self._boxes: defaultdict[str, list[CocoBox]] = defaultdict(list)
         for box in content.boxes:
             if min_score is None or box.score >= min_score:
                 self._boxes[box.image].append(box)
@@ -129,7 +129,7 @@ class StoredBoxes(Detector):
             self.adjusted.add(photo.id)
         return regions
 
-    def _expect_first(self, photo: Photo, image: StoredImage) -> None:
+    def _expect_first(self, photo: Photo, image: CocoImage) -> None:
         """The boxes of an image are those of one photo."""
         path, id = self._served.setdefault(image.id, (photo.path, photo.id))
         known = None not in (path, photo.path)
@@ -156,19 +156,19 @@ class _Images:
         named: Whether their names are names, not ids.
     """
 
-    def __init__(self, images: Sequence[StoredImage], named: bool) -> None:
+    def __init__(self, images: Sequence[CocoImage], named: bool) -> None:
         self._named = named
         self._by_id = {image.id: image for image in images}
-        self._by_name: defaultdict[str, list[StoredImage]] = defaultdict(list)
-        self._by_parts: defaultdict[tuple[str, ...], list[StoredImage]] = defaultdict(list)
-        self._by_last_part: defaultdict[str, list[StoredImage]] = defaultdict(list)
+        self._by_name: defaultdict[str, list[CocoImage]] = defaultdict(list)
+        self._by_parts: defaultdict[tuple[str, ...], list[CocoImage]] = defaultdict(list)
+        self._by_last_part: defaultdict[str, list[CocoImage]] = defaultdict(list)
         for image in images:
             parts = _parts(image.file_name)
             self._by_name[image.file_name].append(image)
             self._by_parts[parts].append(image)
             self._by_last_part[parts[-1]].append(image)
 
-    def of(self, photo: Photo) -> StoredImage | None:
+    def of(self, photo: Photo) -> CocoImage | None:
         """The image that a photo is, None where there is none.
 
         Raises:
@@ -195,7 +195,7 @@ class _Images:
             return f"; the image with this id is {self._by_id[photo.id].file_name!r}"
         return ""
 
-    def _of_these_folders(self, photo: Photo) -> list[StoredImage]:
+    def _of_these_folders(self, photo: Photo) -> list[CocoImage]:
         """Images whose folders and name a photo lies in, of the most folders, as far as both sides know them."""
         id = _parts(photo.id)
         path = id if photo.path is None else _parts(photo.path)
@@ -206,12 +206,12 @@ class _Images:
             return []
         return [i for i in self._by_last_part.get(id[-1], ()) if _parts(i.file_name)[-len(id) :] == id]
 
-    def _of_this_name(self, photo: Photo) -> list[StoredImage]:
+    def _of_this_name(self, photo: Photo) -> list[CocoImage]:
         """Images whose name without folders is that of a photo."""
         lasts = dict.fromkeys(_parts(name)[-1] for name in (photo.id, photo.path) if name is not None)
         return [image for last in lasts for image in self._by_last_part.get(last, ())]
 
-    def _same_name(self, image: StoredImage, photo: Photo) -> bool:
+    def _same_name(self, image: CocoImage, photo: Photo) -> bool:
         """Whether an image with a photo's id may be the photo by its name, folders left out of account."""
         return photo.path is None or _parts(image.file_name)[-1] == _parts(photo.path)[-1]
 

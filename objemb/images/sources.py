@@ -13,8 +13,8 @@ from typing import Any
 
 from objemb import checks
 from objemb.images.kinds import may_be_photo, named_as_image
-from objemb.images.manifests import READERS, Entry
 from objemb.images.names import find_spelled, is_address, printable
+from objemb.images.photo_lists import READERS, ListedPhoto
 from objemb.structures import Scalar
 
 #: Folders that systems keep beside the photos, in lower case: thumbnails of Synology's (``@eaDir``), what was deleted,
@@ -129,7 +129,7 @@ def _open_source(source: Path) -> Iterator[_Found]:
     return iter([_Found(source.name, source, os.path.realpath(source))])
 
 
-def _checked(reader: Callable[[Path], Iterator[Entry]], source: Path) -> Iterator[Entry]:
+def _checked(reader: Callable[[Path], Iterator[ListedPhoto]], source: Path) -> Iterator[ListedPhoto]:
     try:
         with open(source, "rb"):
             return reader(source)
@@ -259,7 +259,7 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _listed(source: Path, entries: Iterator[Entry]) -> Iterator[_Found]:
+def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Found]:
     """Images of a list; relative paths start at its folder."""
     for entry in entries:
         problem = entry.problem or _not_a_path(entry.path)

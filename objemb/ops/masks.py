@@ -1,9 +1,19 @@
-"""Masks that are stretched over boxes."""
+"""Masks that are stretched over boxes, and boxes around masks."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The tightest box around the true pixels of a ``(h, w)`` mask, xyxy edges; all 0 when there are none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def coverage(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

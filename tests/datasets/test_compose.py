@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.coco.masks import decode_mask
 from objemb.datasets.compose import ComposeSettings, Compositions, compose
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.ingredients import Picture
-from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.seeds import is_alone
 from objemb.evaluation.retrieval_task import make_task, pick_queries
+from objemb.ops.masks import box_of
 from tests.datasets.pictures import noise, write_ingredients
 
 SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4), alone=0)
@@ -184,7 +185,7 @@ def test_a_whole_data_set(tmp_path: Path) -> None:
     assert {a["instance"] for a in coco["annotations"]} == set(result["train"]["names"])
     first = coco["annotations"][0]
     x, y, w, h = first["bbox"]
-    assert box_of(decode_mask(first["segmentation"])) == (x, y, x + w, y + h)
+    assert box_of(decode_mask(first["segmentation"], tuple(first["segmentation"]["size"]))) == (x, y, x + w, y + h)
     assert ComposeSettings(**coco["info"]["settings"]) == SMALL
 
 
@@ -276,7 +277,7 @@ def test_one_product_and_one_photo_are_enough(tmp_path: Path) -> None:
         ({"blends": ()}, "blends: expected some of"),
         ({"cut": "yes"}, "cut: expected one of"),
         ({"alone": 1.5}, "alone: expected a number from 0 to 1"),
-        ({"picture_queries": -1}, "picture_queries: expected a whole number from 0"),
+        ({"picture_queries": -1}, "picture_queries: expected an integer of 0 or more"),
         ({"max_zoom": 0}, "max_zoom: expected a number above 0"),
         ({"distractors_per_scene": (2, 1)}, "distractors_per_scene"),
         ({"val_share": 2}, "val_share"),

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.coco.masks import decode_mask
 from objemb.datasets.evaluation_set import read_evaluation_set
-from objemb.datasets.masks import box_of, decode_mask
 from objemb.datasets.render.products import draw_product, make_family
 from objemb.datasets.scenes import Scenes, SceneSettings, instance_name
 from objemb.datasets.seeds import is_alone
 from objemb.evaluation.retrieval_task import make_task, pick_queries
+from objemb.ops.masks import box_of
 
 SMALL = SceneSettings(
     size=96, train_families=4, val_families=2, test_families=3, train_scenes=40, val_scenes=5, test_scenes=24
@@ -132,11 +133,11 @@ def test_silhouettes_as_categories() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 8}, "size: expected a whole number from 32"),
-        ({"train_families": 0}, "train_families: expected a whole number from 1"),
+        ({"size": 8}, "size: expected an integer of 32 or more"),
+        ({"train_families": 0}, "train_families: expected an integer of 1 or more"),
         ({"objects_per_scene": (5, 1)}, "objects_per_scene: expected the least number before the greatest"),
         ({"objects_per_scene": 3}, "objects_per_scene: expected the least and the greatest"),
-        ({"objects_per_scene": (1.5, 3)}, "objects_per_scene: expected a whole number"),
+        ({"objects_per_scene": (1.5, 3)}, "objects_per_scene: expected an integer of 0 or more"),
         ({"object_size": (0.1, 2)}, "object_size: expected a number from 0.02 to 1"),
         ({"category": "silhouete"}, "did you mean 'silhouette'"),
         ({"noise": float("nan")}, "noise: expected"),
@@ -174,7 +175,7 @@ def test_written_files(tmp_path: Path) -> None:
             x, y, w, h = annotation["bbox"]
             assert (x, y, x + w, y + h) == tuple(box)
             assert (coco.annToMask(annotation) == mask).all()
-            assert (decode_mask(annotation["segmentation"]) == mask).all()
+            assert (decode_mask(annotation["segmentation"], mask.shape) == mask).all()
             assert annotation["area"] == mask.sum()
 
 

@@ -468,11 +468,11 @@ def test_coco_entries_without_a_name_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "expected COCO JSON, found: "),
-        ("[1]", "expected COCO JSON with a list 'images', found list"),
-        ('{"image": []}', "expected COCO JSON with a list 'images', found 'image'"),
-        ('{"images": {}}', "expected COCO JSON with a list 'images', found 'images'"),
-        ("[" * 100_000, "expected COCO JSON, found: "),
+        ("{", "expected a COCO file in JSON, found: "),
+        ("[1]", "expected a COCO file with a list 'images', found list"),
+        ('{"image": []}', "expected a COCO file with a list 'images', found 'image'"),
+        ('{"images": {}}', "expected a COCO file with a list 'images', found 'images'"),
+        ("[" * 100_000, "expected a COCO file in JSON, found: "),
     ],
 )
 def test_broken_coco_is_told_at_once(text: str, message: str, tmp_path: Path) -> None:

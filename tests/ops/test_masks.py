@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from objemb.ops.masks import coverage
+from objemb.ops.masks import box_of, coverage
 
 
 def test_by_hand() -> None:
@@ -32,3 +33,10 @@ def test_against_painting_on_a_fine_raster() -> None:
 def test_empty_boxes_and_no_boxes() -> None:
     assert coverage(torch.ones(1, 2, 2), torch.tensor([[1.0, 1.0, 1.0, 3.0]]), (4, 4)).sum() == 0
     assert coverage(torch.ones(0, 2, 2), torch.zeros(0, 4), (4, 4)).shape == (0, 4, 4)
+
+
+def test_a_box_is_tight() -> None:
+    mask = np.zeros((8, 9), dtype=bool)
+    assert box_of(mask) == (0, 0, 0, 0)
+    mask[2, 3] = mask[5, 6] = True
+    assert box_of(mask) == (3, 2, 7, 6)

@@ -70,7 +70,7 @@ def test_every_setting_has_an_option_with_help(tool: ModuleType, capsys: pytest.
 
 
 def test_wrong_values_are_named(tool: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="size: expected a whole number from 32"):
+    with pytest.raises(ValueError, match="size: expected an integer of 32 or more"):
         tool.main(["scenes", "-o", str(tmp_path), "--size", "3"])
 
 

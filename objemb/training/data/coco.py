@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.datasets.coco import CocoInstances
-from objemb.detectors._coco_regions import FrameError
+from objemb.coco.instances import CocoInstances
+from objemb.coco.regions import FrameError
 from objemb.images import UnreadableImageError, read_photo
 from objemb.images.names import find_spelled
 from objemb.registry import plugin

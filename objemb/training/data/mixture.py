@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.datasets.numbers import whole
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
 from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
@@ -38,7 +37,7 @@ class Mixture(Examples):
         self, *, data: Sequence[Examples], shares: Sequence[int] | None = None, count: int | None = None
     ) -> None:
         self.parts = checks.several("data", data)
-        self.shares = tuple(whole("shares", s, 1) for s in (shares or [1] * len(self.parts)))
+        self.shares = tuple(checks.whole("shares", s) for s in (shares or [1] * len(self.parts)))
         if len(self.shares) != len(self.parts):
             raise ValueError(f"shares: expected one per source ({len(self.parts)}), found {len(self.shares)}")
         for number, part in enumerate(self.parts):

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from objemb import checks
-from objemb.datasets.numbers import counts, pair
 from objemb.datasets.seeds import generator
 from objemb.images import ImageRef, UnreadableImageError, find_images, read_photo
 from objemb.registry import plugin
@@ -62,11 +61,11 @@ class Photos(Examples):
         side: int | None = 1024,
         seed: int = 0,
     ) -> None:
-        self.boxes = counts("boxes", boxes)
-        self.box_size = pair("box_size", box_size, 0.01, 1)
+        self.boxes = checks.whole_interval("boxes", boxes)
+        self.box_size = checks.interval("box_size", box_size, 0.01, 1)
         self.aspect = checks.between("aspect", aspect, 1, 100)
         self.views = checks.whole("views", views)
-        self.view_size = pair("view_size", view_size, 0.05, 1)
+        self.view_size = checks.interval("view_size", view_size, 0.05, 1)
         self.side = None if side is None else checks.whole("side", side)
         self.seed = seed
         self._refs = [ref for ref in find_images(source_list("sources", sources)) if isinstance(ref, ImageRef)]

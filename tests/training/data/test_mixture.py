@@ -51,7 +51,7 @@ def test_names_are_those_of_all_sources() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"shares: expected one per source \(2\), found 1"):
         Mixture(data=[Listed("a", 1), Listed("b", 1)], shares=[1])
-    with pytest.raises(ValueError, match="shares: expected a whole number from 1, found 0"):
+    with pytest.raises(ValueError, match="shares: expected an integer of 1 or more, found 0"):
         Mixture(data=[Listed("a", 1)], shares=[0])
     with pytest.raises(ValueError, match=r"data\[1\]: expected at least one example, found none"):
         Mixture(data=[Listed("a", 1), Listed("b", 0)])

@@ -10,13 +10,9 @@ from pathlib import Path
 import torch
 
 from objemb import checks
-from objemb.datasets.scene import DISTRACTOR
-from objemb.detectors._coco_file import StoredBox, StoredImage, read_coco
-from objemb.detectors._coco_regions import regions_of
+from objemb.coco.files import DISTRACTOR, OBJECT, CocoBox, CocoImage, read_coco
+from objemb.coco.regions import regions_of
 from objemb.structures import Photo, Regions
-
-#: The one class of a file that is read without regard to classes.
-OBJECT = "object"
 
 
 class CocoInstances:
@@ -42,7 +38,7 @@ class CocoInstances:
         ValueError: It is no COCO file, or has no images.
     """
 
-    images: tuple[StoredImage, ...]
+    images: tuple[CocoImage, ...]
 
     def __init__(self, file: str | Path, *, class_agnostic: bool = False, masks: bool = False) -> None:
         content = read_coco(file)
@@ -55,7 +51,7 @@ class CocoInstances:
         self.classes = (OBJECT,) if class_agnostic else content.classes
         self._problems = dict.fromkeys(content.problems)
         boxes = content.boxes if masks else tuple(replace(b, segmentation=None) for b in content.boxes)
-        self._boxes: defaultdict[str, list[StoredBox]] = defaultdict(list)
+        self._boxes: defaultdict[str, list[CocoBox]] = defaultdict(list)
         for box in boxes:
             self._boxes[box.image].append(box)
         self.instances = tuple(sorted({name for b in boxes if (name := self._instance(b)) is not None}))
@@ -94,7 +90,7 @@ class CocoInstances:
             regions = replace(regions, labels=torch.zeros_like(regions.labels), classes=self.classes)
         return regions, tuple(self._instance(b) for b in stored)
 
-    def _instance(self, box: StoredBox) -> str | None:
+    def _instance(self, box: CocoBox) -> str | None:
         return None if self._named[box.label] == DISTRACTOR else box.instance
 
     def _report(self, entry: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Segmentations of COCO files as small masks over a box."""
+"""Segmentations of COCO files: run lengths of masks, and polygons and runs as small masks over a box."""
 
 from __future__ import annotations
 
@@ -9,16 +9,55 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from objemb.detectors._coco_units import LIMIT, short
+from objemb import checks
+from objemb.coco.units import LIMIT
 from objemb.ops.masks import coverage
 
 #: Side of a mask, as Mask R-CNN has it.
 SIDE = 28
 #: Polygons are drawn this much larger than the mask, so that its borders are right to a fraction of a cell.
 OVERSAMPLING = 8
+#: Runs of larger images are refused: a line of text could fill the memory.
+MOST_PIXELS = 1 << 30
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's uncompressed run lengths of a ``(h, w)`` mask: ``{"size": [h, w], "counts": [...]}``.
+
+    The runs go down the columns, from left to right, and begin with the zeros (perhaps none of them).
+    """
+    flat = mask.T.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0] if not flat.size or not flat[0] else [0, 0], changes, [flat.size]])
+    return {"size": list(mask.shape), "counts": np.diff(edges).tolist()}
+
+
+def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask ``(h, w)`` of run lengths, as :func:`encode_mask` has them or in COCO's text form.
+
+    Args:
+        runs: ``{"size": [h, w], "counts": ...}``, perhaps written by a stranger.
+        size: ``(height, width)`` that they must fill exactly.
+
+    Raises:
+        ValueError: They are not runs of this size, or the size is above ``MOST_PIXELS``.
+    """
+    height, width = size
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"expected runs of at most {MOST_PIXELS} pixels, found {width} x {height}")
+    if runs["size"] != [height, width]:
+        raise ValueError(f"expected runs of size {[height, width]}, found {checks.short(runs['size'])}")
+    counts = runs["counts"]
+    lengths = _lengths(counts) if isinstance(counts, str) else counts
+    whole = isinstance(lengths, list) and all(type(n) is int and 0 <= n <= height * width for n in lengths)
+    if not whole or sum(lengths) != height * width:
+        raise ValueError(f"expected runs that add up to {height * width} pixels, found others")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(width, height).T
 
 
 def mask_in_box(segmentation: Any, box: Sequence[float], size: tuple[int, int]) -> Tensor:
@@ -39,7 +78,7 @@ def mask_in_box(segmentation: Any, box: Sequence[float], size: tuple[int, int]) 
     if isinstance(segmentation, list) and segmentation:
         mask = _sampled(*_drawn(segmentation, box, size))
     elif isinstance(segmentation, Mapping) and {"size", "counts"} <= set(segmentation):
-        mask = _sampled(*_cut(_decoded(segmentation, size), box))
+        mask = _sampled(*_cut(decode_mask(segmentation, size).view(np.uint8), box))
     else:
         raise ValueError(f"expected polygons or runs, found {type(segmentation).__name__}")
     if not mask.any():
@@ -79,20 +118,6 @@ def _cut(mask: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, list[float
     across, down = SIDE / (x2 - x1), SIDE / (y2 - y1)
     frame = [(left - x1) * across, (top - y1) * down, (right - x1) * across, (bottom - y1) * down]
     return np.ascontiguousarray(mask[top:bottom, left:right]), frame
-
-
-def _decoded(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Runs as a raster of the image; they must fill it exactly."""
-    height, width = size
-    if runs["size"] != [height, width]:
-        raise ValueError(f"expected runs of size {[height, width]}, found {short(runs['size'])}")
-    counts = runs["counts"]
-    lengths = _lengths(counts) if isinstance(counts, str) else counts
-    whole = isinstance(lengths, list) and all(type(n) is int and 0 <= n <= height * width for n in lengths)
-    if not whole or sum(lengths) != height * width:
-        raise ValueError(f"expected runs that add up to {height * width} pixels, found others")
-    values = (np.arange(len(lengths)) % 2).astype(np.uint8)
-    return np.repeat(values, lengths).reshape(width, height).T
 
 
 def _lengths(text: str) -> list[int]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from objemb.detectors._coco_file import StoredBox, StoredImage
-from objemb.detectors._coco_mask import SIDE, mask_in_box
-from objemb.detectors._coco_units import LIMIT, leaves
+from objemb.coco.files import CocoBox, CocoImage
+from objemb.coco.masks import SIDE, mask_in_box
+from objemb.coco.units import LIMIT, leaves
 from objemb.ops.frames import Frame, frame_in
 from objemb.structures import Photo, Regions
 
@@ -23,13 +23,13 @@ class FrameError(ValueError):
 
 def regions_of(
     photo: Photo,
-    image: StoredImage,
-    boxes: Sequence[StoredBox],
+    image: CocoImage,
+    boxes: Sequence[CocoBox],
     classes: tuple[str, ...],
     *,
     masks: bool,
     report: Report,
-) -> tuple[Regions, list[StoredBox]]:
+) -> tuple[Regions, list[CocoBox]]:
     """Boxes clipped to a photo, by falling score, and the entry of each row.
 
     Args:
@@ -59,7 +59,7 @@ def regions_of(
     return regions, stored
 
 
-def _frame(photo: Photo, image: StoredImage, boxes: Sequence[StoredBox]) -> Frame:
+def _frame(photo: Photo, image: CocoImage, boxes: Sequence[CocoBox]) -> Frame:
     """The frame that the boxes of an image were made in."""
     size = image.size or _size_of_runs(boxes)
     if size is not None:
@@ -76,7 +76,7 @@ def _frame(photo: Photo, image: StoredImage, boxes: Sequence[StoredBox]) -> Fram
     return Frame(photo.size, photo.size)
 
 
-def _size_of_runs(boxes: Sequence[StoredBox]) -> tuple[int, int] | None:
+def _size_of_runs(boxes: Sequence[CocoBox]) -> tuple[int, int] | None:
     """The ``(height, width)`` that masks say, where they are runs."""
     for box in boxes:
         size = box.segmentation.get("size") if isinstance(box.segmentation, Mapping) else None
@@ -86,8 +86,8 @@ def _size_of_runs(boxes: Sequence[StoredBox]) -> tuple[int, int] | None:
 
 
 def _usable(
-    image: StoredImage, boxes: Sequence[StoredBox], size: tuple[int, int], report: Report
-) -> list[tuple[StoredBox, list[float]]]:
+    image: CocoImage, boxes: Sequence[CocoBox], size: tuple[int, int], report: Report
+) -> list[tuple[CocoBox, list[float]]]:
     """The boxes that lie in an image of ``(height, width)``, with their edges clipped to it."""
     height, width = size
     usable = []
@@ -101,7 +101,7 @@ def _usable(
     return usable
 
 
-def _masks(stored: Sequence[tuple[StoredBox, list[float]]], size: tuple[int, int], report: Report) -> Tensor:
+def _masks(stored: Sequence[tuple[CocoBox, list[float]]], size: tuple[int, int], report: Report) -> Tensor:
     masks = torch.ones(len(stored), SIDE, SIDE, dtype=torch.uint8)
     for row, (box, edges) in enumerate(stored):
         try:

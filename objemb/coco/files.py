@@ -1,4 +1,4 @@
-"""Boxes from COCO files: instances (ground truth) or results (what a detector found)."""
+"""Reading COCO files: instances (images, their boxes, categories) and results (the boxes of a detector)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.detectors._coco_units import LIMIT, expect_pixels, short
+from objemb.coco.units import LIMIT, expect_pixels
 
+#: The one class of a file that is read without regard to its categories.
+OBJECT = "object"
+#: Category of objects that were annotated but are no instance: never searched for.
+DISTRACTOR = "distractor"
 INSTANCES_KEYS = ("images", "annotations", "categories")
 RESULT_KEYS = ("image_id", "category_id", "bbox")
 #: A whole number as a text, perhaps as a table program writes it that takes ids for measurements: ``7`` or ``7.0``.
@@ -19,7 +23,7 @@ WHOLE = re.compile(r"(\d+)(\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class StoredImage:
+class CocoImage:
     """An image that a file knows; ``size`` is ``(height, width)`` if it says so."""
 
     id: str
@@ -28,10 +32,17 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
-class StoredBox:
-    """A box in pixels of its image, as the file has it: finite, with an area, perhaps beyond the image.
+class CocoBox:
+    """A box as the file has it: finite, with an area, perhaps reaching beyond its image.
 
-    ``instance`` names the very object, in files of objemb's own generators.
+    Attributes:
+        entry: The place of its annotation in the file, for messages.
+        image: The id of its image.
+        box: ``(x1, y1, x2, y2)`` edges in pixels of the image.
+        score: 1 where the file has none.
+        label: From 0.
+        segmentation: As it stands in the file, unchecked; see :mod:`objemb.coco.masks`.
+        instance: The name of the individual object, in files of objemb's own generators.
     """
 
     entry: str
@@ -57,8 +68,8 @@ class CocoFile:
         fractional_ids: Whether ids are written as ``7.0``, as tables write whole numbers beside missing ones.
     """
 
-    images: tuple[StoredImage, ...]
-    boxes: tuple[StoredBox, ...]
+    images: tuple[CocoImage, ...]
+    boxes: tuple[CocoBox, ...]
     classes: tuple[str, ...]
     problems: tuple[tuple[str, str], ...]
     entries: int
@@ -104,11 +115,32 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     )
 
 
+def image_entries(file: str | Path) -> list[Any]:
+    """The list ``images`` of a COCO file as it stands; the file need hold nothing else.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON, or has no such list.
+    """
+    content = _read_json(file)
+    images = content.get("images") if isinstance(content, Mapping) else None
+    if not isinstance(images, list):
+        found = checks.listed(list(content)[:10]) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{file}: expected a COCO file with a list 'images', found {found}")
+    return images
+
+
+def file_name_of(entry: Any) -> str | None:
+    """The ``file_name`` of an entry of ``images``; None where it has none."""
+    name = entry.get("file_name") if isinstance(entry, Mapping) else None
+    return name if isinstance(name, str) and name else None
+
+
 def _read_json(file: str | Path) -> Any:
     try:
         return json.loads(Path(file).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: expected a COCO file in JSON, found {error}") from error
+        raise ValueError(f"{file}: expected a COCO file in JSON, found: {error}") from error
 
 
 def _check_instances(content: Any, file: str | Path) -> None:
@@ -142,19 +174,20 @@ def _implied(entries: list[Any]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _images(entries: Iterable[Any], problems: list[tuple[str, str]]) -> Iterator[StoredImage]:
+def _images(entries: Iterable[Any], problems: list[tuple[str, str]]) -> Iterator[CocoImage]:
     seen = set()
     for number, entry in enumerate(entries):
         name = f"images[{number}]"
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("file_name"), str):
+        file_name = file_name_of(entry)
+        if file_name is None:
             problems.append((name, "expected the keys 'id' and 'file_name'"))
         elif (id := _id(entry.get("id"))) is None:
-            problems.append((name, f"expected a number or a string as id, found {short(entry.get('id'))}"))
+            problems.append((name, f"expected a number or a string as id, found {checks.short(entry.get('id'))}"))
         elif id in seen:
-            problems.append((name, f"id {short(entry['id'])} occurs twice; the first is used"))
+            problems.append((name, f"id {checks.short(entry['id'])} occurs twice; the first is used"))
         else:
             seen.add(id)
-            yield StoredImage(id, entry["file_name"], _size(entry))
+            yield CocoImage(id, file_name, _size(entry))
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -181,7 +214,7 @@ def _categories(entries: Iterable[Any], problems: list[tuple[str, str]]) -> dict
 
 def _boxes(
     kind: str, entries: Iterable[Any], images: Iterable[str], categories: list[str], problems: list[tuple[str, str]]
-) -> Iterator[StoredBox]:
+) -> Iterator[CocoBox]:
     known, labels = set(images), {c: i for i, c in enumerate(categories)}
     for number, entry in enumerate(entries):
         name = _entry_name(kind, number, entry)
@@ -191,7 +224,7 @@ def _boxes(
             problems.append((name, str(error)))
 
 
-def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> StoredBox:
+def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> CocoBox:
     if not isinstance(entry, Mapping):
         raise ValueError(f"expected a mapping, found {type(entry).__name__}")
     missing = [k for k in RESULT_KEYS if k not in entry]
@@ -199,15 +232,15 @@ def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> Sto
         raise ValueError(f"expected the keys {checks.listed(RESULT_KEYS)}, found no {missing[0]!r}")
     image, category, score = _id(entry["image_id"]), _id(entry["category_id"]), entry.get("score", 1.0)
     if image is None or image not in images:
-        raise ValueError(f"unknown image_id {short(entry['image_id'])}")
+        raise ValueError(f"unknown image_id {checks.short(entry['image_id'])}")
     if category is None or category not in labels:
-        raise ValueError(f"unknown category_id {short(entry['category_id'])}")
+        raise ValueError(f"unknown category_id {checks.short(entry['category_id'])}")
     if entry.get("iscrowd"):
         raise ValueError("a crowd, not one object (iscrowd)")
     if not _is_number(score):
-        raise ValueError(f"expected a finite score, found {short(score)}")
+        raise ValueError(f"expected a finite score, found {checks.short(score)}")
     instance = entry.get("instance")
-    return StoredBox(
+    return CocoBox(
         entry=name,
         image=image,
         box=_edges(entry["bbox"]),
@@ -226,7 +259,7 @@ def _entry_name(kind: str, number: int, entry: Any) -> str:
 
 def _edges(bbox: Any) -> tuple[float, float, float, float]:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
-        raise ValueError(f"expected a bbox of four finite numbers x, y, width, height, found {short(bbox)}")
+        raise ValueError(f"expected a bbox of four finite numbers x, y, width, height, found {checks.short(bbox)}")
     x, y, width, height = bbox
     if width <= 0 or height <= 0:
         raise ValueError(f"expected a bbox with width and height above 0, found {bbox!r}")

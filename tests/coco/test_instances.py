@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from objemb.datasets.coco import CocoInstances
+from objemb.coco.instances import CocoInstances
 from objemb.structures import Photo
 from tests.tiny import plain_photo
 

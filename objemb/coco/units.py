@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -66,12 +65,6 @@ def leaves(edges: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
     """
     height, width = size
     return any(x2 > width * (1 + SLACK) + 1 or y2 > height * (1 + SLACK) + 1 for _, _, x2, y2 in edges)
-
-
-def short(value: Any) -> str:
-    """A value as a message shows it, however long it is."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _part(share: float, count: int) -> str:

@@ -4,10 +4,41 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.detectors._coco_mask import mask_in_box
+from objemb.coco.masks import decode_mask, encode_mask, mask_in_box
 
 SIZE = (40, 60)
 BOX = (10.0, 5.0, 38.0, 33.0)  # 28 x 28 pixels: a cell of the mask is a pixel
+
+
+def test_runs_by_hand() -> None:
+    mask = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)  # columns: 0 0 | 1 0 | 1 1
+    assert encode_mask(mask) == {"size": [2, 3], "counts": [2, 1, 1, 2]}
+
+
+def test_runs_begin_with_zeros_even_if_there_are_none() -> None:
+    assert encode_mask(np.ones((2, 2), dtype=bool)) == {"size": [2, 2], "counts": [0, 4]}
+    assert encode_mask(np.zeros((2, 2), dtype=bool)) == {"size": [2, 2], "counts": [4]}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (16, 33)])
+def test_masks_survive_their_runs_and_their_text_form(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(shape) < 0.4
+    found = encode_mask(mask)
+    assert (decode_mask(found, shape) == mask).all()
+    assert (decode_mask({**found, "counts": in_text(found["counts"])}, shape) == mask).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (16, 33)])
+def test_runs_are_read_by_the_reference(shape: tuple[int, int]) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    mask = np.random.default_rng(0).random(shape) < 0.4
+    assert (coco.decode(coco.frPyObjects(encode_mask(mask), *shape)) == mask).all()
+
+
+def test_runs_of_an_image_that_fills_the_memory_are_refused() -> None:
+    side = 1_000_000
+    with pytest.raises(ValueError, match="at most 1073741824 pixels, found 1000000 x 1000000"):
+        decode_mask({"size": [side, side], "counts": [0, side * side]}, (side, side))
 
 
 def runs(raster: np.ndarray) -> list[int]:

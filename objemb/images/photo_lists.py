@@ -1,18 +1,17 @@
-"""Files that list images: one path a line, a table, COCO.
+"""Files that list photos: one path a line, a table, COCO.
 
 Each reader checks its file at once (a wrong column is told before the first image is read), keeps nothing in memory
-but COCO's image list, and gives :class:`Entry` objects. A line that cannot be used is an entry with a ``problem``.
+but COCO's image list, and gives :class:`ListedPhoto` objects. One that cannot be used has a ``problem``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from objemb import checks
+from objemb.coco.files import file_name_of, image_entries
 from objemb.images.names import printable, readable
 from objemb.images.tables import ROLES, Row, Table, open_table, scalar, text
 from objemb.images.texts import open_text
@@ -20,7 +19,7 @@ from objemb.structures import Scalar
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedPhoto:
     """One line of a list.
 
     Attributes:
@@ -40,7 +39,7 @@ class Entry:
     inside: tuple[str, ...] = ("",)
 
 
-def read_list(path: Path) -> Iterator[Entry]:
+def read_list(path: Path) -> Iterator[ListedPhoto]:
     """One path a line; blank lines and lines that start with ``#`` are left out.
 
     A text whose first line has tabs and a column for paths is a table: spreadsheets call that "Unicode text".
@@ -57,15 +56,15 @@ def _names_paths(line: str) -> bool:
     return any(alias in names for alias in ROLES["path"])
 
 
-def _lines(path: Path) -> Iterator[Entry]:
+def _lines(path: Path) -> Iterator[ListedPhoto]:
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             written = line.rstrip("\n")
             if written.strip() and not written.lstrip().startswith("#"):
-                yield Entry(written, line=number)
+                yield ListedPhoto(written, line=number)
 
 
-def read_table(path: Path) -> Iterator[Entry]:
+def read_table(path: Path) -> Iterator[ListedPhoto]:
     """CSV with a header, or Parquet: a column for paths, perhaps one for ids, see :data:`objemb.images.tables.ROLES`.
 
     The other columns that have a name become metadata.
@@ -79,52 +78,44 @@ def read_table(path: Path) -> Iterator[Entry]:
 
 def _table_entries(
     table: Table, path: int, id: int | None, converters: list[Callable[[Any], Scalar]]
-) -> Iterator[Entry]:
+) -> Iterator[ListedPhoto]:
     columns = [(n, name) for n, name in enumerate(table.columns) if name and n not in (path, id)]
 
-    def entry(row: Row) -> Entry:
+    def entry(row: Row) -> ListedPhoto:
         if row.problem:
-            return Entry("", line=row.line, problem=row.problem)
+            return ListedPhoto("", line=row.line, problem=row.problem)
         written = row.cells[path]
         if not isinstance(written, str) or not written.strip():
-            return Entry("", line=row.line, problem="expected a path, found none")
+            return ListedPhoto("", line=row.line, problem="expected a path, found none")
         metadata = {name: converters[n](row.cells[n]) for n, name in columns}
-        return Entry(written, None if id is None else text(row.cells[id]) or None, metadata, row.line)
+        return ListedPhoto(written, None if id is None else text(row.cells[id]) or None, metadata, row.line)
 
     return (entry(row) for row in table.rows())
 
 
-def read_coco(path: Path) -> Iterator[Entry]:
+def read_coco_images(path: Path) -> Iterator[ListedPhoto]:
     """The ``images`` of a COCO file; ``file_name`` is the id, the other single values are metadata.
 
     Raises:
-        ValueError: When the file is no JSON, or has no list ``images``.
+        ValueError: See :func:`objemb.coco.files.image_entries`.
     """
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected COCO JSON, found: {error}") from error
-    images = data.get("images") if isinstance(data, dict) else None
-    if not isinstance(images, list):
-        found = checks.listed(data) if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"{path}: expected COCO JSON with a list 'images', found {found}")
-    return (_coco_entry(number, image) for number, image in enumerate(images, 1))
+    return (_coco_photo(number, image) for number, image in enumerate(image_entries(path), 1))
 
 
-def _coco_entry(number: int, image: Any) -> Entry:
-    name = image.get("file_name") if isinstance(image, dict) else None
-    if not isinstance(name, str) or not name:
-        return Entry("", line=number, problem="expected an image with a 'file_name', found none")
+def _coco_photo(number: int, image: Any) -> ListedPhoto:
+    name = file_name_of(image)
+    if name is None:
+        return ListedPhoto("", line=number, problem="expected an image with a 'file_name', found none")
     values = {k: v for k, v in image.items() if k != "file_name" and isinstance(v, Scalar)}
     metadata = {printable(k): readable(v) if isinstance(v, str) else scalar(v) for k, v in values.items()}
-    return Entry(name, name, metadata, number, inside=("", "images"))
+    return ListedPhoto(name, name, metadata, number, inside=("", "images"))
 
 
 #: Reader of each kind of list, by the suffix of its name.
-READERS: Mapping[str, Callable[[Path], Iterator[Entry]]] = {
+READERS: Mapping[str, Callable[[Path], Iterator[ListedPhoto]]] = {
     ".txt": read_list,
     ".csv": read_table,
     ".tsv": read_table,
     ".parquet": read_table,
-    ".json": read_coco,
+    ".json": read_coco_images,
 }

@@ -1,0 +1,74 @@
+"""Writing COCO instances files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objemb import checks
+from objemb.disk import write_whole
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """An object to write.
+
+    Attributes:
+        box: ``(x1, y1, x2, y2)`` edges in pixels of its image.
+        category: The name of its category.
+        more: Further keys of its annotation, such as ``score`` or ``segmentation``; JSON-ready.
+    """
+
+    box: Sequence[float]
+    category: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image to write, ``size`` is ``(height, width)`` in pixels."""
+
+    file_name: str
+    size: tuple[int, int]
+    objects: Sequence[AnnotatedObject] = ()
+
+
+def write_instances(
+    file: Path, images: Iterable[AnnotatedImage], categories: Sequence[str], info: Mapping[str, Any] | None = None
+) -> int:
+    """Write a COCO file with boxes as x, y, width, height, all ids counting from 1; returns the number of annotations.
+
+    A file that was there is replaced, see :func:`objemb.disk.replacing`.
+
+    Args:
+        file: Where it is written.
+        images: The images, those without objects included.
+        categories: Their names, in the order of their ids.
+        info: Goes to ``info`` of the file, which has none by default.
+
+    Raises:
+        ValueError: An object is of a category that is not among ``categories``.
+        OSError: Of the file system.
+    """
+    ids = {name: number for number, name in enumerate(categories, 1)}
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, image in enumerate(images, 1):
+        height, width = image.size
+        listed.append({"id": image_id, "file_name": image.file_name, "width": width, "height": height})
+        for item in image.objects:
+            x1, y1, x2, y2 = item.box
+            place = {"id": len(annotations) + 1, "image_id": image_id}
+            category_id = ids[checks.one_of("category", item.category, ids)]
+            annotations.append({**place, "category_id": category_id, "bbox": [x1, y1, x2 - x1, y2 - y1], **item.more})
+    content = {
+        **({} if info is None else {"info": dict(info)}),
+        "images": listed,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+    }
+    write_whole(file, json.dumps(content, separators=(",", ":")))
+    return len(annotations)
