@@ -1,8 +1,9 @@
-"""Files and folders that are there completely or not at all, readable for whom the umask says."""
+"""Files and folders that are written atomically, with the rights that the umask gives, and the hash of a file."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -104,6 +105,12 @@ def replacing_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
         raise
     _swap(partial, place, keep=keep)
     sync_folder(place.parent)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits. Raises ``OSError`` where it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

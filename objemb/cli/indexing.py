@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objemb.detectors.base import Detector
+from objemb.disk import file_sha256
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.names import printable
 from objemb.images.sources import ImageRef, SkippedImage, find_images
@@ -145,10 +146,7 @@ class Job:
 
     def _regions_stamp(self) -> str:
         """What decides on the regions beside the model: other boxes describe a photo anew."""
-        digest = ""
-        if self.boxes_file is not None:
-            with self.boxes_file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = "" if self.boxes_file is None else file_sha256(self.boxes_file)
         return f"boxes {digest} at most {self.max_regions}"
 
     def _prune(self, writer: Writer, unread: dict[str, str | None], report: Report) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.disk import replacing_folder
+from objemb.disk import file_sha256, replacing_folder
 
 FORMAT, FORMAT_VERSION = "objemb-cache", 1
 CARD = "entry.json"
@@ -73,7 +73,7 @@ class ArrayCache:
         with replacing_folder(self.folder / key, keep=True) as partial:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            files = {name: _sha256(partial / f"{name}.npy") for name in arrays}
+            files = {name: file_sha256(partial / f"{name}.npy") for name in arrays}
             card = {"format": FORMAT, "format_version": FORMAT_VERSION, "about": dict(about), "sha256": files}
             (partial / CARD).write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -104,7 +104,7 @@ def _read(place: Path) -> Cached:
     arrays = {}
     for name, expected in card["sha256"].items():
         file = place / f"{name}.npy"
-        found = _sha256(file)
+        found = file_sha256(file)
         if found != expected:
             raise ValueError(f"{file.name}: expected sha256 {expected[:12]}, found {found[:12]}")
         arrays[name] = np.load(file, mmap_mode="r" if file.stat().st_size > LARGE else None, allow_pickle=False)
@@ -116,8 +116,3 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     else:
         place.unlink(missing_ok=True)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
+from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
 
 
@@ -124,7 +124,6 @@ def _size(path: Path) -> int:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""

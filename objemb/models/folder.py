@@ -27,7 +27,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, ObjembError
-from objemb.disk import left_beside, replacing_folder
+from objemb.disk import file_sha256, left_beside, replacing_folder
 from objemb.weights.locate import MODEL_WEIGHTS
 
 FORMAT = "objemb-model"
@@ -162,12 +162,6 @@ def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[
         except SafetensorError as error:
             raise ArtefactMismatchError(f"{file}: expected safetensors, found damage ({error})") from error
     return tensors
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content, as hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

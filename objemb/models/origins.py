@@ -11,7 +11,8 @@ from typing import Any
 
 from objemb import checks, registry
 from objemb.checks import MissingWeightsError
-from objemb.models.folder import file_sha256, read_card
+from objemb.disk import file_sha256
+from objemb.models.folder import read_card
 from objemb.weights.locate import RANDOM
 
 #: The key of a training task that may hold a describer of its own.

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 import objemb
 from objemb.cli.app import app
 from objemb.config import method_files
+from objemb.disk import file_sha256
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
-from objemb.models.folder import file_sha256
 from tests.cli.conftest import Run, draw, parsed
 from tests.models.conftest import SETTINGS
 

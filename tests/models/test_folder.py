@@ -190,7 +190,7 @@ def test_changed_settings_are_refused_with_both_fingerprints(model: Model, folde
 
 
 def test_weights_of_another_network_are_refused_by_name(model: Model, folder: Path) -> None:
-    from objemb.models.folder import file_sha256
+    from objemb.disk import file_sha256
 
     file = folder / "weights.safetensors"
     tensors = load_file(file)

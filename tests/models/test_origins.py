@@ -10,8 +10,8 @@ import torch
 
 from objemb.checks import ArtefactMismatchError, MissingWeightsError
 from objemb.config import load_config
+from objemb.disk import file_sha256
 from objemb.models import Model, build_model, load_model, save_model
-from objemb.models.folder import file_sha256
 from objemb.models.origins import described, expect_weights, networks, origins, told_together, untrained
 from objemb.registry import build
 

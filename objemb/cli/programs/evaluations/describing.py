@@ -13,12 +13,12 @@ from objemb.cli.output import note
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.disk import file_sha256
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, Rows, describe_task, object_crop
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
-from objemb.models.folder import file_sha256
 from objemb.models.limit import limited
 from objemb.version import __version__
 
