@@ -21,7 +21,7 @@ from __future__ import annotations
 import codecs
 import inspect
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,8 @@ MOST_NODES, DEEPEST = 100_000, 50
 MOST_BYTES = 1 << 22
 #: Annotations of arguments that are texts.
 TEXTS = {"str", "Path", "None"}
+#: The key of an override; those of YAML mappings have a colon.
+KEY = r"[\w.]+="
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -142,6 +144,43 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> d
     return nested
 
 
+def split_overrides(text: str) -> tuple[str, tuple[str, ...]]:
+    """``NAME,key=value,...`` of a command line as the name and its overrides.
+
+    A comma separates where ``key=`` follows, outside of brackets: names, lists and mappings may have commas in them.
+    """
+    name, *own = _joined(text, lambda piece: not is_override(piece))
+    return name, tuple(own)
+
+
+def split_list(text: str) -> list[str]:
+    """Several ``NAME,key=value,...`` with commas between them; one that ``key=`` follows goes on with the same."""
+    return _joined(text, is_override)
+
+
+def is_override(text: str) -> bool:
+    """Whether an argument of a command line is an override ``key=value``, not a name."""
+    return re.match(KEY, text) is not None
+
+
+def _joined(text: str, belongs: Callable[[str], bool]) -> list[str]:
+    """A text cut at the commas outside of brackets, with what ``belongs`` to the piece before it joined to it again."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    parts = pieces[:1]
+    for piece in pieces[1:]:
+        if belongs(piece):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
+
+
 def parse_part(key: str, text: str) -> dict[str, Any]:
     """One part from a command line, such as ``query_expansion,top=5``: its name, then its keys, with all defaults.
 
@@ -152,7 +191,7 @@ def parse_part(key: str, text: str) -> dict[str, Any]:
     Raises:
         ValueError: An unknown name or key (the nearest known one is suggested), or no YAML.
     """
-    name, *own = re.split(r",(?=[\w.]+=)", text)
+    name, own = split_overrides(text)
     nested = parse_overrides(own, (key,))
     return _resolve_part(key, key, {"name": name, **nested.get(key, {})})
 

@@ -7,6 +7,7 @@ import pytest
 
 from objemb.config import (
     dump_config,
+    is_override,
     load_config,
     load_training_config,
     merge,
@@ -15,6 +16,8 @@ from objemb.config import (
     parse_part,
     read_yaml,
     resolve,
+    split_list,
+    split_overrides,
 )
 from objemb.models.origins import networks
 
@@ -219,6 +222,26 @@ def test_re_ranking_is_a_list_of_parts() -> None:
             load_config("mac", [wrong])
     with pytest.raises(ValueError, match=r"rerank\[0\]: unknown key 'tops' \(did you mean 'top'"):
         load_config("mac", ["rerank=[{name: query_expansion, tops: 7}]"])
+
+
+def test_a_name_and_its_overrides_are_told_apart_by_the_keys() -> None:
+    assert split_overrides("mac") == ("mac", ())
+    assert split_overrides("a,b/mac,scales=[1.0, 0.5],x.y=1") == ("a,b/mac", ("scales=[1.0, 0.5]", "x.y=1"))
+    assert split_overrides("") == ("", ())
+    assert split_overrides("mac,rerank=[{name: x, top: 5},y=1],z=2") == (
+        "mac",
+        ("rerank=[{name: x, top: 5},y=1]", "z=2"),
+    )
+    assert split_overrides("mac],x=1") == ("mac]", ("x=1",))
+    assert split_overrides("mac[,x=1") == ("mac[,x=1", ()), "a bracket without end"
+    assert split_list("mac,scales=[1.0, 0.5],x=1,rmac") == ["mac,scales=[1.0, 0.5],x=1", "rmac"]
+    assert split_list("mac,x=1,rmac,y.z={a: 1, b: 2}") == ["mac,x=1", "rmac,y.z={a: 1, b: 2}"]
+    assert split_list("mac") == ["mac"]
+    assert [is_override(text) for text in ("a.b=1", "a=", "mac", "=1", "./a=1", "mac,a=1")] == [
+        True,
+        True,
+        *[False] * 4,
+    ]
 
 
 def test_a_part_of_a_command_line() -> None:

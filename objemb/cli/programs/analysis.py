@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
 from objemb.cli.programs.analyses.report import analysis_markdown, draw_attention, draw_layers
 from objemb.cli.programs.analyses.run import DIMS, MARGIN, Analysis, analyse
-from objemb.config import load_config
+from objemb.cli.programs.evaluations.methods import Method
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.base import NetworkDetector
 from objemb.devices import find_device
@@ -126,12 +125,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def open_model(text: str, device: str) -> Model:
-    path, *overrides = re.split(r",(?=[\w.]+=)", text)
-    if not Path(path).is_dir():
-        return build_model(load_config(path, overrides), device=device)
-    if overrides:
-        raise ValueError(f"{path}: expected a config for {', '.join(overrides)}, found a model folder")
-    return load_model(path, device)
+    method = Method.parse(text, ())
+    if method.settings is None:
+        return load_model(method.path, device)
+    return build_model(method.settings, device=device)
 
 
 def backbone_of(model: Model) -> Backbone:

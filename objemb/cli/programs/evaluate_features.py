@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from objemb import registry
 from objemb.cli.program import environment
-from objemb.cli.programs.evaluations.methods import parse_rerankers
+from objemb.config import parse_part
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.disk import write_whole
 from objemb.evaluation.described import Described, Rows
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     described = Described(read_rows(args.database, args.items), read_rows(args.queries, args.query_items), TIMES)
     check(described, data, args)
     task = make_task(with_distractors(data, described.database))
-    rerankers = [registry.build("rerank", settings) for settings in parse_rerankers(args.rerank)]
+    rerankers = [registry.build("rerank", settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
     found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
     result = {
         "method": args.name or args.database.stem,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,12 @@ from typing import Any
 from objemb import checks, registry
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
-from objemb.config import load_config, parse_overrides, resolve
+from objemb.config import is_override, load_config, parse_part, resolve, split_list, split_overrides
 from objemb.evaluation.leakage import sources_in
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
 from objemb.models.fitting import expect_whitening
 from objemb.models.folder import CARD, read_card
 
-#: What a key=value looks like, behind a comma or alone; the keys of a flow mapping have a colon.
-OVERRIDE = re.compile(r"[\w.]+=")
-OWN = re.compile(r",(?=[\w.]+=)")
-#: A comma between methods: what follows is no key=value.
-BETWEEN = re.compile(r",(?![\w.]+=)")
 #: Settings of training data that are texts but no photos, or more photos than were trained on.
 NO_SOURCES = ("name", "names", "images", "split")
 
@@ -54,9 +48,9 @@ class Method:
     @staticmethod
     def parse(text: str, shared: Sequence[str]) -> Method:
         """A config or a model folder, with key=value of its own behind commas."""
-        path, *own = OWN.split(text)
+        path, own = split_overrides(text)
         if not Path(path).is_dir():
-            return Method(text, path, tuple(own), load_config(path, (*shared, *own)))
+            return Method(text, path, own, load_config(path, (*shared, *own)))
         if own:
             raise ValueError(f"{path}: expected a config for {', '.join(own)}, found a model folder")
         return Method(text, path, (), None)
@@ -69,8 +63,8 @@ def parse_methods(positional: Sequence[str], listed: str | None) -> list[Method]
         positional: METHOD and KEY=VALUE arguments; the latter hold for all methods.
         listed: What ``--methods`` says: methods with commas between.
     """
-    shared = tuple(a for a in positional if OVERRIDE.match(a))
-    texts = [a for a in positional if not OVERRIDE.match(a)] + (BETWEEN.split(listed) if listed else [])
+    shared = tuple(a for a in positional if is_override(a))
+    texts = [a for a in positional if not is_override(a)] + (split_list(listed) if listed else [])
     methods = [Method.parse(text, shared) for text in texts]
     if not methods:
         raise ValueError("METHOD: expected at least one config or model folder, found none")
@@ -114,15 +108,6 @@ def _more_than_once(methods: Sequence[Method]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
-def parse_rerankers(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Settings of re-rankers from ``NAME,key=value`` each."""
-    return [{**_values(own), "name": name} for name, *own in map(OWN.split, texts)]
-
-
-def _values(overrides: Sequence[str]) -> dict[str, Any]:
-    return parse_overrides([f"rerank.{text}" for text in overrides], ("rerank",)).get("rerank", {})
-
-
 def open_model(method: Method, args: argparse.Namespace) -> Model:
     """The model of a row, with what it learns from photos before it describes any."""
     if method.settings is None:
@@ -131,7 +116,7 @@ def open_model(method: Method, args: argparse.Namespace) -> Model:
         model = build_model(method.settings, device=args.device, precision=args.precision)
     note_untrained(model)
     model = _fitted(model, args)
-    return reranked(model, parse_rerankers(args.rerank)) if args.rerank else model
+    return reranked(model, [parse_part("rerank", text) for text in args.rerank]) if args.rerank else model
 
 
 def _fitted(model: Model, args: argparse.Namespace) -> Model:
