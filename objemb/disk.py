@@ -27,15 +27,15 @@ def left_beside(place: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
-    """The path of a file to write; it takes the place of ``file`` when the block ends without an error.
+def replacing(file: Path) -> Iterator[Path]:
+    """The path of a file to write; it takes the place of ``file``, on the disk, when the block ends without an error.
 
-    A reader finds the old file or the new one, and where the disk is full the old one stays. The file has the rights
-    that the umask gives. A link is followed; what is no regular file, such as ``/dev/stdout``, is written to itself.
+    A reader finds the old file or the new one, and so does whoever comes after a full disk, a kill or a power cut. The
+    file has the rights that the umask gives. A link is followed; what is no regular file, such as ``/dev/stdout``, is
+    written to directly.
 
     Args:
-        file: What is written; its folder must be there.
-        sync: Whether it is on the disk then, so that a power cut leaves one of both as well.
+        file: What is written; its folder must exist.
 
     Raises:
         OSError: Of the file system, with the name of the file.
@@ -49,19 +49,17 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
     try:
         with naming(file, partial):
             yield partial
-            if sync:
-                _sync_file(partial)
+            _sync_file(partial)
             os.replace(partial, place)
-            if sync:
-                sync_folder(place.parent)
+            sync_folder(place.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def write_whole(file: Path, content: str | bytes, *, sync: bool = True) -> None:
+def write_whole(file: Path, content: str | bytes) -> None:
     r"""Write a file as :func:`replacing` does; a text in UTF-8, lone surrogates as ``\udcff``."""
-    with replacing(file, sync=sync) as partial:
+    with replacing(file) as partial:
         partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 

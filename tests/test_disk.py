@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from objemb import disk
-from objemb.disk import left_beside, naming, replacing, replacing_folder, write_whole
+from objemb.disk import file_sha256, left_beside, naming, replacing, replacing_folder, write_whole
 
 
 def rights(path: Path) -> int:
@@ -20,7 +24,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path, umask_022: None) -> None:
     with pytest.raises(TypeError), replacing(file) as partial:
         partial.write_text(b"half a pa")  # type: ignore[arg-type]
     assert file.read_text() == "old"
-    with replacing(file, sync=False) as partial:
+    with replacing(file) as partial:
         assert partial.suffix == ".html", "libraries go by it"
         partial.write_text("new")
         assert file.read_text() == "old"
@@ -120,3 +124,82 @@ def test_a_folder_that_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         fill(tmp_path / "file", "text", keep=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "file"]
+
+
+@pytest.mark.parametrize("writer", ["replacing", "replacing_folder"])
+def test_a_killed_program_leaves_what_was_there(writer: str, tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    if writer == "replacing":
+        write_whole(place, "old")
+    else:
+        fill(place, "old")
+    killed = subprocess.run([sys.executable, "-c", DYING, writer, str(place)], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    file, inside = (place, "") if writer == "replacing" else (place / "x", "x")
+    assert file.read_text() == "old"
+    (left,) = left_beside(place)
+    assert (left / inside).read_text() == "half", "what was not finished lies beside it"
+    if writer == "replacing":
+        write_whole(place, "new")
+    else:
+        fill(place, "new")
+    assert file.read_text() == "new"
+
+
+#: Writes half of what it would, on the disk, and dies.
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from objemb import disk
+writer, place = sys.argv[1:]
+with getattr(disk, writer)(Path(place)) as partial:
+    file = partial if writer == "replacing" else partial / "x"
+    file.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_synced_is_not_published(
+    fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.json"
+    write_whole(file, "old")
+
+    def failing(descriptor: int) -> None:
+        raise fault
+
+    monkeypatch.setattr(disk.os, "fsync", failing)
+    with pytest.raises(type(fault)) as caught:
+        write_whole(file, "new")
+    if isinstance(fault, OSError):
+        assert caught.value.filename == str(file)  # type: ignore[attr-defined]
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_contents_are_on_the_disk_before_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that points to nothing yet is what a power cut makes of files that are renamed first."""
+    steps: list[str] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+    kinds = {True: "sync folder", False: "sync file"}
+
+    def synced(descriptor: int) -> None:
+        steps.append(kinds[stat.S_ISDIR(os.fstat(descriptor).st_mode)])
+        fsync(descriptor)
+
+    monkeypatch.setattr(disk.os, "fsync", synced)
+    monkeypatch.setattr(disk.os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
+    monkeypatch.setattr(disk.os, "rename", lambda a, b: (steps.append("rename"), rename(a, b)))
+    write_whole(tmp_path / "x.json", "text")
+    assert steps == ["sync file", "rename", "sync folder"]
+    steps.clear()
+    fill(tmp_path / "a", "text")
+    assert steps == ["sync file", "sync folder", "rename", "sync folder"]
+
+
+def test_the_hash_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(FileNotFoundError):
+        file_sha256(tmp_path / "none")

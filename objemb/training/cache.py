@@ -97,7 +97,7 @@ class VectorCache:
         file = self._file(self.folder, key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, save({VECTORS: vectors}), sync=False)  # a damaged one counts as absent
+            write_whole(file, save({VECTORS: vectors}))
         except OSError as error:
             log.warning("%s: the cache goes on in memory alone: %s", self.folder, error)
             self.folder = None
