@@ -31,8 +31,8 @@ class Detector(ABC):
         """Boxes of a batch of photos, all of them: thresholds and limits belong to the region source.
 
         Returns:
-            Per photo ``Regions`` in original pixels, sorted by falling score, labels 0-based without background, on the
-            CPU. A detector that knows masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask
+            Per photo ``Regions`` in original pixels, sorted by falling score, labels 0-based without background. A
+            detector that knows masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask
             *within the box*, stretched over it (28 x 28 as Mask R-CNN predicts it).
         """
 
@@ -46,16 +46,16 @@ class Detector(ABC):
         return []
 
     def expect_used(self) -> None:  # noqa: B027 - most detectors find their boxes
-        """Raise ``ValueError`` where boxes were to be had from elsewhere, and not one could be used so far."""
+        """Raise ``ValueError`` where boxes come from elsewhere, and not one of them could be used so far."""
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """Photos as a network sees them.
+    """A batch of photos as a network takes it.
 
     Attributes:
-        tensors: float ``(B, 3, h, w)``, resized and, at the right and bottom, padded to one size.
-        image_sizes: ``(height, width)`` of each photo in there, in network pixels without the padding.
+        tensors: float ``(B, 3, h, w)``, resized, normalised and, at the right and bottom, padded to one size.
+        image_sizes: ``(height, width)`` of each photo within it, in network pixels without the padding.
     """
 
     tensors: Tensor
@@ -71,13 +71,13 @@ class NetworkDetector(nn.Module, Detector):
                                                                                    └── losses (with true boxes)
 
     Feature maps are the *pyramid* levels that it pools boxes from, and *trunk* levels, ``trunk4`` to ``trunk32``: the
-    last map of each stride of the classification network below. It stays in eval mode, while it is trained as well:
-    normalisation layers use the statistics that they have.
+    last map of each stride of the classification network below. It stays in eval mode, also while it is trained:
+    normalisation layers keep their statistics.
 
     Attributes:
         pyramid: Names of the pyramid levels, the finest first.
-        published: What stands for published weights in settings, for the error of those that name none; empty for a
-            network that is made to learn from nothing.
+        published: The value of ``weights`` that names published weights, for the error where settings name none;
+            empty for a network that is trained from scratch.
     """
 
     published: ClassVar[str] = ""
@@ -94,7 +94,7 @@ class NetworkDetector(nn.Module, Detector):
 
     @abstractmethod
     def normalised(self, pixels: Tensor) -> NetworkInput:
-        """Images as they are, neither resized nor padded: ``(B, 3, h, w)``, RGB, 0 to 1, in units of the network."""
+        """Images ``(B, 3, h, w)``, RGB, 0 to 1, normalised as the network expects it, neither resized nor padded."""
 
     @abstractmethod
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
@@ -115,32 +115,32 @@ class NetworkDetector(nn.Module, Detector):
 
     @abstractmethod
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """What is found in a batch, as :meth:`detect` returns it: in original pixels of its photos."""
+        """The detections of a batch, as :meth:`detect` returns them: in original pixels of its photos."""
 
     @abstractmethod
     def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """What the proposal network takes for an object of any class, best first, in original pixels, on the CPU.
+        """Boxes that the region proposal network takes for objects of any class, best first, in original pixels.
 
-        Boxes only, without a gradient: for other heads than the detector's own. The features are there already, so
-        that boxes and what is pooled from them may come from one pass; :meth:`propose` is for boxes alone.
+        Without gradients, scores or labels: for other heads than the detector's own. The features are given, so that
+        proposals and what is pooled under them come from one pass; :meth:`propose` is for proposals alone.
         """
 
     @abstractmethod
     def losses(
         self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
     ) -> dict[str, Tensor]:
-        """What the detector's heads have to say about true boxes, as named loss terms whose sum is minimised.
+        """The detector's losses for ground-truth boxes, by name; their sum is minimised.
 
         Args:
             batch: The photos.
-            features: Of the batch, with gradients where the backbone shall learn as well.
-            targets: Per photo the true boxes in *original* pixels, labels 0-based as in ``classes``. None is a normal
-                case: such a photo teaches what is background.
+            features: Of the batch, with gradients where the backbone is trained as well.
+            targets: Per photo the true boxes in *original* pixels, labels 0-based as in ``classes``. A photo may have
+                none: it teaches the background.
             photos: Of the batch.
 
         Returns:
-            Scalars; finite, and connected to the parameters, for a batch without a box too. Random choices are torch's:
-            they repeat after ``torch.manual_seed``.
+            Scalars; finite, and connected to the parameters, for a batch without a box too. Random samples are drawn
+            by torch's default generator, so that ``torch.manual_seed`` repeats them.
 
         Raises:
             ValueError: Labels that the detector does not have.
@@ -167,24 +167,24 @@ class NetworkDetector(nn.Module, Detector):
 
     @torch.no_grad()
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of a batch of photos of any sizes, in original pixels, on the CPU; see :class:`Detector`."""
-        return self._look(photos, self.regions)
+        """Boxes of a batch of photos of any sizes, in original pixels; see :class:`Detector`."""
+        return self._by_group(photos, self.regions)
 
     @torch.no_grad()
     def propose(self, photos: Sequence[Photo]) -> list[Regions]:
         """Proposals of a batch of photos of any sizes: one pass of the backbone and of the proposal network.
 
         Returns:
-            Per photo what :meth:`proposals` gives: boxes in original pixels, best first, on the CPU.
+            Per photo what :meth:`proposals` gives: boxes in original pixels, best first.
         """
-        return self._look(photos, self.proposals)
+        return self._by_group(photos, self.proposals)
 
-    def _look(self, photos: Sequence[Photo], heads: Callable[..., list[Regions]]) -> list[Regions]:
-        """What ``heads`` find on the features of each photo, those of a group together."""
-        found: dict[int, Regions] = {}
+    def _by_group(self, photos: Sequence[Photo], heads: Callable[..., list[Regions]]) -> list[Regions]:
+        """The output of ``heads`` on the features of each photo; the photos of a group share a batch."""
+        regions: dict[int, Regions] = {}
         for numbers in self.groups(photos):
             group = [photos[i] for i in numbers]
             batch = self.preprocess(group)
             features = computed(batch.tensors.device, self.features, batch)
-            found.update(zip(numbers, heads(batch, features, group), strict=True))
-        return [found[i] for i in range(len(photos))]
+            regions.update(zip(numbers, heads(batch, features, group), strict=True))
+        return [regions[i] for i in range(len(photos))]

@@ -1,4 +1,4 @@
-"""One image file to one photo, or to one clear error: nothing that is in a file can do more harm than that."""
+"""Decodes one file into a Photo; any malformed file raises ``UnreadableImageError``, whatever is in it."""
 
 from __future__ import annotations
 
