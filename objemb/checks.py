@@ -33,6 +33,14 @@ class MissingWeightsError(ObjembError):
     """Pretrained weights were named but are neither in the cache nor to be had. The message says where to put them."""
 
 
+class TrainingError(ObjembError):
+    """A run cannot start or go on: another run's folder, a loss that is not finite, a full disk."""
+
+
+class TerminatedError(TrainingError):
+    """A run was asked to end by SIGTERM, as schedulers and containers do it; the same command goes on."""
+
+
 def shape(name: str, value: Tensor, expected: tuple[int | None, ...]) -> Tensor:
     """Check that ``value`` is a tensor of ``expected`` shape; ``None`` stands for any length."""
     if not isinstance(value, Tensor):

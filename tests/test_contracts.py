@@ -40,12 +40,11 @@ from objemb.regions.rmac_grid import RmacGrid
 from objemb.rerank.base import Reranker, Search
 from objemb.rerank.database import Database
 from objemb.structures import Photo, RegionDescriptors, Regions
-from objemb.training.build import build_task
 from objemb.training.data.base import Example, Examples
 from objemb.training.optimizer import make_optimizer
 from objemb.training.packing import pack, unpack
 from objemb.training.settings import RunSettings
-from objemb.training.task import Task
+from objemb.training.task import Task, build_task
 from tests.datasets.pictures import write_ingredients
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 

@@ -30,7 +30,7 @@ from objemb.config import load_config, load_training_config
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
 from objemb.ops.normalize import l2
-from objemb.training.factors import below
+from objemb.training.optimizer import parameters_below
 from tests.datasets.pictures import noise, write_ingredients
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +172,7 @@ def test_settings_for_another_network(folder: Path) -> None:
     then = registry.build("describers", tasks["distill_products"]["describer"])
     then.detector.load_state_dict(first.state_dict())
     then.head.initialise(teacher.backbone, Whitening.fit(l2(torch.rand(300, 352)), 256, fitted_on="noise"))
-    kept = below(first, tasks["detect_products"]["frozen"])
+    kept = parameters_below(first, tasks["detect_products"]["frozen"])
     assert {name.rpartition("network.")[2][:8] for name in kept} == {
         "conv_ste",
         "bn1.weig",

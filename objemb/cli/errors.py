@@ -36,9 +36,8 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):  # first: what is imported below may not be there yet
         return INTERRUPTED
 
-    from objemb.checks import ArtefactMismatchError, ObjembError
+    from objemb.checks import ArtefactMismatchError, ObjembError, TerminatedError
     from objemb.index.storage.errors import DamagedIndexError
-    from objemb.training.errors import TerminatedError
 
     if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
         return MISMATCH

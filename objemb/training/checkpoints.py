@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from objemb.checks import TrainingError
 from objemb.disk import beside, left_beside, replacing
-from objemb.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 

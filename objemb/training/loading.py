@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
 
-from objemb.checks import ObjembError
+from objemb.checks import ObjembError, TrainingError
 from objemb.training.data.base import Example, Examples
-from objemb.training.errors import TrainingError
-from objemb.training.order import StepOrder
 from objemb.training.packing import Packed, pack, unpack
+from objemb.training.sampler import StepSampler
 from objemb.training.settings import RunSettings
 
 
@@ -51,7 +50,7 @@ def batches(
     if len(examples) == 0:
         raise ValueError("data: expected at least one example, found none")
     steps = range(start, settings.steps)
-    order = StepOrder(len(examples), settings.batch, settings.seed, steps, rank=rank, processes=processes)
+    order = StepSampler(len(examples), settings.batch, settings.seed, steps, rank=rank, processes=processes)
     return DataLoader(
         _Guarded(examples),
         batch_sampler=order,

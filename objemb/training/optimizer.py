@@ -1,15 +1,79 @@
-"""The optimiser of a run."""
+"""What learns, how fast, and by which optimiser: parameter groups, the learning rate of a step, the optimiser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import fnmatch
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from objemb import checks
+from objemb.detectors.base import NetworkDetector
 from objemb.training.settings import RunSettings
+
+
+def groups_by_factor(
+    module: nn.Module, factors: Mapping[str, float], frozen: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Parameter groups of the parameters whose factor is not 0.
+
+    Args:
+        module: Whose parameters.
+        factors: Patterns of names of parameters, and a factor on their learning rate: 0 leaves them as they are. Of
+            several patterns that fit the last one counts, where none fits it is 1.
+        frozen: Names of parameters that stay as they are, whatever the factors say.
+
+    Returns:
+        ``[{"params": [...], "factor": 0.1}, ...]``, see :meth:`objemb.training.task.Task.parameter_groups`.
+
+    Raises:
+        ValueError: A pattern without a parameter, factors out of range, or nothing that is trained.
+    """
+    parameters = dict(module.named_parameters())
+    chosen = dict.fromkeys(parameters, 1.0)
+    for pattern, factor in factors.items():
+        fitting = fnmatch.filter(parameters, pattern)
+        if not fitting:
+            known = sorted({".".join(name.split(".")[:3]) for name in parameters})
+            raise ValueError(f"factors: expected patterns of {checks.listed(known)} ..., found {pattern!r}")
+        chosen |= dict.fromkeys(fitting, float(checks.between(f"factors[{pattern!r}]", factor, 0, 1e6)))
+    chosen |= dict.fromkeys(frozen, 0.0)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, factor in chosen.items():
+        if factor:
+            groups.setdefault(factor, []).append(parameters[name])
+    if not groups:
+        raise ValueError("factors: expected at least one parameter that is trained, found all at 0 or frozen")
+    return [{"params": params, "factor": factor} for factor, params in groups.items()]
+
+
+def parameters_below(detector: NetworkDetector, level: str) -> set[str]:
+    """Names of the parameters that a level of a detector is computed from, whatever its network is called.
+
+    Args:
+        detector: The detector.
+        level: One of its levels, such as ``trunk8``.
+
+    Raises:
+        ValueError: No such level.
+    """
+    levels = detector.levels()
+    checks.one_of("frozen", level, tuple(levels))
+    side = 4 * max(stride for _, stride in levels.values())
+    parameters = dict(detector.named_parameters())
+    trained = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    detector.requires_grad_(True)
+    with torch.enable_grad():
+        pixels = torch.zeros(1, 3, side, side, device=next(iter(parameters.values())).device)
+        seen = detector.features(detector.normalised(pixels))[level].sum()
+    gradients = torch.autograd.grad(seen, list(parameters.values()), allow_unused=True)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(trained[name])
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
 def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -> Optimizer:
@@ -39,6 +103,20 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -
     if settings.optimizer == "adamw":
         return AdamW(split, lr=settings.lr)
     return SGD(split, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def learning_rate(step: int, settings: RunSettings) -> float:
+    """The learning rate of step ``step``, from 0.
+
+    With ``W`` steps of warm-up of ``N``: ``lr (step + 1) / W`` before step W, so that the first step already learns;
+    after it ``lr (1 + cos(pi (step - W) / (N - W))) / 2`` for ``cosine``, ``lr`` for ``constant``.
+    """
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from objemb.checks import TrainingError
 from objemb.training.data.base import Example
 from objemb.training.ema import Ema
-from objemb.training.errors import TrainingError
-from objemb.training.folder import RunFolder
-from objemb.training.journal import TRAIN, VALIDATION, Journal
-from objemb.training.optimizer import make_optimizer, set_learning_rate
-from objemb.training.order import step_seed
+from objemb.training.logger import TRAIN, VALIDATION, RunLogger
+from objemb.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from objemb.training.progress import RunProgress
-from objemb.training.schedule import learning_rate
+from objemb.training.run_folder import RunFolder
+from objemb.training.sampler import seed_everything, step_seed
 from objemb.training.settings import RunSettings
 from objemb.training.task import Task
 
@@ -62,7 +59,7 @@ class Run:
         self.step = 0
         self.last: dict[str, Any] = {}
         self.best: dict[str, dict[str, float]] = {}
-        self.journal: Journal | None = None
+        self.logger: RunLogger | None = None
         self.progress: RunProgress | None = None
         self._terms: dict[str, Tensor] = {}
 
@@ -143,9 +140,9 @@ class Run:
         for name, value in figures.items():
             if name not in self.best or value > self.best[name]["value"]:
                 self.best[name] = {"value": value, "step": self.step}
-        if self.journal is not None:
-            self.journal.write(self.step, VALIDATION, figures)
-            self.journal.show(self.step, pictures)
+        if self.logger is not None:
+            self.logger.write(self.step, VALIDATION, figures)
+            self.logger.show(self.step, pictures)
         if self.progress is not None:
             self.progress.phase = "training"
         if self.progress is not None and figures:
@@ -153,9 +150,9 @@ class Run:
             self.progress.note(f"validation after step {self.step}: {shown}")
 
     def close(self) -> None:
-        """The journal is complete, the terminal as it was."""
-        if self.journal is not None:
-            self.journal.close()
+        """The log is complete, the terminal as it was."""
+        if self.logger is not None:
+            self.logger.close()
         if self.progress is not None:
             self.progress.close()
 
@@ -178,9 +175,9 @@ class Run:
         if not self._due(self.settings.log_every) and self.step != self.settings.steps:
             return
         values = {k: float(v) for k, v in self._terms.items()}
-        if self.journal is not None:
+        if self.logger is not None:
             rate = learning_rate(self.step - 1, self.settings)
-            self.journal.write(self.step, TRAIN, {**values, "lr": rate})
+            self.logger.write(self.step, TRAIN, {**values, "lr": rate})
         if self.progress is not None:
             self.progress.figures(self.step, values)
 
@@ -200,10 +197,3 @@ class Run:
             f"{', '.join(names[:MAX_NAMES])}{more}; all names are in {report}. A smaller learning rate (run.lr), "
             f"clipped gradients (run.clip) or precision 32 may help, if these images are sound"
         )
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of torch (all devices), numpy and Python; 0 to 2^32 - 1."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)

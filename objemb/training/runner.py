@@ -21,17 +21,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from objemb import checks
-from objemb.checks import ObjembError
+from objemb.checks import ObjembError, TerminatedError, TrainingError
 from objemb.config import plain
 from objemb.models.build import save_model, versions
 from objemb.models.origins import origins
-from objemb.training.errors import TerminatedError, TrainingError
-from objemb.training.folder import AFTER, RunFolder
-from objemb.training.journal import Journal
 from objemb.training.loading import Failed, batches, unpacked
+from objemb.training.logger import RunLogger
 from objemb.training.packing import Packed
 from objemb.training.progress import RunProgress
 from objemb.training.run import Run
+from objemb.training.run_folder import AFTER, RunFolder
 from objemb.training.settings import PRECISIONS, RunSettings
 from objemb.training.task import Task
 from objemb.training.termination import Termination
@@ -55,8 +54,8 @@ def fit(
     Args:
         task: What is learned.
         settings: How.
-        folder: Of the run, see :class:`objemb.training.folder.RunFolder`; ``folder / "model"`` is what ``objemb index
-            --model`` takes.
+        folder: Of the run, see :class:`objemb.training.run_folder.RunFolder`; ``folder / "model"`` is what
+            ``objemb index --model`` takes.
         config: All settings, as they are kept in ``config.yaml`` and compared when a run goes on; by default those of
             the run and of the task.
         force: Start anew, whatever run is in the folder.
@@ -207,7 +206,7 @@ def _adapter(task: Task, settings: RunSettings, folder: RunFolder, termination: 
                 self.trainer.precision_plugin.load_state_dict(state["precision"])
                 self.kept = run.step
             if run.rank == 0:
-                run.journal = Journal(folder.path, run.step, validated=not run.validation_is_due())
+                run.logger = RunLogger(folder.path, run.step, validated=not run.validation_is_due())
                 run.progress = RunProgress(settings.steps, run.step, quiet=quiet)
                 if run.step:
                     run.progress.note(f"going on after step {run.step}")

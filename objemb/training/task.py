@@ -1,4 +1,4 @@
-"""The contract of a task."""
+"""The contract of a task, and how one is built from a config."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from objemb import registry
+from objemb.layers.strided import guard_strided
 from objemb.models.model import Model
+from objemb.models.origins import expect_weights, told_together
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
+from objemb.training.sampler import seed_everything
+
+#: The kind of the plug-ins, see :mod:`objemb.registry`.
+TASKS = "training.tasks"
 
 
 class Task(nn.Module, ABC):
@@ -29,7 +36,7 @@ class Task(nn.Module, ABC):
     Attributes:
         examples: What is learned from.
         settings: The resolved settings that the task was built from, ``{"name": ..., "data": {...}, ...}``; set by
-            :func:`objemb.training.build.build_task`. Parts of it are the settings of the model that is left.
+            :func:`build_task`. Parts of it are the settings of the model that is left.
         after: Keys of the settings that say only what follows the last step, such as a whitening: a run whose steps are
             done may do that again with others.
     """
@@ -102,6 +109,28 @@ class Task(nn.Module, ABC):
             folder: Of the run; the model is in ``folder / "model"``.
         """
         del folder
+
+
+def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
+    """The task of a config, with first weights that follow from the seed.
+
+    Args:
+        settings: The ``task`` part of what :func:`objemb.config.load_training_config` gives.
+        seed: Of everything random in it.
+
+    Raises:
+        ValueError: Unknown keys or values; a network that the task does not train, whose weights nobody named although
+            some are published.
+        MissingWeightsError: Weights that are neither on this machine nor to be had; all of them are told.
+    """
+    kind: type[Task] = registry.load(TASKS, settings["name"])
+    expect_weights(settings, kind.learned(settings))
+    seed_everything(seed)
+    with told_together(settings):
+        task: Task = registry.build(TASKS, settings)
+    guard_strided(task)  # whatever networks the task was given
+    task.settings = settings
+    return task
 
 
 def expect_identities(examples: Examples) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.layers.strided import guard_strided
-from objemb.training.build import build_task
+from objemb.training.task import build_task
 from tests.training.tasks.test_classify import TASK
 
 # The gradient of a guarded convolution beside that of float64, on a processor without AVX-512 and with several threads.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from objemb.structures import Regions
-from objemb.training.build import build_task
 from objemb.training.data.base import Example, Examples
+from objemb.training.task import build_task
 from objemb.training.tasks.distill import Distill
 from tests.tiny import random_photo
 

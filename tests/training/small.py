@@ -103,8 +103,8 @@ def settings(**changes: Any) -> RunSettings:
 
 
 if __name__ == "__main__":
+    from objemb.checks import TerminatedError
     from objemb.cli.errors import exit_code
-    from objemb.training.errors import TerminatedError
     from objemb.training.runner import fit
 
     folder, *pairs = sys.argv[1:]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from objemb.checks import TrainingError
 from objemb.disk import beside
 from objemb.training.checkpoints import HEADER, Checkpoints
-from objemb.training.errors import TrainingError
 
 
 def test_there_and_back(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from objemb import disk
+from objemb.checks import TerminatedError, TrainingError
 from objemb.images import UnreadableImageError
 from objemb.models import load_model
 from objemb.training import checkpoints
 from objemb.training.data.base import Example
-from objemb.training.errors import TerminatedError, TrainingError
-from objemb.training.folder import RunFolder
+from objemb.training.run_folder import RunFolder
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from tests.training.small import Dots, SmallTask, settings

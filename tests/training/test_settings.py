@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from objemb.training.schedule import learning_rate
+from objemb.training.optimizer import learning_rate
 from objemb.training.settings import RunSettings
 
 LEAST = {"steps": 10, "batch": 4, "lr": 0.1}

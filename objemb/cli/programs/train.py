@@ -22,9 +22,9 @@ from objemb.cli.output import Said, note
 from objemb.cli.progress import Progress
 from objemb.config import load_training_config
 from objemb.models.origins import origins, untrained
-from objemb.training.build import build_task
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
+from objemb.training.task import build_task
 
 PROGRAM = "objemb train"
 

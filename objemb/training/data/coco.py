@@ -26,7 +26,7 @@ MOST_TOLD = 100
 
 
 @plugin
-class Coco(Examples):
+class CocoExamples(Examples):
     """The images of a COCO instances file, those without boxes included.
 
     Annotations that cannot be used are left out, crowds among them, and so are images that are not there; the log names

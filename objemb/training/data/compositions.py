@@ -19,7 +19,7 @@ SPLITS = ("train", "val")
 
 
 @plugin
-class Compositions(Examples):
+class CompositionExamples(Examples):
     """The scenes of a split of :func:`objemb.datasets.compose.compose`, made when they are asked for.
 
     The same settings as for ``objemb prepare-data compose`` give the same scenes as there, up to what the compression

@@ -24,7 +24,7 @@ GLANCE = 16
 
 
 @plugin
-class Folder(Examples):
+class FolderExamples(Examples):
     """Crops or product pictures, each of one object that fills it; the one box is the whole image.
 
     A picture's instance is the column ``instance`` of the list that named it, else the name of its sub-folder, else its

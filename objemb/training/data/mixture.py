@@ -14,7 +14,7 @@ from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples,
 
 
 @plugin
-class Mixture(Examples):
+class MixtureExamples(Examples):
     """Examples of several sources, evenly mixed by shares.
 
     ``shares: [3, 1]`` gives three examples of the first source, then one of the second, and so on. Each source is gone

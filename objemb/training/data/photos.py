@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @plugin
-class Photos(Examples):
+class PhotoExamples(Examples):
     """Photos, each with boxes at random places: material for distillation, which needs no labels but variety.
 
     The boxes have no labels and no identities. Where more views than one are asked for, the first of each photo is the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,6 @@ from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
-from objemb.training.modes import train_mode
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task, expect_identities
 
@@ -237,3 +237,20 @@ class Classify(Task):
             described = self.describer.describe([e.photo for e in some], [e.regions for e in some])
             for offset, (one, example) in enumerate(zip(described, some, strict=True)):
                 yield start + offset, one.vectors, example
+
+
+@contextmanager
+def train_mode(network: nn.Module) -> Iterator[None]:
+    """All layers of ``network`` behave as in training within: batch norms use, and learn, the statistics of batches.
+
+    Backbones and describers stay in eval mode whatever ``train()`` is told, since a description must not depend on the
+    batch that it is part of. A task that does want to train their norms says so here, for one forward pass.
+    """
+    before = [(module, module.training) for module in network.modules()]
+    for module, _ in before:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode

@@ -20,7 +20,7 @@ from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples, expect_boxes
-from objemb.training.factors import below, by_factor
+from objemb.training.optimizer import groups_by_factor, parameters_below
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task
 
@@ -88,7 +88,7 @@ class Detect(Task):
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self.describer.requires_grad_(False)
-        self._groups = by_factor(detector, factors, () if frozen is None else below(detector, frozen))
+        self._groups = groups_by_factor(detector, factors, () if frozen is None else parameters_below(detector, frozen))
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)

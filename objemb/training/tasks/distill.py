@@ -28,14 +28,13 @@ from objemb.models.state import without_weights
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-from objemb.training.card import make_card, write_card
+from objemb.training.comparison import Comparison, VisibleBoxes, compare, detection_metrics
 from objemb.training.data.base import Example, Examples, expect_boxes
-from objemb.training.factors import by_factor
-from objemb.training.finding import find
-from objemb.training.folder import CONFIG, MODEL
-from objemb.training.following import Following, VisibleBoxes, figures, follow
-from objemb.training.guidance import Guidance, region_weights
+from objemb.training.model_card import make_card, write_card
+from objemb.training.optimizer import groups_by_factor
 from objemb.training.pictures import neighbours
+from objemb.training.region_sampling import RegionSampling, region_weights
+from objemb.training.run_folder import CONFIG, MODEL
 from objemb.training.task import Task
 from objemb.training.teacher import Teacher
 
@@ -63,7 +62,7 @@ class Distill(Task):
         data: Photos with true boxes; see ``guidance`` for what becomes of them.
         validation: Photos with true boxes on which student and teacher are compared; identities give retrieval figures.
         guidance: What is described: some of ``ground_truth``, ``jittered``, ``detections``, ``proposals``; see
-            :class:`~objemb.training.guidance.Guidance` for this and the next seven.
+            :class:`~objemb.training.region_sampling.RegionSampling` for this and the next seven.
         whole_image: Whether the whole image is described as well.
         jitter: Strength of ``jittered``.
         variants: Different draws for each photo.
@@ -77,7 +76,7 @@ class Distill(Task):
             detector's parameters too, by the same loss. ``joint``: by the detector's own losses as well, so that it
             still finds what it is to describe.
         factors: Patterns of names of the detector's parameters, and a factor on their learning rate then, see
-            :func:`objemb.training.factors.by_factor`.
+            :func:`objemb.training.optimizer.groups_by_factor`.
         embedding_weight: Factor on the loss of the vectors beside those of the detector: the lambda of
             ``L_det + lambda L_embed``.
         start: What the head starts from: ``random``, or the ``teacher``'s own layers, for heads that can.
@@ -124,7 +123,7 @@ class Distill(Task):
         self.teacher = Teacher.open(teacher, cache=cache, capacity=cache_size)
         self.teacher.expect_dim(self.describer.dim)
         self.examples, self.validation = data, validation
-        self.guidance = Guidance(
+        self.guidance = RegionSampling(
             sources=(guidance,) if isinstance(guidance, str) else tuple(guidance),
             whole_image=whole_image,
             jitter=jitter,
@@ -147,8 +146,8 @@ class Distill(Task):
             self.teacher.start(self.describer.head)
         self.requires_grad_(False)
         self.describer.head.requires_grad_(True)
-        self._followed: Following | None = None
-        self._trained = [] if self.mode == "head" else by_factor(self.describer.detector, factors)
+        self._comparison: Comparison | None = None
+        self._trained = [] if self.mode == "head" else groups_by_factor(self.describer.detector, factors)
         for group in self._trained:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
@@ -206,15 +205,15 @@ class Distill(Task):
         if self.validation is None:
             return {}
         self.teacher.to(self.device)
-        self._followed = follow(self.describer, self.teacher, self.validation)
-        found = find(self.describer.detector, self.validation) if self._trained else {}
-        return {**figures(self._followed), **found}
+        self._comparison = compare(self.describer, self.teacher, self.validation)
+        found = detection_metrics(self.describer.detector, self.validation) if self._trained else {}
+        return {**self._comparison.figures(), **found}
 
     def pictures(self) -> dict[str, Tensor]:
         """``neighbours``: some boxes of the validation data and what is most like them, to the student."""
-        if self.validation is None or self._followed is None:
+        if self.validation is None or self._comparison is None:
             return {}
-        found, shown = self._followed, VisibleBoxes(self.validation)
+        found, shown = self._comparison, VisibleBoxes(self.validation)
         return {"neighbours": neighbours(shown, found.student, found.instances, found.images)}
 
     def model(self) -> Model:

@@ -21,16 +21,16 @@ from objemb.registry import plugin
 from objemb.structures import Photo
 from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples
-from objemb.training.factors import by_factor
-from objemb.training.items import ITEMS, Items
 from objemb.training.mining import hardest_negatives
+from objemb.training.object_dataset import ITEMS, ObjectDataset
+from objemb.training.optimizer import groups_by_factor
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
 LOSSES = {"triplet": triplet_loss, "contrastive": contrastive_loss}
 #: Parts of the describer that may learn; what finds regions stays as it is.
 LEARNING = ("backbone", "pooling", "projection")
-#: Items that are described together.
+#: ObjectDataset that are described together.
 BATCH = 16
 
 
@@ -69,7 +69,7 @@ class Rank(Task):
         refresh: Steps after which another pool is drawn and described.
         factors: Patterns of names of parameters of ``backbone``, ``pooling`` and ``projection``, and a factor on their
             learning rate: ``{"backbone.*": 0}`` learns the projection alone.
-        fit_items: Items that fitted parts learn from, evenly spread.
+        fit_items: ObjectDataset that fitted parts learn from, evenly spread.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
         flip: Whether items are mirrored at random; not where writing tells objects apart.
 
@@ -103,8 +103,8 @@ class Rank(Task):
         if not isinstance(describer, RmacNetwork):
             raise TypeError(f"describer: expected a rmac_network to be trained, found {type(describer).__name__}")
         self.describer = describer
-        self.examples: Items = _rankable(Items(data))
-        self.validation = None if validation is None else Items(validation)
+        self.examples: ObjectDataset = _rankable(ObjectDataset(data))
+        self.validation = None if validation is None else ObjectDataset(validation)
         self.loss = LOSSES[checks.one_of("loss", loss, tuple(LOSSES))]
         self.margin = {} if margin is None else {"margin": checks.positive("margin", margin)}
         self.negatives, self.refresh = checks.whole("negatives", negatives), checks.whole("refresh", refresh)
@@ -112,7 +112,7 @@ class Rank(Task):
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self._fit_parts(checks.whole("fit_items", fit_items))
         self.describer.requires_grad_(False)
-        self._groups = by_factor(nn.ModuleDict({part: getattr(describer, part) for part in LEARNING}), factors)
+        self._groups = groups_by_factor(nn.ModuleDict({part: getattr(describer, part) for part in LEARNING}), factors)
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
@@ -200,14 +200,14 @@ class Rank(Task):
         return jitter_photo(example, self.colour_jitter).photo
 
     @torch.no_grad()
-    def _vectors(self, items: Items, numbers: Sequence[int]) -> Tensor:
+    def _vectors(self, items: ObjectDataset, numbers: Sequence[int]) -> Tensor:
         """Unit vectors ``(N, D)`` of items as they are."""
         nothing = self.describer.embed([])
         parts = (self.describer.embed([items[n].photo for n in some]) for some in _blocks(numbers))
         return torch.cat([nothing, *parts])
 
 
-def _rankable(items: Items) -> Items:
+def _rankable(items: ObjectDataset) -> ObjectDataset:
     counts = items.labels.bincount()
     if len(counts[counts > 0]) < 2 or not any(len(items.partners(n)) for n in range(len(items))):
         raise ValueError(

@@ -11,9 +11,9 @@ from PIL import Image
 
 from objemb.datasets.scenes import Scenes, SceneSettings
 from objemb.training.data.base import expect_boxes
-from objemb.training.data.coco import Coco
-from objemb.training.data.mixture import Mixture
-from objemb.training.data.photos import Photos
+from objemb.training.data.coco import CocoExamples
+from objemb.training.data.mixture import MixtureExamples
+from objemb.training.data.photos import PhotoExamples
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scenes]:
 
 def test_generated_scenes_come_back(written: tuple[Path, Scenes]) -> None:
     folder, scenes = written
-    examples = Coco(file=folder / "instances_train.json", masks=True)
+    examples = CocoExamples(file=folder / "instances_train.json", masks=True)
     assert len(examples) == 4
     assert examples.classes == ("object",)
     for number in range(4):
@@ -41,7 +41,7 @@ def test_generated_scenes_come_back(written: tuple[Path, Scenes]) -> None:
     assert torch.equal(again.regions.boxes, examples[2].regions.boxes)
     with pytest.raises(IndexError):
         examples[4]
-    assert len(Coco(file=folder / "instances_train.json", count=2)) == 2
+    assert len(CocoExamples(file=folder / "instances_train.json", count=2)) == 2
 
 
 def test_what_is_wrong_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -60,7 +60,7 @@ def test_what_is_wrong_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCa
     }
     (tmp_path / "instances.json").write_text(json.dumps(data), encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        examples = Coco(file=tmp_path / "instances.json")
+        examples = CocoExamples(file=tmp_path / "instances.json")
         found = [examples[n] for n in range(3)]
     assert [e.photo.id for e in found] == ["a.png", "b.png", "b.png"], "the next that can be read"
     assert [len(e.regions) for e in found] == [1, 0, 0]
@@ -73,11 +73,11 @@ def test_what_is_wrong_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCa
 def test_pictures_elsewhere(written: tuple[Path, Scenes], tmp_path: Path) -> None:
     folder, _ = written
     (tmp_path / "moved.json").write_bytes((folder / "instances_train.json").read_bytes())
-    assert len(Coco(file=tmp_path / "moved.json", images=folder / "images")) == 4
+    assert len(CocoExamples(file=tmp_path / "moved.json", images=folder / "images")) == 4
     with pytest.raises(ValueError, match=r"expected the pictures of .*moved\.json in .*found not even"):
-        Coco(file=tmp_path / "moved.json")
+        CocoExamples(file=tmp_path / "moved.json")
     with pytest.raises(ValueError, match="count"):
-        Coco(file=folder / "instances_train.json", count=5)
+        CocoExamples(file=folder / "instances_train.json", count=5)
 
 
 def _written(folder: Path, boxes: list[list[float]], **more: object) -> Path:
@@ -97,40 +97,40 @@ def _written(folder: Path, boxes: list[list[float]], **more: object) -> Path:
 
 
 def test_boxes_scale_with_their_picture(tmp_path: Path) -> None:
-    examples = Coco(file=_written(tmp_path, [[10, 20, 30, 40]], width=300, height=200))
+    examples = CocoExamples(file=_written(tmp_path, [[10, 20, 30, 40]], width=300, height=200))
     assert examples[0].regions.boxes.tolist() == [[1, 2, 4, 6]]
     assert len(examples[1].regions) == 0
 
 
 def test_a_picture_whose_boxes_are_of_another_one_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As a picture without boxes, it would teach that what is in it is background."""
-    examples = Coco(file=_written(tmp_path, [[5, 5, 5, 5]], width=20, height=30))
+    examples = CocoExamples(file=_written(tmp_path, [[5, 5, 5, 5]], width=20, height=30))
     with caplog.at_level(logging.WARNING):
         assert [examples[n].photo.id for n in range(2)] == ["b.png", "b.png"]
     (message,) = caplog.messages
     assert "a.png: left out: expected a photo of 20 x 30 pixels, turned or scaled, found 30 x 20" in message
     (tmp_path / "b.png").unlink()
     with pytest.raises(ValueError, match="found 1 of which none can be used"):
-        Coco(file=tmp_path / "instances.json")[0]
+        CocoExamples(file=tmp_path / "instances.json")[0]
 
 
 def test_boxes_are_counted_before_pictures_are_read(tmp_path: Path) -> None:
     boxes: list[list[float]] = [[5, 5, 5, 5], [29, 19, 90, 90], [30, 5, 5, 5], [-9, 0, 9, 5]]
-    examples = Coco(file=_written(tmp_path, boxes))
+    examples = CocoExamples(file=_written(tmp_path, boxes))
     assert examples.box_count() == 2
     expect_boxes("data", examples)
-    assert Mixture(data=[examples, examples]).box_count() == 4
-    none = Coco(file=_written(tmp_path, [[30, 5, 5, 5]]))
+    assert MixtureExamples(data=[examples, examples]).box_count() == 4
+    none = CocoExamples(file=_written(tmp_path, [[30, 5, 5, 5]]))
     with pytest.raises(
         ValueError, match="data: expected photos with boxes, found none that can be used in all 2 photos"
     ):
         expect_boxes("data", none)
-    assert Mixture(data=[examples, Photos(sources=tmp_path)]).box_count() is None
-    expect_boxes("data", Photos(sources=tmp_path))
+    assert MixtureExamples(data=[examples, PhotoExamples(sources=tmp_path)]).box_count() is None
+    expect_boxes("data", PhotoExamples(sources=tmp_path))
 
 
 def test_pictures_are_found_in_either_form_of_their_letters(tmp_path: Path) -> None:
     file = _written(tmp_path, [[1, 1, 5, 5]])
     file.write_text(file.read_text().replace("a.png", "caf\u00e9.png"), encoding="utf-8")
     (tmp_path / "a.png").rename(tmp_path / "cafe\u0301.png")
-    assert len(Coco(file=file)[0].regions) == 1
+    assert len(CocoExamples(file=file)[0].regions) == 1

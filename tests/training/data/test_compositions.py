@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objemb.datasets.compose import ComposeSettings, compose
-from objemb.training.data.compositions import Compositions
+from objemb.training.data.compositions import CompositionExamples
 from tests.datasets.pictures import write_ingredients
 
 SETTINGS: dict[str, Any] = {
@@ -17,10 +17,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def examples(folder: Path, **arguments: Any) -> Compositions:
+def examples(folder: Path, **arguments: Any) -> CompositionExamples:
     if not (folder / "products").exists():
         write_ingredients(folder)
-    return Compositions(
+    return CompositionExamples(
         objects=folder / "products", backgrounds=[folder / "photos"], **{"settings": SETTINGS, **arguments}
     )
 
@@ -81,4 +81,4 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         examples(tmp_path, split="test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="backgrounds: expected at least one picture"):
-        Compositions(objects=tmp_path / "products", backgrounds=tmp_path / "empty")
+        CompositionExamples(objects=tmp_path / "products", backgrounds=tmp_path / "empty")

@@ -5,7 +5,7 @@ import torch
 
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
-from objemb.training.data.mixture import Mixture
+from objemb.training.data.mixture import MixtureExamples
 from tests.tiny import plain_photo
 
 
@@ -26,19 +26,19 @@ class Listed(Examples):
         return Example(photo, Regions(box, photo.size, labels=labels, classes=self.classes, extras=extras))
 
 
-def ids(mixture: Mixture) -> list[str]:
+def ids(mixture: MixtureExamples) -> list[str]:
     return [mixture[n].photo.id for n in range(len(mixture))]
 
 
 def test_shares_make_rounds() -> None:
-    mixture = Mixture(data=[Listed("a", 5), Listed("b", 2)], shares=[2, 1])
+    mixture = MixtureExamples(data=[Listed("a", 5), Listed("b", 2)], shares=[2, 1])
     assert ids(mixture) == ["0/a0", "0/a1", "1/b0", "0/a2", "0/a3", "1/b1", "0/a4", "0/a0", "1/b0"]
-    assert ids(Mixture(data=[Listed("a", 2), Listed("a", 1)])) == ["0/a0", "1/a0", "0/a1", "1/a0"]
-    assert ids(Mixture(data=[Listed("a", 5)], count=2)) == ["0/a0", "0/a1"]
+    assert ids(MixtureExamples(data=[Listed("a", 2), Listed("a", 1)])) == ["0/a0", "1/a0", "0/a1", "1/a0"]
+    assert ids(MixtureExamples(data=[Listed("a", 5)], count=2)) == ["0/a0", "0/a1"]
 
 
 def test_names_are_those_of_all_sources() -> None:
-    mixture = Mixture(
+    mixture = MixtureExamples(
         data=[Listed("a", 1, ("cup", "pan"), ("x",)), Listed("b", 1, ("pan",), ("q", "r")), Listed("c", 1)]
     )
     assert (mixture.classes, mixture.instances) == (("cup", "pan"), ("q", "r", "x"))
@@ -50,12 +50,12 @@ def test_names_are_those_of_all_sources() -> None:
 
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"shares: expected one per source \(2\), found 1"):
-        Mixture(data=[Listed("a", 1), Listed("b", 1)], shares=[1])
+        MixtureExamples(data=[Listed("a", 1), Listed("b", 1)], shares=[1])
     with pytest.raises(ValueError, match="shares: expected an integer of 1 or more, found 0"):
-        Mixture(data=[Listed("a", 1)], shares=[0])
+        MixtureExamples(data=[Listed("a", 1)], shares=[0])
     with pytest.raises(ValueError, match=r"data\[1\]: expected at least one example, found none"):
-        Mixture(data=[Listed("a", 1), Listed("b", 0)])
+        MixtureExamples(data=[Listed("a", 1), Listed("b", 0)])
     with pytest.raises(ValueError, match="data: expected a list"):
-        Mixture(data=[])
+        MixtureExamples(data=[])
     with pytest.raises(IndexError, match="from 0 to 0"):
-        Mixture(data=[Listed("a", 1)])[1]
+        MixtureExamples(data=[Listed("a", 1)])[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objemb.training.data.photos import Photos
+from objemb.training.data.photos import PhotoExamples
 from tests.datasets.pictures import noise
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_photo_has_boxes_inside_it(folder: Path) -> None:
-    photos = Photos(sources=folder, boxes=[2, 5], box_size=[0.1, 0.9], aspect=2.0)
+    photos = PhotoExamples(sources=folder, boxes=[2, 5], box_size=[0.1, 0.9], aspect=2.0)
     assert (len(photos), photos.instances, photos.classes) == (3, (), ())
     for number in range(3):
         example = photos[number]
@@ -33,7 +33,7 @@ def test_every_photo_has_boxes_inside_it(folder: Path) -> None:
 
 
 def test_sizes_are_drawn_log_uniformly(folder: Path) -> None:
-    photos = Photos(sources=folder / "0.png", boxes=[2000, 2000], box_size=[0.04, 0.64], aspect=1.0)
+    photos = PhotoExamples(sources=folder / "0.png", boxes=[2000, 2000], box_size=[0.04, 0.64], aspect=1.0)
     boxes = photos[0].regions.boxes
     sides = (boxes[:, 2] - boxes[:, 0]) / (60 * 90) ** 0.5
     quarters = (sides / 0.04).log2() / 4  # 0.04 to 0.64 are four octaves
@@ -41,17 +41,17 @@ def test_sizes_are_drawn_log_uniformly(folder: Path) -> None:
 
 
 def test_an_example_is_a_function_of_its_number(folder: Path) -> None:
-    photos = Photos(sources=[folder], views=3)
+    photos = PhotoExamples(sources=[folder], views=3)
     again = pickle.loads(pickle.dumps(photos))
     for number in (8, 0, 4):
         assert torch.equal(photos[number].regions.boxes, again[number].regions.boxes)
         assert torch.equal(photos[number].photo.pixels, again[number].photo.pixels)
-    other = Photos(sources=[folder], views=3, seed=1)
+    other = PhotoExamples(sources=[folder], views=3, seed=1)
     assert not torch.equal(photos[0].regions.boxes, other[0].regions.boxes)
 
 
 def test_views_are_parts_in_a_frame_of_their_own(folder: Path) -> None:
-    photos = Photos(sources=folder, views=4, view_size=[0.4, 0.6])
+    photos = PhotoExamples(sources=folder, views=4, view_size=[0.4, 0.6])
     assert len(photos) == 12
     whole, part = photos[1].photo, photos[4].photo
     assert (whole.id, part.id) == ("1.png", "1.png#1")
@@ -64,7 +64,7 @@ def test_views_are_parts_in_a_frame_of_their_own(folder: Path) -> None:
 def test_a_photo_that_cannot_be_read_is_replaced_by_the_next(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        photos = Photos(sources=folder)
+        photos = PhotoExamples(sources=folder)
         assert [photos[n].photo.id for n in range(3)] == ["0.png", "2.png", "2.png"]
         assert photos[1].photo.id == "2.png"
     assert [("1.png" in r.getMessage(), "left out" in r.getMessage()) for r in caplog.records] == [(True, True)]
@@ -77,11 +77,11 @@ def test_a_photo_that_cannot_be_read_is_replaced_by_the_next(folder: Path, caplo
 def test_wrong_arguments(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="expected at least one photo, found none"):
-        Photos(sources=tmp_path / "empty")
+        PhotoExamples(sources=tmp_path / "empty")
     with pytest.raises(ValueError, match="exist"):
-        Photos(sources=tmp_path / "missing")
+        PhotoExamples(sources=tmp_path / "missing")
     with pytest.raises(IndexError, match="from 0 to 2, found 3"):
-        Photos(sources=folder)[3]
+        PhotoExamples(sources=folder)[3]
     for arguments in ({"boxes": [5, 2]}, {"box_size": [0, 1]}, {"aspect": 0.5}, {"views": 0}, {"count": 4}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
-            Photos(sources=folder, **arguments)  # type: ignore[arg-type]
+            PhotoExamples(sources=folder, **arguments)  # type: ignore[arg-type]

@@ -9,10 +9,10 @@ import torch
 from objemb.aggregators.sum import Sum
 from objemb.models import load_model
 from objemb.structures import Regions
-from objemb.training.build import build_task
 from objemb.training.data.base import Example
 from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
+from objemb.training.task import build_task
 from objemb.training.tasks.attend import Attend
 from tests.tiny import random_photo
 from tests.training.small import settings

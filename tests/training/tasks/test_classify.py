@@ -8,18 +8,18 @@ import torch
 
 from objemb import registry
 from objemb.backbones.narrow_resnet import NarrowResnet
+from objemb.checks import TrainingError
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.map import Map
 from objemb.models import load_model
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions
-from objemb.training.build import build_task
 from objemb.training.data.base import Example
 from objemb.training.data.scenes import SceneExamples
-from objemb.training.errors import TrainingError
 from objemb.training.runner import fit
-from objemb.training.tasks.classify import Classify
+from objemb.training.task import build_task
+from objemb.training.tasks.classify import Classify, train_mode
 from tests.training.small import settings
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
@@ -181,3 +181,16 @@ def test_boxes_without_an_identity_teach_nothing() -> None:
         ValueError, match="data: expected boxes of known instance that can be used, found none in all 3"
     ):
         learner.check()
+
+
+def test_norms_learn_within_and_only_within() -> None:
+    torch.manual_seed(0)
+    network = NarrowResnet(width=2, blocks=[1, 1, 1, 1], layer="layer1")
+    network.train()
+    before = network.network.bn1.running_mean.clone()
+    network(torch.rand(2, 3, 32, 32))
+    assert torch.equal(before, network.network.bn1.running_mean)
+    with train_mode(network):
+        network(torch.rand(2, 3, 32, 32))
+    assert not torch.equal(before, network.network.bn1.running_mean)
+    assert not any(m.training for m in network.modules())

@@ -12,10 +12,10 @@ from PIL import Image
 from objemb.config import load_training_config
 from objemb.models import load_model
 from objemb.registry import build
-from objemb.training.build import build_task
 from objemb.training.data.base import Examples
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
+from objemb.training.task import build_task
 from objemb.training.tasks.detect import Detect
 from tests.tiny import random_photo
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from objemb.models import load_model
 from objemb.structures import Regions
-from objemb.training.build import build_task
 from objemb.training.checkpoints import Checkpoints
 from objemb.training.data.base import Example
 from objemb.training.runner import fit
+from objemb.training.task import build_task
 from objemb.training.tasks.rank import Rank
 from tests.training.small import settings
 

@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
+from objemb.evaluation.plots import bars, histogram, new_figure, remark, save
 from objemb.evaluation.shares import share
 from objemb.evaluation.sizes import SIZE_KEYS
 from objemb.images.names import without_folders
 from objemb.models.build import versions
 from objemb.structures import Photo
-from objemb.training.card_picture import draw_card
+from objemb.training.comparison import Comparison, compare, counts_classes, detection_metrics
 from objemb.training.data.base import Examples
-from objemb.training.finding import counts_classes, find
-from objemb.training.following import Following, follow
 from objemb.training.teacher import Teacher
 
 FORMAT, FORMAT_VERSION = "objemb-distillation-card", 1
@@ -46,6 +45,8 @@ PAIRS = {
 SIZE_NOTE = "Sizes: the longer side of a box as a share of the longer side of its photo.\n"
 #: What retrieval by size is by, by the key in the report.
 BY_SIZE = {"by_query_size": "size of the query", "by_object_size": "size of the objects to be found"}
+#: What a panel of the picture says where there are no figures.
+NO_FIGURES = "not told by the\nvalidation data"
 #: What figures are called for people where their names are made for files.
 TITLES = {**{f"AP_{key}": f"AP {size}" for size, key in SIZE_KEYS.items()}, "share": "share of the teacher's mAP"}
 
@@ -75,7 +76,7 @@ def make_card(
         ``detector`` (AP before and after, by size too; null without true labels or boxes), ``milliseconds`` per photo,
         ``parameters``, ``data`` and what ``about`` says. Sizes are those of :mod:`objemb.evaluation.sizes`.
     """
-    found = follow(student, teacher, examples)
+    found = compare(student, teacher, examples)
     retrieval, by_size = _retrieval(found)
     photos = [examples[n].photo for n in range(min(TIMED_PHOTOS, len(examples)))]
     return {
@@ -127,6 +128,35 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *_made(card)])
 
 
+def draw_card(card: Mapping[str, Any], file: Path) -> None:
+    """Draw cosines, retrieval and average precision, by size too, and times side by side.
+
+    Args:
+        card: What :func:`make_card` measured.
+        file: A PNG file, which is replaced.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = new_figure(2, 4)
+    histogram(axes[0, 0], "Cosine to the teacher", card["cosine"]["histogram"], -1, 1, y_label="boxes")
+    rows = card["cosine"]["by_size"]
+    means = {"cosine": [row["cosine"] for row in rows.values()]}
+    bars(axes[0, 1], "Cosine by size (boxes)", means, _counted(rows, "boxes"), top=1.0, digits=2)
+    by_size = card["retrieval_by_size"] or {}
+    for axis, what in zip(axes[0, 2:], ("query", "object"), strict=True):
+        _draw_by_size(axis, f"mAP by size of the {what} (queries)", by_size.get(f"by_{what}_size"))
+    _draw_percents(axes[1, 0], "Retrieval of true boxes", card["retrieval"], ("mAP", "P@1"))
+    detector = _aps(card["detector"])
+    _draw_percents(axes[1, 1], "Detector before and after", detector, ("AP", "AP50", "AP75"))
+    _draw_detector_by_size(axes[1, 2], "AP by size", detector)
+    times = card["milliseconds"]
+    kinds = ("student, one pass", "detector and teacher")
+    title = f"Time of a photo, ratio {times['ratio']:.2f}"
+    bars(axes[1, 3], title, {"ms": [times[k] for k in kinds]}, kinds, y_label="milliseconds")
+    save(figure, file)
+
+
 def _made(card: Mapping[str, Any]) -> list[str]:
     """How it was made, in lines; everything else is in the JSON file beside it."""
     teacher, validation, where = card["teacher"], card["validation"], card["environment"]
@@ -147,7 +177,7 @@ def _made(card: Mapping[str, Any]) -> list[str]:
     return ["How it was made (all settings are in `report.json`):\n", *lines, ""]
 
 
-def _retrieval(found: Following) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _retrieval(found: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Figures of all pairs, and of teacher and student by size; None without a query."""
     figures = {name: found.retrieval(*pair) for name, pair in PAIRS.items()}
     if not figures["student"]["queries"]:
@@ -170,7 +200,7 @@ def _beside(of_size: Mapping[str, Any]) -> dict[str, Any]:
     return {**figures, "share": of_size["share"], "queries": of_size["student"]["queries"]}
 
 
-def _cosine(found: Following) -> dict[str, Any]:
+def _cosine(found: Comparison) -> dict[str, Any]:
     counts = torch.histc(found.cosines, BARS, -1.0, 1.0).long().tolist()
     sizes = {name: {"cosine": mean, "boxes": count} for name, (mean, count) in found.cosine_by_size().items()}
     return {"by_size": sizes, "histogram": counts}
@@ -180,7 +210,7 @@ def _detector(
     detector: NetworkDetector, before: Mapping[str, Tensor] | None, examples: Examples
 ) -> dict[str, Any] | None:
     """AP with the state ``before`` and with that of now; the detector has the latter afterwards."""
-    after = find(detector, examples)
+    after = detection_metrics(detector, examples)
     if not after:
         return None
     by_class = counts_classes(detector, examples)
@@ -189,7 +219,7 @@ def _detector(
     now = {name: value.clone() for name, value in detector.state_dict().items()}
     detector.load_state_dict(before)
     try:
-        earlier = find(detector, examples)
+        earlier = detection_metrics(detector, examples)
     finally:
         detector.load_state_dict(now)
     return {"before": earlier, "after": after, "same": False, "by_class": by_class}
@@ -249,3 +279,38 @@ def _cell(value: float | None) -> str:
     if isinstance(value, int) or (abs(value) >= 10 and value.is_integer()):  # a count
         return f"{value:,.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _draw_percents(axis: Any, title: str, rows: Mapping[str, Mapping[str, float]] | None, names: Sequence[str]) -> None:
+    """A group of bars for each row."""
+    if not rows:
+        remark(axis, title, NO_FIGURES)
+        return
+    groups = {
+        name: [100 * row[name] for row in rows.values()] for name in names if all(name in r for r in rows.values())
+    }
+    bars(axis, title, groups, [name.replace(", ", ",\n") for name in rows], y_label="percent", top=100.0)
+
+
+def _draw_by_size(axis: Any, title: str, sizes: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """mAP of teacher and student side by side."""
+    if not sizes:
+        remark(axis, title, NO_FIGURES)
+        return
+    groups = {who: [100 * of_size[who]["mAP"] for of_size in sizes.values()] for who in ("teacher", "student")}
+    labels = _counted({size: of_size["student"] for size, of_size in sizes.items()}, "queries")
+    bars(axis, title, groups, labels, y_label="percent", top=100.0)
+
+
+def _draw_detector_by_size(axis: Any, title: str, rows: Mapping[str, Mapping[str, float]] | None) -> None:
+    """AP before and after side by side, of the sizes that there are."""
+    if not rows:
+        remark(axis, title, NO_FIGURES)
+        return
+    sizes = {size: f"AP_{key}" for size, key in SIZE_KEYS.items() if all(f"AP_{key}" in row for row in rows.values())}
+    groups = {name: [100 * row[key] for key in sizes.values()] for name, row in rows.items()}
+    bars(axis, title, groups, list(sizes), y_label="percent", top=100.0)
+
+
+def _counted(rows: Mapping[str, Mapping[str, float]], count: str) -> list[str]:
+    return [f"{name}\n({row[count]:.0f})" for name, row in rows.items()]

@@ -29,7 +29,7 @@ FOUND_STEP = 0.25
 
 
 @dataclass(frozen=True)
-class Guidance:
+class RegionSampling:
     """The boxes of a photo that a student is to describe as its teacher does, and what each of them counts.
 
     Whatever is random depends on the seed, the name of the photo and the number of a *variant*, and on nothing else.
@@ -117,7 +117,7 @@ class Guidance:
 
 
 def region_weights(regions: Sequence[Regions]) -> Tensor:
-    """float32 ``(sum of N,)``: what the boxes of :meth:`Guidance.regions` count."""
+    """float32 ``(sum of N,)``: what the boxes of :meth:`RegionSampling.regions` count."""
     return torch.cat([r.extras[WEIGHTS] for r in regions])  # type: ignore[misc]
 
 

@@ -1,11 +1,13 @@
-"""Which examples a step learns from: a function of the seed and the number of the step, and of nothing else."""
+"""Which examples a step learns from, and the seeds in it: functions of the run's seed and the step's number alone."""
 
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
@@ -13,7 +15,7 @@ from objemb import checks
 from objemb.datasets.seeds import generator
 
 
-class StepOrder(Sampler[list[int]]):
+class StepSampler(Sampler[list[int]]):
     """The numbers of the examples of each step, for one of several processes.
 
     Epoch ``e`` is a permutation of all examples that follows from ``(seed, e)``; epochs are joined to one endless row,
@@ -48,6 +50,13 @@ class StepOrder(Sampler[list[int]]):
 def step_seed(seed: int, step: int, rank: int) -> int:
     """A seed, 0 to 2^32 - 1, for everything random that a process does in a step."""
     return int(generator("step", seed, step, rank).integers(2**32))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch (all devices), numpy and Python; 0 to 2^32 - 1."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @functools.lru_cache(maxsize=4)

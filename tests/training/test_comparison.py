@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 
 from objemb.ops.normalize import l2
-from objemb.structures import Regions
-from objemb.training.following import Following, figures, follow
+from objemb.structures import Photo, Regions
+from objemb.training.comparison import Comparison, compare, counts_classes, detection_metrics
 from objemb.training.teacher import Teacher
 from tests.training.learners import TEACHER, Noisy, task
 
 
-def made() -> Following:
+def made() -> Comparison:
     """Four boxes in two photos; the student is right on two of them, and half on the whole photos."""
     teacher = torch.eye(4)
     student = torch.stack([teacher[0], teacher[1], l2(torch.tensor([[0.0, 0, 3, 4]]))[0], teacher[0]])
     sizes, whole = torch.tensor([0, 0, 2, 4]), torch.tensor([0.25, 0.75])
-    return Following(student, teacher, whole, sizes, torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1]))
+    return Comparison(student, teacher, whole, sizes, torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1]))
 
 
 def test_cosines_by_size() -> None:
@@ -28,7 +31,7 @@ def test_cosines_by_size() -> None:
         ">75 %": (0.0, 1),
         "whole photo": (0.5, 2),
     }
-    assert figures(found) == {
+    assert found.figures() == {
         "cosine": pytest.approx(0.65),
         "cosine_under_9": 1.0,
         "cosine_19_38": pytest.approx(0.6),
@@ -44,7 +47,7 @@ def test_retrieval_by_size_of_what_asks_and_of_what_is_found() -> None:
     student = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1], [0.8, 0.6]])
     teacher = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     sizes, instances, images = torch.tensor([0, 4, 1, 1]), torch.tensor([0, 0, -1, -1]), torch.tensor([0, 1, 0, 1])
-    found = Following(student, teacher, torch.ones(2), sizes, instances, images)
+    found = Comparison(student, teacher, torch.ones(2), sizes, instances, images)
     # box 0 asks photo 1: box 3 (.8) comes before box 1 (.6); box 1 asks photo 0: box 2 (.8) before box 0 (.6)
     behind = {"mAP": 0.25, "P@1": 0.0, "queries": 1}
     assert found.retrieval_by_size() == {
@@ -60,7 +63,7 @@ def test_who_asks_and_who_has_indexed() -> None:
     vectors = torch.tensor([[1.0, 0], [0, 1], [0.6, 0.8], [0.6, 0.8]])
     instances, images = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     same = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
-    found = Following(same, vectors, torch.ones(2), torch.zeros(4, dtype=torch.int64), instances, images)
+    found = Comparison(same, vectors, torch.ones(2), torch.zeros(4, dtype=torch.int64), instances, images)
     assert found.retrieval()["P@1"] == 1
     assert found.retrieval("teacher", "teacher")["P@1"] == 0.5
     # boxes 0 and 2 ask photo 1 and find each other's partner first, boxes 1 and 3 ask photo 0 and find their own
@@ -70,7 +73,7 @@ def test_who_asks_and_who_has_indexed() -> None:
 
 def test_both_describe_the_same_boxes() -> None:
     examples, distill = Noisy(), task()
-    found = follow(distill.describer, distill.teacher, examples)
+    found = compare(distill.describer, distill.teacher, examples)
     assert len(found.student) == len(found.teacher) == 0 + 0 + 1 + 2, "boxes without area are left out"
     assert found.images.tolist() == [2, 3, 3]
     assert found.instances.tolist() == [0, 0, 1]
@@ -89,11 +92,50 @@ def test_both_describe_the_same_boxes() -> None:
 
 def test_a_teacher_follows_itself() -> None:
     teacher = Teacher.open(TEACHER)
-    found = figures(follow(teacher._describer, teacher, Noisy()))
+    found = compare(teacher._describer, teacher, Noisy()).figures()
     assert (found["cosine"], found["cosine_whole_photo"]) == pytest.approx((1, 1))
 
 
 def test_nothing_to_compare() -> None:
     distill = task()
-    found = figures(follow(distill.describer, distill.teacher, Noisy(count=1)))
+    found = compare(distill.describer, distill.teacher, Noisy(count=1)).figures()
     assert (found.keys(), found["cosine"]) == ({"cosine", "cosine_whole_photo"}, 0.0)
+
+
+class Knows:
+    """Finds what is there, as one class or with the classes it is told."""
+
+    def __init__(self, classes: tuple[str, ...], label: int) -> None:
+        self.classes, self.num_classes, self.label = classes, max(1, len(classes)), label
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        (photo,) = photos
+        truth = Noisy()[int(photo.id.split()[1])].regions
+        return [Regions(truth.boxes, truth.size, labels=torch.full((len(truth),), self.label))]
+
+
+class Two(Noisy):
+    classes = ("other", "thing")
+
+    def __getitem__(self, number: int) -> Any:
+        example = super().__getitem__(number)
+        labels = torch.ones(len(example.regions), dtype=torch.int64)
+        regions = Regions(example.regions.boxes, example.photo.size, labels=labels, classes=self.classes)
+        return type(example)(example.photo, regions)
+
+
+def test_labels_count_where_they_are_the_same() -> None:
+    wrong, right = Knows(("other", "thing"), 0), Knows(("other", "thing"), 1)
+    assert counts_classes(right, Two())  # type: ignore[arg-type]
+    assert not counts_classes(Knows(("thing", "other"), 1), Two())  # type: ignore[arg-type]
+    found = detection_metrics(right, Two())["AP50"]  # type: ignore[arg-type]
+    assert found > 0.3, "half of the boxes have no area: nothing overlaps them"
+    assert detection_metrics(wrong, Two())["AP50"] == 0  # type: ignore[arg-type]
+    assert detection_metrics(Knows(("thing",), 0), Two())["AP50"] == found  # type: ignore[arg-type]
+
+
+def test_data_without_labels_tells_nothing() -> None:
+    class Plain(Noisy):
+        classes = ()
+
+    assert detection_metrics(task().describer.detector, Plain()) == {}

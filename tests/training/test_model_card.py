@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from objemb.structures import Regions
-from objemb.training.card import card_markdown, make_card, write_card
 from objemb.training.data.base import Example
+from objemb.training.model_card import card_markdown, make_card, write_card
 from tests.training.learners import Noisy, task
 
 

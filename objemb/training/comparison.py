@@ -1,4 +1,4 @@
-"""How closely a student follows its teacher."""
+"""What validation compares: a student with its teacher, box by box, and a detector with true boxes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from objemb.describers.base import Describer
+from objemb.detectors.base import NetworkDetector
+from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
-from objemb.training.guidance import bare, visible
+from objemb.training.region_sampling import bare, visible
 from objemb.training.teacher import Teacher
 
 #: Photos that are described at once.
@@ -21,7 +23,7 @@ BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Following:
+class Comparison:
     """What student and teacher say of the same true boxes, row by row, and of the photos that these are in.
 
     Attributes:
@@ -76,9 +78,22 @@ class Following:
             for part, figures in parts.items()
         }
 
+    def figures(self) -> dict[str, float]:
+        """The figures of a validation: cosines by size, and retrieval by the student where identities are known.
+
+        Cosines tell earlier than retrieval whether a training goes well, and at which sizes.
+        """
+        keys = {**SIZE_KEYS, WHOLE_PHOTO: "whole_photo"}
+        means = {name: mean for name, (mean, _) in self.cosine_by_size().items()}
+        result = {"cosine": means.pop("all", 0.0), **{f"cosine_{keys[name]}": mean for name, mean in means.items()}}
+        retrieval = self.retrieval()
+        if retrieval["queries"]:
+            result |= {"mAP": retrieval["mAP"], "P@1": retrieval["P@1"]}
+        return result
+
 
 class VisibleBoxes(Examples):
-    """Examples without the boxes that show nothing; see :func:`objemb.training.guidance.visible`."""
+    """Examples without the boxes that show nothing; see :func:`objemb.training.region_sampling.visible`."""
 
     def __init__(self, examples: Examples) -> None:
         self.all, self.instances, self.classes = examples, examples.instances, examples.classes
@@ -92,10 +107,10 @@ class VisibleBoxes(Examples):
 
 
 @torch.no_grad()
-def follow(student: Describer, teacher: Teacher, examples: Examples) -> Following:
+def compare(student: Describer, teacher: Teacher, examples: Examples) -> Comparison:
     """Both describe the photos of all examples and their true boxes, as :class:`VisibleBoxes` has them."""
     shown = VisibleBoxes(examples)
-    parts: dict[str, list[Tensor]] = {name: [] for name in Following.__dataclass_fields__}
+    parts: dict[str, list[Tensor]] = {name: [] for name in Comparison.__dataclass_fields__}
     for start in range(0, len(shown), BATCH):
         batch = [shown[n] for n in range(start, min(start + BATCH, len(shown)))]
         photos = [e.photo for e in batch]
@@ -110,18 +125,22 @@ def follow(student: Describer, teacher: Teacher, examples: Examples) -> Followin
             parts["sizes"].append(torch.from_numpy(size_classes(side_shares(boxes, example.photo.size))))
             parts["instances"].append(example.instances)
             parts["images"].append(torch.full((len(boxes),), number))
-    return Following(**{name: torch.cat(rows) for name, rows in parts.items()})
+    return Comparison(**{name: torch.cat(rows) for name, rows in parts.items()})
 
 
-def figures(found: Following) -> dict[str, float]:
-    """The figures of a validation: cosines by size, and retrieval by the student where identities are known.
+def counts_classes(detector: NetworkDetector, examples: Examples) -> bool:
+    """Whether labels count: the detector tells classes apart, and they are those of the examples."""
+    return detector.num_classes > 1 and tuple(detector.classes) == tuple(examples.classes)
 
-    Cosines tell earlier than retrieval whether a training goes well, and at which sizes.
-    """
-    keys = {**SIZE_KEYS, WHOLE_PHOTO: "whole_photo"}
-    means = {name: mean for name, (mean, _) in found.cosine_by_size().items()}
-    result = {"cosine": means.pop("all", 0.0), **{f"cosine_{keys[name]}": mean for name, mean in means.items()}}
-    retrieval = found.retrieval()
-    if retrieval["queries"]:
-        result |= {"mAP": retrieval["mAP"], "P@1": retrieval["P@1"]}
-    return result
+
+@torch.no_grad()
+def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str, float]:
+    """The figures of :func:`~objemb.evaluation.average_precision.average_precision`; none without labelled boxes."""
+    if not examples.classes:
+        return {}
+    found, truth = [], []
+    for number in range(len(examples)):
+        example = examples[number]
+        found += detector.detect([example.photo])
+        truth.append(example.regions)
+    return average_precision(found, truth, class_agnostic=not counts_classes(detector, examples))

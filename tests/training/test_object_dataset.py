@@ -7,7 +7,7 @@ import torch
 
 from objemb.structures import Regions
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
-from objemb.training.items import ITEMS, Items
+from objemb.training.object_dataset import ITEMS, ObjectDataset
 from tests.tiny import random_photo
 
 
@@ -29,7 +29,7 @@ class Labelled(Examples):
         return Example(photo, Regions(boxes, photo.size, extras={"instances": torch.tensor(known).long()}))
 
 
-ITEMS_OF = Items(Labelled())
+ITEMS_OF = ObjectDataset(Labelled())
 
 
 def test_one_for_each_known_box() -> None:
@@ -71,4 +71,4 @@ def test_without_any() -> None:
     class Unknown(Labelled):
         KNOWN = ((), (NO_INSTANCE,))
 
-    assert len(Items(Unknown())) == 0
+    assert len(ObjectDataset(Unknown())) == 0

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from objemb.checks import TrainingError
 from objemb.config import load_training_config
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models import load_model
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
-from objemb.training.errors import TrainingError
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.tasks.distill import Distill

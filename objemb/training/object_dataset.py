@@ -13,7 +13,7 @@ from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples
 ITEMS = "items"
 
 
-class Items(Examples):
+class ObjectDataset(Examples):
     """Each box of known identity of other examples, cut out: photos of single objects, as a network describes them.
 
     The one region of an item is the whole picture; its extra ``items`` is the number of the item, so that a batch

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from objemb.training.order import StepOrder, step_seed
+from objemb.training.sampler import StepSampler, step_seed
 
 
 @pytest.mark.parametrize(("length", "batch"), [(7, 3), (5, 5), (3, 8)])
 def test_an_epoch_shows_every_example_once(length: int, batch: int) -> None:
-    row = [n for step in StepOrder(length, batch, 0, range(20)) for n in step]
+    row = [n for step in StepSampler(length, batch, 0, range(20)) for n in step]
     assert len(row) == 20 * batch
     epochs = [row[i : i + length] for i in range(0, len(row) - length + 1, length)]
     assert all(sorted(epoch) == list(range(length)) for epoch in epochs)
@@ -15,17 +15,17 @@ def test_an_epoch_shows_every_example_once(length: int, batch: int) -> None:
 
 
 def test_any_step_can_be_the_first() -> None:
-    whole = list(StepOrder(11, 4, 3, range(9)))
-    assert list(StepOrder(11, 4, 3, range(5, 9))) == whole[5:]
-    assert len(StepOrder(11, 4, 3, range(5, 9))) == 4
-    assert list(StepOrder(11, 4, 4, range(9))) != whole
+    whole = list(StepSampler(11, 4, 3, range(9)))
+    assert list(StepSampler(11, 4, 3, range(5, 9))) == whole[5:]
+    assert len(StepSampler(11, 4, 3, range(5, 9))) == 4
+    assert list(StepSampler(11, 4, 4, range(9))) != whole
 
 
 def test_processes_share_a_step_without_overlap() -> None:
     for step in range(6):
-        parts = [StepOrder(10, 6, 0, range(6), rank=r, processes=3).of(step) for r in range(3)]
+        parts = [StepSampler(10, 6, 0, range(6), rank=r, processes=3).of(step) for r in range(3)]
         assert [len(p) for p in parts] == [2, 2, 2]
-        assert sorted(n for p in parts for n in p) == sorted(StepOrder(10, 6, 0, range(6)).of(step))
+        assert sorted(n for p in parts for n in p) == sorted(StepSampler(10, 6, 0, range(6)).of(step))
 
 
 def test_seeds_differ_by_step_and_process() -> None:

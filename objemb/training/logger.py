@@ -17,7 +17,7 @@ TENSORBOARD = "tensorboard"
 TRAIN, VALIDATION = "train", "validation"
 
 
-class Journal:
+class RunLogger:
     """Scalars and pictures of a run, by step.
 
     A run that goes on from step ``start`` forgets what an earlier, killed attempt wrote about the steps after it.

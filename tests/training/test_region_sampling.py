@@ -5,81 +5,81 @@ import torch
 
 from objemb.ops.boxes import iou
 from objemb.structures import Regions
-from objemb.training.guidance import Guidance, region_weights
+from objemb.training.region_sampling import RegionSampling, region_weights
 
 SIZE = (100, 200)
 TRUTH = Regions(torch.tensor([[10.0, 10, 60, 40], [100, 20, 150, 90]]), SIZE, labels=torch.tensor([0, 1]))
 FOUND = Regions(torch.tensor([[10.1, 10, 58, 39], [0, 0, 30, 30]]), SIZE, torch.tensor([0.9, 0.25]))
 
 
-def boxes(guidance: Guidance, truth: Regions = TRUTH, *, variant: int = 0, photo: str = "a") -> Regions:
+def boxes(guidance: RegionSampling, truth: Regions = TRUTH, *, variant: int = 0, photo: str = "a") -> Regions:
     return guidance.regions(photo, truth, variant, detections=FOUND, proposals=FOUND)
 
 
 def test_true_boxes_and_the_whole_image() -> None:
-    found = boxes(Guidance())
+    found = boxes(RegionSampling())
     assert found.boxes.tolist() == [*TRUTH.boxes.tolist(), [0, 0, 200, 100]]
     assert region_weights([found]).tolist() == [1, 1, 1]
-    assert boxes(Guidance(whole_image=False)).boxes.tolist() == TRUTH.boxes.tolist()
+    assert boxes(RegionSampling(whole_image=False)).boxes.tolist() == TRUTH.boxes.tolist()
 
 
 def test_found_boxes_are_rounded_to_quarters_of_a_pixel() -> None:
-    found = boxes(Guidance(("detections",), whole_image=False))
+    found = boxes(RegionSampling(("detections",), whole_image=False))
     assert found.boxes.tolist() == [[10, 10, 58, 39], [0, 0, 30, 30]]
 
 
 def test_proposals_are_those_that_overlap_a_true_box() -> None:
-    found = boxes(Guidance(("proposals",), whole_image=False))
+    found = boxes(RegionSampling(("proposals",), whole_image=False))
     assert found.boxes.tolist() == [[10, 10, 58, 39]]
-    assert len(boxes(Guidance(("proposals",), whole_image=False), Regions.empty(SIZE))) == 0
-    assert len(boxes(Guidance(("ground_truth", "proposals", "detections")))) == 2 + 1 + 2 + 1
+    assert len(boxes(RegionSampling(("proposals",), whole_image=False), Regions.empty(SIZE))) == 0
+    assert len(boxes(RegionSampling(("ground_truth", "proposals", "detections")))) == 2 + 1 + 2 + 1
 
 
 def test_jitter_moves_and_stretches_by_its_strength() -> None:
-    guidance = Guidance(("jittered",), jitter=0.2, whole_image=False, variants=50)
+    guidance = RegionSampling(("jittered",), jitter=0.2, whole_image=False, variants=50)
     draws = torch.stack([boxes(guidance, variant=v).boxes for v in range(50)])
     sides, true_sides = draws[..., 2:] - draws[..., :2], TRUTH.boxes[:, 2:] - TRUTH.boxes[:, :2]
     assert (sides / true_sides).log().abs().max() <= 0.2001
     moved = ((draws[..., 2:] + draws[..., :2]) / 2 - (TRUTH.boxes[:, 2:] + TRUTH.boxes[:, :2]) / 2) / true_sides
     assert 0.1 < moved.abs().max() <= 0.2001
     assert len({tuple(d.flatten().tolist()) for d in draws}) == 50
-    assert torch.equal(boxes(Guidance(("jittered",), jitter=0.0, whole_image=False)).boxes, TRUTH.boxes)
+    assert torch.equal(boxes(RegionSampling(("jittered",), jitter=0.0, whole_image=False)).boxes, TRUTH.boxes)
     overlaps = torch.stack([iou(d, TRUTH.boxes).diagonal() for d in draws])
     assert overlaps.min() > 0.4
 
 
 def test_a_draw_is_a_function_of_seed_photo_and_variant() -> None:
-    guidance = Guidance(("jittered",))
+    guidance = RegionSampling(("jittered",))
     first = boxes(guidance, variant=3)
     torch.manual_seed(1)
     assert torch.equal(boxes(guidance, variant=3).boxes, first.boxes)
     for other in (
         boxes(guidance, variant=4),
         boxes(guidance, variant=3, photo="b"),
-        boxes(Guidance(("jittered",), seed=1), variant=3),
+        boxes(RegionSampling(("jittered",), seed=1), variant=3),
     ):
         assert not torch.equal(other.boxes, first.boxes)
 
 
 def test_a_photo_with_500_boxes_gives_some_of_them() -> None:
     many = Regions(torch.tensor([[float(n % 100), 0, n % 100 + 50, 80] for n in range(500)]), SIZE)
-    found = boxes(Guidance(max_boxes=16), many)
+    found = boxes(RegionSampling(max_boxes=16), many)
     assert len(found) == 17
     assert found.boxes[-1].tolist() == [0, 0, 200, 100]
-    assert not torch.equal(found.boxes, boxes(Guidance(max_boxes=16), many, variant=1).boxes)
+    assert not torch.equal(found.boxes, boxes(RegionSampling(max_boxes=16), many, variant=1).boxes)
 
 
 def test_boxes_without_area_are_left_out() -> None:
     flat = Regions(torch.tensor([[5.0, 5, 5, 5], [5, 5, 50, 5.5], [200, 100, 200, 100], [0, 0, 1, 1]]), SIZE)
-    assert boxes(Guidance(whole_image=False), flat).boxes.tolist() == [[0, 0, 1, 1]]
+    assert boxes(RegionSampling(whole_image=False), flat).boxes.tolist() == [[0, 0, 1, 1]]
 
 
 def test_weights() -> None:
-    found = boxes(Guidance(("detections",), weighting="score", whole_weight=0.5))
+    found = boxes(RegionSampling(("detections",), weighting="score", whole_weight=0.5))
     assert region_weights([found]).tolist() == [pytest.approx(0.9), 0.25, 0.5]
-    found = boxes(Guidance(weighting="size", whole_image=False))
+    found = boxes(RegionSampling(weighting="size", whole_image=False))
     assert region_weights([found]).tolist() == pytest.approx([(1500 / 20000) ** 0.5, (3500 / 20000) ** 0.5])
-    empty = boxes(Guidance(whole_image=False), Regions.empty(SIZE))
+    empty = boxes(RegionSampling(whole_image=False), Regions.empty(SIZE))
     assert region_weights([empty, found]).shape == (2,)
 
 
@@ -97,9 +97,9 @@ def test_weights() -> None:
 )
 def test_wrong_settings(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Guidance(**arguments)  # type: ignore[arg-type]
+        RegionSampling(**arguments)  # type: ignore[arg-type]
 
 
 def test_what_the_detector_found_must_be_given() -> None:
     with pytest.raises(ValueError, match="expected detections of 'a', found none"):
-        Guidance(("detections",)).regions("a", TRUTH, detections=None, proposals=None)
+        RegionSampling(("detections",)).regions("a", TRUTH, detections=None, proposals=None)

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from objemb import config as configs
+from objemb.checks import TrainingError
 from objemb.disk import write_whole
 from objemb.training.checkpoints import Checkpoints
-from objemb.training.errors import TrainingError
-from objemb.training.journal import LOG, TENSORBOARD
+from objemb.training.logger import LOG, TENSORBOARD
 
 CONFIG, METRICS, NONFINITE, MODEL, CHECKPOINTS, LOCK = (
     "config.yaml",
