@@ -19,9 +19,8 @@ A training config is read by the same rules; its parts are ``task``, a plug-in, 
 from __future__ import annotations
 
 import codecs
-import inspect
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,8 +35,6 @@ TRAINING_PARTS = ("task", "run")
 #: A config holds at most so many values, with what its anchors stand for, and so deep; nobody writes as many.
 MOST_NODES, DEEPEST = 100_000, 50
 MOST_BYTES = 1 << 22
-#: Annotations of arguments that are texts.
-TEXTS = {"str", "Path", "None"}
 #: The key of an override; those of YAML mappings have a colon.
 KEY = r"[\w.]+="
 
@@ -83,23 +80,23 @@ def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> dic
         run = settings.get("run") or {}
         if not isinstance(run, Mapping):
             raise ValueError(f"run: expected a mapping such as 'steps: 400', found {run!r}")
-        return {"task": _resolve_part("task", "task", settings["task"]), "run": plain(run)}
+        return {"task": registry.resolve("training.tasks", settings["task"], "task"), "run": registry.plain(run)}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with every default filled in, checked against the constructors of the plug-ins they name.
-
-    Only keys are checked here; values are checked by the constructors.
-    """
+    """Settings of a method with every default filled in, checked as :func:`objemb.registry.resolve` does."""
     _check_parts(settings, PARTS)
     full = {"aggregator": {"name": "keep"}, "rerank": [], **settings}
     steps = full["rerank"]
     if not isinstance(steps, (list, tuple)):
         raise ValueError(f"rerank: expected a list of parts such as [{{name: query_expansion}}], found {steps!r}")
-    single = {part: _resolve_part(part, part, full[part]) for part in PARTS if part != "rerank"}
-    return {**single, "rerank": _resolve_parts("rerank", "rerank", steps)}
+    return {
+        "describer": registry.resolve("describers", full["describer"], "describer"),
+        "aggregator": registry.resolve("aggregators", full["aggregator"], "aggregator"),
+        "rerank": [registry.resolve("rerank", step, f"rerank[{i}]") for i, step in enumerate(steps)],
+    }
 
 
 def _check_parts(settings: Mapping[str, Any], parts: Sequence[str]) -> None:
@@ -193,7 +190,7 @@ def parse_part(key: str, text: str) -> dict[str, Any]:
     """
     name, own = split_overrides(text)
     nested = parse_overrides(own, (key,))
-    return _resolve_part(key, key, {"name": name, **nested.get(key, {})})
+    return registry.resolve(registry.KINDS[key], {"name": name, **nested.get(key, {})}, key)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -207,7 +204,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def dump_config(settings: Mapping[str, Any]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
     style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
-    return yaml.dump(plain(settings), Dumper=_Dumper, **style)
+    return yaml.dump(registry.plain(settings), Dumper=_Dumper, **style)
 
 
 def method_files() -> dict[str, Path]:
@@ -371,55 +368,3 @@ def _value(text: str, where: str) -> Any:
         return loader.construct_object(yaml.ScalarNode(tag, text))  # type: ignore[no-untyped-call]
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{where}: expected a value, found {error}") from error
-
-
-def _resolve_parts(where: str, key: str, value: Any) -> Any:
-    """A part, or a list of parts."""
-    if isinstance(value, (list, tuple)):
-        return [_resolve_part(f"{where}[{i}]", key, part) for i, part in enumerate(value)]
-    return _resolve_part(where, key, value)
-
-
-def _resolve_part(where: str, key: str, part: Any) -> dict[str, Any]:
-    """One part and the parts within it, with all defaults."""
-    kind = registry.KINDS[key]
-    if not isinstance(part, Mapping) or "name" not in part:
-        known = checks.listed(registry.names(kind))
-        raise ValueError(f"{where}: expected a part with a name (one of {known}), found {part!r}")
-    known_keys = registry.parameters(kind, part["name"])
-    for name in part:
-        if name != "name" and name not in known_keys:
-            raise ValueError(
-                f"{where}: unknown key {name!r}{_suggestion(name, part, known_keys)}; "
-                f"known keys of {part['name']}: {checks.listed(known_keys)}"
-            )
-    values = {"name": part["name"]}
-    for name, parameter in known_keys.items():
-        if name not in part and parameter.default is inspect.Parameter.empty:
-            raise ValueError(f"{where}: expected the key {name!r}, which has no default, found {checks.listed(part)}")
-        value = part.get(name, parameter.default)
-        if isinstance(value, (bool, int, float)) and {w.strip() for w in str(parameter.annotation).split("|")} <= TEXTS:
-            raise ValueError(f"{where}.{name}: expected a text, found {value!r}; quotes make it one: \"'{value}'\"")
-        is_part = name in registry.KINDS and value is not None
-        values[name] = _resolve_parts(f"{where}.{name}", name, value) if is_part else plain(value)
-    # a plug-in that may be given a file in the place of settings puts in what the file says: models travel
-    stand_alone = getattr(registry.load(kind, part["name"]), "stand_alone", dict)
-    return stand_alone(values)
-
-
-def _suggestion(key: str, part: Mapping[str, Any], known: Iterable[str]) -> str:
-    """The nearest known key, or the part within this one that has exactly this key."""
-    for inner, value in part.items():
-        is_part = inner in registry.KINDS and isinstance(value, Mapping) and "name" in value
-        if is_part and key in registry.parameters(registry.KINDS[inner], value["name"]):
-            return f" (did you mean '{inner}.{key}'?)"
-    return checks.nearest(key, known)
-
-
-def plain(value: Any) -> Any:
-    """Tuples become lists and mappings dicts, so that settings survive JSON and YAML unchanged."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value

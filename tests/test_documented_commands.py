@@ -27,6 +27,7 @@ from objemb import Index, registry
 from objemb.cli.app import app
 from objemb.cli.programs import prepare_data, train
 from objemb.config import load_config, load_training_config
+from objemb.describers.base import Describer
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
 from objemb.ops.normalize import l2
@@ -168,8 +169,8 @@ def test_settings_for_another_network(folder: Path) -> None:
     teacher = build_model(load_config("hard_attention_crop", overrides.pop("hard_attention_crop"))).describer
     tasks = {config: load_training_config(config, given)["task"] for config, given in overrides.items()}
     tasks["distill_products"]["describer"]["detector"]["weights"] = None
-    first = registry.build("describers", tasks["detect_products"]["describer"]).regions.detector
-    then = registry.build("describers", tasks["distill_products"]["describer"])
+    first = registry.build(Describer, tasks["detect_products"]["describer"]).regions.detector
+    then = registry.build(Describer, tasks["distill_products"]["describer"])
     then.detector.load_state_dict(first.state_dict())
     then.head.initialise(teacher.backbone, Whitening.fit(l2(torch.rand(300, 352)), 256, fitted_on="noise"))
     kept = parameters_below(first, tasks["detect_products"]["frozen"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from objemb.registry import Plugin
 from objemb.structures import RegionDescriptors, Regions
 
 
-class Aggregator(ABC):
+class Aggregator(Plugin, ABC):
     """Turns all region descriptors of an image into the ones that are indexed.
 
     Attributes:
@@ -15,6 +16,7 @@ class Aggregator(ABC):
             is summed up instead, a query box is cut out and described as an image of its own.
     """
 
+    kind = "aggregators"
     per_region: bool
 
     @abstractmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,17 +11,18 @@ from objemb import checks
 from objemb.backbones._offset import offsets
 from objemb.backbones._probe import hollow
 from objemb.layers.precision import computed
+from objemb.registry import Plugin
 
 #: Maps of smaller strides are no levels: they are large, and know edges only.
 FINEST_STRIDE = 4
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module, Plugin, ABC):
     """A network that turns images into one feature map.
 
     Built by keyword arguments, among them ``weights``: a name the library knows, a path of a ``.pth`` or
     ``.safetensors`` file, or ``random``; None is the same (a model folder fills them in afterwards), but who builds a
-    model from settings has to say it where there is something to name: see ``published``.
+    model from settings has to say it where there is something to name: see :attr:`objemb.registry.Plugin.published`.
     Always in eval mode: batch norm and dropout never see a difference between one image and many.
 
     Attributes:
@@ -34,12 +34,9 @@ class Backbone(nn.Module, ABC):
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
             channels. Empty for a network that gives one map only.
-        published: What stands for published weights in settings, for the error of those that name none; empty for a
-            network that is made to learn from nothing.
     """
 
-    published: ClassVar[str] = ""
-
+    kind = "backbones"
     channels: int
     stride: int
     offset: float = 0.0

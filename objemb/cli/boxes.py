@@ -20,13 +20,12 @@ SHOWN = 20
 
 def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
     """The boxes of ``--boxes``, with their masks where the model's extractor attends to masks."""
-    from objemb import registry
+    from objemb.detectors.stored_boxes import StoredBoxes
 
     if file is None:
         return None
     masks = model.settings["describer"].get("extractor", {}).get("masks", False)
-    given: StoredBoxes = registry.build("detectors", {"name": "stored_boxes", "file": str(file), "masks": masks})
-    return given
+    return StoredBoxes(file, masks=masks)
 
 
 @contextmanager

@@ -122,14 +122,27 @@ def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Itera
 @app.command("list")
 @guarded
 def list_methods(as_json: Json = False) -> None:
-    """The methods that `objemb model build` knows by name, with a line about each."""
+    """The methods that `objemb model build` knows by name, and the plug-ins that other packages bring."""
+    from objemb.checks import nearest
     from objemb.config import method_files
+    from objemb.registry import KINDS, outside
 
     found = {name: _about(file) for name, file in method_files().items()}
+    brought = outside()
     if as_json:
-        print_json({"methods": [{"name": name, "about": about} for name, about in found.items()]})
-    else:
-        print_table(("method", "what it does"), found.items())
+        plugins = [
+            {"kind": o.kind, "name": o.name, "package": o.package, "version": o.version, "object": o.entry.value}
+            for o in brought
+        ]
+        print_json({"methods": [{"name": name, "about": about} for name, about in found.items()], "plugins": plugins})
+        return
+    print_table(("method", "what it does"), found.items())
+    if brought:
+        print_table(("kind", "plug-in", "from"), ((o.kind, o.name, o) for o in brought))
+    kinds = set(KINDS.values())
+    for origin in brought:
+        if origin.kind not in kinds:
+            note(f"{origin}: {origin.kind} is no kind of plug-in{nearest(origin.kind, kinds)}")
 
 
 def _about(file: Path) -> str:
@@ -154,6 +167,7 @@ def _show(folder: Path, as_json: bool) -> None:
     card = read_card(folder)
     provenance = card.get("provenance", {})
     origins = described(card["settings"], provenance)
+    plugins = (provenance.get("plugins") or {}).items()
     if as_json:
         print_json({"path": str(folder), **card, "origins": origins})
         return
@@ -167,6 +181,7 @@ def _show(folder: Path, as_json: bool) -> None:
             ("whitening", card.get("whitening") or "none"),
             ("size", human_bytes(size)),
             *((f"weights of {k}", v) for k, v in origins.items()),
+            *((f"plug-in {k}", f"{v.get('name')} of {v.get('package')} {v.get('version')}") for k, v in plugins),
             ("made by", shlex.join(map(str, provenance.get("command") or [])) or "unknown"),
             ("created", provenance.get("created", "unknown")),
         ]

@@ -27,7 +27,7 @@ def rerankers_of(model: Model, steps: Sequence[str]) -> tuple[Reranker, ...]:
     """The re-rankers that a command line names, such as ``query_expansion,top=5``; without any, the model's own."""
     if list(steps) == [NONE]:
         return ()
-    return tuple(registry.build("rerank", parse_part("rerank", step)) for step in steps) or model.rerankers
+    return tuple(registry.build(Reranker, parse_part("rerank", step)) for step in steps) or model.rerankers
 
 
 def search_reranked(

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from objemb.extractors.base import Extractor
 from objemb.layers.fitted import Fitted
+from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 
-class Describer(nn.Module, ABC):
+class Describer(nn.Module, Plugin, ABC):
     """Turns photos into regions with unit vectors.
 
     It stays in eval mode, since a description must not depend on the batch that it is part of; who trains a part sets
     that part alone to training.
     """
+
+    kind = "describers"
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, whatever ``mode`` says."""

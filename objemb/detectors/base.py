@@ -5,25 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from objemb.layers.precision import computed
+from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
 #: Trunk levels are called by this and their stride: ``trunk8``.
 TRUNK = "trunk"
 
 
-class Detector(ABC):
+class Detector(Plugin, ABC):
     """Finds objects. A detector that is a network is an ``nn.Module`` as well, always in eval mode.
 
     Attributes:
         classes: Names of the labels, 0-based without background; empty when unknown.
     """
 
+    kind = "detectors"
     classes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -45,7 +47,7 @@ class Detector(ABC):
         """``(entry, reason)`` of what could not be used so far, where boxes come from elsewhere, such as a file."""
         return []
 
-    def expect_used(self) -> None:  # noqa: B027 - most detectors find their boxes
+    def expect_used(self) -> None:
         """Raise ``ValueError`` where boxes come from elsewhere, and not one of them could be used so far."""
 
 
@@ -76,11 +78,7 @@ class NetworkDetector(nn.Module, Detector):
 
     Attributes:
         pyramid: Names of the pyramid levels, the finest first.
-        published: The value of ``weights`` that names published weights, for the error where settings name none;
-            empty for a network that is trained from scratch.
     """
-
-    published: ClassVar[str] = ""
 
     pyramid: tuple[str, ...]
 

@@ -14,6 +14,7 @@ from objemb.backbones.base import Backbone
 from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
+from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
 
@@ -60,8 +61,10 @@ class Extraction(ABC):
         """
 
 
-class Extractor(ABC):
+class Extractor(Plugin, ABC):
     """How the pixels under a box reach the network."""
+
+    kind = "extractors"
 
     @abstractmethod
     def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
+from objemb.registry import Plugin
 from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file, is_named
 from objemb.weights.read import read_weights
@@ -26,7 +27,7 @@ BLOCK = 128
 ANCHORS = ("middle", "corner")
 
 
-class Head(nn.Module, ABC):
+class Head(nn.Module, Plugin, ABC):
     """A vector for each box.
 
     It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and
@@ -55,11 +56,9 @@ class Head(nn.Module, ABC):
         channels: Of each connected level.
         strides: Of each connected level: pixels of the network's input from cell to cell. Declared, never guessed from
             the shapes of a batch, which padding and rounding distort.
-        published: See :class:`~objemb.backbones.base.Backbone`.
     """
 
-    published: ClassVar[str] = ""
-
+    kind = "heads"
     dim: int
     channels: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()

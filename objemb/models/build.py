@@ -14,14 +14,25 @@ import torch
 from torch import Tensor
 
 from objemb import checks, config, registry
+from objemb.aggregators.base import Aggregator
 from objemb.checks import ArtefactMismatchError
+from objemb.describers.base import Describer
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_card, read_tensors, write_folder
 from objemb.models.model import Model
-from objemb.models.origins import expect_stand_alone, expect_weights, networks, origins, told_together
+from objemb.models.origins import (
+    brought,
+    expect_installed,
+    expect_stand_alone,
+    expect_weights,
+    networks,
+    origins,
+    told_together,
+)
 from objemb.models.state import WHITENING, model_tensors, without_weights
+from objemb.rerank.base import Reranker
 from objemb.version import __version__
 
 log = logging.getLogger(__name__)
@@ -83,6 +94,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         )
     model.describer.check_fitted()
     whitening = getattr(model.describer, "whitening", None)
+    plugins = brought(model.settings)
     card = {
         "fingerprint": model.fingerprint,
         "dim": model.dim,
@@ -90,7 +102,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         "preprocessing": model.preprocessing,
         "whitening": None if whitening is None else whitening.settings(),
         "fitted": {k: v.settings() for k, v in model.describer.fitted_parts().items()},
-        "provenance": model.provenance,
+        "provenance": {**model.provenance, **({"plugins": plugins} if plugins else {})},
     }
     write_folder(Path(folder), card, model_tensors(model.describer), force=force)
 
@@ -108,12 +120,14 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     Raises:
         FileNotFoundError: No model folder.
         ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
+        PluginError: It uses plug-ins of packages that are not installed; they are named.
         ValueError: A device that this machine does not have.
     """
     device = find_device(device)
     precision = find_precision(precision, device)
     card = read_card(path)
     tensors = read_tensors(path, card)
+    expect_installed(card.get("provenance", {}))
     try:
         expect_stand_alone(card["settings"])
         settings = config.resolve(card["settings"])
@@ -137,12 +151,12 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     return model
 
 
-def _build_parts(settings: Mapping[str, Any]) -> tuple[Any, Any, tuple[Any, ...]]:
+def _build_parts(settings: Mapping[str, Any]) -> tuple[Describer, Aggregator, tuple[Reranker, ...]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        describer = registry.build("describers", settings["describer"])
-    aggregator = registry.build("aggregators", settings["aggregator"])
-    rerankers = tuple(registry.build("rerank", step) for step in settings["rerank"])
+        describer = registry.build(Describer, settings["describer"])
+    aggregator = registry.build(Aggregator, settings["aggregator"])
+    rerankers = tuple(registry.build(Reranker, step) for step in settings["rerank"])
     return describer.eval().requires_grad_(False), aggregator, rerankers
 
 

@@ -134,7 +134,12 @@ def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
     if wrong:
         return wrong
     said = full["provenance"]
-    inner = {"files": full["files"], "fitted": full["fitted"], "provenance.weights": said.get("weights") or {}}
+    inner = {
+        "files": full["files"],
+        "fitted": full["fitted"],
+        "provenance.weights": said.get("weights") or {},
+        "provenance.plugins": said.get("plugins") or {},
+    }
     wrong = [k for k, v in inner.items() if not isinstance(v, dict) or not all(isinstance(x, dict) for x in v.values())]
     training = said.get("training") or {}
     learned = training.get("learned", []) if isinstance(training, dict) else None

@@ -1,4 +1,4 @@
-"""Where the weights of networks come from, and which networks have none."""
+"""Where the weights of networks and the plug-ins of other packages come from, and which networks have no weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from objemb import checks, registry
 from objemb.checks import MissingWeightsError
 from objemb.disk import file_sha256
 from objemb.models.folder import read_card
+from objemb.registry import Plugin, PluginError
 from objemb.weights.locate import RANDOM
 
 #: The key of a training task that may hold a describer of its own.
@@ -27,17 +28,15 @@ class Network:
 
     Attributes:
         key: Where it is named, such as ``describer.backbone``.
-        kind: Kind of its plug-in.
+        plugin: The class of its plug-in.
         settings: Those of the part.
         covered: Whether the weights of a part around it are its weights as well.
-        advice: Which weights are published for it; empty for networks that are made to learn from nothing.
     """
 
     key: str
-    kind: str
+    plugin: type[Plugin]
     settings: Mapping[str, Any]
     covered: bool
-    advice: str
 
     @property
     def weights(self) -> Any:
@@ -52,9 +51,11 @@ def networks(settings: Mapping[str, Any]) -> Iterator[Network]:
     """The networks in settings, a describer's before its parts; defaults may be missing."""
     inside: list[str] = []
     for key, kind, part in _parts(settings):
-        if kind in NETWORKS and "weights" in registry.parameters(kind, part["name"]):
-            advice = getattr(registry.load(kind, part["name"]), "published", "")
-            yield Network(key, kind, part, _within(key, inside), advice)
+        if kind not in NETWORKS:
+            continue
+        plugin = registry.load(kind, part["name"])
+        if "weights" in registry.arguments(plugin):
+            yield Network(key, plugin, part, _within(key, inside))
             if part.get("weights") is not None:
                 inside.append(key)
 
@@ -82,9 +83,9 @@ def expect_weights(settings: Mapping[str, Any], learned: Collection[str] = ()) -
         ValueError: There are such networks; the message names all of them, and what to say.
     """
     unnamed = [n for n in networks(settings) if n.weights is None and not n.covered]
-    refused = [n for n in unnamed if n.advice and not _within(n.key, learned)]
+    refused = [n for n in unnamed if n.plugin.published and not _within(n.key, learned)]
     if refused:
-        said = "; ".join(f"{n.key}.weights={n.advice}" for n in refused)
+        said = "; ".join(f"{n.key}.weights={n.plugin.published}" for n in refused)
         raise ValueError(
             f"weights: expected those of every network to be named, found none for {', '.join(map(str, refused))}; "
             f"say {said}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} to go without any"
@@ -98,12 +99,51 @@ def expect_stand_alone(settings: Mapping[str, Any]) -> None:
         ValueError: They name weights, which would be fetched, or a file, which would be read.
     """
     for key, kind, part in _parts(settings):
-        taken = getattr(registry.load(kind, part["name"]), "files", {})
+        taken = registry.load(kind, part["name"]).files
         files = [k for k, own in taken.items() if isinstance(part.get(k), str) and not re.fullmatch(own, part[k])]
         for name in [*(["weights"] if kind in NETWORKS and part.get("weights") is not None else []), *files]:
             raise ValueError(
                 f"{key}.{name}: expected a model folder that stands alone, found {part[name]!r}; it is left alone"
             )
+
+
+def brought(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The plug-ins of other packages that settings name, by dotted key, as a model folder keeps it.
+
+    Args:
+        settings: Of a method.
+
+    Returns:
+        For each the ``kind`` and ``name``, and the ``package`` (name of the distribution) and its ``version``.
+    """
+    found = {}
+    for key, kind, part in _parts(settings):
+        origin = registry.origin(kind, part["name"])
+        if origin is not None:
+            found[key] = {"kind": kind, "name": origin.name, "package": origin.package, "version": origin.version}
+    return found
+
+
+def expect_installed(provenance: Mapping[str, Any]) -> None:
+    """Refuse a model whose plug-ins came from packages that are not installed here.
+
+    Args:
+        provenance: Of the model; ``plugins`` is what :func:`brought` said when it was made.
+
+    Raises:
+        PluginError: Plug-ins are missing; the message names them, and the packages that they came from.
+    """
+    missing = {
+        f"{said.get('kind')}/{said.get('name')}": f"{said.get('package')} {said.get('version')}"
+        for said in (provenance.get("plugins") or {}).values()
+        if said.get("kind") in registry.KINDS.values() and said.get("name") not in registry.names(said["kind"])
+    }
+    if missing:
+        told = checks.lines([f"{plugin}, of the package {package!r}" for plugin, package in missing.items()])
+        raise PluginError(
+            f"model: expected installed plug-ins, found none of these names; the model says where they came from, "
+            f"install what you trust:{told}"
+        )
 
 
 @contextlib.contextmanager
@@ -120,7 +160,7 @@ def told_together(settings: Mapping[str, Any]) -> Iterator[None]:
         for network in networks(settings):
             with contextlib.suppress(Exception):  # what else is wrong is told when this network is built in its turn
                 try:
-                    registry.build(network.kind, network.settings)
+                    registry.build(network.plugin, network.settings)
                 except MissingWeightsError as one:
                     missing[str(one)] = network.key  # of the innermost network that cannot be built
         found = [f"{key}.{text}" for text, key in missing.items()]

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from objemb.ops.rectangles import equal_rectangles, inside
+from objemb.registry import Plugin
 
 
-class Pooling(nn.Module, ABC):
+class Pooling(nn.Module, Plugin, ABC):
     """Sums up the cells of feature maps, one vector each, vectorised over everything.
 
     Results are *not* normalised: that is the describer's step, so that poolings can be fused over scales before it.
     """
+
+    kind = "pooling"
 
     #: Length of the result per map channel (2 for a pooling that concatenates two statistics).
     expansion: int = 1

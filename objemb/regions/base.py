@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from objemb.ops.grid import Grid
+from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
 
-class RegionSource(ABC):
+class RegionSource(Plugin, ABC):
     """Says where to look in a photo."""
+
+    kind = "regions"
 
     @abstractmethod
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from objemb.checks import ObjembError
 from objemb.describers.base import Describer
+from objemb.registry import Plugin
 from objemb.rerank.database import Database
 from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
 from objemb.structures.results import COSINE
@@ -77,7 +78,7 @@ class Search:
         return self.describer
 
 
-class Reranker(ABC):
+class Reranker(Plugin, ABC):
     """Puts results into a better order.
 
     A re-ranker has no weights of its own; where it needs a network, that is the describer of the search. So it does
@@ -89,6 +90,7 @@ class Reranker(ABC):
         scale: What the scores are that it gives, in words; None where it leaves them as they were.
     """
 
+    kind = "rerank"
     depth: int | None
     scale: str | None = COSINE
 

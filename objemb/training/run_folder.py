@@ -13,6 +13,7 @@ from typing import Any
 from objemb import config as configs
 from objemb.checks import TrainingError
 from objemb.disk import write_whole
+from objemb.registry import plain
 from objemb.training.checkpoints import Checkpoints
 from objemb.training.logger import LOG, TENSORBOARD
 
@@ -104,7 +105,7 @@ class RunFolder:
             after: Settings of what follows the last step: a run that was finished with others has that before it still.
         """
         metrics = self._metrics()
-        if metrics is None or metrics.pop(AFTER, {}) != configs.plain(after):
+        if metrics is None or metrics.pop(AFTER, {}) != plain(after):
             return None
         return metrics
 
@@ -138,7 +139,7 @@ class RunFolder:
         return metrics if isinstance(metrics, dict) and metrics.get("finished") and "steps" in metrics else None
 
     def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any], after: Collection[str]) -> None:
-        found, wanted = dict(_flat(old)), dict(_flat(configs.plain(new)))
+        found, wanted = dict(_flat(old)), dict(_flat(plain(new)))
         differing = [
             k
             for k in (*wanted, *(k for k in found if k not in wanted))

@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 
 from objemb import checks
 from objemb.checks import ObjembError, TerminatedError, TrainingError
-from objemb.config import plain
 from objemb.models.build import save_model, versions
 from objemb.models.origins import origins
+from objemb.registry import plain
 from objemb.training.loading import Failed, batches, unpacked
 from objemb.training.logger import RunLogger
 from objemb.training.packing import Packed

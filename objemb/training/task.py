@@ -14,14 +14,12 @@ from objemb import registry
 from objemb.layers.strided import guard_strided
 from objemb.models.model import Model
 from objemb.models.origins import expect_weights, told_together
+from objemb.registry import Plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.sampler import seed_everything
 
-#: The kind of the plug-ins, see :mod:`objemb.registry`.
-TASKS = "training.tasks"
 
-
-class Task(nn.Module, ABC):
+class Task(nn.Module, Plugin, ABC):
     """What is learned, from what, how it is judged, and what model a run leaves.
 
     A task is a plug-in: its constructor's arguments are keys of a config, with parts such as ``data`` and ``describer``
@@ -41,6 +39,7 @@ class Task(nn.Module, ABC):
             done may do that again with others.
     """
 
+    kind = "training.tasks"
     after: ClassVar[tuple[str, ...]] = ()
     examples: Examples
     settings: Mapping[str, Any]
@@ -119,15 +118,14 @@ def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
         seed: Of everything random in it.
 
     Raises:
-        ValueError: Unknown keys or values; a network that the task does not train, whose weights nobody named although
-            some are published.
+        ValueError: Values that the task refuses; a network that the task does not train, whose weights nobody named
+            although some are published.
         MissingWeightsError: Weights that are neither on this machine nor to be had; all of them are told.
     """
-    kind: type[Task] = registry.load(TASKS, settings["name"])
-    expect_weights(settings, kind.learned(settings))
+    expect_weights(settings, registry.load(Task, settings["name"]).learned(settings))
     seed_everything(seed)
     with told_together(settings):
-        task: Task = registry.build(TASKS, settings)
+        task = registry.build(Task, settings)
     guard_strided(task)  # whatever networks the task was given
     task.settings = settings
     return task

@@ -10,6 +10,9 @@ from objemb import registry
 from objemb.describers.base import Describer
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.evaluation.cost import forward_pass, measure_cost
+from objemb.extractors.base import Extractor
+from objemb.pooling.base import Pooling
+from objemb.regions.base import RegionSource
 from objemb.structures import Photo
 from tests.tiny import TinyBackbone, random_photo
 
@@ -18,10 +21,10 @@ PHOTOS = [random_photo(24, 32, seed=n, id=str(n)) for n in range(2)]
 
 def describer(regions: str, extractor: dict[str, Any]) -> PooledRegions:
     return PooledRegions(
-        regions=registry.build("regions", {"name": regions}),
+        regions=registry.build(RegionSource, {"name": regions}),
         backbone=TinyBackbone(),
-        extractor=registry.build("extractors", extractor),
-        pooling=registry.build("pooling", {"name": "max"}),
+        extractor=registry.build(Extractor, extractor),
+        pooling=registry.build(Pooling, {"name": "max"}),
     )
 
 
@@ -53,10 +56,10 @@ def test_of_crops_it_is_one_crop() -> None:
 @pytest.mark.parametrize("scales", [(0.5, 1.0, 2.0), (1.0, 0.5)])
 def test_of_several_scales_it_is_the_size_of_the_extractor(scales: tuple[float, ...]) -> None:
     several = PooledRegions(
-        regions=registry.build("regions", {"name": "whole_image"}),
+        regions=registry.build(RegionSource, {"name": "whole_image"}),
         backbone=TinyBackbone(),
-        extractor=registry.build("extractors", {"name": "map", "size": 16}),
-        pooling=registry.build("pooling", {"name": "max"}),
+        extractor=registry.build(Extractor, {"name": "map", "size": 16}),
+        pooling=registry.build(Pooling, {"name": "max"}),
         scales=scales,
     )
     found = forward_pass(several, PHOTOS[0])
@@ -109,7 +112,7 @@ def test_of_one_pass_it_is_the_pyramid() -> None:
         },
         "head": {"name": "embedding", "dim": 4, "width": 8, "depth": 1, "samples": 2},
     }
-    found = forward_pass(registry.build("describers", settings).eval(), PHOTOS[0])
+    found = forward_pass(registry.build(Describer, settings).eval(), PHOTOS[0])
     assert found is not None
     assert found.network.startswith("detector's pyramid, ")
     with torch.inference_mode():

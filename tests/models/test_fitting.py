@@ -12,6 +12,7 @@ import torch
 from objemb import registry
 from objemb.aggregators.keep import Keep
 from objemb.checks import ArtefactMismatchError, NotFittedError
+from objemb.detectors.base import Detector
 from objemb.images.sources import SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model, save_model
@@ -152,7 +153,7 @@ def test_given_boxes_are_learned_from(photos: Path, tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "thing"}],
     }
     (tmp_path / "boxes.json").write_text(json.dumps(coco))
-    boxes = registry.build("detectors", {"name": "stored_boxes", "file": str(tmp_path / "boxes.json")})
+    boxes = registry.build(Detector, {"name": "stored_boxes", "file": str(tmp_path / "boxes.json")})
     fitted = fit_parts(with_pooling("netvlad", crops=True), [photos], boxes=boxes)
     (part,) = fitted.describer.fitted_parts().values()
     assert int(part.count) == 5 * 2 * 64, "cells of the whole image and of the box, cut out to 64 x 64 pixels each"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from objemb.backbones.base import Backbone
 from objemb.checks import ArtefactMismatchError, MissingWeightsError
 from objemb.config import load_config
 from objemb.disk import file_sha256
@@ -252,7 +253,7 @@ def test_a_folder_carries_no_networks_of_re_rankers(tmp_path: Path) -> None:
 def test_every_method_that_comes_along_names_its_networks() -> None:
     named = {n.key for n in networks(load_config("rmac_proposals"))}
     assert named == {"describer.backbone", "describer.regions.detector"}
-    assert build("backbones", {**NARROW, "weights": "random"}).channels == build("backbones", NARROW).channels
+    assert build(Backbone, {**NARROW, "weights": "random"}).channels == build(Backbone, NARROW).channels
 
 
 def test_an_odd_value_is_told(model: Model) -> None:

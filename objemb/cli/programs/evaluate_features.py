@@ -33,6 +33,7 @@ from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.report import markdown_table
 from objemb.evaluation.retrieval_task import make_task
 from objemb.models.build import SEED
+from objemb.rerank.base import Reranker
 
 PROGRAM = "objemb evaluate-features"
 #: Numbers that are looked at at once when a file is checked.
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     described = Described(read_rows(args.database, args.items), read_rows(args.queries, args.query_items), TIMES)
     check(described, data, args)
     task = make_task(with_distractors(data, described.database))
-    rerankers = [registry.build("rerank", settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
+    rerankers = [registry.build(Reranker, settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
     found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
     result = {
         "method": args.name or args.database.stem,

@@ -24,6 +24,7 @@ from objemb import registry
 from objemb.cli.program import Listed
 from objemb.cli.progress import Progress
 from objemb.datasets import benchmarks
+from objemb.datasets.benchmarks.base import Benchmark
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.preview import preview_sheet
@@ -64,12 +65,12 @@ def parser() -> argparse.ArgumentParser:
 
 def add_benchmark(commands: Any, name: str) -> None:
     """A command for a benchmark, with an option for each of its arguments."""
-    cls = registry.load(benchmarks.KIND, name)
+    cls = registry.load(Benchmark, name)
     text = inspect.getdoc(cls) or ""
     command = commands.add_parser(
         name,
         help=text.partition("\n")[0].replace("%", "%%"),
-        description=f"{text.partition(chr(10) * 2)[0]}\n\n{cls.layout}",  # type: ignore[attr-defined]
+        description=f"{text.partition(chr(10) * 2)[0]}\n\n{cls.layout}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
@@ -80,11 +81,11 @@ def add_benchmark(commands: Any, name: str) -> None:
         "--distractors", type=Path, metavar="DIR", help="further images that show nothing searched for"
     )
     texts = dict(re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL))
-    for key, parameter in registry.parameters(benchmarks.KIND, name).items():
+    for key, argument in registry.arguments(cls).items():
         command.add_argument(
             "--" + key.replace("_", "-"),
-            default=parameter.default,
-            type=type(parameter.default),
+            default=argument.default,
+            type=type(argument.default),
             help=" ".join(texts.get(key, "").split()).replace("%", "%%"),
         )
 
@@ -171,7 +172,7 @@ def object_sizes(instances: str | Path) -> dict[str, int]:
 def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """Check and convert a benchmark."""
     given = vars(options)
-    own = {key: given[key] for key in registry.parameters(benchmarks.KIND, options.command)}
+    own = {key: given[key] for key in registry.arguments(registry.load(Benchmark, options.command))}
     path = benchmarks.prepare(
         options.command, options.root, output=options.output, distractors=options.distractors, **own
     )

@@ -11,8 +11,7 @@ from objemb import checks, registry
 from objemb.datasets.benchmarks.base import Benchmark
 from objemb.disk import write_whole
 
-#: The kind of plug-ins that benchmarks are.
-KIND = "datasets.benchmarks"
+KIND = Benchmark.kind
 
 
 class MissingFilesError(checks.ObjembError):
@@ -52,7 +51,7 @@ def prepare(
         ValueError: There is no such benchmark, option or folder.
     """
     root = Path(root)
-    benchmark: Benchmark = registry.build(KIND, {"name": name, **options})
+    benchmark = registry.build(Benchmark, registry.resolve(KIND, {"name": name, **options}, name))
     missing = benchmark.missing(root) if root.is_dir() else [f"{root}: no such folder"]
     if missing:
         raise MissingFilesError(

@@ -6,20 +6,23 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from objemb.registry import Plugin
 
-class Benchmark(ABC):
+
+class Benchmark(Plugin, ABC):
     """Reads what a user downloaded. Constructor arguments are the options of its command.
 
     Attributes:
         layout: Which files go where below the root folder, and in words where a user gets them.
     """
 
+    kind = "datasets.benchmarks"
     layout: ClassVar[str]
 
     @property
     def title(self) -> str:
         """The name of the set, which says what differs from the benchmark as its paper has it."""
-        return str(self.registry_name)  # type: ignore[attr-defined]
+        return self.registry_name
 
     @property
     def variant(self) -> str:

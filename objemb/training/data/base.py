@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
 #: Number of a box whose identity is not known.
@@ -50,7 +51,7 @@ class Example:
         return torch.full((len(self.regions),), NO_INSTANCE) if known is None else known  # type: ignore[return-value]
 
 
-class Examples(ABC):
+class Examples(Plugin, ABC):
     """Numbered examples; a pure function of the number: the same example always, in any process and any order.
 
     That makes a training run repeatable: what is learned in a step follows from the seed and the number of the step.
@@ -62,6 +63,7 @@ class Examples(ABC):
         classes: Names of the labels; empty where boxes have none.
     """
 
+    kind = "training.data"
     instances: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 

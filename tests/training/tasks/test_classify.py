@@ -15,7 +15,7 @@ from objemb.models import load_model
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions
-from objemb.training.data.base import Example
+from objemb.training.data.base import Example, Examples
 from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
 from objemb.training.task import build_task
@@ -123,7 +123,7 @@ def test_what_cannot_be_learned_is_named() -> None:
     describer = PooledRegions(
         regions=WholeImage(), backbone=NarrowResnet(width=2), extractor=Map(size=32), pooling=Mean()
     )
-    data = registry.build("training.data", SCENES)
+    data = registry.build(Examples, SCENES)
     with pytest.raises(TypeError, match="describer: expected pooled_regions with the extractor crop, found Map"):
         Classify(describer=describer, data=data)
     with pytest.raises(ValueError, match=r"whiten: expected some of 'dim', 'power', 'boxes', found 'dims'"):

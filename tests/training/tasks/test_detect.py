@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from objemb.config import load_training_config
+from objemb.detectors.base import Detector
 from objemb.models import load_model
 from objemb.registry import build
 from objemb.training.data.base import Examples
@@ -139,7 +140,7 @@ def test_other_classes_on_the_features_of_a_detector(tmp_path: Path) -> None:
     first = task(detector={"num_classes": 1})
     torch.save(first.detector.state_dict(), tmp_path / "a.pth")
     data = {**SCENES, "category": "silhouette"}
-    classes = build("training.data", data).classes
+    classes = build(Examples, data).classes
     other = {"num_classes": len(classes), "weights": tmp_path / "a.pth", "new_classes": True}
     second = task(detector=other, data=data, validation=None)
     trunk = second.detector.state_dict()
@@ -154,7 +155,7 @@ def test_mistakes_are_named() -> None:
         task(describer=plain)
     with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; pass num_classes=1"):
         task(detector={"num_classes": 3})
-    names = list(build("training.data", {**SCENES, "category": "silhouette"}).classes)
+    names = list(build(Examples, {**SCENES, "category": "silhouette"}).classes)
     data = {**SCENES, "category": "silhouette"}
     with pytest.raises(ValueError, match=f"with {names[1]!r} as number 0, found {names[0]!r}"):
         task(detector={"classes": names[1::-1] + names[2:]}, data=data, validation=None)
@@ -175,7 +176,7 @@ def test_the_configs_that_come_with_it() -> None:
     coco = load_training_config("detect_coco", ["data.file=a.json", "validation.name=coco", "validation.file=b.json"])
     RunSettings.of(coco["run"])
     detector = coco["task"]["describer"]["regions"]["detector"] | {"weights": None}
-    parameters = dict(build("detectors", detector).named_parameters())
+    parameters = dict(build(Detector, detector).named_parameters())
     for pattern in coco["task"]["factors"]:
         assert fnmatch.filter(parameters, pattern)
     with pytest.raises(ValueError, match="expected the key 'file'"):

@@ -16,6 +16,7 @@ from objemb.evaluation.leakage import sources_in
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
 from objemb.models.fitting import expect_whitening
 from objemb.models.folder import CARD, read_card
+from objemb.rerank.base import Reranker
 
 #: Settings of training data that are texts but no photos, or more photos than were trained on.
 NO_SOURCES = ("name", "names", "images", "split")
@@ -144,7 +145,7 @@ def _fitted(model: Model, args: argparse.Namespace) -> Model:
 def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
     """The model with other re-rankers than its own."""
     settings = resolve({**model.settings, "rerank": list(steps)})
-    return replace(model, settings=settings, rerankers=tuple(registry.build("rerank", s) for s in settings["rerank"]))
+    return replace(model, settings=settings, rerankers=tuple(registry.build(Reranker, s) for s in settings["rerank"]))
 
 
 def learned_from(model: Model, args: argparse.Namespace) -> dict[str, list[str]]:

@@ -1,0 +1,235 @@
+"""Settings of plug-ins: checked and completed once, then turned into objects.
+
+What people write goes through :func:`resolve`, the only place that checks keys; :func:`build` makes objects of what
+comes out of it. The keys of a part are ``name`` and the arguments of the plug-in's constructor. An argument's value is
+
+- a part, or a list of parts, where the argument has the name of a key of :data:`objemb.registry.KINDS`;
+- settings, where its annotation is a dataclass, or one and None: a mapping of the fields, to any depth;
+- else a plain value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
+
+from objemb import checks
+from objemb.registry.plugins import KINDS, Plugin, load, names
+
+P = TypeVar("P", bound=Plugin)
+S = TypeVar("S")
+
+#: The default of an argument that has to be given.
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """What a key of some settings takes.
+
+    Attributes:
+        default: :data:`REQUIRED` where there is none.
+        kind: The kind of the parts that it takes; None for other values.
+        settings: The dataclass of the settings that it takes; None for other values.
+        is_text: Whether it takes nothing but texts, or None.
+    """
+
+    default: Any
+    kind: str | None
+    settings: type[Any] | None
+    is_text: bool
+
+
+#: What :func:`arguments` found out, by class.
+_ARGUMENTS: WeakKeyDictionary[type[Any], dict[str, Argument]] = WeakKeyDictionary()
+
+
+def arguments(cls: type[Any]) -> dict[str, Argument]:
+    """The arguments of a plug-in's constructor, or of a dataclass of settings, in their order.
+
+    The catch-all ``*args, **kwargs`` that a class without a constructor of its own takes from ``nn.Module`` are none.
+
+    Raises:
+        TypeError: Annotations name what the module does not import.
+    """
+    if cls not in _ARGUMENTS:
+        _ARGUMENTS[cls] = _read_arguments(cls)
+    return _ARGUMENTS[cls]
+
+
+def _read_arguments(cls: type[Any]) -> dict[str, Argument]:
+    catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind not in catch_all]
+    try:
+        hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    except NameError as error:
+        raise TypeError(
+            f"{cls.__module__}.{cls.__qualname__}: expected annotations whose names can be looked up, found one that "
+            f"cannot ({error}); import it outside of TYPE_CHECKING"
+        ) from error
+    made = {f.name: f.default_factory() for f in _fields(cls) if f.default_factory is not dataclasses.MISSING}
+    return {p.name: _argument(p.name, made.get(p.name, p.default), hints.get(p.name, Any)) for p in parameters}
+
+
+def _argument(name: str, default: Any, hint: Any) -> Argument:
+    choices = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+    classes = [c for c in choices if isinstance(c, type)]
+    nested: list[type[Any]] = [c for c in classes if dataclasses.is_dataclass(c) and not issubclass(c, Plugin)]
+    settings = nested[0] if len(nested) == 1 and choices <= {*nested, NoneType} else None
+    return Argument(default, KINDS.get(name), settings, choices <= {str, Path, NoneType})
+
+
+def _fields(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+
+
+def resolve(kind: str, part: Any, where: str) -> dict[str, Any]:
+    """A part and all within it, with every default filled in. Only keys are checked; values are, by the constructors.
+
+    Args:
+        kind: Of its plug-in.
+        part: ``{"name": ..., **constructor arguments}``.
+        where: What messages call it, such as ``describer.backbone``.
+
+    Raises:
+        ValueError: No part, an unknown plug-in or key (the nearest known one is suggested), a missing key.
+        PluginError: The plug-in is of another package, and cannot be used.
+    """
+    if not isinstance(part, Mapping) or "name" not in part:
+        known = checks.listed(names(kind))
+        raise ValueError(f"{where}: expected a part with a name (one of {known}), found {part!r}")
+    cls = load(kind, part["name"])
+    own = {key: value for key, value in part.items() if key != "name"}
+    return cls.stand_alone({"name": part["name"], **_complete(cls, own, where, part["name"])})
+
+
+def from_settings(cls: type[S], settings: Any, where: str) -> S:
+    """A dataclass of settings from a mapping.
+
+    Args:
+        cls: The dataclass.
+        settings: Its fields by name.
+        where: What messages call it.
+
+    Raises:
+        ValueError: No mapping, an unknown or missing key, or a value that the dataclass refuses.
+    """
+    return _instance(cls, _complete(cls, settings, where, where), where)
+
+
+def build(contract: type[P], settings: Mapping[str, Any]) -> P:
+    """A plug-in of resolved settings; its parts, and theirs, are built before it.
+
+    Parts that are objects already stay as they are, and an argument that is left out has its default.
+
+    Args:
+        contract: The contract, such as ``Pooling``.
+        settings: ``{"name": ..., **constructor arguments}``, as :func:`resolve` gives them.
+
+    Raises:
+        ValueError, TypeError: What the constructors refuse.
+        PluginError: A plug-in of another package cannot be used.
+    """
+    cls = load(contract, settings["name"])
+    return cls(**_values(cls, settings))
+
+
+def _build(kind: str, value: Any) -> Any:
+    """A part, or a list of parts, or what is ready as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_build(kind, part) for part in value]
+    if not isinstance(value, Mapping):
+        return value
+    cls = load(kind, value["name"])
+    return cls(**_values(cls, value))
+
+
+def _values(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor."""
+    known = arguments(cls)
+    return {key: _value(known.get(key), value, key) for key, value in settings.items() if key != "name"}
+
+
+def _value(argument: Argument | None, value: Any, where: str) -> Any:
+    if argument is not None and argument.kind is not None:
+        return _build(argument.kind, value)
+    if argument is not None and argument.settings is not None and isinstance(value, Mapping):
+        return _instance(argument.settings, value, where)
+    return value
+
+
+def _instance(cls: type[S], settings: Mapping[str, Any], where: str) -> S:
+    """A dataclass of settings; lists become tuples, so that it is as immutable as it says."""
+    known = arguments(cls)
+    values = {key: _frozen(_value(known.get(key), value, f"{where}.{key}")) for key, value in settings.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def _complete(cls: type[Any], given: Any, where: str, called: str) -> dict[str, Any]:
+    """Checked keys with all defaults, for a plug-in or a dataclass."""
+    known = arguments(cls)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: expected settings, some of {checks.listed(known)}, found {given!r}")
+    for key in given:
+        if key not in known:
+            raise ValueError(
+                f"{where}: unknown key {key!r}{_suggestion(key, given, known)}; "
+                f"known keys of {called}: {checks.listed(known)}"
+            )
+    missing = [key for key, argument in known.items() if argument.default is REQUIRED and key not in given]
+    if missing:
+        raise ValueError(
+            f"{where}: expected the {'keys' if len(missing) > 1 else 'key'} {checks.listed(missing)}, which "
+            f"{'have' if len(missing) > 1 else 'has'} no default, found {checks.listed(given) or 'nothing'}"
+        )
+    return {key: _completed(a, given.get(key, a.default), f"{where}.{key}") for key, a in known.items()}
+
+
+def _completed(argument: Argument, value: Any, where: str) -> Any:
+    """A value with all that is within it completed; None stands for nothing everywhere."""
+    if argument.is_text and isinstance(value, (bool, int, float)):
+        raise ValueError(f"{where}: expected a text, found {value!r}; quotes make it one: \"'{value}'\"")
+    if value is None:
+        return None
+    if argument.kind is not None:
+        if isinstance(value, (list, tuple)):
+            return [resolve(argument.kind, part, f"{where}[{i}]") for i, part in enumerate(value)]
+        return resolve(argument.kind, value, where)
+    if argument.settings is not None and not isinstance(value, argument.settings):
+        return _complete(argument.settings, value, where, where.rpartition(".")[2])
+    return plain(value)
+
+
+def _suggestion(key: str, given: Mapping[str, Any], known: Mapping[str, Argument]) -> str:
+    """The nearest known key, or what is within these settings and has exactly this key."""
+    for inner, argument in known.items():
+        value = given.get(inner)
+        cls = argument.settings
+        if argument.kind is not None and isinstance(value, Mapping) and value.get("name") in names(argument.kind):
+            cls = load(argument.kind, value["name"])
+        if cls is not None and key in arguments(cls):
+            return f" (did you mean '{inner}.{key}'?)"
+    return checks.nearest(key, known)
+
+
+def plain(value: Any) -> Any:
+    """What JSON and YAML can hold: tuples become lists, mappings and dataclasses of settings dicts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
