@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import queue
 import re
 import threading
 import time
-import uuid
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +22,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from objemb.checks import MissingWeightsError
+from objemb.disk import replacing
 
 #: A server has to answer within this time, name resolution, proxy and redirections included.
 ANSWER_SECONDS = 8.0
@@ -71,10 +71,9 @@ def _download(url: str, file: Path) -> None:
         logger.info("downloading %s to %s%s", url, file, size)
         told = time.monotonic()
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-        try:
+        with replacing(file) as partial:
             with partial.open("wb") as out:
-                while chunk := answer.read(CHUNK):
+                for chunk in _received(answer):
                     out.write(chunk)
                     digest.update(chunk)
                     if time.monotonic() - told >= TELL_SECONDS:
@@ -85,9 +84,15 @@ def _download(url: str, file: Path) -> None:
                 raise OSError(f"expected {announced} bytes, found {found}")
             if expected and not digest.hexdigest().startswith(expected[1]):
                 raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+
+
+def _received(answer: Any) -> Iterator[bytes]:
+    """The parts of an answer; an error of the connection says so, and does not pass for one of the file."""
+    try:
+        while chunk := answer.read(CHUNK):
+            yield chunk
+    except OSError as error:
+        raise ConnectionError(f"the connection broke: {error}") from error
 
 
 def _open(url: str) -> Any:

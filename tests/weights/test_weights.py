@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from objemb import disk
 from objemb.checks import MissingWeightsError
 from objemb.weights import download
 from objemb.weights.download import fetch
@@ -237,6 +238,41 @@ def test_a_download_that_breaks_off_leaves_nothing(
 
     monkeypatch.setattr(download, "urlopen", broken)
     with pytest.raises(MissingWeightsError, match="expected 200 bytes, found 100"):
+        fetch((tmp_path / "net.pth").as_uri())
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), TimeoutError("timed out")])
+def test_a_connection_that_breaks_is_told_as_such(
+    error: OSError, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.pth").write_bytes(b"x" * 100)
+    real = download.urlopen
+
+    def broken(request, timeout):
+        answer = real(request, timeout=timeout)
+
+        def read(size: int) -> bytes:
+            raise error
+
+        answer.read = read
+        return answer
+
+    monkeypatch.setattr(download, "urlopen", broken)
+    with pytest.raises(MissingWeightsError, match=r"\(ConnectionError: the connection broke: ") as caught:
+        fetch((tmp_path / "net.pth").as_uri())
+    assert str(error) + ")" in str(caught.value), "not as an error of the file"
+    assert list(cache.iterdir()) == []
+
+
+def test_a_full_disk_names_the_file(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.pth").write_bytes(b"x" * 100)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk.os, "fsync", full)
+    with pytest.raises(MissingWeightsError, match=r"No space left on device: '.*net\.pth'"):
         fetch((tmp_path / "net.pth").as_uri())
     assert list(cache.iterdir()) == []
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.coco.regions import FrameError
+from objemb.images import UnreadableImageError
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Number of a box whose identity is not known.
 NO_INSTANCE = -1
@@ -104,6 +113,36 @@ def source_list(name: str, sources: str | Path | Sequence[str | Path]) -> list[s
                 f"{name}: expected folders, lists or images, found {source!r}; quotes make a name of a number"
             )
     return listed
+
+
+def read_next(name: str, first: int, count: int, read: Callable[[int], T], path: Callable[[int], str | Path]) -> T:
+    """What ``read`` makes of picture ``first``, or of the next one that can be used, the last followed by the first.
+
+    A picture that cannot be used is named in the log, once for each reason.
+
+    Args:
+        name: What the pictures are called in the error.
+        first: From 0.
+        count: How many pictures there are.
+        read: Takes a number; raises ``UnreadableImageError`` or ``FrameError`` where a picture cannot be used.
+        path: The path of a number.
+
+    Raises:
+        ValueError: None of them can be used.
+    """
+    for step in range(count):
+        number = (first + step) % count
+        try:
+            return read(number)
+        except (UnreadableImageError, FrameError) as error:
+            reason = error.reason if isinstance(error, UnreadableImageError) else str(error)
+            _warn_once(str(path(number)), reason)
+    raise ValueError(f"{name}: expected pictures, found {count} of which none can be used")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(path: str, reason: str) -> None:
+    log.warning("%s: left out: %s", path, reason)
 
 
 def checked_count(count: int | None, available: int) -> int:

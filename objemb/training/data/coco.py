@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.coco.instances import CocoInstances
-from objemb.coco.regions import FrameError
-from objemb.images import UnreadableImageError, read_photo
+from objemb.images import read_photo
 from objemb.images.names import find_spelled
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
+from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count, read_next
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +87,13 @@ class CocoExamples(Examples):
 
     def _read(self, first: int) -> tuple[Photo, Regions, tuple[str | None, ...]]:
         """The picture of example ``first``, or of the next one that can be used, its boxes and their identities."""
-        for step in range(len(self._present)):
-            image, path = self._present[(first + step) % len(self._present)]
-            try:
-                photo = read_photo(path, id=self.annotations.images[image].file_name, side=self.side)
-                return photo, *self.annotations.regions(image, photo)
-            except UnreadableImageError as error:
-                _warn_once(str(path), error.reason)
-            except FrameError as error:
-                _warn_once(str(path), str(error))
-        raise ValueError(f"{self.annotations.file}: expected pictures, found {len(self)} of which none can be used")
+
+        def read(number: int) -> tuple[Photo, Regions, tuple[str | None, ...]]:
+            image, path = self._present[number]
+            photo = read_photo(path, id=self.annotations.images[image].file_name, side=self.side)
+            return photo, *self.annotations.regions(image, photo)
+
+        return read_next(self.annotations.file, first, len(self), read, lambda number: self._present[number][1])
 
     def _numbers(self, names: tuple[str | None, ...]) -> Tensor:
         known = {name: number for number, name in enumerate(self.instances)}
@@ -111,8 +106,3 @@ class CocoExamples(Examples):
             log.warning("%s: %s: %s", self.annotations.file, entry, reason)
         if new and self._told == MOST_TOLD:
             log.warning("%s: there may be more, which are not listed", self.annotations.file)
-
-
-@functools.lru_cache(maxsize=10_000)
-def _warn_once(path: str, reason: str) -> None:
-    log.warning("%s: left out: %s", path, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.ingredients import find_pictures, instance_names
-from objemb.images import UnreadableImageError, read_photo
+from objemb.images import read_photo
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-from objemb.training.data.base import INSTANCES, Example, Examples, checked_count, source_list
+from objemb.training.data.base import INSTANCES, Example, Examples, checked_count, read_next, source_list
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +67,13 @@ class FolderExamples(Examples):
 
     def _read(self, first: int) -> tuple[int, Photo]:
         """Picture ``first``, or the next one that can still be read, and its number."""
-        for step in range(len(self)):
-            number = (first + step) % len(self)
+
+        def read(number: int) -> tuple[int, Photo]:
             picture = self._pictures[number]
-            try:
-                return number, read_photo(picture.path, id=picture.id, side=self.side)
-            except UnreadableImageError as error:
-                _warn_once(str(picture.path), error.reason)
-        raise ValueError(f"sources: expected pictures, found {len(self)} of which none can be read any more")
+            return number, read_photo(picture.path, id=picture.id, side=self.side)
+
+        return read_next("sources", first, len(self), read, lambda number: self._pictures[number].path)
 
     def identities(self, number: int) -> Tensor:
         """See :meth:`Examples.identities`: no picture is decoded for them."""
         return torch.tensor([self.instances.index(self._pictures[self._checked(number)].instance)])
-
-
-@functools.lru_cache(maxsize=10_000)
-def _warn_once(path: str, reason: str) -> None:
-    log.warning("%s: left out: %s", path, reason)

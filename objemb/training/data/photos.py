@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +11,10 @@ import torch
 
 from objemb import checks
 from objemb.datasets.seeds import generator
-from objemb.images import ImageRef, UnreadableImageError, find_images, read_photo
+from objemb.images import ImageRef, find_images, read_photo
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-from objemb.training.data.base import Example, Examples, checked_count, source_list
-
-log = logging.getLogger(__name__)
+from objemb.training.data.base import Example, Examples, checked_count, read_next, source_list
 
 
 @plugin
@@ -86,13 +82,12 @@ class PhotoExamples(Examples):
 
     def _read(self, first: int) -> Photo:
         """Photo ``first``, or the next one that can be read."""
-        for step in range(len(self._refs)):
-            ref = self._refs[(first + step) % len(self._refs)]
-            try:
-                return read_photo(ref.path, id=ref.id, side=self.side)
-            except UnreadableImageError as error:
-                _warn_once(str(ref.path), error.reason)
-        raise ValueError(f"sources: expected photos, found {len(self._refs)} of which none can be read")
+        refs = self._refs
+
+        def read(number: int) -> Photo:
+            return read_photo(refs[number].path, id=refs[number].id, side=self.side)
+
+        return read_next("sources", first, len(refs), read, lambda number: refs[number].path)
 
     def _part(self, rng: np.random.Generator, photo: Photo, view: int) -> Photo:
         """A part of the decoded pixels, in a frame of its own."""
@@ -113,8 +108,3 @@ class PhotoExamples(Examples):
         extent = np.stack([np.minimum(sides * stretch, width), np.minimum(sides / stretch, height)], axis=1)
         low = rng.uniform(0, 1, (count, 2)) * (np.array([width, height]) - extent)
         return Regions(torch.from_numpy(np.concatenate([low, low + extent], axis=1)).float(), size)
-
-
-@functools.lru_cache(maxsize=10_000)
-def _warn_once(path: str, reason: str) -> None:
-    log.warning("%s: left out: %s", path, reason)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from objemb.coco.regions import FrameError
+from objemb.images import UnreadableImageError
 from objemb.structures import Regions
-from objemb.training.data.base import NO_INSTANCE, Example, checked_count
+from objemb.training.data.base import NO_INSTANCE, Example, checked_count, read_next
 from tests.tiny import random_photo
 
 
@@ -24,6 +28,31 @@ def test_what_does_not_belong_together_is_named() -> None:
     wrong = Regions(Regions.whole((4, 6)).boxes, (4, 6), extras={"instances": torch.tensor([0.5])})
     with pytest.raises(TypeError, match="Example cup: expected instances as int64 numbers"):
         Example(photo, wrong)
+
+
+def test_the_next_picture_that_can_be_used_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    reasons: list[Exception | None] = [None, UnreadableImageError("no JPEG", "b"), FrameError("other size"), None]
+
+    def read(number: int) -> int:
+        error = reasons[number]
+        if error is not None:
+            raise error
+        return number
+
+    def path(number: int) -> Path:
+        return Path("next", f"{number}.jpg")
+
+    assert [read_next("sources", n, 4, read, path) for n in (0, 1, 2, 3, 1)] == [0, 3, 3, 3, 3]
+    told = [record.getMessage().replace("\\", "/") for record in caplog.records]
+    assert told == ["next/1.jpg: left out: no JPEG", "next/2.jpg: left out: other size"], "each once"
+    reasons[3] = UnreadableImageError("gone")
+    assert read_next("sources", 3, 4, read, path) == 0, "behind the last comes the first"
+    reasons[0] = UnreadableImageError("gone")
+    with pytest.raises(ValueError, match="sources: expected pictures, found 4 of which none can be used"):
+        read_next("sources", 2, 4, read, path)
+    reasons[0] = KeyError("a fault of the program")
+    with pytest.raises(KeyError):
+        read_next("sources", 0, 4, read, path)
 
 
 def test_counts() -> None:
