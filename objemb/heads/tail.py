@@ -111,8 +111,9 @@ class Tail(Head):
             )
         self.upper.load_state_dict(teacher.state_dict())
         if self.project is not None and whitening is not None:
-            self.project.weight.copy_(whitening.projection)
-            self.project.bias.copy_(-whitening.projection @ whitening.mean)
+            weight, bias = whitening.map.weight_and_bias()
+            self.project.weight.copy_(weight)
+            self.project.bias.copy_(bias)
 
 
 def _expect_like(own: nn.Module, teacher: nn.Module) -> None:

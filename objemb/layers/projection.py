@@ -1,4 +1,4 @@
-"""Parts of a describer that project vectors on their principal directions."""
+"""Fitted parts of a describer that project vectors on their principal directions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.layers.fitted import Fitted
-from objemb.layers.whitening import Whitening
+from objemb.ops.affine import AffineMap
+from objemb.ops.pca import pca_map
 
 
 class Projection(Fitted):
@@ -19,7 +20,7 @@ class Projection(Fitted):
     Args:
         input_dim: Length of the vectors that come in.
         dim: Length of the vectors that go out.
-        power: Of the variances, see :class:`objemb.layers.whitening.Whitening`.
+        power: Of the variances, see :func:`objemb.ops.pca.pca_map`.
 
     Attributes:
         weight: float32 ``(dim, input_dim)``; requires a gradient, like ``bias``.
@@ -31,10 +32,8 @@ class Projection(Fitted):
 
     def __init__(self, input_dim: int, dim: int, power: float = 0.5) -> None:
         super().__init__()
-        if checks.whole("dim", dim) > input_dim:
-            raise ValueError(f"dim: expected at most the length of the vectors ({input_dim}), found {dim}")
         self.power = checks.between("power", power, 0, 1)
-        self.weight = nn.Parameter(torch.zeros(dim, input_dim))
+        self.weight = nn.Parameter(torch.zeros(_at_most(input_dim, dim), input_dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
     @property
@@ -45,16 +44,14 @@ class Projection(Fitted):
     def learn(self, vectors: Tensor) -> None:
         """See :meth:`Fitted.learn`. Raises ``ValueError`` where the vectors vary in fewer directions than ``dim``."""
         checks.shape("vectors", vectors, (None, self.weight.shape[1]))
-        fitted = Whitening.fit(vectors, self.dim, self.power, fitted_on=self.label)
-        self.weight.copy_(fitted.projection)
-        self.bias.copy_(-(fitted.projection @ fitted.mean))
+        weight, bias = pca_map(vectors, self.dim, self.power).weight_and_bias()
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float ``(N, input_dim)`` to ``(N, dim)``, not normalised. Raises ``NotFittedError`` where it is fresh."""
         self.check_fitted()
-        checks.shape("vectors", vectors, (None, self.weight.shape[1]))
-        seen = (vectors != 0).any(dim=1, keepdim=True)
-        return (vectors @ self.weight.T + self.bias) * seen
+        return AffineMap(self.weight, bias=self.bias)(vectors)
 
 
 class PcaBasis(Fitted):
@@ -75,17 +72,20 @@ class PcaBasis(Fitted):
 
     def __init__(self, input_dim: int, dim: int) -> None:
         super().__init__()
-        if checks.whole("dim", dim) > input_dim:
-            raise ValueError(f"dim: expected at most the length of the vectors ({input_dim}), found {dim}")
-        self.register_buffer("directions", torch.zeros(dim, input_dim))
+        self.register_buffer("directions", torch.zeros(_at_most(input_dim, dim), input_dim))
 
     def learn(self, vectors: Tensor) -> None:
         """See :meth:`Fitted.learn`. Raises ``ValueError`` where the vectors vary in fewer directions than ``dim``."""
         checks.shape("vectors", vectors, (None, self.directions.shape[1]))
-        fitted = Whitening.fit(vectors, len(self.directions), power=0.0, fitted_on=self.label)
-        self.directions.copy_(fitted.projection)
+        self.directions.copy_(pca_map(vectors, len(self.directions), power=0.0).projection)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float32 ``(N, input_dim)`` to ``(N, dim)``. Raises ``NotFittedError`` where nothing was learned yet."""
         self.check_fitted()
-        return checks.shape("vectors", vectors, (None, self.directions.shape[1])) @ self.directions.T
+        return AffineMap(self.directions)(vectors)
+
+
+def _at_most(input_dim: int, dim: int) -> int:
+    if checks.whole("dim", dim) > input_dim:
+        raise ValueError(f"dim: expected at most the length of the vectors ({input_dim}), found {dim}")
+    return dim

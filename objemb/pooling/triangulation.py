@@ -10,9 +10,9 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.layers.fitted import Fitted
-from objemb.layers.whitening import NO_VARIANCE, Whitening, principal
+from objemb.ops.affine import AffineMap
 from objemb.ops.kmeans import kmeans
-from objemb.ops.normalize import l2
+from objemb.ops.pca import pca_map, principal_components
 from objemb.ops.rectangles import equal_rectangles, means_over_maps
 from objemb.pooling._selection import SELECTIONS, selection
 from objemb.pooling.base import Pooling, weighted_mean
@@ -94,23 +94,24 @@ class Triangulation(Pooling, Fitted):
         """See :meth:`Fitted.learn`; from local features ``(N, C)`` of any length, N several times ``k * d``."""
         features = checks.shape("vectors", vectors, (None, len(self.mean)))
         features = features[(features != 0).any(dim=1)]
-        reduction = Whitening.fit(features, self.dim, power=0.0, fitted_on=self.label)
-        self.mean.copy_(reduction.mean)
+        reduction = pca_map(features, self.dim, power=0.0)
+        self.mean.copy_(reduction.centre)
         self.basis.copy_(reduction.projection)
         self.centres.copy_(kmeans(self._reduced(features), self.words))
 
         def directions() -> Iterator[Tensor]:
             return (self._directions(self._reduced(block)) for block in features.split(BLOCK))
 
-        mean, variances, axes = principal(directions)
-        rank = int((variances > NO_VARIANCE * variances[0]).sum())
-        if rank < len(axes):
+        components = principal_components(directions)
+        full = self.dim * self.words
+        if components.rank < full:
             raise ValueError(
-                f"triangulation: expected features whose directions vary in dim * words = {len(axes)} ways, "
-                f"found {rank} for {len(features)} features; take more photos, or fewer words"
+                f"triangulation: expected features whose directions vary in dim * words = {full} ways, "
+                f"found {components.rank} for {len(features)} features; take more photos, or fewer words"
             )
-        self.direction_mean.copy_(mean)
-        self.whitening.copy_((axes * variances[:, None] ** -0.5)[self.dropped :])
+        whitening = components.map(len(self.whitening), 0.5, dropped=self.dropped)
+        self.direction_mean.copy_(whitening.centre)
+        self.whitening.copy_(whitening.projection)
 
     def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
         """See :meth:`Pooling.forward`."""
@@ -140,13 +141,13 @@ class Triangulation(Pooling, Fitted):
         self.check_fitted()
         features = checks.shape("maps", maps, (None, len(self.mean), None, None)).permute(0, 2, 3, 1)
         directions = self._directions(self._reduced(features.flatten(0, 2)))
-        embedded = (directions - self.direction_mean) @ self.whitening.T
+        embedded = AffineMap(self.whitening, self.direction_mean)(directions)
         seen = (maps != 0).any(dim=1).to(maps.dtype)
         return embedded.unflatten(0, features.shape[:3]).permute(0, 3, 1, 2), seen
 
     def _reduced(self, features: Tensor) -> Tensor:
-        """Unit vectors ``(N, d)`` of local features ``(N, C)``."""
-        return l2((features - self.mean) @ self.basis.T)
+        """Unit vectors ``(N, d)`` of local features ``(N, C)``; zeros of those without any activation."""
+        return AffineMap(self.basis, self.mean).unit(features)
 
     def _directions(self, reduced: Tensor) -> Tensor:
         """``R(x)``, ``(N, k * d)``."""

@@ -124,7 +124,7 @@ class Teacher:
         """Vectors of the boxes of one photo before unit length, float32 ``(N, D)``, past the cache."""
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             vectors = self._describer.describe([photo], [regions])[0].vectors.float()
-            return vectors if self._whitening is None else self._whitening.project(vectors)
+            return vectors if self._whitening is None else self._whitening.map(vectors)
 
     def _of_photo(self, photo: Photo, regions: Regions) -> Tensor:
         if len(regions) == 0:

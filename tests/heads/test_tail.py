@@ -94,7 +94,7 @@ def test_starting_from_a_teacher_takes_its_weights_and_its_whitening() -> None:
     head.initialise(teacher, whitening())
     pooled = connected(teacher, dim=None)(maps, boxes)
     assert torch.allclose(head(maps, boxes), whitening()(pooled), atol=1e-5)
-    assert torch.allclose(head(maps, boxes, unit=False), whitening().project(pooled), atol=1e-5)
+    assert torch.allclose(head(maps, boxes, unit=False), whitening().map(pooled), atol=1e-5)
     unwhitened = connected(narrow(seed=6), dim=None)
     unwhitened.initialise(teacher, None)
     assert torch.allclose(unwhitened(maps, boxes), pooled, atol=1e-6)

@@ -16,7 +16,7 @@ def test_starts_as_a_whitening(power: float) -> None:
     projection = Projection(6, 4, power)
     projection.fit(VECTORS, fitted_on="noise")
     whitening = Whitening.fit(VECTORS, 4, power, fitted_on="noise")
-    torch.testing.assert_close(projection(VECTORS), whitening.project(VECTORS), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(projection(VECTORS), whitening.map(VECTORS), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(l2(projection(VECTORS)), whitening(VECTORS), rtol=1e-5, atol=1e-5)
     assert int(projection.count) == 60
 

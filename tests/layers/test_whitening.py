@@ -23,8 +23,8 @@ def test_full_whitening_gives_unit_covariance_before_the_norm() -> None:
     covariance = projected.T @ projected / len(projected)
     assert torch.allclose(covariance, torch.eye(6), atol=1e-3)
     assert torch.allclose(whitening(vectors), l2(projected))
-    assert torch.allclose(whitening.project(vectors), projected)
-    assert whitening.project(torch.zeros(1, 6)).abs().max() == 0
+    assert torch.allclose(whitening.map(vectors), projected)
+    assert whitening.map(torch.zeros(1, 6)).abs().max() == 0
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5])
@@ -61,7 +61,7 @@ def test_of_few_long_vectors_as_of_many(power: float, monkeypatch: pytest.Monkey
     signs = (expected * found.projection.T).sum(0).sign()
     assert torch.allclose(found.projection.T.double(), expected * signs, rtol=1e-4, atol=1e-4)
     assert (found.projection.gather(1, found.projection.abs().argmax(1, keepdim=True)) > 0).all()
-    monkeypatch.setattr("objemb.layers.whitening.BLOCK", 7)
+    monkeypatch.setattr("objemb.ops.pca.BLOCK", 7)
     assert torch.allclose(Whitening.fit(vectors, 5, power, fitted_on="noise").projection, found.projection, atol=1e-4)
 
 

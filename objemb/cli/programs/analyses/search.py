@@ -106,7 +106,7 @@ def best_scores(rows: LayerRows, queries: LayerRows, items: int, count: int) -> 
 
 
 def _projected(vectors: Tensor, space: Whitening | None) -> Tensor:
-    return vectors if space is None else space.project(vectors)
+    return vectors if space is None else space.map(vectors)
 
 
 def _fitted(view: View, vectors: Tensor) -> Whitening:
