@@ -40,7 +40,7 @@ def offsets(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dic
 
     Args:
         network: What makes maps, by stride, of images ``(1, 3, h, w)``; of "meta" tensors, see
-            :func:`objemb.backbones._probe.hollow`.
+            :func:`objemb.backbones._probe.meta_copy`.
         side: An input side that it accepts. Networks that pad depending on the size of the input (those that come from
             TensorFlow) are right at this size only.
 

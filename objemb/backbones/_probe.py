@@ -17,7 +17,7 @@ SPAN = 960
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def hollow(network: Network) -> Network:
+def meta_copy(network: Network) -> Network:
     """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())
@@ -26,7 +26,7 @@ def hollow(network: Network) -> Network:
 
 
 def map_shape(empty: nn.Module, height: int, width: int) -> tuple[int, ...]:
-    """Shape of the output of a :func:`hollow` network for one image, in no time."""
+    """Shape of the output of a :func:`meta_copy` network for one image, in no time."""
     with torch.no_grad():
         return tuple(empty(torch.empty(1, 3, height, width, device="meta")).shape)
 
@@ -43,7 +43,7 @@ def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> in
     """The smallest input side that gives a map of at least one cell: the least that is wanted, or found by halving.
 
     Args:
-        empty: A :func:`hollow` network.
+        empty: A :func:`meta_copy` network.
         stride: The least that is wanted.
         multiple: Sides must be a multiple of this.
         fits: A side that is known to be accepted.
@@ -72,7 +72,7 @@ def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, 
     Raises:
         ValueError: The output is not a map that grows evenly with the image.
     """
-    empty = hollow(network)
+    empty = meta_copy(network)
     small, large = map_shape(empty, side, side), map_shape(empty, side + SPAN, side + 2 * SPAN)
     if len(small) != 4:
         raise ValueError(f"{name}: expected a feature map (1, C, h, w), found shape {small}")
@@ -89,7 +89,7 @@ def strides_of_layers(empty: nn.Module, layers: Collection[str], side: int) -> d
     """Strides of the layers that give maps that grow with the image, in the order in which they are run.
 
     Args:
-        empty: A :func:`hollow` network.
+        empty: A :func:`meta_copy` network.
         layers: Names of modules in it.
         side: An input side that is large enough for it.
     """

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones._offset import offsets
-from objemb.backbones._probe import hollow
+from objemb.backbones._probe import meta_copy
+from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
 from objemb.registry import Plugin
 
 #: Maps of smaller strides are no levels: they are large, and know edges only.
 FINEST_STRIDE = 4
+#: Mean and standard deviation of the RGB channels of the photos of ImageNet, 0 to 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Backbone(nn.Module, Plugin, ABC):
+class Backbone(Frozen, Plugin, ABC):
     """A network that turns images into one feature map.
 
     Built by keyword arguments, among them ``weights``: a name the library knows, a path of a ``.pth`` or
     ``.safetensors`` file, or ``random``; None is the same (a model folder fills them in afterwards), but who builds a
     model from settings has to say it where there is something to name: see :attr:`objemb.registry.Plugin.published`.
-    Always in eval mode: batch norm and dropout never see a difference between one image and many.
+    It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`. A plug-in calls :meth:`normalise_by` once.
 
     Attributes:
         channels: C of the map.
@@ -34,6 +39,8 @@ class Backbone(nn.Module, Plugin, ABC):
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
             channels. Empty for a network that gives one map only.
+        mean: float32 ``(3, 1, 1)``, RGB, what is subtracted from pixels of 0 to 1.
+        std: float32 ``(3, 1, 1)``, what the rest is divided by.
     """
 
     kind = "backbones"
@@ -43,6 +50,27 @@ class Backbone(nn.Module, Plugin, ABC):
     multiple: int = 1
     smallest: int
     stages: Mapping[int, tuple[str, int]] = {}
+    mean: Tensor
+    std: Tensor
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float], *, saved: bool = True) -> None:
+        """Make the buffers :attr:`mean` and :attr:`std`.
+
+        Args:
+            mean: Of the RGB channels of the images that the network was trained on, 0 to 1.
+            std: Their standard deviation.
+            saved: Whether they are saved with the weights; not where a part of the network has them already.
+
+        Raises:
+            ValueError: Other than three numbers, or a deviation of 0 or below.
+        """
+        self.register_buffer("mean", _per_channel("mean", mean), persistent=saved)
+        self.register_buffer("std", _per_channel("std", std), persistent=saved)
+        checks.positive("std", float(self.std.min()))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels float ``(B, 3, h, w)``, RGB, 0 to 1, less the mean and divided by the deviation."""
+        return (pixels - self.mean).div_(self.std)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """As :meth:`forward`, in the precision of :func:`objemb.layers.precision.networks_in`; float32 comes out."""
@@ -85,7 +113,7 @@ class Backbone(nn.Module, Plugin, ABC):
     def offsets(self) -> dict[int, float]:
         """By stride where the first cell of each map of :meth:`maps` begins, as :attr:`offset` says of the last."""
         side = max(self.smallest, 4 * self.stride)
-        return offsets(hollow(self).maps, -(-side // self.multiple) * self.multiple) if self.stages else {}
+        return offsets(meta_copy(self).maps, -(-side // self.multiple) * self.multiple) if self.stages else {}
 
     def upper(self, stride: int) -> nn.Module:
         """The layers between a map of :meth:`maps` and the last one: a copy, as a network of its own.
@@ -128,3 +156,7 @@ class Backbone(nn.Module, Plugin, ABC):
         """The layer that the map of a stride comes out of, for :meth:`upper`."""
         known = [s for s in self.stages if s < self.stride]
         return self.stages[checks.one_of("stride", stride, known)][0]
+
+
+def _per_channel(name: str, values: Sequence[float]) -> Tensor:
+    return checks.finite(name, checks.shape(name, torch.tensor(list(values)), (3,))).reshape(3, 1, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import hollow
+from objemb.backbones._probe import meta_copy
 from objemb.backbones.base import Backbone
 from objemb.registry import plugin
 
@@ -69,25 +69,11 @@ class DetectorTrunk(Backbone):
         levels = detector.levels()
         self.level = list(levels)[-1] if level is None else checks.one_of("level", str(level), tuple(levels))
         self.detector = detector
+        self.normalise_by(detector.mean.tolist(), detector.std.tolist(), saved=False)
         self.channels, self.stride = levels[self.level]
         self.multiple = self.smallest = max(stride for _, stride in levels.values())
         self.stages = _finer(levels, self.level)
-        self.eval()
-        self.offset = offset(hollow(self), self.stride, 4 * self.smallest)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean colour ``(3,)`` that the detector subtracts from RGB, 0 to 1."""
-        return self.detector.mean
-
-    @property
-    def std(self) -> Tensor:
-        """Deviation ``(3,)`` by which it divides what is left."""
-        return self.detector.std
-
-    def train(self, mode: bool = True) -> DetectorTrunk:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
+        self.offset = offset(meta_copy(self), self.stride, 4 * self.smallest)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""

@@ -7,15 +7,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from objemb import checks
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import hollow
-from objemb.backbones.base import Backbone
-from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
+from objemb.backbones._probe import meta_copy
+from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.layers.strided import guard_strided
 from objemb.registry import plugin
 from objemb.weights.fill import fill, of_module
@@ -50,9 +48,6 @@ class NarrowResnet(Backbone):
         UnreadableWeightsError: The file does not fit the network.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
@@ -81,27 +76,21 @@ class NarrowResnet(Backbone):
         if is_named(weights):
             file = existing_file(weights, ())
             fill(self.network, of_module(self.network, read_weights(file), file), file)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
+        self.normalise_by(IMAGENET_MEAN, IMAGENET_STD)
         self.channels, self.stride = channels, (4, 8, 16, stride)[count - 1]
         self.stages = {
             s: (n, width << STAGES.index(n)) for s, n in zip((4, 8, 16, stride), STAGES[:count], strict=False)
         }
         self.smallest = self.stride
-        self.eval()
-        self.offset = offset(hollow(self), self.stride, 4 * self.stride)
-
-    def train(self, mode: bool = True) -> NarrowResnet:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
+        self.offset = offset(meta_copy(self), self.stride, 4 * self.stride)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        return self.network((pixels - self.mean).div_(self.std))
+        return self.network(self.normalised(pixels))
 
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
-        level, maps = (pixels - self.mean).div_(self.std), {}
+        level, maps = self.normalised(pixels), {}
         ends = self._ends(coarsest)
         strides = {name: stride for stride, name in ends.items()}
         for name, layer in self.network.named_children():

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from objemb import checks
 from objemb.backbones._cut import upper_part
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import hollow, map_shape, map_shape_or_none, smallest_side
+from objemb.backbones._probe import map_shape, map_shape_or_none, meta_copy, smallest_side
 from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.checks import MissingWeightsError
 from objemb.registry import plugin
@@ -53,8 +53,6 @@ class TimmNet(Backbone):
         ImportError: timm is not installed.
     """
 
-    mean: Tensor
-    std: Tensor
     published = "pretrained (or a tag of timm, or a file)"
 
     def __init__(
@@ -78,23 +76,17 @@ class TimmNet(Backbone):
         if state is not None:
             fill(self.network, of_module(self.network, state, source), source, known)
         data = _timm().data.resolve_model_data_config(self.network)
-        self.register_buffer("mean", torch.tensor(data["mean"]).reshape(3, 1, 1))
-        self.register_buffer("std", torch.tensor(data["std"]).reshape(3, 1, 1))
+        self.normalise_by(data["mean"], data["std"])
         self.channels = declared[number].get("num_chs_norm" if norm else "num_chs", declared[number]["num_chs"])
         self.stride = declared[number]["reduction"]
-        self.eval()
         self.only_side: int | None = None
         own_side = image_size or data["input_size"][-1]
         self.multiple, self.only_side = self._accepted_sides(arch, own_side)
-        empty = hollow(self)
+        empty = meta_copy(self)
         self.offset = offset(empty, self.stride, own_side)
         self.smallest = self.only_side or smallest_side(empty, self.stride, self.multiple, own_side)
         self.arch = arch
         self.stages, self._numbers = self._declared_stages(declared[: number + 1], own_side)
-
-    def train(self, mode: bool = True) -> TimmNet:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1.
@@ -147,8 +139,7 @@ class TimmNet(Backbone):
     def _features(self, pixels: Tensor, numbers: Sequence[int]) -> list[Tensor]:
         """The features of these numbers. Raises ``ValueError`` for a size that the network cannot take."""
         self._check_size(pixels.shape[-2], pixels.shape[-1])
-        normalised = (pixels - self.mean).div_(self.std)
-        return _intermediates(self.network, normalised, numbers, self.norm)
+        return _intermediates(self.network, self.normalised(pixels), numbers, self.norm)
 
     def _check_size(self, height: int, width: int) -> None:
         side = self.only_side
@@ -164,7 +155,7 @@ class TimmNet(Backbone):
 
         Raises ``ValueError`` when the map does not keep to the declared channels and stride.
         """
-        stride, empty = self.stride, hollow(self)
+        stride, empty = self.stride, meta_copy(self)
         try:
             shape = map_shape(empty, side, side)
         except Exception as error:  # networks of timm raise whatever their layers do
@@ -208,7 +199,7 @@ class TimmNet(Backbone):
         pixels = torch.empty(1, 3, side, side, device="meta")
         try:
             with torch.no_grad():
-                return [tuple(map_.shape) for map_ in hollow(self)._features(pixels, numbers)]
+                return [tuple(map_.shape) for map_ in meta_copy(self)._features(pixels, numbers)]
         except Exception:  # networks of timm raise whatever their layers do
             return []
 

@@ -15,14 +15,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from objemb import checks
 from objemb.backbones._cut import lower_part, upper_part
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import channels_and_stride, hollow, smallest_side, strides_of_layers
-from objemb.backbones.base import FINEST_STRIDE, Backbone
+from objemb.backbones._probe import channels_and_stride, meta_copy, smallest_side, strides_of_layers
+from objemb.backbones.base import FINEST_STRIDE, IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.weights.locate import is_named
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 #: Names of the last convolutional stage, by which the families of torchvision differ.
 LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "layers", "features")
 #: Names of layers that are no part of another one; those of ``CONTAINERS`` are rows of them.
@@ -57,8 +55,6 @@ class TorchvisionCnn(Backbone):
         UnreadableWeightsError: The file does not fit the network.
     """
 
-    mean: Tensor
-    std: Tensor
     published = "DEFAULT (or another name in torchvision, or a file)"
 
     def __init__(
@@ -84,22 +80,15 @@ class TorchvisionCnn(Backbone):
         self.classes = _class_layer(classifier, self.network, self.layer) if checks.flag("classes", classes) else None
         if is_named(weights):
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
-        self.register_buffer("mean", _per_channel("mean", mean))
-        self.register_buffer("std", _per_channel("std", std))
-        checks.positive("std", float(self.std.min()))
+        self.normalise_by(mean, std)
         #: By stride the layers up to its map; they are those of the network, so they are no part of the module tree.
         self._lower: dict[int, fx.GraphModule] = {}
-        self.eval()
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
-        empty = hollow(self)
+        empty = meta_copy(self)
         self.offset = offset(empty, self.stride, PROBE_SIDE)
         ends = {stride: name for stride, name in ends.items() if stride < self.stride} | {self.stride: self.layer}
         self.stages = _with_channels(empty.get_submodule("network"), ends)
         self.smallest = smallest_side(empty, self.stride, self.multiple, PROBE_SIDE)
-
-    def train(self, mode: bool = True) -> TorchvisionCnn:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
@@ -113,7 +102,7 @@ class TorchvisionCnn(Backbone):
             return {stride: outputs[name] for stride, name in ends.items()}
         if coarsest not in self._lower:
             self._lower[coarsest] = lower_part(self.network, tuple(ends.values()))
-        return dict(zip(ends, self._lower[coarsest](self._normalised(pixels)), strict=True))
+        return dict(zip(ends, self._lower[coarsest](self.normalised(pixels)), strict=True))
 
     def upper(self, stride: int) -> nn.Module:
         """See :meth:`Backbone.upper`."""
@@ -127,10 +116,7 @@ class TorchvisionCnn(Backbone):
 
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps by name of their layer."""
-        return self.network(self._normalised(pixels))
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return (pixels - self.mean).div_(self.std)
+        return self.network(self.normalised(pixels))
 
 
 def _last_features(classifier: nn.Module) -> str:
@@ -178,7 +164,7 @@ def _stage_ends(classifier: nn.Module, cut: str) -> dict[int, str]:
     """
     outer = [n for n, _ in classifier.named_modules() if re.fullmatch(OUTER, n) and n not in CONTAINERS]
     ends: dict[int, str] = {}
-    for name, stride in strides_of_layers(hollow(classifier), outer, PROBE_SIDE).items():
+    for name, stride in strides_of_layers(meta_copy(classifier), outer, PROBE_SIDE).items():
         if f"{cut}.".startswith(f"{name}."):
             break
         if stride >= FINEST_STRIDE:
@@ -193,7 +179,3 @@ def _with_channels(empty: nn.Module, ends: Mapping[int, str]) -> dict[int, tuple
     with torch.no_grad():
         maps = empty(torch.empty(1, 3, PROBE_SIDE, PROBE_SIDE, device="meta"))
     return {stride: (name, maps[name].shape[1]) for stride, name in sorted(ends.items())}
-
-
-def _per_channel(name: str, values: Sequence[float]) -> Tensor:
-    return checks.finite(name, checks.shape(name, torch.tensor(list(values)), (3,))).reshape(3, 1, 1)

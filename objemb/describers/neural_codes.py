@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from objemb import checks
-from objemb.backbones.base import Backbone
-from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD
+from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.crop import Crop
 from objemb.pooling.mean import Mean
@@ -70,9 +69,6 @@ class NeuralCodes(PooledRegions):
 class _Codes(Backbone):
     """A classifier up to a layer of its head: one cell for an input of the one side that it is for."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, arch: str, layer: str, weights: str | Path | None, side: int) -> None:
         super().__init__()
         classifier = classifier_network(arch)
@@ -80,19 +76,13 @@ class _Codes(Backbone):
         self.network = create_feature_extractor(classifier, [layer], suppress_diff_warning=True)
         if is_named(weights):
             fill_from(weights, arch, classifier, self.network)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
+        self.normalise_by(IMAGENET_MEAN, IMAGENET_STD)
         self.stride = self.smallest = self.multiple = side
-        self.eval()
         self.channels = _length(f"{arch}, layer {layer!r}", self.network, side)
-
-    def train(self, mode: bool = True) -> _Codes:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Codes ``(B, D, 1, 1)`` of images ``(B, 3, side, side)``, RGB, 0 to 1."""
-        return self.network((pixels - self.mean) / self.std)[self.layer].flatten(1)[:, :, None, None]
+        return self.network(self.normalised(pixels))[self.layer].flatten(1)[:, :, None, None]
 
 
 @torch.no_grad()

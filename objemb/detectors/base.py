@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
@@ -64,7 +64,7 @@ class NetworkInput:
     image_sizes: list[tuple[int, int]]
 
 
-class NetworkDetector(nn.Module, Detector):
+class NetworkDetector(Frozen, Detector):
     """A detector that is a network, in parts, so that others may use its feature maps or train it.
 
     ::
@@ -158,10 +158,6 @@ class NetworkDetector(nn.Module, Detector):
     @abstractmethod
     def std(self) -> Tensor:
         """Deviation ``(3,)`` by which what is left is divided."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
 
     @torch.no_grad()
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:

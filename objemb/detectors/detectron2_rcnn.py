@@ -136,7 +136,6 @@ class Detectron2Rcnn(NetworkDetector):
         self._trunk_names = {f"{TRUNK}{stride}": name for stride, name in last.items()}
         if is_named(weights):
             fill_network(self.network, weights)
-        self.eval()
 
     @staticmethod
     def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,6 @@ class FasterRcnn(Rcnn):
         if is_named(weights):
             file = existing_file(weights, ())
             self._fill(read_weights(file), file, new_classes)
-        self.eval()
 
     @property
     def backbone(self) -> Backbone:
@@ -140,12 +139,12 @@ class FasterRcnn(Rcnn):
     @property
     def mean(self) -> Tensor:
         """See :attr:`NetworkDetector.mean`."""
-        return self.backbone.get_buffer("mean").flatten()
+        return self.backbone.mean.flatten()
 
     @property
     def std(self) -> Tensor:
         """See :attr:`NetworkDetector.std`."""
-        return self.backbone.get_buffer("std").flatten()
+        return self.backbone.std.flatten()
 
     @property
     def _padding(self) -> Tensor:

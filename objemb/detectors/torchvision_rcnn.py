@@ -87,7 +87,6 @@ class TorchvisionRcnn(Rcnn):
         )
         if is_named(weights):
             self._load(arch, weights, new_classes)
-        self.eval()
         self._probe()
 
     def levels(self) -> dict[str, tuple[int, int]]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import roi_align
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.layers.frozen import Frozen
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
 from objemb.registry import Plugin
@@ -27,7 +27,7 @@ BLOCK = 128
 ANCHORS = ("middle", "corner")
 
 
-class Head(nn.Module, Plugin, ABC):
+class Head(Frozen, Plugin, ABC):
     """A vector for each box.
 
     It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and
@@ -130,10 +130,6 @@ class Head(nn.Module, Plugin, ABC):
         raise TypeError(
             f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}"
         )
-
-    def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode, whatever ``mode`` says: a vector must not depend on the batch that it is part of."""
-        return super().train(False)
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor], *, unit: bool = True) -> Tensor:
         """Vectors of the boxes of a batch of images.

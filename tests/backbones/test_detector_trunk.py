@@ -67,7 +67,8 @@ def test_the_trunk_of_a_detector_is_its_classification_network() -> None:
     assert net.level == "trunk32"
     torch.testing.assert_close(net(pixels), trunk(pixels), rtol=1e-4, atol=1e-4)
     assert list(net.maps(pixels)) == list(trunk.maps(pixels)) == [4, 8, 16, 32]
-    assert torch.equal(net.mean, trunk.mean.flatten())
+    assert torch.equal(net.mean, trunk.mean)
+    assert torch.equal(net.std, trunk.std)
 
 
 @torch.no_grad()

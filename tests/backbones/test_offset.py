@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import hollow
+from objemb.backbones._probe import meta_copy
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 
@@ -82,7 +82,7 @@ def test_against_the_pixels_that_matter(name: str) -> None:
     stride = 96 // maps.shape[2] if name != "no_padding" else 8
     ys, xs = matter.any(dim=1).nonzero().flatten(), matter.any(dim=0).nonzero().flatten()
     centre = (float(ys.min() + ys.max() + 1) / 2, float(xs.min() + xs.max() + 1) / 2)
-    found = offset(hollow(network), stride, side)
+    found = offset(meta_copy(network), stride, side)
     assert (found + (row + 0.5) * stride, found + (column + 0.5) * stride) == centre
 
 
@@ -123,7 +123,7 @@ class Joined(nn.Module):
 
 def test_branches_that_differ_count_alike() -> None:
     """Centres of 0.5 and 1: 0.75, less a stride of 1."""
-    assert offset(hollow(Joined()), 2, 16) == -0.25
+    assert offset(meta_copy(Joined()), 2, 16) == -0.25
 
 
 class Merged(nn.Module):
@@ -134,7 +134,7 @@ class Merged(nn.Module):
 @pytest.mark.parametrize("network", [Merged(), nn.ConvTranspose2d(3, 2, 4, 2), nn.Conv2d(3, 2, 4, (4, 2))])
 def test_what_layers_do_not_explain_lies_at_the_edge(network: nn.Module) -> None:
     """Patches merged by reshaping, maps made finer, and strides that are not alike."""
-    assert offset(hollow(network), 4, 32) == 0
+    assert offset(meta_copy(network), 4, 32) == 0
 
 
 def test_an_output_that_is_not_of_the_image() -> None:
@@ -142,4 +142,4 @@ def test_an_output_that_is_not_of_the_image() -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return torch.zeros(1, 2, 3, 3, device="meta")
 
-    assert offset(hollow(Constant()), 1, 8) == 0
+    assert offset(meta_copy(Constant()), 1, 8) == 0

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from objemb.backbones.torchvision_cnn import IMAGENET_MEAN, IMAGENET_STD, TorchvisionCnn
+from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.checks import MissingWeightsError
 from objemb.images.decode import read_photo
 from objemb.weights import download

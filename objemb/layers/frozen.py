@@ -1,0 +1,32 @@
+"""Networks that always are in eval mode."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch import nn
+
+
+class Frozen(nn.Module):
+    """A module that stays in eval mode, with all that is in it: what it gives must not depend on the batch.
+
+    It is in eval mode from the start, as is each part once it is assigned, and so is a copy (copies of ``torch.fx``
+    graphs forget it). Batch norms and dropout never see a difference between one image and many. A part that shall
+    learn as in training is put into training mode by itself, see :mod:`objemb.training.modes`. Parameters may learn all
+    the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.eval() if isinstance(value, nn.Module) else value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever ``mode`` says."""
+        return super().train(False)
