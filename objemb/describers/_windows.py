@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from objemb.ops.batches import batched, group_equal
 from objemb.ops.boxes import scale
-from objemb.ops.images import group_equal, resize
+from objemb.ops.images import resize
 from objemb.structures import Photo, Regions
 
 #: Pixels of a window around its object: what the first layers see beyond a box, where the photo goes on.
@@ -65,8 +66,7 @@ def windows_around(
     numbers = [number for number, wanted in enumerate(chosen) if wanted]
     cuts = [_cut(owners[n], boxes[n], side, multiple) for n in numbers]
     for group in group_equal(cut.shape for cut in cuts):
-        for start in range(0, len(group), BATCH):
-            some = group[start : start + BATCH]
+        for some in batched(group, BATCH):
             pixels = torch.stack([_window(owners[numbers[i]], cuts[i], colour) for i in some])
             yield Windows([numbers[i] for i in some], pixels, torch.stack([cuts[i].box for i in some]))
 

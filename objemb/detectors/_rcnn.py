@@ -17,6 +17,7 @@ from objemb import checks
 from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.ops.batches import group_equal
 from objemb.structures import Photo, Regions
 from objemb.weights.fill import fill, of_module
 
@@ -48,10 +49,7 @@ class Rcnn(NetworkDetector):
 
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for number, photo in enumerate(photos):
-            groups.setdefault(self._padded_size([self._network_size(photo)]), []).append(number)
-        return list(groups.values())
+        return group_equal(self._padded_size([self._network_size(photo)]) for photo in photos)
 
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
         """See :meth:`NetworkDetector.preprocess`."""

@@ -15,7 +15,8 @@ from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
-from objemb.ops.images import group_equal, resize
+from objemb.ops.batches import group_equal
+from objemb.ops.images import resize
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.weights.locate import is_named

@@ -13,9 +13,10 @@ from torchvision.ops import roi_align
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import embed, masks_of
+from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import map_grid
-from objemb.ops.images import group_equal, resize
+from objemb.ops.images import resize
 from objemb.ops.masks import coverage
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions

@@ -21,6 +21,8 @@ FLOAT_WHITES = (1.0, 255.0, 65535.0)
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO = 0
 UNSIGNED = 1
+#: Shares of red, green and blue in brightness (luma of ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
 
 
 def rgb_pixels(image: Image.Image) -> Tensor:

@@ -20,7 +20,7 @@ class Fitted(nn.Module, ABC):
     calls :meth:`check_fitted` first. A describer says by its ``samples`` which vectors a part learns from.
 
     Attributes:
-        needed: More vectors than this do not make it better: so many at most are gathered.
+        needed: The most vectors that are gathered for it; more do not improve the fit.
         fitted_on: What it was learned from, in words: for people, and for a warning on the evaluation set. Empty
             before.
         count: Number of vectors it was learned from, an int64 scalar buffer; 0 before.

@@ -23,6 +23,10 @@ class Frozen(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value.eval() if isinstance(value, nn.Module) else value)
 
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As that of ``nn.Module``, in eval mode."""
+        super().add_module(name, None if module is None else module.eval())
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.eval()

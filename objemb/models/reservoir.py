@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Seed of the lots that vectors draw.
+#: Seed of the priorities that vectors draw.
 SEED = 0
 
 
 class Reservoir:
     """At most ``most`` of all vectors that come by, each with the same chance, in the order in which they came.
 
-    Every vector draws a number, and those with the smallest numbers stay. Unlike every n-th vector, that cannot fall
-    into step with the rows of a feature map. The same vectors give the same sample, always.
+    Every vector draws a random priority, and those with the smallest ones stay. Unlike every n-th vector, that cannot
+    fall into step with the rows of a feature map. The same vectors give the same sample, always.
 
     Args:
         most: How many to keep; twice as many are in memory at most.
@@ -25,7 +25,7 @@ class Reservoir:
     def __init__(self, most: int) -> None:
         self.most = most
         self.seen = 0
-        self._lots: list[Tensor] = []
+        self._priorities: list[Tensor] = []
         self._kept: list[Tensor] = []
         self._held = 0
         self._bound = float("inf")
@@ -33,12 +33,12 @@ class Reservoir:
 
     def add(self, vectors: Tensor) -> None:
         """Let float ``(N, D)`` come by; they are copied to the CPU where they stay."""
-        lots = torch.rand(len(vectors), generator=self._generator, dtype=torch.float64)
+        priorities = torch.rand(len(vectors), generator=self._generator, dtype=torch.float64)
         self.seen += len(vectors)
-        rows = (lots < self._bound).nonzero().flatten()
+        rows = (priorities < self._bound).nonzero().flatten()
         if len(rows) == 0:
             return
-        self._lots.append(lots[rows])
+        self._priorities.append(priorities[rows])
         self._kept.append(vectors[rows.to(vectors.device)].cpu())
         self._held += len(rows)
         if self._held > 2 * self.most:
@@ -52,9 +52,9 @@ class Reservoir:
         return self._kept[0]
 
     def _thin(self) -> None:
-        lots, kept = torch.cat(self._lots), torch.cat(self._kept)
-        if len(lots) > self.most:
-            rows = lots.argsort()[: self.most].sort().values
-            lots, kept = lots[rows], kept[rows]
-            self._bound = float(lots.max())
-        self._lots, self._kept, self._held = [lots], [kept], len(lots)
+        priorities, kept = torch.cat(self._priorities), torch.cat(self._kept)
+        if len(priorities) > self.most:
+            rows = priorities.argsort()[: self.most].sort().values
+            priorities, kept = priorities[rows], kept[rows]
+            self._bound = float(priorities.max())
+        self._priorities, self._kept, self._held = [priorities], [kept], len(priorities)

@@ -13,17 +13,27 @@ CELL_TOLERANCE = 1e-3
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas ``(N,)`` of boxes ``(N, 4)``."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Areas ``(...)`` of boxes ``(..., 4)``."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``; 0 where both boxes have no area."""
-    corner = torch.maximum(first[:, None, :2], second[None, :, :2])
-    opposite = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = (opposite - corner).clamp_min(0).prod(2)
-    union = area(first)[:, None] + area(second)[None] - overlap
+    return paired_iou(first[:, None], second[None])
+
+
+def paired_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union ``(...)`` of each box ``(..., 4)`` with the other at its place; shapes are broadcast."""
+    overlap = intersection(first, second)
+    union = area(first) + area(second) - overlap
     return torch.where(union > 0, overlap / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union))
+
+
+def intersection(first: Tensor, second: Tensor) -> Tensor:
+    """Area ``(...)`` that each box ``(..., 4)`` shares with the other at its place; shapes are broadcast."""
+    corner = torch.maximum(first[..., :2], second[..., :2])
+    opposite = torch.minimum(first[..., 2:], second[..., 2:])
+    return (opposite - corner).clamp_min(0).prod(-1)
 
 
 def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:

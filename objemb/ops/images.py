@@ -9,7 +9,7 @@ wants, with halves going up; pixels are averaged by an antialiased bilinear filt
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,11 +89,3 @@ def as_batch(images: Sequence[Tensor], device: torch.device | str) -> Tensor:
     """
     stacked = torch.stack(list(images)).to(device)
     return stacked.contiguous(memory_format=torch.channels_last).float().div_(255)
-
-
-def group_equal(keys: Iterable[Hashable]) -> list[list[int]]:
-    """Positions of equal keys, one list per key, in order of first appearance."""
-    groups: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(keys):
-        groups.setdefault(key, []).append(position)
-    return list(groups.values())

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from objemb import checks
-from objemb.ops.images import group_equal
+from objemb.ops.batches import group_equal
 
 INITS = ("random", "nndsvd", "nndsvda")
 #: Iterations from one look at the error to the next.
@@ -137,9 +137,9 @@ class Nmf:
         history = [[e] for e in first.tolist()]
         for start in range(0, self.iterations, CHECK_EVERY):
             for _ in range(min(CHECK_EVERY, self.iterations - start)):
-                weights = _flushed(weights * _ratio(basis @ values.mT, (basis @ basis.mT) @ weights))
+                weights = _flush_denormals(weights * _ratio(basis @ values.mT, (basis @ basis.mT) @ weights))
                 if learn_basis:
-                    basis = _flushed(basis * _ratio(weights @ values, (weights @ weights.mT) @ basis))
+                    basis = _flush_denormals(basis * _ratio(weights @ values, (weights @ weights.mT) @ basis))
             found_weights[active], found_basis[active] = weights, basis
             errors = _errors(values, weights, basis)
             for i, error in zip(active.tolist(), errors.tolist(), strict=True):
@@ -207,7 +207,7 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
     return above / below.where(below != 0, TINY)
 
 
-def _flushed(factors: Tensor) -> Tensor:
+def _flush_denormals(factors: Tensor) -> Tensor:
     """Zeros for numbers of which three, multiplied, would no longer be normal: quotients of such could be anything."""
     return factors.where(factors >= torch.finfo(factors.dtype).tiny ** (1 / 3), 0)
 

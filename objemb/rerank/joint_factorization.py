@@ -11,6 +11,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
+from objemb.ops.batches import batched
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
@@ -95,8 +96,8 @@ class JointFactorization(Reranker):
         crops = [cut_out(query, Regions(torch.tensor([box]), query.size)) for box in boxes]
         crop_maps = dict(zip(boxes, self.of_queries.see(crops, backbone).maps, strict=True))
         hits: dict[str, Match] = {}
-        for start in range(0, len(first), BATCH):
-            opened = list(with_photos(search, first[start : start + BATCH]))
+        for batch in batched(first, BATCH):
+            opened = list(with_photos(search, batch))
             if not opened:
                 continue
             some, photos = [hit for hit, _ in opened], [photo for _, photo in opened]

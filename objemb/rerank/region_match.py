@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.ops.boxes import area, iou
+from objemb.ops.boxes import area, intersection, iou
 from objemb.registry import plugin
 from objemb.rerank._pairs import similarities
 from objemb.rerank.base import Reranker, Search, put_first
@@ -109,9 +109,7 @@ def _looked_at(search: Search, number: int) -> RegionDescriptors:
 
 def _within(regions: Regions, wanted: Regions) -> torch.Tensor:
     """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
-    boxes, others = regions.boxes[:, None], wanted.boxes[None]
-    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
-    shared = sides.clamp_min(0).prod(dim=2).amax(dim=1)
+    shared = intersection(regions.boxes[:, None], wanted.boxes[None]).amax(dim=1)
     areas = area(regions.boxes)
     known = (iou(regions.boxes, wanted.boxes) > SAME).any(dim=1)
     return (shared >= INSIDE * areas) & (areas > 0) & ~known

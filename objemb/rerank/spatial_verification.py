@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from objemb import checks
+from objemb.images.pixels import LUMA
 from objemb.ops.images import resize
 from objemb.ops.local_features import LocalFeatures, matched
 from objemb.ops.opencv import agreeing, root_sift
@@ -18,8 +19,6 @@ from objemb.rerank._looking import moved
 from objemb.rerank.base import Reranker, Search, put_first, scored
 from objemb.structures import Box, Match, Photo, SearchResult
 
-#: Weights of red, green and blue in grey (ITU-R BT.601).
-GREY = (0.299, 0.587, 0.114)
 #: Photos whose features are kept: the same hits come up for many queries.
 KEPT = 1000
 #: An affine map needs this many pairs, and one more that could contradict.
@@ -114,7 +113,7 @@ class SpatialVerification(Reranker):
         share = min(1.0, self.size / max(height, width))
         shape = (max(1, round(height * share)), max(1, round(width * share)))
         pixels = photo.pixels if shape == (height, width) else resize(photo.pixels, shape)
-        grey = (pixels.float() * torch.tensor(GREY)[:, None, None]).sum(dim=0).round().clamp(0, 255).to(torch.uint8)
+        grey = (pixels.float() * torch.tensor(LUMA)[:, None, None]).sum(dim=0).round().clamp(0, 255).to(torch.uint8)
         scale = (shape[0] / photo.size[0], shape[1] / photo.size[1])
         return root_sift(grey.numpy(), scale, self.features), photo.size
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.images.pixels import LUMA
 from objemb.ops.boxes import clip
 from objemb.structures import Regions
 from objemb.training.data.base import Example
-
-#: Share of red, green and blue in the brightness that is seen (ITU-R BT.601).
-LUMA = (0.299, 0.587, 0.114)
 
 
 def jitter_boxes(regions: Regions, strength: float, generator: torch.Generator | None = None) -> Regions:

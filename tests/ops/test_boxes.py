@@ -13,6 +13,15 @@ def test_iou_by_hand() -> None:
     assert torch.allclose(ops.iou(first, second), expected)
 
 
+def test_boxes_in_pairs() -> None:
+    first = torch.tensor([[0.0, 0, 4, 4], [0, 0, 2, 2], [1, 1, 1, 1]])
+    second = torch.tensor([[2.0, 0, 6, 4], [2, 2, 3, 3], [1, 1, 1, 1]])
+    assert ops.intersection(first, second).tolist() == [8, 0, 0]
+    assert torch.allclose(ops.paired_iou(first, second), torch.tensor([8 / 24, 0, 0]))
+    assert torch.equal(ops.paired_iou(first, second), ops.iou(first, second).diagonal())
+    assert ops.intersection(first[:, None], second[None]).shape == (3, 3)
+
+
 def test_iou_of_nothing() -> None:
     assert ops.iou(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
     assert ops.iou(torch.zeros(3, 4), torch.zeros(0, 4)).shape == (3, 0)

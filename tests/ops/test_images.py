@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from objemb.ops.images import as_batch, group_equal, input_size, nearest_multiple, resize
+from objemb.ops.images import as_batch, input_size, nearest_multiple, resize
 from tests.tiny import random_photo
 
 
@@ -78,8 +78,3 @@ def test_batch_is_rgb_from_0_to_1() -> None:
     assert batch[0, 0].min() == 1
     assert batch[0, 1:].max() == 0
     assert batch[1].max() == 0
-
-
-def test_group_equal_keeps_the_order() -> None:
-    assert group_equal(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
-    assert group_equal([]) == []

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from objemb.images.pixels import LUMA
+
 #: Red, green and blue, 0 to 255.
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -41,7 +43,7 @@ def from_hsv(hue: float, saturation: float, value: float) -> Colour:
 
 def luminance(colour: Colour) -> float:
     """Brightness to the eye, 0 to 255 (ITU-R BT.601 luma)."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return sum(share * value for share, value in zip(LUMA, colour, strict=True))
 
 
 def ink_on(colour: Colour) -> Colour:

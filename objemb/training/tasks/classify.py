@@ -20,7 +20,7 @@ from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened
 from objemb.models.model import Model
 from objemb.models.state import without_weights
-from objemb.ops.images import group_equal
+from objemb.ops.batches import group_equal
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
