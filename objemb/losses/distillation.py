@@ -38,7 +38,7 @@ def l2_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> 
 
 
 def relational_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The pairwise distances of the student shall be those of the teacher, up to one common factor.
+    """Relational loss: how far the student's pairwise distances are from the teacher's, both scaled to mean 1.
 
     ``sum_{i<j} w_i w_j h(d_ij / mean(d) - e_ij / mean(e)) / sum_{i<j} w_i w_j`` with the Euclidean distances
     ``d_ij = |s_i - s_j|`` and ``e_ij = |t_i - t_j|``, means over the pairs weighted alike, and Huber's

@@ -14,8 +14,8 @@ def selection(maps: Tensor, weights: Tensor | None, kind: str) -> Tensor:
     """Selective masks (Hoang et al., "Selective deep convolutional features for image retrieval", ACM MM 2017).
 
     ``"max"`` selects the cells in which at least one channel has its maximum over the region (all of them where several
-    share it); channels that are the same everywhere point nowhere. ``"sum"`` selects the cells whose sum over the
-    channels is at least the median of these sums over the region.
+    share it); constant channels select no cell. ``"sum"`` selects the cells whose sum over the channels is at least the
+    median of these sums over the region.
 
     Args:
         maps: float ``(M, C, h, w)``.
