@@ -25,7 +25,8 @@ def test_by_hand(map_: AffineMap, expected: list[list[float]]) -> None:
     weight, bias = map_.weight_and_bias()
     assert (VECTORS[:2] @ weight.T + bias).tolist() == expected[:2]
     unit = map_.unit(VECTORS)
-    assert torch.allclose(unit[0] * torch.tensor(expected[0]).norm(), torch.tensor(expected[0]).float())
+    first = torch.tensor(expected[0], dtype=torch.float32)
+    assert torch.allclose(unit[0] * first.norm(), first)
     assert unit[2].tolist() == [0, 0]
 
 
