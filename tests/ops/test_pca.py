@@ -25,7 +25,7 @@ def test_by_hand() -> None:
     assert of(torch.ones(4, 3)).rank == 0
 
 
-@pytest.mark.parametrize(("power", "scale"), [(0.0, [1, 1]), (0.25, [2**-0.5, 1]), (0.5, [0.5, 1])])
+@pytest.mark.parametrize(("power", "scale"), [(0.0, [1.0, 1]), (0.25, [2**-0.5, 1]), (0.5, [0.5, 1])])
 def test_maps_shrink_directions_by_their_variance(power: float, scale: list[float]) -> None:
     map_ = of(CORNERS).map(2, power)
     assert torch.allclose(map_.projection, torch.tensor(scale).diag())
