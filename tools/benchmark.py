@@ -31,6 +31,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from objemb.disk import write_whole
+
 #: One module of ``tools/benchmarks`` each, with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
 CASES = ("search", "rmac", "indexing", "one_pass")
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         report["cases"][name] = {"sizes": dict(sizes), "ratios": results}
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if options.output:
-        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_whole(options.output, json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -162,7 +162,7 @@ def _checked_results(content: Any, file: str | Path) -> list[Any]:
 
 
 def _implied(entries: list[Any]) -> dict[str, list[dict[str, Any]]]:
-    """Images and categories of which only the numbers are known."""
+    """Images and categories named by their numbers, where nothing else names them."""
     usable = [e for e in entries if isinstance(e, Mapping)]
     images, categories = (
         dict.fromkeys(i for e in usable if (i := _id(e.get(key))) is not None) for key in ("image_id", "category_id")

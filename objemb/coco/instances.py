@@ -24,7 +24,7 @@ class CocoInstances:
 
     Args:
         file: The JSON file.
-        class_agnostic: Whether there shall be one class, ``object``, whatever the categories.
+        class_agnostic: Whether all boxes are of one class, ``object``, whatever their categories.
         masks: Whether segmentations are read.
 
     Attributes:

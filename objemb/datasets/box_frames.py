@@ -19,7 +19,7 @@ def fits(box: Box | None, size: tuple[int, int]) -> bool:
 
 
 def outside(size: tuple[int, int], box: Box | None) -> str:
-    """What is wrong with a box that does not fit."""
+    """The error of a box that does not fit."""
     height, width = size
     return f"expected boxes inside {width} x {height} pixels, found {box}"
 
@@ -28,7 +28,7 @@ class Frames:
     """Brings boxes that a set gives for another size of their photo into the frame of the photo.
 
     Args:
-        sizes: ``(width, height)`` by file, of the photos of which the set says it.
+        sizes: ``(width, height)`` by file, where the set gives it.
         folder: What files are relative to.
 
     Attributes:

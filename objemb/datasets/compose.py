@@ -101,7 +101,7 @@ class Ingredients:
         products: Pictures of products with their instances.
         photos: What they are laid on.
         distractors: Pictures of other things.
-        skipped: What is of no use, and why.
+        skipped: Pictures that cannot be used, with the reasons.
     """
 
     products: tuple[Picture, ...]

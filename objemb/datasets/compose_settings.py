@@ -31,7 +31,7 @@ class ComposeSettings:
         max_zoom: Pictures are enlarged at most by this factor.
         rotation: Greatest turn in degrees.
         perspective: Greatest shift of a corner as a share of the object's sides.
-        min_visibility: Share of an object that is to be seen at least.
+        min_visibility: Least visible share of an object.
         blends: Kinds of seams; each object gets one of them.
         shadows: Chance that an object casts a shadow.
         light: Strength of light and shade, 0 to 1.

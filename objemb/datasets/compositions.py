@@ -52,8 +52,8 @@ class Compositions:
         products: Pictures of products with their instances.
         photos: What they are laid on.
         distractors: Pictures of other things; pieces of photos are taken where there are none.
-        query_every: Every so many scenes shows, of instances with several pictures, only pictures that no other
-            scene shows: a query then never finds its own pixels. None for the same pictures everywhere.
+        query_every: Every ``query_every``-th scene shows, of instances with several pictures, only pictures that no
+            other scene shows: a query then never finds its own pixels. None for the same pictures everywhere.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Compositions:
         size = (canvas.shape[1], canvas.shape[2])
         order = large_behind([p.patch for p in pasted], size)
         items, pasted = [items[n] for n in order], [pasted[n] for n in order]
-        seen = keep_visible([p.patch for p in pasted], size, self.settings.min_visibility)
-        pixels = self._render(rng, canvas, [pasted[s.number] for s in seen])
-        seen = [s for s in seen if items[s.number].label != NO_LABEL or self.settings.annotate_distractors]
-        kept = [items[s.number] for s in seen]
+        visible = keep_visible([p.patch for p in pasted], size, self.settings.min_visibility)
+        pixels = self._render(rng, canvas, [pasted[s.number] for s in visible])
+        visible = [s for s in visible if items[s.number].label != NO_LABEL or self.settings.annotate_distractors]
+        kept = [items[s.number] for s in visible]
         categories = tuple("object" if item.label != NO_LABEL else DISTRACTOR for item in kept)
-        return make_scene(pixels, seen, [item.label for item in kept], tuple(item.name for item in kept), categories)
+        return make_scene(pixels, visible, [item.label for item in kept], tuple(item.name for item in kept), categories)
 
     def pictures(self, instance: str) -> Iterator[Image.Image]:
         """The first pictures that query scenes show of an instance, as their files have them; transparency is white.
@@ -118,7 +118,7 @@ class Compositions:
         return [pictures[n] for n in sorted(order[count:])], [pictures[n] for n in sorted(order[:count])]
 
     def _choose(self, rng: np.random.Generator, number: int) -> list[_Item]:
-        """What is in a scene, in random depth."""
+        """The objects of a scene, in random depth."""
         count = _number(rng, self.settings.objects_per_scene)
         # each instance leads as many scenes as the others: none is left without a view
         labels = [round_robin(self._leads, number), *rng.integers(len(self.instances), size=count).tolist()]
@@ -144,7 +144,7 @@ class Compositions:
         return _card(picture.path, self.settings.cut, side or self.settings.card_side)
 
     def _photo(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-        """A random square of a random photo, maybe mirrored, as float32 ``(3, side, side)``."""
+        """A random square of a random photo, perhaps mirrored, as float32 ``(3, side, side)``."""
         photo = self.photos[int(rng.integers(len(self.photos)))]
         image = _photo(photo.path, self.settings.size)
         edge = min(image.size) * rng.uniform(0.6, 1.0)

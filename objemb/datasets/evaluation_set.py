@@ -23,8 +23,8 @@ that does not tell, a query lists what is relevant to it, by grade, and its inst
      "queries": [{"file": "jpg/q.jpg", "box": [1, 2, 30, 40],
                   "relevant": {"easy": ["jpg/a.jpg"], "hard": [], "junk": []}}]}
 
-``"distractors"`` is a folder of further images that show nothing that is searched for. ``"crop"`` says how the boxes
-of queries are to be seen, and at object level all boxes, as in ``Model.query``; ``context`` where it is missing.
+``"distractors"`` is a folder of further images that show nothing that is searched for. ``"crop"`` says whether
+boxes of queries, and at object level all boxes, are cut out, as in ``Model.query``; ``context`` where it is missing.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class EvaluationSet:
         queries: What is searched for.
         protocol: How it is judged.
         distractors: How many of the images come from the folder of distractors.
-        crop: How the boxes of queries, and at object level all boxes, are to be seen, as in ``Model.query``.
+        crop: How the boxes of queries, and at object level all boxes, are cut out, as in ``Model.query``.
     """
 
     path: Path
@@ -106,7 +106,7 @@ class EvaluationSet:
 def read_evaluation_set(path: str | Path) -> EvaluationSet:
     """Read and check a JSON file of images and queries.
 
-    Photos are not opened, but for those with boxes of which the file says ``width`` and ``height``: where they have
+    Photos are opened only where they have boxes and the file gives their ``width`` and ``height``: where they have
     another size, their boxes are turned or scaled with them, see :mod:`objemb.ops.frames`.
 
     Raises:

@@ -18,7 +18,7 @@ def preview_sheet(scenes: SceneSource, count: int = 12, side: int = 320) -> Imag
 
     Args:
         scenes: At least one.
-        count: So many, or all there are.
+        count: How many scenes are shown, or all where there are fewer.
         side: Of a scene on the sheet, in pixels.
     """
     count = min(count, len(scenes))

@@ -1,4 +1,4 @@
-"""A picture with all that is known of the objects in it."""
+"""A generated picture with its annotated objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from objemb.datasets.render.stacking import Seen
+from objemb.datasets.render.stacking import VisibleObject
 from objemb.ops.masks import box_of
 
 
@@ -20,12 +20,12 @@ class Scene:
 
     Attributes:
         pixels: uint8 ``(h, w, 3)``, RGB.
-        boxes: float32 ``(N, 4)``, xyxy edges in pixels, tight around what is to be seen.
+        boxes: float32 ``(N, 4)``, xyxy edges in pixels, tight around the visible part.
         labels: int64 ``(N,)``, number of the instance in the data set.
         instances: Name of each object's instance.
         categories: Name of each object's category.
-        visibilities: float32 ``(N,)``, share of each object that is to be seen.
-        masks: bool ``(N, h, w)``, what is to be seen.
+        visibilities: float32 ``(N,)``, visible share of each object.
+        masks: bool ``(N, h, w)``, the visible parts.
     """
 
     pixels: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class SceneSource(Protocol):
     def pictures(self, instance: str) -> Iterable[Image.Image]:
         """Pictures of an instance by itself, RGB, to search with: none that a scene of the database shows.
 
-        Nothing for what is no instance, such as a distractor.
+        None of something that is no instance, such as a distractor.
         """
         ...
 
@@ -59,19 +59,19 @@ class SceneSource(Protocol):
 
 def make_scene(
     pixels: NDArray[np.uint8],
-    seen: Sequence[Seen],
+    visible: Sequence[VisibleObject],
     labels: Sequence[int],
     instances: tuple[str, ...],
     categories: tuple[str, ...],
 ) -> Scene:
-    """A scene of what is to be seen in it; the four sequences go together."""
-    masks = np.array([s.mask for s in seen], dtype=bool).reshape(-1, *pixels.shape[:2])
+    """A scene of its visible objects; the four sequences go together."""
+    masks = np.array([s.mask for s in visible], dtype=bool).reshape(-1, *pixels.shape[:2])
     return Scene(
         pixels=pixels,
         boxes=np.array([box_of(m) for m in masks], dtype=np.float32).reshape(-1, 4),
         labels=np.array(labels, dtype=np.int64),
         instances=instances,
         categories=categories,
-        visibilities=np.array([s.visibility for s in seen], dtype=np.float32),
+        visibilities=np.array([s.visibility for s in visible], dtype=np.float32),
         masks=masks,
     )

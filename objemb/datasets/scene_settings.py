@@ -27,7 +27,7 @@ class SceneSettings:
         perspective: Greatest shift of a corner as a share of the object's sides.
         siblings: Chance that an object is of the family of the one before it.
         occlusion: Chance that something gets in front of an object.
-        min_visibility: Share of an object that is to be seen at least.
+        min_visibility: Least visible share of an object.
         clutter: Amount of things that are no product, 0 to 1.
         light: Strength of ramps, shades, casts, shadows and glare, 0 to 1.
         noise: Greatest standard deviation of the sensor's noise, in grey levels.

@@ -34,7 +34,7 @@ from objemb.datasets.render.pasting import (
 )
 from objemb.datasets.render.products import Family, draw_product, make_family
 from objemb.datasets.render.silhouettes import SILHOUETTES
-from objemb.datasets.render.stacking import Seen, cover, keep_visible, large_behind
+from objemb.datasets.render.stacking import VisibleObject, cover, keep_visible, large_behind
 from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.scene_settings import SPLITS, SceneSettings
 from objemb.datasets.seeds import generator, is_alone, round_robin
@@ -42,7 +42,7 @@ from objemb.datasets.writing import write_scenes
 
 __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
 
-#: Places that are tried for an object, of which the freest is taken.
+#: Places that are tried for an object; the freest is taken.
 PLACES = 6
 #: Every fifth scene of the validation and test split gives queries.
 QUERY_EVERY = 5
@@ -83,10 +83,10 @@ class Scenes:
         patches = self._arrange(rng, labels, backdrop)
         order = large_behind(patches, (self.settings.size,) * 2)
         labels, patches = [labels[n] for n in order], [patches[n] for n in order]
-        seen = keep_visible(patches, (self.settings.size,) * 2, self.settings.min_visibility)
-        occluders, seen = self._occlude(rng, patches, seen)
-        pixels = self._render(rng, backdrop.canvas, [patches[s.number] for s in seen], occluders)
-        return self._scene(pixels, seen, [labels[s.number] for s in seen])
+        visible = keep_visible(patches, (self.settings.size,) * 2, self.settings.min_visibility)
+        occluders, visible = self._occlude(rng, patches, visible)
+        pixels = self._render(rng, backdrop.canvas, [patches[s.number] for s in visible], occluders)
+        return self._scene(pixels, visible, [labels[s.number] for s in visible])
 
     def card(self, label: int, largest: float | None = None) -> Card:
         """The picture of an instance, for a size of at most ``largest`` as a share of the scene's side."""
@@ -137,12 +137,12 @@ class Scenes:
         canvas, quad = frame_alone(rng, card, self.settings.size)
         size = (canvas.shape[1], canvas.shape[2])
         patch = self._lit(rng, warp(card, quad, size))
-        seen = keep_visible([patch], size, self.settings.min_visibility)
-        return self._scene(self._render(rng, canvas, [patch], []), seen, [label])
+        visible = keep_visible([patch], size, self.settings.min_visibility)
+        return self._scene(self._render(rng, canvas, [patch], []), visible, [label])
 
-    def _scene(self, pixels: NDArray[np.uint8], seen: list[Seen], labels: list[int]) -> Scene:
+    def _scene(self, pixels: NDArray[np.uint8], visible: list[VisibleObject], labels: list[int]) -> Scene:
         names = tuple(self.instances[n] for n in labels)
-        return make_scene(pixels, seen, labels, names, tuple(self._category(n) for n in labels))
+        return make_scene(pixels, visible, labels, names, tuple(self._category(n) for n in labels))
 
     def _category(self, label: int) -> str:
         if self.settings.category == "object":
@@ -201,11 +201,11 @@ class Scenes:
         return patch
 
     def _occlude(
-        self, rng: np.random.Generator, patches: list[Patch], seen: list[Seen]
-    ) -> tuple[list[Patch], list[Seen]]:
-        """Things in front of some objects, where enough of every object stays to be seen."""
+        self, rng: np.random.Generator, patches: list[Patch], visible: list[VisibleObject]
+    ) -> tuple[list[Patch], list[VisibleObject]]:
+        """Things in front of some objects, where enough of every object stays visible."""
         occluders: list[Patch] = []
-        for item in seen if self.settings.occlusion else ():
+        for item in visible if self.settings.occlusion else ():
             if rng.random() >= self.settings.occlusion:
                 continue
             patch = patches[item.number]
@@ -213,11 +213,11 @@ class Scenes:
             corner = np.array([patch.x, patch.y]) + rng.uniform(0, 1, 2) * patch.alpha.shape[::-1]
             quad = place(tuple(corner), (side, side), rng.uniform(0, math.pi), corner_jitter(rng, 0.1))
             occluder = warp(make_card(make_occluder(rng, 96)), quad, (self.settings.size,) * 2)
-            left = cover(seen, patches, occluder, self.settings.min_visibility)
+            left = cover(visible, patches, occluder, self.settings.min_visibility)
             if left is not None:
                 occluders.append(occluder)
-                seen = left
-        return occluders, seen
+                visible = left
+        return occluders, visible
 
     def _render(
         self, rng: np.random.Generator, canvas: NDArray[np.float32], objects: list[Patch], occluders: list[Patch]

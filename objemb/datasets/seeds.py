@@ -19,7 +19,7 @@ def generator(*keys: int | str) -> np.random.Generator:
 
 
 def round_robin(order: Sequence[int], number: int) -> int:
-    """Item ``number`` of an order that is gone through again and again, each time begun one place later.
+    """Item ``number`` of an order that is repeated, each time from one place later.
 
     Every item comes up as often as the others, also among every fifth or every tenth number.
     """
@@ -29,6 +29,6 @@ def round_robin(order: Sequence[int], number: int) -> int:
 def is_alone(share: float, seed: int, split: str, number: int) -> bool:
     """Whether scene ``number`` shows one product and nothing else, where a share of the scenes does.
 
-    It is drawn apart from what is in the scene, so that another share leaves the other scenes as they are.
+    It is drawn independently of the content of the scene, so that another share leaves the other scenes as they are.
     """
     return share > 0 and generator("alone", seed, split, number).random() < share

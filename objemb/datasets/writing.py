@@ -35,7 +35,7 @@ FORMATS = ("jpg", "png")
 JPEG_QUALITY = 92
 #: Scenes that a process draws before it reports.
 CHUNK = 32
-#: Objects of which less is to be seen are no queries.
+#: Objects with a smaller visible share are no queries.
 MIN_QUERY_VISIBILITY = 0.5
 #: The kinds of queries.
 IN_PHOTO, PICTURE = "in photo", "picture"
@@ -62,10 +62,10 @@ def write_scenes(
         workers: Processes; the files do not depend on it.
         format: ``jpg`` or ``png``.
         about: Goes to ``info`` of the COCO file.
-        query_every: Every so many scenes is one whose objects are queries, and so is each picture that the source has
-            of an instance of the database; None for no retrieval set.
-        queries_apart: Whether query scenes are left out of the database; else they are in it, and what is in a query's
-            own photo does not count, as always.
+        query_every: The objects of every ``query_every``-th scene are queries, and so is each picture that the source
+            has of an instance of the database; None for no retrieval set.
+        queries_apart: Whether query scenes are left out of the database; else they are in it, and hits in the photo of
+            the query do not count, as always.
         advance: Called with the number of scenes that were written since the last call.
 
     Returns:
@@ -99,7 +99,7 @@ def write_scenes(
 def _rendered(
     scenes: SceneSource, folder: Path, split: str, format: str, workers: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Draws and writes the pictures; gives what is known of them, chunk by chunk in order."""
+    """Draws and writes the pictures; yields their rows, see :func:`_write_scene`, chunk by chunk in order."""
     chunks = [range(start, min(start + CHUNK, len(scenes))) for start in range(0, len(scenes), CHUNK)]
     if workers == 1 or len(chunks) < 2:
         for chunk in chunks:
@@ -145,7 +145,7 @@ def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
 def _write_pictures(
     scenes: SceneSource, database: Sequence[Mapping[str, Any]], root: Path, split: str, format: str
 ) -> list[dict[str, Any]]:
-    """Write the pictures of what is in the database; returns their queries."""
+    """Write the pictures of the instances of the database; returns their queries."""
     queries: list[dict[str, Any]] = []
     for instance in sorted({name for row in database for name in row["instances"]}):
         for picture in scenes.pictures(instance):

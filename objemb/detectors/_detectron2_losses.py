@@ -75,7 +75,7 @@ def _instances(true: Truth, seen: tuple[int, int], masked: bool) -> Instances:
 
 @dataclass(frozen=True, eq=False)
 class _BoxMasks:
-    """Masks within their boxes, where Detectron2 wants masks of the image: it asks them what other boxes see of them.
+    """Masks within their boxes, where Detectron2 expects masks of the image, which it crops to other boxes.
 
     Attributes:
         boxes: ``(N, 4)``.
@@ -92,5 +92,5 @@ class _BoxMasks:
         return _BoxMasks(self.boxes[rows], self.masks[rows])
 
     def crop_and_resize(self, boxes: Tensor, side: int) -> Tensor:
-        """What each of as many boxes sees of its object: float ``(N, side, side)``."""
+        """The mask of each object within its box of ``boxes``: float ``(N, side, side)``."""
         return masks_in(boxes, self.boxes, self.masks, side)

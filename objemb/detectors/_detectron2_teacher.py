@@ -23,7 +23,7 @@ class Teacher(Protocol):
 
 
 class TeacherMapper:
-    """A data mapper of Detectron2 that shows each picture, as the student will see it, to the teacher as well.
+    """A data mapper of Detectron2 that also describes each picture, as the student will get it, with the teacher.
 
     ::
 

@@ -127,7 +127,7 @@ class Rcnn(NetworkDetector):
         return int(self.network.transform.max_size)
 
     def _network_size(self, photo: Photo) -> tuple[int, int]:
-        """``(height, width)`` of what the network sees of a photo: torchvision's rule, but never without a pixel."""
+        """``(height, width)`` of a photo as the network's input: torchvision's rule, with at least one pixel a side."""
         transform = self.network.transform
         height, width = photo.pixels.shape[1:]
         factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))

@@ -11,8 +11,8 @@ from torchvision.ops import roi_align
 from objemb.ops.boxes import scale
 from objemb.structures import Regions
 
-#: A true box that is narrower or lower than this in network pixels is left out: there is nothing of it to be seen, and
-#: the logarithm of a side of zero would be the end of the training.
+#: A true box that is narrower or lower than this in network pixels is left out: it has no pixel, and
+#: the logarithm of a side of zero would end the training.
 MIN_SIDE = 1.0
 #: Values of a mask that are averaged for a cell of its target, in each direction.
 MASK_SAMPLES = 2
@@ -20,7 +20,7 @@ MASK_SAMPLES = 2
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is in a photo.
+    """The true objects of a photo.
 
     Attributes:
         boxes: float32 ``(N, 4)`` in network pixels, no side below ``MIN_SIDE``.
@@ -52,7 +52,7 @@ def true_objects(regions: Regions, seen: tuple[int, int], classes: int) -> Truth
 
 
 def masks_in(boxes: Tensor, objects: Tensor, masks: Tensor, side: int) -> Tensor:
-    """What boxes see of objects: float ``(N, side, side)``.
+    """Masks of objects, cropped to boxes: float ``(N, side, side)``.
 
     Args:
         boxes: ``(N, 4)``.

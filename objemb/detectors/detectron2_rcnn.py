@@ -27,7 +27,7 @@ __all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
 def add_embedding_head_config(cfg: Any) -> None:
     """Give a Detectron2 config an embedding head: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
 
-    Call it when the usual config has been merged; then say what the head shall be, and use Detectron2 as always::
+    Call it after the usual config has been merged, then set the keys of the head, and use Detectron2 as always::
 
         cfg = get_cfg()
         cfg.merge_from_file("my_faster_rcnn.yaml")
@@ -37,7 +37,7 @@ def add_embedding_head_config(cfg: Any) -> None:
 
     ``instances.pred_embeddings`` are the vectors, float32 ``(N, D)`` of unit length; see
     :class:`objemb.detectors._detectron2_heads.WithEmbeddings` for how they are learned, and
-    :func:`objemb.detectors._detectron2_heads.embedding_head_node` for the keys. COCO weights load as ever, and the head
+    :func:`objemb.detectors._detectron2_heads.embedding_head_node` for the keys. COCO weights load as usual; the head
     starts fresh. A file that has the node itself is merged after this call, for Detectron2 takes no unknown keys; it
     says ``MODEL.ROI_HEADS.NAME: EmbeddingROIHeads`` too, as the ``config.yaml`` beside a trained model does, or this is
     called once more.
@@ -61,7 +61,7 @@ class Detectron2Rcnn(NetworkDetector):
 
     Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
     depend on which photos are detected with it (up to rounding in the last digits). They are resized as Detectron2's
-    ``DefaultPredictor`` does; channels, colours and their order are the config's affair.
+    ``DefaultPredictor`` does; channels, colours and their order are those of the config.
 
     Nothing is ever downloaded: the weights that a config names are ignored.
 
@@ -270,7 +270,7 @@ class Detectron2Rcnn(NetworkDetector):
         return flat.flip(0) if self.bgr else flat
 
     def _network_size(self, photo: Photo) -> tuple[int, int]:
-        """``(height, width)`` of what the network sees of a photo: Detectron2's rule, but never without a pixel."""
+        """``(height, width)`` of a photo as the network's input: Detectron2's rule, with at least one pixel a side."""
         from detectron2.data.transforms import ResizeShortestEdge
 
         height, width = ResizeShortestEdge.get_output_shape(*photo.pixels.shape[1:], self.min_size, self.max_size)

@@ -34,7 +34,7 @@ class FasterRcnn(Rcnn):
 
     Args:
         backbone: A network with maps of several strides, such as ``torchvision_cnn``, ``timm_net`` or
-            ``narrow_resnet``; its weights are its own affair.
+            ``narrow_resnet``; its own setting ``weights`` says where its weights come from.
         num_classes: Number of classes *without* the background. 1, which is the default when there are no ``classes``
             either, is class-agnostic: all objects are objects, whatever their labels.
         classes: Their names; may stand instead of ``num_classes``.
@@ -52,7 +52,7 @@ class FasterRcnn(Rcnn):
         sampling_ratio: RoI align averages ``sampling_ratio x sampling_ratio`` values per cell; 1 learns faster on a
             CPU.
         proposals: Best candidates per photo that reach the box head.
-        box_batch_per_image: So many of them per photo are learned from, at most a quarter of them objects.
+        box_batch_per_image: How many of them are sampled per photo for the losses, at most a quarter of them objects.
         score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
         max_detections: Best boxes per photo to keep.

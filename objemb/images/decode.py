@@ -28,7 +28,7 @@ MAX_PIXELS = 100_000_000
 #: A file may have this many bytes per allowed pixel (four channels of 16 bits), and some beside them.
 BYTES_PER_PIXEL = 8
 BYTES_BESIDE_PIXELS = 64 * 2**20
-#: A file that grows while it is read is read on by so many bytes.
+#: A file that grows while it is read is read further in pieces of this many bytes.
 CHUNK = 2**20
 #: Memory that a pixel takes while it is decoded: four bytes of Pillow's, three of the photo's, one of a band between.
 BYTES_IN_MEMORY = 8
@@ -89,11 +89,11 @@ def read_photo(
         source: A path, or the bytes of a file.
         id: The photo's id; its path by default.
         metadata: Columns that travel with the photo.
-        side: The longest side in pixels at which the photo is looked at. A JPEG's decoder then scales down by 2, 4 or
+        side: The longest side in pixels at which the photo is used. A JPEG's decoder then scales down by 2, 4 or
             8, never below twice that side, which is faster than to decode all; other formats come in full size. Twice,
             because the decoder drops the high frequencies of each block, which shows in vectors where what is left is
             not averaged further.
-        part: The longest side, in pixels of the original, of the least part that is looked at by itself; the part then
+        part: The longest side, in pixels of the original, of the smallest part that is used by itself; the part then
             keeps twice ``side``. The whole photo by default.
         max_pixels: A larger image is refused before it is decoded. (WebP above twice ``PIL.Image.MAX_IMAGE_PIXELS``,
             179 million pixels, is refused by Pillow whatever this says.) The file itself may have
@@ -201,7 +201,7 @@ def _decode(
 
 
 def _cause(error: Exception) -> str:
-    """What a decoder complains of, or what it stumbled over when it did not mean to complain."""
+    """The reason for an error of a decoder, whatever its type."""
     if isinstance(error, OSError | SyntaxError | ValueError | EOFError) and str(error):
         return str(error)
     return f"damaged ({type(error).__name__}: {error})"
@@ -252,7 +252,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def _scale_down(image: JpegImageFile, side: int, part: float | None) -> None:
-    """Tell the JPEG decoder to scale by the largest of 8, 4, 2 that leaves what is looked at twice ``side`` pixels."""
+    """Tell the JPEG decoder to scale by the largest of 8, 4, 2 that leaves the used part twice ``side`` pixels."""
     longest = max(image.size) if part is None else min(part, max(image.size))
     factor = max((f for f in (8, 4, 2) if longest // f >= 2 * side), default=1)
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))

@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-#: A JPEG may have so many scans. The decoder goes over the whole image for each, however few bytes it has; encoders
-#: write about ten.
+#: The most scans that a JPEG may have. The decoder goes over the whole image for each, however few bytes it has;
+#: encoders write about ten.
 MAX_SCANS = 100
 #: A marker of JPEG other than a stuffed zero or a restart (ITU-T T.81, B.1.1).
 MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")

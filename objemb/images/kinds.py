@@ -1,4 +1,4 @@
-"""What a file is, by how it starts; names only say which files are worth a look."""
+"""The format of a file by its first bytes; its name only decides whether they are read."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SIGNATURES = (
     (0, b"<svg", "SVG"),
     (0, b"<", "XML or HTML"),
 )
-#: So many bytes tell.
+#: Bytes at the start of a file that tell its format.
 HEAD = 16
 
 #: Names of image files usually end like this, in any case; such files are images until the decoder says otherwise.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-#: What a file of any other name has to start as to count as a photo: one that is decoded, or one that a user will miss
-#: and has to be told of. TIFF is not among them, since the raw files of cameras start so and hold a thumbnail first;
-#: neither is what two bytes of a text could be.
+#: Formats by which a file of any other name counts as a photo: those that are decoded, and those that are not but whose
+#: absence a user must be told of. TIFF is not among them, since the raw files of cameras are TIFF with a thumbnail
+#: first; nor are formats whose two magic bytes a text could start with.
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "HEIC", "HEIF", "AVIF", "GIF", "JPEG XL", "JPEG 2000")
 #: Python's own table, not that of the machine: which files are looked into must not depend on it.
 TYPES = mimetypes.MimeTypes()

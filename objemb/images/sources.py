@@ -110,7 +110,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Candidate:
     """An image before its id is settled. ``real`` is its path without links; ``named`` says that a table named it."""
 
     id: str
@@ -121,12 +121,12 @@ class _Found:
     problem: str = ""
 
 
-def _open_source(source: Path) -> Iterator[_Found]:
+def _open_source(source: Path) -> Iterator[_Candidate]:
     if source.is_dir():
         return _walk(source)
     if reader := READERS.get(source.suffix.lower()):
         return _listed(source, _checked(reader, source))
-    return iter([_Found(source.name, source, os.path.realpath(source))])
+    return iter([_Candidate(source.name, source, os.path.realpath(source))])
 
 
 def _checked(reader: Callable[[Path], Iterator[ListedPhoto]], source: Path) -> Iterator[ListedPhoto]:
@@ -145,14 +145,14 @@ def _source_name(source: Path) -> str:
     return full.stem if full.suffix.lower() in READERS else full.parent.name
 
 
-def _each_once(sources: Iterable[tuple[str, Iterator[_Found]]]) -> Iterator[ImageRef | SkippedImage]:
+def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[ImageRef | SkippedImage]:
     """Settles ids, and drops files that were given before, unless a row of a table gives one an id of its own."""
     files: dict[bytes, int] = {}  # and the source that gave each
     ids: set[bytes] = set()
-    for number, (source, found) in enumerate(sources):
+    for number, (source, candidates) in enumerate(sources):
         named: set[bytes] = set()
         said: set[bytes] = set()
-        for image in found:
+        for image in candidates:
             id, path, file = printable(image.id), printable(str(image.path)), _digest(image.real)
             if image.problem:
                 yield SkippedImage(id, path, image.problem)
@@ -177,7 +177,7 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Found]]]) -> Iterator[Imag
             yield ImageRef(_free_id(id, printable(source), ids), image.path, image.metadata)
 
 
-def _row_digest(image: _Found) -> bytes | None:
+def _row_digest(image: _Candidate) -> bytes | None:
     """What to know a row of a table again by; None for what has nothing but a path."""
     if not image.named and not image.metadata:
         return None
@@ -197,40 +197,42 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _walk(root: Path) -> Iterator[_Found]:
+def _walk(root: Path) -> Iterator[_Candidate]:
     """Images under a folder, depth first, by name."""
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     # a stack of half-read folders, not recursion: a path may be deeper than Python's stack
-    stack = [_folder(root, "", seen)]
+    stack = [_folder(root, "", visited)]
     while stack:
-        found = next(stack[-1], None)
-        if found is None:
+        entry = next(stack[-1], None)
+        if entry is None:
             stack.pop()
-        elif isinstance(found, _Found):
-            yield found
+        elif isinstance(entry, _Candidate):
+            yield entry
         else:
-            stack.append(_folder(root, found, seen))
+            stack.append(_folder(root, entry, visited))
 
 
-def _folder(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[_Found | str]:
+def _folder(root: Path, inside: str, visited: set[tuple[int, int]]) -> Iterator[_Candidate | str]:
     """Images of one folder, and between them its subfolders as paths below ``root`` that end in ``/``."""
     path = root / inside
     try:
         status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in visited:
             return
-        seen.add((status.st_dev, status.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         folders, files, links = _names(path)
     except OSError as error:
-        yield _Found(inside or root.name, path, problem=f"cannot list the folder: {error.strerror}")
+        yield _Candidate(inside or root.name, path, problem=f"cannot list the folder: {error.strerror}")
         return
     real = os.path.realpath(path)
     for name in sorted(folders | files, key=os.fsencode):
         id = inside + name
         if name in files:
-            yield _Found(id, path / name, os.path.realpath(path / name) if name in links else os.path.join(real, name))
+            yield _Candidate(
+                id, path / name, os.path.realpath(path / name) if name in links else os.path.join(real, name)
+            )
         elif named_as_image(name):
-            yield _Found(id, path / name, problem="expected a file, found a folder")
+            yield _Candidate(id, path / name, problem="expected a file, found a folder")
         else:
             yield id + "/"
 
@@ -259,12 +261,12 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Found]:
+def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Candidate]:
     """Images of a list; relative paths start at its folder."""
     for entry in entries:
         problem = entry.problem or _not_a_path(entry.path)
         if problem:
-            yield _Found(f"{source.name}:{entry.line}", source, problem=problem)
+            yield _Candidate(f"{source.name}:{entry.line}", source, problem=problem)
             continue
         inside, spelled = find_spelled(source.parent, entry.path, entry.inside)
         path = source.parent / inside
@@ -273,7 +275,7 @@ def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Found]:
         except ValueError:  # a NUL byte: no file system holds it, and the decoder will say so
             real = str(path)
         id = (spelled if entry.id == entry.path else entry.id) or _id_from(spelled, source.parent)
-        yield _Found(id, path, real, entry.metadata, bool(entry.id))
+        yield _Candidate(id, path, real, entry.metadata, bool(entry.id))
 
 
 def _not_a_path(text: str) -> str:

@@ -18,7 +18,7 @@ from objemb.structures import Photo
 Outcome = Photo | SkippedImage
 #: What can be read, was read already, or cannot be read.
 Source = ImageRef | Photo | SkippedImage
-#: Photos being decoded and those that wait decoded may take so many bytes of memory for each worker, and once more: a
+#: Bytes of memory, for each worker and once more, that photos may take while they are decoded and wait: those of a
 #: photo of 30 megapixels in the decoder.
 WORKER_BYTES = 2**28
 
@@ -42,7 +42,7 @@ def stream_photos(
     Args:
         refs: What to read. A :class:`SkippedImage` and a photo are handed on in their places.
         workers: Number of threads; 0 reads in the caller's thread, each image when it is asked for.
-        side: The longest side at which photos are looked at, as in :func:`objemb.images.decode.read_photo`.
+        side: The longest side at which photos are used, as in :func:`objemb.images.decode.read_photo`.
         max_pixels: Larger images are skipped.
         prefetch: Images that are being decoded or wait decoded (3 bytes a pixel). With at least two batches the
             network never waits.

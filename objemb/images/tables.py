@@ -1,6 +1,6 @@
 """Tables of images: CSV and Parquet, in the dialects of the programs that write them.
 
-All tables of objemb are one kind: a photo a row, and what is known of it. A column may be called in several ways (see
+All tables of objemb have one form: a row describes a photo. A column may be called in several ways (see
 :data:`ROLES`), whoever reads the table.
 """
 
@@ -39,7 +39,7 @@ INTEGER = re.compile(
 NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 #: A longer text is no number that anybody wrote.
 LONGEST_NUMBER = 64
-#: What a missing number is called, in lower case. Infinities count as missing, as in Parquet.
+#: How missing numbers are written, in lower case. Infinities count as missing, as in Parquet.
 MISSING = frozenset(
     ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity")
 )

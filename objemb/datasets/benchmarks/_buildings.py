@@ -17,7 +17,7 @@ from objemb.structures import Box
 
 logger = logging.getLogger(__name__)
 
-#: How a query is seen.
+#: How a query is cut out, as in ``Model.query``.
 QUERIES = ("crop", "full")
 #: Grades of what is to be found; in pickles there is but the second.
 POSITIVE = ("good", "ok")

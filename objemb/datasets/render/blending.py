@@ -1,6 +1,6 @@
 """Ways to join a pasted picture to what it lies on.
 
-A detector that sees one kind of seam learns the seam; with several it has to look at the object (Dwibedi, Misra and
+A detector trained on one kind of seam learns the seam; with several it has to learn the object (Dwibedi, Misra and
 Hebert, "Cut, Paste and Learn", ICCV 2017).
 """
 

@@ -13,7 +13,7 @@ from objemb.datasets.render.pasting import Card, corner_jitter, place
 
 #: Share of rectangular pictures that fill the frame; the others lie upon a ground, like all that have an outline.
 FILLING = 0.7
-#: By how much of its sides a picture that fills the frame reaches out of it: its own rim is not to be seen.
+#: Share of its sides by which a picture that fills the frame reaches beyond it, so that its own rim is invisible.
 OVERLAP = (0.01, 0.02)
 #: Greatest margin on each side, as a share of the picture's sides.
 MARGIN = 0.12

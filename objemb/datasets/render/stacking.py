@@ -1,4 +1,4 @@
-"""What is still to be seen of objects that lie on each other."""
+"""The visible parts of objects that lie on each other."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LARGE = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class VisibleObject:
     """An object of a scene.
 
     Attributes:
         number: Which of the patches it is.
-        mask: bool ``(H, W)`` of the scene: the part that is to be seen.
-        visibility: The share of the whole object that is to be seen.
+        mask: bool ``(H, W)`` of the scene: the part that is visible.
+        visibility: The visible share of the whole object.
     """
 
     number: int
@@ -41,8 +41,8 @@ def large_behind(patches: Sequence[Patch], size: tuple[int, int]) -> list[int]:
     return sorted(range(len(patches)), key=lambda n: shares[n] if shares[n] > LARGE else 0.0)
 
 
-def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) -> list[Seen]:
-    """The patches of which enough is seen; one that is hidden too much is left out and hides nothing.
+def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) -> list[VisibleObject]:
+    """The patches that are visible enough; one that is hidden too much is left out and hides nothing.
 
     Args:
         patches: From the front to the back.
@@ -56,24 +56,26 @@ def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) 
     kept = []
     for number, patch in enumerate(patches):
         mask = patch.mask(size)
-        seen = mask & ~covered
-        visibility = _share(seen, patch)
-        if visibility >= least and seen.any():
-            kept.append(Seen(number, seen, visibility))
+        visible = mask & ~covered
+        visibility = _share(visible, patch)
+        if visibility >= least and visible.any():
+            kept.append(VisibleObject(number, visible, visibility))
             covered |= mask
     return kept
 
 
-def cover(seen: Sequence[Seen], patches: Sequence[Patch], occluder: Patch, least: float) -> list[Seen] | None:
+def cover(
+    visible: Sequence[VisibleObject], patches: Sequence[Patch], occluder: Patch, least: float
+) -> list[VisibleObject] | None:
     """The same objects behind an occluder, or None if too little of one would be left."""
     left = []
-    for item in seen:
+    for item in visible:
         hidden = occluder.mask((item.mask.shape[0], item.mask.shape[1]))
         mask = item.mask & ~hidden
         visibility = _share(mask, patches[item.number])
         if visibility < min(least, item.visibility):
             return None
-        left.append(Seen(item.number, mask, visibility))
+        left.append(VisibleObject(item.number, mask, visibility))
     return left
 
 
