@@ -446,6 +446,27 @@ def test_lists_of_parts_are_resolved(tmp_path: Path) -> None:
     scenes = "data: {name: mixture, data: [{name: scenes, count: 5}, {name: scenes, split: val}]}"
     file = write(tmp_path, "mix.yaml", TRAINING.replace("data: {name: scenes, count: 5}", scenes))
     first, second = load_training_config(file)["task"]["data"]["data"]
-    assert (first["count"], second["split"], second["size"]) == (5, "val", 256)
+    assert (first["count"], second["split"], second["settings"]["size"]) == (5, "val", 256)
     with pytest.raises(ValueError, match=r"task.data.data\[1\]: unknown key 'splits'"):
         load_training_config(write(tmp_path, "bad.yaml", file.read_text().replace("split: val", "splits: val")))
+
+
+def test_settings_within_a_task_are_overridden_one_by_one() -> None:
+    task = load_training_config("distill_scenes", ["guidance.max_boxes=3", "data.settings.size=64"])["task"]
+    sources = {"sources": ["ground_truth", "jittered"], "variants": 2, "max_boxes": 3}
+    assert sources.items() <= task["guidance"].items()
+    assert task["guidance"]["weighting"] == "uniform"
+    assert (task["data"]["settings"]["size"], task["data"]["settings"]["objects_per_scene"]) == (64, [1, 5])
+    assert load_training_config("classify_scenes", ["whiten.power=0.25"])["task"]["whiten"] == {
+        "dim": 128,
+        "power": 0.25,
+        "boxes": 2000,
+    }
+    with pytest.raises(ValueError, match=r"distill_scenes: task.guidance: unknown key 'max_box' \(did you mean 'max"):
+        load_training_config("distill_scenes", ["guidance.max_box=3"])
+    with pytest.raises(ValueError, match=r"task.data: unknown key 'size' \(did you mean 'settings.size'\?\)"):
+        load_training_config("distill_scenes", ["data.size=3"])
+    with pytest.raises(ValueError, match=r"task: unknown key 'max_boxes' \(did you mean 'guidance.max_boxes'\?\)"):
+        load_training_config("distill_scenes", ["max_boxes=3"])
+    with pytest.raises(ValueError, match=r"task.guidance: expected settings, some of 'sources', .*found 'jittered'"):
+        load_training_config("distill_scenes", ["guidance=jittered"])

@@ -120,7 +120,7 @@ FASTER = {
     "score_threshold": 0.0,
     "max_detections": 5,
 }
-SCENES = {"name": "scenes", "count": 4, "families": 2, "size": 48}
+SCENES = {"name": "scenes", "count": 4, "families": 2, "settings": {"size": 48}}
 CROPS = {
     "name": "pooled_regions",
     "regions": {"name": "detections"},

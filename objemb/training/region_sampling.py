@@ -59,8 +59,8 @@ class RegionSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for source in checks.several("guidance", self.sources):
-            checks.one_of("guidance", source, SOURCES)
+        for source in checks.several("sources", self.sources):
+            checks.one_of("sources", source, SOURCES)
         checks.flag("whole_image", self.whole_image)
         checks.between("jitter", self.jitter, 0, 1)
         checks.whole("variants", self.variants)

@@ -282,7 +282,7 @@ def _trainer(settings: RunSettings, folder: RunFolder) -> Any:
         devices=processes,
         num_nodes=nodes,
         strategy="auto" if processes * nodes == 1 else "ddp",
-        precision=PRECISIONS[settings.precision],
+        precision=PRECISIONS[str(settings.precision)],
         gradient_clip_val=settings.clip or None,
         max_epochs=1,
         use_distributed_sampler=False,

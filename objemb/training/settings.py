@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from objemb import checks
+from objemb.registry import from_settings
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -52,7 +53,7 @@ class RunSettings:
     warmup: int = 0
     schedule: str = "cosine"
     clip: float = 0.0
-    precision: str = "32"
+    precision: str | int = "32"
     ema: float = 0.0
     validate_every: int = 0
     checkpoint_every: int = 100
@@ -89,19 +90,7 @@ class RunSettings:
         Raises:
             ValueError: Unknown keys (the nearest known one is suggested), missing keys, values out of range.
         """
-        known = {f.name: f for f in fields(RunSettings)}
-        for key in settings:
-            if key not in known:
-                raise ValueError(
-                    f"run: unknown key {key!r}{checks.nearest(key, known)}; known keys: {checks.listed(known)}"
-                )
-        missing = [k for k in ("steps", "batch", "lr") if k not in settings]
-        if missing:
-            raise ValueError(f"run: expected the keys {checks.listed(missing)}, which have no default")
-        try:
-            return RunSettings(**settings)
-        except ValueError as error:
-            raise ValueError(f"run: {error}") from error
+        return from_settings(RunSettings, settings, "run")
 
     def expect_devices(self) -> None:
         """Raise ``ValueError`` for an accelerator, or a number of devices, that this machine does not have."""

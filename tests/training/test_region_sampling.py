@@ -86,7 +86,7 @@ def test_weights() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sources": ()}, "guidance: expected a list of at least one"),
+        ({"sources": ()}, "sources: expected a list of at least one"),
         ({"sources": ("detection",)}, "did you mean 'detections'"),
         ({"jitter": 2}, "jitter: expected a number from 0 to 1"),
         ({"variants": 0}, "variants"),

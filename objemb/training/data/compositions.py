@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from objemb.structures import NO_LABEL, Photo, Regions
 from objemb.training.data.base import INSTANCES, Example, Examples, source_list
 
 SPLITS = ("train", "val")
+DEFAULT = ComposeSettings()
 
 
 @plugin
@@ -34,10 +35,10 @@ class CompositionExamples(Examples):
         names: Instance names, see :func:`objemb.datasets.ingredients.instance_names`.
         split: ``train`` or ``val``; they share no product. ``val_share: 0`` leaves all of them to ``train``.
         count: Number of scenes; by default as many as the settings say for the split.
-        settings: Fields of :class:`objemb.datasets.compose.ComposeSettings` such as ``{seed: 1, size: 512}``.
+        settings: What the scenes are like; its ``count`` and ``val_count`` where ``count`` is None.
 
     Raises:
-        ValueError: No usable picture or photo, an unknown setting, or a split without a product.
+        ValueError: No usable picture or photo, or a split without a product.
     """
 
     def __init__(
@@ -49,24 +50,22 @@ class CompositionExamples(Examples):
         names: str | Path | None = None,
         split: str = "train",
         count: int | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: ComposeSettings = DEFAULT,
     ) -> None:
         checks.one_of("split", split, SPLITS)
-        known = [f.name for f in fields(ComposeSettings)]
-        values = {checks.one_of("settings", name, known): _as_tuple(v) for name, v in (settings or {}).items()}
         if count is not None:
-            values["count" if split == "train" else "val_count"] = checks.whole("count", count)
-        read = ComposeSettings(**values)
+            counted: dict[str, Any] = {"count" if split == "train" else "val_count": checks.whole("count", count)}
+            settings = replace(settings, **counted)
         found = find_ingredients(
             source_list("objects", objects),
             source_list("backgrounds", backgrounds),
-            read,
+            settings,
             distractors=source_list("distractors", distractors),
             names=names,
         )
-        parts = split_compositions(found, read)
+        parts = split_compositions(found, settings)
         if split not in parts:
-            raise ValueError(f"split: expected a product in {split!r}, found none with val_share={read.val_share}")
+            raise ValueError(f"split: expected a product in {split!r}, found none with val_share={settings.val_share}")
         self.scenes = parts[split]
         self.instances, self.classes = self.scenes.instances, ("object",)
 
@@ -82,7 +81,3 @@ class CompositionExamples(Examples):
         boxes = torch.from_numpy(scene.boxes)
         regions = Regions(boxes, photo.size, labels=labels, classes=self.classes, extras={INSTANCES: instances})
         return Example(photo, regions)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

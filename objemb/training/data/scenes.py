@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.training.data.base import INSTANCES, Example, Examples
 
-_DEFAULT = SceneSettings()
+DEFAULT = SceneSettings()
 
 
 @plugin
@@ -28,8 +29,7 @@ class SceneExamples(Examples):
         families: Number of families; likewise.
         cache: Whether scenes are kept in memory once they were drawn (``3 size^2`` bytes each, in each process that
             loads data): right where they are seen several times.
-        seed, size, variants, objects_per_scene, object_size, alone, rotation, perspective, siblings, occlusion,
-        min_visibility, clutter, light, noise, category: See :class:`objemb.datasets.scene_settings.SceneSettings`.
+        settings: What the scenes are like.
     """
 
     def __init__(
@@ -39,43 +39,14 @@ class SceneExamples(Examples):
         count: int | None = None,
         families: int | None = None,
         cache: bool = False,
-        seed: int = _DEFAULT.seed,
-        size: int = _DEFAULT.size,
-        variants: int = _DEFAULT.variants,
-        objects_per_scene: Sequence[int] = _DEFAULT.objects_per_scene,
-        object_size: Sequence[float] = _DEFAULT.object_size,
-        alone: float = _DEFAULT.alone,
-        rotation: float = _DEFAULT.rotation,
-        perspective: float = _DEFAULT.perspective,
-        siblings: float = _DEFAULT.siblings,
-        occlusion: float = _DEFAULT.occlusion,
-        min_visibility: float = _DEFAULT.min_visibility,
-        clutter: float = _DEFAULT.clutter,
-        light: float = _DEFAULT.light,
-        noise: float = _DEFAULT.noise,
-        category: str = _DEFAULT.category,
+        settings: SceneSettings = DEFAULT,
     ) -> None:
         checks.one_of("split", split, SPLITS)
         of_split = {f"{split}_scenes": count, f"{split}_families": families}
-        settings = SceneSettings(
-            seed=seed,
-            size=size,
-            variants=variants,
-            objects_per_scene=tuple(objects_per_scene),  # type: ignore[arg-type]
-            object_size=tuple(object_size),  # type: ignore[arg-type]
-            alone=alone,
-            rotation=rotation,
-            perspective=perspective,
-            siblings=siblings,
-            occlusion=occlusion,
-            min_visibility=min_visibility,
-            clutter=clutter,
-            light=light,
-            noise=noise,
-            category=category,
-            **{k: checks.whole(k, v) for k, v in of_split.items() if v is not None},  # type: ignore[arg-type]
-        )
-        self.scenes = Scenes(settings, split)
+        known: dict[str, Any] = {
+            name: checks.whole(name, value) for name, value in of_split.items() if value is not None
+        }
+        self.scenes = Scenes(replace(settings, **known), split)
         self.instances, self.classes = self.scenes.instances, self.scenes.categories
         self.cache = checks.flag("cache", cache)
         self._kept: dict[int, Example] = {}

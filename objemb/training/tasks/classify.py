@@ -47,19 +47,10 @@ class WhitenSettings:
     boxes: int = 2000
 
     def __post_init__(self) -> None:
-        checks.between("whiten.power", self.power, 0, 1)
-        checks.whole("whiten.boxes", self.boxes, 2)
+        checks.between("power", self.power, 0, 1)
+        checks.whole("boxes", self.boxes, 2)
         if self.dim is not None:
-            checks.whole("whiten.dim", self.dim)
-
-    @staticmethod
-    def of(settings: Mapping[str, Any]) -> WhitenSettings:
-        """From a config; raises ``ValueError`` for keys that it does not have."""
-        known = WhitenSettings.__dataclass_fields__
-        for key in settings:
-            if key not in known:
-                raise ValueError(f"whiten: expected some of {checks.listed(known)}, found {key!r}")
-        return WhitenSettings(**settings)
+            checks.whole("dim", self.dim)
 
 
 @plugin
@@ -107,7 +98,7 @@ class Classify(Task):
         box_jitter: float = 0.05,
         colour_jitter: float = 0.2,
         flip: bool = False,
-        whiten: Mapping[str, Any] | None = None,
+        whiten: WhitenSettings | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(describer, PooledRegions) or not isinstance(describer.extractor, Crop):
@@ -122,7 +113,7 @@ class Classify(Task):
         self.box_jitter = checks.between("box_jitter", box_jitter, 0, 1)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self.flip = checks.flag("flip", flip)
-        self.whiten = None if whiten is None else WhitenSettings.of(whiten)
+        self.whiten = whiten
         self.describer.requires_grad_(False)
         self.describer.backbone.requires_grad_(True)
         self.prototypes = nn.Parameter(start_prototypes(len(data.instances), describer.dim))

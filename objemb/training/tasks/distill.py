@@ -41,6 +41,7 @@ from objemb.training.teacher import Teacher
 LOSSES = ("cosine", "l2", "relational")
 MODES = ("head", "head+trunk", "joint")
 STARTS = ("random", "teacher")
+GROUND_TRUTH = RegionSampling()
 
 
 @plugin
@@ -61,15 +62,7 @@ class Distill(Task):
         teacher: A model folder, or settings of a describer. Its vectors must be as long as the student's.
         data: Photos with true boxes; see ``guidance`` for what becomes of them.
         validation: Photos with true boxes on which student and teacher are compared; identities give retrieval figures.
-        guidance: What is described: some of ``ground_truth``, ``jittered``, ``detections``, ``proposals``; see
-            :class:`~objemb.training.region_sampling.RegionSampling` for this and the next seven.
-        whole_image: Whether the whole image is described as well.
-        jitter: Strength of ``jittered``.
-        variants: Different draws for each photo.
-        max_boxes: Most boxes a photo.
-        weighting: What a box counts: ``uniform``, ``score`` or ``size``.
-        whole_weight: What the whole image counts.
-        guidance_seed: Of the draws.
+        guidance: Which boxes are described, and what each of them counts.
         loss: Weights of ``cosine``, ``l2`` (on vectors before unit length; see :meth:`Teacher.vectors`) and
             ``relational``; see :mod:`objemb.losses.distillation`.
         train: ``head``: nothing else; the detector finds what it found before, to the last bit. ``head+trunk``: the
@@ -100,14 +93,7 @@ class Distill(Task):
         teacher: str | Path | Mapping[str, Any],
         data: Examples,
         validation: Examples | None = None,
-        guidance: str | Sequence[str] = ("ground_truth",),
-        whole_image: bool = True,
-        jitter: float = 0.1,
-        variants: int = 8,
-        max_boxes: int = 32,
-        weighting: str = "uniform",
-        whole_weight: float = 1.0,
-        guidance_seed: int = 0,
+        guidance: RegionSampling = GROUND_TRUTH,
         loss: Mapping[str, float] = MappingProxyType({"cosine": 1.0}),
         train: str = "head",
         factors: Mapping[str, float] = MappingProxyType({"*": 0.1}),
@@ -123,16 +109,7 @@ class Distill(Task):
         self.teacher = Teacher.open(teacher, cache=cache, capacity=cache_size)
         self.teacher.expect_dim(self.describer.dim)
         self.examples, self.validation = data, validation
-        self.guidance = RegionSampling(
-            sources=(guidance,) if isinstance(guidance, str) else tuple(guidance),
-            whole_image=whole_image,
-            jitter=jitter,
-            variants=variants,
-            max_boxes=max_boxes,
-            weighting=weighting,
-            whole_weight=whole_weight,
-            seed=guidance_seed,
-        )
+        self.guidance = guidance
         self.loss = _loss_weights(loss)
         self.mode = checks.one_of("train", train, MODES)
         if self.mode == "joint" or "detections" not in self.guidance.sources:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from objemb.datasets.compose import ComposeSettings, compose
+from objemb.registry import from_settings, resolve
 from objemb.training.data.compositions import CompositionExamples
 from tests.datasets.pictures import write_ingredients
 
@@ -20,8 +21,9 @@ SETTINGS: dict[str, Any] = {
 def examples(folder: Path, **arguments: Any) -> CompositionExamples:
     if not (folder / "products").exists():
         write_ingredients(folder)
+    settings = from_settings(ComposeSettings, arguments.pop("settings", SETTINGS), "settings")
     return CompositionExamples(
-        objects=folder / "products", backgrounds=[folder / "photos"], **{"settings": SETTINGS, **arguments}
+        objects=folder / "products", backgrounds=[folder / "photos"], settings=settings, **arguments
     )
 
 
@@ -31,7 +33,7 @@ def test_they_are_the_scenes_that_prepare_data_writes(tmp_path: Path) -> None:
         [tmp_path / "products"],
         [tmp_path / "photos"],
         tmp_path / "out",
-        ComposeSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()}),
+        from_settings(ComposeSettings, SETTINGS, "settings"),
     )
     for split, part in found.items():
         assert len(part) == written[split]["images"]
@@ -73,8 +75,12 @@ def test_other_things_are_boxes_without_either(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"settings: expected one of .* found 'counts' \(did you mean 'count'"):
-        examples(tmp_path, settings={"counts": 3})
+    with pytest.raises(ValueError, match=r"data.settings: unknown key 'counts' \(did you mean 'count'\?\)"):
+        resolve(
+            "training.data",
+            {"name": "compositions", "objects": "a", "backgrounds": "b", "settings": {"counts": 3}},
+            "data",
+        )
     with pytest.raises(ValueError, match="split: expected a product in 'val', found none with val_share=0"):
         examples(tmp_path, settings=SETTINGS | {"val_share": 0}, split="val")
     with pytest.raises(ValueError, match="split: expected one of 'train', 'val', found 'test'"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from objemb.aggregators.sum import Sum
+from objemb.datasets.scenes import SceneSettings
 from objemb.models import load_model
 from objemb.structures import Regions
 from objemb.training.data.base import Example
@@ -17,7 +18,7 @@ from objemb.training.tasks.attend import Attend
 from tests.tiny import random_photo
 from tests.training.small import settings
 
-SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {
     "name": "attend",
     "describer": {
@@ -49,7 +50,9 @@ def test_a_run_learns_the_attention_alone(tmp_path: Path) -> None:
     model = load_model(tmp_path / "run" / "model")
     assert isinstance(model.aggregator, Sum)
     assert model.aggregator.weighted
-    scores = model.describer.describe([SceneExamples(count=1, families=2, size=48)[0].photo])[0].regions.scores
+    scores = model.describer.describe([SceneExamples(count=1, families=2, settings=SceneSettings(size=48))[0].photo])[
+        0
+    ].regions.scores
     assert len(scores.unique()) > 1, "regions no longer count alike"
 
 

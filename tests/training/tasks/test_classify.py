@@ -9,6 +9,7 @@ import torch
 from objemb import registry
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.checks import TrainingError
+from objemb.datasets.scenes import SceneSettings
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.map import Map
 from objemb.models import load_model
@@ -22,7 +23,7 @@ from objemb.training.task import build_task
 from objemb.training.tasks.classify import Classify, train_mode
 from tests.training.small import settings
 
-SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {
     "name": "classify",
     "describer": {
@@ -55,7 +56,7 @@ def test_a_run_learns_and_leaves_a_whitened_model(tmp_path: Path) -> None:
     assert model.dim == 4
     assert "training examples" in model.describer.whitening.fitted_on
     assert model.settings["describer"]["backbone"]["width"] == 4
-    example = SceneExamples(split="val", count=2, families=2, size=48)[0]
+    example = SceneExamples(split="val", count=2, families=2, settings=SceneSettings(size=48))[0]
     whole = model.describe(example.photo)
     assert len(whole) == 1
     boxes = [tuple(box) for box in example.regions.boxes.tolist()]
@@ -126,8 +127,8 @@ def test_what_cannot_be_learned_is_named() -> None:
     data = registry.build(Examples, SCENES)
     with pytest.raises(TypeError, match="describer: expected pooled_regions with the extractor crop, found Map"):
         Classify(describer=describer, data=data)
-    with pytest.raises(ValueError, match=r"whiten: expected some of 'dim', 'power', 'boxes', found 'dims'"):
-        task(whiten={"dims": 3})
+    with pytest.raises(ValueError, match=r"task.whiten: unknown key 'dims' \(did you mean 'dim'\?\); known keys of"):
+        registry.resolve("training.tasks", TASK | {"whiten": {"dims": 3}}, "task")
     data.instances = ()
     with pytest.raises(ValueError, match="data: expected boxes of at least 2 instances, found 0"):
         task(data=data)
@@ -138,9 +139,9 @@ def test_what_cannot_be_learned_is_named() -> None:
     [
         ({"dim": 16}, r"whiten: dim: expected at most 15, as 16 boxes give vectors of length 32, found 16"),
         ({"dim": 16, "boxes": 2}, r"whiten: dim: expected at most [1-5], as [2-6] boxes give vectors of length 32"),
-        ({"dim": 0}, "whiten.dim: expected an integer of 1 or more, found 0"),
-        ({"boxes": 1}, "whiten.boxes: expected an integer of 2 or more, found 1"),
-        ({"power": 2}, "whiten.power: expected a number from 0 to 1, found 2"),
+        ({"dim": 0}, "whiten: dim: expected an integer of 1 or more, found 0"),
+        ({"boxes": 1}, "whiten: boxes: expected an integer of 2 or more, found 1"),
+        ({"power": 2}, "whiten: power: expected a number from 0 to 1, found 2"),
     ],
 )
 def test_a_whitening_that_cannot_be_is_refused_before_the_first_step(
@@ -176,7 +177,7 @@ def test_boxes_without_an_identity_teach_nothing() -> None:
             return torch.full_like(super().identities(number), -1)
 
     learner = task()
-    learner.examples = Nameless(count=3, families=2, size=48)
+    learner.examples = Nameless(count=3, families=2, settings=SceneSettings(size=48))
     with pytest.raises(
         ValueError, match="data: expected boxes of known instance that can be used, found none in all 3"
     ):

@@ -32,7 +32,9 @@ DETECTOR = {
     "max_size": 64,
     "score_threshold": 0.01,
 }
-SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 64, "objects_per_scene": [1, 2]}
+SMALL = {"size": 64, "objects_per_scene": [1, 2]}
+SCENES = {"name": "scenes", "count": 6, "families": 2, "settings": SMALL}
+SILHOUETTES = {**SCENES, "settings": {**SMALL, "category": "silhouette"}}
 
 
 def settings(detector: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def test_a_run_leaves_a_model_from_which_another_starts(tmp_path: Path) -> None:
 def test_other_classes_on_the_features_of_a_detector(tmp_path: Path) -> None:
     first = task(detector={"num_classes": 1})
     torch.save(first.detector.state_dict(), tmp_path / "a.pth")
-    data = {**SCENES, "category": "silhouette"}
+    data = SILHOUETTES
     classes = build(Examples, data).classes
     other = {"num_classes": len(classes), "weights": tmp_path / "a.pth", "new_classes": True}
     second = task(detector=other, data=data, validation=None)
@@ -155,8 +157,8 @@ def test_mistakes_are_named() -> None:
         task(describer=plain)
     with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; pass num_classes=1"):
         task(detector={"num_classes": 3})
-    names = list(build(Examples, {**SCENES, "category": "silhouette"}).classes)
-    data = {**SCENES, "category": "silhouette"}
+    names = list(build(Examples, SILHOUETTES).classes)
+    data = SILHOUETTES
     with pytest.raises(ValueError, match=f"with {names[1]!r} as number 0, found {names[0]!r}"):
         task(detector={"classes": names[1::-1] + names[2:]}, data=data, validation=None)
     with pytest.raises(ValueError, match=r"factors: expected patterns of 'network\.backbone\.body'.*found 'trunk"):

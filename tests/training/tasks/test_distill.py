@@ -40,7 +40,7 @@ def step(distill: Distill, examples: list[Example]) -> dict[str, Tensor]:
 
 def test_the_loss_is_that_of_the_vectors_of_both() -> None:
     weights = {"cosine": 1.0, "l2": 0.5, "relational": 0.1}
-    distill = task(loss=weights, whole_weight=0.25)
+    distill = task(loss=weights, guidance={"whole_weight": 0.25})
     examples = batch(EXAMPLES)
     found = distill.losses(examples)
     boxes, counts = [], []
@@ -126,9 +126,9 @@ def test_some_parameters_of_the_detector() -> None:
         task(train="joint", factors={"neck.*": 1})
 
 
-@pytest.mark.parametrize("guidance", ["jittered", "detections", "proposals", ["ground_truth", "proposals"]])
-def test_every_guidance(guidance: Any) -> None:
-    losses = step(task(guidance=guidance), batch(EXAMPLES))
+@pytest.mark.parametrize("sources", [["jittered"], ["detections"], ["proposals"], ["ground_truth", "proposals"]])
+def test_every_guidance(sources: list[str]) -> None:
+    losses = step(task(guidance={"sources": sources}), batch(EXAMPLES))
     assert torch.isfinite(losses["cosine"])
     assert losses["cosine"] > 0
 
@@ -136,7 +136,7 @@ def test_every_guidance(guidance: Any) -> None:
 def test_a_batch_without_boxes() -> None:
     empty = [Example(random_photo(40, 60, seed=n), Regions.empty((40, 60))) for n in range(2)]
     for arguments in ({}, {"train": "joint"}, {"loss": {"cosine": 1, "l2": 1, "relational": 1}}):
-        distill = task(whole_image=False, **arguments)
+        distill = task(guidance={"whole_image": False}, **arguments)
         losses = step(distill, empty)
         embedding = [v for n, v in losses.items() if n in ("cosine", "l2", "relational")]
         assert [float(v.detach()) for v in embedding] == [0.0] * len(embedding)
@@ -147,9 +147,9 @@ def test_a_batch_without_boxes() -> None:
 def test_a_photo_with_500_boxes() -> None:
     boxes = torch.tensor([[float(n % 30), n % 20, n % 30 + 25, n % 20 + 15] for n in range(500)])
     crowd = Example(random_photo(40, 60, id="crowd"), Regions(boxes, (40, 60)))
-    distill = task(max_boxes=16)
+    distill = task(guidance={"max_boxes": 16})
     assert torch.isfinite(step(distill, [crowd])["cosine"])
-    everything = task(max_boxes=1000)
+    everything = task(guidance={"max_boxes": 1000})
     assert torch.isfinite(step(everything, [crowd])["cosine"])
 
 
@@ -165,9 +165,9 @@ def test_vectors_that_are_not_finite_stop_the_run_with_the_names_of_the_photos(t
 
 
 def test_targets_that_were_computed_ahead_are_those_that_are_asked_for(tmp_path: Path) -> None:
-    for guidance in (["jittered"], ["detections"]):
-        folder = tmp_path / guidance[0]
-        ahead = task(guidance=guidance, variants=2, precompute=4, cache=folder)
+    for source in ("jittered", "detections"):
+        folder, guidance = tmp_path / source, {"sources": [source], "variants": 2}
+        ahead = task(guidance=guidance, precompute=4, cache=folder)
         first = step(ahead, batch(EXAMPLES, (0,)))
         files = set(folder.rglob("*.safetensors"))
         assert len(files) >= 4
@@ -175,13 +175,13 @@ def test_targets_that_were_computed_ahead_are_those_that_are_asked_for(tmp_path:
         for number in range(1, 4):
             step(ahead, batch(EXAMPLES, (number,)))
         assert set(folder.rglob("*.safetensors")) == files
-        lazily = step(task(guidance=guidance, variants=2), batch(EXAMPLES, (0,)))
+        lazily = step(task(guidance=guidance), batch(EXAMPLES, (0,)))
         assert torch.equal(first["cosine"], lazily["cosine"]), "a target is the same, computed ahead or not"
 
 
 def test_detections_that_will_change_are_not_described_ahead() -> None:
     with pytest.raises(ValueError, match="precompute: expected boxes that stay"):
-        task(guidance="detections", train="joint", precompute=2)
+        task(guidance={"sources": ["detections"]}, train="joint", precompute=2)
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -196,7 +196,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
             self.left -= 1
             return super().__getitem__(number)
 
-    arguments: dict[str, Any] = {"guidance": ["jittered", "proposals"], "train": "joint", "max_boxes": 2}
+    arguments: dict[str, Any] = {
+        "guidance": {"sources": ["jittered", "proposals"], "max_boxes": 2},
+        "train": "joint",
+    }
     settings = run(checkpoint_every=1)
     whole = task(**arguments)
     fit(whole, settings, tmp_path / "whole", quiet=True)
@@ -208,7 +211,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
 
 
 def test_the_student_learns_to_follow() -> None:
-    distill = task(guidance=["ground_truth"])
+    distill = task(guidance={"sources": ["ground_truth"]})
     examples = batch(EXAMPLES)
     optimizer = torch.optim.AdamW(distill.describer.head.parameters(), lr=0.01)
     values = []
@@ -293,7 +296,7 @@ def test_a_run_leaves_a_student_that_is_a_model_and_a_card(tmp_path: Path) -> No
         ({"loss": "cosine"}, ValueError, r"expected weights such as \{cosine: 1"),
         ({"loss": {"l2": -1}}, ValueError, "loss.l2: expected a number from 0"),
         ({"train": "trunk"}, ValueError, "train: expected one of 'head', 'head\\+trunk', 'joint'"),
-        ({"guidance": "truth"}, ValueError, "guidance: expected one of"),
+        ({"guidance": {"sources": ["truth"]}}, ValueError, "guidance: sources: expected one of"),
         ({"start": "teacher"}, TypeError, "expected one that can start from a teacher's layers"),
         ({"start": "teachers"}, ValueError, "start: expected one of 'random', 'teacher'"),
     ],

@@ -17,7 +17,7 @@ from objemb.training.task import build_task
 from objemb.training.tasks.rank import Rank
 from tests.training.small import settings
 
-SCENES = {"name": "scenes", "count": 6, "families": 2, "size": 48, "cache": True}
+SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {
     "name": "rank",
     "describer": {
