@@ -213,7 +213,7 @@ def build_varied(folder: Path, rng: random.Random) -> Index:
             for number in range(start, start + 40):
                 writer.add(described(f"photo {number}.jpg", rng.randint(1, 99)))
     with suppress(ImportError):
-        index.build_ann()
+        index.build_structure()
     index.delete([f"photo {n}.jpg" for n in range(0, 120, 7)])
     return index
 

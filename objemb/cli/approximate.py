@@ -22,6 +22,6 @@ def build_approximate(index: Index, kind: str | None = None) -> None:
         return
     note("building the structure for approximate search")
     try:
-        index.build_ann(kind or facts["approximate"] or "ivf_sq8")
+        index.build_structure(kind or facts["approximate"])
     except ImportError as error:
         note(f"note: search stays exact: {error}")

@@ -39,5 +39,5 @@ def _mebibytes(index: Path) -> float | None:
         manifest = read_manifest(index)
     except ObjembError:
         return None
-    files = (*manifest.files, *(s.vectors_file for s in manifest.segments))
+    files = (*manifest.files, *manifest.column_files)
     return sum(f.size for f in files) / MEBIBYTE

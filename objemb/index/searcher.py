@@ -9,28 +9,27 @@ from dataclasses import replace
 from threading import Lock
 
 import numpy as np
-import torch
 
-from objemb.index.blocks import Block, GroupedHits
+from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
 from objemb.index.dense_rows import DenseRows, dense_rows_of
-from objemb.index.engines._ivf import IvfIndex
-from objemb.index.engines.exact import search_exact
+from objemb.index.engines.base import Structure
+from objemb.index.engines.exact import Exact
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.results import to_results
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.manifest import StructureRecord
+from objemb.index.storage.schema import UNIT_TOLERANCE
 from objemb.index.storage.snapshot import Snapshot
-from objemb.index.storage.tables import UNIT_TOLERANCE
-from objemb.index.structures import load_ann
+from objemb.index.structures import engine_of, load_structure
 from objemb.structures import RegionDescriptors, SearchResult
 
 logger = logging.getLogger(__name__)
 
 #: From this many rows on, search is approximate where the index has a structure for it.
 APPROXIMATE_ROWS = 200_000
-#: Encoding the vectors takes as long as searching this many query rows without codes.
-ENCODE_AFTER = 16
-#: No codes for larger indexes: they are held in memory, a byte per number.
-MOST_CODE_BYTES = 1 << 30
+#: A structure that covers a smaller share of the rows is not asked: most of the time goes into the exact search of the
+#: others, and approximate search may miss what exact search finds.
+LEAST_SHARE = 0.25
 #: Filters whose rows are remembered.
 REMEMBERED_FILTERS = 8
 
@@ -40,20 +39,21 @@ class Searcher:
 
     Args:
         snapshot: The state to search.
-        earlier: The searcher of an earlier state, whose approximate structure may still be the right one.
+        earlier: The searcher of an earlier state, of which what is loaded may still be right.
     """
 
-    _ivf: IvfIndex | None
+    _exact: Structure
     _filters: FilterEvaluator
+    _structures: list[tuple[StructureRecord, Structure]]
 
     def __init__(self, snapshot: Snapshot, earlier: Searcher | None = None) -> None:
         self._snapshot = snapshot
-        self._query_rows = 0
+        self._exact = earlier._exact if earlier is not None else Exact().load({})
         self._filters = earlier._filters if earlier is not None else FilterEvaluator()
         self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
-        self._lock = Lock()  # the structure remembers its last filter
-        same = earlier is not None and earlier._snapshot.manifest.ann == snapshot.manifest.ann
-        self._ivf = earlier._ivf if earlier is not None and same else None
+        self._lock = Lock()  # a structure is loaded once
+        loaded = earlier._structures if earlier is not None else []
+        self._structures = [(r, s) for r, s in loaded if r in snapshot.manifest.structures]
 
     def search(
         self, queries: Sequence[RegionDescriptors], k: int, where: str | None, runners_up: int, exact: bool | None
@@ -64,7 +64,7 @@ class Searcher:
         if not asked:
             return [SearchResult(q.image, (), ()) for q in queries]
         blocks = self._blocks(where)
-        vectors = torch.cat([q.vectors.detach().cpu() for q in asked]).numpy()
+        vectors = np.concatenate([np.asarray(q.vectors) for q in asked])
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
         try:
             hits = self._find(blocks, vectors, groups, k, exact)
@@ -84,7 +84,7 @@ class Searcher:
 
     def dense_rows(self, where: str | None) -> DenseRows:
         """The rows that may be found, in one piece."""
-        return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.dim)
+        return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.schema.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows that may be found."""
@@ -105,34 +105,42 @@ class Searcher:
     def _find(
         self, blocks: Sequence[Block], vectors: np.ndarray, groups: np.ndarray, k: int, exact: bool | None
     ) -> GroupedHits:
-        ivf = None if exact else self._approximate(required=exact is False)
-        if ivf is None:
-            return search_exact(self._coded(blocks, len(vectors)), vectors, groups, k)
+        """Hits of the first structure that may answer, and of exact search for rows that are newer than it."""
+        structure, covered = self._structure(exact)
+        hits = structure.search(vectors, groups, k, blocks[:covered])
+        if covered == len(blocks):
+            return hits
+        newer = pairs_of(self._exact.search(vectors, groups, k, blocks[covered:]))
+        newer = replace(newer, rows=newer.rows + self._snapshot.first_rows[covered])
+        return top_images(Pairs.cat([pairs_of(hits), newer]), len(hits), k)
+
+    def _structure(self, exact: bool | None) -> tuple[Structure, int]:
+        """The structure to ask, and how many segments, from the first on, it covers."""
+        snapshot, every = self._snapshot, len(self._snapshot.segments)
+        large = snapshot.first_rows[-1] >= APPROXIMATE_ROWS
+        for record in snapshot.manifest.structures:
+            if exact is None and not (large and snapshot.covered_share(record) >= LEAST_SHARE):
+                continue
+            try:
+                if exact and not engine_of(snapshot.folder, record).exact:
+                    continue
+                return self._loaded(record), record.segments
+            except ImportError as error:
+                if exact is False:
+                    raise
+                logger.warning("searching %s exactly: %s", snapshot.folder, error)
+        if exact is False:
+            raise ValueError(f"{snapshot.folder}: expected a search structure, found none; 'build_structure' makes one")
+        return self._exact, every
+
+    def _loaded(self, record: StructureRecord) -> Structure:
         with self._lock:
-            return ivf.search(vectors, groups, k, blocks)
-
-    def _approximate(self, required: bool) -> IvfIndex | None:
-        """The approximate structure, if it is there and of use."""
-        snapshot = self._snapshot
-        if not required and (snapshot.manifest.ann is None or snapshot.first_rows[-1] < APPROXIMATE_ROWS):
-            return None
-        try:
-            with self._lock:
-                self._ivf = self._ivf or load_ann(snapshot)
-            return self._ivf
-        except ImportError as error:
-            if required:
-                raise
-            logger.warning("searching %s exactly: %s", snapshot.folder, error)
-            return None
-
-    def _coded(self, blocks: Sequence[Block], count: int) -> Sequence[Block]:
-        """The blocks, with 8-bit codes once so much was searched that making the codes would have paid off."""
-        self._query_rows += count
-        manifest = self._snapshot.manifest
-        if self._query_rows < ENCODE_AFTER or int(self._snapshot.first_rows[-1]) * manifest.dim > MOST_CODE_BYTES:
-            return blocks
-        return [replace(b, codes=s.codes) for b, s in zip(blocks, self._snapshot.segments, strict=True)]
+            for known, structure in self._structures:
+                if known == record:
+                    return structure
+            structure = load_structure(self._snapshot, record)
+            self._structures.append((record, structure))
+        return structure
 
 
 def _check_scores(hits: GroupedHits, queries: np.ndarray) -> None:

@@ -15,16 +15,17 @@ import pyarrow.compute as pc
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
-from objemb.index import structures
 from objemb.index.dense_rows import DenseRows
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite, tables
-from objemb.index.storage.manifest import DTYPES, FORMAT, Manifest, now
+from objemb.index.storage.manifest import Manifest, now
 from objemb.index.storage.publish import check_same_model, create
+from objemb.index.storage.schema import DTYPES, UnitVectors
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
+from objemb.index.structures import DEFAULT_ENGINE, build_structure
 from objemb.structures import RegionDescriptors, Scalar, SearchResult
 
 
@@ -76,7 +77,7 @@ class Index:
             described = json.loads(json.dumps(model))
         except (TypeError, ValueError) as error:
             raise TypeError(f"model: expected what JSON can hold, found {error}") from error
-        create(folder, Manifest(dim, dtype, fingerprint, described, created=time, updated=time))
+        create(folder, Manifest(UnitVectors(dim, dtype), fingerprint, described, created=time, updated=time))
         return Index.open(folder)
 
     @staticmethod
@@ -110,7 +111,7 @@ class Index:
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self._snapshot.manifest.dim
+        return self._snapshot.manifest.schema.dim
 
     @property
     def fingerprint(self) -> str:
@@ -163,36 +164,40 @@ class Index:
     def compact(self, *, rebuild: bool = False, on_images: Callable[[int], None] = lambda count: None) -> bool:
         """Give back the space of deleted images and join small segments.
 
-        Needs free space of about the size of the index meanwhile. The approximate structure is dropped.
+        Needs free space of about the size of the index meanwhile. Search structures are dropped.
 
         Args:
-            rebuild: Build the approximate structure anew, if there was one.
+            rebuild: Build the search structures anew that there were.
             on_images: Called with numbers of images that are done.
 
         Returns:
             Whether there was anything to do.
         """
         self.refresh()
-        before = self._snapshot.manifest.ann
+        before = self._snapshot.manifest.structures
         done = rewrite.compact(self._folder, self._snapshot.manifest, on_images)
         self.refresh()
-        if done and rebuild and before:
-            self.build_ann(before.kind)
+        for structure in reversed(before if done and rebuild else ()):  # the last that is built is asked first
+            self.build_structure({**structure.settings, "name": structure.engine}, keep=True)
         return done
 
-    def build_ann(self, kind: str = "ivf_sq8") -> None:
-        """Build a structure for approximate search over all images there are; later ones are searched exactly.
+    def build_structure(self, engine: str | Mapping[str, Any] | None = None, *, keep: bool = False) -> None:
+        """Build a search structure over all images there are; later ones are searched exactly.
 
-        Scores stay exact; what approximate search may miss is an image. See :mod:`objemb.index.engines._ivf`.
+        Scores stay exact; what approximate search may miss is an image.
 
         Args:
-            kind: "ivf_sq8" (a byte per number, fast and faithful) or "ivf_pq" (much smaller, coarser).
+            engine: The name of an engine, a file of :mod:`objemb.index.engines`, or ``{"name": ..., **settings}``:
+                "ivf_sq8" (a byte per number, fast and faithful; the default) or "ivf_pq" (much smaller, coarser).
+            keep: Whether structures of other engines stay; they are asked where this one cannot answer.
 
         Raises:
-            ImportError: FAISS is not installed.
-            ValueError: There are too few regions for it.
+            ImportError: A library that the engine needs is not installed: FAISS for both.
+            ValueError: There are too few regions, or there is no such engine.
         """
-        structures.build_ann(self._folder, self._snapshot.manifest, kind)
+        chosen = DEFAULT_ENGINE if engine is None else engine
+        settings = {"name": chosen} if isinstance(chosen, str) else chosen
+        build_structure(self._folder, self._snapshot.manifest, settings, keep=keep)
         self.refresh()
 
     def merge(
@@ -261,20 +266,19 @@ class Index:
         stored = sum(s.images for s in manifest.segments)
         return {
             "path": str(self._folder),
-            "format": FORMAT,
+            "format": manifest.format,
             "images": snapshot.image_count,
             "regions": snapshot.region_count,
             "segments": len(manifest.segments),
             "bytes": sum(f.size for f in manifest.files),
-            "dim": manifest.dim,
-            "dtype": manifest.dtype,
+            **{"schema" if key == "name" else key: value for key, value in manifest.schema.to_json().items()},
             "fingerprint": manifest.fingerprint,
             "model": manifest.model,
             "created": manifest.created,
             "updated": manifest.updated,
             "deleted_share": 1 - snapshot.image_count / stored if stored else 0.0,
-            "approximate": manifest.ann.kind if manifest.ann else None,
-            "approximate_share": snapshot.approximate_share,
+            "approximate": manifest.structures[0].engine if manifest.structures else None,
+            "approximate_share": snapshot.covered_share(manifest.structures[0]) if manifest.structures else 0.0,
         }
 
     def search(
@@ -300,15 +304,15 @@ class Index:
             min_score: Images whose score is lower are left out.
             fingerprint: Fingerprint of the model that described the query, to be checked.
             runners_up: How many further pairs of boxes to give per image.
-            exact: True for exact search, False for approximate search (see :meth:`build_ann`), None for approximate
-                search where the index has a structure for it and :data:`APPROXIMATE_ROWS` rows or more.
+            exact: True for exact search, False for a search structure (see :meth:`build_structure`), None for the
+                structure where there is one, of a quarter of the rows or more, and there are 200,000 rows or more.
 
         Raises:
             ArtefactMismatchError: The query is of another model or dimension.
             WhereError: The filter cannot be understood.
             DamagedIndexError: A file turned out to be damaged.
             TypeError: The query is no described photo.
-            ValueError: ``exact`` is False and there is no structure for approximate search.
+            ValueError: ``exact`` is False and there is no search structure.
         """
         return self.search_many(
             [query],

@@ -1,53 +1,99 @@
-"""The approximate search structure of an index: built, published and loaded like any other file of it."""
+"""The search structures of an index: built by an engine, published and loaded like any other file of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from objemb import checks
-from objemb.index.engines._ivf import KINDS, IvfIndex, build_ivf
+from objemb import checks, registry
+from objemb.index.engines.base import ByteOutput, Engine, Structure
+from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import NewFile, check_buffer, write_errors
-from objemb.index.storage.manifest import AnnRecord, Manifest
+from objemb.index.storage.manifest import Manifest, StructureRecord
 from objemb.index.storage.publish import exclusive
 from objemb.index.storage.snapshot import Snapshot
 
+#: The engine of structures for which none is named.
+DEFAULT_ENGINE = "ivf_sq8"
 
-def build_ann(folder: Path, like: Manifest, kind: str) -> None:
-    """Build a structure over all rows that are published now, and publish it; it replaces an earlier one.
+
+def build_structure(folder: Path, like: Manifest, settings: Mapping[str, Any], *, keep: bool = False) -> None:
+    """Build a structure over all rows that are published now, and publish it before others.
 
     Args:
         folder: The index.
         like: A state of this index.
-        kind: One of :data:`objemb.index.engines._ivf.KINDS`.
+        settings: ``{"name": engine, **settings}``; what is left out has its default.
+        keep: Whether structures of other engines stay.
 
     Raises:
-        ImportError: FAISS is not installed.
-        ValueError: There are too few rows, or the kind is unknown.
+        ImportError: A library that the engine needs is not installed.
+        ValueError: The engine is unknown, does not search such rows, or there are too few.
     """
-    checks.one_of("kind", kind, tuple(KINDS))
+    resolved = registry.resolve(Engine.kind, settings, "engine")
+    engine, name = registry.build(Engine, resolved), resolved.pop("name")
     with exclusive(folder, like) as publisher, write_errors(folder):
         snapshot, next_file = publisher.snapshot, publisher.manifest.next_file
+        schema = snapshot.manifest.schema
+        if schema.name not in engine.accepts:
+            accepted = checks.listed(sorted(engine.accepts))
+            raise ValueError(f"engine {name!r}: expected rows of {accepted}, found an index of {schema.name!r}")
         for segment in snapshot.segments:
-            segment.check_vectors()  # a damaged one may be put back, the structure would stay as it is
-        built = build_ivf(snapshot.blocks, kind=kind)
-        file = NewFile(publisher.folder, f"{next_file:08d}.ann")
+            segment.check_columns()  # a damaged one may be put back, the structure would stay as it is
+        files: dict[str, NewFile] = {}
+
+        def create(file: str) -> ByteOutput:
+            files[file] = NewFile(publisher.folder, f"{next_file + len(files):08d}.ann")
+            return files[file]
+
         try:
-            built.write(file.write)
-            record = AnnRecord(kind, len(snapshot.segments), file.finish())
+            engine.build(snapshot.blocks).write(create)
+            records = {file: written.finish() for file, written in files.items()}
         finally:
-            file.abandon()
-        publisher.publish(ann=record, next_file=next_file + 1)
+            for file in files.values():
+                file.abandon()
+        others = [s for s in publisher.manifest.structures if keep and s.engine != name]
+        structure = StructureRecord(name, resolved, len(snapshot.segments), records)
+        publisher.publish(structures=(structure, *others), next_file=next_file + len(files))
 
 
-def load_ann(snapshot: Snapshot) -> IvfIndex:
-    """The structure of a state that has one.
+def engine_of(folder: Path, record: StructureRecord) -> Engine:
+    """The engine of a structure, with the settings that the structure was built with.
 
     Raises:
-        ImportError: FAISS is not installed.
-        DamagedIndexError: The file was changed.
+        ImportError: The engine is not installed, or cannot be imported.
+        DamagedIndexError: The engine has no such settings.
     """
-    record = snapshot.manifest.ann
-    if record is None or snapshot.ann_buffer is None:
-        raise ValueError(f"{snapshot.folder}: expected an approximate search structure, found none")
-    check_buffer(snapshot.folder, record.file, snapshot.ann_buffer)  # FAISS trusts what it reads
-    return IvfIndex.read(str(snapshot.folder / record.file.name), snapshot.ann_buffer)
+    if record.engine not in registry.names(Engine.kind):
+        raise ImportError(f"the engine {record.engine!r} of a search structure is not installed")
+    try:
+        return engine_named(record.engine, **record.settings)
+    except registry.PluginError as error:
+        raise ImportError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise DamagedIndexError(f"{folder}: search structure of {record.engine!r}: {error}") from error
+
+
+def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure:
+    """A structure of a state.
+
+    Raises:
+        ImportError: The engine, or a library that it needs, is not installed.
+        DamagedIndexError: A file was changed.
+    """
+    engine, buffers = engine_of(snapshot.folder, record), snapshot.structure_files(record)
+    if snapshot.manifest.schema.name not in engine.accepts:
+        raise DamagedIndexError(f"{snapshot.folder}: the engine {record.engine!r} cannot search the rows of this index")
+    for name, file in record.files.items():
+        check_buffer(snapshot.folder, file, buffers[name])  # libraries trust what they read
+    try:
+        return engine.load(buffers)
+    except DamagedIndexError as error:
+        files = ", ".join(str(snapshot.folder / f.name) for f in record.files.values()) or str(snapshot.folder)
+        raise DamagedIndexError(f"{files}: {error}") from error
+
+
+def engine_named(name: str, **settings: Any) -> Engine:
+    """An engine with its settings. Raises ``ValueError`` for what it does not know."""
+    return registry.build(Engine, registry.resolve(Engine.kind, {"name": name, **settings}, "engine"))

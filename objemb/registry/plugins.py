@@ -46,6 +46,7 @@ KINDS = {
     "validation": "training.data",
     "task": "training.tasks",
     "benchmark": "datasets.benchmarks",
+    "engine": "index.engines",
 }
 
 #: Modules of a kind's package that are no plug-ins.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.index.blocks import Block
-from objemb.index.engines._ivf import build_ivf
+from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.arrays import as_tensor
 from objemb.rerank.database import Database
 
@@ -78,7 +78,7 @@ def approximate_neighbours(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The same by FAISS: products are exact, but a neighbour may be missed. Raises ``ImportError`` without FAISS."""
     blocks = [Block(vectors, np.arange(len(vectors)))]
-    index = build_ivf(blocks)
+    index = engine_named(DEFAULT_ENGINE).build(blocks)
     wanted = min(len(vectors), k + int(np.unique(groups, return_counts=True)[1].max()))
     rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)

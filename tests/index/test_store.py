@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import math
 import pickle
@@ -15,7 +16,9 @@ import pytest
 import torch
 
 from objemb.checks import ArtefactMismatchError
-from objemb.index.searcher import ENCODE_AFTER, REMEMBERED_FILTERS
+from objemb.index.engines import exact as exact_engine
+from objemb.index.engines.exact import ENCODE_AFTER
+from objemb.index.searcher import REMEMBERED_FILTERS
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult
@@ -141,13 +144,22 @@ def test_search_equals_a_plain_loop(tmp_path: Path) -> None:
         assert [hit.score, *(r.score for r in hit.runners_up)] == pytest.approx(pairs[:4], abs=1e-6)
 
 
-def test_codes_change_nothing_but_the_speed(tmp_path: Path) -> None:
+def test_codes_change_nothing_but_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_engine, "LEAST_CODES", 1)
     index = new(tmp_path / "i", *(described(f"{n}", n, count=n % 4) for n in range(40)))
     index.delete(["7"])
     query = described("q", 123)
     before = index.search(query, 20, where="label != can")
     assert all(index.search(query, 20, where="label != can") == before for _ in range(ENCODE_AFTER))
-    assert "codes" in vars(index._snapshot.segments[0])
+    codes = index._searcher._exact._codes
+    assert list(codes) == [id(index._snapshot.segments[0].vectors)]
+    index.delete(["8"])
+    assert len(index.search(query, 20)) == 20
+    assert index._searcher._exact._codes is codes  # of what is still there, nothing is made again
+    assert len(codes) == 1
+    index.compact()
+    gc.collect()
+    assert not codes  # they go with the segment
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:

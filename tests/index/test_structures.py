@@ -19,7 +19,7 @@ pytest.importorskip("faiss")
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
     made = new(tmp_path / "i", *(described(f"{n}", n) for n in range(60)))
-    made.build_ann()
+    made.build_structure()
     return made
 
 
@@ -35,7 +35,7 @@ def test_it_finds_what_exact_search_finds(index: Index, monkeypatch: pytest.Monk
         for n in (3, 5, 65, 66):
             query = described("q", n)
             assert index.search(query, 5, exact=exact, where=where) == index.search(query, 5, exact=True, where=where)
-    assert index._searcher._ivf is not None
+    assert index._searcher._structures
     assert len(index.search(described("q", 1), 100, exact=False)) == 68
     assert index.info()["approximate"] == "ivf_sq8"
     assert index.verify() == []
@@ -43,22 +43,22 @@ def test_it_finds_what_exact_search_finds(index: Index, monkeypatch: pytest.Monk
 
 def test_small_indexes_are_searched_exactly_unless_told_otherwise(index: Index) -> None:
     index.search(described("q"))
-    assert index._searcher._ivf is None
+    assert not index._searcher._structures
     index.search(described("q"), exact=False)
-    assert index._searcher._ivf is not None
-    loaded = index._searcher._ivf
+    assert index._searcher._structures
+    loaded = index._searcher._structures[0][1]
     index.delete(["1"])
-    assert index._searcher._ivf is loaded
+    assert index._searcher._structures[0][1] is loaded
 
 
 def test_without_a_structure(tmp_path: Path) -> None:
     index = new(tmp_path / "i")
-    with pytest.raises(ValueError, match="expected an approximate search structure, found none"):
+    with pytest.raises(ValueError, match="expected a search structure, found none; 'build_structure' makes one"):
         new(tmp_path / "j", described("a")).search(described("q"), exact=False)
     with pytest.raises(ValueError, match="at least one row"):
-        index.build_ann()
-    with pytest.raises(ValueError, match="'ivf_sq8', 'ivf_pq'"):
-        index.build_ann("hnsw")
+        index.build_structure()
+    with pytest.raises(ValueError, match="'ivf_pq', 'ivf_sq8'"):
+        index.build_structure("hnsw")
     assert sorted(p.name for p in index.path.iterdir()) == ["lock", "manifest"]
 
 
@@ -117,20 +117,20 @@ def test_without_faiss_search_is_exact_and_says_why(
     with pytest.raises(ImportError, match=r"objemb\[ann\]"):
         Index.open(index.path).search(described("q"), exact=False)
     with pytest.raises(ImportError, match=r"objemb\[ann\]"):
-        index.build_ann()
+        index.build_structure()
 
 
 def test_failing_to_build_leaves_nothing_behind(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    import objemb.index.structures as ann
+    import objemb.index.structures as structures
 
-    write = ann.NewFile.write
+    write = structures.NewFile.write
 
     def fail(file: object, data: bytes) -> None:
         write(file, data)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ann.NewFile, "write", fail)
+    monkeypatch.setattr(structures.NewFile, "write", fail)
     before = sorted(index.path.iterdir())
     with pytest.raises(IndexWriteError, match="No space left"):
-        index.build_ann()
+        index.build_structure()
     assert sorted(index.path.iterdir()) == before

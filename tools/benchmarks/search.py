@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.blocks import Block, GroupedHits
-from objemb.index.engines._codes import encode
-from objemb.index.engines._ivf import IvfIndex, build_ivf, default_probes
+from objemb.index.engines._ivf import IvfStructure, default_probes
+from objemb.index.engines.exact import coded as with_codes
 from objemb.index.engines.exact import search_exact
+from objemb.index.engines.ivf_sq8 import IvfSq8
 from tools.benchmarks.clusters import Collection, clustered_regions
 
 FULL = {"images": 100_000, "regions": 10, "dim": 128, "queries": 1000, "rounds": 7}
@@ -35,15 +36,15 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     """All ratios of search."""
     data = clustered_regions(sizes["images"], sizes["regions"], sizes["dim"], sizes["queries"], seed)
     start = time.perf_counter()
-    codes = encode(data.vectors)
+    plain = Block(data.vectors, data.images)
+    coded = with_codes(plain)
     encoding = {"encode_seconds": time.perf_counter() - start}
-    coded = Block(data.vectors, data.images, codes=codes)
-    blocks = {"8-bit codes": coded, "no codes": Block(data.vectors, data.images)}
+    blocks = {"8-bit codes": coded, "no codes": plain}
     flat = Flat(data)
     for task in tasks(data):
         yield from _against_flat(task, flat, blocks, sizes["rounds"], encoding)
     start = time.perf_counter()
-    index = build_ivf([coded], kind="ivf_sq8", seed=seed)
+    index = IvfSq8(seed=seed).build([coded])
     facts: dict[str, Any] = {"build_seconds": time.perf_counter() - start}
     facts |= {"lists": index.lists, "probes": {f"k={k}": default_probes(index.lists, index.covered, k) for k in DEPTHS}}
     for k in DEPTHS:
@@ -91,7 +92,7 @@ def _against_flat(
         yield ratio(label, times["flat"], times[name], wanted, agreement=same, searches=len(task.batches), **facts)
 
 
-def _against_exact(task: Task, index: IvfIndex, blocks: Mapping[str, Block], rounds: int) -> Iterator[Ratio]:
+def _against_exact(task: Task, index: IvfStructure, blocks: Mapping[str, Block], rounds: int) -> Iterator[Ratio]:
     stored = [next(iter(blocks.values()))]
     sides = {name: lambda block=block: task.exactly(block) for name, block in blocks.items()}
     approximate = {"ivf": lambda: task.each(lambda q, groups, k: index.search(q, groups, k, stored))}
@@ -102,7 +103,7 @@ def _against_exact(task: Task, index: IvfIndex, blocks: Mapping[str, Block], rou
         yield ratio(label, times[name], times["ivf"], wanted, searches=len(task.batches))
 
 
-def _recall(data: Collection, index: IvfIndex, coded: Block, k: int, facts: Mapping[str, Any]) -> Ratio:
+def _recall(data: Collection, index: IvfStructure, coded: Block, k: int, facts: Mapping[str, Any]) -> Ratio:
     groups = np.arange(len(data.queries))
     exact = search_exact([coded], data.queries, groups, k)
     found = index.search(data.queries, groups, k, [coded])

@@ -1,4 +1,4 @@
-"""8-bit stand-ins for vectors: a quarter of the memory to read, with a proven bound on the error.
+"""8-bit approximations of vectors: a quarter of the memory to read, with a proven bound on the error.
 
 A row x is written as ``x = s c + e`` with integer codes c, a scale s of its own and a remainder e; a query likewise as
 ``q = t d + f``. By Cauchy and Schwarz
@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from objemb.index.engines import _kernels
+from objemb.index.engines._kernels import Kernel
 from objemb.index.storage.errors import DamagedIndexError
-from objemb.ops.arrays import as_tensor
 
 #: Rows that are encoded at once; few enough to stay in the processor's cache.
 ROWS_PER_STEP = 4096
 #: Float32 rounding in scaling a product of codes, relative to the largest score.
 ROUNDING = 1e-6
-#: Rows whose largest value is below this are written as zeros (the reciprocal of their scale would overflow), and no
-#: length is trusted to be smaller (the squares of such small numbers underflow).
-TINY = 1e-20
+#: No length is trusted to be smaller: the squares of such small numbers underflow.
+TINY = _kernels.TINY
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +38,14 @@ class Codes:
         scales: float32 ``(n,)``, multiplies the values of a row.
         error: Largest length of a remainder e.
         reach: Largest length of a decoded row s c.
+        kernel: What multiplies them exactly.
     """
 
-    values: Tensor
-    scales: Tensor
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
     error: float
     reach: float
+    kernel: Kernel
 
     def __len__(self) -> int:
         return len(self.values)
@@ -63,69 +62,58 @@ class EncodedQueries:
         remainders: float32 ``(C,)``, length of each remainder f.
     """
 
-    values: Tensor
-    scales: Tensor
-    lengths: Tensor
-    remainders: Tensor
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    lengths: NDArray[np.float32]
+    remainders: NDArray[np.float32]
 
 
-def encode(vectors: NDArray[np.floating]) -> Codes:
+def encode(vectors: NDArray[np.floating], kernel: Kernel | None = None) -> Codes:
     """Codes of float32 or float16 ``(n, D)`` vectors, read in steps; they take ``n (D + 4)`` bytes.
 
-    Raises ``DamagedIndexError`` for vectors that are not finite.
+    Args:
+        vectors: The rows.
+        kernel: What is to multiply them; by default the fastest here.
+
+    Raises:
+        DamagedIndexError: A vector is not finite.
     """
-    values = torch.empty(vectors.shape, dtype=torch.int8)
-    scales = torch.empty(len(vectors))
+    kernel = kernel or _kernels.best()
+    values = np.empty(vectors.shape, dtype=np.int8)
+    scales = np.empty(len(vectors), dtype=np.float32)
     error = reach = 0.0
     for start in range(0, len(vectors), ROWS_PER_STEP):
         here = slice(start, start + ROWS_PER_STEP)
-        rows = as_tensor(np.ascontiguousarray(vectors[here], dtype=np.float32))
-        values[here], scales[here], decoded = _quantise(rows)
-        longest = float(decoded.norm(dim=1).max())
+        rows = np.ascontiguousarray(vectors[here], dtype=np.float32)
+        values[here], scales[here], lengths, remainders = kernel.quantise(rows)
+        longest = float(lengths.max())
         if not math.isfinite(longest):  # the bound would be none, and every row would be ruled out
             raise DamagedIndexError(f"expected finite vectors, found others among rows {start} to {start + len(rows)}")
-        reach = max(reach, longest)
-        error = max(error, float(decoded.sub_(rows).norm(dim=1).max()))
-    return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY)
+        reach, error = max(reach, longest), max(error, float(remainders.max()))
+    return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY, kernel)
 
 
-def encode_queries(queries: Tensor) -> EncodedQueries:
-    """Codes of float32 ``(C, D)`` query rows."""
-    values, scales, decoded = _quantise(queries)
-    return EncodedQueries(values, scales, queries.norm(dim=1) + TINY, (queries - decoded).norm(dim=1) + TINY)
+def encode_queries(queries: NDArray[np.float32], kernel: Kernel) -> EncodedQueries:
+    """Codes of float32 ``(C, D)`` query rows, to be multiplied with those of the same kernel."""
+    values, scales, _, remainders = kernel.quantise(queries)
+    remainders = (remainders * (1 + ROUNDING) + TINY).astype(np.float32)
+    return EncodedQueries(values, scales, row_lengths(queries), remainders)
 
 
-def code_scores(codes: Codes, rows: slice | Tensor, queries: EncodedQueries) -> tuple[Tensor, Tensor]:
+def code_scores(
+    codes: Codes, rows: slice | NDArray[np.int64], queries: EncodedQueries
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Approximate inner products of some rows with all queries.
 
     Returns:
         float32 ``(C, n)`` scores, and float32 ``(C,)`` bounds of their error.
     """
-    if codes.values.shape[1] > 1:
-        products = torch._int_mm(queries.values, codes.values[rows].T)
-    else:  # the integer kernel answers with what it finds in memory
-        products = queries.values.int() * codes.values[rows].T.int()
-    scores = products.float().mul_(codes.scales[rows]).mul_(queries.scales[:, None])
+    scores = codes.kernel.code_products(queries.values, queries.scales, codes.values[rows], codes.scales[rows])
     slack = queries.lengths * (codes.error + ROUNDING * codes.reach) + queries.remainders * codes.reach
-    return scores, slack * (1 + ROUNDING)
+    return scores, (slack * (1 + ROUNDING)).astype(np.float32)
 
 
-@cache
-def largest_code() -> int:
-    """127 where integer products are exact, else 63.
-
-    Kernels for processors without VNNI add two products in 16 bits, one side shifted to be unsigned: 8-bit codes
-    overflow there, 7-bit codes never do, as ``(63 + 128) * 63 * 2`` fits. Asking the kernel is surer than knowing it.
-    """
-    extreme = torch.full((64, 64), 127, dtype=torch.int8)
-    products = [torch._int_mm(sign * extreme[:c], extreme) * sign for c in (1, 2, 64) for sign in (1, -1)]
-    return 127 if all(bool((p == 64 * 127 * 127).all()) for p in products) else 63
-
-
-def _quantise(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """int8 codes, float32 scales and the decoded rows of float32 ``(n, D)`` rows."""
-    largest = rows.abs().amax(dim=1) if rows.shape[1] else torch.zeros(len(rows))
-    scales = largest / largest_code()
-    inverse = torch.where(largest > TINY, 1 / scales, 0.0)
-    codes = (rows * inverse[:, None]).round_()
-    return codes.to(torch.int8), scales, codes.mul_(scales[:, None])
+def row_lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths of ``(C, D)`` rows, never below the true ones: float32 ``(C,)``."""
+    lengths = np.sqrt(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
+    return (lengths * (1 + ROUNDING) + TINY).astype(np.float32)

@@ -1,39 +1,41 @@
 """Approximate search with FAISS: candidates from an inverted file, always scored again from the stored vectors.
 
-Rows are sorted into lists around k-means centroids and kept as 8-bit scalars (``ivf_sq8``, fast and faithful) or
-product-quantised (``ivf_pq``, a quarter of that size or less). A query looks into the few lists nearest to it. Scores
-and matched rows are exact for all rows that were looked at; what may be missed is an image whose rows lie in other
-lists.
+Rows are sorted into lists around k-means centroids and kept there in few bytes, each engine in its own way. A query
+looks into the few lists nearest to it. Scores and matched rows are exact for all rows that were looked at; what may be
+missed is an image whose rows lie in other lists.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, Block, GroupedHits, Pairs, RowTable, pair_scores, pairs_of, top_images
-from objemb.index.engines.exact import checked_queries, search_exact
+from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
+from objemb.index.engines.exact import search_exact
 from objemb.index.storage.errors import DamagedIndexError
 
-#: The kinds of structure, and how many times more candidates each fetches because its scores are coarser.
-KINDS = {"ivf_sq8": 1, "ivf_pq": 4}
+#: The one file of a structure.
+FILE = "index"
 #: Rows per list below which more lists do not pay off, and sampled rows per list for k-means.
 ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
+#: Rows of the sample, at least.
+SAMPLE = 1 << 14
 #: Rows that a query looks at in its lists, in all and per wanted image.
 ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
 #: Rows that are added to the structure at once.
 ROWS_PER_STEP = 1 << 16
-#: Bits of a product-quantised code, which is the least number of rows to train one.
-PQ_BITS = 8
-#: Candidates per wanted image in the first round; every further round looks for and looks into ``GROWTH`` times more.
+#: Candidates per wanted image in the first round; every further round takes this many times more of them, from as many
+#: times more lists.
 CANDIDATES, GROWTH = 3, 4
 #: Rounds after which what is still missing is searched exactly.
 ROUNDS = 3
@@ -41,35 +43,77 @@ ROUNDS = 3
 SELECTIVE = 0.05
 
 
-def build_ivf(blocks: Sequence[Block], *, kind: str = "ivf_sq8", lists: int | None = None, seed: int = 0) -> IvfIndex:
-    """Build the structure over all rows of ``blocks``.
+class IvfEngine(Engine):
+    """An inverted file of FAISS, which searches on as many threads as PyTorch where that is in use.
 
-    Rows are read in steps; memory is that of the structure and of a sample for k-means.
+    Attributes:
+        coarseness: How many times more candidates are scored again, because those of the lists are less faithful.
+        least_rows: Number of rows without which there is nothing to train on.
 
     Args:
-        blocks: The rows; dead ones are taken in too, so that numbers of rows stay positions in the blocks.
-        kind: ``"ivf_sq8"`` or ``"ivf_pq"``.
         lists: Number of inverted lists; by default :func:`default_lists` of the number of rows.
         seed: Chooses the sample and starts k-means.
-
-    Raises:
-        ImportError: FAISS is not installed.
-        ValueError: There are no rows, or too few for ``ivf_pq``.
     """
-    faiss = _faiss()
-    checks.one_of("kind", kind, KINDS)
-    table = RowTable(blocks)
-    if not len(table):
-        raise ValueError("blocks: expected at least one row, found none")
-    if kind == "ivf_pq" and len(table) < 1 << PQ_BITS:
-        raise ValueError(f"blocks: expected at least {1 << PQ_BITS} rows for 'ivf_pq', found {len(table)}")
-    lists = default_lists(len(table)) if lists is None else checks.between("lists", lists, 1, len(table))
-    index = _empty(faiss, kind, table.dim or 0, lists, seed)
-    index.train(_sample(table, max(SAMPLE_PER_LIST * lists, 1 << PQ_BITS + 6), seed))
-    for block in blocks:
-        for start in range(0, len(block), ROWS_PER_STEP):
-            index.add(np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32))
-    return IvfIndex(index, kind)
+
+    accepts = frozenset({"unit_vectors"})
+    coarseness: ClassVar[int] = 1
+    least_rows: ClassVar[int] = 1
+
+    def __init__(self, lists: int | None = None, seed: int = 0) -> None:
+        self.lists = None if lists is None else checks.whole("lists", lists)
+        self.seed = checks.whole("seed", seed, 0)
+
+    @abstractmethod
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> Any:
+        """An empty inverted file of inner products for vectors of this length."""
+
+    @abstractmethod
+    def made(self, faiss: ModuleType, index: Any) -> bool:
+        """Whether a structure of FAISS is of the kind that this engine builds."""
+
+    def parameters(self, faiss: ModuleType, **options: Any) -> Any:
+        """What tells FAISS how to search."""
+        return faiss.SearchParametersIVF(**options)
+
+    def build(self, blocks: Sequence[Block]) -> IvfStructure:
+        """As :meth:`objemb.index.engines.base.Engine.build`."""
+        faiss = _faiss()
+        table = RowTable(blocks)
+        if not len(table):
+            raise ValueError("blocks: expected at least one row, found none")
+        if len(table) < self.least_rows:
+            raise ValueError(f"blocks: expected at least {self.least_rows} rows to learn codes of, found {len(table)}")
+        most = default_lists(len(table)) if self.lists is None else checks.between("lists", self.lists, 1, len(table))
+        index = self.untrained(faiss, table.dim or 0, most)
+        index.cp.seed = self.seed
+        index.cp.spherical = True
+        index.cp.min_points_per_centroid = 1
+        index.train(_sample(table, max(SAMPLE_PER_LIST * most, SAMPLE), self.seed))
+        for block in blocks:
+            for start in range(0, len(block), ROWS_PER_STEP):
+                index.add(np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32))
+        return IvfStructure(index, self)
+
+    def load(self, files: Mapping[str, Any]) -> IvfStructure:
+        """As :meth:`objemb.index.engines.base.Engine.load`."""
+        faiss = _faiss()
+        if set(files) != {FILE}:
+            raise DamagedIndexError(f"expected the file {FILE!r} of an inverted file, found {checks.listed(files)}")
+        view, at = memoryview(files[FILE]).cast("B"), 0
+
+        def step(count: int) -> bytes:
+            nonlocal at
+            at += count
+            return bytes(view[at - count : at])
+
+        try:
+            index = faiss.read_index(faiss.PyCallbackIOReader(step))
+        except RuntimeError as error:
+            raise DamagedIndexError(f"cannot be read as an inverted file: {error}") from error
+        if not self.made(faiss, index) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            found = type(index).__name__
+            raise DamagedIndexError(f"expected an inverted file of {self.registry_name!r}, found {found}")
+        return IvfStructure(index, self)
 
 
 def default_lists(rows: int) -> int:
@@ -88,15 +132,14 @@ def default_probes(lists: int, rows: int, k: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What is looked for, and among what: the arguments of one search."""
+class _SearchState:
+    """What is searched for, and among what: the arguments of one search."""
 
     table: RowTable
     queries: NDArray[np.float32]
     groups: NDArray[np.int64]
     k: int
     count: int
-    inside: int
     selector: Any
 
     def pairs(self, rows: NDArray[np.int64], query_rows: NDArray[np.int64]) -> Pairs:
@@ -105,38 +148,35 @@ class _Look:
         return Pairs(rows, query_rows, self.groups[query_rows], self.table.images(rows), scores)
 
     def exactly(self, query_rows: NDArray[np.int64]) -> Pairs:
-        """The best pairs of these query rows among all covered rows."""
-        blocks, queries, groups = self.table.blocks[: self.inside], self.queries[query_rows], self.groups[query_rows]
-        pairs = pairs_of(search_exact(blocks, queries, groups, self.k, count=self.count))
+        """The best pairs of these query rows among all rows."""
+        queries, groups = self.queries[query_rows], self.groups[query_rows]
+        pairs = pairs_of(search_exact(self.table.blocks, queries, groups, self.k, count=self.count))
         return replace(pairs, query_rows=query_rows[pairs.query_rows])
 
 
-class IvfIndex:
-    """An approximate search structure over the first rows of an index.
-
-    FAISS runs on as many threads as torch (``torch.set_num_threads``).
+class IvfStructure(Structure):
+    """An inverted file over the rows of some blocks.
 
     Attributes:
-        kind: ``"ivf_sq8"`` or ``"ivf_pq"``.
         dim: Length of the vectors.
-        covered: Number of rows inside; rows beyond are searched exactly.
+        covered: Number of rows inside.
         lists: Number of inverted lists.
     """
 
-    def __init__(self, index: Any, kind: str) -> None:
+    def __init__(self, index: Any, engine: IvfEngine) -> None:
         self._index = index
-        self.kind = kind
+        self._engine = engine
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)
         self._filter: tuple[list[NDArray[np.bool_] | None], Any, int] | None = None
 
-    def write(self, write: Callable[[bytes], None]) -> None:
-        """Hand all bytes of the structure to ``write``, some at a time; what it raises goes on."""
-        faiss = _faiss()
+    def write(self, create: Callable[[str], ByteOutput]) -> None:
+        """As :meth:`objemb.index.engines.base.Structure.write`; one file."""
+        faiss, file = _faiss(), create(FILE)
         failed: list[BaseException] = []
 
         def step(data: bytes) -> None:
             try:
-                write(data)
+                file.write(data)
             except BaseException as error:  # FAISS would make a RuntimeError of it
                 failed.append(error)
                 raise
@@ -148,38 +188,6 @@ class IvfIndex:
                 raise failed[0] from None
             raise
 
-    @staticmethod
-    def read(name: str, data: Any) -> IvfIndex:
-        """What :meth:`write` wrote. Check its checksum before: FAISS trusts what it reads.
-
-        Args:
-            name: Of the file, for messages.
-            data: Its bytes (anything with the buffer protocol).
-
-        Raises:
-            ImportError: FAISS is not installed.
-            DamagedIndexError: The bytes are something else.
-        """
-        faiss = _faiss()
-        view, at = memoryview(data).cast("B"), 0
-
-        def step(count: int) -> bytes:
-            nonlocal at
-            at += count
-            return bytes(view[at - count : at])
-
-        try:
-            index = faiss.read_index(faiss.PyCallbackIOReader(step))
-        except RuntimeError as error:
-            raise DamagedIndexError(f"{name}: cannot be read as an approximate search structure: {error}") from error
-        kinds = {faiss.IndexIVFScalarQuantizer: "ivf_sq8", faiss.IndexIVFPQ: "ivf_pq"}
-        kind = kinds.get(type(index))
-        if kind is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise DamagedIndexError(
-                f"{name}: expected an inner-product ivf_sq8 or ivf_pq, found {type(index).__name__}"
-            )
-        return IvfIndex(index, kind)
-
     def search(
         self,
         queries: NDArray[np.float32],
@@ -190,82 +198,62 @@ class IvfIndex:
         count: int | None = None,
         probes: int | None = None,
     ) -> GroupedHits:
-        """The best ``k`` images of each query, approximately.
+        """As :meth:`objemb.index.engines.base.Structure.search`.
 
         Looks into more lists until there are ``k`` distinct images; where three rounds were not enough, or few rows
         are alive, searches exactly.
 
         Args:
-            queries: As for :func:`~objemb.index.engines.exact.search_exact`.
-            groups: Likewise.
-            k: Images per query.
-            blocks: The rows; the first ones are those that the structure was built over, in the same order. Rows in
-                further blocks are searched exactly.
-            count: As for ``search_exact``.
+            queries: See there, and so on.
             probes: Lists to look into at first; by default :func:`default_probes`.
-
-        Returns:
-            Hits as ``search_exact`` gives them, with exact scores.
-
-        Raises:
-            ValueError: Arguments do not fit together, or the blocks do not begin with the covered rows.
         """
         table = RowTable(blocks)
         queries, groups, count = checked_queries(table, queries, groups, k, count)
-        inside = self._covered_blocks(table)
+        if len(table) != self.covered:
+            raise ValueError(
+                f"blocks: expected the {self.covered} rows that the inverted file was built over, found {len(table)}"
+            )
         if queries.shape[1] != self.dim:
             raise ValueError(f"queries: expected {self.dim} columns, found {queries.shape[1]}")
-        selector, alive = self._selector(table.blocks[:inside])
+        selector, alive = self._selector(table.blocks)
         if alive < SELECTIVE * self.covered:
             return search_exact(blocks, queries, groups, k, count=count)
-        look = _Look(table, queries, groups, k, count, inside, selector)
-        hits = self._rounds(look, default_probes(self.lists, self.covered, k) if probes is None else max(1, probes))
-        if inside == len(blocks):
-            return hits
-        later = pairs_of(search_exact(table.blocks[inside:], queries, groups, k, count=count))
-        later = replace(later, rows=later.rows + self.covered)
-        return top_images(Pairs.cat([pairs_of(hits), later]), count, k)
+        state = _SearchState(table, queries, groups, k, count, selector)
+        return self._rounds(state, default_probes(self.lists, self.covered, k) if probes is None else max(1, probes))
 
-    def _rounds(self, look: _Look, probes: int) -> GroupedHits:
-        """Look further and further for queries that have not found ``k`` images, at last everywhere."""
-        fetch = CANDIDATES * KINDS[self.kind] * look.k
-        hits = top_images(self._fetch(look, np.arange(len(look.queries)), fetch, probes), look.count, look.k)
+    def _rounds(self, state: _SearchState, probes: int) -> GroupedHits:
+        """Search in more and more lists for queries that lack some of their ``k`` images, at last in all."""
+        candidates = CANDIDATES * self._engine.coarseness * state.k
+        every = np.arange(len(state.queries))
+        hits = top_images(self._probe(state, every, candidates, probes), state.count, state.k)
         for number in range(1, ROUNDS + 1):
-            open_rows = np.flatnonzero(hits.images[look.groups, -1] == NO_HIT)
-            if not len(open_rows):
+            incomplete = np.flatnonzero(hits.images[state.groups, -1] == NO_HIT)
+            if not len(incomplete):
                 break
-            fetch, probes = fetch * GROWTH, probes * GROWTH
-            more = self._fetch(look, open_rows, fetch, probes) if number < ROUNDS else look.exactly(open_rows)
-            hits = top_images(Pairs.cat([pairs_of(hits), more]), look.count, look.k)
+            candidates, probes = candidates * GROWTH, probes * GROWTH
+            last = number == ROUNDS
+            more = state.exactly(incomplete) if last else self._probe(state, incomplete, candidates, probes)
+            hits = top_images(Pairs.cat([pairs_of(hits), more]), state.count, state.k)
         return hits
 
-    def _fetch(self, look: _Look, query_rows: NDArray[np.int64], fetch: int, probes: int) -> Pairs:
-        """``fetch`` candidates of each of these query rows, with exact scores."""
+    def _probe(self, state: _SearchState, query_rows: NDArray[np.int64], candidates: int, probes: int) -> Pairs:
+        """So many candidates of each of these query rows from so many lists, with exact scores."""
         faiss = _faiss()
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        kind = faiss.IVFPQSearchParameters if self.kind == "ivf_pq" else faiss.SearchParametersIVF
-        options = {} if look.selector is None else {"sel": look.selector}
-        parameters = kind(nprobe=min(probes, self.lists), **options)
-        _, rows = self._index.search(look.queries[query_rows], min(fetch, self.covered), params=parameters)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            faiss.omp_set_num_threads(torch.get_num_threads())
+        options = {} if state.selector is None else {"sel": state.selector}
+        parameters = self._engine.parameters(faiss, nprobe=min(probes, self.lists), **options)
+        _, rows = self._index.search(state.queries[query_rows], min(candidates, self.covered), params=parameters)
         at, place = np.nonzero(rows >= 0)
-        return look.pairs(rows[at, place], query_rows[at])
-
-    def _covered_blocks(self, table: RowTable) -> int:
-        """How many of the first blocks the structure was built over."""
-        inside = int(np.searchsorted(table.starts, self.covered))
-        if inside == len(table.starts) or table.starts[inside] != self.covered:
-            raise ValueError(
-                f"blocks: expected the first ones to hold the {self.covered} rows of the approximate search structure, "
-                f"found blocks of {np.diff(table.starts).tolist()[:20]} rows"
-            )
-        return inside
+        return state.pairs(rows[at, place], query_rows[at])
 
     def _selector(self, blocks: Sequence[Block]) -> tuple[Any, int]:
         """What tells FAISS which rows are alive (None for all), and their number. Kept for the next search."""
         masks = [b.alive for b in blocks]
         if all(m is None for m in masks):
             return None, self.covered
-        kept = self._filter
+        kept = self._filter  # once: another thread may keep another one meanwhile
         if kept is None or not _same(kept[0], masks):
             alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
             selector = _faiss().IDSelectorBitmap(np.packbits(alive, bitorder="little"))
@@ -282,27 +270,6 @@ def _sample(table: RowTable, size: int, seed: int) -> NDArray[np.float32]:
     size = min(size, len(table))
     rows = np.sort(np.random.default_rng(seed).choice(len(table), size, replace=False))
     return table.vectors(rows)
-
-
-def _empty(faiss: ModuleType, kind: str, dim: int, lists: int, seed: int) -> Any:
-    """An untrained structure."""
-    coarse = faiss.IndexFlatIP(dim)
-    if kind == "ivf_sq8":
-        index = faiss.IndexIVFScalarQuantizer(
-            coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-        )
-    else:
-        index = faiss.IndexIVFPQ(coarse, dim, lists, _sub_vectors(dim), PQ_BITS, faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.seed = seed
-    index.cp.seed = seed
-    index.cp.spherical = True
-    index.cp.min_points_per_centroid = 1
-    return index
-
-
-def _sub_vectors(dim: int) -> int:
-    """Bytes of a product-quantised code: the largest divisor of ``dim`` that leaves 4 columns or more to each."""
-    return max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)
 
 
 def _faiss() -> ModuleType:

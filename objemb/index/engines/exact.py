@@ -2,25 +2,29 @@
 
 The rows are read once, in chunks, for up to 64 query rows at a time. A chunk gives scores that are off by no more than
 a known bound: from 8-bit codes where a block has them, else by float32 products. The pairs that such scores cannot rule
-out, a tiny share, are scored from the vectors. So the result depends neither on codes and blocks nor on threads, and
-memory is bounded whatever the number of rows and queries.
+out, a tiny share, are scored from the vectors. So the result depends neither on codes, blocks and kernels nor on
+threads, and memory is bounded whatever the number of rows and queries.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from objemb.index.blocks import Block, GroupedHits, Pairs, RowTable, top_images
-from objemb.index.engines._codes import EncodedQueries, code_scores, encode_queries
+from objemb.index.engines import _kernels
+from objemb.index.engines._codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
+from objemb.index.engines._kernels import Kernel
 from objemb.index.engines._top_k import TopK
+from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
 from objemb.index.storage.errors import DamagedIndexError
-from objemb.ops.arrays import as_tensor
+from objemb.registry import plugin
 
 #: Query rows that share one pass over the index.
 QUERY_ROWS_PER_PASS = 64
@@ -32,6 +36,63 @@ NUMBERS_PER_CHUNK = 1 << 25
 SPARSE = 0.25
 #: Twice the error that summing a column of unit vectors in float32 may add to their product.
 FLOAT32_ROUNDING = 2.0**-23
+#: Encoding the vectors takes as long as searching this many query rows without codes.
+ENCODE_AFTER = 16
+#: Codes are made of indexes of so many numbers: smaller ones are searched in a millisecond without, and of larger ones
+#: the codes, a byte per number, would take too much memory.
+LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
+
+
+@plugin
+class Exact(Engine):
+    """Compares a query with every row. Nothing is stored."""
+
+    accepts = frozenset({"unit_vectors"})
+    exact = True
+
+    def build(self, blocks: Sequence[Block]) -> ExactSearch:
+        """A structure for any rows."""
+        return ExactSearch()
+
+    def load(self, files: Mapping[str, Any]) -> ExactSearch:
+        """Likewise."""
+        return ExactSearch()
+
+
+class ExactSearch(Structure):
+    """Exact search of any blocks. Once so much was searched that 8-bit codes would have paid off, it makes them, of
+    each array of vectors one time."""
+
+    def __init__(self) -> None:
+        self._query_rows = 0
+        self._codes: dict[int, Codes] = {}
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        groups: NDArray[np.int64],
+        k: int,
+        blocks: Sequence[Block],
+        *,
+        count: int | None = None,
+    ) -> GroupedHits:
+        """As :meth:`objemb.index.engines.base.Structure.search`, of whatever blocks."""
+        self._query_rows += len(queries)
+        numbers = sum(b.vectors.size for b in blocks)
+        if self._query_rows >= ENCODE_AFTER and LEAST_CODES <= numbers <= MOST_CODES and _kernels.best().fast_codes:
+            blocks = [replace(b, codes=self._codes_of(b.vectors)) for b in blocks]
+        return search_exact(blocks, queries, groups, k, count=count)
+
+    def write(self, create: Callable[[str], ByteOutput]) -> None:
+        """Writes nothing."""
+
+    def _codes_of(self, vectors: NDArray[np.floating]) -> Codes:
+        """The codes of an array, kept as long as the array is."""
+        codes = self._codes.get(id(vectors))
+        if codes is None:
+            self._codes[id(vectors)] = codes = encode(vectors)
+            weakref.finalize(vectors, self._codes.pop, id(vectors), None)
+        return codes
 
 
 def search_exact(
@@ -63,42 +124,27 @@ def search_exact(
     """
     table = RowTable(blocks)
     queries, groups, count = checked_queries(table, queries, groups, k, count)
-    found = []
+    passes = []
     for start in range(0, len(queries), QUERY_ROWS_PER_PASS):
         here = slice(start, start + QUERY_ROWS_PER_PASS)
         pairs = _one_pass(table, queries[here], groups[here], k)
-        found.append(Pairs(pairs.rows, pairs.query_rows + start, pairs.queries, pairs.images, pairs.scores))
-    return top_images(Pairs.cat(found), count, k)
+        passes.append(replace(pairs, query_rows=pairs.query_rows + start))
+    return top_images(Pairs.cat(passes), count, k)
 
 
-def checked_queries(
-    table: RowTable, queries: NDArray, groups: NDArray, k: int, count: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
-    """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
-    queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, found {k}")
-    if queries.ndim != 2 or (table.dim is not None and queries.shape[1] != table.dim):
-        wanted = "D" if table.dim is None else table.dim
-        raise ValueError(f"queries: expected shape (R, {wanted}), found {tuple(queries.shape)}")
-    if groups.shape != (len(queries),) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
-        raise ValueError(f"groups: expected {len(queries)} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
-    last = int(groups[-1]) + 1 if len(groups) else 0
-    if count is not None and count < last:
-        raise ValueError(f"count: expected at least {last} queries, as in groups, found {count}")
-    return queries, groups, last if count is None else count
+def coded(block: Block) -> Block:
+    """The block with 8-bit codes of its vectors."""
+    return replace(block, codes=encode(block.vectors))
 
 
 def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.int64], k: int) -> Pairs:
     """The best pairs of at most ``QUERY_ROWS_PER_PASS`` query rows."""
-    best = TopK(table, queries, groups, k)
-    batch = as_tensor(queries)
-    encoded = encode_queries(batch)
+    best, scorer = TopK(table, queries, groups, k), _Scorer(queries)
     size = max(1, min(SCORES_PER_CHUNK // len(queries), NUMBERS_PER_CHUNK // max(1, queries.shape[1])))
     for block, start in zip(table.blocks, table.starts, strict=False):
         for rows in _chunks(block, size):
-            scores, slack = _approximate(block, rows, batch, encoded)
-            best.add(scores.numpy(), slack.numpy(), rows, int(start), block.images[rows])
+            scores, slack = scorer.scores(block, rows)
+            best.add(scores, slack, rows, int(start), block.images[rows])
     return best.result()
 
 
@@ -113,29 +159,35 @@ def _chunks(block: Block, size: int) -> Iterator[slice | NDArray[np.int64]]:
         yield here if few is None else few[here]
 
 
-def _approximate(
-    block: Block, rows: slice | NDArray[np.int64], queries: Tensor, encoded: EncodedQueries
-) -> tuple[Tensor, Tensor]:
-    """float32 ``(C, n)`` scores, -inf for dead rows, and ``(C,)`` bounds of their error."""
-    if block.codes is not None:
-        index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
-        scores, slack = code_scores(block.codes, index, encoded)
-    else:
-        scores = _products(as_tensor(np.ascontiguousarray(block.vectors[rows], dtype=np.float32)), queries)
-        if not math.isfinite(float(scores.sum())):  # NaN loses every comparison: nothing would be found, and none know
-            raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")
-        slack = encoded.lengths * (FLOAT32_ROUNDING * queries.shape[1])
-    if block.alive is not None:
-        scores.masked_fill_(torch.from_numpy(~block.alive[rows]), -torch.inf)
-    return scores, slack
+class _Scorer:
+    """Approximate scores of ``(C, D)`` query rows."""
+
+    def __init__(self, queries: NDArray[np.float32]) -> None:
+        self._queries = queries
+        self._kernel = _kernels.loaded()
+        self._float_slack = row_lengths(queries) * np.float32(FLOAT32_ROUNDING * queries.shape[1])
+        self._encoded: dict[Kernel, EncodedQueries] = {}
+
+    def scores(self, block: Block, rows: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """float32 ``(C, n)`` scores, -inf for dead rows, and ``(C,)`` bounds of their error."""
+        if block.codes is not None:
+            scores, slack = code_scores(block.codes, rows, self._encoded_for(block.codes.kernel))
+        else:
+            vectors = np.ascontiguousarray(block.vectors[rows], dtype=np.float32)
+            scores, slack = self._kernel.products(self._queries, vectors), self._float_slack
+            with np.errstate(invalid="ignore", over="ignore"):
+                total = float(scores.sum())
+            if not math.isfinite(total):  # NaN loses every comparison: nothing would be found, and nobody would know
+                raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")
+        if block.alive is not None:
+            np.copyto(scores, -np.inf, where=~block.alive[rows])
+        return scores, slack
+
+    def _encoded_for(self, kernel: Kernel) -> EncodedQueries:
+        if kernel not in self._encoded:
+            self._encoded[kernel] = encode_queries(self._queries, kernel)
+        return self._encoded[kernel]
 
 
 def _named(rows: slice | NDArray[np.int64]) -> str:
     return f"{rows.start} to {rows.stop}" if isinstance(rows, slice) else f"{rows[0]} to {rows[-1] + 1}"
-
-
-def _products(vectors: Tensor, queries: Tensor) -> Tensor:
-    """Inner products, float32 ``(C, n)``."""
-    if len(queries) == 1:  # some BLAS multiply by one column at a fraction of the speed of two
-        return (vectors @ queries.repeat(2, 1).T)[:, :1].T.contiguous()
-    return (vectors @ queries.T).T.contiguous()

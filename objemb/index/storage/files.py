@@ -28,7 +28,7 @@ from objemb.checks import ObjembError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError, IndexWriteError
 
 #: Names that data files of an index have: a number that is never used twice, and what is inside.
-DATA_FILE = re.compile(r"\d{8,18}\.(vectors|rows|images|deleted|ann)")
+DATA_FILE = re.compile(r"\d{8,18}\.[a-z_]{1,32}")
 #: What an unfinished replacement of the manifest leaves behind.
 TEMPORARY_SUFFIX = ".tmp"
 #: Bytes that are read at once to be checked.

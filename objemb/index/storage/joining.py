@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import Manifest, SegmentRecord
+from objemb.index.storage.schema import Columns
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.segment_writer import SegmentWriter
 
@@ -57,17 +58,17 @@ def join_small(
 
     Args:
         folder: The index.
-        manifest: The state that is published. What its approximate search structure covers is left alone.
+        manifest: The state that is published. What a search structure covers is left alone.
         output: Where new segments are written; nothing else must be open in it.
         done: Segments that were written since.
     """
     records = [*manifest.segments, *done]
-    first = first_to_join(records, manifest.ann.segments if manifest.ann else 0)
+    first = first_to_join(records, max((s.segments for s in manifest.structures), default=0))
     if first == len(records):
         return records
     try:
         for record in records[first:]:
-            for part in chunks(Segment(folder, record, manifest.dim, manifest.dtype), None):
+            for part in chunks(Segment(folder, record, manifest.schema), None):
                 output.append(*part)
     except DamagedIndexError as error:  # what is new can be published all the same
         logger.warning("%s: small segments are not joined: %s", folder, error)
@@ -77,9 +78,9 @@ def join_small(
     return records[:first] + output.done
 
 
-def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[np.ndarray, pa.Table, pa.Table]]:
+def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[Columns, pa.Table, pa.Table]]:
     """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
-    segment.check_vectors()  # else damage would get a new, right checksum
+    segment.check_columns()  # else damage would get a new, right checksum
     _ = segment.row_images  # likewise, tables that do not fit each other
     weights = segment.starts + np.arange(len(segment.starts))  # an image without regions counts as well
     begin = 0
@@ -91,7 +92,7 @@ def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[np.ndarr
             kept_rows = np.repeat(kept, segment.counts[begin:end])
             rows, images = segment.rows.slice(first, last - first), segment.images.slice(begin, end - begin)
             yield (
-                segment.vectors[first:last][kept_rows],
+                segment.schema.select(segment.columns, first, kept_rows),
                 pa.Table.from_batches([rows]).filter(pa.array(kept_rows)),
                 pa.Table.from_batches([images]).filter(pa.array(kept)),
             )

@@ -8,12 +8,18 @@ An index is a folder::
     00000001.rows      a segment's regions: Arrow IPC file, see :mod:`objemb.index.storage.tables`
     00000001.images    a segment's images: Arrow IPC file
     00000007.deleted   internal numbers of all deleted images: raw little-endian int64, ascending
-    00000009.ann       an approximate search structure over the first segments
+    00000009.ann       a file of a search structure over the first segments; the engine knows what is inside
+
+The manifest names the schema of the rows (:mod:`objemb.index.storage.schema`); another schema has other files in the
+place of ``.vectors``. It names each search structure by its engine and the engine's settings.
 
 Every file but the manifest is immutable. A new state is new files plus a new manifest, so a reader sees the old state
 or the new one and a writer may be killed at any moment. File numbers and internal image numbers are never used twice.
 
-The first line of the manifest carries the format version and the SHA-256 of the JSON that follows it.
+The first line of the manifest carries the format version and the SHA-256 of the JSON that follows it. Format 2 is
+written. Format 1, which knew vectors and one inverted file of FAISS only, differs in the manifest alone: its files are
+those of format 2, so an index of format 1 is read as it is, and the first writer that publishes leaves a manifest of
+format 2 over the same files.
 """
 
 from __future__ import annotations
@@ -31,14 +37,14 @@ from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import FileRecord, Folder, read_file
+from objemb.index.storage.schema import RowSchema, UnitVectors, schema_from_json
 
-FORMAT = 1
+#: The version that is written; format 1 is read as well.
+FORMAT = 2
+_READABLE = (1, FORMAT)
 MANIFEST_FILE = "manifest"
 #: A segment takes about 600 bytes of a manifest.
 MOST_BYTES = 1 << 28
-DTYPES = ("float32", "float16")
-#: Longer vectors are no descriptors.
-MOST_DIM = 1 << 24
 _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
 
 
@@ -49,55 +55,53 @@ class SegmentRecord:
     Attributes:
         rows: Number of regions, those of deleted images included.
         images: Number of images, deleted ones included.
-        vectors_file: ``rows * dim`` numbers.
-        rows_file: Table of the regions.
-        images_file: Table of the images.
+        files: By what is inside: the columns of the index's schema, and the tables ``rows`` and ``images``.
     """
 
     rows: int
     images: int
-    vectors_file: FileRecord
-    rows_file: FileRecord
-    images_file: FileRecord
+    files: Mapping[str, FileRecord]
 
     @property
     def name(self) -> str:
-        """What tells this segment from all others, in all states of the index."""
-        return self.vectors_file.name
-
-    @property
-    def files(self) -> tuple[FileRecord, ...]:
-        """The three files."""
-        return (self.vectors_file, self.rows_file, self.images_file)
+        """The number of its files, which tells it from all other segments of all states of the index."""
+        return self.files["rows"].name.partition(".")[0]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
-        files = {"vectors": self.vectors_file, "rows": self.rows_file, "images": self.images_file}
-        return {"rows": self.rows, "images": self.images, "files": {k: f.to_json() for k, f in files.items()}}
+        return {"rows": self.rows, "images": self.images, "files": _files_to_json(self.files)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> SegmentRecord:
         """A record from what :meth:`to_json` made."""
-        vectors, rows, images = (FileRecord.from_json(data["files"][k]) for k in ("vectors", "rows", "images"))
-        return SegmentRecord(data["rows"], data["images"], vectors, rows, images)
+        return SegmentRecord(data["rows"], data["images"], _files_from_json(data["files"]))
 
 
 @dataclass(frozen=True)
-class AnnRecord:
-    """An approximate search structure: its kind, and how many segments, from the first on, it covers."""
+class StructureRecord:
+    """A search structure in the manifest.
 
-    kind: str
+    Attributes:
+        engine: Name of the engine that built it, see :mod:`objemb.index.engines.base`.
+        settings: The engine's settings; what is left out has its default.
+        segments: How many segments, from the first on, it covers.
+        files: By the names that the engine gave them.
+    """
+
+    engine: str
+    settings: Mapping[str, Any]
     segments: int
-    file: FileRecord
+    files: Mapping[str, FileRecord]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
-        return {"kind": self.kind, "segments": self.segments, "file": self.file.to_json()}
+        plain = {"engine": self.engine, "settings": dict(self.settings), "segments": self.segments}
+        return {**plain, "files": _files_to_json(self.files)}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> AnnRecord:
+    def from_json(data: dict[str, Any]) -> StructureRecord:
         """A record from what :meth:`to_json` made."""
-        return AnnRecord(data["kind"], data["segments"], FileRecord.from_json(data["file"]))
+        return StructureRecord(data["engine"], data["settings"], data["segments"], _files_from_json(data["files"]))
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ class Manifest:
     """A published state.
 
     Attributes:
-        dim: Length of the vectors.
-        dtype: Number type of the stored vectors, one of :data:`DTYPES`.
+        schema: What a row is.
         fingerprint: Which model made the vectors.
         model: Description of that model, JSON, or None.
         created: When the index was created, ISO 8601 in UTC.
@@ -116,11 +119,11 @@ class Manifest:
         next_file: The next free file number.
         segments: In the order of their internal image numbers.
         deleted: Internal numbers of deleted images that are still in segments, or None.
-        ann: The approximate search structure, or None.
+        structures: The search structures, in the order in which they are asked.
+        format: Version of the format that the state was read in; the next one is written in :data:`FORMAT`.
     """
 
-    dim: int
-    dtype: str
+    schema: RowSchema
     fingerprint: str
     model: Mapping[str, Any] | None
     created: str
@@ -130,19 +133,30 @@ class Manifest:
     next_file: int = 1
     segments: tuple[SegmentRecord, ...] = ()
     deleted: FileRecord | None = None
-    ann: AnnRecord | None = None
+    structures: tuple[StructureRecord, ...] = ()
+    format: int = FORMAT
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """All files of this state."""
-        extra = (self.deleted, self.ann.file if self.ann else None)
-        return tuple(f for s in self.segments for f in s.files) + tuple(f for f in extra if f)
+        extra = (self.deleted,) if self.deleted else ()
+        parts = (*(s.files for s in self.segments), *(s.files for s in self.structures))
+        return tuple(file for files in parts for file in files.values()) + extra
+
+    @property
+    def column_files(self) -> tuple[FileRecord, ...]:
+        """Those that hold the rows themselves, beside the tables."""
+        return tuple(s.files[c] for s in self.segments for c in self.schema.columns)
+
+    @property
+    def kind(self) -> dict[str, Any]:
+        """What indexes must agree in for the rows of one to be rows of the other."""
+        return {"fingerprint": self.fingerprint, "schema": self.schema.name, "dim": self.schema.dim}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         return {
-            "dim": self.dim,
-            "dtype": self.dtype,
+            "schema": self.schema.to_json(),
             "fingerprint": self.fingerprint,
             "model": None if self.model is None else dict(self.model),
             "created": self.created,
@@ -152,21 +166,44 @@ class Manifest:
             "next_file": self.next_file,
             "segments": [s.to_json() for s in self.segments],
             "deleted": self.deleted.to_json() if self.deleted else None,
-            "ann": self.ann.to_json() if self.ann else None,
+            "structures": [s.to_json() for s in self.structures],
         }
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> Manifest:
-        """A manifest from what :meth:`to_json` made."""
-        plain = {k: data[k] for k in ("dim", "dtype", "fingerprint", "model", "created", "updated", "generation")}
+    def from_json(data: dict[str, Any], format: int = FORMAT) -> Manifest:
+        """A manifest from what :meth:`to_json` made, in this version or in an earlier one."""
+        if format == 1:
+            data = _from_format_1(data)
+        plain = {k: data[k] for k in ("fingerprint", "model", "created", "updated", "generation")}
         return Manifest(
+            schema=schema_from_json(data["schema"]),
             **plain,
             next_image=data["next_image"],
             next_file=data["next_file"],
             segments=tuple(SegmentRecord.from_json(s) for s in data["segments"]),
             deleted=FileRecord.from_json(data["deleted"]) if data["deleted"] else None,
-            ann=AnnRecord.from_json(data["ann"]) if data["ann"] else None,
+            structures=tuple(StructureRecord.from_json(s) for s in data["structures"]),
+            format=format,
         )
+
+
+def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had vectors only, and at most one search structure, of one file."""
+    schema = {"name": UnitVectors.name, "dim": data["dim"], "dtype": data["dtype"]}
+    structures, ann = [], data["ann"]
+    if ann:
+        structures = [
+            {"engine": ann["kind"], "settings": {}, "segments": ann["segments"], "files": {"index": ann["file"]}}
+        ]
+    return {**data, "schema": schema, "structures": structures}
+
+
+def _files_to_json(files: Mapping[str, FileRecord]) -> dict[str, Any]:
+    return {name: file.to_json() for name, file in files.items()}
+
+
+def _files_from_json(data: dict[str, Any]) -> dict[str, FileRecord]:
+    return {name: FileRecord.from_json(file) for name, file in data.items()}
 
 
 def now() -> str:
@@ -200,20 +237,22 @@ def read_manifest(folder: Path) -> Manifest:
     header = _HEADER.match(data)
     if header is None:
         raise DamagedIndexError(f"{path}: expected the header of an objemb index, found {data[:40]!r}")
-    if int(header[1]) != FORMAT:
+    version = int(header[1])
+    if version not in _READABLE:
+        readable = " or ".join(map(str, _READABLE))
         raise ArtefactMismatchError(
-            f"{folder}: expected index format {FORMAT}, found {int(header[1])}: another version of objemb wrote it"
+            f"{folder}: expected index format {readable}, found {version}: a newer version of objemb wrote it"
         )
     body = data[header.end() :]
     found = hashlib.sha256(body).hexdigest()
     if found != header[2].decode("ascii"):
         raise DamagedIndexError(f"{path}: expected SHA-256 {header[2].decode('ascii')}, found {found}")
-    return _parsed(path, body)
+    return _parsed(path, body, version)
 
 
-def _parsed(path: Path, body: bytes) -> Manifest:
+def _parsed(path: Path, body: bytes, version: int) -> Manifest:
     try:
-        manifest = Manifest.from_json(json.loads(body))
+        manifest = Manifest.from_json(json.loads(body), version)
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedIndexError(f"{path}: cannot be understood: {type(error).__name__}: {error}") from error
@@ -228,24 +267,29 @@ def _check(manifest: Manifest) -> None:
             raise TypeError(f"{name}: expected a text, found {type(value).__name__}")
     if not isinstance(manifest.model, dict | None):
         raise TypeError(f"model: expected an object or null, found {type(manifest.model).__name__}")
-    if manifest.dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {DTYPES}, found {manifest.dtype!r}")
-    checks.between("dim", checks.whole("dim", manifest.dim), 1, MOST_DIM)
     for name in ("generation", "next_image", "next_file"):
         checks.between(name, checks.whole(name, getattr(manifest, name), 0), 0, 1 << 62)
-    width = manifest.dim * int(manifest.dtype[-2:]) // 8
     for segment in manifest.segments:
-        checks.between("rows", checks.whole("rows", segment.rows, 0), 0, 1 << 62)
-        checks.between("images", checks.whole("images", segment.images, 0), 0, 1 << 62)
-        if segment.vectors_file.size != segment.rows * width:
-            raise ValueError(f"{segment.name}: expected {segment.rows} rows, found {segment.vectors_file.size} bytes")
+        _check_segment(manifest.schema, segment)
     if manifest.deleted and manifest.deleted.size % 8:
         raise ValueError(f"{manifest.deleted.name}: expected whole int64 numbers, found {manifest.deleted.size} bytes")
-    if manifest.ann:
-        if not isinstance(manifest.ann.kind, str):
-            raise TypeError(f"ann: expected a kind, found {manifest.ann.kind!r}")
-        if checks.whole("ann", manifest.ann.segments, 0) > len(manifest.segments):
-            raise ValueError(f"ann: expected at most {len(manifest.segments)} segments, found {manifest.ann.segments}")
+    for structure in manifest.structures:
+        if not isinstance(structure.engine, str) or not isinstance(structure.settings, dict):
+            raise TypeError(f"structure: expected an engine and settings, found {structure.engine!r}")
+        if checks.whole("structure", structure.segments, 0) > len(manifest.segments):
+            raise ValueError(
+                f"structure: expected at most {len(manifest.segments)} segments, found {structure.segments}"
+            )
     numbers = [int(file.name.split(".")[0]) for file in manifest.files]
     if numbers and max(numbers) >= manifest.next_file:
         raise ValueError(f"next_file: expected a number above {max(numbers)}, found {manifest.next_file}")
+
+
+def _check_segment(schema: RowSchema, segment: SegmentRecord) -> None:
+    wanted = {*schema.columns, "rows", "images"}
+    if set(segment.files) != wanted:
+        found = checks.listed(sorted(segment.files))
+        raise ValueError(f"segment: expected the files {checks.listed(sorted(wanted))}, found {found}")
+    for name, count in (("rows", segment.rows), ("images", segment.images)):
+        checks.between(name, checks.whole(name, count, 0), 0, 1 << 62)
+    schema.check_sizes(segment.rows, {c: segment.files[c].size for c in schema.columns})

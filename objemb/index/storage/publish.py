@@ -15,7 +15,8 @@ from objemb.checks import ArtefactMismatchError, ObjembError, listed
 from objemb.index.storage.errors import IndexFolderError, IndexWriteError
 from objemb.index.storage.files import DATA_FILE, TEMPORARY_SUFFIX, FileRecord, Folder, write_errors, write_file
 from objemb.index.storage.lock import LOCK_FILE, WriterLock, check_system
-from objemb.index.storage.manifest import MANIFEST_FILE, Manifest, now, read_manifest, write_manifest
+from objemb.index.storage.manifest import FORMAT, MANIFEST_FILE, Manifest, now, read_manifest, write_manifest
+from objemb.index.storage.schema import SCHEMAS
 from objemb.index.storage.snapshot import Snapshot
 
 
@@ -41,7 +42,7 @@ class Publisher:
             IndexWriteError: The folder, its lock or what is published in it is no longer what was opened.
         """
         self.check()
-        newer = replace(self.manifest, generation=self.manifest.generation + 1, updated=now(), **changes)
+        newer = replace(self.manifest, format=FORMAT, generation=self.manifest.generation + 1, updated=now(), **changes)
         write_manifest(self.folder, newer)
         self.manifest = newer
 
@@ -102,8 +103,7 @@ def create(path: Path, manifest: Manifest) -> None:
 
 def check_same_model(path: Path, expected: Manifest, found: Manifest) -> None:
     """Raise ``ArtefactMismatchError`` where another index has taken the place of one."""
-    for name in ("fingerprint", "dim"):
-        before, after = getattr(expected, name), getattr(found, name)
+    for (name, before), after in zip(expected.kind.items(), found.kind.values(), strict=True):
         if before != after:
             raise ArtefactMismatchError(
                 f"{path}: expected an index of {name} {before!r}, as it was opened, found {after!r}: "
@@ -114,8 +114,11 @@ def check_same_model(path: Path, expected: Manifest, found: Manifest) -> None:
 def clean(folder: Folder, manifest: Manifest) -> None:
     """Delete data files that the manifest does not name, and nothing else."""
     needed = {f.name for f in manifest.files}
+    contents = {"rows", "images", "deleted", "ann", *(c for s in SCHEMAS.values() for c in s.columns)}
     for name in os.listdir(folder.descriptor):
-        if (DATA_FILE.fullmatch(name) and name not in needed) or name == MANIFEST_FILE + TEMPORARY_SUFFIX:
+        # not every name that a data file may have: somebody's 20260101.jpg stays
+        ours = DATA_FILE.fullmatch(name) and name.partition(".")[2] in contents
+        if (ours and name not in needed) or name == MANIFEST_FILE + TEMPORARY_SUFFIX:
             folder.unlink(name)
 
 

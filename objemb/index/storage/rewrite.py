@@ -35,13 +35,13 @@ def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lam
         on_images: Called with numbers of images that are done.
 
     Returns:
-        Whether there was anything to do. If so, the approximate search structure is dropped.
+        Whether there was anything to do. If so, the search structures are dropped.
     """
     with exclusive(folder, like) as publisher, write_errors(folder):
         snapshot, manifest = publisher.snapshot, publisher.manifest
         if manifest.deleted is None and sum(not _large(s) for s in snapshot.segments) < 2:
             return False
-        output = SegmentWriter(publisher.folder, manifest.next_file, manifest.dtype, COMPACT_ROWS)
+        output = SegmentWriter(publisher.folder, manifest.next_file, manifest.schema, COMPACT_ROWS)
         try:
             for segment, live in zip(snapshot.segments, snapshot.live, strict=True):
                 if live is None and _large(segment):
@@ -49,13 +49,13 @@ def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lam
                     output.done.append(segment.record)
                     on_images(segment.record.images)
                 else:
-                    for vectors, rows, images in chunks(segment, live):
-                        output.append(vectors, rows, images)
+                    for columns, rows, images in chunks(segment, live):
+                        output.append(columns, rows, images)
                         on_images(images.num_rows)
             output.close_segment()
         finally:
             output.abandon()
-        publisher.publish(segments=tuple(output.done), deleted=None, ann=None, next_file=output.next_file)
+        publisher.publish(segments=tuple(output.done), deleted=None, structures=(), next_file=output.next_file)
     return True
 
 
@@ -82,8 +82,8 @@ def merge(
         _check_mergeable(writer.manifest, source)
     for source in sources:
         for segment, live in zip(source.segments, source.live, strict=True):
-            for vectors, rows, images in chunks(segment, _wanted(writer, source, segment, live, on_collision)):
-                writer.copy(vectors, rows, images)
+            for columns, rows, images in chunks(segment, _wanted(writer, source, segment, live, on_collision)):
+                writer.copy(columns, rows, images)
                 on_images(images.num_rows)
     writer.commit()
 
@@ -93,8 +93,7 @@ def _large(segment: Segment) -> bool:
 
 
 def _check_mergeable(target: Manifest, source: Snapshot) -> None:
-    for name in ("fingerprint", "dim"):
-        expected, found = getattr(target, name), getattr(source.manifest, name)
+    for (name, expected), found in zip(target.kind.items(), source.manifest.kind.values(), strict=True):
         if expected != found:
             raise ArtefactMismatchError(f"{source.folder}: expected {name} {expected!r}, found {found!r}")
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from objemb.index.engines._codes import Codes, encode
 from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
-from objemb.index.storage.files import FileRecord, StoredFile, check_buffer, map_file
+from objemb.index.storage.files import StoredFile, check_buffer, map_file
 from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord
+from objemb.index.storage.schema import RowSchema
 from objemb.structures import RegionDescriptors, Regions
 
 
@@ -23,11 +24,12 @@ class Segment:
 
     All files are opened at once, so that the segment stays readable when it is deleted. Tables are read when they are
     first needed, and checked against their checksum and each other: no number in them leads outside of anything.
-    Vectors are mapped, and checked by ``verify`` only.
+    Columns are mapped, and checked by ``verify`` only.
 
     Attributes:
         record: The segment's entry in the manifest.
-        vectors: ``(rows, dim)`` float32 or float16, mapped.
+        schema: What a row is.
+        columns: The rows, as the schema decodes them; mapped.
 
     Raises:
         FileNotFoundError: A file is gone.
@@ -36,35 +38,39 @@ class Segment:
     Args:
         folder: Folder of the index.
         record: The segment's entry in the manifest.
-        dim: Length of the vectors.
-        dtype: Number type of the vectors on disk.
+        schema: What a row is.
         hold: Whether large tables may wait in open files until they are needed.
     """
 
-    def __init__(self, folder: Path, record: SegmentRecord, dim: int, dtype: str, *, hold: bool = True) -> None:
+    def __init__(self, folder: Path, record: SegmentRecord, schema: RowSchema, *, hold: bool = True) -> None:
         self.record = record
         self._folder = folder
-        self._rows_file = StoredFile(folder, record.rows_file, hold)
-        self._images_file = StoredFile(folder, record.images_file, hold)
-        numbers = np.frombuffer(map_file(folder, record.vectors_file), np.dtype(dtype).newbyteorder("<"))
-        self.vectors = numbers.reshape(record.rows, dim)
+        self.schema = schema
+        self._tables = {name: StoredFile(folder, record.files[name], hold) for name in ("rows", "images")}
+        self._content = {name: map_file(folder, record.files[name]) for name in schema.columns}
+        self.columns = schema.decode(self._content, record.rows)
+
+    @property
+    def vectors(self) -> NDArray[np.floating]:
+        """``(rows, dim)`` float32 or float16, of an index of unit vectors."""
+        return self.columns["vectors"]
 
     @cached_property
     def rows(self) -> pa.RecordBatch:
         """The table of regions, see :data:`objemb.index.storage.tables.ROWS`."""
-        return self._table(self._rows_file, self.record.rows_file, tables.ROWS, self.record.rows)
+        return self._table("rows", tables.ROWS, self.record.rows)
 
     @cached_property
     def images(self) -> pa.RecordBatch:
         """The table of images, see :data:`objemb.index.storage.tables.IMAGES`."""
-        return self._table(self._images_file, self.record.images_file, tables.IMAGES, self.record.images)
+        return self._table("images", tables.IMAGES, self.record.images)
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """Internal image numbers: int64 ``(images,)``, ascending from 0."""
         numbers = tables.numbers_of(self.images, "image")
         if (np.diff(numbers, prepend=-1) <= 0).any():
-            raise self._damaged(self.record.images_file, "expected ascending image numbers")
+            raise self._damaged("images", "expected ascending image numbers")
         return numbers
 
     @cached_property
@@ -79,7 +85,7 @@ class Segment:
         wrong = (self.counts < 0) | (self.counts > self.record.rows)
         starts = np.concatenate([[0], np.cumsum(np.where(wrong, 0, self.counts))])
         if wrong.any() or starts[-1] != self.record.rows:
-            raise self._damaged(self.record.images_file, f"expected {self.record.rows} regions in all, found others")
+            raise self._damaged("images", f"expected {self.record.rows} regions in all, found others")
         return starts
 
     @cached_property
@@ -87,7 +93,7 @@ class Segment:
         """Internal image number of each row: int64 ``(rows,)``."""
         numbers = tables.numbers_of(self.rows, "image")
         if not np.array_equal(self.per_row(self.numbers), numbers):
-            raise self._damaged(self.record.rows_file, "expected regions in the order of their images")
+            raise self._damaged("rows", "expected regions in the order of their images")
         return numbers
 
     @cached_property
@@ -110,14 +116,10 @@ class Segment:
         """The labels that occur."""
         return [tables.to_text(name) for name in self.rows.column("label").dictionary.to_pylist()]
 
-    @cached_property
-    def codes(self) -> Codes:
-        """8-bit stand-ins of the vectors, made on first use and held in memory: they speed up exact search."""
-        return encode(self.vectors)
-
-    def check_vectors(self) -> None:
-        """Read all vectors; raises ``DamagedIndexError`` when a byte was changed. To be called before copying them."""
-        check_buffer(self._folder, self.record.vectors_file, self.vectors)
+    def check_columns(self) -> None:
+        """Read all columns; raises ``DamagedIndexError`` when a byte was changed. To be called before copying them."""
+        for name, content in self._content.items():
+            check_buffer(self._folder, self.record.files[name], content)
 
     def label(self, row: int) -> str | None:
         """Label of a row."""
@@ -148,7 +150,7 @@ class Segment:
             vectors = torch.tensor(self.vectors[start:stop].astype(np.float32))
             return RegionDescriptors(name, regions, vectors, metadata)
         except (ValueError, TypeError) as error:
-            raise self._damaged(self.record.images_file, f"{name!r}: {error}") from error
+            raise self._damaged("images", f"{name!r}: {error}") from error
 
     def live(self, deleted: np.ndarray) -> np.ndarray | None:
         """Which images are not among the ascending numbers ``deleted``: bool ``(images,)``, or None for all."""
@@ -163,12 +165,12 @@ class Segment:
         """Values of images ``(images,)`` repeated for each of their rows: ``(rows,)``."""
         return np.repeat(per_image, np.diff(self.starts))
 
-    def _table(self, file: StoredFile, record: FileRecord, schema: pa.Schema, count: int) -> pa.RecordBatch:
-        content = file.content()
+    def _table(self, name: str, schema: pa.Schema, count: int) -> pa.RecordBatch:
+        content = self._tables[name].content()
         try:
             return from_ipc(content, schema, count)
         except (ValueError, OSError, MemoryError, pa.ArrowException) as error:
-            raise self._damaged(record, str(error)) from error
+            raise self._damaged(name, str(error)) from error
 
-    def _damaged(self, record: FileRecord, reason: str) -> DamagedIndexError:
-        return DamagedIndexError(f"{self._folder / record.name}: {reason}")
+    def _damaged(self, table: str, reason: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self._folder / self.record.files[table].name}: {reason}")

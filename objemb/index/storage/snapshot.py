@@ -11,7 +11,7 @@ import pyarrow as pa
 from objemb.index.blocks import Block
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import StoredFile, map_file
-from objemb.index.storage.manifest import Manifest, read_manifest
+from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment
 
 #: Segments whose tables may wait to be read in open files; those of further segments are read at once.
@@ -26,17 +26,18 @@ class Snapshot:
         manifest: What was published.
         segments: The opened segments.
         deleted: Internal numbers of deleted images: int64, ascending; read and checked.
-        ann_buffer: The file of the approximate search structure, mapped and not yet checked, or None.
     """
 
     segments: list[Segment]
 
     def __init__(self, folder: Path, manifest: Manifest, earlier: Snapshot | None = None) -> None:
-        known = {s.record: s for s in earlier.segments} if earlier else {}
+        known = {s.record.name: s for s in earlier.segments} if earlier else {}
         self.folder = folder
         self.manifest = manifest
         self.segments = [
-            known.get(r) or Segment(folder, r, manifest.dim, manifest.dtype, hold=number < HELD_SEGMENTS)
+            known[r.name]
+            if r.name in known and known[r.name].record == r
+            else Segment(folder, r, manifest.schema, hold=number < HELD_SEGMENTS)
             for number, r in enumerate(manifest.segments)
         ]
         # a wrong bit would bring deleted images back, and the next writer would give it a right checksum
@@ -44,7 +45,9 @@ class Snapshot:
         self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
         if (np.diff(self.deleted) <= 0).any():
             raise DamagedIndexError(f"{folder}: expected ascending numbers of deleted images, found others")
-        self.ann_buffer: pa.Buffer | None = map_file(folder, manifest.ann.file) if manifest.ann else None
+        self._structure_files = [
+            {name: map_file(folder, file) for name, file in s.files.items()} for s in manifest.structures
+        ]
 
     @staticmethod
     def load(folder: Path, earlier: Snapshot | None = None) -> Snapshot:
@@ -83,11 +86,13 @@ class Snapshot:
         """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 
-    @property
-    def approximate_share(self) -> float:
-        """Share of all rows that the approximate structure covers; 0 without one."""
-        covered = self.first_rows[self.manifest.ann.segments] if self.manifest.ann else 0
-        return float(covered / max(1, self.first_rows[-1]))
+    def structure_files(self, structure: StructureRecord) -> dict[str, pa.Buffer]:
+        """The files of a structure of this state, mapped and not yet checked."""
+        return self._structure_files[self.manifest.structures.index(structure)]
+
+    def covered_share(self, structure: StructureRecord) -> float:
+        """Share of all rows that a structure covers."""
+        return float(self.first_rows[structure.segments] / max(1, self.first_rows[-1]))
 
     @cached_property
     def image_count(self) -> int:

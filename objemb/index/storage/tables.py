@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.schema import Columns, RowSchema
 from objemb.structures import RegionDescriptors, Scalar
 
 ROWS = pa.schema(
@@ -38,9 +39,6 @@ IMAGES = pa.schema(
     ]
 )
 
-#: Vectors must be this close to unit length (or to zero); float16 networks are not more exact.
-UNIT_TOLERANCE = 0.01
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -51,7 +49,7 @@ class Entry:
     size: tuple[int, int]
     stamp: bytes | None
     metadata: bytes
-    vectors: np.ndarray  # (n, dim), the index's dtype
+    columns: Columns  # of n rows
     boxes: np.ndarray  # (n, 4) float32
     scores: np.ndarray  # (n,) float32
     labels: list[bytes | None]
@@ -91,41 +89,28 @@ def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
     return found
 
 
-def entry(number: int, described: RegionDescriptors, stamp: str | None, dtype: str) -> Entry:
+def entry(number: int, described: RegionDescriptors, stamp: str | None, schema: RowSchema) -> Entry:
     """Check one described image and make it ready to be stored.
 
     Raises:
-        ValueError: A vector is neither of unit length nor zero, or a value cannot be stored.
+        ValueError: The rows do not fit the schema, or a value cannot be stored.
     """
     regions = described.regions
-    vectors = described.vectors.detach().cpu().numpy()
-    check_unit(described.image, vectors)
     return Entry(
         number=number,
         id=to_bytes(described.image),
         size=regions.size,
         stamp=None if stamp is None else to_bytes(stamp),
         metadata=metadata_to_bytes(described.image, described.metadata),
-        vectors=np.array(vectors, dtype=dtype, order="C"),
+        columns=schema.encode(described),
         boxes=np.array(regions.boxes.detach().cpu().numpy(), dtype=np.float32),
         scores=np.array(regions.scores.detach().cpu().numpy(), dtype=np.float32),
         labels=[None if name is None else to_bytes(name) for name in regions.label_names],
     )
 
 
-def check_unit(name: str, vectors: np.ndarray) -> None:
-    """Check that rows have unit length or are zero; scores are inner products and mean nothing otherwise."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
-    wrong = np.flatnonzero((np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths != 0))
-    if len(wrong):
-        row = int(wrong[0])
-        raise ValueError(
-            f"vectors of {name!r}: expected rows of unit length (or zero), found length {lengths[row]:.4g} in row {row}"
-        )
-
-
-def tables(entries: Sequence[Entry]) -> tuple[np.ndarray, pa.Table, pa.Table]:
-    """Vectors ``(n, dim)``, table of regions and table of images of a non-empty batch."""
+def tables(entries: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
+    """The table of regions and the table of images of a non-empty batch."""
     counts = [len(e.boxes) for e in entries]
     numbers = np.array([e.number for e in entries], dtype=np.int64)
     boxes = pa.array(np.concatenate([e.boxes for e in entries]).reshape(-1))
@@ -145,8 +130,7 @@ def tables(entries: Sequence[Entry]) -> tuple[np.ndarray, pa.Table, pa.Table]:
         "stamp": [e.stamp for e in entries],
         "metadata": [e.metadata for e in entries],
     }
-    vectors = np.concatenate([e.vectors for e in entries])
-    return vectors, pa.table(rows, schema=ROWS), pa.table(images, schema=IMAGES)
+    return pa.table(rows, schema=ROWS), pa.table(images, schema=IMAGES)
 
 
 def numbers_of(batch: pa.RecordBatch, column: str) -> np.ndarray[Any, Any]:

@@ -16,19 +16,16 @@ from objemb.index.storage.manifest import Manifest, read_manifest
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 
-#: Rows that are checked at a time.
-CHUNK_ROWS = 16_384
-
 
 def verify(folder: str | Path, on_bytes: Callable[[int], None] = lambda count: None) -> list[str]:
     """Everything that is wrong with an index, in words; an empty list when nothing is.
 
     Checks length and checksum of every file, then that the tables fit each other: row counts, ascending image numbers,
-    ids that are there once, boxes inside their images, finite vectors of unit length (or zero). Damage never raises.
+    ids that are there once, boxes inside their images, rows as their schema says. Damage never raises.
 
     Args:
         folder: The index.
-        on_bytes: Called with numbers of bytes that were read; those of vectors are read twice.
+        on_bytes: Called with numbers of bytes that were read; those of columns are read twice.
 
     Raises:
         IndexFolderError: There is no index at all.
@@ -79,7 +76,7 @@ def _segment_problems(segment: Segment, on_bytes: Callable[[int], None]) -> Iter
     if not np.isfinite(segment.scores).all():
         yield "expected finite detector scores"
     yield from _box_problems(segment)
-    yield from _vector_problems(segment, on_bytes)
+    yield from segment.schema.problems(segment.columns, on_bytes)
 
 
 def _box_problems(segment: Segment) -> Iterator[str]:
@@ -88,21 +85,6 @@ def _box_problems(segment: Segment) -> Iterator[str]:
     right = (x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= width) & (y2 <= height)
     if not right.all():
         yield f"expected boxes inside of their images, found {int((~right).sum())} others"
-
-
-def _vector_problems(segment: Segment, on_bytes: Callable[[int], None]) -> Iterator[str]:
-    for start in range(0, len(segment.vectors), CHUNK_ROWS):
-        stored = segment.vectors[start : start + CHUNK_ROWS]
-        part = stored.astype(np.float32)
-        if not np.isfinite(part).all():
-            yield f"expected finite vectors, found others after row {start}"
-            return
-        try:
-            tables.check_unit(f"rows from {start}", part)
-        except ValueError as error:
-            yield str(error)
-            return
-        on_bytes(stored.nbytes)
 
 
 def _relations(snapshot: Snapshot) -> Iterator[str]:

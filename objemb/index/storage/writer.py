@@ -18,6 +18,7 @@ from objemb.index.storage.id_map import IdMap
 from objemb.index.storage.joining import join_small
 from objemb.index.storage.manifest import Manifest
 from objemb.index.storage.publish import exclusive, write_deleted
+from objemb.index.storage.schema import Columns
 from objemb.index.storage.segment_writer import SegmentWriter
 from objemb.structures import RegionDescriptors
 
@@ -31,8 +32,8 @@ class Writer:
     """A transaction on an index, as a context manager; made by ``Index.writer``.
 
     Changes become visible, all at once, at :meth:`commit` and at the end of the block. When the block ends with an
-    exception, what was not committed is dropped. Memory does not grow with the number of images, but for 24 bytes each
-    to know their ids. Not for use from several threads at a time.
+    exception, what was not committed is dropped. Memory is constant apart from 24 bytes per image
+    id. Not for use from several threads at a time.
 
     Raises:
         IndexLockedError: Another writer is at work.
@@ -85,11 +86,7 @@ class Writer:
             ValueError: The vectors do not fit the index, or something cannot be stored. The writer stays usable.
         """
         self._check_usable()
-        if described.dim != self.manifest.dim:
-            raise ValueError(
-                f"vectors of {described.image!r}: expected dimension {self.manifest.dim}, found {described.dim}"
-            )
-        entry = tables.entry(self._next_image, described, stamp, self.manifest.dtype)
+        entry = tables.entry(self._next_image, described, stamp, self.manifest.schema)
         self._usable = False  # until the entry has gone all the way
         self._replace(entry.id, entry.number)
         self._pending.append(entry)
@@ -111,7 +108,7 @@ class Writer:
                 self._newly_deleted.append(number)
         return unknown
 
-    def copy(self, vectors: np.ndarray, rows: pa.Table, images: pa.Table) -> None:
+    def copy(self, columns: Columns, rows: pa.Table, images: pa.Table) -> None:
         """Add whole images from the tables of another index; their internal numbers are replaced.
 
         The images must be of the same model, and each at most once. Images of the same id are replaced.
@@ -126,7 +123,7 @@ class Writer:
         rows = rows.set_column(0, tables.ROWS.field("image"), pa.array(row_numbers))
         images = images.set_column(0, tables.IMAGES.field("image"), pa.array(numbers))
         with write_errors(self._folder):
-            self._segments.append(vectors, rows, images)
+            self._segments.append(columns, rows, images)
         self._next_image += images.num_rows
         self._usable = True
 
@@ -156,7 +153,7 @@ class Writer:
     def _publish(self) -> None:
         self._segments.close_segment()
         output = SegmentWriter(
-            self._publisher.folder, self._segments.next_file, self.manifest.dtype, max(self._flush_rows, FLUSH_ROWS)
+            self._publisher.folder, self._segments.next_file, self.manifest.schema, max(self._flush_rows, FLUSH_ROWS)
         )
         segments = join_small(self._folder, self.manifest, output, self._segments.done)
         next_file, deleted = output.next_file, self.manifest.deleted
@@ -177,10 +174,12 @@ class Writer:
         pending, self._pending, self._pending_rows = self._pending, [], 0
         if pending:
             with write_errors(self._folder):
-                self._segments.append(*tables.tables(pending))
+                self._segments.append(
+                    self.manifest.schema.joined([e.columns for e in pending]), *tables.tables(pending)
+                )
 
     def _new_segments(self) -> SegmentWriter:
-        return SegmentWriter(self._publisher.folder, self.manifest.next_file, self.manifest.dtype, self._flush_rows)
+        return SegmentWriter(self._publisher.folder, self.manifest.next_file, self.manifest.schema, self._flush_rows)
 
     def _check_usable(self) -> None:
         if not self._usable:

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from objemb.index.engines import _codes as codes
 from objemb.index.engines._codes import code_scores, encode, encode_queries
+from objemb.index.engines._kernels import Kernel, NumpyKernel, TorchKernel
 from objemb.index.storage.errors import DamagedIndexError
 from tests.index.searching import unit_rows
 
 
-@pytest.mark.parametrize("largest", [None, 63])  # None: that of this processor, where 8-bit products may overflow
+def kernels() -> list[Kernel]:
+    """NumPy's, PyTorch's, and PyTorch's with the codes of a processor whose 8-bit products may overflow."""
+    small = TorchKernel()
+    small.largest_code = 63
+    return [NumpyKernel(), TorchKernel(), small]
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["numpy", "torch", "torch, 7 bits"])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    return kernels()[request.param]
+
+
 @pytest.mark.parametrize("kind", ["unit", "long", "one_hot", "half", "tiny"])
-def test_no_score_is_off_by_more_than_the_bound(
-    kind: str, largest: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if largest is not None:
-        monkeypatch.setattr(codes, "largest_code", lambda: largest)
+def test_no_score_is_off_by_more_than_the_bound(kind: str, kernel: Kernel) -> None:
     random = np.random.default_rng(0)
     rows = unit_rows(random, 5000, 24)
     rows = {
@@ -27,48 +33,40 @@ def test_no_score_is_off_by_more_than_the_bound(
         "tiny": rows * np.float32(1e-25),
     }[kind]
     queries = unit_rows(random, 9, 24) * 5
-    scores, slack = code_scores(encode(rows), slice(0, 5000), encode_queries(torch.from_numpy(queries)))
+    scores, slack = code_scores(encode(rows, kernel), slice(0, 5000), encode_queries(queries, kernel))
     exact = queries.astype(np.float64) @ rows.astype(np.float64).T
-    assert np.all(np.abs(scores.numpy() - exact) <= slack.numpy()[:, None])
+    assert np.all(np.abs(scores - exact) <= slack[:, None])
     assert scores.shape == (9, 5000)
 
 
-def test_the_bound_is_of_use() -> None:
+def test_the_bound_is_of_use(kernel: Kernel) -> None:
     rows = unit_rows(np.random.default_rng(1), 1000, 128)
-    _, slack = code_scores(encode(rows), slice(0, 1000), encode_queries(torch.from_numpy(rows[:3])))
+    _, slack = code_scores(encode(rows, kernel), slice(0, 1000), encode_queries(rows[:3], kernel))
     assert slack.max() < 0.05
 
 
-def test_a_choice_of_rows() -> None:
-    rows = torch.tensor([5, 2, 7])
-    encoded, queries = encode(np.eye(8, dtype=np.float32)), encode_queries(torch.eye(8)[2:3])
-    assert code_scores(encoded, rows, queries)[0].numpy() == pytest.approx(np.array([[0.0, 1.0, 0.0]]), abs=1e-6)
+def test_a_choice_of_rows(kernel: Kernel) -> None:
+    rows, eye = np.array([5, 2, 7]), np.eye(8, dtype=np.float32)
+    scores, _ = code_scores(encode(eye, kernel), rows, encode_queries(eye[2:3], kernel))
+    assert scores == pytest.approx(np.array([[0.0, 1.0, 0.0]]), abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 1), (1, 4)])
-def test_small_shapes(shape: tuple[int, int]) -> None:
-    rows = np.ones(shape, np.float32)
-    scores, _ = code_scores(encode(rows), slice(0, shape[0]), encode_queries(torch.ones(1, shape[1])))
-    assert scores.numpy() == pytest.approx(np.full((1, shape[0]), shape[1]), rel=1e-5)
+def test_small_shapes(shape: tuple[int, int], kernel: Kernel) -> None:
+    rows, query = np.ones(shape, np.float32), np.ones((1, shape[1]), np.float32)
+    scores, _ = code_scores(encode(rows, kernel), slice(0, shape[0]), encode_queries(query, kernel))
+    assert scores == pytest.approx(np.full((1, shape[0]), shape[1]), rel=1e-5)
 
 
-def test_zero_rows_stay_zero() -> None:
-    encoded = encode(np.zeros((2, 3), np.float32))
+def test_zero_rows_stay_zero(kernel: Kernel) -> None:
+    encoded = encode(np.zeros((2, 3), np.float32), kernel)
     assert max(encoded.error, encoded.reach) < 1e-15
     assert not encoded.values.any()
 
 
-def test_products_of_the_largest_codes_are_exact() -> None:
-    largest = codes.largest_code()
-    for count in (1, 5, 64):
-        left = torch.full((count, 256), largest, dtype=torch.int8)
-        right = torch.full((300, 256), -largest, dtype=torch.int8)
-        assert torch.equal(torch._int_mm(left, right.T), torch.full((count, 300), -256 * largest**2, dtype=torch.int32))
-
-
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_vectors_that_are_not_finite_have_no_codes(wrong: float) -> None:
+def test_vectors_that_are_not_finite_have_no_codes(wrong: float, kernel: Kernel) -> None:
     rows = np.zeros((9000, 4), np.float32)
     rows[5000, 1] = wrong
     with pytest.raises(DamagedIndexError, match="found others among rows 4096 to 8192"):
-        encode(rows)
+        encode(rows, kernel)

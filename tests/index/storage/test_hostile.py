@@ -88,7 +88,7 @@ def test_new_files_follow_no_planted_link(index: Index, precious: Path, kind: st
     add(index)
     index.delete(["0"])
     if kind == "ann":
-        index.build_ann()
+        index.build_structure()
     assert precious.read_text() == "all my work"
     assert not precious.with_name("nowhere").exists()
     assert index.verify() == []
@@ -301,10 +301,9 @@ def forge(index: Index, **files: Any) -> None:
     manifest = replace(read_manifest(index.path), next_file=1000)
     segment = manifest.segments[0]
     records: dict[str, FileRecord] = {
-        f"{kind}_file": store_file(index.path, f"{500 + n:08d}.{kind}", data)
-        for n, (kind, data) in enumerate(files.items())
+        kind: store_file(index.path, f"{500 + n:08d}.{kind}", data) for n, (kind, data) in enumerate(files.items())
     }
-    publish(index.path, replace(manifest, segments=(replace(segment, **records),)))
+    publish(index.path, replace(manifest, segments=(replace(segment, files={**segment.files, **records}),)))
 
 
 def raw(index: Index, kind: str) -> bytes:

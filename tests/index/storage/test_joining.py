@@ -18,7 +18,7 @@ from tests.index.made import described, new, same
 
 def records(weights: Sequence[int]) -> list[SegmentRecord]:
     file = FileRecord("00000001.vectors", 0, "0" * 64)
-    return [SegmentRecord(weight - 1, 1, file, file, file) for weight in weights]
+    return [SegmentRecord(weight - 1, 1, {"rows": file}) for weight in weights]
 
 
 def test_sixteen_of_a_tier_become_one_of_the_next() -> None:
@@ -85,7 +85,7 @@ def test_contents_and_searches_stay_as_they_are(tmp_path: Path) -> None:
 def test_what_the_approximate_structure_covers_is_left_alone(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(20)))
-    index.build_ann()
+    index.build_structure()
     covered = index._snapshot.segments[0].record
     for n in range(20, 60):
         with index.writer() as writer:

@@ -13,7 +13,7 @@ import pytest
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import FileRecord
-from objemb.index.storage.manifest import read_manifest
+from objemb.index.storage.manifest import SegmentRecord, read_manifest
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index
 from tests.index.made import described, new, publish, store_file
@@ -75,19 +75,23 @@ def test_a_healthy_index_has_no_problems(index: Index) -> None:
 
 def test_a_newer_format_is_refused_with_both_versions(index: Index) -> None:
     path = index.path / "manifest"
-    path.write_bytes(path.read_bytes().replace(b"objemb-index 1", b"objemb-index 2", 1))
-    with pytest.raises(ArtefactMismatchError, match="format 1, found 2"):
+    path.write_bytes(path.read_bytes().replace(b"objemb-index 2", b"objemb-index 3", 1))
+    with pytest.raises(ArtefactMismatchError, match="format 1 or 2, found 3: a newer"):
         Index.open(index.path)
 
 
 def test_progress_is_told(index: Index) -> None:
     steps: list[int] = []
     assert verify(index.path, steps.append) == []
-    vectors = sum(s.vectors_file.size for s in read_manifest(index.path).segments)
+    vectors = sum(f.size for f in read_manifest(index.path).column_files)
     assert sum(steps) == index.info()["bytes"] + vectors
 
 
 ANN = '{"name": "00000002.ann", "bytes": 1, "sha256": "' + "0" * 64 + '"}'
+
+
+def structure(fields: str) -> str:
+    return '"structures": [{' + fields + ', "files": {"index": ' + ANN + "}}]"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +122,18 @@ ANN = '{"name": "00000002.ann", "bytes": 1, "sha256": "' + "0" * 64 + '"}'
         ('"sha256": "', '"sha256": 5, "was": "'),
         ('"name": "00000001.rows"', '"name": 1'),
         ('"generation": 2', '"generation": {}'),
-        ('"ann": null', '"ann": {"kind": 3, "segments": 1, "file": ' + ANN + "}"),
-        ('"ann": null', '"ann": {"kind": "ivf_sq8", "segments": 1.0, "file": ' + ANN + "}"),
-        ('"ann": null', '"ann": {"kind": "ivf_sq8", "segments": 9, "file": ' + ANN + "}"),
+        ('"schema": {', '"schema": 5, "x": {'),
+        ('"name": "unit_vectors"', '"name": "unit_matrices"'),
+        ('"name": "unit_vectors"', '"name": ["unit_vectors"]'),
+        ('"dtype": "float32"', '"dtype": "float32", "more": 1'),
+        ('"vectors": {', '"words": {'),
+        ('"vectors": {', '"words": ' + ANN + ', "vectors": {'),
+        ('"structures": []', structure('"engine": 3, "settings": {}, "segments": 1')),
+        ('"structures": []', structure('"engine": "ivf_sq8", "settings": [], "segments": 1')),
+        ('"structures": []', structure('"engine": "ivf_sq8", "settings": {}, "segments": 1.0')),
+        ('"structures": []', structure('"engine": "ivf_sq8", "settings": {}, "segments": 9')),
+        ('"structures": []', structure('"engine": "ivf_sq8", "segments": 1')),
+        ('"structures": []', '"structures": {"a": 1}'),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(index: Index, old: str, new: str) -> None:
@@ -129,16 +142,20 @@ def test_a_manifest_that_makes_no_sense_is_refused(index: Index, old: str, new: 
     body = path.read_bytes().split(b"\n", 1)[1]
     assert old.encode() in body
     body = body.replace(old.encode(), new.encode(), 1)
-    path.write_bytes(f"objemb-index 1 sha256:{hashlib.sha256(body).hexdigest()}\n".encode() + body)
+    path.write_bytes(f"objemb-index 2 sha256:{hashlib.sha256(body).hexdigest()}\n".encode() + body)
     with pytest.raises(DamagedIndexError, match="cannot be understood"):
         Index.open(index.path)
     assert "cannot be understood" in verify(index.path)[0]
 
 
+def with_file(segment: SegmentRecord, name: str, file: FileRecord) -> SegmentRecord:
+    return replace(segment, files={**segment.files, name: file})
+
+
 def test_wrong_counts_and_contents_with_right_checksums(index: Index) -> None:
     manifest = replace(read_manifest(index.path), next_file=100)
     segment = manifest.segments[0]
-    vectors = np.fromfile(index.path / segment.vectors_file.name, "<f4").reshape(-1, 8)
+    vectors = np.fromfile(index.path / segment.files["vectors"].name, "<f4").reshape(-1, 8)
 
     def with_vectors(changed: np.ndarray) -> FileRecord:
         (index.path / "00000099.vectors").unlink(missing_ok=True)
@@ -146,15 +163,15 @@ def test_wrong_counts_and_contents_with_right_checksums(index: Index) -> None:
 
     vectors[4] *= 2
     cases = [
-        (replace(segment, vectors_file=with_vectors(vectors)), "unit length"),
+        (with_file(segment, "vectors", with_vectors(vectors)), "unit length"),
         (replace(segment, images=4), "expected 4 rows, found 5"),
-        (replace(segment, rows_file=segment.images_file), "expected one batch"),
+        (with_file(segment, "rows", segment.files["images"]), "expected one batch"),
     ]
     for record, message in cases:
         publish(index.path, replace(manifest, segments=(record,)))
         assert message in " ".join(verify(index.path))
     vectors[4] = np.nan
-    publish(index.path, replace(manifest, segments=(replace(segment, vectors_file=with_vectors(vectors)),)))
+    publish(index.path, replace(manifest, segments=(with_file(segment, "vectors", with_vectors(vectors)),)))
     assert "finite vectors" in verify(index.path)[0]
     publish(index.path, replace(manifest, segments=(segment, segment)))
     assert "ascending image numbers" in verify(index.path)[0]

@@ -1,0 +1,210 @@
+"""The products of exact search, by NumPy or, where PyTorch is installed, by its faster kernels.
+
+NumPy's is the reference and always there. PyTorch multiplies 8-bit integers several times faster than anything
+multiplies floats, but only by a private function; so a kernel is used after it has given right products in a test of
+extreme and random codes, and what takes its place otherwise gives the same results.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from abc import ABC, abstractmethod
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+#: Rows whose largest value is below this are written as zeros: the reciprocal of their scale would overflow.
+TINY = 1e-20
+#: Whole numbers up to this, and so sums of products that stay below, are exact in float32.
+EXACT_FLOAT32 = 1 << 24
+
+
+class Kernel(ABC):
+    """Products of rows with each other.
+
+    Attributes:
+        largest_code: Products of codes from ``-largest_code`` to ``largest_code`` are exact.
+        fast_codes: Whether products of codes take less time than those of floats.
+    """
+
+    largest_code: int
+    fast_codes: bool
+
+    @abstractmethod
+    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products ``(C, n)`` of ``(C, D)`` query rows with ``(n, D)`` rows."""
+
+    @abstractmethod
+    def code_products(
+        self,
+        queries: NDArray[np.int8],
+        query_scales: NDArray[np.float32],
+        rows: NDArray[np.int8],
+        row_scales: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Inner products ``(C, n)`` of ``(C, D)`` codes with ``(n, D)`` codes, times the scales ``(C,)`` and ``(n,)``.
+
+        The integer product is exact, rounded to float32 once, and multiplied by the scale of the row, then that of the
+        query: every kernel gives the same bits.
+        """
+
+    @abstractmethod
+    def quantise(
+        self, rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+        """Codes of ``(n, D)`` rows.
+
+        Returns:
+            int8 ``(n, D)`` codes, the same of every kernel of the same ``largest_code``; float32 ``(n,)`` scales that
+            multiply them; ``(n,)`` lengths of what is decoded, and of the remainders. Rows that are not finite have
+            lengths that are not.
+        """
+
+
+class NumpyKernel(Kernel):
+    """Products of codes as products of floats, in as many columns at a time as keep every sum exact."""
+
+    largest_code = 127
+    fast_codes = False
+
+    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.ascontiguousarray(queries @ rows.T)
+
+    def code_products(
+        self,
+        queries: NDArray[np.int8],
+        query_scales: NDArray[np.float32],
+        rows: NDArray[np.int8],
+        row_scales: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        # whatever the order of a sum, all its parts are whole numbers that float32 holds
+        width = EXACT_FLOAT32 // 128**2
+        dim = queries.shape[1]
+        if dim <= width:
+            scores = queries.astype(np.float32) @ rows.T.astype(np.float32)
+        else:
+            total = np.zeros((len(queries), len(rows)), dtype=np.int32)
+            for start in range(0, dim, width):
+                here = slice(start, start + width)
+                part = queries[:, here].astype(np.float32) @ rows[:, here].T.astype(np.float32)
+                total += part.astype(np.int32)
+            scores = total.astype(np.float32)
+        scores *= row_scales
+        scores *= query_scales[:, None]
+        return scores
+
+    def quantise(
+        self, rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            largest = np.abs(rows).max(axis=1, initial=0)
+            scales = largest / np.float32(self.largest_code)
+            inverse = np.where(largest > TINY, 1 / scales, np.float32(0))
+            codes = np.rint(rows * inverse[:, None])
+            values = codes.astype(np.int8)
+            decoded = codes * scales[:, None]
+            return values, scales, _lengths(decoded), _lengths(decoded - rows)
+
+
+class TorchKernel(Kernel):
+    """PyTorch's products, on as many threads as PyTorch uses.
+
+    Kernels for processors without VNNI add two products in 16 bits, one side shifted to be unsigned: 8-bit codes
+    overflow there, 7-bit codes never do, as ``(63 + 128) * 63 * 2`` fits. Testing the kernel is surer than knowing it.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+        RuntimeError: Its products of codes are wrong, or it no longer has them.
+    """
+
+    fast_codes = True
+
+    def __init__(self) -> None:
+        import torch
+
+        from objemb.ops.arrays import as_tensor
+
+        self._torch: Any = torch
+        self._as_tensor = as_tensor
+        for largest in (127, 63):
+            self.largest_code = largest
+            if _exact(self):
+                return
+        raise RuntimeError("expected exact products of 8-bit integers, found others")
+
+    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        left, right = self._as_tensor(queries), self._as_tensor(rows)
+        if len(left) == 1:  # some BLAS multiply by one column at a fraction of the speed of two
+            products = (right @ left.repeat(2, 1).T)[:, :1].T.contiguous()
+        else:
+            products = (right @ left.T).T.contiguous()
+        return products.numpy()  # type: ignore[no-any-return]
+
+    def code_products(
+        self,
+        queries: NDArray[np.int8],
+        query_scales: NDArray[np.float32],
+        rows: NDArray[np.int8],
+        row_scales: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        left, right = self._as_tensor(queries), self._as_tensor(rows)
+        # of a single column, the integer kernel answers with what it finds in memory
+        product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
+        products = product(left, right.T)
+        scores = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
+        return scores.numpy()  # type: ignore[no-any-return]
+
+    def quantise(
+        self, rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+        torch, given = self._torch, self._as_tensor(rows)
+        largest = given.abs().amax(dim=1) if rows.shape[1] else torch.zeros(len(rows))
+        scales = largest / self.largest_code
+        inverse = torch.where(largest > TINY, 1 / scales, 0.0)
+        codes = (given * inverse[:, None]).round_()
+        values = codes.to(torch.int8)
+        decoded = codes.mul_(scales[:, None])
+        lengths = decoded.norm(dim=1).numpy()
+        return values.numpy(), scales.numpy(), lengths, decoded.sub_(given).norm(dim=1).numpy()
+
+
+@cache
+def best() -> Kernel:
+    """The fastest kernel that gives right products here."""
+    try:
+        return TorchKernel()
+    except ImportError:
+        pass
+    except Exception as error:  # a private function may change in any way
+        logger.info("products of codes are computed by NumPy: %s", error)
+    return NumpyKernel()
+
+
+def loaded() -> Kernel:
+    """The fastest kernel of what is imported already: importing PyTorch takes as long as many small searches."""
+    return best() if "torch" in sys.modules else _NUMPY
+
+
+_NUMPY = NumpyKernel()
+
+
+def _exact(kernel: Kernel) -> bool:
+    """Whether products of codes are those of the reference: the largest ones, and random ones of odd shapes."""
+    top = kernel.largest_code
+    extreme = np.full((64, 64), top, dtype=np.int8)
+    random = np.random.default_rng(0).integers(-top, top + 1, (117, 150), dtype=np.int8)
+    pairs = [(sign * extreme[:c], extreme) for c in (1, 2, 64) for sign in (1, -1)]
+    pairs += [(random[:c, :d].copy(), random[c:, :d].copy()) for c, d in ((1, 1), (3, 2), (5, 37), (64, 150))]
+    ones = np.ones(117, dtype=np.float32)
+    products = ([k.code_products(a, ones[: len(a)], b, ones[: len(b)]) for k in (kernel, _NUMPY)] for a, b in pairs)
+    return all(np.array_equal(found, right) for found, right in products)
+
+
+def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))

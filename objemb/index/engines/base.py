@@ -1,0 +1,128 @@
+"""The contract of index engines: what builds a search structure over the rows of an index, and what searches it.
+
+An engine is a plug-in: one file of this package with one class, whose constructor arguments are its settings. What it
+builds is stored beside the rows and named in the manifest with the engine's name and settings, so that it is found and
+loaded again wherever the engine is installed. A structure is searched for the rows that it was built over; the index
+searches rows that were added since exactly, and joins both answers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objemb.index.blocks import Block, GroupedHits, RowTable
+from objemb.registry import Plugin
+
+
+class ByteOutput(Protocol):
+    """What takes the bytes of one file, some at a time."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+
+
+class Structure(ABC):
+    """Rows of an index, ready to be searched. Searching from several threads is safe."""
+
+    @abstractmethod
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        groups: NDArray[np.int64],
+        k: int,
+        blocks: Sequence[Block],
+        *,
+        count: int | None = None,
+    ) -> GroupedHits:
+        """The best ``k`` images of each query.
+
+        The score of an image is the largest inner product of any of its alive rows with any row of the query, summed in
+        float64 from the stored vectors and rounded once. Of equal scores the lower row comes first, then the lower
+        query row. An engine that is not ``exact`` may miss images, but what it returns has exact scores and rows.
+
+        Args:
+            queries: float32 ``(R, D)``, the rows of all queries, finite.
+            groups: int64 ``(R,)``, non-decreasing: the query that each row belongs to, numbered from 0.
+            k: Images per query.
+            blocks: The rows that the structure was built over, in the same blocks; which rows are alive may differ from
+                search to search, and no other row may be returned.
+            count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows find
+                nothing.
+
+        Returns:
+            Hits with ``(Q, k)`` fields, padded where a query has fewer images.
+
+        Raises:
+            DamagedIndexError: A vector is not finite.
+            ValueError: Shapes or lengths do not fit together, or ``k`` is below 1.
+        """
+
+    @abstractmethod
+    def write(self, create: Callable[[str], ByteOutput]) -> None:
+        """Hand out all bytes of the structure; an error of what takes them goes on unchanged.
+
+        Args:
+            create: Gives what takes the bytes of a file of this name, unique within the structure. Files may be written
+                in turn or side by side. A structure that lives elsewhere may create none.
+        """
+
+
+class Engine(Plugin, ABC):
+    """A way of searching, with its settings.
+
+    Attributes:
+        accepts: Names of the schemas whose rows it can search, see :mod:`objemb.index.storage.schema`.
+        exact: Whether its structures find all that exact search finds, whatever the query.
+    """
+
+    kind = "index.engines"
+
+    accepts: ClassVar[frozenset[str]]
+    exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, blocks: Sequence[Block]) -> Structure:
+        """A structure over all rows of ``blocks``, dead ones included, so that numbers of rows stay positions in them.
+
+        Rows are read in steps; memory is that of the structure and of a sample of the rows.
+
+        Raises:
+            ImportError: A library that the engine needs is not installed; the message says which.
+            ValueError: There are no rows, or too few.
+        """
+
+    @abstractmethod
+    def load(self, files: Mapping[str, Any]) -> Structure:
+        """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
+
+        Args:
+            files: The bytes of its files by name (anything with the buffer protocol). Their checksums have been
+                checked, yet a stranger may have written them.
+
+        Raises:
+            ImportError: A library that the engine needs is not installed; the message says which.
+            DamagedIndexError: The bytes are something else.
+        """
+
+
+def checked_queries(
+    table: RowTable, queries: NDArray, groups: NDArray, k: int, count: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
+    queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, found {k}")
+    if queries.ndim != 2 or (table.dim is not None and queries.shape[1] != table.dim):
+        wanted = "D" if table.dim is None else table.dim
+        raise ValueError(f"queries: expected shape (R, {wanted}), found {tuple(queries.shape)}")
+    if groups.shape != (len(queries),) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
+        raise ValueError(f"groups: expected {len(queries)} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
+    last = int(groups[-1]) + 1 if len(groups) else 0
+    if count is not None and count < last:
+        raise ValueError(f"count: expected at least {last} queries, as in groups, found {count}")
+    return queries, groups, last if count is None else count

@@ -1,0 +1,41 @@
+"""An inverted file of product-quantised codes: a quarter of a byte per number, coarser than 8-bit scalars."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from objemb.index.engines._ivf import IvfEngine
+from objemb.registry import plugin
+
+#: Bits of the code of some columns; their 256 centroids need as many rows to be learned from.
+BITS = 8
+
+
+@plugin
+class IvfPq(IvfEngine):
+    """Rows as product-quantised codes, a byte for four columns or more. Jégou et al., "Product Quantization for
+    Nearest Neighbor Search", TPAMI 2011."""
+
+    coarseness = 4
+    least_rows = 1 << BITS
+
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> Any:
+        """As :meth:`IvfEngine.untrained`."""
+        coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
+        index = faiss.IndexIVFPQ(coarse, dim, lists, bytes_of_code(dim), BITS, metric)
+        index.pq.cp.seed = self.seed
+        return index
+
+    def made(self, faiss: ModuleType, index: Any) -> bool:
+        """As :meth:`IvfEngine.made`."""
+        return type(index) is faiss.IndexIVFPQ
+
+    def parameters(self, faiss: ModuleType, **options: Any) -> Any:
+        """As :meth:`IvfEngine.parameters`."""
+        return faiss.IVFPQSearchParameters(**options)
+
+
+def bytes_of_code(dim: int) -> int:
+    """Bytes of the code of a row: the largest divisor of ``dim`` that leaves 4 columns or more to each."""
+    return max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)

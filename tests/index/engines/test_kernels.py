@@ -1,0 +1,137 @@
+"""Both kernels against integers of 64 bits and against each other; which of them is chosen."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from objemb.index.blocks import Block
+from objemb.index.engines import _kernels
+from objemb.index.engines._codes import encode
+from objemb.index.engines._kernels import Kernel, NumpyKernel, TorchKernel
+from objemb.index.engines.exact import search_exact
+from tests.index.searching import assert_same, unit_rows
+
+
+@pytest.fixture(params=[NumpyKernel, TorchKernel])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    made: Kernel = request.param()
+    return made
+
+
+def ones(rows: np.ndarray) -> np.ndarray:
+    return np.ones(len(rows), dtype=np.float32)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 37, 1024, 1025, 3000])
+@pytest.mark.parametrize("count", [1, 5, 64])
+def test_products_of_codes_are_those_of_integers(kernel: Kernel, dim: int, count: int) -> None:
+    """Extreme codes too, whose sums float32 does not hold beyond 1040 columns: those are rounded once."""
+    random, top = np.random.default_rng(dim), kernel.largest_code
+    for draw in ("random", "extreme", "opposite"):
+        left = random.integers(-top, top + 1, (count, dim), dtype=np.int8)
+        right = random.integers(-top, top + 1, (70, dim), dtype=np.int8)
+        if draw != "random":
+            left[:], right[:] = top, top if draw == "extreme" else -top
+            right[0, 0] = 1  # an odd number, which float32 has to round where the sum is large
+        expected = (left.astype(np.int64) @ right.astype(np.int64).T).astype(np.float32)
+        np.testing.assert_array_equal(kernel.code_products(left, ones(left), right, ones(right)), expected)
+
+
+def test_scales_are_multiplied_in_one_order() -> None:
+    random = np.random.default_rng(0)
+    left, right = random.integers(-63, 64, (5, 40), dtype=np.int8), random.integers(-63, 64, (90, 40), dtype=np.int8)
+    scales = random.random(5, dtype=np.float32), random.random(90, dtype=np.float32)
+    numpy, torch_ = (k.code_products(left, scales[0], right, scales[1]) for k in (NumpyKernel(), TorchKernel()))
+    np.testing.assert_array_equal(numpy, torch_)
+    expected = (left.astype(np.float64) @ right.T.astype(np.float64)) * scales[0][:, None] * scales[1]
+    np.testing.assert_allclose(numpy, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [63, 127])
+def test_codes_are_the_same(largest: int) -> None:
+    random = np.random.default_rng(0)
+    rows = unit_rows(random, 500, 33) * random.uniform(0, 9, (500, 1)).astype(np.float32)
+    rows[3], rows[4] = 0, 1e-30
+    numpy, torch_ = NumpyKernel(), TorchKernel()
+    numpy.largest_code = torch_.largest_code = largest
+    for mine, theirs in zip(numpy.quantise(rows), torch_.quantise(rows), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-20)
+    values, scales, lengths, remainders = numpy.quantise(rows)
+    decoded = values.astype(np.float64) * scales[:, None]
+    assert np.abs(values).max() == largest
+    np.testing.assert_allclose(lengths, np.linalg.norm(decoded, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(remainders, np.linalg.norm(rows - decoded, axis=1), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_products_of_floats(kernel: Kernel, count: int) -> None:
+    random = np.random.default_rng(0)
+    queries, rows = unit_rows(random, count, 50), unit_rows(random, 300, 50)
+    rows.setflags(write=False)  # as a mapped file
+    products = kernel.products(queries, rows)
+    assert (products.dtype, products.shape, products.flags.c_contiguous) == (np.float32, (count, 300), True)
+    np.testing.assert_allclose(products, queries.astype(np.float64) @ rows.T.astype(np.float64), atol=1e-6)
+
+
+def test_search_finds_the_same_with_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    vectors = unit_rows(random, 4000, 24)
+    vectors[random.integers(4000, size=900)] = vectors[0]  # ties
+    block = Block(vectors, np.arange(4000) // 3, random.random(4000) < 0.8)
+    queries, groups = unit_rows(random, 90, 24), np.arange(90) // 4
+    found = []
+    for made in (NumpyKernel(), TorchKernel()):
+        monkeypatch.setattr(_kernels, "loaded", lambda made=made: made)
+        found += [search_exact([b], queries, groups, 12) for b in (block, replace(block, codes=encode(vectors, made)))]
+    for hits in found[1:]:
+        assert_same(hits, found[0])
+        np.testing.assert_array_equal(hits.scores, found[0].scores)
+
+
+@pytest.fixture
+def afresh() -> object:
+    """The choice of the kernel, not remembered."""
+    _kernels.best.cache_clear()
+    yield _kernels.best
+    _kernels.best.cache_clear()
+
+
+def test_the_kernel_of_torch_where_it_is_installed(afresh: object) -> None:
+    assert isinstance(_kernels.best(), TorchKernel)
+    assert _kernels.best().largest_code in (63, 127)
+    assert isinstance(_kernels.loaded(), TorchKernel)
+
+
+def test_without_torch(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert isinstance(_kernels.best(), NumpyKernel)
+    _kernels.best.cache_clear()
+    monkeypatch.delitem(sys.modules, "torch")
+    assert isinstance(_kernels.loaded(), NumpyKernel)  # it is not imported for a search
+
+
+def test_a_private_function_that_is_gone(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "_int_mm")
+    assert isinstance(_kernels.best(), NumpyKernel)
+
+
+def test_products_that_overflow_get_smaller_codes_or_another_kernel(
+    afresh: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on processors that add pairs of products in 16 bits; and a kernel that is always wrong."""
+    right = torch._int_mm
+
+    def overflowing(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        large = max(int(a.abs().max()), int(b.abs().max())) > 63
+        return right(a, b) - int(large)
+
+    monkeypatch.setattr(torch, "_int_mm", overflowing)
+    assert _kernels.best().largest_code == 63
+    _kernels.best.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: right(a, b) + 1)
+    assert isinstance(_kernels.best(), NumpyKernel)
