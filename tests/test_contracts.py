@@ -37,8 +37,8 @@ from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling
 from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid
+from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, Search
-from objemb.rerank.database import Database
 from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.optimizer import make_optimizer

@@ -8,11 +8,12 @@ from pathlib import Path
 import objemb
 
 LINES = [
-    {"version", "threads", "checks", "disk"},
+    {"version", "threads", "checks", "disk", "text"},
     {"structures", "registry", "devices"},
     {"ops"},
     {"coco"},
     {"images"},
+    {"visualize"},
     {"layers", "weights"},
     {"backbones"},
     {"pooling", "losses"},
@@ -28,7 +29,7 @@ LINES = [
     {"evaluation"},
     {"config"},
     {"models"},
-    {"training", "export"},
+    {"training", "export", "search"},
     {"serve", "cli"},
     {"__main__"},
 ]
@@ -45,7 +46,7 @@ FOREIGN = {
     "filelock": {"training/run_folder.py"},
     "lightning": {"training/runner.py"},
     "tensorboard": {"training/logger.py"},
-    "matplotlib": {"evaluation/plots.py"},
+    "matplotlib": {"visualize/plots.py"},
     "pycocotools": {"evaluation/average_precision.py"},
     "detectron2": {"detectors/detectron2_rcnn.py", *DETECTRON2},
     "cv2": {"ops/opencv.py"},

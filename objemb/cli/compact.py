@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json
-from objemb.cli.output import human_bytes, print_json
+from objemb.cli.output import human_bytes, note, print_json
 from objemb.cli.progress import Progress
+from objemb.search.approximate import build_approximate
 
 
 @guarded
@@ -18,7 +18,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
     before = opened.info()
     with Progress() as display:
         done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
-    build_approximate(opened, before["approximate"])
+    build_approximate(opened, before["approximate"], on_note=note)
     after = opened.info()
     if as_json:
         print_json({"index": str(index), "compacted": done, "before": before, "after": after})

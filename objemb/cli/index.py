@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from objemb.cli.approximate import build_approximate
 from objemb.cli.boxes import stored_boxes, tell_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import (
@@ -30,6 +29,7 @@ from objemb.cli.options import (
 )
 from objemb.cli.output import note, note_untrained, print_json
 from objemb.cli.progress import Progress
+from objemb.search.approximate import build_approximate
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
@@ -75,10 +75,10 @@ def index(
     Exit code 3 when some photos had to be skipped, or indexed without boxes of --boxes that were made for another frame
     or photo, or when not one box of that file could be used. A killed run goes on where it stopped.
     """
-    from objemb.cli.indexing import Job
     from objemb.images.sources import find_images
     from objemb.index.storage.lock import check_system
     from objemb.models import load_model
+    from objemb.search.indexing import Job
 
     started = time.monotonic()
     check_system()
@@ -113,7 +113,7 @@ def index(
         )
         report = job.run()
         skipped.add_boxes(given)
-    build_approximate(target)
+    build_approximate(target, on_note=note)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
     tell_boxes(given, listing=skipped.file)

@@ -9,7 +9,8 @@ import logging
 import sys
 from pathlib import Path
 
-from objemb.cli.output import Said, said, visible
+from objemb.cli.output import Said, said
+from objemb.text import visible
 
 #: By how often ``-v`` was said.
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)

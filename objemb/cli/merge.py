@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from objemb.cli.approximate import build_approximate
 from objemb.cli.errors import guarded
 from objemb.cli.options import IndexPath, Json, among
-from objemb.cli.output import print_json
+from objemb.cli.output import note, print_json
 from objemb.cli.progress import Progress
+from objemb.search.approximate import build_approximate
 
 
 @guarded
@@ -36,7 +36,7 @@ def merge(
     with Progress() as display:
         meter = display.meter("merging", "images", sum(len(other) for other in others))
         opened.merge(others, on_collision=on_collision, on_images=meter.step)
-    build_approximate(opened)
+    build_approximate(opened, on_note=note)
     facts = opened.info()
     if as_json:
         print_json({"index": str(index), **facts})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from objemb.text import visible
 
 if TYPE_CHECKING:
     from objemb.models import Model
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 said = logging.getLogger("objemb.cli.said")
 said.propagate = False
 said.addHandler(logging.NullHandler())
-#: Controls, marks that change the direction of what follows or cannot be seen, halves of characters, ends of lines.
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-#: Unseen, but a part of how words of some scripts, and emoji, are written.
-_JOINERS = "\u200c\u200d"
 
 
 def print_json(document: Any) -> None:
@@ -33,21 +30,6 @@ def print_json(document: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(document, ensure_ascii=True, allow_nan=False)
     sys.stdout.write(text + "\n")
-
-
-def visible(text: str) -> str:
-    r"""The text with unseen characters written as ``\x1b`` or ``\u202e``: file names are foreign.
-
-    Control characters could steer a terminal, and marks of direction could make a name look like another one.
-    """
-    if text.isprintable():
-        return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Said:

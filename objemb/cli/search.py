@@ -17,10 +17,10 @@ from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, 
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
-    from objemb.cli.pictures import Picture
     from objemb.index.store import Index
     from objemb.models import Model
     from objemb.structures import Box, SearchResult
+    from objemb.visualize.pictures import Picture
 
 #: Kinds of picture that ``--save`` writes.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -78,16 +78,16 @@ def search(
     Without --box, --auto and --whole the photo is searched for as it would be indexed: as a whole, and what the model's
     detector finds in it, the best match of them all.
     """
-    from objemb.cli.indexing import ids_of
-    from objemb.cli.pictures import result_pictures
-    from objemb.cli.reranking import rerankers_of, search_reranked, without
     from objemb.images.decode import read_photo
     from objemb.index.store import Index
     from objemb.models import load_model
     from objemb.models.folder import read_card
     from objemb.models.inputs import as_regions
     from objemb.models.query import DETECTOR, WHOLE
+    from objemb.search.indexing import ids_of
+    from objemb.search.reranked import rerankers_of, search_reranked, without
     from objemb.structures import Regions
+    from objemb.visualize.pictures import result_pictures
 
     ways = [name for name, given in (("--box", box), ("--auto", auto), ("--whole", whole)) if given]
     if len(ways) > 1:
@@ -141,7 +141,7 @@ def _recorded_model(index: Index) -> Path:
 
 def _photo_paths(index: Index, result: SearchResult) -> Callable[[str], Path | None]:
     """Where the photos of the hits were when they were indexed."""
-    from objemb.cli.indexing import indexed_photo
+    from objemb.search.indexing import indexed_photo
 
     wanted = {hit.image for hit in result}
     paths = {image.id: indexed_photo(image.stamp) for image in index.images() if image.id in wanted}
@@ -165,9 +165,9 @@ def _write_pictures(
     html: Path | None,
     save: Path | None,
 ) -> None:
-    from objemb.cli.page import search_page
-    from objemb.cli.sheet import contact_sheet
     from objemb.disk import replacing, write_whole
+    from objemb.visualize.page import search_page
+    from objemb.visualize.sheet import contact_sheet
 
     shown, hits = pictures
     if html is not None:

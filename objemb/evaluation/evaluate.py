@@ -19,9 +19,8 @@ from objemb.evaluation.ranks import RankedItems, rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
 from objemb.images.decode import read_photo
-from objemb.rerank.base import Reranker, Search
-from objemb.rerank.chain import search_and_rerank
-from objemb.rerank.database import Database
+from objemb.rerank._database import Database
+from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.structures import Photo, SearchResult
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from objemb.evaluation import plots
 from objemb.evaluation.metrics import RECALLS
+from objemb.visualize import plots
 
 PRECISION_RECALL, BY_REGIONS = "precision_recall.png", "map_by_regions.png"
 BY_QUERY_SIZE, BY_OBJECT_SIZE = "map_by_query_size.png", "map_by_object_size.png"

@@ -28,7 +28,7 @@ NUMBERS_PER_BLOCK = 1 << 22
 
 
 class Searched(Protocol):
-    """Rows of numbered items: ``objemb.evaluation.described.Rows`` or ``objemb.rerank.database.Database``."""
+    """Rows of numbered items: ``objemb.evaluation.described.Rows`` or ``objemb.rerank._database.Database``."""
 
     @property
     def vectors(self) -> NDArray[np.float32]:

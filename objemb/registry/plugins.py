@@ -49,8 +49,8 @@ KINDS = {
     "engine": "index.engines",
 }
 
-#: Modules of a kind's package that are no plug-ins.
-SHARED = ("base", "chain", "database")
+#: The module of a kind's package that holds the contract; others that are no plug-ins begin with an underscore.
+CONTRACT = "base"
 
 
 class Plugin:
@@ -143,7 +143,7 @@ def _own(kind: str) -> list[str]:
     """Names of the plug-ins of objemb itself."""
     package = importlib.import_module(f"objemb.{checks.one_of('kind', kind, tuple(KINDS.values()))}")
     modules = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return [n for n in modules if n not in SHARED and not n.startswith("_")]
+    return [n for n in modules if n != CONTRACT and not n.startswith("_")]
 
 
 def _marked(kind: str, name: str, where: str) -> type:

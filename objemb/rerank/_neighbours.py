@@ -13,7 +13,7 @@ from objemb import checks
 from objemb.index.blocks import Block
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.arrays import as_tensor
-from objemb.rerank.database import Database
+from objemb.rerank._database import Database
 
 logger = logging.getLogger(__name__)
 

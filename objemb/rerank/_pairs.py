@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.rerank.database import Database
+from objemb.rerank._database import Database
 from objemb.structures import RegionDescriptors
 
 #: Rows of the database that are multiplied at once.

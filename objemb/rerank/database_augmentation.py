@@ -9,10 +9,10 @@ import numpy as np
 
 from objemb import checks
 from objemb.registry import plugin
+from objemb.rerank._database import Database
 from objemb.rerank._expansion import rank_weights, similarity_weights, weighted_mean
 from objemb.rerank._neighbours import NO_ROW, row_neighbours
 from objemb.rerank.base import Reranker, Search
-from objemb.rerank.database import Database
 
 #: How neighbours are weighted.
 WEIGHTS = ("rank", "similarity")

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.registry import plugin
+from objemb.rerank._database import Database, as_boxes
 from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank._pairs import all_similarities
 from objemb.rerank.base import Reranker, Search, put_first
-from objemb.rerank.database import Database, as_boxes
 from objemb.structures import Match, RegionDescriptors, SearchResult
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from objemb.ops.heat import heat_boxes
 from objemb.ops.images import cut_out
 from objemb.ops.nmf import Nmf
 from objemb.registry import plugin
+from objemb.rerank._database import as_boxes
 from objemb.rerank._looking import with_photos
 from objemb.rerank.base import Reranker, Search, put_first, scored
-from objemb.rerank.database import as_boxes
 from objemb.structures import Box, Match, Photo, Regions, SearchResult
 from objemb.structures.results import COSINE
 

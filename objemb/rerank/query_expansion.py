@@ -10,10 +10,10 @@ import torch
 
 from objemb import checks
 from objemb.registry import plugin
+from objemb.rerank._database import Database
 from objemb.rerank._expansion import similarity_weights, weighted_mean
 from objemb.rerank._pairs import best_pair, query_vectors, similarities
 from objemb.rerank.base import Reranker, Search
-from objemb.rerank.database import Database
 from objemb.structures import Match, RegionDescriptors
 
 

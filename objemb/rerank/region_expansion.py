@@ -7,9 +7,9 @@ import torch
 from objemb import checks
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
+from objemb.rerank._database import Database
 from objemb.rerank._pairs import best_pair, similarities
 from objemb.rerank.base import Reranker, Search
-from objemb.rerank.database import Database
 from objemb.structures import RegionDescriptors, SearchResult
 
 

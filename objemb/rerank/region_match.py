@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from objemb import checks
 from objemb.ops.boxes import area, intersection, iou
 from objemb.registry import plugin
+from objemb.rerank._database import as_boxes
 from objemb.rerank._pairs import similarities
 from objemb.rerank.base import Reranker, Search, put_first
-from objemb.rerank.database import as_boxes
 from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResult
 from objemb.structures.results import COSINE
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
-from objemb.evaluation.plots import bars, histogram, new_figure, remark, save
 from objemb.evaluation.shares import share
 from objemb.evaluation.sizes import SIZE_KEYS
 from objemb.images.names import without_folders
@@ -28,6 +27,7 @@ from objemb.structures import Photo
 from objemb.training.comparison import Comparison, compare, counts_classes, detection_metrics
 from objemb.training.data.base import Examples
 from objemb.training.teacher import Teacher
+from objemb.visualize.plots import bars, histogram, new_figure, remark, save
 
 FORMAT, FORMAT_VERSION = "objemb-distillation-card", 1
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"

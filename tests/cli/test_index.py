@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import Result
 
-from objemb.cli import indexing
-from objemb.cli.indexing import Job, photo_path
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
+from objemb.search import indexing
+from objemb.search.indexing import Job, photo_path
 from objemb.structures import RegionDescriptors
 from tests.cli.conftest import PLACES, Run, draw, parsed
 from tests.models.conftest import SETTINGS
@@ -369,7 +369,7 @@ def test_ctrl_c_keeps_what_was_described_and_the_next_run_goes_on(
 def test_long_runs_publish_in_between(
     photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objemb.cli.indexing.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("objemb.search.indexing.COMMIT_SECONDS", 0.0)
     loaded = load_model(model)
     index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
     seen = []

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from objemb.cli.output import note, print_json, visible
+from objemb.cli.output import note, print_json
+from objemb.text import visible
 
 
 @pytest.mark.parametrize(

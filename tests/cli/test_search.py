@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from objemb.cli.page import search_page
-from objemb.cli.pictures import COLOURS, result_pictures
-from objemb.cli.sheet import contact_sheet
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.structures import Match, SearchResult
+from objemb.visualize.page import search_page
+from objemb.visualize.pictures import COLOURS, result_pictures
+from objemb.visualize.sheet import contact_sheet
 from tests.cli.conftest import PLACES, Run, draw, parsed
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from objemb.describers.base import Describer
+from objemb.rerank._database import Database
 from objemb.rerank.base import Search
-from objemb.rerank.database import Database
 from objemb.structures import Photo, Regions
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from objemb.rerank._database import Database
 from objemb.rerank.base import Search
-from objemb.rerank.database import Database
 from objemb.structures import RegionDescriptors, Regions
 
 Rows = Sequence[Sequence[float]]

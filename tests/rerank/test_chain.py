@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from objemb.rerank.base import Reranker, Search
-from objemb.rerank.chain import search_and_rerank
+from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.rerank.query_expansion import QueryExpansion
 from tests.rerank.made import database, query, random_database
 

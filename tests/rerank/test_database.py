@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objemb.rerank import database as module
-from objemb.rerank.database import Database
+from objemb.rerank import _database as module
+from objemb.rerank._database import Database
 from tests.index.made import DIM, described, new
 from tests.rerank.made import database, query, random_database
 

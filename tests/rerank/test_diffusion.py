@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from objemb.rerank.database import Database
+from objemb.rerank._database import Database
 from objemb.rerank.diffusion import Diffusion
 from objemb.structures import RegionDescriptors
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search

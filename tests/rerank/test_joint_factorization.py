@@ -12,8 +12,8 @@ from objemb.extractors.map import Map
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.rerank import joint_factorization as module
+from objemb.rerank._database import Database
 from objemb.rerank.base import Search
-from objemb.rerank.database import Database
 from objemb.rerank.joint_factorization import JointFactorization
 from objemb.structures import Photo, RegionDescriptors, Regions
 from tests.tiny import TinyBackbone

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from objemb.ops.normalize import l2
+from objemb.rerank._database import Database
 from objemb.rerank.base import Search
-from objemb.rerank.database import Database
 from objemb.rerank.region_expansion import RegionExpansion
 from objemb.structures import RegionDescriptors, Regions
 

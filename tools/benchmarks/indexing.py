@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from objemb.cli.indexing import Job
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.config import load_config
 from objemb.images.decode import read_photo
 from objemb.index.store import Index
 from objemb.models import Model, build_model
+from objemb.search.indexing import Job
 
 FULL = {"arch": "resnet50", "photos": 32, "side": 640, "rounds": 3, "few": 1000, "many": 20_000, "memory_side": 128}
 SMALL = {"arch": "squeezenet1_1", "photos": 5, "side": 64, "rounds": 1, "few": 4, "many": 12, "memory_side": 48}

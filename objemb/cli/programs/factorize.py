@@ -24,7 +24,6 @@ from torch import Tensor
 
 from objemb.backbones.base import Backbone
 from objemb.cli.boxes import parse_box
-from objemb.cli.heat import HeatRow, heat_sheet
 from objemb.cli.output import note, note_untrained
 from objemb.config import load_config
 from objemb.disk import replacing, write_whole
@@ -37,6 +36,7 @@ from objemb.ops.heat import heat_boxes
 from objemb.ops.images import cut_out
 from objemb.ops.nmf import INITS, Nmf
 from objemb.structures import Photo
+from objemb.visualize.heat import HeatRow, heat_sheet
 
 PROGRAM = "objemb factorize"
 #: An override among the photos.

@@ -21,7 +21,6 @@ from objemb.describers.base import Describer
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import NetworkInput
 from objemb.evaluation.average_precision import average_precision
-from objemb.evaluation.plots import new_figure
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
@@ -37,6 +36,7 @@ from objemb.training.region_sampling import RegionSampling, region_weights
 from objemb.training.run_folder import CONFIG, MODEL
 from objemb.training.task import Task
 from objemb.training.teacher import Teacher
+from objemb.visualize.plots import new_figure
 
 LOSSES = ("cosine", "l2", "relational")
 MODES = ("head", "head+trunk", "joint")

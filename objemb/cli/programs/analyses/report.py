@@ -8,8 +8,8 @@ from pathlib import Path
 
 from objemb.cli.programs.analyses.run import Analysis
 from objemb.cli.programs.analyses.settings import CLASSIFICATION, DETECTION, Cell
-from objemb.evaluation import plots
 from objemb.evaluation.paired import Difference
+from objemb.visualize import plots
 
 
 def analysis_markdown(analysis: Analysis) -> str:

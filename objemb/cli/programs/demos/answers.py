@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from objemb.cli.pictures import result_pictures
 from objemb.cli.programs.demos.compare import KINDS, of_kind
 from objemb.cli.programs.demos.page import Answer
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
@@ -15,6 +14,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.index.store import Index
 from objemb.models import Model, load_model
 from objemb.structures import RegionDescriptors, SearchResult
+from objemb.visualize.pictures import result_pictures
 
 #: The kinds of the queries that are shown, in order.
 SHOWN = (IN_PHOTO, IN_PHOTO, PICTURE) * 3

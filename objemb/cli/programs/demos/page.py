@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from objemb.cli.page import html_page, html_text, photo_figure
-from objemb.cli.pictures import Picture
 from objemb.cli.programs.demos.compare import KINDS
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.structures import SearchResult
+from objemb.visualize.page import html_page, html_text, photo_figure
+from objemb.visualize.pictures import Picture
 
 OWN_STYLE = """
 main { display: block; max-width: 76rem; }

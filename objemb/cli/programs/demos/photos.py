@@ -8,7 +8,6 @@ from pathlib import Path
 
 from objemb.cli.errors import SKIPPED
 from objemb.cli.output import note
-from objemb.cli.pictures import result_pictures
 from objemb.cli.programs.demos.answers import search_others
 from objemb.cli.programs.demos.page import Answer, photos_page
 from objemb.cli.programs.demos.steps import StepFailedError, run_command
@@ -16,6 +15,7 @@ from objemb.disk import write_whole
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
+from objemb.visualize.pictures import result_pictures
 
 #: Queries on the page.
 QUERIES = 8

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.page import html_page, html_text, photo_figure
-from objemb.cli.pictures import Frame, Picture, thumbnail
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
 from objemb.evaluation.ranks import UNRANKED
 from objemb.images.names import without_folders
+from objemb.visualize.page import html_page, html_text, photo_figure
+from objemb.visualize.pictures import Frame, Picture, thumbnail
 
 #: Longest side of a picture in pixels: small, because there are hundreds on a page.
 SIDE = 220

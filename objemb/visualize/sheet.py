@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from objemb.cli.pictures import Picture, short
 from objemb.structures import SearchResult
+from objemb.visualize.pictures import Picture, short
 
 BACKGROUND, INK, SOFT = (250, 250, 248), (28, 28, 26), (98, 98, 93)
 QUERY_SIDE, CELL_WIDTH, CELL_HEIGHT, CAPTION, GAP = 480, 300, 260, 44, 16

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from objemb import registry
 from objemb.checks import ObjembError
-from objemb.cli.indexing import indexed_photo, photo_path
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.index.filters.parser import parse
 from objemb.index.store import Index
 from objemb.models import Model
-from objemb.rerank.base import Reranker
-from objemb.rerank.chain import search_and_rerank
-from objemb.rerank.database import Database
+from objemb.rerank._database import Database
+from objemb.rerank.base import Reranker, search_and_rerank
+from objemb.search.indexing import indexed_photo, photo_path
 from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
 
 #: What to say instead of the name of a re-ranker to go without the model's own.

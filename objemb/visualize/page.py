@@ -10,9 +10,9 @@ from html import escape
 
 from PIL import Image
 
-from objemb.cli.output import visible
-from objemb.cli.pictures import Frame, Picture, short
 from objemb.structures import Match, SearchResult
+from objemb.text import visible
+from objemb.visualize.pictures import Frame, Picture, short
 
 # Nothing may run and nothing may be fetched, whatever a file name or a label says.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

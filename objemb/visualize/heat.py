@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from objemb.cli.pictures import COLOURS
 from objemb.ops.grid import Grid
 from objemb.ops.heat import spread
 from objemb.structures import Box, Photo
+from objemb.visualize.pictures import COLOURS
 
 BACKGROUND, INK = (250, 250, 248), (28, 28, 26)
 SIDE, GAP, LINE = 240, 8, 22

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from objemb.evaluation import plots
+from objemb.visualize import plots
 
 
 def test_all_kinds_on_one_page(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from objemb.cli.heat import GAP, LINE, SIDE, HeatRow, heat_sheet
-from objemb.cli.pictures import COLOURS
 from objemb.ops.grid import Grid
+from objemb.visualize.heat import GAP, LINE, SIDE, HeatRow, heat_sheet
+from objemb.visualize.pictures import COLOURS
 from tests.tiny import plain_photo
 
 

@@ -1,0 +1,1 @@
+"""What people look at: pictures of results, pages, sheets, heat maps and plots."""
