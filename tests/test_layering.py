@@ -37,14 +37,16 @@ LEVEL = {room: level for level, line in enumerate(LINES) for room in line}
 ROOT = Path(objemb.__file__).parent
 
 # Packages, or parts of packages, that only one file each may import, inside the function that needs them.
-# Detectron2's classes have to be subclassed, hence the private files, which themselves are imported inside functions.
+# Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
 DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "weights")}
+LIGHTNING = "training/_lightning.py"
+SUBCLASSING = {*DETECTRON2, LIGHTNING}
 FOREIGN = {
     "faiss": {"index/engines/_ivf.py"},
     "timm": {"backbones/timm_net.py"},
     "huggingface_hub": {"backbones/timm_net.py"},
     "filelock": {"training/run_folder.py"},
-    "lightning": {"training/runner.py"},
+    "lightning": {LIGHTNING},
     "tensorboard": {"training/logger.py"},
     "matplotlib": {"visualize/plots.py"},
     "pycocotools": {"evaluation/average_precision.py"},
@@ -105,16 +107,16 @@ def test_foreign_libraries_are_imported_in_one_file_inside_a_function() -> None:
         for name, top in imports_of(path):
             parts = name.split(".")
             library = parts[0] if parts[0] in FOREIGN else ".".join(parts[:2])
-            top = top and library != "yaml" and where not in DETECTRON2
+            top = top and library != "yaml" and where not in SUBCLASSING
             known = library in FOREIGN or any(other.startswith(f"{parts[0]}.") for other in FOREIGN)
             if known and (where not in FOREIGN.get(library, ()) or top):
                 wrong.append(f"{where} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 
-def test_what_imports_detectron2_is_imported_inside_functions() -> None:
-    private = {f"objemb.{name.removesuffix('.py').replace('/', '.')}" for name in DETECTRON2}
+def test_what_subclasses_foreign_classes_is_imported_inside_functions() -> None:
+    private = {f"objemb.{name.removesuffix('.py').replace('/', '.')}" for name in SUBCLASSING}
     for path in files():
-        if str(path.relative_to(ROOT)) not in DETECTRON2:
-            found = [name for name, top in imports_of(path) if top and name.rpartition(".")[0] in private]
+        if str(path.relative_to(ROOT)) not in SUBCLASSING:
+            found = [name for name, top in imports_of(path) if top and {name, name.rpartition(".")[0]} & private]
             assert not found, f"{path} imports {found}"

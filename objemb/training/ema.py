@@ -12,51 +12,79 @@ from objemb import checks
 
 
 class Ema:
-    """Averages of all parameters and buffers of a module, ``a <- d a + (1 - d) w`` after each step.
+    """Averages of what training changes in a module, ``a <- d a + (1 - d) w`` after each step.
 
-    The decay ``d`` is ``min(decay, (1 + n) / (10 + n))`` at the n-th update, so that the first weights, which are
-    random, are forgotten soon (the ``num_updates`` of TensorFlow's ExponentialMovingAverage). Integer buffers, such as
-    the counters of batch norms, are copied.
+    These are the parameters that require a gradient when this is made, and all buffers, since statistics of batch norms
+    change as well. Frozen parameters, such as those of a detector whose head alone learns, are their own average: they
+    are neither copied nor visited.
+
+    The decay ``d`` is ``min(decay, (1 + n) / (10 + n))`` at the n-th update, so that the random first weights are soon
+    forgotten (``num_updates`` of TensorFlow's ExponentialMovingAverage). Integer buffers, such as the counters of batch
+    norms, are copied.
 
     Args:
         module: What is averaged.
         decay: 0 to 1, without 1.
+
+    Attributes:
+        updates: Number n of updates so far.
+        average: The averages by their names in the module's state dict, on the module's device.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = checks.between("decay", decay, 0, 0.999999)
         self.updates = 0
-        self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        # a parameter with two owners has two names in the state dict
+        parameters = module.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        state = module.state_dict()
+        self.average = {name: value.detach().clone() for name, value in state.items() if name not in frozen}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Let the weights of ``module`` flow into the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
+        for name, value in self._averaged(module):
             kept = self.average[name]
             if kept.is_floating_point():
-                kept.lerp_(value.detach().to(kept), 1 - decay)
+                kept.lerp_(value.to(kept), 1 - decay)
             else:
                 kept.copy_(value)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """``module`` has the averaged weights from now on."""
+        for name, value in self._averaged(module):
+            value.copy_(self.average[name])
 
     @contextmanager
     def swapped_into(self, module: nn.Module) -> Iterator[None]:
         """``module`` has the averaged weights within, and its own ones afterwards."""
-        own = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        module.load_state_dict(self.average)
+        own = [(value, value.clone()) for _, value in self._averaged(module)]
+        self.copy_to(module)
         try:
             yield
         finally:
-            module.load_state_dict(own)
+            with torch.no_grad():
+                for value, kept in own:
+                    value.copy_(kept)
 
     def state_dict(self) -> dict[str, object]:
         """What :meth:`load_state_dict` takes."""
         return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from another average of the same module."""
+        """Go on from another average of the same module; one of frozen parameters as well is read likewise.
+
+        Raises:
+            KeyError: Something that is averaged here is not in the state.
+        """
         average: Mapping[str, Tensor] = state["average"]  # type: ignore[assignment]
         self.updates = int(state["updates"])  # type: ignore[call-overload]
         for name, kept in self.average.items():
             kept.copy_(average[name])
+
+    def _averaged(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Names and current values, without gradient, of what is averaged."""
+        return ((name, value) for name, value in module.state_dict().items() if name in self.average)

@@ -540,6 +540,8 @@ def test_the_trainer_says_nothing_of_its_own(
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "objemb.training._lightning", raising=False)
+    monkeypatch.delattr("objemb.training._lightning", raising=False)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(ImportError, match=r"training needs lightning: pip install 'objemb\[train\]'"):
         train(tmp_path / "run")
