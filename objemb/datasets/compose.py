@@ -69,10 +69,10 @@ def compose(
         ValueError: No usable picture, or no usable photo.
     """
     settings, root = settings or ComposeSettings(), Path(folder)
-    found = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
+    ingredients = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
     root.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
-    for split, part in split_compositions(found, settings).items():
+    for split, part in split_compositions(ingredients, settings).items():
         written = write_scenes(
             part,
             root,
@@ -88,7 +88,7 @@ def compose(
             with replacing(root / "preview.png") as partial:
                 preview_sheet(part).save(partial)
             result["preview"] = str(root / "preview.png")
-    skipped = [s.to_json() for s in found.skipped]
+    skipped = [s.to_json() for s in ingredients.skipped]
     write_whole(root / "skipped.json", json.dumps(skipped, indent=1))
     return result | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
 
@@ -130,24 +130,24 @@ def find_ingredients(
     return Ingredients(products.usable, photos.usable, others.usable, skipped)
 
 
-def split_compositions(found: Ingredients, settings: ComposeSettings) -> dict[str, Compositions]:
+def split_compositions(ingredients: Ingredients, settings: ComposeSettings) -> dict[str, Compositions]:
     """Scenes of the splits ``train`` and ``val``, which share neither a product nor, where there are two, a photo.
 
     A split without a product, or of which the settings want no scene, is missing.
     """
     train_names, val_names = split_names(
-        (p.instance for p in found.products), settings.val_share, settings.held_out, settings.seed
+        (p.instance for p in ingredients.products), settings.val_share, settings.held_out, settings.seed
     )
-    _, val_photos = split_names((p.path for p in found.photos), settings.val_share or 0.25, (), settings.seed)
+    _, val_photos = split_names((p.path for p in ingredients.photos), settings.val_share or 0.25, (), settings.seed)
     shown = {"train": set(train_names), "val": set(val_names)}
     parts = {}
     for split, instances in shown.items():
-        below = [p for p in found.photos if (p.path in val_photos) == (split == "val")] or found.photos
+        below = [p for p in ingredients.photos if (p.path in val_photos) == (split == "val")] or ingredients.photos
         if not instances or (split == "val" and not settings.counts["val"]):
             continue
-        chosen = [p for p in found.products if p.instance in instances]
+        chosen = [p for p in ingredients.products if p.instance in instances]
         query_every = QUERY_EVERY if split == "val" else None
-        parts[split] = Compositions(settings, split, chosen, below, found.distractors, query_every=query_every)
+        parts[split] = Compositions(settings, split, chosen, below, ingredients.distractors, query_every=query_every)
     return parts
 
 

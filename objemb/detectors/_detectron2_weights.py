@@ -45,8 +45,8 @@ def fill_network(network: Any, weights: str | Path) -> None:
         ValueError: It has another number of classes.
     """
     file = existing_file(weights, ())
-    found = _read_pickle(network, file) if file.suffix == ".pkl" else of_module(network, read_weights(file), file)
-    state = {k: v for k, v in found.items() if not k.startswith(EMBEDDING_HEAD) and ANCHORS not in k}
+    given = _read_pickle(network, file) if file.suffix == ".pkl" else of_module(network, read_weights(file), file)
+    state = {k: v for k, v in given.items() if not k.startswith(EMBEDDING_HEAD) and ANCHORS not in k}
     classifiers = [state[k] for k in CLASSIFIERS if k in state]
     if not classifiers:
         state = _completed(network, state, file)

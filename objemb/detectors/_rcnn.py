@@ -89,15 +89,15 @@ class Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.regions`."""
         return [
             found_regions(
-                found["boxes"],
+                output["boxes"],
                 seen,
                 photo,
-                scores=found["scores"],
-                labels=found["labels"] - 1,
+                scores=output["scores"],
+                labels=output["labels"] - 1,
                 classes=self.classes,
-                masks=found["masks"][:, 0] if "masks" in found else None,
+                masks=output["masks"][:, 0] if "masks" in output else None,
             )
-            for found, seen, photo in zip(self.boxes(batch, features), batch.image_sizes, photos, strict=True)
+            for output, seen, photo in zip(self.boxes(batch, features), batch.image_sizes, photos, strict=True)
         ]
 
     @torch.no_grad()

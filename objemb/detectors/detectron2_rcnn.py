@@ -190,15 +190,15 @@ class Detectron2Rcnn(NetworkDetector):
         if not isinstance(trunk, ResNet):
             seen = trunk(batch.tensors)
             return {name: seen[layer] for layer, name in wanted.items()}
-        found: dict[str, Tensor] = {}
+        levels: dict[str, Tensor] = {}
         level = trunk.stem(batch.tensors)
         for layer, stage in zip(trunk.stage_names, trunk.stages, strict=True):
             level = stage(level)
             if layer in wanted:
-                found[wanted[layer]] = level
-            if len(found) == len(wanted):
+                levels[wanted[layer]] = level
+            if len(levels) == len(wanted):
                 break
-        return found
+        return levels
 
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""
@@ -210,7 +210,7 @@ class Detectron2Rcnn(NetworkDetector):
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.regions`."""
         proposals, _ = self.network.proposal_generator(batch, features, None)
-        found, _ = self.network.roi_heads(batch, features, proposals, None)
+        detected, _ = self.network.roi_heads(batch, features, proposals, None)
         return [
             found_regions(
                 instances.pred_boxes.tensor,
@@ -221,16 +221,16 @@ class Detectron2Rcnn(NetworkDetector):
                 classes=self.classes,
                 masks=instances.pred_masks[:, 0] if instances.has("pred_masks") else None,
             )
-            for instances, photo in zip(found, photos, strict=True)
+            for instances, photo in zip(detected, photos, strict=True)
         ]
 
     @torch.no_grad()
     def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.proposals`."""
-        found, _ = self.network.proposal_generator(batch, features, None)
+        proposed, _ = self.network.proposal_generator(batch, features, None)
         return [
             found_regions(instances.proposal_boxes.tensor, instances.image_size, photo)
-            for instances, photo in zip(found, photos, strict=True)
+            for instances, photo in zip(proposed, photos, strict=True)
         ]
 
     def losses(

@@ -133,8 +133,8 @@ class FasterRcnn(Rcnn):
         strides = {f"{TRUNK}{stride}": stride for stride in self.backbone.stages}
         if not all(name in strides for name in names):
             return super().maps(batch, names)
-        found = self.backbone.maps(batch.tensors, max(strides[name] for name in names))
-        return {name: found[strides[name]] for name in names}
+        maps = self.backbone.maps(batch.tensors, max(strides[name] for name in names))
+        return {name: maps[strides[name]] for name in names}
 
     @property
     def mean(self) -> Tensor:

@@ -113,8 +113,8 @@ class StoredBoxes(Detector):
         try:
             image = self._images.of(photo)
             if image is None:
-                found = self._images.hint(photo)
-                self._report(photo.id, f"expected an image of {self.file}, found none with its name or id{found}")
+                hint = self._images.hint(photo)
+                self._report(photo.id, f"expected an image of {self.file}, found none with its name or id{hint}")
                 return self._none(photo)
             boxes = self._boxes.get(image.id, [])
             if boxes:
@@ -174,17 +174,17 @@ class _Images:
         Raises:
             _AmbiguousError: Two images of the file could be the photo; both are named.
         """
-        found = self._by_name.get(photo.id) or self._of_these_folders(photo)
+        matching = self._by_name.get(photo.id) or self._of_these_folders(photo)
         if not self._named:
             numbers = (self._by_id.get(n) for n in _numbers(photo))
-            found = list({i.id: i for i in (*found, *numbers) if i is not None}.values())
-        elif not found:
+            matching = list({i.id: i for i in (*matching, *numbers) if i is not None}.values())
+        elif not matching:
             known = self._by_id.get(photo.id)
-            found = [known] if known is not None and self._same_name(known, photo) else []
-        if len(found) > 1:
-            first, second = (f"{i.file_name!r} (id {i.id})" for i in found[:2])
+            matching = [known] if known is not None and self._same_name(known, photo) else []
+        if len(matching) > 1:
+            first, second = (f"{i.file_name!r} (id {i.id})" for i in matching[:2])
             raise _AmbiguousError(f"expected one image that could be the photo, found {first} and {second}")
-        return found[0] if found else None
+        return matching[0] if matching else None
 
     def hint(self, photo: Photo) -> str:
         """What comes near a photo that no image is."""
@@ -200,8 +200,8 @@ class _Images:
         id = _parts(photo.id)
         path = id if photo.path is None else _parts(photo.path)
         ends = (self._by_parts.get(path[-n:]) for n in range(len(path), 0, -1))
-        if found := next(filter(None, ends), None):
-            return found
+        if images := next(filter(None, ends), None):
+            return images
         if len(id) == 1 and photo.path is not None:  # its own folders are known, and are others
             return []
         return [i for i in self._by_last_part.get(id[-1], ()) if _parts(i.file_name)[-len(id) :] == id]

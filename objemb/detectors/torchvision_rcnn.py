@@ -95,13 +95,13 @@ class TorchvisionRcnn(Rcnn):
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.maps`."""
-        found: dict[str, Tensor] = {}
+        levels: dict[str, Tensor] = {}
         if all(name in self._trunk_layers.values() for name in names):
             for child, level in _steps(self.network.backbone.body, batch.tensors):
                 if self._trunk_layers.get(child) in names:
-                    found[self._trunk_layers[child]] = level
-                if len(found) == len(names):
-                    return found
+                    levels[self._trunk_layers[child]] = level
+                if len(levels) == len(names):
+                    return levels
         return super().maps(batch, names)
 
     @property

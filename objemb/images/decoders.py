@@ -118,15 +118,15 @@ DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
 
 def scans_of(data: bytes, most: int = MAX_SCANS) -> int:
     """How often the first image of a JPEG file is gone over, counted up to one more than ``most``."""
-    found = position = 0
-    while found <= most and (marker := MARKER.search(data, position)) is not None:
+    scans = position = 0
+    while scans <= most and (marker := MARKER.search(data, position)) is not None:
         code, position = marker[1][0], marker.end()
         if code == END:
             break
-        found += code == SCAN
+        scans += code == SCAN
         if code not in BARE:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
-    return found
+    return scans
 
 
 def pixel_chunks(data: bytes) -> bytes:

@@ -93,8 +93,8 @@ def find_spelled(folder: Path, text: str, inside: Sequence[str] = ("",)) -> tupl
 
 def is_address(text: str) -> bool:
     """Whether a text is the address of something that does not lie in a folder, such as ``https://...``."""
-    found = ADDRESS.match(text.strip())
-    return found is not None and found[1].lower() != "file"
+    scheme = ADDRESS.match(text.strip())
+    return scheme is not None and scheme[1].lower() != "file"
 
 
 def without_folders(command: str) -> str:

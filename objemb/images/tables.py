@@ -169,15 +169,15 @@ def _column(columns: Sequence[str], role: str) -> int | None:
 
 
 def _open_csv(path: Path, needed: Sequence[str]) -> Table:
-    found: list[Table] = []
+    tables: list[Table] = []
     for delimiter in DELIMITERS:
         table = _csv_table(path, delimiter, 0)
         if len(table.columns) == 1 and re.fullmatch("sep=.", table.columns[0]):
             return _csv_table(path, table.columns[0][-1], 1)
         if all(table.column(role) is not None for role in needed):
             return table
-        found.append(table)
-    return max(found, key=lambda table: len(table.columns))  # the first of several: a comma, if nothing else
+        tables.append(table)
+    return max(tables, key=lambda table: len(table.columns))  # the first of several: a comma, if nothing else
 
 
 def _csv_table(path: Path, delimiter: str, first: int) -> Table:
