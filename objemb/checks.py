@@ -7,14 +7,14 @@ so that a constructor reads ``self.dim = checks.positive("dim", dim)``.
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 T = TypeVar("T")
+#: An array of NumPy or a tensor of PyTorch, which is not imported here.
+A = TypeVar("A", bound=Any)
 
 
 class ObjembError(Exception):
@@ -41,10 +41,10 @@ class TerminatedError(TrainingError):
     """A run was asked to end by SIGTERM, as schedulers and containers do it; the same command goes on."""
 
 
-def shape(name: str, value: Tensor, expected: tuple[int | None, ...]) -> Tensor:
-    """Check that ``value`` is a tensor of ``expected`` shape; ``None`` stands for any length."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, found {type(value).__name__}")
+def shape(name: str, value: A, expected: tuple[int | None, ...]) -> A:
+    """Check that an array or a tensor has the ``expected`` shape; ``None`` stands for any length."""
+    if not hasattr(value, "shape") or not hasattr(value, "ndim"):
+        raise TypeError(f"{name}: expected an array or a tensor, found {type(value).__name__}")
     fits = value.ndim == len(expected) and all(e is None or e == s for e, s in zip(expected, value.shape, strict=False))
     if not fits:
         wanted = ", ".join("any" if e is None else str(e) for e in expected)
@@ -52,11 +52,18 @@ def shape(name: str, value: Tensor, expected: tuple[int | None, ...]) -> Tensor:
     return value
 
 
-def finite(name: str, value: Tensor) -> Tensor:
-    """Check that no element is NaN or infinite."""
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
-        raise ValueError(f"{name}: expected finite values, found {bad} NaN or infinite of {value.numel()}")
+def finite(name: str, value: A) -> A:
+    """Check that no element of an array or a tensor is NaN or infinite."""
+    if hasattr(value, "isfinite"):  # a tensor
+        good = value.isfinite()
+    else:
+        import numpy as np  # here, for whoever wants to know of this module what an error is
+
+        good = np.isfinite(value)
+    if not bool(good.all()):
+        raise ValueError(
+            f"{name}: expected finite values, found {int((~good).sum())} NaN or infinite of {math.prod(good.shape)}"
+        )
     return value
 
 

@@ -22,7 +22,7 @@ def test_shape_names_expected_and_found(found: torch.Tensor) -> None:
 
 
 def test_shape_wants_a_tensor() -> None:
-    with pytest.raises(TypeError, match=r"boxes: expected a torch\.Tensor, found list"):
+    with pytest.raises(TypeError, match=r"boxes: expected an array or a tensor, found list"):
         checks.shape("boxes", [[0, 0, 1, 1]], (None, 4))
 
 

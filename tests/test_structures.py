@@ -7,6 +7,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,7 +46,7 @@ class TestPhoto:
     @pytest.mark.parametrize(
         ("pixels", "size", "error", "message"),
         [
-            (torch.zeros(3, 4, 5), (4, 5), TypeError, "expected dtype torch.uint8, found torch.float32"),
+            (torch.zeros(3, 4, 5), (4, 5), TypeError, "expected dtype uint8, found float32"),
             (torch.zeros(4, 5, 3, dtype=torch.uint8), (4, 5), ValueError, r"\(3, any, any\), found \(4, 5, 3\)"),
             (torch.zeros(3, 0, 5, dtype=torch.uint8), (4, 5), ValueError, "expected at least one pixel"),
             (torch.zeros(3, 4, 5, dtype=torch.uint8), (0, 5), ValueError, r"integers above 0, found \(0, 5\)"),
@@ -73,7 +74,7 @@ class TestPhoto:
 class TestRegions:
     def test_defaults(self) -> None:
         found = Regions(BOXES.double(), SIZE)
-        assert found.boxes.dtype == torch.float32
+        assert found.boxes.dtype == np.float32
         assert found.scores.tolist() == [1, 1, 1]
         assert found.labels.tolist() == [NO_LABEL] * 3
         assert found.label_names == (None, None, None)
@@ -113,11 +114,15 @@ class TestRegions:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"boxes": [[0, 0, 1, 1]]}, TypeError, "Regions.boxes: expected a torch.Tensor, found list"),
+            (
+                {"boxes": [["a", "b", "c", "d"]]},
+                TypeError,
+                "Regions.boxes: expected an array or a tensor of num",
+            ),
             ({"boxes": torch.zeros(3, 5)}, ValueError, r"expected shape \(any, 4\), found \(3, 5\)"),
             ({"scores": torch.ones(2)}, ValueError, r"Regions.scores: expected shape \(3\), found \(2,\)"),
             ({"scores": torch.tensor([1, 2, float("inf")])}, ValueError, "Regions.scores: expected finite"),
-            ({"labels": torch.zeros(3)}, TypeError, "Regions.labels: expected an integer dtype, found torch.float32"),
+            ({"labels": torch.zeros(3)}, TypeError, "Regions.labels: expected an integer dtype, found float32"),
             ({"labels": torch.tensor([0, 1, 2])}, ValueError, "expected labels below 2, found 2"),
             ({"labels": torch.tensor([0, 1, -2])}, ValueError, "expected labels of at least -1, found -2"),
             (
@@ -127,7 +132,11 @@ class TestRegions:
             ),
             ({"extras": {"m": torch.tensor(3)}}, ValueError, r"'m'\]: expected shape \(3\), found \(\)"),
             ({"extras": {"track": ("a", "b")}}, ValueError, r"'track'\]: expected 3 rows, one per region, found 2"),
-            ({"extras": {"track": "abc"}}, TypeError, "expected a tensor or a sequence of JSON scalars, found 'abc'"),
+            (
+                {"extras": {"track": "abc"}},
+                TypeError,
+                "a tensor or a sequence of JSON scalars, found 'abc'",
+            ),
             ({"extras": {"track": ([], [], [])}}, TypeError, "sequence of JSON scalars"),
             ({"size": (20, 30.5)}, ValueError, "Regions.size: expected"),
         ],
@@ -196,18 +205,15 @@ class TestRegions:
     def test_json_round_trip(self) -> None:
         found = Regions.from_json(through_json(regions()))
         assert_same(found, regions())
-        assert found.extras["masks"].dtype == torch.uint8
-        assert torch.equal(found.extras["masks"], regions().extras["masks"])
+        assert found.array("masks").dtype == np.uint8
+        assert np.array_equal(found.array("masks"), regions().array("masks"))
         with pytest.raises(ValueError, match="Regions: expected the keys 'size', 'boxes'"):
             Regions.from_json({"size": [1, 1]})
-        with pytest.raises(ValueError, match=r"payload dtype: expected one of .*, found 'bfloat16'"):
-            Regions(BOXES, SIZE, extras={"x": torch.zeros(3, dtype=torch.bfloat16)}).to_json()
+        with pytest.raises(ValueError, match=r"payload dtype: expected one of .*, found 'uint16'"):
+            Regions(BOXES, SIZE, extras={"x": np.zeros(3, np.uint16)}).to_json()
         broken = {**through_json(regions()), "extras": {"x": {"values": []}}}
         with pytest.raises(ValueError, match="payload: expected the keys 'dtype', 'values', found 'values'"):
             Regions.from_json(broken)
-
-    def test_to_keeps_everything(self) -> None:
-        assert_same(regions().to("cpu"), regions())
 
 
 class TestRegionDescriptors:
@@ -216,7 +222,7 @@ class TestRegionDescriptors:
 
     def test_rows_go_with_their_regions(self) -> None:
         found = self.described()
-        assert (len(found), found.dim, found.vectors.dtype) == (3, 5, torch.float32)
+        assert (len(found), found.dim, found.vectors.dtype) == (3, 5, np.float32)
         picked = found[[2, 1]]
         assert picked.vectors.tolist() == [[0, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
         assert picked.regions.label_names == ("tea", "cup")
@@ -230,7 +236,7 @@ class TestRegionDescriptors:
             (7, torch.zeros(3, 2), ValueError, "image: expected a non-empty string, found 7"),
             ("a", torch.zeros(2, 2), ValueError, r"vectors: expected shape \(3, any\), found \(2, 2\)"),
             ("a", torch.full((3, 2), float("nan")), ValueError, "vectors: expected finite"),
-            ("a", [[1.0]], TypeError, "vectors: expected a torch.Tensor"),
+            ("a", [[None]], TypeError, "vectors: expected an array or a tensor of numbers, found list"),
         ],
     )
     def test_is_checked(self, image: Any, vectors: Any, error: type, message: str) -> None:
@@ -240,11 +246,11 @@ class TestRegionDescriptors:
     def test_json_round_trip_is_exact(self) -> None:
         vectors = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
         found = RegionDescriptors.from_json(through_json(RegionDescriptors("a.jpg", regions(), vectors, {"x": None})))
-        assert torch.equal(found.vectors, vectors)
+        assert torch.equal(torch.as_tensor(found.vectors), vectors)
         assert_same(found.regions, regions())
         assert (found.image, dict(found.metadata)) == ("a.jpg", {"x": None})
         scalars = {**through_json(self.described()), "vectors": {"dtype": "scalars", "values": [1, 2, 3]}}
-        with pytest.raises(ValueError, match="expected a tensor, found scalars"):
+        with pytest.raises(ValueError, match="expected an array, found scalars"):
             RegionDescriptors.from_json(scalars)
 
     def test_no_regions_keep_their_dimension(self) -> None:
@@ -340,7 +346,7 @@ def test_results_travel(way: str) -> None:
         found = WAYS[way](one)
         assert type(found) is type(one)
         if isinstance(one, Photo):
-            assert torch.equal(found.pixels, one.pixels)
+            assert torch.equal(torch.as_tensor(found.pixels), torch.as_tensor(one.pixels))
         else:
             assert found.to_json() == one.to_json()
         for name in ("metadata", "extras"):

@@ -175,9 +175,9 @@ def same(found: RegionDescriptors | None, expected: RegionDescriptors) -> bool:
     return (
         found is not None
         and found.regions.size == expected.regions.size
-        and torch.equal(found.vectors, expected.vectors)
-        and torch.equal(found.regions.boxes, expected.regions.boxes)
-        and torch.equal(found.regions.scores, expected.regions.scores)
+        and torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors))
+        and torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.regions.boxes))
+        and torch.equal(torch.as_tensor(found.regions.scores), torch.as_tensor(expected.regions.scores))
         and found.regions.label_names == expected.regions.label_names
     )
 

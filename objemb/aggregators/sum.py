@@ -7,6 +7,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.base import Aggregator
+from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import first_summed
 from objemb.registry import plugin
@@ -34,11 +35,11 @@ class Sum(Aggregator):
         """See :meth:`Aggregator.aggregate`. Boxes that a user gave are all summed: none of them is the whole image."""
         if len(described) == 0:
             return described
-        regions, vectors = described.regions, described.vectors
-        counted = vectors * regions.scores.to(vectors)[:, None] if self.weighted else vectors
+        regions, vectors = described.regions, as_tensor(described.vectors)
+        counted = vectors * as_tensor(regions.scores)[:, None] if self.weighted else vectors
         total = l2(counted[self.first_counted(regions) :].sum(dim=0, keepdim=True))
         return RegionDescriptors(
-            described.image, Regions(_enclosing(regions.boxes), regions.size), total, described.metadata
+            described.image, Regions(_enclosing(as_tensor(regions.boxes)), regions.size), total, described.metadata
         )
 
     def first_counted(self, regions: Regions) -> int:

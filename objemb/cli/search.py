@@ -109,7 +109,7 @@ def search(
     note_untrained(loaded)
     wanted = boxes or (DETECTOR if auto else WHOLE if whole else None)
     described = loaded.query(query, wanted, crop=crop, max_pixels=max_pixels)
-    if auto and described.regions.boxes.equal(Regions.whole(described.regions.size).boxes):
+    if auto and described.regions.boxes.tolist() == Regions.whole(described.regions.size).boxes.tolist():
         note("no object was found in the query: the whole photo was searched for")
     excluded = ids_of(opened, query) if exclude_self else []
     if exclude_self and not excluded:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from objemb import checks
 from objemb.coco.files import DISTRACTOR, OBJECT, CocoBox, CocoImage, read_coco
@@ -87,7 +87,7 @@ class CocoInstances:
         boxes = self._boxes.get(image.id, [])
         regions, stored = regions_of(photo, image, boxes, self._named, masks=self._masks, report=self._report)
         if self._agnostic:
-            regions = replace(regions, labels=torch.zeros_like(regions.labels), classes=self.classes)
+            regions = replace(regions, labels=np.zeros_like(regions.labels), classes=self.classes)
         return regions, tuple(self._instance(b) for b in stored)
 
     def _instance(self, box: CocoBox) -> str | None:

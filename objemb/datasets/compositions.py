@@ -247,4 +247,4 @@ def _card(path: str, cut: str, side: int) -> Card:
 
 
 def _photo(path: str, side: int) -> Image.Image:
-    return Image.fromarray(read_photo(path, side=side).pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(read_photo(path, side=side).pixels.transpose(1, 2, 0))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 from objemb.ops.grid import Grid
 from objemb.ops.images import resize
 from objemb.ops.kmeans import kmeans, nearest_centres
@@ -73,7 +74,7 @@ class SalientRegions:
         """Salient points, float32 ``(N, 2)``: x and y in original pixels, the most salient first; perhaps none."""
         if self.key_points != "none":
             scale = torch.tensor([photo.size[1] / shape[1], photo.size[0] / shape[0]])
-            points = key_points(resize(photo.pixels, shape), self.key_points) * scale
+            points = key_points(resize(as_tensor(photo.pixels), shape), self.key_points) * scale
             if len(points) >= self.min_points:
                 return points[_descending(_saliency_at(points, saliency, grid))[: self.max_points]]
         values = saliency.flatten()
@@ -128,7 +129,7 @@ def _as_regions(hulls: Sequence[Tensor], size: tuple[int, int]) -> Regions:
     whole = Regions.whole(size)
     full = torch.ones(1, MASK_SIDE, MASK_SIDE, dtype=torch.uint8)
     return Regions(
-        torch.cat([whole.boxes, boxes]),
+        torch.cat([as_tensor(whole.boxes), boxes]),
         size,
         extras={"masks": torch.cat([full, masks.view(-1, MASK_SIDE, MASK_SIDE).byte()])},
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched, group_equal
 from objemb.ops.boxes import scale
 from objemb.ops.images import resize
@@ -62,7 +63,7 @@ def windows_around(
         Windows of equal shapes, at most ``BATCH`` of them; the boxes come in no order.
     """
     owners = [photo for photo, of_photo in zip(photos, regions, strict=True) for _ in of_photo.boxes]
-    boxes = [box for photo, r in zip(photos, regions, strict=True) for box in scale(r.boxes.cpu(), photo.scale)]
+    boxes = [box for photo, r in zip(photos, regions, strict=True) for box in scale(as_tensor(r.boxes), photo.scale)]
     numbers = [number for number, wanted in enumerate(chosen) if wanted]
     cuts = [_cut(owners[n], boxes[n], side, multiple) for n in numbers]
     for group in group_equal(cut.shape for cut in cuts):
@@ -105,7 +106,7 @@ def _span(low: float, high: float, end: int, factor: float, multiple: int) -> tu
 
 def _window(photo: Photo, cut: _Cut, colour: Tensor) -> Tensor:
     left, top, right, bottom = cut.part
-    seen = resize(photo.pixels[:, top:bottom, left:right].contiguous(), cut.size)
+    seen = resize(as_tensor(photo.pixels)[:, top:bottom, left:right].contiguous(), cut.size)
     if cut.size == cut.shape:
         return seen.float() / 255
     window = colour.to(seen.device).float()[:, None, None].repeat(1, *cut.shape)

@@ -13,6 +13,7 @@ from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
 from objemb.layers.whitening import Whitening
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
@@ -117,7 +118,7 @@ class ClassWeighted(Describer):
         if not photos:
             return []
         seen = self._see(photos)
-        asked = [Regions.whole(p.size) if g is None else g.to("cpu") for p, g in zip(photos, given, strict=True)]
+        asked = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         described = []
         for i, plain in enumerate(seen.pool(asked, self._plain)):
             found, vectors = asked[i], l2(plain.float())
@@ -171,7 +172,7 @@ class ClassWeighted(Describer):
         seen = self._see([photo])
         maps, grid = self._class_maps(seen, 0, picked).maps, seen.grids[0]
         sums = [maps.new_zeros(0, self.dim)]
-        for x1, y1, x2, y2 in touched_cells(grid.to_cells(boxes.boxes.cpu()), (grid.height, grid.width)).tolist():
+        for x1, y1, x2, y2 in touched_cells(grid.to_cells(as_tensor(boxes.boxes)), (grid.height, grid.width)).tolist():
             vectors = _weighted(seen.maps[0][:, y1:y2, x1:x2], maps[:, y1:y2, x1:x2])
             vectors = vectors if self.whitening is None else self.whitening(vectors)
             sums.append(vectors.sum(dim=0, keepdim=True))

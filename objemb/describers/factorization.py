@@ -14,6 +14,7 @@ from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
 from objemb.layers.whitening import Whitening
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
@@ -100,7 +101,7 @@ class Factorization(Describer):
         if not photos:
             return []
         views = _views([self.extractor.see(photos, self.backbone, s) for s in self.scales])
-        boxes = [Regions.whole(p.size) if g is None else g.to("cpu") for p, g in zip(photos, given, strict=True)]
+        boxes = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         single = self._single(views, boxes)
         looking = [i for i, g in enumerate(given) if g is None]
         found = dict(zip(looking, factorize([[v.map for v in views[i]] for i in looking], self.nmf), strict=True))
@@ -156,7 +157,7 @@ def _cut(views: Sequence[_View], regions: Regions) -> list[list[Tensor]]:
     """For each box the parts ``(C, h, w)`` of the views that it touches."""
     parts: list[list[Tensor]] = [[] for _ in range(len(regions))]
     for view in views:
-        cells = touched_cells(view.grid.to_cells(regions.boxes), (view.map.shape[1], view.map.shape[2]))
+        cells = touched_cells(view.grid.to_cells(as_tensor(regions.boxes)), (view.map.shape[1], view.map.shape[2]))
         for of_box, (x1, y1, x2, y2) in zip(parts, cells.tolist(), strict=True):
             of_box.append(view.map[:, y1:y2, x1:x2])
     return parts

@@ -14,6 +14,7 @@ from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.layers.whitening import Whitening
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
@@ -198,7 +199,7 @@ class OnePass(Describer):
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions]) -> list[RegionDescriptors]:
         """One forward pass of the backbone; ``given`` is of all photos or of none."""
         batch, features = self.detector.preprocess(photos), None
-        found = [g.to("cpu") for g in given]
+        found = list(given)
         if not given:
             features = computed(batch.tensors.device, self.detector.features, batch)
             found = [self.regions.select(d) for d in self.detector.regions(batch, features, photos)]
@@ -212,4 +213,4 @@ class OnePass(Describer):
 
 def _in_network(regions: Regions, seen: tuple[int, int]) -> Tensor:
     """Boxes in pixels of the network's input, in which the image is ``seen`` ``(height, width)`` large."""
-    return scale(regions.boxes, (seen[0] / regions.size[0], seen[1] / regions.size[1]))
+    return scale(as_tensor(regions.boxes), (seen[0] / regions.size[0], seen[1] / regions.size[1]))

@@ -113,7 +113,7 @@ class PooledRegions(Describer):
         missing = [i for i, g in enumerate(given) if g is None]
         found = self.regions.find([photos[i] for i in missing], [seen.grids[i] for i in missing]) if missing else []
         complete = dict(zip(missing, found, strict=True))
-        return [complete[i] if g is None else g.to("cpu") for i, g in enumerate(given)]
+        return [complete[i] if g is None else g for i, g in enumerate(given)]
 
     def _pool(self, seen: Extraction, found: Sequence[Regions]) -> Tensor:
         """Unit vectors of all regions of all photos, one scale."""

@@ -16,6 +16,7 @@ from objemb.describers.base import Describer, checked_given
 from objemb.extractors.base import Extraction, Extractor
 from objemb.layers.projection import PcaBasis
 from objemb.layers.whitening import Whitening
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
 from objemb.ops.normalize import l2
@@ -150,7 +151,7 @@ class RegionalAggregation(Describer):
         pairs = []
         for photo, boxes, features, grid in zip(photos, given, seen.maps, seen.grids, strict=True):
             if boxes is not None:
-                pairs.append((boxes.to("cpu"), _cells_of_boxes(boxes.boxes.cpu(), grid)))
+                pairs.append((boxes, _cells_of_boxes(as_tensor(boxes.boxes), grid)))
                 continue
             pairs.append(self.salient.find(photo, saliency(features).cpu(), grid, grid.shape(photo.size)))
         return [p[0] for p in pairs], [p[1] for p in pairs]

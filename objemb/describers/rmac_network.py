@@ -103,7 +103,7 @@ class RmacNetwork(PooledRegions):
         given = checked_given(photos, regions)
         if not photos:
             return []
-        described = [Regions.whole(p.size) if g is None else g.to("cpu") for p, g in zip(photos, given, strict=True)]
+        described = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         seen = [self._outputs(photos, given, scale) for scale in self.scales]
         vectors = self._finish(seen).cpu().split([len(d) for d in described])
         return [

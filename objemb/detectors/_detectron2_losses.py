@@ -39,7 +39,7 @@ def detectron2_losses(
         R-CNN that is shown masks, ``loss_mask``.
     """
     heads, device = network.roi_heads, batch.tensors.device
-    true = [true_objects(t.to(device), s, heads.num_classes) for t, s in zip(targets, batch.image_sizes, strict=True)]
+    true = [true_objects(t, s, heads.num_classes, device) for t, s in zip(targets, batch.image_sizes, strict=True)]
     masked = (
         heads.mask_on and any(len(t.boxes) for t in true) and all(t.masks is not None for t in true if len(t.boxes))
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
 from objemb.structures import Photo, Regions
 
@@ -60,5 +61,5 @@ class TeacherMapper:
         size = (image.shape[1], image.shape[2])
         regions = Regions.cat([Regions.whole(size), Regions(clip(boxes.float(), size), size)])
         pixels = image.flip(0) if self.image_format == "BGR" else image
-        (described,) = self.teacher.describe([Photo("image", pixels.contiguous(), size)], [regions])
-        return described.vectors
+        (described,) = self.teacher.describe([Photo("image", pixels.contiguous().cpu().numpy(), size)], [regions])
+        return as_tensor(described.vectors)

@@ -23,7 +23,7 @@ def found_regions(
     classes: Sequence[str] = (),
     masks: Tensor | None = None,
 ) -> Regions:
-    """Boxes of a network as :meth:`~objemb.detectors.base.Detector.detect` returns them, on the CPU.
+    """Boxes of a network as :meth:`~objemb.detectors.base.Detector.detect` returns them.
 
     Args:
         boxes: ``(N, 4)`` in pixels of what the network saw of the photo, ``seen`` ``(height, width)`` large.
@@ -42,8 +42,8 @@ def found_regions(
     return Regions(
         boxes=clip(scale(boxes, (photo.size[0] / seen[0], photo.size[1] / seen[1])), photo.size),
         size=photo.size,
-        scores=scores,  # type: ignore[arg-type]
-        labels=labels,  # type: ignore[arg-type]
+        scores=scores,
+        labels=labels,
         classes=tuple(classes),
         extras=extras,
-    ).to("cpu")
+    )

@@ -17,6 +17,7 @@ from objemb import checks
 from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.structures import Photo, Regions
 from objemb.weights.fill import fill, of_module
@@ -59,7 +60,7 @@ class Rcnn(NetworkDetector):
         tensors = self._padding.to(device)[None, :, None, None].repeat(len(photos), 1, height, width)
         tensors = tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster and more on a CPU
         for tensor, photo, (h, w) in zip(tensors, photos, sizes, strict=True):
-            pixels = self.network.transform.normalize(photo.pixels.to(device).float() / 255)[None]
+            pixels = self.network.transform.normalize(as_tensor(photo.pixels).to(device).float() / 255)[None]
             tensor[:, :h, :w] = F.interpolate(pixels, (h, w), mode="bilinear", align_corners=False)[0]
         return NetworkInput(tensors, sizes)
 

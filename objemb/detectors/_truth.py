@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale
 from objemb.structures import Regions
 
@@ -33,7 +34,7 @@ class Truth:
     masks: Tensor | None
 
 
-def true_objects(regions: Regions, seen: tuple[int, int], classes: int) -> Truth:
+def true_objects(regions: Regions, seen: tuple[int, int], classes: int, device: torch.device) -> Truth:
     """The true boxes of a photo that is ``seen`` ``(height, width)`` large by a network of so many classes.
 
     A network of one class is class-agnostic: every box is of this class, whatever its label.
@@ -41,13 +42,13 @@ def true_objects(regions: Regions, seen: tuple[int, int], classes: int) -> Truth
     Raises:
         ValueError: Labels that the network does not have.
     """
-    boxes = scale(regions.boxes, (seen[0] / regions.size[0], seen[1] / regions.size[1]))
+    boxes = scale(as_tensor(regions.boxes).to(device), (seen[0] / regions.size[0], seen[1] / regions.size[1]))
     large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
-    masks = regions.extras.get("masks")
+    masks = regions.array("masks")
     return Truth(
         boxes=boxes[large],
-        labels=_labels(regions.labels, classes)[large],
-        masks=masks[large].float() if isinstance(masks, Tensor) else None,
+        labels=_labels(as_tensor(regions.labels).to(device), classes)[large],
+        masks=None if masks is None else as_tensor(masks).to(device)[large].float(),
     )
 
 

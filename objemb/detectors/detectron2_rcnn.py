@@ -15,6 +15,7 @@ from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._found import found_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.images import resize
 from objemb.registry import plugin
@@ -157,7 +158,7 @@ class Detectron2Rcnn(NetworkDetector):
 
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
         """See :meth:`NetworkDetector.preprocess`."""
-        pixels = [resize(photo.pixels, self._network_size(photo)) for photo in photos]
+        pixels = [resize(as_tensor(photo.pixels), self._network_size(photo)) for photo in photos]
         images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
         return NetworkInput(images.tensor.contiguous(memory_format=torch.channels_last), images.image_sizes)
 

@@ -83,8 +83,8 @@ class Rows:
         """The rows of described items, sorted by item."""
         ordered = sorted(described, key=lambda numbered: numbered[0])
         lengths = [len(rows) for _, rows in ordered]
-        vectors = [np.zeros((0, dim), np.float32), *(rows.vectors.numpy() for _, rows in ordered)]
-        boxes = [np.zeros((0, 4), np.float32), *(rows.regions.boxes.numpy() for _, rows in ordered)]
+        vectors = [np.zeros((0, dim), np.float32), *(rows.vectors for _, rows in ordered)]
+        boxes = [np.zeros((0, 4), np.float32), *(rows.regions.boxes for _, rows in ordered)]
         items = np.repeat(np.array([item for item, _ in ordered], dtype=np.int64), lengths)
         sizes = np.array([rows.regions.size for _, rows in ordered], dtype=np.int64).reshape(-1, 2)
         sizes = np.repeat(sizes, lengths, axis=0)

@@ -181,7 +181,7 @@ def _ranked(described: Described, search: Search | None, listed: Sequence[NDArra
     boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in search.results]
     wanted = [np.union1d(items, of_result) for items, of_result in zip(listed, first, strict=True)]
     lengths = [len(query) for query in search.queries]
-    vectors = [np.zeros((0, search.database.dim), np.float32), *(q.vectors.cpu().numpy() for q in search.queries)]
+    vectors = [np.zeros((0, search.database.dim), np.float32), *(q.vectors for q in search.queries)]
     asked = Rows(np.concatenate(vectors), np.repeat(np.arange(len(lengths)), lengths), np.zeros((0, 4), np.float32))
     last = rank_items(search.database, asked, wanted)
     return [s.behind(items, at).of(keep) for s, items, at, keep in zip(last, first, boxes, listed, strict=True)]

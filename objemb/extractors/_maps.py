@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import embed, masks_of
+from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import map_grid
@@ -92,7 +93,9 @@ class FeatureMaps:
 
     def __init__(self, photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
         self._groups = group_equal(shapes)
-        self._maps = [embed([resize(photos[i].pixels, shapes[i]) for i in group], backbone) for group in self._groups]
+        self._maps = [
+            embed([resize(as_tensor(photos[i].pixels), shapes[i]) for i in group], backbone) for group in self._groups
+        ]
         rasters = {
             i: (maps.shape[2], maps.shape[3])
             for group, maps in zip(self._groups, self._maps, strict=True)
@@ -135,7 +138,7 @@ class FeatureMaps:
         return features
 
     def _in_cells(self, photo: int, regions: Regions) -> Tensor:
-        return self.grids[photo].to_cells(regions.boxes.cpu())
+        return self.grids[photo].to_cells(as_tensor(regions.boxes))
 
     def _weights(self, group: Sequence[int], regions: Sequence[Regions], sampling: Sampling) -> Tensor | None:
         """Weights of all regions of a group, or None when none of its photos has masks."""

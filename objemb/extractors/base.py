@@ -11,6 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.ops.arrays import as_tensor
 from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
@@ -117,9 +118,7 @@ def embed(images: Sequence[Tensor], backbone: Backbone) -> Tensor:
 
 def masks_of(regions: Regions) -> Tensor | None:
     """The masks ``(N, mh, mw)`` over the boxes of regions, on the CPU; None when they have none."""
-    masks = regions.extras.get("masks")
+    masks = regions.array("masks")
     if masks is None:
         return None
-    if not isinstance(masks, Tensor):
-        raise TypeError(f"Regions.extras['masks']: expected a tensor, found {type(masks).__name__}")
-    return checks.shape("Regions.extras['masks']", masks, (len(regions), None, None)).cpu()
+    return as_tensor(checks.shape("Regions.extras['masks']", masks, (len(regions), None, None)))

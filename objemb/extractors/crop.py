@@ -11,6 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import Extraction, Extractor, device_of, embed, masks_of, pixel_grid
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.boxes import windows
 from objemb.ops.images import nearest_multiple, resize
@@ -114,13 +115,14 @@ class CropExtraction(Extraction):
     def cut(self, number: int, regions: Regions) -> Iterator[Tensor]:
         """The regions of photo ``number`` as network inputs, uint8 ``(3, h, w)``."""
         photo = self._photos[number]
-        boxes = scale_boxes(regions.boxes.cpu(), photo.scale)
-        height, width = photo.pixels.shape[1:]
+        boxes = scale_boxes(as_tensor(regions.boxes), photo.scale)
+        pixels = as_tensor(photo.pixels)
+        height, width = pixels.shape[1:]
         cuts = windows(boxes, (height, width), self._crop.margin)
         insides = (windows(boxes, (height, width)) - cuts[:, [0, 1, 0, 1]]).float()
         masks = masks_of(regions) if self._crop.masks else None
         for i, (x1, y1, x2, y2) in enumerate(cuts.tolist()):
-            cut = photo.pixels[:, y1:y2, x1:x2]
+            cut = pixels[:, y1:y2, x1:x2]
             if masks is not None:
                 cut = self._filled(cut, masks[i : i + 1], insides[i : i + 1])
             yield self._fitted(cut)

@@ -12,6 +12,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling
 from objemb.extractors.base import Extraction, Extractor, device_of, pixel_grid
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area
 from objemb.ops.images import input_size
 from objemb.pooling.base import Pooling
@@ -57,7 +58,7 @@ class Pyramid(Extractor):
     def levels(self, regions: Regions) -> Tensor:
         """int64 ``(N,)``: which of ``sizes`` brings each region nearest to the target, as a ratio."""
         factors = torch.tensor(self.sizes) / max(regions.size)
-        sides = area(regions.boxes.cpu()).clamp_min(1).sqrt()  # one-pixel boxes belong to the largest scale
+        sides = area(as_tensor(regions.boxes)).clamp_min(1).sqrt()  # one-pixel boxes belong to the largest scale
         return (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from torch import Tensor
 
 from objemb import checks
 from objemb.images.decoders import DECODERS, MAX_SCANS, Tiff, pixel_chunks, scans_of, webp_size
@@ -172,7 +173,7 @@ def _expect_regular(status: os.stat_result) -> None:
 
 def _decode(
     data: bytes, side: int | None, part: float | None, max_pixels: int, admit: Callable[[int], None]
-) -> tuple[Tensor, tuple[int, int], int]:
+) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
     """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright, and what turned them so."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
@@ -230,7 +231,9 @@ def _expect_size(size: tuple[int, int], max_pixels: int) -> None:
         raise _Refusal(f"too many pixels: expected at most {max_pixels:,}, found {width} x {height}")
 
 
-def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Tensor, tuple[int, int], int]:
+def _upright_pixels(
+    image: ImageFile.ImageFile, original: tuple[int, int]
+) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
     """Pixels, the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done, and the
     orientation that says what was.
     """

@@ -35,7 +35,7 @@ def to_results(
     answers = []
     images: dict[int, tuple[str, dict[str, Scalar]]] = {}
     for number, query in enumerate(queries):
-        vectors, boxes = query.vectors.detach().cpu().numpy(), _boxes(query.regions.boxes.tolist())
+        vectors, boxes = query.vectors, _boxes(query.regions.boxes.tolist())
         matches = []
         for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
             place = int(segments[number, rank])

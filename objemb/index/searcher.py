@@ -64,7 +64,7 @@ class Searcher:
         if not asked:
             return [SearchResult(q.image, (), ()) for q in queries]
         blocks = self._blocks(where)
-        vectors = np.concatenate([np.asarray(q.vectors) for q in asked])
+        vectors = np.concatenate([q.vectors for q in asked])
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
         try:
             hits = self._find(blocks, vectors, groups, k, exact)

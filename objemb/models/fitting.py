@@ -22,6 +22,7 @@ from objemb.models.model import Model, given_boxes
 from objemb.models.pairs import Shown, pairs_of, read_shown
 from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
+from objemb.ops.arrays import as_tensor
 from objemb.structures import Photo, Regions
 
 #: More vectors do not make a better covariance.
@@ -136,7 +137,7 @@ def fit_whitening(
     count = 0
     by_region = replace(model, aggregator=Keep())
     for one in by_region.stream(photos, batch_size=batch_size, workers=workers, boxes=boxes, on_skip=on_skip):
-        sample.add(one.vectors[model.aggregator.first_counted(one.regions) :])
+        sample.add(as_tensor(one.vectors)[model.aggregator.first_counted(one.regions) :])
         count += 1
         on_photo()
     if boxes is not None:
@@ -257,7 +258,7 @@ def _shown(
         boxes = [[one.box or (0.0, 0.0, p.size[1], p.size[0]) for one in k] for p, k in zip(batch, known, strict=True)]
         given = [as_regions(b, p.size) for p, b in zip(batch, boxes, strict=True)]
         found = model.describer.describe(batch, given)
-        return [([one.instance for one in k], f.vectors) for k, f in zip(known, found, strict=True)]
+        return [([one.instance for one in k], as_tensor(f.vectors)) for k, f in zip(known, found, strict=True)]
 
     return process_stream(
         [ImageRef(path, Path(path)) for path in by_photo],

@@ -163,13 +163,13 @@ def _undecoded(image: JpegImageFile) -> bytes | None:
     return data
 
 
-def _picture(image: Image.Image) -> Tensor:
+def _picture(image: Image.Image) -> NDArray[np.uint8]:
     """uint8 ``(3, H, W)`` of a PIL image, upright."""
     image.load()
     return rgb_pixels(upright(image))
 
 
-def _pixels(image: object) -> Tensor:
+def _pixels(image: object) -> NDArray[np.uint8]:
     """uint8 ``(3, H, W)`` from an array or a tensor."""
     if isinstance(image, Tensor):
         array = image.detach().cpu()
@@ -193,7 +193,7 @@ def _pixels(image: object) -> Tensor:
         raise ValueError(f"image: expected an image as {order}, grey and alpha allowed, {found}")
     grey = np.ascontiguousarray(_as_bytes(values, found))
     if values.shape[2] == 3:
-        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1)))
+        return np.ascontiguousarray(grey.transpose(2, 0, 1))
     return rgb_pixels(Image.fromarray(grey[:, :, 0] if values.shape[2] == 1 else grey, MODES[values.shape[2]]))
 
 

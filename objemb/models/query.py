@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from objemb.aggregators.base import Aggregator
 from objemb.describers.base import Describer
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import iou
 from objemb.ops.images import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
@@ -29,12 +31,12 @@ def looked_at_alone(describer: Describer, aggregator: Aggregator, boxes: Regions
     """
     if crop == "whole" or len(boxes) == 0 or _becomes(describer, aggregator, crop) != ALONE:
         return None
-    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(dim=1).values.min())
+    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min())
 
 
 def photo_and_objects(found: Regions) -> Regions:
     """The whole photo, which is region 0, and the boxes behind it that show less than all of it."""
-    less = iou(found.boxes[:1], found.boxes)[0] <= SAME_AS_WHOLE
+    less = iou(as_tensor(found.boxes[:1]), as_tensor(found.boxes))[0] <= SAME_AS_WHOLE
     less[0] = True
     return found[less]
 
@@ -62,7 +64,7 @@ def describe_boxes(
         return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
     if crop == "whole":
         whole = describe_whole(describer, aggregator, photo).vectors
-        return RegionDescriptors(photo.id, boxes, whole.expand(len(boxes), -1), photo.metadata)
+        return RegionDescriptors(photo.id, boxes, whole.repeat(len(boxes), axis=0), photo.metadata)
     becomes = _becomes(describer, aggregator, crop)
     if becomes == REGION:
         return describer.describe([photo], [boxes])[0]
@@ -71,7 +73,7 @@ def describe_boxes(
         cut = cut_out(photo, box)
         scaled = describer.for_part(cut.size, photo.size) if becomes == PART else None
         vectors.append(describe_whole(scaled or describer, aggregator, cut).vectors)
-    return RegionDescriptors(photo.id, boxes, torch.cat(vectors), photo.metadata)
+    return RegionDescriptors(photo.id, boxes, np.concatenate(vectors), photo.metadata)
 
 
 def _becomes(describer: Describer, aggregator: Aggregator, crop: str) -> str:

@@ -180,7 +180,7 @@ def _process_all(
 
 def _succeeds(works: Callable[[Photo], object]) -> bool:
     """Whether a photo that is surely good can be described: grey levels from dark to light."""
-    ramp = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256).contiguous()
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 256, 256)).copy()
     try:
         with torch.inference_mode():
             works(Photo("a photo to try the network on", ramp, (256, 256)))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
 from objemb.structures import Photo, Regions
 
@@ -71,7 +72,7 @@ def cut_out(photo: Photo, box: Regions) -> Photo:
     least one pixel is left.
     """
     height, width = photo.pixels.shape[1:]
-    x1, y1, x2, y2 = windows(scale(box.boxes[:1].cpu(), photo.scale), (height, width))[0].tolist()
+    x1, y1, x2, y2 = windows(scale(as_tensor(box.boxes[:1]), photo.scale), (height, width))[0].tolist()
     scale_y, scale_x = photo.scale
     size = (max(1, round((y2 - y1) / scale_y)), max(1, round((x2 - x1) / scale_x)))
     return Photo(photo.id, photo.pixels[:, y1:y2, x1:x2], size, photo.metadata)

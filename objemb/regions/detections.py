@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from objemb import checks
 from objemb.detectors.base import Detector
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
@@ -55,7 +57,7 @@ class Detections(nn.Module, RegionSource):
     def select(self, found: Regions) -> Regions:
         """The whole image, and what is kept of all that was detected in it."""
         sure = found if self.min_score is None else found[found.scores >= self.min_score]
-        kept = sure[nms(sure.boxes, sure.scores, self.nms_iou)[: self.max_regions]]
+        kept = sure[nms(as_tensor(sure.boxes), as_tensor(sure.scores), self.nms_iou)[: self.max_regions]]
         return Regions.cat([whole_like(kept), kept])
 
 
@@ -74,6 +76,8 @@ def whole_like(regions: Regions) -> Regions:
 
 def _unknown(extras: Mapping[str, Payload]) -> dict[str, Payload]:
     return {
-        name: value.new_full((1, *value.shape[1:]), int(name == "masks")) if isinstance(value, Tensor) else (None,)
+        name: (None,)
+        if isinstance(value, tuple)
+        else np.full_like(value, int(name == "masks"), shape=(1, *value.shape[1:]))
         for name, value in extras.items()
     }

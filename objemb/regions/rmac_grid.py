@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from objemb import checks
 from objemb.ops.boxes import clip
@@ -46,4 +46,4 @@ class RmacGrid(RegionSource):
         else:
             cells = rmac_cells_of_pixels(grid.shape(photo.size), size, grid.stride, self.levels, self.overlap)
         boxes = clip(grid.to_pixels(cells.double()), photo.size).float()
-        return Regions(torch.cat([Regions.whole(photo.size).boxes, boxes]), photo.size)
+        return Regions(np.concatenate([Regions.whole(photo.size).boxes, boxes.numpy()]), photo.size)

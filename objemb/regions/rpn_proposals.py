@@ -9,6 +9,7 @@ from torch import nn
 
 from objemb import checks
 from objemb.detectors.base import Detector, NetworkDetector
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
@@ -54,5 +55,5 @@ class RpnProposals(nn.Module, RegionSource):
     def select(self, proposed: Regions) -> Regions:
         """The whole image, and what is kept of all proposals for it, which come best first."""
         order = torch.arange(len(proposed), 0, -1)
-        kept = proposed[nms(proposed.boxes, order, self.nms_iou)[: self.max_regions]]
+        kept = proposed[nms(as_tensor(proposed.boxes), order, self.nms_iou)[: self.max_regions]]
         return Regions.cat([Regions.whole(proposed.size), kept])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from objemb import checks
@@ -66,8 +65,8 @@ class Database:
             dim: Length of the vectors, which zero images do not tell.
             open_photo: As the attribute.
         """
-        vectors = [np.zeros((0, dim), np.float32), *(d.vectors.cpu().numpy() for d in described)]
-        boxes = [np.zeros((0, 4), np.float32), *(d.regions.boxes.cpu().numpy() for d in described)]
+        vectors = [np.zeros((0, dim), np.float32), *(d.vectors for d in described)]
+        boxes = [np.zeros((0, 4), np.float32), *(d.regions.boxes for d in described)]
         items = np.repeat(np.arange(len(described), dtype=np.int64), [len(d) for d in described])
         names = tuple(d.image for d in described)
         return Database(names, np.concatenate(vectors), items, np.concatenate(boxes), open_photo)
@@ -132,9 +131,9 @@ class Database:
 
     def _search_some(self, queries: Sequence[RegionDescriptors], depth: int) -> Iterator[SearchResult]:
         lengths = [len(q) for q in queries]
-        rows = torch.cat([torch.zeros(0, self.dim), *(q.vectors.detach().cpu() for q in queries if len(q))])
+        rows = np.concatenate([np.zeros((0, self.dim), np.float32), *(q.vectors for q in queries if len(q))])
         groups = np.repeat(np.arange(len(queries), dtype=np.int64), lengths)
-        hits = search_exact([Block(self.vectors, self.items)], rows.numpy(), groups, depth, count=len(queries))
+        hits = search_exact([Block(self.vectors, self.items)], rows, groups, depth, count=len(queries))
         first_rows = np.cumsum([0, *lengths])
         for number, query in enumerate(queries):
             yield self._result(query, hits, number, int(first_rows[number]))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.rerank.base import Search, put_first, scored
 from objemb.structures import Match, Photo, Regions, SearchResult
@@ -16,7 +17,7 @@ from objemb.structures import Match, Photo, Regions, SearchResult
 def box_vector(search: Search, photo: Photo, boxes: Regions) -> Tensor:
     """Unit vectors ``(N, D)`` of boxes as the describer of the search sees them in their photo."""
     (described,) = search.needed_describer().describe([photo], [boxes])
-    return described.vectors
+    return as_tensor(described.vectors)
 
 
 def with_photos(search: Search, hits: Iterable[Match]) -> Iterator[tuple[Match, Photo]]:

@@ -44,4 +44,4 @@ def best_pair(products: NDArray[np.float32]) -> tuple[int, int]:
 
 def query_vectors(query: RegionDescriptors) -> NDArray[np.float32]:
     """The vectors of a query, float32 ``(query rows, D)``."""
-    return query.vectors.detach().cpu().numpy()
+    return query.vectors

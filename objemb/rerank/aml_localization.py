@@ -13,6 +13,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid
 from objemb.ops.images import cut_out
@@ -134,7 +135,7 @@ class AmlLocalization(Reranker):
         if self.vector == "rmac":
             parts = rmac_cells(y2 - y1, x2 - x1, self.levels) + torch.tensor([x1, y1, x1, y1])
         (described,) = seer.describe([photo], [_in_pixels(parts, grid, photo)])
-        return l2(described.vectors.sum(dim=0, keepdim=True))[0]
+        return l2(as_tensor(described.vectors).sum(dim=0, keepdim=True))[0]
 
 
 class _Query(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from objemb import checks
 from objemb.registry import plugin
@@ -60,4 +59,4 @@ class QueryExpansion(Reranker):
                 neighbours[number] = database.vectors[database.rows(image).start + row]
                 weights[query_row, number] = similarity_weights(of_image[row, query_row], self.alpha)
         mixed = weighted_mean(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
-        return replace(query, vectors=torch.from_numpy(mixed))
+        return replace(query, vectors=mixed)

@@ -43,4 +43,4 @@ class RegionExpansion(Reranker):
         matched = database.vectors[[database.rows(image).start + row for image, (row, _) in pairs]]
         mean = l2(torch.from_numpy(matched.sum(axis=0, keepdims=True)))
         _, (_, first) = pairs[0]
-        return RegionDescriptors(query.image, query.regions[first], mean.to(query.vectors), query.metadata)
+        return RegionDescriptors(query.image, query.regions[first], mean, query.metadata)

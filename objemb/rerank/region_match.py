@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area, intersection, iou
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
@@ -103,13 +103,14 @@ def _looked_at(search: Search, number: int) -> RegionDescriptors:
     query = search.queries[number]
     (found,) = search.needed_describer().describe([search.query_photo(number)])
     inside = found[_within(found.regions, query.regions)]
-    regions = Regions(torch.cat([query.regions.boxes, inside.regions.boxes]), query.regions.size)
-    return replace(query, regions=regions, vectors=torch.cat([query.vectors, inside.vectors]))
+    regions = Regions(np.concatenate([query.regions.boxes, inside.regions.boxes]), query.regions.size)
+    return replace(query, regions=regions, vectors=np.concatenate([query.vectors, inside.vectors]))
 
 
-def _within(regions: Regions, wanted: Regions) -> torch.Tensor:
+def _within(regions: Regions, wanted: Regions) -> NDArray[np.bool_]:
     """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
-    shared = intersection(regions.boxes[:, None], wanted.boxes[None]).amax(dim=1)
-    areas = area(regions.boxes)
-    known = (iou(regions.boxes, wanted.boxes) > SAME).any(dim=1)
-    return (shared >= INSIDE * areas) & (areas > 0) & ~known
+    boxes, others = as_tensor(regions.boxes), as_tensor(wanted.boxes)
+    shared = intersection(boxes[:, None], others[None]).amax(dim=1)
+    areas = area(boxes)
+    known = (iou(boxes, others) > SAME).any(dim=1)
+    return ((shared >= INSIDE * areas) & (areas > 0) & ~known).numpy()

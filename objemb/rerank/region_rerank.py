@@ -11,6 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.detectors.base import NetworkDetector
+from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.regions.base import RegionSource
 from objemb.regions.rpn_proposals import RpnProposals
@@ -101,4 +102,4 @@ def _regions(search: Search, source: RegionSource, image: str) -> _Seen | None:
     if photo is None:
         return None
     (found,) = source.find([photo], [])
-    return box_vector(search, photo, found), found.boxes
+    return box_vector(search, photo, found), as_tensor(found.boxes)

@@ -11,6 +11,7 @@ import torch
 
 from objemb import checks
 from objemb.images.pixels import LUMA
+from objemb.ops.arrays import as_tensor
 from objemb.ops.images import resize
 from objemb.ops.local_features import LocalFeatures, matched
 from objemb.ops.opencv import agreeing, root_sift
@@ -112,7 +113,8 @@ class SpatialVerification(Reranker):
         height, width = photo.pixels.shape[1:]
         share = min(1.0, self.size / max(height, width))
         shape = (max(1, round(height * share)), max(1, round(width * share)))
-        pixels = photo.pixels if shape == (height, width) else resize(photo.pixels, shape)
+        pixels = as_tensor(photo.pixels)
+        pixels = pixels if shape == (height, width) else resize(pixels, shape)
         grey = (pixels.float() * torch.tensor(LUMA)[:, None, None]).sum(dim=0).round().clamp(0, 255).to(torch.uint8)
         scale = (shape[0] / photo.size[0], shape[1] / photo.size[1])
         return root_sift(grey.numpy(), scale, self.features), photo.size

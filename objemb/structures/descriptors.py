@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from objemb import checks
 from objemb.structures.fields import (
+    Index,
     Scalar,
+    as_array,
     checked_id,
     expect_keys,
     frozen_metadata,
@@ -23,36 +26,54 @@ from objemb.structures.fields import (
 from objemb.structures.regions import Regions
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class RegionDescriptors:
     """The regions of one image with a vector each: what every describer returns and every index takes.
 
     Attributes:
         image: The id of the image.
         regions: Where the vectors come from; region 0 is the whole image when a describer made them.
-        vectors: float32 ``(N, D)``, unit length unless the describer says otherwise (zero rows stay zero).
+        vectors: float32 ``(N, D)``, unit length unless the describer says otherwise (zero rows stay zero). A tensor is
+            taken as well: it comes to the CPU and shares its memory.
         metadata: Columns that came with the image.
     """
 
     image: str
     regions: Regions
-    vectors: Tensor
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    vectors: NDArray[np.float32]
+    metadata: Mapping[str, Scalar]
 
-    def __post_init__(self) -> None:
-        checked_id("RegionDescriptors.image", self.image)
-        checks.shape("RegionDescriptors.vectors", self.vectors, (len(self.regions), None))
-        checks.finite("RegionDescriptors.vectors", self.vectors)
-        object.__setattr__(self, "vectors", self.vectors.float())
-        object.__setattr__(self, "metadata", frozen_metadata("RegionDescriptors.metadata", self.metadata))
+    def __init__(
+        self, image: str, regions: Regions, vectors: ArrayLike, metadata: Mapping[str, Scalar] = MappingProxyType({})
+    ) -> None:
+        rows = as_array("RegionDescriptors.vectors", vectors)
+        checks.finite(
+            "RegionDescriptors.vectors", checks.shape("RegionDescriptors.vectors", rows, (len(regions), None))
+        )
+        self._set(
+            checked_id("RegionDescriptors.image", image),
+            regions,
+            rows.astype(np.float32, copy=False),
+            frozen_metadata("RegionDescriptors.metadata", metadata),
+        )
+
+    def _set(
+        self, image: str, regions: Regions, vectors: NDArray[np.float32], metadata: Mapping[str, Scalar]
+    ) -> RegionDescriptors:
+        """Takes what has been checked, here or as part of other descriptors."""
+        values = {"image": image, "regions": regions, "vectors": vectors, "metadata": metadata}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        return self
 
     def __len__(self) -> int:
         return len(self.regions)
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> RegionDescriptors:
+    def __getitem__(self, index: Index) -> RegionDescriptors:
         """Descriptors of some regions, picked as :class:`Regions` are."""
-        rows = row_numbers(index, len(self), self.vectors.device)
-        return replace(self, regions=self.regions[rows], vectors=self.vectors[rows])
+        rows = row_numbers(index, len(self))
+        picked = object.__new__(RegionDescriptors)
+        return picked._set(self.image, self.regions[rows], self.vectors[rows], self.metadata)
 
     def __iter__(self) -> Iterator[RegionDescriptors]:
         return (self[i] for i in range(len(self)))
@@ -61,10 +82,6 @@ class RegionDescriptors:
     def dim(self) -> int:
         """Length D of the vectors."""
         return int(self.vectors.shape[1])
-
-    def to(self, device: torch.device | str) -> RegionDescriptors:
-        """The same descriptors with all tensors on ``device``."""
-        return replace(self, regions=self.regions.to(device), vectors=self.vectors.to(device))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
@@ -80,6 +97,6 @@ class RegionDescriptors:
         """Descriptors from what :meth:`to_json` made."""
         expect_keys("RegionDescriptors", data, ("image", "regions", "vectors", "metadata"))
         vectors = payload_from_json(data["vectors"])
-        if not isinstance(vectors, Tensor):
-            raise ValueError("RegionDescriptors.vectors: expected a tensor, found scalars")
+        if isinstance(vectors, tuple):
+            raise ValueError("RegionDescriptors.vectors: expected an array, found scalars")
         return RegionDescriptors(data["image"], Regions.from_json(data["regions"]), vectors, data["metadata"])

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from objemb import checks
 
 Box: TypeAlias = tuple[float, float, float, float]
 #: Values that metadata may hold; they survive JSON and Arrow unchanged.
 Scalar: TypeAlias = str | int | float | bool | None
-#: Extra values per region: a tensor with one row per region, or one JSON scalar per region.
-Payload: TypeAlias = Tensor | tuple[Scalar, ...]
+#: Extra values per region: an array with one row per region, or one JSON scalar per region.
+Payload: TypeAlias = NDArray[Any] | tuple[Scalar, ...]
+#: Which regions: a number, a slice, numbers or a boolean mask.
+Index: TypeAlias = int | slice | ArrayLike
 
-#: Tensor types that payloads may have in JSON.
-PAYLOAD_DTYPES = {
-    str(d).removeprefix("torch."): d
-    for d in (torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int32, torch.int64)
-}
+#: Number types that payloads may have in JSON.
+PAYLOAD_DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int32", "int64")
 
 
 V = TypeVar("V")
@@ -90,54 +90,77 @@ def checked_id(name: str, image: str) -> str:
     return image
 
 
-def row_numbers(index: int | slice | Tensor | Sequence[int], count: int, device: torch.device) -> Tensor:
-    """Any kind of index as an int64 tensor of row numbers."""
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Numbers as a NumPy array: over the memory of an array or of a tensor on the CPU, a copy of anything else.
+
+    Args:
+        name: For the error.
+        value: An array, a tensor of PyTorch on any device (without its gradient), or nested lists of numbers.
+
+    Raises:
+        TypeError: Something else.
+    """
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    if torch is not None and isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        numbers: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return numbers
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array or a tensor of numbers, found {type(value).__name__}")
+    return array
+
+
+def row_numbers(index: Index, count: int) -> NDArray[np.int64]:
+    """Any kind of index as row numbers from 0, int64 ``(n,)``."""
     if isinstance(index, slice):
-        return torch.tensor(range(count)[index], dtype=torch.int64, device=device)
-    picked = torch.as_tensor(index, device=device)
-    if picked.is_floating_point() and picked.numel():  # an empty list becomes a floating tensor
+        return np.arange(count, dtype=np.int64)[index]
+    picked = as_array("index", index)
+    if picked.dtype.kind == "f" and picked.size:  # an empty list becomes an array of floats
         raise TypeError(f"index: expected integers or booleans, found {picked.dtype}")
-    if picked.dtype == torch.bool:
+    if picked.dtype == bool:
         checks.shape("boolean index", picked, (count,))
-        return picked.nonzero().flatten()
-    picked = picked.reshape(-1).long()
-    if len(picked) and (int(picked.min()) < -count or int(picked.max()) >= count):
-        raise IndexError(f"index: expected numbers below {count}, found {picked.tolist()}")
-    return torch.where(picked < 0, picked + count, picked)
+        return np.flatnonzero(picked)
+    rows = picked.reshape(-1).astype(np.int64)
+    if len(rows) and (int(rows.min()) < -count or int(rows.max()) >= count):
+        raise IndexError(f"index: expected numbers below {count}, found {rows.tolist()}")
+    return np.where(rows < 0, rows + count, rows)
 
 
-def checked_payload(name: str, value: Payload, count: int) -> Payload:
-    """A tensor or JSON scalars with ``count`` rows, or an error."""
-    if isinstance(value, Tensor):
-        checks.shape(name, value, (count, *(None,) * (value.ndim - 1)))
-        return value
+def checked_payload(name: str, value: Any, count: int) -> Payload:
+    """An array or JSON scalars with ``count`` rows, or an error."""
+    if not isinstance(value, (str, list, tuple)):
+        array = as_array(name, value)
+        return checks.shape(name, array, (count, *(None,) * (array.ndim - 1)))
     if isinstance(value, str) or not all(v is None or isinstance(v, (str, int, float, bool)) for v in value):
-        raise TypeError(f"{name}: expected a tensor or a sequence of JSON scalars, found {value!r}")
-    value = tuple(value)
+        raise TypeError(f"{name}: expected an array, a tensor or a sequence of JSON scalars, found {value!r}")
     if len(value) != count:
         raise ValueError(f"{name}: expected {count} rows, one per region, found {len(value)}")
-    return value
+    return tuple(value)
 
 
-def pick_payload(value: Payload, rows: Tensor) -> Payload:
+def pick_payload(value: Payload, rows: NDArray[np.int64]) -> Payload:
     """The given rows of a payload."""
-    return value[rows.to(value.device)] if isinstance(value, Tensor) else tuple(value[i] for i in rows.tolist())
+    return tuple(value[i] for i in rows.tolist()) if isinstance(value, tuple) else value[rows]
 
 
 def cat_payload(values: Sequence[Payload]) -> Payload:
-    """Payloads one after the other; scalars when not all are tensors."""
-    tensors = [v for v in values if isinstance(v, Tensor)]
-    if len(tensors) == len(values):
-        return torch.cat(tensors)
-    return tuple(item for v in values for item in (v.tolist() if isinstance(v, Tensor) else v))
+    """Payloads one after the other; scalars when not all are arrays."""
+    arrays = [v for v in values if not isinstance(v, tuple)]
+    if len(arrays) == len(values):
+        return np.concatenate(arrays)
+    return tuple(item for v in values for item in (v if isinstance(v, tuple) else v.tolist()))
 
 
 def payload_to_json(value: Payload) -> dict[str, Any]:
     """A JSON-ready dict; :func:`payload_from_json` reverses it."""
-    if isinstance(value, Tensor):
-        dtype = checks.one_of("payload dtype", str(value.dtype).removeprefix("torch."), tuple(PAYLOAD_DTYPES))
-        return {"dtype": dtype, "shape": list(value.shape), "values": value.tolist()}
-    return {"dtype": "scalars", "values": list(value)}
+    if isinstance(value, tuple):
+        return {"dtype": "scalars", "values": list(value)}
+    dtype = checks.one_of("payload dtype", str(value.dtype), PAYLOAD_DTYPES)
+    return {"dtype": dtype, "shape": list(value.shape), "values": value.tolist()}
 
 
 def payload_from_json(data: Mapping[str, Any]) -> Payload:
@@ -145,8 +168,8 @@ def payload_from_json(data: Mapping[str, Any]) -> Payload:
     expect_keys("payload", data, ("dtype", "values"))
     if data["dtype"] == "scalars":
         return tuple(data["values"])
-    dtype = PAYLOAD_DTYPES[checks.one_of("payload dtype", data["dtype"], tuple(PAYLOAD_DTYPES))]
-    return torch.tensor(data["values"], dtype=dtype).reshape(data["shape"])
+    dtype = checks.one_of("payload dtype", data["dtype"], PAYLOAD_DTYPES)
+    return np.array(data["values"], dtype).reshape(data["shape"])
 
 
 def expect_keys(name: str, data: Mapping[str, Any], keys: Sequence[str]) -> None:

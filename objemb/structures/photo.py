@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from objemb import checks
-from objemb.structures.fields import Scalar, checked_id, checked_size, frozen_metadata
+from objemb.structures.fields import Scalar, as_array, checked_id, checked_size, frozen_metadata
 
 #: EXIF orientations that swap height and width.
 SIDEWAYS = (5, 6, 7, 8)
@@ -23,6 +23,7 @@ class Photo:
         id: The name of the image in an index, usually its path.
         pixels: uint8 ``(3, h, w)``, RGB, EXIF-corrected; smaller than the original where the decoder scaled down.
             (Bytes, not floats: a photo waiting in the decoding queue is four times smaller; networks divide by 255.)
+            A tensor is taken as well, and its memory shared.
         size: ``(height, width)`` of the EXIF-corrected *original*: the frame of all boxes.
         metadata: Columns that came with the image from its source.
         path: Where its file lies, absolute; None for what was no file. Boxes of other files are looked up by it.
@@ -30,7 +31,7 @@ class Photo:
     """
 
     id: str
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
     size: tuple[int, int]
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     path: str | None = None
@@ -38,11 +39,12 @@ class Photo:
 
     def __post_init__(self) -> None:
         checked_id("Photo.id", self.id)
+        object.__setattr__(self, "pixels", as_array("Photo.pixels", self.pixels))
         checks.shape("Photo.pixels", self.pixels, (3, None, None))
-        if self.pixels.dtype != torch.uint8:
-            raise TypeError(f"Photo.pixels: expected dtype torch.uint8, found {self.pixels.dtype}")
+        if self.pixels.dtype != np.uint8:
+            raise TypeError(f"Photo.pixels: expected dtype uint8, found {self.pixels.dtype}")
         if 0 in self.pixels.shape:
-            raise ValueError(f"Photo.pixels: expected at least one pixel, found shape {tuple(self.pixels.shape)}")
+            raise ValueError(f"Photo.pixels: expected at least one pixel, found shape {self.pixels.shape}")
         object.__setattr__(self, "size", checked_size("Photo.size", self.size))
         object.__setattr__(self, "metadata", frozen_metadata("Photo.metadata", self.metadata))
 

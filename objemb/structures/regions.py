@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from objemb import checks
 from objemb.structures.fields import (
+    Index,
     Payload,
     ReadOnlyDict,
+    as_array,
     cat_payload,
     checked_payload,
     checked_size,
@@ -29,9 +32,11 @@ NO_LABEL = -1
 BOX_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Regions:
     """Boxes of one image, with scores and labels. Zero regions are a normal case.
+
+    Arrays are NumPy's. Tensors are taken as well: they come to the CPU, and share their memory where they were there.
 
     Attributes:
         boxes: float32 ``(N, 4)``, ``x1 <= x2`` and ``y1 <= y2``, inside the image.
@@ -42,53 +47,63 @@ class Regions:
         extras: Anything else that is known of each region (masks, instance ids); indexed together with the boxes.
     """
 
-    boxes: Tensor
+    boxes: NDArray[np.float32]
     size: tuple[int, int]
-    scores: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
-    labels: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
-    classes: tuple[str, ...] = ()
-    extras: Mapping[str, Payload] = field(default_factory=dict)
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    extras: Mapping[str, Payload]
 
-    def __post_init__(self) -> None:
-        size = checked_size("Regions.size", self.size)
-        boxes = self.boxes
-        if isinstance(boxes, Tensor) and boxes.numel() == 0:
-            boxes = boxes.reshape(0, 4)
-        boxes = checks.finite("Regions.boxes", checks.shape("Regions.boxes", boxes, (None, 4))).float()
-        boxes = _inside(boxes, size)
-        count = len(boxes)
-        scores = torch.ones(count, device=boxes.device) if self.scores is None else self.scores
-        labels = (
-            torch.full((count,), NO_LABEL, dtype=torch.int64, device=boxes.device)
-            if self.labels is None
-            else self.labels
+    def __init__(
+        self,
+        boxes: ArrayLike,
+        size: tuple[int, int],
+        scores: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        classes: Sequence[str] = (),
+        extras: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        size = checked_size("Regions.size", size)
+        rows = as_array("Regions.boxes", boxes)
+        rows = rows.reshape(0, 4) if rows.size == 0 else rows
+        checks.finite("Regions.boxes", checks.shape("Regions.boxes", rows, (None, 4)))
+        count = len(rows)
+        sure = np.ones(count, np.float32) if scores is None else as_array("Regions.scores", scores)
+        checks.finite("Regions.scores", checks.shape("Regions.scores", sure, (count,)))
+        self._set(
+            _inside(rows.astype(np.float32, copy=False), size),
+            size,
+            sure.astype(np.float32, copy=False),
+            _checked_labels(labels, count, tuple(classes)),
+            tuple(classes),
+            ReadOnlyDict({k: checked_payload(f"Regions.extras[{k!r}]", v, count) for k, v in extras.items()}),
         )
-        checks.finite("Regions.scores", checks.shape("Regions.scores", scores, (count,)))
-        checks.shape("Regions.labels", labels, (count,))
-        if labels.is_floating_point():
-            raise TypeError(f"Regions.labels: expected an integer dtype, found {labels.dtype}")
-        classes = tuple(self.classes)
-        if count and classes and int(labels.max()) >= len(classes):
-            raise ValueError(f"Regions.labels: expected labels below {len(classes)}, found {int(labels.max())}")
-        if count and int(labels.min()) < NO_LABEL:
-            raise ValueError(f"Regions.labels: expected labels of at least {NO_LABEL}, found {int(labels.min())}")
-        extras = {k: checked_payload(f"Regions.extras[{k!r}]", v, count) for k, v in self.extras.items()}
-        for name, value in {
-            "boxes": boxes, "size": size, "scores": scores.float(), "labels": labels.long(),
-            "classes": classes, "extras": ReadOnlyDict(extras),
-        }.items():  # fmt: skip
+
+    def _set(
+        self,
+        boxes: NDArray[np.float32],
+        size: tuple[int, int],
+        scores: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        classes: tuple[str, ...],
+        extras: Mapping[str, Payload],
+    ) -> Regions:
+        """Takes what has been checked, here or as part of other regions."""
+        values = (boxes, size, scores, labels, classes, extras)
+        for name, value in zip(("boxes", "size", "scores", "labels", "classes", "extras"), values, strict=True):
             object.__setattr__(self, name, value)
+        return self
 
     @staticmethod
     def whole(size: tuple[int, int]) -> Regions:
         """The one region that is the whole image."""
         height, width = size
-        return Regions(torch.tensor([[0.0, 0.0, float(width), float(height)]]), size)
+        return Regions([[0.0, 0.0, float(width), float(height)]], size)
 
     @staticmethod
     def empty(size: tuple[int, int]) -> Regions:
         """No regions."""
-        return Regions(torch.zeros(0, 4), size)
+        return Regions((), size)
 
     @staticmethod
     def cat(parts: Sequence[Regions]) -> Regions:
@@ -104,46 +119,48 @@ class Regions:
         if len(sizes) > 1 or len(named) > 1:
             raise ValueError(f"Regions.cat: expected one image size and one set of classes, found {sizes} and {named}")
         shared = set.intersection(*(set(p.extras) for p in parts))
-        return Regions(
-            boxes=torch.cat([p.boxes for p in parts]),
-            size=parts[0].size,
-            scores=torch.cat([p.scores for p in parts]),
-            labels=torch.cat([p.labels for p in parts]),
-            classes=next(iter(named), ()),
-            extras={k: cat_payload([p.extras[k] for p in parts]) for k in sorted(shared)},
+        return object.__new__(Regions)._set(
+            np.concatenate([p.boxes for p in parts]),
+            parts[0].size,
+            np.concatenate([p.scores for p in parts]),
+            np.concatenate([p.labels for p in parts]),
+            next(iter(named), ()),
+            ReadOnlyDict({k: cat_payload([p.extras[k] for p in parts]) for k in sorted(shared)}),
         )
 
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Regions:
-        """Regions picked by number, slice, boolean mask or index tensor; an integer gives one region."""
-        rows = row_numbers(index, len(self), self.boxes.device)
-        return replace(
-            self,
-            boxes=self.boxes[rows],
-            scores=self.scores[rows],
-            labels=self.labels[rows],
-            extras={k: pick_payload(v, rows) for k, v in self.extras.items()},
+    def __getitem__(self, index: Index) -> Regions:
+        """Regions picked by number, slice, boolean mask or numbers; a single number gives one region."""
+        rows = row_numbers(index, len(self))
+        return object.__new__(Regions)._set(
+            self.boxes[rows],
+            self.size,
+            self.scores[rows],
+            self.labels[rows],
+            self.classes,
+            ReadOnlyDict({k: pick_payload(v, rows) for k, v in self.extras.items()}),
         )
 
     def __iter__(self) -> Iterator[Regions]:
         return (self[i] for i in range(len(self)))
 
+    def array(self, extra: str) -> NDArray[Any] | None:
+        """An extra that is an array, such as ``masks``; None where the regions have none.
+
+        Raises:
+            TypeError: It is no array.
+        """
+        value = self.extras.get(extra)
+        if isinstance(value, tuple):
+            raise TypeError(f"Regions.extras[{extra!r}]: expected an array or a tensor, found a {type(value).__name__}")
+        return value
+
     @property
     def label_names(self) -> tuple[str | None, ...]:
         """A name per region: its class, the number of an unnamed class, or None for ``NO_LABEL``."""
         return tuple(_label_name(label, self.classes) for label in self.labels.tolist())
-
-    def to(self, device: torch.device | str) -> Regions:
-        """The same regions with all tensors on ``device``."""
-        return replace(
-            self,
-            boxes=self.boxes.to(device),
-            scores=self.scores.to(device),
-            labels=self.labels.to(device),
-            extras={k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.extras.items()},
-        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
@@ -162,31 +179,42 @@ class Regions:
         expect_keys("Regions", data, ("size", "boxes", "scores", "labels", "classes", "extras"))
         height, width = data["size"]
         return Regions(
-            boxes=torch.tensor(data["boxes"], dtype=torch.float32).reshape(-1, 4),
+            boxes=np.array(data["boxes"], np.float32).reshape(-1, 4),
             size=(height, width),
-            scores=torch.tensor(data["scores"], dtype=torch.float32),
-            labels=torch.tensor(data["labels"], dtype=torch.int64),
+            scores=np.array(data["scores"], np.float32),
+            labels=np.array(data["labels"], np.int64),
             classes=tuple(data["classes"]),
             extras={k: payload_from_json(v) for k, v in data["extras"].items()},
         )
 
 
-def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def _inside(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The boxes clipped to the image; raises with the first box that is inverted or leaves the image."""
     height, width = size
-    x1, y1, x2, y2 = boxes.unbind(1)
-    inverted = (x1 > x2) | (y1 > y2)
+    x1, y1, x2, y2 = boxes.T
     low, high_x, high_y = -BOX_TOLERANCE, width + BOX_TOLERANCE, height + BOX_TOLERANCE
-    outside = (x1 < low) | (y1 < low) | (x2 > high_x) | (y2 > high_y)
-    bad = (inverted | outside).nonzero().flatten()
+    bad = np.flatnonzero((x1 > x2) | (y1 > y2) | (x1 < low) | (y1 < low) | (x2 > high_x) | (y2 > high_y))
     if len(bad):
         first = int(bad[0])
         raise ValueError(
             f"Regions.boxes: expected 0 <= x1 <= x2 <= {width} and 0 <= y1 <= y2 <= {height}, "
             f"found box {first} = {tuple(round(v, 3) for v in boxes[first].tolist())} ({len(bad)} such boxes)"
         )
-    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
-    return torch.minimum(boxes.clamp_min(0), limit)
+    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+
+
+def _checked_labels(labels: ArrayLike | None, count: int, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """int64 ``(N,)``: numbers of classes, or :data:`NO_LABEL`."""
+    if labels is None:
+        return np.full(count, NO_LABEL, np.int64)
+    numbers = checks.shape("Regions.labels", as_array("Regions.labels", labels), (count,))
+    if numbers.dtype.kind == "f" and count:  # an empty list becomes an array of floats
+        raise TypeError(f"Regions.labels: expected an integer dtype, found {numbers.dtype}")
+    if count and classes and int(numbers.max()) >= len(classes):
+        raise ValueError(f"Regions.labels: expected labels below {len(classes)}, found {int(numbers.max())}")
+    if count and int(numbers.min()) < NO_LABEL:
+        raise ValueError(f"Regions.labels: expected labels of at least {NO_LABEL}, found {int(numbers.min())}")
+    return numbers.astype(np.int64, copy=False)
 
 
 def _label_name(label: int, classes: tuple[str, ...]) -> str | None:

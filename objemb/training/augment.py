@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.images.pixels import LUMA
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
 from objemb.structures import Regions
 from objemb.training.data.base import Example
@@ -23,7 +25,7 @@ def jitter_boxes(regions: Regions, strength: float, generator: torch.Generator |
     if checks.between("box_jitter", strength, 0, 1) == 0 or len(regions) == 0:
         return regions
     moves, stretches = ((2 * torch.rand(len(regions), 2, generator=generator) - 1) * strength for _ in range(2))
-    low, high = regions.boxes[:, :2], regions.boxes[:, 2:]
+    low, high = as_tensor(regions.boxes).split(2, dim=1)
     centres, halves = (low + high) / 2 + moves * (high - low), (high - low) / 2 * stretches.exp()
     return Regions(clip(torch.cat([centres - halves, centres + halves], dim=1), regions.size), regions.size)
 
@@ -59,15 +61,15 @@ def jitter_photo(example: Example, strength: float) -> Example:
     """An example with the colours of its photo changed as :func:`jitter_colours` does."""
     if strength == 0:
         return example
-    pixels = jitter_colours(example.photo.pixels[None].float() / 255, strength)[0]
-    return Example(replace(example.photo, pixels=(pixels * 255).round().byte()), example.regions)
+    pixels = jitter_colours(as_tensor(example.photo.pixels)[None].float() / 255, strength)[0]
+    return Example(replace(example.photo, pixels=(pixels * 255).round().byte().numpy()), example.regions)
 
 
 def mirrored(example: Example) -> Example:
     """An example mirrored left to right, with its boxes and masks."""
     photo, regions = example.photo, example.regions
-    x1, y1, x2, y2 = regions.boxes.unbind(1)
-    boxes = torch.stack([photo.size[1] - x2, y1, photo.size[1] - x1, y2], dim=1)
-    masks = regions.extras.get("masks")
-    extras = {**regions.extras, "masks": masks.flip(2)} if isinstance(masks, Tensor) else regions.extras
-    return Example(replace(photo, pixels=photo.pixels.flip(2)), replace(regions, boxes=boxes, extras=extras))
+    x1, y1, x2, y2 = regions.boxes.T
+    boxes = np.stack([photo.size[1] - x2, y1, photo.size[1] - x1, y2], axis=1)
+    masks = regions.array("masks")
+    extras = regions.extras if masks is None else {**regions.extras, "masks": masks[:, :, ::-1]}
+    return Example(replace(photo, pixels=photo.pixels[:, :, ::-1].copy()), replace(regions, boxes=boxes, extras=extras))

@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -66,9 +67,9 @@ class VectorCache:
 
     def _key(self, photo: Photo, regions: Regions) -> str:
         digest = hashlib.blake2b(repr((self.owner, photo.id, photo.size)).encode(), digest_size=20)
-        for tensor in (photo.pixels, regions.boxes):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
+        for array in (photo.pixels, regions.boxes):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def _keep(self, key: str, vectors: Tensor) -> None:

@@ -13,6 +13,7 @@ from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
+from objemb.ops.arrays import as_tensor
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.region_sampling import bare, visible
@@ -115,7 +116,7 @@ def compare(student: Describer, teacher: Teacher, examples: Examples) -> Compari
         batch = [shown[n] for n in range(start, min(start + BATCH, len(shown)))]
         photos = [e.photo for e in batch]
         regions = [Regions.cat([Regions.whole(p.size), bare(e.regions)]) for p, e in zip(photos, batch, strict=True)]
-        described = [d.vectors for d in student.describe(photos, regions)]
+        described = [as_tensor(d.vectors) for d in student.describe(photos, regions)]
         sides = zip(batch, described, teacher.vectors(photos, regions), strict=True)
         for number, (example, of_student, of_teacher) in enumerate(sides, start):
             parts["whole_photos"].append((of_student[:1] * of_teacher[:1]).sum(dim=1))

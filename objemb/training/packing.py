@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from objemb.structures import Photo, Regions
 from objemb.training.data.base import Example
 
@@ -27,13 +23,13 @@ def pack(examples: Sequence[Example]) -> list[Packed]:
 
 def unpack(packed: Sequence[Packed]) -> list[Example]:
     """What :func:`pack` was given."""
-    return [Example(Photo(**_tensors(photo)), Regions(**_tensors(regions))) for photo, regions in packed]
+    return [Example(Photo(**photo), Regions(**regions)) for photo, regions in packed]
 
 
 def _packed_photo(photo: Photo) -> dict[str, Any]:
     return {
         "id": photo.id,
-        "pixels": photo.pixels.numpy(),
+        "pixels": photo.pixels,
         "size": photo.size,
         "metadata": dict(photo.metadata),
         "path": photo.path,
@@ -43,16 +39,10 @@ def _packed_photo(photo: Photo) -> dict[str, Any]:
 
 def _packed_regions(regions: Regions) -> dict[str, Any]:
     return {
-        "boxes": regions.boxes.numpy(),
+        "boxes": regions.boxes,
         "size": regions.size,
-        "scores": regions.scores.numpy(),
-        "labels": regions.labels.numpy(),
+        "scores": regions.scores,
+        "labels": regions.labels,
         "classes": regions.classes,
-        "extras": {k: v.numpy() if isinstance(v, Tensor) else v for k, v in regions.extras.items()},
+        "extras": dict(regions.extras),
     }
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    return {k: _tensors(v) for k, v in value.items()} if isinstance(value, dict) else value

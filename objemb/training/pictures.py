@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
 from objemb.ops.images import resize
 from objemb.structures import Regions
@@ -57,11 +58,13 @@ def neighbours(
 def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tensor:
     """A box of an example as uint8 ``(3, 64, 64)`` with a frame of a colour."""
     photo = example.photo
-    box = scale(example.regions.boxes[number : number + 1], photo.scale)
+    box = scale(as_tensor(example.regions.boxes[number : number + 1]), photo.scale)
     x1, y1, x2, y2 = windows(box, (photo.pixels.shape[1], photo.pixels.shape[2]))[0].tolist()
     inner = SIDE - 2 * FRAME
     picture = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE).clone()
-    picture[:, FRAME : FRAME + inner, FRAME : FRAME + inner] = resize(photo.pixels[:, y1:y2, x1:x2], (inner, inner))
+    picture[:, FRAME : FRAME + inner, FRAME : FRAME + inner] = resize(
+        as_tensor(photo.pixels)[:, y1:y2, x1:x2], (inner, inner)
+    )
     return picture
 
 
@@ -81,9 +84,9 @@ def _with_boxes(example: Example, found: Regions) -> Tensor:
     photo = example.photo
     factor = PHOTO_SIDE / max(photo.size)
     height, width = (max(1, round(s * factor)) for s in photo.size)
-    picture = resize(photo.pixels, (height, width))
+    picture = resize(as_tensor(photo.pixels), (height, width))
     for regions, colour in ((example.regions, RIGHT), (found[found.scores >= DRAWN_SCORE], WRONG)):
-        boxes = scale(regions.boxes, (height / photo.size[0], width / photo.size[1]))
+        boxes = scale(as_tensor(regions.boxes), (height / photo.size[0], width / photo.size[1]))
         drawable = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)]
         picture = draw_bounding_boxes(picture, drawable, colors=colour, width=2) if len(drawable) else picture
     sheet = torch.full((3, PHOTO_SIDE, PHOTO_SIDE), QUERY[0], dtype=torch.uint8)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.seeds import generator
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area, clip, iou
 from objemb.structures import Regions
 from objemb.training.augment import jitter_boxes
@@ -106,19 +107,19 @@ class RegionSampling:
     def _weighted(self, boxes: Regions) -> Regions:
         height, width = boxes.size
         weights = {
-            "uniform": torch.ones(len(boxes)),
+            "uniform": np.ones(len(boxes), np.float32),
             "score": boxes.scores,
-            "size": (area(boxes.boxes) / (height * width)).sqrt(),
+            "size": np.sqrt(area(as_tensor(boxes.boxes)).numpy() / (height * width)),
         }[self.weighting]
         if self.whole_image:
             boxes = Regions.cat([boxes, Regions.whole(boxes.size)])
-            weights = torch.cat([weights, torch.tensor([float(self.whole_weight)])])
+            weights = np.append(weights, np.float32(self.whole_weight))
         return Regions(boxes.boxes, boxes.size, boxes.scores, extras={WEIGHTS: weights})
 
 
 def region_weights(regions: Sequence[Regions]) -> Tensor:
     """float32 ``(sum of N,)``: what the boxes of :meth:`RegionSampling.regions` count."""
-    return torch.cat([r.extras[WEIGHTS] for r in regions])  # type: ignore[misc]
+    return torch.cat([as_tensor(weights) for r in regions if (weights := r.array(WEIGHTS)) is not None])
 
 
 def bare(regions: Regions) -> Regions:
@@ -129,16 +130,16 @@ def bare(regions: Regions) -> Regions:
 def visible(regions: Regions) -> Regions:
     """The boxes that show something: both sides have at least a pixel."""
     sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
-    return regions[(sides >= SHORTEST_SIDE).all(dim=1)]
+    return regions[(sides >= SHORTEST_SIDE).all(axis=1)]
 
 
 def _rounded(regions: Regions) -> Regions:
-    boxes = clip((regions.boxes / FOUND_STEP).round() * FOUND_STEP, regions.size)
+    boxes = clip((as_tensor(regions.boxes) / FOUND_STEP).round() * FOUND_STEP, regions.size)
     return Regions(boxes, regions.size, regions.scores)
 
 
 def _foreground(proposals: Regions, truth: Regions) -> Regions:
-    overlaps = iou(proposals.boxes, truth.boxes)
+    overlaps = iou(as_tensor(proposals.boxes), as_tensor(truth.boxes))
     best = overlaps.amax(dim=1) if len(truth) else torch.zeros(len(proposals))
     return proposals[best >= FOREGROUND_IOU]
 
@@ -146,4 +147,4 @@ def _foreground(proposals: Regions, truth: Regions) -> Regions:
 def _drawn(rng: np.random.Generator, regions: Regions, most: int) -> Regions:
     if len(regions) <= most:
         return regions
-    return regions[torch.from_numpy(np.sort(rng.choice(len(regions), most, replace=False)))]
+    return regions[np.sort(rng.choice(len(regions), most, replace=False))]

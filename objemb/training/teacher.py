@@ -14,6 +14,7 @@ from objemb import checks
 from objemb.heads.base import Head
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, load_model
+from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.structures import Photo, Regions
 from objemb.training.cache import VectorCache
@@ -123,13 +124,13 @@ class Teacher:
     def compute(self, photo: Photo, regions: Regions) -> Tensor:
         """Vectors of the boxes of one photo before unit length, float32 ``(N, D)``, past the cache."""
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            vectors = self._describer.describe([photo], [regions])[0].vectors.float()
+            vectors = as_tensor(self._describer.describe([photo], [regions])[0].vectors)
             return vectors if self._whitening is None else self._whitening.map(vectors)
 
     def _of_photo(self, photo: Photo, regions: Regions) -> Tensor:
         if len(regions) == 0:
             return torch.zeros(0, self.dim)
-        boxes = Regions(regions.boxes.cpu(), regions.size)
+        boxes = Regions(regions.boxes, regions.size)
         known = self._cache.get(photo, boxes)
         if known is not None:
             return known

@@ -70,7 +70,7 @@ def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Imag
 
 def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
     """The photo with its box, then once for each concept, dimmed, with the concept's heat."""
-    plain = Image.fromarray(row.photo.pixels.permute(1, 2, 0).numpy())
+    plain = Image.fromarray(row.photo.pixels.transpose(1, 2, 0))
     factor = SIDE / max(plain.size)
     plain = plain.resize((max(1, round(plain.width * factor)), max(1, round(plain.height * factor))))
     heat = (

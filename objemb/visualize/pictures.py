@@ -118,7 +118,7 @@ def _read(path: Path | None, side: int | None = None, max_pixels: int = MAX_PIXE
 
 
 def _image(photo: Photo) -> Image.Image:
-    return Image.fromarray(photo.pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(photo.pixels.transpose(1, 2, 0))
 
 
 def _missing(name: str, frames: Sequence[Frame]) -> Picture:
@@ -140,7 +140,7 @@ def _close_up(photo: Photo, box: Box) -> Image.Image:
     top = min(max(0, int((box[1] - margin_y) * scale_y)), height - 1)
     right = min(max(left + 1, round((box[2] + margin_x) * scale_x)), width)
     bottom = min(max(top + 1, round((box[3] + margin_y) * scale_y)), height)
-    cut = photo.pixels[:, top:bottom, left:right].permute(1, 2, 0).numpy()
+    cut = photo.pixels[:, top:bottom, left:right].transpose(1, 2, 0)
     return _fitted(Image.fromarray(cut), CLOSE_UP_SIDE)
 
 

@@ -78,7 +78,7 @@ def test_pixels_are_normalised_as_the_detector_does() -> None:
     own = detector.features(detector.preprocess([photo]))
     for level in detector.levels():
         net = DetectorTrunk(detector=detector, level=level)
-        assert torch.allclose(net(photo.pixels[None] / 255), own[level], atol=1e-5)
+        assert torch.allclose(net(torch.as_tensor(photo.pixels)[None] / 255), own[level], atol=1e-5)
 
 
 def test_in_a_model_and_its_folder(tmp_path: Path) -> None:
@@ -97,7 +97,10 @@ def test_in_a_model_and_its_folder(tmp_path: Path) -> None:
     photo = random_photo(50, 70)
     model.save(tmp_path / "model")
     assert model.preprocessing["mean"] == [0.485, 0.456, 0.406]
-    assert torch.equal(load_model(tmp_path / "model").describe(photo).vectors, model.describe(photo).vectors)
+    assert torch.equal(
+        torch.as_tensor(load_model(tmp_path / "model").describe(photo).vectors),
+        torch.as_tensor(model.describe(photo).vectors),
+    )
     assert model.dim == 8
 
 

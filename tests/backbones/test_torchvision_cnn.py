@@ -263,7 +263,7 @@ def test_real_weights_see_what_is_alike() -> None:
     with torch.no_grad():
         for side in (225, 161):
             for file in files:
-                pixels = read_photo(file).pixels[None].float() / 255
+                pixels = torch.as_tensor(read_photo(file).pixels)[None].float() / 255
                 small = nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
                 vectors.append(nn.functional.normalize(backbone(small).amax((2, 3)))[0])
     first, second = torch.stack(vectors).split(len(files))

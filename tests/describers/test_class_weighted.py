@@ -55,7 +55,7 @@ def channel_weights(features: Tensor) -> Tensor:
 
 def slow(photo: Photo, net: TinyClassifier, count: int) -> tuple[list[int], Tensor, Tensor]:
     """Classes, activation maps and vectors of a photo of the input's size, cell by cell."""
-    features = net(as_batch([photo.pixels], "cpu"))[0].double()
+    features = net(as_batch([torch.as_tensor(photo.pixels)], "cpu"))[0].double()
     channels, height, width = features.shape
     weight, bias = net.classes.weight.double(), net.classes.bias.double()
     scores = [float(weight[c] @ features.mean(dim=(1, 2)) + bias[c]) for c in range(KNOWN)]
@@ -84,13 +84,15 @@ def test_against_cell_by_cell() -> None:
         assert found.regions.labels.tolist() == [NO_LABEL, *chosen]
         assert maps.classes.tolist() == chosen
         assert torch.allclose(maps.maps.double(), cams, atol=1e-5)
-        assert torch.allclose(found.vectors[1:].double(), vectors, atol=1e-5)
+        assert torch.allclose(torch.as_tensor(found.vectors)[1:].double(), vectors, atol=1e-5)
         assert found.regions.scores[1:].tolist() == pytest.approx(maps.scores.tolist())
         assert maps.scores.tolist() == sorted(maps.scores.tolist(), reverse=True)
         assert (maps.grid.height, maps.grid.width) == tuple(cams.shape[1:])
-        features = net(as_batch([photo.pixels], "cpu"))[0].double()
+        features = net(as_batch([torch.as_tensor(photo.pixels)], "cpu"))[0].double()
         plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
-        assert torch.allclose(found.vectors[:1].double(), plain, atol=1e-5), "region 0 is the plain sum"
+        assert torch.allclose(torch.as_tensor(found.vectors)[:1].double(), plain, atol=1e-5), (
+            "region 0 is the plain sum"
+        )
 
 
 def test_maps_are_divided_by_their_maximum_and_cut_off_below_zero() -> None:
@@ -113,7 +115,7 @@ def test_maps_are_divided_by_their_maximum_and_cut_off_below_zero() -> None:
     assert seen.maps.tolist() == [[[0.25, 0.5, 0.75, 1]], [[0, 0, 0.5, 1]], [[0, 0, 0, 0]]]
     (found,) = model.describe([photo])
     sums = torch.tensor([[30 / 4, *[2.5] * 4], [11 / 2, *[1.5] * 4]])  # all channels are active in all cells
-    assert torch.allclose(found.vectors[1:3], l2(sums), atol=1e-6)
+    assert torch.allclose(torch.as_tensor(found.vectors)[1:3], l2(sums), atol=1e-6)
     assert not found.vectors[3].any(), "a class that is seen nowhere"
     assert found.regions.boxes[3].tolist() == [0, 0, 32, 8]
 
@@ -123,7 +125,7 @@ def test_boxes_weighted_by_classes_against_cell_by_cell() -> None:
     net = TinyClassifier()
     model = describer(net, classes=1)
     boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [0, 0, 64, 48], [60, 40, 60, 40]]), PHOTOS[0].size)
-    features = net(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()
+    features = net(as_batch([torch.as_tensor(PHOTOS[0].pixels)], "cpu"))[0].double()
     chosen, cams, _ = slow(PHOTOS[0], net, KNOWN)
     maps = dict(zip(chosen, cams, strict=True))
 
@@ -137,7 +139,7 @@ def test_boxes_weighted_by_classes_against_cell_by_cell() -> None:
         return l2(torch.stack(rows))
 
     assert torch.allclose(model.describe_as(PHOTOS[0], boxes, [5, 2]).double(), expected(None), atol=1e-5)
-    samples = torch.cat([d.vectors for d in describer(net, classes=3).describe(PHOTOS)])
+    samples = torch.cat([torch.as_tensor(d.vectors) for d in describer(net, classes=3).describe(PHOTOS)])
     model.whitening = Whitening.fit(samples, 3, fitted_on="itself")
     assert torch.allclose(model.describe_as(PHOTOS[0], boxes, [5, 2]).double(), expected(model.whitening), atol=1e-4)
     assert model.describe_as(PHOTOS[0], boxes[:0], [5]).shape == (0, 3)
@@ -152,11 +154,11 @@ def test_given_boxes_are_the_plain_sum_of_their_cells() -> None:
     net = TinyClassifier()
     boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [60, 40, 60, 40]]), PHOTOS[0].size)
     given, none, looked = describer(net).describe(PHOTOS[:3], [boxes, Regions.empty(PHOTOS[1].size), None])
-    features = net(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()
+    features = net(as_batch([torch.as_tensor(PHOTOS[0].pixels)], "cpu"))[0].double()
     cut = features[:, 2:4, 1:5]
     expected = l2((cut.sum(dim=(1, 2)) * channel_weights(cut))[None])
-    assert torch.allclose(given.vectors[:1].double(), expected, atol=1e-5)
-    assert torch.equal(given.regions.boxes, boxes.boxes)
+    assert torch.allclose(torch.as_tensor(given.vectors)[:1].double(), expected, atol=1e-5)
+    assert torch.equal(torch.as_tensor(given.regions.boxes), torch.as_tensor(boxes.boxes))
     assert none.vectors.shape == (0, 5)
     assert len(looked) == 1 + KNOWN, "no more than there are"
 
@@ -169,14 +171,14 @@ def test_a_query_is_the_plain_sum_in_its_photo_whatever_the_aggregator(crop: str
     boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [0, 0, 64, 48]]), PHOTOS[0].size)
     (given,) = model.describe(PHOTOS[:1], [boxes])
     found = describe_boxes(model, Sum(), PHOTOS[0], boxes, crop)
-    assert torch.equal(found.vectors, given.vectors)
-    assert torch.equal(found.regions.boxes, boxes.boxes)
-    features = model.backbone(as_batch([PHOTOS[0].pixels], "cpu"))[0].double()[:, 2:4, 1:5]
+    assert torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(given.vectors))
+    assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(boxes.boxes))
+    features = model.backbone(as_batch([torch.as_tensor(PHOTOS[0].pixels)], "cpu"))[0].double()[:, 2:4, 1:5]
     plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
-    assert torch.allclose(found.vectors[:1].double(), plain, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(found.vectors)[:1].double(), plain, atol=1e-5)
     alone = describe_boxes(model, Sum(), PHOTOS[0], boxes[:1], "crop")
     (cut,) = model.describe([cut_out(PHOTOS[0], boxes[:1])])
-    assert torch.allclose(alone.vectors, Sum().aggregate(cut).vectors, atol=1e-6)
+    assert torch.allclose(torch.as_tensor(alone.vectors), torch.as_tensor(Sum().aggregate(cut).vectors), atol=1e-6)
 
 
 def test_boxes_are_around_what_is_hot() -> None:
@@ -197,7 +199,7 @@ def test_boxes_are_around_what_is_hot() -> None:
     model = ClassWeighted(backbone=net, extractor=Map(size=96), fixed_classes=[0, 3], threshold=0.5)
     (found,) = model.describe([photo])
     assert found.regions.labels.tolist() == [NO_LABEL, 0, 3]
-    box = found.regions.boxes[1]
+    box = torch.as_tensor(found.regions.boxes[1])
     assert (box - torch.tensor([32.0, 16, 80, 64])).abs().max() <= 8
     assert found.regions.boxes[2].tolist() == [0, 0, 192, 128], "a map that is the same everywhere"
 
@@ -216,10 +218,16 @@ def test_summed_up_and_whitened() -> None:
     model = describer(classes=3)
     (found,) = model.describe(PHOTOS[:1])
     summed = Sum().aggregate(found)
-    assert torch.allclose(summed.vectors, l2(found.vectors[1:].sum(dim=0, keepdim=True)), atol=1e-5)
-    vectors = torch.cat([d.vectors for d in model.describe(PHOTOS)])
+    assert torch.allclose(
+        torch.as_tensor(summed.vectors), l2(torch.as_tensor(found.vectors)[1:].sum(dim=0, keepdim=True)), atol=1e-5
+    )
+    vectors = torch.cat([torch.as_tensor(d.vectors) for d in model.describe(PHOTOS)])
     model.whitening = Whitening.fit(vectors, 2, fitted_on="itself")
-    assert torch.allclose(model.describe(PHOTOS[:1])[0].vectors, model.whitening(found.vectors), atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(model.describe(PHOTOS[:1])[0].vectors),
+        model.whitening(torch.as_tensor(found.vectors)),
+        atol=1e-5,
+    )
     assert model.dim == 2
 
 

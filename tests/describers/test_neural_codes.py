@@ -38,33 +38,33 @@ def test_a_region_is_cut_squeezed_and_classified(weights: Path) -> None:
     boxes = torch.tensor([[0.0, 0, 120, 80], [20, 10, 90, 70]])
     expected = []
     for x1, y1, x2, y2 in boxes.int().tolist():
-        pixels = resize(PHOTO.pixels[:, y1:y2, x1:x2], (SIZE, SIZE)).float() / 255
+        pixels = resize(torch.as_tensor(PHOTO.pixels)[:, y1:y2, x1:x2], (SIZE, SIZE)).float() / 255
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         features = net.avgpool(net.features(((pixels - mean[:, None, None]) / std[:, None, None])[None])).flatten(1)
         expected.append(net.classifier[1](net.classifier[0](features)))
     model = codes(weights)
     (found,) = model.describe([PHOTO], [Regions(boxes, PHOTO.size)])
     assert model.dim == 1024
-    assert (found.vectors - l2(torch.cat(expected))).abs().max() < 1e-5
+    assert (torch.as_tensor(found.vectors) - l2(torch.cat(expected))).abs().max() < 1e-5
     (whole,) = model.describe([PHOTO])
-    assert (whole.vectors - found.vectors[:1]).abs().max() < 1e-5
+    assert (torch.as_tensor(whole.vectors) - torch.as_tensor(found.vectors)[:1]).abs().max() < 1e-5
 
 
 def test_batches_change_nothing(weights: Path) -> None:
     photos = [PHOTO, random_photo(1, 1, id="pixel"), random_photo(200, 30, seed=1, id="b")]
     one, many = codes(weights, batch=1).describe(photos), codes(weights, batch=8).describe(photos)
     for first, second in zip(one, many, strict=True):
-        assert (first.vectors - second.vectors).abs().max() < 1e-5
+        assert (torch.as_tensor(first.vectors) - torch.as_tensor(second.vectors)).abs().max() < 1e-5
 
 
 def test_parts_of_the_image_and_a_whitening(weights: Path) -> None:
     model = NeuralCodes(regions=RmacGrid(levels=2), arch=ARCH, layer=LAYER, weights=weights, size=SIZE)
     (found,) = model.describe([PHOTO])
     assert len(found) > 4
-    model.whitening = Whitening.fit(found.vectors, 3, fitted_on="itself")
+    model.whitening = Whitening.fit(torch.as_tensor(found.vectors), 3, fitted_on="itself")
     (whitened,) = model.describe([PHOTO])
     assert (model.dim, whitened.dim) == (3, 3)
-    assert torch.allclose(whitened.vectors, model.whitening(found.vectors), atol=1e-5)
+    assert torch.allclose(torch.as_tensor(whitened.vectors), model.whitening(torch.as_tensor(found.vectors)), atol=1e-5)
 
 
 @pytest.mark.parametrize(("layer", "dim"), [("flatten", 576), ("avgpool", 576), ("classifier.3", 1000)])

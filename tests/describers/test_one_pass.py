@@ -66,15 +66,15 @@ def calls(one: OnePass) -> Calls:
 
 
 def test_the_regions_are_those_of_the_two_pass_describers(one: OnePass) -> None:
-    scores = one.detector.detect([PHOTO])[0].scores
+    scores = torch.as_tensor(one.detector.detect([PHOTO])[0].scores)
     selection = {"min_score": float(scores[-2]), "nms_iou": 0.9, "max_regions": 4}
     source = Detections(detector=one.detector, **selection)
     described = OnePass(detector=one.detector, head=EmbeddingHead(), **selection).describe([PHOTO, TALL])
     assert 1 < len(described[0]) <= 5
     for found, expected in zip(described, source.find([PHOTO, TALL], []), strict=True):
-        assert torch.equal(found.regions.boxes, expected.boxes)
-        assert torch.equal(found.regions.scores, expected.scores)
-        assert torch.equal(found.regions.labels, expected.labels)
+        assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.boxes))
+        assert torch.equal(torch.as_tensor(found.regions.scores), torch.as_tensor(expected.scores))
+        assert torch.equal(torch.as_tensor(found.regions.labels), torch.as_tensor(expected.labels))
         assert found.regions.labels[0] == -1
 
 
@@ -91,22 +91,26 @@ def test_given_boxes_skip_detection(one: OnePass) -> None:
     with calls(one) as counts:
         described = one.describe([PHOTO, OTHER], [BOXES, Regions.empty(OTHER.size)])
     assert counts == {"backbone": 1, "rpn": 0, "roi_heads": 0, "head": 1}
-    assert torch.equal(described[0].regions.boxes, BOXES.boxes)
+    assert torch.equal(torch.as_tensor(described[0].regions.boxes), torch.as_tensor(BOXES.boxes))
     assert described[1].vectors.shape == (0, 8)
 
 
 def test_looking_and_given_in_one_batch(one: OnePass) -> None:
     mixed = one.describe([PHOTO, OTHER, TALL], [None, BOXES, None])
     assert [d.image for d in mixed] == ["a", "b", "c"]
-    assert torch.allclose(mixed[0].vectors, one.describe([PHOTO])[0].vectors, atol=1e-5)
-    assert torch.allclose(mixed[1].vectors, one.describe([OTHER], [BOXES])[0].vectors, atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(mixed[0].vectors), torch.as_tensor(one.describe([PHOTO])[0].vectors), atol=1e-5
+    )
+    assert torch.allclose(
+        torch.as_tensor(mixed[1].vectors), torch.as_tensor(one.describe([OTHER], [BOXES])[0].vectors), atol=1e-5
+    )
 
 
 def test_a_box_has_one_vector_whether_found_or_given(one: OnePass) -> None:
     found = one.describe([PHOTO])[0]
     given = one.describe([PHOTO], [found.regions])[0]
     assert len(found) > 1
-    assert torch.allclose(given.vectors, found.vectors, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(given.vectors), torch.as_tensor(found.vectors), atol=1e-5)
 
 
 def test_the_vectors_are_those_of_the_head_on_boxes_of_the_network(one: OnePass) -> None:
@@ -115,11 +119,11 @@ def test_the_vectors_are_those_of_the_head_on_boxes_of_the_network(one: OnePass)
     assert batch.image_sizes == [(64, 96)]
     features = one.detector.features(batch)
     with torch.no_grad():
-        expected = one.head([features[name] for name in one.levels], [BOXES.boxes * 64 / 60])
-    assert torch.allclose(one.describe([PHOTO], [BOXES])[0].vectors, expected, atol=1e-5)
+        expected = one.head([features[name] for name in one.levels], [torch.as_tensor(BOXES.boxes) * 64 / 60])
+    assert torch.allclose(torch.as_tensor(one.describe([PHOTO], [BOXES])[0].vectors), expected, atol=1e-5)
     halved = Photo("half", PHOTO.pixels, (120, 180))
     twice = Regions(2 * BOXES.boxes, (120, 180))
-    assert torch.allclose(one.describe([halved], [twice])[0].vectors, expected, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(one.describe([halved], [twice])[0].vectors), expected, atol=1e-5)
 
 
 def test_padding_is_not_part_of_the_whole_image(one: OnePass) -> None:
@@ -129,14 +133,16 @@ def test_padding_is_not_part_of_the_whole_image(one: OnePass) -> None:
     features = one.detector.features(batch)
     with torch.no_grad():
         whole = one.head([features[name] for name in one.levels], [torch.tensor([[0.0, 0, 80, 64]])])
-    assert torch.allclose(one.describe([photo])[0].vectors[:1], whole, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(one.describe([photo])[0].vectors)[:1], whole, atol=1e-5)
 
 
 def test_no_detections_leave_the_whole_image(one: OnePass) -> None:
     blind = student(min_score=1.0)
     described = blind.describe([PHOTO])[0]
     assert described.regions.boxes.tolist() == [[0, 0, 90, 60]]
-    assert torch.allclose(described.vectors, one.describe([PHOTO])[0].vectors[:1], atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(described.vectors), torch.as_tensor(one.describe([PHOTO])[0].vectors)[:1], atol=1e-5
+    )
 
 
 def test_masks_ride_along() -> None:
@@ -156,22 +162,24 @@ def test_all_levels_that_the_detector_pools_from() -> None:
 def test_whitening(one: OnePass) -> None:
     plain = one.describe([PHOTO, OTHER])
     whitened = student()
-    whitened.whitening = Whitening.fit(torch.cat([d.vectors for d in plain]), 3, fitted_on="a test")
+    whitened.whitening = Whitening.fit(torch.cat([torch.as_tensor(d.vectors) for d in plain]), 3, fitted_on="a test")
     assert whitened.dim == 3
     for before, after in zip(plain, whitened.describe([PHOTO, OTHER]), strict=True):
-        assert torch.allclose(after.vectors, whitened.whitening(before.vectors), atol=1e-4)
+        assert torch.allclose(
+            torch.as_tensor(after.vectors), whitened.whitening(torch.as_tensor(before.vectors)), atol=1e-4
+        )
 
 
 def test_the_head_does_not_touch_the_detector() -> None:
     torch.manual_seed(0)
     detector = TorchvisionRcnn(LIGHT, **SMALL)
     before = {k: v.clone() for k, v in detector.state_dict().items()}
-    boxes = detector.detect([PHOTO])[0].boxes
+    boxes = torch.as_tensor(detector.detect([PHOTO])[0].boxes)
     one = OnePass(detector=detector, head=EmbeddingHead(dim=8, width=16))
     one.describe([PHOTO])
     assert one.detector is detector
     assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
-    assert torch.equal(detector.detect([PHOTO])[0].boxes, boxes)
+    assert torch.equal(torch.as_tensor(detector.detect([PHOTO])[0].boxes), boxes)
     assert {k.split(".")[0] for k in one.state_dict()} == {"head", "regions"}
 
 
@@ -232,7 +240,7 @@ SIZES = Regions(torch.tensor([[10.0, 10, 16, 20], [20, 20, 50, 40], [60, 30, 100
 
 
 def test_boxes_of_the_learned_size_are_described_in_their_photo(every_size: OnePass) -> None:
-    seen, plain = every_size.describe([LARGE], [SIZES])[0].vectors, sized(None).describe([LARGE], [SIZES])[0].vectors
+    seen, plain = (torch.as_tensor(s.describe([LARGE], [SIZES])[0].vectors) for s in (every_size, sized(None)))
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(seen, plain, strict=True)]
     assert same == [False, True, True, False]
 
@@ -245,25 +253,35 @@ def test_boxes_of_other_sizes_are_described_as_in_a_photo_where_they_have_it(eve
     with torch.no_grad():
         maps = plain.detector.features(batch)
         expected = plain.head([maps[name] for name in plain.levels], [windows.boxes])
-    assert torch.allclose(every_size.describe([LARGE], [SIZES])[0].vectors[3:], expected, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(every_size.describe([LARGE], [SIZES])[0].vectors)[3:], expected, atol=1e-5)
 
 
 def test_a_vector_depends_on_its_box_alone(every_size: OnePass) -> None:
-    together = every_size.describe([LARGE, TALL], [SIZES, None])[0].vectors
-    apart = torch.cat([every_size.describe([LARGE], [SIZES[n : n + 1]])[0].vectors for n in range(len(SIZES))])
+    together = torch.as_tensor(every_size.describe([LARGE, TALL], [SIZES, None])[0].vectors)
+    apart = torch.cat(
+        [torch.as_tensor(every_size.describe([LARGE], [SIZES[n : n + 1]])[0].vectors) for n in range(len(SIZES))]
+    )
     assert torch.allclose(together, apart, atol=1e-5)
-    flipped = every_size.describe([LARGE], [SIZES[[3, 1, 0, 2]]])[0].vectors
+    flipped = torch.as_tensor(every_size.describe([LARGE], [SIZES[[3, 1, 0, 2]]])[0].vectors)
     assert torch.allclose(flipped, apart[[3, 1, 0, 2]], atol=1e-5)
 
 
 def test_found_and_given_boxes_of_every_size_have_one_vector(every_size: OnePass) -> None:
     found = every_size.describe([LARGE])[0]
-    assert torch.allclose(every_size.describe([LARGE], [found.regions])[0].vectors, found.vectors, atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(every_size.describe([LARGE], [found.regions])[0].vectors),
+        torch.as_tensor(found.vectors),
+        atol=1e-5,
+    )
 
 
 def test_a_picture_has_nearly_one_vector_whatever_its_size(every_size: OnePass) -> None:
     """Of one and of sixteen times as many pixels: what differs is how it was resampled."""
-    pixels = F.interpolate(LARGE.pixels.float()[None], scale_factor=4, mode="bicubic").clamp(0, 255)[0].byte()
+    pixels = (
+        F.interpolate(torch.as_tensor(LARGE.pixels).float()[None], scale_factor=4, mode="bicubic")
+        .clamp(0, 255)[0]
+        .byte()
+    )
     photos = [LARGE, Photo("enlarged", pixels, (384, 512)), random_photo(96, 128, seed=5)]
     first, enlarged, other = (every_size.describe([photo])[0].vectors[0] for photo in photos)
     assert 1 - float(first @ enlarged) < (1 - float(first @ other)) / 20

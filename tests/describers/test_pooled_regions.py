@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -63,10 +64,10 @@ def test_alone_or_in_a_batch(extractor: Extractor, pooling: Max | Mean | Gem) ->
         assert found.image == photo.id
         assert found.metadata == photo.metadata
         assert found.regions.boxes[0].tolist() == [0, 0, photo.size[1], photo.size[0]]
-        assert torch.equal(found.regions.boxes, alone.regions.boxes)
-        assert found.vectors.dtype == torch.float32
-        assert (found.vectors - alone.vectors).abs().max() < 1e-5
-        lengths = found.vectors.norm(dim=1)
+        assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(alone.regions.boxes))
+        assert found.vectors.dtype == np.float32
+        assert (torch.as_tensor(found.vectors) - torch.as_tensor(alone.vectors)).abs().max() < 1e-5
+        lengths = torch.as_tensor(found.vectors).norm(dim=1)
         assert ((lengths - 1).abs() < 1e-5).logical_or(lengths == 0).all()
 
 
@@ -79,11 +80,13 @@ def test_given_regions_are_described_as_given(extractor: Extractor) -> None:
     ]
     model = describer(extractor)
     first, second, third = model.describe(PHOTOS[:3], given)
-    assert torch.equal(first.regions.boxes, given[0].boxes)
+    assert torch.equal(torch.as_tensor(first.regions.boxes), torch.as_tensor(given[0].boxes))
     assert first.vectors.shape == (4, 5)
-    assert (first.vectors.norm(dim=1) > 0.99).all()
+    assert (torch.as_tensor(first.vectors).norm(dim=1) > 0.99).all()
     assert len(second) > 1
-    assert torch.allclose(second.vectors, model.describe(PHOTOS[1:2])[0].vectors, atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(second.vectors), torch.as_tensor(model.describe(PHOTOS[1:2])[0].vectors), atol=1e-5
+    )
     assert third.vectors.shape == (0, 5)
 
 
@@ -107,7 +110,7 @@ def rmac_by_hand(photo: Photo, net: TinyBackbone, side: int, whitening: Whitenin
     """R-MAC as published, one region after the other."""
     factor = side / max(photo.size)
     height, width = (math.floor(s * factor + 0.5) for s in photo.size)
-    features = net(as_batch([resize(photo.pixels, (height, width))], "cpu"))[0]
+    features = net(as_batch([resize(torch.as_tensor(photo.pixels), (height, width))], "cpu"))[0]
     total = torch.zeros(whitening.dim)
     for x1, y1, x2, y2 in rmac_cells(features.shape[1], features.shape[2]).tolist():
         vector = features[:, y1:y2, x1:x2].amax(dim=2).amax(dim=1)
@@ -120,29 +123,31 @@ def rmac_by_hand(photo: Photo, net: TinyBackbone, side: int, whitening: Whitenin
 def test_rmac_against_the_paper() -> None:
     photos = [random_photo(90, 120), random_photo(77, 133, seed=1), random_photo(140, 61, seed=2)]
     model = describer(Map(size=128), backbone=TinyBackbone(stride=8, channels=16))
-    regions = torch.cat([d.vectors[1:] for d in model.describe([random_photo(100, 100, seed=s) for s in range(9)])])
+    regions = torch.cat(
+        [torch.as_tensor(d.vectors)[1:] for d in model.describe([random_photo(100, 100, seed=s) for s in range(9)])]
+    )
     model.whitening = Whitening.fit(regions, 10, fitted_on="regions of noise")
     assert model.dim == 10
     for photo, described in zip(photos, model.describe(photos), strict=True):
         expected = rmac_by_hand(photo, model.backbone, 128, model.whitening)
-        assert (Sum().aggregate(described).vectors[0] - expected).abs().max() < 1e-5
+        assert (torch.as_tensor(Sum().aggregate(described).vectors)[0] - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("fusion", "power"), [("mean", 1.0), ("power", 3.0)])
 def test_scales_are_fused(fusion: str, power: float) -> None:
     photo = PHOTOS[0]
     regions = Regions(torch.tensor([[0.0, 0, 80, 60], [10, 10, 60, 50]]), photo.size)
-    single = [describer(Map(size=64 * s)).describe([photo], [regions])[0].vectors for s in (1, 2)]
+    single = [torch.as_tensor(describer(Map(size=64 * s)).describe([photo], [regions])[0].vectors) for s in (1, 2)]
     fused = describer(Map(size=64), scales=[1.0, 2.0], fusion=fusion, fusion_power=power)
     expected = l2(((single[0] ** power + single[1] ** power) / 2) ** (1 / power))
-    assert torch.allclose(fused.describe([photo], [regions])[0].vectors, expected, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(fused.describe([photo], [regions])[0].vectors), expected, atol=1e-5)
     assert fused.decode_side() == 128
 
 
 def test_scales_share_the_regions_of_the_first() -> None:
     one = describer(Map(size=64)).describe(PHOTOS[:1])[0]
     two = describer(Map(size=64), scales=[1.0, 0.5]).describe(PHOTOS[:1])[0]
-    assert torch.equal(one.regions.boxes, two.regions.boxes)
+    assert torch.equal(torch.as_tensor(one.regions.boxes), torch.as_tensor(two.regions.boxes))
 
 
 def test_no_photos() -> None:
@@ -152,8 +157,7 @@ def test_no_photos() -> None:
 def test_never_in_training_mode_and_without_gradients() -> None:
     model = describer(Map(size=64)).train()
     assert not any(m.training for m in model.modules())
-    vectors = model.describe(PHOTOS[:1])[0].vectors
-    assert not vectors.requires_grad
+    vectors = torch.as_tensor(model.describe(PHOTOS[:1])[0].vectors)
     target = torch.nn.Parameter(torch.ones(5))
     (vectors * target).sum().backward()  # vectors serve as targets of a loss
     assert target.grad is not None
@@ -227,7 +231,7 @@ def test_a_pooling_learns_from_the_cells_that_it_selects(mask: str) -> None:
     pooling = Triangulation(dim=2, words=2, dropped=0, mask=mask)
     model = describer(Map(size=64), backbone=backbone, pooling=pooling)
     regions = Regions(torch.tensor([[0.0, 0, 32, 32], [16, 16, 48, 48]]), photo.size)
-    map_ = backbone(photo.pixels[None] / 255)[0].detach()
+    map_ = backbone(torch.as_tensor(photo.pixels)[None] / 255)[0].detach()
     wanted = set()
     for top, left in ((0, 0), (2, 2)):
         places = [(y, x) for y in range(top, top + 4) for x in range(left, left + 4)]

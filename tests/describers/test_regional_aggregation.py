@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -80,8 +81,8 @@ def test_boxes_against_the_equations(order: int) -> None:
     (found,) = made.describe(PHOTOS[:1], [BOXES])
     cells = [(0, 0, 20, 15), (2, 3, 13, 11), (1, 1, 2, 2), (19, 14, 20, 15)]  # cells of 4 pixels
     expected = torch.stack([by_hand(made, *c) for c in cells])
-    assert torch.equal(found.regions.boxes, BOXES.boxes)
-    assert (found.vectors - expected).abs().max() < 1e-5
+    assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(BOXES.boxes))
+    assert (torch.as_tensor(found.vectors) - expected).abs().max() < 1e-5
 
 
 def test_first_order_vectors_of_equation_3() -> None:
@@ -96,7 +97,7 @@ def test_the_whole_image_is_seen_as_a_box_of_that_size_is() -> None:
     made = describer()
     (looked,) = made.describe(PHOTOS[:1])
     (given,) = made.describe(PHOTOS[:1], [BOXES[:1]])
-    assert torch.allclose(looked.vectors[:1], given.vectors, atol=1e-6)
+    assert torch.allclose(torch.as_tensor(looked.vectors)[:1], torch.as_tensor(given.vectors), atol=1e-6)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -106,11 +107,11 @@ def test_alone_or_in_a_batch(order: int) -> None:
     for photo, found in zip(PHOTOS, together, strict=True):
         (alone,) = made.describe([photo])
         assert found.regions.boxes[0].tolist() == [0, 0, photo.size[1], photo.size[0]]
-        assert torch.equal(found.regions.boxes, alone.regions.boxes)
-        assert found.vectors.dtype == torch.float32
+        assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(alone.regions.boxes))
+        assert found.vectors.dtype == np.float32
         assert found.vectors.shape == (len(found), 6)
-        assert (found.vectors - alone.vectors).abs().max() < 1e-5
-        lengths = found.vectors.norm(dim=1)
+        assert (torch.as_tensor(found.vectors) - torch.as_tensor(alone.vectors)).abs().max() < 1e-5
+        lengths = torch.as_tensor(found.vectors).norm(dim=1)
         assert ((lengths - 1).abs() < 1e-5).logical_or(lengths == 0).all()
     assert len(together[0]) == 8
     assert len(together[3]) == 1  # a pixel
@@ -122,14 +123,16 @@ def test_a_map_without_activations() -> None:
         silent = net()
         made = describer(order=order, backbone=silent)
         silent.get_buffer("weight").zero_()
-        assert made.describe(PHOTOS[:1])[0].vectors.abs().max() == 0
+        assert torch.as_tensor(made.describe(PHOTOS[:1])[0].vectors).abs().max() == 0
 
 
 def test_given_or_looked_for() -> None:
     made = describer()
     first, second, third = made.describe(PHOTOS[:3], [BOXES, None, Regions.empty(PHOTOS[2].size)])
     assert len(first) == 4
-    assert torch.allclose(second.vectors, made.describe(PHOTOS[1:2])[0].vectors, atol=1e-6)
+    assert torch.allclose(
+        torch.as_tensor(second.vectors), torch.as_tensor(made.describe(PHOTOS[1:2])[0].vectors), atol=1e-6
+    )
     assert third.vectors.shape == (0, 6)
     assert made.describe([]) == []
     assert made.samples("reduction", []).shape == (0, 6)
@@ -163,11 +166,13 @@ def test_has_to_be_fitted() -> None:
 
 def test_whitening() -> None:
     made = describer()
-    vectors = torch.cat([d.vectors for d in made.describe([random_photo(64, 64, seed=s) for s in range(9)])])
-    plain = made.describe(PHOTOS[:1])[0].vectors
+    vectors = torch.cat(
+        [torch.as_tensor(d.vectors) for d in made.describe([random_photo(64, 64, seed=s) for s in range(9)])]
+    )
+    plain = torch.as_tensor(made.describe(PHOTOS[:1])[0].vectors)
     made.whitening = Whitening.fit(vectors, 4, fitted_on="noise")
     assert made.dim == 4
-    assert torch.allclose(made.describe(PHOTOS[:1])[0].vectors, made.whitening(plain), atol=1e-5)
+    assert torch.allclose(torch.as_tensor(made.describe(PHOTOS[:1])[0].vectors), made.whitening(plain), atol=1e-5)
 
 
 def test_dim() -> None:
@@ -189,7 +194,6 @@ def test_scaled_queries() -> None:
 def test_never_in_training_mode_and_without_gradients() -> None:
     made = describer().train()
     assert not any(m.training for m in made.modules())
-    assert not made.describe(PHOTOS[:1])[0].vectors.requires_grad
 
 
 def test_settings_name_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +216,7 @@ def test_refuses_nonsense() -> None:
 
 def test_as_a_model(tmp_path: Path) -> None:
     for number in range(4):
-        pixels = random_photo(60, 80, seed=number).pixels.permute(1, 2, 0).numpy()
+        pixels = random_photo(60, 80, seed=number).pixels.transpose(1, 2, 0)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     backbone = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]}
     extractor = {"name": "map", "size": 160}
@@ -223,4 +227,4 @@ def test_as_a_model(tmp_path: Path) -> None:
     (alike, other) = (m.describe(tmp_path / "0.png") for m in (load_model(tmp_path / "model"), model))
     assert alike.dim == 2
     assert len(alike) > 1
-    assert torch.equal(alike.vectors, other.vectors)
+    assert torch.equal(torch.as_tensor(alike.vectors), torch.as_tensor(other.vectors))

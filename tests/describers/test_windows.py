@@ -29,8 +29,8 @@ def test_a_box_of_the_wanted_side_is_cut_out_with_its_surroundings() -> None:
     (one,) = windows_of(ramp(100, 100), (40, 50, 56, 66))
     assert one.numbers == [0]
     assert one.boxes.tolist() == [[8, 8, 24, 24]]
-    expected = ramp(100, 100).pixels[:, 42:74, 32:64].float() / 255
-    assert torch.equal(one.pixels, expected[None])
+    expected = torch.as_tensor(ramp(100, 100).pixels)[:, 42:74, 32:64].float() / 255
+    assert torch.equal(torch.as_tensor(one.pixels), expected[None])
 
 
 def test_larger_and_smaller_objects_come_to_the_same_side() -> None:
@@ -38,15 +38,17 @@ def test_larger_and_smaller_objects_come_to_the_same_side() -> None:
     for box, part in (((50.0, 50, 58, 58), (46, 62)), ((48.0, 48, 112, 112), (16, 144))):
         (one,) = windows_of(photo, box)
         assert one.boxes.tolist() == [[8, 8, 24, 24]]
-        cut = photo.pixels[:, part[0] : part[1], part[0] : part[1]].float()[None]
+        cut = torch.as_tensor(photo.pixels)[:, part[0] : part[1], part[0] : part[1]].float()[None]
         expected = F.interpolate(cut, (32, 32), mode="bilinear", antialias=True)
-        assert (255 * one.pixels - expected).abs().max() <= 1, "bytes in between"
+        assert (255 * torch.as_tensor(one.pixels) - expected).abs().max() <= 1, "bytes in between"
 
 
 def test_at_the_border_the_window_moves_into_the_photo() -> None:
     (one,) = windows_of(ramp(100, 100), (0, 84, 16, 100))
     assert one.boxes.tolist() == [[0, 16, 16, 32]]
-    assert torch.equal(one.pixels[0], ramp(100, 100).pixels[:, 68:, :32].float() / 255)
+    assert torch.equal(
+        torch.as_tensor(one.pixels)[0], torch.as_tensor(ramp(100, 100).pixels)[:, 68:, :32].float() / 255
+    )
 
 
 def test_where_the_photo_ends_a_colour_fills_the_rest() -> None:
@@ -55,9 +57,9 @@ def test_where_the_photo_ends_a_colour_fills_the_rest() -> None:
     (one,) = windows_of(photo, (0, 0, 16, 8), side=32.0, multiple=32)
     assert one.boxes.tolist() == [[0, 0, 32, 16]]
     assert one.pixels.shape == (1, 3, 32, 32)
-    assert torch.equal(one.pixels[0, :, 16:], GREY[:, None, None].expand(3, 16, 32))
-    expected = F.interpolate(photo.pixels.float()[None], (16, 32), mode="bilinear", antialias=True)
-    assert (255 * one.pixels[:, :, :16] - expected).abs().max() <= 1
+    assert torch.equal(torch.as_tensor(one.pixels)[0, :, 16:], GREY[:, None, None].expand(3, 16, 32))
+    expected = F.interpolate(torch.as_tensor(photo.pixels).float()[None], (16, 32), mode="bilinear", antialias=True)
+    assert (255 * torch.as_tensor(one.pixels)[:, :, :16] - expected).abs().max() <= 1
 
 
 def test_windows_are_as_long_as_their_objects() -> None:
@@ -71,8 +73,8 @@ def test_windows_are_as_long_as_their_objects() -> None:
 def test_boxes_are_in_original_pixels() -> None:
     small, large = ramp(100, 100), ramp(100, 100, size=(400, 400))
     (one,), (other,) = windows_of(small, (40, 50, 56, 66)), windows_of(large, (160, 200, 224, 264))
-    assert torch.equal(one.pixels, other.pixels)
-    assert torch.equal(one.boxes, other.boxes)
+    assert torch.equal(torch.as_tensor(one.pixels), torch.as_tensor(other.pixels))
+    assert torch.equal(torch.as_tensor(one.boxes), torch.as_tensor(other.boxes))
 
 
 def test_shapes_are_together_and_numbers_tell_the_boxes() -> None:
@@ -106,7 +108,7 @@ def test_what_has_hardly_a_pixel_has_a_window(size: tuple[int, int], box: tuple[
     assert height % 16 == 0
     assert width % 16 == 0
     assert max(height, width) <= 128
-    assert bool(torch.isfinite(one.boxes).all())
+    assert bool(torch.isfinite(torch.as_tensor(one.boxes)).all())
     assert bool((one.boxes[:, 2:] <= torch.tensor([width + 1.0, height + 1])).all())
 
 

@@ -18,8 +18,8 @@ class Corners:
 
     def describe(self, photos: list[Photo], regions: list[Regions]) -> list[RegionDescriptors]:
         (photo,), (boxes,) = photos, regions
-        colour = photo.pixels[:, 0, 0].float().expand(len(boxes), 3)
-        return [RegionDescriptors(photo.id, boxes, torch.cat([boxes.boxes, colour], dim=1))]
+        colour = torch.as_tensor(photo.pixels)[:, 0, 0].float().expand(len(boxes), 3)
+        return [RegionDescriptors(photo.id, boxes, torch.cat([torch.as_tensor(boxes.boxes), colour], dim=1))]
 
 
 class Fields(SimpleNamespace):

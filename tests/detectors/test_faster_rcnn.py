@@ -39,18 +39,18 @@ def detector() -> FasterRcnn:
 
 
 def same(first: Regions, second: Regions) -> None:
-    torch.testing.assert_close(first.boxes, second.boxes, rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(first.scores, second.scores, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.as_tensor(first.boxes), torch.as_tensor(second.boxes), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(torch.as_tensor(first.scores), torch.as_tensor(second.scores), rtol=1e-4, atol=1e-4)
 
 
 def test_boxes_equal_those_of_torchvision(detector: FasterRcnn) -> None:
     photo = random_photo(64, 96)  # no padding, which torchvision fills with black and the detector with the mean colour
     found = detector.detect([photo])[0]
     with torch.no_grad():
-        expected = detector.network([photo.pixels.float() / 255])[0]
+        expected = detector.network([torch.as_tensor(photo.pixels).float() / 255])[0]
     assert len(found) == 6
-    torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-5, atol=1e-3)
-    torch.testing.assert_close(found.scores, expected["scores"])
+    torch.testing.assert_close(torch.as_tensor(found.boxes), expected["boxes"], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(torch.as_tensor(found.scores), expected["scores"])
     assert set(found.labels.tolist()) == {0}
 
 
@@ -199,6 +199,9 @@ def test_proposals_are_in_pixels_of_the_photo(detector: FasterRcnn) -> None:
     with torch.no_grad():
         expected, _ = detector.network.rpn(batch, {k: v for k, v in detector.features(batch).items() if "t" not in k})
     assert len(found[0]) > 10
-    torch.testing.assert_close(found[0].boxes, (expected[0] * 60 / 64).clamp_max(90), rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(found[1].boxes, 2 * found[0].boxes, rtol=1e-4, atol=1e-2)
-    assert not found[0].boxes.requires_grad
+    torch.testing.assert_close(
+        torch.as_tensor(found[0].boxes), (expected[0] * 60 / 64).clamp_max(90), rtol=1e-4, atol=1e-2
+    )
+    torch.testing.assert_close(
+        torch.as_tensor(found[1].boxes), 2 * torch.as_tensor(found[0].boxes), rtol=1e-4, atol=1e-2
+    )

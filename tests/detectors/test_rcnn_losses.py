@@ -60,8 +60,11 @@ def test_terms_equal_those_of_torchvision(detector: FasterRcnn) -> None:
         module.training = True
     try:
         torch.manual_seed(0)
-        images = [p.pixels.float() / 255 for p in photos]
-        expected = network(images, [{"boxes": t.boxes.clone(), "labels": t.labels + 1} for t in targets])
+        images = [torch.as_tensor(p.pixels).float() / 255 for p in photos]
+        expected = network(
+            images,
+            [{"boxes": torch.as_tensor(t.boxes).clone(), "labels": torch.as_tensor(t.labels) + 1} for t in targets],
+        )
     finally:
         detector.eval()
     assert found.keys() == expected.keys() == TERMS
@@ -81,12 +84,12 @@ def test_heads_keep_full_precision(detector: FasterRcnn) -> None:
         assert features["0"].dtype == torch.bfloat16
         torch.manual_seed(0)
         mixed = detector.losses(batch, features, TRUTH, PHOTOS)
-        boxes = detector.regions(batch, features, PHOTOS)[0].boxes
+        boxes = torch.as_tensor(detector.regions(batch, features, PHOTOS)[0].boxes)
     full = {name: level.float() for name, level in features.items()}
     torch.manual_seed(0)
     expected = detector.losses(batch, full, TRUTH, PHOTOS)
     assert all(torch.equal(mixed[name], expected[name]) for name in expected)
-    assert torch.equal(boxes, detector.regions(batch, full, PHOTOS)[0].boxes)
+    assert torch.equal(boxes, torch.as_tensor(detector.regions(batch, full, PHOTOS)[0].boxes))
 
 
 def test_learning_lowers_the_loss_and_leaves_no_flag_behind() -> None:
@@ -105,7 +108,9 @@ def test_learning_lowers_the_loss_and_leaves_no_flag_behind() -> None:
     after = detector.detect(PHOTOS)
     assert [b.tolist() for b in before] != [f.boxes.tolist() for f in after]
     for photo, found in zip(PHOTOS, after, strict=True):
-        torch.testing.assert_close(detector.detect([photo])[0].boxes, found.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            torch.as_tensor(detector.detect([photo])[0].boxes), torch.as_tensor(found.boxes), rtol=1e-4, atol=1e-3
+        )
 
 
 def test_no_flag_is_left_behind_by_an_error(detector: FasterRcnn) -> None:
@@ -144,7 +149,7 @@ def test_photos_without_boxes_teach_background(detector: FasterRcnn, masked: Tor
 
 def test_degenerate_boxes_are_left_out(detector: FasterRcnn) -> None:
     slivers = torch.tensor([[5.0, 5, 5, 5], [7, 7, 7, 30], [7, 7, 30, 7.5]])
-    boxes, labels = torch.cat([TRUTH[0].boxes, slivers]), torch.tensor([0, 1, 0, 0, 0])
+    boxes, labels = torch.cat([torch.as_tensor(TRUTH[0].boxes), slivers]), torch.tensor([0, 1, 0, 0, 0])
     with_slivers = [Regions(boxes, (64, 96), labels=labels)]
     first, second = losses(detector, PHOTOS[:1], TRUTH[:1]), losses(detector, PHOTOS[:1], with_slivers)
     assert all(torch.equal(first[name], second[name]) for name in first)

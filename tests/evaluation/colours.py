@@ -91,6 +91,9 @@ class ColourModel:
             yield self._see(photo, Regions.cat(found))
 
     def _see(self, photo: Photo, regions: Regions) -> RegionDescriptors:
-        cuts = [photo.pixels[:, y1:y2, x1:x2].float() for x1, y1, x2, y2 in regions.boxes.long().tolist()]
+        cuts = [
+            torch.as_tensor(photo.pixels)[:, y1:y2, x1:x2].float()
+            for x1, y1, x2, y2 in torch.as_tensor(regions.boxes).long().tolist()
+        ]
         vectors = torch.stack([cut.mean(dim=(1, 2)) for cut in cuts])
         return RegionDescriptors(photo.id, regions, torch.nn.functional.normalize(vectors, dim=1))

@@ -41,7 +41,7 @@ def test_grid_and_whole(data: EvaluationSet) -> None:
     grid, whole = (boxes_from(source, data, None) for source in ("grid", "whole"))
     assert grid is not None
     assert whole is not None
-    assert torch.equal(grid.detect([photo])[0].boxes, rmac_cells(20, 40, 3, 0.4).float())
+    assert torch.equal(torch.as_tensor(grid.detect([photo])[0].boxes), rmac_cells(20, 40, 3, 0.4).float())
     assert len(whole.detect([photo])[0]) == 0
     assert grid.detect([]) == whole.detect([]) == []
 

@@ -82,7 +82,7 @@ def test_without_a_network_there_is_no_ratio(rmac: PooledRegions) -> None:
         dim = 3
 
         def describe(self, photos: Any, regions: Any = None) -> Any:
-            return [photo.pixels.float().mean() for photo in photos]
+            return [torch.as_tensor(photo.pixels).float().mean() for photo in photos]
 
         def decode_side(self) -> int | None:
             return None

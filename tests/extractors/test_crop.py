@@ -20,20 +20,20 @@ def test_squash_against_cutting_by_hand() -> None:
     photo = random_photo(50, 70)
     regions = Regions(torch.tensor([[10.0, 5.0, 40.0, 45.0], [0.0, 0.0, 70.0, 50.0]]), photo.size)
     first, second = inputs(Crop(size=32), photo, regions)
-    assert torch.equal(first, as_batch([resize(photo.pixels[:, 5:45, 10:40], (32, 32))], "cpu")[0])
-    assert torch.equal(second, as_batch([resize(photo.pixels, (32, 32))], "cpu")[0])
+    assert torch.equal(first, as_batch([resize(torch.as_tensor(photo.pixels)[:, 5:45, 10:40], (32, 32))], "cpu")[0])
+    assert torch.equal(second, as_batch([resize(torch.as_tensor(photo.pixels), (32, 32))], "cpu")[0])
 
 
 def test_boxes_follow_the_scale_of_the_decoder() -> None:
     photo = random_photo(50, 70, size=(100, 280))
     (image,) = inputs(Crop(size=32), photo, Regions(torch.tensor([[40.0, 10.0, 160.0, 90.0]]), photo.size))
-    assert torch.equal(image, as_batch([resize(photo.pixels[:, 5:45, 10:40], (32, 32))], "cpu")[0])
+    assert torch.equal(image, as_batch([resize(torch.as_tensor(photo.pixels)[:, 5:45, 10:40], (32, 32))], "cpu")[0])
 
 
 def test_margin_is_a_share_of_the_box() -> None:
     photo = random_photo(50, 70)
     (image,) = inputs(Crop(size=32, margin=0.1), photo, Regions(torch.tensor([[10.0, 2.0, 40.0, 42.0]]), photo.size))
-    assert torch.equal(image, as_batch([resize(photo.pixels[:, 0:46, 7:43], (32, 32))], "cpu")[0])
+    assert torch.equal(image, as_batch([resize(torch.as_tensor(photo.pixels)[:, 0:46, 7:43], (32, 32))], "cpu")[0])
 
 
 def test_keep_shortens_by_whole_strides() -> None:

@@ -46,7 +46,7 @@ def test_rmac_pools_exactly_its_cells() -> None:
     found = RmacGrid().find(photos, seen.grids)
     for photo, grid, vectors in zip(photos, seen.grids, seen.pool(found, Max()), strict=True):
         shape = tuple(round(s * 99 / max(photo.size)) for s in photo.size)
-        maps = net(as_batch([resize(photo.pixels, shape)], "cpu"))[0]
+        maps = net(as_batch([resize(torch.as_tensor(photo.pixels), shape)], "cpu"))[0]
         assert maps.shape[1:] == (grid.height, grid.width)
         cells = [(0, 0, grid.width, grid.height), *rmac_cells(grid.height, grid.width).tolist()]
         slow = torch.stack([maps[:, y1:y2, x1:x2].amax(dim=(1, 2)) for x1, y1, x2, y2 in cells])
@@ -84,7 +84,7 @@ def test_maps_of_networks_that_pad_are_read_where_they_look() -> None:
     assert seen.grids[0].cell == (8, 8)
     given = boxes(photo.size, (9, 0, 17, 82), (30, 40, 31, 41), (20, 20, 60, 60))
     values = seen.pool([given], Mean())[0][:, 0] * 255 / 2
-    middles = (given.boxes[:, 0] + given.boxes[:, 2]) / 2
+    middles = torch.as_tensor(given.boxes[:, 0] + given.boxes[:, 2]) / 2
     assert torch.allclose(values, 1.5 * middles - 1.5, atol=1e-3)
     cells = Map(size=41).see([photo], Padding()).pool([boxes(photo.size, (14, 0, 20, 5))], Mean())[0]
     assert float(cells) * 255 / 2 == pytest.approx(24), "cell 2 alone, from 13 to 21"
@@ -123,7 +123,7 @@ def test_full_masks_change_nothing_and_empty_ones_are_ignored(sampling: str) -> 
 @pytest.mark.parametrize("pooling", [Max(), Mean()])
 def test_masks_are_the_attention(sampling: str, pooling: Max | Mean) -> None:
     photo = random_photo(64, 64)
-    changed = photo.pixels.clone()
+    changed = photo.pixels.copy()
     changed[:, :, 36:] = 255 - changed[:, :, 36:]
     other = Photo("other", changed, photo.size)
     left = torch.zeros(1, 8, 8, dtype=torch.uint8)
@@ -150,5 +150,5 @@ def test_masks_of_a_wrong_kind_are_refused() -> None:
     seen = Map(size=40, masks=True).see([photo], TinyBackbone())
     with pytest.raises(ValueError, match=r"masks'\]: expected shape \(1, any, any\), found \(1, 4\)"):
         seen.pool([boxes(photo.size, (0, 0, 1, 1), masks=torch.ones(1, 4))], Mean())
-    with pytest.raises(TypeError, match="expected a tensor, found tuple"):
+    with pytest.raises(TypeError, match="expected an array or a tensor, found a tuple"):
         seen.pool([Regions(torch.zeros(1, 4), photo.size, extras={"masks": (None,)})], Mean())

@@ -72,7 +72,7 @@ def same(found: RegionDescriptors | None, expected: RegionDescriptors) -> bool:
         and dict(found.metadata) == dict(expected.metadata)
         and found.regions.size == expected.regions.size
         and found.regions.label_names == expected.regions.label_names
-        and torch.equal(found.regions.boxes, expected.regions.boxes)
-        and torch.equal(found.regions.scores, expected.regions.scores)
-        and torch.equal(found.vectors, expected.vectors)
+        and torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.regions.boxes))
+        and torch.equal(torch.as_tensor(found.regions.scores), torch.as_tensor(expected.regions.scores))
+        and torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors))
     )

@@ -52,7 +52,8 @@ def jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _indexed(model: Model, path: Path) -> torch.Tensor:
-    return next(iter(model.stream(path, on_skip=lambda skipped: pytest.fail(skipped.reason)))).vectors[:1]
+    described = next(iter(model.stream(path, on_skip=lambda skipped: pytest.fail(skipped.reason))))
+    return torch.as_tensor(described.vectors[:1])
 
 
 def test_the_row_of_an_index_is_what_the_photo_and_a_box_of_all_of_it_search_for(seer: Model, jpeg: Path) -> None:
@@ -60,10 +61,10 @@ def test_the_row_of_an_index_is_what_the_photo_and_a_box_of_all_of_it_search_for
     with Image.open(jpeg) as opened:
         pictures = [jpeg, str(jpeg), jpeg.read_bytes(), opened]
         for picture in pictures:
-            assert torch.equal(seer.describe(picture).vectors[:1], expected)
-            assert torch.equal(seer.query(picture).vectors, expected)
+            assert torch.equal(torch.as_tensor(seer.describe(picture).vectors)[:1], expected)
+            assert torch.equal(torch.as_tensor(seer.query(picture).vectors), expected)
             for crop in ("context", "crop", "scaled", "whole"):
-                found = seer.query(picture, [WHOLE], crop=crop).vectors
+                found = torch.as_tensor(seer.query(picture, [WHOLE], crop=crop).vectors)
                 torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -73,12 +74,15 @@ def test_the_decoder_scales_down_where_a_part_is_not_looked_at_alone(seer: Model
     in_full = read_photo(jpeg)
     for crop in ("context", "crop", "scaled", "whole"):
         pixels = decoded if seer.query_side(crop) is not None else in_full
-        assert torch.equal(seer.query(jpeg, [PART], crop=crop).vectors, seer.query(pixels, [PART], crop=crop).vectors)
+        assert torch.equal(
+            torch.as_tensor(seer.query(jpeg, [PART], crop=crop).vectors),
+            torch.as_tensor(seer.query(pixels, [PART], crop=crop).vectors),
+        )
     assert (seer.query_side("crop"), seer.query_side("whole")) == (None, seer.decode_side)
 
 
 def test_scaling_down_in_the_decoder_hardly_changes_a_vector(seer: Model, jpeg: Path) -> None:
-    in_full = seer.describe(read_photo(jpeg)).vectors[:1]
+    in_full = torch.as_tensor(seer.describe(read_photo(jpeg)).vectors[:1])
     assert float((_indexed(seer, jpeg) * in_full).sum()) > 0.998
 
 
@@ -86,7 +90,9 @@ def test_a_jpeg_that_pillow_has_decoded_or_changed_is_taken_as_it_is(seer: Model
     loaded, drafted = Image.open(jpeg), Image.open(jpeg)
     loaded.load()
     drafted.draft("L", (100, 75))
-    assert torch.equal(seer.describe(loaded).vectors, seer.describe(read_photo(jpeg)).vectors)
+    assert torch.equal(
+        torch.as_tensor(seer.describe(loaded).vectors), torch.as_tensor(seer.describe(read_photo(jpeg)).vectors)
+    )
     assert seer.describe(drafted).regions.size == (75, 100)
     stream = io.BytesIO(jpeg.read_bytes())
     opened = Image.open(stream)

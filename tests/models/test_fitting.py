@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,7 +52,7 @@ def test_parts_learn_from_the_cells_of_photos(fresh: Model, photos: Path) -> Non
     (part,) = fitted.describer.fitted_parts().values()
     cells = 5 * 12 * 16  # 80 x 60 pixels enter as 128 x 96, of which a cell sees 8 x 8
     assert part.settings() == {"fitted_on": f"{cells} vectors of 5 photos: {photos}", "count": cells}
-    vectors = fitted.describe(photos / "0.png").vectors
+    vectors = torch.as_tensor(fitted.describe(photos / "0.png").vectors)
     assert vectors.shape == (1, fitted.dim)
     assert vectors.norm() == pytest.approx(1, abs=1e-4)
     assert fitted.fingerprint != fresh.fingerprint
@@ -68,7 +69,10 @@ def test_a_saved_model_describes_as_before(fresh: Model, photos: Path, tmp_path:
     save_model(fitted, tmp_path / "model")
     opened = load_model(tmp_path / "model")
     assert opened.fingerprint == fitted.fingerprint
-    assert torch.equal(opened.describe(photos / "1.png").vectors, fitted.describe(photos / "1.png").vectors)
+    assert torch.equal(
+        torch.as_tensor(opened.describe(photos / "1.png").vectors),
+        torch.as_tensor(fitted.describe(photos / "1.png").vectors),
+    )
     (part,) = opened.describer.fitted_parts().values()
     assert read_card(tmp_path / "model")["fitted"] == {"pooling": part.settings()}
     assert str(photos) in part.fitted_on
@@ -102,7 +106,10 @@ def test_whitening_lets_parts_learn_first(fresh: Model, photos: Path, tmp_path: 
     assert unfitted(whitened.describer) == []
     save_model(whitened, tmp_path / "model")
     opened = load_model(tmp_path / "model")
-    assert torch.equal(opened.describe(photos / "1.png").vectors, whitened.describe(photos / "1.png").vectors)
+    assert torch.equal(
+        torch.as_tensor(opened.describe(photos / "1.png").vectors),
+        torch.as_tensor(whitened.describe(photos / "1.png").vectors),
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,8 +118,9 @@ def test_whitening_lets_parts_learn_first(fresh: Model, photos: Path, tmp_path: 
 def test_a_whitening_learns_from_the_regions_that_count(photos: Path, aggregator: dict[str, Any], first: int) -> None:
     """R-MAC is whitened on the vectors of its grid, without the whole image, which the paper does not sum up."""
     model = build_model({"describer": {**RMAC["describer"], "backbone": NARROW}, "aggregator": aggregator})
-    grids = [replace(model, aggregator=Keep()).describe(file).vectors[first:] for file in sorted(photos.iterdir())]
-    wanted = torch.cat(grids).double()
+    by_region = replace(model, aggregator=Keep())
+    grids = [by_region.describe(file).vectors[first:] for file in sorted(photos.iterdir())]
+    wanted = torch.as_tensor(np.concatenate(grids)).double()
     whitening = fit_whitening(model, [photos], dim=2).describer.whitening
     assert isinstance(whitening, Whitening)
     torch.testing.assert_close(whitening.mean.double(), wanted.mean(dim=0), rtol=0, atol=1e-6)
@@ -182,7 +190,7 @@ class TestPairs:
         save_model(whitened, tmp_path / "model")
         opened = load_model(tmp_path / "model")
         photo = views / "thing 0" / "0.png"
-        assert torch.equal(opened.query(photo).vectors, whitened.query(photo).vectors)
+        assert torch.equal(torch.as_tensor(opened.query(photo).vectors), torch.as_tensor(whitened.query(photo).vectors))
         assert read_card(tmp_path / "model")["whitening"]["power"] == 0
 
     def test_from_an_evaluation_set(self, model: Model, photos: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def test_a_saved_model_describes_as_before(model: Model, folder: Path, photos: P
     opened = load_model(folder)
     boxes = [(1, 2, 30, 40), (0, 0, 80, 60)]
     assert torch.equal(
-        opened.describe(photos / "0.png", boxes).vectors, model.describe(photos / "0.png", boxes).vectors
+        torch.as_tensor(opened.describe(photos / "0.png", boxes).vectors),
+        torch.as_tensor(model.describe(photos / "0.png", boxes).vectors),
     )
     assert opened.fingerprint == model.fingerprint
     assert opened.dim == model.dim
@@ -229,7 +230,10 @@ def test_a_whitening_is_saved_with_what_it_was_fitted_on(rmac: Model, photos: Pa
     assert str(photos) in card["whitening"]["fitted_on"]
     opened = load_model(tmp_path / "model")
     assert opened.fingerprint == whitened.fingerprint != rmac.fingerprint
-    assert torch.equal(opened.describe(photos / "1.png").vectors, whitened.describe(photos / "1.png").vectors)
+    assert torch.equal(
+        torch.as_tensor(opened.describe(photos / "1.png").vectors),
+        torch.as_tensor(whitened.describe(photos / "1.png").vectors),
+    )
 
 
 def test_whitening_twice_is_refused(rmac: Model, photos: Path) -> None:

@@ -39,7 +39,7 @@ def test_without_boxes_region_0_is_the_whole_image(model: Model, photos: Path) -
     described = model.describe(photos / "0.png")
     assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
     assert described.vectors.shape == (1, model.dim)
-    assert torch.allclose(described.vectors.norm(dim=1), torch.ones(1))
+    assert torch.allclose(torch.as_tensor(described.vectors).norm(dim=1), torch.ones(1))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "warp"])
@@ -55,7 +55,7 @@ def test_boxes_give_one_row_each_in_their_order(model: Model, photos: Path) -> N
     described = model.describe(photos / "0.png", BOXES)
     assert described.regions.boxes.tolist() == [list(b) for b in BOXES]
     again = model.describe(photos / "0.png", list(reversed(BOXES)))
-    assert torch.allclose(described.vectors, again.vectors.flip(0), atol=1e-5)
+    assert torch.allclose(torch.as_tensor(described.vectors), torch.as_tensor(again.vectors).flip(0), atol=1e-5)
     assert model.describe(photos / "0.png", []).vectors.shape == (0, model.dim)
 
 
@@ -64,9 +64,9 @@ def test_every_kind_of_image_gives_the_same_vectors(model: Model, photos: Path) 
     image = Image.open(path)
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    expected = model.describe(path, BOXES).vectors
+    expected = torch.as_tensor(model.describe(path, BOXES).vectors)
     for other in (str(path), path.read_bytes(), image, array, tensor, read_photo(path)):
-        assert torch.equal(model.describe(other, BOXES).vectors, expected), type(other)
+        assert torch.equal(torch.as_tensor(model.describe(other, BOXES).vectors), expected), type(other)
 
 
 def test_the_orientation_of_a_pil_image_is_applied(model: Model) -> None:
@@ -121,7 +121,7 @@ def test_one_row_per_image_for_a_sum(rmac: Model, photos: Path) -> None:
 
 def test_the_query_is_the_whole_image_by_default(model: Model, photos: Path) -> None:
     query = model.query(photos / "0.png")
-    assert torch.equal(query.vectors, model.describe(photos / "0.png").vectors[:1])
+    assert torch.equal(torch.as_tensor(query.vectors), torch.as_tensor(model.describe(photos / "0.png").vectors)[:1])
 
 
 def test_wrong_ways_to_ask(model: Model, photos: Path) -> None:
@@ -161,11 +161,18 @@ def test_a_query_without_boxes(detecting: Model, photos: Path) -> None:
         for crop in ("context", "crop", "scaled"):
             found = detecting.query(photos / "0.png", word, crop=crop)
             assert found.regions.boxes.tolist() == expected.regions.boxes.tolist()
-            torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors), atol=1e-5, rtol=0
+            )
         seen_whole = detecting.query(photos / "0.png", word, crop="whole")
         assert seen_whole.regions.boxes.tolist() == [[0, 0, 80, 60]]
-        torch.testing.assert_close(seen_whole.vectors, described.vectors[:1], atol=1e-5, rtol=0)
-    assert torch.equal(detecting.query(photos / "0.png").vectors, detecting.query(photos / "0.png", "both").vectors)
+        torch.testing.assert_close(
+            torch.as_tensor(seen_whole.vectors), torch.as_tensor(described.vectors)[:1], atol=1e-5, rtol=0
+        )
+    assert torch.equal(
+        torch.as_tensor(detecting.query(photos / "0.png").vectors),
+        torch.as_tensor(detecting.query(photos / "0.png", "both").vectors),
+    )
 
 
 def test_a_query_in_which_nothing_is_found_is_the_whole_image(
@@ -186,9 +193,9 @@ def test_a_found_box_that_is_nearly_the_photo_is_the_photo(
         Halves, "detect", lambda self, photos: [Regions(boxes, p.size, scores, classes=()) for p in photos]
     )
     detecting.describer.regions.nms_iou = 1.0  # type: ignore[union-attr]
-    both = detecting.query(photos / "0.png", "both").regions.boxes
+    both = torch.as_tensor(detecting.query(photos / "0.png", "both").regions.boxes)
     assert torch.equal(both, torch.tensor([[0.0, 0, 80, 60], [0, 0, 64, 60], [40, 30, 80, 60]]))
-    found = detecting.query(photos / "0.png", "detector").regions.boxes
+    found = torch.as_tensor(detecting.query(photos / "0.png", "detector").regions.boxes)
     assert torch.equal(found, boxes), "alone they stand for themselves"
 
 
@@ -205,7 +212,9 @@ def test_a_stream_equals_one_by_one(model: Model, photos: Path, batch_size: int,
     assert [d.image for d in described] == [f"{n}.png" for n in range(5)]
     assert not skipped
     for one in described:
-        assert torch.allclose(one.vectors, model.describe(photos / one.image).vectors, atol=1e-5)
+        assert torch.allclose(
+            torch.as_tensor(one.vectors), torch.as_tensor(model.describe(photos / one.image).vectors), atol=1e-5
+        )
 
 
 def test_boxes_from_elsewhere_are_taken_as_they_are(model: Model, rmac: Model, photos: Path) -> None:

@@ -46,8 +46,8 @@ def test_a_saved_student_describes_as_before(student: Model, folder: Path, photo
     assert (opened.fingerprint, opened.dim, opened.settings) == (student.fingerprint, 8, student.settings)
     for boxes in (None, BOXES):
         expected, found = (m.describe(photos / "0.png", boxes) for m in (student, opened))
-        assert torch.equal(found.regions.boxes, expected.regions.boxes)
-        assert torch.equal(found.vectors, expected.vectors)
+        assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.regions.boxes))
+        assert torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors))
 
 
 def test_the_card_says_how_pixels_reach_the_network(student: Model, folder: Path) -> None:
@@ -74,19 +74,25 @@ def test_queries(student: Model, photos: Path) -> None:
     assert given.vectors.shape == (2, 8)
     assert given.regions.boxes.tolist() == [list(b) for b in BOXES]
     whole = student.query(path, "whole")
-    assert torch.allclose(whole.vectors, student.query(path, boxes=[(0, 0, 80, 60)]).vectors, atol=1e-5)
+    assert torch.allclose(
+        torch.as_tensor(whole.vectors), torch.as_tensor(student.query(path, boxes=[(0, 0, 80, 60)]).vectors), atol=1e-5
+    )
     found = student.detect(path)
     assert len(found) > 0
-    assert torch.equal(student.query(path, "detector").regions.boxes, found.boxes)
+    assert torch.equal(torch.as_tensor(student.query(path, "detector").regions.boxes), torch.as_tensor(found.boxes))
     described = student.describe(path)
-    assert torch.allclose(described.regions.boxes[1:], found.boxes)
+    assert torch.allclose(torch.as_tensor(described.regions.boxes)[1:], torch.as_tensor(found.boxes))
     both = student.query(path, "both")
-    assert torch.equal(both.regions.boxes[:1], whole.regions.boxes)
+    assert torch.equal(torch.as_tensor(both.regions.boxes)[:1], torch.as_tensor(whole.regions.boxes))
     rows = [described.regions.boxes.tolist().index(box) for box in both.regions.boxes.tolist()]
-    assert torch.allclose(both.vectors, described.vectors[rows], atol=1e-5), "as the photo would be indexed"
+    assert torch.allclose(torch.as_tensor(both.vectors), torch.as_tensor(described.vectors)[rows], atol=1e-5), (
+        "as the photo would be indexed"
+    )
     assert student.query(path, boxes=BOXES, crop="crop").vectors.shape == (2, 8)
     scaled = student.query(path, boxes=BOXES, crop="scaled")
-    assert torch.equal(scaled.vectors, given.vectors), "the detector's one size is that of the photo"
+    assert torch.equal(torch.as_tensor(scaled.vectors), torch.as_tensor(given.vectors)), (
+        "the detector's one size is that of the photo"
+    )
 
 
 def test_a_stream_with_another_number_of_boxes_is_still_one_pass(student: Model, photos: Path) -> None:
@@ -101,7 +107,7 @@ def test_a_stream_with_another_number_of_boxes_is_still_one_pass(student: Model,
     full = list(student.stream(photos, batch_size=8))
     assert max(len(d) for d in full) > 2, "the model itself is not changed"
     for few, all_of_them in zip(limited, full, strict=True):
-        assert torch.allclose(few.vectors, all_of_them.vectors[:2], atol=1e-5)
+        assert torch.allclose(torch.as_tensor(few.vectors), torch.as_tensor(all_of_them.vectors)[:2], atol=1e-5)
 
 
 def test_one_row_per_image(photos: Path) -> None:
@@ -110,7 +116,9 @@ def test_one_row_per_image(photos: Path) -> None:
     assert described.regions.boxes.tolist() == [[0, 0, 80, 60]]
     assert summed.query(photos / "0.png", boxes=BOXES).vectors.shape == (2, 8)
     asked = summed.query(photos / "0.png")
-    assert torch.allclose(asked.vectors, described.vectors, atol=1e-5), "a photo is asked for as photos are indexed"
+    assert torch.allclose(torch.as_tensor(asked.vectors), torch.as_tensor(described.vectors), atol=1e-5), (
+        "a photo is asked for as photos are indexed"
+    )
 
 
 def test_a_whitened_student_comes_back(student: Model, photos: Path, tmp_path: Path) -> None:
@@ -118,7 +126,10 @@ def test_a_whitened_student_comes_back(student: Model, photos: Path, tmp_path: P
     whitened.save(tmp_path / "model")
     opened = load_model(tmp_path / "model")
     assert (opened.dim, opened.fingerprint) == (3, whitened.fingerprint)
-    assert torch.equal(opened.describe(photos / "1.png").vectors, whitened.describe(photos / "1.png").vectors)
+    assert torch.equal(
+        torch.as_tensor(opened.describe(photos / "1.png").vectors),
+        torch.as_tensor(whitened.describe(photos / "1.png").vectors),
+    )
     assert student.dim == 8
 
 

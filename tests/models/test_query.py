@@ -66,7 +66,9 @@ def pooled(extractor: Extractor, **changes: Any) -> PooledRegions:
 
 
 def asked(describer: Describer, photo: Photo, crop: str, boxes: Any = BOXES, by: Aggregator | None = None) -> Tensor:
-    return describe_boxes(describer, by or Keep(), photo, Regions(torch.tensor(boxes), photo.size), crop).vectors
+    return torch.as_tensor(
+        describe_boxes(describer, by or Keep(), photo, Regions(torch.tensor(boxes), photo.size), crop).vectors
+    )
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "keep"])
@@ -74,8 +76,8 @@ def asked(describer: Describer, photo: Photo, crop: str, boxes: Any = BOXES, by:
 def test_a_crop_is_the_same_vector_in_the_index_in_its_photo_and_cut_out(photo: Photo, fit: str) -> None:
     teacher = pooled(Crop(size=64, fit=fit), regions=Detections(detector=Stored(), min_score=None, nms_iou=1.0))
     (indexed,) = teacher.describe([photo])
-    rows = indexed.vectors[1:]
-    assert torch.equal(indexed.regions.boxes[1:], torch.tensor(BOXES))
+    rows = torch.as_tensor(indexed.vectors[1:])
+    assert torch.equal(torch.as_tensor(indexed.regions.boxes)[1:], torch.tensor(BOXES))
     for crop in ("context", "scaled", "crop"):
         torch.testing.assert_close(asked(teacher, photo, crop), rows, atol=1e-5, rtol=0)
     assert (rows[0] - rows[1]).abs().max() > 1e-3, "boxes do not look alike anyhow"
@@ -92,8 +94,10 @@ def test_a_whole_photo_is_the_same_vector_as_picture_and_as_box(
     describer = pooled(EXTRACTORS[name], regions=regions)
     for photo in (random_photo(60, 80), random_photo(80, 60, seed=1), random_photo(30, 40, seed=2, size=(61, 80))):
         height, width = photo.size
-        picture = aggregator.aggregate(describer.describe([photo])[0]).vectors[:1]
-        torch.testing.assert_close(describe_whole(describer, aggregator, photo).vectors, picture, atol=1e-5, rtol=0)
+        picture = torch.as_tensor(aggregator.aggregate(describer.describe([photo])[0]).vectors[:1])
+        torch.testing.assert_close(
+            torch.as_tensor(describe_whole(describer, aggregator, photo).vectors), picture, atol=1e-5, rtol=0
+        )
         for crop in ("context", "scaled", "crop", "whole"):
             box = asked(describer, photo, crop, [(0.0, 0.0, float(width), float(height))], aggregator)
             torch.testing.assert_close(box, picture, atol=1e-5, rtol=0, msg=f"{crop}, {photo.size}")
@@ -116,7 +120,7 @@ def test_where_every_region_has_one_size_the_scale_of_the_photo_is_nothing(name:
     same = Photo("same", one.pixels[:, :60, :80], (60, 80))
     large = describe_boxes(describer, aggregator, one, Regions(torch.tensor([[0.0, 0, 80, 60]]), one.size), "scaled")
     small = describe_whole(describer, aggregator, same)
-    torch.testing.assert_close(large.vectors, small.vectors, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.as_tensor(large.vectors), torch.as_tensor(small.vectors), atol=1e-5, rtol=0)
 
 
 def slow_rmac(describer: Describer, pixels: Tensor, factor: float) -> Tensor:
@@ -141,10 +145,12 @@ def test_a_box_of_a_summed_method_keeps_the_scale_of_its_photo(rmac: Model, phot
     for crop, expected in (("context", scaled), ("scaled", scaled), ("crop", enlarged)):
         found = rmac.query(photos / "0.png", [BOX], crop=crop)
         assert found.regions.boxes.tolist() == [list(BOX)]
-        torch.testing.assert_close(found.vectors[0], expected, atol=1e-5, rtol=0, msg=crop)
+        torch.testing.assert_close(torch.as_tensor(found.vectors)[0], expected, atol=1e-5, rtol=0, msg=crop)
     default = rmac.query(photos / "0.png", [BOX])
-    torch.testing.assert_close(default.vectors[0], scaled, atol=1e-5, rtol=0)
-    torch.testing.assert_close(rmac.describe(photos / "0.png", [BOX]).vectors, default.vectors)
+    torch.testing.assert_close(torch.as_tensor(default.vectors)[0], scaled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.as_tensor(rmac.describe(photos / "0.png", [BOX]).vectors), torch.as_tensor(default.vectors)
+    )
 
 
 @pytest.mark.parametrize("side", ["longest", "shortest"])
@@ -166,9 +172,9 @@ def test_rows_of_regions_are_asked_for_as_regions_of_their_photo() -> None:
     photo = random_photo(60, 80)
     describer = pooled(Map(size=160))
     (given,) = describer.describe([photo], [Regions(torch.tensor(BOXES), photo.size)])
-    assert torch.equal(asked(describer, photo, "context"), given.vectors)
+    assert torch.equal(asked(describer, photo, "context"), torch.as_tensor(given.vectors))
     scaled, cut = (asked(describer, photo, crop, BOXES[:1])[0] for crop in ("scaled", "crop"))
-    part = photo.pixels[:, 4:52, 8:72]
+    part = torch.as_tensor(photo.pixels[:, 4:52, 8:72])
     for found, size in ((scaled, (96, 128)), (cut, (120, 160))):
         features = describer.backbone(as_batch([resize(part, size)], "cpu"))[0]
         torch.testing.assert_close(found, l2(features.mean(dim=(1, 2))[None])[0], atol=1e-5, rtol=0)
@@ -176,15 +182,17 @@ def test_rows_of_regions_are_asked_for_as_regions_of_their_photo() -> None:
 
 def test_a_cut_box_is_an_image_of_its_own(model: Model, photos: Path) -> None:
     array = np.asarray(Image.open(photos / "0.png"))
-    cut = model.describe(np.ascontiguousarray(array[4:52, 8:72])).vectors
-    assert torch.allclose(model.query(photos / "0.png", [BOX], crop="crop").vectors, cut, atol=1e-5)
+    cut = torch.as_tensor(model.describe(np.ascontiguousarray(array[4:52, 8:72])).vectors)
+    assert torch.allclose(torch.as_tensor(model.query(photos / "0.png", [BOX], crop="crop").vectors), cut, atol=1e-5)
 
 
 def test_the_whole_photo_is_searched_for_in_the_place_of_its_boxes(model: Model, rmac: Model, photos: Path) -> None:
     for one in (model, rmac):
         found = one.query(photos / "0.png", [BOX, (0, 0, 9, 9)], crop="whole")
         assert found.regions.boxes.tolist() == [list(BOX), [0, 0, 9, 9]]
-        assert torch.equal(found.vectors, one.query(photos / "0.png").vectors.expand(2, -1))
+        assert torch.equal(
+            torch.as_tensor(found.vectors), torch.as_tensor(one.query(photos / "0.png").vectors).expand(2, -1)
+        )
 
 
 @pytest.mark.parametrize("crop", ["context", "crop", "scaled", "whole"])
@@ -209,5 +217,5 @@ def test_cutting_a_photo_that_was_decoded_smaller(
     photo = Photo("x", torch.arange(3 * 6 * 8, dtype=torch.uint8).reshape(3, 6, 8), (60, 80))
     cut = cut_out(photo, Regions(torch.tensor([box]), (60, 80)))
     x1, y1, x2, y2 = pixels
-    assert torch.equal(cut.pixels, photo.pixels[:, y1:y2, x1:x2])
+    assert torch.equal(torch.as_tensor(cut.pixels), torch.as_tensor(photo.pixels)[:, y1:y2, x1:x2])
     assert cut.size == size

@@ -42,7 +42,7 @@ def test_boxes_and_masks_turn_as_the_pixels_do(orientation: int, kind: str) -> N
     under = seen.pixels[0, y1:y2:4, x1:x2:4] > 0
     assert under.sum() == 4
     assert (seen.pixels[0] > 0).sum() == 4 * 16
-    assert frame.masks(torch.from_numpy(shape)[None])[0].bool().equal(under)
+    assert frame.masks(torch.from_numpy(shape)[None])[0].bool().equal(torch.as_tensor(under))
 
 
 def test_a_quarter_to_the_right_by_hand() -> None:

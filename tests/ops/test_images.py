@@ -58,12 +58,12 @@ def test_resize_shrinks_without_aliasing() -> None:
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
-    pixels = random_photo(5, 6).pixels
+    pixels = torch.as_tensor(random_photo(5, 6).pixels)
     assert torch.equal(resize(pixels, (5, 6)), pixels)
 
 
 def test_resize_does_not_depend_on_memory_layout() -> None:
-    pixels = random_photo(40, 60).pixels
+    pixels = torch.as_tensor(random_photo(40, 60).pixels)
     interleaved = pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     assert torch.equal(resize(pixels, (17, 23)), resize(interleaved, (17, 23)))
 

@@ -27,9 +27,9 @@ def test_a_point_in_each_blob() -> None:
 
 
 def test_nothing_to_see() -> None:
-    assert key_points(plain_photo(40, 60, (9, 9, 9)).pixels, "sift").shape == (0, 2)
-    assert key_points(random_photo(1, 1).pixels, "sift").shape == (0, 2)
-    assert key_points(random_photo(1, 300).pixels, "sift").shape[1] == 2
+    assert key_points(torch.as_tensor(plain_photo(40, 60, (9, 9, 9)).pixels), "sift").shape == (0, 2)
+    assert key_points(torch.as_tensor(random_photo(1, 1).pixels), "sift").shape == (0, 2)
+    assert key_points(torch.as_tensor(random_photo(1, 300).pixels), "sift").shape[1] == 2
 
 
 def test_places_are_in_the_image_and_each_is_there_once() -> None:

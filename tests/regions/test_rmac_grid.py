@@ -30,7 +30,7 @@ def test_squares_of_input_pixels() -> None:
     assert grid.shape(photo.size) == (96, 128)
     (found,) = RmacGrid(levels=2, raster="pixels").find([photo], [grid])
     expected = [[0, 0, 4, 3], [0, 0, 4, 3], [1, 0, 4, 3], [0, 0, 3, 3], [1, 0, 4, 3], [2, 0, 4, 3]]
-    assert touched_cells(grid.to_cells(found.boxes), (3, 4)).tolist()[:6] == expected
+    assert touched_cells(grid.to_cells(torch.as_tensor(found.boxes)), (3, 4)).tolist()[:6] == expected
     assert found.boxes[2].tolist() == [33, 0, 225, 161], "cell 1 begins at 32 - 15.5 pixels of the input"
 
 
@@ -42,14 +42,16 @@ def test_a_box_comes_back_as_exactly_its_cells(raster: str) -> None:
         grid = map_grid(cells, shape, photo.size, 32, -15.5)
         (found,) = RmacGrid(levels=4, raster=raster).find([photo], [grid])
         laid = rmac_cells(*cells, 4) if raster == "cells" else rmac_cells_of_pixels(shape, cells, 32, 4)
-        assert touched_cells(grid.to_cells(found.boxes[1:]), cells).tolist() == laid.tolist(), shape
+        assert touched_cells(grid.to_cells(torch.as_tensor(found.boxes[1:])), cells).tolist() == laid.tolist(), shape
 
 
 def test_settings() -> None:
     grid = Grid(32, 32, (1.0, 1.0))
     assert [len(RmacGrid(levels=n).find([random_photo(32, 32)], [grid])[0]) for n in (1, 2, 3)] == [2, 6, 15]
     pixels = RmacGrid(raster="pixels").find([random_photo(32, 32)], [grid])[0]
-    assert torch.equal(pixels.boxes, RmacGrid().find([random_photo(32, 32)], [grid])[0].boxes), "cells are pixels"
+    assert torch.equal(
+        torch.as_tensor(pixels.boxes), torch.as_tensor(RmacGrid().find([random_photo(32, 32)], [grid])[0].boxes)
+    ), "cells are pixels"
     with pytest.raises(ValueError, match="raster: expected one of 'cells', 'pixels', found 'cell'"):
         RmacGrid(raster="cell")
     with pytest.raises(ValueError, match="levels: expected an integer of 1 or more, found 0"):

@@ -76,13 +76,13 @@ def test_the_grid_lies_on_the_cells_of_the_box(size: int | None) -> None:
             total += l2(part.amax(dim=1)[None])[0]
         return l2(total[None])[0]
 
-    cut = QUERY.pixels[:, 20:60, 20:60]  # enters the network at the scale of its photo
+    cut = torch.as_tensor(QUERY.pixels)[:, 20:60, 20:60]  # enters the network at the scale of its photo
     shape = (round(40 * side / 96), round(40 * side / 96))
     seen = net.backbone(as_batch([resize(cut, shape)], "cpu"))[0]
     asked = vector(seen, (0, 0, seen.shape[2], seen.shape[1]))
     for hit in AmlLocalization(size=size, mixed=0).rerank(before).results[0]:
         found = next(p for p in PHOTOS if p.id == hit.image)
-        map_ = net.backbone(as_batch([resize(found.pixels, (side, side))], "cpu"))[0]
+        map_ = net.backbone(as_batch([resize(torch.as_tensor(found.pixels), (side, side))], "cpu"))[0]
         box = tuple(round(v / cell) for v in hit.box)
         assert hit.box == pytest.approx([v * cell for v in box]), "whole cells"
         assert hit.score == pytest.approx(float(vector(map_, box) @ asked), abs=1e-5)  # type: ignore[arg-type]
@@ -103,12 +103,12 @@ def test_query_expansion_mixes_the_best_boxes() -> None:
     plain = AmlLocalization(size=96, mixed=0, vector="mac").rerank(before)
     mixed = AmlLocalization(size=96, mixed=1, vector="mac").rerank(before)
     net = describer()
-    query = net.describe([QUERY], [before.queries[0].regions])[0].vectors[0]
+    query = torch.as_tensor(net.describe([QUERY], [before.queries[0].regions])[0].vectors[0])
     vectors = {}
     for hit in plain.results[0]:
         found = next(p for p in PHOTOS if p.id == hit.image)
         regions = type(before.queries[0].regions)(torch.tensor([hit.box]), found.size)
-        vectors[hit.image] = net.describe([found], [regions])[0].vectors[0]
+        vectors[hit.image] = torch.as_tensor(net.describe([found], [regions])[0].vectors[0])
     expanded = l2(torch.stack([query, vectors[names(plain)[0]]]).mean(dim=0, keepdim=True))[0]
     for hit in mixed.results[0]:
         assert hit.score == pytest.approx(float(vectors[hit.image] @ expanded), abs=2e-2)

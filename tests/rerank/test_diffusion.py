@@ -32,7 +32,7 @@ def slow(data: Database, asked: RegionDescriptors, k: int, kq: int, rows: np.nda
     """Score per image, with full matrices; ``rows`` are those of a truncated graph."""
     affinity = published_affinity(data.vectors.astype(float), k)
     rows = np.arange(len(affinity)) if rows is None else rows
-    products = data.vectors @ asked.vectors.numpy().T
+    products = data.vectors @ asked.vectors.T
     sums = np.zeros(len(products))
     for of_region in products.T:
         for row in np.argsort(-of_region)[:kq]:
@@ -73,7 +73,7 @@ def test_scores_as_full_matrices_give_them(most: int) -> None:
 def test_truncated_as_full_matrices_give_them() -> None:
     data = random_database(40)
     asked = described("q", random_rows(2, seed=3).tolist(), 8)
-    nearest = np.sort(np.argsort(-(data.vectors @ asked.vectors.numpy().T).max(1))[:25])
+    nearest = np.sort(np.argsort(-(data.vectors @ asked.vectors.T).max(1))[:25])
     expected = slow(data, asked, 6, 4, nearest)
     found = exact(truncate=25).rerank(search(data, asked, depth=1))
     assert 4 <= len(found.results[0]) <= 25

@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     ]
     after = RegionExpansion(top=2).rerank(searched([query], images))
     (expanded,) = after.queries
-    assert torch.allclose(expanded.vectors, torch.tensor([[0.5**0.5, 0.5**0.5, 0]]))
+    assert torch.allclose(torch.as_tensor(expanded.vectors), torch.tensor([[0.5**0.5, 0.5**0.5, 0]]))
     assert expanded.regions.boxes.tolist() == [[10, 0, 20, 10]]  # what matched the first result
     (result,) = after.results
     assert [hit.image for hit in result] == ["a", "b", "c"]
@@ -41,7 +41,7 @@ def test_by_hand() -> None:
 
 
 def best_by_hand(query: RegionDescriptors, image: RegionDescriptors) -> Tensor:
-    pairs = [(float(q @ v), v) for q in query.vectors for v in image.vectors]
+    pairs = [(float(torch.as_tensor(q) @ v), v) for q in query.vectors for v in torch.as_tensor(image.vectors)]
     return max(pairs, key=lambda pair: pair[0])[1]
 
 
@@ -54,15 +54,15 @@ def test_against_one_pair_after_the_other() -> None:
     for query, result, expanded, reranked in zip(queries, before.results, after.queries, after.results, strict=True):
         best = torch.stack([best_by_hand(query, images[int(hit.image)]) for hit in result.hits[:5]])
         mean = l2(best.sum(dim=0, keepdim=True))
-        assert torch.allclose(expanded.vectors, mean, atol=1e-5)
-        scores = {image.image: float((image.vectors @ mean[0]).max()) for image in images}
+        assert torch.allclose(torch.as_tensor(expanded.vectors), mean, atol=1e-5)
+        scores = {image.image: float((torch.as_tensor(image.vectors) @ mean[0]).max()) for image in images}
         assert [hit.image for hit in reranked] == sorted(scores, key=lambda image: -scores[image])
 
 
 def test_nothing_found() -> None:
     query, empty = described("q", torch.eye(3)), described("none", torch.zeros(0, 3))
     after = RegionExpansion().rerank(searched([query, empty], [described("a", torch.zeros(0, 3))]))
-    assert torch.equal(after.queries[0].vectors, query.vectors)
+    assert torch.equal(torch.as_tensor(after.queries[0].vectors), torch.as_tensor(query.vectors))
     assert len(after.queries[1]) == 0
     assert [len(r) for r in after.results] == [0, 0]
 

@@ -24,7 +24,7 @@ def describer() -> PooledRegions:
 def test_the_photo_that_holds_the_object_comes_first_with_its_box() -> None:
     query = photo(blobs(1), "q")
     holds = blobs(2, 240)
-    holds[:, 90:190, 30:130] = query.pixels[:, 20:120, 40:140]
+    holds[:, 90:190, 30:130] = torch.as_tensor(query.pixels)[:, 20:120, 40:140]
     photos = [photo(blobs(3), "a"), photo(holds, "holds"), photo(blobs(4), "b")]
     before = searched(describer(), query, (40, 20, 140, 120), photos)
     after = SpatialVerification().rerank(before)
@@ -39,7 +39,7 @@ def test_the_photo_that_holds_the_object_comes_first_with_its_box() -> None:
 def test_features_outside_of_the_query_box_do_not_count() -> None:
     query = photo(blobs(1), "q")
     other = blobs(2)
-    other[:, :70, :70] = query.pixels[:, :70, :70]
+    other[:, :70, :70] = torch.as_tensor(query.pixels)[:, :70, :70]
     before = searched(describer(), query, (90, 90, 160, 160), [photo(other, "corner"), photo(blobs(3), "a")])
     found = {hit.image: hit.score for hit in SpatialVerification().rerank(before).results[0]}
     assert found["corner"] < 8

@@ -24,7 +24,7 @@ def photos(tmp_path: Path) -> list[str]:
     files = []
     for seed in range(3):
         files.append(tmp_path / f"{seed}.png")
-        Image.fromarray(random_photo(60, 80, seed=seed).pixels.permute(1, 2, 0).numpy()).save(files[-1])
+        Image.fromarray(random_photo(60, 80, seed=seed).pixels.transpose(1, 2, 0)).save(files[-1])
     return [str(f) for f in files]
 
 

@@ -79,7 +79,9 @@ class SmallTask(Task):
         if len(self.seen) == self.term_at and os.environ.get("LOCAL_RANK", "0") == "0":
             subprocess.run(["kill", "-TERM", "--", f"-{os.getpgid(0)}"], check=False)  # ends itself, too
         self.seen.append([e.photo.id for e in batch])
-        values = torch.tensor([[float(e.photo.pixels.float().mean() / 255)] for e in batch if len(e.regions)])
+        values = torch.tensor(
+            [[float(torch.as_tensor(e.photo.pixels).float().mean() / 255)] for e in batch if len(e.regions)]
+        )
         if len(values) == 0:
             return {"fit": torch.zeros(())}
         noise = 0.0 if self.plain else 0.1 * torch.randn(len(values), 1)

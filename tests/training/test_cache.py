@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def test_another_process_finds_it_on_disk(tmp_path: Path) -> None:
 def test_a_photo_that_changed_under_its_name_finds_nothing(tmp_path: Path) -> None:
     kept = cache(tmp_path)
     kept.put(PHOTO, BOXES, VECTORS)
-    pixels = PHOTO.pixels.clone()
+    pixels = PHOTO.pixels.copy()
     pixels[0, 0, 0] ^= 1
     assert kept.get(Photo("a", pixels, PHOTO.size), BOXES) is None
     assert kept.get(Photo("b", PHOTO.pixels, PHOTO.size), BOXES) is None
@@ -75,7 +76,7 @@ def test_the_oldest_are_dropped_from_memory() -> None:
     kept.put(photos[0], BOXES, VECTORS)
     kept.put(photos[2], BOXES, VECTORS)
     assert [kept.get(p, BOXES) is None for p in photos] == [False, True, False]
-    kept.put(photos[1], Regions(BOXES.boxes.repeat(5, 1), PHOTO.size), VECTORS.repeat(5, 1))
+    kept.put(photos[1], Regions(np.tile(BOXES.boxes, (5, 1)), PHOTO.size), VECTORS.repeat(5, 1))
     assert [kept.get(p, BOXES) is None for p in photos] == [True] * 3
 
 

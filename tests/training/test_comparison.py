@@ -82,12 +82,14 @@ def test_both_describe_the_same_boxes() -> None:
     boxes = [Regions.whole(photo.size) for photo in whole]
     sides = (
         torch.cat(distill.teacher.vectors(whole, boxes)),
-        torch.cat([r.vectors for r in distill.describer.describe(whole, boxes)]),
+        torch.cat([torch.as_tensor(r.vectors) for r in distill.describer.describe(whole, boxes)]),
     )
     assert torch.allclose(found.whole_photos, (sides[0] * sides[1]).sum(dim=1), atol=1e-5)
     photo, two = examples[3].photo, examples[3].regions[:2]
     assert torch.allclose(found.teacher[1:], distill.teacher.vectors([photo], [two])[0])
-    assert torch.allclose(found.student[1:], distill.describer.describe([photo], [two])[0].vectors, atol=1e-5)
+    assert torch.allclose(
+        found.student[1:], torch.as_tensor(distill.describer.describe([photo], [two])[0].vectors), atol=1e-5
+    )
 
 
 def test_a_teacher_follows_itself() -> None:

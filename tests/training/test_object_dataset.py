@@ -43,7 +43,7 @@ def test_an_item_is_what_is_under_its_box() -> None:
     item = ITEMS_OF[1]
     source = Labelled()[0].photo
     assert item.photo.id == "photo 0#2"
-    assert torch.equal(item.photo.pixels, source.pixels[:, 2:22, 10:25])
+    assert torch.equal(torch.as_tensor(item.photo.pixels), torch.as_tensor(source.pixels)[:, 2:22, 10:25])
     assert item.photo.size == (40, 30)
     assert item.regions.boxes.tolist() == [[0, 0, 30, 40]]
     assert item.instances.tolist() == [1]
@@ -64,7 +64,7 @@ def test_beyond_the_last_and_elsewhere() -> None:
     with pytest.raises(IndexError):
         ITEMS_OF[6]
     there = pickle.loads(pickle.dumps(ITEMS_OF))
-    assert torch.equal(there[3].photo.pixels, ITEMS_OF[3].photo.pixels)
+    assert torch.equal(torch.as_tensor(there[3].photo.pixels), torch.as_tensor(ITEMS_OF[3].photo.pixels))
 
 
 def test_without_any() -> None:

@@ -103,8 +103,8 @@ def entry(number: int, described: RegionDescriptors, stamp: str | None, schema: 
         stamp=None if stamp is None else to_bytes(stamp),
         metadata=metadata_to_bytes(described.image, described.metadata),
         columns=schema.encode(described),
-        boxes=np.array(regions.boxes.detach().cpu().numpy(), dtype=np.float32),
-        scores=np.array(regions.scores.detach().cpu().numpy(), dtype=np.float32),
+        boxes=regions.boxes.copy(),
+        scores=regions.scores.copy(),
         labels=[None if name is None else to_bytes(name) for name in regions.label_names],
     )
 

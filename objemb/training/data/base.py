@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.coco.regions import FrameError
 from objemb.images import UnreadableImageError
+from objemb.ops.arrays import as_tensor
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
@@ -50,14 +52,14 @@ class Example:
                 f"found {self.regions.size}"
             )
         instances = self.regions.extras.get(INSTANCES)
-        if instances is not None and (not isinstance(instances, Tensor) or instances.dtype != torch.int64):
+        if instances is not None and (isinstance(instances, tuple) or instances.dtype != np.int64):
             raise TypeError(f"Example {self.photo.id}: expected instances as int64 numbers, found {instances!r}")
 
     @property
     def instances(self) -> Tensor:
         """int64 ``(N,)``: the identity of each box, :data:`NO_INSTANCE` where it is not known."""
-        known = self.regions.extras.get(INSTANCES)
-        return torch.full((len(self.regions),), NO_INSTANCE) if known is None else known  # type: ignore[return-value]
+        known = self.regions.array(INSTANCES)
+        return torch.full((len(self.regions),), NO_INSTANCE) if known is None else as_tensor(known)
 
 
 class Examples(Plugin, ABC):

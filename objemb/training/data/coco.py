@@ -78,7 +78,7 @@ class CocoExamples(Examples):
         photo, regions, names = self._read(self._checked(number))
         self._tell_problems()
         if self.instances:
-            regions = replace(regions, extras={**regions.extras, INSTANCES: self._numbers(names)})
+            regions = replace(regions, extras={**regions.extras, INSTANCES: self._numbers(names).numpy()})
         return Example(photo, regions)
 
     def box_count(self) -> int:

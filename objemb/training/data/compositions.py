@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from objemb import checks
@@ -74,7 +75,7 @@ class CompositionExamples(Examples):
 
     def __getitem__(self, number: int) -> Example:
         scene = self.scenes[self._checked(number)]
-        pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1).contiguous()
+        pixels = np.ascontiguousarray(scene.pixels.transpose(2, 0, 1))
         photo = Photo(f"{self.scenes.split}_{number:06d}", pixels, (pixels.shape[1], pixels.shape[2]))
         instances = torch.from_numpy(scene.labels)
         labels = torch.where(instances == NO_LABEL, NO_LABEL, 0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.arrays import as_tensor
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
 from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count
@@ -63,7 +64,7 @@ class MixtureExamples(Examples):
             regions.boxes,
             regions.size,
             regions.scores,
-            _renumbered(regions.labels, source.classes, self.classes, NO_LABEL),
+            _renumbered(as_tensor(regions.labels), source.classes, self.classes, NO_LABEL),
             self.classes,
             {**regions.extras, INSTANCES: instances},
         )

@@ -95,8 +95,8 @@ class PhotoExamples(Examples):
         top = int(rng.integers(photo.pixels.shape[1] - height + 1))
         left = int(rng.integers(photo.pixels.shape[2] - width + 1))
         pixels = photo.pixels[:, top : top + height, left : left + width]
-        pixels = pixels.flip(2) if rng.random() < 0.5 else pixels
-        return Photo(f"{photo.id}#{view}", pixels.contiguous(), (height, width), photo.metadata)
+        pixels = pixels[:, :, ::-1] if rng.random() < 0.5 else pixels
+        return Photo(f"{photo.id}#{view}", np.ascontiguousarray(pixels), (height, width), photo.metadata)
 
     def _boxes(self, rng: np.random.Generator, size: tuple[int, int]) -> Regions:
         """Boxes inside an image of ``(height, width)``; one that would be larger than a side is cut to it."""

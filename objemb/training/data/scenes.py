@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from objemb import checks
@@ -67,7 +68,7 @@ class SceneExamples(Examples):
         scene = self.scenes[number]
         photo = Photo(
             f"{self.scenes.split}_{number:06d}",
-            torch.from_numpy(scene.pixels).permute(2, 0, 1).contiguous(),
+            np.ascontiguousarray(scene.pixels.transpose(2, 0, 1)),
             scene.pixels.shape[:2],
         )
         regions = Regions(

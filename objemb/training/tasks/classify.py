@@ -20,6 +20,7 @@ from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened
 from objemb.models.model import Model
 from objemb.models.state import without_weights
+from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
@@ -227,7 +228,7 @@ class Classify(Task):
             some = [examples[i] for i in range(start, min(start + BATCH, len(examples)))]
             described = self.describer.describe([e.photo for e in some], [e.regions for e in some])
             for offset, (one, example) in enumerate(zip(described, some, strict=True)):
-                yield start + offset, one.vectors, example
+                yield start + offset, as_tensor(one.vectors), example
 
 
 @contextmanager

@@ -223,8 +223,8 @@ def _blocks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _numbers(item: Example) -> list[int]:
     """The number of an item; none of an example that is no item."""
-    numbers = item.regions.extras.get(ITEMS)
-    return [int(n) for n in numbers] if isinstance(numbers, Tensor) else []
+    numbers = item.regions.array(ITEMS)
+    return [] if numbers is None else numbers.tolist()
 
 
 def _one_of(numbers: Tensor) -> int | None:

@@ -35,7 +35,7 @@ class Counting(NarrowResnet):
 
 def wanted(photo: Photo) -> list[Wanted]:
     number = "ab".index(photo.id[0])
-    whole = Regions.whole(photo.size).boxes
+    whole = torch.as_tensor(Regions.whole(photo.size).boxes)
     box = torch.tensor([[8.0, 0, 40, 64], [90, 60, 91, 61]])
     return [
         Wanted(1 - number, "whole", whole),
@@ -63,14 +63,16 @@ def test_all_views_from_one_pass_a_photo(refs: list[ImageRef]) -> None:
         for name, pooling in POOLINGS.items():
             whole = rows[View(layer, "whole", name)]
             assert whole.items.tolist() == [0, 1], "sorted by item"
-            assert torch.allclose(whole.vectors[0], l2(pooling(maps[stride]))[0], atol=1e-5)
+            assert torch.allclose(torch.as_tensor(whole.vectors)[0], l2(pooling(maps[stride]))[0], atol=1e-5)
             cuts = [maps[stride][:, :, y1:y2, x1:x2] for x1, y1, x2, y2 in [[0, 0, width, height], *squares]]
             grid = rows[View(layer, "grid", name)].of(range(1))
-            assert torch.allclose(grid.vectors, l2(torch.cat([pooling(cut) for cut in cuts])), atol=1e-5)
+            assert torch.allclose(
+                torch.as_tensor(grid.vectors), l2(torch.cat([pooling(cut) for cut in cuts])), atol=1e-5
+            )
             assert rows[View(layer, "box", name)].items.tolist() == [5, 5]
     # cell j looks around pixel 4 j: from 4 j - 1.5 on, so that pixels 8 to 40 are in cells 2 to 10
     first = l2(POOLINGS["mean"](maps[4][:, :, :, 2:11]))
-    assert torch.allclose(rows[View("conv2_1", "box", "mean")].vectors[:1], first, atol=1e-5)
+    assert torch.allclose(torch.as_tensor(rows[View("conv2_1", "box", "mean")].vectors)[:1], first, atol=1e-5)
 
 
 def _pixels(path: Path) -> torch.Tensor:

@@ -40,8 +40,8 @@ def test_the_sum_leaves_the_own_box_out() -> None:
     rows = rows_of([3, 1, 0, 2])
     found = summed(rows)
     assert found.items.tolist() == [0, 1, 3]
-    expected = [rows.vectors[1:3].sum(dim=0), rows.vectors[3], rows.vectors[5]]
-    assert torch.allclose(found.vectors, l2(torch.stack(expected)), atol=1e-6)
+    expected = [torch.as_tensor(rows.vectors)[1:3].sum(dim=0), rows.vectors[3], rows.vectors[5]]
+    assert torch.allclose(torch.as_tensor(found.vectors), l2(torch.stack(expected)), atol=1e-6)
     assert len(summed(LayerRows(torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))).items) == 0
 
 
@@ -65,7 +65,10 @@ def test_as_the_exact_search_of_an_evaluation(matching: str, whitened: bool) -> 
     counts = [1 if matching == ONE else 1 + n % 4 for n in range(20)]
     view, whole = View("conv3_1", BOXES, "max"), View("conv3_1", WHOLE, "max")
     stored, asked = rows_of(counts), LayerRows(unit(7), torch.tensor([0, 1, 2, 3, 4, 6, 7]))
-    both = LayerRows(torch.cat([stored.vectors, asked.vectors]), torch.cat([stored.items, asked.items + 20]))
+    both = LayerRows(
+        torch.cat([torch.as_tensor(stored.vectors), torch.as_tensor(asked.vectors)]),
+        torch.cat([stored.items, asked.items + 20]),
+    )
     sample = unit(50)
     samples = {view: LayerRows(sample, torch.arange(50) // 5)} if whitened else {}
     searches = Searches({view: both, whole: both}, samples, of)

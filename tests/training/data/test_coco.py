@@ -33,12 +33,12 @@ def test_generated_scenes_come_back(written: tuple[Path, Scenes]) -> None:
     for number in range(4):
         scene, example = scenes[number], examples[number]
         assert example.photo.id == f"train_{number:06d}.png"
-        assert torch.equal(example.photo.pixels, torch.from_numpy(scene.pixels).permute(2, 0, 1))
-        assert torch.equal(example.regions.boxes, torch.from_numpy(scene.boxes))
+        assert torch.equal(torch.as_tensor(example.photo.pixels), torch.as_tensor(scene.pixels).permute(2, 0, 1))
+        assert torch.equal(torch.as_tensor(example.regions.boxes), torch.as_tensor(scene.boxes))
         assert tuple(examples.instances[i] for i in example.instances.tolist()) == scene.instances
         assert example.regions.extras["masks"].shape == (len(scene.boxes), 28, 28)
     again = pickle.loads(pickle.dumps(examples))[2]
-    assert torch.equal(again.regions.boxes, examples[2].regions.boxes)
+    assert torch.equal(torch.as_tensor(again.regions.boxes), torch.as_tensor(examples[2].regions.boxes))
     with pytest.raises(IndexError):
         examples[4]
     assert len(CocoExamples(file=folder / "instances_train.json", count=2)) == 2

@@ -51,8 +51,8 @@ def test_boxes_have_a_class_and_an_identity(tmp_path: Path) -> None:
     assert (example.regions.labels == 0).all()
     assert set(example.instances.tolist()) <= set(range(len(part.instances)))
     scene = part.scenes[2]
-    assert np.array_equal(example.photo.pixels.permute(1, 2, 0).numpy(), scene.pixels)
-    assert torch.equal(example.regions.boxes, torch.from_numpy(scene.boxes))
+    assert np.array_equal(example.photo.pixels.transpose(1, 2, 0), scene.pixels)
+    assert torch.equal(torch.as_tensor(example.regions.boxes), torch.as_tensor(scene.boxes))
 
 
 def test_products_alone_are_examples_like_others(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_other_things_are_boxes_without_either(tmp_path: Path) -> None:
     assert (len(part), len(part.instances)) == (3, 4)
     others = torch.cat([part[n].instances == -1 for n in range(3)])
     assert others.any()
-    assert torch.equal(torch.cat([part[n].regions.labels == -1 for n in range(3)]), others)
+    assert torch.equal(torch.cat([torch.as_tensor(part[n].regions.labels) == -1 for n in range(3)]), others)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_crops_are_what_the_describer_sees() -> None:
     with torch.no_grad():
         vectors = learner._vectors(crops)
     described = learner.describer.describe([e.photo for e in batch], [e.regions for e in batch])
-    torch.testing.assert_close(vectors, torch.cat([d.vectors for d in described]))
+    torch.testing.assert_close(vectors, torch.cat([torch.as_tensor(d.vectors) for d in described]))
     assert labels.tolist() == torch.cat([e.instances for e in batch]).tolist()
 
 

@@ -101,7 +101,8 @@ def test_what_a_level_is_computed_from_may_stay_as_it_is() -> None:
 def _sizes(examples: Examples) -> set[str]:
     """Names of AP by the sizes that the true boxes have."""
     sides = [
-        (e.regions.boxes[:, 2:] - e.regions.boxes[:, :2]).amax(dim=1) / max(e.photo.size)
+        (torch.as_tensor(e.regions.boxes)[:, 2:] - torch.as_tensor(e.regions.boxes)[:, :2]).amax(dim=1)
+        / max(e.photo.size)
         for e in map(examples.__getitem__, range(len(examples)))
     ]
     ends = {"under_9": 0.09375, "9_19": 0.1875, "19_38": 0.375, "38_75": 0.75, "over_75": 2}
@@ -187,7 +188,7 @@ def test_the_configs_that_come_with_it() -> None:
 
 @pytest.mark.parametrize("part", ["data", "validation"])
 def test_data_without_a_single_box_are_refused(part: str, tmp_path: Path) -> None:
-    random_picture = random_photo(20, 30).pixels.permute(1, 2, 0).numpy()
+    random_picture = random_photo(20, 30).pixels.transpose(1, 2, 0)
     Image.fromarray(random_picture).save(tmp_path / "a.png")
     data = {
         "images": [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}],

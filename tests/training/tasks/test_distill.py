@@ -50,7 +50,7 @@ def test_the_loss_is_that_of_the_vectors_of_both() -> None:
         boxes.append((example.photo, Regions.cat([kept, Regions.whole(example.photo.size)])))
         counts += [1.0] * len(kept) + [0.25]
     teacher = torch.cat(distill.teacher.vectors(*zip(*boxes, strict=True)))  # type: ignore[arg-type]
-    student = torch.cat([d.vectors for d in distill.describer.describe(*zip(*boxes, strict=True))])  # type: ignore[arg-type]
+    student = torch.cat([torch.as_tensor(d.vectors) for d in distill.describer.describe(*zip(*boxes, strict=True))])  # type: ignore[arg-type]
     expected = {
         "cosine": cosine_loss(student, teacher, torch.tensor(counts)),
         "relational": 0.1 * relational_loss(student, teacher, torch.tensor(counts)),
@@ -271,8 +271,8 @@ def test_a_run_leaves_a_student_that_is_a_model_and_a_card(tmp_path: Path) -> No
     assert {f.name for f in folder.iterdir()} >= {"model.json", "report.json", "report.md", "report.png"}
     model = load_model(folder)
     photo = random_photo(40, 60)
-    expected = distill.describer.describe([photo])[0].vectors
-    assert torch.allclose(model.describe(photo).vectors, expected, atol=1e-6)
+    expected = torch.as_tensor(distill.describer.describe([photo])[0].vectors)
+    assert torch.allclose(torch.as_tensor(model.describe(photo).vectors), expected, atol=1e-6)
     assert model.provenance["teacher"] == distill.teacher.fingerprint
     card = json.loads((folder / "report.json").read_text())
     assert card["detector"]["same"] is True

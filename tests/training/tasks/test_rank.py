@@ -65,7 +65,7 @@ def test_a_run_learns_and_leaves_a_model(tmp_path: Path) -> None:
     assert not any("running_" in k for k in changed), "norms keep their statistics"
     model = load_model(tmp_path / "run" / "model")
     item = learner.examples[0].photo
-    torch.testing.assert_close(model.describe(item).vectors, learner.describer.embed([item]).detach())
+    torch.testing.assert_close(torch.as_tensor(model.describe(item).vectors), learner.describer.embed([item]).detach())
     assert model.settings["aggregator"]["name"] == "sum"
     assert model.dim == 6
 

@@ -14,6 +14,7 @@ from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
+from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import as_batch, input_size, resize
@@ -118,7 +119,7 @@ def _describe(
     """Items and vectors of each view of one photo."""
     network = trunk.network
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
-    maps = trunk.maps(as_batch([resize(photo.pixels, shape)], device_of(network)))
+    maps = trunk.maps(as_batch([resize(as_tensor(photo.pixels), shape)], device_of(network)))
     seen = {view.layer for view in views}
     cells = {
         layer.name: _cells_of(

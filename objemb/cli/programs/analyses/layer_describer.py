@@ -17,6 +17,7 @@ from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage, find_images
+from objemb.ops.arrays import as_tensor
 from objemb.regions.base import RegionSource
 from objemb.structures import Box, Photo, Regions
 
@@ -102,7 +103,7 @@ class Sight:
         for number, box in self._items[photo.id]:
             if not self._lies_in(photo, box):
                 continue
-            own = Regions.whole(photo.size).boxes if box is None else Regions(torch.tensor([box]), photo.size).boxes
+            own = as_tensor((Regions.whole(photo.size) if box is None else Regions([box], photo.size)).boxes)
             yield Wanted(number, WHOLE, own)
             yield Wanted(number, GRID, own, grid=True)
             if number >= len(self.task.database):
@@ -112,7 +113,7 @@ class Sight:
             if TRUTH in kinds:
                 inside = [b for b in self._truth[photo.id] if self._lies_in(photo, b)]
                 true = torch.tensor(inside, dtype=torch.float32).reshape(-1, 4)
-                yield Wanted(number, TRUTH, torch.cat([own, Regions(true, photo.size).boxes]))
+                yield Wanted(number, TRUTH, torch.cat([own, as_tensor(Regions(true, photo.size).boxes)]))
 
     def _of_others(self) -> Callable[[Photo], Sequence[Wanted]]:
         numbers = itertools.count()
@@ -146,9 +147,9 @@ class _Remembered:
     def boxes(self, photo: Photo) -> Tensor:
         """float32 ``(1 + N, 4)``, the whole image first."""
         if self._source is None:
-            return Regions.whole(photo.size).boxes
+            return as_tensor(Regions.whole(photo.size).boxes)
         if photo.id not in self._found:
-            self._found[photo.id] = self._source.find([photo], [])[0].boxes
+            self._found[photo.id] = as_tensor(self._source.find([photo], [])[0].boxes)
         return self._found[photo.id]
 
     def decode_side(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from objemb.cli.programs.demos.compare import compare, milliseconds
@@ -97,7 +98,7 @@ def detection(
     raw: Mapping[str, Regions], truth: Detector, data: EvaluationSet, before: Path, student: Model
 ) -> dict[str, Any]:
     """AP of the student's detector, and what the distillation did to it."""
-    photos = [Photo(name, torch.zeros(3, 1, 1, dtype=torch.uint8), found.size) for name, found in raw.items()]
+    photos = [Photo(name, np.zeros((3, 1, 1), np.uint8), found.size) for name, found in raw.items()]
     true = truth.detect(photos)
     after = average_precision(list(raw.values()), true)
     old = load_model(before)

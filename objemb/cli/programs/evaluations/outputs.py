@@ -187,7 +187,7 @@ def _thumbnails(files: Sequence[str], boxes: NDArray[np.float32], data: Evaluati
             photo = read_photo(data.photo(file), side=CUT_FROM)
         except ObjembError:
             continue  # told of when it was described, or gone since
-        whole = Image.fromarray(photo.pixels.permute(1, 2, 0).numpy())
+        whole = Image.fromarray(photo.pixels.transpose(1, 2, 0))
         scale = np.array([whole.width / photo.size[1], whole.height / photo.size[0]] * 2)
         for number in numbers:
             x1, y1, x2, y2 = (boxes[number] * scale).round().astype(int).tolist()
