@@ -14,7 +14,10 @@ from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.models import build_model, load_model
+from tests.small_settings import RCNN
 from tests.tiny import random_photo
+
+MINIMAL = {"detector": {"name": "torchvision_rcnn", **RCNN}}
 
 LEVELS = {"a": (3, 4), "b": (3, 8), "trunk4": (3, 4), "trunk8": (3, 8), "trunk32": (3, 32)}
 

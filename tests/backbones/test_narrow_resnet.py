@@ -11,6 +11,8 @@ from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.weights.download import MissingWeightsError
 from objemb.weights.read import UnreadableWeightsError
 
+MINIMAL = {"width": 4, "blocks": [1, 1, 1, 1]}
+
 
 @pytest.mark.parametrize(("stride", "cells"), [(16, (6, 7)), (32, (3, 4))])
 def test_channels_and_strides(stride: int, cells: tuple[int, int]) -> None:

@@ -15,6 +15,8 @@ timm = pytest.importorskip("timm")
 from objemb.backbones import timm_net  # noqa: E402
 from objemb.backbones.timm_net import TimmNet  # noqa: E402
 
+MINIMAL = {"arch": "test_resnet"}
+
 # arch, channels, stride, multiple, an input size, cells
 NETWORKS = [
     ("resnet10t", 512, 32, 1, (97, 130), (4, 5)),

@@ -15,6 +15,8 @@ from objemb.images.decode import read_photo
 from objemb.weights import download
 from objemb.weights.read import UnreadableWeightsError
 
+MINIMAL = {"arch": "resnet18"}
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOBILENET = SHARED / "weights" / "mobilenet_v2.pth"
 

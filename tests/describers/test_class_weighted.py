@@ -20,6 +20,12 @@ from tests.tiny import TinyBackbone, random_photo
 
 pytest.importorskip("scipy")
 
+MINIMAL = {
+    "backbone": {"name": "torchvision_cnn", "arch": "resnet18", "classes": True},
+    "extractor": {"name": "map", "size": 64},
+    "classes": 3,
+}
+
 PHOTOS = [
     random_photo(48, 64, id="a"),
     random_photo(64, 48, seed=1, id="b"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,11 @@ from objemb.ops.nmf import INITS, Nmf
 from objemb.ops.normalize import l2
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
+
+
+def minimal(_: Path) -> dict[str, Any]:
+    return {"backbone": TinyBackbone(), "extractor": Map(size=64), "rank": 3}
+
 
 PHOTOS = [random_photo(60, 80, id="a"), random_photo(80, 60, seed=1, id="b"), random_photo(33, 80, seed=2, id="c")]
 

@@ -15,6 +15,13 @@ from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions
 from tests.tiny import random_photo
 
+MINIMAL = {
+    "regions": {"name": "whole_image"},
+    "arch": "mobilenet_v3_small",
+    "layer": "classifier.1",
+    "size": 64,
+}
+
 ARCH, LAYER, SIZE = "mobilenet_v3_small", "classifier.1", 64
 PHOTO = random_photo(80, 120, id="a")
 

@@ -20,7 +20,14 @@ from objemb.layers.whitening import Whitening
 from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
+from tests.small_settings import RCNN
 from tests.tiny import random_photo
+
+MINIMAL = {
+    "detector": {"name": "torchvision_rcnn", **RCNN},
+    "head": {"name": "embedding", "dim": 6, "width": 8},
+    "min_score": 0.0,
+}
 
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
 SMALL = {"num_classes": 3, "min_size": 64, "max_size": 128, "score_threshold": 0.0, "max_detections": 6}

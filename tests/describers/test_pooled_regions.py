@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, random_photo
+
+
+def minimal(_: Path) -> dict[str, Any]:
+    return {"regions": RmacGrid(), "backbone": TinyBackbone(), "extractor": Map(size=64), "pooling": Mean()}
+
 
 EXTRACTORS = {
     "map cells": Map(size=64),

@@ -23,6 +23,11 @@ from tests.tiny import TinyBackbone, plain_photo, random_photo
 
 pytest.importorskip("cv2")
 
+
+def minimal(_: Path) -> dict[str, Any]:
+    return {"backbone": TinyBackbone(), "extractor": Map(size=64), "reduced": 3}
+
+
 PHOTOS = [
     random_photo(60, 80, id="a"),
     random_photo(80, 60, seed=1, id="b"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,11 @@ from objemb.pooling.max import Max
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Regions
 from tests.tiny import TinyBackbone, random_photo
+
+
+def minimal(_: Path) -> dict[str, Any]:
+    return {"regions": RmacGrid(), "backbone": TinyBackbone(), "extractor": Map(size=64), "hidden": 3}
+
 
 PHOTOS = [random_photo(96, 64, id="a"), random_photo(64, 64, seed=1, id="b")]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
+from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.regions.whole_image import WholeImage
@@ -25,6 +27,11 @@ from objemb.structures import Photo, Regions
 from tests.detectors.test_faster_rcnn import tiny
 from tests.ops.test_rmac import reference, roi_pooled
 from tests.tiny import TinyBackbone, plain_photo, random_photo
+
+
+def minimal(_: Path) -> dict[str, Any]:
+    return {"regions": RmacGrid(), "backbone": TinyBackbone(), "extractor": Map(size=64), "pooling": Mean(), "dim": 4}
+
 
 PHOTOS = [
     random_photo(90, 120, id="a"),

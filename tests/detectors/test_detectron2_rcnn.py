@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+from tests.small_settings import RCNN
+
 pytest.importorskip("detectron2")
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -40,6 +42,14 @@ from tests.detectors.small_detectron2 import (
     truth,
     usual_config,
 )
+
+MINIMAL = {
+    "opts": [
+        *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8),
+        *("MODEL.FPN.OUT_CHANNELS", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 8, "MODEL.RPN.POST_NMS_TOPK_TEST", 20),
+    ],
+    **{key: value for key, value in RCNN.items() if key != "arch"},
+}
 
 pytestmark = pytest.mark.detectron2
 

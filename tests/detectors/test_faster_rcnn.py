@@ -11,7 +11,10 @@ from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.structures import Photo, Regions
 from objemb.weights.read import UnreadableWeightsError
+from tests.small_settings import FASTER
 from tests.tiny import TinyBackbone, plain_photo, random_photo
+
+MINIMAL = FASTER
 
 SMALL = {
     "pyramid_strides": [8, 16],

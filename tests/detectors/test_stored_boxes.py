@@ -11,6 +11,12 @@ import torch
 
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.structures import Photo
+from tests.small_data import coco_file
+
+
+def minimal(folder: Path) -> dict[str, Any]:
+    return {"file": coco_file(folder)}
+
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 NAN = float("nan")

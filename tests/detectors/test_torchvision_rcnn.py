@@ -15,6 +15,9 @@ from objemb.detectors.torchvision_rcnn import TorchvisionRcnn, add_eps
 from objemb.structures import Photo, Regions
 from objemb.weights import download
 from objemb.weights.read import UnreadableWeightsError
+from tests.small_settings import RCNN
+
+MINIMAL = RCNN
 
 SMALL = {"min_size": 64, "max_size": 96, "score_threshold": 0.0, "max_detections": 6}
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"

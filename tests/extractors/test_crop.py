@@ -9,6 +9,8 @@ from objemb.pooling.mean import Mean
 from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, plain_photo, random_photo
 
+MINIMAL = {"size": 32, "batch": 3}
+
 
 def inputs(crop: Crop, photo: Photo, regions: Regions, **arguments: int) -> list[torch.Tensor]:
     net = TinyBackbone(**arguments)

@@ -7,6 +7,8 @@ from objemb.pooling.mean import Mean
 from objemb.structures import Regions
 from tests.tiny import TinyBackbone, random_photo
 
+MINIMAL = {"size": 64}
+
 
 def test_one_pass_per_shape() -> None:
     photos = [random_photo(40, 60), random_photo(60, 40), random_photo(80, 120), random_photo(20, 30)]

@@ -9,6 +9,8 @@ from objemb.pooling.max import Max
 from objemb.structures import Regions
 from tests.tiny import TinyBackbone, random_photo
 
+MINIMAL = {"sizes": [32, 64], "target": 20}
+
 
 def test_levels_bring_boxes_near_the_target() -> None:
     pyramid = Pyramid(sizes=[400, 100, 200], target=40)

@@ -10,6 +10,8 @@ from torchvision.ops import roi_align
 
 from objemb.heads.embedding import EmbeddingHead
 
+MINIMAL = {"dim": 6, "width": 8}
+
 LEVELS = {"0": (4, 4), "1": (6, 8)}
 BOXES = [
     torch.tensor([[0.0, 0, 40, 40], [3.5, 7, 21, 30], [40, 40, 40, 40]]),

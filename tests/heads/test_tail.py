@@ -16,6 +16,13 @@ from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from tests.tiny import TinyBackbone
 
+MINIMAL = {
+    "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]},
+    "pooling": {"name": "mean"},
+    "dim": 6,
+    "samples": 5,
+}
+
 LEVELS = {"0": (5, 4), "trunk4": (4, 4), "trunk8": (8, 8), "trunk16": (32, 16)}
 PYRAMID = ("0",)
 

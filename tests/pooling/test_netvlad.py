@@ -11,6 +11,8 @@ from objemb.checks import NotFittedError
 from objemb.ops.normalize import l2
 from objemb.pooling.netvlad import NetVlad
 
+MINIMAL = {"clusters": 3}
+
 
 def fitted(assignment: str = "distance", clusters: int = 4, channels: int = 6) -> NetVlad:
     pooling = NetVlad(clusters=clusters, assignment=assignment)

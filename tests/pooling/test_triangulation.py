@@ -8,6 +8,8 @@ from objemb.checks import NotFittedError
 from objemb.pooling._selection import selection
 from objemb.pooling.triangulation import Triangulation
 
+MINIMAL = {"dim": 3, "words": 4, "dropped": 2}
+
 
 def noise(count: int, length: int, seed: int = 0) -> Tensor:
     return torch.randn(count, length, generator=torch.Generator().manual_seed(seed))

@@ -12,7 +12,10 @@ from objemb.ops.boxes import iou
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.structures import Photo, Regions
 from tests.detectors.test_faster_rcnn import tiny
+from tests.small_settings import FASTER
 from tests.tiny import plain_photo, random_photo
+
+MINIMAL = {"detector": {"name": "faster_rcnn", **FASTER}}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ from objemb.rerank.aml_localization import AmlLocalization
 from tests.rerank.looking import photo, searched
 from tests.rerank.made import names, scores
 
+MINIMAL = {"top": 3, "mixed": 1, "size": 64, "levels": 2}
+NEEDS_PHOTOS = True
+
 
 class Colours(Backbone):
     """Cells of 4 x 4 pixels, one channel per colour and one for none."""

@@ -16,6 +16,10 @@ from tests.rerank.looking import blobs, photo, searched
 from tests.rerank.made import names, scores
 from tests.rerank.test_region_rerank import describer as pooled
 
+MINIMAL = {"top": 3, "mixed": 1}
+NEEDS_PHOTOS = True
+DESCRIBER = "class_weighted"
+
 PHOTOS = [photo(blobs(n), str(n)) for n in (1, 2, 3)]
 BOX = (10, 20, 120, 150)
 

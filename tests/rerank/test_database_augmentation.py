@@ -9,6 +9,8 @@ from objemb.rerank._database_augmentation import DatabaseAugmentation
 from objemb.rerank import database_augmentation as module
 from tests.rerank.made import database, names, query, random_database, search
 
+MINIMAL = {"top": 2}
+
 X, Y = (1.0, 0.0), (0.0, 1.0)
 
 

@@ -13,6 +13,8 @@ from tests.rerank.test_graph import dense_laplacian
 
 pytest.importorskip("scipy")
 
+MINIMAL = {"neighbours": 4, "query_neighbours": 2}
+
 X, Y = (1.0, 0.0), (0.0, 1.0)
 
 

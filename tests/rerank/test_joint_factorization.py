@@ -18,6 +18,9 @@ from objemb.rerank.joint_factorization import JointFactorization
 from objemb.structures import Photo, RegionDescriptors, Regions
 from tests.tiny import TinyBackbone
 
+MINIMAL = {"top": 2, "size": 64, "query_size": 32, "order": "similarity"}
+NEEDS_PHOTOS = True
+
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 #: Where the first two photos are red.
 RED_BOXES = [(8.0, 8.0, 32.0, 24.0), (40.0, 16.0, 56.0, 40.0)]

@@ -9,6 +9,8 @@ import torch
 from objemb.rerank.query_expansion import QueryExpansion
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
 
+MINIMAL = {"top": 2}
+
 X, Y = (1.0, 0.0), (0.0, 1.0)
 
 

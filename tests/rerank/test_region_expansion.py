@@ -10,6 +10,8 @@ from objemb.rerank.base import Search
 from objemb.rerank.region_expansion import RegionExpansion
 from objemb.structures import RegionDescriptors, Regions
 
+MINIMAL = {"top": 2}
+
 
 def described(image: str, vectors: Tensor) -> RegionDescriptors:
     """Row i looks at the i-th strip of 10 pixels of a photo of 10 x 100."""

@@ -10,6 +10,8 @@ from objemb.structures import RegionDescriptors, Regions
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
 from tests.tiny import random_photo
 
+MINIMAL = {"look": True}
+
 X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 

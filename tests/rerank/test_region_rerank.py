@@ -16,6 +16,13 @@ from objemb.structures import Photo, Regions
 from tests.rerank.looking import searched
 from tests.rerank.made import names, scores
 from tests.rerank.test_aml_localization import PHOTOS, QUERY, Colours
+from tests.small_settings import FASTER
+
+MINIMAL = {
+    "top": 3,
+    "regions": {"name": "rpn_proposals", "detector": {"name": "faster_rcnn", **FASTER}},
+}
+NEEDS_PHOTOS = True
 
 
 class Quarters(RegionSource):

@@ -15,6 +15,9 @@ from tests.tiny import TinyBackbone
 
 pytest.importorskip("cv2")
 
+MINIMAL = {"top": 3, "features": 20}
+NEEDS_PHOTOS = True
+
 
 def describer() -> PooledRegions:
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from objemb.models import load_model
 SMALL = [
     "describer.backbone.width=2",
     "describer.extractor.size=32",
-    *(f"{part}.{key}" for part in ("data", "validation") for key in ("size=32", "count=4", "families=2")),
+    *(f"{part}.{key}" for part in ("data", "validation") for key in ("settings.size=32", "count=4", "families=2")),
     "whiten.dim=2",
     "whiten.boxes=8",
     *("run.steps=2", "run.batch=4", "run.warmup=0", "run.workers=0", "run.accelerator=cpu"),
@@ -29,7 +29,7 @@ def test_from_a_config_to_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert model.provenance["command"][:3] == ["objemb", "train", "classify_scenes"]
     config = read_yaml(folder / "config.yaml")
     assert config["run"]["steps"] == 2
-    assert config["task"]["data"]["noise"] == 7.0, "defaults are written down too"
+    assert config["task"]["data"]["settings"]["noise"] == 7.0, "defaults are written down too"
     assert main(["classify_scenes", *SMALL, "-o", str(folder), "--quiet"]) == metrics
 
 

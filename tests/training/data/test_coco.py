@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,11 @@ from objemb.training.data.base import expect_boxes
 from objemb.training.data.coco import CocoExamples
 from objemb.training.data.mixture import MixtureExamples
 from objemb.training.data.photos import PhotoExamples
+from tests.small_data import coco_pictures
+
+
+def minimal(folder: Path) -> dict[str, Any]:
+    return {"file": coco_pictures(folder)}
 
 
 @pytest.fixture(scope="module")

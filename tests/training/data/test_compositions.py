@@ -12,6 +12,14 @@ from objemb.registry import from_settings, resolve
 from objemb.training.data.compositions import CompositionExamples
 from tests.datasets.pictures import write_ingredients
 
+
+def minimal(folder: Path) -> dict[str, Any]:
+    if not (folder / "products").is_dir():
+        write_ingredients(folder, products=2, views=1, photos=2)
+    settings = {"size": 64, "count": 3, "val_share": 0}
+    return {"objects": folder / "products", "backgrounds": folder / "photos", "settings": settings}
+
+
 SETTINGS: dict[str, Any] = {
     **{"size": 96, "count": 5, "val_count": 4, "val_share": 0.5},
     **{"object_size": [0.2, 0.4], "alone": 0},

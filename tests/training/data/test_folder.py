@@ -10,6 +10,11 @@ from PIL import Image
 from objemb.training.data.compositions import CompositionExamples
 from objemb.training.data.folder import FolderExamples
 from objemb.training.data.photos import PhotoExamples
+from tests.small_data import picture_folder
+
+
+def minimal(folder: Path) -> dict[str, Any]:
+    return {"sources": picture_folder(folder)}
 
 
 @pytest.fixture

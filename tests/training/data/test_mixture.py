@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.data.mixture import MixtureExamples
+from tests.small_data import picture_folder
+from tests.small_settings import SCENES
 from tests.tiny import plain_photo
+
+
+def minimal(folder: Path) -> dict[str, Any]:
+    return {"data": [SCENES, {"name": "folder", "sources": picture_folder(folder)}]}
 
 
 class Listed(Examples):

@@ -3,12 +3,18 @@ from __future__ import annotations
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from objemb.training.data.photos import PhotoExamples
 from tests.datasets.pictures import noise
+from tests.small_data import picture_folder
+
+
+def minimal(folder: Path) -> dict[str, Any]:
+    return {"sources": picture_folder(folder)}
 
 
 @pytest.fixture

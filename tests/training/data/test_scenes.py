@@ -7,6 +7,9 @@ from objemb.datasets.scenes import Scenes, SceneSettings
 from objemb.registry import build
 from objemb.training.data.base import Examples
 from objemb.training.data.scenes import SceneExamples
+from tests.small_settings import SCENES
+
+MINIMAL = {key: value for key, value in SCENES.items() if key != "name"}
 
 
 def test_they_are_the_scenes_of_the_generator() -> None:

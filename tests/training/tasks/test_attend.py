@@ -15,8 +15,18 @@ from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
 from objemb.training.task import build_task
 from objemb.training.tasks.attend import Attend
+from tests import small_settings
 from tests.tiny import random_photo
 from tests.training.small import settings
+
+SMALL = {
+    "name": "regional_attention",
+    "regions": {"name": "rmac_grid", "levels": 2},
+    "backbone": {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]},
+    "extractor": {"name": "map", "size": 48},
+    "hidden": 3,
+}
+MINIMAL = {"describer": SMALL, "data": small_settings.SCENES, "validation": small_settings.SCENES}
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {

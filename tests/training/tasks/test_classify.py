@@ -21,7 +21,15 @@ from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
 from objemb.training.task import build_task
 from objemb.training.tasks.classify import Classify, train_mode
+from tests import small_settings
 from tests.training.small import settings
+
+MINIMAL = {
+    "describer": small_settings.CROPS,
+    "data": small_settings.SCENES,
+    "validation": small_settings.SCENES,
+    "whiten": {"dim": 2},
+}
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {

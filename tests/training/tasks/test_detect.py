@@ -18,7 +18,10 @@ from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.task import build_task
 from objemb.training.tasks.detect import Detect
+from tests import small_settings
 from tests.tiny import random_photo
+
+MINIMAL = {"describer": small_settings.STUDENT, "data": small_settings.SCENES, "validation": small_settings.SCENES}
 
 TRUNK = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]}
 DETECTOR = {

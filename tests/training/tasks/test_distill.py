@@ -17,8 +17,16 @@ from objemb.training.data.base import Example, Examples
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.tasks.distill import Distill
+from tests import small_settings
 from tests.tiny import random_photo
 from tests.training.learners import STUDENT, TEACHER, Noisy, batch, task
+
+MINIMAL = {
+    "describer": small_settings.STUDENT,
+    "teacher": small_settings.CROPS,
+    "data": small_settings.SCENES,
+    "validation": small_settings.SCENES,
+}
 
 EXAMPLES = Noisy()
 

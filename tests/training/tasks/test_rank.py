@@ -15,7 +15,11 @@ from objemb.training.data.base import Example
 from objemb.training.runner import fit
 from objemb.training.task import build_task
 from objemb.training.tasks.rank import Rank
+from tests import small_settings
 from tests.training.small import settings
+
+SMALL = {**small_settings.CROPS, "name": "rmac_network", "extractor": {"name": "map", "size": 48}, "dim": 3}
+MINIMAL = {"describer": SMALL, "data": small_settings.SCENES, "validation": small_settings.SCENES, "negatives": 1}
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {
