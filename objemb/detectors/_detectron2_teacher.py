@@ -16,7 +16,7 @@ from objemb.structures import Photo, Regions
 FORMATS = ("BGR", "RGB")
 
 
-class Teacher(Protocol):
+class BoxDescriber(Protocol):
     """What describes boxes: every describer of objemb, such as ``load_model(folder).describer``."""
 
     def describe(self, photos: list[Photo], regions: list[Regions]) -> list[Any]:
@@ -41,7 +41,7 @@ class TeacherMapper:
         image_format: Order of the channels, ``"BGR"`` or ``"RGB"``.
     """
 
-    def __init__(self, mapper: Callable[[Any], Any], teacher: Teacher, image_format: str = "BGR") -> None:
+    def __init__(self, mapper: Callable[[Any], Any], teacher: BoxDescriber, image_format: str = "BGR") -> None:
         self.mapper, self.teacher = mapper, teacher
         self.image_format = checks.one_of("image_format", image_format, FORMATS)
 

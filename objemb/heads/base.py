@@ -44,7 +44,8 @@ class Head(Frozen, Plugin, ABC):
         anchor: One of ``ANCHORS``: what the cells of these levels look at. RoI align takes the first cell for the
             middle of its pixels. Layers with odd kernels and padding, as ResNet and MobileNet have them, centre it on
             the very first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for. Patches
-            (ConvNeXt) lie where ``middle`` says; so do, once trained, networks that pad as TensorFlow does.
+            (ConvNeXt) lie where ``middle`` says; so do, once trained, networks that pad as TensorFlow does. Not an
+            anchor of a region proposal network; the name is part of the fingerprints of saved models.
         weights: A model folder, or a file with a state dict, in which the head is: what a training left, in Detectron2
             (``model_final.pth``) as well. ``random``, as is None, for a head that is to be trained.
 

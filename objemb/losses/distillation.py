@@ -1,9 +1,9 @@
-"""How far the vectors of a student are from those of its teacher, region by region.
+"""Distillation losses between the vectors of a student and those of its teacher.
 
-All of them take the vectors of the *same* regions, the student's ``(N, D)`` and the teacher's ``(N, D)``, and weights
-``(N,)`` of at least 0, by default 1: a region of weight 0 counts as absent. They compute in float32, give the teacher
-no gradient, and return a scalar; without regions, or without weight, it is a zero that still has a gradient path, so
-that a batch without boxes is a training step like any other.
+All of them take vectors of the *same* regions, float ``(N, D)`` of the student and ``(N, D)`` of the teacher, and
+weights float ``(N,)`` of at least 0, by default 1: a region of weight 0 counts as absent. They compute in float32, give
+the teacher no gradient, and return a float32 scalar; without regions, or without weight, it is a zero that still has a
+gradient path, so that a batch without boxes is a training step like any other.
 """
 
 from __future__ import annotations

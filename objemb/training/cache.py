@@ -29,8 +29,8 @@ class VectorCache:
     depend on what shares its batch, and training that resumes must find what it would have found without the break.
 
     An entry belongs to the name of the photo, its pixels, its size, the boxes and the teacher: another photo under an
-    old name finds nothing. On disk an entry is a safetensors file, there completely or not at all, that several
-    processes may write. A file that is damaged counts as absent. Where the disk takes no more, the cache goes on in
+    old name finds nothing. On disk an entry is a safetensors file, written atomically, so that several
+    processes may write it. A file that is damaged counts as absent. Where the disk takes no more, the cache goes on in
     memory and says so once.
 
     Args:

@@ -14,6 +14,7 @@ from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
 from objemb.ops.arrays import as_tensor
+from objemb.ops.batches import batched
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.region_sampling import bare, visible
@@ -25,7 +26,7 @@ BATCH = 8
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What student and teacher say of the same true boxes, row by row, and of the photos that these are in.
+    """Vectors of student and teacher for the same true boxes, row by row, and cosines for the photos of these boxes.
 
     Attributes:
         student: float32 unit vectors ``(N, D)``.
@@ -109,16 +110,22 @@ class VisibleBoxes(Examples):
 
 @torch.no_grad()
 def compare(student: Describer, teacher: Teacher, examples: Examples) -> Comparison:
-    """Both describe the photos of all examples and their true boxes, as :class:`VisibleBoxes` has them."""
+    """Compare student and teacher on all examples: on whole photos, and on true boxes of at least a pixel.
+
+    Args:
+        student: Describes boxes by vectors of length D.
+        teacher: Its vectors have the same length.
+        examples: Photos with true boxes, xyxy in original pixels.
+    """
     shown = VisibleBoxes(examples)
     parts: dict[str, list[Tensor]] = {name: [] for name in Comparison.__dataclass_fields__}
-    for start in range(0, len(shown), BATCH):
-        batch = [shown[n] for n in range(start, min(start + BATCH, len(shown)))]
+    for numbers in batched(range(len(shown)), BATCH):
+        batch = [shown[n] for n in numbers]
         photos = [e.photo for e in batch]
         regions = [Regions.cat([Regions.whole(p.size), bare(e.regions)]) for p, e in zip(photos, batch, strict=True)]
         described = [as_tensor(d.vectors) for d in student.describe(photos, regions)]
         sides = zip(batch, described, teacher.vectors(photos, regions), strict=True)
-        for number, (example, of_student, of_teacher) in enumerate(sides, start):
+        for number, (example, of_student, of_teacher) in enumerate(sides, numbers[0]):
             parts["whole_photos"].append((of_student[:1] * of_teacher[:1]).sum(dim=1))
             parts["student"].append(of_student[1:])
             parts["teacher"].append(of_teacher[1:])
@@ -136,7 +143,15 @@ def counts_classes(detector: NetworkDetector, examples: Examples) -> bool:
 
 @torch.no_grad()
 def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str, float]:
-    """The figures of :func:`~objemb.evaluation.average_precision.average_precision`; none without labelled boxes."""
+    """What :func:`~objemb.evaluation.average_precision.average_precision` says of the boxes that a detector finds.
+
+    Args:
+        detector: The detector.
+        examples: Photos with true boxes; without classes there are no figures.
+
+    Returns:
+        AP by name, from 0 to 1. Labels count where :func:`counts_classes` says so.
+    """
     if not examples.classes:
         return {}
     found, truth = [], []

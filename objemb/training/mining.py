@@ -1,4 +1,4 @@
-"""Negatives that a network takes for positives: from those it learns most."""
+"""Hard negative mining."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def hardest_negatives(
 ) -> Tensor:
     """The most similar items of a pool for each query, all of different instances, and of another than the query's.
 
-    One look-alike instance cannot take all places, so that a query learns from what else is near: the rule of
-    Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
+    At most one negative per instance, after Radenovic et al., "Fine-tuning CNN image retrieval with no human
+    annotation", TPAMI 2019.
 
     Args:
         queries: float ``(Q, D)``, unit vectors.

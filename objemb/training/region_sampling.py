@@ -87,8 +87,11 @@ class RegionSampling:
             proposals: What the proposal network finds; likewise.
 
         Returns:
-            Boxes with scores and ``extras["weights"]``, float32 ``(N,)``; the whole image, if it is one, is the last.
-            Boxes with a side below a pixel are left out.
+            Boxes float32 ``(N, 4)``, xyxy in original pixels, with scores and ``extras["weights"]``, float32 ``(N,)``;
+            where ``whole_image`` is set, the whole image is the last. Boxes with a side below a pixel are left out.
+
+        Raises:
+            ValueError: A source of which nothing was given.
         """
         rng = generator("guidance", self.seed, photo, variant)
         moved = jitter_boxes(truth, self.jitter, torch.Generator().manual_seed(int(rng.integers(2**62))))

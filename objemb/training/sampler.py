@@ -18,9 +18,9 @@ from objemb.datasets.seeds import generator
 class StepSampler(Sampler[list[int]]):
     """The numbers of the examples of each step, for one of several processes.
 
-    Epoch ``e`` is a permutation of all examples that follows from ``(seed, e)``; epochs are joined to one endless row,
-    of which step ``k`` takes the places from ``k batch`` on, and process ``r`` of ``R`` every ``R``-th of those. So
-    within an epoch no example comes twice, the processes share none, and any step can be the first.
+    Epoch ``e`` is a permutation of all examples that follows from ``(seed, e)``; epochs are joined to one endless
+    sequence, of which step ``k`` takes the places from ``k batch`` on, and process ``r`` of ``R`` every ``R``-th of
+    those. So within an epoch no example comes twice, the processes share none, and any step can be the first.
 
     Args:
         length: Number of examples.

@@ -20,7 +20,7 @@ from objemb.training.sampler import seed_everything
 
 
 class Task(nn.Module, Plugin, ABC):
-    """What is learned, from what, how it is judged, and what model a run leaves.
+    """A training task: data, losses, validation, and the model that a run leaves.
 
     A task is a plug-in: its constructor's arguments are keys of a config, with parts such as ``data`` and ``describer``
     built before it. The runner (:func:`objemb.training.runner.fit`) does the rest: batches, optimiser, precision,
@@ -73,9 +73,15 @@ class Task(nn.Module, Plugin, ABC):
 
     @abstractmethod
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """Weighted terms, scalars whose sum is minimised; in train mode.
+        """The terms of the loss of a step; the runner minimises their sum. Called in train mode.
 
-        Examples without boxes are a normal case: a batch of them gives terms of 0.
+        Args:
+            batch: Examples of one process: photos uint8 ``(3, h, w)`` of any size in the memory of the CPU, with boxes
+                float32 ``(N, 4)``, xyxy in original pixels. Examples without boxes are a normal case: a batch of them
+                gives terms of 0.
+
+        Returns:
+            Float scalars by name, weighted already, on the device of the task.
         """
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -94,7 +100,7 @@ class Task(nn.Module, Plugin, ABC):
         """
 
     def pictures(self) -> dict[str, Tensor]:
-        """uint8 ``(3, h, w)`` pictures for TensorBoard, drawn after each validation; none by default."""
+        """Pictures for TensorBoard by name, uint8 RGB ``(3, h, w)``, drawn after each validation; none by default."""
         return {}
 
     @abstractmethod

@@ -15,6 +15,7 @@ from objemb.describers.base import Describer
 from objemb.describers.regional_attention import RegionalAttention
 from objemb.models.model import Model
 from objemb.models.state import without_weights
+from objemb.ops.batches import batched
 from objemb.ops.rmac import first_summed
 from objemb.registry import plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
@@ -91,7 +92,10 @@ class Attend(Task):
         expect_identities(self.examples)
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``classes``: the cross entropy of the photos that show an instance."""
+        """``classes``, a float scalar: the mean cross entropy of the photos that show an instance; 0 without any.
+
+        Boxes do not matter, only the instances of each photo.
+        """
         shown = [e for e in batch if len(_instances(e))]
         if not shown:
             return {"classes": sum(p.sum() for p in self.describer.attention.parameters()) * torch.zeros(())}
@@ -114,8 +118,8 @@ class Attend(Task):
         if self.validation is None:
             return {}
         right = []
-        for start in range(0, len(self.validation), BATCH):
-            some = [self.validation[i] for i in range(start, min(start + BATCH, len(self.validation)))]
+        for numbers in batched(range(len(self.validation)), BATCH):
+            some = [self.validation[n] for n in numbers]
             shown = [e for e in some if len(_instances(e))]
             best = self._scores(shown).argmax(dim=1).tolist() if shown else []
             right += [one in _instances(example).tolist() for one, example in zip(best, shown, strict=True)]

@@ -21,7 +21,7 @@ from objemb.models.fitting import whiten as whitened
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.arrays import as_tensor
-from objemb.ops.batches import group_equal
+from objemb.ops.batches import batched, group_equal
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
@@ -149,7 +149,10 @@ class Classify(Task):
             )
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``identity``: the cosine softmax loss of the crops."""
+        """``identity``, a float32 scalar: the cosine softmax loss of the crops of labelled boxes; 0 without any.
+
+        Boxes are xyxy in original pixels; those without an identity are not used.
+        """
         crops, labels = self._crops(batch)
         with train_mode(self.describer.backbone):
             vectors = self._vectors(crops)
@@ -224,11 +227,11 @@ class Classify(Task):
         return torch.cat(vectors), torch.cat(instances), torch.cat(images)
 
     def _described_one_by_one(self, examples: Examples) -> Iterator[tuple[int, Tensor, Example]]:
-        for start in range(0, len(examples), BATCH):
-            some = [examples[i] for i in range(start, min(start + BATCH, len(examples)))]
+        for numbers in batched(range(len(examples)), BATCH):
+            some = [examples[n] for n in numbers]
             described = self.describer.describe([e.photo for e in some], [e.regions for e in some])
-            for offset, (one, example) in enumerate(zip(described, some, strict=True)):
-                yield start + offset, as_tensor(one.vectors), example
+            for number, one, example in zip(numbers, described, some, strict=True):
+                yield number, as_tensor(one.vectors), example
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,7 @@ from objemb.detectors.base import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
 from objemb.models.model import Model
 from objemb.models.state import without_weights
+from objemb.ops.batches import batched
 from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
@@ -110,7 +111,10 @@ class Detect(Task):
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The terms of :meth:`~objemb.detectors.base.NetworkDetector.losses`."""
+        """The float scalars of :meth:`~objemb.detectors.base.NetworkDetector.losses`, by the detector's names for them.
+
+        Boxes are xyxy in original pixels; photos without boxes are background.
+        """
         examples = [jitter_photo(self._mirrored(e), self.colour_jitter) for e in batch]
         photos = [e.photo for e in examples]
         seen = self.detector.preprocess(photos)
@@ -124,7 +128,8 @@ class Detect(Task):
         found: list[Regions] = []
         truth: list[Regions] = []
         self._drawn = []
-        for examples in _batches(self.validation):
+        for numbers in batched(range(len(self.validation)), BATCH):
+            examples = [self.validation[n] for n in numbers]
             detected = self.detector.detect([e.photo for e in examples])
             self._drawn += list(zip(examples, detected, strict=True))[: DRAWN - len(self._drawn)]
             found += detected
@@ -160,8 +165,3 @@ def _expect_classes(name: str, source: Examples, detector: NetworkDetector) -> N
             f"{name}: expected the classes of the detector, "
             f"with {detector.classes[wrong]!r} as number {wrong}, found {source.classes[wrong]!r}"
         )
-
-
-def _batches(examples: Examples) -> Iterator[list[Example]]:
-    for start in range(0, len(examples), BATCH):
-        yield [examples[n] for n in range(start, min(start + BATCH, len(examples)))]

@@ -155,7 +155,12 @@ class Distill(Task):
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The weighted losses of the vectors, and in ``joint`` training those of the detector before them."""
+        """The weighted losses between vectors, and in ``joint`` training those of the detector before them.
+
+        Returns:
+            Float scalars: the detector's by its names for them, then those of ``loss``: float32 distances between the
+            student's and the teacher's vectors ``(N, D)`` of the N boxes of the batch; 0 without a box.
+        """
         self.teacher.to(self.device)
         self._describe_ahead()
         variants = torch.randint(self.guidance.variants, (len(batch),)).tolist()
@@ -163,13 +168,13 @@ class Distill(Task):
         for numbers in self.describer.detector.groups([e.photo for e in batch]):
             examples = [batch[n] for n in numbers]
             photos = [e.photo for e in examples]
-            seen, maps = self._look(photos)
-            regions = self._choose(seen, maps, examples, [variants[n] for n in numbers])
-            student.append(self.describer.embed(photos, regions, seen, maps, unit=False))
+            inputs, maps = self._features(photos)
+            regions = self._sample(inputs, maps, examples, [variants[n] for n in numbers])
+            student.append(self.describer.embed(photos, regions, inputs, maps, unit=False))
             targets += self.teacher.vectors(photos, regions, unit=False)
             weights.append(region_weights(regions))
             if self.mode == "joint" and maps is not None:
-                found = self.describer.detector.losses(seen, maps, [e.regions for e in examples], photos)
+                found = self.describer.detector.losses(inputs, maps, [e.regions for e in examples], photos)
                 terms.append({name: term * len(numbers) / len(batch) for name, term in found.items()})
         embedding = self._compare(torch.cat(student), torch.cat(targets), torch.cat(weights))
         return {**_sum(terms), **embedding}
@@ -212,9 +217,9 @@ class Distill(Task):
         card = make_card(self.describer, self.teacher, self.validation, before=self._before, about=about)
         write_card(card, folder / MODEL)
 
-    def _look(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor] | None]:
-        """One pass of the detector's backbone, with gradients only where it is trained; None of its maps where nobody
-        but the head needs any, which then asks for its own."""
+    def _features(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor] | None]:
+        """The detector's input and its feature maps, with gradients only where the detector is trained; None for the
+        maps where the head alone needs some, which then computes its own."""
         detector = self.describer.detector
         batch = detector.preprocess(photos)
         if self.mode != "joint" and not self.guidance.needs_detector:
@@ -223,22 +228,22 @@ class Distill(Task):
             return batch, detector.features(batch)
 
     @torch.no_grad()
-    def _choose(
+    def _sample(
         self,
-        seen: NetworkInput | None,
+        inputs: NetworkInput | None,
         maps: dict[str, Tensor] | None,
         examples: Sequence[Example],
         variants: Sequence[int],
     ) -> list[Regions]:
-        """The boxes to learn from; what the detector has seen is needed for its own boxes only."""
+        """The boxes to learn from, per example; input and maps of the detector are needed for its own boxes only."""
         detector, photos = self.describer.detector, [e.photo for e in examples]
         nothing: list[Regions | None] = [None] * len(photos)
         detections, proposals = nothing, nothing
-        if seen is not None and maps is not None and "detections" in self.guidance.sources:
-            found = detector.regions(seen, maps, photos)
+        if inputs is not None and maps is not None and "detections" in self.guidance.sources:
+            found = detector.regions(inputs, maps, photos)
             detections = [self.describer.regions.select(f)[1:] for f in found]  # without the whole image
-        if seen is not None and maps is not None and "proposals" in self.guidance.sources:
-            proposals = [*detector.proposals(seen, maps, photos)]
+        if inputs is not None and maps is not None and "proposals" in self.guidance.sources:
+            proposals = [*detector.proposals(inputs, maps, photos)]
         return [
             self.guidance.regions(e.photo.id, e.regions, variant, detections=found, proposals=proposed)
             for e, variant, found, proposed in zip(examples, variants, detections, proposals, strict=True)
@@ -267,9 +272,9 @@ class Distill(Task):
         shown = console.is_terminal and rank == 0
         for number in track(numbers, "teacher", console=console, transient=True, disable=not shown):
             example = self.examples[number]
-            seen, maps = self._look([example.photo]) if self.guidance.needs_detector else (None, None)
+            inputs, maps = self._features([example.photo]) if self.guidance.needs_detector else (None, None)
             for variant in range(self.guidance.variants):
-                regions = self._choose(seen, maps, [example], [variant])
+                regions = self._sample(inputs, maps, [example], [variant])
                 self.teacher.vectors([example.photo], regions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from objemb.evaluation.instances import instance_retrieval
 from objemb.losses.ranking import contrastive_loss, triplet_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
+from objemb.ops.batches import batched
 from objemb.registry import plugin
 from objemb.structures import Photo
 from objemb.training.augment import jitter_photo, mirrored
@@ -36,7 +37,7 @@ BATCH = 16
 
 @plugin
 class Rank(Task):
-    """Trains a descriptor network end to end: items of one identity shall be nearer to each other than to others.
+    """Trains a descriptor network end to end, so that items of one identity are nearer to each other than to others.
 
     ::
 
@@ -133,7 +134,9 @@ class Rank(Task):
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``ranking``: the loss of the items of a batch that have a partner, with positives and mined negatives."""
+        """``ranking``, a float32 scalar: the loss of the items of a batch that have a partner, each with a positive and
+        mined negatives; 0 without any.
+        """
         if int(self.age) % self.refresh == 0:
             self._draw_pool()
         self.age += 1
@@ -172,7 +175,7 @@ class Rank(Task):
         numbers = torch.linspace(0, len(self.examples) - 1, min(count, len(self.examples))).long().tolist()
         for name, part in self.describer.fitted_parts().items():
             if not part.is_fitted:
-                photos = ([self.examples[n].photo for n in some] for some in _blocks(numbers))
+                photos = ([self.examples[n].photo for n in some] for some in batched(numbers, BATCH))
                 vectors = torch.cat([self.describer.samples(name, some) for some in photos])
                 part.fit(vectors, fitted_on=f"{len(vectors)} vectors of {len(numbers)} training items")
 
@@ -203,7 +206,7 @@ class Rank(Task):
     def _vectors(self, items: ObjectDataset, numbers: Sequence[int]) -> Tensor:
         """Unit vectors ``(N, D)`` of items as they are."""
         nothing = self.describer.embed([])
-        parts = (self.describer.embed([items[n].photo for n in some]) for some in _blocks(numbers))
+        parts = (self.describer.embed([items[n].photo for n in some]) for some in batched(numbers, BATCH))
         return torch.cat([nothing, *parts])
 
 
@@ -215,10 +218,6 @@ def _rankable(items: ObjectDataset) -> ObjectDataset:
             f"found {len(items)} boxes of {int((counts > 0).sum())} instances"
         )
     return items
-
-
-def _blocks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH))
 
 
 def _numbers(item: Example) -> list[int]:
