@@ -66,8 +66,8 @@ def _learning(network: Any, masked: bool) -> Iterator[None]:
             module.training = False
 
 
-def _instances(true: Truth, seen: tuple[int, int], masked: bool) -> Instances:
-    instances = Instances(seen, gt_boxes=Boxes(true.boxes), gt_classes=true.labels)
+def _instances(true: Truth, input_size: tuple[int, int], masked: bool) -> Instances:
+    instances = Instances(input_size, gt_boxes=Boxes(true.boxes), gt_classes=true.labels)
     if masked and true.masks is not None:
         instances.gt_masks = _BoxMasks(true.boxes, true.masks)
     return instances

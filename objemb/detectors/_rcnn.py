@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.detectors._found import found_regions
+from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.arrays import as_tensor
@@ -89,16 +89,16 @@ class Rcnn(NetworkDetector):
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.regions`."""
         return [
-            found_regions(
+            photo_regions(
                 output["boxes"],
-                seen,
+                input_size,
                 photo,
                 scores=output["scores"],
                 labels=output["labels"] - 1,
                 classes=self.classes,
                 masks=output["masks"][:, 0] if "masks" in output else None,
             )
-            for output, seen, photo in zip(self.boxes(batch, features), batch.image_sizes, photos, strict=True)
+            for output, input_size, photo in zip(self.boxes(batch, features), batch.image_sizes, photos, strict=True)
         ]
 
     @torch.no_grad()
@@ -107,8 +107,8 @@ class Rcnn(NetworkDetector):
         with _full_precision(features) as pyramid:
             boxes, _ = self.network.rpn(batch, pyramid)
         return [
-            found_regions(of_photo, seen, photo)
-            for of_photo, seen, photo in zip(boxes, batch.image_sizes, photos, strict=True)
+            photo_regions(of_photo, input_size, photo)
+            for of_photo, input_size, photo in zip(boxes, batch.image_sizes, photos, strict=True)
         ]
 
     def losses(

@@ -62,10 +62,10 @@ def _learning(rpn: Any) -> Iterator[None]:
         rpn.training = False
 
 
-def _truth(network: Any, regions: Regions, seen: tuple[int, int]) -> dict[str, Any]:
+def _truth(network: Any, regions: Regions, input_size: tuple[int, int]) -> dict[str, Any]:
     """The true boxes of a photo as torchvision has them: ``boxes`` in network pixels, ``labels`` from 1, ``masks``."""
     weight = network.roi_heads.box_predictor.cls_score.weight
-    true = true_objects(regions, seen, len(weight) - 1, weight.device)
+    true = true_objects(regions, input_size, len(weight) - 1, weight.device)
     return {"boxes": true.boxes, "labels": true.labels + 1, "masks": true.masks}
 
 

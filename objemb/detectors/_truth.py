@@ -34,15 +34,21 @@ class Truth:
     masks: Tensor | None
 
 
-def true_objects(regions: Regions, seen: tuple[int, int], classes: int, device: torch.device) -> Truth:
-    """The true boxes of a photo that is ``seen`` ``(height, width)`` large by a network of so many classes.
+def true_objects(regions: Regions, input_size: tuple[int, int], classes: int, device: torch.device) -> Truth:
+    """The true boxes of a photo in pixels of a network's input.
 
-    A network of one class is class-agnostic: every box is of this class, whatever its label.
+    Args:
+        regions: The true boxes in pixels of the photo.
+        input_size: ``(height, width)`` of the photo as the network's input.
+        classes: Number of classes of the network. One of one class is class-agnostic: every box is of this class.
+        device: Where the network is.
 
     Raises:
         ValueError: Labels that the network does not have.
     """
-    boxes = scale(as_tensor(regions.boxes).to(device), (seen[0] / regions.size[0], seen[1] / regions.size[1]))
+    boxes = scale(
+        as_tensor(regions.boxes).to(device), (input_size[0] / regions.size[0], input_size[1] / regions.size[1])
+    )
     large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
     masks = regions.array("masks")
     return Truth(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.detectors._detectron2_teacher import TeacherMapper
-from objemb.detectors._found import found_regions
+from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.arrays import as_tensor
@@ -172,13 +172,13 @@ class Detectron2Rcnn(NetworkDetector):
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""
-        seen: dict[str, Tensor] = {}
-        hook = self._trunk.register_forward_hook(lambda _module, _args, maps: seen.update(maps))
+        outputs: dict[str, Tensor] = {}
+        hook = self._trunk.register_forward_hook(lambda _module, _args, maps: outputs.update(maps))
         try:
             maps = self.network.backbone(batch.tensors)
         finally:
             hook.remove()
-        return {**maps, **{trunk: seen[name] for trunk, name in self._trunk_names.items()}}
+        return {**maps, **{trunk: outputs[name] for trunk, name in self._trunk_names.items()}}
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.maps`: other trunks than ResNets run to their end."""
@@ -189,8 +189,8 @@ class Detectron2Rcnn(NetworkDetector):
         wanted = {self._trunk_names[name]: name for name in names}
         trunk = self._trunk
         if not isinstance(trunk, ResNet):
-            seen = trunk(batch.tensors)
-            return {name: seen[layer] for layer, name in wanted.items()}
+            outputs = trunk(batch.tensors)
+            return {name: outputs[layer] for layer, name in wanted.items()}
         levels: dict[str, Tensor] = {}
         level = trunk.stem(batch.tensors)
         for layer, stage in zip(trunk.stage_names, trunk.stages, strict=True):
@@ -213,7 +213,7 @@ class Detectron2Rcnn(NetworkDetector):
         proposals, _ = self.network.proposal_generator(batch, features, None)
         detected, _ = self.network.roi_heads(batch, features, proposals, None)
         return [
-            found_regions(
+            photo_regions(
                 instances.pred_boxes.tensor,
                 instances.image_size,
                 photo,
@@ -230,7 +230,7 @@ class Detectron2Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.proposals`."""
         proposed, _ = self.network.proposal_generator(batch, features, None)
         return [
-            found_regions(instances.proposal_boxes.tensor, instances.image_size, photo)
+            photo_regions(instances.proposal_boxes.tensor, instances.image_size, photo)
             for instances, photo in zip(proposed, photos, strict=True)
         ]
 

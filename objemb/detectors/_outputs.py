@@ -1,4 +1,4 @@
-"""What a network found, in pixels of the photo."""
+"""Outputs of a network as regions of the photo."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from objemb.structures import Photo, Regions
 MASK_THRESHOLD = 0.5
 
 
-def found_regions(
+def photo_regions(
     boxes: Tensor,
-    seen: tuple[int, int],
+    input_size: tuple[int, int],
     photo: Photo,
     *,
     scores: Tensor | None = None,
@@ -23,11 +23,11 @@ def found_regions(
     classes: Sequence[str] = (),
     masks: Tensor | None = None,
 ) -> Regions:
-    """Boxes of a network as :meth:`~objemb.detectors.base.Detector.detect` returns them.
+    """Boxes of a network as :meth:`~objemb.detectors.base.Detector.detect` returns them, in pixels of the photo.
 
     Args:
-        boxes: ``(N, 4)`` in pixels of what the network saw of the photo, ``seen`` ``(height, width)`` large.
-        seen: See above.
+        boxes: float ``(N, 4)``, xyxy edges in pixels of the network's input.
+        input_size: ``(height, width)`` of the photo as the network's input.
         photo: The photo.
         scores: ``(N,)``.
         labels: ``(N,)``, 0-based.
@@ -36,11 +36,11 @@ def found_regions(
     """
     extras = {}
     if masks is not None:
-        sure = masks >= MASK_THRESHOLD
-        # an object of which no cell is sure is attended to as a whole, for nothing could be pooled otherwise
-        extras["masks"] = (sure | ~sure.flatten(1).any(1)[:, None, None]).byte()
+        certain = masks >= MASK_THRESHOLD
+        # where no cell is certain the mask is the whole box, for nothing could be pooled otherwise
+        extras["masks"] = (certain | ~certain.flatten(1).any(1)[:, None, None]).byte()
     return Regions(
-        boxes=clip(scale(boxes, (photo.size[0] / seen[0], photo.size[1] / seen[1])), photo.size),
+        boxes=clip(scale(boxes, (photo.size[0] / input_size[0], photo.size[1] / input_size[1])), photo.size),
         size=photo.size,
         scores=scores,
         labels=labels,
