@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import objemb.index.searcher as searcher
+from objemb.index.engines._ivf import IvfEngine
 from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
 from objemb.index.store import Index
-from tests.index.made import described, new
+from tests.index.made import described, new, publish
 
 pytest.importorskip("faiss")
 
@@ -134,3 +136,91 @@ def test_failing_to_build_leaves_nothing_behind(index: Index, monkeypatch: pytes
     with pytest.raises(IndexWriteError, match="No space left"):
         index.build_structure()
     assert sorted(index.path.iterdir()) == before
+
+
+def test_several_structures_are_asked_in_turn(index: Index) -> None:
+    with index.writer() as writer:
+        for n in range(60, 90):
+            writer.add(described(f"{n}", n))
+    index.build_structure({"name": "ivf_pq", "lists": 2}, keep=True)
+    records = index._snapshot.manifest.structures
+    assert [(s.engine, s.settings, s.segments) for s in records] == [
+        ("ivf_pq", {"lists": 2, "seed": 0}, 2),
+        ("ivf_sq8", {"lists": None, "seed": 0}, 1),
+    ]
+    assert index.search(described("q", 70), 1, exact=False)[0].image == "70"
+    assert [record.engine for record, _ in index._searcher._structures] == ["ivf_pq"]
+    assert index.verify() == []
+    index.delete(["1"])
+    index.compact(rebuild=True)
+    assert [s.engine for s in index._snapshot.manifest.structures] == ["ivf_pq", "ivf_sq8"]
+    assert index._snapshot.manifest.structures[0].settings == {"lists": 2, "seed": 0}
+    index.build_structure()
+    assert [s.engine for s in index._snapshot.manifest.structures] == ["ivf_sq8"]
+    assert len(list(index.path.glob("*.ann"))) == 1
+
+
+def test_a_structure_of_few_rows_is_asked_only_when_told(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
+    for first in (60, 180):
+        assert index._snapshot.covered_share(index._snapshot.manifest.structures[0]) >= searcher.LEAST_SHARE
+        with index.writer() as writer:
+            for n in range(first, 2 * first):
+                writer.add(described(f"{n}", n))
+    assert index.info()["approximate_share"] == pytest.approx(60 / 300)
+    assert index.search(described("q", 200), 1)[0].image == "200"
+    assert not index._searcher._structures
+    assert index.search(described("q", 200), 1, exact=False)[0].image == "200"
+    assert index._searcher._structures
+
+
+def forged(index: Index, **changes: object) -> Index:
+    """The index with another record of its structure, as a stranger may have written it."""
+    manifest = index._snapshot.manifest
+    publish(index.path, replace(manifest, structures=(replace(manifest.structures[0], **changes),)))
+    return Index.open(index.path)
+
+
+def test_an_engine_that_is_not_installed(
+    index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
+    other = forged(index, engine="os")
+    with caplog.at_level(logging.WARNING):
+        assert len(other.search(described("q"))) == 10
+    assert "exactly: the engine 'os' of a search structure is not installed" in caplog.text
+    with pytest.raises(ImportError, match="'os'"):
+        other.search(described("q"), exact=False)
+    assert other.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"lists": "many"}}, "search structure of 'ivf_sq8': lists: expected an integer"),
+        ({"settings": {"folder": "/"}}, "unknown key 'folder'"),
+        ({"engine": "ivf_pq"}, r"\.ann: expected an inverted file of 'ivf_pq', found IndexIVFScalarQuantizer"),
+        ({"files": {}}, "expected the file 'index' of an inverted file, found"),
+        ({"segments": 0}, "expected the 0 rows|built over"),
+    ],
+)
+def test_forged_records_of_structures(index: Index, changes: dict[str, object], message: str) -> None:
+    with pytest.raises((DamagedIndexError, ValueError), match=message):
+        forged(index, **changes).search(described("q"), exact=False)
+
+
+def test_an_engine_that_is_exact_answers_exact_searches(index: Index) -> None:
+    """The engine ``exact`` itself, which stores no file."""
+    index.build_structure("exact", keep=True)
+    assert [s.engine for s in index._snapshot.manifest.structures] == ["exact", "ivf_sq8"]
+    assert index._snapshot.manifest.structures[0].files == {}
+    assert index.search(described("q", 7), 3, exact=True)[0].image == "7"
+    assert [record.engine for record, _ in index._searcher._structures] == ["exact"]
+
+
+def test_an_engine_for_other_rows(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IvfEngine, "accepts", frozenset({"visual_words"}))
+    with pytest.raises(ValueError, match="expected rows of 'visual_words', found an index of 'unit_vectors'"):
+        index.build_structure()
+    with pytest.raises(DamagedIndexError, match="the engine 'ivf_sq8' cannot search the rows of this index"):
+        Index.open(index.path).search(described("q"), exact=False)

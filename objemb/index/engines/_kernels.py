@@ -1,14 +1,13 @@
-"""The products of exact search, by NumPy or, where PyTorch is installed, by its faster kernels.
+"""Products of 8-bit codes, by NumPy or, where PyTorch is installed, by its kernel.
 
-NumPy's is the reference and always there. PyTorch multiplies 8-bit integers several times faster than anything
-multiplies floats, but only by a private function; so a kernel is used after it has given right products in a test of
-extreme and random codes, and what takes its place otherwise gives the same results.
+NumPy's is the reference and always there, but no faster than products of floats. PyTorch multiplies 8-bit integers
+several times faster, by a private function; so its kernel is used after it has given right products of extreme and
+random codes, and search without it finds the same.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 from abc import ABC, abstractmethod
 from functools import cache
 from typing import Any
@@ -25,7 +24,7 @@ EXACT_FLOAT32 = 1 << 24
 
 
 class Kernel(ABC):
-    """Products of rows with each other.
+    """Codes of rows, and their products.
 
     Attributes:
         largest_code: Products of codes from ``-largest_code`` to ``largest_code`` are exact.
@@ -36,11 +35,7 @@ class Kernel(ABC):
     fast_codes: bool
 
     @abstractmethod
-    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inner products ``(C, n)`` of ``(C, D)`` query rows with ``(n, D)`` rows."""
-
-    @abstractmethod
-    def code_products(
+    def products(
         self,
         queries: NDArray[np.int8],
         query_scales: NDArray[np.float32],
@@ -72,11 +67,7 @@ class NumpyKernel(Kernel):
     largest_code = 127
     fast_codes = False
 
-    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        with np.errstate(invalid="ignore", over="ignore"):
-            return np.ascontiguousarray(queries @ rows.T)
-
-    def code_products(
+    def products(
         self,
         queries: NDArray[np.int8],
         query_scales: NDArray[np.float32],
@@ -138,15 +129,7 @@ class TorchKernel(Kernel):
                 return
         raise RuntimeError("expected exact products of 8-bit integers, found others")
 
-    def products(self, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        left, right = self._as_tensor(queries), self._as_tensor(rows)
-        if len(left) == 1:  # some BLAS multiply by one column at a fraction of the speed of two
-            products = (right @ left.repeat(2, 1).T)[:, :1].T.contiguous()
-        else:
-            products = (right @ left.T).T.contiguous()
-        return products.numpy()  # type: ignore[no-any-return]
-
-    def code_products(
+    def products(
         self,
         queries: NDArray[np.int8],
         query_scales: NDArray[np.float32],
@@ -186,11 +169,6 @@ def best() -> Kernel:
     return NumpyKernel()
 
 
-def loaded() -> Kernel:
-    """The fastest kernel of what is imported already: importing PyTorch takes as long as many small searches."""
-    return best() if "torch" in sys.modules else _NUMPY
-
-
 _NUMPY = NumpyKernel()
 
 
@@ -202,7 +180,7 @@ def _exact(kernel: Kernel) -> bool:
     pairs = [(sign * extreme[:c], extreme) for c in (1, 2, 64) for sign in (1, -1)]
     pairs += [(random[:c, :d].copy(), random[c:, :d].copy()) for c, d in ((1, 1), (3, 2), (5, 37), (64, 150))]
     ones = np.ones(117, dtype=np.float32)
-    products = ([k.code_products(a, ones[: len(a)], b, ones[: len(b)]) for k in (kernel, _NUMPY)] for a, b in pairs)
+    products = ([k.products(a, ones[: len(a)], b, ones[: len(b)]) for k in (kernel, _NUMPY)] for a, b in pairs)
     return all(np.array_equal(found, right) for found, right in products)
 
 

@@ -164,7 +164,6 @@ class _Scorer:
 
     def __init__(self, queries: NDArray[np.float32]) -> None:
         self._queries = queries
-        self._kernel = _kernels.loaded()
         self._float_slack = row_lengths(queries) * np.float32(FLOAT32_ROUNDING * queries.shape[1])
         self._encoded: dict[Kernel, EncodedQueries] = {}
 
@@ -174,8 +173,8 @@ class _Scorer:
             scores, slack = code_scores(block.codes, rows, self._encoded_for(block.codes.kernel))
         else:
             vectors = np.ascontiguousarray(block.vectors[rows], dtype=np.float32)
-            scores, slack = self._kernel.products(self._queries, vectors), self._float_slack
             with np.errstate(invalid="ignore", over="ignore"):
+                scores, slack = self._queries @ vectors.T, self._float_slack
                 total = float(scores.sum())
             if not math.isfinite(total):  # NaN loses every comparison: nothing would be found, and nobody would know
                 raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")

@@ -39,14 +39,14 @@ def test_products_of_codes_are_those_of_integers(kernel: Kernel, dim: int, count
             left[:], right[:] = top, top if draw == "extreme" else -top
             right[0, 0] = 1  # an odd number, which float32 has to round where the sum is large
         expected = (left.astype(np.int64) @ right.astype(np.int64).T).astype(np.float32)
-        np.testing.assert_array_equal(kernel.code_products(left, ones(left), right, ones(right)), expected)
+        np.testing.assert_array_equal(kernel.products(left, ones(left), right, ones(right)), expected)
 
 
 def test_scales_are_multiplied_in_one_order() -> None:
     random = np.random.default_rng(0)
     left, right = random.integers(-63, 64, (5, 40), dtype=np.int8), random.integers(-63, 64, (90, 40), dtype=np.int8)
     scales = random.random(5, dtype=np.float32), random.random(90, dtype=np.float32)
-    numpy, torch_ = (k.code_products(left, scales[0], right, scales[1]) for k in (NumpyKernel(), TorchKernel()))
+    numpy, torch_ = (k.products(left, scales[0], right, scales[1]) for k in (NumpyKernel(), TorchKernel()))
     np.testing.assert_array_equal(numpy, torch_)
     expected = (left.astype(np.float64) @ right.T.astype(np.float64)) * scales[0][:, None] * scales[1]
     np.testing.assert_allclose(numpy, expected, rtol=1e-6)
@@ -68,26 +68,14 @@ def test_codes_are_the_same(largest: int) -> None:
     np.testing.assert_allclose(remainders, np.linalg.norm(rows - decoded, axis=1), rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.parametrize("count", [1, 2, 9])
-def test_products_of_floats(kernel: Kernel, count: int) -> None:
-    random = np.random.default_rng(0)
-    queries, rows = unit_rows(random, count, 50), unit_rows(random, 300, 50)
-    rows.setflags(write=False)  # as a mapped file
-    products = kernel.products(queries, rows)
-    assert (products.dtype, products.shape, products.flags.c_contiguous) == (np.float32, (count, 300), True)
-    np.testing.assert_allclose(products, queries.astype(np.float64) @ rows.T.astype(np.float64), atol=1e-6)
-
-
-def test_search_finds_the_same_with_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_finds_the_same_with_every_kernel() -> None:
     random = np.random.default_rng(0)
     vectors = unit_rows(random, 4000, 24)
     vectors[random.integers(4000, size=900)] = vectors[0]  # ties
     block = Block(vectors, np.arange(4000) // 3, random.random(4000) < 0.8)
     queries, groups = unit_rows(random, 90, 24), np.arange(90) // 4
-    found = []
-    for made in (NumpyKernel(), TorchKernel()):
-        monkeypatch.setattr(_kernels, "loaded", lambda made=made: made)
-        found += [search_exact([b], queries, groups, 12) for b in (block, replace(block, codes=encode(vectors, made)))]
+    coded = [replace(block, codes=encode(vectors, made)) for made in (NumpyKernel(), TorchKernel())]
+    found = [search_exact([b], queries, groups, 12) for b in (block, *coded)]
     for hits in found[1:]:
         assert_same(hits, found[0])
         np.testing.assert_array_equal(hits.scores, found[0].scores)
@@ -104,15 +92,11 @@ def afresh() -> object:
 def test_the_kernel_of_torch_where_it_is_installed(afresh: object) -> None:
     assert isinstance(_kernels.best(), TorchKernel)
     assert _kernels.best().largest_code in (63, 127)
-    assert isinstance(_kernels.loaded(), TorchKernel)
 
 
 def test_without_torch(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert isinstance(_kernels.best(), NumpyKernel)
-    _kernels.best.cache_clear()
-    monkeypatch.delitem(sys.modules, "torch")
-    assert isinstance(_kernels.loaded(), NumpyKernel)  # it is not imported for a search
 
 
 def test_a_private_function_that_is_gone(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""Every engine keeps to the contract, in whatever settings it has by default."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from objemb import registry
+from objemb.index.blocks import NO_HIT, Block
+from objemb.index.engines.base import Engine, Structure
+from objemb.index.engines.exact import search_exact
+from objemb.index.storage.schema import SCHEMAS
+from objemb.index.structures import DEFAULT_ENGINE, engine_named
+from tests.index.searching import assert_same, unit_rows
+
+DIM = 16
+#: What an engine needs that is not always installed.
+NEEDS = {"ivf_sq8": "faiss", "ivf_pq": "faiss"}
+
+
+@pytest.fixture(params=registry.names(Engine.kind))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
+    return engine_named(request.param)
+
+
+def gallery() -> list[Block]:
+    """Two blocks of 300 images with 1 to 3 rows each, some of them dead; both kinds of numbers."""
+    random = np.random.default_rng(0)
+    images = np.repeat(np.arange(300), random.integers(1, 4, 300))
+    vectors, half = unit_rows(random, len(images), DIM), int(np.searchsorted(images, 150))
+    dead = random.random(half) < 0.2
+    return [
+        Block(vectors[:half], images[:half], ~dead),
+        Block(vectors[half:].astype(np.float16), images[half:]),
+    ]
+
+
+def files_of(structure: Structure) -> Mapping[str, bytes]:
+    files: dict[str, io.BytesIO] = {}
+
+    def create(name: str) -> io.BytesIO:
+        assert name not in files
+        return files.setdefault(name, io.BytesIO())
+
+    structure.write(create)  # type: ignore[arg-type]
+    return {name: file.getvalue() for name, file in files.items()}
+
+
+def test_what_it_says_of_itself(engine: Engine) -> None:
+    assert engine.accepts
+    assert engine.accepts <= set(SCHEMAS)
+    assert isinstance(engine.exact, bool)
+    assert DEFAULT_ENGINE in registry.names(Engine.kind)
+
+
+def test_what_is_read_again_finds_the_same(engine: Engine) -> None:
+    blocks, random = gallery(), np.random.default_rng(1)
+    queries, groups = unit_rows(random, 30, DIM), np.repeat(np.arange(12), [1, 4, 0, 2, 3, 2, 3, 3, 3, 3, 3, 3])
+    built = engine.build(blocks)
+    hits = built.search(queries, groups, 7, blocks, count=14)
+    assert len(hits) == 14
+    assert (hits.images[[2, 12, 13]] == NO_HIT).all()
+    assert_same(engine.load(files_of(built)).search(queries, groups, 7, blocks, count=14), hits)
+    if engine.exact:
+        assert_same(hits, search_exact(blocks, queries, groups, 7, count=14))
+
+
+def test_scores_are_exact_and_rows_alive(engine: Engine) -> None:
+    blocks, random = gallery(), np.random.default_rng(2)
+    queries, groups = unit_rows(random, 30, DIM), np.arange(30) // 2
+    hits = engine.build(blocks).search(queries, groups, 9, blocks)
+    vectors = np.concatenate([b.vectors.astype(np.float64) for b in blocks])
+    images = np.concatenate([b.images for b in blocks])
+    alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
+    there = hits.images != NO_HIT
+    assert there.all()  # there are more images than are asked for
+    assert alive[hits.rows].all()
+    np.testing.assert_array_equal(images[hits.rows], hits.images)
+    products = np.einsum("qkd,qkd->qk", vectors[hits.rows], queries[hits.query_rows].astype(np.float64))
+    np.testing.assert_array_equal(hits.scores, products.astype(np.float32))
+    assert (np.diff(hits.scores, axis=1) <= 0).all()
+    assert all(len(set(row)) == 9 for row in hits.images.tolist())
+    expected = search_exact(blocks, queries, groups, 9)
+    assert np.mean(hits.images[:, 0] == expected.images[:, 0]) > 0.9
+
+
+def test_which_rows_are_alive_may_change(engine: Engine) -> None:
+    blocks = gallery()
+    structure, query = engine.build(blocks), blocks[1].vectors[:1].astype(np.float32)
+    best = structure.search(query, np.array([0]), 1, blocks).images[0, 0]
+    assert best == blocks[1].images[0]
+    without = [blocks[0], Block(blocks[1].vectors, blocks[1].images, blocks[1].images != best)]
+    assert best not in structure.search(query, np.array([0]), 200, without).images
+    none = [Block(b.vectors, b.images, np.zeros(len(b), bool)) for b in blocks]
+    assert (structure.search(query, np.array([0]), 3, none).images == NO_HIT).all()
+    assert structure.search(query, np.array([0]), 1, blocks).images[0, 0] == best
+
+
+def test_more_images_than_there_are(engine: Engine) -> None:
+    blocks = gallery()
+    hits = engine.build(blocks).search(blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400, blocks)
+    assert_same(hits, search_exact(blocks, blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400))
+
+
+@pytest.mark.parametrize(
+    ("queries", "groups", "k", "message"),
+    [
+        (np.zeros((1, 3)), [0], 1, "queries: expected shape"),
+        (np.zeros((1, DIM)), [0], 0, "k: expected at least 1, found 0"),
+        (np.zeros((2, DIM)), [1, 0], 1, "non-decreasing"),
+    ],
+)
+def test_wrong_arguments(engine: Engine, queries: np.ndarray, groups: list[int], k: int, message: str) -> None:
+    blocks = gallery()
+    with pytest.raises(ValueError, match=message):
+        engine.build(blocks).search(queries, np.array(groups), k, blocks)
