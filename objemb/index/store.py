@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
@@ -383,11 +381,10 @@ class Index:
 
     def _place(self, image: str) -> tuple[Segment, int] | None:
         """The segment of a live image and its position there."""
-        key = pa.scalar(tables.to_bytes(image), pa.large_binary())
-        for segment, live in self._live_segments():
-            same = pc.equal(segment.images.column("id"), key).to_numpy(zero_copy_only=False)
-            for position in live[same[live]].tolist():
-                return segment, position
+        for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
+            for position in segment.positions(image):
+                if live is None or live[position]:
+                    return segment, position
         return None
 
     def _live_segments(self) -> Iterator[tuple[Segment, np.ndarray]]:

@@ -84,6 +84,23 @@ def test_internal_numbers_are_never_used_twice(tmp_path: Path) -> None:
     assert again._snapshot.manifest.next_image == 3
 
 
+def test_ids_are_looked_up_in_any_order(tmp_path: Path) -> None:
+    names = [f"{n * 37 % 100}" for n in range(100)] + ["", "a", "\U0001f600", "broken \udcff", "1" * 300][1:]
+    index = new(tmp_path / "i")
+    with index.writer(flush_rows=150) as writer:  # several segments, of which one holds an id twice
+        for n, name in enumerate(names):
+            writer.add(described(name, n))
+        writer.add(described(names[-1], 500))
+        writer.add(described(names[3], 600))
+    index.delete([names[5]])
+    expected = {name: n for n, name in enumerate(names)} | {names[-1]: 500, names[3]: 600}
+    del expected[names[5]]
+    assert all(same(index.get(name), described(name, seed)) for name, seed in expected.items())
+    for unknown in (names[5], "100", " ", "b", "\udcff"):
+        assert index.get(unknown) is None
+        assert unknown not in index
+
+
 def test_deleting_reports_unknown_ids(tmp_path: Path) -> None:
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(4)))
     assert index.delete(["1", "x", "1", "3", "y"]) == ["x", "y"]

@@ -99,9 +99,8 @@ class UnitVectors(RowSchema):
         """As :meth:`RowSchema.encode`."""
         if described.dim != self.dim:
             raise ValueError(f"vectors of {described.image!r}: expected dimension {self.dim}, found {described.dim}")
-        vectors = np.asarray(described.vectors)
-        check_unit(described.image, vectors)
-        return {"vectors": np.array(vectors, dtype=self.dtype, order="C")}
+        check_unit(described.image, described.vectors)
+        return {"vectors": np.array(described.vectors, dtype=self.dtype, order="C")}
 
     def stored(self, columns: Columns) -> Columns:
         """As :meth:`RowSchema.stored`."""

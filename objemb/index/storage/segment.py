@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from objemb.index.storage import tables
@@ -130,9 +131,20 @@ class Segment:
         """Id of the image at a position of the table of images."""
         return tables.to_text(self.images.column("id")[image].as_py())
 
+    def positions(self, image: str) -> list[int]:
+        """Where an id stands in the table of images; more than once where the image was replaced in one go."""
+        ids, order, key = self.images.column("id"), self._order_of_ids, tables.to_bytes(image)
+        first, stop = (side(order, key, key=lambda at: ids[int(at)].as_py()) for side in (bisect_left, bisect_right))
+        return sorted(order[first:stop].tolist())
+
     def image_ids(self) -> list[bytes]:
         """Ids of all images as UTF-8."""
         return self.images.column("id").to_pylist()
+
+    @cached_property
+    def _order_of_ids(self) -> NDArray[np.uint64]:
+        """Positions in the order of the ids: sorted once, so that looking one up takes microseconds."""
+        return pc.array_sort_indices(self.images.column("id")).to_numpy()
 
     def descriptors(self, image: int) -> RegionDescriptors:
         """All that is stored of the image at a position of the table of images."""
@@ -141,14 +153,13 @@ class Segment:
         name, metadata = self.image_id(image), tables.metadata_from_bytes(columns["metadata"])
         try:
             regions = Regions(
-                boxes=torch.tensor(self.boxes[start:stop]),
+                boxes=self.boxes[start:stop].copy(),
                 size=(columns["height"], columns["width"]),
-                scores=torch.tensor(self.scores[start:stop]),
-                labels=torch.tensor(self.label_codes[start:stop].astype(np.int64)),
+                scores=self.scores[start:stop].copy(),
+                labels=self.label_codes[start:stop].astype(np.int64),
                 classes=tuple(self.label_names),
             )
-            vectors = torch.tensor(self.vectors[start:stop].astype(np.float32))
-            return RegionDescriptors(name, regions, vectors, metadata)
+            return RegionDescriptors(name, regions, self.vectors[start:stop].astype(np.float32), metadata)
         except (ValueError, TypeError) as error:
             raise self._damaged("images", f"{name!r}: {error}") from error
 
