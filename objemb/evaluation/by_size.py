@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from objemb.datasets.evaluation_set import SetEntry
-from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import (
     Localisation,
     known,
@@ -27,7 +26,7 @@ from objemb.evaluation.ranks import RankedItems
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
-from objemb.structures import Box
+from objemb.structures import Box, ImageRows
 
 #: The attribute of queries that tells what they are, such as ``in photo`` or ``picture``.
 KIND = "kind"
@@ -93,7 +92,7 @@ def by_object_size(
     return figures
 
 
-def by_query_size(task: RetrievalTask, found: SetupRanks, queries: Rows) -> dict[str, PartFigures]:
+def by_query_size(task: RetrievalTask, found: SetupRanks, queries: ImageRows) -> dict[str, PartFigures]:
     """Figures by the side share of a query's box in its photo.
 
     Args:
@@ -119,7 +118,7 @@ def by_kind(task: RetrievalTask, found: SetupRanks) -> dict[str, PartFigures]:
     return _by_group(found, groups, tuple(dict.fromkeys(groups.values())))
 
 
-def localisation_by_size(located: Located, database: Rows) -> dict[str, Localisation]:
+def localisation_by_size(located: Located, database: ImageRows) -> dict[str, Localisation]:
     """Mean IoU and CorLoc of the matched boxes, by the size of the true box that each is compared with.
 
     Args:
@@ -130,7 +129,7 @@ def localisation_by_size(located: Located, database: Rows) -> dict[str, Localisa
     return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
 
 
-def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: Rows) -> list[NDArray[np.float64]]:
+def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows) -> list[NDArray[np.float64]]:
     """The side share of the object of each positive in its photo.
 
     At image level that is the largest of the true boxes of the query's instances in the photo.
@@ -184,13 +183,12 @@ def _box_table(boxes: Sequence[Box | None]) -> NDArray[np.float64]:
     return np.array([(np.nan,) * 4 if box is None else box for box in boxes], dtype=float).reshape(-1, 4)
 
 
-def _photo_sizes(rows: Rows, items: NDArray[np.int64]) -> NDArray[np.float64]:
+def _photo_sizes(rows: ImageRows, items: NDArray[np.int64]) -> NDArray[np.float64]:
     """float64 ``(N, 2)``: height and width of the photos of items, NaN for those without rows."""
     sizes = np.full((len(items), 2), np.nan)
-    if rows.sizes is not None and len(rows):
-        at = np.searchsorted(rows.items, items).clip(max=len(rows) - 1)
-        there = rows.items[at] == items
-        sizes[there] = rows.sizes[at[there]]
+    if rows.sizes is not None:
+        first, behind = rows.starts[items], rows.starts[items + 1]
+        sizes[first < behind] = rows.sizes[first[first < behind]]
     return sizes
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import WHOLE, Described, EmbeddingModel, Rows, describe_task
+from objemb.evaluation.described import WHOLE, Described, EmbeddingModel, describe_task
 from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.ranks import RankedItems, rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
@@ -21,7 +21,7 @@ from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_item
 from objemb.images.decode import read_photo
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, Search, search_and_rerank
-from objemb.structures import Photo, SearchResult
+from objemb.structures import ImageRows, Photo, SearchResult
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Evaluation:
             places of all that matters in complete rankings) and, with re-rankers, ``rerank_per_query``.
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
         results: Per query its best images; empty unless they were asked for or needed. Ids are those of
-            :func:`item_ids`.
+            :attr:`RetrievalTask.item_ids`.
         ranked: Per query where all that is relevant or junk stands in the ranking.
     """
 
@@ -129,7 +129,7 @@ def evaluate_described(
     found = _ranked(described, search, listed_items(task))
     clock.append(time.perf_counter())
     answered = set(described.queries.items.tolist())
-    problems = (*described.database.problems, *described.queries.problems, *task.queries_without_positives())
+    problems = (*described.problems, *task.queries_without_positives())
     return Evaluation(
         scores=score(task, found, answered, _guesses(task, search) if search and needed else None),
         located=locate(task, found, data.objects) if task.level == "image" and data.objects else None,
@@ -139,13 +139,6 @@ def evaluate_described(
         results=search.results if search else (),
         ranked=tuple(found),
     )
-
-
-def item_ids(task: RetrievalTask) -> tuple[str, ...]:
-    """The ids of the database in results: files of photos; at object level followed by ``#`` and a number."""
-    if task.level == "image":
-        return tuple(entry.file for entry in task.database)
-    return tuple(f"{entry.file}#{number}" for number, entry in enumerate(task.database))
 
 
 def _search(
@@ -166,9 +159,8 @@ def _search(
         file = task.queries[number].file
         return read_photo(data.photo(file), id=file)
 
-    rows = described.database
-    database = Database(item_ids(task), rows.vectors, rows.items, rows.boxes, open_item)
-    queries = [described.queries.of_item(number, entry.file) for number, entry in enumerate(task.queries)]
+    database = Database.of_rows(described.database, open_item)
+    queries = [described.queries.descriptors(number) for number in range(len(task.queries))]
     return search_and_rerank(queries, database, rerankers, depth, describer, open_query)
 
 
@@ -180,9 +172,7 @@ def _ranked(described: Described, search: Search | None, listed: Sequence[NDArra
     first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in search.results]
     boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in search.results]
     wanted = [np.union1d(items, of_result) for items, of_result in zip(listed, first, strict=True)]
-    lengths = [len(query) for query in search.queries]
-    vectors = [np.zeros((0, search.database.dim), np.float32), *(q.vectors for q in search.queries)]
-    asked = Rows(np.concatenate(vectors), np.repeat(np.arange(len(lengths)), lengths), np.zeros((0, 4), np.float32))
+    asked = ImageRows.from_descriptors(search.queries, search.database.dim)
     last = rank_items(search.database, asked, wanted)
     return [s.behind(items, at).of(keep) for s, items, at, keep in zip(last, first, boxes, listed, strict=True)]
 
@@ -198,11 +188,11 @@ def _guesses(task: RetrievalTask, search: Search) -> Guesses:
     return Guesses(scores, correct)
 
 
-def _storage(task: RetrievalTask, database: Rows) -> dict[str, float]:
+def _storage(task: RetrievalTask, database: ImageRows) -> dict[str, float]:
     photos = _photos(task)
     return {
-        "vectors": len(database),
-        "vectors_per_image": len(database) / photos,
+        "vectors": len(database.vectors),
+        "vectors_per_image": len(database.vectors) / photos,
         "bytes_per_image": database.vectors.nbytes / photos,
     }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from objemb.datasets.evaluation_set import SetEntry
-from objemb.evaluation.evaluate import Evaluation, item_ids
+from objemb.evaluation.evaluate import Evaluation
 from objemb.evaluation.ranks import UNRANKED, RankedItems
 from objemb.evaluation.retrieval_task import Relevance, RetrievalTask
 from objemb.structures import Box
@@ -91,7 +91,7 @@ class _Marker:
 
     def __init__(self, task: RetrievalTask, objects: Sequence[SetEntry]) -> None:
         self.task, self.relevance = task, task.relevance
-        self.numbers = {name: number for number, name in enumerate(item_ids(task))}
+        self.numbers = {name: number for number, name in enumerate(task.item_ids)}
         self._truths: Mapping[tuple[str, str], list[Box]] = defaultdict(list)
         for entry in objects:
             for instance in entry.instances:

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores
+from objemb.structures import ImageRows
 
 #: The place of an item that has no rows, or of any item for a query that has none.
 UNRANKED = -1
@@ -25,22 +25,6 @@ UNRANKED = -1
 QUERY_ROWS_PER_PASS = 256
 #: Numbers of a block of the database, which bounds the memory.
 NUMBERS_PER_BLOCK = 1 << 22
-
-
-class Searched(Protocol):
-    """Rows of numbered items: ``objemb.evaluation.described.Rows`` or ``objemb.rerank._database.Database``."""
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """float32 ``(R, D)``, at most of unit length; may be a memory map."""
-
-    @property
-    def items(self) -> NDArray[np.int64]:
-        """int64 ``(R,)``, rising."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """float32 ``(R, 4)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,56 +76,25 @@ class RankedItems:
         return RankedItems(self.items, places, self.scores, at)
 
 
-def rank_items(database: Searched, queries: Searched, wanted: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
+def rank_items(
+    database: ImageRows, queries: ImageRows, wanted: Sequence[NDArray[np.int64]]
+) -> list[RankedItems]:
     """Where the wanted items stand for each query, in one pass over the database for every 256 rows of queries.
 
     Args:
-        database: The rows that are searched.
-        queries: The rows that are searched with; items are the numbers of the queries.
+        database: The rows that are searched, at most of unit length. Items are its images by their numbers.
+        queries: The rows that are searched with.
         wanted: Per query the items whose places are asked for: int64, rising, each once.
 
     Returns:
         One per query, in their order.
     """
-    starts = np.searchsorted(queries.items, np.arange(len(wanted) + 1))
-    asked = [queries.vectors[a:b] for a, b in pairwise(starts.tolist())]
     table = RowTable([Block(database.vectors, database.items)])
-    layout = _Layout(database.items)
-    counters = [
-        _RankCounter(table, layout, rows, items, database.boxes) for rows, items in zip(asked, wanted, strict=True)
-    ]
-    for some in _passes([s for s in counters if len(s.queries) and len(s.scores)]):
-        _count(database.vectors, layout, some)
+    asked = (queries.vectors[first:behind] for first, behind in pairwise(queries.starts.tolist()))
+    counters = [_RankCounter(table, database, rows, items) for rows, items in zip(asked, wanted, strict=True)]
+    for some in _passes([c for c in counters if len(c.queries) and len(c.scores)]):
+        _count(database, some)
     return [counter.result() for counter in counters]
-
-
-class _Layout:
-    """Which rows belong to which item.
-
-    Attributes:
-        items: int64 ``(I,)``, the items that have rows, rising.
-        starts: int64 ``(I + 1,)``, the first row of each, and the number of all rows.
-    """
-
-    def __init__(self, items: NDArray[np.int64]) -> None:
-        first = np.flatnonzero(np.diff(items, prepend=items[:1] - 1))
-        self.items = items[first]
-        self.starts = np.append(first, len(items))
-
-    def rows(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the items at these positions of :attr:`items`, and which of them each row belongs to."""
-        lengths = self.starts[at + 1] - self.starts[at]
-        owners = np.repeat(np.arange(len(at)), lengths)
-        return self.starts[at][owners] + np.arange(len(owners)) - (np.cumsum(lengths) - lengths)[owners], owners
-
-    def blocks(self, size: int) -> Iterator[tuple[int, int]]:
-        """Runs of items of about ``size`` rows, as the positions of their first and behind their last."""
-        first = 0
-        while first < len(self.items):
-            fitting = int(np.searchsorted(self.starts, self.starts[first] + size, side="right")) - 1
-            last = min(max(fitting, first + 1), len(self.items))
-            yield first, last
-            first = last
 
 
 class _RankCounter:
@@ -153,29 +106,23 @@ class _RankCounter:
     """
 
     def __init__(
-        self,
-        table: RowTable,
-        layout: _Layout,
-        queries: NDArray[np.float32],
-        wanted: NDArray[np.int64],
-        boxes: NDArray[np.float32],
+        self, table: RowTable, database: ImageRows, queries: NDArray[np.float32], wanted: NDArray[np.int64]
     ) -> None:
         self.queries = queries
-        self._table, self._layout, self._wanted = table, layout, wanted
-        at = np.flatnonzero(np.isin(layout.items, wanted, assume_unique=True)) if len(wanted) else wanted
-        best = self._best(at if len(queries) else at[:0])
+        self._table, self._database, self._wanted = table, database, wanted
+        best = self._best(wanted if len(queries) else wanted[:0])
         order = np.lexsort((-best.images, best.scores))
         self._items = best.images[order]
         self._float_scores = best.scores[order]
-        self._boxes = boxes[best.rows[order]]
+        self._boxes = database.boxes[best.rows[order]]
         self.scores = self._float_scores.astype(np.float64)
         self._before = np.zeros(len(order), dtype=np.int64)
 
-    def add(self, first: int, scores: NDArray[np.float64], slack: float) -> None:
+    def add(self, items: NDArray[np.int64], scores: NDArray[np.float64], slack: float) -> None:
         """Count items of a block.
 
         Args:
-            first: Position of the first of them in the layout.
+            items: int64 ``(m,)``.
             scores: float64 ``(m,)`` of each, off by no more than ``slack``.
             slack: What rounding may have changed.
         """
@@ -186,7 +133,7 @@ class _RankCounter:
         unsure = np.flatnonzero(greater != perhaps)
         if len(unsure):
             counts -= np.bincount(greater[unsure], minlength=len(counts))
-            exact = self._best(first + unsure)
+            exact = self._best(items[unsure])
             tie = exact.scores[:, None] == self._float_scores
             ahead = (exact.scores[:, None] > self._float_scores) | (tie & (exact.images[:, None] < self._items))
             self._before += ahead.sum(axis=0)
@@ -201,9 +148,9 @@ class _RankCounter:
         places[at], scores[at], boxes[at] = self._before, self._float_scores, self._boxes
         return RankedItems(self._wanted, places, scores, boxes)
 
-    def _best(self, at: NDArray[np.int64]) -> Pairs:
-        """The exactly scored best pair of rows of each item at these positions, in no order."""
-        rows, _ = self._layout.rows(at)
+    def _best(self, items: NDArray[np.int64]) -> Pairs:
+        """The exactly scored best pair of rows of each of the items that have rows, in no order."""
+        rows = self._database.rows_of(items)
         pair_rows = np.repeat(rows, len(self.queries))
         query_rows = np.tile(np.arange(len(self.queries)), len(rows))
         scores = pair_scores(self._table, pair_rows, self.queries, query_rows)
@@ -215,7 +162,7 @@ def _passes(counters: Sequence[_RankCounter]) -> Iterator[list[_RankCounter]]:
     """Runs of queries with about ``QUERY_ROWS_PER_PASS`` rows."""
     some: list[_RankCounter] = []
     for counter in counters:
-        if some and sum(len(s.queries) for s in some) + len(counter.queries) > QUERY_ROWS_PER_PASS:
+        if some and sum(len(c.queries) for c in some) + len(counter.queries) > QUERY_ROWS_PER_PASS:
             yield some
             some = []
         some.append(counter)
@@ -223,18 +170,31 @@ def _passes(counters: Sequence[_RankCounter]) -> Iterator[list[_RankCounter]]:
         yield some
 
 
-def _count(vectors: NDArray[np.float32], layout: _Layout, counters: Sequence[_RankCounter]) -> None:
+def _count(database: ImageRows, counters: Sequence[_RankCounter]) -> None:
     """One pass over the database."""
-    asked = np.concatenate([s.queries for s in counters]).astype(np.float64)
-    groups = np.cumsum([0, *(len(s.queries) for s in counters)])[:-1]
+    asked = np.concatenate([c.queries for c in counters]).astype(np.float64)
+    groups = np.cumsum([0, *(len(c.queries) for c in counters)])[:-1]
     longest = float(np.linalg.norm(asked, axis=1).max())
-    for first, last in layout.blocks(max(1, NUMBERS_PER_BLOCK // max(1, vectors.shape[1]))):
-        rows = slice(layout.starts[first], layout.starts[last])
-        block = vectors[rows].astype(np.float64)
+    for items, starts in _blocks(database):
+        block = database.vectors[starts[0] : starts[-1]].astype(np.float64)
         scores = np.maximum.reduceat(asked @ block.T, groups, axis=0)
-        if len(block) > last - first:
-            scores = np.maximum.reduceat(scores, layout.starts[first:last] - layout.starts[first], axis=1)
+        if len(block) > len(items):
+            scores = np.maximum.reduceat(scores, starts[:-1] - starts[0], axis=1)
         length = float(np.sqrt(np.einsum("nd,nd->n", block, block).max()))
         slack = 2 * longest * length * block.shape[1] * float(np.finfo(np.float64).eps)
         for counter, row in zip(counters, scores, strict=True):
-            counter.add(first, row, slack)
+            counter.add(items, row, slack)
+
+
+def _blocks(database: ImageRows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Runs of items with about ``NUMBERS_PER_BLOCK`` numbers: int64 ``(m,)`` items that have rows, and int64
+    ``(m + 1,)``, the first row of each and the one behind the last."""
+    size = max(1, NUMBERS_PER_BLOCK // max(1, database.dim))
+    present = np.flatnonzero(np.diff(database.starts))
+    starts = np.append(database.starts[present], len(database.vectors))
+    first = 0
+    while first < len(present):
+        fitting = int(np.searchsorted(starts, starts[first] + size, side="right")) - 1
+        last = min(max(fitting, first + 1), len(present))
+        yield present[first:last], starts[first : last + 1]
+        first = last

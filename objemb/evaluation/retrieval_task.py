@@ -52,6 +52,13 @@ class RetrievalTask:
     protocol: Protocol = INSTANCES
 
     @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The ids of the database in results: files of photos; at object level followed by ``#`` and a number."""
+        if self.level == "image":
+            return tuple(entry.file for entry in self.database)
+        return tuple(f"{entry.file}#{number}" for number, entry in enumerate(self.database))
+
+    @property
     def relevance(self) -> list[Relevance]:
         """Per query what is relevant and what is left out, under the main setup of the protocol."""
         return self.relevance_in(self.protocol.main_setup)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +10,15 @@ from numpy.typing import NDArray
 from objemb.index.blocks import Block
 from objemb.index.storage import tables
 from objemb.index.storage.segment import Segment
+from objemb.structures import ImageRows
 
 
-@dataclass(frozen=True, eq=False)
-class DenseRows:
-    """Rows of images.
+def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> ImageRows:
+    """The rows of all segments that may be found, as ``blocks``, one per segment, say.
 
-    Attributes:
-        images: Ids, in the order in which the images were added.
-        vectors: float32 ``(R, D)``. The mapped file itself where the index is a single segment of float32 of which
-            all may be found (as after ``compact``); otherwise a copy in memory.
-        items: int64 ``(R,)``, rising: the position of each row's image in ``images``.
-        boxes: float32 ``(R, 4)``, original pixels.
+    Images stand in the order in which they were added. Vectors are the mapped file itself where the index is a single
+    segment of float32 of which all may be found (as after ``compact``), otherwise a copy in memory.
     """
-
-    images: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    items: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-
-
-def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> DenseRows:
-    """The rows of all segments that may be found, as ``blocks``, one per segment, say."""
     alive = [slice(None) if b.alive is None else np.flatnonzero(b.alive) for b in blocks]
     images: list[str] = []
     items = [np.zeros(0, np.int64)]
@@ -43,7 +29,7 @@ def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int
         images += [tables.to_text(i) for i in ids]
     boxes = [np.zeros((0, 4), np.float32), *(s.boxes[rows] for s, rows in zip(segments, alive, strict=True))]
     vectors = _dense([s.vectors for s in segments], alive, dim)
-    return DenseRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
+    return ImageRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
 
 
 def _dense(

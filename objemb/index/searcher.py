@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 
 from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
-from objemb.index.dense_rows import DenseRows, dense_rows_of
+from objemb.index.dense_rows import dense_rows_of
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import Exact
 from objemb.index.filters.evaluate import FilterEvaluator
@@ -21,7 +21,7 @@ from objemb.index.storage.manifest import StructureRecord
 from objemb.index.storage.schema import UNIT_TOLERANCE
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.structures import engine_of, load_structure
-from objemb.structures import RegionDescriptors, SearchResult
+from objemb.structures import ImageRows, RegionDescriptors, SearchResult
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Searcher:
             found += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
         return found
 
-    def dense_rows(self, where: str | None) -> DenseRows:
+    def dense_rows(self, where: str | None) -> ImageRows:
         """The rows that may be found, in one piece."""
         return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.schema.dim)
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
-from objemb.index.dense_rows import DenseRows
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite, tables
 from objemb.index.storage.manifest import Manifest, now
@@ -24,7 +23,7 @@ from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
-from objemb.structures import RegionDescriptors, Scalar, SearchResult
+from objemb.structures import ImageRows, RegionDescriptors, Scalar, SearchResult
 
 
 class StoredImage(NamedTuple):
@@ -250,8 +249,11 @@ class Index:
         """Ids of the images with a region that fits a filter, see :mod:`objemb.index.filters.parser`."""
         return self._searcher.find(where)
 
-    def dense_rows(self, where: str | None = None) -> DenseRows:
-        """All rows in one piece, in memory unless the index is a single segment; see :class:`DenseRows`.
+    def dense_rows(self, where: str | None = None) -> ImageRows:
+        """All rows in one piece, images in the order in which they were added.
+
+        Vectors are a copy in memory, unless the index is a single segment of float32 of which all may be found (as
+        after :meth:`compact`): then they are the mapped file.
 
         Args:
             where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.

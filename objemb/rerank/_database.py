@@ -13,46 +13,31 @@ from objemb import checks
 from objemb.index.blocks import NO_HIT, Block, GroupedHits
 from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
-from objemb.structures import Box, Match, Photo, RegionDescriptors, SearchResult
+from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, SearchResult
 
 #: Places of results that are searched for at once.
 PLACES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Database:
-    """Images with any number of rows each, in memory or in a mapped file.
-
-    An image is whatever is to be found: a photo, or one boxed object of a photo where objects are searched.
+class Database(ImageRows):
+    """Images with any number of rows each, in memory or in a mapped file: vectors are at most of unit length, ids differ.
 
     Attributes:
-        images: Their ids, each once.
-        vectors: float32 ``(R, D)``, at most of unit length; may be a memory map.
-        items: int64 ``(R,)``, rising: the number of the image that each row belongs to. An image may have no rows.
-        boxes: float32 ``(R, 4)``, xyxy in original pixels: where each row looks.
         open_photo: Decodes the photo of an image by its id, for re-rankers that look again; None without photos.
     """
 
-    images: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    items: NDArray[np.int64]
-    boxes: NDArray[np.float32]
     open_photo: Callable[[str], Photo] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", tuple(self.images))
-        count = len(self.vectors)
-        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
-            found = f"{self.vectors.dtype} {self.vectors.shape}"
-            raise ValueError(f"Database.vectors: expected float32 (R, D), found {found}")
-        if self.boxes.shape != (count, 4):
-            raise ValueError(f"Database.boxes: expected shape ({count}, 4), found {self.boxes.shape}")
-        if self.items.shape != (count,) or self.items.dtype != np.int64:
-            raise ValueError(f"Database.items: expected int64 ({count},), found {self.items.dtype} {self.items.shape}")
-        if count and (np.any(np.diff(self.items) < 0) or self.items[0] < 0 or self.items[-1] >= len(self.images)):
-            raise ValueError(f"Database.items: expected rising numbers below {len(self.images)}, found others")
-        if len(set(self.images)) != len(self.images):
+        super().__post_init__()
+        if len(self.numbers) != len(self.images):
             raise ValueError("Database.images: expected each id once, found one twice")
+
+    @staticmethod
+    def of_rows(rows: ImageRows, open_photo: Callable[[str], Photo] | None = None) -> Database:
+        """Rows whose images have different ids."""
+        return Database(rows.images, rows.vectors, rows.items, rows.boxes, rows.sizes, open_photo)
 
     @staticmethod
     def of(
@@ -65,11 +50,7 @@ class Database:
             dim: Length of the vectors, which zero images do not tell.
             open_photo: As the attribute.
         """
-        vectors = [np.zeros((0, dim), np.float32), *(d.vectors for d in described)]
-        boxes = [np.zeros((0, 4), np.float32), *(d.regions.boxes for d in described)]
-        items = np.repeat(np.arange(len(described), dtype=np.int64), [len(d) for d in described])
-        names = tuple(d.image for d in described)
-        return Database(names, np.concatenate(vectors), items, np.concatenate(boxes), open_photo)
+        return Database.of_rows(ImageRows.from_descriptors(described, dim), open_photo)
 
     @staticmethod
     def of_index(index: Index, where: str | None = None, open_photo: Callable[[str], Photo] | None = None) -> Database:
@@ -77,25 +58,10 @@ class Database:
 
         Args:
             index: It shows the state that it was opened with.
-            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
+            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.where`.
             open_photo: As the attribute.
         """
-        rows = index.dense_rows(where)
-        return Database(rows.images, rows.vectors, rows.items, rows.boxes, open_photo)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.images)
-
-    @property
-    def dim(self) -> int:
-        """Length D of the vectors."""
-        return int(self.vectors.shape[1])
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
-        return np.searchsorted(self.items, np.arange(len(self) + 1)).astype(np.int64)
+        return Database.of_rows(index.dense_rows(where), open_photo)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -121,7 +87,7 @@ class Database:
             One result per query, whose matches carry the pair of boxes that matched, but neither labels nor metadata.
         """
         checks.whole("depth", depth)
-        depth = max(1, min(depth, len(self)))
+        depth = max(1, min(depth, len(self.images)))
         step = max(1, PLACES_AT_ONCE // depth)
         return [
             result

@@ -146,7 +146,7 @@ def search_and_rerank(
         describer: What described both, for re-rankers that look into photos.
         open_query: Decodes the photo of a query by its number, likewise.
     """
-    wanted = (len(database) if r.depth is None else r.depth for r in rerankers)
+    wanted = (len(database.images) if r.depth is None else r.depth for r in rerankers)
     first = tuple(database.search(queries, max(depth, *wanted, 1)))
     search = Search(tuple(queries), first, database, describer, open_query)
     for reranker in rerankers:

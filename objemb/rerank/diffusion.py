@@ -157,7 +157,7 @@ def _matches(
         scores: ``(n,)``, to be added up per image.
     """
     items = database.items[rows]
-    of_images = np.bincount(items, scores, minlength=len(database))
+    of_images = np.bincount(items, scores, minlength=len(database.images))
     ranked = np.argsort(-of_images, kind="stable")[: int(np.count_nonzero(of_images > 0))]
     order = np.lexsort((-scores, items))  # the best row of an image is its first
     best = rows[order[np.searchsorted(items[order], ranked)]]

@@ -10,12 +10,14 @@ from objemb.structures.fields import Box, Payload, Scalar, are_shares
 from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
 from objemb.structures.results import Match, SearchResult
+from objemb.structures.rows import ImageRows
 
 __all__ = [
     "BOX_TOLERANCE",
     "NO_LABEL",
     "SIDEWAYS",
     "Box",
+    "ImageRows",
     "Match",
     "Payload",
     "Photo",

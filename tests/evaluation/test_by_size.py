@@ -15,14 +15,16 @@ from objemb.evaluation.by_size import (
     localisation_by_size,
     positive_shares,
 )
-from objemb.evaluation.described import Rows
 from objemb.evaluation.metrics import average_precision
 from objemb.evaluation.ranks import UNRANKED, RankedItems
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, WHOLE_PHOTO
+from objemb.structures import ImageRows
 
 NAN = float("nan")
+#: More than any set here has.
+IMAGES = 20
 
 
 def of_query(places: list[int]) -> RankedItems:
@@ -38,10 +40,11 @@ def task(positives: int, junk: int = 0, queries: int = 1) -> RetrievalTask:
     return RetrievalTask("image", tuple(database), (SetEntry("q.png", ("cup",)),) * queries)
 
 
-def rows(items: list[int], size: tuple[int, int] = (100, 200)) -> Rows:
+def rows(items: list[int], size: tuple[int, int] = (100, 200)) -> ImageRows:
     count = len(items)
     sizes = np.tile(np.array(size, dtype=np.int64), (count, 1))
-    return Rows(np.zeros((count, 2), np.float32), np.array(items), np.zeros((count, 4), np.float32), (), sizes)
+    images = tuple(map(str, range(IMAGES)))
+    return ImageRows(images, np.zeros((count, 2), np.float32), np.array(items), np.zeros((count, 4), np.float32), sizes)
 
 
 def test_positives_of_other_sizes_are_junk() -> None:

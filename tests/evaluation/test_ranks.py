@@ -5,18 +5,19 @@ import pytest
 from numpy.typing import NDArray
 
 from objemb.evaluation import ranks
-from objemb.evaluation.described import Rows
 from objemb.evaluation.ranks import UNRANKED, RankedItems, rank_items
 from objemb.index.blocks import NO_HIT, Block
 from objemb.index.engines.exact import search_exact
+from objemb.structures import ImageRows
 
 
-def rows(vectors: NDArray, items: list[int]) -> Rows:
+def rows(vectors: NDArray, items: list[int], images: int) -> ImageRows:
     boxes = np.arange(4 * len(items), dtype=np.float32).reshape(-1, 4)
-    return Rows(np.asarray(vectors, dtype=np.float32), np.array(items, dtype=np.int64), boxes)
+    names = tuple(map(str, range(images)))
+    return ImageRows(names, np.asarray(vectors, dtype=np.float32), np.array(items, dtype=np.int64), boxes)
 
 
-def completely_sorted(database: Rows, queries: Rows, num_items: int, num_queries: int) -> list[tuple[list[int], list]]:
+def completely_sorted(database: ImageRows, queries: ImageRows, num_items: int, num_queries: int) -> list[tuple[list[int], list]]:
     """The slow reference: whole rankings, with the boxes that matched."""
     block = Block(database.vectors, database.items)
     hits = search_exact([block], queries.vectors, queries.items, max(1, num_items), count=num_queries)
@@ -38,8 +39,8 @@ def test_places_are_those_of_complete_sorting(monkeypatch: pytest.MonkeyPatch, n
     monkeypatch.setattr(ranks, "QUERY_ROWS_PER_PASS", per_pass)
     random = np.random.default_rng(0)
     items = np.sort(random.integers(0, 40, 90)).tolist()  # some items have several rows, some none
-    database = rows(random.standard_normal((90, 7)), items)
-    queries = rows(random.standard_normal((6, 7)), [0, 1, 1, 1, 3, 4])  # query 2 has none
+    database = rows(random.standard_normal((90, 7)), items, 40)
+    queries = rows(random.standard_normal((6, 7)), [0, 1, 1, 1, 3, 4], 5)  # query 2 has none
     expected = completely_sorted(database, queries, 40, 5)
     for of_query, (order, boxes) in zip(rank_items(database, queries, all_of(40, 5)), expected, strict=True):
         assert of_query.places[order].tolist() == list(range(len(order)))
@@ -54,8 +55,8 @@ def test_ties_and_near_ties_are_those_of_complete_sorting(monkeypatch: pytest.Mo
     base /= np.linalg.norm(base, axis=1, keepdims=True)
     near = np.repeat(base, 60, axis=0) * (1 + random.integers(-2, 3, (180, 1)) * np.float32(2.0**-24))
     vectors = random.permutation(np.concatenate([near, -near, np.zeros((20, 64))]).astype(np.float32))
-    database = rows(vectors, list(range(380)))
-    queries = rows(base[[0, 1, 0]], [0, 1, 2])
+    database = rows(vectors, list(range(380)), 380)
+    queries = rows(base[[0, 1, 0]], [0, 1, 2], 3)
     expected = completely_sorted(database, queries, 380, 3)
     for numbers in (64, 640, 1 << 22):
         monkeypatch.setattr(ranks, "NUMBERS_PER_BLOCK", numbers)
@@ -64,8 +65,8 @@ def test_ties_and_near_ties_are_those_of_complete_sorting(monkeypatch: pytest.Mo
 
 
 def test_places_of_some_items_by_hand() -> None:
-    database = rows(np.array([[3.0], [9], [5], [5], [4], [7]]), [0, 0, 1, 2, 3, 5])
-    queries = rows(np.array([[1.0]]), [0])
+    database = rows(np.array([[3.0], [9], [5], [5], [4], [7]]), [0, 0, 1, 2, 3, 5], 6)
+    queries = rows(np.array([[1.0]]), [0], 1)
     (found,) = rank_items(database, queries, [np.array([0, 2, 4, 5])])
     assert found.places.tolist() == [0, 3, UNRANKED, 1]
     assert found.scores.tolist() == [9, 5, -np.inf, 7]
@@ -74,8 +75,8 @@ def test_places_of_some_items_by_hand() -> None:
 
 
 def test_nothing_to_search_or_to_ask() -> None:
-    none, one = rows(np.zeros((0, 5)), []), rows(np.ones((1, 5)), [0])
-    assert rank_items(one, none, []) == []
+    none, one = rows(np.zeros((0, 5)), [], 2), rows(np.ones((1, 5)), [0], 1)
+    assert rank_items(one, rows(np.zeros((0, 5)), [], 0), []) == []
     assert rank_items(none, one, [np.arange(2)])[0].places.tolist() == [UNRANKED, UNRANKED]
     assert [s.places.tolist() for s in rank_items(one, none, all_of(1, 2))] == [[UNRANKED], [UNRANKED]]
     assert rank_items(one, one, [np.zeros(0, np.int64)])[0].places.tolist() == []

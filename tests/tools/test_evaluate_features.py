@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from objemb.datasets.evaluation_set import read_evaluation_set
-from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.described import Described
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.retrieval_task import make_task
 from objemb.rerank.query_expansion import QueryExpansion
+from objemb.structures import ImageRows
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate_features.py"
 
@@ -74,7 +75,11 @@ def test_query_expansion_in_a_database_on_the_disk(tool: ModuleType, folder: Pat
     assert (result["method"], result["rerank"]) == ("mine", ["query_expansion,top=3,alpha=2"])
     data = read_evaluation_set(folder / "set.json")
     first = [np.load(folder / name)[:most] for name, most in (("db.npy", 40), ("q.npy", 5))]
-    rows = [Rows(v, np.arange(len(v)), np.zeros((len(v), 4), np.float32)) for v in first]
+    files = [tuple(entry.file for entry in part) for part in (data.images, data.queries)]
+    rows = [
+        ImageRows(names, v, np.arange(len(v)), np.zeros((len(v), 4), np.float32))
+        for names, v in zip(files, first, strict=True)
+    ]
     described = Described(*rows, {"database": 0.0, "queries": 0.0})
     # without the distractors it can only be better
     near = evaluate_described(described, data, make_task(data), rerankers=[QueryExpansion(top=3, alpha=2)])

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,13 @@ from objemb.cli.program import environment
 from objemb.config import parse_part
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.disk import write_whole
-from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.described import Described
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.report import markdown_table
 from objemb.evaluation.retrieval_task import make_task
 from objemb.models.build import SEED
 from objemb.rerank.base import Reranker
+from objemb.structures import ImageRows
 
 PROGRAM = "objemb evaluate-features"
 #: Numbers that are looked at at once when a file is checked.
@@ -47,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
     data = read_evaluation_set(args.set)
-    described = Described(read_rows(args.database, args.items), read_rows(args.queries, args.query_items), TIMES)
-    check(described, data, args)
-    task = make_task(with_distractors(data, described.database))
+    database, queries = read_rows(args.database, args.items), read_rows(args.queries, args.query_items)
+    check(database, queries, data, args)
+    task = make_task(with_distractors(data, database.count))
+    files = [query.file for query in task.queries]
+    described = Described(database.named(task.item_ids), queries.named(files), TIMES)
     rerankers = [registry.build(Reranker, settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
     found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
     result = {
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "set": data.name,
         "rerank": args.rerank,
         **found.to_json(),
-        "dim": described.database.vectors.shape[1],
+        "dim": described.database.dim,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     report = {"results": [result], "environment": environment(PROGRAM, argv, device="cpu", seed=SEED)}
@@ -85,8 +88,29 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 TIMES = {"database": 0.0, "queries": 0.0}
 
 
+class Rows(NamedTuple):
+    """Rows of a file.
+
+    Attributes:
+        vectors: float32 ``(R, D)``, a memory map.
+        items: int64 ``(R,)``, rising: the image or query of each.
+    """
+
+    vectors: NDArray[np.float32]
+    items: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """How many images or queries they tell of."""
+        return int(self.items[-1]) + 1 if len(self.items) else 0
+
+    def named(self, images: Sequence[str]) -> ImageRows:
+        """The rows of images of these names, without boxes."""
+        return ImageRows(tuple(images), self.vectors, self.items, np.zeros((len(self.vectors), 4), np.float32))
+
+
 def read_rows(file: Path, items: Path | None) -> Rows:
-    """Vectors as a memory map, without boxes."""
+    """Unit vectors with the items that they belong to."""
     vectors = read_array(file)
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"{file}: expected float32 (rows, D), found {vectors.dtype} {vectors.shape}")
@@ -97,7 +121,7 @@ def read_rows(file: Path, items: Path | None) -> Rows:
         raise ValueError(f"{items}: expected {len(vectors)} whole numbers, one for each row of {file}, found {found}")
     if len(numbers) and (numbers[0] < 0 or np.any(numbers[1:] < numbers[:-1])):
         raise ValueError(f"{items}: expected rising numbers from 0, found others")
-    return Rows(vectors, numbers.astype(np.int64), np.zeros((len(vectors), 4), np.float32))
+    return Rows(vectors, numbers.astype(np.int64))
 
 
 def read_array(file: Path) -> NDArray[Any]:
@@ -132,26 +156,21 @@ def _columns_are_unit(vectors: NDArray[np.float32]) -> bool:
     return bool(np.all(np.abs(np.sqrt(squares) - 1) < LENGTH_SLACK))
 
 
-def check(described: Described, data: EvaluationSet, args: argparse.Namespace) -> None:
+def check(database: Rows, queries: Rows, data: EvaluationSet, args: argparse.Namespace) -> None:
     """Rows and set go together."""
-    database, queries = described.database, described.queries
     if database.vectors.shape[1] != queries.vectors.shape[1]:
         wide, other = database.vectors.shape[1], queries.vectors.shape[1]
         raise ValueError(f"{args.queries}: expected vectors of length {wide}, as {args.database} has, found {other}")
-    images = count(database)
+    images = database.count
     if args.items is None and (images < len(data.images) or (data.distractors and images > len(data.images))):
         expected = f"{'' if data.distractors else 'at least '}{len(data.images)}"
         raise ValueError(f"{args.database}: expected {expected} rows, one for each image of the set, found {images}")
-    if count(queries) > len(data.queries) or (args.query_items is None and count(queries) < len(data.queries)):
+    if queries.count > len(data.queries) or (args.query_items is None and queries.count < len(data.queries)):
         expected = f"{len(data.queries)} queries, as the set has"
-        raise ValueError(f"{args.query_items or args.queries}: expected {expected}, found {count(queries)}")
+        raise ValueError(f"{args.query_items or args.queries}: expected {expected}, found {queries.count}")
 
 
-def count(rows: Rows) -> int:
-    return int(rows.items[-1]) + 1 if len(rows) else 0
-
-
-def with_distractors(data: EvaluationSet, database: Rows) -> EvaluationSet:
-    """The set with an image without a name that matters for each item behind its own."""
-    further = range(len(data.images), count(database))
+def with_distractors(data: EvaluationSet, count: int) -> EvaluationSet:
+    """The set with further images, distractors, where it has fewer than ``count``."""
+    further = range(len(data.images), count)
     return replace(data, images=data.images + tuple(SetEntry(f"distractor {n}", ()) for n in further))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.described import Described
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.retrieval_task import make_task
+from objemb.structures import ImageRows
 
 
 def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Described:
@@ -24,7 +24,9 @@ def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Desc
         for number, image in enumerate(data.images):
             database[number, query] = 1 - places[image.file] / len(data.images)
     database /= max(1, len(rankings))  # at most of unit length
-    return Described(_rows(database), _rows(torch.eye(len(rankings)).numpy()), {"database": 0.0, "queries": 0.0})
+    images, queries = ([entry.file for entry in part] for part in (data.images, data.queries))
+    asked = np.eye(len(rankings), dtype=np.float32)
+    return Described(_rows(images, database), _rows(queries, asked), {"database": 0.0, "queries": 0.0})
 
 
 def scored(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Evaluation:
@@ -32,5 +34,5 @@ def scored(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Evaluation
     return evaluate_described(described_as(data, rankings), data, make_task(data))
 
 
-def _rows(vectors: np.ndarray) -> Rows:
-    return Rows(vectors, np.arange(len(vectors)), np.zeros((len(vectors), 4), np.float32))
+def _rows(images: Sequence[str], vectors: np.ndarray) -> ImageRows:
+    return ImageRows(tuple(images), vectors, np.arange(len(vectors)), np.zeros((len(vectors), 4), np.float32))

@@ -17,7 +17,7 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
-from objemb.evaluation.described import Rows, describe_entries
+from objemb.evaluation.described import describe_entries
 from objemb.evaluation.metrics import known
 from objemb.evaluation.ranks import rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries
@@ -26,7 +26,7 @@ from objemb.evaluation.shares import share
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import ImageRows, Photo, RegionDescriptors, Regions
 
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 10
@@ -111,15 +111,16 @@ def _measure(
     row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], described: Described
 ) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
-    database = Rows.of([(n, aggregator.aggregate(one)) for n, one in described], model.dim, ())
+    rows = {number: aggregator.aggregate(one) for number, one in described}
+    database = ImageRows.from_descriptors(rows, model.dim, [entry.file for entry in data.images])
     asked = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
     by_kind, iou = {}, None
     for kind, task in tasks.items():
-        queries = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
+        queries, _ = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
         found = rank_items(database, queries, listed_items(task))
         scores = score(task, found, set(queries.items.tolist()))
         by_kind[kind] = {"mAP": scores.means["mAP"], "P@1": scores.means["P@1"], "queries": scores.queries}
         if kind == IN_PHOTO and data.objects and not row.total:
             iou = known(locate(task, found, data.objects).figures.mean_iou)
-    vectors = len(database) / len(data.images)
+    vectors = len(database.vectors) / len(data.images)
     return {"key": row.key, "title": row.title, "by_kind": by_kind, "iou": iou, "vectors": vectors}

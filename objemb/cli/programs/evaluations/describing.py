@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from objemb.cli.output import note
-from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.disk import file_sha256
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
-from objemb.evaluation.described import Described, Rows, describe_task, object_crop
+from objemb.evaluation.described import Described, describe_task, object_crop
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
 from objemb.models.limit import limited
+from objemb.structures import ImageRows
 from objemb.version import __version__
 
 DATABASE, QUERIES = "database", "queries"
@@ -95,18 +96,18 @@ class TaskDescriber:
         stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
         if task.level == "object":
             stored["crop"] = object_crop(self.crop)
-        database = self._part(DATABASE, task.database, task.level, stored, lambda: run(_only(task, DATABASE), boxes))
+        database = self._part(task, DATABASE, stored, lambda: run(_only(task, DATABASE), boxes))
         asked = {"crop": self.crop, "query_boxes": self.query_boxes, "own_boxes": _own_boxes(model)}
-        queries = self._part(QUERIES, task.queries, task.level, asked, lambda: run(_only(task, QUERIES), None))
+        queries = self._part(task, QUERIES, asked, lambda: run(_only(task, QUERIES), None))
         parts = {DATABASE: database, QUERIES: queries}
         seconds = {name: part.seconds for name, part in parts.items()}
         reused = [name for name, part in parts.items() if part.reused]
-        return Described(database.rows, queries.rows, seconds), reused
+        problems = (*database.problems, *queries.problems)
+        return Described(database.rows, queries.rows, seconds, problems), reused
 
-    def _part(
-        self, name: str, entries: Sequence[SetEntry], level: str, facts: dict[str, Any], run: Callable[[], Described]
-    ) -> _Part:
+    def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], Described]) -> _Part:
         """One side of a task, from the cache where it is there."""
+        entries = task.database if name == DATABASE else task.queries
         if self.cache is None:
             return _Part.of(name, run())
         cache = ArrayCache(self.cache, note)
@@ -114,7 +115,7 @@ class TaskDescriber:
             {
                 "version": __version__,
                 "part": name,
-                "level": level,
+                "level": task.level,
                 "fingerprint": self.model.fingerprint,
                 "device": self.model.device.partition(":")[0],
                 "precision": self.model.precision,
@@ -125,7 +126,8 @@ class TaskDescriber:
         )
         found = cache.load(key)
         if found is not None:
-            return _Part.of_cached(found)
+            images = task.item_ids if name == DATABASE else tuple(e.file for e in entries)
+            return _Part.of_cached(found, images)
         part = _Part.of(name, run())
         cache.store(key, *part.to_cache())
         return part
@@ -135,26 +137,28 @@ class TaskDescriber:
 class _Part:
     """Rows of one side of a task, and what it took to describe them, whenever that was."""
 
-    rows: Rows
+    rows: ImageRows
     seconds: float
+    problems: tuple[str, ...]
     reused: bool = False
 
     @staticmethod
     def of(name: str, described: Described) -> _Part:
-        return _Part(getattr(described, name), described.seconds[name])
+        rows = described.database if name == DATABASE else described.queries
+        return _Part(rows, described.seconds[name], described.problems)
 
     @staticmethod
-    def of_cached(found: Cached) -> _Part:
+    def of_cached(found: Cached, images: tuple[str, ...]) -> _Part:
         arrays, about = found.arrays, found.about
-        rows = Rows(arrays["vectors"], arrays["items"], arrays["boxes"], tuple(about["problems"]), arrays.get("sizes"))
-        return _Part(rows, about["seconds"], reused=True)
+        rows = ImageRows(images, arrays["vectors"], arrays["items"], arrays["boxes"], arrays.get("sizes"))
+        return _Part(rows, about["seconds"], tuple(about["problems"]), reused=True)
 
     def to_cache(self) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = self.rows
         arrays = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
         if rows.sizes is not None:
             arrays["sizes"] = rows.sizes
-        return arrays, {"seconds": self.seconds, "problems": list(rows.problems)}
+        return arrays, {"seconds": self.seconds, "problems": list(self.problems)}
 
 
 def _only(task: RetrievalTask, part: str) -> RetrievalTask:

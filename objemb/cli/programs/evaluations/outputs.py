@@ -18,7 +18,7 @@ from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.cli.programs.evaluations.measure import Measured
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.disk import write_whole
-from objemb.evaluation.described import Described, Rows
+from objemb.evaluation.described import Described
 from objemb.evaluation.failures import worst_queries
 from objemb.evaluation.matrix import matrix_markdown
 from objemb.evaluation.metrics import best_iou
@@ -134,8 +134,8 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Retrie
         None where nothing could be described.
     """
     queries, database = described.queries, described.database
-    asked = evenly(len(queries), min(len(queries), max(1, most // 3)))
-    rows = evenly(len(database), most - len(asked))
+    asked = evenly(len(queries.vectors), min(len(queries.vectors), max(1, most // 3)))
+    rows = evenly(len(database.vectors), most - len(asked))
     if not len(rows) + len(asked):
         return None
     shown = [*_stored(task, database, rows, data), *_asked(task, queries, asked)]
@@ -146,7 +146,7 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Retrie
 
 
 def _stored(
-    task: RetrievalTask, rows: Rows, chosen: NDArray[np.int64], data: EvaluationSet
+    task: RetrievalTask, rows: ImageRows, chosen: NDArray[np.int64], data: EvaluationSet
 ) -> Iterator[dict[str, str]]:
     """Labels of rows of the database. A region shows the object whose true box it covers, where these are known."""
     truths: dict[str, list[SetEntry]] = {}
@@ -159,7 +159,7 @@ def _stored(
         yield _labels("database", entry, instances, rows.boxes[row])
 
 
-def _asked(task: RetrievalTask, rows: Rows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
+def _asked(task: RetrievalTask, rows: ImageRows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
     for row in chosen.tolist():
         entry = task.queries[int(rows.items[row])]
         yield _labels("query", entry, ", ".join(entry.instances), rows.boxes[row])
