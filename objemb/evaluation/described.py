@@ -102,9 +102,7 @@ def describe_task(
         )
     else:
         seen = object_crop(crop or data.crop)
-        objects, problems = describe_entries(
-            model, data, task.database, crop=seen, workers=workers, on_photo=on_photo
-        )
+        objects, problems = describe_entries(model, data, task.database, crop=seen, workers=workers, on_photo=on_photo)
         database = replace(objects, images=task.item_ids)
     between = time.perf_counter()
     queries, of_queries = describe_entries(

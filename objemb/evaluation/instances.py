@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.evaluation.metrics import average_precisions
 
 #: Queries at a time: each is compared with every box.
 BLOCK = 512
@@ -39,8 +40,8 @@ def instance_retrieval(
 
     The boxes of the query's own image are junk: they count neither for nor against. A box without an identity is no
     query, but stands in the way of the others. Boxes whose instance is in no other image are no queries either.
-    Average precision is the one of the retrieval benchmarks (trapezoid rule), as in
-    :func:`objemb.evaluation.metrics.average_precision`, computed for many queries at once.
+    Average precision is that of the retrieval benchmarks (trapezoid rule), see
+    :func:`objemb.evaluation.metrics.average_precision`.
 
     Args:
         vectors: float ``(N, D)``, compared by scalar product: unit vectors, where cosines are meant.
@@ -151,10 +152,6 @@ def _figures(right: Tensor, kept: Tensor) -> Tensor:
         right: bool ``(Q, N)``, what is right, in ranked order.
         kept: bool ``(Q, N)``, what counts; all else is left out of the ranking.
     """
-    rank = kept.cumsum(dim=1).double() - 1
-    hits = right.double()
-    found = hits.cumsum(dim=1) - hits
-    before = torch.where(rank <= 0, 1.0, found / rank.clamp_min(1))
-    precision = ((before + (found + 1) / (rank + 1).clamp_min(1)) / 2 * hits).sum(dim=1) / hits.sum(dim=1)
-    first = (hits * (rank == 0)).sum(dim=1)
+    precision = torch.from_numpy(average_precisions(right.numpy(), kept.numpy()))
+    first = (right & (kept.cumsum(dim=1) == 1)).any(dim=1).double()
     return torch.stack([precision, first.where(right.any(dim=1), torch.nan)])

@@ -1,8 +1,8 @@
-"""Retrieval and localisation metrics: pure functions on numpy arrays that never change their inputs.
+"""Retrieval and localisation metrics: pure functions of NumPy arrays, which they never change.
 
 One convention for all: a query is summed up by the 0-based *ranks* at which its positives were found, counted after
 junk was taken out of the list, and by the *number* of its positives, found or not. A query without positives scores
-NaN, and means over queries leave such queries out (and say how many).
+NaN; means over queries leave it out, and say how many they left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from objemb.ops.arrays import as_tensor
+from objemb.ops.boxes import paired_iou
 
 #: A function of the ranks of a query's positives and the number of these.
 Metric: TypeAlias = Callable[[ArrayLike, int], float]
@@ -52,26 +55,6 @@ class Localisation(NamedTuple):
     boxes: int
 
 
-def ranks_without_junk(ranking: ArrayLike, positives: ArrayLike, junk: ArrayLike = ()) -> NDArray[np.int64]:
-    """The 0-based ranks of the positives in a list from which the junk was removed.
-
-    Junk is what must count neither for nor against: the query's own photo, or images too unclear to judge.
-
-    Args:
-        ranking: int ``(K,)``, item numbers, best first, each at most once.
-        positives: int ``(P,)``, the relevant items; an item that is junk as well counts as junk.
-        junk: int ``(J,)``, the items to take out.
-
-    Returns:
-        int64 ``(F,)``, rising, F <= P: positives that are not in the list have no rank.
-    """
-    ranked = _numbers("ranking", ranking)
-    if len(np.unique(ranked)) != len(ranked):
-        raise ValueError("ranking: expected each item once, found one twice")
-    kept = ranked[~np.isin(ranked, _numbers("junk", junk))]
-    return np.flatnonzero(np.isin(kept, _numbers("positives", positives))).astype(np.int64)
-
-
 def average_precision(ranks: ArrayLike, num_positives: int) -> float:
     """Average precision by the trapezoid rule, as the Oxford, Paris, Holidays and INSTRE benchmarks count it.
 
@@ -90,10 +73,27 @@ def average_precision(ranks: ArrayLike, num_positives: int) -> float:
     ranked = _checked_ranks(ranks, num_positives)
     if num_positives == 0:
         return float("nan")
-    found = np.arange(len(ranked))
-    before = np.where(ranked == 0, 1.0, found / np.maximum(ranked, 1))
-    after = (found + 1) / (ranked + 1)
-    return float((before + after).sum() / (2 * num_positives))
+    return float(_trapezoids(np.arange(len(ranked)), ranked).sum() / num_positives)
+
+
+def average_precisions(
+    right: NDArray[np.bool_], kept: NDArray[np.bool_] | None = None, num_positives: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """:func:`average_precision` of many complete rankings at once.
+
+    Args:
+        right: bool ``(Q, N)``: whether each place of a ranking, best first, holds a positive.
+        kept: bool ``(Q, N)``: what is no junk, all positives among it; None where there is no junk.
+        num_positives: int ``(Q,)``, how many positives each query has; by default those in its ranking.
+
+    Returns:
+        float64 ``(Q,)``, 0 to 1; NaN for a query without positives.
+    """
+    before = np.cumsum(right, axis=1) - right
+    ranks = np.arange(right.shape[1]) if kept is None else np.cumsum(kept, axis=1) - 1
+    total = np.asarray(right.sum(axis=1) if num_positives is None else num_positives, dtype=float)
+    area = (_trapezoids(before, ranks) * right).sum(axis=1)
+    return np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)
 
 
 def precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
@@ -268,7 +268,7 @@ def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> NDArray[
     if len(whose) != len(true) or np.any((whose < 0) | (whose >= len(found))):
         raise ValueError(f"owners: expected {len(true)} numbers from 0 to {len(found) - 1}, found {whose.tolist()}")
     best = np.full(len(found), np.nan)
-    np.fmax.at(best, whose, _paired_iou(found[whose], true))
+    np.fmax.at(best, whose, paired_iou(as_tensor(found[whose]), as_tensor(true)).numpy())
     return best
 
 
@@ -288,20 +288,18 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
     return Localisation(float(known.mean()), float((known >= threshold).mean()), len(known))
 
 
+def _trapezoids(before: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean of the precision just before and just after a positive at each rank, behind so many positives."""
+    precision_before = np.where(ranks <= 0, 1.0, before / np.maximum(ranks, 1))
+    return np.asarray((precision_before + (before + 1) / np.maximum(ranks + 1, 1)) / 2)
+
+
 def _curve(ranked: NDArray[np.int64], num_positives: int) -> NDArray[np.float64]:
     found = np.arange(1, len(ranked) + 1)
     precision = np.maximum.accumulate((found / (ranked + 1))[::-1])[::-1]
     # the place of the first positive that reaches each recall; rounding must not ask for one more
     place = np.ceil(RECALLS * num_positives - 1e-9).astype(np.int64).clip(1) - 1
     return np.append(precision, 0.0)[np.minimum(place, len(ranked))]
-
-
-def _paired_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of row i with row i."""
-    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    shared = sides.clip(min=0).prod(axis=1)
-    union = (first[:, 2:] - first[:, :2]).prod(axis=1) + (second[:, 2:] - second[:, :2]).prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -81,35 +81,6 @@ def paired_difference(
     return Difference(float(sums.sum() / sizes.sum()), float(low), float(high), len(whose), len(sums))
 
 
-def average_precisions(
-    scores: NDArray[np.float32], positives: NDArray[np.bool_], junk: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """:func:`objemb.evaluation.metrics.average_precision` of many queries at once.
-
-    Args:
-        scores: float ``(Q, N)``: of each item of the database for each query; ``-inf`` for one that is not ranked, NaN
-            throughout the row of a query that could not be asked.
-        positives: bool ``(Q, N)``, what should be found.
-        junk: bool ``(Q, N)``, what is left out of the ranking.
-
-    Returns:
-        float64 ``(Q,)``; NaN for a query without positives or without scores.
-    """
-    for name, array in (("positives", positives), ("junk", junk)):
-        if array.shape != scores.shape:
-            raise ValueError(f"{name}: expected shape {scores.shape}, found {array.shape}")
-    relevant = positives & ~junk
-    order = np.argsort(-np.where(junk, -np.inf, scores), axis=1, kind="stable")  # junk comes last and moves no rank
-    found = np.take_along_axis(relevant & np.isfinite(scores), order, axis=1)
-    ranks = np.arange(scores.shape[1])
-    before: NDArray[np.int64] = np.cumsum(found, axis=1) - found
-    precision_before = np.where(ranks == 0, 1.0, before / np.maximum(ranks, 1))
-    area = (found * (precision_before + (before + 1) / (ranks + 1))).sum(axis=1) / 2
-    total = relevant.sum(axis=1).astype(float)
-    total[np.isnan(scores).any(axis=1) | (total == 0)] = np.nan
-    return np.asarray(area / total)
-
-
 def equal_within(difference: Difference, margin: float) -> bool | None:
     """Whether two sides are equal but for ``margin``: the interval lies within it; False beyond it, else None."""
     checks.positive("margin", margin)

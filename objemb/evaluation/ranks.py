@@ -76,9 +76,7 @@ class RankedItems:
         return RankedItems(self.items, places, self.scores, at)
 
 
-def rank_items(
-    database: ImageRows, queries: ImageRows, wanted: Sequence[NDArray[np.int64]]
-) -> list[RankedItems]:
+def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
     """Where the wanted items stand for each query, in one pass over the database for every 256 rows of queries.
 
     Args:

@@ -21,7 +21,9 @@ PLACES_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Database(ImageRows):
-    """Images with any number of rows each, in memory or in a mapped file: vectors are at most of unit length, ids differ.
+    """The rows of images that are searched, in memory or in a mapped file; no two images have the same id.
+
+    Vectors are at most of unit length.
 
     Attributes:
         open_photo: Decodes the photo of an image by its id, for re-rankers that look again; None without photos.

@@ -106,9 +106,7 @@ class ImageRows:
         """The images from ``first`` up to ``last``, which is left out; their rows are views of these."""
         rows = slice(int(self.starts[first]), int(self.starts[last]))
         sizes = None if self.sizes is None else self.sizes[rows]
-        return ImageRows(
-            self.images[first:last], self.vectors[rows], self.items[rows] - first, self.boxes[rows], sizes
-        )
+        return ImageRows(self.images[first:last], self.vectors[rows], self.items[rows] - first, self.boxes[rows], sizes)
 
     def descriptors(self, number: int) -> RegionDescriptors:
         """The rows of an image by its position in ``images``, perhaps none.

@@ -47,7 +47,7 @@ def test_entries_of_a_photo_are_described_together_and_once(data: EvaluationSet)
         SetEntry("a.png", ("z",), LEFT),
         SetEntry("b.png", ("x",), RIGHT),
     ]
-    found, problems = describe_entries(model, data, entries, crop="scaled")
+    found, _ = describe_entries(model, data, entries, crop="scaled")
     assert found.items.tolist() == [0, 1, 2, 3, 4]
     assert found.boxes.tolist() == [list(LEFT), [0, 0, 40, 20], list(RIGHT), list(LEFT), list(RIGHT)]
     np.testing.assert_array_equal(found.vectors[0], found.vectors[3])
@@ -68,7 +68,7 @@ def test_what_becomes_of_an_entry_without_a_box(
 ) -> None:
     model = ColourModel()
     entries = [SetEntry("a.png", ("x",), LEFT), SetEntry("b.png", ("x",), None), SetEntry("c.png", ("x",), RIGHT)]
-    found, problems = describe_entries(model, data, entries, crop="scaled", unboxed=unboxed)
+    found, _ = describe_entries(model, data, entries, crop="scaled", unboxed=unboxed)
     assert found.items.tolist() == [0, *([1] * len(boxes)), 2]
     assert found.boxes.tolist() == [list(LEFT), *map(list, boxes), list(RIGHT)]
     assert model.queried[1] == ("b.png", unboxed, "scaled")

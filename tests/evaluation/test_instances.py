@@ -8,7 +8,8 @@ import torch
 
 from objemb.evaluation import instances as module
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
-from objemb.evaluation.metrics import average_precision, ranks_without_junk
+from objemb.evaluation.metrics import average_precision
+from tests.evaluation.reference import slow_ranks
 
 
 def test_by_hand() -> None:
@@ -36,7 +37,7 @@ def test_against_the_slow_reference(monkeypatch: pytest.MonkeyPatch) -> None:
         junk = (images == images[query]).nonzero().flatten().numpy()
         positives = ((instances == instances[query]) & (images != images[query])).nonzero().flatten().numpy()
         if len(positives):
-            ranks = ranks_without_junk(ranking, positives, junk)
+            ranks = slow_ranks(ranking.tolist(), positives.tolist(), junk.tolist())
             precisions.append(average_precision(ranks, len(positives)))
             firsts.append(0 in ranks)
     found = instance_retrieval(vectors, instances, images)
@@ -90,7 +91,7 @@ def test_by_class_against_the_slow_reference(monkeypatch: pytest.MonkeyPatch) ->
             positives = (same & (classes == number)).nonzero().flatten().numpy()
             junk = ((images == images[query]) | (same & (classes != number))).nonzero().flatten().numpy()
             if instances[query] >= 0 and len(positives):
-                ranks = ranks_without_junk(ranking, positives, junk)
+                ranks = slow_ranks(ranking.tolist(), positives.tolist(), junk.tolist())
                 precisions.append(average_precision(ranks, len(positives)))
                 firsts.append(0 in ranks)
         assert found.objects[number]["mAP"] == pytest.approx(np.mean(precisions), abs=1e-9)

@@ -7,21 +7,10 @@ import numpy as np
 import pytest
 
 from objemb.evaluation import metrics
+from tests.evaluation.reference import slow_ranks
 
 SOME_RANKS = [np.array([0, 2, 5]), np.array([1])]
 METRICS_AT_K = [metrics.precision_at_k, metrics.revisited_precision_at_k, metrics.recall_at_k]
-
-
-def slow_ranks(ranking: list[int], positives: set[int], junk: set[int]) -> list[int]:
-    """Walks down the list, as the benchmarks describe it."""
-    ranks, place = [], 0
-    for item in ranking:
-        if item in junk:
-            continue
-        if item in positives:
-            ranks.append(place)
-        place += 1
-    return ranks
 
 
 def slow_average_precision(ranks: list[int], num_positives: int) -> float:
@@ -68,24 +57,30 @@ def test_average_precision_equals_the_slow_reference() -> None:
             assert metrics.average_precision(ranks, positives) == pytest.approx(expected)
 
 
-def test_ranks_equal_the_slow_reference() -> None:
+def test_average_precisions_are_those_of_one_ranking_after_the_other() -> None:
     random = np.random.default_rng(1)
-    for _ in range(300):
-        items = int(random.integers(1, 40))
-        ranking = random.permutation(items)[: random.integers(0, items + 1)]
-        positives = random.permutation(items)[: random.integers(0, items + 1)]
-        junk = random.permutation(items)[: random.integers(0, items + 1)]
-        expected = slow_ranks(ranking.tolist(), set(positives.tolist()), set(junk.tolist()))
-        assert metrics.ranks_without_junk(ranking, positives, junk).tolist() == expected
+    right = random.random((60, 25)) < 0.2
+    kept = right | (random.random(right.shape) < 0.6)
+    right[4] = False
+    missed = random.integers(0, 3, 60)
+    places = np.arange(25)
+    for junk, more in ((~kept, np.zeros(60, np.int64)), (~kept, missed), (np.zeros_like(kept), missed)):
+        positives = right.sum(axis=1) + more
+        found = metrics.average_precisions(right, None if not junk.any() else ~junk, positives)
+        for query in range(60):
+            ranks = slow_ranks(places.tolist(), places[right[query]].tolist(), places[junk[query]].tolist())
+            expected = slow_average_precision(ranks, int(positives[query])) if positives[query] else math.nan
+            assert found[query] == pytest.approx(expected, nan_ok=True)
+            assert metrics.average_precision(ranks, int(positives[query])) == pytest.approx(expected, nan_ok=True)
+    np.testing.assert_array_equal(
+        metrics.average_precisions(right, kept), metrics.average_precisions(right, kept, right.sum(axis=1))
+    )
 
 
-def test_junk_moves_positives_up() -> None:
-    ranking, positives, junk = [7, 3, 9, 1, 4], [3, 4], [7, 1]
-    assert metrics.ranks_without_junk(ranking, positives, junk).tolist() == [0, 2]
-    assert metrics.ranks_without_junk(ranking, positives).tolist() == [1, 4]
-    assert metrics.ranks_without_junk(ranking, [3, 7], junk).tolist() == [0], "junk wins over positive"
-    assert metrics.ranks_without_junk([], positives, junk).tolist() == []
-    assert metrics.ranks_without_junk([5], [8]).tolist() == [], "a positive that is not in the list has no rank"
+def test_average_precisions_of_nothing() -> None:
+    nothing = np.zeros((0, 4), dtype=bool)
+    assert metrics.average_precisions(nothing).shape == (0,)
+    assert np.isnan(metrics.average_precisions(np.zeros((2, 0), dtype=bool))).tolist() == [True, True]
 
 
 def test_precision_at_k_by_hand() -> None:
@@ -130,11 +125,6 @@ def test_metrics_at_k_without_positives_and_bad_k(metric: Callable[..., float]) 
 def test_bad_ranks_are_refused(ranks: list, num_positives: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.average_precision(ranks, num_positives)
-
-
-def test_a_ranking_with_an_item_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="found one twice"):
-        metrics.ranks_without_junk([1, 1], [1])
 
 
 def test_means_leave_out_queries_without_positives() -> None:
@@ -217,14 +207,14 @@ def test_global_average_precision() -> None:
 
 
 def test_inputs_are_left_as_they_are() -> None:
-    ranks, ranking = np.array([5, 0, 2]), np.array([3, 1, 2])
+    ranks, right = np.array([5, 0, 2]), np.array([[True, False, True]])
     boxes, truths, owners = np.array([[0.0, 0, 1, 1]]), np.array([[0.0, 0, 2, 1]]), np.array([0])
-    before = [a.copy() for a in (ranks, ranking, boxes, truths, owners)]
+    before = [a.copy() for a in (ranks, right, boxes, truths, owners)]
     metrics.average_precision(ranks, 3)
     metrics.revisited_precision_at_k(ranks, 3, 2)
-    metrics.ranks_without_junk(ranking, ranks, ranking[:1])
+    metrics.average_precisions(right)
     metrics.best_iou(boxes, truths, owners)
-    for array, copy in zip((ranks, ranking, boxes, truths, owners), before, strict=True):
+    for array, copy in zip((ranks, right, boxes, truths, owners), before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 

@@ -5,39 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from objemb.evaluation import metrics
-from objemb.evaluation.paired import FEWEST_GROUPS, Difference, average_precisions, equal_within, paired_difference
-
-
-def slow(scores: np.ndarray, positives: np.ndarray, junk: np.ndarray) -> float:
-    if np.isnan(scores).any():
-        return math.nan
-    ranking = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if np.isfinite(scores[i])]
-    ranks = metrics.ranks_without_junk(np.array(ranking, dtype=int), np.flatnonzero(positives), np.flatnonzero(junk))
-    return metrics.average_precision(ranks, int((positives & ~junk).sum()))
-
-
-def test_many_queries_at_once_as_one_after_the_other() -> None:
-    random = np.random.default_rng(0)
-    scores = random.integers(0, 6, (40, 12)).astype(np.float32)  # many ties
-    scores[random.random(scores.shape) < 0.2] = -np.inf
-    scores[7] = np.nan
-    positives, junk = random.random(scores.shape) < 0.3, random.random(scores.shape) < 0.2
-    positives[3] = False
-    found = average_precisions(scores, positives, junk)
-    expected = [slow(*row) for row in zip(scores, positives, junk, strict=True)]
-    assert np.isnan(found[[3, 7]]).all()
-    np.testing.assert_allclose(found, expected)
-
-
-def test_by_hand() -> None:
-    scores = np.array([[0.9, 0.8, 0.7, 0.6]], dtype=np.float32)
-    positives, junk = np.array([[False, True, False, True]]), np.array([[True, False, False, False]])
-    # without the junk the positives are at ranks 0 and 2
-    assert average_precisions(scores, positives, junk) == pytest.approx([((1 + 1) + (1 / 2 + 2 / 3)) / 4])
-    assert average_precisions(scores[:0], positives[:0], junk[:0]).shape == (0,)
-    with pytest.raises(ValueError, match=r"junk: expected shape \(1, 4\), found \(1, 3\)"):
-        average_precisions(scores, positives, junk[:, :3])
+from objemb.evaluation.paired import FEWEST_GROUPS, Difference, equal_within, paired_difference
 
 
 def test_a_clear_difference_is_above_chance() -> None:

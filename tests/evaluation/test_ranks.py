@@ -17,7 +17,9 @@ def rows(vectors: NDArray, items: list[int], images: int) -> ImageRows:
     return ImageRows(names, np.asarray(vectors, dtype=np.float32), np.array(items, dtype=np.int64), boxes)
 
 
-def completely_sorted(database: ImageRows, queries: ImageRows, num_items: int, num_queries: int) -> list[tuple[list[int], list]]:
+def completely_sorted(
+    database: ImageRows, queries: ImageRows, num_items: int, num_queries: int
+) -> list[tuple[list[int], list]]:
     """The slow reference: whole rankings, with the boxes that matched."""
     block = Block(database.vectors, database.items)
     hits = search_exact([block], queries.vectors, queries.items, max(1, num_items), count=num_queries)

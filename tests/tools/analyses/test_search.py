@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,17 @@ import pytest
 import torch
 
 from objemb.cli.programs.analyses.features import LayerRows, View
-from objemb.cli.programs.analyses.search import Searches, best_scores, summed
+from objemb.cli.programs.analyses.search import Searches, best_scores, ranked_precisions, summed
 from objemb.cli.programs.analyses.settings import BEST, BOXES, ONE, SUM, WHOLE, Look, attention_looks
 from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.described import Rows
+from objemb.evaluation.metrics import average_precision
 from objemb.evaluation.ranks import rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import listed_items, score
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
+from tests.evaluation.reference import slow_ranks
 
 RANDOM = torch.Generator().manual_seed(0)
 NAMES = "abcde"
@@ -100,3 +103,34 @@ def test_like_is_compared_with_like(tmp_path: Path) -> None:
     looks = attention_looks("gem", (BOXES,))
     assert [(look.kind, look.matching) for look in looks] == [(WHOLE, ONE), (BOXES, BEST), (BOXES, SUM)]
     assert {look.pooling for look in looks} == {"gem"}
+
+
+def slow_precision(scores: np.ndarray, positives: np.ndarray, junk: np.ndarray) -> float:
+    if np.isnan(scores).any():
+        return math.nan
+    ranking = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if np.isfinite(scores[i])]
+    ranks = slow_ranks(ranking, np.flatnonzero(positives).tolist(), np.flatnonzero(junk).tolist())
+    return average_precision(ranks, int((positives & ~junk).sum()))
+
+
+def test_precisions_of_many_queries_at_once_as_one_after_the_other() -> None:
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 6, (40, 12)).astype(np.float32)  # many ties
+    scores[random.random(scores.shape) < 0.2] = -np.inf
+    scores[7] = np.nan
+    positives, junk = random.random(scores.shape) < 0.3, random.random(scores.shape) < 0.2
+    positives[3] = False
+    found = ranked_precisions(scores, positives, junk)
+    expected = [slow_precision(*row) for row in zip(scores, positives, junk, strict=True)]
+    assert np.isnan(found[[3, 7]]).all()
+    np.testing.assert_allclose(found, expected)
+
+
+def test_precisions_of_scores_by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.7, 0.6]], dtype=np.float32)
+    positives, junk = np.array([[False, True, False, True]]), np.array([[True, False, False, False]])
+    # without the junk the positives are at ranks 0 and 2
+    assert ranked_precisions(scores, positives, junk) == pytest.approx([((1 + 1) + (1 / 2 + 2 / 3)) / 4])
+    assert ranked_precisions(scores[:0], positives[:0], junk[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"junk: expected shape \(1, 4\), found \(1, 3\)"):
+        ranked_precisions(scores, positives, junk[:, :3])

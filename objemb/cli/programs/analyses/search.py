@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objemb.cli.programs.analyses.features import LayerRows, View
 from objemb.cli.programs.analyses.settings import SUM, Look
-from objemb.evaluation.paired import average_precisions
+from objemb.evaluation.metrics import average_precisions
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
@@ -61,7 +61,7 @@ class Searches:
             if look.matching == SUM:
                 rows = summed(rows)
             scores = best_scores(rows, summed(queries), self.items, self.queries)
-            yield average_precisions(scores, self._positives, self._junk)
+            yield ranked_precisions(scores, self._positives, self._junk)
 
     def _space(self, view: View, look: Look) -> Whitening | None:
         if view not in self._sample:
@@ -103,6 +103,30 @@ def best_scores(rows: LayerRows, queries: LayerRows, items: int, count: int) -> 
         blank = torch.full((len(numbers), items), float("-inf"))
         scores[numbers] = blank.scatter_reduce(1, places, vectors @ rows.vectors.T, "amax")
     return np.asarray(scores.numpy())
+
+
+def ranked_precisions(
+    scores: NDArray[np.float32], positives: NDArray[np.bool_], junk: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Average precision of the rankings by scores; of equal scores the lower item comes first.
+
+    Args:
+        scores: float ``(Q, N)``: of each item of the database for each query; ``-inf`` for one that is not ranked, NaN
+            throughout the row of a query that could not be asked.
+        positives: bool ``(Q, N)``, what should be found.
+        junk: bool ``(Q, N)``, what is left out of the ranking.
+
+    Returns:
+        float64 ``(Q,)``; NaN for a query without positives or without scores.
+    """
+    for name, array in (("positives", positives), ("junk", junk)):
+        if array.shape != scores.shape:
+            raise ValueError(f"{name}: expected shape {scores.shape}, found {array.shape}")
+    relevant = positives & ~junk
+    order = np.argsort(-np.where(junk, -np.inf, scores), axis=1, kind="stable")  # junk comes last and moves no rank
+    right = np.take_along_axis(relevant & np.isfinite(scores), order, axis=1)
+    answered = ~np.isnan(scores).any(axis=1)
+    return average_precisions(right, num_positives=relevant.sum(axis=1) * answered)
 
 
 def _projected(vectors: Tensor, space: Whitening | None) -> Tensor:

@@ -27,6 +27,7 @@ from objemb.evaluation.projector import THUMBNAIL, Embedding, box_text, evenly, 
 from objemb.evaluation.report import localisation_table, markdown_table, part_table, region_table, score_text
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.decode import read_photo
+from objemb.structures import ImageRows
 
 JSON, MARKDOWN = "results.json", "results.md"
 #: From which overlap (IoU) on a region shows an object.
