@@ -76,23 +76,19 @@ def average_precision(ranks: ArrayLike, num_positives: int) -> float:
     return float(_trapezoids(np.arange(len(ranked)), ranked).sum() / num_positives)
 
 
-def average_precisions(
-    right: NDArray[np.bool_], kept: NDArray[np.bool_] | None = None, num_positives: ArrayLike | None = None
-) -> NDArray[np.float64]:
+def average_precisions(right: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
     """:func:`average_precision` of many complete rankings at once.
 
     Args:
         right: bool ``(Q, N)``: whether each place of a ranking, best first, holds a positive.
-        kept: bool ``(Q, N)``: what is no junk, all positives among it; None where there is no junk.
-        num_positives: int ``(Q,)``, how many positives each query has; by default those in its ranking.
+        kept: bool ``(Q, N)``: what is no junk, all positives among it.
 
     Returns:
         float64 ``(Q,)``, 0 to 1; NaN for a query without positives.
     """
     before = np.cumsum(right, axis=1) - right
-    ranks = np.arange(right.shape[1]) if kept is None else np.cumsum(kept, axis=1) - 1
-    total = np.asarray(right.sum(axis=1) if num_positives is None else num_positives, dtype=float)
-    area = (_trapezoids(before, ranks) * right).sum(axis=1)
+    area = (_trapezoids(before, np.cumsum(kept, axis=1) - 1) * right).sum(axis=1)
+    total = right.sum(axis=1)
     return np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)
 
 

@@ -44,7 +44,13 @@ def rows(items: list[int], size: tuple[int, int] = (100, 200)) -> ImageRows:
     count = len(items)
     sizes = np.tile(np.array(size, dtype=np.int64), (count, 1))
     images = tuple(map(str, range(IMAGES)))
-    return ImageRows(images, np.zeros((count, 2), np.float32), np.array(items), np.zeros((count, 4), np.float32), sizes)
+    return ImageRows(
+        images,
+        np.zeros((count, 2), np.float32),
+        np.array(items, dtype=np.int64),
+        np.zeros((count, 4), np.float32),
+        sizes,
+    )
 
 
 def test_positives_of_other_sizes_are_junk() -> None:

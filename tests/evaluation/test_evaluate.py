@@ -8,7 +8,7 @@ import pytest
 
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.evaluation.described import describe_task
-from objemb.evaluation.evaluate import evaluate, evaluate_described, item_ids
+from objemb.evaluation.evaluate import evaluate, evaluate_described
 from objemb.evaluation.retrieval_task import make_task
 from objemb.rerank.base import Reranker, Search
 from tests.evaluation.colours import ColourModel, Patches, write_set
@@ -102,9 +102,9 @@ def test_what_is_re_ranked_comes_first_and_the_others_follow(data: EvaluationSet
     again = [[hit.image for hit in result] for result in swapped.results]
     assert again == [[one[1], one[0]] for one in order]
     numbers = {entry.file: number for number, entry in enumerate(task.database)}
-    for of_query, before, first in zip(swapped.ranked, order, again, strict=True):
-        expected = [*first, *(image for image in before if image not in first)]
-        for item, place, box in zip(of_query.items, of_query.places, of_query.boxes, strict=True):
+    for ranked, of_query, first in zip(swapped.ranked, order, again, strict=True):
+        expected = [*first, *(image for image in of_query if image not in first)]
+        for item, place, box in zip(ranked.items, ranked.places, ranked.boxes, strict=True):
             assert expected[place] == task.database[item].file
             assert (box.tolist() == list(Swap.box)) == (item == numbers[first[0]])
     assert swapped.localisation != plain.localisation
@@ -127,7 +127,7 @@ def test_results_name_photos_and_objects(data: EvaluationSet) -> None:
     found = evaluate(ColourModel(), data, make_task(data, "object"), hits=2)
     assert [hit.image for hit in found.results[0]] == ["a.png#0", "b.png#2"]
     assert (found.results[0].query_image, found.results[0].query_boxes) == ("a.png", ((0, 0, 20, 20),))
-    assert item_ids(make_task(data, "image")) == ("a.png", "b.png", "c.png")
+    assert make_task(data, "image").item_ids == ("a.png", "b.png", "c.png")
     assert evaluate(ColourModel(), data, make_task(data)).results == ()
 
 

@@ -62,25 +62,19 @@ def test_average_precisions_are_those_of_one_ranking_after_the_other() -> None:
     right = random.random((60, 25)) < 0.2
     kept = right | (random.random(right.shape) < 0.6)
     right[4] = False
-    missed = random.integers(0, 3, 60)
     places = np.arange(25)
-    for junk, more in ((~kept, np.zeros(60, np.int64)), (~kept, missed), (np.zeros_like(kept), missed)):
-        positives = right.sum(axis=1) + more
-        found = metrics.average_precisions(right, None if not junk.any() else ~junk, positives)
-        for query in range(60):
-            ranks = slow_ranks(places.tolist(), places[right[query]].tolist(), places[junk[query]].tolist())
-            expected = slow_average_precision(ranks, int(positives[query])) if positives[query] else math.nan
-            assert found[query] == pytest.approx(expected, nan_ok=True)
-            assert metrics.average_precision(ranks, int(positives[query])) == pytest.approx(expected, nan_ok=True)
-    np.testing.assert_array_equal(
-        metrics.average_precisions(right, kept), metrics.average_precisions(right, kept, right.sum(axis=1))
-    )
+    found = metrics.average_precisions(right, kept)
+    for query in range(60):
+        ranks = slow_ranks(places.tolist(), places[right[query]].tolist(), places[~kept[query]].tolist())
+        expected = slow_average_precision(ranks, len(ranks)) if ranks else math.nan
+        assert found[query] == pytest.approx(expected, nan_ok=True)
+        assert metrics.average_precision(ranks, len(ranks)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_average_precisions_of_nothing() -> None:
-    nothing = np.zeros((0, 4), dtype=bool)
-    assert metrics.average_precisions(nothing).shape == (0,)
-    assert np.isnan(metrics.average_precisions(np.zeros((2, 0), dtype=bool))).tolist() == [True, True]
+    nothing, empty = np.zeros((0, 4), dtype=bool), np.zeros((2, 0), dtype=bool)
+    assert metrics.average_precisions(nothing, nothing).shape == (0,)
+    assert np.isnan(metrics.average_precisions(empty, empty)).tolist() == [True, True]
 
 
 def test_precision_at_k_by_hand() -> None:
@@ -212,7 +206,7 @@ def test_inputs_are_left_as_they_are() -> None:
     before = [a.copy() for a in (ranks, right, boxes, truths, owners)]
     metrics.average_precision(ranks, 3)
     metrics.revisited_precision_at_k(ranks, 3, 2)
-    metrics.average_precisions(right)
+    metrics.average_precisions(right, right)
     metrics.best_iou(boxes, truths, owners)
     for array, copy in zip((ranks, right, boxes, truths, owners), before, strict=True):
         np.testing.assert_array_equal(array, copy)

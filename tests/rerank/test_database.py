@@ -91,7 +91,7 @@ def test_of_an_index(tmp_path: Path) -> None:
     ]
     assert Database.of_index(index, "price > 1").images == ("c", "d")
     assert len(Database.of_index(index, "label = bottle").vectors) == len(index.find("label = bottle"))
-    assert len(Database.of_index(new(tmp_path / "none"))) == 0
+    assert len(Database.of_index(new(tmp_path / "none")).images) == 0
     half = Database.of_index(new(tmp_path / "half", *images, dtype="float16"))
     assert half.vectors.dtype == np.float32
     assert half.dim == DIM

@@ -43,8 +43,8 @@ def slow(data: Database, asked: RegionDescriptors, k: int, kq: int, rows: np.nda
     for row in np.argsort(-sums)[:kq]:
         start[row] = max(0, sums[row]) ** 3
     spread = np.linalg.solve(dense_laplacian(affinity[rows][:, rows], 0.99), start[rows])
-    scores = np.zeros(len(data))
-    for image in range(len(data)):
+    scores = np.zeros(len(data.images))
+    for image in range(len(data.images)):
         inside = np.flatnonzero(data.items[rows] == image)
         own = data.vectors[data.rows(str(image))].astype(float)
         if len(inside):

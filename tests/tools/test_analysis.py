@@ -68,7 +68,7 @@ def test_from_model_folders_at_object_level(
     where = ["--set", str(write_set(tmp_path)), "--size", "48", "-o", str(tmp_path / "out")]
     report = tool.main([*models, *where, "--level", "object", "--whiten-on", str(tmp_path / "a.png"), "--dims", "2"])
     assert report["whitened"] is True
-    assert max(cell["dim"] for cell in report["cells"]) == 2
+    assert max(score["dim"] for score in report["scores"]) == 2
     assert "the whitening is fitted on 1 photos of the evaluation set" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"expected a config for backbone.width=8, found a model folder"):
         tool.main([models[0] + ",backbone.width=8", models[1], *where, "--unwhitened"])

@@ -76,15 +76,15 @@ def run(data: EvaluationSet, scenes: Path, level: str = "image", **changes: Any)
 def test_at_image_level(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
     found, detector = run(data, scenes)
     assert [str(layer) for layer in found.layers] == ["conv4_1 (stride 16)", "conv5_1 (stride 32)"]
-    assert {c.network for c in found.cells} == {CLASSIFICATION, DETECTION}
-    dims = {(c.layer, c.look.name): set() for c in found.cells}  # type: dict[tuple[str, str], set[int]]
-    for c in found.cells:
-        dims[c.layer, c.look.name].add(c.dim)
+    assert {c.network for c in found.scores} == {CLASSIFICATION, DETECTION}
+    dims = {(c.layer, c.setting.name): set() for c in found.scores}  # type: dict[tuple[str, str], set[int]]
+    for c in found.scores:
+        dims[c.layer, c.setting.name].add(c.dim)
     assert dims["conv5_1", "MAC"] == {4, 8}, "twelve photos vary in eleven directions"
-    assert len(found.cells) == 2 * sum(map(len, dims.values()))
-    assert {c.look.kind for c in found.attention} == {WHOLE, GRID, BOXES, TRUTH}
-    assert {c.look.pooling for c in found.attention} == {"mean", "max", "gem"}
-    assert len(found.findings) == 8
+    assert len(found.scores) == 2 * sum(map(len, dims.values()))
+    assert {c.setting.kind for c in found.attention} == {WHOLE, GRID, BOXES, TRUTH}
+    assert {c.setting.pooling for c in found.attention} == {"mean", "max", "gem"}
+    assert len(found.conclusions) == 8
     assert found.problems == ()
     assert len(detector.asked) == 14 + TRAIN, "once a photo, though there are two networks"
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["whitened"] is True
@@ -100,9 +100,9 @@ def test_at_image_level(data: EvaluationSet, scenes: Path, tmp_path: Path) -> No
 def test_at_object_level_boxes_are_given(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
     found, _ = run(data, scenes, "object")
     assert found.attention == []
-    assert len(found.findings) == 4
-    assert {c.dim for c in found.cells if c.layer == "conv5_1"} == {4, 8}
-    assert "where to look" not in analysis_markdown(found)
+    assert len(found.conclusions) == 4
+    assert {c.dim for c in found.scores if c.layer == "conv5_1"} == {4, 8}
+    assert "where to setting" not in analysis_markdown(found)
     draw_attention(found, tmp_path / "picture.png")
     assert not (tmp_path / "picture.png").exists()
     with pytest.raises(ValueError, match="whiten_boxes: expected boxes to fit a whitening of objects on, found none"):
@@ -115,16 +115,16 @@ def test_the_same_weights_are_equal_in_all_layers(data: EvaluationSet, scenes: P
     found = analyse(
         net, trunk(net), data, make_task(data, "object"), whiten_on=None, attention=source, size=64, workers=0
     )
-    assert [finding.verdict for finding in found.findings] == [FAILS, FAILS, HOLDS, FAILS]
+    assert [conclusion.verdict for conclusion in found.conclusions] == [FAILS, FAILS, HOLDS, FAILS]
     assert not found.whitened
-    assert {c.dim for c in found.cells if c.layer == "conv4_1"} == {16}, "without PCA there is one dimension"
+    assert {c.dim for c in found.scores if c.layer == "conv4_1"} == {16}, "without PCA there is one dimension"
 
 
 def test_without_a_detector_or_true_boxes(data: EvaluationSet, scenes: Path) -> None:
     bare = EvaluationSet(data.path, data.name, data.images, (), data.queries)
     found, _ = run(bare, scenes, attention=None)
-    assert {c.look.kind for c in found.attention} == {WHOLE, GRID}
-    assert len(found.findings) == 6
+    assert {c.setting.kind for c in found.attention} == {WHOLE, GRID}
+    assert len(found.conclusions) == 6
 
 
 def test_a_whitening_of_the_evaluation_photos_is_told(data: EvaluationSet, scenes: Path) -> None:
@@ -164,8 +164,8 @@ def test_networks_that_do_not_match(data: EvaluationSet, scenes: Path) -> None:
 def test_layers_by_name(data: EvaluationSet, scenes: Path) -> None:
     found, _ = run(data, scenes, layers=["conv5_1", "conv2_1"], attention=None)
     assert [layer.name for layer in found.layers] == ["conv2_1", "conv5_1"], "in their order"
-    assert {c.dim for c in found.cells if c.layer == "conv2_1"} == {4}
-    assert found.findings[2].claim.startswith("At lower layers (conv2_1), ")
+    assert {c.dim for c in found.scores if c.layer == "conv2_1"} == {4}
+    assert found.conclusions[2].claim.startswith("At lower layers (conv2_1), ")
     with pytest.raises(ValueError, match="whiten_on: expected"):
         run(data, scenes, whiten_on=[])
 

@@ -20,8 +20,8 @@ from objemb.cli.programs.analyses.settings import (
     ONE,
     SUM,
     WHOLE,
-    Cell,
-    mean_over_cells,
+    Score,
+    mean_over_scores,
 )
 from objemb.cli.programs.analyses.trunks import Layer, sweep
 from objemb.evaluation.paired import Difference, equal_within, paired_difference
@@ -35,7 +35,7 @@ ATTENTION_CLAIMS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Conclusion:
     """What a set says about a claim.
 
     Attributes:
@@ -52,7 +52,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Judge:
+class SignificanceTest:
     """Verdicts from average precisions per query, averaged over all poolings and dimensions that are compared.
 
     One side *beats* the other where the interval of their difference lies above 0; the claim does not hold where the
@@ -72,69 +72,70 @@ class Judge:
     def __post_init__(self) -> None:
         checks.between("margin", checks.positive("margin", self.margin), 0, 1)
 
-    def networks(self, cells: Sequence[Cell], layers: Sequence[Layer]) -> list[Finding]:
+    def networks(self, scores: Sequence[Score], layers: Sequence[Layer]) -> list[Conclusion]:
         """Whether classification beats detection at the highest layer and equals it at lower ones.
 
         The lower layers are those of the last row but one, conv4_x where the network is a ResNet: the paper compares
         the range of conv4_1 to conv5_3, and finds both networks alike where it begins.
 
         Args:
-            cells: Of both networks.
+            scores: Of both networks.
             layers: Those that were compared, in the order in which they are computed.
         """
         *_, top = layers
-        of_layer = {layer: [c for c in cells if c.layer == layer.name] for layer in (*sweep(layers), top)}
+        of_layer = {layer: [c for c in scores if c.layer == layer.name] for layer in (*sweep(layers), top)}
         lower = [layer for layer in of_layer if layer.stage != top.stage]
         gaps = {layer: _gap(found) for layer, found in of_layer.items()}
         found = {layer: self._difference(gap) for layer, gap in gaps.items()}
         claim = "At the highest layer, classification beats detection, averaged over poolings and dimensions"
-        findings = [
-            Finding(claim, self.beats(found[top]), {str(top): found[top]}),
+        conclusions = [
+            Conclusion(claim, self.beats(found[top]), {str(top): found[top]}),
             self._everywhere(of_layer[top]),
         ]
         if lower:
             names = lower[0].name if len(lower) == 1 else f"{lower[0].name} to {lower[-1].name}"
             claim = f"At lower layers ({names}), both are equal within {100 * self.margin:g} points of mAP"
             figures = {str(layer): found[layer] for layer in lower}
-            findings.append(Finding(claim, self.equal(list(figures.values())), figures))
+            conclusions.append(Conclusion(claim, self.equal(list(figures.values())), figures))
             growth = self._difference(gaps[top] - gaps[lower[0]])
             label = f"difference at {top.name} less that at {lower[0].name}"
             claim = "Classification gains on detection from the lowest of them to the highest layer"
-            findings.append(Finding(claim, self.beats(growth), {label: growth}))
-        return findings
+            conclusions.append(Conclusion(claim, self.beats(growth), {label: growth}))
+        return conclusions
 
-    def _everywhere(self, cells: Sequence[Cell]) -> Finding:
+    def _everywhere(self, scores: Sequence[Score]) -> Conclusion:
         """Whether classification has the higher mAP in each combination, which is counted, as the paper's table is
         read; how many of the differences are more than chance is the remark."""
-        by_network = {(c.network, c.look, c.dim): c for c in cells}
+        by_network = {(c.network, c.setting, c.dim): c for c in scores}
         pairs = {
-            f"{look.name}, {dim} dimensions": (cell, by_network[DETECTION, look, dim])
-            for (network, look, dim), cell in by_network.items()
+            f"{setting.name}, {dim} dimensions": (score, by_network[DETECTION, setting, dim])
+            for (network, setting, dim), score in by_network.items()
             if network == CLASSIFICATION
         }
         gaps = {name: self._difference(first.precisions - second.precisions) for name, (first, second) in pairs.items()}
         claim = "At the highest layer, classification is better at every dimension and in every pooling"
         if any(math.isnan(gap.mean) for gap in gaps.values()):
-            return Finding(claim, OPEN, {})
+            return Conclusion(claim, OPEN, {})
         better = sum(gap.mean > 0 for gap in gaps.values())
         least = min(gaps, key=lambda name: gaps[name].mean)
         sure = sum(gap.above for gap in gaps.values())
         remark = f"better in {better} of {len(gaps)} combinations, in {sure} of them the interval lies above 0"
-        return Finding(claim, HOLDS if better == len(gaps) else FAILS, {f"least, {least}": gaps[least]}, remark)
+        return Conclusion(claim, HOLDS if better == len(gaps) else FAILS, {f"least, {least}": gaps[least]}, remark)
 
-    def attention(self, cells: Sequence[Cell]) -> list[Finding]:
+    def attention(self, scores: Sequence[Score]) -> list[Conclusion]:
         """Whether boxes beat R-MAC, and R-MAC the whole image, each with both ways of matching."""
-        findings = []
+        conclusions = []
         for matching, (better, worse, claim) in itertools.product((BEST, SUM), ATTENTION_CLAIMS):
             arms = [
-                [c for c in cells if c.look.kind == k and c.look.matching in (matching, ONE)] for k in (better, worse)
+                [c for c in scores if c.setting.kind == k and c.setting.matching in (matching, ONE)]
+                for k in (better, worse)
             ]
             if all(arms):
-                first, second = map(mean_over_cells, arms)
+                first, second = map(mean_over_scores, arms)
                 difference = self._difference(first - second)
                 figures = {f"{better} less {worse}": difference}
-                findings.append(Finding(f"{claim}, {matching}", self.beats(difference), figures))
-        return findings
+                conclusions.append(Conclusion(f"{claim}, {matching}", self.beats(difference), figures))
+        return conclusions
 
     def beats(self, difference: Difference) -> str:
         """The verdict on "the first side is better"."""
@@ -151,7 +152,7 @@ class Judge:
         return paired_difference(gap, np.zeros(len(gap)), self.groups, self.seed)
 
 
-def _gap(cells: Sequence[Cell]) -> NDArray[np.float64]:
+def _gap(scores: Sequence[Score]) -> NDArray[np.float64]:
     """By how much classification is better, per query."""
-    first, second = (mean_over_cells(c for c in cells if c.network == n) for n in (CLASSIFICATION, DETECTION))
+    first, second = (mean_over_scores(c for c in scores if c.network == n) for n in (CLASSIFICATION, DETECTION))
     return first - second

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb.cli.programs.analyses.trunks import Trunk
@@ -15,7 +17,7 @@ from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.ops.arrays import as_tensor
-from objemb.ops.boxes import touched_cells
+from objemb.ops.boxes import clip, touched_cells
 from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import as_batch, input_size, resize
 from objemb.ops.normalize import l2
@@ -24,30 +26,30 @@ from objemb.pooling.base import Pooling
 from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
-from objemb.structures import Photo
+from objemb.structures import Photo, RegionDescriptors, Regions
 
 POOLINGS: dict[str, Pooling] = {"mean": Mean(), "max": Max(), "gem": Gem()}
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
+class RegionRequest:
     """Regions of a photo that belong to one item.
 
     Attributes:
         item: The item: a photo, an object or a query.
         kind: What to call these regions.
-        boxes: float ``(N, 4)``, in original pixels.
+        boxes: float32 ``(N, 4)``, xyxy in original pixels.
         grid: Whether each box is followed by the squares that R-MAC lays within it.
     """
 
     item: int
     kind: str
-    boxes: Tensor
+    boxes: NDArray[np.float32]
     grid: bool = False
 
 
 @dataclass(frozen=True)
-class View:
+class FeatureView:
     """Which vectors: of a layer by its name, of a kind of regions, in a way of pooling."""
 
     layer: str
@@ -55,108 +57,92 @@ class View:
     pooling: str
 
 
-@dataclass(frozen=True, eq=False)
-class LayerRows:
-    """Unit vectors float32 ``(R, C)`` on the CPU, and the item int64 ``(R,)`` of each, rising."""
-
-    vectors: Tensor
-    items: Tensor
-
-    def of(self, items: range) -> LayerRows:
-        """The rows of some items, which are numbered from 0 again."""
-        kept = (self.items >= items.start) & (self.items < items.stop)
-        return LayerRows(self.vectors[kept], self.items[kept] - items.start)
-
-
 @torch.inference_mode()
 def describe_layers(
     trunk: Trunk,
     refs: Iterable[ImageRef],
-    wanted: Callable[[Photo], Sequence[Wanted]],
-    views: Iterable[View],
+    requests: Callable[[Photo], Sequence[RegionRequest]],
+    views: Iterable[FeatureView],
     *,
     size: float,
     multiple: int = 1,
     side: int | None = None,
     workers: int = 2,
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
-) -> dict[View, LayerRows]:
-    """Describe regions of photos; every photo is decoded once and passes the network once.
+) -> dict[FeatureView, dict[int, RegionDescriptors]]:
+    """Describe regions of photos; every photo is decoded once and passes through the network once.
 
-    A box is every cell that it touches, as R-MAC has it; so is the whole photo.
+    A region is every cell that its box touches, as in R-MAC; so is the whole photo.
 
     Args:
         trunk: A network with its layers.
         refs: The photos.
-        wanted: The regions of each.
-        views: What to compute of them; of kinds that no photo has there are no rows.
+        requests: The regions of each; one request of a kind for an item.
+        views: What to compute of them; of kinds that no photo has there are no descriptors.
         size: Pixels of the longest side of a photo when it enters the network.
         multiple: Both sides become a multiple of this, and of the network's own.
         side: What the decoder may scale down to.
         workers: Decoding threads.
         on_skip: Called with each photo that cannot be read.
+
+    Returns:
+        By view the unit vectors of each item, with the boxes of their cells.
     """
     chosen = list(views)
-    rows: dict[View, list[tuple[Tensor, Tensor]]] = {view: [] for view in chosen}
+    described: dict[FeatureView, dict[int, RegionDescriptors]] = {view: {} for view in chosen}
     for photo in stream_photos(refs, workers=workers, side=side):
         if isinstance(photo, SkippedImage):
             on_skip(photo)
             continue
-        for view, items, vectors in _describe(trunk, photo, wanted(photo), chosen, size, multiple):
-            rows[view].append((items, vectors))
-    channels = {layer.name: layer.channels for layer in trunk.layers}
-    return {view: _stacked(found, channels[view.layer]) for view, found in rows.items()}
+        for view, item, descriptors in _describe(trunk, photo, requests(photo), chosen, size, multiple):
+            described[view][item] = descriptors
+    return described
 
 
 def _describe(
     trunk: Trunk,
     photo: Photo,
-    wanted: Sequence[Wanted],
-    views: Sequence[View],
+    requests: Sequence[RegionRequest],
+    views: Sequence[FeatureView],
     size: float,
     multiple: int,
-) -> Iterator[tuple[View, Tensor, Tensor]]:
-    """Items and vectors of each view of one photo."""
+) -> Iterator[tuple[FeatureView, int, RegionDescriptors]]:
+    """The descriptors of each view and item of one photo."""
     network = trunk.network
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
-    maps = trunk.maps(as_batch([resize(as_tensor(photo.pixels), shape)], device_of(network)))
-    seen = {view.layer for view in views}
-    cells = {
-        layer.name: _cells_of(
-            wanted, map_grid(_raster(maps[layer.name]), shape, photo.size, layer.stride, layer.offset)
-        )
-        for layer in trunk.layers
-        if layer.name in seen
+    maps = trunk.maps(as_batch([resize(torch.as_tensor(photo.pixels), shape)], device_of(network)))
+    strides = {layer.name: (layer.stride, layer.offset) for layer in trunk.layers}
+    grids = {
+        name: map_grid((maps[name].shape[2], maps[name].shape[3]), shape, photo.size, *strides[name])
+        for name in {view.layer for view in views}
     }
+    cells = {name: [_cells_of(request, grid) for request in requests] for name, grid in grids.items()}
     for (name, pooling), kinds in _together(views).items():
-        chosen = [number for number, w in enumerate(wanted) if w.kind in kinds]
+        chosen = [number for number, request in enumerate(requests) if request.kind in kinds]
         parts = [cells[name][number] for number in chosen]
         if sum(map(len, parts)) == 0:
             continue
         # all kinds at once, for a pooling prepares the map before it sums up the first region
         rectangles = F.pad(torch.cat(parts), (1, 0))
-        vectors = l2(POOLINGS[pooling].rectangles(maps[name], rectangles).float()).cpu()
-        for number, of_part in zip(chosen, vectors.split([len(p) for p in parts]), strict=True):
-            items = torch.full((len(of_part),), wanted[number].item, dtype=torch.int64)
-            yield kinds[wanted[number].kind], items, of_part
+        vectors = l2(POOLINGS[pooling].rectangles(maps[name], rectangles).float())
+        for number, part, rows in zip(chosen, parts, vectors.split([len(p) for p in parts]), strict=True):
+            boxes = clip(grids[name].to_pixels(part.float()), photo.size)
+            request = requests[number]
+            yield kinds[request.kind], request.item, RegionDescriptors(photo.id, Regions(boxes, photo.size), rows)
 
 
-def _together(views: Sequence[View]) -> Mapping[tuple[str, str], Mapping[str, View]]:
+def _together(views: Sequence[FeatureView]) -> Mapping[tuple[str, str], Mapping[str, FeatureView]]:
     """By layer and pooling: the views by kind."""
-    found: dict[tuple[str, str], dict[str, View]] = defaultdict(dict)
+    grouped: dict[tuple[str, str], dict[str, FeatureView]] = defaultdict(dict)
     for view in views:
-        found[view.layer, view.pooling][view.kind] = view
-    return found
+        grouped[view.layer, view.pooling][view.kind] = view
+    return grouped
 
 
-def _raster(maps: Tensor) -> tuple[int, int]:
-    return maps.shape[2], maps.shape[3]
-
-
-def _cells_of(wanted: Sequence[Wanted], grid: Grid) -> list[Tensor]:
-    """Of each of the wanted int64 ``(M, 4)``: its regions in cells of a map."""
-    boxes = [touched_cells(grid.to_cells(w.boxes), (grid.height, grid.width)) for w in wanted]
-    return [_with_squares(b) if w.grid else b for w, b in zip(wanted, boxes, strict=True)]
+def _cells_of(request: RegionRequest, grid: Grid) -> Tensor:
+    """int64 ``(M, 4)``: the regions of a request in cells of a map."""
+    boxes = touched_cells(grid.to_cells(as_tensor(request.boxes)), (grid.height, grid.width))
+    return _with_squares(boxes) if request.grid else boxes
 
 
 def _with_squares(boxes: Tensor) -> Tensor:
@@ -166,10 +152,3 @@ def _with_squares(boxes: Tensor) -> Tensor:
         x1, y1, x2, y2 = box.tolist()
         parts += [box[None], rmac_cells(y2 - y1, x2 - x1) + box[[0, 1, 0, 1]]]
     return torch.cat(parts)
-
-
-def _stacked(rows: Sequence[tuple[Tensor, Tensor]], channels: int) -> LayerRows:
-    items = torch.cat([torch.zeros(0, dtype=torch.int64), *(numbers for numbers, _ in rows)])
-    vectors = torch.cat([torch.zeros(0, channels), *(found for _, found in rows)])
-    order = items.argsort(stable=True)
-    return LayerRows(vectors[order], items[order])

@@ -1,29 +1,29 @@
-"""Which regions of which photos are looked at."""
+"""Descriptors of the regions of a set, and of other photos for the whitening, from the layers of a network."""
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from objemb.cli.programs.analyses.features import LayerRows, View, Wanted, describe_layers
+from objemb.cli.programs.analyses.features import FeatureView, RegionRequest, describe_layers
 from objemb.cli.programs.analyses.settings import BOXES, GRID, TRUTH, WHOLE
 from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage, find_images
-from objemb.ops.arrays import as_tensor
 from objemb.regions.base import RegionSource
-from objemb.structures import Box, Photo, Regions
+from objemb.structures import Box, ImageRows, Photo, Regions
 
 
-class Sight:
-    """Photos of a set, and photos that a whitening is fitted on, through one network after the other.
+class LayerDescriber:
+    """Describes the photos of a set, and photos that a whitening is fitted on, with one network after the other.
 
     Args:
         data: The set.
@@ -35,7 +35,7 @@ class Sight:
         workers: Decoding threads.
 
     Attributes:
-        problems: A line for each photo that could not be read, and where the whitening sees what is measured.
+        problems: A line for each photo that could not be read, and whether the whitening is fitted on what is measured.
     """
 
     def __init__(
@@ -60,73 +60,77 @@ class Sight:
         for entry in data.objects:
             self._truth[entry.file] += [entry.box] if entry.box is not None else []
 
-    def evaluation(self, trunk: Trunk, views: Sequence[View]) -> dict[View, LayerRows]:
-        """Rows of the set: items are the database, and behind it the queries."""
+    def evaluation(self, trunk: Trunk, views: Sequence[FeatureView]) -> dict[FeatureView, ImageRows]:
+        """Rows of the set: images are the database, and behind it the queries."""
         refs = (ImageRef(file, self.data.photo(file)) for file in self._items)
         kinds = {view.kind for view in views}
-        return self._describe(trunk, refs, lambda photo: list(self._of_set(photo, kinds)), views)
+        images = [entry.file for entry in (*self.task.database, *self.task.queries)]
+        return self._describe(trunk, refs, lambda photo: list(self._of_set(photo, kinds)), views, images)
 
-    def whitening(self, trunk: Trunk, views: Sequence[View], photos: Sequence[str | Path]) -> dict[View, LayerRows]:
-        """Rows of the same kinds from other photos; items are these photos, or at object level their objects."""
-        found = list(find_images([Path(p) for p in photos]))
-        refs = [ref for ref in found if isinstance(ref, ImageRef)]
-        for skipped in found:
+    def whitening(
+        self, trunk: Trunk, views: Sequence[FeatureView], photos: Sequence[str | Path]
+    ) -> dict[FeatureView, ImageRows]:
+        """Rows of the same kinds from other photos; images are these photos, or at object level their objects."""
+        sources = list(find_images([Path(p) for p in photos]))
+        refs = [ref for ref in sources if isinstance(ref, ImageRef)]
+        for skipped in sources:
             if isinstance(skipped, SkippedImage):
                 self._note(skipped)
         measured = {self.data.photo(file).resolve() for file in self._items}
-        seen = sum(ref.path.resolve() in measured for ref in refs)
-        if seen:
-            self.problems.append(f"the whitening is fitted on {seen} photos of the evaluation set, which flatters it")
-        return self._describe(trunk, refs, self._of_others(), views)
+        shared = sum(ref.path.resolve() in measured for ref in refs)
+        if shared:
+            self.problems.append(f"the whitening is fitted on {shared} photos of the evaluation set, which flatters it")
+        images: list[str] = []
+        return self._describe(trunk, refs, partial(self._of_other, images), views, images)
 
     def _describe(
         self,
         trunk: Trunk,
         refs: Iterable[ImageRef],
-        wanted: Callable[[Photo], Sequence[Wanted]],
-        views: Sequence[View],
-    ) -> dict[View, LayerRows]:
-        side = max(self.size, self._attention.decode_side(), self._whiten_boxes.decode_side())
-        return describe_layers(
+        requests: Callable[[Photo], Sequence[RegionRequest]],
+        views: Sequence[FeatureView],
+        images: Sequence[str],
+    ) -> dict[FeatureView, ImageRows]:
+        described = describe_layers(
             trunk,
             refs,
-            wanted,
+            requests,
             views,
             size=self.size,
             multiple=self.multiple,
-            side=side,
+            side=max(self.size, self._attention.decode_side(), self._whiten_boxes.decode_side()),
             workers=self.workers,
             on_skip=self._note,
         )
+        channels = {layer.name: layer.channels for layer in trunk.layers}
+        return {
+            view: ImageRows.from_descriptors(items, channels[view.layer], images) for view, items in described.items()
+        }
 
-    def _of_set(self, photo: Photo, kinds: set[str]) -> Iterator[Wanted]:
+    def _of_set(self, photo: Photo, kinds: set[str]) -> Iterator[RegionRequest]:
         for number, box in self._items[photo.id]:
             if not self._lies_in(photo, box):
                 continue
-            own = as_tensor((Regions.whole(photo.size) if box is None else Regions([box], photo.size)).boxes)
-            yield Wanted(number, WHOLE, own)
-            yield Wanted(number, GRID, own, grid=True)
+            own = _boxes([(0.0, 0.0, photo.size[1], photo.size[0])] if box is None else [box], photo)
+            yield RegionRequest(number, WHOLE, own)
+            yield RegionRequest(number, GRID, own, grid=True)
             if number >= len(self.task.database):
                 continue
             if BOXES in kinds:
-                yield Wanted(number, BOXES, self._attention.boxes(photo))
+                yield RegionRequest(number, BOXES, self._attention.boxes(photo))
             if TRUTH in kinds:
                 inside = [b for b in self._truth[photo.id] if self._lies_in(photo, b)]
-                true = torch.tensor(inside, dtype=torch.float32).reshape(-1, 4)
-                yield Wanted(number, TRUTH, torch.cat([own, as_tensor(Regions(true, photo.size).boxes)]))
+                yield RegionRequest(number, TRUTH, np.concatenate([own, _boxes(inside, photo)]))
 
-    def _of_others(self) -> Callable[[Photo], Sequence[Wanted]]:
-        numbers = itertools.count()
-
-        def wanted(photo: Photo) -> list[Wanted]:
-            found = self._whiten_boxes.boxes(photo)
-            own = found[:1] if self.task.level == "image" else found[1:]
-            number = next(numbers)
-            regions = [Wanted(number, WHOLE, own), Wanted(number, BOXES, found), Wanted(number, TRUTH, found)]
-            # each own box before its squares is an item, as it is in the set
-            return regions + [Wanted(next(numbers), GRID, own[i : i + 1], grid=True) for i in range(len(own))]
-
-        return wanted
+    def _of_other(self, images: list[str], photo: Photo) -> list[RegionRequest]:
+        """The regions of a photo for the whitening, whose items are added to ``images``."""
+        boxes = self._whiten_boxes.boxes(photo)
+        own = boxes[:1] if self.task.level == "image" else boxes[1:]
+        number = len(images)
+        # each own box before its squares is an item, as it is in the set
+        images += [photo.id] * (1 + len(own))
+        regions = [RegionRequest(number, kind, part) for kind, part in ((WHOLE, own), (BOXES, boxes), (TRUTH, boxes))]
+        return regions + [RegionRequest(number + 1 + n, GRID, own[n : n + 1], grid=True) for n in range(len(own))]
 
     def _lies_in(self, photo: Photo, box: Box | None) -> bool:
         if not fits(box, photo.size):
@@ -138,20 +142,25 @@ class Sight:
 
 
 class _Remembered:
-    """The regions of a source, found once a photo; the whole image where there is no source."""
+    """The regions of a source, found once for each photo; the whole image where there is no source."""
 
     def __init__(self, source: RegionSource | None) -> None:
         self._source = source
-        self._found: dict[str, Tensor] = {}
+        self._boxes: dict[str, NDArray[np.float32]] = {}
 
-    def boxes(self, photo: Photo) -> Tensor:
+    def boxes(self, photo: Photo) -> NDArray[np.float32]:
         """float32 ``(1 + N, 4)``, the whole image first."""
         if self._source is None:
-            return as_tensor(Regions.whole(photo.size).boxes)
-        if photo.id not in self._found:
-            self._found[photo.id] = as_tensor(self._source.find([photo], [])[0].boxes)
-        return self._found[photo.id]
+            return np.asarray(Regions.whole(photo.size).boxes)
+        if photo.id not in self._boxes:
+            self._boxes[photo.id] = np.asarray(self._source.find([photo], [])[0].boxes)
+        return self._boxes[photo.id]
 
     def decode_side(self) -> int:
         """What the source can use of a photo."""
         return 0 if self._source is None else self._source.decode_side()
+
+
+def _boxes(boxes: Sequence[Box], photo: Photo) -> NDArray[np.float32]:
+    """float32 ``(N, 4)``: boxes cut off at the borders of their photo."""
+    return np.asarray(Regions(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), photo.size).boxes)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from objemb.cli.programs.analyses.run import Analysis
-from objemb.cli.programs.analyses.settings import CLASSIFICATION, DETECTION, Cell
+from objemb.cli.programs.analyses.settings import CLASSIFICATION, DETECTION, Score
 from objemb.evaluation.paired import Difference
 from objemb.visualize import plots
 
 
 def analysis_markdown(analysis: Analysis) -> str:
     """The verdicts, then the tables, mAP in percent."""
-    parts = [_findings(analysis), _layers(analysis)]
+    parts = [_conclusions(analysis), _layers(analysis)]
     if analysis.attention:
         parts.append(_attention(analysis))
     return "\n\n".join(parts) + "\n"
@@ -27,12 +27,14 @@ def draw_layers(analysis: Analysis, file: str | Path) -> None:
         ImportError: matplotlib is not installed.
     """
     figure, axes = plots.new_figure(1, len(analysis.layers))
-    top = max((y for _, y in _points(analysis.cells)), default=None)
+    top = max((y for _, y in _points(analysis.scores)), default=None)
     for axis, layer in zip(axes[0], analysis.layers, strict=True):
-        here = [c for c in analysis.cells if c.layer == layer.name]
+        here = [c for c in analysis.scores if c.layer == layer.name]
         curves = {
-            look: {n: _points(c for c in here if (c.look.name, c.network) == (look, n)) for n in _networks(here)}
-            for look in dict.fromkeys(c.look.name for c in here)
+            setting: {
+                n: _points(c for c in here if (c.setting.name, c.network) == (setting, n)) for n in _networks(here)
+            }
+            for setting in dict.fromkeys(c.setting.name for c in here)
         }
         plots.lines(axis, str(layer), curves, x_label="dimension", y_label="mAP in %", top=top, doubling=True)
     plots.save(figure, file)
@@ -44,30 +46,32 @@ def draw_attention(analysis: Analysis, file: str | Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    poolings = list(dict.fromkeys(c.look.pooling for c in analysis.attention))
+    poolings = list(dict.fromkeys(c.setting.pooling for c in analysis.attention))
     if not poolings:
         return
     figure, axes = plots.new_figure(1, len(poolings))
     for axis, pooling in zip(axes[0], poolings, strict=True):
-        here = [c for c in analysis.attention if c.look.pooling == pooling]
+        here = [c for c in analysis.attention if c.setting.pooling == pooling]
         most = max(c.dim for c in here)
-        bars = {f"{c.look.kind}\n{c.look.matching}": 100 * (c.mean_precision or 0.0) for c in here if c.dim == most}
+        bars = {
+            f"{c.setting.kind}\n{c.setting.matching}": 100 * (c.mean_precision or 0.0) for c in here if c.dim == most
+        }
         plots.bars(axis, f"{pooling}, {most} dimensions", {"mAP": list(bars.values())}, list(bars), y_label="mAP in %")
         axis.tick_params(axis="x", labelrotation=60)
     plots.save(figure, file)
 
 
-def _networks(cells: Iterable[Cell]) -> list[str]:
-    return list(dict.fromkeys(c.network for c in cells))
+def _networks(scores: Iterable[Score]) -> list[str]:
+    return list(dict.fromkeys(c.network for c in scores))
 
 
-def _points(cells: Iterable[Cell]) -> list[tuple[float, float]]:
-    return [(c.dim, 100 * c.mean_precision) for c in cells if c.mean_precision is not None]
+def _points(scores: Iterable[Score]) -> list[tuple[float, float]]:
+    return [(c.dim, 100 * c.mean_precision) for c in scores if c.mean_precision is not None]
 
 
-def _findings(analysis: Analysis) -> str:
+def _conclusions(analysis: Analysis) -> str:
     lines = ["| claim | verdict | difference of mAP in points, mean [95 % interval] |", "| --- | --- | --- |"]
-    for found in analysis.findings:
+    for found in analysis.conclusions:
         figures = "; ".join(f"{name}: {_difference(d)}" for name, d in found.figures.items())
         remark = f" ({found.remark})" if found.remark else ""
         lines.append(f"| {found.claim} | **{found.verdict}** | {figures}{remark} |")
@@ -78,20 +82,20 @@ def _layers(analysis: Analysis) -> str:
     """Per layer and pooling the figures of classification and detection, by dimension."""
     names = {layer.name: str(layer) for layer in analysis.layers}
     rows: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
-    for c in analysis.cells:
-        key = (names[c.layer], c.look.name)
+    for c in analysis.scores:
+        key = (names[c.layer], c.setting.name)
         rows.setdefault(key, {}).setdefault(c.dim, {})[c.network] = c.mean_precision
-    cells = {
+    scores = {
         key: {dim: f"{_percent(found[CLASSIFICATION])} / {_percent(found[DETECTION])}" for dim, found in by_dim.items()}
         for key, by_dim in rows.items()
     }
-    return "mAP, classification / detection:\n\n" + _table(("layer", "pooling"), cells)
+    return "mAP, classification / detection:\n\n" + _table(("layer", "pooling"), scores)
 
 
 def _attention(analysis: Analysis) -> str:
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for c in analysis.attention:
-        key = (c.look.pooling, c.look.kind, c.look.matching)
+        key = (c.setting.pooling, c.setting.kind, c.setting.matching)
         rows.setdefault(key, {})[c.dim] = _percent(c.mean_precision)
     return f"mAP, classification, {analysis.layers[-1]}:\n\n" + _table(("pooling", "where to look", "matching"), rows)
 

@@ -1,4 +1,4 @@
-"""The whole analysis: describe, search, compare, judge."""
+"""The whole analysis: describe, search, compare, test for significance."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.cli.programs.analyses.conclusions import Finding, Judge
-from objemb.cli.programs.analyses.features import POOLINGS, View
-from objemb.cli.programs.analyses.layer_describer import Sight
-from objemb.cli.programs.analyses.search import Searches
+from objemb.cli.programs.analyses.conclusions import Conclusion, SignificanceTest
+from objemb.cli.programs.analyses.features import POOLINGS, FeatureView
+from objemb.cli.programs.analyses.layer_describer import LayerDescriber
+from objemb.cli.programs.analyses.search import LayerSearch
 from objemb.cli.programs.analyses.settings import (
     BOXES,
     CLASSIFICATION,
     DETECTION,
     GRID,
-    LAYER_LOOKS,
+    LAYER_SETTINGS,
     TRUTH,
-    Cell,
-    Look,
-    attention_looks,
+    Score,
+    Setting,
+    attention_settings,
 )
 from objemb.cli.programs.analyses.trunks import Layer, Trunk, sweep
 from objemb.datasets.evaluation_set import EvaluationSet
@@ -43,17 +43,17 @@ class Analysis:
     Attributes:
         layers: Those that were compared, in the order in which they are computed.
         whitened: Whether vectors went through a PCA whitening.
-        cells: Of both networks, all layers and poolings.
+        scores: Of both networks, all layers and poolings.
         attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
-        findings: On the claims.
+        conclusions: On the claims.
         problems: A line for each photo that could not be read, and where the whitening sees what is measured.
     """
 
     layers: Sequence[Layer]
     whitened: bool
-    cells: Sequence[Cell]
-    attention: Sequence[Cell]
-    findings: Sequence[Finding]
+    scores: Sequence[Score]
+    attention: Sequence[Score]
+    conclusions: Sequence[Conclusion]
     problems: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +61,9 @@ class Analysis:
         return {
             "layers": [asdict(layer) for layer in self.layers],
             "whitened": self.whitened,
-            "cells": [_cell_json(cell) for cell in self.cells],
-            "attention": [_cell_json(cell) for cell in self.attention],
-            "findings": [asdict(finding) for finding in self.findings],
+            "scores": [_score_json(score) for score in self.scores],
+            "attention": [_score_json(score) for score in self.attention],
+            "conclusions": [asdict(conclusion) for conclusion in self.conclusions],
             "problems": list(self.problems),
         }
 
@@ -99,7 +99,7 @@ def analyse(
         attention: Gives the whole image and the boxes of a detector; None leaves these out.
         layers: Names of the layers to compare, see :class:`objemb.cli.programs.analyses.trunks.Layer`; by default those
             of the last two rows: residual blocks conv4_1 to conv5_3 of a ResNet, the range of the paper.
-        whiten_boxes: Where to look in these for boxes, by default as ``attention`` does.
+        whiten_boxes: Gives their boxes; by default ``attention``.
         size: Longest side of a photo in pixels when it enters a network.
         dims: Of the vectors after PCA: those that fit on both sides of a comparison, or the most that do.
         margin: Difference of mAP, 0 to 1, that counts as none.
@@ -114,30 +114,30 @@ def analyse(
     dims = sorted({checks.whole("dims", d) for d in checks.several("dims", dims)})
     trunks = {CLASSIFICATION: Trunk(classification), DETECTION: Trunk(detection)}
     compared = _chosen_layers(trunks[CLASSIFICATION], trunks[DETECTION], layers)
-    judge = Judge([query.instances for query in task.queries], margin, seed)
+    test = SignificanceTest([query.instances for query in task.queries], margin, seed)
     photos = () if whiten_on is None else checks.several("whiten_on", whiten_on)
     kinds = _attention_kinds(data, task, attention)
     multiple = max(classification.multiple, detection.multiple)
     whiten_boxes = whiten_boxes or attention
     if photos and task.level == "object" and whiten_boxes is None:
         raise ValueError("whiten_boxes: expected boxes to fit a whitening of objects on, found none")
-    sight = Sight(data, task, attention, whiten_boxes, size=size, multiple=multiple, workers=workers)
+    describer = LayerDescriber(data, task, attention, whiten_boxes, size=size, multiple=multiple, workers=workers)
     sides = {}
     for name, trunk in trunks.items():
         views = _views(compared, kinds if name == CLASSIFICATION else ())
         on_stage(f"{name}: {len(photos)} sources of photos for the whitening")
-        sample = sight.whitening(trunk, views, photos) if photos else {}
+        sample = describer.whitening(trunk, views, photos) if photos else {}
         on_stage(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
-        sides[name] = Searches(sight.evaluation(trunk, views), sample, task)
+        sides[name] = LayerSearch(describer.evaluation(trunk, views), sample, task)
     on_stage("searching")
     chosen = dims if photos else ()
-    pairs = itertools.product(compared, LAYER_LOOKS)
-    cells = [cell for layer, look in pairs for cell in _compared(sides, layer, [look], chosen)]
+    pairs = itertools.product(compared, LAYER_SETTINGS)
+    scores = [score for layer, setting in pairs for score in _compared(sides, layer, [setting], chosen)]
     first = {CLASSIFICATION: sides[CLASSIFICATION]}
-    groups = [attention_looks(pooling, kinds) for pooling in POOLINGS] if kinds else []
-    looked = [c for looks in groups for c in _compared(first, compared[-1], looks, chosen)]
-    findings = [*judge.networks(cells, compared), *judge.attention(looked)]
-    return Analysis(compared, bool(photos), cells, looked, findings, tuple(dict.fromkeys(sight.problems)))
+    groups = [attention_settings(pooling, kinds) for pooling in POOLINGS] if kinds else []
+    of_attention = [c for settings in groups for c in _compared(first, compared[-1], settings, chosen)]
+    conclusions = [*test.networks(scores, compared), *test.attention(of_attention)]
+    return Analysis(compared, bool(photos), scores, of_attention, conclusions, tuple(dict.fromkeys(describer.problems)))
 
 
 def _chosen_layers(classification: Trunk, detection: Trunk, names: Sequence[str]) -> Sequence[Layer]:
@@ -160,30 +160,34 @@ def _attention_kinds(data: EvaluationSet, task: RetrievalTask, attention: Region
     return (GRID, *([BOXES] if attention is not None else []), *([TRUTH] if data.objects else []))
 
 
-def _views(layers: Sequence[Layer], kinds: Sequence[str]) -> list[View]:
+def _views(layers: Sequence[Layer], kinds: Sequence[str]) -> list[FeatureView]:
     """What is to be computed for all tables; ``kinds`` at the highest layer only."""
-    top = [look for pooling in POOLINGS for look in attention_looks(pooling, kinds)] if kinds else []
-    wanted = [*itertools.product(layers, LAYER_LOOKS), *((layers[-1], look) for look in top)]
-    views = (View(layer.name, kind, look.pooling) for layer, look in wanted for kind in (look.kind, look.asked))
+    top = [setting for pooling in POOLINGS for setting in attention_settings(pooling, kinds)] if kinds else []
+    wanted = [*itertools.product(layers, LAYER_SETTINGS), *((layers[-1], setting) for setting in top)]
+    views = (
+        FeatureView(layer.name, kind, setting.pooling)
+        for layer, setting in wanted
+        for kind in (setting.kind, setting.query_kind)
+    )
     return list(dict.fromkeys(views))
 
 
 def _compared(
-    sides: Mapping[str, Searches], layer: Layer, looks: Sequence[Look], dims: Sequence[int]
-) -> Iterator[Cell]:
+    sides: Mapping[str, LayerSearch], layer: Layer, settings: Sequence[Setting], dims: Sequence[int]
+) -> Iterator[Score]:
     """Cells that are compared with each other, all of the same dimensions: those that all of them have."""
-    most = min(side.rank(layer.name, look) for side in sides.values() for look in looks)
+    most = min(side.rank(layer.name, setting) for side in sides.values() for setting in settings)
     fitting = [d for d in dims if d <= most] or [most]
-    for look, (name, side) in itertools.product(looks, sides.items()):
-        for dim, precisions in zip(fitting, side.precisions(layer.name, look, fitting), strict=True):
-            yield Cell(name, layer.name, look, dim, precisions)
+    for setting, (name, side) in itertools.product(settings, sides.items()):
+        for dim, precisions in zip(fitting, side.precisions(layer.name, setting, fitting), strict=True):
+            yield Score(name, layer.name, setting, dim, precisions)
 
 
-def _cell_json(cell: Cell) -> dict[str, Any]:
+def _score_json(score: Score) -> dict[str, Any]:
     return {
-        "network": cell.network,
-        "layer": cell.layer,
-        **asdict(cell.look),
-        "dim": cell.dim,
-        "mAP": cell.mean_precision,
+        "network": score.network,
+        "layer": score.layer,
+        **asdict(score.setting),
+        "dim": score.dim,
+        "mAP": score.mean_precision,
     }

@@ -1,4 +1,4 @@
-"""How items are summed up and compared, and the figures that come of it."""
+"""How items are summed up and compared, and the figures that result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUM, BEST, ONE = "sum", "best match", "one vector"
 
 
 @dataclass(frozen=True)
-class Look:
+class Setting:
     """How items are summed up and compared.
 
     Attributes:
@@ -25,48 +25,50 @@ class Look:
         pooling: Of each region: ``mean``, ``max`` or ``gem``.
         matching: ``one vector`` of the item's own box; the ``sum`` of its other regions, as R-MAC has it; or all of its
             regions, of which the ``best match`` counts.
-        asked: Regions of a query, whose vectors are summed up to one.
+        query_kind: Regions of a query, whose vectors are summed up to one.
     """
 
     name: str
     kind: str
     pooling: str
     matching: str = ONE
-    asked: str = WHOLE
+    query_kind: str = WHOLE
 
 
 #: One vector per item in the poolings of the paper; SPoC without its centre prior.
-LAYER_LOOKS = (
-    Look("SPoC", WHOLE, "mean"),
-    Look("MAC", WHOLE, "max"),
-    Look("R-MAC", GRID, "max", SUM, asked=GRID),
-    Look("GeM", WHOLE, "gem"),
+LAYER_SETTINGS = (
+    Setting("SPoC", WHOLE, "mean"),
+    Setting("MAC", WHOLE, "max"),
+    Setting("R-MAC", GRID, "max", SUM, query_kind=GRID),
+    Setting("GeM", WHOLE, "gem"),
 )
 
 
-def attention_looks(pooling: str, kinds: Sequence[str]) -> list[Look]:
+def attention_settings(pooling: str, kinds: Sequence[str]) -> list[Setting]:
     """The whole image, and the other kinds of regions in both ways of matching."""
-    looks = [Look(WHOLE, WHOLE, pooling)]
+    settings = [Setting(WHOLE, WHOLE, pooling)]
     for matching, kind in itertools.product((BEST, SUM), kinds):
-        looks.append(Look(kind, kind, pooling, matching, asked=GRID if (kind, matching) == (GRID, SUM) else WHOLE))
-    return looks
+        settings.append(
+            Setting(kind, kind, pooling, matching, query_kind=GRID if (kind, matching) == (GRID, SUM) else WHOLE)
+        )
+    return settings
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Score:
     """A figure of the tables.
 
     Attributes:
         network: ``classification`` or ``detection``.
         layer: Its name.
-        look: How items are summed up and compared.
+        setting: How items are summed up and compared.
         dim: Length of the vectors.
         precisions: float64 ``(Q,)``, average precision per query, NaN for one that does not count.
     """
 
     network: str
     layer: str
-    look: Look
+    setting: Setting
     dim: int
     precisions: NDArray[np.float64]
 
@@ -77,6 +79,6 @@ class Cell:
         return float(counted.mean()) if len(counted) else None
 
 
-def mean_over_cells(cells: Iterable[Cell]) -> NDArray[np.float64]:
-    """float64 ``(Q,)``: average precision per query, averaged over cells."""
-    return np.mean([cell.precisions for cell in cells], axis=0)
+def mean_over_scores(scores: Iterable[Score]) -> NDArray[np.float64]:
+    """float64 ``(Q,)``: average precision per query, averaged over scores."""
+    return np.mean([score.precisions for score in scores], axis=0)
