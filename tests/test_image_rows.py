@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from objemb.structures import ImageRows, RegionDescriptors, Regions
 
 
 def described(image: str, rows: int, size: tuple[int, int] = (20, 30)) -> RegionDescriptors:
     boxes = np.array([[n, 0, n + 5, 10] for n in range(rows)], np.float32).reshape(-1, 4)
-    return RegionDescriptors(image, Regions(torch.from_numpy(boxes), size), torch.full((rows, 2), float(len(image))))
+    return RegionDescriptors(image, Regions(boxes, size), np.full((rows, 2), len(image), np.float32))
 
 
 @pytest.fixture

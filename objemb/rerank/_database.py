@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, Block, GroupedHits

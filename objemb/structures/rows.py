@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from objemb.structures.descriptors import RegionDescriptors
@@ -119,5 +118,5 @@ class ImageRows:
             height, width = self.sizes[rows][0].tolist()
         else:
             width, height = np.ceil(self.boxes[rows, 2:]).max(axis=0, initial=1).astype(int).tolist()
-        boxes, vectors = (torch.from_numpy(np.array(part[rows])) for part in (self.boxes, self.vectors))
-        return RegionDescriptors(self.images[number], Regions(boxes, (height, width)), vectors)
+        regions = Regions(np.array(self.boxes[rows]), (height, width))
+        return RegionDescriptors(self.images[number], regions, np.array(self.vectors[rows]))

@@ -29,7 +29,7 @@ class TestRerankers:
         )
         halves = [Regions(torch.tensor([[0.0, 0, p.size[1] / 2, p.size[0]]]), p.size) for p in photos[:3]]
         queries = [*describer.describe(photos[:3], halves), found[3][:0]]
-        results = database.search(queries, len(database))
+        results = database.search(queries, len(database.images))
         return Search(tuple(queries), tuple(results), database, describer, photos.__getitem__)
 
     def told(self, search: Search) -> list[Any]:

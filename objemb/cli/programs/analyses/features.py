@@ -110,7 +110,7 @@ def _describe(
     """The descriptors of each view and item of one photo."""
     network = trunk.network
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
-    maps = trunk.maps(as_batch([resize(torch.as_tensor(photo.pixels), shape)], device_of(network)))
+    maps = trunk.maps(as_batch([resize(as_tensor(photo.pixels), shape)], device_of(network)))
     strides = {layer.name: (layer.stride, layer.offset) for layer in trunk.layers}
     grids = {
         name: map_grid((maps[name].shape[2], maps[name].shape[3]), shape, photo.size, *strides[name])

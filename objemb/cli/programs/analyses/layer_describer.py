@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from objemb.cli.programs.analyses.features import FeatureView, RegionRequest, describe_layers
@@ -111,7 +110,7 @@ class LayerDescriber:
         for number, box in self._items[photo.id]:
             if not self._lies_in(photo, box):
                 continue
-            own = _boxes([(0.0, 0.0, photo.size[1], photo.size[0])] if box is None else [box], photo)
+            own = (Regions.whole(photo.size) if box is None else Regions([box], photo.size)).boxes
             yield RegionRequest(number, WHOLE, own)
             yield RegionRequest(number, GRID, own, grid=True)
             if number >= len(self.task.database):
@@ -120,7 +119,7 @@ class LayerDescriber:
                 yield RegionRequest(number, BOXES, self._attention.boxes(photo))
             if TRUTH in kinds:
                 inside = [b for b in self._truth[photo.id] if self._lies_in(photo, b)]
-                yield RegionRequest(number, TRUTH, np.concatenate([own, _boxes(inside, photo)]))
+                yield RegionRequest(number, TRUTH, np.concatenate([own, Regions(inside, photo.size).boxes]))
 
     def _of_other(self, images: list[str], photo: Photo) -> list[RegionRequest]:
         """The regions of a photo for the whitening, whose items are added to ``images``."""
@@ -151,16 +150,11 @@ class _Remembered:
     def boxes(self, photo: Photo) -> NDArray[np.float32]:
         """float32 ``(1 + N, 4)``, the whole image first."""
         if self._source is None:
-            return np.asarray(Regions.whole(photo.size).boxes)
+            return Regions.whole(photo.size).boxes
         if photo.id not in self._boxes:
-            self._boxes[photo.id] = np.asarray(self._source.find([photo], [])[0].boxes)
+            self._boxes[photo.id] = self._source.find([photo], [])[0].boxes
         return self._boxes[photo.id]
 
     def decode_side(self) -> int:
         """What the source can use of a photo."""
         return 0 if self._source is None else self._source.decode_side()
-
-
-def _boxes(boxes: Sequence[Box], photo: Photo) -> NDArray[np.float32]:
-    """float32 ``(N, 4)``: boxes cut off at the borders of their photo."""
-    return np.asarray(Regions(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), photo.size).boxes)
