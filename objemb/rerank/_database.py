@@ -59,7 +59,7 @@ class Database(ImageRows):
 
         Args:
             index: It shows the state that it was opened with.
-            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.where`.
+            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
             open_photo: As the attribute.
         """
         return Database.of_rows(index.dense_rows(where), open_photo)
