@@ -86,7 +86,7 @@ def average_precisions(right: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDA
     Returns:
         float64 ``(Q,)``, 0 to 1; NaN for a query without positives.
     """
-    before = np.cumsum(right, axis=1) - right
+    before: NDArray[np.int64] = np.cumsum(right, axis=1) - right
     area = (_trapezoids(before, np.cumsum(kept, axis=1) - 1) * right).sum(axis=1)
     total = right.sum(axis=1)
     return np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)

@@ -16,9 +16,9 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 TIMES = {"database": 0.0, "queries": 0.0}
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Rows:
     """Rows of a file.
 
     Attributes:
