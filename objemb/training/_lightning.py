@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from objemb.checks import TerminatedError, TrainingError
-from objemb.training.loading import Failed, batches, unpacked
+from objemb.training.data.base import Example
+from objemb.training.loading import Failed, batches, expect_examples
 from objemb.training.logger import RunLogger
-from objemb.training.packing import Packed
 from objemb.training.progress import RunProgress
 from objemb.training.run import Run
 from objemb.training.run_folder import RunFolder
@@ -137,9 +137,9 @@ class _RunModule(lightning.pytorch.LightningModule):
         del device, dataloader_idx  # photos differ in size: the task brings what it needs of them to its device
         return batch
 
-    def training_step(self, batch: list[Packed] | Failed, batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[Example] | Failed, batch_idx: int) -> Tensor:
         del batch_idx
-        return self.run.loss(unpacked(batch))
+        return self.run.loss(expect_examples(batch))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         del outputs, batch, batch_idx

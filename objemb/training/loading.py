@@ -1,4 +1,8 @@
-"""The batches of a run, from processes that load them."""
+"""The batches of a run, from processes that load them.
+
+Examples go from process to process by pickle. They hold arrays, which are plain bytes on that way; tensors would be
+files in shared memory, several for each photo, and many systems allow too few of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from objemb.checks import ObjembError, TrainingError
 from objemb.training.data.base import Example, Examples
-from objemb.training.packing import Packed, pack, unpack
 from objemb.training.sampler import StepSampler
 from objemb.training.settings import RunSettings
 
@@ -42,7 +45,7 @@ class _Guarded(Dataset[Example | Failed]):
 def batches(
     examples: Examples, settings: RunSettings, start: int, *, rank: int = 0, processes: int = 1
 ) -> DataLoader[Example | Failed]:
-    """What the steps from ``start`` on learn from, packed; :func:`unpacked` gives the examples.
+    """What the steps from ``start`` on learn from: lists of examples, see :func:`expect_examples`.
 
     Raises:
         ValueError: There are no examples.
@@ -60,20 +63,20 @@ def batches(
     )
 
 
-def unpacked(batch: list[Packed] | Failed) -> list[Example]:
-    """The examples of a batch.
+def expect_examples(batch: list[Example] | Failed) -> list[Example]:
+    """The batch, if all of its examples could be made.
 
     Raises:
         TrainingError: One of them could not be made.
     """
     if isinstance(batch, Failed):
         raise TrainingError(batch.reason)
-    return unpack(batch)
+    return batch
 
 
-def _collate(examples: Sequence[Example | Failed]) -> list[Packed] | Failed:
+def _collate(examples: Sequence[Example | Failed]) -> list[Example] | Failed:
     failed = next((e for e in examples if isinstance(e, Failed)), None)
-    return pack([e for e in examples if isinstance(e, Example)]) if failed is None else failed
+    return [e for e in examples if isinstance(e, Example)] if failed is None else failed
 
 
 def _outlive_sigterm(worker: int) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +56,21 @@ def test_the_next_picture_that_can_be_used_is_read(caplog: pytest.LogCaptureFixt
     reasons[0] = KeyError("a fault of the program")
     with pytest.raises(KeyError):
         read_next("sources", 0, 4, read, path)
+
+
+def test_examples_go_from_process_to_process() -> None:
+    photo = random_photo(6, 8, id="a", size=(12, 16))
+    extras = {"instances": torch.tensor([4]), "masks": torch.ones(1, 2, 2, dtype=torch.bool), "names": ("cup",)}
+    regions = Regions(torch.tensor([[1.0, 2, 3, 4]]), (12, 16), torch.tensor([0.5]), torch.tensor([0]), ("c",), extras)
+    examples = [Example(photo, regions), Example(photo, Regions.empty((12, 16)))]
+    first, second = pickle.loads(ForkingPickler.dumps(examples))
+    assert (first.photo.id, first.photo.size, dict(first.photo.metadata)) == ("a", (12, 16), {"seed": 0})
+    assert np.array_equal(first.photo.pixels, photo.pixels)
+    assert first.regions.to_json() == regions.to_json()
+    assert first.instances.tolist() == [4]
+    assert len(second.regions) == 0
+    with pytest.raises(TypeError, match="expected a mapping that is only read"):
+        first.photo.metadata["seed"] = 1
 
 
 def test_counts() -> None:
