@@ -100,6 +100,21 @@ def test_imports_point_upwards() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_parts_of_the_index_point_one_way() -> None:
+    """Storage knows neither engines nor filters, and neither of those the other; what joins them stands beside them."""
+    joining = {"store", "searcher", "structures", "results", "dense_rows"}
+    forbidden = {
+        "storage": {"engines", "filters", *joining},
+        "engines": {"filters", *joining},
+        "filters": {"engines", *joining},
+    }
+    for part, others in forbidden.items():
+        for path in sorted((ROOT / "index" / part).rglob("*.py")):
+            names = [name.split(".") for name, _ in imports_of(path)]
+            wrong = [".".join(n) for n in names if n[:2] == ["objemb", "index"] and n[2] in others]
+            assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
 def test_foreign_libraries_are_imported_in_one_file_inside_a_function() -> None:
     wrong = []
     for path in files():

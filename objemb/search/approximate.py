@@ -19,7 +19,7 @@ def build_approximate(
 
     Args:
         index: A small one, or one whose structure covers nearly all of its rows, is left alone.
-        kind: As for ``Index.build_ann``; None for the kind that the index has, or the default.
+        kind: As for ``Index.build_structure``; None for the engine that the index has, or the default.
         on_note: Called with a line for people before the structure is built, and where it cannot be built.
     """
     from objemb.index import searcher

@@ -1,9 +1,10 @@
-"""Every engine keeps to the contract, in whatever settings it has by default."""
+"""Every engine of an index keeps to the contract of its kind."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from objemb.index.blocks import NO_HIT, Block
 from objemb.index.engines.base import Engine, Structure
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.schema import SCHEMAS
-from objemb.index.structures import DEFAULT_ENGINE, engine_named
+from objemb.index.structures import DEFAULT_ENGINE
+from tests.contracts.made import build
 from tests.index.searching import assert_same, unit_rows
 
 DIM = 16
@@ -21,11 +23,12 @@ DIM = 16
 NEEDS = {"ivf_sq8": "faiss", "ivf_pq": "faiss"}
 
 
-@pytest.fixture(params=registry.names(Engine.kind))
-def engine(request: pytest.FixtureRequest) -> Engine:
+@pytest.fixture(params=[n for n in registry.names(Engine.kind) if registry.origin(Engine.kind, n) is None])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])
-    return engine_named(request.param)
+    built: Engine = build(Engine.kind, request.param, tmp_path)
+    return built
 
 
 def gallery() -> list[Block]:
