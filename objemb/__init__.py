@@ -53,7 +53,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'objemb' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(module), attribute)
+    try:
+        value = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "torchvision"):
+            raise ImportError(f"objemb.{name} needs PyTorch: pip install 'objemb[torch]'") from error
+        raise
     globals()[name] = value
     return value
 

@@ -11,7 +11,6 @@ from objemb.cli.output import human_bytes, print_json, print_pairs
 def info(index: IndexPath, as_json: Json = False) -> None:
     """What is in an index, and which model made it."""
     from objemb.index.store import Index
-    from objemb.models.origins import untrained
 
     facts = Index.open(index).info()
     if as_json:
@@ -21,6 +20,6 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
     facts["approximate"] = facts["approximate"] or "none"
     size = human_bytes(facts.pop("bytes"))
-    random = untrained(about.get("settings") or {}, about.get("provenance") or {})
+    random = about.get("untrained") or []
     pairs = [("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))]
     print_pairs([*pairs, *([("random weights", ", ".join(random))] if random else [])])

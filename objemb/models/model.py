@@ -95,7 +95,7 @@ class Model:
         """
         path = None if self.path is None else str(self.path.absolute())
         facts = {"path": path, "settings": self.settings, "provenance": self.provenance}
-        return {**facts, "precision": self.precision}
+        return {**facts, "precision": self.precision, "untrained": self.untrained}
 
     @property
     def decode_side(self) -> int | None:

@@ -1,0 +1,156 @@
+"""The ground floor runs where PyTorch is not installed: structures, photos, the index with its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import objemb
+from objemb.index.store import Index
+from objemb.structures import RegionDescriptors, Regions
+
+#: Rooms of which every module is imported. A service on a small machine needs no more to hold an index.
+DEPLOYABLE = ("structures", "images", "index")
+#: Single modules beside them.
+MODULES = ("checks", "disk", "registry", "config", "cli.app", "cli.main", "visualize.page")
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def python(code: str, *arguments: object, code_wanted: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter that has no PyTorch."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(objemb.__file__).parents[1])}
+    command = [sys.executable, "-c", BLOCKED + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == code_wanted, done.stderr
+    return done
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run ``objemb ...`` there."""
+    return python("from objemb.cli.main import main; main(sys.argv[1:])", *arguments, code_wanted=code)
+
+
+def described(name: str, seed: int, count: int = 3) -> RegionDescriptors:
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    regions = Regions([[0, 0, 10 + n, 20] for n in range(count)], (50, 60), labels=[0] * count, classes=("cup",))
+    return RegionDescriptors(name, regions, vectors, {"price": seed})
+
+
+def made(folder: Path, *numbers: int) -> Index:
+    index = Index.create(folder, dim=8, fingerprint="some model")
+    with index.writer() as writer:
+        for number in numbers:
+            writer.add(described(f"{number}.jpg", number))
+    return index
+
+
+def test_every_module_of_the_ground_floor_is_imported() -> None:
+    names = [f"objemb.{module}" for module in MODULES]
+    for room in DEPLOYABLE:
+        package = Path(objemb.__file__).parent / room
+        names += [m.name for m in pkgutil.walk_packages([str(package)], f"objemb.{room}.")]
+    assert len(names) > 40
+    python("import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *names)
+
+
+def test_an_index_is_made_searched_and_changed(tmp_path: Path) -> None:
+    made(tmp_path / "expected", *range(9))
+    code = """
+import json
+import numpy as np
+from objemb.index.store import Index
+from objemb.structures import RegionDescriptors, Regions
+
+index = Index.open(sys.argv[1])
+query = index.get("4.jpg")
+assert isinstance(query.vectors, np.ndarray)
+found = index.search(query, 3, where="price > 2 and label = 'cup'", exact=True)
+other = Index.create(sys.argv[2], dim=8, fingerprint=index.fingerprint)
+with other.writer() as writer:
+    for name in ("4.jpg", "5.jpg"):
+        writer.add(index.get(name))
+    writer.delete(["5.jpg"])
+given = RegionDescriptors("mine", Regions([[1, 1, 5, 5]], (9, 9)), [[0.6, 0.8, 0, 0, 0, 0, 0, 0]])
+with other.writer() as writer:
+    writer.add(given)
+other.merge([index], on_collision="keep")
+other.compact()
+assert other.verify() == []
+print(json.dumps({"found": found.to_json(), "mine": [h.image for h in other.search(given, 2)], "count": len(other)}))
+"""
+    answer = json.loads(python(code, tmp_path / "expected", tmp_path / "other").stdout)
+    index = Index.open(tmp_path / "expected")
+    expected = index.search(index.get("4.jpg"), 3, where="price > 2 and label = 'cup'", exact=True)
+    assert answer["found"] == expected.to_json(), "the answers of a machine with PyTorch"
+    assert answer["mine"][0] == "mine"
+    assert answer["count"] == 10
+
+
+def test_approximate_search(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    made(tmp_path / "index", *range(200))
+    code = """
+from objemb.index.store import Index
+index = Index.open(sys.argv[1])
+index.build_structure("ivf_sq8")
+print(index.search(index.get("7.jpg"), 1, exact=False)[0].image)
+assert "torch" not in sys.modules
+"""
+    assert python(code, tmp_path / "index").stdout == "7.jpg\n"
+
+
+def test_the_commands_of_an_index(tmp_path: Path) -> None:
+    made(tmp_path / "a", 0, 1, 2)
+    made(tmp_path / "b", 2, 3)
+    assert json.loads(run("info", tmp_path / "a", "--json").stdout)["images"] == 3
+    run("verify", tmp_path / "a")
+    run("merge", tmp_path / "a", tmp_path / "b", "--on-collision", "keep")
+    run("delete", tmp_path / "a", "0.jpg")
+    run("compact", tmp_path / "a")
+    assert [image.id for image in Index.open(tmp_path / "a").images()] == ["1.jpg", "2.jpg", "3.jpg"]
+
+
+def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:
+    made(tmp_path / "index", 1)
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (20, 20)).save(photo)
+    for arguments in (
+        ("model", "build", "gem", "-o", tmp_path / "model"),
+        ("index", photo, "-o", tmp_path / "other", "--model", tmp_path),
+        ("search", tmp_path / "index", photo, "--model", tmp_path),
+        ("detect", photo, "--model", tmp_path, "-o", tmp_path / "boxes.json"),
+        ("train", "detect_products", "-o", tmp_path / "run"),
+    ):
+        stderr = run(*arguments, code=2).stderr
+        assert "needs PyTorch: pip install 'objemb[torch]'" in stderr, (arguments, stderr)
+
+
+def test_a_name_of_the_package_that_needs_it_says_what_to_install() -> None:
+    code = """
+import objemb
+try:
+    objemb.load
+except ImportError as error:
+    print(error)
+"""
+    assert python(code).stdout == "objemb.load needs PyTorch: pip install 'objemb[torch]'\n"
