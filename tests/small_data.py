@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from tests.tiny import random_photo
@@ -41,5 +40,5 @@ def picture_folder(folder: Path) -> Path:
     for name, (height, width) in (("a", (40, 60)), ("b", (60, 40))):
         file = pictures / name / "1.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.asarray(random_photo(height, width).pixels).transpose(1, 2, 0)).save(file)
+        Image.fromarray(random_photo(height, width).pixels.transpose(1, 2, 0)).save(file)
     return pictures

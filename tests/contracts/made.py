@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -86,8 +85,7 @@ def every(kind: str) -> pytest.MarkDecorator:
 
 def in_frame(regions: Regions, photo: Photo) -> bool:
     height, width = photo.size
-    boxes = np.asarray(regions.boxes)
-    low, high = boxes[:, :2], boxes[:, 2:]
+    low, high = regions.boxes[:, :2], regions.boxes[:, 2:]
     return bool((low >= 0).all() and (low <= high).all() and (high <= [width, height]).all())
 
 

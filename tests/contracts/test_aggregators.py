@@ -30,5 +30,5 @@ class TestAggregators:
                     assert (len(found) == 0) == (len(regions) == 0), "an image stays searchable"
                     assert in_frame(found.regions, photo)
                     assert found.dim == 5
-                    assert np.asarray(found.vectors).dtype == np.float32
+                    assert found.vectors.dtype == np.float32
                     assert unit_or_zero(found.vectors)

@@ -32,7 +32,8 @@ class TestDescribers:
             assert is_whole(described.regions, photo)
             assert in_frame(described.regions, photo)
             assert described.dim == describer.dim
-            assert np.asarray(described.vectors).dtype == np.float32
+            assert isinstance(described.vectors, np.ndarray)
+            assert described.vectors.dtype == np.float32
             assert unit_or_zero(described.vectors)
             (alone,) = describer.describe([photo])
             assert np.allclose(alone.vectors, described.vectors, atol=1e-5)

@@ -51,7 +51,7 @@ class TestRerankers:
         assert [q.image for q in after.queries] == [q.image for q in before.queries]
         assert after.database.images == before.database.images
         for old, new in zip(before.results, after.results, strict=True):
-            assert new.image == old.image
+            assert new.query_image == old.query_image
             assert {hit.image for hit in new} >= {hit.image for hit in old}
         assert len(after.results[3]) == 0, "a query without rows finds nothing"
 

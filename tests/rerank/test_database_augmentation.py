@@ -4,9 +4,9 @@ import gc
 
 import numpy as np
 import pytest
-from objemb.rerank._database_augmentation import DatabaseAugmentation
 
 from objemb.rerank import database_augmentation as module
+from objemb.rerank.database_augmentation import DatabaseAugmentation
 from tests.rerank.made import database, names, query, random_database, search
 
 MINIMAL = {"top": 2}
