@@ -57,6 +57,8 @@ def detect(
                 note(f"skipped {photo.id}: cannot be searched for objects: {error}")
                 continue
             images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(boxes)})
+    if not images and not skipped:
+        note(f"note: no images were found in {', '.join(map(str, photos))}")
     if output is not None:
         _write_coco(output, images)
     if as_json:

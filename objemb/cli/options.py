@@ -34,7 +34,8 @@ IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folde
 Photos = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PHOTOS...", help="Folders, images, list files, CSV or Parquet with a path column, COCO json."
+        metavar="PHOTOS...",
+        help="Folders, images, list files, CSV or Parquet with a path column, COCO json, evaluation sets.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]

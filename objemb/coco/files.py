@@ -88,7 +88,7 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
         ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels; the message
             says what was found. Single bad entries are only recorded.
     """
-    content = _read_json(file)
+    content = read_json(file)
     if isinstance(content, Mapping):
         _check_instances(content, file)
         if images is not None:
@@ -97,7 +97,7 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     else:
         entries, kind = _checked_results(content, file), "results"
         named = images is not None
-        known = _implied(entries) if images is None else _read_json(images)
+        known = _implied(entries) if images is None else read_json(images)
         _check_instances(known, images or file)
     problems: list[tuple[str, str]] = []
     stored = {i.id: i for i in _images(known["images"], problems)}
@@ -115,28 +115,19 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     )
 
 
-def image_entries(file: str | Path) -> list[Any]:
-    """The list ``images`` of a COCO file as it stands; the file need hold nothing else.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, or has no such list.
-    """
-    content = _read_json(file)
-    images = content.get("images") if isinstance(content, Mapping) else None
-    if not isinstance(images, list):
-        found = checks.listed(list(content)[:10]) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"{file}: expected a COCO file with a list 'images', found {found}")
-    return images
-
-
-def file_name_of(entry: Any) -> str | None:
-    """The ``file_name`` of an entry of ``images``; None where it has none."""
-    name = entry.get("file_name") if isinstance(entry, Mapping) else None
+def file_name_of(entry: Any, key: str = "file_name") -> str | None:
+    """The ``file_name`` of an entry of ``images``, or a text under another ``key``; None where it has none."""
+    name = entry.get(key) if isinstance(entry, Mapping) else None
     return name if isinstance(name, str) and name else None
 
 
-def _read_json(file: str | Path) -> Any:
+def read_json(file: str | Path) -> Any:
+    """The content of a COCO file, unchecked.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON.
+    """
     try:
         return json.loads(Path(file).read_bytes())
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
 
@@ -107,11 +107,7 @@ def _photos(source: Path) -> list[Path]:
     if not source.exists():
         return []
     with contextlib.suppress(ValueError):
-        if found := [ref.path for ref in find_images([source]) if isinstance(ref, ImageRef)]:
-            return found
-    with contextlib.suppress(ValueError, IsADirectoryError):
-        data = read_evaluation_set(source)
-        return [data.photo(entry.file) for entry in (*data.images, *data.queries)]
+        return [ref.path for ref in find_images([source]) if isinstance(ref, ImageRef)]
     return []
 
 

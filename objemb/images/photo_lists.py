@@ -1,21 +1,25 @@
-"""Files that list photos: one path a line, a table, COCO.
+"""Files that list photos: one path a line, a table, COCO, an evaluation set.
 
 Each reader checks its file at once (a wrong column is told before the first image is read), keeps nothing in memory
-but COCO's image list, and gives :class:`ListedPhoto` objects. One that cannot be used has a ``problem``.
+but the entries of JSON, and gives :class:`ListedPhoto` objects. One that cannot be used has a ``problem``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from objemb.coco.files import file_name_of, image_entries
+from objemb import checks
+from objemb.coco.files import file_name_of, read_json
 from objemb.images.names import printable, readable
 from objemb.images.tables import ROLES, Row, Table, open_table, scalar, text
 from objemb.images.texts import open_text
 from objemb.structures import Scalar
+
+#: The key that names a photo in a COCO file, and in an evaluation set.
+COCO_KEY, SET_KEY = "file_name", "file"
 
 
 @dataclass(frozen=True)
@@ -93,22 +97,43 @@ def _table_entries(
     return (entry(row) for row in table.rows())
 
 
-def read_coco_images(path: Path) -> Iterator[ListedPhoto]:
-    """The ``images`` of a COCO file; ``file_name`` is the id, the other single values are metadata.
+def read_photos_of_json(path: Path) -> Iterator[ListedPhoto]:
+    """The ``images`` of a COCO file, or the ``images`` and ``queries`` of an evaluation set, each photo once.
+
+    The entries of a COCO file name a photo by ``file_name``, those of an evaluation set (see
+    :mod:`objemb.datasets.evaluation_set`) by ``file``. That is the id, and the other single values are metadata.
 
     Raises:
-        ValueError: See :func:`objemb.coco.files.image_entries`.
+        ValueError: It is no JSON, or has no list ``images``.
     """
-    return (_coco_photo(number, image) for number, image in enumerate(image_entries(path), 1))
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, Mapping) else None
+    if not isinstance(images, list):
+        found = checks.listed(list(content)[:10]) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{path}: expected a COCO file or an evaluation set with a list 'images', found {found}")
+    if any(file_name_of(image, SET_KEY) for image in images) and not any(map(file_name_of, images)):
+        queries = content.get("queries")
+        return _photos_of_set([*images, *(queries if isinstance(queries, list) else ())])
+    return (_photo_of(entry, number, COCO_KEY, ("", "images")) for number, entry in enumerate(images, 1))
 
 
-def _coco_photo(number: int, image: Any) -> ListedPhoto:
-    name = file_name_of(image)
+def _photos_of_set(entries: Sequence[Any]) -> Iterator[ListedPhoto]:
+    """The photos of an evaluation set; a photo that several entries name comes with the first of them."""
+    named: set[str] = set()
+    for number, entry in enumerate(entries, 1):
+        photo = _photo_of(entry, number, SET_KEY, ("",))
+        if photo.problem or photo.path not in named:
+            named.add(photo.path)
+            yield photo
+
+
+def _photo_of(entry: Any, number: int, key: str, inside: tuple[str, ...]) -> ListedPhoto:
+    name = file_name_of(entry, key)
     if name is None:
-        return ListedPhoto("", line=number, problem="expected an image with a 'file_name', found none")
-    values = {k: v for k, v in image.items() if k != "file_name" and isinstance(v, Scalar)}
+        return ListedPhoto("", line=number, problem=f"expected an image with a {key!r}, found none")
+    values = {k: v for k, v in entry.items() if k != key and isinstance(v, Scalar)}
     metadata = {printable(k): readable(v) if isinstance(v, str) else scalar(v) for k, v in values.items()}
-    return ListedPhoto(name, name, metadata, number, inside=("", "images"))
+    return ListedPhoto(name, name, metadata, number, inside=inside)
 
 
 #: Reader of each kind of list, by the suffix of its name.
@@ -117,5 +142,5 @@ READERS: Mapping[str, Callable[[Path], Iterator[ListedPhoto]]] = {
     ".csv": read_table,
     ".tsv": read_table,
     ".parquet": read_table,
-    ".json": read_coco_images,
+    ".json": read_photos_of_json,
 }

@@ -81,9 +81,10 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
       Hidden files and folders are left out, and so are the folders of :data:`LEFT_OUT` (thumbnails, recycle bins);
       links are followed, each folder once;
     - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv``, ``.tsv`` or ``.parquet`` (a column
-      ``path``, ``file`` or ``image``, optionally ``id``, the others become metadata), or ``.json`` (COCO). Its paths
-      are relative to its own folder; COCO images may also be in the folder ``images`` beside it. Where there is no
-      such file, other spellings are tried, as :func:`objemb.images.names.spellings` has them;
+      ``path``, ``file`` or ``image``, optionally ``id``, the others become metadata), or ``.json`` (COCO, or an
+      evaluation set: its images and queries). Its paths are relative to its own folder; COCO images may also be in the
+      folder ``images`` beside it. Where there is no such file, other spellings are tried, as
+      :func:`objemb.images.names.spellings` has them;
     - any other file: one image.
 
     An id is the path relative to the folder (or to the folder of the list; the absolute path when it lies elsewhere
@@ -98,7 +99,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
     bytes per image to know it again.
 
     Raises:
-        ValueError: At once, when a source does not exist or a list cannot be read.
+        ValueError: At once, when a source does not exist, or a list cannot be read or names no photo at all.
     """
     given = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     missing = [str(s) for s in given if not os.path.exists(s)]
@@ -125,16 +126,24 @@ def _open_source(source: Path) -> Iterator[_Candidate]:
     if source.is_dir():
         return _walk(source)
     if reader := READERS.get(source.suffix.lower()):
-        return _listed(source, _checked(reader, source))
+        return _opened_list(source, reader)
     return iter([_Candidate(source.name, source, os.path.realpath(source))])
 
 
-def _checked(reader: Callable[[Path], Iterator[ListedPhoto]], source: Path) -> Iterator[ListedPhoto]:
+def _opened_list(source: Path, reader: Callable[[Path], Iterator[ListedPhoto]]) -> Iterator[_Candidate]:
+    """Images of a list, which is read up to the first of them."""
+    first: list[_Candidate] = []
     try:
         with open(source, "rb"):
-            return reader(source)
+            candidates = _listed(source, reader(source))
+        for candidate in candidates:
+            first.append(candidate)
+            if not candidate.problem:
+                return itertools.chain(first, candidates)
     except OSError as error:
         raise ValueError(f"{source}: expected a list that can be read, found: {error.strerror}") from error
+    why = f" in {len(first)} entries; the first is {first[0].id}: {first[0].problem}" if first else ""
+    raise ValueError(f"{source}: expected a list of at least one photo, found none{why}")
 
 
 def _source_name(source: Path) -> str:

@@ -281,6 +281,19 @@ def test_detect_writes_boxes_that_can_be_indexed(
     assert "0.png" in run("detect", photos, "--model", detecting).stdout
 
 
+def test_detect_takes_the_photos_of_an_evaluation_set(run: Run, photos: Path, detecting: Path, tmp_path: Path) -> None:
+    data = {"name": "s", "images": [{"file": "0.png", "instance": "a"}], "queries": [{"file": "1.png", "box": None}]}
+    (photos / "set.json").write_text(json.dumps(data))
+    found = parsed(run("detect", photos / "set.json", "--model", detecting, "--json"))
+    assert [i["image"] for i in found["images"]] == ["0.png", "1.png"]
+    (photos / "set.json").write_text(json.dumps({"images": [{"path": "0.png"}]}))
+    refused = run("detect", photos / "set.json", "--model", detecting, "-o", tmp_path / "coco.json", code=2)
+    assert "expected a list of at least one photo, found none in 1 entries" in refused.stderr
+    assert not (tmp_path / "coco.json").exists()
+    (tmp_path / "empty").mkdir()
+    assert "no images were found in" in run("detect", tmp_path / "empty", "--model", detecting).stderr
+
+
 def test_indexing_and_searching_with_the_own_detector(run: Run, photos: Path, detecting: Path, tmp_path: Path) -> None:
     report = parsed(run("index", photos, "-o", tmp_path / "index", "--model", detecting, "--max-regions", 1, "--json"))
     assert report["regions"] <= 12

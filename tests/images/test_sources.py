@@ -264,8 +264,35 @@ def test_a_list_with_impossible_paths(tmp_path: Path) -> None:
     assert [f.id for f in refs(source)][::2] == ["nul\0byte.jpg", "ok.jpg"]
 
 
-def test_an_empty_list(tmp_path: Path) -> None:
-    assert ids(write(tmp_path / "list.txt", b"")) == []
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("list.txt", b"", "found none$"),
+        ("list.txt", b"# nothing yet\n\n", "found none$"),
+        (
+            "list.txt",
+            b"https://a.b/c.jpg\n",
+            "found none in 1 entries; the first is list.txt:1: expected a path, found an",
+        ),
+        ("table.csv", b"path,id\n", "found none$"),
+        (
+            "table.csv",
+            b"path,id\n,1\n,2\n",
+            "found none in 2 entries; the first is table.csv:2: expected a path, found",
+        ),
+        ("coco.json", b'{"images": []}', "found none$"),
+        (
+            "coco.json",
+            b'{"images": [{"id": 1}, 5]}',
+            "found none in 2 entries; the first is coco.json:1: expected an image",
+        ),
+    ],
+)
+def test_a_list_without_a_photo_is_told_at_once(name: str, content: bytes, found: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    source = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=rf"{name}: expected a list of at least one photo, {found}"):
+        find_images([tmp_path / "a.jpg", source])
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet", ".json"])
@@ -465,13 +492,31 @@ def test_coco_entries_without_a_name_are_reported(tmp_path: Path) -> None:
     assert found[0].reason == "expected an image with a 'file_name', found none"
 
 
+def test_an_evaluation_set_is_a_list_of_its_photos(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "q/b.jpg", "images/c.jpg")
+    images = [{"file": "a.jpg", "instance": "cup", "width": 4}, {"file": "images/c.jpg"}, {"instance": "cup"}]
+    queries = [
+        {"file": "q/b.jpg", "box": [1, 2, 3, 4], "kind": "x"},
+        {"file": "a.jpg", "box": None},
+        {"file": "q/b.jpg"},
+    ]
+    source = write(tmp_path / "set.json", json.dumps({"name": "s", "images": images, "queries": queries}).encode())
+    found = list(find_images([source]))
+    assert [f.id for f in found] == ["a.jpg", "images/c.jpg", "set.json:3", "q/b.jpg"]
+    assert found[0].metadata == {"instance": "cup", "width": 4}
+    assert found[2].reason == "expected an image with a 'file', found none"
+    assert (found[3].path, found[3].metadata) == (tmp_path / "q" / "b.jpg", {"kind": "x"})
+    alone = write(tmp_path / "images.json", json.dumps({"images": images[:1], "queries": 7}).encode())
+    assert ids(alone) == ["a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "expected a COCO file in JSON, found: "),
-        ("[1]", "expected a COCO file with a list 'images', found list"),
-        ('{"image": []}', "expected a COCO file with a list 'images', found 'image'"),
-        ('{"images": {}}', "expected a COCO file with a list 'images', found 'images'"),
+        ("[1]", "expected a COCO file or an evaluation set with a list 'images', found list"),
+        ('{"image": []}', "expected a COCO file or an evaluation set with a list 'images', found 'image'"),
+        ('{"images": {}}', "expected a COCO file or an evaluation set with a list 'images', found 'images'"),
         ("[" * 100_000, "expected a COCO file in JSON, found: "),
     ],
 )
