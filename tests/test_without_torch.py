@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import objemb
@@ -104,19 +103,6 @@ print(json.dumps({"found": found.to_json(), "mine": [h.image for h in other.sear
     assert answer["found"] == expected.to_json(), "the answers of a machine with PyTorch"
     assert answer["mine"][0] == "mine"
     assert answer["count"] == 10
-
-
-def test_approximate_search(tmp_path: Path) -> None:
-    pytest.importorskip("faiss")
-    made(tmp_path / "index", *range(200))
-    code = """
-from objemb.index.store import Index
-index = Index.open(sys.argv[1])
-index.build_structure("ivf_sq8")
-print(index.search(index.get("7.jpg"), 1, exact=False)[0].image)
-assert "torch" not in sys.modules
-"""
-    assert python(code, tmp_path / "index").stdout == "7.jpg\n"
 
 
 def test_the_commands_of_an_index(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""What is counted of the house, and what must not grow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools.count_house import main
+
+
+def test_counts_without_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--fast", "--json"])
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["pairs of rooms with arrows both ways"] == 0
+    assert counts["lines of the longest module"] <= 420
+    assert 10 < counts["modules with a call between a photo with a box and the answer"] <= 40
+    assert counts["rooms"] > 20
+
+
+def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--fast"])
+    head, line, *rows = capsys.readouterr().out.splitlines()
+    assert (head, line) == ("| counted by `python tools/count_house.py` | |", "|---|---:|")
+    assert all(row.count("|") == 3 for row in rows)
