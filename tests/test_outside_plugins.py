@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,20 @@ def test_the_command_line_lists_them(install: Install) -> None:
     found = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["plugins"]
     lp = {"kind": "pooling", "name": "lp", "package": "objemb-lp", "version": "1.2", "object": "their_lp:Lp"}
     assert lp in found
+
+
+def test_the_package_of_the_contributors_guide(install: Install) -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text[text.index("## A plug-in in a package of your own") :]
+    (module,), (project,) = (re.findall(rf"^```{kind}\n(.*?)^```", section, re.M | re.S) for kind in ("python", "toml"))
+    told = tomllib.loads(project)["project"]
+    ((group, entries),) = told["entry-points"].items()
+    ((name, value),) = entries.items()
+    package, _, file = value.partition(":")[0].partition(".")
+    install(
+        told["name"], group, f"{name} = {value.replace(f'{package}.{file}', file)}", told["version"], **{file: module}
+    )
+    pooling = registry.build(Pooling, {"name": "lp", "p": 3.0})
+    maps = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(pooling(maps), torch.linalg.vector_norm(maps, 3, dim=(2, 3)))
+    assert torch.allclose(pooling(maps, torch.ones(2, 3, 5)), pooling(maps))
