@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        result = {
+        result: dict[str, Any] = {
             "killing": torture_by_killing(Path(folder), options.kills, options.seed),
             "corruption": torture_by_corruption(Path(folder), options.corruptions, options.seed),
         }

@@ -152,7 +152,7 @@ class _Parts:
 def noise(size: tuple[int, int], seed: int) -> Photo:
     """A photo of ``(height, width)``; the weights that are drawn next depend on the seed as well."""
     torch.manual_seed(seed)
-    return Photo("noise", torch.randint(256, (3, *size), dtype=torch.uint8), size)
+    return Photo("noise", torch.randint(256, (3, *size), dtype=torch.uint8).numpy(), size)
 
 
 def scattered(count: int, size: tuple[int, int], seed: int) -> Regions:
