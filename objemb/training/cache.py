@@ -53,10 +53,10 @@ class VectorCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        found = self._read(key, len(regions))
-        if found is not None:
-            self._keep(key, found)
-        return found
+        vectors = self._read(key, len(regions))
+        if vectors is not None:
+            self._keep(key, vectors)
+        return vectors
 
     def put(self, photo: Photo, regions: Regions, vectors: Tensor) -> None:
         """Keep the vectors of the boxes, ``(N, D)``."""

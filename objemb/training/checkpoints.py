@@ -121,8 +121,8 @@ def _unpacked(file: Path) -> dict[str, Any]:
         if not header.startswith(MAGIC):
             raise ValueError("it does not begin as one")
         content = io.BytesIO(stream.read())
-    found = hashlib.sha256(content.getbuffer()).hexdigest()
-    if header != MAGIC + found.encode("ascii") + b"\n":
+    checksum = hashlib.sha256(content.getbuffer()).hexdigest()
+    if header != MAGIC + checksum.encode("ascii") + b"\n":
         raise ValueError("its checksum does not fit")
     state = torch.load(content, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or "step" not in state:

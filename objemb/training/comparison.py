@@ -73,8 +73,10 @@ class Comparison:
             The figures of :meth:`retrieval` by size; sizes without a query are left out.
         """
         asked, searched = getattr(self, queries), getattr(self, gallery)
-        found = instance_retrieval_by_class(searched, self.instances, self.images, self.sizes, len(SIZES), asking=asked)
-        parts = {"by_query_size": found.queries, "by_object_size": found.objects}
+        by_class = instance_retrieval_by_class(
+            searched, self.instances, self.images, self.sizes, len(SIZES), asking=asked
+        )
+        parts = {"by_query_size": by_class.queries, "by_object_size": by_class.objects}
         return {
             part: {size: of for size, of in zip(SIZES, figures, strict=True) if of["queries"]}
             for part, figures in parts.items()
@@ -154,9 +156,9 @@ def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str
     """
     if not examples.classes:
         return {}
-    found, truth = [], []
+    detections, truth = [], []
     for number in range(len(examples)):
         example = examples[number]
-        found += detector.detect([example.photo])
+        detections += detector.detect([example.photo])
         truth.append(example.regions)
-    return average_precision(found, truth, class_agnostic=not counts_classes(detector, examples))
+    return average_precision(detections, truth, class_agnostic=not counts_classes(detector, examples))

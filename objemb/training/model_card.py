@@ -76,13 +76,13 @@ def make_card(
         ``detector`` (AP before and after, by size too; null without true labels or boxes), ``milliseconds`` per photo,
         ``parameters``, ``data`` and what ``about`` says. Sizes are those of :mod:`objemb.evaluation.sizes`.
     """
-    found = compare(student, teacher, examples)
-    retrieval, by_size = _retrieval(found)
+    comparison = compare(student, teacher, examples)
+    retrieval, by_size = _retrieval(comparison)
     photos = [examples[n].photo for n in range(min(TIMED_PHOTOS, len(examples)))]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "cosine": _cosine(found),
+        "cosine": _cosine(comparison),
         "retrieval": retrieval,
         "retrieval_by_size": by_size,
         "detector": _detector(student.detector, before, examples),
@@ -92,7 +92,11 @@ def make_card(
             "detector": _size(student.detector),
             "teacher": teacher.parameters,
         },
-        "validation": {"photos": len(examples), "boxes": len(found.student), "identities": len(examples.instances)},
+        "validation": {
+            "photos": len(examples),
+            "boxes": len(comparison.student),
+            "identities": len(examples.instances),
+        },
         "teacher": {"fingerprint": teacher.fingerprint, "dim": teacher.dim, "settings": teacher.settings},
         "environment": {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -177,14 +181,14 @@ def _made(card: Mapping[str, Any]) -> list[str]:
     return ["How it was made (all settings are in `report.json`):\n", *lines, ""]
 
 
-def _retrieval(found: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Figures of all pairs, and of teacher and student by size; None without a query."""
-    figures = {name: found.retrieval(*pair) for name, pair in PAIRS.items()}
+    figures = {name: comparison.retrieval(*pair) for name, pair in PAIRS.items()}
     if not figures["student"]["queries"]:
         return None, None
     of_teacher = figures["teacher"]["mAP"]
     retrieval = {name: {**of_pair, "share": share(of_pair["mAP"], of_teacher)} for name, of_pair in figures.items()}
-    sides = {name: found.retrieval_by_size(*PAIRS[name]) for name in ("teacher", "student")}
+    sides = {name: comparison.retrieval_by_size(*PAIRS[name]) for name in ("teacher", "student")}
     by_size: dict[str, Any] = {part: {} for part in BY_SIZE}
     for part, sizes in by_size.items():
         for size, teacher in sides["teacher"][part].items():
@@ -200,9 +204,9 @@ def _beside(of_size: Mapping[str, Any]) -> dict[str, Any]:
     return {**figures, "share": of_size["share"], "queries": of_size["student"]["queries"]}
 
 
-def _cosine(found: Comparison) -> dict[str, Any]:
-    counts = torch.histc(found.cosines, BARS, -1.0, 1.0).long().tolist()
-    sizes = {name: {"cosine": mean, "boxes": count} for name, (mean, count) in found.cosine_by_size().items()}
+def _cosine(comparison: Comparison) -> dict[str, Any]:
+    counts = torch.histc(comparison.cosines, BARS, -1.0, 1.0).long().tolist()
+    sizes = {name: {"cosine": mean, "boxes": count} for name, (mean, count) in comparison.cosine_by_size().items()}
     return {"by_size": sizes, "histogram": counts}
 
 
@@ -227,10 +231,10 @@ def _detector(
 
 def _times(student: OnePass, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:
     """Milliseconds from a decoded photo to vectors of the boxes that the detector finds, medians."""
-    found = [student.describe([photo])[0].regions for photo in photos]  # warms up as well
-    teacher.compute(photos[0], found[0])
+    regions = [student.describe([photo])[0].regions for photo in photos]  # warms up as well
+    teacher.compute(photos[0], regions[0])
     detect = [_median(partial(student.regions.find, [photo], [])) for photo in photos]
-    describe = [_median(partial(teacher.compute, p, f)) for p, f in zip(photos, found, strict=True)]
+    describe = [_median(partial(teacher.compute, p, f)) for p, f in zip(photos, regions, strict=True)]
     one = statistics.median([_median(partial(student.describe, [photo])) for photo in photos])
     two = statistics.median([d + t for d, t in zip(detect, describe, strict=True)])
     return {
@@ -238,7 +242,7 @@ def _times(student: OnePass, teacher: Teacher, photos: Sequence[Photo]) -> dict[
         "detector and teacher": two,
         "detector": statistics.median(detect),
         "ratio": two / one,
-        "boxes": statistics.fmean(len(f) for f in found),
+        "boxes": statistics.fmean(len(f) for f in regions),
     }
 
 

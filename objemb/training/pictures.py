@@ -44,9 +44,9 @@ def neighbours(
     best = similar.topk(min(columns, len(vectors)), dim=1).indices
     first = torch.searchsorted(images.contiguous(), images.contiguous())  # the first box of the same image
     lines = []
-    for query, found in zip(queries.tolist(), best.tolist(), strict=True):
+    for query, most_similar in zip(queries.tolist(), best.tolist(), strict=True):
         cells = [_framed(examples[int(images[query])], query - int(first[query]), QUERY)]
-        for box in found:
+        for box in most_similar:
             colour = RIGHT if instances[box] == instances[query] else WRONG
             cells.append(_framed(examples[int(images[box])], box - int(first[box]), colour))
         lines.append(F.pad(torch.cat(cells, dim=2), (0, SIDE * (1 + columns - len(cells)))))
@@ -68,24 +68,24 @@ def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tens
     return picture
 
 
-def boxes_sheet(found: Sequence[tuple[Example, Regions]]) -> Tensor:
-    """Photos side by side, with the true boxes of each example in green and over them what was found in red.
+def boxes_sheet(detections: Sequence[tuple[Example, Regions]]) -> Tensor:
+    """Photos side by side, with the true boxes of each example in green and over them those of a detector in red.
 
     Args:
-        found: Examples, and of each the boxes that were found; those of low scores are not drawn.
+        detections: Examples, each with the boxes that a detector found in it; those of low scores are not drawn.
 
     Returns:
         uint8 ``(3, 320, 320 * number of photos)``; photos keep their shape, with grey beside them.
     """
-    return torch.cat([_with_boxes(*of_photo) for of_photo in found], dim=2)
+    return torch.cat([_with_boxes(*of_photo) for of_photo in detections], dim=2)
 
 
-def _with_boxes(example: Example, found: Regions) -> Tensor:
+def _with_boxes(example: Example, detected: Regions) -> Tensor:
     photo = example.photo
     factor = PHOTO_SIDE / max(photo.size)
     height, width = (max(1, round(s * factor)) for s in photo.size)
     picture = resize(as_tensor(photo.pixels), (height, width))
-    for regions, colour in ((example.regions, RIGHT), (found[found.scores >= DRAWN_SCORE], WRONG)):
+    for regions, colour in ((example.regions, RIGHT), (detected[detected.scores >= DRAWN_SCORE], WRONG)):
         boxes = scale(as_tensor(regions.boxes), (height / photo.size[0], width / photo.size[1]))
         drawable = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)]
         picture = draw_bounding_boxes(picture, drawable, colors=colour, width=2) if len(drawable) else picture

@@ -98,12 +98,12 @@ class RegionSampling:
         known = {"ground_truth": truth, "jittered": moved, "detections": detections, "proposals": proposals}
         parts = []
         for source in self.sources:
-            found = known[source]
-            if found is None:
+            of_source = known[source]
+            if of_source is None:
                 raise ValueError(f"guidance: expected {source} of {photo!r}, found none")
             if source == "proposals":
-                found = _foreground(found, truth)
-            parts.append(_rounded(found) if source in ("detections", "proposals") else bare(found))
+                of_source = _foreground(of_source, truth)
+            parts.append(_rounded(of_source) if source in ("detections", "proposals") else bare(of_source))
         boxes = _drawn(rng, visible(Regions.cat(parts)), self.max_boxes)
         return self._weighted(boxes)
 

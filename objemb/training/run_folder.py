@@ -139,15 +139,15 @@ class RunFolder:
         return metrics if isinstance(metrics, dict) and metrics.get("finished") and "steps" in metrics else None
 
     def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any], after: Collection[str]) -> None:
-        found, wanted = dict(_flat(old)), dict(_flat(plain(new)))
+        kept, wanted = dict(_flat(old)), dict(_flat(plain(new)))
         differing = [
             k
-            for k in (*wanted, *(k for k in found if k not in wanted))
-            if found.get(k) != wanted.get(k) and not _free(k) and not _is_part(k, after)
+            for k in (*wanted, *(k for k in kept if k not in wanted))
+            if kept.get(k) != wanted.get(k) and not _free(k) and not _is_part(k, after)
         ]
         if differing:
             lines = [
-                f"{k}: {found.get(k, 'nothing')!r} there, {wanted.get(k, 'nothing')!r} asked for" for k in differing
+                f"{k}: {kept.get(k, 'nothing')!r} there, {wanted.get(k, 'nothing')!r} asked for" for k in differing
             ]
             raise TrainingError(
                 f"{self.path}: expected a run with these settings, found one with others; "

@@ -104,8 +104,8 @@ class Teacher:
         Returns:
             Per photo float32 ``(N, D)`` on the CPU.
         """
-        found = [self._of_photo(photo, of_photo) for photo, of_photo in zip(photos, regions, strict=True)]
-        return [l2(f) if unit else f for f in found]
+        vectors = [self._of_photo(photo, of_photo) for photo, of_photo in zip(photos, regions, strict=True)]
+        return [l2(f) if unit else f for f in vectors]
 
     def expect_dim(self, dim: int) -> None:
         """Raise ``ValueError`` for a student whose vectors have another length."""

@@ -57,14 +57,14 @@ class CompositionExamples(Examples):
         if count is not None:
             counted: dict[str, Any] = {"count" if split == "train" else "val_count": checks.whole("count", count)}
             settings = replace(settings, **counted)
-        found = find_ingredients(
+        ingredients = find_ingredients(
             source_list("objects", objects),
             source_list("backgrounds", backgrounds),
             settings,
             distractors=source_list("distractors", distractors),
             names=names,
         )
-        parts = split_compositions(found, settings)
+        parts = split_compositions(ingredients, settings)
         if split not in parts:
             raise ValueError(f"split: expected a product in {split!r}, found none with val_share={settings.val_share}")
         self.scenes = parts[split]

@@ -49,13 +49,13 @@ class FolderExamples(Examples):
     ) -> None:
         self.side = None if side is None else checks.whole("side", side)
         listed = source_list("sources", sources)
-        found = find_pictures(listed, lambda path: read_photo(path, side=GLANCE), instance_names(names))
-        for skipped in found.skipped:
+        pictures = find_pictures(listed, lambda path: read_photo(path, side=GLANCE), instance_names(names))
+        for skipped in pictures.skipped:
             log.warning("%s: left out: %s", skipped.path, skipped.reason)
-        if not found.usable:
+        if not pictures.usable:
             raise ValueError(f"sources: expected pictures with an instance, found none in {sources}")
-        self.instances = tuple(sorted({p.instance for p in found.usable}))
-        self._pictures = found.usable[: checked_count(count, len(found.usable))]
+        self.instances = tuple(sorted({p.instance for p in pictures.usable}))
+        self._pictures = pictures.usable[: checked_count(count, len(pictures.usable))]
 
     def __len__(self) -> int:
         return len(self._pictures)

@@ -166,8 +166,8 @@ class Classify(Task):
         if self.validation is None:
             return {}
         self._described = self._describe(self.validation, len(self.validation))
-        found = instance_retrieval(*self._described)
-        return {"mAP": found["mAP"], "P@1": found["P@1"]}
+        figures = instance_retrieval(*self._described)
+        return {"mAP": figures["mAP"], "P@1": figures["P@1"]}
 
     def pictures(self) -> dict[str, Tensor]:
         """``neighbours``: some boxes of the validation set and what is most like them."""

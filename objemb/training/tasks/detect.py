@@ -125,16 +125,16 @@ class Detect(Task):
         """The figures of :func:`~objemb.evaluation.average_precision.average_precision` on the validation set."""
         if self.validation is None:
             return {}
-        found: list[Regions] = []
+        detections: list[Regions] = []
         truth: list[Regions] = []
         self._drawn = []
         for numbers in batched(range(len(self.validation)), BATCH):
             examples = [self.validation[n] for n in numbers]
             detected = self.detector.detect([e.photo for e in examples])
             self._drawn += list(zip(examples, detected, strict=True))[: DRAWN - len(self._drawn)]
-            found += detected
+            detections += detected
             truth += [e.regions for e in examples]
-        return average_precision(found, truth, class_agnostic=self.detector.num_classes == 1)
+        return average_precision(detections, truth, class_agnostic=self.detector.num_classes == 1)
 
     def pictures(self) -> dict[str, Tensor]:
         """``boxes``: the first photos of the validation set with what was found and what is there."""

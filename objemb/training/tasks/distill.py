@@ -174,8 +174,8 @@ class Distill(Task):
             targets += self.teacher.vectors(photos, regions, unit=False)
             weights.append(region_weights(regions))
             if self.mode == "joint" and maps is not None:
-                found = self.describer.detector.losses(inputs, maps, [e.regions for e in examples], photos)
-                terms.append({name: term * len(numbers) / len(batch) for name, term in found.items()})
+                detector_losses = self.describer.detector.losses(inputs, maps, [e.regions for e in examples], photos)
+                terms.append({name: term * len(numbers) / len(batch) for name, term in detector_losses.items()})
         embedding = self._compare(torch.cat(student), torch.cat(targets), torch.cat(weights))
         return {**_sum(terms), **embedding}
 
@@ -188,15 +188,15 @@ class Distill(Task):
             return {}
         self.teacher.to(self.device)
         self._comparison = compare(self.describer, self.teacher, self.validation)
-        found = detection_metrics(self.describer.detector, self.validation) if self._trained else {}
-        return {**self._comparison.figures(), **found}
+        detector_figures = detection_metrics(self.describer.detector, self.validation) if self._trained else {}
+        return {**self._comparison.figures(), **detector_figures}
 
     def pictures(self) -> dict[str, Tensor]:
         """``neighbours``: some boxes of the validation data and what is most like them, to the student."""
         if self.validation is None or self._comparison is None:
             return {}
-        found, shown = self._comparison, VisibleBoxes(self.validation)
-        return {"neighbours": neighbours(shown, found.student, found.instances, found.images)}
+        comparison, shown = self._comparison, VisibleBoxes(self.validation)
+        return {"neighbours": neighbours(shown, comparison.student, comparison.instances, comparison.images)}
 
     def model(self) -> Model:
         """The student, as a model that indexes and searches."""
@@ -240,13 +240,13 @@ class Distill(Task):
         nothing: list[Regions | None] = [None] * len(photos)
         detections, proposals = nothing, nothing
         if inputs is not None and maps is not None and "detections" in self.guidance.sources:
-            found = detector.regions(inputs, maps, photos)
-            detections = [self.describer.regions.select(f)[1:] for f in found]  # without the whole image
+            detected = detector.regions(inputs, maps, photos)
+            detections = [self.describer.regions.select(f)[1:] for f in detected]  # without the whole image
         if inputs is not None and maps is not None and "proposals" in self.guidance.sources:
             proposals = [*detector.proposals(inputs, maps, photos)]
         return [
-            self.guidance.regions(e.photo.id, e.regions, variant, detections=found, proposals=proposed)
-            for e, variant, found, proposed in zip(examples, variants, detections, proposals, strict=True)
+            self.guidance.regions(e.photo.id, e.regions, variant, detections=detection, proposals=proposed)
+            for e, variant, detection, proposed in zip(examples, variants, detections, proposals, strict=True)
         ]
 
     def _compare(self, student: Tensor, teacher: Tensor, weights: Tensor) -> dict[str, Tensor]:

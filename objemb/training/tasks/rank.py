@@ -154,8 +154,8 @@ class Rank(Task):
         if self.validation is None:
             return {}
         self._described = self._vectors(self.validation, range(len(self.validation))).cpu()
-        found = instance_retrieval(self._described, self.validation.labels, self.validation.photos)
-        return {"mAP": found["mAP"], "P@1": found["P@1"]}
+        figures = instance_retrieval(self._described, self.validation.labels, self.validation.photos)
+        return {"mAP": figures["mAP"], "P@1": figures["P@1"]}
 
     def pictures(self) -> dict[str, Tensor]:
         """``neighbours``: some items of the validation set and what is most like them."""
