@@ -1,4 +1,4 @@
-"""Where boxes come from: the same method with true boxes, detected ones, a rigid grid, and none but the whole photo.
+"""Box-source ablation: the same method with true boxes, detected boxes, a rigid grid, or the whole photo alone.
 
 And how many of them.
 """
@@ -43,7 +43,7 @@ class TrueBoxes(Detector):
                 self._boxes[entry.file].append(entry.box)
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """See :meth:`Detector.detect`. A box that leaves its photo is left out and among the problems."""
+        """See :meth:`Detector.detect`. A box that leaves its photo is skipped and reported in :attr:`problems`."""
         return [self._regions(photo) for photo in photos]
 
     @property
@@ -76,7 +76,7 @@ class GridBoxes(Detector):
 
 
 class NoBoxes(Detector):
-    """Finds nothing, so that the whole photo is all there is."""
+    """Detects nothing, so that only the whole photo is described."""
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`Detector.detect`."""
@@ -84,7 +84,7 @@ class NoBoxes(Detector):
 
 
 class BestBoxes(Detector):
-    """At most so many boxes of another detector, the best.
+    """The best boxes of another detector, up to a maximum number.
 
     Args:
         detector: The other one.
@@ -114,7 +114,7 @@ class BestBoxes(Detector):
 
 
 def boxes_from(source: str, data: EvaluationSet, own: Detector | None) -> Detector | None:
-    """What gives the boxes of database photos.
+    """The detector that gives the boxes of database photos.
 
     Args:
         source: One of :data:`SOURCES`.

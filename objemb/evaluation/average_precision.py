@@ -1,4 +1,4 @@
-"""How well a detector finds things: the average precision of COCO."""
+"""COCO average precision of a detector."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def average_precision(
 
 
 def _reference() -> tuple[Any, Any]:
-    """COCO's own implementation: what reads annotations, and what evaluates."""
+    """The classes ``COCO`` and ``COCOeval`` of the reference implementation."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval

@@ -1,4 +1,4 @@
-"""Figures of a part of the queries or of what they are to find: by the size of both, and by the kind of query.
+"""Metrics for subsets: by the size of the query, by the size of the object to be found, and by the kind of query.
 
 Small objects in clutter are what hard attention is for, and a network is at its best at the sizes that it has learned:
 one mean over all sizes shows neither.
@@ -28,17 +28,17 @@ from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
 from objemb.structures import Box, ImageRows
 
-#: The attribute of queries that tells what they are, such as ``in photo`` or ``picture``.
+#: The attribute that names the kind of a query, such as ``in photo`` or ``picture``.
 KIND = "kind"
 
 
 class PartFigures(NamedTuple):
-    """What the rankings of some queries are worth.
+    """Metrics of the rankings of some queries.
 
     Attributes:
         mean_average_precision: By the trapezoid rule; NaN when no query counts.
         precision_at_1: How many queries have a positive in the first place, as a share of 1; NaN likewise.
-        queries: How many count.
+        queries: How many queries have positives.
     """
 
     mean_average_precision: float
@@ -140,7 +140,7 @@ def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: 
         database: The rows that are searched, for the sizes of their photos.
 
     Returns:
-        Per query float64 ``(P,)``, one for each of its positives under the main setup; NaN where nobody knows.
+        Per query float64 ``(P,)``, one for each of its positives under the main setup; NaN where it is unknown.
     """
     largest = _largest_boxes(objects)
 

@@ -1,4 +1,4 @@
-"""Arrays that took long to compute, kept in a folder under what they depend on."""
+"""A cache of arrays in a folder, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cached:
 
 
 class ArrayCache:
-    """A folder of entries, each in a folder of its own that is there completely or not at all.
+    """A folder of entries, each in a folder of its own, published atomically.
 
     ::
 
@@ -79,13 +79,13 @@ class ArrayCache:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """64 hex digits that stand for JSON-ready facts."""
+    """The SHA-256 of JSON-ready facts, 64 hex digits."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def photo_facts(paths: Iterable[Path]) -> str:
-    """64 hex digits that change with the size or the time of any of some files, and where one is missing."""
+    """A SHA-256 of the paths, sizes and modification times of files, and of which are missing: 64 hex digits."""
     digest = hashlib.sha256()
     for path in paths:
         try:

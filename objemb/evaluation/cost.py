@@ -1,4 +1,4 @@
-"""What a description costs beside one forward pass of the same network."""
+"""Cost of describing a photo, relative to one forward pass of the same network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from objemb.detectors.base import NetworkDetector
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 
-#: How often each photo is described, and by how many rounds before the clock counts.
+#: Rounds that are timed, and rounds of warm-up before them.
 ROUNDS, WARM_UP = 3, 1
 
 
@@ -100,7 +100,7 @@ def measure_cost(
 
 
 def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
-    """One forward pass of the network of a describer, at the size at which it sees a whole photo.
+    """One forward pass of the network of a describer, at the size at which the describer feeds it a whole photo.
 
     That is what its backbone gets when the whole photo is described as one region: of an extractor that crops, the crop
     that is the whole photo; of several scales, the one nearest to the extractor's own size. Where a detector is the
@@ -127,12 +127,12 @@ def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
 
 
 def _own_size(scales: Sequence[float]) -> int:
-    """Which of the scales, in the order in which the network sees them, is nearest to 1, as a ratio."""
+    """Index of the scale nearest to 1, as a ratio, in the order in which the network gets them."""
     return min(range(len(scales)), key=lambda number: abs(math.log(scales[number])))
 
 
 def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]:
-    """What a network is given while something is described."""
+    """The inputs of a network while something is described."""
     seen: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -152,7 +152,7 @@ def _round(
     describe: Callable[[Photo], object],
     passes: Sequence[ForwardPass | None],
 ) -> tuple[float, float]:
-    """Seconds of all descriptions, and of all forward passes."""
+    """Total seconds of the descriptions, and of the forward passes."""
     state = next(describer.parameters(), None)
     device = torch.device("cpu") if state is None else state.device
     described = passed = 0.0

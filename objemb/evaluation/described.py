@@ -1,4 +1,4 @@
-"""An evaluation set, described by a model: the rows that are searched, and those that they are searched with."""
+"""The descriptors of an evaluation: rows of the database and rows of the queries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 from objemb.checks import ObjembError
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
+from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
@@ -25,6 +26,10 @@ class EmbeddingModel(Protocol):
     """What an evaluation asks of a model; ``objemb.models.Model`` is one."""
 
     @property
+    def describer(self) -> Describer | None:
+        """What describes photos, for re-rankers that look into them; None where there is no such thing."""
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
 
@@ -33,12 +38,12 @@ class EmbeddingModel(Protocol):
         """The longest side of a photo in pixels that is of use."""
 
     def query_side(self, crop: str) -> int | None:
-        """As ``decode_side``, for photos whose boxes are seen as ``crop`` says."""
+        """As ``decode_side``, for photos whose boxes are described with ``crop``."""
 
     def query(
         self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context"
     ) -> RegionDescriptors:
-        """One row per box, or those of what a word such as ``whole`` stands for."""
+        """One row per box; or the rows that a word such as ``whole`` stands for."""
 
     def stream(
         self,
@@ -53,7 +58,7 @@ class EmbeddingModel(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """A task, described.
+    """The descriptors of a task.
 
     Attributes:
         database: Of the task's database, in its order.
@@ -86,8 +91,8 @@ def describe_task(
         data: The set.
         task: What is to be found in what.
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
-            default as the set says.
+        crop: How a query box is described, as in ``Model.query``, and at object level the boxes that it is compared
+            with; by default as the set says.
         query_boxes: What a query without a box is searched with: ``whole``, ``detector`` or ``both``, as in
             ``Model.query``.
         workers: Decoding threads.
@@ -113,8 +118,10 @@ def describe_task(
 
 
 def object_crop(crop: str) -> str:
-    """How the boxes of an object-level database are seen: as those of the queries, which they are compared with. Of a
-    query that stands for its whole photo they are the boxes still."""
+    """How the boxes of an object-level database are described: as those of the queries that they are compared with.
+
+    Where queries stand for their whole photo (``whole``), database boxes are still described as boxes (``context``).
+    """
     return "context" if crop == "whole" else crop
 
 
@@ -175,18 +182,18 @@ def describe_entries(
 ) -> tuple[ImageRows, list[str]]:
     """Describe boxes, or photos where the box is None; every photo is decoded once.
 
-    Photos are decoded in full where boxes are cut out and looked at by themselves: a part needs pixels that the whole
-    does not.
+    Photos are decoded at full size where boxes are cut out and described as images of their own, since a part needs
+    more pixels than the whole.
 
     Args:
         model: The model.
         data: The set that the entries belong to.
         entries: What to describe.
-        crop: How a box is seen, as in ``Model.query``.
+        crop: How a box is described, as in ``Model.query``.
         unboxed: What becomes of an entry without a box: one row for the ``whole`` photo, or a row for each box that is
             meant by another word of ``Model.query``.
         workers: Decoding threads.
-        on_photo: Called for each photo that is taken up.
+        on_photo: Called for each photo before it is described.
 
     Returns:
         The rows of the entries, named by their files, and a line for each photo that could not be described and each

@@ -1,4 +1,4 @@
-"""Describe, search, re-rank, score: a model and an evaluation set become figures."""
+"""Evaluation of a model on a set: describe, search, re-rank, score."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from objemb.structures import ImageRows, Photo, SearchResult
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
         scores: Of the rankings.
         located: The matched boxes of true positives at image level where true boxes are known, else None.
         storage: ``vectors`` in all, ``vectors_per_image`` and ``bytes_per_image`` (float32), per database photo.
         seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (the
-            places of all that matters in complete rankings) and, with re-rankers, ``rerank_per_query``.
+            places of all relevant and junk items in complete rankings) and, with re-rankers, ``rerank_per_query``.
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
         results: Per query its best images; empty unless they were asked for or needed. Ids are those of
             :attr:`RetrievalTask.item_ids`.
-        ranked: Per query where all that is relevant or junk stands in the ranking.
+        ranked: Per query the places of all relevant and junk items in the ranking.
     """
 
     scores: Scores
@@ -88,16 +88,15 @@ def evaluate(
         data: The set.
         task: What is to be found in what.
         boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is seen, as in ``Model.query``, and at object level the boxes that it is compared with; by
-            default as the set says.
+        crop: How a query box is described, as in ``Model.query``, and at object level the boxes that it is compared
+            with; by default as the set says.
         query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
         rerankers: What improves the rankings, in this order.
-        hits: So many of the best images of each query are to be in the results.
+        hits: Number of best images per query to keep in the results.
     """
     described = describe_task(model, data, task, boxes=boxes, crop=crop, query_boxes=query_boxes, workers=workers)
-    describer = getattr(model, "describer", None)
-    return evaluate_described(described, data, task, rerankers=rerankers, describer=describer, hits=hits)
+    return evaluate_described(described, data, task, rerankers=rerankers, describer=model.describer, hits=hits)
 
 
 def evaluate_described(
@@ -109,7 +108,7 @@ def evaluate_described(
     describer: Describer | None = None,
     hits: int = 0,
 ) -> Evaluation:
-    """Search, re-rank and score what was described before; memory is bounded by that, whatever the number of queries.
+    """Search, re-rank and score given descriptors; memory does not grow with the number of queries beyond them.
 
     Args:
         described: The vectors of the task.
@@ -118,7 +117,7 @@ def evaluate_described(
         rerankers: What improves the rankings, in this order. What they put first comes first; all other images follow
             in the order of the last search, with the query vectors and the database as the re-rankers left them.
         describer: What described both, for re-rankers that look into photos.
-        hits: So many of the best images of each query are to be in the results.
+        hits: Number of best images per query to keep in the results.
     """
     needed = max((len(r.junk) + 1 for r in task.relevance), default=0) if GAP in task.protocol.metrics else 0
     clock = [time.perf_counter()]

@@ -1,4 +1,4 @@
-"""The queries that a method does worst on, and what it found instead."""
+"""The queries with the lowest average precision, and what was found instead."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def worst_queries(
 
 
 class _Marker:
-    """Tells what images count as."""
+    """Marks found images as right, wrong, junk or the query's own photo."""
 
     def __init__(self, task: RetrievalTask, objects: Sequence[SetEntry]) -> None:
         self.task, self.relevance = task, task.relevance

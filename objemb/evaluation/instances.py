@@ -1,4 +1,4 @@
-"""Retrieval among boxes whose identities are known: the figures that a training is watched by."""
+"""Retrieval among boxes of known identity: the validation metrics of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.evaluation.metrics import average_precisions
 
-#: Queries at a time: each is compared with every box.
+#: Queries per block; each is compared with every box.
 BLOCK = 512
 
 
@@ -38,8 +38,8 @@ def instance_retrieval(
 ) -> dict[str, float]:
     """Every box searches for the others of its instance, in other images than its own.
 
-    The boxes of the query's own image are junk: they count neither for nor against. A box without an identity is no
-    query, but stands in the way of the others. Boxes whose instance is in no other image are no queries either.
+    The boxes of the query's own image are junk: they count neither for nor against. A box without an identity is not
+    a query but counts as a wrong answer. Boxes whose instance is in no other image are not queries either.
     Average precision is that of the retrieval benchmarks (trapezoid rule), see
     :func:`objemb.evaluation.metrics.average_precision`.
 

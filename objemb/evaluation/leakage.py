@@ -1,4 +1,4 @@
-"""Whether something was fitted or trained on the very photos on which it is measured."""
+"""Train-test leakage: photos of an evaluation set among those that something was fitted or trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from objemb.images.sources import ImageRef, find_images
 
 @dataclass(frozen=True)
 class Leak:
-    """What has seen photos of the evaluation set.
+    """A part that was fitted on photos of the evaluation set.
 
     Attributes:
         part: What was fitted, such as ``whitening``.
@@ -36,10 +36,10 @@ class Leak:
 
 
 class SeenPhotos:
-    """The photos of an evaluation set, to be found again among others by their place or their content.
+    """Recognises the photos of an evaluation set among others by path or content.
 
     A photo is the same where its path without links is, or where size and bytes are; bytes are only read of files of
-    the same size. Photos that were resized or saved anew are not noticed.
+    the same size. Photos that were resized or re-encoded are not recognised.
 
     Args:
         data: The set; distractors and photos that are missing do not count.
@@ -103,7 +103,7 @@ def sources_in(fitted_on: str) -> list[str]:
 
 
 def _photos(source: Path) -> list[Path]:
-    """All photos of a source; none of what is no source of photos."""
+    """All photos of a source; empty where it is not a source of photos."""
     if not source.exists():
         return []
     with contextlib.suppress(ValueError):

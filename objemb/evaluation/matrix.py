@@ -1,4 +1,4 @@
-"""Methods on sets: one table of what each is worth on each."""
+"""One table of the main metric of each method on each set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
 
 
 def matrix_markdown(found: Mapping[str, Any]) -> str:
-    """The table for people, and below it what went wrong in which cell."""
+    """The table as Markdown, and below it the errors of cells that failed."""
     figures: Mapping[str, str] = found["figures"]
     header = ["method", *(escaped(f"{name} ({figure})" if figure else name) for name, figure in figures.items())]
     rows = []

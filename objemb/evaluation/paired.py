@@ -1,4 +1,4 @@
-"""Two rankings of the same queries, compared query by query."""
+"""Paired comparison of two rankings of the same queries, with a bootstrap interval."""
 
 from __future__ import annotations
 

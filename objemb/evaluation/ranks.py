@@ -1,4 +1,4 @@
-"""At which places of a ranking the items stand that matter, found without ever having the ranking.
+"""The places of given items in a ranking, computed by counting, without sorting the whole ranking.
 
 The place of an item is the number of items with a greater score; of equal scores the item with the lower number comes
 first. So it is enough to compute all scores once, block by block, and to count. A place depends neither on the size of
@@ -29,7 +29,7 @@ NUMBERS_PER_BLOCK = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class RankedItems:
-    """Where some items stand in the ranking of all, for one query.
+    """The places of some items in the complete ranking of one query.
 
     Attributes:
         items: int64 ``(L,)``, rising.
@@ -77,7 +77,7 @@ class RankedItems:
 
 
 def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
-    """Where the wanted items stand for each query, in one pass over the database for every 256 rows of queries.
+    """The places of the wanted items for each query, in one pass over the database per 256 query rows.
 
     Args:
         database: The rows that are searched, at most of unit length. Items are its images by their numbers.

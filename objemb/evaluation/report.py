@@ -7,7 +7,7 @@ from typing import Any
 
 from objemb.datasets.protocols import NO_SHARES
 
-#: What stands where nothing could be measured.
+#: Shown where nothing could be measured.
 NOTHING = "-"
 
 Result = Mapping[str, Any]

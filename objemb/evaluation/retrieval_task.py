@@ -1,4 +1,4 @@
-"""What is to be found in what: the database, the queries and the relevance of an evaluation."""
+"""A retrieval task: the database, the queries and what is relevant to each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Relevance:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """What is to be found in what.
+    """A database, queries, and what is relevant to each.
 
     At image level the database is the photos, and a photo is relevant when it shows the query's instance, or as the
     query's own lists say. At object level it is the boxed objects, and an object is relevant when it is of the query's

@@ -1,4 +1,4 @@
-"""What rankings are worth."""
+"""Metrics of rankings, as the protocol of a task defines them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SetupRanks:
 
 @dataclass(frozen=True)
 class Scores:
-    """What rankings are worth.
+    """Metrics of rankings.
 
     Attributes:
         means: Figure to its mean over the queries that count, as the protocol names them: ``mAP``, ``P@1`` ...; with

@@ -1,4 +1,4 @@
-"""What methods keep of a reference: a student of its teacher, a fast method of an exact one."""
+"""Metrics of methods as shares of a reference method's: a student of its teacher, a fast method of an exact one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from objemb.rerank._neighbours import NO_ROW
+from objemb.index.blocks import NO_HIT
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -21,7 +21,7 @@ def mutual_affinity(neighbours: NDArray[np.int64], similarities: NDArray[np.floa
     """``a_ij = max(0, x_i . x_j) ^ gamma`` where i is among the neighbours of j and j among those of i, else 0.
 
     Args:
-        neighbours: int64 ``(R, k)`` rows other than the row itself, ``NO_ROW`` for none.
+        neighbours: int64 ``(R, k)`` rows other than the row itself, ``NO_HIT`` for none.
         similarities: float32 ``(R, k)``, ``x_i . x_j``.
         gamma: Exponent, 3 in the paper.
 
@@ -30,7 +30,7 @@ def mutual_affinity(neighbours: NDArray[np.int64], similarities: NDArray[np.floa
     """
     sparse = _scipy_sparse()
     count, k = neighbours.shape
-    kept = (neighbours != NO_ROW) & (similarities > 0)
+    kept = (neighbours != NO_HIT) & (similarities > 0)
     rows = np.repeat(np.arange(count), k).reshape(count, k)[kept]
     values = similarities[kept].astype(np.float64) ** gamma
     directed = sparse.csr_array((values, (rows, neighbours[kept])), shape=(count, count))

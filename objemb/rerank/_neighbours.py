@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb import checks
-from objemb.index.blocks import Block
+from objemb.index.blocks import NO_HIT, Block
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.arrays import as_tensor
 from objemb.rerank._database import Database
@@ -23,8 +23,6 @@ APPROXIMATE_ROWS = 200_000
 SEARCHED = 1 << 12
 #: Rows that are compared with ``COLUMNS`` others at once: their products take 64 MB.
 ROWS, COLUMNS = 1 << 10, 1 << 14
-#: Fills the places of neighbours that do not exist; their similarity is -inf.
-NO_ROW = -1
 
 
 def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -59,17 +57,17 @@ def nearest_neighbours(
         k: Neighbours per row.
 
     Returns:
-        int64 ``(R, k)`` rows, nearest first, ``NO_ROW`` where there are fewer, and their products float32 ``(R, k)``.
+        int64 ``(R, k)`` rows, nearest first, ``NO_HIT`` where there are fewer, and their products float32 ``(R, k)``.
     """
     checks.whole("k", k)
-    rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
+    rows = np.full((len(vectors), k), NO_HIT, dtype=np.int64)
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), ROWS):
         here = slice(start, start + ROWS)
         best, at = _nearest_to(vectors, groups, here, k)
         found = min(k, best.shape[1])
         products[here, :found] = best.numpy()
-        rows[here, :found] = np.where(np.isneginf(products[here, :found]), NO_ROW, at.numpy())
+        rows[here, :found] = np.where(np.isneginf(products[here, :found]), NO_HIT, at.numpy())
     return rows, products
 
 
@@ -80,16 +78,16 @@ def approximate_neighbours(
     blocks = [Block(vectors, np.arange(len(vectors)))]
     index = engine_named(DEFAULT_ENGINE).build(blocks)
     wanted = min(len(vectors), k + int(np.unique(groups, return_counts=True)[1].max()))
-    rows = np.full((len(vectors), k), NO_ROW, dtype=np.int64)
+    rows = np.full((len(vectors), k), NO_HIT, dtype=np.int64)
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), SEARCHED):
         here = slice(start, start + SEARCHED)
         found = index.search(vectors[here], np.arange(len(vectors[here])), wanted, blocks)
-        own = (found.rows == NO_ROW) | (groups[found.rows] == groups[here, None])
+        own = (found.rows == NO_HIT) | (groups[found.rows] == groups[here, None])
         order = np.argsort(own, axis=1, kind="stable")[:, :k]  # the others first, in their order
         missing = np.take_along_axis(own, order, axis=1)
         width = order.shape[1]
-        rows[here, :width] = np.where(missing, NO_ROW, np.take_along_axis(found.rows, order, axis=1))
+        rows[here, :width] = np.where(missing, NO_HIT, np.take_along_axis(found.rows, order, axis=1))
         products[here, :width] = np.where(missing, -np.inf, np.take_along_axis(found.scores, order, axis=1))
     return rows, products
 

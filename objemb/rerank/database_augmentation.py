@@ -8,10 +8,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from objemb import checks
+from objemb.index.blocks import NO_HIT
 from objemb.registry import plugin
 from objemb.rerank._database import Database
 from objemb.rerank._expansion import rank_weights, similarity_weights, weighted_mean
-from objemb.rerank._neighbours import NO_ROW, row_neighbours
+from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank.base import Reranker, Search
 
 #: How neighbours are weighted.
@@ -60,6 +61,6 @@ class DatabaseAugmentation(Reranker):
         step = max(1, NUMBERS // (self.top * max(1, database.dim)))
         for start in range(0, len(vectors), step):
             here = slice(start, start + step)
-            near = database.vectors[np.where(rows[here] == NO_ROW, 0, rows[here])]  # the weight of no row is 0
+            near = database.vectors[np.where(rows[here] == NO_HIT, 0, rows[here])]  # the weight of no row is 0
             vectors[here] = weighted_mean(database.vectors[here], near, weights[here], normalise=self.normalise)
         return replace(database, vectors=vectors)

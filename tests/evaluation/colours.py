@@ -59,6 +59,7 @@ class ColourModel:
 
     dim = 3
     decode_side = None
+    describer = None
 
     def query_side(self, crop: str) -> int | None:
         return self.decode_side

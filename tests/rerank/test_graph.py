@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objemb.index.blocks import NO_HIT
 from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
-from objemb.rerank._neighbours import NO_ROW, nearest_neighbours
+from objemb.rerank._neighbours import nearest_neighbours
 
 pytest.importorskip("scipy")
 
@@ -57,7 +58,7 @@ def test_conjugate_gradient_solves_the_system() -> None:
 
 
 def test_two_and_a_lonely_row_by_hand() -> None:
-    affinity = mutual_affinity(np.array([[1], [0], [NO_ROW]]), np.array([[0.5], [0.5], [-np.inf]], np.float32), 3.0)
+    affinity = mutual_affinity(np.array([[1], [0], [NO_HIT]]), np.array([[0.5], [0.5], [-np.inf]], np.float32), 3.0)
     assert affinity.toarray().tolist() == [[0, 0.125, 0], [0.125, 0, 0], [0, 0, 0]]
     system = laplacian(affinity, 0.5)
     assert system.toarray() == pytest.approx(np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 1]]))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objemb.index.blocks import NO_HIT
 from objemb.rerank import _neighbours
-from objemb.rerank._neighbours import NO_ROW, approximate_neighbours, nearest_neighbours, row_neighbours
+from objemb.rerank._neighbours import approximate_neighbours, nearest_neighbours, row_neighbours
 from tests.rerank.made import random_database
 
 
@@ -22,7 +23,7 @@ def test_approximate_neighbours_are_the_exact_ones_where_faiss_looks_everywhere(
     assert found.tolist() == expected.tolist()
     assert scores == pytest.approx(products, abs=1e-5)
     few, _ = approximate_neighbours(data.vectors[:2], np.arange(2), 3)
-    assert few.tolist() == [[1, NO_ROW, NO_ROW], [0, NO_ROW, NO_ROW]]
+    assert few.tolist() == [[1, NO_HIT, NO_HIT], [0, NO_HIT, NO_HIT]]
 
 
 def test_large_databases_are_searched_approximately(
@@ -77,11 +78,11 @@ def test_any_blocks_give_what_the_loop_gives(rows: int, columns: int, monkeypatc
 
 def test_fewer_than_k() -> None:
     found, products = nearest_neighbours(unit(3), np.array([0, 0, 1]), 4)
-    assert found.tolist() == [[2, NO_ROW, NO_ROW, NO_ROW], [2, NO_ROW, NO_ROW, NO_ROW], [*found[2, :2], NO_ROW, NO_ROW]]
-    assert np.isneginf(products[found == NO_ROW]).all()
+    assert found.tolist() == [[2, NO_HIT, NO_HIT, NO_HIT], [2, NO_HIT, NO_HIT, NO_HIT], [*found[2, :2], NO_HIT, NO_HIT]]
+    assert np.isneginf(products[found == NO_HIT]).all()
     for count in (0, 1):
         found, _ = nearest_neighbours(unit(count), np.arange(count), 2)
-        assert found.tolist() == [[NO_ROW, NO_ROW]] * count
+        assert found.tolist() == [[NO_HIT, NO_HIT]] * count
 
 
 def test_a_read_only_map_is_accepted() -> None:

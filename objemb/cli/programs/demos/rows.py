@@ -51,7 +51,7 @@ ROWS = (
     Row("student_truth", "one pass, true boxes", "student", "truth"),
 )
 
-#: The row that sees each box cut out, by where the boxes are from: whose mAP the others keep a share of.
+#: The reference row, which describes each box as a crop, by the source of boxes; other rows are shares of its mAP.
 TEACHERS = {"own": "crop", "detector": "crop", "truth": "crop_truth"}
 
 

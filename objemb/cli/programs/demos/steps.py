@@ -47,7 +47,7 @@ class Step:
 
 
 class StepFailedError(RuntimeError):
-    """A step did not end well; the ones before it are kept."""
+    """A step failed; the results of earlier steps are kept."""
 
 
 def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:

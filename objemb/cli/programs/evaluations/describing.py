@@ -52,7 +52,7 @@ class TaskDescriber:
         model: The model.
         data: The set.
         boxes: Where boxes come from.
-        crop: How a query box is seen, and at object level the boxes of the database.
+        crop: How a query box is described, and at object level the boxes of the database.
         query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
         cache: The folder of descriptors; None for none.

@@ -148,7 +148,7 @@ def _by_parts(task: RetrievalTask, data: EvaluationSet, described: Described, fo
 def _by_object_size(
     task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
 ) -> dict[str, Any]:
-    """What the rankings are worth and how well boxes lie, by the size of the object."""
+    """Metrics of rankings and localisation, by the size of the object."""
     shares = positive_shares(task, data.objects, described.database)
     ranked = by_object_size(task, found.ranked, shares, set(described.queries.items.tolist()))
     figures = {size: of_size.to_json() for size, of_size in ranked.items()}

@@ -30,7 +30,7 @@ from objemb.images.decode import read_photo
 from objemb.structures import ImageRows
 
 JSON, MARKDOWN = "results.json", "results.md"
-#: From which overlap (IoU) on a region shows an object.
+#: Minimum IoU at which a region counts as showing an object.
 FITS = 0.5
 #: Pixels of a photo that a thumbnail of the projector is cut from; small objects need more than the thumbnail has.
 CUT_FROM = 512
@@ -50,7 +50,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def about(report: Mapping[str, Any]) -> str:
-    """How figures came to be, for a table that goes its own way."""
+    """Versions, machine and sets of a report, so that its table can stand alone."""
     facts = report["environment"]
     machine = facts["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -101,7 +101,7 @@ def set_folder(report: Path, name: str, several: bool) -> Path:
 
 
 def draw(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
-    """The pictures of a set; a missing matplotlib is told of."""
+    """Draw the pictures of a set; notes a missing matplotlib."""
     try:
         draw_results(results, folder, name)
     except ImportError as error:
