@@ -40,7 +40,7 @@ from typing import Any
 
 from objemb import checks
 from objemb.datasets.box_frames import Frames
-from objemb.datasets.protocols import INSTANCES, Protocol, protocol_named
+from objemb.datasets.protocols import INSTANCES, EvaluationProtocol, protocol_named
 from objemb.images.names import composed, find_spelled
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
@@ -89,7 +89,7 @@ class EvaluationSet:
     images: tuple[SetEntry, ...]
     objects: tuple[SetEntry, ...]
     queries: tuple[SetEntry, ...]
-    protocol: Protocol = INSTANCES
+    protocol: EvaluationProtocol = INSTANCES
     distractors: int = 0
     crop: str = "context"
 
@@ -188,7 +188,9 @@ class _Reader:
             if file not in known:
                 self.problems.append(f"objects: expected photos that are among the images, found {file!r}")
 
-    def expect_lists(self, queries: Sequence[SetEntry], images: Sequence[SetEntry], protocol: Protocol) -> None:
+    def expect_lists(
+        self, queries: Sequence[SetEntry], images: Sequence[SetEntry], protocol: EvaluationProtocol
+    ) -> None:
         """Lists of relevant images name grades of the protocol, and images that are there, each but once."""
         known = {e.file for e in images}
         for number, query in enumerate(queries):
@@ -209,7 +211,7 @@ class _Reader:
                 if count > 1
             ]
 
-    def protocol(self, data: Mapping[str, Any]) -> Protocol:
+    def protocol(self, data: Mapping[str, Any]) -> EvaluationProtocol:
         name = data.get("protocol", INSTANCES.name)
         if isinstance(name, str) and len(name.split()) > 1:  # a remark for people
             return INSTANCES

@@ -31,7 +31,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How a benchmark is judged.
 
     Attributes:
@@ -84,30 +84,32 @@ _REVISITED = (
 )
 
 #: By the name that an evaluation set gives as its ``protocol``.
-PROTOCOLS: Mapping[str, Protocol] = {
+PROTOCOLS: Mapping[str, EvaluationProtocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("instances", _BY_INSTANCE, ("mAP", "P@1", "P@5", "mP@5", "mP@10")),
+        EvaluationProtocol("instances", _BY_INSTANCE, ("mAP", "P@1", "P@5", "mP@5", "mP@10")),
         # Philbin et al., CVPR 2007 and 2008: the query's photo is in the database, and counts
-        Protocol("oxford", (Setup("", ("good", "ok")),), ("mAP", "mP@1", "mP@5", "mP@10"), own_photo_is_junk=False),
+        EvaluationProtocol(
+            "oxford", (Setup("", ("good", "ok")),), ("mAP", "mP@1", "mP@5", "mP@10"), own_photo_is_junk=False
+        ),
         # Radenovic et al., CVPR 2018
-        Protocol("revisited", _REVISITED, ("mAP", "mP@1", "mP@5", "mP@10"), main="medium"),
+        EvaluationProtocol("revisited", _REVISITED, ("mAP", "mP@1", "mP@5", "mP@10"), main="medium"),
         # Jegou et al., ECCV 2008: every photo of a group but the first is to be found by the first
-        Protocol("holidays", _BY_INSTANCE, ("mAP", "P@1")),
+        EvaluationProtocol("holidays", _BY_INSTANCE, ("mAP", "P@1")),
         # Nister and Stewenius, CVPR 2006: all four photos of an object, the query's own among them
-        Protocol("ukbench", _BY_INSTANCE, ("N-S", "mAP"), own_photo_is_junk=False),
+        EvaluationProtocol("ukbench", _BY_INSTANCE, ("N-S", "mAP"), own_photo_is_junk=False),
         # Wang and Jiang, TOMM 2015; queries are parts of photos that are not in the database
-        Protocol("instre", _BY_INSTANCE, ("mAP", "P@1", "mP@10")),
+        EvaluationProtocol("instre", _BY_INSTANCE, ("mAP", "P@1", "mP@10")),
         # Song et al., CVPR 2016
-        Protocol("recall", _BY_INSTANCE, ("R@1", "R@10", "R@100", "R@1000")),
+        EvaluationProtocol("recall", _BY_INSTANCE, ("R@1", "R@10", "R@100", "R@1000")),
         # Weyand et al., CVPR 2020: retrieval, and recognition by the landmark of the best image
-        Protocol("landmarks", _BY_INSTANCE, ("mAP@100",)),
-        Protocol("recognition", _BY_INSTANCE, ("GAP",)),
+        EvaluationProtocol("landmarks", _BY_INSTANCE, ("mAP@100",)),
+        EvaluationProtocol("recognition", _BY_INSTANCE, ("GAP",)),
     )
 }
 INSTANCES = PROTOCOLS["instances"]
 
 
-def protocol_named(name: str) -> Protocol:
+def protocol_named(name: str) -> EvaluationProtocol:
     """A protocol by its name. Raises ``ValueError`` with the known ones."""
     return PROTOCOLS[checks.one_of("protocol", name, tuple(PROTOCOLS))]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
-from objemb.datasets.protocols import INSTANCES, POSITIVE, Protocol, Setup
+from objemb.datasets.protocols import INSTANCES, POSITIVE, EvaluationProtocol, Setup
 
 LEVELS = ("image", "object")
 
@@ -49,7 +49,7 @@ class RetrievalTask:
     level: str
     database: tuple[SetEntry, ...]
     queries: tuple[SetEntry, ...]
-    protocol: Protocol = INSTANCES
+    protocol: EvaluationProtocol = INSTANCES
 
     @property
     def item_ids(self) -> tuple[str, ...]:

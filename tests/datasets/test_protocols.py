@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from objemb.datasets.protocols import PROTOCOLS, Protocol, protocol_named
+from objemb.datasets.protocols import PROTOCOLS, EvaluationProtocol, protocol_named
 from objemb.evaluation.metrics import metric_named
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_every_protocol_is_sound(protocol: Protocol) -> None:
+def test_every_protocol_is_sound(protocol: EvaluationProtocol) -> None:
     assert protocol.main_setup in protocol.setups
     assert len({s.name for s in protocol.setups}) == len(protocol.setups)
     assert protocol.main_figure.split()[0] == protocol.metrics[0]

@@ -36,13 +36,13 @@ ATTENTION_CLAIMS = (
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a set says about a claim.
+    """The verdict on a claim of the paper.
 
     Attributes:
         claim: In words.
         verdict: ``holds``, ``does not hold`` or ``not decided``.
         figures: The differences of mAP that it rests on, by name.
-        remark: What else should be known.
+        remark: Further information; may be empty.
     """
 
     claim: str
@@ -60,8 +60,8 @@ class SignificanceTest:
     where it lies outside of it. All else is not decided.
 
     Attributes:
-        groups: Per query what it shows: queries of the same instance are not independent.
-        margin: Difference of mAP, 0 to 1, that counts as none.
+        groups: The instances of each query: queries of the same instance are not independent.
+        margin: Differences of mAP up to this, 0 to 1, count as none.
         seed: Of the bootstrap.
     """
 

@@ -32,13 +32,13 @@ from objemb.regions.base import RegionSource
 
 #: Dimensions after PCA, of which those are taken that a layer and the photos for the whitening allow.
 DIMS = (64, 128, 256, 512, 1024, 2048)
-#: Difference of mAP that counts as none.
+#: Differences of mAP up to this count as none.
 MARGIN = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """All that was measured.
+    """The results of an analysis.
 
     Attributes:
         layers: Those that were compared, in the order in which they are computed.
@@ -46,7 +46,8 @@ class Analysis:
         scores: Of both networks, all layers and poolings.
         attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
         conclusions: On the claims.
-        problems: A line for each photo that could not be read, and where the whitening sees what is measured.
+        problems: A line for each photo that could not be read, and one where the whitening is fitted on photos that
+            are measured.
     """
 
     layers: Sequence[Layer]
@@ -102,10 +103,10 @@ def analyse(
         whiten_boxes: Gives their boxes; by default ``attention``.
         size: Longest side of a photo in pixels when it enters a network.
         dims: Of the vectors after PCA: those that fit on both sides of a comparison, or the most that do.
-        margin: Difference of mAP, 0 to 1, that counts as none.
+        margin: Differences of mAP up to this, 0 to 1, count as none.
         seed: Of the bootstrap.
         workers: Decoding threads.
-        on_stage: Called with what is done next.
+        on_stage: Called with the name of each stage before it begins.
 
     Raises:
         ValueError: Networks without the same trunk, or without such a layer; no photos to fit a whitening on, or too

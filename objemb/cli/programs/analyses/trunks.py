@@ -20,7 +20,7 @@ FIRST_STAGE = 2
 
 @dataclass(frozen=True)
 class Layer:
-    """A map that a network makes on its way.
+    """A feature map of a network.
 
     Attributes:
         name: ``conv4_1`` for the first block of the third row of residual blocks, as the ResNet paper numbers them;
@@ -111,7 +111,7 @@ def _numbered(paths: Sequence[str]) -> dict[str, tuple[str, int]]:
 
 @contextmanager
 def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What the modules make while this is open, by their names."""
+    """The outputs of modules, by name, while this context is open."""
     seen: dict[str, Tensor] = {}
 
     def note(name: str) -> object:
