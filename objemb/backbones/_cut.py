@@ -34,7 +34,7 @@ def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Modu
 
 
 def lower_part(network: nn.Module, names: Sequence[str]) -> fx.GraphModule:
-    """What computes some outputs, and nothing that they do not need: the very layers of ``network``, not copies.
+    """What computes some outputs, and nothing else; it shares its layers with ``network``.
 
     Args:
         network: As for :func:`upper_part`.

@@ -40,16 +40,17 @@ def map_shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, .
 
 
 def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
-    """The smallest input side that gives a map of at least one cell: the least that is wanted, or found by halving.
+    """The smallest input side that gives a map of at least one cell: ``stride`` where that suffices, else found by
+    bisection.
 
     Args:
         empty: A :func:`meta_copy` network.
-        stride: The least that is wanted.
+        stride: The smallest side to consider.
         multiple: Sides must be a multiple of this.
         fits: A side that is known to be accepted.
     """
     low, high = -(-stride // multiple), -(-fits // multiple)
-    middle = low  # nearly all networks take the least that is wanted
+    middle = low  # nearly all networks accept the smallest
     while low < high:
         shape = map_shape_or_none(empty, middle * multiple, middle * multiple)
         low, high = (low, middle) if shape and min(shape[2:]) > 0 else (middle + 1, high)

@@ -15,7 +15,7 @@ from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
 from objemb.registry import Plugin
 
-#: Maps of smaller strides are no levels: they are large, and know edges only.
+#: Maps of smaller strides are not offered: they are large, and contain little but edges.
 FINEST_STRIDE = 4
 #: Mean and standard deviation of the RGB channels of the photos of ImageNet, 0 to 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,8 +26,8 @@ class Backbone(Frozen, Plugin, ABC):
     """A network that turns images into one feature map.
 
     Built by keyword arguments, among them ``weights``: a name the library knows, a path of a ``.pth`` or
-    ``.safetensors`` file, or ``random``; None is the same (a model folder fills them in afterwards), but who builds a
-    model from settings has to say it where there is something to name: see :attr:`objemb.registry.Plugin.published`.
+    ``.safetensors`` file, or ``random``; None is the same (a model folder fills them in afterwards), but settings of a
+    new model have to name one where weights are published, see :attr:`objemb.registry.Plugin.published`.
     It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`. A plug-in calls :meth:`normalise_by` once.
 
     Attributes:
@@ -136,7 +136,7 @@ class Backbone(Frozen, Plugin, ABC):
     def class_layer(self) -> nn.Linear:
         """The layer that makes scores of classes from the mean of the map over its cells.
 
-        Its weights ``(K, C)`` tell where on a map each of the K classes is seen (class activation maps).
+        Its weights ``(K, C)`` tell where on a map each of the K classes is (class activation maps).
 
         Raises:
             TypeError: The network is not known to have one.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from objemb import checks
 from objemb.backbones._offset import offset
@@ -13,9 +13,8 @@ from objemb.backbones._probe import meta_copy
 from objemb.backbones.base import Backbone
 from objemb.registry import plugin
 
-NEEDED = ("levels", "normalised", "maps")
 
-
+@runtime_checkable
 class Levelled(Protocol):
     """What is asked of a detector; ``objemb.detectors.base.NetworkDetector`` is one."""
 
@@ -64,7 +63,7 @@ class DetectorTrunk(Backbone):
 
     def __init__(self, *, detector: Levelled, level: str | None = None) -> None:
         super().__init__()
-        if not isinstance(detector, nn.Module) or not all(hasattr(detector, name) for name in NEEDED):
+        if not isinstance(detector, Levelled):
             raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
         levels = detector.levels()
         self.level = list(levels)[-1] if level is None else checks.one_of("level", str(level), tuple(levels))

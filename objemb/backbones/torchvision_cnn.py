@@ -133,8 +133,8 @@ def _last_features(classifier: nn.Module) -> str:
 
 
 def _kept_whole(classifier: nn.Module, cut: str) -> list[type[nn.Module]]:
-    """Kinds of modules that stay modules of the network, so that what leaves them can be looked at: residual blocks,
-    unless the cut is within one."""
+    """Classes of modules that tracing keeps whole, so that their outputs have names: residual blocks, unless the cut is
+    within one."""
     blocks = [n for n, m in classifier.named_modules() if isinstance(m, (BasicBlock, Bottleneck))]
     return [] if any(cut.startswith(f"{n}.") for n in blocks) else [BasicBlock, Bottleneck]
 

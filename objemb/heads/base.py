@@ -30,20 +30,20 @@ ANCHORS = ("middle", "corner")
 class Head(Frozen, Plugin, ABC):
     """A vector for each box.
 
-    It works as the mask head of Mask R-CNN does (He et al. 2017): it pools by itself, on final boxes at inference and
-    on whichever boxes are to be learned from in training. The whole image is a box like any other. A vector depends on
-    its own box alone, so that training and inference do the same whatever the batch; layers that normalise over a batch
-    are always in eval mode.
+    Like the mask head of Mask R-CNN (He et al. 2017), it pools features itself: from the final boxes at inference, from
+    the training boxes in training. The whole image is a box like any other. A vector depends on its own box alone, so
+    that training and inference compute the same whatever the batch; layers that normalise over a batch stay in eval
+    mode.
 
     A head is built, then connected to a detector once, which makes the layers that depend on the detector's channels.
 
     Args:
         samples: A box is sampled at ``samples x samples`` places.
         sampling_ratio: Each sample averages ``sampling_ratio x sampling_ratio`` interpolated values.
-        levels: Names of the detector's levels to sample; None for those that the head takes by itself.
+        levels: Names of the detector's levels to sample; None for the head's default levels.
         anchor: One of ``ANCHORS``: what the cells of these levels look at. RoI align takes the first cell for the
             middle of its pixels. Layers with odd kernels and padding, as ResNet and MobileNet have them, centre it on
-            the very first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for. Patches
+            the first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for. Patches
             (ConvNeXt) lie where ``middle`` says; so do, once trained, networks that pad as TensorFlow does. Not an
             anchor of a region proposal network; the name is part of the fingerprints of saved models.
         weights: A model folder, or a file with a state dict, in which the head is: what a training left, in Detectron2

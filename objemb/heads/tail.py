@@ -25,14 +25,14 @@ class Tail(Head):
 
         trunk8 ── RoI align ── upper stages ── pooling ── unit length ── linear ── unit length
 
-    A low level of the detector's trunk sees little beyond a box, unlike the deep ones, whose receptive field drags the
-    background in; it is what a classification network computes from the box cut out, but for the border and the scale.
-    So the stages above that level are taken from the teacher with their weights, and where the detector's trunk has
-    kept the teacher's lower stages as well, the head is of use before it has learned anything. It is the stage that
-    works on boxes in Faster R-CNN on C4 (He et al., "Deep residual learning for image recognition", 2016, appendix A),
-    begun lower and taken from the network that is to be followed; that choice is this project's.
+    A low level of the detector's trunk has a small receptive field, so that its features in a box contain little of the
+    background, unlike those of the deep levels: they are what a classification network computes from the box cut out,
+    but for the border and the scale. The stages above that level are taken from the teacher with their weights; where
+    the detector's trunk has kept the teacher's lower stages as well, the head is useful before any training. It is the
+    stage that works on boxes in Faster R-CNN on C4 (He et al., "Deep residual learning for image recognition", 2016,
+    appendix A), starting at a lower level and taken from the teacher; that choice is this project's.
 
-    Where the levels are not exactly the map that the stages used to stand on, a 1x1 convolution leads over to it: at
+    Where the levels are not exactly the map that the stages were trained on, a 1x1 convolution comes before them: at
     first the identity on the first level, if that has as many channels, and zero on others.
 
     Args:

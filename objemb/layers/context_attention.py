@@ -1,4 +1,4 @@
-"""How much a region counts, told from what is in it and from the whole image around it."""
+"""The weight of a region, predicted from its features and from those of the whole image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ContextAttention(nn.Module):
     based deep feature for image retrieval", BMVC 2018.
 
     ``m_r`` and ``m_I`` are the means of the feature map over a region and over the image. The last layer starts from
-    zeros, so that all regions count alike before anything is learned.
+    zeros, so that all regions have the same weight before training.
 
     Args:
         channels: C of the feature map.

@@ -1,4 +1,4 @@
-"""Parts of a method that are learned from vectors, without labels and before anything is described."""
+"""Parts of a method that are fitted to vectors, without labels, before anything is described."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.checks import NotFittedError
+from objemb.registry import Plugin
 
 
 class Fitted(nn.Module, ABC):
@@ -50,7 +51,7 @@ class Fitted(nn.Module, ABC):
 
     @torch.no_grad()
     def fit(self, vectors: Tensor, *, fitted_on: str) -> None:
-        """Learn from vectors, anew where something was learned before.
+        """Learn from vectors, replacing what was learned before.
 
         Args:
             vectors: float ``(N, D)``, any device.
@@ -75,7 +76,7 @@ class Fitted(nn.Module, ABC):
     @property
     def label(self) -> str:
         """What messages call it: the name of the plug-in, or that of the class."""
-        return getattr(self, "registry_name", type(self).__name__)
+        return (isinstance(self, Plugin) and self.registry_name) or type(self).__name__
 
     @property
     def is_fitted(self) -> bool:

@@ -10,10 +10,9 @@ from torch import nn
 class Frozen(nn.Module):
     """A module that stays in eval mode, with all that is in it: what it gives must not depend on the batch.
 
-    It is in eval mode from the start, as is each part once it is assigned, and so is a copy (copies of ``torch.fx``
-    graphs forget it). Batch norms and dropout never see a difference between one image and many. A part that shall
-    learn as in training is put into training mode by itself, see :mod:`objemb.training.modes`. Parameters may learn all
-    the same.
+    It is in eval mode from the start, and so are parts as soon as they are assigned, and copies (plain copies of
+    ``torch.fx`` graphs are not). Its parameters may be trained nevertheless; a task that wants training mode as well,
+    such as for the statistics of batch norms, sets the mode of that part alone.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which things share a pass: those that are alike, and so many at a time."""
+"""Splitting a sequence into batches: of one size, or of equal keys."""
 
 from __future__ import annotations
 

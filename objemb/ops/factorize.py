@@ -37,7 +37,7 @@ class Concepts:
         return torch.stack([h.sum(dim=(1, 2)) for h in self.heat]).sum(dim=0)
 
     def strongest(self, number: int) -> int | None:
-        """The concept with the largest mass on one of the maps; None where none is seen on it."""
+        """The concept with the largest mass on one of the maps; None where no concept has any."""
         mass = self.heat[number].sum(dim=(1, 2))
         return int(mass.argmax()) if bool((mass > 0).any()) else None
 

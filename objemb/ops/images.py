@@ -20,7 +20,7 @@ from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
 from objemb.structures import Photo, Regions
 
-#: Which side of an image a size speaks of.
+#: The side of an image that a size refers to.
 SIDES = ("longest", "shortest")
 
 
@@ -36,7 +36,7 @@ def input_size(
 
     Args:
         size: ``(height, width)`` of the image.
-        target: Pixels that the chosen side shall have.
+        target: Length of the chosen side in pixels.
         side: ``"longest"`` or ``"shortest"``.
         multiple: Both sides become a multiple of this.
         smallest: Neither side is shorter than this: a strip of one pixel would vanish in the network.

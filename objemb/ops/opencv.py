@@ -56,7 +56,7 @@ def root_sift(grey: NDArray[np.uint8], scale: tuple[float, float], count: int) -
     Args:
         grey: uint8 ``(h, w)``.
         scale: ``(y, x)``, pixels of ``grey`` per original pixel.
-        count: The strongest so many.
+        count: The most features to return, the strongest first.
 
     Raises:
         ImportError: OpenCV is not installed.

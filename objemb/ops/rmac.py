@@ -27,7 +27,7 @@ def rmac_cells(height: int, width: int, levels: int = 3, overlap: float = 0.4) -
         height: Cells from top to bottom.
         width: Cells from left to right.
         levels: Number of scales L.
-        overlap: Share of a first-level square that its neighbour shall cover.
+        overlap: Share of a first-level square that its neighbour should cover.
 
     Returns:
         int64 ``(R, 4)``: x1, y1, x2, y2 in cells, ``x2`` and ``y2`` exclusive; coarse levels first, row by row.
@@ -69,8 +69,8 @@ def rmac_cells_of_pixels(
 def first_summed(regions: Regions, whole_image: bool) -> int:
     """The row that a sum of the vectors of regions starts from.
 
-    It is 1 where region 0 is the whole image and shall not join the grid that the sum is of, as R-MAC has it (Tolias,
-    Sicre and Jegou 2015); else 0. A whole image that is the only region is always summed.
+    It is 1 where region 0 is the whole image and is left out of the sum over the grid, as in R-MAC (Tolias, Sicre and
+    Jegou 2015); else 0. A whole image that is the only region is always summed.
 
     Args:
         regions: Of an image.

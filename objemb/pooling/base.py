@@ -23,17 +23,17 @@ class Pooling(nn.Module, Plugin, ABC):
     expansion: int = 1
 
     def connect(self, channels: int) -> None:
-        """Told once, before any map comes, how many channels maps will have.
+        """Set the number of channels of the maps, once, before the first map.
 
-        A pooling with state of that shape, such as a codebook, makes it here; others need not know.
+        A pooling with state of that shape, such as a codebook, makes it here; others ignore it.
 
         Raises:
-            RuntimeError: It has been told before.
+            RuntimeError: It was connected before.
             ValueError: It cannot pool so few channels.
         """
 
     def length(self, channels: int) -> int:
-        """Length D of the vectors of maps with so many channels."""
+        """Length D of the vectors of maps with ``channels`` channels."""
         return channels * self.expansion
 
     @abstractmethod

@@ -14,7 +14,7 @@ from objemb.registry import plugin
 
 @plugin
 class Crow(Pooling):
-    """The mean of each channel, busy cells counting more, then times the rarity of the channel.
+    """The mean of each channel, with a larger weight for more active cells, then times the rarity of the channel.
 
     With the activations ``X``, a cell weighs ``S ** (1 / power)`` where ``S`` is the sum of its channels, and a channel
     ``log(sum of all Q / Q)`` where ``Q`` is the share of the region's cells in which it is above 0. What the paper
@@ -24,7 +24,7 @@ class Crow(Pooling):
     Activations are those behind a ReLU; sums below 0, which other layers may give, count as 0.
 
     Args:
-        power: b of the paper; the larger, the more alike are the cells.
+        power: b of the paper; the larger, the more equal are the weights of the cells.
         spatial: Whether cells are weighted at all.
     """
 

@@ -30,7 +30,7 @@ ANSWER_SECONDS = 8.0
 STALL_SECONDS = 5.0
 CHUNK = 1 << 20
 MEGABYTE = 1e6
-#: So often it is told how far a download is.
+#: Seconds between two reports of how far a download is.
 TELL_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _received(answer: Any) -> Iterator[bytes]:
 
 
 def _open(url: str) -> Any:
-    """The answer to a request, or the error, in bounded time: name resolution knows no timeout, hence the thread."""
+    """The answer to a request, or the error, in bounded time: name resolution has no timeout, hence the thread."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -12,7 +12,7 @@ from objemb.weights.download import fetch
 
 #: The file in a model folder that holds the tensors of its networks.
 MODEL_WEIGHTS = "weights.safetensors"
-#: Says that a network shall have random values, where a file or published weights could be named.
+#: The value of ``weights`` that asks for random ones, in place of a file or of published weights.
 RANDOM = "random"
 
 

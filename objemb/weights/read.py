@@ -34,7 +34,7 @@ ASIDE = re.compile(
 )
 #: Kinds of objects that a file may hold beside tensors, before it is given up.
 MOST_KINDS = 64
-#: What files that are no weights begin with, what they are, and the way out.
+#: The first bytes of files that are not weights, what such files are, and what to do.
 OTHERS = (
     (rb"version https://git-lfs", "a pointer of Git LFS, not the file: run 'git lfs pull' where it was cloned"),
     (
@@ -68,7 +68,7 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
     Raises:
         MissingWeightsError: There is no such file.
         UnreadableWeightsError: The file is damaged or something else, holds objects that would have to be run to be
-            read, or holds no state dict. The message says the way out where there is one.
+            read, or holds no state dict. The message says what to do where something can be done.
     """
     file = Path(file)
     if not file.is_file():
@@ -93,7 +93,7 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
 
 
 class _Aside:
-    """Stands for an object that is not looked at."""
+    """Stands for an object that is ignored."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
