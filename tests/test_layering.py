@@ -135,3 +135,16 @@ def test_what_subclasses_foreign_classes_is_imported_inside_functions() -> None:
         if str(path.relative_to(ROOT)) not in SUBCLASSING:
             found = [name for name, top in imports_of(path) if top and {name, name.rpartition(".")[0]} & private]
             assert not found, f"{path} imports {found}"
+
+
+def test_ops_hold_functions_and_plain_classes_but_no_networks() -> None:
+    modules = {"Module", "Fitted", "Frozen", "Plugin"}
+    for path in sorted((ROOT / "ops").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        bases = {
+            ast.unparse(base).rpartition(".")[2]
+            for c in ast.walk(tree)
+            if isinstance(c, ast.ClassDef)
+            for base in c.bases
+        }
+        assert not bases & modules, f"{path}: expected pure functions, found a class derived from {bases & modules}"
