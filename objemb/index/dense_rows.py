@@ -14,10 +14,10 @@ from objemb.structures import ImageRows
 
 
 def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> ImageRows:
-    """The rows of all segments that may be found, as ``blocks``, one per segment, say.
+    """The rows of all segments that are alive in ``blocks``, one per segment.
 
     Images stand in the order in which they were added. Vectors are the mapped file itself where the index is a single
-    segment of float32 of which all may be found (as after ``compact``), otherwise a copy in memory.
+    segment of float32 in which all rows are alive (as after ``compact``), otherwise a copy in memory.
     """
     alive = [slice(None) if b.alive is None else np.flatnonzero(b.alive) for b in blocks]
     images: list[str] = []

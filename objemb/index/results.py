@@ -1,4 +1,4 @@
-"""From rows that were found to the answer a person can read."""
+"""Turns matched rows into results with ids, boxes, labels and metadata."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def to_results(
         snapshot: The state that was searched.
         blocks: The blocks that were searched, one per segment; rows that are not alive are no runners-up either.
         queries: Q queries of one or more regions each.
-        hits: What was found, ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
+        hits: ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
         runners_up: How many further pairs to give per image.
     """
     segments = np.searchsorted(snapshot.first_rows, hits.rows, side="right") - 1
@@ -39,18 +39,18 @@ def to_results(
         matches = []
         for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
             place = int(segments[number, rank])
-            found = _Image(snapshot.segments[place], blocks[place], int(hits.images[number, rank]))
+            image = _Image(snapshot.segments[place], blocks[place], int(hits.images[number, rank]))
             row = int(hits.rows[number, rank] - snapshot.first_rows[place])
             query_row = int(hits.query_rows[number, rank]) - first_query_row
             score = float(hits.scores[number, rank])
-            if found.number not in images:
-                images[found.number] = (found.id, found.metadata)
-            id_, metadata = images[found.number]
-            others = found.next_best(vectors, row, query_row, runners_up)
+            if image.number not in images:
+                images[image.number] = (image.id, image.metadata)
+            id_, metadata = images[image.number]
+            others = image.next_best(vectors, row, query_row, runners_up)
             pairs = [(score, row, query_row), *((min(s, score), r, q) for s, r, q in others)]
             try:
                 best, *rest = (
-                    Match(id_, s, found.box(r), boxes[q], found.segment.label(r), metadata) for s, r, q in pairs
+                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs
                 )
                 matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
             except (ValueError, TypeError) as error:  # the query has been checked: what the index holds is wrong
@@ -63,7 +63,7 @@ def to_results(
 
 
 class _Image:
-    """An image that was found."""
+    """An image among the hits."""
 
     def __init__(self, segment: Segment, block: Block, number: int) -> None:
         self.segment = segment

@@ -76,18 +76,18 @@ class Searcher:
 
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that fits a filter, in the order in which they were added."""
-        found = []
+        ids = []
         for segment, block in zip(self._snapshot.segments, self._blocks(where), strict=True):
             numbers = np.unique(block.images if block.alive is None else block.images[block.alive])
-            found += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
-        return found
+            ids += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
+        return ids
 
     def dense_rows(self, where: str | None) -> ImageRows:
-        """The rows that may be found, in one piece."""
+        """The rows of live images that fit a filter, in one piece."""
         return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.schema.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
-        """The rows that may be found."""
+        """The rows of live images that fit a filter; None for all of them."""
         if where is None:
             return self._snapshot.blocks
         blocks = self._filtered.get(where)
@@ -105,7 +105,7 @@ class Searcher:
     def _find(
         self, blocks: Sequence[Block], vectors: np.ndarray, groups: np.ndarray, k: int, exact: bool | None
     ) -> GroupedHits:
-        """Hits of the first structure that may answer, and of exact search for rows that are newer than it."""
+        """Hits of the first structure that qualifies, merged with exact search over the rows that are newer than it."""
         structure, covered = self._structure(exact)
         hits = structure.search(vectors, groups, k, blocks[:covered])
         if covered == len(blocks):

@@ -237,7 +237,7 @@ class IvfStructure(Structure):
         return hits
 
     def _probe(self, state: _SearchState, query_rows: NDArray[np.int64], candidates: int, probes: int) -> Pairs:
-        """So many candidates of each of these query rows from so many lists, with exact scores."""
+        """Candidates of some query rows, each from its ``probes`` nearest lists, with exact scores."""
         faiss = _faiss()
         torch = sys.modules.get("torch")
         if torch is not None:

@@ -181,7 +181,7 @@ def _exact(kernel: Kernel) -> bool:
     pairs += [(random[:c, :d].copy(), random[c:, :d].copy()) for c, d in ((1, 1), (3, 2), (5, 37), (64, 150))]
     ones = np.ones(117, dtype=np.float32)
     products = ([k.products(a, ones[: len(a)], b, ones[: len(b)]) for k in (kernel, _NUMPY)] for a, b in pairs)
-    return all(np.array_equal(found, right) for found, right in products)
+    return all(np.array_equal(product, right) for product, right in products)
 
 
 def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:

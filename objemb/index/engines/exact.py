@@ -38,8 +38,8 @@ SPARSE = 0.25
 FLOAT32_ROUNDING = 2.0**-23
 #: Encoding the vectors takes as long as searching this many query rows without codes.
 ENCODE_AFTER = 16
-#: Codes are made of indexes of so many numbers: smaller ones are searched in a millisecond without, and of larger ones
-#: the codes, a byte per number, would take too much memory.
+#: Sizes of an index, in numbers of its vectors, for which codes are made: a smaller one is searched in a millisecond
+#: without, and the codes of a larger one, a byte per number, would take too much memory.
 LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
 
 

@@ -84,8 +84,8 @@ class Column:
                 ordered, _ = self._orders[kind]
                 wanted[kind][bisect_left(ordered, literal) : bisect_right(ordered, literal)] = True
         # place -1 is the last entry, which is never wanted
-        found = [wanted[kind][places] for kind, (_, places) in self._orders.items()]
-        return np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *found])
+        matching = [wanted[kind][places] for kind, (_, places) in self._orders.items()]
+        return np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *matching])
 
     def of_type(self, literal: Value) -> np.ndarray:
         """Which values are of the type of another: bool ``(V + 1,)``."""

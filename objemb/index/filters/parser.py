@@ -32,11 +32,11 @@ MAX_DEPTH = 50
 #: Numbers may be this long, and a filter in all.
 MAX_DIGITS = 100
 MAX_LENGTH = 100_000
-#: So much of a filter is shown before and after the place of an error.
+#: Characters of a filter that are shown before and after the place of an error.
 SHOWN = 240
 KEYWORDS = frozenset({"and", "or", "not", "in", "is", "null", "true", "false"})
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-# Nothing that was taken is given back (``++``, ``*+``): the time is linear in the length of the text.
+# Possessive quantifiers (``++``, ``*+``) never backtrack: the time is linear in the length of the text.
 _TOKEN = re.compile(
     r"""\s*+(?:
         (?P<text>'(?:[^']|'')*+'|"(?:[^"]|"")*+")
@@ -112,11 +112,11 @@ class _Parser:
 
     def _take(self, *keywords: str) -> str | None:
         """The next token if it is one of these keywords or symbols."""
-        found = self._token.keyword
-        if found not in keywords:
+        keyword = self._token.keyword
+        if keyword not in keywords:
             return None
         self._next()
-        return found
+        return keyword
 
     def _expect(self, keyword: str) -> None:
         if not self._take(keyword):

@@ -35,7 +35,7 @@ TEMPORARY_SUFFIX = ".tmp"
 CHUNK_BYTES = 1 << 20
 #: Smaller files are read when they are opened: a system gives a process some 65,000 maps and 1,000 open files.
 SMALL_BYTES = 1 << 17
-#: What says that this process, not the file, has come to an end of something.
+#: Error numbers of a process that has run out of memory or files: the file itself is in order.
 _EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -204,7 +204,7 @@ class StoredFile:
         self._content: pa.Buffer | None = None
         self._checked = False
         self._file = open_file(self._path)
-        # closes without the warning that an open file would give when a reader lets go of an index
+        # closes without the warning that an open file would give when a reader drops an index
         self._close = weakref.finalize(self, self._file.close)
         _check_size(self._path, record, os.fstat(self._file.fileno()).st_size)
         if record.size < SMALL_BYTES or not hold:
@@ -248,7 +248,7 @@ def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """A regular file of at most so many bytes. Raises as :func:`open_file`."""
+    """The bytes of a regular file, at most ``most`` of them. Raises as :func:`open_file`."""
     with open_file(path) as file:
         try:
             data = file.read(most + 1)

@@ -32,9 +32,9 @@ class IdMap:
             digests = np.array([_key(i) for i in segment.image_ids()], dtype="S16")
             keys.append(digests if live is None else digests[live])
             numbers.append(segment.numbers if live is None else segment.numbers[live])
-        found = IdMap()
-        found._replace(np.concatenate(keys), np.concatenate(numbers))
-        return found
+        made = IdMap()
+        made._replace(np.concatenate(keys), np.concatenate(numbers))
+        return made
 
     def get(self, image: bytes) -> int | None:
         """The number of an image, or None."""

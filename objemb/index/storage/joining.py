@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 #: Segments whose regions and images together are this many are left to ``compact``.
 LARGE = 65_536
-#: So many segments of a tier become one of the next tier.
+#: Number of segments of a tier that become one of the next tier.
 FANOUT = 16
 #: Rows that are copied at a time.
 CHUNK_ROWS = 8_192
 
 
 def first_to_join(records: Sequence[SegmentRecord], first: int) -> int:
-    """Where the segments at the end of ``records`` begin that are worth joining; their number when none are.
+    """Position of the first of the segments, up to the end of ``records``, to be joined; ``len(records)`` for none.
 
     Segments of tier t have at least ``FANOUT**t`` regions and images, and less than those of the next tier.
 

@@ -77,7 +77,7 @@ def exclusive(path: Path, like: Manifest) -> Iterator[Publisher]:
         try:
             yield publisher
         finally:
-            # whatever happened, the manifest on disk says what is needed; a failure here is mended by the next writer
+            # whatever happened, the manifest on disk says what is needed; the next writer cleans up what fails here
             with suppress(ObjembError, OSError):
                 lock.check()
                 clean(lock.folder, read_manifest(path))
@@ -132,8 +132,8 @@ def write_deleted(folder: Folder, next_file: int, numbers: np.ndarray) -> FileRe
 def _check_vacant(path: Path) -> None:
     """Only what a creation that was killed left behind may be there."""
     leftovers = {LOCK_FILE, MANIFEST_FILE + TEMPORARY_SUFFIX}
-    found = sorted(p.name for p in path.iterdir() if p.name not in leftovers)
-    if MANIFEST_FILE in found:
+    others = sorted(p.name for p in path.iterdir() if p.name not in leftovers)
+    if MANIFEST_FILE in others:
         raise IndexFolderError(f"{path}: expected a new or empty folder, found an index; open it instead")
-    if found:
-        raise IndexFolderError(f"{path}: expected a new or empty folder, found {listed(found[:5])}")
+    if others:
+        raise IndexFolderError(f"{path}: expected a new or empty folder, found {listed(others[:5])}")

@@ -53,7 +53,7 @@ class RowSchema(ABC):
 
     @abstractmethod
     def check_sizes(self, rows: int, sizes: Mapping[str, int]) -> None:
-        """Raise ``ValueError`` unless files of so many bytes may hold so many rows."""
+        """Raise ``ValueError`` unless files of these sizes in bytes may hold this number of rows."""
 
     @abstractmethod
     def decode(self, content: Mapping[str, Any], rows: int) -> Columns:

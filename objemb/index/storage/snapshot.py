@@ -64,8 +64,8 @@ class Snapshot:
                 return Snapshot(folder, manifest, earlier)
             except (FileNotFoundError, NotADirectoryError) as error:
                 # a writer may have published, and deleted what is no longer needed, since the manifest was read
-                found, manifest = manifest, read_manifest(folder)
-                if found == manifest:
+                before, manifest = manifest, read_manifest(folder)
+                if before == manifest:
                     raise DamagedIndexError(f"{error.filename or error}: expected by the manifest, missing") from error
 
     @cached_property

@@ -81,12 +81,12 @@ def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
     if data == b"{}":
         return {}
     try:
-        found = json.loads(data)
+        metadata = json.loads(data)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or any(isinstance(v, list | dict) for v in found.values()):
+        metadata = None
+    if not isinstance(metadata, dict) or any(isinstance(v, list | dict) for v in metadata.values()):
         raise DamagedIndexError(f"metadata of an index: expected a JSON object of scalars, found {data[:40]!r}")
-    return found
+    return metadata
 
 
 def entry(number: int, described: RegionDescriptors, stamp: str | None, schema: RowSchema) -> Entry:

@@ -141,7 +141,7 @@ class Writer:
         if self._next_image == self.manifest.next_image and not self._newly_deleted:
             return
         self._usable = False
-        self._publisher.check()  # in vain to write before
+        self._publisher.check()  # before writing what could not be published
         self._write_pending()
         with write_errors(self._folder):
             self._publish()
