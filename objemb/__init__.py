@@ -4,9 +4,8 @@
 
     import objemb
 
-    model = objemb.load("my_model")
-    index = objemb.Index.open("my_index")
-    for hit in index.search(model.query("photo.jpg", boxes=[(40, 60, 180, 220)])):
+    retrieval = objemb.Retrieval.open("my_index")  # with the model that made it
+    for hit in retrieval.search("photo.jpg", boxes=[(40, 60, 180, 220)]):
         print(hit.image, hit.score, hit.box, hit.query_box)
 
 Importing the package is cheap: each name below loads its module, and PyTorch with it, when it is first used.
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from objemb.index.store import Index
     from objemb.models import Model
     from objemb.models import load_model as load
+    from objemb.search.retrieval import Retrieval
     from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Photo",
     "RegionDescriptors",
     "Regions",
+    "Retrieval",
     "SearchResult",
     "__version__",
     "load",
@@ -44,6 +45,7 @@ _HOMES = {
     "Photo": ("objemb.structures", "Photo"),
     "RegionDescriptors": ("objemb.structures", "RegionDescriptors"),
     "Regions": ("objemb.structures", "Regions"),
+    "Retrieval": ("objemb.search.retrieval", "Retrieval"),
     "SearchResult": ("objemb.structures", "SearchResult"),
     "load": ("objemb.models", "load_model"),
 }

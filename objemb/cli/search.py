@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +14,14 @@ from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, 
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
-    from objemb.index.store import Index
-    from objemb.models import Model
+    from objemb.search.retrieval import Retrieval
     from objemb.structures import Box, SearchResult
     from objemb.visualize.pictures import Picture
 
 #: Kinds of picture that ``--save`` writes.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+#: What to say instead of the name of a re-ranker to go without the model's own.
+NONE = "none"
 
 
 @guarded
@@ -79,14 +77,9 @@ def search(
     detector finds in it, the best match of them all.
     """
     from objemb.images.decode import read_photo
-    from objemb.index.store import Index
-    from objemb.models import load_model
-    from objemb.models.folder import read_card
     from objemb.models.inputs import as_regions
     from objemb.models.query import DETECTOR, WHOLE
-    from objemb.search.indexing import ids_of
-    from objemb.search.reranked import rerankers_of, search_reranked, without
-    from objemb.structures import Regions
+    from objemb.search.retrieval import Retrieval
     from objemb.visualize.pictures import result_pictures
 
     ways = [name for name, given in (("--box", box), ("--auto", auto), ("--whole", whole)) if given]
@@ -99,61 +92,42 @@ def search(
     check_file("--html", html)
     check_file("--save", save)
     boxes = [parse_box(text) for text in box] if box else None
+    size = read_photo(query, side=1, max_pixels=max_pixels).size
     if boxes:
-        as_regions(boxes, read_photo(query, side=1, max_pixels=max_pixels).size)  # told before a model is loaded
-    opened = Index.open(index)
-    folder = model or _recorded_model(opened)
-    opened.check_fingerprint(read_card(folder)["fingerprint"])  # before anything of the folder is built
-    loaded = load_model(folder, device, precision)
-    opened.check_fingerprint(loaded.fingerprint)
-    note_untrained(loaded)
-    wanted = boxes or (DETECTOR if auto else WHOLE if whole else None)
-    described = loaded.query(query, wanted, crop=crop, max_pixels=max_pixels)
-    if auto and described.regions.boxes.tolist() == Regions.whole(described.regions.size).boxes.tolist():
-        note("no object was found in the query: the whole photo was searched for")
-    excluded = ids_of(opened, query) if exclude_self else []
+        as_regions(boxes, size)  # told before a model is loaded
+    retrieval = Retrieval.open(index, model, device=device, precision=precision, max_pixels=max_pixels)
+    note_untrained(retrieval.model)
+    excluded = retrieval.ids_of(query) if exclude_self else []
     if exclude_self and not excluded:
         note("note: the query is not among the photos of the index, so there is nothing to leave out")
-    if steps := rerankers_of(loaded, rerank or ()):
-        allowed = without(excluded, where)
-        result = search_reranked(opened, loaded, described, query, steps, k, allowed, max_pixels)
-        least = -math.inf if min_score is None else min_score
-        result = replace(result, hits=tuple(hit for hit in result if hit.score >= least))
-    else:
-        result = opened.search(described, k, where=where, exclude=excluded, min_score=min_score)
+    result = retrieval.search(
+        query,
+        boxes or (DETECTOR if auto else WHOLE if whole else None),
+        k=k,
+        where=where,
+        exclude=excluded,
+        min_score=min_score,
+        crop=crop,
+        rerank=() if rerank == [NONE] else rerank or None,
+    )
+    if auto and result.query_boxes == ((0.0, 0.0, float(size[1]), float(size[0])),):
+        note("no object was found in the query: the whole photo was searched for")
     if html or save:
-        pictures = result_pictures(result, query, _photo_paths(opened, result), max_pixels)
-        _write_pictures(result, pictures, _about(index, opened, folder, loaded), html, save)
+        pictures = result_pictures(result, query, retrieval.photo_of, max_pixels)
+        _write_pictures(result, pictures, _about(retrieval), html, save)
     if as_json:
         print_json(result.to_json())
     else:
         _show(result)
 
 
-def _recorded_model(index: Index) -> Path:
-    path = (index.model or {}).get("path")
-    if not isinstance(path, str):
-        raise FileNotFoundError("--model: expected a model folder, since the index does not say which model made it")
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"--model: expected a model folder; the one of the index was at {path}, found nothing")
-    return Path(path)
-
-
-def _photo_paths(index: Index, result: SearchResult) -> Callable[[str], Path | None]:
-    """Where the photos of the hits were when they were indexed."""
-    from objemb.search.indexing import indexed_photo
-
-    wanted = {hit.image for hit in result}
-    paths = {image.id: indexed_photo(image.stamp) for image in index.images() if image.id in wanted}
-    return paths.get
-
-
-def _about(path: Path, index: Index, folder: Path, model: Model) -> dict[str, str]:
+def _about(retrieval: Retrieval) -> dict[str, str]:
     """What a page says of where its answer comes from: names, not paths."""
-    method = model.settings["describer"]["name"]
+    index, model = retrieval.index, retrieval.model
+    folder = model.path.resolve().name if model.path is not None else ""
     return {
-        "index": f"{path.resolve().name}, {len(index)} photos",
-        "model": f"{folder.resolve().name} ({method}, {model.fingerprint[:12]})",
+        "index": f"{index.path.resolve().name}, {len(index)} photos",
+        "model": f"{folder} ({model.settings['describer']['name']}, {model.fingerprint[:12]})",
         "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
     }
 

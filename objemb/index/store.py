@@ -106,6 +106,11 @@ class Index:
         return self._folder
 
     @property
+    def state(self) -> Manifest:
+        """The published state that is shown: what was taken from the index holds as long as it is the same."""
+        return self._snapshot.manifest
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
         return self._snapshot.manifest.schema.dim
@@ -239,6 +244,14 @@ class Index:
             ids, marks = (segment.images.column(n).take(live).to_pylist() for n in ("id", "stamp"))
             stamps.update((tables.to_text(i), _text(s)) for i, s in zip(ids, marks, strict=True))
         return stamps
+
+    def stamp(self, image: str) -> str | None:
+        """The stamp of one image. Raises ``KeyError`` for an id that is not there."""
+        place = self._place(image)
+        if place is None:
+            raise KeyError(image)
+        segment, position = place
+        return _text(segment.images.column("stamp")[position].as_py())
 
     def get(self, image: str) -> RegionDescriptors | None:
         """What is stored of an image, or None. Extras of the regions are not stored."""

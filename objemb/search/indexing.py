@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,10 +209,10 @@ def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
     return before if before is not None and before != path.absolute() and not _vanished(before) else None
 
 
-def ids_of(index: Index, photo: Path) -> list[str]:
-    """Under which ids a photo is in an index that this job has made."""
+def ids_of(stamps: Mapping[str, str | None], photo: Path) -> list[str]:
+    """Under which ids a photo is in an index that this job has made; ``stamps`` are those of the index."""
     names = {json.dumps(name)[1:-1] for name in (photo.name, photo.resolve().name)}
-    likely = ((i, s) for i, s in index.stamps().items() if s is not None and any(name in s for name in names))
+    likely = ((i, s) for i, s in stamps.items() if s is not None and any(name in s for name in names))
     return [image for image, stamp in likely if _same_file(photo_path(stamp), photo)]
 
 

@@ -404,7 +404,7 @@ def test_an_index_that_does_not_know_its_model(run: Run, photos: Path, model: Pa
             for described in loaded.stream(photos):
                 writer.add(described)
     result = run("search", unknown.path, photos / "0.png", code=2)
-    assert "--model: expected a model folder, since the index does not say which model made it" in result.stderr
+    assert "model: expected a model folder, since the index does not say which model made it" in result.stderr
     assert len(parsed(run("search", unknown.path, photos / "0.png", "--model", model, "--json"))["hits"]) == 6
     assert len(parsed(run("search", known.path, photos / "0.png", "--json"))["hits"]) == 6
 

@@ -60,6 +60,40 @@ def test_stamps_and_metadata_are_listed_in_the_order_of_adding(tmp_path: Path) -
     assert index.stamps() == {"b": "10 s", "c": ""}
 
 
+def test_images_are_found_by_id_in_whatever_order_they_were_added(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", dim=DIM, fingerprint="f")
+    names = ["m", "b", "\u96ea", "broken \udcff", "a", "z", "ab", "aa"]
+    for part in (names[:3], names[3:]):  # two segments
+        with index.writer() as writer:
+            for name in part:
+                writer.add(described(name), stamp=f"stamp of {name}")
+    with index.writer() as writer:  # one segment that holds an id twice
+        writer.add(described("twice", 1), stamp="old")
+        writer.add(described("twice", 2), stamp="new")
+    index.delete(["b", "aa"])
+    left = [name for name in [*names, "twice"] if name not in ("b", "aa")]
+    assert index.stamps() == {name: index.stamp(name) for name in left}
+    assert index.stamp("twice") == "new"
+    assert same(index.get("twice"), described("twice", 2))
+    assert all(name in index for name in left)
+    for name in ("b", "aa", "", "0", "abc", "zz"):
+        assert name not in index
+        assert index.get(name) is None
+        with pytest.raises(KeyError):
+            index.stamp(name)
+
+
+def test_the_state_tells_changes(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a", 1))
+    other, before = Index.open(tmp_path / "i"), index.state
+    assert other.state == before
+    index.delete(["a"])
+    assert index.state != before
+    assert other.state == before
+    other.refresh()
+    assert other.state == index.state
+
+
 def test_adding_an_id_again_replaces_it_at_commit(tmp_path: Path) -> None:
     index = new(tmp_path / "i", described("a", 1), described("b", 2))
     with index.writer() as writer:

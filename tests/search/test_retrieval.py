@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import objemb
+from objemb.checks import ArtefactMismatchError
+from objemb.images import UnreadableImageError
+from objemb.index.filters.syntax import WhereError
+from objemb.index.store import Index
+from objemb.models import build_model, load_model, save_model
+from objemb.rerank.query_expansion import QueryExpansion
+from objemb.search.retrieval import HELD_DATABASES, Retrieval
+from tests.cli.conftest import PLACES, Run, draw, parsed
+from tests.models.conftest import SETTINGS
+
+BOX = PLACES[1]
+STEPS = ("query_expansion,top=2", "region_match")
+
+
+@pytest.fixture
+def retrieval(index: Path) -> Retrieval:
+    return Retrieval.open(index)
+
+
+@pytest.mark.parametrize("where", [None, "label = blue or label = green"])
+@pytest.mark.parametrize("steps", [None, (), STEPS, ("region_match,look=true",)])
+@pytest.mark.parametrize("box", [None, BOX])
+def test_the_command_and_python_give_the_same_answer(
+    run: Run, photos: Path, index: Path, box: Sequence[int] | None, steps: Sequence[str] | None, where: str | None
+) -> None:
+    named = ["none"] if steps == () else steps or []
+    command = parsed(
+        run(
+            *("search", index, photos / "1.png", "--json", "-k", 4),
+            *(() if box is None else ("--box", ",".join(map(str, box)))),
+            *(() if where is None else ("--where", where)),
+            *(word for step in named for word in ("--rerank", step)),
+        )
+    )
+    boxes = None if box is None else [box]
+    found = Retrieval.open(index).search(str(photos / "1.png"), boxes, k=4, where=where, rerank=steps)
+    assert found.to_json() == command
+    assert len(found) == 4
+    assert {hit.label for hit in found} <= {"green", "blue"} if where else True
+
+
+def test_it_is_found_at_the_top_of_the_package(photos: Path, index: Path) -> None:
+    found = objemb.Retrieval.open(index).search(photos / "1.png", [BOX])
+    assert (found[0].image, found[0].box, found[0].label) == ("1.png", BOX, "green")
+
+
+def test_the_models_own_rerankers_are_asked_unless_others_are_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 2}]}
+    save_model(build_model(settings), tmp_path / "model")
+    run("index", photos, "-o", tmp_path / "index", "--model", tmp_path / "model")
+    retrieval = Retrieval.open(tmp_path / "index")
+    own = retrieval.search(photos / "1.png")
+    plain = retrieval.search(photos / "1.png", rerank=[])
+    assert own == retrieval.search(photos / "1.png", rerank=[QueryExpansion(top=2)])
+    assert own == retrieval.search(photos / "1.png", rerank=["query_expansion,top=2"])
+    assert [hit.score for hit in own] != [hit.score for hit in plain]
+    assert plain == retrieval.index.search(retrieval.model.query(photos / "1.png"))
+    command = parsed(run("search", tmp_path / "index", photos / "1.png", "--json"))
+    assert [hit["score"] for hit in command["hits"]] == [hit.score for hit in own]
+
+
+@pytest.mark.parametrize("rerank", [(), STEPS, ("spatial_verification",)])
+def test_queries_are_anything_that_is_an_image(photos: Path, retrieval: Retrieval, rerank: Sequence[str]) -> None:
+    if "spatial_verification" in rerank:
+        pytest.importorskip("cv2")
+    path = photos / "1.png"
+    expected = retrieval.search(path, [BOX], rerank=rerank)
+    with Image.open(path) as picture, path.open("rb") as file:
+        for image in (path.read_bytes(), file, picture, np.asarray(picture)):
+            found = retrieval.search(image, [BOX], rerank=rerank)
+            assert found.hits == expected.hits
+
+
+def test_what_is_left_out(photos: Path, retrieval: Retrieval, tmp_path: Path) -> None:
+    assert retrieval.ids_of(photos / "0.png") == ["0.png"]
+    (tmp_path / "link.png").symlink_to(photos / "0.png")
+    assert retrieval.ids_of(str(tmp_path / "link.png")) == ["0.png"]
+    shutil.copy(photos / "0.png", tmp_path / "copy.png")
+    assert retrieval.ids_of(tmp_path / "copy.png") == []
+    for steps in ((), STEPS):
+        everything = retrieval.search(photos / "0.png", [PLACES[0]], rerank=steps)
+        assert everything[0].image == "0.png"
+        others = retrieval.search(photos / "0.png", [PLACES[0]], rerank=steps, exclude=["0.png", "it's not there"], k=3)
+        assert len(others) == 3
+        assert "0.png" not in {hit.image for hit in others}
+        assert retrieval.search(photos / "0.png", [PLACES[0]], rerank=steps, exclude="0.png", k=3) == others
+        least = others[1].score
+        kept = retrieval.search(photos / "0.png", [PLACES[0]], rerank=steps, exclude="0.png", k=3, min_score=least)
+        assert kept.hits == tuple(hit for hit in others if hit.score >= least)
+
+
+def test_rows_are_joined_once_and_not_after_a_change(
+    photos: Path, retrieval: Retrieval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    dense = Index.dense_rows
+    monkeypatch.setattr(Index, "dense_rows", lambda self, where=None: (asked.append(where), dense(self, where))[1])
+    for _ in range(3):
+        before = retrieval.search(photos / "1.png", rerank=STEPS)
+    assert asked == [None]
+    assert "4.png" in {hit.image for hit in before}
+    assert retrieval.ids_of(photos / "4.png") == ["4.png"]
+    retrieval.index.delete(["4.png"])
+    after = retrieval.search(photos / "1.png", rerank=STEPS)
+    assert asked == [None, None]
+    assert {hit.image for hit in after} == {hit.image for hit in before} - {"4.png"}
+    assert retrieval.ids_of(photos / "4.png") == []
+    filters = [f"label = {colour}" for colour in ("red", "green", "blue")]
+    for where in (*filters, filters[-1], filters[0]):
+        retrieval.search(photos / "1.png", rerank=STEPS, where=where)
+    assert asked[2:] == [*filters, filters[0]]
+    assert len(retrieval._databases) == HELD_DATABASES
+
+
+def test_several_threads_may_search(photos: Path, retrieval: Retrieval) -> None:
+    filters = (None, "label = red", "label != red")
+
+    def ask(number: int) -> objemb.SearchResult:
+        place, steps = PLACES[number % 3], STEPS if number % 2 else ()
+        return retrieval.search(photos / f"{number % 6}.png", [place], rerank=steps, where=filters[number % 3])
+
+    alone = [ask(number) for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(12))) == alone
+
+
+def test_the_photo_of_a_hit(photos: Path, retrieval: Retrieval) -> None:
+    assert retrieval.photo_of("1.png") == photos / "1.png"
+    draw(photos / "1.png", 1, seed=5)
+    (photos / "2.png").unlink()
+    assert retrieval.photo_of("1.png") is None
+    assert retrieval.photo_of("2.png") is None
+    with pytest.raises(KeyError, match=r"7\.png"):
+        retrieval.photo_of("7.png")
+
+
+def test_an_index_without_photos_is_searched_but_not_looked_into(photos: Path, model: Path, tmp_path: Path) -> None:
+    loaded = load_model(model)
+    made = Index.create(tmp_path / "made", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    with made.writer() as writer:
+        for described in loaded.stream(photos):
+            writer.add(described)
+    retrieval = Retrieval(loaded, made)
+    assert len(retrieval.search(photos / "1.png", rerank=STEPS)) == 6
+    with pytest.raises(FileNotFoundError, match="the index does not say which model made it"):
+        Retrieval.open(made.path)
+    assert len(Retrieval.open(made.path, model).search(photos / "1.png")) == 6
+    pytest.importorskip("cv2")
+    with pytest.raises(ValueError, match="rerank: expected an index that knows where its photos are"):
+        retrieval.search(photos / "1.png", rerank=["spatial_verification"])
+
+
+def test_an_empty_index(model: Path, photos: Path, tmp_path: Path) -> None:
+    loaded = load_model(model)
+    made = Index.create(tmp_path / "made", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    retrieval = Retrieval(loaded, made)
+    for steps in ((), STEPS):
+        assert retrieval.search(photos / "1.png", rerank=steps).hits == ()
+
+
+def test_another_model_is_refused_before_it_is_built(index: Path, rmac: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactMismatchError, match="which made this index"):
+        Retrieval(load_model(rmac), Index.open(index))
+    shutil.copytree(rmac, tmp_path / "broken")
+    (tmp_path / "broken" / "weights.safetensors").write_bytes(b"nothing that could be loaded")
+    with pytest.raises(ArtefactMismatchError, match="which made this index"):
+        Retrieval.open(index, tmp_path / "broken")
+
+
+def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> None:
+    opened = Index.open(index)
+    assert (opened.model or {})["path"] == str(model)
+    made = Index.create(
+        tmp_path / "made", dim=opened.dim, fingerprint=opened.fingerprint, model={"path": str(tmp_path / "gone")}
+    )
+    with pytest.raises(FileNotFoundError, match=r"the one of the index was at .*gone, found nothing"):
+        Retrieval.open(made.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rerank": STEPS, "exact": False}, ValueError, "exact: expected True or None, since re-ranking searches"),
+        ({"rerank": "query_expansion"}, TypeError, "rerank: expected a list of re-rankers, found the text"),
+        ({"rerank": ["query_expanson"]}, ValueError, "did you mean 'query_expansion'"),
+        ({"rerank": STEPS, "k": 0}, ValueError, "k: expected an integer of 1 or more, found 0"),
+        ({"rerank": STEPS, "min_score": "high"}, ValueError, "min_score: expected a number .* found 'high'"),
+        ({"where": "label ="}, WhereError, "expected"),
+        ({"rerank": STEPS, "where": "label ="}, WhereError, "expected"),
+        ({"boxes": "some"}, ValueError, "boxes: expected"),
+        ({"boxes": "detector"}, ValueError, "expected a model with a detector"),
+        ({"boxes": [(0, 0, 500, 500)]}, ValueError, "inside the image of 120 x 100"),
+        ({"crop": "wide"}, ValueError, "crop: expected"),
+    ],
+)
+def test_wrong_arguments(
+    photos: Path, retrieval: Retrieval, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        retrieval.search(photos / "1.png", **arguments)
+
+
+def test_photos_of_too_many_pixels(photos: Path, index: Path) -> None:
+    with pytest.raises(ValueError, match="max_pixels: expected an integer of 1 or more"):
+        Retrieval.open(index, max_pixels=0)
+    with pytest.raises(UnreadableImageError, match="pixels"):
+        Retrieval.open(index, max_pixels=11_999).search(photos / "1.png")
