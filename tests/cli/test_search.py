@@ -10,10 +10,7 @@ from PIL import Image
 
 from objemb.index.store import Index
 from objemb.models import load_model
-from objemb.structures import Match, SearchResult
-from objemb.visualize.page import search_page
-from objemb.visualize.pictures import COLOURS, result_pictures
-from objemb.visualize.sheet import contact_sheet
+from objemb.visualize.pictures import COLOURS
 from tests.cli.conftest import PLACES, Run, draw, parsed
 
 
@@ -201,20 +198,6 @@ def test_the_contact_sheet_draws_boxes(run: Run, photos: Path, index: Path, tmp_
     assert colours.get(orange, 0) > 400
 
 
-def test_colours_pair_query_boxes_with_hits(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png", 0)
-    boxes = ((0.0, 0.0, 9.0, 9.0), (1.0, 1.0, 20.0, 20.0))
-    runner_up = Match("a", 0.4, (2, 2, 8, 8), boxes[0])
-    hits = (Match("a", 0.5, (3, 3, 50, 50), boxes[1], runners_up=(runner_up,)), Match("b", 0.3, (0, 0, 4, 4), boxes[0]))
-    result = SearchResult("q", boxes, hits)
-    query, pictures = result_pictures(result, tmp_path / "a.png", {"a": tmp_path / "a.png"}.get)
-    assert [f.colour for f in query.frames] == [COLOURS[0], COLOURS[1]]
-    assert [(f.colour, f.thin) for f in pictures[0].frames] == [(COLOURS[0], True), (COLOURS[1], False)]
-    assert [p.found for p in pictures] == [True, False]
-    assert search_page(result, query, pictures).count("<svg") == 3
-    assert contact_sheet(result, query, pictures).mode == "RGB"
-
-
 def test_the_index_remembers_where_photos_were(photos: Path, index: Path) -> None:
     stamps = Index.open(index).stamps()
     assert json.loads(stamps["0.png"] or "")["path"] == str(photos / "0.png")
@@ -332,33 +315,6 @@ def test_a_whole_photo_is_not_called_a_box(run: Run, photos: Path, index: Path, 
     html = page.read_text(encoding="utf-8")
     assert "searched for this box" in html
     assert 'title="query box"' in html
-
-
-def test_a_page_says_which_row_of_the_query_matched(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png", 0)
-    whole, box = (0.0, 0.0, 120.0, 100.0), (5.0, 5.0, 45.0, 35.0)
-    pairs = [(whole, whole), (whole, box), (box, whole), (box, box)]
-    hits = tuple(Match(f"{n}.png", 0.9 - n / 10, found, asked) for n, (asked, found) in enumerate(pairs))
-    result = SearchResult("q", (whole, box), hits)
-    page = search_page(result, *result_pictures(result, tmp_path / "a.png", lambda image: tmp_path / "a.png"))
-    assert "searched for the whole photo and this box" in page
-    cards = [card.partition("</li>")[0] for card in page.split('<li class="card">')[1:]]
-    shown = [re.findall(r">(the whole [a-z ]*)<|alt=\"(\w+ box)\"", card) for card in cards]
-    assert [[words or alt for words, alt in card] for card in shown] == [
-        ["the whole photo matched"],
-        ["the whole query", "matched box"],
-        ["query box", "the whole photo matched"],
-        ["query box", "matched box"],
-    ]
-
-
-def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png", 0)
-    result = SearchResult("q\u202egpj.exe", ((0, 0, 9, 9),), (Match("\u2066x\ud800", 0.5, (0, 0, 4, 4), (0, 0, 9, 9)),))
-    page = search_page(result, *result_pictures(result, tmp_path / "a.png", {}.get))
-    assert r"q\u202egpj.exe" in page
-    assert r"\u2066x\ud800" in page
-    page.encode("utf-8")
 
 
 @pytest.mark.parametrize("rerank", [(), ("--rerank", "query_expansion,top=2")])

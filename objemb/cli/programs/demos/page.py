@@ -10,11 +10,11 @@ from typing import Any
 from objemb.cli.programs.demos.compare import KINDS
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.structures import SearchResult
-from objemb.visualize.page import html_page, html_text, photo_figure
+from objemb.visualize.html import html_page, html_text, photo_figure
 from objemb.visualize.pictures import Picture
 
 OWN_STYLE = """
-main { display: block; max-width: 76rem; }
+main { max-width: 76rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 p { max-width: 48rem; margin: .4rem 0; }
 table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line);
@@ -27,12 +27,10 @@ tr.ours .bar { background: #009e73; }
 th.group { text-align: center; }
 td.bars { text-align: left; }
 .scroll { overflow-x: auto; }
-.row { display: grid; gap: .6rem; grid-template-columns: repeat(6, minmax(0, 1fr)); margin: .6rem 0 1.2rem; }
+.row { grid-template-columns: repeat(6, minmax(0, 1fr)); margin: .6rem 0 1.2rem; }
 .row .text { padding: .3rem .5rem; font-size: .85rem; }
-.right { color: #00805c; font-weight: 650; } .wrong { color: #c04000; font-weight: 650; }
-@media (prefers-color-scheme: dark) { .right { color: #3fd0a4; } .wrong { color: #ff9a5c; } }
+.right, .wrong { font-weight: 650; }
 pre { background: var(--card); border: 1px solid var(--line); padding: .6rem; overflow-x: auto; font-size: .85rem; }
-@media (min-width: 60rem) { main { display: block; } }
 @media (max-width: 50rem) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 """
 

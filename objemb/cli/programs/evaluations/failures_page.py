@@ -10,7 +10,7 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, FoundImage
 from objemb.evaluation.ranks import UNRANKED
 from objemb.images.names import without_folders
-from objemb.visualize.page import html_page, html_text, photo_figure
+from objemb.visualize.html import html_page, html_text, photo_figure
 from objemb.visualize.pictures import Frame, Picture, thumbnail
 
 #: Longest side of a picture in pixels: small, because there are hundreds on a page.
@@ -21,21 +21,19 @@ COLOURS = {RIGHT: "#009e73", WRONG: "#d55e00", JUNK: "#999999", OWN_PHOTO: "#56b
 SIGNS = {RIGHT: "✓ right", WRONG: "✗ wrong", JUNK: "– junk", OWN_PHOTO: "– own photo"}
 
 OWN_STYLE = """
-main { display: block; max-width: 110rem; }
-@media (min-width: 60rem) { main { display: block; } }
+main { max-width: 110rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; }
 p { margin: .4rem 0; max-width: 60rem; }
 section { border-top: 1px solid var(--line); margin-top: 1.2rem; padding-top: .6rem; }
 h2 { font-size: 1rem; margin: .3rem 0 .6rem; overflow-wrap: anywhere; }
-.row { display: grid; gap: .5rem; grid-template-columns: repeat(var(--tiles), minmax(0, 1fr)); }
+.row { gap: .5rem; grid-template-columns: repeat(var(--tiles), minmax(0, 1fr)); }
 .row .text { padding: .3rem .45rem .4rem; font-size: .8rem; gap: .1rem; }
 @media (max-width: 60rem) { .row { grid-template-columns: repeat(4, minmax(0, 1fr)); } }
 @media (max-width: 36rem) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 .query, .missed { border-width: 2px; }
 .query { border-color: #0072b2; } .missed { border-style: dashed; }
 .mark { font-weight: 650; }
-.right { color: #00805c; } .wrong { color: #c04000; } .junk, .own { color: var(--soft); }
-@media (prefers-color-scheme: dark) { .right { color: #3fd0a4; } .wrong { color: #ff9a5c; } }
+.junk, .own { color: var(--soft); }
 .scores { font-variant-numeric: tabular-nums; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; color: var(--soft); }
 """
