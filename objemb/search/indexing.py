@@ -1,4 +1,4 @@
-"""The indexing job: what is new or changed is described and added, a little published at a time."""
+"""Incremental indexing: new and changed photos are described, added and published every half minute."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Job:
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None
 
     def run(self) -> Report:
-        """Do it. After Ctrl-C what was described so far is published; then ``KeyboardInterrupt`` goes on.
+        """Describe and add what is new or changed. After Ctrl-C, what was described so far is published, and
+        ``KeyboardInterrupt`` is raised on.
 
         Raises:
             ArtefactMismatchError: The index was made with another model.
@@ -127,22 +128,22 @@ class Job:
     ) -> Iterator[ImageRef | SkippedImage]:
         """Images that are new or changed; notes the stamp of each while it is on its way."""
         regions = self._regions_stamp()
-        for found in find_images(self.sources):
-            if isinstance(found, SkippedImage):
-                yield found
+        for image in find_images(self.sources):
+            if isinstance(image, SkippedImage):
+                yield image
                 continue
-            stamp, before = _stamp(found, regions), known.get(found.id)
+            stamp, before = _stamp(image, regions), known.get(image.id)
             if stamp == before:
-                del known[found.id]
+                del known[image.id]
                 report.unchanged += 1
                 self.on_step(1)
                 continue
-            if taken := _still_another_photo(before, found.path):
+            if taken := _still_another_photo(before, image.path):
                 reason = f"its id belongs to {taken}, indexed before; index both in one command to keep them apart"
-                yield SkippedImage(found.id, printable(str(found.path)), reason)
+                yield SkippedImage(image.id, printable(str(image.path)), reason)
                 continue
-            stamps[found.id] = stamp
-            yield found
+            stamps[image.id] = stamp
+            yield image
 
     def _regions_stamp(self) -> str:
         """What decides on the regions beside the model: other boxes describe a photo anew."""
@@ -154,8 +155,8 @@ class Job:
         paths = {image: photo_path(stamp) for image, stamp in unread.items()}
         gone = {image: path for image, path in paths.items() if path is not None and _vanished(path)}
         if gone and not self.force:
-            found = report.added + report.updated + report.unchanged
-            why = _emptied(gone.values()) if found else "not one photo was found"
+            indexed = report.added + report.updated + report.unchanged
+            why = _emptied(gone.values()) if indexed else "not one photo was found"
             if why is not None:
                 writer.commit()
                 raise ValueError(

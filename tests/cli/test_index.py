@@ -11,7 +11,6 @@ from typer.testing import Result
 
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
-from objemb.search import indexing
 from objemb.search.indexing import Job, photo_path
 from objemb.structures import RegionDescriptors
 from tests.cli.conftest import PLACES, Run, draw, parsed
@@ -98,17 +97,6 @@ def test_a_device_that_is_not_there(run: Run, photos: Path, model: Path, tmp_pat
     result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--device", device, code=2)
     assert f"found '{device}'" in result.stderr
     assert not (tmp_path / "index").exists()
-
-
-def test_what_cannot_be_looked_for_has_not_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert indexing._vanished(Path("nowhere"))
-    assert not indexing._vanished(None)
-    monkeypatch.setattr(Path, "exists", _refused)
-    assert not indexing._vanished(Path("there"))
-
-
-def _refused(path: Path) -> bool:
-    raise PermissionError(13, "Permission denied", str(path))
 
 
 def test_vanished_photos_stay_until_they_are_pruned(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -364,23 +352,6 @@ def test_ctrl_c_keeps_what_was_described_and_the_next_run_goes_on(
     monkeypatch.setattr(Job, "run", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     result = run("index", photos, "-o", tmp_path / "index", "--model", model, code=130)
     assert "interrupted" in result.stderr
-
-
-def test_long_runs_publish_in_between(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("objemb.search.indexing.COMMIT_SECONDS", 0.0)
-    loaded = load_model(model)
-    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
-    seen = []
-    Job(
-        index=index,
-        model=loaded,
-        sources=[photos],
-        batch_size=1,
-        on_step=lambda count: seen.append(len(Index.open(tmp_path / "index"))),
-    ).run()
-    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 def test_python_finds_what_the_command_indexed(photos: Path, model: Path, index: Path) -> None:
