@@ -38,16 +38,17 @@ def test_proposals_are_those_that_overlap_a_true_box() -> None:
 def test_jitter_moves_and_stretches_by_its_strength() -> None:
     guidance = RegionSampling(("jittered",), jitter=0.2, whole_image=False, variants=50)
     draws = torch.stack([torch.as_tensor(boxes(guidance, variant=v).boxes) for v in range(50)])
-    sides, true_sides = draws[..., 2:] - draws[..., :2], TRUTH.boxes[:, 2:] - TRUTH.boxes[:, :2]
+    truth = torch.as_tensor(TRUTH.boxes)
+    sides, true_sides = draws[..., 2:] - draws[..., :2], truth[:, 2:] - truth[:, :2]
     assert (sides / true_sides).log().abs().max() <= 0.2001
-    moved = ((draws[..., 2:] + draws[..., :2]) / 2 - (TRUTH.boxes[:, 2:] + TRUTH.boxes[:, :2]) / 2) / true_sides
+    moved = ((draws[..., 2:] + draws[..., :2]) / 2 - (truth[:, 2:] + truth[:, :2]) / 2) / true_sides
     assert 0.1 < moved.abs().max() <= 0.2001
     assert len({tuple(d.flatten().tolist()) for d in draws}) == 50
     assert torch.equal(
         torch.as_tensor(boxes(RegionSampling(("jittered",), jitter=0.0, whole_image=False)).boxes),
-        torch.as_tensor(TRUTH.boxes),
+        truth,
     )
-    overlaps = torch.stack([iou(d, torch.as_tensor(TRUTH.boxes)).diagonal() for d in draws])
+    overlaps = torch.stack([iou(d, truth).diagonal() for d in draws])
     assert overlaps.min() > 0.4
 
 
