@@ -313,7 +313,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == MERGE:
                 continue
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):  # one that is not is refused below
                 if key in seen:
                     line = node.start_mark.line + 1
@@ -365,6 +365,6 @@ def _value(text: str, where: str) -> Any:
     loader = _Loader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     try:
-        return loader.construct_object(yaml.ScalarNode(tag, text))  # type: ignore[no-untyped-call]
+        return loader.construct_object(yaml.ScalarNode(tag, text))
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{where}: expected a value, found {error}") from error

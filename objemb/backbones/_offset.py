@@ -70,7 +70,7 @@ class _Places(TorchDispatchMode):
     """Follows the places of cells through all operations: layers move them, everything else leaves them alone."""
 
     def __init__(self, pixels: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._places: dict[int, _Pair] = {id(pixels): (Place(0.5, 1.0), Place(0.5, 1.0))}
         self._alive: list[Tensor] = [pixels]  # what is gone could leave its id to another tensor
 

@@ -59,7 +59,7 @@ class WithEmbeddings:
     :class:`objemb.detectors.detectron2_rcnn.TeacherMapper` adds both.
     """
 
-    @configurable
+    @configurable  # type: ignore[untyped-decorator]
     def __init__(
         self,
         *,
@@ -162,17 +162,17 @@ class WithEmbeddings:
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):
+class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]
     """``StandardROIHeads`` (FPN, C5), with embeddings."""
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):
+class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):  # type: ignore[misc]
     """``Res5ROIHeads`` (C4), with embeddings, pooled from the map below the stage that works on boxes."""
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):
+class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):  # type: ignore[misc]
     """``CascadeROIHeads``, with embeddings of the boxes of the last stage."""
 
 

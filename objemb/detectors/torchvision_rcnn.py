@@ -72,7 +72,7 @@ class TorchvisionRcnn(Rcnn):
         known = [n for n in models.list_models(module=detection) if n.startswith(FAMILIES)]
         checks.one_of("arch", arch, known)
         if classes is None and num_classes is None:
-            classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]  # type: ignore[attr-defined]
+            classes = models.get_model_weights(arch).DEFAULT.meta["categories"][1:]
         count, self.classes = counted_classes(num_classes, classes)
         sides = {"min_size": min_size, "max_size": max_size}
         self.network = models.get_model(
@@ -138,7 +138,7 @@ class TorchvisionRcnn(Rcnn):
 
     def _load(self, arch: str, weights: str | Path, new_classes: bool) -> None:
         published = models.get_model_weights(arch)
-        named = {**{w.name: w.url for w in published}, "DEFAULT": published.DEFAULT.url}  # type: ignore[attr-defined]
+        named = {**{w.name: w.url for w in published}, "DEFAULT": published.DEFAULT.url}
         file = locate(weights, named)
         state = read_weights(file)
         if arch in TRAINED_WITHOUT_EPS and file.name in {url.rsplit("/", 1)[-1] for url in named.values()}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: NDArray) -> Pairs:
+    def __getitem__(self, index: NDArray[Any]) -> Pairs:
         return Pairs(*(column[index] for column in self._columns()))
 
     @staticmethod
@@ -147,7 +147,7 @@ class Pairs:
             return Pairs(empty, empty, empty, empty, np.empty(0, dtype=np.float32))
         return Pairs(*(np.concatenate(columns) for columns in zip(*(p._columns() for p in parts), strict=True)))
 
-    def _columns(self) -> tuple[NDArray, ...]:
+    def _columns(self) -> tuple[NDArray[Any], ...]:
         return self.rows, self.query_rows, self.queries, self.images, self.scores
 
 

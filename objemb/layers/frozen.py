@@ -27,7 +27,7 @@ class Frozen(nn.Module):
         super().add_module(name, None if module is None else module.eval())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.eval()
 
     def train(self, mode: bool = True) -> Self:

@@ -274,7 +274,7 @@ def _shown(
 
 def _whitened(model: Model, whitening: Whitening) -> Model:
     describer = _copied(model.describer)
-    describer.whitening = whitening.to(model.device)  # type: ignore[assignment]
+    describer.whitening = whitening.to(model.device)
     return replace(model, describer=describer)
 
 

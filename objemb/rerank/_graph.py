@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from objemb.index.blocks import NO_HIT
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array as csr_array
 
 
 def mutual_affinity(neighbours: NDArray[np.int64], similarities: NDArray[np.float32], gamma: float) -> csr_array:

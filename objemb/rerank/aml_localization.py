@@ -148,7 +148,7 @@ class _Query(NamedTuple):
 
 def _map(seer: Describer, photo: Photo) -> tuple[Tensor, Grid]:
     """The map ``(C, h, w)`` that a photo is looked into by, and where its cells lie."""
-    seen = seer.extractor.see([photo], seer.backbone)  # type: ignore[operator, union-attr, arg-type]
+    seen = seer.extractor.see([photo], seer.backbone)  # type: ignore[operator, union-attr]
     return seen.maps[0], seen.grids[0]
 
 

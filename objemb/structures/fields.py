@@ -36,8 +36,8 @@ class ReadOnlyDict(dict[str, V]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("expected a mapping that is only read, found a change: change a copy of it, dict(mapping)")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, V]]]:
         return type(self), (dict(self),)

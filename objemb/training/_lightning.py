@@ -17,8 +17,8 @@ from typing import Any
 
 import lightning.pytorch
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.optim import Optimizer
 

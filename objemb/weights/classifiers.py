@@ -76,7 +76,7 @@ def fill_from(weights: str | Path, arch: str, classifier: nn.Module, *parts: nn.
 def _published(arch: str) -> dict[str, str]:
     """Names of torchvision's weights of a network, and their URLs."""
     weights = models.get_model_weights(arch)
-    return {**{w.name: w.url for w in weights}, "DEFAULT": weights.DEFAULT.url}  # type: ignore[attr-defined]
+    return {**{w.name: w.url for w in weights}, "DEFAULT": weights.DEFAULT.url}
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Unpickler(pickle._Unpickler):
     """The one in Python: the one in C fills tables of gigabytes where a few bytes name a memo of a high number."""
 
     def find_class(self, module: str, name: str) -> Any:

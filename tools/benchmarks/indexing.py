@@ -20,6 +20,7 @@ from objemb.images.decode import read_photo
 from objemb.index.store import Index
 from objemb.models import Model, build_model
 from objemb.search.indexing import Job
+from objemb.structures import Photo
 
 FULL = {"arch": "resnet50", "photos": 32, "side": 640, "rounds": 3, "few": 1000, "many": 20_000, "memory_side": 128}
 SMALL = {"arch": "squeezenet1_1", "photos": 5, "side": 64, "rounds": 1, "few": 4, "many": 12, "memory_side": 48}
@@ -67,7 +68,7 @@ def _speed(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
 
 
 @torch.inference_mode()
-def _describe(model: Model, photos: list) -> None:
+def _describe(model: Model, photos: list[Photo]) -> None:
     for start in range(0, len(photos), BATCH_SIZE):
         model.describer.describe(photos[start : start + BATCH_SIZE])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     squares = rmac_cells(*maps.shape[2:])
     cells = torch.cat([torch.zeros(len(squares), 1, dtype=torch.int64), squares], dim=1)
     pooling = Max()
-    ways = {
+    ways: dict[str, Callable[[], Tensor]] = {
         "objemb": lambda: pooling.rectangles(maps, cells),
         "one roi_pool call": lambda: _roi_pool(maps, cells),
         "a Python loop": lambda: _loop(maps, cells),

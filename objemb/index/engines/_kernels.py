@@ -141,7 +141,7 @@ class TorchKernel(Kernel):
         product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
         products = product(left, right.T)
         scores = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
-        return scores.numpy()  # type: ignore[no-any-return]
+        return scores.numpy()
 
     def quantise(
         self, rows: NDArray[np.float32]

@@ -111,7 +111,7 @@ class Engine(Plugin, ABC):
 
 
 def checked_queries(
-    table: RowTable, queries: NDArray, groups: NDArray, k: int, count: int | None
+    table: RowTable, queries: NDArray[Any], groups: NDArray[Any], k: int, count: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
     """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
     queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)

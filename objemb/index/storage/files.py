@@ -244,7 +244,7 @@ def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
     if hasattr(os, "preadv"):  # a forked child shares the position of an open file with its parent
         return os.preadv(file.fileno(), [view], at)
     file.seek(at)
-    return file.readinto(view)  # type: ignore[attr-defined,no-any-return]
+    return file.readinto(view)  # type: ignore[attr-defined]
 
 
 def read_file(path: Path, most: int) -> bytes:

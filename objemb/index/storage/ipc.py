@@ -78,7 +78,7 @@ def _compressed(content: memoryview) -> Iterator[bool]:
             for number in range(min(count, len(footer) // _BLOCK + 1)):
                 (start,) = struct.unpack_from("<q", footer, vector + 4 + number * _BLOCK)
                 message = content[start + _PREFIX :]
-                yield content[start : start + 4] != b"\xff\xff\xff\xff" or _message_compressed(message)
+                yield bytes(content[start : start + 4]) != b"\xff\xff\xff\xff" or _message_compressed(message)
     except (struct.error, IndexError, OverflowError) as error:
         raise ValueError(f"expected the footer of an Arrow file, found another end ({error})") from error
 

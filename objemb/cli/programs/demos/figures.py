@@ -46,7 +46,7 @@ class Found(Detector):
 
 def measure(
     scenes: Path, teacher: Path, detector: Path, student: Path, size: int, seed: int, display: Progress
-) -> dict:
+) -> dict[str, Any]:
     """All figures of a run.
 
     Args:
