@@ -173,8 +173,8 @@ class _Scorer:
             scores, slack = code_scores(block.codes, rows, self._encoded_for(block.codes.kernel))
         else:
             vectors = np.ascontiguousarray(block.vectors[rows], dtype=np.float32)
+            scores, slack = _kernels.float_products(self._queries, vectors), self._float_slack
             with np.errstate(invalid="ignore", over="ignore"):
-                scores, slack = self._queries @ vectors.T, self._float_slack
                 total = float(scores.sum())
             if not math.isfinite(total):  # NaN loses every comparison: nothing would be found, and nobody would know
                 raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")

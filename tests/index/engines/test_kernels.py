@@ -68,7 +68,20 @@ def test_codes_are_the_same(largest: int) -> None:
     np.testing.assert_allclose(remainders, np.linalg.norm(rows - decoded, axis=1), rtol=1e-3, atol=1e-7)
 
 
-def test_search_finds_the_same_with_every_kernel() -> None:
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_products_of_floats(count: int, with_torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not with_torch:
+        monkeypatch.setitem(sys.modules, "torch", None)
+    random = np.random.default_rng(0)
+    queries, rows = unit_rows(random, count, 50), unit_rows(random, 300, 50)
+    rows.setflags(write=False)  # as a mapped file
+    products = _kernels.float_products(queries, rows)
+    assert (products.dtype, products.shape, products.flags.c_contiguous) == (np.float32, (count, 300), True)
+    np.testing.assert_allclose(products, queries.astype(np.float64) @ rows.T.astype(np.float64), atol=1e-6)
+
+
+def test_search_finds_the_same_with_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     vectors = unit_rows(random, 4000, 24)
     vectors[random.integers(4000, size=900)] = vectors[0]  # ties
@@ -76,6 +89,8 @@ def test_search_finds_the_same_with_every_kernel() -> None:
     queries, groups = unit_rows(random, 90, 24), np.arange(90) // 4
     coded = [replace(block, codes=encode(vectors, made)) for made in (NumpyKernel(), TorchKernel())]
     found = [search_exact([b], queries, groups, 12) for b in (block, *coded)]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found.append(search_exact([block], queries, groups, 12))
     for hits in found[1:]:
         assert_same(hits, found[0])
         np.testing.assert_array_equal(hits.scores, found[0].scores)
