@@ -308,6 +308,8 @@ class Index:
     ) -> SearchResult:
         """The images most similar to a query: those with the best pair of a stored and a query region.
 
+        Re-rankers of a model are not asked: :class:`objemb.Retrieval` searches with a model and its re-rankers.
+
         Args:
             query: One or more regions with vectors of the index's model, as ``model.query`` makes them; zero regions
                 find nothing.
