@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+FLOOR  ?= .venv-floor
 JOBS   ?= 2
 SEED   ?= 0
 PHOTOS ?=
 
-.PHONY: help install demo test lint types unit benchmark torture clean
+.PHONY: help install demo test test-floor lint types unit benchmark torture clean
 
 help:
 	@echo "make demo       from nothing to a page: data, training, index, search, figures (SEED=n, PHOTOS=folder)"
 	@echo "make install    environment in $(VENV) with everything for development"
 	@echo "make test       install, lint, types and all tests"
 	@echo "make unit       the tests alone"
+	@echo "make test-floor the tests with the newest and with the lowest versions of all dependencies"
 	@echo "make benchmark  speed ratios, printed and written to benchmark.json"
 	@echo "make torture    200 kill -9 and 1,000 corruptions against an index"
 
@@ -39,6 +41,14 @@ unit: install
 
 test: lint types unit
 
+# ruff, mypy and pytest are the newest in both; nothing else is
+test-floor: unit
+	$(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) tools/floor.py > $(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python -m pip install --quiet --upgrade "pip>=25"
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt --editable ".[all]" pytest pytest-xdist
+	$(FLOOR)/bin/python -m pytest -n $(JOBS)
+
 benchmark: install
 	$(BIN)/python tools/benchmark.py -o benchmark.json
 
@@ -46,4 +56,4 @@ torture: install
 	$(BIN)/python tools/torture_index.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOOR) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
