@@ -17,6 +17,7 @@ class TinyBackbone(Backbone):
         super().__init__()
         self.stride, self.channels, self.rounds, self.multiple = stride, channels, rounds, multiple
         self.smallest = stride
+        self.surplus = stride - 1 if rounds == "up" else 0
         weight = torch.randn(channels, 3, stride, stride, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weight", weight)
         self.seen: list[Tensor] = []

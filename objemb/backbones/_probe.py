@@ -58,6 +58,30 @@ def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> in
     return low * multiple
 
 
+def surplus(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
+    """How many pixels a network adds to a side by padding, see :meth:`objemb.backbones.base.Backbone.map_size`.
+
+    It follows from the first side that gives one cell more than another one.
+
+    Args:
+        empty: A :func:`meta_copy` network.
+        stride: Of its map.
+        multiple: Sides must be a multiple of this. Where that is a multiple of the stride, or the only side, nothing is
+            ever rounded, and one side is enough.
+        fits: A side that is known to be accepted.
+    """
+    side = -(-fits // multiple) * multiple
+    cells = map_shape(empty, side, side)[2]
+    if multiple >= stride:
+        return cells * stride - side
+    low, high = 0, -(-stride // multiple)
+    while high - low > 1:  # after ``high`` multiples more there is another cell, after ``low`` there is not
+        middle = (low + high) // 2
+        larger = side + middle * multiple
+        low, high = (low, middle) if map_shape(empty, larger, larger)[2] > cells else (middle, high)
+    return (cells + 1) * stride - side - high * multiple
+
+
 def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, int]:
     """Channels and stride of a convolutional network's map.
 

@@ -35,6 +35,8 @@ class Backbone(Frozen, Plugin, ABC):
         stride: Input pixels from one cell to the next, in both directions.
         offset: Where the outer edge of the first cell lies in input pixels, in both directions: ``(1 - stride) / 2``
             for a network that pads, so that its first cell looks around the first pixel.
+        surplus: Pixels that padding adds to a side: a side of ``n`` pixels gives ``(n + surplus) // stride`` cells, see
+            :meth:`map_size`.
         multiple: Input sides must be a multiple of this (patch size of a transformer; 1 where any side fits).
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
@@ -47,6 +49,7 @@ class Backbone(Frozen, Plugin, ABC):
     channels: int
     stride: int
     offset: float = 0.0
+    surplus: int = 0
     multiple: int = 1
     smallest: int
     stages: Mapping[int, tuple[str, int]] = {}
@@ -85,9 +88,25 @@ class Backbone(Frozen, Plugin, ABC):
 
         Returns:
             float ``(B, C, h', w')``; cell ``(i, j)`` stands for the input pixels from ``offset + (i, j) * stride``
-            on, and ``h'`` is ``h / stride`` rounded up or down as the network pads; one that does not pad loses a cell
-            or two.
+            on, and ``(h', w')`` is what :meth:`map_size` says: ``h / stride`` rounded up or down as the network pads;
+            one that does not pad loses a cell or two.
         """
+
+    def map_size(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """``(height, width)`` of the map of an image, in cells, without running the network.
+
+        Any chain of convolutions and poolings gives ``(n + surplus) // stride`` cells of ``n`` pixels, whatever it pads
+        and however it rounds, since ``((n + a) // s + b) // t = (n + a + b s) // (s t)`` for whole numbers.
+
+        Args:
+            shape: ``(height, width)`` of the image in pixels.
+        """
+        height, width = ((side + self.surplus) // self.stride for side in shape)
+        return height, width
+
+    def source_detector(self) -> nn.Module | None:
+        """The detector whose features these are; None for a network that belongs to none."""
+        return None
 
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """The last map of each stride from 4 on, the finest first, from one pass; the last is that of :meth:`forward`.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import meta_copy
+from objemb.backbones._probe import meta_copy, surplus
 from objemb.backbones.base import Backbone
 from objemb.registry import plugin
 
@@ -72,7 +72,13 @@ class DetectorTrunk(Backbone):
         self.channels, self.stride = levels[self.level]
         self.multiple = self.smallest = max(stride for _, stride in levels.values())
         self.stages = _finer(levels, self.level)
-        self.offset = offset(meta_copy(self), self.stride, 4 * self.smallest)
+        empty = meta_copy(self)
+        self.offset = offset(empty, self.stride, 4 * self.smallest)
+        self.surplus = surplus(empty, self.stride, self.multiple, 4 * self.smallest)
+
+    def source_detector(self) -> nn.Module | None:
+        """See :meth:`Backbone.source_detector`."""
+        return self.get_submodule("detector")
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""

@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock
 
 from objemb import checks
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import meta_copy
+from objemb.backbones._probe import meta_copy, surplus
 from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.layers.strided import guard_strided
 from objemb.registry import plugin
@@ -82,7 +82,9 @@ class NarrowResnet(Backbone):
             s: (n, width << STAGES.index(n)) for s, n in zip((4, 8, 16, stride), STAGES[:count], strict=False)
         }
         self.smallest = self.stride
-        self.offset = offset(meta_copy(self), self.stride, 4 * self.stride)
+        empty = meta_copy(self)
+        self.offset = offset(empty, self.stride, 4 * self.stride)
+        self.surplus = surplus(empty, self.stride, self.multiple, 4 * self.stride)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""

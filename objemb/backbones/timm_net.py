@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from objemb import checks
 from objemb.backbones._cut import upper_part
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import map_shape, map_shape_or_none, meta_copy, smallest_side
+from objemb.backbones._probe import map_shape, map_shape_or_none, meta_copy, smallest_side, surplus
 from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.checks import MissingWeightsError
 from objemb.registry import plugin
@@ -84,6 +84,7 @@ class TimmNet(Backbone):
         self.multiple, self.only_side = self._accepted_sides(arch, own_side)
         empty = meta_copy(self)
         self.offset = offset(empty, self.stride, own_side)
+        self.surplus = surplus(empty, self.stride, self.multiple, own_side)
         self.smallest = self.only_side or smallest_side(empty, self.stride, self.multiple, own_side)
         self.arch = arch
         self.stages, self._numbers = self._declared_stages(declared[: number + 1], own_side)

@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from objemb import checks
 from objemb.backbones._cut import lower_part, upper_part
 from objemb.backbones._offset import offset
-from objemb.backbones._probe import channels_and_stride, meta_copy, smallest_side, strides_of_layers
+from objemb.backbones._probe import channels_and_stride, meta_copy, smallest_side, strides_of_layers, surplus
 from objemb.backbones.base import FINEST_STRIDE, IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
@@ -86,6 +86,7 @@ class TorchvisionCnn(Backbone):
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = meta_copy(self)
         self.offset = offset(empty, self.stride, PROBE_SIDE)
+        self.surplus = surplus(empty, self.stride, self.multiple, PROBE_SIDE)
         ends = {stride: name for stride, name in ends.items() if stride < self.stride} | {self.stride: self.layer}
         self.stages = _with_channels(empty.get_submodule("network"), ends)
         self.smallest = smallest_side(empty, self.stride, self.multiple, PROBE_SIDE)

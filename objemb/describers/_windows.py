@@ -15,7 +15,7 @@ from objemb.ops.boxes import scale
 from objemb.ops.images import resize
 from objemb.structures import Photo, Regions
 
-#: Pixels of a window around its object: what the first layers see beyond a box, where the photo goes on.
+#: Pixels of a window around its object, where the photo goes on: the first layers reach beyond a box.
 MARGIN = 8
 #: What float32 may add to a length of pixels.
 ROUNDING = 0.01
@@ -48,8 +48,8 @@ def windows_around(
 ) -> Iterator[Windows]:
     """A window around each chosen box, in which the longer side of the box is ``side`` pixels long.
 
-    It is cut from the decoded pixels, which a photo may have more of than a detector sees, and goes on beyond the box
-    as far as the photo does; where the photo ends, ``colour`` fills what is left at the right and at the bottom.
+    It is cut from the decoded pixels, of which a photo may have more than a detector's input, and goes on beyond the
+    box as far as the photo does; where the photo ends, ``colour`` fills what is left at the right and at the bottom.
 
     Args:
         photos: The photos.
@@ -106,9 +106,9 @@ def _span(low: float, high: float, end: int, factor: float, multiple: int) -> tu
 
 def _window(photo: Photo, cut: _Cut, colour: Tensor) -> Tensor:
     left, top, right, bottom = cut.part
-    seen = resize(as_tensor(photo.pixels)[:, top:bottom, left:right].contiguous(), cut.size)
+    part = resize(as_tensor(photo.pixels)[:, top:bottom, left:right].contiguous(), cut.size)
     if cut.size == cut.shape:
-        return seen.float() / 255
-    window = colour.to(seen.device).float()[:, None, None].repeat(1, *cut.shape)
-    window[:, : cut.size[0], : cut.size[1]] = seen.float() / 255
+        return part.float() / 255
+    window = colour.to(part.device).float()[:, None, None].repeat(1, *cut.shape)
+    window[:, : cut.size[0], : cut.size[1]] = part.float() / 255
     return window

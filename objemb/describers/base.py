@@ -1,39 +1,101 @@
-"""The contract of a describer."""
+"""The contract of a describer, and of describers that training and re-ranking ask for more."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
 
+import torch
 from torch import Tensor, nn
 
-from objemb.extractors.base import Extractor
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
+from objemb.extractors.base import Extractor, Features
+from objemb.heads.base import Head
 from objemb.layers.fitted import Fitted
+from objemb.layers.frozen import Frozen
+from objemb.layers.whitening import Whitening
+from objemb.ops.grid import Grid
+from objemb.regions.base import RegionSource
+from objemb.regions.detections import Detections
 from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, Regions
 
 
-class Describer(nn.Module, Plugin, ABC):
-    """Turns photos into regions with unit vectors.
+class Describer(Frozen, Plugin, ABC):
+    """Finds regions of photos and computes a unit vector for each.
 
-    It stays in eval mode, since a description must not depend on the batch that it is part of; who trains a part sets
-    that part alone to training.
+    A plug-in computes both in :meth:`_describe`. What all describers have in common is done here: given boxes are
+    checked, vectors whitened and moved to the CPU. It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`; a
+    training sets the part that it trains, and no other, to train mode.
+
+    Args:
+        regions: Chooses the regions; None for a method that finds them itself.
+        backbone: Computes the feature maps; None for a method without one.
+        extractor: How the pixels under a box reach the backbone; None for a method that does this itself.
+        scales: Factors on the extractor's input size.
+
+    Attributes:
+        regions, backbone, extractor, scales: As given.
+        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none. See
+            :meth:`whitened`.
+
+    Raises:
+        ValueError: No scales, or scales that are not positive.
     """
 
     kind = "describers"
 
-    def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode, whatever ``mode`` says."""
-        return super().train(False)
+    regions: RegionSource | None
+    backbone: Backbone | None
+    extractor: Extractor | None
+    scales: tuple[float, ...]
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        regions: RegionSource | None = None,
+        backbone: Backbone | None = None,
+        extractor: Extractor | None = None,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.regions = regions
+        self.backbone = backbone
+        self.extractor = extractor
+        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
+        self.whitening = None
 
     @property
     @abstractmethod
+    def raw_dim(self) -> int:
+        """Length of the vectors before whitening."""
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
+        return self.raw_dim if self.whitening is None else self.whitening.dim
 
-    @abstractmethod
+    @property
+    def detector(self) -> Detector | None:
+        """The detector whose boxes or proposals are described; None for a method without one."""
+        return None if self.regions is None else self.regions.detector
+
+    def decode_side(self) -> int | None:
+        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``.
+
+        A detector may need more pixels than the map that is pooled.
+        """
+        side = None if self.extractor is None else self.extractor.decode_side(max(self.scales))
+        return side if side is None or self.regions is None else max(side, self.regions.decode_side())
+
+    @final
+    @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
     def describe(
         self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
     ) -> list[RegionDescriptors]:
@@ -41,49 +103,112 @@ class Describer(nn.Module, Plugin, ABC):
 
         Args:
             photos: The batch; zero photos give an empty list.
-            regions: Per photo the boxes to describe *instead of* looking for some (a query box, ground truth), or
-                None to let the describer look. Given boxes are described as given: no whole-image region is added.
+            regions: Per photo the boxes to describe *instead of* finding some (a query box, ground truth), or None to
+                let the describer find them. Given boxes are described as they are: no whole-image region is added.
 
         Returns:
-            Per photo its regions with float32 vectors on the CPU. When the describer looked by itself, region 0 is the
-            whole image.
+            Per photo its regions with float32 vectors ``(N, dim)``. Where the describer found the regions,
+            region 0 is the whole image.
+
+        Raises:
+            NotFittedError: A part has not learned yet.
+            ValueError: Not one item in ``regions`` per photo, or regions of an image of another size.
         """
+        given = checked_given(photos, regions)
+        if not photos:
+            return []
+        described, vectors = self._describe(photos, given)
+        if self.whitening is not None:
+            vectors = self.whitening(vectors)
+        rows = vectors.float().cpu().split([len(r) for r in described])
+        return [
+            RegionDescriptors(photo.id, of_photo, vectors_of_photo, photo.metadata)
+            for photo, of_photo, vectors_of_photo in zip(photos, described, rows, strict=True)
+        ]
 
     @abstractmethod
-    def decode_side(self) -> int | None:
-        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """Regions and vectors of a batch, for :meth:`describe`; no gradient is recorded.
 
-    def sees_boxes_in_photo(self, per_region: bool) -> bool:
+        Args:
+            photos: At least one.
+            given: Per photo the boxes to describe, or None to find the regions of that photo.
+
+        Returns:
+            Per photo its regions: the given ones in their order, or those that were found, the first of
+            which is the whole image. And the unit vectors, not whitened, of all regions of all photos in this order,
+            float ``(sum of N, raw_dim)``, on any device.
+        """
+
+    def queries_in_context(self, per_region: bool) -> bool:
         """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; else it is
         cut out and described as an image of its own.
 
-        The vectors of boxes have to be of the kind that the rows of an index are: vectors of regions where regions are
-        indexed, and of images where those are summed up.
+        The vectors of query boxes have to be of the kind that the rows of an index are: vectors of regions where
+        regions are indexed, and of images where their regions are summed up.
 
         Args:
             per_region: Whether the aggregator gives every region a row of its own.
         """
         return per_region
 
-    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self | None:
+    def whitened(self, whitening: Whitening | None) -> Self:
+        """This describer with another whitening, or with none. Everything else is shared with this one."""
+        return self._with(whitening=whitening)
+
+    def limited(self, max_regions: int) -> Self:
+        """This describer with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
+
+        Everything else is shared with this one. See :meth:`objemb.regions.base.RegionSource.limited`.
+        """
+        return self if self.regions is None else self._with(regions=self.regions.limited(max_regions))
+
+    def with_extractor(self, extractor: Extractor) -> Self:
+        """This describer with another extractor. Everything else is shared with this one."""
+        return self._with(extractor=extractor)
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
         """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
 
-        The networks are shared.
+        Everything but the extractor is shared. A describer without an extractor, whose network brings any image to a
+        size of its own, is returned as it is.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
             whole: The same of the photo.
-
-        Returns:
-            None for a describer without an extractor, whose network brings whatever it gets to a size of its own.
         """
-        extractor = getattr(self, "extractor", None)
-        if not isinstance(extractor, Extractor):
-            return None
-        other = copy.copy(self)
-        # an attribute of the copy alone
-        vars(other)["extractor"] = extractor.for_part(part, whole)
-        return other
+        return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
+
+    def needed_backbone(self, who: str) -> Backbone:
+        """The backbone.
+
+        Args:
+            who: What needs it, for the message.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                f"{who}: expected a describer with a backbone, such as pooled_regions, found {type(self).__name__}"
+            )
+        return self.backbone
+
+    def features(self, photos: Sequence[Photo], scale: float = 1.0) -> Features:
+        """The features of photos, as the extractor has the backbone compute them.
+
+        Args:
+            photos: A batch of any sizes.
+            scale: Factor on the extractor's input size.
+
+        Raises:
+            ValueError: There is no backbone, or no extractor.
+        """
+        if self.backbone is None or self.extractor is None:
+            raise ValueError(
+                f"features: expected a describer with a backbone and an extractor, found {type(self).__name__}"
+            )
+        return self.extractor.extract(photos, self.backbone, scale)
 
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
@@ -94,6 +219,8 @@ class Describer(nn.Module, Plugin, ABC):
         for part in self.fitted_parts().values():
             part.check_fitted()
 
+    @final
+    @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
         """The vectors of some photos that a part learns from.
 
@@ -103,12 +230,30 @@ class Describer(nn.Module, Plugin, ABC):
             regions: As for :meth:`describe`.
 
         Returns:
-            float32 ``(N, D)``, N of any size, zero included, in the order of the photos.
+            float32 ``(N, D)`` on the CPU, N of any size, zero included, in the order of the photos.
 
         Raises:
             NotImplementedError: The describer has no vectors for such a part.
         """
+        return torch.cat([v.float().cpu() for v in self._samples(part, photos, checked_given(photos, regions))])
+
+    def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
+        """The vectors of :meth:`samples` in at least one block ``(n, D)``, on any device; no gradient is recorded.
+
+        Args:
+            part: The part.
+            photos: The photos; there may be none.
+            given: As for :meth:`_describe`.
+        """
         raise NotImplementedError(f"{type(self).__name__}: expected no part that learns from vectors, found {part!r}")
+
+    def _with(self, **parts: Any) -> Self:
+        """A copy in which some attributes are replaced, and which shares everything else."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # a table of its own: otherwise this describer would change as well
+        for name, part in parts.items():
+            setattr(other, name, part)
+        return other
 
 
 def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
@@ -124,3 +269,187 @@ def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | N
         if of_photo is not None and of_photo.size != photo.size:
             raise ValueError(f"regions of {photo.id!r}: expected the image size {photo.size}, found {of_photo.size}")
     return given
+
+
+class CropEmbedder(Describer):
+    """A describer that embeds an input of its network as one region, so that crops can train it (task ``classify``)."""
+
+    backbone: Backbone
+    extractor: Extractor
+
+    @abstractmethod
+    def embed_crops(self, pixels: Tensor) -> Tensor:
+        """Unit vectors of network inputs, each pooled as a whole, at one scale; with a gradient where one is wanted.
+
+        Args:
+            pixels: float ``(B, 3, h, w)``, RGB, 0 to 1, on the device of the backbone.
+
+        Returns:
+            float32 ``(B, raw_dim)``, not whitened.
+        """
+
+
+class PhotoEmbedder(Describer):
+    """A describer whose vector of a whole photo can be learned end to end (task ``rank``).
+
+    Attributes:
+        whole_image: Whether the whole image joins the sum over regions, as for the aggregator ``sum``, which gives the
+            same vector of a photo.
+    """
+
+    backbone: Backbone
+    whole_image: bool
+
+    @abstractmethod
+    def embed_photos(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+        """Vectors of photos at the first scale; with a gradient where one is wanted.
+
+        Args:
+            photos: The batch.
+            regions: Per photo the boxes to sum up instead of finding some, or None, as for :meth:`Describer.describe`.
+
+        Returns:
+            float32 ``(B, raw_dim)``, unit vectors, not whitened, on the device of the network; zeros where there is no
+            box.
+
+        Raises:
+            NotFittedError: A part has not learned yet.
+        """
+
+    @abstractmethod
+    def learnable(self) -> nn.ModuleDict:
+        """The parts that a training may change, by name."""
+
+
+class BoxEmbedder(Describer):
+    """A detector with an embedding head, which computes boxes and their vectors in one pass (task ``distill``).
+
+    Attributes:
+        regions: Selects among what the detector finds.
+        head: The embedding head.
+    """
+
+    regions: Detections
+    head: Head
+
+    @property
+    @abstractmethod
+    def detector(self) -> NetworkDetector:
+        """The detector."""
+
+    @abstractmethod
+    def embed_boxes(
+        self,
+        photos: Sequence[Photo],
+        regions: Sequence[Regions],
+        batch: NetworkInput,
+        features: Mapping[str, Tensor] | None = None,
+        *,
+        unit: bool = True,
+    ) -> Tensor:
+        """Vectors of boxes, not whitened; with a gradient where one is wanted.
+
+        Args:
+            photos: The photos.
+            regions: Per photo its boxes in original pixels; zero boxes are a normal case.
+            batch: What the detector's ``preprocess`` gave of the photos.
+            features: What its ``features`` gave of that batch; None where nothing else needs them: then only the layers
+                below the head run, and only if a box is described from them.
+            unit: Whether to bring the vectors to unit length; else they are those of the head as they are, for a loss
+                on their differences.
+
+        Returns:
+            float32 ``(sum of N, raw_dim)`` on the device of the network: the boxes of the first photo, then of the
+            second, and so on.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedRegions:
+    """Regions of a batch with their weights.
+
+    Attributes:
+        regions: Per photo.
+        maxima: float ``(M, C)``, the largest activations in all regions of all photos, not normalised.
+        weights: float ``(M,)``, the weight of each region; with a gradient where one is wanted.
+    """
+
+    regions: list[Regions]
+    maxima: Tensor
+    weights: Tensor
+
+    @property
+    def counts(self) -> list[int]:
+        """Regions of each photo."""
+        return [len(r) for r in self.regions]
+
+
+class AttentionDescriber(Describer):
+    """A describer that weighs regions by a small network, its attention (task ``attend``).
+
+    Attributes:
+        attention: The network.
+    """
+
+    backbone: Backbone
+    attention: nn.Module
+
+    @abstractmethod
+    def attend(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> AttendedRegions:
+        """Regions of at least one photo with their weights; a gradient reaches the attention, not the backbone.
+
+        Args:
+            photos: As for :meth:`describe`.
+            regions: As for :meth:`describe`.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """Where some classes are active on a photo.
+
+    Attributes:
+        classes: int64 ``(n,)``, rows of the network's layer of classes.
+        scores: float32 ``(n,)``, their probabilities.
+        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1; zeros for a class that is active
+            nowhere.
+        grid: Where the cells of the maps lie.
+    """
+
+    classes: Tensor
+    scores: Tensor
+    maps: Tensor
+    grid: Grid
+
+
+class ClassDescriber(Describer):
+    """A describer that knows where classes are active on a photo (re-ranker ``class_localization``)."""
+
+    @abstractmethod
+    def class_maps(self, photos: Sequence[Photo], classes: Sequence[Sequence[int]] | None = None) -> list[ClassMaps]:
+        """The activation maps of classes.
+
+        Args:
+            photos: A batch of any sizes.
+            classes: Per photo the classes; None for those that :meth:`describe` uses, the likeliest first.
+
+        Raises:
+            ValueError: No such class, or not one list per photo.
+        """
+
+    @abstractmethod
+    def describe_as(self, photo: Photo, boxes: Regions, classes: Sequence[int]) -> Tensor:
+        """Boxes of a photo, weighted by the activation of some classes: the vectors by which the first hits and their
+        query are compared.
+
+        Args:
+            photo: One photo.
+            boxes: ``(n, 4)``; a box covers every cell that it touches. The channel weights are those of its own cells.
+            classes: Numbers of classes, those of the query.
+
+        Returns:
+            float32 ``(n, dim)`` on the CPU, unit vectors: the sum over the classes of their whitened unit vectors.
+
+        Raises:
+            ValueError: No class, or no such class.
+        """

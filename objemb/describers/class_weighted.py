@@ -1,50 +1,29 @@
-"""Class-weighted features: an image is looked at once for each thing that it may show."""
+"""Class-weighted features: a vector for each class that an image may show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer, checked_given
-from objemb.extractors.base import Extraction, Extractor
-from objemb.layers.whitening import Whitening
+from objemb.describers.base import ClassDescriber, ClassMaps
+from objemb.extractors.base import Extractor, Features
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
-from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.normalize import l2
 from objemb.ops.weighting import sparsity_weights
 from objemb.pooling.crow import Crow
 from objemb.registry import plugin
-from objemb.structures import Photo, RegionDescriptors, Regions
-
-
-@dataclass(frozen=True, eq=False)
-class ClassMaps:
-    """Where on a photo some classes are seen.
-
-    Attributes:
-        classes: int64 ``(n,)``, rows of the network's layer of classes.
-        scores: float32 ``(n,)``, their probabilities.
-        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1; zeros for a class that is seen
-            nowhere.
-        grid: The raster of the maps.
-    """
-
-    classes: Tensor
-    scores: Tensor
-    maps: Tensor
-    grid: Grid
+from objemb.structures import Photo, Regions
 
 
 @plugin
-class ClassWeighted(Describer):
-    """A vector per class that the network believes to see, from class activation maps (Jimenez, Alvarez and
+class ClassWeighted(ClassDescriber):
+    """A vector for each of the likeliest classes, from class activation maps (Jimenez, Alvarez and
     Giro-i-Nieto, "Class-weighted convolutional features for visual instance search", BMVC 2017).
 
     With the map ``X`` and the weights ``w`` of the linear layer of classes, the activation map of class c is
@@ -65,15 +44,13 @@ class ClassWeighted(Describer):
         fixed_classes: These classes for every photo instead ("OnA", where they are those of the query).
         threshold: A region is around the cells whose activation is at least this share of the largest.
 
-    Attributes:
-        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
-
     Raises:
         TypeError: A backbone that is not known to have a layer of classes.
         ValueError: It was not kept, or there are no such classes.
     """
 
-    whitening: Whitening | None
+    backbone: Backbone
+    extractor: Extractor
 
     def __init__(
         self,
@@ -84,64 +61,26 @@ class ClassWeighted(Describer):
         fixed_classes: Sequence[int] | None = None,
         threshold: float = 0.2,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone=backbone, extractor=extractor)
         known = backbone.class_layer().out_features
         self.classes = min(checks.whole("classes", classes), known)
         self.fixed_classes = None if fixed_classes is None else _checked_classes("fixed_classes", fixed_classes, known)
         self.threshold = checks.between("threshold", threshold, 0, 1)
-        self.backbone = backbone
-        self.extractor = extractor
-        self.whitening = None
         self._plain = Crow(spatial=False)
-        self.eval()
 
     @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return self.backbone.channels if self.whitening is None else self.whitening.dim
+    def raw_dim(self) -> int:
+        """See :attr:`Describer.raw_dim`."""
+        return self.backbone.channels
 
-    def decode_side(self) -> int | None:
-        """See :meth:`Describer.decode_side`."""
-        return self.extractor.decode_side()
-
-    def sees_boxes_in_photo(self, per_region: bool) -> bool:
-        """See :meth:`Describer.sees_boxes_in_photo`. A query is the plain sum under its box, as the paper has it, also
+    def queries_in_context(self, per_region: bool) -> bool:
+        """See :meth:`Describer.queries_in_context`. A query is the plain sum under its box, as the paper has it, also
         where the vectors of the classes are summed up."""
         return True
 
     @torch.no_grad()
-    def describe(
-        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
-    ) -> list[RegionDescriptors]:
-        """See :meth:`Describer.describe`."""
-        given = checked_given(photos, regions)
-        if not photos:
-            return []
-        seen = self._see(photos)
-        asked = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
-        described = []
-        for i, plain in enumerate(seen.pool(asked, self._plain)):
-            found, vectors = asked[i], l2(plain.float())
-            if given[i] is None:
-                maps = self._class_maps(seen, i, self.fixed_classes)
-                found = Regions.cat([found, self._regions(maps, photos[i])])
-                vectors = torch.cat([vectors, _weighted(seen.maps[i], maps.maps)])
-            vectors = vectors if self.whitening is None else self.whitening(vectors)
-            described.append(RegionDescriptors(photos[i].id, found, vectors.cpu(), photos[i].metadata))
-        return described
-
-    @torch.no_grad()
     def class_maps(self, photos: Sequence[Photo], classes: Sequence[Sequence[int]] | None = None) -> list[ClassMaps]:
-        """Where classes are seen.
-
-        Args:
-            photos: A batch of any sizes.
-            classes: Per photo the classes to look for; None for those that :meth:`describe` looks for, the likeliest
-                first.
-
-        Raises:
-            ValueError: No such class, or not one list per photo.
-        """
+        """See :meth:`ClassDescriber.class_maps`."""
         wanted: list[Sequence[int] | None] = [self.fixed_classes] * len(photos) if classes is None else list(classes)
         if len(wanted) != len(photos):
             raise ValueError(f"classes: expected a list per photo ({len(photos)}), found {len(wanted)}")
@@ -149,52 +88,54 @@ class ClassWeighted(Describer):
         wanted = [None if w is None else _checked_classes("classes", w, known) for w in wanted]
         if not photos:
             return []
-        seen = self._see(photos)
-        found = [self._class_maps(seen, i, w) for i, w in enumerate(wanted)]
-        return [ClassMaps(f.classes.cpu(), f.scores.cpu(), f.maps.cpu(), f.grid) for f in found]
+        features = self.features(photos)
+        active = [self._class_maps(features, i, w) for i, w in enumerate(wanted)]
+        return [ClassMaps(a.classes.cpu(), a.scores.cpu(), a.maps.cpu(), a.grid) for a in active]
 
     @torch.no_grad()
     def describe_as(self, photo: Photo, boxes: Regions, classes: Sequence[int]) -> Tensor:
-        """Boxes of a photo, weighted by where some classes are seen: how the first hits and their query are compared.
-
-        Args:
-            photo: One photo.
-            boxes: ``(n, 4)``; a box is every cell that it touches. The channel weights are those of its own cells.
-            classes: Numbers of classes, those of the query.
-
-        Returns:
-            float32 ``(n, D)`` on the CPU, unit vectors: the sum over the classes of their whitened unit vectors.
-
-        Raises:
-            ValueError: No class, or no such class.
-        """
+        """See :meth:`ClassDescriber.describe_as`."""
         picked = _checked_classes("classes", classes, self.backbone.class_layer().out_features)
-        seen = self._see([photo])
-        maps, grid = self._class_maps(seen, 0, picked).maps, seen.grids[0]
-        sums = [maps.new_zeros(0, self.dim)]
+        features = self.features([photo])
+        (map_,), (grid,) = features.maps, features.grids
+        weights = self._class_maps(features, 0, picked).maps
+        sums = [weights.new_zeros(0, self.dim)]
         for x1, y1, x2, y2 in touched_cells(grid.to_cells(as_tensor(boxes.boxes)), (grid.height, grid.width)).tolist():
-            vectors = _weighted(seen.maps[0][:, y1:y2, x1:x2], maps[:, y1:y2, x1:x2])
+            vectors = _weighted(map_[:, y1:y2, x1:x2], weights[:, y1:y2, x1:x2])
             vectors = vectors if self.whitening is None else self.whitening(vectors)
             sums.append(vectors.sum(dim=0, keepdim=True))
         return l2(torch.cat(sums)).cpu()
 
-    def _see(self, photos: Sequence[Photo]) -> Extraction:
-        return self.extractor.see(photos, self.backbone)
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """See :meth:`Describer._describe`."""
+        features = self.features(photos)
+        plain = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
+        regions, vectors = [], []
+        for i, of_plain in enumerate(features.pool(plain, self._plain)):
+            described = plain[i]
+            vectors.append(l2(of_plain.float()))
+            if given[i] is None:
+                active = self._class_maps(features, i, self.fixed_classes)
+                described = Regions.cat([described, self._class_regions(active, photos[i])])
+                vectors.append(_weighted(features.maps[i], active.maps))
+            regions.append(described)
+        return regions, torch.cat(vectors)
 
-    def _class_maps(self, seen: Extraction, number: int, classes: Sequence[int] | None) -> ClassMaps:
+    def _class_maps(self, features: Features, number: int, classes: Sequence[int] | None) -> ClassMaps:
         """Those of one photo, on the device of its map."""
-        layer, features = self.backbone.class_layer(), seen.maps[number].float()
-        scores = layer(features.mean(dim=(1, 2))).softmax(dim=0)
+        layer, map_ = self.backbone.class_layer(), features.maps[number].float()
+        scores = layer(map_.mean(dim=(1, 2))).softmax(dim=0)
         if classes is None:
             picked = scores.argsort(descending=True, stable=True)[: self.classes]
         else:
             picked = torch.tensor(list(classes), dtype=torch.int64, device=scores.device)
-        maps = (layer.weight[picked] @ features.flatten(1)).reshape(len(picked), *features.shape[1:])
-        return ClassMaps(picked, scores[picked], _scaled(maps), seen.grids[number])
+        maps = (layer.weight[picked] @ map_.flatten(1)).reshape(len(picked), *map_.shape[1:])
+        return ClassMaps(picked, scores[picked], _scaled(maps), features.grids[number])
 
-    def _regions(self, found: ClassMaps, photo: Photo) -> Regions:
-        boxes = heat_boxes(found.maps, self.threshold, found.grid, photo.size)
-        return Regions(boxes, photo.size, found.scores.cpu(), found.classes.cpu())
+    def _class_regions(self, active: ClassMaps, photo: Photo) -> Regions:
+        """A region per class: the box around the cells where it is active."""
+        boxes = heat_boxes(active.maps, self.threshold, active.grid, photo.size)
+        return Regions(boxes, photo.size, active.scores.cpu(), active.classes.cpu())
 
 
 def _weighted(features: Tensor, maps: Tensor) -> Tensor:

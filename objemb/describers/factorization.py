@@ -11,9 +11,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer, checked_given
-from objemb.extractors.base import Extraction, Extractor
-from objemb.layers.whitening import Whitening
+from objemb.describers.base import Describer
+from objemb.extractors.base import Extractor, Features
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.factorize import Concepts, factorize
@@ -22,7 +21,7 @@ from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Photo, Regions
 
 SCORES = ("one", "mass")
 
@@ -41,9 +40,9 @@ class Factorization(Describer):
     it is active.
 
     Args:
-        backbone: What is seen; negative activations count as 0.
-        extractor: Has to see a photo as one map: ``map``.
-        rank: Concepts per photo, at most. Fewer where the map has fewer cells or nothing is seen.
+        backbone: Computes the feature maps; negative activations count as 0.
+        extractor: One map per photo: ``map``.
+        rank: Concepts per photo, at most. Fewer where the map has fewer cells or nothing is active.
         scores: Of concepts, for an aggregator that weighs by them: ``"one"`` for all the same, ``"mass"`` for the share
             of the photo's activation that a concept explains.
         threshold: A box encloses what has at least this share of the greatest heat.
@@ -52,12 +51,10 @@ class Factorization(Describer):
         tolerance: When to stop earlier.
         seed: Of a random start.
         scales: Factors on the extractor's input size; the cells of all scales are factorised together.
-
-    Attributes:
-        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
     """
 
-    whitening: Whitening | None
+    backbone: Backbone
+    extractor: Extractor
 
     def __init__(
         self,
@@ -73,63 +70,40 @@ class Factorization(Describer):
         seed: int = 0,
         scales: Sequence[float] = (1.0,),
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.extractor = extractor
+        super().__init__(backbone=backbone, extractor=extractor, scales=scales)
         self.scores = checks.one_of("scores", scores, SCORES)
         self.threshold = checks.between("threshold", threshold, 0, 1)
         self.nmf = Nmf(rank, init, iterations, tolerance, seed)
-        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
-        self.whitening = None
-        self.eval()
 
     @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return self.backbone.channels if self.whitening is None else self.whitening.dim
+    def raw_dim(self) -> int:
+        """See :attr:`Describer.raw_dim`."""
+        return self.backbone.channels
 
-    def decode_side(self) -> int | None:
-        """See :meth:`Describer.decode_side`."""
-        return self.extractor.decode_side(max(self.scales))
-
-    @torch.no_grad()
-    def describe(
-        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
-    ) -> list[RegionDescriptors]:
-        """See :meth:`Describer.describe`. Scores of given boxes stay; that of the whole image is 1."""
-        given = checked_given(photos, regions)
-        if not photos:
-            return []
-        views = _views([self.extractor.see(photos, self.backbone, s) for s in self.scales])
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """See :meth:`Describer._describe`. Scores of given boxes stay; that of the whole image is 1."""
+        views = _views([self.features(photos, s) for s in self.scales])
         boxes = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         single = self._single(views, boxes)
-        looking = [i for i, g in enumerate(given) if g is None]
-        found = dict(zip(looking, factorize([[v.map for v in views[i]] for i in looking], self.nmf), strict=True))
-        return [
-            self._described(photo, boxes[i], single[i], found.get(i), views[i][0].grid)
-            for i, photo in enumerate(photos)
-        ]
+        open_ = [i for i, g in enumerate(given) if g is None]
+        concepts = dict(zip(open_, factorize([[v.map for v in views[i]] for i in open_], self.nmf), strict=True))
+        vectors = []
+        for i, photo in enumerate(photos):
+            vectors.append(single[i])
+            if i in concepts:  # behind the whole image
+                vectors.append(concepts[i].basis)
+                found = self._concept_regions(concepts[i], photo.size, views[i][0].grid)
+                boxes[i] = Regions.cat([boxes[i], found])
+        return boxes, l2(torch.cat(vectors).float())
 
     def _single(self, views: Sequence[Sequence[_View]], boxes: Sequence[Regions]) -> list[Tensor]:
-        """Per photo ``(N, C)``: the one concept of each box, zeros where nothing is seen."""
+        """Per photo ``(N, C)``: the one concept of each box, zeros where nothing is active."""
         sets = [cells for of_photo, where in zip(views, boxes, strict=True) for cells in _cut(of_photo, where)]
         concepts = factorize(sets, dataclasses.replace(self.nmf, rank=1))
         vectors = views[0][0].map.new_zeros(len(sets), self.backbone.channels)
         for vector, concept in zip(vectors, concepts, strict=True):
             vector[:] = concept.basis.sum(dim=0)  # of one row, or of none
         return list(vectors.split([len(b) for b in boxes]))
-
-    def _described(
-        self, photo: Photo, boxes: Regions, single: Tensor, concepts: Concepts | None, grid: Grid
-    ) -> RegionDescriptors:
-        """The boxes, and behind them the concepts where the describer looked by itself."""
-        vectors = single
-        if concepts is not None:
-            vectors = torch.cat([single, concepts.basis])
-            boxes = Regions.cat([boxes, self._concept_regions(concepts, photo.size, grid)])
-        unit = l2(vectors.float())
-        unit = unit if self.whitening is None else self.whitening(unit)
-        return RegionDescriptors(photo.id, boxes, unit.cpu(), photo.metadata)
 
     def _concept_regions(self, concepts: Concepts, size: tuple[int, int], grid: Grid) -> Regions:
         """Boxes of the concepts on the first map."""
@@ -147,9 +121,9 @@ class _View:
     grid: Grid
 
 
-def _views(seen: Sequence[Extraction]) -> list[list[_View]]:
+def _views(features: Sequence[Features]) -> list[list[_View]]:
     """Per photo its views at all scales."""
-    by_scale = [[_View(m, g) for m, g in zip(s.maps, s.grids, strict=True)] for s in seen]
+    by_scale = [[_View(m, g) for m, g in zip(f.maps, f.grids, strict=True)] for f in features]
     return [list(of_photo) for of_photo in zip(*by_scale, strict=True)]
 
 

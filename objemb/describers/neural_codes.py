@@ -1,4 +1,4 @@
-"""Neural codes: what a fully connected layer says of a picture."""
+"""Neural codes: activations of a fully connected layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NeuralCodes(PooledRegions):
     Each region is cut out and squeezed into a square, as the network was trained on; the image as published.
 
     Args:
-        regions: Where to look.
+        regions: Chooses the regions.
         arch: Name of a network in torchvision, such as ``vgg16``.
         layer: A layer that gives one vector per image: ``classifier.1`` is the first fully connected one of VGG behind
             its ReLU (fc6, "l6" of the paper), ``classifier.2`` that of AlexNet; ``flatten`` is the average of the map

@@ -1,31 +1,31 @@
-"""One pass: the network that finds the objects describes them as well."""
+"""One pass: the network that detects the objects describes them as well."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.describers._windows import windows_around
-from objemb.describers.base import Describer, checked_given
+from objemb.describers.base import BoxEmbedder
 from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
-from objemb.layers.whitening import Whitening
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Photo, Regions
 
 #: A head that has learned one size knows objects up to half an octave smaller or larger.
 OCTAVES = 0.5
 
 
 @plugin
-class OnePass(Describer):
+class OnePass(BoxEmbedder):
     """A detector with an embedding head: boxes and their vectors from one forward pass of its backbone.
 
     ::
@@ -39,11 +39,11 @@ class OnePass(Describer):
     :class:`~objemb.describers.pooled_regions.PooledRegions` with crops (Chen, Davis and Lim, "An analysis of object
     embeddings for image retrieval", 2019). Until it has been trained, its head gives vectors that mean little.
 
-    **Every size.** A head knows objects as large as those that it has learned, in cells of its level; of others, such
-    as a picture that shows nothing but the product, it says little. With ``object_side`` a box that is more than
-    ``sqrt(2)`` times larger or smaller than that is described from a *window*: the photo around it, resized so that its
+    **Every size.** A head knows objects as large as those that it has learned, in cells of its level; its vectors of
+    others, such as a picture that shows nothing but the product, mean little. With ``object_side`` a box that is more
+    than ``sqrt(2)`` times larger or smaller is described from a *window*: the photo around it, resized so that its
     longer side is ``object_side`` pixels long, through the layers below the head's level alone. For a head on a low
-    level of the trunk that is a small part of a detector's work. Training, index and query see a box alike, and a
+    level of the trunk that is a small part of a detector's work. Training, index and query treat a box alike, and a
     picture has nearly one vector whatever its number of pixels. A box in its photo and the same pixels cut out do not:
     around the one there is more to see.
 
@@ -53,20 +53,18 @@ class OnePass(Describer):
         min_score: Boxes below it are dropped; see :class:`~objemb.regions.detections.Detections` for this and the next.
         nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
         max_regions: At most so many boxes per photo, the whole image not counted.
-        object_side: Longer side in pixels of the network's input at which the head sees objects; None to see each box
-            as large as it is there. ``samples`` times the stride of the head's level gives it a cell for each sample.
+        object_side: Longer side in pixels of the network's input at which the head describes objects; None to describe
+            each box as large as it is there. ``samples`` times the stride of the head's level gives it a cell for each
+            sample.
 
     Attributes:
         regions: The selection, and within it the detector.
         head: The embedding head.
         levels: Names of the detector's levels that it reads.
-        whitening: Applied to the vectors of the head; None for none.
 
     Raises:
         TypeError: A detector without a feature pyramid, such as stored boxes.
     """
-
-    whitening: Whitening | None
 
     def __init__(
         self,
@@ -78,43 +76,39 @@ class OnePass(Describer):
         max_regions: int = 20,
         object_side: float | None = None,
     ) -> None:
-        super().__init__()
         if not isinstance(detector, NetworkDetector):
             raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
-        self.regions = Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
+        super().__init__(
+            regions=Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
+        )
         self.levels = head.connect(detector.levels(), detector.pyramid)
         self.head = head
         self.object_side = None if object_side is None else checks.positive("object_side", object_side)
-        self.whitening = None
-        self.eval()
 
     @property
     def detector(self) -> NetworkDetector:
         """The detector."""
-        return self.regions.detector  # type: ignore[return-value]
+        return cast(NetworkDetector, self.regions.detector)  # as the constructor has made sure
 
     @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return self.head.dim if self.whitening is None else self.whitening.dim
+    def raw_dim(self) -> int:
+        """See :attr:`Describer.raw_dim`."""
+        return self.head.dim
 
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
         return self.detector.decode_side()
 
-    @torch.no_grad()
-    def describe(
-        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
-    ) -> list[RegionDescriptors]:
-        """See :meth:`Describer.describe`."""
-        given = checked_given(photos, regions)
-        described: dict[int, RegionDescriptors] = {}
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """See :meth:`Describer._describe`."""
+        described: dict[int, tuple[Regions, Tensor]] = {}
         for numbers in self._batches(photos, given):
-            of_batch = self._describe([photos[i] for i in numbers], [g for i in numbers if (g := given[i]) is not None])
+            of_batch = self._of_batch([photos[i] for i in numbers], [given[i] for i in numbers])
             described.update(zip(numbers, of_batch, strict=True))
-        return [described[i] for i in range(len(photos))]
+        in_order = [described[i] for i in range(len(photos))]
+        return [regions for regions, _ in in_order], torch.cat([vectors for _, vectors in in_order])
 
-    def embed(
+    def embed_boxes(
         self,
         photos: Sequence[Photo],
         regions: Sequence[Regions],
@@ -123,20 +117,7 @@ class OnePass(Describer):
         *,
         unit: bool = True,
     ) -> Tensor:
-        """Vectors of boxes; with a gradient where one is wanted.
-
-        Args:
-            photos: The photos.
-            regions: Per photo its boxes in original pixels; zero boxes are a normal case.
-            batch: What the detector's ``preprocess`` gave of the photos.
-            features: What its ``features`` gave of that batch; None where no one else needs them: then only the layers
-                below the head run, and only if a box is described from them.
-            unit: Whether to whiten, where there is a whitening, and bring to unit length; else the vectors are those
-                of the head as they are, for a loss on their differences.
-
-        Returns:
-            float32 ``(sum of N, D)`` on the device of the network: the boxes of the first photo, then of the second ...
-        """
+        """See :meth:`BoxEmbedder.embed_boxes`."""
         boxes = [_in_network(*one) for one in zip(regions, batch.image_sizes, strict=True)]
         numbers: list[Tensor] = []
 
@@ -146,8 +127,7 @@ class OnePass(Describer):
                 yield samples
 
         vectors = self.head.vectors(blocks(), unit=unit)
-        vectors = vectors[torch.cat(numbers).argsort().to(vectors.device)]
-        return vectors if self.whitening is None or not unit else self.whitening(vectors)
+        return vectors[torch.cat(numbers).argsort().to(vectors.device)]
 
     def _sampled(
         self,
@@ -157,7 +137,7 @@ class OnePass(Describer):
         batch: NetworkInput,
         features: Mapping[str, Tensor] | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of boxes, and what the head takes of them: of those that it sees in their photo, then of windows."""
+        """Numbers of boxes and the head's samples of them: of those described in their photo, then of windows."""
         device, apart = batch.tensors.device, self._apart(boxes)
         if features is None and (len(apart) == 0 or not apart.all()):
             features = computed(device, self.detector.maps, batch, self.levels)
@@ -171,8 +151,8 @@ class OnePass(Describer):
             return
         mean, multiple = self.detector.mean, self._multiple
         for windows in windows_around(photos, regions, apart.tolist(), self.object_side, mean, multiple):
-            seen = self.detector.normalised(windows.pixels.to(device))
-            maps = computed(device, self.detector.maps, seen, self.levels)
+            window_batch = self.detector.normalised(windows.pixels.to(device))
+            maps = computed(device, self.detector.maps, window_batch, self.levels)
             for samples in self.head.sampled([maps[name] for name in self.levels], list(windows.boxes[:, None])):
                 yield torch.tensor(windows.numbers), samples
 
@@ -192,25 +172,21 @@ class OnePass(Describer):
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
         """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""
         for numbers in self.detector.groups(photos):
-            looking = [i for i in numbers if given[i] is None]
-            told = [i for i in numbers if given[i] is not None]
-            yield from filter(None, (looking, told))
+            without = [i for i in numbers if given[i] is None]
+            with_boxes = [i for i in numbers if given[i] is not None]
+            yield from filter(None, (without, with_boxes))
 
-    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions]) -> list[RegionDescriptors]:
-        """One forward pass of the backbone; ``given`` is of all photos or of none."""
+    def _of_batch(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[tuple[Regions, Tensor]]:
+        """Per photo its regions and their vectors, from one forward pass; boxes are given for all photos or none."""
         batch, features = self.detector.preprocess(photos), None
-        found = list(given)
-        if not given:
+        regions = [g for g in given if g is not None]
+        if not regions:
             features = computed(batch.tensors.device, self.detector.features, batch)
-            found = [self.regions.select(d) for d in self.detector.regions(batch, features, photos)]
-        vectors = self.embed(photos, found, batch, features)
-        rows = vectors.cpu().split([len(f) for f in found])
-        return [
-            RegionDescriptors(photo.id, where, of_photo, photo.metadata)
-            for photo, where, of_photo in zip(photos, found, rows, strict=True)
-        ]
+            regions = [self.regions.select(d) for d in self.detector.regions(batch, features, photos)]
+        vectors = self.embed_boxes(photos, regions, batch, features)
+        return zip(regions, vectors.split([len(r) for r in regions]), strict=True)
 
 
-def _in_network(regions: Regions, seen: tuple[int, int]) -> Tensor:
-    """Boxes in pixels of the network's input, in which the image is ``seen`` ``(height, width)`` large."""
-    return scale(as_tensor(regions.boxes), (seen[0] / regions.size[0], seen[1] / regions.size[1]))
+def _in_network(regions: Regions, size: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of the network's input, in which the image is ``size`` ``(height, width)`` large."""
+    return scale(as_tensor(regions.boxes), (size[0] / regions.size[0], size[1] / regions.size[1]))

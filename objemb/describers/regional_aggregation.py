@@ -12,10 +12,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers._salient import SalientRegions
 from objemb.describers._second_order import regularised_logm, second_moments, upper_triangle
-from objemb.describers.base import Describer, checked_given
-from objemb.extractors.base import Extraction, Extractor
+from objemb.describers.base import Describer
+from objemb.extractors.base import Extractor, Features
 from objemb.layers.projection import PcaBasis
-from objemb.layers.whitening import Whitening
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
@@ -24,7 +23,7 @@ from objemb.ops.opencv import best_detector
 from objemb.ops.rectangles import inside
 from objemb.ops.weighting import saliency, sparsity_weights
 from objemb.registry import plugin
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Photo, Regions
 
 ORDERS = (1, 2)
 
@@ -44,7 +43,7 @@ class RegionalAggregation(Describer):
     cells that it touches.
 
     Args:
-        backbone: What is seen.
+        backbone: Computes the feature maps.
         extractor: One map per photo: ``map``.
         order: 2, or 1 for the sum of weighted features (9), which needs nothing to be fitted.
         reduced: K': local features are reduced to so many dimensions before their products are taken, which makes
@@ -59,10 +58,10 @@ class RegionalAggregation(Describer):
 
     Attributes:
         reduction: The fitted basis U1; None for order 1.
-        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none.
     """
 
-    whitening: Whitening | None
+    backbone: Backbone
+    extractor: Extractor
 
     def __init__(
         self,
@@ -77,7 +76,7 @@ class RegionalAggregation(Describer):
         clusters: int = 3,
         min_cells: int = 4,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone=backbone, extractor=extractor)
         self.order = checks.one_of("order", order, ORDERS)
         if order == 2 and checks.whole("reduced", reduced) > backbone.channels:
             raise ValueError(
@@ -85,11 +84,7 @@ class RegionalAggregation(Describer):
             )
         detector = best_detector() if key_points == "auto" else key_points
         self.salient = SalientRegions(detector, max_points, min_points, clusters, min_cells)
-        self.backbone = backbone
-        self.extractor = extractor
         self.reduction = PcaBasis(backbone.channels, reduced) if order == 2 else None
-        self.whitening = None
-        self.eval()
 
     @staticmethod
     def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,62 +93,38 @@ class RegionalAggregation(Describer):
         return {**settings, "key_points": best_detector() if found == "auto" else found}
 
     @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        if self.whitening is not None:
-            return self.whitening.dim
+    def raw_dim(self) -> int:
+        """See :attr:`Describer.raw_dim`."""
         if self.reduction is None:
             return self.backbone.channels
         reduced = len(self.reduction.directions)
         return reduced * (reduced + 1) // 2
 
-    def decode_side(self) -> int | None:
-        """See :meth:`Describer.decode_side`."""
-        return self.extractor.decode_side()
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """See :meth:`Describer._describe`. Regions that were found have their hulls as ``masks``."""
+        features = self.features(photos)
+        regions, cells = self._regions_of(photos, given, features)
+        return regions, self._vectors(features.maps, cells)
 
-    @torch.no_grad()
-    def describe(
-        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
-    ) -> list[RegionDescriptors]:
-        """See :meth:`Describer.describe`. Regions that were found have their hulls as ``masks``."""
-        given = checked_given(photos, regions)
-        if not photos:
-            return []
-        seen = self._see(photos)
-        found, cells = self._find(photos, given, seen)
-        vectors = self._vectors(seen.maps, cells)
-        rows = (vectors if self.whitening is None else self.whitening(vectors)).cpu().split([len(f) for f in found])
-        return [
-            RegionDescriptors(photo.id, where, of_photo, photo.metadata)
-            for photo, where, of_photo in zip(photos, found, rows, strict=True)
-        ]
+    def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
+        """See :meth:`Describer._samples`: the first-order vectors of regions (3), from which U1 is learned."""
+        if part != "reduction":
+            return super()._samples(part, photos, given)
+        features = self.features(photos)
+        _, cells = self._regions_of(photos, given, features)
+        vectors = [l2(within.to(m) @ _local(m)) for m, within in zip(features.maps, cells, strict=True)]
+        return [torch.zeros(0, self.backbone.channels), *vectors]
 
-    @torch.no_grad()
-    def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """See :meth:`Describer.samples`: the first-order vectors of regions (3), from which U1 is learned."""
-        if part not in self.fitted_parts():
-            return super().samples(part, photos, regions)
-        given = checked_given(photos, regions)
-        if not photos:
-            return torch.zeros(0, self.backbone.channels)
-        seen = self._see(photos)
-        _, cells = self._find(photos, given, seen)
-        vectors = [l2(within.to(m) @ _local(m)) for m, within in zip(seen.maps, cells, strict=True)]
-        return torch.cat(vectors).float().cpu()
-
-    def _see(self, photos: Sequence[Photo]) -> Extraction:
-        return self.extractor.see(photos, self.backbone)
-
-    def _find(
-        self, photos: Sequence[Photo], given: Sequence[Regions | None], seen: Extraction
+    def _regions_of(
+        self, photos: Sequence[Photo], given: Sequence[Regions | None], features: Features
     ) -> tuple[list[Regions], list[Tensor]]:
         """Per photo its regions, and bool ``(N, h * w)``: the cells of each."""
         pairs = []
-        for photo, boxes, features, grid in zip(photos, given, seen.maps, seen.grids, strict=True):
-            if boxes is not None:
+        for photo, boxes, map_, grid in zip(photos, given, features.maps, features.grids, strict=True):
+            if boxes is None:
+                pairs.append(self.salient.find(photo, saliency(map_).cpu(), grid, grid.shape(photo.size)))
+            else:
                 pairs.append((boxes, _cells_of_boxes(as_tensor(boxes.boxes), grid)))
-                continue
-            pairs.append(self.salient.find(photo, saliency(features).cpu(), grid, grid.shape(photo.size)))
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def _vectors(self, maps: Sequence[Tensor], cells: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,6 @@ from objemb import checks
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
-from objemb.extractors.base import pixel_grid
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Box, Photo, Regions
 
@@ -72,7 +71,7 @@ class GridBoxes(Detector):
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`Detector.detect`."""
-        return [found[1:] for found in self._grid.find(photos, [pixel_grid(p) for p in photos])]
+        return [regions[1:] for regions in self._grid.find(photos)]
 
 
 class NoBoxes(Detector):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.detectors.base import NetworkDetector
 from objemb.layers.precision import computed
@@ -109,15 +108,14 @@ def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
     Returns:
         None where the describer has no network.
     """
-    backbone = getattr(describer, "backbone", None)
-    if isinstance(backbone, Backbone):
-        seen = _inputs(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
-        if not seen:
+    backbone, detector = describer.backbone, describer.detector
+    if backbone is not None:
+        inputs = _inputs(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
+        if not inputs:
             return None
-        pixels = seen[_own_size(getattr(describer, "scales", (1.0,)))]
+        pixels = inputs[_own_size(describer.scales)]
         height, width = pixels.shape[2:]
         return ForwardPass(lambda: backbone(pixels[:1]), f"backbone, {width} x {height} pixels")
-    detector = getattr(describer, "detector", None)
     if isinstance(detector, NetworkDetector):
         batch = detector.preprocess([photo])
         height, width = batch.tensors.shape[2:]
@@ -133,17 +131,17 @@ def _own_size(scales: Sequence[float]) -> int:
 
 def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]:
     """The inputs of a network while something is described."""
-    seen: list[Tensor] = []
+    given: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.append(inputs[0])
+        given.append(inputs[0])
 
     hook = backbone.register_forward_pre_hook(remember)
     try:
         describe()
     finally:
         hook.remove()
-    return seen
+    return given
 
 
 def _round(

@@ -16,7 +16,7 @@ from objemb.extractors.base import embed, masks_of
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
-from objemb.ops.grid import map_grid
+from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import resize
 from objemb.ops.masks import coverage
 from objemb.pooling.base import Pooling
@@ -79,6 +79,14 @@ class Sampling:
         return _never_empty((coverage(masks, boxes, size) / box.clamp_min(TINY)).clamp_max(1))
 
 
+def map_grids(photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> list[Grid]:
+    """Where the cells of the maps lie of photos that enter a network with ``shapes`` (height, width)."""
+    return [
+        map_grid(backbone.map_size(shape), shape, photo.size, backbone.stride, backbone.offset)
+        for photo, shape in zip(photos, shapes, strict=True)
+    ]
+
+
 class FeatureMaps:
     """The maps of some photos, one forward pass for each input shape.
 
@@ -89,22 +97,24 @@ class FeatureMaps:
 
     Attributes:
         grids: A grid per photo.
+
+    Raises:
+        ValueError: The maps have another size than ``backbone.map_size`` says.
     """
 
     def __init__(self, photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
+        self.grids = map_grids(photos, shapes, backbone)
         self._groups = group_equal(shapes)
         self._maps = [
             embed([resize(as_tensor(photos[i].pixels), shapes[i]) for i in group], backbone) for group in self._groups
         ]
-        rasters = {
-            i: (maps.shape[2], maps.shape[3])
-            for group, maps in zip(self._groups, self._maps, strict=True)
-            for i in group
-        }
-        self.grids = [
-            map_grid(rasters[i], shapes[i], photo.size, backbone.stride, backbone.offset)
-            for i, photo in enumerate(photos)
-        ]
+        for group, maps in zip(self._groups, self._maps, strict=True):
+            expected, found = backbone.map_size(shapes[group[0]]), tuple(maps.shape[2:])
+            if found != expected:
+                raise ValueError(
+                    f"backbone: expected a map of (height, width) {expected} for an input of {shapes[group[0]]}, as "
+                    f"its stride {backbone.stride} and surplus {backbone.surplus} say, found {found}"
+                )
 
     def by_photo(self) -> list[Tensor]:
         """Per photo its map ``(C, h, w)``, a view."""
@@ -116,7 +126,7 @@ class FeatureMaps:
         return [views[i] for i in range(len(views))]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling, sampling: Sampling) -> list[Tensor]:
-        """Per photo the vectors ``(N, D)`` of its regions; see :meth:`Extraction.pool`."""
+        """Per photo the vectors ``(N, D)`` of its regions; see :meth:`Features.pool`."""
         pooled: dict[int, Tensor] = {}
         for group, maps in zip(self._groups, self._maps, strict=True):
             counts = [len(regions[i]) for i in group]
@@ -129,7 +139,7 @@ class FeatureMaps:
 
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """Per photo the cells ``(n, C)`` that count in its regions, each once; see
-        :meth:`Extraction.local_features`."""
+        :meth:`Features.local_features`."""
         features = []
         for i, (one, of_photo) in enumerate(zip(self.by_photo(), regions, strict=True)):
             cells = touched_cells(self._in_cells(i, of_photo), (one.shape[1], one.shape[2]))
@@ -163,6 +173,6 @@ def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Poolin
 
 
 def _never_empty(weights: Tensor) -> Tensor:
-    """A mask without pixels, or a box without area, says nothing about the attention: all cells count."""
+    """A mask without pixels, or a box without area, selects nothing: then all cells count."""
     empty = (weights == 0).flatten(1).all(dim=1)
     return weights.masked_fill(empty[:, None, None], 1.0)

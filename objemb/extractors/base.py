@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,27 +13,38 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.ops.arrays import as_tensor
-from objemb.ops.grid import Grid
+from objemb.ops.grid import Grid, pixel_grid
 from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
+NO_MAP = "extractor: expected map, which computes one feature map per photo, found another"
 
-class Extraction(ABC):
-    """A batch of photos, seen: what :meth:`Extractor.see` returns. Lives as long as the batch."""
 
-    #: A grid per photo.
-    grids: list[Grid]
+class Features(ABC):
+    """The features of a batch of photos, from which regions are pooled: what :meth:`Extractor.extract` returns.
+
+    It lives as long as the batch. Extractors whose inputs depend on the regions compute when they are pooled.
+    """
 
     @property
     def maps(self) -> list[Tensor]:
-        """Per photo its feature map, float ``(C, h, w)``, of as many cells as its grid has.
+        """Per photo its feature map, float ``(C, h, w)``, on the device of the backbone.
 
         Raises:
-            TypeError: Photos are not seen as one map each.
+            TypeError: The extractor computes no such map, see ``Extractor.one_map``.
         """
-        raise TypeError("extractor: expected map, which sees a photo as one feature map, found another")
+        raise TypeError(NO_MAP)
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Per photo where the cells of its map lie.
+
+        Raises:
+            TypeError: As for :attr:`maps`.
+        """
+        raise TypeError(NO_MAP)
 
     @abstractmethod
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
@@ -40,8 +52,8 @@ class Extraction(ABC):
 
         Args:
             regions: One ``Regions`` per photo, boxes in original pixels. A ``masks`` extra, uint8 or bool
-                ``(N, mh, mw)`` over the *box*, tightens the attention where the extractor is told to use it.
-            pooling: How to sum up.
+                ``(N, mh, mw)`` over the *box*, restricts a region to its mask where the extractor is told to use it.
+            pooling: How to pool.
 
         Returns:
             Per photo float ``(N, D)``, D as ``pooling.length`` says, not normalised. One-pixel and empty boxes are
@@ -50,7 +62,7 @@ class Extraction(ABC):
 
     @abstractmethod
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """What the cells under the regions say, one vector each: what codebooks are learned from.
+        """The features of the cells under the regions, one vector each: what codebooks are learned from.
 
         Args:
             regions: One ``Regions`` per photo, boxes in original pixels.
@@ -63,13 +75,32 @@ class Extraction(ABC):
 
 
 class Extractor(Plugin, ABC):
-    """How the pixels under a box reach the network."""
+    """How the pixels under a box reach the network.
+
+    Attributes:
+        one_map: Whether a photo becomes one feature map, so that ``Features.maps`` and ``Features.grids`` are there.
+        cuts_out: Whether every region is cut out and becomes an input of its own, see :meth:`cut`.
+    """
 
     kind = "extractors"
 
+    one_map: ClassVar[bool] = False
+    cuts_out: ClassVar[bool] = False
+
+    def grids(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> list[Grid]:
+        """What rigid regions are laid on, found without running the network: the cells of the photo's map, or the
+        pixels of the original where there is no such map.
+
+        Args:
+            photos: The batch.
+            backbone: The network.
+            scale: As for :meth:`extract`.
+        """
+        return [pixel_grid(photo.size) for photo in photos]
+
     @abstractmethod
-    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
-        """Look at a batch of photos of any sizes (photos that resize to the same shape share a forward pass).
+    def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
+        """The features of a batch of photos of any sizes (photos that resize to the same shape share a forward pass).
 
         Args:
             photos: The batch.
@@ -77,32 +108,44 @@ class Extractor(Plugin, ABC):
             scale: Factor on the extractor's own input size, for multi-scale description.
         """
 
+    def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
+        """The regions of a photo as inputs of the network, one after the other.
+
+        Args:
+            photo: The photo.
+            regions: Boxes in original pixels, and their masks where the extractor uses them.
+            backbone: The network.
+            scale: As for :meth:`extract`.
+
+        Yields:
+            uint8 ``(3, h, w)`` per region.
+
+        Raises:
+            TypeError: The extractor cuts nothing out, see ``cuts_out``.
+        """
+        raise TypeError(f"extractor: expected crop, which cuts regions out, found {type(self).__name__}")
+
     @abstractmethod
     def decode_side(self, scale: float = 1.0) -> int | None:
-        """The longest side in pixels at which this extractor looks at photos, or None for full resolution.
+        """The longest side in pixels to which photos are resized at most, or None for full resolution.
 
         The decoder may scale JPEGs down (never below twice that side), which saves most of the decoding time.
 
         Args:
-            scale: As for :meth:`see`; the greatest of several.
+            scale: As for :meth:`extract`; the greatest of several.
         """
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Extractor:
         """The extractor with which a part of a photo, cut out, enters the network as large as it would in its photo.
 
-        That is this extractor itself where its size does not speak of the photo, because it brings every region to a
-        size of its own: what it makes of a part does not depend on how large the photo was.
+        An extractor that brings every region to a size of its own returns itself: its features of a part do not depend
+        on the size of the photo.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
             whole: The same of the photo.
         """
         return self
-
-
-def pixel_grid(photo: Photo) -> Grid:
-    """The raster of the original pixels, for extractors without a shared map."""
-    return Grid(photo.size[0], photo.size[1], (1.0, 1.0))
 
 
 def device_of(backbone: Backbone) -> torch.device:

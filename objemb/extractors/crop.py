@@ -1,4 +1,4 @@
-"""The accurate way to look: every region is cut out of the photo and goes through the network by itself."""
+"""The accurate extractor: every region is cut out of the photo and goes through the network by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import Extraction, Extractor, device_of, embed, masks_of, pixel_grid
+from objemb.extractors.base import Extractor, Features, device_of, embed, masks_of
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.boxes import windows
@@ -21,7 +21,7 @@ from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
 FITS = ("squash", "pad", "keep")
-#: Mean colour of photos (ImageNet), RGB: what networks see as nothing.
+#: Mean colour of photos (ImageNet), RGB, which networks normalise to about zero.
 MEAN_COLOUR = (124, 116, 104)
 
 
@@ -42,6 +42,8 @@ class Crop(Extractor):
         background: The colour, RGB from 0 to 255.
     """
 
+    cuts_out = True
+
     def __init__(
         self,
         *,
@@ -60,72 +62,30 @@ class Crop(Extractor):
         if len(checks.several("background", background)) != 3:
             raise ValueError(f"background: expected three numbers (red, green, blue), found {background!r}")
         self.background = tuple(int(checks.between("background", b, 0, 255)) for b in background)
+        self._colour = torch.tensor(self.background, dtype=torch.uint8)[:, None, None]
 
-    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> CropExtraction:
-        """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
-        side = nearest_multiple(self.size * checks.positive("scale", scale), backbone.multiple, backbone.smallest)
-        return CropExtraction(self, photos, backbone, side)
+    def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
+        """See :meth:`Extractor.extract`. Nothing is computed before the regions are known."""
+        return _CropFeatures(self, photos, backbone, checks.positive("scale", scale))
 
     def decode_side(self, scale: float = 1.0) -> int | None:
         """Full resolution: a small object needs every pixel of it."""
         return None
 
-
-class CropExtraction(Extraction):
-    """Photos of which regions will be cut out."""
-
-    def __init__(self, crop: Crop, photos: Sequence[Photo], backbone: Backbone, side: int) -> None:
-        self._crop, self._photos, self._backbone, self._side = crop, photos, backbone, side
-        self._colour = torch.tensor(crop.background, dtype=torch.uint8)[:, None, None]
-        self.grids = [pixel_grid(p) for p in photos]
-
-    def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """See :meth:`Extraction.pool`."""
-        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
-        pooled = [torch.zeros(len(r), length, device=device) for r in regions]
-        for places, images in self._batches(regions):
-            vectors = pooling(embed(images, self._backbone)).float()
-            for (photo, row), vector in zip(places, vectors, strict=True):
-                pooled[photo][row] = vector
-        return pooled
-
-    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """See :meth:`Extraction.local_features`. Overlapping crops show a place more than once."""
-        found: list[list[Tensor]] = [[] for _ in regions]
-        for places, images in self._batches(regions):
-            maps = embed(images, self._backbone)
-            whole = torch.tensor([[n, 0, 0, maps.shape[3], maps.shape[2]] for n in range(len(maps))])
-            for (photo, _), map_, counted in zip(places, maps, pooling.counted(maps, whole), strict=True):
-                found[photo].append(map_[:, counted].T)
-        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
-        return [torch.cat([none, *parts]) for parts in found]
-
-    def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
-        """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""
-        waiting: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[Tensor]]] = {}
-        for photo, of_photo in enumerate(regions):
-            for row, image in enumerate(self.cut(photo, of_photo)):
-                places, images = waiting.setdefault(tuple(image.shape), ([], []))
-                places.append((photo, row))
-                images.append(image)
-                if len(images) == self._crop.batch:
-                    yield waiting.pop(tuple(image.shape))
-        yield from waiting.values()
-
-    def cut(self, number: int, regions: Regions) -> Iterator[Tensor]:
-        """The regions of photo ``number`` as network inputs, uint8 ``(3, h, w)``."""
-        photo = self._photos[number]
+    def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
+        """See :meth:`Extractor.cut`."""
+        side = nearest_multiple(self.size * scale, backbone.multiple, backbone.smallest)
         boxes = scale_boxes(as_tensor(regions.boxes), photo.scale)
         pixels = as_tensor(photo.pixels)
         height, width = pixels.shape[1:]
-        cuts = windows(boxes, (height, width), self._crop.margin)
+        cuts = windows(boxes, (height, width), self.margin)
         insides = (windows(boxes, (height, width)) - cuts[:, [0, 1, 0, 1]]).float()
-        masks = masks_of(regions) if self._crop.masks else None
+        masks = masks_of(regions) if self.masks else None
         for i, (x1, y1, x2, y2) in enumerate(cuts.tolist()):
             cut = pixels[:, y1:y2, x1:x2]
             if masks is not None:
                 cut = self._filled(cut, masks[i : i + 1], insides[i : i + 1])
-            yield self._fitted(cut)
+            yield self._fitted(cut, side, backbone)
 
     def _filled(self, cut: Tensor, mask: Tensor, box: Tensor) -> Tensor:
         """The crop with the background colour outside of the mask over ``box``; an empty mask changes nothing."""
@@ -135,26 +95,67 @@ class CropExtraction(Extraction):
         colour = self._colour.float()
         return (colour + (cut.float() - colour) * share).round().byte()
 
-    def _fitted(self, cut: Tensor) -> Tensor:
+    def _fitted(self, cut: Tensor, side: int, backbone: Backbone) -> Tensor:
         """The crop at the size of the network's input."""
-        if self._crop.fit == "squash":
-            return resize(cut, (self._side, self._side))
-        factor = self._side / max(cut.shape[1:])
+        if self.fit == "squash":
+            return resize(cut, (side, side))
+        factor = side / max(cut.shape[1:])
         height, width = (s * factor for s in cut.shape[1:])
-        if self._crop.fit == "keep":
-            return resize(cut, (self._shortened(height), self._shortened(width)))
-        return self._padded(resize(cut, (nearest_multiple(height), nearest_multiple(width))))
+        if self.fit == "keep":
+            return resize(cut, (_shortened(height, side, backbone), _shortened(width, side, backbone)))
+        return self._padded(resize(cut, (nearest_multiple(height), nearest_multiple(width))), side)
 
-    def _shortened(self, length: float) -> int:
-        """The full side less whole strides, nearest to ``length``."""
-        stride = self._backbone.stride
-        strides = math.floor((self._side - length) / stride + 0.5)
-        return nearest_multiple(self._side - strides * stride, self._backbone.multiple, self._backbone.smallest)
-
-    def _padded(self, image: Tensor) -> Tensor:
+    def _padded(self, image: Tensor, side: int) -> Tensor:
         """The image in the middle of a square canvas."""
         height, width = image.shape[1:]
-        top, left = (self._side - height) // 2, (self._side - width) // 2
-        canvas = self._colour.expand(3, self._side, self._side).clone()
+        top, left = (side - height) // 2, (side - width) // 2
+        canvas = self._colour.expand(3, side, side).clone()
         canvas[:, top : top + height, left : left + width] = image
         return canvas
+
+
+class _CropFeatures(Features):
+    """Photos of which regions will be cut out."""
+
+    def __init__(self, crop: Crop, photos: Sequence[Photo], backbone: Backbone, scale: float) -> None:
+        self._crop, self._photos, self._backbone, self._scale = crop, photos, backbone, scale
+
+    def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        """See :meth:`Features.pool`."""
+        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
+        pooled = [torch.zeros(len(r), length, device=device) for r in regions]
+        for places, images in self._batches(regions):
+            vectors = pooling(embed(images, self._backbone)).float()
+            for (photo, row), vector in zip(places, vectors, strict=True):
+                pooled[photo][row] = vector
+        return pooled
+
+    def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
+        """See :meth:`Features.local_features`. Overlapping crops show a place more than once."""
+        features: list[list[Tensor]] = [[] for _ in regions]
+        for places, images in self._batches(regions):
+            maps = embed(images, self._backbone)
+            whole = torch.tensor([[n, 0, 0, maps.shape[3], maps.shape[2]] for n in range(len(maps))])
+            for (photo, _), map_, counted in zip(places, maps, pooling.counted(maps, whole), strict=True):
+                features[photo].append(map_[:, counted].T)
+        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
+        return [torch.cat([none, *parts]) for parts in features]
+
+    def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
+        """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""
+        waiting: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[Tensor]]] = {}
+        for photo, of_photo in enumerate(regions):
+            cuts = self._crop.cut(self._photos[photo], of_photo, self._backbone, self._scale)
+            for row, image in enumerate(cuts):
+                places, images = waiting.setdefault(tuple(image.shape), ([], []))
+                places.append((photo, row))
+                images.append(image)
+                if len(images) == self._crop.batch:
+                    yield waiting.pop(tuple(image.shape))
+        yield from waiting.values()
+
+
+def _shortened(length: float, side: int, backbone: Backbone) -> int:
+    """The full side less whole strides, nearest to ``length``."""
+    strides = math.floor((side - length) / backbone.stride + 0.5)
+    return nearest_multiple(side - strides * backbone.stride, backbone.multiple, backbone.smallest)

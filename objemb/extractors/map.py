@@ -1,4 +1,4 @@
-"""The fast way to look: one pass over the photo, regions pooled from its feature map."""
+"""The fast extractor: one pass over the photo, regions pooled from its feature map."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors._maps import FeatureMaps, Sampling
-from objemb.extractors.base import Extraction, Extractor
+from objemb.extractors._maps import FeatureMaps, Sampling, map_grids
+from objemb.extractors.base import Extractor, Features
+from objemb.ops.grid import Grid
 from objemb.ops.images import SIDES, input_size
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
@@ -22,8 +23,8 @@ from objemb.structures import Photo, Regions
 class Map(Extractor):
     """Pools regions from one feature map per photo, as R-MAC does.
 
-    Its cost does not depend on the number of regions, but a small object covers few cells, and each of them sees far
-    beyond it: in clutter, ``crop`` finds much more.
+    Its cost does not depend on the number of regions, but a small object covers few cells, whose receptive fields reach
+    far beyond it: in clutter, ``crop`` finds much more.
 
     Args:
         size: Pixels of the photo's ``side`` when it enters the network.
@@ -33,6 +34,8 @@ class Map(Extractor):
         samples: Values per direction that ``aligned`` takes under a box.
         masks: Whether masks of the regions weigh the cells or samples.
     """
+
+    one_map = True
 
     def __init__(
         self,
@@ -49,14 +52,13 @@ class Map(Extractor):
         self.enlarge = checks.flag("enlarge", enlarge)
         self.sampling = Sampling(sampling, samples, masks)
 
-    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
-        """See :meth:`Extractor.see`. The photos of a batch that share an input shape share one forward pass."""
-        checks.positive("scale", scale)
-        shapes = [
-            input_size(p.size, self._target(p.size) * scale, self.side, backbone.multiple, backbone.smallest)
-            for p in photos
-        ]
-        return _MapExtraction(FeatureMaps(photos, shapes, backbone), self.sampling)
+    def grids(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> list[Grid]:
+        """See :meth:`Extractor.grids`."""
+        return map_grids(photos, self._shapes(photos, backbone, scale), backbone)
+
+    def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
+        """See :meth:`Extractor.extract`. The photos of a batch that share an input shape share one forward pass."""
+        return _MapFeatures(FeatureMaps(photos, self._shapes(photos, backbone, scale), backbone), self.sampling)
 
     def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`; a shortest side says nothing about the longest."""
@@ -68,23 +70,34 @@ class Map(Extractor):
         smaller.size = self.size * self._length(part) / self._length(whole)
         return smaller
 
+    def _shapes(self, photos: Sequence[Photo], backbone: Backbone, scale: float) -> list[tuple[int, int]]:
+        """``(height, width)`` with which photos enter the network."""
+        checks.positive("scale", scale)
+        return [
+            input_size(p.size, self._target(p.size) * scale, self.side, backbone.multiple, backbone.smallest)
+            for p in photos
+        ]
+
     def _target(self, size: tuple[int, int]) -> float:
-        """Pixels that the side of a photo shall have, at scale 1."""
+        """Pixels to which the side of a photo is brought, at scale 1."""
         return self.size if self.enlarge else min(self.size, self._length(size))
 
     def _length(self, size: tuple[int, int]) -> int:
-        """Of the side that the size speaks of."""
+        """Pixels of the side that the size is about."""
         return max(size) if self.side == "longest" else min(size)
 
 
-class _MapExtraction(Extraction):
+class _MapFeatures(Features):
     def __init__(self, maps: FeatureMaps, sampling: Sampling) -> None:
         self._maps, self._sampling = maps, sampling
-        self.grids = maps.grids
 
     @property
     def maps(self) -> list[Tensor]:
         return self._maps.by_photo()
+
+    @property
+    def grids(self) -> list[Grid]:
+        return self._maps.grids
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         return self._maps.pool(regions, pooling, self._sampling)

@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling
-from objemb.extractors.base import Extraction, Extractor, device_of, pixel_grid
+from objemb.extractors.base import Extractor, Features, device_of
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area
 from objemb.ops.images import input_size
@@ -28,7 +28,7 @@ class Pyramid(Extractor):
 
     Args:
         sizes: Longest sides of the photo, in input pixels, one per scale.
-        target: Size in input pixels that a region shall have.
+        target: Size in input pixels that a region should have.
         sampling: ``"cells"`` or ``"aligned"``; see :class:`objemb.extractors._maps.Sampling`.
         samples: Values per direction that ``aligned`` takes under a box.
         masks: Whether masks of the regions weigh the cells or samples.
@@ -47,9 +47,9 @@ class Pyramid(Extractor):
         self.target = checks.positive("target", target)
         self.sampling = Sampling(sampling, samples, masks)
 
-    def see(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Extraction:
-        """See :meth:`Extractor.see`. Nothing is computed before the regions are known; grids are laid on pixels."""
-        return _PyramidExtraction(self, photos, backbone, checks.positive("scale", scale))
+    def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
+        """See :meth:`Extractor.extract`. Nothing is computed before the regions are known."""
+        return _PyramidFeatures(self, photos, backbone, checks.positive("scale", scale))
 
     def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`."""
@@ -62,10 +62,9 @@ class Pyramid(Extractor):
         return (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
 
 
-class _PyramidExtraction(Extraction):
+class _PyramidFeatures(Features):
     def __init__(self, pyramid: Pyramid, photos: Sequence[Photo], backbone: Backbone, scale: float) -> None:
         self._pyramid, self._photos, self._backbone, self._scale = pyramid, photos, backbone, scale
-        self.grids = [pixel_grid(p) for p in photos]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         length, device = pooling.length(self._backbone.channels), device_of(self._backbone)

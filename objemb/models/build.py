@@ -17,7 +17,7 @@ from objemb import checks, config, registry
 from objemb.aggregators.base import Aggregator
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import Describer
-from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.detectors.base import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_card, read_tensors, write_folder
@@ -83,7 +83,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         ValueError: The model's boxes come from a file, or a re-ranker has a network of its own, which a model folder
             could not carry.
     """
-    if isinstance(model.detector, StoredBoxes):
+    if model.detector is not None and not isinstance(model.detector, NetworkDetector):
         raise ValueError(
             "model folder: expected a detector that is a network or none, found stored_boxes; "
             "build with regions.detector=null and give the file to --boxes (boxes= in Python)"
@@ -93,7 +93,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
             f"model folder: expected re-rankers without networks, found {network}; leave it out and give it to --rerank"
         )
     model.describer.check_fitted()
-    whitening = getattr(model.describer, "whitening", None)
+    whitening = model.describer.whitening
     plugins = brought(model.settings)
     card = {
         "fingerprint": model.fingerprint,
@@ -133,7 +133,7 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
         settings = config.resolve(card["settings"])
         describer, aggregator, rerankers = _build_parts(settings)
         if card.get("whitening"):
-            describer.whitening = Whitening(**card["whitening"])
+            describer = describer.whitened(Whitening(**card["whitening"]))
         _fill(describer, {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}})
         for name, part in describer.fitted_parts().items():
             part.fitted_on = str(card["fitted"][name]["fitted_on"])
@@ -157,7 +157,7 @@ def _build_parts(settings: Mapping[str, Any]) -> tuple[Describer, Aggregator, tu
         describer = registry.build(Describer, settings["describer"])
     aggregator = registry.build(Aggregator, settings["aggregator"])
     rerankers = tuple(registry.build(Reranker, step) for step in settings["rerank"])
-    return describer.eval().requires_grad_(False), aggregator, rerankers
+    return describer.requires_grad_(False), aggregator, rerankers
 
 
 def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -38,7 +38,7 @@ def unfitted(describer: Describer) -> list[str]:
 
 def expect_whitening(model: Model, dim: int | None, power: float) -> None:
     """Raise ``ValueError`` for a whitening that no photos could give a model; that is known before any is described."""
-    if getattr(model.describer, "whitening", None) is not None:
+    if model.describer.whitening is not None:
         raise ValueError("whitening: expected a model without one, found one that is whitened")
     checks.between("power", power, 0, 1)
     if dim is not None and not 1 <= dim <= model.describer.dim:
@@ -77,7 +77,7 @@ def fit_parts(
     waiting = unfitted(model.describer)
     if not waiting:
         return model
-    model = replace(model, describer=_copied(model.describer))
+    model = replace(model, describer=copy.deepcopy(model.describer))
     for name in waiting:
         sample = Reservoir(model.describer.fitted_parts()[name].needed)
         count = 0
@@ -194,7 +194,7 @@ def fit_learned_whitening(
         raise ValueError(f"{pairs}: expected pairs of photos that can be described, found none")
     words = f"{len(rows)} pairs, {_in_words(len(instances), 'regions', count, [pairs])}"
     fitted = Whitening.fit_pairs(torch.cat(vectors), rows, dim, power, ridge=ridge, fitted_on=words)
-    return _whitened(model, fitted)
+    return model.whitened(fitted)
 
 
 def whiten(
@@ -212,7 +212,7 @@ def whiten(
     Raises:
         ValueError: Too few vectors for ``dim``.
     """
-    return _whitened(model, Whitening.fit(vectors, dim, power, fitted_on=fitted_on))
+    return model.whitened(Whitening.fit(vectors, dim, power, fitted_on=fitted_on))
 
 
 def _samples(
@@ -229,7 +229,7 @@ def _samples(
 
     @torch.inference_mode()
     def sampled(batch: Sequence[Photo]) -> list[tuple[int, Tensor]]:
-        given = None if source is None else source.find(batch, [])
+        given = None if source is None else source.find(batch)
         return [(len(batch), model.describer.samples(part, batch, given))]
 
     return process_stream(
@@ -270,16 +270,6 @@ def _shown(
         on_skip=on_skip,
         works=lambda photo: model.describer.describe([photo], [Regions.whole(photo.size)]),
     )
-
-
-def _whitened(model: Model, whitening: Whitening) -> Model:
-    describer = _copied(model.describer)
-    describer.whitening = whitening.to(model.device)
-    return replace(model, describer=describer)
-
-
-def _copied(describer: Describer) -> Describer:
-    return copy.deepcopy(describer).eval()  # copying an fx graph forgets that it was in eval mode
 
 
 def _in_words(count: int, kind: str, photos: int, sources: Sequence[str | Path]) -> str:

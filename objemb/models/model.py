@@ -20,8 +20,8 @@ from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.layers.precision import networks_in
+from objemb.layers.whitening import Whitening
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
-from objemb.models.limit import limited
 from objemb.models.origins import untrained
 from objemb.models.query import (
     BOTH,
@@ -30,7 +30,7 @@ from objemb.models.query import (
     WHOLE,
     describe_boxes,
     describe_whole,
-    looked_at_alone,
+    least_cut_side,
     photo_and_objects,
 )
 from objemb.models.state import model_fingerprint, model_tensors
@@ -104,17 +104,17 @@ class Model:
 
     def query_side(self, crop: str) -> int | None:
         """As :attr:`decode_side`, for photos with boxes that :meth:`query` sees as ``crop`` says."""
-        alone = looked_at_alone(self.describer, self.aggregator, Regions.whole((1, 1)), crop)
+        alone = least_cut_side(self.describer, self.aggregator, Regions.whole((1, 1)), crop)
         return self.decode_side if alone is None else None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How pixels reach the network, for people and for other programs; the settings rule."""
-        backbone = getattr(self.describer, "backbone", self.detector)
+        network = self.detector if self.describer.backbone is None else self.describer.backbone
         colours = {
-            k: [round(v, 6) for v in getattr(backbone, k).flatten().tolist()]
+            k: [round(v, 6) for v in getattr(network, k).flatten().tolist()]
             for k in ("mean", "std")
-            if hasattr(backbone, k)
+            if hasattr(network, k)
         }
         extractor = self.settings["describer"].get("extractor")
         return {"orientation": "EXIF applied", "colour": "RGB from 0 to 1", **colours, "extractor": extractor}
@@ -122,7 +122,7 @@ class Model:
     @property
     def detector(self) -> Detector | None:
         """The model's own detector, None where boxes have to be given."""
-        return getattr(getattr(self.describer, "regions", None), "detector", None)
+        return self.describer.detector
 
     @torch.inference_mode()
     def describe(self, image: ImageLike, boxes: BoxesLike | None = None) -> RegionDescriptors:
@@ -190,7 +190,7 @@ class Model:
         if given is None:
             with self.computing():
                 return describe_whole(self.describer, self.aggregator, photo)
-        part = looked_at_alone(self.describer, self.aggregator, given, crop)
+        part = least_cut_side(self.describer, self.aggregator, given, crop)
         if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
             photo = as_photo(image, self.decode_side, part, max_pixels)
         with self.computing():
@@ -203,23 +203,23 @@ class Model:
         Raises:
             ValueError: The model has no detector.
         """
-        return self._found(as_photo(image, self.decode_side))[1:]
+        return self._regions_of(as_photo(image, self.decode_side))[1:]
 
-    def _found(self, photo: Photo) -> Regions:
+    def _regions_of(self, photo: Photo) -> Regions:
         """The regions that would be indexed, the whole image first."""
-        if self.detector is None:
+        source = self.describer.regions
+        if source is None or source.detector is None:
             raise ValueError("detect: expected a model with a detector, found one that takes boxes as they are given")
-        source: RegionSource = self.describer.regions  # type: ignore[assignment]
         with self.computing():
-            return source.find([photo], [])[0]
+            return source.find([photo])[0]
 
     def _meant(self, photo: Photo, word: str, crop: str) -> Regions | None:
         """The boxes that one of :data:`~objemb.models.query.QUERY_BOXES` stands for; None for the whole image alone."""
         if word == WHOLE or crop == "whole":  # where every box is seen as the whole image, one will do
             return None
-        found = self._found(photo)
-        wanted = photo_and_objects(found) if word == BOTH else found[1:]
-        return wanted if len(found) > 1 else None
+        regions = self._regions_of(photo)
+        wanted = photo_and_objects(regions) if word == BOTH else regions[1:]
+        return wanted if len(regions) > 1 else None
 
     def stream(
         self,
@@ -254,18 +254,17 @@ class Model:
         checks.whole("batch_size", batch_size)
 
         source = given_boxes(boxes, max_regions)
-        describer = self.describer if max_regions is None else limited(self.describer, max_regions)
+        describer = self.describer if max_regions is None else self.describer.limited(max_regions)
 
         @torch.inference_mode()
         def describe(photos: Sequence[Photo]) -> list[RegionDescriptors]:
-            given = None if source is None else source.find(photos, [])
+            given = None if source is None else source.find(photos)
             with self.computing():
                 return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
 
         def works(photo: Photo) -> None:
             # stored boxes count the photos that they are asked for, and can fail for each of them
-            looks = source is not None and source.decode_side() > 0
-            given = source.find([photo], []) if source is not None and looks else None
+            given = None if source is None or source.decode_side() == 0 else source.find([photo])
             with self.computing():
                 self.aggregator.aggregate(describer.describe([photo], given)[0])
 
@@ -283,6 +282,11 @@ class Model:
     def computing(self) -> AbstractContextManager[None]:
         """A ``with`` block in which the networks compute in the model's precision, for those who call parts of it."""
         return networks_in(DTYPES[self.precision])
+
+    def whitened(self, whitening: Whitening | None) -> Model:
+        """This model with another whitening of its vectors, or with none; networks are shared with this one."""
+        whitening = None if whitening is None else whitening.to(self.device)
+        return replace(self, describer=self.describer.whitened(whitening))
 
     def to(self, device: str, precision: str | None = None) -> Model:
         """This model on another device. Its networks move, so that the old handle does not describe any more.

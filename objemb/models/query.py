@@ -12,7 +12,7 @@ from objemb.ops.boxes import iou
 from objemb.ops.images import cut_out
 from objemb.structures import Photo, RegionDescriptors, Regions
 
-#: How a box of a query is seen; see :meth:`objemb.models.Model.query`.
+#: How a box of a query is described; see :meth:`objemb.models.Model.query`.
 CROPS = ("context", "crop", "scaled", "whole")
 #: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
 #: as it would in its photo, or as large as a photo.
@@ -24,10 +24,10 @@ QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
 SAME_AS_WHOLE = 0.8
 
 
-def looked_at_alone(describer: Describer, aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
-    """The longest side in original pixels of the least box that enters the network at the size of a whole photo.
+def least_cut_side(describer: Describer, aggregator: Aggregator, boxes: Regions, crop: str) -> float | None:
+    """The longest side in original pixels of the least box that is cut out and enters the network as large as a photo.
 
-    None where no box does: then the pixels of the photo as it is indexed are what the boxes have to be seen in.
+    None where no box does: then the photo is decoded as it is for an index.
     """
     if crop == "whole" or len(boxes) == 0 or _becomes(describer, aggregator, crop) != ALONE:
         return None
@@ -44,7 +44,7 @@ def photo_and_objects(found: Regions) -> Regions:
 def describe_whole(describer: Describer, aggregator: Aggregator, photo: Photo) -> RegionDescriptors:
     """The one row for a whole photo: region 0 where regions are indexed, else the row of the photo itself."""
     whole = Regions.whole(photo.size)
-    given = [whole] if aggregator.per_region and describer.sees_boxes_in_photo(True) else None
+    given = [whole] if aggregator.per_region and describer.queries_in_context(True) else None
     row = aggregator.aggregate(describer.describe([photo], given)[0]).vectors[:1]
     return RegionDescriptors(photo.id, whole, row, photo.metadata)
 
@@ -55,10 +55,10 @@ def describe_boxes(
     """One row per box, in the boxes' order and in the frame of the photo.
 
     Where the index has a row per region, a box is one region. Where an image is summed up to one row, a box is an image
-    of its own: it is cut out, looked at with the method's own regions, and summed up in the same way. Unless ``crop``
+    of its own: it is cut out, described with the method's own regions, and summed up in the same way. Unless ``crop``
     says otherwise, it enters the network at the scale of its photo, as the benchmarks of this field and the programs
     that the authors of R-MAC, deep image retrieval, GeM and regional attention released have it: the objects of the
-    database are seen at that scale, too.
+    database were described at that scale, too.
     """
     if len(boxes) == 0:
         return RegionDescriptors(photo.id, boxes, torch.zeros(0, describer.dim), photo.metadata)
@@ -71,8 +71,8 @@ def describe_boxes(
     vectors = []
     for box in boxes:
         cut = cut_out(photo, box)
-        scaled = describer.for_part(cut.size, photo.size) if becomes == PART else None
-        vectors.append(describe_whole(scaled or describer, aggregator, cut).vectors)
+        of_cut = describer.for_part(cut.size, photo.size) if becomes == PART else describer
+        vectors.append(describe_whole(of_cut, aggregator, cut).vectors)
     return RegionDescriptors(photo.id, boxes, np.concatenate(vectors), photo.metadata)
 
 
@@ -80,9 +80,9 @@ def _becomes(describer: Describer, aggregator: Aggregator, crop: str) -> str:
     """One of :data:`REGION`, :data:`PART` and :data:`ALONE`."""
     if crop == "crop":
         return ALONE
-    has_scale = describer.for_part((1, 1), (1, 1)) is not None
+    has_scale = describer.extractor is not None
     # a region has the scale of its photo; to be one among regions, a part that is cut out has to be described as one
     keeps_scale = crop == "context" or not has_scale or not aggregator.per_region
-    if describer.sees_boxes_in_photo(aggregator.per_region) and keeps_scale:
+    if describer.queries_in_context(aggregator.per_region) and keeps_scale:
         return REGION
     return PART if has_scale else ALONE

@@ -40,6 +40,11 @@ class Grid:
         return boxes * _xyxy(boxes, self.cell) + _xyxy(boxes, self.offset)
 
 
+def pixel_grid(size: tuple[int, int]) -> Grid:
+    """The pixels of an original photo of ``(height, width)`` as cells."""
+    return Grid(size[0], size[1], (1.0, 1.0))
+
+
 def map_grid(
     raster: tuple[int, int], shape: tuple[int, int], size: tuple[int, int], stride: int, offset: float
 ) -> Grid:

@@ -4,29 +4,53 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
+from torch import nn
+
+from objemb.detectors.base import Detector
 from objemb.ops.grid import Grid
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 
 
-class RegionSource(Plugin, ABC):
-    """Says where to look in a photo."""
+class RegionSource(nn.Module, Plugin, ABC):
+    """Chooses the regions of a photo that are described.
+
+    A module, so that a detector that is a network moves to a device and is saved with the rest of the model.
+
+    Attributes:
+        detector: Whose boxes or proposals the regions are; None for a source without one.
+    """
 
     kind = "regions"
 
+    detector: Detector | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detector = None
+
     @abstractmethod
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """Regions of a batch.
 
         Args:
             photos: The batch.
-            grids: A grid per photo, for sources that lay rigid regions; others ignore it.
+            grids: Per photo what rigid regions are laid on, see :meth:`objemb.extractors.base.Extractor.grids`; None
+                for the pixels of the originals. Sources that lay none ignore it.
 
         Returns:
-            Per photo ``Regions`` whose region 0 is the whole image, always.
+            Per photo ``Regions`` in original pixels, on the CPU; region 0 is always the whole image.
         """
 
+    def limited(self, max_regions: int) -> Self:
+        """This source with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
+
+        The detector is shared. A source without a detector has no best boxes to keep, and is returned as it is.
+        """
+        return self
+
     def decode_side(self) -> int:
-        """The longest side of a photo in pixels that is of use; 0 for a source that does not look at pixels."""
-        return 0
+        """The longest side of a photo in pixels that the source makes use of; 0 for one that needs no pixels."""
+        return 0 if self.detector is None else self.detector.decode_side()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
-from torch import nn
 
 from objemb import checks
 from objemb.detectors.base import Detector
@@ -18,10 +19,8 @@ from objemb.structures import Payload, Photo, Regions
 
 
 @plugin
-class Detections(nn.Module, RegionSource):
+class Detections(RegionSource):
     """The whole image, then the boxes of a detector, best first.
-
-    A module, so that a detector that is a network moves to a device and is saved with the rest of the model.
 
     Args:
         detector: Says where objects are; None looks at the whole image only.
@@ -44,15 +43,17 @@ class Detections(nn.Module, RegionSource):
         self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`. Extras of the detector ride along; see :func:`whole_like`."""
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
         return [self.select(found) for found in self.detector.detect(photos)]
 
-    def decode_side(self) -> int:
-        """See :meth:`RegionSource.decode_side`."""
-        return 0 if self.detector is None else self.detector.decode_side()
+    def limited(self, max_regions: int) -> Self:
+        """See :meth:`RegionSource.limited`."""
+        fewer = copy.copy(self)
+        fewer.max_regions = checks.whole("max_regions", max_regions, 0)
+        return fewer
 
     def select(self, found: Regions) -> Regions:
         """The whole image, and what is kept of all that was detected in it."""

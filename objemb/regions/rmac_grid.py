@@ -8,7 +8,7 @@ import numpy as np
 
 from objemb import checks
 from objemb.ops.boxes import clip
-from objemb.ops.grid import Grid
+from objemb.ops.grid import Grid, pixel_grid
 from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
@@ -31,12 +31,14 @@ class RmacGrid(RegionSource):
     """
 
     def __init__(self, *, levels: int = 3, overlap: float = 0.4, raster: str = "cells") -> None:
+        super().__init__()
         self.levels = checks.whole("levels", levels)
         self.overlap = checks.between("overlap", overlap, 0, 1)
         self.raster = checks.one_of("raster", raster, RASTERS)
 
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`. Squares that reach beyond the photo with the last cells are cut off there."""
+        grids = [pixel_grid(photo.size) for photo in photos] if grids is None else grids
         return [self._lay(photo, grid) for photo, grid in zip(photos, grids, strict=True)]
 
     def _lay(self, photo: Photo, grid: Grid) -> Regions:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import torch
-from torch import nn
 
 from objemb import checks
 from objemb.detectors.base import Detector, NetworkDetector
@@ -18,7 +19,7 @@ from objemb.structures import Photo, Regions
 
 
 @plugin
-class RpnProposals(nn.Module, RegionSource):
+class RpnProposals(RegionSource):
     """The whole image, then the boxes of a region proposal network (Ren et al. 2015), best first.
 
     They replace the rigid grid of R-MAC in Gordo et al., "Deep image retrieval", ECCV 2016, which takes up to 256 of
@@ -44,13 +45,15 @@ class RpnProposals(nn.Module, RegionSource):
         self.nms_iou = checks.between("nms_iou", nms_iou, 0, 1)
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`. Proposals have the score 1: their order says which are better."""
         return [self.select(proposed) for proposed in self.detector.propose(photos)]
 
-    def decode_side(self) -> int:
-        """See :meth:`RegionSource.decode_side`."""
-        return self.detector.decode_side()
+    def limited(self, max_regions: int) -> Self:
+        """See :meth:`RegionSource.limited`."""
+        fewer = copy.copy(self)
+        fewer.max_regions = checks.whole("max_regions", max_regions, 0)
+        return fewer
 
     def select(self, proposed: Regions) -> Regions:
         """The whole image, and what is kept of all proposals for it, which come best first."""

@@ -14,6 +14,6 @@ from objemb.structures import Photo, Regions
 class WholeImage(RegionSource):
     """One region per photo."""
 
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`."""
         return [Regions.whole(photo.size) for photo in photos]

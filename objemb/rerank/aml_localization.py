@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
 from objemb.ops.arrays import as_tensor
@@ -40,12 +38,12 @@ class AmlLocalization(Reranker):
     cut out at the scale of its photo. The paper's quantised activations, which served its storage, are left out.
 
     Args:
-        top: So many hits of each query are looked into; the paper's 1,000.
+        top: So many hits of each query are re-ranked; the paper's 1,000.
         mixed: So many vectors of the best boxes join the query; the paper's 5; 0 for no expansion.
         vector: ``rmac``: the sum over the grid laid in the box; ``mac``: the box alone.
         levels: Levels of that grid.
-        size: Longest side of photos when they enter the network to be looked into, in pixels; None for what the
-            describer's own extractor, a ``map``, makes of them.
+        size: Longest side in pixels of photos of queries and hits when they enter the network; None for that of the
+            describer's own extractor, a ``map``.
         step: Cells between corners of the exhaustive search, see :class:`objemb.rerank._box_search.BoxSearch`.
         stretch: Greatest factor between the ratios of sides of box and query.
         power: That stands for the maximum.
@@ -75,57 +73,55 @@ class AmlLocalization(Reranker):
         """See :meth:`Reranker.rerank`. A query with several boxes is looked for by the one that matched each hit best.
 
         Raises:
-            ValueError: Photos cannot be opened; the describer has no backbone of its own, or sees no map and there is
-                no ``size``.
+            ValueError: Photos cannot be opened; the describer has no backbone of its own, or computes no map and there
+                is no ``size``.
         """
         if not any(len(result) for result in search.results):
             return search
-        seer = self._seer(search.needed_describer())
-        results = [self._located(search, seer, number) for number in range(len(search.results))]
+        describer = self._with_maps(search.needed_describer())
+        results = [self._located(search, describer, number) for number in range(len(search.results))]
         return replace(search, results=tuple(results))
 
-    def _seer(self, describer: Describer) -> Describer:
-        """The describer with the extractor that photos are looked into with."""
-        if not isinstance(getattr(describer, "backbone", None), Backbone):
-            found = type(describer).__name__
-            raise ValueError(f"aml_localization: expected a describer with a backbone, such as R-MAC's, found {found}")
-        if self.extractor is None:
-            if not isinstance(getattr(describer, "extractor", None), Map):
-                found = type(getattr(describer, "extractor", None)).__name__
-                raise ValueError(f"aml_localization: size: expected the side of maps in pixels, found none and {found}")
-            return describer
-        other = copy.copy(describer)  # shares the networks
-        vars(other)["extractor"] = self.extractor
-        return other
+    def _with_maps(self, describer: Describer) -> Describer:
+        """The describer with the extractor that computes the maps of queries and hits."""
+        describer.needed_backbone("aml_localization")
+        if self.extractor is not None:
+            return describer.with_extractor(self.extractor)
+        if describer.extractor is None or not describer.extractor.one_map:
+            found = type(describer.extractor).__name__
+            raise ValueError(f"aml_localization: size: expected the side of maps in pixels, found none and {found}")
+        return describer
 
-    def _located(self, search: Search, seer: Describer, number: int) -> SearchResult:
+    def _located(self, search: Search, describer: Describer, number: int) -> SearchResult:
         result = search.results[number]
         first = result.hits[: self.top]
         if not first:
             return result
         photo = search.query_photo(number)
-        queries = {box: self._query(seer, photo, box) for box in dict.fromkeys(h.query_box for h in first)}
-        found = [self._in_hit(seer, opened, hit, queries[hit.query_box]) for hit, opened in with_photos(search, first)]
+        queries = {box: self._query(describer, photo, box) for box in dict.fromkeys(h.query_box for h in first)}
+        located = [
+            self._in_hit(describer, opened, hit, queries[hit.query_box]) for hit, opened in with_photos(search, first)
+        ]
         mean = l2(torch.stack([q.vector for q in queries.values()]).mean(dim=0, keepdim=True))[0]
-        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
+        return expanded(result, [hit for hit, _ in located], [v for _, v in located], mean, self.mixed)
 
-    def _query(self, seer: Describer, photo: Photo, box: tuple[float, ...]) -> _Query:
-        """What is looked for: a part of a photo, cut out and seen at the scale of its photo."""
+    def _query(self, describer: Describer, photo: Photo, box: tuple[float, ...]) -> _Query:
+        """What is searched for: a part of a photo, cut out at the scale of its photo."""
         cut = cut_out(photo, Regions(torch.tensor([box]), photo.size))
-        seer = seer.for_part(cut.size, photo.size) or seer
-        map_, grid = _map(seer, cut)
+        describer = describer.for_part(cut.size, photo.size)
+        map_, grid = _map(describer, cut)
         maxima = map_.flatten(1).amax(dim=1).float().cpu()
         whole = torch.tensor([0, 0, grid.width, grid.height])
-        return _Query(maxima, cut.size[0] / cut.size[1], self._vector(seer, cut, grid, whole))
+        return _Query(maxima, cut.size[0] / cut.size[1], self._vector(describer, cut, grid, whole))
 
-    def _in_hit(self, seer: Describer, photo: Photo, hit: Match, query: _Query) -> tuple[Match, Tensor]:
+    def _in_hit(self, describer: Describer, photo: Photo, hit: Match, query: _Query) -> tuple[Match, Tensor]:
         """A hit with its new box, and the vector of that box."""
-        map_, grid = _map(seer, photo)
+        map_, grid = _map(describer, photo)
         cells, _ = self.boxes.best(map_.float().cpu(), query.maxima, query.ratio)
         (box,) = _in_pixels(cells[None], grid, photo).boxes.tolist()
-        return moved(hit, box), self._vector(seer, photo, grid, cells)
+        return moved(hit, box), self._vector(describer, photo, grid, cells)
 
-    def _vector(self, seer: Describer, photo: Photo, grid: Grid, cells: Tensor) -> Tensor:
+    def _vector(self, describer: Describer, photo: Photo, grid: Grid, cells: Tensor) -> Tensor:
         """The unit vector of a box of cells ``(4,)``, over the squares of R-MAC in it or over the box alone.
 
         Boxes of whole cells are pooled from exactly these cells, so that the squares are laid as if the box were a map.
@@ -134,7 +130,7 @@ class AmlLocalization(Reranker):
         parts = cells[None]
         if self.vector == "rmac":
             parts = rmac_cells(y2 - y1, x2 - x1, self.levels) + torch.tensor([x1, y1, x1, y1])
-        (described,) = seer.describe([photo], [_in_pixels(parts, grid, photo)])
+        (described,) = describer.describe([photo], [_in_pixels(parts, grid, photo)])
         return l2(as_tensor(described.vectors).sum(dim=0, keepdim=True))[0]
 
 
@@ -146,10 +142,10 @@ class _Query(NamedTuple):
     vector: Tensor
 
 
-def _map(seer: Describer, photo: Photo) -> tuple[Tensor, Grid]:
-    """The map ``(C, h, w)`` that a photo is looked into by, and where its cells lie."""
-    seen = seer.extractor.see([photo], seer.backbone)  # type: ignore[operator, union-attr]
-    return seen.maps[0], seen.grids[0]
+def _map(describer: Describer, photo: Photo) -> tuple[Tensor, Grid]:
+    """The map ``(C, h, w)`` of a photo, and where its cells lie."""
+    features = describer.features([photo])
+    return features.maps[0], features.grids[0]
 
 
 def _in_pixels(cells: Tensor, grid: Grid, photo: Photo) -> Regions:

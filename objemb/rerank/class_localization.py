@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.describers.class_weighted import ClassWeighted
+from objemb.describers.base import ClassDescriber
 from objemb.ops.boxes import clip
 from objemb.ops.heat import hot_cells
 from objemb.ops.images import cut_out
@@ -68,47 +68,46 @@ class ClassLocalization(Reranker):
         """See :meth:`Reranker.rerank`. A query with several boxes is looked for by the one that matched a hit best.
 
         Raises:
-            TypeError: Another describer than ``class_weighted``.
+            TypeError: A describer without class activation maps.
             ValueError: Photos cannot be opened.
         """
         if not any(len(result) for result in search.results):
             return search
         describer = search.needed_describer()
-        if not isinstance(describer, ClassWeighted):
+        if not isinstance(describer, ClassDescriber):
             raise TypeError(f"class_localization: expected class_weighted, found {type(describer).__name__}")
         results = [self._located(search, describer, n) for n in range(len(search.results))]
         return replace(search, results=tuple(results))
 
-    def _located(self, search: Search, describer: ClassWeighted, number: int) -> SearchResult:
+    def _located(self, search: Search, describer: ClassDescriber, number: int) -> SearchResult:
         result = search.results[number]
         first = result.hits[: self.top]
         if not first:
             return result
         photo = search.query_photo(number)
         asked = {box: self._asked(describer, photo, box) for box in dict.fromkeys(hit.query_box for hit in first)}
-        found = [
+        located = [
             self._in_hit(describer, hit, opened, *asked[hit.query_box]) for hit, opened in with_photos(search, first)
         ]
         mean = l2(torch.stack([vector for _, vector in asked.values()]).mean(dim=0, keepdim=True))[0]
-        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
+        return expanded(result, [hit for hit, _ in located], [v for _, v in located], mean, self.mixed)
 
-    def _asked(self, describer: ClassWeighted, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
-        """The likeliest classes of a box, which is cut out and looked at as large as it is in its photo, and its vector
-        there."""
+    def _asked(self, describer: ClassDescriber, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
+        """The likeliest classes of a box, which is cut out at the scale of its photo, and its vector in its photo."""
         region = Regions(torch.tensor([box]), photo.size)
         cut = cut_out(photo, region)
-        (likely,) = (describer.for_part(cut.size, photo.size) or describer).class_maps([cut])
+        (likely,) = describer.for_part(cut.size, photo.size).class_maps([cut])
         classes = likely.classes[: self.classes].tolist()
         return classes, describer.describe_as(photo, region, classes)[0]
 
     def _in_hit(
-        self, describer: ClassWeighted, hit: Match, photo: Photo, classes: Sequence[int], asked: Tensor
+        self, describer: ClassDescriber, hit: Match, photo: Photo, classes: Sequence[int], asked: Tensor
     ) -> tuple[Match, Tensor]:
-        (seen,) = describer.class_maps([photo], [classes[: self.averaged]])
-        heat = seen.maps.mean(dim=0, keepdim=True)
+        (active,) = describer.class_maps([photo], [classes[: self.averaged]])
+        heat = active.maps.mean(dim=0, keepdim=True)
         cells = torch.cat([hot_cells(heat, share) for share in self.thresholds])
         cells = cells[((cells[:, 2:] - cells[:, :2]) >= self.smallest).all(dim=1)]
-        boxes = clip(seen.grid.to_pixels(cells), photo.size) if len(cells) else Regions.whole(photo.size).boxes
+        boxes = clip(active.grid.to_pixels(cells), photo.size) if len(cells) else Regions.whole(photo.size).boxes
         vectors = describer.describe_as(photo, Regions(boxes, photo.size), classes)
         best = int((vectors @ asked).argmax())
         return moved(hit, boxes[best].tolist()), vectors[best]

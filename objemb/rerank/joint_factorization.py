@@ -9,7 +9,6 @@ import torch
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer
 from objemb.extractors.map import Map
 from objemb.ops.batches import batched
 from objemb.ops.factorize import Concepts, factorize
@@ -76,14 +75,14 @@ class JointFactorization(Reranker):
 
     @torch.no_grad()
     def rerank(self, search: Search) -> Search:
-        """See :meth:`Reranker.rerank`. A hit on which the concept is not seen keeps its box.
+        """See :meth:`Reranker.rerank`. A hit on which the concept is not active keeps its box.
 
         Raises:
             ValueError: Photos cannot be opened, or the describer has no backbone of its own.
         """
         if not any(len(result) for result in search.results):
             return search
-        backbone = _backbone(search.needed_describer())
+        backbone = search.needed_describer().needed_backbone("joint_factorization")
         return replace(search, results=tuple(self._located(search, i, backbone) for i in range(len(search.results))))
 
     def _located(self, search: Search, number: int, backbone: Backbone) -> SearchResult:
@@ -94,18 +93,18 @@ class JointFactorization(Reranker):
         query = search.query_photo(number)
         boxes = list(dict.fromkeys(hit.query_box for hit in first))
         crops = [cut_out(query, Regions(torch.tensor([box]), query.size)) for box in boxes]
-        crop_maps = dict(zip(boxes, self.of_queries.see(crops, backbone).maps, strict=True))
+        crop_maps = dict(zip(boxes, self.of_queries.extract(crops, backbone).maps, strict=True))
         hits: dict[str, Match] = {}
         for batch in batched(first, BATCH):
             opened = list(with_photos(search, batch))
             if not opened:
                 continue
             some, photos = [hit for hit, _ in opened], [photo for _, photo in opened]
-            seen = self.of_hits.see(photos, backbone)
-            pairs = [[crop_maps[hit.query_box], map_] for hit, map_ in zip(some, seen.maps, strict=True)]
+            features = self.of_hits.extract(photos, backbone)
+            pairs = [[crop_maps[hit.query_box], map_] for hit, map_ in zip(some, features.maps, strict=True)]
             concepts = factorize(pairs, self.nmf)
-            found = list(self._boxes(some, photos, concepts, seen.grids))
-            moved = [replace(hit, box=box) for hit, box in zip(some, found, strict=True)]
+            boxes_of_hits = self._boxes(some, photos, concepts, features.grids)
+            moved = [replace(hit, box=box) for hit, box in zip(some, boxes_of_hits, strict=True)]
             if self.order == "similarity":
                 moved = _compared(search, number, moved, photos)
             hits.update((hit.image, hit) for hit in moved)
@@ -123,16 +122,6 @@ class JointFactorization(Reranker):
                 yield hit.box
             else:
                 yield as_boxes(heat_boxes(heat[None], self.threshold, grid, photo.size).tolist())[0]
-
-
-def _backbone(describer: Describer) -> Backbone:
-    backbone = getattr(describer, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise ValueError(
-            "joint_factorization: expected a describer with a backbone, such as pooled_regions or factorization, "
-            f"found {type(describer).__name__}"
-        )
-    return backbone
 
 
 def _compared(search: Search, number: int, hits: Sequence[Match], photos: Sequence[Photo]) -> list[Match]:

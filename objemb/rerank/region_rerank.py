@@ -59,24 +59,25 @@ class RegionRerank(Reranker):
         if not any(len(result) for result in search.results):
             return search
         source = self._source(search)
-        of_hit = lru_cache(maxsize=KEPT)(lambda image: _regions(search, source, image))
+        of_hit = lru_cache(maxsize=KEPT)(lambda image: _described_regions(search, source, image))
         return replace(search, results=tuple(self._ranked(search, n, of_hit) for n in range(len(search.results))))
 
-    def _ranked(self, search: Search, number: int, of_hit: Callable[[str], _Seen | None]) -> SearchResult:
+    def _ranked(self, search: Search, number: int, of_hit: Callable[[str], _Described | None]) -> SearchResult:
         result, query = search.results[number], search.queries[number]
         first = result.hits[: self.top]
         if not first or not len(query):
             return result
         asked = box_vector(search, search.query_photo(number), query.regions)
-        seen = ((hit, of_hit(hit.image)) for hit in first)
-        found = [_best(hit, asked, result, *of_photo) for hit, of_photo in seen if of_photo is not None]
+        described = ((hit, of_hit(hit.image)) for hit in first)
+        best = [_best(hit, asked, result, *of_photo) for hit, of_photo in described if of_photo is not None]
         mean = l2(asked.mean(dim=0, keepdim=True))[0]
-        return expanded(result, [hit for hit, _ in found], [v for _, v in found], mean, self.mixed)
+        return expanded(result, [hit for hit, _ in best], [v for _, v in best], mean, self.mixed)
 
     def _source(self, search: Search) -> RegionSource:
         if self.regions is not None:
             return self.regions
-        detector = getattr(getattr(search.needed_describer(), "backbone", None), "detector", None)
+        backbone = search.needed_describer().backbone
+        detector = None if backbone is None else backbone.source_detector()
         if not isinstance(detector, NetworkDetector):
             raise ValueError(
                 "region_rerank: expected regions, such as {name: rpn_proposals, ...}, or a describer that pools the "
@@ -93,13 +94,13 @@ def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxe
 
 
 #: Vectors ``(N, D)`` and boxes ``(N, 4)`` of all regions of a photo, the whole image among them.
-_Seen = tuple[Tensor, Tensor]
+_Described = tuple[Tensor, Tensor]
 
 
-def _regions(search: Search, source: RegionSource, image: str) -> _Seen | None:
-    """What a source finds in a found photo; None where that cannot be opened any more."""
+def _described_regions(search: Search, source: RegionSource, image: str) -> _Described | None:
+    """The regions of a source in the photo of a hit; None where that cannot be opened any more."""
     photo = search.found_photo(image)
     if photo is None:
         return None
-    (found,) = source.find([photo], [])
-    return box_vector(search, photo, found), as_tensor(found.boxes)
+    (regions,) = source.find([photo])
+    return box_vector(search, photo, regions), as_tensor(regions.boxes)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objemb.describers.one_pass import OnePass
+from objemb.describers.base import BoxEmbedder
 from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
 from objemb.evaluation.shares import share
@@ -53,7 +53,7 @@ TITLES = {**{f"AP_{key}": f"AP {size}" for size, key in SIZE_KEYS.items()}, "sha
 
 @torch.no_grad()
 def make_card(
-    student: OnePass,
+    student: BoxEmbedder,
     teacher: Teacher,
     examples: Examples,
     *,
@@ -229,11 +229,11 @@ def _detector(
     return {"before": earlier, "after": after, "same": False, "by_class": by_class}
 
 
-def _times(student: OnePass, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:
+def _times(student: BoxEmbedder, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:
     """Milliseconds from a decoded photo to vectors of the boxes that the detector finds, medians."""
     regions = [student.describe([photo])[0].regions for photo in photos]  # warms up as well
     teacher.compute(photos[0], regions[0])
-    detect = [_median(partial(student.regions.find, [photo], [])) for photo in photos]
+    detect = [_median(partial(student.regions.find, [photo])) for photo in photos]
     describe = [_median(partial(teacher.compute, p, f)) for p, f in zip(photos, regions, strict=True)]
     one = statistics.median([_median(partial(student.describe, [photo])) for photo in photos])
     two = statistics.median([d + t for d, t in zip(detect, describe, strict=True)])

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.heads.base import Head
-from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, load_model
 from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
@@ -44,10 +43,9 @@ class Teacher:
 
     def __init__(self, model: Model, *, cache: str | Path | None = None, capacity: int = 100_000) -> None:
         self.dim, self.fingerprint, self.settings = model.dim, model.fingerprint, model.settings
-        self._describer = copy.deepcopy(model.describer).eval().requires_grad_(False)
-        self._whitening: Whitening | None = getattr(self._describer, "whitening", None)
-        if self._whitening is not None:
-            self._describer.whitening = None  # type: ignore[assignment]
+        describer = copy.deepcopy(model.describer).requires_grad_(False)
+        self._whitening = describer.whitening
+        self._describer = describer.whitened(None)
         self._cache = VectorCache(self.fingerprint, self.dim, cache, capacity=capacity)
 
     @classmethod
@@ -75,14 +73,10 @@ class Teacher:
         """Let the head of a student start from the teacher's own layers; see :meth:`Head.initialise`.
 
         Raises:
-            TypeError: A head, or a teacher, that has no such layers.
-            ValueError: Layers that do not fit.
+            TypeError: A head that has no such layers.
+            ValueError: A teacher without a backbone, or layers that do not fit.
         """
-        backbone = getattr(self._describer, "backbone", None)
-        if backbone is None:
-            name = type(self._describer).__name__
-            raise TypeError(f"start: expected a teacher with a backbone, such as pooled_regions, found {name}")
-        head.initialise(backbone, self._whitening)
+        head.initialise(self._describer.needed_backbone("teacher"), self._whitening)
 
     def to(self, device: torch.device | str) -> Teacher:
         """Move the networks to where they shall run; the vectors come back to the CPU."""

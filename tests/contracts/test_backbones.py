@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from objemb import registry
+from objemb.backbones._probe import map_shape, meta_copy
 from tests.contracts.made import build, every
 
 
@@ -29,6 +30,16 @@ class TestBackbones:
             assert maps.shape[:2] == (2, net.channels)
             for cells, side in zip(maps.shape[2:], (height, width), strict=True):
                 assert cells in (side // net.stride, -(-side // net.stride)), (height, width)
+
+    @torch.no_grad()
+    def test_the_size_of_the_map_is_known_before_the_network_runs(self, name: str, tmp_path: Path) -> None:
+        net = build("backbones", name, tmp_path)
+        empty = meta_copy(net)
+        for height in range(2 * net.stride, 4 * net.stride + 1, net.multiple):
+            shape = (-(-height // net.multiple) * net.multiple, 5 * net.multiple * -(-net.stride // net.multiple))
+            assert net.map_size(shape) == map_shape(empty, *shape)[2:], shape
+        for shape in self.sizes(net):
+            assert net.map_size(shape) == tuple(net(torch.rand(1, 3, *shape)).shape[2:])
 
     def test_cells_look_where_the_offset_says(self, name: str, tmp_path: Path) -> None:
         """The middle of the pixels that a cell depends on, weighted by how much."""

@@ -12,10 +12,14 @@ from torch import nn
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
+from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
+from objemb.extractors.base import Extractor
 from objemb.extractors.map import Map
+from objemb.layers.whitening import Whitening
 from objemb.models.query import describe_boxes, describe_whole
 from objemb.ops.images import cut_out
+from objemb.regions.base import RegionSource
 from objemb.structures import Regions
 from tests.contracts.made import GIVEN, PHOTOS, build, every, in_frame, is_whole, unit_or_zero
 from tests.tiny import random_photo
@@ -53,20 +57,82 @@ class TestDescribers:
         describer, photo = build("describers", name, tmp_path), random_photo(96, 128, seed=7)
         box = Regions(torch.tensor([[16.0, 8, 80, 72]]), photo.size)
         scaled, cut = (describe_boxes(describer, aggregator, photo, box, c).vectors for c in ("scaled", "crop"))
-        extractor = getattr(describer, "extractor", None)
-        summed_in_photo = not aggregator.per_region and describer.sees_boxes_in_photo(False)
+        extractor = describer.extractor
+        summed_in_photo = not aggregator.per_region and describer.queries_in_context(False)
         if extractor is None or summed_in_photo:  # a box has the scale of its photo by its nature
             expected = describe_boxes(describer, aggregator, photo, box, "context").vectors
         elif isinstance(extractor, Map):
-            describer.extractor = Map(size=extractor.size * 64 / 128)
-            expected = describe_whole(describer, aggregator, cut_out(photo, box)).vectors
+            smaller = describer.with_extractor(Map(size=extractor.size * 64 / 128))
+            expected = describe_whole(smaller, aggregator, cut_out(photo, box)).vectors
             assert not np.allclose(scaled, cut, atol=1e-3), "the scale is not listened to"
         else:
             expected = cut
         np.testing.assert_allclose(scaled, expected, atol=1e-5, rtol=0)
 
     def test_no_photos(self, name: str, tmp_path: Path) -> None:
-        assert build("describers", name, tmp_path).describe([]) == []
+        describer: Describer = build("describers", name, tmp_path)
+        assert describer.describe([]) == []
+        assert describer.describe([], []) == []
+        for part in describer.fitted_parts():
+            assert len(describer.samples(part, [])) == 0
+
+    def test_given_regions_are_checked(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path)
+        with pytest.raises(ValueError, match=r"regions: expected one per photo \(2\), found 1"):
+            describer.describe(PHOTOS[:2], [None])
+        with pytest.raises(ValueError, match=r"regions of 'a': expected the image size \(40, 60\), found \(60, 40\)"):
+            describer.describe(PHOTOS[:1], [Regions.whole((60, 40))])
+
+    def test_whitening_is_applied_last_and_changes_a_copy(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path)
+        plain = describer.describe(PHOTOS)
+        assert describer.dim == describer.raw_dim == plain[0].dim
+        vectors = torch.cat([torch.as_tensor(d.vectors) for d in plain])
+        whitening = Whitening.fit(vectors, 2, fitted_on="photos of the tests")
+        whitened = describer.whitened(whitening)
+        assert (whitened.raw_dim, whitened.dim, describer.dim) == (describer.raw_dim, 2, describer.raw_dim)
+        assert describer.whitening is None
+        for one, before in zip(whitened.describe(PHOTOS), plain, strict=True):
+            expected = whitening(torch.as_tensor(before.vectors))
+            torch.testing.assert_close(torch.as_tensor(one.vectors), expected, atol=1e-4, rtol=0)
+            assert np.array_equal(one.regions.boxes, before.regions.boxes)
+        names = describer.state_dict().keys()
+        assert whitened.state_dict().keys() - names == {"whitening.mean", "whitening.projection"}
+        assert whitened.whitened(None).state_dict().keys() == names
+        assert not any(m.training for m in whitened.modules())
+
+    def test_no_gradient_is_recorded(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path).requires_grad_(True)
+        for described in (*describer.describe(PHOTOS[:1]), *describer.describe(PHOTOS[:1], GIVEN[:1])):
+            assert np.isfinite(described.vectors).all()
+        for part in describer.fitted_parts():
+            assert not describer.samples(part, PHOTOS[:1]).requires_grad
+
+    def test_limited(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path)
+        full, limited = describer.describe(PHOTOS[:2]), describer.limited(1).describe(PHOTOS[:2])
+        for few, all_of_them in zip(limited, full, strict=True):
+            assert len(few) == (len(all_of_them) if describer.detector is None else min(len(all_of_them), 2))
+            assert np.allclose(few.vectors, all_of_them.vectors[: len(few)], atol=1e-5)
+        assert [len(d) for d in describer.describe(PHOTOS[:2])] == [len(d) for d in full], "the describer is unchanged"
+
+    def test_what_it_consists_of_is_declared(self, name: str, tmp_path: Path) -> None:
+        describer: Describer = build("describers", name, tmp_path)
+        assert describer.backbone is None or isinstance(describer.backbone, Backbone)
+        assert describer.extractor is None or isinstance(describer.extractor, Extractor)
+        assert describer.regions is None or isinstance(describer.regions, RegionSource)
+        assert describer.detector is (None if describer.regions is None else describer.regions.detector)
+        assert describer.scales
+        assert min(describer.scales) > 0
+        if describer.backbone is None:
+            with pytest.raises(ValueError, match=r"me: expected a describer with a backbone, .* found"):
+                describer.needed_backbone("me")
+            with pytest.raises(ValueError, match="expected a describer with a backbone and an extractor, found"):
+                describer.features(PHOTOS)
+            assert describer.for_part((4, 4), (8, 8)) is describer
+        else:
+            assert describer.needed_backbone("me") is describer.backbone
+            assert describer.for_part((4, 4), (8, 8)).backbone is describer.backbone
 
     def test_stays_in_eval_mode(self, name: str, tmp_path: Path) -> None:
         describer = build("describers", name, tmp_path)

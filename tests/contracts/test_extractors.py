@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from tests.tiny import TinyBackbone, plain_photo
 @every("extractors")
 class TestExtractors:
     def pool(self, extractor: Any, photos: list[Photo], regions: list[Regions], net: TinyBackbone) -> list[Tensor]:
-        return extractor.see(photos, net).pool(regions, Mean())
+        return extractor.extract(photos, net).pool(regions, Mean())
 
     def test_shapes_and_empties(self, name: str, tmp_path: Path) -> None:
         extractor = build("extractors", name, tmp_path)
@@ -28,12 +29,46 @@ class TestExtractors:
         assert self.pool(extractor, [], [], TinyBackbone()) == []
 
     def test_grids_cover_the_photos(self, name: str, tmp_path: Path) -> None:
-        seen = build("extractors", name, tmp_path).see(PHOTOS, TinyBackbone())
-        assert len(seen.grids) == len(PHOTOS)
-        for grid, photo in zip(seen.grids, PHOTOS, strict=True):
-            for cells, cell, side in zip((grid.height, grid.width), grid.cell, photo.size, strict=True):
-                assert cells >= 1
-                assert abs(cells * cell - side) < cell + 1e-6
+        for scale in (1.0, 0.7):
+            grids = build("extractors", name, tmp_path).grids(PHOTOS, TinyBackbone(), scale)
+            assert len(grids) == len(PHOTOS)
+            for grid, photo in zip(grids, PHOTOS, strict=True):
+                for cells, cell, side in zip((grid.height, grid.width), grid.cell, photo.size, strict=True):
+                    assert cells >= 1
+                    assert abs(cells * cell - side) < cell + 1e-6
+        assert build("extractors", name, tmp_path).grids([], TinyBackbone()) == []
+
+    def test_grids_need_no_network_to_run(self, name: str, tmp_path: Path) -> None:
+        net = TinyBackbone(rounds="up")
+        build("extractors", name, tmp_path).grids(PHOTOS, net)
+        assert not net.seen
+
+    def test_maps_where_there_is_one_per_photo(self, name: str, tmp_path: Path) -> None:
+        extractor = build("extractors", name, tmp_path)
+        for net in (TinyBackbone(), TinyBackbone(rounds="up")):
+            features = extractor.extract(PHOTOS, net, 0.7)
+            if not extractor.one_map:
+                with pytest.raises(TypeError, match="expected map, which computes one feature map per photo"):
+                    _ = features.maps
+                with pytest.raises(TypeError, match="extractor: expected map"):
+                    _ = features.grids
+                continue
+            assert features.grids == extractor.grids(PHOTOS, net, 0.7)
+            for one, grid in zip(features.maps, features.grids, strict=True):
+                assert one.shape == (net.channels, grid.height, grid.width)
+
+    def test_regions_as_inputs_where_they_are_cut_out(self, name: str, tmp_path: Path) -> None:
+        extractor, net = build("extractors", name, tmp_path), TinyBackbone()
+        if not extractor.cuts_out:
+            with pytest.raises(TypeError, match=f"expected crop, which cuts .* found {type(extractor).__name__}"):
+                extractor.cut(PHOTOS[0], GIVEN[0], net)
+            return
+        for photo, regions, pooled in zip(PHOTOS, GIVEN, self.pool(extractor, PHOTOS, GIVEN, net), strict=True):
+            inputs = list(extractor.cut(photo, regions, net))
+            assert len(inputs) == len(regions)
+            for pixels, vector in zip(inputs, pooled, strict=True):
+                assert pixels.dtype == torch.uint8
+                assert torch.allclose(Mean()(net(pixels[None].float() / 255))[0], vector, atol=1e-5)
 
     def test_alone_or_in_a_batch(self, name: str, tmp_path: Path) -> None:
         extractor = build("extractors", name, tmp_path)
@@ -65,7 +100,7 @@ class TestExtractors:
         for scale in (1.0, 2.0):
             net = TinyBackbone()
             extractor = build("extractors", name, tmp_path)
-            extractor.see(PHOTOS[:1], net, scale).pool([Regions.whole(PHOTOS[0].size)], Mean())
+            extractor.extract(PHOTOS[:1], net, scale).pool([Regions.whole(PHOTOS[0].size)], Mean())
             sides.append(max(net.seen[0].shape[2:]))
         assert sides[1] == 2 * sides[0]
 

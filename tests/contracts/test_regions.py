@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from objemb.extractors.base import pixel_grid
-from objemb.ops.grid import Grid
+import numpy as np
+
+from objemb.ops.grid import Grid, pixel_grid
 from tests.contracts.made import PHOTOS, build, every, in_frame, is_whole
 
 
@@ -14,7 +15,7 @@ class TestRegions:
     def test_region_0_is_the_whole_image(self, name: str, tmp_path: Path) -> None:
         source = build("regions", name, tmp_path)
         coarse = [Grid(3, 5, (p.size[0] / 2.5, p.size[1] / 5)) for p in PHOTOS]
-        for grids in ([pixel_grid(p) for p in PHOTOS], coarse):
+        for grids in (None, [pixel_grid(p.size) for p in PHOTOS], coarse):
             found = source.find(PHOTOS, grids)
             assert len(found) == len(PHOTOS)
             for regions, photo in zip(found, PHOTOS, strict=True):
@@ -23,4 +24,21 @@ class TestRegions:
                 assert in_frame(regions, photo)
 
     def test_no_photos(self, name: str, tmp_path: Path) -> None:
+        assert build("regions", name, tmp_path).find([]) == []
         assert build("regions", name, tmp_path).find([], []) == []
+
+    def test_limited(self, name: str, tmp_path: Path) -> None:
+        source = build("regions", name, tmp_path)
+        full = source.find(PHOTOS)
+        for most in (0, 1):
+            fewer = source.limited(most)
+            assert fewer.detector is source.detector
+            for few, regions in zip(fewer.find(PHOTOS), full, strict=True):
+                assert np.array_equal(few.boxes, regions.boxes[: len(few)])
+                assert len(few) == (len(regions) if source.detector is None else min(len(regions), 1 + most))
+        again = source.find(PHOTOS)
+        assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(again, full, strict=True)), "unchanged"
+
+    def test_decode_side(self, name: str, tmp_path: Path) -> None:
+        source = build("regions", name, tmp_path)
+        assert source.decode_side() == (0 if source.detector is None else source.detector.decode_side())

@@ -113,7 +113,7 @@ def test_scales_are_factorised_together() -> None:
     model = describer(scales=[1.0, 0.5])
     assert model.decode_side() == 80
     (found,) = model.describe(PHOTOS[:1])
-    maps = [Map(size=size).see(PHOTOS[:1], model.backbone).maps[0].flatten(1).T for size in (80, 40)]
+    maps = [Map(size=size).extract(PHOTOS[:1], model.backbone).maps[0].flatten(1).T for size in (80, 40)]
     (factors,) = Nmf(3).fit([torch.cat(maps)])
     similar = l2(factors.basis) @ found.vectors[1:].T
     assert torch.allclose(similar.amax(dim=0), torch.ones(3), atol=1e-5)
@@ -139,7 +139,7 @@ def test_never_in_training_mode_and_without_gradients() -> None:
 
 
 def test_refuses_nonsense() -> None:
-    with pytest.raises(TypeError, match="extractor: expected map, which sees a photo as one feature map"):
+    with pytest.raises(TypeError, match="extractor: expected map, which computes one feature map per photo"):
         describer(extractor=Crop(size=32)).describe(PHOTOS[:1])
     with pytest.raises(ValueError, match="scores: expected one of 'one', 'mass', found 'masses'"):
         describer(scores="masses")

@@ -78,7 +78,7 @@ def test_the_regions_are_those_of_the_two_pass_describers(one: OnePass) -> None:
     source = Detections(detector=one.detector, **selection)
     described = OnePass(detector=one.detector, head=EmbeddingHead(), **selection).describe([PHOTO, TALL])
     assert 1 < len(described[0]) <= 5
-    for found, expected in zip(described, source.find([PHOTO, TALL], []), strict=True):
+    for found, expected in zip(described, source.find([PHOTO, TALL]), strict=True):
         assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.boxes))
         assert torch.equal(torch.as_tensor(found.regions.scores), torch.as_tensor(expected.scores))
         assert torch.equal(torch.as_tensor(found.regions.labels), torch.as_tensor(expected.labels))
@@ -307,7 +307,7 @@ def test_layers_run_only_for_what_needs_them(every_size: OnePass) -> None:
 def test_gradients_reach_head_and_trunk_through_windows() -> None:
     one = sized(40)
     batch = one.detector.preprocess([LARGE])
-    one.embed([LARGE], [SIZES[3:]], batch, unit=False)[:, 0].sum().backward()
+    one.embed_boxes([LARGE], [SIZES[3:]], batch, unit=False)[:, 0].sum().backward()
     first = next(one.detector.backbone.parameters())
     assert first.grad is not None
     assert bool(first.grad.any())

@@ -100,7 +100,7 @@ def test_only_photos_without_regions_are_searched() -> None:
     asked = []
 
     class Source(WholeImage):
-        def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+        def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
             asked.extend(p.id for p in photos)
             return super().find(photos, grids)
 
@@ -212,7 +212,7 @@ def test_local_features_are_what_regions_are_pooled_from(extractor: Extractor) -
         Regions.empty(photos[1].size),
         Regions(torch.tensor([[3.0, 3, 3, 3]]), photos[2].size),
     ]
-    seen = extractor.see(photos, TinyBackbone(stride=8, rounds="up"))
+    seen = extractor.extract(photos, TinyBackbone(stride=8, rounds="up"))
     features = seen.local_features(regions, Mean())
     assert [f.shape[1] for f in features] == [5, 5, 5]
     assert len(features[1]) == 0
@@ -226,7 +226,7 @@ def test_local_features_are_what_regions_are_pooled_from(extractor: Extractor) -
 def test_a_cell_under_several_regions_counts_once() -> None:
     photo = random_photo(64, 64)
     regions = Regions(torch.tensor([[0.0, 0, 32, 32], [16, 16, 48, 48], [0, 0, 32, 32]]), photo.size)
-    (features,) = Map(size=64).see([photo], TinyBackbone(stride=8)).local_features([regions], Mean())
+    (features,) = Map(size=64).extract([photo], TinyBackbone(stride=8)).local_features([regions], Mean())
     assert len(features) == 2 * 16 - 4
 
 
@@ -249,8 +249,8 @@ def test_a_pooling_learns_from_the_cells_that_it_selects(mask: str) -> None:
     found = model.samples("pooling", [photo], [regions])
     assert {tuple(row.tolist()) for row in found} == {tuple(map_[:, *at].tolist()) for at in wanted}
     crop = describer(Crop(size=64), backbone=backbone, pooling=Triangulation(dim=2, words=2, dropped=0, mask=mask))
-    (cut,) = crop.extractor.see([photo], backbone).local_features([Regions.whole(photo.size)], crop.pooling)
-    (whole,) = model.extractor.see([photo], backbone).local_features([Regions.whole(photo.size)], pooling)
+    (cut,) = crop.extractor.extract([photo], backbone).local_features([Regions.whole(photo.size)], crop.pooling)
+    (whole,) = model.extractor.extract([photo], backbone).local_features([Regions.whole(photo.size)], pooling)
     assert torch.equal(cut, whole), "a photo that is cut out whole is the same map"
 
 

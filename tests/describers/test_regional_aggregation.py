@@ -54,7 +54,7 @@ def net(channels: int = 6) -> TinyBackbone:
 
 def local_by_hand(made: RegionalAggregation) -> tuple[Tensor, Tensor, Tensor]:
     """Saliency ``(h, w)``, weighted features ``(h, w, C)`` and weights of channels ``(C,)`` of photo a."""
-    features = made.extractor.see(PHOTOS[:1], made.backbone).maps[0]
+    features = made.extractor.extract(PHOTOS[:1], made.backbone).maps[0]
     total = features.sum(dim=0)
     saliency = total / total.square().sum().sqrt()
     active = torch.tensor([(f > 0).float().mean() for f in features])

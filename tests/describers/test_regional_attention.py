@@ -39,8 +39,8 @@ def describer(**changes: object) -> RegionalAttention:
 def test_an_image_against_a_slow_reference() -> None:
     net = describer()
     (described,) = net.describe(PHOTOS[:1])
-    image = net.extractor.see(PHOTOS[:1], net.backbone).maps[0]
-    cell = net.extractor.see(PHOTOS[:1], net.backbone).grids[0].cell
+    image = net.extractor.extract(PHOTOS[:1], net.backbone).maps[0]
+    cell = net.extractor.extract(PHOTOS[:1], net.backbone).grids[0].cell
     total = torch.zeros(net.dim)
     for number, box in enumerate(described.regions.boxes.tolist()):
         x1, x2 = (round(v / cell[1]) for v in box[::2])

@@ -74,7 +74,7 @@ def by_hand(photo: Photo, model: RmacNetwork, side: float) -> Tensor:
 @torch.no_grad()
 def test_against_the_paper() -> None:
     model = network()
-    found = model.embed(PHOTOS)
+    found = model.embed_photos(PHOTOS)
     assert found.dtype == torch.float32
     for photo, vector in zip(PHOTOS, found, strict=True):
         assert (vector - by_hand(photo, model, 128)).abs().max() < 1e-5, photo.id
@@ -84,7 +84,7 @@ def test_against_the_paper() -> None:
 def test_against_the_program_of_the_authors() -> None:
     model = network(regions=RmacGrid(levels=2, raster="pixels"))
     rigid = network()
-    for photo, vector in zip(PHOTOS[:2], model.embed(PHOTOS[:2]), strict=True):
+    for photo, vector in zip(PHOTOS[:2], model.embed_photos(PHOTOS[:2]), strict=True):
         height, width = (math.floor(s * 128 / max(photo.size) + 0.5) for s in photo.size)
         features = model.backbone(as_batch([resize(torch.as_tensor(photo.pixels), (height, width))], "cpu"))[0]
         total = torch.zeros(model.projection.dim)
@@ -94,7 +94,7 @@ def test_against_the_program_of_the_authors() -> None:
             projected = model.projection.weight @ (pooled / pooled.norm()) + model.projection.bias
             total += projected / projected.norm()
         assert (vector - total / total.norm()).abs().max() < 1e-5, photo.id
-        assert (vector - rigid.embed([photo])[0]).abs().max() > 1e-3, "no other than on cells"
+        assert (vector - rigid.embed_photos([photo])[0]).abs().max() > 1e-3, "no other than on cells"
 
 
 @torch.no_grad()
@@ -115,7 +115,7 @@ def test_the_aggregator_sums_as_the_network_does(whole_image: bool) -> None:
     )
     images = torch.cat([torch.as_tensor(d.vectors) for d in by_image.describe(PHOTOS)])
     torch.testing.assert_close(summed, images)
-    torch.testing.assert_close(summed, by_region.embed(PHOTOS).detach())
+    torch.testing.assert_close(summed, by_region.embed_photos(PHOTOS).detach())
     (again,) = [Sum().aggregate(d) for d in by_image.describe(PHOTOS[:1])]
     torch.testing.assert_close(torch.as_tensor(again.vectors), images[:1])
 
@@ -125,7 +125,7 @@ def test_training_reaches_projection_and_backbone() -> None:
     del backbone.weight
     backbone.weight = torch.nn.Parameter(TinyBackbone(stride=8, channels=12).weight)
     model = network(backbone=backbone)
-    vectors = model.embed(PHOTOS)
+    vectors = model.embed_photos(PHOTOS)
     assert vectors.requires_grad
     vectors[:, 0].sum().backward()
     for parameter in (backbone.weight, model.projection.weight, model.projection.bias):
@@ -136,7 +136,7 @@ def test_training_reaches_projection_and_backbone() -> None:
 
 def test_the_gradient_is_that_of_the_slow_way() -> None:
     model = network()
-    model.embed(PHOTOS[:1])[0, 0].backward()
+    model.embed_photos(PHOTOS[:1])[0, 0].backward()
     fast = model.projection.weight.grad
     model.projection.weight.grad = None
     by_hand(PHOTOS[0], model, 128)[0].backward()
@@ -150,12 +150,12 @@ def test_given_boxes_are_regions(output: str) -> None:
     boxes, looked, none = model.describe(PHOTOS[:3], [given, None, Regions.empty(PHOTOS[2].size)])
     assert torch.equal(torch.as_tensor(boxes.regions.boxes), torch.as_tensor(given.boxes))
     for row, box in zip(torch.as_tensor(boxes.vectors), given, strict=True):
-        torch.testing.assert_close(row, model.embed(PHOTOS[:1], [box])[0].detach())
+        torch.testing.assert_close(row, model.embed_photos(PHOTOS[:1], [box])[0].detach())
     torch.testing.assert_close(
         torch.as_tensor(looked.vectors), torch.as_tensor(model.describe(PHOTOS[1:2])[0].vectors), rtol=1e-4, atol=1e-5
     )
     assert none.vectors.shape == (0, 6)
-    assert not model.embed(PHOTOS[2:3], [Regions.empty(PHOTOS[2].size)]).any()
+    assert not model.embed_photos(PHOTOS[2:3], [Regions.empty(PHOTOS[2].size)]).any()
 
 
 @pytest.mark.parametrize("output", ["regions", "image"])
@@ -164,13 +164,13 @@ def test_a_query_box_is_an_image_of_its_own(output: str) -> None:
     box = Regions(torch.tensor([[10.0, 10, 90, 70]]), PHOTOS[0].size)
     cut = Photo("cut", PHOTOS[0].pixels[:, 10:70, 10:90], (60, 80))
     found = torch.as_tensor(describe_boxes(model, Sum(), PHOTOS[0], box, "crop").vectors)
-    torch.testing.assert_close(found, model.embed([cut]).detach())
+    torch.testing.assert_close(found, model.embed_photos([cut]).detach())
 
 
 def test_over_proposals() -> None:
     model = network(regions=RpnProposals(detector=tiny(proposals=30), max_regions=9))
     photos = [random_photo(64, 96), random_photo(64, 96, seed=1)]
-    for described, vector in zip(model.describe(photos), model.embed(photos), strict=True):
+    for described, vector in zip(model.describe(photos), model.embed_photos(photos), strict=True):
         assert 2 < len(described) <= 10
         torch.testing.assert_close(
             l2(torch.as_tensor(described.vectors)[1:].sum(dim=0, keepdim=True))[0], vector.detach()
@@ -181,7 +181,7 @@ def test_an_image_without_anything_in_it() -> None:
     backbone = TinyBackbone(stride=8, channels=12)
     model = network(backbone=backbone)
     backbone.weight.zero_()
-    vectors = model.embed([plain_photo(40, 60, (0, 0, 0))])
+    vectors = model.embed_photos([plain_photo(40, 60, (0, 0, 0))])
     assert not vectors.any()
     vectors.sum().backward()
     assert torch.isfinite(model.projection.weight.grad).all()  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def test_an_image_without_anything_in_it() -> None:
 def test_no_photos(output: str) -> None:
     model = network(output=output)
     assert model.describe([]) == []
-    assert model.embed([]).shape == (0, 6)
+    assert model.embed_photos([]).shape == (0, 6)
     assert model.samples("projection", []).shape == (0, 12)
 
 
@@ -209,7 +209,7 @@ def test_the_projection_learns_from_pooled_regions() -> None:
 @pytest.mark.parametrize("whole_image", [False, True])
 def test_the_projection_learns_from_what_is_summed_up(whole_image: bool) -> None:
     model = network(whole_image=whole_image)
-    seen = model.extractor.see(PHOTOS[:1], model.backbone)
+    seen = model.extractor.extract(PHOTOS[:1], model.backbone)
     (found,) = model.regions.find(PHOTOS[:1], seen.grids)
     maxima = torch.cat(seen.pool([found], model.pooling))
     wanted = [row / row.norm() for row in maxima][0 if whole_image else 1 :]
@@ -221,7 +221,7 @@ def test_a_fresh_projection_says_what_to_do() -> None:
         regions=WholeImage(), backbone=TinyBackbone(), extractor=Map(size=64), pooling=Max(), output="image"
     )
     assert fresh.dim == 5
-    for call in (fresh.describe, fresh.embed):
+    for call in (fresh.describe, fresh.embed_photos):
         with pytest.raises(NotFittedError, match="--fit-on PHOTOS"):
             call(PHOTOS[:1])
 
@@ -241,7 +241,7 @@ def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match=r"dim: expected at most the length of the vectors \(12\), found 13"):
         network(dim=13)
     with pytest.raises(ValueError, match=r"regions: expected one per photo \(2\), found 1"):
-        network().embed(PHOTOS[:2], [None])
+        network().embed_photos(PHOTOS[:2], [None])
 
 
 def test_a_model_folder_keeps_the_projection(tmp_path) -> None:

@@ -11,9 +11,10 @@ from objemb.describers.base import Describer
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.evaluation.cost import forward_pass, measure_cost
 from objemb.extractors.base import Extractor
+from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
-from objemb.structures import Photo
+from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone, random_photo
 
 PHOTOS = [random_photo(24, 32, seed=n, id=str(n)) for n in range(2)]
@@ -79,13 +80,11 @@ def test_times_in_turn(rmac: PooledRegions) -> None:
 
 def test_without_a_network_there_is_no_ratio(rmac: PooledRegions) -> None:
     class Colours(Describer):
-        dim = 3
+        raw_dim = 3
 
-        def describe(self, photos: Any, regions: Any = None) -> Any:
-            return [torch.as_tensor(photo.pixels).float().mean() for photo in photos]
-
-        def decode_side(self) -> int | None:
-            return None
+        def _describe(self, photos: Any, given: Any) -> Any:
+            vectors = [l2(torch.as_tensor(photo.pixels).float().mean(dim=(1, 2))[None]) for photo in photos]
+            return [Regions.whole(photo.size) for photo in photos], torch.cat(vectors)
 
     colours = Colours()
     assert forward_pass(colours, PHOTOS[0]) is None

@@ -14,7 +14,7 @@ MINIMAL = {"size": 32, "batch": 3}
 
 def inputs(crop: Crop, photo: Photo, regions: Regions, **arguments: int) -> list[torch.Tensor]:
     net = TinyBackbone(**arguments)
-    crop.see([photo], net).pool([regions], Mean())
+    crop.extract([photo], net).pool([regions], Mean())
     return [image for batch in net.seen for image in batch]
 
 
@@ -85,10 +85,10 @@ def test_batches_span_photos_and_are_bounded() -> None:
     regions = [Regions(torch.rand(n, 4).sort(dim=1).values * 40, (40, 40)) for n in (3, 0, 1, 4, 3)]
     regions = [Regions(r.boxes[:, [0, 1, 2, 3]], r.size) for r in regions]
     net = TinyBackbone()
-    together = Crop(size=16, batch=4).see(photos, net).pool(regions, Mean())
+    together = Crop(size=16, batch=4).extract(photos, net).pool(regions, Mean())
     assert [len(x) for x in net.seen] == [4, 4, 3]
     for photo, of_photo, vectors in zip(photos, regions, together, strict=True):
-        alone = Crop(size=16, batch=1).see([photo], TinyBackbone()).pool([of_photo], Mean())[0]
+        alone = Crop(size=16, batch=1).extract([photo], TinyBackbone()).pool([of_photo], Mean())[0]
         assert torch.allclose(vectors, alone, atol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_scale_and_multiple() -> None:
     photo = random_photo(40, 40)
     for size, scale, multiple, side in ((32, 0.5, 1, 16), (32, 1.0, 14, 28), (32, 0.01, 1, 4)):
         net = TinyBackbone(multiple=multiple)
-        Crop(size=size).see([photo], net, scale).pool([Regions.whole(photo.size)], Mean())
+        Crop(size=size).extract([photo], net, scale).pool([Regions.whole(photo.size)], Mean())
         assert net.seen[0].shape == (1, 3, side, side)
 
 

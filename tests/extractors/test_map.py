@@ -13,7 +13,7 @@ MINIMAL = {"size": 64}
 def test_one_pass_per_shape() -> None:
     photos = [random_photo(40, 60), random_photo(60, 40), random_photo(80, 120), random_photo(20, 30)]
     net = TinyBackbone()
-    Map(size=60).see(photos, net)
+    Map(size=60).extract(photos, net)
     assert sorted(tuple(x.shape) for x in net.seen) == [(1, 3, 60, 40), (3, 3, 40, 60)]
 
 
@@ -26,13 +26,13 @@ def test_sizes_scales_and_multiples() -> None:
         ({"size": 30}, 1.0, 14, (14, 28)),
     ):
         net = TinyBackbone(multiple=multiple)
-        Map(**arguments).see([photo], net, scale)
+        Map(**arguments).extract([photo], net, scale)
         assert net.seen[0].shape[2:] == shape
 
 
 def test_grids_are_in_original_pixels() -> None:
     photo = random_photo(50, 80, size=(500, 800))  # the decoder scaled down
-    grid = Map(size=40).see([photo], TinyBackbone()).grids[0]
+    grid = Map(size=40).extract([photo], TinyBackbone()).grids[0]
     assert (grid.height, grid.width) == (6, 10)
     assert grid.cell == (4 * 500 / 25, 4 * 800 / 40)
 
@@ -40,7 +40,7 @@ def test_grids_are_in_original_pixels() -> None:
 def test_a_strip_of_a_photo_gets_a_map() -> None:
     photo = random_photo(1, 2000)
     net = TinyBackbone(stride=32)
-    seen = Map(size=800).see([photo], net)
+    seen = Map(size=800).extract([photo], net)
     assert net.seen[0].shape[2:] == (32, 800)
     assert seen.pool([Regions.whole(photo.size)], Mean())[0].shape == (1, 5)
 
@@ -64,10 +64,10 @@ def test_decode_side() -> None:
 def test_small_photos_may_stay_small(side: str, scale: float, size: tuple[int, int], expected: tuple[int, int]) -> None:
     net = TinyBackbone()
     extractor = Map(size=100, side=side, enlarge=False)
-    extractor.see([random_photo(*size)], net, scale)
+    extractor.extract([random_photo(*size)], net, scale)
     assert net.seen[0].shape[2:] == expected
     part = (size[0] // 2, size[1] // 2)
-    extractor.for_part(part, size).see([random_photo(*part)], net, scale)
+    extractor.for_part(part, size).extract([random_photo(*part)], net, scale)
     assert net.seen[1].shape[2:] == tuple(s // 2 for s in expected), "a part of it, too"
 
 
@@ -80,8 +80,8 @@ def test_a_part_has_its_share_of_the_size(side: str, part: tuple[int, int], expe
     made = whole.for_part(part, (300, 400))
     assert (whole.size, made.size) == (100, pytest.approx(expected))
     net = TinyBackbone()
-    whole.see([random_photo(300, 400)], net)
-    made.see([random_photo(*part)], net)
+    whole.extract([random_photo(300, 400)], net)
+    made.extract([random_photo(*part)], net)
     factors = [net.seen[i].shape[2] / size for i, size in enumerate((300, part[0]))]
     assert factors[1] == pytest.approx(factors[0], rel=0.05), "rounded to pixels"
 
@@ -94,4 +94,4 @@ def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="side: expected one of"):
         Map(side="both")
     with pytest.raises(ValueError, match="scale: expected a number above 0"):
-        Map().see([random_photo(4, 4)], TinyBackbone(), 0)
+        Map().extract([random_photo(4, 4)], TinyBackbone(), 0)

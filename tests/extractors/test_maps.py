@@ -30,7 +30,7 @@ def test_a_grid_on_the_map_comes_back_as_the_same_cells(offset: float, rounds: s
     net.offset = offset
     photo = random_photo(*size)
     for side in (40, 57, 83):
-        seen = Map(size=side).see([photo], net)
+        seen = Map(size=side).extract([photo], net)
         grid = seen.grids[0]
         cells = torch.tensor([(x, y, x + 1.0, y + 1.0) for y in range(grid.height) for x in range(grid.width)])
         regions = Regions(clip(grid.to_pixels(cells.double()), photo.size).float(), photo.size)
@@ -42,7 +42,7 @@ def test_a_grid_on_the_map_comes_back_as_the_same_cells(offset: float, rounds: s
 def test_rmac_pools_exactly_its_cells() -> None:
     photos = [random_photo(90, 130), random_photo(131, 77, seed=1)]
     net = TinyBackbone(rounds="up")
-    seen = Map(size=99).see(photos, net)
+    seen = Map(size=99).extract(photos, net)
     found = RmacGrid().find(photos, seen.grids)
     for photo, grid, vectors in zip(photos, seen.grids, seen.pool(found, Max()), strict=True):
         shape = tuple(round(s * 99 / max(photo.size)) for s in photo.size)
@@ -68,7 +68,7 @@ class Padding(TinyBackbone):
 
     def __init__(self) -> None:
         super().__init__(channels=1)
-        self.offset = (1 - self.stride) / 2
+        self.offset, self.surplus = (1 - self.stride) / 2, self.stride - 1
 
     def forward(self, pixels: Tensor) -> Tensor:
         return 2 * pixels[:, :1, :: self.stride, :: self.stride]
@@ -79,14 +79,14 @@ def test_maps_of_networks_that_pad_are_read_where_they_look() -> None:
     grid follows: cells of 8 pixels from -3 on."""
     ramp = (3 * torch.arange(41, dtype=torch.uint8)).expand(3, 41, 41).contiguous()
     photo = Photo("ramp", ramp, (82, 82))
-    seen = Map(size=41, sampling="aligned").see([photo], Padding())
+    seen = Map(size=41, sampling="aligned").extract([photo], Padding())
     assert seen.grids[0].offset == (-3, -3)
     assert seen.grids[0].cell == (8, 8)
     given = boxes(photo.size, (9, 0, 17, 82), (30, 40, 31, 41), (20, 20, 60, 60))
     values = seen.pool([given], Mean())[0][:, 0] * 255 / 2
     middles = torch.as_tensor(given.boxes[:, 0] + given.boxes[:, 2]) / 2
     assert torch.allclose(values, 1.5 * middles - 1.5, atol=1e-3)
-    cells = Map(size=41).see([photo], Padding()).pool([boxes(photo.size, (14, 0, 20, 5))], Mean())[0]
+    cells = Map(size=41).extract([photo], Padding()).pool([boxes(photo.size, (14, 0, 20, 5))], Mean())[0]
     assert float(cells) * 255 / 2 == pytest.approx(24), "cell 2 alone, from 13 to 21"
 
 
@@ -104,7 +104,7 @@ def test_aligned_follows_boxes_within_a_cell_and_cells_does_not() -> None:
     photo = random_photo(64, 64)
     regions = boxes(photo.size, (17.0, 17.0, 30.0, 30.0), (19.0, 18.0, 29.0, 31.0))
     for sampling, same in (("cells", True), ("aligned", False)):
-        vectors = Map(size=64, sampling=sampling).see([photo], TinyBackbone(stride=16)).pool([regions], Mean())[0]
+        vectors = Map(size=64, sampling=sampling).extract([photo], TinyBackbone(stride=16)).pool([regions], Mean())[0]
         assert torch.equal(vectors[0], vectors[1]) is same
 
 
@@ -112,11 +112,11 @@ def test_aligned_follows_boxes_within_a_cell_and_cells_does_not() -> None:
 def test_full_masks_change_nothing_and_empty_ones_are_ignored(sampling: str) -> None:
     photo = random_photo(50, 70)
     rows = ((3.0, 4.0, 40.0, 33.0), (10.0, 10.0, 10.0, 10.0), (0.0, 0.0, 70.0, 50.0))
-    plain = Map(size=70, sampling=sampling).see([photo], TinyBackbone()).pool([boxes(photo.size, *rows)], Mean())[0]
+    plain = Map(size=70, sampling=sampling).extract([photo], TinyBackbone()).pool([boxes(photo.size, *rows)], Mean())[0]
     masked = Map(size=70, sampling=sampling, masks=True)
     for value in (0, 1):
         regions = boxes(photo.size, *rows, masks=torch.full((3, 28, 28), value, dtype=torch.uint8))
-        assert torch.allclose(masked.see([photo], TinyBackbone()).pool([regions], Mean())[0], plain, atol=1e-5)
+        assert torch.allclose(masked.extract([photo], TinyBackbone()).pool([regions], Mean())[0], plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", ["cells", "aligned"])
@@ -131,7 +131,7 @@ def test_masks_are_the_attention(sampling: str, pooling: Max | Mean) -> None:
     for masks, same in ((left, True), (None, False)):
         regions = boxes(photo.size, (0.0, 0.0, 64.0, 64.0), masks=masks)
         extractor = Map(size=64, sampling=sampling, samples=4, masks=True)
-        first, second = (extractor.see([p], TinyBackbone()).pool([regions], pooling)[0] for p in (photo, other))
+        first, second = (extractor.extract([p], TinyBackbone()).pool([regions], pooling)[0] for p in (photo, other))
         assert torch.allclose(first, second, atol=1e-6) is same
 
 
@@ -140,14 +140,14 @@ def test_photos_without_masks_do_not_care_about_their_neighbours() -> None:
     masked = boxes((40, 40), (1, 1, 30, 30), masks=torch.eye(8, dtype=torch.uint8)[None])
     plain = boxes((40, 40), (5, 7, 30, 31))
     extractor = Map(size=40, masks=True)
-    alone = extractor.see(photos[1:], TinyBackbone()).pool([plain], Mean())[0]
-    together = extractor.see(photos, TinyBackbone()).pool([masked, plain], Mean())[1]
+    alone = extractor.extract(photos[1:], TinyBackbone()).pool([plain], Mean())[0]
+    together = extractor.extract(photos, TinyBackbone()).pool([masked, plain], Mean())[1]
     assert torch.allclose(alone, together, atol=1e-6)
 
 
 def test_masks_of_a_wrong_kind_are_refused() -> None:
     photo = random_photo(40, 40)
-    seen = Map(size=40, masks=True).see([photo], TinyBackbone())
+    seen = Map(size=40, masks=True).extract([photo], TinyBackbone())
     with pytest.raises(ValueError, match=r"masks'\]: expected shape \(1, any, any\), found \(1, 4\)"):
         seen.pool([boxes(photo.size, (0, 0, 1, 1), masks=torch.ones(1, 4))], Mean())
     with pytest.raises(TypeError, match="expected an array or a tensor, found a tuple"):

@@ -36,17 +36,17 @@ def test_each_region_is_pooled_from_its_scale() -> None:
         Regions(torch.tensor([[0.0, 0, 20, 20], [0, 0, 200, 150], [50, 50, 120, 110], [7, 7, 8, 8]]), photos[0].size),
         Regions(torch.tensor([[0.0, 0, 70, 90], [3, 3, 30, 40]]), photos[1].size),
     ]
-    found = pyramid.see(photos, TinyBackbone()).pool(regions, Max())
+    found = pyramid.extract(photos, TinyBackbone()).pool(regions, Max())
     for photo, of_photo, vectors in zip(photos, regions, found, strict=True):
         for i, level in enumerate(pyramid.levels(of_photo).tolist()):
-            alone = Map(size=pyramid.sizes[level]).see([photo], TinyBackbone()).pool([of_photo[i]], Max())[0]
+            alone = Map(size=pyramid.sizes[level]).extract([photo], TinyBackbone()).pool([of_photo[i]], Max())[0]
             assert torch.allclose(vectors[i : i + 1], alone, atol=1e-6)
 
 
 def test_only_needed_scales_are_computed() -> None:
     photo = random_photo(150, 200)
     net = TinyBackbone()
-    seen = Pyramid(sizes=[64, 128, 256], target=40).see([photo], net)
+    seen = Pyramid(sizes=[64, 128, 256], target=40).extract([photo], net)
     assert not net.seen
     seen.pool([Regions.whole(photo.size)], Max())
     assert [tuple(x.shape[2:]) for x in net.seen] == [(48, 64)]
@@ -55,7 +55,7 @@ def test_only_needed_scales_are_computed() -> None:
 def test_scale_keeps_the_levels() -> None:
     photo = random_photo(150, 200)
     net = TinyBackbone()
-    Pyramid(sizes=[64, 128, 256], target=40).see([photo], net, 0.5).pool([Regions.whole(photo.size)], Max())
+    Pyramid(sizes=[64, 128, 256], target=40).extract([photo], net, 0.5).pool([Regions.whole(photo.size)], Max())
     assert [tuple(x.shape[2:]) for x in net.seen] == [(24, 32)]
 
 

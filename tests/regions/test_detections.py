@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from objemb.detectors.base import Detector
-from objemb.extractors.base import pixel_grid
+from objemb.ops.grid import pixel_grid
 from objemb.regions.detections import Detections
 from objemb.structures import NO_LABEL, Photo, Regions
 from tests.tiny import random_photo
@@ -45,7 +45,7 @@ def found(masks: bool = False) -> Regions:
 
 def find(source: Detections) -> Regions:
     photo = random_photo(*SIZE)
-    return source.find([photo], [pixel_grid(photo)])[0]
+    return source.find([photo], [pixel_grid(photo.size)])[0]
 
 
 def test_no_detector_is_the_whole_image() -> None:

@@ -7,7 +7,6 @@ import torch
 
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.models.limit import limited
 from objemb.ops.boxes import iou
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.structures import Photo, Regions
@@ -30,7 +29,7 @@ def source(detector: FasterRcnn, **arguments: Any) -> RpnProposals:
 def test_the_whole_image_then_the_best_proposals(detector: FasterRcnn) -> None:
     photos = [random_photo(64, 96), random_photo(90, 50, seed=1)]
     for regions, proposed, photo in zip(
-        source(detector, nms_iou=1.0, max_regions=7).find(photos, []), detector.propose(photos), photos, strict=True
+        source(detector, nms_iou=1.0, max_regions=7).find(photos), detector.propose(photos), photos, strict=True
     ):
         assert len(proposed) > 7
         assert regions.boxes[0].tolist() == [0, 0, photo.size[1], photo.size[0]]
@@ -40,7 +39,7 @@ def test_the_whole_image_then_the_best_proposals(detector: FasterRcnn) -> None:
 
 def test_none_overlaps_a_better_one_too_much(detector: FasterRcnn) -> None:
     photo = random_photo(64, 96)
-    (regions,) = source(detector, nms_iou=0.4).find([photo], [])
+    (regions,) = source(detector, nms_iou=0.4).find([photo])
     (proposed,) = detector.propose([photo])
     kept: list[int] = []
     for row in range(len(proposed)):  # greedily, one after the other
@@ -56,7 +55,7 @@ def test_none_overlaps_a_better_one_too_much(detector: FasterRcnn) -> None:
 def test_boxes_are_in_original_pixels(detector: FasterRcnn) -> None:
     photo = random_photo(60, 90)
     large = Photo("large", photo.pixels, (600, 900))
-    small, big = source(detector).find([photo, large], [])
+    small, big = source(detector).find([photo, large])
     torch.testing.assert_close(torch.as_tensor(big.boxes), 10 * torch.as_tensor(small.boxes), rtol=1e-4, atol=1e-2)
 
 
@@ -77,13 +76,13 @@ def test_one_pass_of_the_detector(detector: FasterRcnn, monkeypatch: pytest.Monk
     features = detector.features
     monkeypatch.setattr(detector, "features", lambda batch: passes.append(len(batch.image_sizes)) or features(batch))
     monkeypatch.setattr(detector, "regions", None)  # the classifying heads stay idle
-    source(detector).find([random_photo(64, 96, seed=n) for n in range(3)], [])
+    source(detector).find([random_photo(64, 96, seed=n) for n in range(3)])
     assert passes == [3]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
 def test_photos_of_a_pixel(detector: FasterRcnn, size: tuple[int, int]) -> None:
-    (regions,) = source(detector).find([plain_photo(*size, (9, 200, 30))], [])
+    (regions,) = source(detector).find([plain_photo(*size, (9, 200, 30))])
     assert regions.boxes[0].tolist() == [0, 0, size[1], size[0]]
     assert (regions.boxes[:, 2:] <= [size[1], size[0]]).all()
 
@@ -91,25 +90,20 @@ def test_photos_of_a_pixel(detector: FasterRcnn, size: tuple[int, int]) -> None:
 def test_no_proposals_leave_the_whole_image(detector: FasterRcnn, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = plain_photo(40, 60, (0, 0, 0))
     monkeypatch.setattr(detector, "proposals", lambda batch, features, photos: [Regions.empty(photo.size)])
-    assert source(detector).find([photo], [])[0].boxes.tolist() == [[0, 0, 60, 40]]
+    assert source(detector).find([photo])[0].boxes.tolist() == [[0, 0, 60, 40]]
     monkeypatch.undo()
-    assert len(source(detector, max_regions=0).find([photo], [])[0]) == 1
+    assert len(source(detector, max_regions=0).find([photo])[0]) == 1
 
 
 def test_what_a_model_asks_of_it(detector: FasterRcnn) -> None:
     made = source(detector, max_regions=5)
     assert made.decode_side() == 96
     assert not any(m.training for m in made.train().detector.modules())
-
-    class EmbeddingModel(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.regions = made
-
-    fewer = limited(EmbeddingModel(), 2)  # type: ignore[arg-type]
+    fewer = made.limited(2)
+    assert fewer.detector is made.detector
     photo = random_photo(64, 96)
-    assert len(fewer.regions.find([photo], [])[0]) == 3  # type: ignore[union-attr,operator]
-    assert len(made.find([photo], [])[0]) == 6
+    assert len(fewer.find([photo])[0]) == 3
+    assert len(made.find([photo])[0]) == 6
 
 
 def test_mistakes_are_named(detector: FasterRcnn) -> None:

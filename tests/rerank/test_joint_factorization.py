@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from objemb.describers.base import Describer
 from objemb.describers.pooled_regions import PooledRegions
@@ -15,7 +16,7 @@ from objemb.rerank import joint_factorization as module
 from objemb.rerank._database import Database
 from objemb.rerank.base import Search
 from objemb.rerank.joint_factorization import JointFactorization
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Photo, Regions
 from tests.tiny import TinyBackbone
 
 MINIMAL = {"top": 2, "size": 64, "query_size": 32, "order": "similarity"}
@@ -37,13 +38,10 @@ class Colours(TinyBackbone):
 class Blind(Describer):
     """A describer without a network."""
 
-    dim = 3
+    raw_dim = 3
 
-    def describe(self, photos: Any, regions: Any = None) -> list[RegionDescriptors]:
-        return []
-
-    def decode_side(self) -> int | None:
-        return None
+    def _describe(self, photos: Any, given: Any) -> tuple[list[Regions], Tensor]:
+        return [Regions.empty(p.size) for p in photos], torch.zeros(0, 3)
 
 
 def painted(id: str, ground: tuple[int, int, int], **boxes: tuple[float, float, float, float]) -> Photo:

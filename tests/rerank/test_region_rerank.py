@@ -29,9 +29,10 @@ class Quarters(RegionSource):
     """The whole photo, and boxes of 48 pixels in steps of 24; says how often it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[str] = []
 
-    def find(self, photos: Sequence[Photo], grids: Sequence[Grid]) -> list[Regions]:
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         self.asked += [p.id for p in photos]
         boxes = [[0.0, 0, 96, 96]] + [[x, y, x + 40, y + 40] for x in range(0, 57, 8) for y in range(0, 57, 8)]
         return [Regions(torch.tensor(boxes), p.size) for p in photos]
@@ -48,7 +49,7 @@ def test_the_best_proposal_is_the_score_and_the_box() -> None:
     assert names(after)[0] == "red"
     for hit in after.results[0]:
         found = next(p for p in PHOTOS if p.id == hit.image)
-        (regions,) = source.find([found], [])
+        (regions,) = source.find([found])
         rows = describer().describe([found], [regions])[0].vectors
         products = rows @ before.queries[0].vectors[0]
         assert hit.score == pytest.approx(float(products.max()), abs=1e-6)

@@ -138,7 +138,7 @@ class _Parts:
     ) -> None:
         self._detector, self._photo = detector, photo
         self.heads = {
-            name: lambda s=student: s.embed([photo], [boxes], self._batch, self._maps)
+            name: lambda s=student: s.embed_boxes([photo], [boxes], self._batch, self._maps)
             for name, student in students.items()
         }
 

@@ -132,13 +132,7 @@ def open_model(text: str, device: str) -> Model:
 
 
 def backbone_of(model: Model) -> Backbone:
-    backbone = getattr(model.describer, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise ValueError(
-            "CLASSIFICATION: expected a method with a backbone such as hard_attention, "
-            f"found {model.settings['describer']['name']}"
-        )
-    return backbone
+    return model.describer.needed_backbone("CLASSIFICATION")
 
 
 def detector_of(model: Model) -> NetworkDetector:

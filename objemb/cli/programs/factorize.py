@@ -117,10 +117,7 @@ def open_backbone(args: argparse.Namespace) -> Backbone:
     else:
         model = load_model(args.model, args.device)
     note_untrained(model)
-    backbone = getattr(model.describer, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise ValueError(f"--model: expected one with a backbone, found {model.settings['describer']['name']}")
-    return backbone
+    return model.describer.needed_backbone("--model")
 
 
 @torch.no_grad()
@@ -129,10 +126,10 @@ def locate(
 ) -> tuple[list[HeatRow], int | None]:
     """The heat maps of the query and the photos, with boxes on the photos, and the number of the query's concept."""
     nmf = Nmf(args.rank, args.init, seed=args.seed)
-    seen = [Map(size=args.query_size).see([crop], backbone), Map(size=args.size).see(photos, backbone)]
-    (concepts,) = factorize([[m for s in seen for m in s.maps]], nmf)
+    features = [Map(size=args.query_size).extract([crop], backbone), Map(size=args.size).extract(photos, backbone)]
+    (concepts,) = factorize([[m for f in features for m in f.maps]], nmf)
     chosen = concepts.strongest(0)
-    grids = [g for s in seen for g in s.grids]
+    grids = [g for f in features for g in f.grids]
     rows = [HeatRow(crop, concepts.heat[0], grids[0], "query")]
     for photo, heat, grid in zip(photos, concepts.heat[1:], grids[1:], strict=True):
         share = share_of(heat, chosen)

@@ -11,8 +11,7 @@ from torch.nn.functional import log_softmax
 
 from objemb import checks
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer
-from objemb.describers.regional_attention import RegionalAttention
+from objemb.describers.base import AttentionDescriber, Describer
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
@@ -63,7 +62,7 @@ class Attend(Task):
         attention_rate: float = 0.05,
     ) -> None:
         super().__init__()
-        if not isinstance(describer, RegionalAttention):
+        if not isinstance(describer, AttentionDescriber):
             raise TypeError(f"describer: expected regional_attention, found {type(describer).__name__}")
         if len(data.instances) < 2:
             raise ValueError(f"data: expected photos of at least 2 instances, found {len(data.instances)}")
@@ -134,9 +133,9 @@ class Attend(Task):
     def _scores(self, batch: Sequence[Example]) -> Tensor:
         """Scores of classes ``(B, K)`` of photos, from the weighted mean of the maxima of the grid: the regions that
         the model sums up."""
-        seen = self.describer.attend([e.photo for e in batch])
-        weighted = (seen.maxima * seen.weights[:, None]).split(seen.counts)
-        grids = (rows[first_summed(found, False) :] for rows, found in zip(weighted, seen.regions, strict=True))
+        attended = self.describer.attend([e.photo for e in batch])
+        weighted = (attended.maxima * attended.weights[:, None]).split(attended.counts)
+        grids = (rows[first_summed(r, False) :] for rows, r in zip(weighted, attended.regions, strict=True))
         means = torch.stack([of_grid.mean(dim=0) for of_grid in grids])
         layer = self.describer.backbone.class_layer() if self.classes is None else self.classes
         return layer(means)

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.aggregators.keep import Keep
-from objemb.describers.base import Describer
-from objemb.describers.pooled_regions import PooledRegions
+from objemb.describers.base import CropEmbedder, Describer
 from objemb.evaluation.instances import instance_retrieval
-from objemb.extractors.crop import Crop
 from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched, group_equal
-from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
@@ -102,12 +99,12 @@ class Classify(Task):
         whiten: WhitenSettings | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(describer, PooledRegions) or not isinstance(describer.extractor, Crop):
-            found = type(getattr(describer, "extractor", describer)).__name__
+        if not isinstance(describer, CropEmbedder) or not describer.extractor.cuts_out:
+            found = type(describer.extractor or describer).__name__
             raise TypeError(f"describer: expected pooled_regions with the extractor crop, found {found}")
         if len(data.instances) < 2:
             raise ValueError(f"data: expected boxes of at least 2 instances, found {len(data.instances)}")
-        self.describer, self.extractor = describer, describer.extractor
+        self.describer = describer
         self.examples, self.validation = data, validation
         self.crops = checks.whole("crops", crops)
         self.scale, self.margin = checks.positive("scale", scale), checks.between("margin", margin, 0, 1)
@@ -190,12 +187,13 @@ class Classify(Task):
         rows = [(e.instances != NO_INSTANCE).nonzero().flatten() for e in batch]
         pool = torch.stack([torch.repeat_interleave(torch.tensor([len(r) for r in rows])), torch.cat(rows)], dim=1)
         drawn = pool[torch.randperm(len(pool))[: self.crops].sort().values]
-        cutter = self.extractor.see([e.photo for e in batch], self.describer.backbone)
+        extractor, backbone = self.describer.extractor, self.describer.backbone
         crops: list[Tensor] = []
         labels = [torch.zeros(0, dtype=torch.int64)]
         for i, example in enumerate(batch):
             of_photo = drawn[drawn[:, 0] == i, 1]
-            crops += cutter.cut(i, jitter_boxes(example.regions[of_photo], self.box_jitter))
+            boxes = jitter_boxes(example.regions[of_photo], self.box_jitter)
+            crops += extractor.cut(example.photo, boxes, backbone)
             labels.append(example.instances[of_photo])
         return crops, torch.cat(labels)
 
@@ -206,8 +204,7 @@ class Classify(Task):
             images = torch.stack([crops[n] for n in numbers]).to(self.device).float() / 255
             images = jitter_colours(flip_some(images) if self.flip else images, self.colour_jitter)
             images = images.contiguous(memory_format=torch.channels_last)  # a fifth faster in training on a CPU
-            pooled = self.describer.pooling(self.describer.backbone(images))
-            rows.update(zip(numbers, l2(pooled.float()), strict=True))
+            rows.update(zip(numbers, self.describer.embed_crops(images), strict=True))
         if not rows:
             return torch.zeros(0, self.describer.dim, device=self.device)
         return torch.stack([rows[n] for n in range(len(crops))])

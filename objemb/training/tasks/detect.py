@@ -76,7 +76,7 @@ class Detect(Task):
         colour_jitter: float = 0.2,
     ) -> None:
         super().__init__()
-        detector = getattr(getattr(describer, "regions", None), "detector", None)
+        detector = describer.detector
         if not isinstance(detector, NetworkDetector):
             found = type(describer if detector is None else detector).__name__
             raise TypeError(f"describer: expected one with a detector that is a network, found {found}")

@@ -17,8 +17,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.config import read_yaml
-from objemb.describers.base import Describer
-from objemb.describers.one_pass import OnePass
+from objemb.describers.base import BoxEmbedder, Describer
 from objemb.detectors.base import NetworkInput
 from objemb.evaluation.average_precision import average_precision
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
@@ -170,7 +169,7 @@ class Distill(Task):
             photos = [e.photo for e in examples]
             inputs, maps = self._features(photos)
             regions = self._sample(inputs, maps, examples, [variants[n] for n in numbers])
-            student.append(self.describer.embed(photos, regions, inputs, maps, unit=False))
+            student.append(self.describer.embed_boxes(photos, regions, inputs, maps, unit=False))
             targets += self.teacher.vectors(photos, regions, unit=False)
             weights.append(region_weights(regions))
             if self.mode == "joint" and maps is not None:
@@ -278,8 +277,8 @@ class Distill(Task):
                 self.teacher.vectors([example.photo], regions)
 
 
-def _student(describer: Describer) -> OnePass:
-    if not isinstance(describer, OnePass):
+def _student(describer: Describer) -> BoxEmbedder:
+    if not isinstance(describer, BoxEmbedder):
         raise TypeError(f"describer: expected a one_pass to be trained, found {type(describer).__name__}")
     if describer.whitening is not None:
         raise ValueError("describer: expected a student without a whitening, which its teacher has, found one")

@@ -7,12 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer
-from objemb.describers.rmac_network import RmacNetwork
+from objemb.describers.base import Describer, PhotoEmbedder
 from objemb.evaluation.instances import instance_retrieval
 from objemb.losses.ranking import contrastive_loss, triplet_loss
 from objemb.models.model import Model
@@ -29,9 +28,7 @@ from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
 LOSSES = {"triplet": triplet_loss, "contrastive": contrastive_loss}
-#: Parts of the describer that may learn; what finds regions stays as it is.
-LEARNING = ("backbone", "pooling", "projection")
-#: ObjectDataset that are described together.
+#: Objects that are described together.
 BATCH = 16
 
 
@@ -47,7 +44,7 @@ class Rank(Task):
         ``refresh`` steps ──────────────┘
 
     An item is a labelled box, cut out and described as an image of its own: its regions are found, projected and summed
-    up as :meth:`~objemb.describers.rmac_network.RmacNetwork.embed` does. The task follows Gordo et al., "End-to-end
+    up as :meth:`~objemb.describers.base.PhotoEmbedder.embed_photos` does. The task follows Gordo et al., "End-to-end
     learning of deep visual representations for image retrieval", IJCV 2017: a network that can tell classes apart (the
     task ``classify``), PCA as first weights of the projection, then triplets with mined negatives. Negatives are mined
     as Radenovic et al. (TPAMI 2019) do, see :func:`objemb.training.mining.hardest_negatives`; queries are compared by
@@ -101,7 +98,7 @@ class Rank(Task):
         flip: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(describer, RmacNetwork):
+        if not isinstance(describer, PhotoEmbedder):
             raise TypeError(f"describer: expected a rmac_network to be trained, found {type(describer).__name__}")
         self.describer = describer
         self.examples: ObjectDataset = _rankable(ObjectDataset(data))
@@ -113,13 +110,13 @@ class Rank(Task):
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self._fit_parts(checks.whole("fit_items", fit_items))
         self.describer.requires_grad_(False)
-        self._groups = groups_by_factor(nn.ModuleDict({part: getattr(describer, part) for part in LEARNING}), factors)
+        self._groups = groups_by_factor(describer.learnable(), factors)
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
         size = min(checks.whole("pool", pool), len(self.examples))
         self.register_buffer("pool_items", torch.zeros(size, dtype=torch.int64))
-        self.register_buffer("pool_vectors", torch.zeros(size, describer.projection.dim))
+        self.register_buffer("pool_vectors", torch.zeros(size, describer.raw_dim))
         self.register_buffer("age", torch.zeros((), dtype=torch.int64))
         self._described: Tensor | None = None
 
@@ -142,7 +139,7 @@ class Rank(Task):
         self.age += 1
         drawn = [(n, _one_of(self.examples.partners(n)), e) for e in batch for n in _numbers(e)]
         asking = [(number, positive, e) for number, positive, e in drawn if positive is not None]
-        queries = self.describer.embed([self._changed(e) for _, _, e in asking])
+        queries = self.describer.embed_photos([self._changed(e) for _, _, e in asking])
         positives = self._embed_items([positive for _, positive, _ in asking])
         mined = self._mine(queries.detach(), torch.tensor([number for number, _, _ in asking], dtype=torch.int64))
         owners, places = (mined >= 0).nonzero(as_tuple=True)
@@ -195,7 +192,7 @@ class Rank(Task):
 
     def _embed_items(self, numbers: Sequence[int]) -> Tensor:
         """Unit vectors ``(N, D)`` of training items, changed at random, with a gradient."""
-        return self.describer.embed([self._changed(self.examples[n]) for n in numbers])
+        return self.describer.embed_photos([self._changed(self.examples[n]) for n in numbers])
 
     def _changed(self, example: Example) -> Photo:
         if self.flip and bool(torch.rand(()) < 0.5):
@@ -205,8 +202,8 @@ class Rank(Task):
     @torch.no_grad()
     def _vectors(self, items: ObjectDataset, numbers: Sequence[int]) -> Tensor:
         """Unit vectors ``(N, D)`` of items as they are."""
-        nothing = self.describer.embed([])
-        parts = (self.describer.embed([items[n].photo for n in some]) for some in batched(numbers, BATCH))
+        nothing = self.describer.embed_photos([])
+        parts = (self.describer.embed_photos([items[n].photo for n in some]) for some in batched(numbers, BATCH))
         return torch.cat([nothing, *parts])
 
 

@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_the_vectors_of_both() -> None:
     lengths = []
     for photo, regions in boxes:
         seen = detector.preprocess([photo])
-        lengths.append(distill.describer.embed([photo], [regions], seen, detector.features(seen), unit=False))
+        lengths.append(distill.describer.embed_boxes([photo], [regions], seen, detector.features(seen), unit=False))
     raw = l2_loss(torch.cat(lengths), teacher, torch.tensor(counts))
     assert float(found["l2"].detach()) == pytest.approx(0.5 * float(raw.detach()), rel=1e-4)
 

@@ -69,7 +69,9 @@ def test_a_run_learns_and_leaves_a_model(tmp_path: Path) -> None:
     assert not any("running_" in k for k in changed), "norms keep their statistics"
     model = load_model(tmp_path / "run" / "model")
     item = learner.examples[0].photo
-    torch.testing.assert_close(torch.as_tensor(model.describe(item).vectors), learner.describer.embed([item]).detach())
+    torch.testing.assert_close(
+        torch.as_tensor(model.describe(item).vectors), learner.describer.embed_photos([item]).detach()
+    )
     assert model.settings["aggregator"]["name"] == "sum"
     assert model.dim == 6
 
@@ -95,7 +97,7 @@ def test_the_loss_is_that_of_its_triplets() -> None:
     torch.manual_seed(0)
     (loss,) = learner.losses(batch).values()
     number = int(batch[0].regions.extras["items"][0])
-    items, embed = learner.examples, learner.describer.embed
+    items, embed = learner.examples, learner.describer.embed_photos
     query = embed([batch[0].photo])
     (mined,) = learner._mine(query.detach(), torch.tensor([number])).tolist()
     labels = [int(items.labels[n]) for n in (number, *mined)]
@@ -117,7 +119,7 @@ def test_the_pool_lasts_until_it_is_refreshed() -> None:
         learner.losses(batch)
         pools.append(learner.pool_items.tolist())
     assert pools[0] == pools[1] == pools[2] != pools[3]
-    vectors = torch.cat([learner.describer.embed([learner.examples[n].photo]) for n in pools[3]])
+    vectors = torch.cat([learner.describer.embed_photos([learner.examples[n].photo]) for n in pools[3]])
     torch.testing.assert_close(learner.pool_vectors, vectors.detach(), rtol=1e-4, atol=1e-5)
 
 

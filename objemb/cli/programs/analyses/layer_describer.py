@@ -152,7 +152,7 @@ class _Remembered:
         if self._source is None:
             return Regions.whole(photo.size).boxes
         if photo.id not in self._boxes:
-            self._boxes[photo.id] = self._source.find([photo], [])[0].boxes
+            self._boxes[photo.id] = self._source.find([photo])[0].boxes
         return self._boxes[photo.id]
 
     def decode_side(self) -> int:

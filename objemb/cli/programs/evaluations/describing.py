@@ -19,7 +19,6 @@ from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, describe_task, object_crop
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
-from objemb.models.limit import limited
 from objemb.structures import ImageRows
 from objemb.version import __version__
 
@@ -78,7 +77,7 @@ class TaskDescriber:
         """
         model, boxes = self.model, self.boxes.detector
         if max_regions is not None:
-            model = replace(model, describer=limited(model.describer, max_regions))
+            model = replace(model, describer=model.describer.limited(max_regions))
             boxes = None if boxes is None else BestBoxes(boxes, max_regions)
 
         def run(part: RetrievalTask, given: Detector | None) -> Described:

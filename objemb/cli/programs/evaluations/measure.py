@@ -30,7 +30,6 @@ from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
 from objemb.models.model import given_boxes
-from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
 
 MAX_SHOWN = 5
@@ -165,8 +164,7 @@ def _by_regions(
     model = describer.model
     if not counts:
         return None
-    detects = isinstance(getattr(model.describer, "regions", None), Detections) and model.detector is not None
-    if task.level != "image" or not (detects or describer.boxes.detector is not None):
+    if task.level != "image" or (model.detector is None and describer.boxes.detector is None):
         note(f"{name}: no figures by the number of regions: expected boxes of a detector or --boxes, at image level")
         return None
     points = []
@@ -207,7 +205,7 @@ def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Phot
     if task.level == "image":
 
         def describe(photo: Photo) -> object:
-            given = None if source is None else source.find([photo], [])
+            given = None if source is None else source.find([photo])
             return model.aggregator.aggregate(model.describer.describe([photo], given)[0])
 
         return describe

@@ -153,7 +153,7 @@ def learned_from(model: Model, args: argparse.Namespace) -> dict[str, list[str]]
     found: dict[str, list[str]] = {}
     for name, part in model.describer.fitted_parts().items():
         found[name] = sources_in(part.fitted_on)
-    whitening = getattr(model.describer, "whitening", None)
+    whitening = model.describer.whitening
     if whitening is not None:
         found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, args.whiten_on)]
     for place, provenance in _provenances("network", model.provenance):
