@@ -14,8 +14,9 @@ import torch
 
 from objemb import checks
 from objemb.aggregators.base import Aggregator
+from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
-from objemb.detectors.base import Detector
+from objemb.detectors.base import Detector, NetworkDetector
 from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
@@ -111,11 +112,10 @@ class Model:
     def preprocessing(self) -> dict[str, Any]:
         """How pixels reach the network, for people and for other programs; the settings rule."""
         network = self.detector if self.describer.backbone is None else self.describer.backbone
-        colours = {
-            k: [round(v, 6) for v in getattr(network, k).flatten().tolist()]
-            for k in ("mean", "std")
-            if hasattr(network, k)
-        }
+        colours = {}
+        if isinstance(network, (Backbone, NetworkDetector)):
+            known = {"mean": network.mean, "std": network.std}
+            colours = {k: [round(v, 6) for v in values.flatten().tolist()] for k, values in known.items()}
         extractor = self.settings["describer"].get("extractor")
         return {"orientation": "EXIF applied", "colour": "RGB from 0 to 1", **colours, "extractor": extractor}
 
