@@ -190,7 +190,7 @@ class Describer(Frozen, Plugin, ABC):
         """
         if self.backbone is None:
             raise ValueError(
-                f"{who}: expected a describer with a backbone, such as pooled_regions, found {type(self).__name__}"
+                f"{who}: expected a describer with a backbone, such as pooled_regions, found {self._label}"
             )
         return self.backbone
 
@@ -205,9 +205,7 @@ class Describer(Frozen, Plugin, ABC):
             ValueError: There is no backbone, or no extractor.
         """
         if self.backbone is None or self.extractor is None:
-            raise ValueError(
-                f"features: expected a describer with a backbone and an extractor, found {type(self).__name__}"
-            )
+            raise ValueError(f"features: expected a describer with a backbone and an extractor, found {self._label}")
         return self.extractor.extract(photos, self.backbone, scale)
 
     def fitted_parts(self) -> dict[str, Fitted]:
@@ -245,7 +243,12 @@ class Describer(Frozen, Plugin, ABC):
             photos: The photos; there may be none.
             given: As for :meth:`_describe`.
         """
-        raise NotImplementedError(f"{type(self).__name__}: expected no part that learns from vectors, found {part!r}")
+        raise NotImplementedError(f"{self._label}: expected no part that learns from vectors, found {part!r}")
+
+    @property
+    def _label(self) -> str:
+        """The name in settings, for messages; that of the class where it is no plug-in."""
+        return self.registry_name or type(self).__name__
 
     def _with(self, **parts: Any) -> Self:
         """A copy in which some attributes are replaced, and which shares everything else."""

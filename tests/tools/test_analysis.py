@@ -76,7 +76,7 @@ def test_from_model_folders_at_object_level(
 
 def test_models_that_do_not_fit(tool: ModuleType, configs: tuple[str, str], tmp_path: Path) -> None:
     where = ["--set", str(write_set(tmp_path)), "-o", str(tmp_path / "out"), "--unwhitened"]
-    with pytest.raises(ValueError, match=r"CLASSIFICATION: expected a method with a backbone .* found one_pass"):
+    with pytest.raises(ValueError, match=r"CLASSIFICATION: expected a describer with a backbone, .* found one_pass"):
         tool.main([configs[1], configs[1], *where])
     with pytest.raises(ValueError, match=r"DETECTION: expected a model with a detector .* found none"):
         tool.main([configs[0], configs[0], *where])

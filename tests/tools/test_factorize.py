@@ -51,7 +51,7 @@ def test_clear_errors(tool: ModuleType, photos: list[str], tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"--model: expected a config for backbone.*random, found the model folder"):
         tool.main([*photos, "-o", str(tmp_path), "--model", str(tmp_path), *SMALL])
     random = ["detector.weights=random", "head.weights=random"]
-    with pytest.raises(ValueError, match="--model: expected one with a backbone, found one_pass"):
+    with pytest.raises(ValueError, match=r"--model: expected a describer with a backbone, .* found one_pass"):
         tool.main([*photos, "-o", str(tmp_path), "--model", "one_pass", *random])
 
 
