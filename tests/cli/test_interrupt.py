@@ -29,11 +29,13 @@ def python(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("library", ["typer", "torch"])
+@pytest.mark.parametrize(
+    ("library", "command"), [("typer", "info x"), ("pyarrow", "info x"), ("torch", "model info x")]
+)
 @pytest.mark.parametrize("code", [KILL, SWALLOWS])
-def test_ctrl_c_while_libraries_are_imported(library: str, code: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_libraries_are_imported(library: str, command: str, code: str, tmp_path: Path) -> None:
     (tmp_path / f"{library}.py").write_text(code)
-    call = "import sys; sys.argv = ['objemb', 'info', 'x']; from objemb.cli.main import main; main()"
+    call = f"from objemb.cli.main import main; main({command.split()})"
     ended = python(call, tmp_path)
     assert (ended.returncode, ended.stderr, ended.stdout) == (INTERRUPTED, "objemb: interrupted\n", "")
 
