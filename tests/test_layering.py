@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import objemb
@@ -35,6 +36,7 @@ LINES = [
 ]
 LEVEL = {room: level for level, line in enumerate(LINES) for room in line}
 ROOT = Path(objemb.__file__).parent
+DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 
 # Packages, or parts of packages, that only one file each may import, inside the function that needs them.
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
@@ -84,6 +86,23 @@ def files() -> list[Path]:
 
 def test_every_room_has_a_line() -> None:
     assert {room_of(p) for p in files()} <= set(LEVEL)
+
+
+def rooms_of(table: str) -> list[set[str]]:
+    """The rooms of each row of a table in Markdown: the names in code of its first cell."""
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    return [{name.rstrip("/") for name in re.findall(r"`([^`]+)`", row.split("|")[1])} for row in rows[2:]]
+
+
+def test_the_table_of_the_design_is_the_one_that_is_checked() -> None:
+    section = DESIGN.read_text(encoding="utf-8").partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    there = {room_of(path) for path in files()}
+    assert rooms_of(section) == [line & there for line in LINES]
+
+
+def test_rooms_of_a_table() -> None:
+    table = "Rooms:\n\n| room | what | may import |\n|---|---|---|\n| `a`, `b/` | uses `c` | |\n| `d` | | earlier rows |\n"
+    assert rooms_of(table) == [{"a", "b"}, {"d"}]
 
 
 def test_imports_point_upwards() -> None:
