@@ -101,7 +101,7 @@ def test_the_table_of_the_design_is_the_one_that_is_checked() -> None:
 
 
 def test_rooms_of_a_table() -> None:
-    table = "Rooms:\n\n| room | what | may import |\n|---|---|---|\n| `a`, `b/` | uses `c` | |\n| `d` | | earlier rows |\n"
+    table = "| room | what | imports |\n|---|---|---|\n| `a`, `b/` | uses `c` | |\n| `d` | | earlier rows |\n"
     assert rooms_of(table) == [{"a", "b"}, {"d"}]
 
 
