@@ -31,7 +31,7 @@ def average_precision(
         found: What was found in each photo, scores included.
         truth: The true boxes of the same photos. Boxes without a label are left out unless ``class_agnostic``.
         class_agnostic: Whether labels do not count: one class of objects.
-        max_detections: At most so many boxes per photo and class, best first.
+        max_detections: Maximum number of boxes per photo and class, best first.
 
     Returns:
         0 to 1: ``AP``, ``AP50``, ``AP75``, and by the classes of :mod:`objemb.evaluation.sizes` ``AP_under_9``,

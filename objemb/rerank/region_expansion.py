@@ -21,7 +21,7 @@ class RegionExpansion(Reranker):
     not in it. It goes by the box that matched the first result.
 
     Args:
-        top: N_QE: so many results are believed.
+        top: N_QE: the number of results that are used.
     """
 
     def __init__(self, *, top: int = 10) -> None:

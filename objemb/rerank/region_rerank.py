@@ -38,7 +38,7 @@ class RegionRerank(Reranker):
         mixed: So many of the best boxes join the query; the paper's 5; 0 for no expansion.
         regions: Where proposals come from; null: the proposal network of the detector whose features the describer
             pools (``detector_trunk``).
-        proposals: At most so many of each photo then.
+        proposals: Maximum number of them per photo.
     """
 
     def __init__(

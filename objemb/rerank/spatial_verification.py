@@ -41,7 +41,7 @@ class SpatialVerification(Reranker):
     Args:
         top: So many hits of each query are verified; 100, as in detect-to-retrieve.
         size: Longest side of photos in pixels.
-        features: The strongest so many of each photo.
+        features: Number of strongest features used per photo.
         ratio: A match has to be nearer than this share of the distance of the next.
         tolerance: Pixels of the original photo by which a point may miss.
         least: From so many agreeing pairs on, the box of a hit is replaced.

@@ -32,7 +32,7 @@ def neighbours(
         vectors: float ``(N, D)``, compared by scalar product.
         instances: int64 ``(N,)``: a frame is green where the identity is the query's, red elsewhere.
         images: int64 ``(N,)``, rising: the number of the example that each box is of.
-        rows: At most so many queries, evenly spread.
+        rows: Maximum number of queries, evenly spread.
         columns: Boxes beside each.
 
     Returns:

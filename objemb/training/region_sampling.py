@@ -43,7 +43,7 @@ class RegionSampling:
         whole_image: Whether the whole image is a box as well.
         jitter: Strength of ``jittered``, see :func:`objemb.training.augment.jitter_boxes`.
         variants: How many different draws there are for each photo.
-        max_boxes: At most so many boxes a photo, drawn from all of them, the whole image not counted.
+        max_boxes: Maximum number of boxes per photo, drawn from all of them, the whole image not counted.
         weighting: What a box counts: ``uniform``: 1; ``score``: its score, which is 1 for true boxes; ``size``: the
             square root of its share of the image.
         whole_weight: What the whole image counts instead.

@@ -79,7 +79,7 @@ class Teacher:
         head.initialise(self._describer.needed_backbone("teacher"), self._whitening)
 
     def to(self, device: torch.device | str) -> Teacher:
-        """Move the networks to where they shall run; the vectors come back to the CPU."""
+        """Move the networks to the device that they run on; the vectors come back to the CPU."""
         self._describer.to(device)
         return self
 

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _readable(files: Sequence[str]) -> list[Photo]:
-    """The photos that can be read; the others are told."""
+    """The photos that can be read; the others are reported."""
     photos = []
     for file in files:
         try:

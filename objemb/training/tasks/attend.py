@@ -39,7 +39,7 @@ class Attend(Task):
 
     Args:
         describer: A ``regional_attention``, whose backbone has its weights already.
-        data: Photos with instances: what is told apart. The boxes do not matter.
+        data: Photos with instances, which are the classes. The boxes do not matter.
         validation: Other photos of the same instances, for the figure ``accuracy``; None for none.
         classifier: ``network``: the backbone's own layer of classes (``classes: true``), frozen, as published; instance
             number n is class number n of it, so that a sub-folder per class in the order of the network is what it

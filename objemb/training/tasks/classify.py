@@ -68,7 +68,7 @@ class Classify(Task):
         data: Labelled boxes to learn from; boxes without an identity are not used.
         validation: Labelled boxes of *other* identities, described as they are given and searched for among each
             other: ``mAP`` and ``P@1``. None for no figures.
-        crops: At most so many crops in a step and process, drawn from all boxes of its examples.
+        crops: Maximum number of crops per step and process, drawn from all boxes of its examples.
         scale: See :func:`objemb.losses.classification.cosine_softmax_loss` for this and the next.
         margin: 0 for NormFace, above 0 for CosFace.
         box_jitter: Strength, see :func:`objemb.training.augment.jitter_boxes`.

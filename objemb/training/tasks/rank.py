@@ -63,7 +63,7 @@ class Rank(Task):
         loss: ``triplet`` or ``contrastive``, see :mod:`objemb.losses.ranking`.
         margin: Of the loss; 0.1 for triplets and 0.7 for contrastive pairs by default, as in the papers.
         negatives: For each query, all of different identities.
-        pool: Number of items that negatives are mined from; all of them where there are not so many.
+        pool: Number of items that negatives are mined from; all of them if there are fewer.
         refresh: Steps after which another pool is drawn and described.
         factors: Patterns of names of parameters of ``backbone``, ``pooling`` and ``projection``, and a factor on their
             learning rate: ``{"backbone.*": 0}`` learns the projection alone.

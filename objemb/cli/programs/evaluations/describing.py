@@ -72,7 +72,7 @@ class TaskDescriber:
 
         Args:
             task: What is to be found in what.
-            max_regions: At most so many boxes per database photo; None for as many as the method takes.
+            max_regions: Maximum number of boxes per database photo; None for as many as the method takes.
             on_photo: Called for each photo that is done.
         """
         model, boxes = self.model, self.boxes.detector

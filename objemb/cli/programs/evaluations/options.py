@@ -105,10 +105,10 @@ def _add_outputs(group: Any) -> None:
         metavar="METHOD",
         help="one of the methods, by name or place: what the others keep of its figures",
     )
-    group.add_argument("--regions", type=_counts, default=[], metavar="N,M", help="each method with so many boxes")
+    group.add_argument("--regions", type=_counts, default=[], metavar="N,M", help="each method at these box counts")
     group.add_argument("--cost-photos", type=_count, default=4, help="photos to take the time on (default: 4; 0: none)")
     group.add_argument("--projector", type=Path, metavar="DIR", help="write files for tensorboard --logdir DIR")
-    group.add_argument("--projector-vectors", type=int, default=1000, help="at most so many a method (default: 1000)")
+    group.add_argument("--projector-vectors", type=int, default=1000, help="maximum per method (default: 1000)")
 
 
 def _check(args: argparse.Namespace) -> None:
