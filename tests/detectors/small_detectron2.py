@@ -69,7 +69,7 @@ def photo(height: int, width: int, seed: int = 0, size: tuple[int, int] | None =
 
 def entry(sides: tuple[int, int] = (64, 80), seed: int = 0, **more: Any) -> dict[str, Any]:
     """What a data mapper gives of a photo."""
-    return {"image": photo(*sides, seed).pixels, **more}
+    return {"image": torch.as_tensor(photo(*sides, seed).pixels), **more}
 
 
 def truth(boxes: list[list[float]], size: tuple[int, int] = (64, 80), **fields: Tensor) -> Instances:

@@ -183,7 +183,7 @@ def test_objects_of_every_size_are_seen_at_one(faster: Detectron2Rcnn, levels: l
     one = OnePass(detector=faster, head=EmbeddingHead(dim=8, width=16, levels=levels), object_side=40)
     given = photo(200, 300)
     boxes = Regions(torch.tensor([[3.0, 4, 20, 30], [50, 50, 90, 80], [0, 0, 300, 200]]), given.size)
-    vectors = one.describe([given], [boxes])[0].vectors
+    vectors = torch.as_tensor(one.describe([given], [boxes])[0].vectors)
     assert vectors.shape == (3, 8)
     assert torch.allclose(torch.as_tensor(one.describe([given])[0].vectors)[0], vectors[2], atol=1e-5)
 
@@ -205,10 +205,11 @@ def test_boxes_are_in_original_pixels(faster: Detectron2Rcnn) -> None:
 
 def test_masks_are_within_the_boxes(masked: Detectron2Rcnn) -> None:
     found = masked.detect([photo(60, 90)])[0]
-    masks = found.extras["masks"]
+    masks = found.array("masks")
+    assert masks is not None
     assert masks.shape == (len(found), 28, 28)
-    assert masks.dtype == torch.uint8
-    assert (masks.flatten(1).amax(1) == 1).all(), "an object of which no cell is sure is attended to as a whole"
+    assert masks.dtype == np.uint8
+    assert (masks.max(axis=(1, 2)) == 1).all(), "an object of which no cell is sure is attended to as a whole"
 
 
 @pytest.mark.parametrize("name", [FASTER, C4, DC5])
@@ -250,8 +251,8 @@ class TestLosses:
         mine = self.losses(faster, self.TRUE, Regions.empty((64, 85)))
         batch = faster.preprocess(self.PHOTOS)
         factors = torch.tensor([85 / 80, 64 / 60] * 2)
-        instances = [truth((self.TRUE.boxes * factors).tolist(), (64, 85)), truth([], (64, 85))]
-        instances[0].gt_classes = self.TRUE.labels
+        instances = [truth((torch.as_tensor(self.TRUE.boxes) * factors).tolist(), (64, 85)), truth([], (64, 85))]
+        instances[0].gt_classes = torch.as_tensor(self.TRUE.labels)
         network = built(usual_config())
         network.load_state_dict(faster.network.state_dict())
         with torch.no_grad(), EventStorage():
