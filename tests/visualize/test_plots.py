@@ -22,7 +22,8 @@ def test_all_kinds_on_one_page(tmp_path: Path) -> None:
         assert [tick.get_text() for tick in axes[0, 1].get_xticklabels()] == ["64", "128"]
         plots.save(figure, tmp_path / "new" / name)
     assert (tmp_path / "new" / "a.png").read_bytes() == (tmp_path / "new" / "b.png").read_bytes()
-    assert Image.open(tmp_path / "new" / "a.png").size == (920, 740)
+    # the canvas of older matplotlib loses a pixel to the rounding of inches
+    assert Image.open(tmp_path / "new" / "a.png").size == pytest.approx((920, 740), abs=1)
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
