@@ -131,6 +131,16 @@ def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:
         assert "needs PyTorch: pip install 'objemb[torch]'" in stderr, (arguments, stderr)
 
 
+def test_the_doctor_tells_what_is_missing_from_what_is_broken() -> None:
+    report = json.loads(run("doctor", "--json").stdout)
+    states = {check["name"]: check["state"] for check in report["checks"]}
+    assert report["healthy"]
+    assert {states[name] for name in ("processor", "accelerator", "model")} == {"missing"}
+    assert {states[name] for name in ("numpy", "reading images", "index")} == {"ok"}
+    (found,) = (check["found"] for check in report["checks"] if check["name"] == "model")
+    assert found == "needs PyTorch (pip install 'objemb[torch]')"
+
+
 def test_a_name_of_the_package_that_needs_it_says_what_to_install() -> None:
     code = """
 import objemb

@@ -21,9 +21,11 @@ from objemb.cli.output import print_json
 from objemb.version import __version__
 
 OK, MISSING, BROKEN = "ok", "missing", "BAD"
-REQUIRED = ("torch", "torchvision", "numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
+REQUIRED = ("numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
 #: Optional libraries, and what to give to pip for each.
 OPTIONAL = {
+    "torch": "'objemb[torch]'",
+    "torchvision": "'objemb[torch]'",
     "faiss-cpu": "'objemb[ann]'",
     "opencv": "'objemb[methods]'",
     "scipy": "'objemb[methods]'",
@@ -85,6 +87,8 @@ def _run(name: str, check: Callable[[], str]) -> dict[str, Any]:
     except MissingExtraError as error:
         return {"name": name, "state": MISSING, "found": str(error)}
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "torchvision"):
+            return {"name": name, "state": MISSING, "found": f"needs PyTorch (pip install {OPTIONAL['torch']})"}
         return {"name": name, "state": BROKEN, "found": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
@@ -166,14 +170,12 @@ SMALL = {
 
 def _index(folder: Path | None) -> str:
     """An index written, searched and checked."""
-    import torch
-
     from objemb.index.store import Index
     from objemb.structures import RegionDescriptors, Regions
 
     with tempfile.TemporaryDirectory(prefix="objemb-doctor-", dir=folder) as place:
         index = Index.create(Path(place) / "index", dim=4, fingerprint="doctor")
-        one = RegionDescriptors("photo", Regions.whole((30, 40)), torch.eye(4)[:1])
+        one = RegionDescriptors("photo", Regions.whole((30, 40)), [[1.0, 0, 0, 0]])
         with index.writer() as writer:
             writer.add(one)
         found = [hit.image for hit in index.search(one)]
