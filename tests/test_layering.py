@@ -9,7 +9,7 @@ from pathlib import Path
 import objemb
 
 LINES = [
-    {"version", "threads", "checks", "disk", "text"},
+    {"version", "threads", "types", "checks", "disk", "text"},
     {"structures", "registry", "devices"},
     {"ops"},
     {"coco"},

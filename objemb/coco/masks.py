@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from objemb import checks
 from objemb.coco.units import LIMIT
 from objemb.ops.masks import coverage
+from objemb.types import BoolArray
 
 #: Side of a mask, as Mask R-CNN has it.
 SIDE = 28
@@ -25,7 +25,7 @@ OVERSAMPLING = 8
 MOST_PIXELS = 1 << 30
 
 
-def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def encode_mask(mask: BoolArray) -> dict[str, Any]:
     """COCO's uncompressed run lengths of a ``(h, w)`` mask: ``{"size": [h, w], "counts": [...]}``.
 
     The runs go down the columns, from left to right, and begin with the zeros (perhaps none of them).
@@ -36,7 +36,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": np.diff(edges).tolist()}
 
 
-def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
     """The mask ``(h, w)`` of run lengths, as :func:`encode_mask` has them or in COCO's text form.
 
     Args:

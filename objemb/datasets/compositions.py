@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from objemb.coco.files import DISTRACTOR
@@ -35,6 +34,7 @@ from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.seeds import generator, is_alone, round_robin
 from objemb.images import read_photo
 from objemb.structures import NO_LABEL
+from objemb.types import Float32Array, Float64Array, Uint8Array
 
 #: Every fifth held-out scene gives queries, and every fifth picture of a product is shown in those scenes only.
 QUERY_EVERY = 5
@@ -143,7 +143,7 @@ class Compositions:
     def _card(self, picture: Picture, side: int | None = None) -> Card:
         return _card(picture.path, self.settings.cut, side or self.settings.card_side)
 
-    def _photo(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    def _photo(self, rng: np.random.Generator, side: int) -> Float32Array:
         """A random square of a random photo, perhaps mirrored, as float32 ``(3, side, side)``."""
         photo = self.photos[int(rng.integers(len(self.photos)))]
         image = _photo(photo.path, self.settings.size)
@@ -152,7 +152,7 @@ class Compositions:
         crop = image.resize((side, side), Image.Resampling.BICUBIC, (x, y, x + edge, y + edge))
         return to_planes(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop)
 
-    def _lay(self, rng: np.random.Generator, item: _Item, canvas: NDArray[np.float32]) -> _Pasted:
+    def _lay(self, rng: np.random.Generator, item: _Item, canvas: Float32Array) -> _Pasted:
         """Where an object lies, and in which light."""
         settings, card = self.settings, item.card
         side = settings.size * math.exp(rng.uniform(*np.log(settings.object_size)))
@@ -166,9 +166,7 @@ class Compositions:
         quad = place(centre, (width, height), turn, corner_jitter(rng, settings.perspective))
         return self._paste(rng, card, quad, canvas, zoom)
 
-    def _lay_alone(
-        self, rng: np.random.Generator, number: int
-    ) -> tuple[NDArray[np.float32], list[_Item], list[_Pasted]]:
+    def _lay_alone(self, rng: np.random.Generator, number: int) -> tuple[Float32Array, list[_Item], list[_Pasted]]:
         """The ground of a product's picture alone, and the picture as it lies there."""
         label = round_robin(self._leads, number)
         view = self._view(rng, label, number)
@@ -179,7 +177,7 @@ class Compositions:
         return canvas, [_Item(label, view.instance, card)], [pasted]
 
     def _paste(
-        self, rng: np.random.Generator, card: Card, quad: NDArray[np.float64], canvas: NDArray[np.float32], zoom: float
+        self, rng: np.random.Generator, card: Card, quad: Float64Array, canvas: Float32Array, zoom: float
     ) -> _Pasted:
         """An object upon a quadrilateral, in the light of the place."""
         settings = self.settings
@@ -189,9 +187,7 @@ class Compositions:
         _recolour(rng, patch, canvas, settings.colour)
         return _Pasted(trim(patch, blend, seam), blend, seam)
 
-    def _render(
-        self, rng: np.random.Generator, canvas: NDArray[np.float32], objects: list[_Pasted]
-    ) -> NDArray[np.uint8]:
+    def _render(self, rng: np.random.Generator, canvas: Float32Array, objects: list[_Pasted]) -> Uint8Array:
         """Objects from the back to the front, then light and noise over everything."""
         settings = self.settings
         away = tuple(settings.size * rng.uniform((-0.03, 0.0), (0.03, 0.03)))
@@ -227,7 +223,7 @@ def _number(rng: np.random.Generator, limits: tuple[int, int]) -> int:
     return int(rng.integers(limits[0], limits[1] + 1))
 
 
-def _recolour(rng: np.random.Generator, patch: Patch, canvas: NDArray[np.float32], strength: float) -> None:
+def _recolour(rng: np.random.Generator, patch: Patch, canvas: Float32Array, strength: float) -> None:
     """Other brightness, contrast and cast, and a step towards the brightness of the place."""
     weight = float(patch.alpha.sum())
     if weight == 0:

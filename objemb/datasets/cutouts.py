@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from objemb import checks
 from objemb.images import UnreadableImageError, read_photo
 from objemb.ops.masks import box_of
+from objemb.types import BoolArray
 
 CUTS = ("auto", "plain", "none")
 #: A background is looked for at this size; its edge is drawn out to the picture's.
@@ -107,14 +107,14 @@ def _like_a_product(mask: Image.Image) -> bool:
     return bool(CUTOUT_SHARE[0] <= share <= CUTOUT_SHARE[1] and core >= SOLID * share)
 
 
-def _outside(free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _outside(free: BoolArray) -> BoolArray:
     """What of the background's colour is reached from the rim without passing a gap of two pixels or less."""
     wide = Image.fromarray(np.pad(free, 2, mode="edge")).convert("L").filter(ImageFilter.MinFilter(3))
     reached = Image.fromarray(reachable(np.asarray(wide) > 0)).convert("L").filter(ImageFilter.MaxFilter(3))
     return (np.asarray(reached)[2:-2, 2:-2] > 0) & free
 
 
-def reachable(free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def reachable(free: BoolArray) -> BoolArray:
     """The true pixels ``(h, w)`` that are joined to the rim by true pixels, side by side."""
     reached = free.copy()
     reached[1:-1, 1:-1] = False

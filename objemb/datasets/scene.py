@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from objemb.datasets.render.stacking import VisibleObject
 from objemb.ops.masks import box_of
+from objemb.types import BoolArray, Float32Array, Int64Array, Uint8Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +28,13 @@ class Scene:
         masks: bool ``(N, h, w)``, the visible parts.
     """
 
-    pixels: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    pixels: Uint8Array
+    boxes: Float32Array
+    labels: Int64Array
     instances: tuple[str, ...]
     categories: tuple[str, ...]
-    visibilities: NDArray[np.float32]
-    masks: NDArray[np.bool_]
+    visibilities: Float32Array
+    masks: BoolArray
 
 
 class SceneSource(Protocol):
@@ -58,7 +58,7 @@ class SceneSource(Protocol):
 
 
 def make_scene(
-    pixels: NDArray[np.uint8],
+    pixels: Uint8Array,
     visible: Sequence[VisibleObject],
     labels: Sequence[int],
     instances: tuple[str, ...],

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from objemb import checks
@@ -39,6 +38,7 @@ from objemb.datasets.scene import Scene, make_scene
 from objemb.datasets.scene_settings import SPLITS, SceneSettings
 from objemb.datasets.seeds import generator, is_alone, round_robin
 from objemb.datasets.writing import write_scenes
+from objemb.types import Float32Array, Float64Array, Uint8Array
 
 __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
 
@@ -140,7 +140,7 @@ class Scenes:
         visible = keep_visible([patch], size, self.settings.min_visibility)
         return self._scene(self._render(rng, canvas, [patch], []), visible, [label])
 
-    def _scene(self, pixels: NDArray[np.uint8], visible: list[VisibleObject], labels: list[int]) -> Scene:
+    def _scene(self, pixels: Uint8Array, visible: list[VisibleObject], labels: list[int]) -> Scene:
         names = tuple(self.instances[n] for n in labels)
         return make_scene(pixels, visible, labels, names, tuple(self._category(n) for n in labels))
 
@@ -173,7 +173,7 @@ class Scenes:
             patches.append(self._lit(rng, warp(card, quad, (self.settings.size,) * 2)))
         return patches
 
-    def _quad(self, rng: np.random.Generator, card: Card, backdrop: Backdrop) -> NDArray[np.float64]:
+    def _quad(self, rng: np.random.Generator, card: Card, backdrop: Backdrop) -> Float64Array:
         """Corners of an object at a random place."""
         settings = self.settings
         side = settings.size * rng.uniform(*settings.object_size)
@@ -220,8 +220,8 @@ class Scenes:
         return occluders, visible
 
     def _render(
-        self, rng: np.random.Generator, canvas: NDArray[np.float32], objects: list[Patch], occluders: list[Patch]
-    ) -> NDArray[np.uint8]:
+        self, rng: np.random.Generator, canvas: Float32Array, objects: list[Patch], occluders: list[Patch]
+    ) -> Uint8Array:
         """Everything from the back to the front, then light and noise over it."""
         settings = self.settings
         away = settings.size * rng.uniform(-0.03, 0.03), settings.size * rng.uniform(0.005, 0.03)
@@ -244,7 +244,7 @@ def instance_name(split: str, family: int, variant: int) -> str:
     return f"{split}-{family:03d}-{letters}"
 
 
-def _overlap(quad: NDArray[np.float64], boxes: NDArray[np.float64]) -> float:
+def _overlap(quad: Float64Array, boxes: Float64Array) -> float:
     """Greatest share of a quadrilateral's box that lies under one of the others."""
     if len(boxes) == 0:
         return 0.0

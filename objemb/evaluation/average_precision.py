@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.evaluation.sizes import SIZE_KEYS, UNKNOWN, side_shares, size_classes
 from objemb.structures import NO_LABEL, Regions
+from objemb.types import Float64Array
 
 #: Names of the figures by the classes of size, and the number of each class.
 OF_SIZES = {f"AP_{key}": number for number, key in enumerate(SIZE_KEYS.values())}
@@ -73,7 +73,7 @@ def _reference() -> tuple[Any, Any]:
 
 def _precision(
     reference: tuple[Any, Any], found: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
-) -> tuple[NDArray[np.float64], Any]:
+) -> tuple[Float64Array, Any]:
     """Precisions ``(overlaps, recalls, labels, 1 + sizes)``, -1 where there is no true box, and what the axes are."""
     COCO, COCOeval = reference
     labels = {label for regions in (*found, *truth) for label in regions.labels.tolist()}

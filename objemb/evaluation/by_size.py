@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.metrics import (
@@ -27,6 +27,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
 from objemb.structures import Box, ImageRows
+from objemb.types import Float64Array, Int64Array
 
 #: The attribute that names the kind of a query, such as ``in photo`` or ``picture``.
 KIND = "kind"
@@ -62,7 +63,7 @@ class PartFigures(NamedTuple):
 
 
 def by_object_size(
-    task: RetrievalTask, ranked: Sequence[RankedItems], shares: Sequence[NDArray[np.float64]], answered: Collection[int]
+    task: RetrievalTask, ranked: Sequence[RankedItems], shares: Sequence[Float64Array], answered: Collection[int]
 ) -> dict[str, PartFigures]:
     """Figures with the positives of one size only; those of other or unknown size are junk, as in COCO's by area.
 
@@ -129,7 +130,7 @@ def localisation_by_size(located: Located, database: ImageRows) -> dict[str, Loc
     return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
 
 
-def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows) -> list[NDArray[np.float64]]:
+def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows) -> list[Float64Array]:
     """The side share of the object of each positive in its photo.
 
     At image level that is the largest of the true boxes of the query's instances in the photo.
@@ -178,12 +179,12 @@ def _largest_boxes(objects: Sequence[SetEntry]) -> dict[str, dict[str, Box]]:
     return largest
 
 
-def _box_table(boxes: Sequence[Box | None]) -> NDArray[np.float64]:
+def _box_table(boxes: Sequence[Box | None]) -> Float64Array:
     """float64 ``(N, 4)``, NaN where there is no box."""
     return np.array([(np.nan,) * 4 if box is None else box for box in boxes], dtype=float).reshape(-1, 4)
 
 
-def _photo_sizes(rows: ImageRows, items: NDArray[np.int64]) -> NDArray[np.float64]:
+def _photo_sizes(rows: ImageRows, items: Int64Array) -> Float64Array:
     """float64 ``(N, 2)``: height and width of the photos of items, NaN for those without rows."""
     sizes = np.full((len(items), 2), np.nan)
     if rows.sizes is not None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.disk import file_sha256, replacing_folder
+from objemb.types import AnyArray
 
 FORMAT, FORMAT_VERSION = "objemb-cache", 1
 CARD = "entry.json"
@@ -31,7 +31,7 @@ class Cached:
         about: JSON-ready facts that were stored with them.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, AnyArray]
     about: Mapping[str, Any]
 
 
@@ -67,7 +67,7 @@ class ArrayCache:
             _remove(place)
             return None
 
-    def store(self, key: str, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+    def store(self, key: str, arrays: Mapping[str, AnyArray], about: Mapping[str, Any]) -> None:
         """Keep arrays of numbers and facts. An entry that another process has stored meanwhile stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing_folder(self.folder / key, keep=True) as partial:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer
@@ -22,6 +21,7 @@ from objemb.images.decode import read_photo
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.structures import ImageRows, Photo, SearchResult
+from objemb.types import Int64Array
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _search(
     return search_and_rerank(queries, database, rerankers, depth, describer, open_query)
 
 
-def _ranked(described: Described, search: Search | None, listed: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
+def _ranked(described: Described, search: Search | None, listed: Sequence[Int64Array]) -> list[RankedItems]:
     """The places of the listed items; with a search, behind what it put first."""
     if search is None:
         return rank_items(described.database, described.queries, listed)

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import paired_iou
+from objemb.types import BoolArray, Float64Array, Int64Array
 
 #: A function of the ranks of a query's positives and the number of these.
 Metric: TypeAlias = Callable[[ArrayLike, int], float]
@@ -76,7 +77,7 @@ def average_precision(ranks: ArrayLike, num_positives: int) -> float:
     return float(_trapezoids(np.arange(len(ranked)), ranked).sum() / num_positives)
 
 
-def average_precisions(right: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+def average_precisions(right: BoolArray, kept: BoolArray) -> Float64Array:
     """:func:`average_precision` of many complete rankings at once.
 
     Args:
@@ -86,7 +87,7 @@ def average_precisions(right: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDA
     Returns:
         float64 ``(Q,)``, 0 to 1; NaN for a query without positives.
     """
-    before: NDArray[np.int64] = np.cumsum(right, axis=1) - right
+    before: Int64Array = np.cumsum(right, axis=1) - right
     area = (_trapezoids(before, np.cumsum(kept, axis=1) - 1) * right).sum(axis=1)
     total = right.sum(axis=1)
     return np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)
@@ -204,7 +205,7 @@ def mean_average_precision(ranks: Sequence[ArrayLike], num_positives: Sequence[i
     return mean_over_queries(average_precision, ranks, num_positives)
 
 
-def precision_recall(ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> NDArray[np.float64]:
+def precision_recall(ranks: Sequence[Int64Array], num_positives: Sequence[int]) -> Float64Array:
     """The mean interpolated precision at the recalls :data:`RECALLS`.
 
     The precision at a recall is the best that is reached at this recall or a higher one, and 0 beyond the last positive
@@ -221,7 +222,7 @@ def precision_recall(ranks: Sequence[NDArray[np.int64]], num_positives: Sequence
     return np.mean(curves, axis=0) if curves else np.full(len(RECALLS), np.nan)
 
 
-def scored(name: str, ranks: Sequence[NDArray[np.int64]], num_positives: Sequence[int]) -> float:
+def scored(name: str, ranks: Sequence[Int64Array], num_positives: Sequence[int]) -> float:
     """The mean of a figure over the queries that have positives.
 
     Args:
@@ -248,7 +249,7 @@ def known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> NDArray[np.float64]:
+def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> Float64Array:
     """The intersection over union of each box with the best fitting of its true boxes.
 
     Args:
@@ -284,13 +285,13 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
     return Localisation(float(known.mean()), float((known >= threshold).mean()), len(known))
 
 
-def _trapezoids(before: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+def _trapezoids(before: Int64Array, ranks: Int64Array) -> Float64Array:
     """The mean of the precision just before and just after a positive at each rank, behind so many positives."""
     precision_before = np.where(ranks <= 0, 1.0, before / np.maximum(ranks, 1))
     return np.asarray((precision_before + (before + 1) / np.maximum(ranks + 1, 1)) / 2)
 
 
-def _curve(ranked: NDArray[np.int64], num_positives: int) -> NDArray[np.float64]:
+def _curve(ranked: Int64Array, num_positives: int) -> Float64Array:
     found = np.arange(1, len(ranked) + 1)
     precision = np.maximum.accumulate((found / (ranked + 1))[::-1])[::-1]
     # the place of the first positive that reaches each recall; rounding must not ask for one more
@@ -298,14 +299,14 @@ def _curve(ranked: NDArray[np.int64], num_positives: int) -> NDArray[np.float64]
     return np.append(precision, 0.0)[np.minimum(place, len(ranked))]
 
 
-def _numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:
+def _numbers(name: str, values: ArrayLike) -> Int64Array:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{name}: expected a row of integers, found {array.dtype} of shape {array.shape}")
     return array.astype(np.int64)
 
 
-def _boxes(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _boxes(name: str, values: ArrayLike) -> Float64Array:
     array = np.asarray(values, dtype=float)
     if array.size == 0:
         return array.reshape(0, 4)
@@ -314,7 +315,7 @@ def _boxes(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _checked_ranks(ranks: ArrayLike, num_positives: int, k: int = 1) -> NDArray[np.int64]:
+def _checked_ranks(ranks: ArrayLike, num_positives: int, k: int = 1) -> Int64Array:
     """The ranks, rising."""
     ranked = np.sort(_numbers("ranks", ranks))
     if num_positives < len(ranked):

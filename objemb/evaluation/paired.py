@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
+from objemb.types import Float64Array
 
 #: Draws of the bootstrap, and the share of them that the interval holds.
 DRAWS, CONFIDENCE = 2000, 0.95
@@ -51,7 +51,7 @@ class Difference:
 
 
 def paired_difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], groups: Sequence[Hashable], seed: int = 0
+    first: Float64Array, second: Float64Array, groups: Sequence[Hashable], seed: int = 0
 ) -> Difference:
     """The mean of ``first - second`` and its interval, by a bootstrap over groups of queries.
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from objemb import checks
 from objemb.disk import replacing, write_whole
+from objemb.types import Float32Array, Int64Array
 
 CONFIG, VECTORS, LABELS, SPRITE = "projector_config.pbtxt", "vectors.tsv", "labels.tsv", "thumbnails.png"
 #: Side of a thumbnail in pixels, and the largest side of the picture that holds them all: browsers refuse larger ones.
@@ -35,7 +36,7 @@ class Embedding:
     """
 
     name: str
-    vectors: NDArray[np.float32]
+    vectors: Float32Array
     labels: dict[str, Sequence[str]]
     thumbnails: Sequence[Image.Image | None]
 
@@ -86,7 +87,7 @@ def sprite(thumbnails: Sequence[Image.Image | None]) -> Image.Image:
     return whole
 
 
-def evenly(count: int, most: int) -> NDArray[np.int64]:
+def evenly(count: int, most: int) -> Int64Array:
     """At most ``most`` numbers from 0 to ``count - 1``, in even steps."""
     if count <= most:
         return np.arange(count)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores
 from objemb.structures import ImageRows
+from objemb.types import Float32Array, Float64Array, Int64Array
 
 #: The place of an item that has no rows, or of any item for a query that has none.
 UNRANKED = -1
@@ -38,17 +38,17 @@ class RankedItems:
         boxes: float32 ``(L, 4)``, of the row that matched best; NaN.
     """
 
-    items: NDArray[np.int64]
-    places: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    boxes: NDArray[np.float32]
+    items: Int64Array
+    places: Int64Array
+    scores: Float32Array
+    boxes: Float32Array
 
-    def of(self, items: NDArray[np.int64]) -> RankedItems:
+    def of(self, items: Int64Array) -> RankedItems:
         """Of some of the items, in the given order; all of them have to be among :attr:`items`."""
         at = np.searchsorted(self.items, items)
         return RankedItems(items, self.places[at], self.scores[at], self.boxes[at])
 
-    def ranks(self, positives: NDArray[np.int64], junk: NDArray[np.int64]) -> NDArray[np.int64]:
+    def ranks(self, positives: Int64Array, junk: Int64Array) -> Int64Array:
         """The 0-based ranks of the positives that are somewhere, rising, in a ranking without the junk.
 
         Args:
@@ -59,7 +59,7 @@ class RankedItems:
         found, left_out = found[found != UNRANKED], left_out[left_out != UNRANKED]
         return np.asarray(found - np.searchsorted(left_out, found), dtype=np.int64)
 
-    def behind(self, first: NDArray[np.int64], boxes: NDArray[np.float32]) -> RankedItems:
+    def behind(self, first: Int64Array, boxes: Float32Array) -> RankedItems:
         """The same items where ``first`` come first, in their order, and all others follow in the order they had.
 
         Args:
@@ -76,7 +76,7 @@ class RankedItems:
         return RankedItems(self.items, places, self.scores, at)
 
 
-def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[NDArray[np.int64]]) -> list[RankedItems]:
+def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[Int64Array]) -> list[RankedItems]:
     """The places of the wanted items for each query, in one pass over the database per 256 query rows.
 
     Args:
@@ -103,9 +103,7 @@ class _RankCounter:
         scores: float64 ``(P,)``, exact scores of the wanted items that have rows, rising.
     """
 
-    def __init__(
-        self, table: RowTable, database: ImageRows, queries: NDArray[np.float32], wanted: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, table: RowTable, database: ImageRows, queries: Float32Array, wanted: Int64Array) -> None:
         self.queries = queries
         self._table, self._database, self._wanted = table, database, wanted
         best = self._best(wanted if len(queries) else wanted[:0])
@@ -116,7 +114,7 @@ class _RankCounter:
         self.scores = self._float_scores.astype(np.float64)
         self._before = np.zeros(len(order), dtype=np.int64)
 
-    def add(self, items: NDArray[np.int64], scores: NDArray[np.float64], slack: float) -> None:
+    def add(self, items: Int64Array, scores: Float64Array, slack: float) -> None:
         """Count items of a block.
 
         Args:
@@ -146,7 +144,7 @@ class _RankCounter:
         places[at], scores[at], boxes[at] = self._before, self._float_scores, self._boxes
         return RankedItems(self._wanted, places, scores, boxes)
 
-    def _best(self, items: NDArray[np.int64]) -> Pairs:
+    def _best(self, items: Int64Array) -> Pairs:
         """The exactly scored best pair of rows of each of the items that have rows, in no order."""
         rows = self._database.rows_of(items)
         pair_rows = np.repeat(rows, len(self.queries))
@@ -184,7 +182,7 @@ def _count(database: ImageRows, counters: Sequence[_RankCounter]) -> None:
             counter.add(items, row, slack)
 
 
-def _blocks(database: ImageRows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _blocks(database: ImageRows) -> Iterator[tuple[Int64Array, Int64Array]]:
     """Runs of items with about ``NUMBERS_PER_BLOCK`` numbers: int64 ``(m,)`` items that have rows, and int64
     ``(m + 1,)``, the first row of each and the one behind the last."""
     size = max(1, NUMBERS_PER_BLOCK // max(1, database.dim))

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.datasets.protocols import INSTANCES, POSITIVE, EvaluationProtocol, Setup
+from objemb.types import Int64Array
 
 LEVELS = ("image", "object")
 
@@ -27,8 +27,8 @@ class Relevance:
         junk: int64 ``(J,)``, rising: what is left out of the ranking.
     """
 
-    positives: NDArray[np.int64]
-    junk: NDArray[np.int64]
+    positives: Int64Array
+    junk: Int64Array
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RetrievalTask:
         return found
 
     @functools.cached_property
-    def grades(self) -> list[Mapping[str, NDArray[np.int64]]]:
+    def grades(self) -> list[Mapping[str, Int64Array]]:
         """Per query the database numbers of each grade, rising; without lists, of what shows its instance."""
         by_instance: dict[str, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.database):
@@ -82,13 +82,13 @@ class RetrievalTask:
                 by_instance[instance].append(number)
         return [self._graded(query, by_instance) for query in self.queries]
 
-    def _graded(self, query: SetEntry, by_instance: Mapping[str, list[int]]) -> Mapping[str, NDArray[np.int64]]:
+    def _graded(self, query: SetEntry, by_instance: Mapping[str, list[int]]) -> Mapping[str, Int64Array]:
         if query.relevant:
             return {g: _numbers({self._by_file[f][0] for f in files}) for g, files in query.relevant.items()}
         return {POSITIVE: _numbers({n for instance in query.instances for n in by_instance.get(instance, ())})}
 
     @functools.cached_property
-    def own_photos(self) -> list[NDArray[np.int64]]:
+    def own_photos(self) -> list[Int64Array]:
         """Per query all of the database that comes from its own photo."""
         return [_numbers(self._by_file.get(query.file, ())) for query in self.queries]
 
@@ -113,11 +113,11 @@ class RetrievalTask:
         ]
 
 
-def _numbers(found: Iterable[int]) -> NDArray[np.int64]:
+def _numbers(found: Iterable[int]) -> Int64Array:
     return np.array(sorted(found), dtype=np.int64)
 
 
-def _union(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _union(parts: Sequence[Int64Array]) -> Int64Array:
     return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
 
 

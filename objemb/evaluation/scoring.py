@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.datasets.evaluation_set import SetEntry
 from objemb.datasets.protocols import Setup, figure
@@ -16,6 +15,7 @@ from objemb.evaluation import metrics
 from objemb.evaluation.ranks import RankedItems
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.structures import Box
+from objemb.types import BoolArray, Float32Array, Float64Array, Int64Array
 
 #: The figure that is not a mean over queries.
 GAP = "GAP"
@@ -30,7 +30,7 @@ class SetupRanks:
         num_positives: Per query how many positives there are; 0 for a query that does not count.
     """
 
-    ranks: list[NDArray[np.int64]]
+    ranks: list[Int64Array]
     num_positives: list[int]
 
     @property
@@ -70,8 +70,8 @@ class Guesses:
         correct: bool ``(Q,)``, whether it is a positive.
     """
 
-    scores: NDArray[np.float64]
-    correct: NDArray[np.bool_]
+    scores: Float64Array
+    correct: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,11 @@ class Located:
         ious: float64 ``(N,)``, 0 to 1.
     """
 
-    queries: NDArray[np.int64]
-    items: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    truths: NDArray[np.float64]
-    ious: NDArray[np.float64]
+    queries: Int64Array
+    items: Int64Array
+    boxes: Float32Array
+    truths: Float64Array
+    ious: Float64Array
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -101,7 +101,7 @@ class Located:
         return metrics.localisation(self.ious)
 
 
-def listed_items(task: RetrievalTask) -> list[NDArray[np.int64]]:
+def listed_items(task: RetrievalTask) -> list[Int64Array]:
     """Per query the database numbers whose places :func:`score` needs, rising: all that is positive or junk."""
     of_setups = [task.relevance_in(setup) for setup in task.protocol.setups]
     return [
@@ -152,7 +152,7 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
             if entry.box is not None:
                 true_boxes[entry.file, instance].append(entry.box)
     places: list[tuple[int, int]] = []
-    boxes: list[NDArray[np.float32]] = []
+    boxes: list[Float32Array] = []
     truths: list[Box] = []
     owners: list[int] = []
     for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
@@ -167,9 +167,7 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
     return _located(places, boxes, truths, owners)
 
 
-def _located(
-    places: list[tuple[int, int]], boxes: list[NDArray[np.float32]], truths: list[Box], owners: list[int]
-) -> Located:
+def _located(places: list[tuple[int, int]], boxes: list[Float32Array], truths: list[Box], owners: list[int]) -> Located:
     found, true = np.array(boxes, np.float32).reshape(-1, 4), np.array(truths, np.float64).reshape(-1, 4)
     whose = np.array(owners, dtype=np.int64)
     pairs = metrics.best_iou(found[whose], true, np.arange(len(true)))
@@ -207,7 +205,7 @@ def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], mai
     }
 
 
-def _found(ranks: NDArray[np.int64], num_positives: int) -> dict[str, Any]:
+def _found(ranks: Int64Array, num_positives: int) -> dict[str, Any]:
     return {
         "average_precision": metrics.average_precision(ranks, num_positives) if num_positives else None,
         "first_rank": int(ranks[0]) if len(ranks) else None,

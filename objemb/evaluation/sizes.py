@@ -8,9 +8,10 @@ end at 48, 96, 192 and 384.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb.structures import Box
+from objemb.types import Float64Array, Int64Array
 
 #: Classes of sizes, and the side share that each ends before; it begins where the one before ends. The last has no end.
 SIZES = {"<9 %": 0.09375, "9-19 %": 0.1875, "19-38 %": 0.375, "38-75 %": 0.75, ">75 %": 1.0}
@@ -22,7 +23,7 @@ WHOLE_PHOTO = "whole photo"
 UNKNOWN = -1
 
 
-def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
+def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> Float64Array:
     """The longer side of each box as a share of the longer side of its photo.
 
     Args:
@@ -52,7 +53,7 @@ def side_share(box: Box, size: tuple[int, int]) -> float:
     return float(side_shares([box], size)[0])
 
 
-def size_classes(shares: ArrayLike) -> NDArray[np.int64]:
+def size_classes(shares: ArrayLike) -> Int64Array:
     """The number of the class in :data:`SIZES` of each side share; :data:`UNKNOWN` for NaN.
 
     Args:

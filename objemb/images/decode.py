@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -23,6 +21,7 @@ from objemb.images.kinds import kind_of, open_at_once
 from objemb.images.names import printable
 from objemb.images.pixels import rgb_pixels
 from objemb.structures import SIDEWAYS, Photo, Scalar
+from objemb.types import Uint8Array
 
 #: Largest image that is decoded unless told otherwise, in pixels.
 MAX_PIXELS = 100_000_000
@@ -173,7 +172,7 @@ def _expect_regular(status: os.stat_result) -> None:
 
 def _decode(
     data: bytes, side: int | None, part: float | None, max_pixels: int, admit: Callable[[int], None]
-) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
+) -> tuple[Uint8Array, tuple[int, int], int]:
     """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright, and what turned them so."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
@@ -231,9 +230,7 @@ def _expect_size(size: tuple[int, int], max_pixels: int) -> None:
         raise _Refusal(f"too many pixels: expected at most {max_pixels:,}, found {width} x {height}")
 
 
-def _upright_pixels(
-    image: ImageFile.ImageFile, original: tuple[int, int]
-) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
+def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Uint8Array, tuple[int, int], int]:
     """Pixels, the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done, and the
     orientation that says what was.
     """

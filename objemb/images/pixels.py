@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+
+from objemb.types import FloatArray, Uint8Array
 
 #: Modes with more than eight bits of grey.
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -23,7 +22,7 @@ UNSIGNED = 1
 LUMA = (0.299, 0.587, 0.114)
 
 
-def rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
+def rgb_pixels(image: Image.Image) -> Uint8Array:
     """Pixels of a loaded image as uint8 ``(3, h, w)``, RGB, contiguous, in memory of their own.
 
     - Alpha of any kind (channel, palette entry, transparent colour) is laid on white. A BMP without a single visible
@@ -50,7 +49,7 @@ def _is_opaque_bmp(image: Image.Image) -> bool:
     return isinstance(image, BmpImageFile) and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
 
 
-def _colour_planes(image: Image.Image) -> NDArray[np.uint8]:
+def _colour_planes(image: Image.Image) -> Uint8Array:
     """Planes of an RGB image. Band by band: five times faster than to interleave in Pillow and to transpose after."""
     planes = np.empty((3, image.height * image.width), np.uint8)
     for plane, band in zip(planes, "RGB", strict=True):
@@ -58,7 +57,7 @@ def _colour_planes(image: Image.Image) -> NDArray[np.uint8]:
     return planes.reshape(3, image.height, image.width)
 
 
-def _grey_planes(grey: np.ndarray) -> NDArray[np.uint8]:
+def _grey_planes(grey: np.ndarray) -> Uint8Array:
     return np.repeat(grey[None], 3, axis=0)
 
 
@@ -108,7 +107,7 @@ def _range(values: np.ndarray, whites: tuple[float, ...]) -> tuple[float, float]
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """``low`` to 0 and ``high`` to 255, rounded; NaN is black, infinite values are the nearest end."""
     # single precision is exact enough for 16 bits, but the difference of two floats may overflow it
-    wide: NDArray[np.floating[Any]] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
+    wide: FloatArray = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
     np.nan_to_num(wide, copy=False, nan=low, posinf=high, neginf=low)
     wide -= low
     wide *= 255.0 / (high - low) if high > low else 0.0

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from objemb.types import AnyArray, BoolArray, Float32Array, FloatArray, Int64Array
 
 if TYPE_CHECKING:
     from objemb.index.engines._codes import Codes
@@ -37,9 +39,9 @@ class Block:
             vectors themselves.
     """
 
-    vectors: NDArray[np.floating]
-    images: NDArray[np.int64]
-    alive: NDArray[np.bool_] | None = None
+    vectors: FloatArray
+    images: Int64Array
+    alive: BoolArray | None = None
     codes: Codes | None = None
 
     def __post_init__(self) -> None:
@@ -68,10 +70,10 @@ class GroupedHits:
         query_rows: int64 ``(Q, k)``, position of the query row that it matched; ``NO_HIT``.
     """
 
-    images: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    query_rows: NDArray[np.int64]
+    images: Int64Array
+    scores: Float32Array
+    rows: Int64Array
+    query_rows: Int64Array
 
     def __len__(self) -> int:
         return len(self.images)
@@ -95,16 +97,16 @@ class RowTable:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def images(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def images(self, rows: Int64Array) -> Int64Array:
         """The image of each row, int64 ``(P,)``."""
         return self._gathered(rows, [b.images for b in self.blocks], np.empty(len(rows), dtype=np.int64))
 
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def vectors(self, rows: Int64Array) -> Float32Array:
         """The vector of each row, float32 ``(P, D)``."""
         out = np.empty((len(rows), self.dim or 0), dtype=np.float32)
         return self._gathered(rows, [b.vectors for b in self.blocks], out)
 
-    def _gathered(self, rows: NDArray[np.int64], columns: Sequence[NDArray[S]], out: NDArray[T]) -> NDArray[T]:
+    def _gathered(self, rows: Int64Array, columns: Sequence[NDArray[S]], out: NDArray[T]) -> NDArray[T]:
         """Fill ``out`` with the entries of ``rows`` in columns that have an entry for each row of their block."""
         if len(columns) == 1:
             return columns[0][rows].astype(out.dtype, copy=False)
@@ -127,16 +129,16 @@ class Pairs:
         scores: float32, larger is more similar.
     """
 
-    rows: NDArray[np.int64]
-    query_rows: NDArray[np.int64]
-    queries: NDArray[np.int64]
-    images: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    rows: Int64Array
+    query_rows: Int64Array
+    queries: Int64Array
+    images: Int64Array
+    scores: Float32Array
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: NDArray[Any]) -> Pairs:
+    def __getitem__(self, index: AnyArray) -> Pairs:
         return Pairs(*(column[index] for column in self._columns()))
 
     @staticmethod
@@ -147,13 +149,11 @@ class Pairs:
             return Pairs(empty, empty, empty, empty, np.empty(0, dtype=np.float32))
         return Pairs(*(np.concatenate(columns) for columns in zip(*(p._columns() for p in parts), strict=True)))
 
-    def _columns(self) -> tuple[NDArray[Any], ...]:
+    def _columns(self) -> tuple[AnyArray, ...]:
         return self.rows, self.query_rows, self.queries, self.images, self.scores
 
 
-def pair_scores(
-    table: RowTable, rows: NDArray[np.int64], queries: NDArray[np.float32], query_rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def pair_scores(table: RowTable, rows: Int64Array, queries: Float32Array, query_rows: Int64Array) -> Float32Array:
     """Inner products of pairs, summed in float64 and rounded once.
 
     The result depends on the two vectors alone, neither on their position nor on the number of threads, so that equal
@@ -175,12 +175,12 @@ def pair_scores(
     return scores
 
 
-def rank(pairs: Pairs) -> NDArray[np.int64]:
+def rank(pairs: Pairs) -> Int64Array:
     """Order of pairs: by query, then falling score; equal scores by lower row, then lower query row."""
     return np.lexsort((pairs.query_rows, pairs.rows, -pairs.scores, pairs.queries))
 
 
-def best_of_images(pairs: Pairs) -> tuple[Pairs, NDArray[np.int64]]:
+def best_of_images(pairs: Pairs) -> tuple[Pairs, Int64Array]:
     """The best pair of every image of every query.
 
     Returns:
@@ -195,7 +195,7 @@ def best_of_images(pairs: Pairs) -> tuple[Pairs, NDArray[np.int64]]:
     return best, places(best.queries)
 
 
-def places(queries: NDArray[np.int64]) -> NDArray[np.int64]:
+def places(queries: Int64Array) -> Int64Array:
     """Place of each entry within its run of equal, sorted ``queries``: 0, 1, 2, then from 0 again."""
     return np.arange(len(queries)) - np.searchsorted(queries, queries)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import Block
 from objemb.index.storage import tables
 from objemb.index.storage.segment import Segment
 from objemb.structures import ImageRows
+from objemb.types import Float32Array, FloatArray, Int64Array
 
 
 def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> ImageRows:
@@ -32,9 +32,7 @@ def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int
     return ImageRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
 
 
-def _dense(
-    vectors: Sequence[NDArray[np.floating]], rows: Sequence[slice | NDArray[np.int64]], dim: int
-) -> NDArray[np.float32]:
+def _dense(vectors: Sequence[FloatArray], rows: Sequence[slice | Int64Array], dim: int) -> Float32Array:
     if len(vectors) == 1 and vectors[0].dtype == np.float32 and isinstance(rows[0], slice):
         return vectors[0]
     counts = [len(v) if isinstance(r, slice) else len(r) for v, r in zip(vectors, rows, strict=True)]

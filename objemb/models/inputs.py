@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from objemb.images.decode import MAX_PIXELS, read_photo, upright
 from objemb.images.pixels import FLOAT_WHITES, INTEGER_WHITES, rgb_pixels, scaled
 from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_shares
+from objemb.types import AnyArray, Uint8Array
 
 #: A path, encoded bytes or a file of them, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
 ImageLike: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo
@@ -163,13 +163,13 @@ def _undecoded(image: JpegImageFile) -> bytes | None:
     return data
 
 
-def _picture(image: Image.Image) -> NDArray[np.uint8]:
+def _picture(image: Image.Image) -> Uint8Array:
     """uint8 ``(3, H, W)`` of a PIL image, upright."""
     image.load()
     return rgb_pixels(upright(image))
 
 
-def _pixels(image: object) -> NDArray[np.uint8]:
+def _pixels(image: object) -> Uint8Array:
     """uint8 ``(3, H, W)`` from an array or a tensor."""
     if isinstance(image, Tensor):
         array = image.detach().cpu()
@@ -197,7 +197,7 @@ def _pixels(image: object) -> NDArray[np.uint8]:
     return rgb_pixels(Image.fromarray(grey[:, :, 0] if values.shape[2] == 1 else grey, MODES[values.shape[2]]))
 
 
-def _as_bytes(values: NDArray[Any], found: str) -> NDArray[np.uint8]:
+def _as_bytes(values: AnyArray, found: str) -> Uint8Array:
     """Pixels of any kind as uint8, from black to white."""
     if values.dtype == np.uint8:
         return values

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from objemb.types import AnyArray
 
-def as_tensor(array: NDArray[Any]) -> Tensor:
+
+def as_tensor(array: AnyArray) -> Tensor:
     """A tensor over the memory of an array, which may be a read-only map; then it must not be written to.
 
     ``torch.from_numpy`` warns of arrays that are read only, and ``torch.from_dlpack`` takes them in few combinations of
@@ -24,7 +23,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 class _Writable:
     """An array that says that it may be written to; what NumPy makes of it keeps this object, and so the array."""
 
-    def __init__(self, array: NDArray[Any]) -> None:
+    def __init__(self, array: AnyArray) -> None:
         self._array = array
         described = array.__array_interface__
         self.__array_interface__ = {**described, "data": (described["data"][0], False)}

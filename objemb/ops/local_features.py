@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from objemb.types import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +18,8 @@ class LocalFeatures:
         vectors: float32 ``(N, D)``, unit vectors.
     """
 
-    points: NDArray[np.float32]
-    vectors: NDArray[np.float32]
+    points: Float32Array
+    vectors: Float32Array
 
     def __len__(self) -> int:
         return len(self.points)
@@ -31,7 +32,7 @@ class LocalFeatures:
         return LocalFeatures(self.points[inside], self.vectors[inside])
 
 
-def matched(first: LocalFeatures, second: LocalFeatures, ratio: float) -> NDArray[np.int64]:
+def matched(first: LocalFeatures, second: LocalFeatures, ratio: float) -> Int64Array:
     """Pairs ``(n, 2)`` of features that are nearest neighbours, clearly: numbers in ``first`` and in ``second``.
 
     The nearest one of ``second`` has to be nearer than ``ratio`` times the second nearest (Lowe 2004).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from objemb.types import BoolArray
 
-def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+
+def box_of(mask: BoolArray) -> tuple[int, int, int, int]:
     """The tightest box around the true pixels of a ``(h, w)`` mask, xyxy edges; all 0 when there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:

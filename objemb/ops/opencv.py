@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb import checks
 from objemb.ops.local_features import LocalFeatures
+from objemb.types import Float32Array, Float64Array, Uint8Array
 
 #: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
 #: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
@@ -49,7 +49,7 @@ def key_points(pixels: Tensor, detector: str) -> Tensor:
     return torch.minimum(places.clamp_min(0), places.new_tensor([width, height])).unique(dim=0)
 
 
-def root_sift(grey: NDArray[np.uint8], scale: tuple[float, float], count: int) -> LocalFeatures:
+def root_sift(grey: Uint8Array, scale: tuple[float, float], count: int) -> LocalFeatures:
     """SIFT features, of which square roots are compared (Arandjelovic and Zisserman, "Three things everyone should
     know to improve object retrieval", CVPR 2012).
 
@@ -71,9 +71,7 @@ def root_sift(grey: NDArray[np.uint8], scale: tuple[float, float], count: int) -
     return LocalFeatures(points[:count], np.sqrt(vectors / np.maximum(sums, 1e-12))[:count].astype(np.float32))
 
 
-def agreeing(
-    first: NDArray[np.float32], second: NDArray[np.float32], tolerance: float
-) -> tuple[NDArray[np.float64] | None, int]:
+def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tuple[Float64Array | None, int]:
     """The affine map on which most pairs of points agree, by RANSAC, and how many do.
 
     The same points always give the same map: OpenCV draws from a generator of its own with a fixed seed.

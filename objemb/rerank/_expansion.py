@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from objemb.ops.normalize import l2
+from objemb.types import Float32Array
 
 
 def weighted_mean(
-    vectors: NDArray[np.float32],
-    neighbours: NDArray[np.float32],
-    weights: NDArray[np.float32],
+    vectors: Float32Array,
+    neighbours: Float32Array,
+    weights: Float32Array,
     *,
     normalise: bool,
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """``(v + sum_j w_j n_j) / (1 + sum_j w_j)``: a vector counts with weight 1 beside its neighbours.
 
     Args:
@@ -33,7 +33,7 @@ def weighted_mean(
     return l2(torch.from_numpy(mixed)).numpy()
 
 
-def similarity_weights(similarities: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
+def similarity_weights(similarities: Float32Array, alpha: float) -> Float32Array:
     """``max(0, s) ^ alpha`` (alpha-QE: Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval, TPAMI 2018, sec. 4).
 
     A negative similarity has no power for most ``alpha``, and a negative weight for an odd one would push a vector away
@@ -45,7 +45,7 @@ def similarity_weights(similarities: NDArray[np.float32], alpha: float) -> NDArr
     return np.where(np.isneginf(similarities), 0, weights).astype(np.float32)
 
 
-def rank_weights(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+def rank_weights(similarities: Float32Array) -> Float32Array:
     """``1, (k-1)/k, ..., 1/k`` by rank, of neighbours ``(N, k)`` in falling order; 0 for missing ones (-inf).
 
     Source: Gordo et al., End-to-end learning of deep visual representations for image retrieval, IJCV 2017, as in the

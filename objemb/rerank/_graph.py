@@ -9,15 +9,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import NO_HIT
+from objemb.types import Float32Array, Float64Array, FloatArray, Int64Array
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array as csr_array
 
 
-def mutual_affinity(neighbours: NDArray[np.int64], similarities: NDArray[np.float32], gamma: float) -> csr_array:
+def mutual_affinity(neighbours: Int64Array, similarities: Float32Array, gamma: float) -> csr_array:
     """``a_ij = max(0, x_i . x_j) ^ gamma`` where i is among the neighbours of j and j among those of i, else 0.
 
     Args:
@@ -50,7 +50,7 @@ def laplacian(affinity: csr_array, alpha: float) -> csr_array:
     return (sparse.eye_array(len(degrees)) - alpha * (diagonal @ affinity @ diagonal)).tocsr()
 
 
-def diffuse(system: csr_array, start: NDArray[np.float64], iterations: int, tolerance: float) -> NDArray[np.float64]:
+def diffuse(system: csr_array, start: Float64Array, iterations: int, tolerance: float) -> Float64Array:
     """``f`` with ``(I - alpha S) f = y``, by conjugate gradient.
 
     Args:
@@ -65,7 +65,7 @@ def diffuse(system: csr_array, start: NDArray[np.float64], iterations: int, tole
     return np.asarray(found)
 
 
-def start_vector(similarities: NDArray[np.float32], neighbours: int, gamma: float) -> NDArray[np.float64]:
+def start_vector(similarities: Float32Array, neighbours: int, gamma: float) -> Float64Array:
     """``y``: where diffusion starts from, a number per row of the database.
 
     Every region of the query names its nearest rows; the similarities that a row was named with are added up over the
@@ -91,7 +91,7 @@ def start_vector(similarities: NDArray[np.float32], neighbours: int, gamma: floa
     return start
 
 
-def generalised_max_weights(vectors: NDArray[np.floating], ridge: float) -> NDArray[np.float64]:
+def generalised_max_weights(vectors: FloatArray, ridge: float) -> Float64Array:
     """``c = (V V^T + ridge I)^-1 1``: how much each region counts, less where several show the same.
 
     Generalised max pooling (Murray, Perronnin, CVPR 2014) in the dual form that the paper pools regional scores with.

@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb import checks
@@ -14,6 +13,7 @@ from objemb.index.blocks import NO_HIT, Block
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.arrays import as_tensor
 from objemb.rerank._database import Database
+from objemb.types import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ SEARCHED = 1 << 12
 ROWS, COLUMNS = 1 << 10, 1 << 14
 
 
-def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[Int64Array, Float32Array]:
     """The ``k`` nearest rows of every row, as :func:`nearest_neighbours` gives them.
 
     Args:
@@ -43,9 +43,7 @@ def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[N
         return nearest_neighbours(database.vectors, groups, k)
 
 
-def nearest_neighbours(
-    vectors: NDArray[np.float32], groups: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tuple[Int64Array, Float32Array]:
     """The ``k`` rows of other groups with the largest inner products, for each row, exactly.
 
     Takes time quadratic in the number of rows, memory linear in it; ``vectors`` may be a memory map. Of equal
@@ -71,9 +69,7 @@ def nearest_neighbours(
     return rows, products
 
 
-def approximate_neighbours(
-    vectors: NDArray[np.float32], groups: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def approximate_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tuple[Int64Array, Float32Array]:
     """The same by FAISS: products are exact, but a neighbour may be missed. Raises ``ImportError`` without FAISS."""
     blocks = [Block(vectors, np.arange(len(vectors)))]
     index = engine_named(DEFAULT_ENGINE).build(blocks)
@@ -92,7 +88,7 @@ def approximate_neighbours(
     return rows, products
 
 
-def _nearest_to(vectors: NDArray[np.float32], groups: NDArray[np.int64], here: slice, k: int) -> tuple[Tensor, Tensor]:
+def _nearest_to(vectors: Float32Array, groups: Int64Array, here: slice, k: int) -> tuple[Tensor, Tensor]:
     """Products and rows of the neighbours of some rows, falling."""
     own, own_groups = as_tensor(vectors[here]), groups[here]
     best, at = torch.zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.int64)

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.rerank._database import Database
 from objemb.structures import RegionDescriptors
+from objemb.types import Float32Array, Int64Array
 
 #: Rows of the database that are multiplied at once.
 ROWS = 1 << 16
 
 
-def rows_of(database: Database, images: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def rows_of(database: Database, images: Sequence[str]) -> tuple[Int64Array, Int64Array]:
     """The rows of some images, one image after the other: int64 ``(n,)``, and where each image ends: ``(images,)``."""
     slices = [database.rows(image) for image in images]
     rows = [np.zeros(0, np.int64), *(np.arange(s.start, s.stop) for s in slices)]
     return np.concatenate(rows), np.cumsum([s.stop - s.start for s in slices], dtype=np.int64)
 
 
-def similarities(database: Database, query: RegionDescriptors, images: Sequence[str]) -> list[NDArray[np.float32]]:
+def similarities(database: Database, query: RegionDescriptors, images: Sequence[str]) -> list[Float32Array]:
     """Per image the inner products of its rows and those of the query, float32 ``(rows, query rows)``."""
     rows, ends = rows_of(database, images)
     return np.split(database.vectors[rows] @ query_vectors(query).T, ends[:-1]) if len(images) else []
 
 
-def all_similarities(database: Database, query: RegionDescriptors) -> NDArray[np.float32]:
+def all_similarities(database: Database, query: RegionDescriptors) -> Float32Array:
     """Inner products of all rows of the database and those of the query, float32 ``(R, query rows)``."""
     vectors = query_vectors(query)
     found = np.empty((len(database.vectors), len(vectors)), dtype=np.float32)
@@ -36,12 +36,12 @@ def all_similarities(database: Database, query: RegionDescriptors) -> NDArray[np
     return found
 
 
-def best_pair(products: NDArray[np.float32]) -> tuple[int, int]:
+def best_pair(products: Float32Array) -> tuple[int, int]:
     """Row and query row of the largest of ``(rows, query rows)`` products; of equal ones the first."""
     row, query_row = np.unravel_index(int(products.argmax()), products.shape)
     return int(row), int(query_row)
 
 
-def query_vectors(query: RegionDescriptors) -> NDArray[np.float32]:
+def query_vectors(query: RegionDescriptors) -> Float32Array:
     """The vectors of a query, float32 ``(query rows, D)``."""
     return query.vectors

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.registry import plugin
@@ -17,6 +16,7 @@ from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank._pairs import all_similarities
 from objemb.rerank.base import Reranker, Search, put_first
 from objemb.structures import Match, RegionDescriptors, SearchResult
+from objemb.types import Float32Array, Float64Array, Int64Array
 
 if TYPE_CHECKING:
     from objemb.rerank._graph import csr_array
@@ -37,7 +37,7 @@ class _Graph:
 
     affinity: csr_array
     system: csr_array | None
-    weights: NDArray[np.float64]
+    weights: Float64Array
 
 
 @plugin
@@ -115,7 +115,7 @@ class Diffusion(Reranker):
         count = len(database.vectors)
         return count if self.truncate is None else min(self.truncate, count)
 
-    def _weights(self, database: Database) -> NDArray[np.float64]:
+    def _weights(self, database: Database) -> Float64Array:
         """How much each row counts in its image, float64 ``(R,)``; images of as many rows are solved for together."""
         counts = np.diff(database.starts)
         weights = np.empty(len(database.vectors))
@@ -143,9 +143,9 @@ class Diffusion(Reranker):
 def _matches(
     database: Database,
     query: RegionDescriptors,
-    products: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float64],
+    products: Float32Array,
+    rows: Int64Array,
+    scores: Float64Array,
 ) -> list[Match]:
     """The images with a score above 0, by falling score.
 

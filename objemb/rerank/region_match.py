@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.ops.arrays import as_tensor
@@ -17,6 +16,7 @@ from objemb.rerank._pairs import similarities
 from objemb.rerank.base import Reranker, Search, put_first
 from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResult
 from objemb.structures.results import COSINE
+from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: How the pairs of regions become the score of an image.
 SCORES = ("mean", "mutual", "max")
@@ -76,7 +76,7 @@ class RegionMatch(Reranker):
         ]
         return put_first(replace(result, query_boxes=boxes), found)
 
-    def _match(self, search: Search, hit: Match, products: NDArray[np.float32], query_boxes: Sequence[Box]) -> Match:
+    def _match(self, search: Search, hit: Match, products: Float32Array, query_boxes: Sequence[Box]) -> Match:
         """A hit with its new score and pairs, from ``(rows, query rows)`` products."""
         of_query = products.argmax(axis=0)
         best = products[of_query, np.arange(len(of_query))]
@@ -89,7 +89,7 @@ class RegionMatch(Reranker):
         ]
         return replace(pairs[0], score=score, runners_up=tuple(pairs[1:]))
 
-    def _score(self, products: NDArray[np.float32], of_query: NDArray[np.int64], best: NDArray[np.float32]) -> float:
+    def _score(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> float:
         """The score of an image from the best row of it for each query row, and the product of these two."""
         if self.score == "max":
             return float(best.max())
@@ -107,7 +107,7 @@ def _looked_at(search: Search, number: int) -> RegionDescriptors:
     return replace(query, regions=regions, vectors=np.concatenate([query.vectors, inside.vectors]))
 
 
-def _within(regions: Regions, wanted: Regions) -> NDArray[np.bool_]:
+def _within(regions: Regions, wanted: Regions) -> BoolArray:
     """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
     boxes, others = as_tensor(regions.boxes), as_tensor(wanted.boxes)
     shared = intersection(boxes[:, None], others[None]).amax(dim=1)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb import checks
 from objemb.structures.fields import (
@@ -24,6 +24,7 @@ from objemb.structures.fields import (
     row_numbers,
 )
 from objemb.structures.regions import Regions
+from objemb.types import Float32Array
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -40,7 +41,7 @@ class RegionDescriptors:
 
     image: str
     regions: Regions
-    vectors: NDArray[np.float32]
+    vectors: Float32Array
     metadata: Mapping[str, Scalar]
 
     def __init__(
@@ -58,7 +59,7 @@ class RegionDescriptors:
         )
 
     def _set(
-        self, image: str, regions: Regions, vectors: NDArray[np.float32], metadata: Mapping[str, Scalar]
+        self, image: str, regions: Regions, vectors: Float32Array, metadata: Mapping[str, Scalar]
     ) -> RegionDescriptors:
         """Takes what has been checked, here or as part of other descriptors."""
         values = {"image": image, "regions": regions, "vectors": vectors, "metadata": metadata}

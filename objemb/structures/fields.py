@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb import checks
+from objemb.types import AnyArray, Int64Array
 
 Box: TypeAlias = tuple[float, float, float, float]
 #: Values that metadata may hold; they survive JSON and Arrow unchanged.
 Scalar: TypeAlias = str | int | float | bool | None
 #: Extra values per region: an array with one row per region, or one JSON scalar per region.
-Payload: TypeAlias = NDArray[Any] | tuple[Scalar, ...]
+Payload: TypeAlias = AnyArray | tuple[Scalar, ...]
 #: Which regions: a number, a slice, numbers or a boolean mask.
 Index: TypeAlias = int | slice | ArrayLike
 
@@ -90,7 +91,7 @@ def checked_id(name: str, image: str) -> str:
     return image
 
 
-def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+def as_array(name: str, value: ArrayLike) -> AnyArray:
     """Numbers as a NumPy array: over the memory of an array or of a tensor on the CPU, a copy of anything else.
 
     Args:
@@ -103,7 +104,7 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
     if torch is not None and isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()
-        numbers: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        numbers: AnyArray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         return numbers
     try:
         array = np.asarray(value)
@@ -114,7 +115,7 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def row_numbers(index: Index, count: int) -> NDArray[np.int64]:
+def row_numbers(index: Index, count: int) -> Int64Array:
     """Any kind of index as row numbers from 0, int64 ``(n,)``."""
     if isinstance(index, slice):
         return np.arange(count, dtype=np.int64)[index]
@@ -142,7 +143,7 @@ def checked_payload(name: str, value: Any, count: int) -> Payload:
     return tuple(value)
 
 
-def pick_payload(value: Payload, rows: NDArray[np.int64]) -> Payload:
+def pick_payload(value: Payload, rows: Int64Array) -> Payload:
     """The given rows of a payload."""
     return tuple(value[i] for i in rows.tolist()) if isinstance(value, tuple) else value[rows]
 

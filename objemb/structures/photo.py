@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.structures.fields import Scalar, as_array, checked_id, checked_size, frozen_metadata
+from objemb.types import Uint8Array
 
 #: EXIF orientations that swap height and width.
 SIDEWAYS = (5, 6, 7, 8)
@@ -31,7 +31,7 @@ class Photo:
     """
 
     id: str
-    pixels: NDArray[np.uint8]
+    pixels: Uint8Array
     size: tuple[int, int]
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     path: str | None = None

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb import checks
 from objemb.structures.fields import (
@@ -25,6 +25,7 @@ from objemb.structures.fields import (
     pick_payload,
     row_numbers,
 )
+from objemb.types import AnyArray, Float32Array, Int64Array
 
 #: Label of a region that no detector named, such as the whole image.
 NO_LABEL = -1
@@ -47,10 +48,10 @@ class Regions:
         extras: Anything else that is known of each region (masks, instance ids); indexed together with the boxes.
     """
 
-    boxes: NDArray[np.float32]
+    boxes: Float32Array
     size: tuple[int, int]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    scores: Float32Array
+    labels: Int64Array
     classes: tuple[str, ...]
     extras: Mapping[str, Payload]
 
@@ -81,10 +82,10 @@ class Regions:
 
     def _set(
         self,
-        boxes: NDArray[np.float32],
+        boxes: Float32Array,
         size: tuple[int, int],
-        scores: NDArray[np.float32],
-        labels: NDArray[np.int64],
+        scores: Float32Array,
+        labels: Int64Array,
         classes: tuple[str, ...],
         extras: Mapping[str, Payload],
     ) -> Regions:
@@ -146,7 +147,7 @@ class Regions:
     def __iter__(self) -> Iterator[Regions]:
         return (self[i] for i in range(len(self)))
 
-    def array(self, extra: str) -> NDArray[Any] | None:
+    def array(self, extra: str) -> AnyArray | None:
         """An extra that is an array, such as ``masks``; None where the regions have none.
 
         Raises:
@@ -188,7 +189,7 @@ class Regions:
         )
 
 
-def _inside(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def _inside(boxes: Float32Array, size: tuple[int, int]) -> Float32Array:
     """The boxes clipped to the image; raises with the first box that is inverted or leaves the image."""
     height, width = size
     x1, y1, x2, y2 = boxes.T
@@ -203,7 +204,7 @@ def _inside(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
 
 
-def _checked_labels(labels: ArrayLike | None, count: int, classes: tuple[str, ...]) -> NDArray[np.int64]:
+def _checked_labels(labels: ArrayLike | None, count: int, classes: tuple[str, ...]) -> Int64Array:
     """int64 ``(N,)``: numbers of classes, or :data:`NO_LABEL`."""
     if labels is None:
         return np.full(count, NO_LABEL, np.int64)

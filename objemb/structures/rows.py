@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.regions import Regions
+from objemb.types import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,10 @@ class ImageRows:
     """
 
     images: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    items: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    sizes: NDArray[np.int64] | None = None
+    vectors: Float32Array
+    items: Int64Array
+    boxes: Float32Array
+    sizes: Int64Array | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -88,11 +88,11 @@ class ImageRows:
         return int(self.vectors.shape[1])
 
     @cached_property
-    def starts(self) -> NDArray[np.int64]:
+    def starts(self) -> Int64Array:
         """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
         return np.searchsorted(self.items, np.arange(len(self.images) + 1)).astype(np.int64)
 
-    def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows_of(self, numbers: Int64Array) -> Int64Array:
         """The rows of some images, image by image.
 
         Args:

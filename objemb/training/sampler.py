@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from objemb import checks
 from objemb.datasets.seeds import generator
+from objemb.types import Int64Array
 
 
 class StepSampler(Sampler[list[int]]):
@@ -60,5 +60,5 @@ def seed_everything(seed: int) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
+def _permutation(seed: int, epoch: int, length: int) -> Int64Array:
     return generator("order", seed, epoch).permutation(length)

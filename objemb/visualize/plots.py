@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.disk import replacing
+from objemb.types import AnyArray
 
 #: Inches of a panel.
 WIDTH, HEIGHT = 4.6, 3.7
@@ -24,7 +24,7 @@ LINE_SHARE, LEGEND_GAP = 0.055, 0.05
 STYLES = ("-o", "--x", ":s", "-.^")
 
 
-def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, NDArray[Any]]:
+def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, AnyArray]:
     """An empty figure of ``rows x columns`` panels; no display is needed.
 
     Returns:

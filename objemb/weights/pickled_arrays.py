@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from objemb.checks import ObjembError
+from objemb.types import AnyArray
 
 #: Kinds of NumPy's numbers: truth values, integers, floats, complex. Not objects, texts or records.
 NUMBERS = "biufc"
@@ -74,7 +75,7 @@ class _Array:
         self.value = _values(kind, content).reshape(shape, order="F" if fortran else "C")
 
 
-def _values(kind: _Type, content: bytes) -> np.ndarray[Any, Any]:
+def _values(kind: _Type, content: bytes) -> AnyArray:
     return np.frombuffer(content, kind.dtype()).copy()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb import registry
@@ -19,6 +18,7 @@ from objemb.layers.fitted import Fitted
 from objemb.pooling.base import Pooling
 from objemb.registry.settings import REQUIRED
 from objemb.structures import Photo, Regions
+from objemb.types import AnyArray
 from tests.tiny import random_photo
 
 Settings = dict[str, Any]
@@ -93,6 +93,6 @@ def is_whole(regions: Regions, photo: Photo) -> bool:
     return regions.boxes[0].tolist() == [0, 0, photo.size[1], photo.size[0]]
 
 
-def unit_or_zero(vectors: NDArray[Any] | Tensor) -> bool:
+def unit_or_zero(vectors: AnyArray | Tensor) -> bool:
     lengths = torch.as_tensor(vectors).norm(dim=1)
     return bool(((lengths - 1).abs() < 1e-4).logical_or(lengths == 0).all())

@@ -9,6 +9,7 @@ from objemb.evaluation.ranks import UNRANKED, RankedItems, rank_items
 from objemb.index.blocks import NO_HIT, Block
 from objemb.index.engines.exact import search_exact
 from objemb.structures import ImageRows
+from objemb.types import Int64Array
 
 
 def rows(vectors: NDArray, items: list[int], images: int) -> ImageRows:
@@ -30,7 +31,7 @@ def completely_sorted(
     return found
 
 
-def all_of(num_items: int, num_queries: int) -> list[NDArray[np.int64]]:
+def all_of(num_items: int, num_queries: int) -> list[Int64Array]:
     return [np.arange(num_items)] * num_queries
 
 

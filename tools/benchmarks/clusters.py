@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from objemb.types import Float32Array, Int64Array
 
 #: Rows made at once.
 ROWS_PER_STEP = 65536
@@ -21,9 +22,9 @@ class Collection:
         queries: float32 ``(Q, D)``, unit length, other views of objects that the gallery shows.
     """
 
-    vectors: NDArray[np.float32]
-    images: NDArray[np.int64]
-    queries: NDArray[np.float32]
+    vectors: Float32Array
+    images: Int64Array
+    queries: Float32Array
 
 
 def clustered_regions(images: int, regions: int, dim: int, queries: int, seed: int) -> Collection:
@@ -47,7 +48,7 @@ def clustered_regions(images: int, regions: int, dim: int, queries: int, seed: i
     frequency /= frequency.sum()
     changes = np.exp(random.normal(np.log(0.45), 0.3, size=kinds)).astype(np.float32)
 
-    def views(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def views(chosen: Int64Array) -> Float32Array:
         return _unit(objects[chosen] + changes[chosen, None] * _directions(random, len(chosen), spectrum))
 
     vectors = np.empty((rows, dim), dtype=np.float32)
@@ -61,10 +62,10 @@ def clustered_regions(images: int, regions: int, dim: int, queries: int, seed: i
     return Collection(vectors, np.repeat(np.arange(images), regions), asked)
 
 
-def _directions(random: np.random.Generator, count: int, spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
+def _directions(random: np.random.Generator, count: int, spectrum: Float32Array) -> Float32Array:
     """Random vectors of about unit length whose columns fall off as ``spectrum``."""
     return random.standard_normal((count, len(spectrum)), dtype=np.float32) * spectrum
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(rows: Float32Array) -> Float32Array:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -10,7 +10,6 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.blocks import Block, GroupedHits
@@ -18,6 +17,7 @@ from objemb.index.engines._ivf import IvfStructure, default_probes
 from objemb.index.engines.exact import coded as with_codes
 from objemb.index.engines.exact import search_exact
 from objemb.index.engines.ivf_sq8 import IvfSq8
+from objemb.types import Float32Array, Int64Array
 from tools.benchmarks.clusters import Collection, clustered_regions
 
 FULL = {"images": 100_000, "regions": 10, "dim": 128, "queries": 1000, "rounds": 7}
@@ -29,7 +29,7 @@ DEPTHS = (10, 100)
 
 #: image, score, row, query row
 Found = list[list[tuple[int, float, int, int]]]
-Search = Callable[[NDArray[np.float32], NDArray[np.int64], int], Any]
+Search = Callable[[Float32Array, Int64Array, int], Any]
 
 
 def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
@@ -58,8 +58,8 @@ class Task:
     """Batches of queries, to be searched one after another, and how many images each query wants."""
 
     name: str
-    batches: Sequence[NDArray[np.float32]]
-    groups: NDArray[np.int64]
+    batches: Sequence[Float32Array]
+    groups: Int64Array
     k: int
 
     def each(self, search: Search) -> list[Any]:
@@ -119,14 +119,14 @@ class Flat:
         self.index.add(data.vectors)
         self.images = data.images.tolist()
 
-    def search(self, queries: NDArray[np.float32], groups: NDArray[np.int64], k: int) -> Found:
+    def search(self, queries: Float32Array, groups: Int64Array, k: int) -> Found:
         """The best images of each query."""
         faiss.omp_set_num_threads(torch.get_num_threads())
         return grouped_in_python(self.index, self.images, queries, groups.tolist(), k)
 
 
 def grouped_in_python(
-    flat: faiss.IndexFlatIP, images: Sequence[int], queries: NDArray[np.float32], groups: Sequence[int], k: int
+    flat: faiss.IndexFlatIP, images: Sequence[int], queries: Float32Array, groups: Sequence[int], k: int
 ) -> Found:
     """The usual way: fetch rows, keep the best of each image in a dict, fetch twice as many where that was too few."""
     fetch = 2 * k

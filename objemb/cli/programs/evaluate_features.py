@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import registry
 from objemb.cli.program import environment
@@ -35,6 +34,7 @@ from objemb.evaluation.retrieval_task import make_task
 from objemb.models.build import SEED
 from objemb.rerank.base import Reranker
 from objemb.structures import ImageRows
+from objemb.types import AnyArray, Float32Array, Int64Array
 
 PROGRAM = "objemb evaluate-features"
 #: Numbers that are looked at at once when a file is checked.
@@ -97,8 +97,8 @@ class Rows:
         items: int64 ``(R,)``, rising: the image or query of each.
     """
 
-    vectors: NDArray[np.float32]
-    items: NDArray[np.int64]
+    vectors: Float32Array
+    items: Int64Array
 
     @property
     def count(self) -> int:
@@ -125,7 +125,7 @@ def read_rows(file: Path, items: Path | None) -> Rows:
     return Rows(vectors, numbers.astype(np.int64))
 
 
-def read_array(file: Path) -> NDArray[Any]:
+def read_array(file: Path) -> AnyArray:
     """A NumPy file as a memory map."""
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
@@ -133,7 +133,7 @@ def read_array(file: Path) -> NDArray[Any]:
         raise ValueError(f"{file}: expected a NumPy file of numbers, found: {error}") from error
 
 
-def check_lengths(file: Path, vectors: NDArray[np.float32]) -> None:
+def check_lengths(file: Path, vectors: Float32Array) -> None:
     """All vectors are finite and of unit length, or zero."""
     step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
     for first in range(0, len(vectors), step):
@@ -147,7 +147,7 @@ def check_lengths(file: Path, vectors: NDArray[np.float32]) -> None:
             raise ValueError(f"{file}: expected unit vectors (divide each by its length), found {found}{hint}")
 
 
-def _columns_are_unit(vectors: NDArray[np.float32]) -> bool:
+def _columns_are_unit(vectors: Float32Array) -> bool:
     """Whether a matrix looks like vectors in columns, as MATLAB programs write them."""
     step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
     squares = np.zeros(vectors.shape[1])

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
+from objemb.types import Int64Array
 from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
 
 
@@ -138,7 +138,7 @@ def _entries(problems: Problems, value: Any, count: int) -> list[Mapping[str, An
     return list(rows)
 
 
-def _numbers(value: Any) -> NDArray[np.int64] | None:
+def _numbers(value: Any) -> Int64Array | None:
     """Whole numbers, from a list, an array of any numbers, or a single one; None for anything else."""
     if value is None:
         return None

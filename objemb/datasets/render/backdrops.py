@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from objemb.datasets.render.colours import DARK, LIGHT, Colour, from_hsv, mix
 from objemb.datasets.render.marks import draw_word
 from objemb.datasets.render.pasting import to_planes
+from objemb.types import Float32Array
 
 SHELF_SHARE = 0.5
 
@@ -26,7 +26,7 @@ class Backdrop:
         gap: Height above a floor that is free.
     """
 
-    canvas: NDArray[np.float32]
+    canvas: Float32Array
     floors: tuple[float, ...]
     gap: float
 

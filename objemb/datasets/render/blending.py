@@ -7,10 +7,10 @@ Hebert, "Cut, Paste and Learn", ICCV 2017).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from objemb.datasets.render.pasting import Patch, paste, to_planes
+from objemb.types import Float32Array
 
 BLENDS = ("soft", "hard", "feather", "blur")
 
@@ -30,7 +30,7 @@ def trim(patch: Patch, blend: str, width: float) -> Patch:
     return patch
 
 
-def join(canvas: NDArray[np.float32], patch: Patch, blend: str, width: float) -> None:
+def join(canvas: Float32Array, patch: Patch, blend: str, width: float) -> None:
     """Lay a trimmed patch over a float32 ``(3, H, W)`` canvas; ``blur`` blurs the canvas along the seam."""
     paste(canvas, patch)
     if blend != "blur" or not patch.alpha.size:
@@ -42,7 +42,7 @@ def join(canvas: NDArray[np.float32], patch: Patch, blend: str, width: float) ->
     region += (blurred - region) * (4 * soft * (1 - soft))
 
 
-def _soft(alpha: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+def _soft(alpha: Float32Array, width: float) -> Float32Array:
     """Alpha, blurred; what is out of the picture counts as the rim."""
     image = Image.fromarray((alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(width))
     return np.asarray(image).astype(np.float32) / np.float32(255)

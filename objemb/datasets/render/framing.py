@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.datasets.render.colours import from_hsv
 from objemb.datasets.render.light import smooth_field
 from objemb.datasets.render.pasting import Card, corner_jitter, place
+from objemb.types import Float32Array, Float64Array
 
 #: Share of rectangular pictures that fill the frame; the others lie upon a ground, like all that have an outline.
 FILLING = 0.7
@@ -23,7 +23,7 @@ TURN, PERSPECTIVE = 6.0, 0.02
 SMALLEST_ALONE = 32
 
 
-def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[Float32Array, Float64Array]:
     """The frame of a photo that shows one picture and nothing else.
 
     Args:
@@ -50,7 +50,7 @@ def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[NDArra
     return _ground(rng, (int(frame[1]), int(frame[0]))), quad
 
 
-def _ground(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+def _ground(rng: np.random.Generator, size: tuple[int, int]) -> Float32Array:
     """White paper or a plain surface, not quite even: float32 ``(3, height, width)``."""
     white = rng.random() < 0.5
     colour = (255, 255, 255) if white else from_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.15, 0.95))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from objemb.types import Float32Array
 
-def smooth_field(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+
+def smooth_field(values: Float32Array, size: tuple[int, int]) -> Float32Array:
     """Coarse values ``(rows, columns)`` drawn out to ``(height, width)`` with soft transitions, float32."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def light_field(rng: np.random.Generator, size: tuple[int, int], strength: float) -> NDArray[np.float32]:
+def light_field(rng: np.random.Generator, size: tuple[int, int], strength: float) -> Float32Array:
     """A ramp across the scene, soft patches of shade, and sometimes a bright spot, around 1: float32 ``(h, w)``."""
     cells = 8
     y, x = np.mgrid[-1 : 1 : cells * 1j, -1 : 1 : cells * 1j].astype(np.float32)
@@ -29,13 +30,13 @@ def light_field(rng: np.random.Generator, size: tuple[int, int], strength: float
     return np.maximum(smooth_field(field * rng.uniform(1 - 0.5 * strength, 1 + 0.25 * strength), size), 0.1)
 
 
-def cast(rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+def cast(rng: np.random.Generator, strength: float) -> Float32Array:
     """The colour of light: three factors around 1, warm or cold."""
     warmth = strength * rng.uniform(-0.25, 0.25)
     return np.array([1 + warmth, 1 + strength * rng.uniform(-0.05, 0.05), 1 - warmth], dtype=np.float32)
 
 
-def glare(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+def glare(rng: np.random.Generator, size: tuple[int, int]) -> Float32Array:
     """A reflex on foil or glass: a bright streak or spot, 0 to about 1, float32 ``(h, w)``."""
     y, x = np.mgrid[-1:1:16j, -1:1:16j].astype(np.float32)
     turn = rng.uniform(0, math.pi)
@@ -45,7 +46,7 @@ def glare(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32
     return np.clip(smooth_field(np.exp(-(across**2) / 0.03 - along**2 / length), size), 0, 1)
 
 
-def add_noise(canvas: NDArray[np.float32], rng: np.random.Generator, deviation: float) -> None:
+def add_noise(canvas: Float32Array, rng: np.random.Generator, deviation: float) -> None:
     """Independent noise per value: the sum of two uniform numbers, of a given standard deviation."""
     width = deviation * math.sqrt(6)
     noise = rng.integers(0, 256, (2, *canvas.shape), dtype=np.uint8)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from objemb.types import BoolArray, Float32Array, Float64Array, Uint8Array
 
 #: Transparent pixels around a card, so that its warped edges are smooth.
 MARGIN = 2
@@ -46,8 +47,8 @@ class Patch:
 
     x: int
     y: int
-    colour: NDArray[np.float32]
-    alpha: NDArray[np.float32]
+    colour: Float32Array
+    alpha: Float32Array
     area: float
 
     @property
@@ -56,25 +57,25 @@ class Patch:
         h, w = self.alpha.shape
         return slice(self.y, self.y + h), slice(self.x, self.x + w)
 
-    def with_alpha(self, alpha: NDArray[np.float32]) -> Patch:
+    def with_alpha(self, alpha: Float32Array) -> Patch:
         """The same picture under another alpha, which can only show where the old one is above 0."""
         shown = np.where(self.alpha > 0, alpha, 0).astype(np.float32)
         colour = self.colour * (shown / np.maximum(self.alpha, 1e-3))
         return replace(self, colour=colour.astype(np.float32, copy=False), alpha=shown)
 
-    def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+    def mask(self, size: tuple[int, int]) -> BoolArray:
         """bool ``(height, width)`` of the scene: where the picture is opaque."""
         mask = np.zeros(size, dtype=bool)
         mask[self.window] = self.alpha >= OPAQUE / 255
         return mask
 
 
-def to_planes(image: Image.Image) -> NDArray[np.float32]:
+def to_planes(image: Image.Image) -> Float32Array:
     """The bands of a picture as float32 ``(bands, h, w)``, 0 to 255."""
     return np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
 
 
-def to_pixels(canvas: NDArray[np.float32]) -> NDArray[np.uint8]:
+def to_pixels(canvas: Float32Array) -> Uint8Array:
     """A canvas ``(3, h, w)``, clipped to 0 to 255, as uint8 ``(h, w, 3)``."""
     return np.ascontiguousarray(np.clip(canvas, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
@@ -90,9 +91,7 @@ def make_card(picture: Image.Image) -> Card:
     return Card(tuple(levels), (width, height), float(np.asarray(picture.getchannel("A")).mean()) / 255)
 
 
-def place(
-    centre: tuple[float, float], size: tuple[float, float], angle: float, jitter: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def place(centre: tuple[float, float], size: tuple[float, float], angle: float, jitter: Float64Array) -> Float64Array:
     """Corners of a card in a scene: upper left, upper right, lower right, lower left of the card.
 
     Args:
@@ -109,12 +108,12 @@ def place(
     return corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(centre)
 
 
-def corner_jitter(rng: np.random.Generator, most: float) -> NDArray[np.float64]:
+def corner_jitter(rng: np.random.Generator, most: float) -> Float64Array:
     """Random shifts ``(4, 2)`` of the corners for :func:`place`, each up to ``most``."""
     return rng.uniform(-most, most, (4, 2))
 
 
-def homography(quad: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def homography(quad: Float64Array, corners: Float64Array) -> Float64Array:
     """The eight numbers of the projective map from a quadrilateral to another, as ``Image.transform`` takes them.
 
     ``(x, y)`` becomes ``((a x + b y + c) / (g x + h y + 1), (d x + e y + f) / (g x + h y + 1))``.
@@ -135,7 +134,7 @@ def homography(quad: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArr
     return np.linalg.solve(rows, np.concatenate([u, v]))
 
 
-def warp(card: Card, quad: NDArray[np.float64], size: tuple[int, int]) -> Patch:
+def warp(card: Card, quad: Float64Array, size: tuple[int, int]) -> Patch:
     """A card as it looks when its corners lie on a quadrilateral.
 
     Args:
@@ -158,20 +157,20 @@ def warp(card: Card, quad: NDArray[np.float64], size: tuple[int, int]) -> Patch:
     return Patch(int(x1), int(y1), planes[:3], planes[3] / 255, card.coverage * _area(quad))
 
 
-def _level(card: Card, quad: NDArray[np.float64]) -> int:
+def _level(card: Card, quad: Float64Array) -> int:
     """The smallest level that is not smaller than the quadrilateral."""
     sides = np.linalg.norm(quad - np.roll(quad, 1, axis=0), axis=1).max()
     shrink = max(card.size) / max(float(sides), 1.0)
     return min(len(card.levels) - 1, max(0, math.floor(math.log2(max(shrink, 1.0)))))
 
 
-def _area(quad: NDArray[np.float64]) -> float:
+def _area(quad: Float64Array) -> float:
     """Of a polygon (the shoelace formula)."""
     x, y = quad.T
     return 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
 
 
-def paste(canvas: NDArray[np.float32], patch: Patch) -> None:
+def paste(canvas: Float32Array, patch: Patch) -> None:
     """Lay a patch over a float32 ``(3, H, W)`` canvas."""
     under = canvas[:, *patch.window]
     under *= 1 - patch.alpha
@@ -179,7 +178,7 @@ def paste(canvas: NDArray[np.float32], patch: Patch) -> None:
 
 
 def cast_shadow(
-    canvas: NDArray[np.float32], patch: Patch, offset: tuple[float, float], softness: float, strength: float
+    canvas: Float32Array, patch: Patch, offset: tuple[float, float], softness: float, strength: float
 ) -> None:
     """Darken a canvas where a patch, moved by an offset and blurred, would lie.
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
+
+from objemb.types import Float64Array
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Silhouette:
     cap: tuple[float, float] | None
     round: bool
 
-    def half_widths(self, heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def half_widths(self, heights: Float64Array) -> Float64Array:
         """Half the width at some heights, 0 to 1, as a share of the greatest."""
         knots = np.array(self.profile)
         return np.interp(heights, knots[:, 0], knots[:, 1])

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.datasets.render.pasting import Patch
+from objemb.types import BoolArray
 
 #: Share of the scene from which an object would hide most of the others, were it in front of them.
 LARGE = 1 / 3
@@ -25,7 +25,7 @@ class VisibleObject:
     """
 
     number: int
-    mask: NDArray[np.bool_]
+    mask: BoolArray
     visibility: float
 
 
@@ -79,5 +79,5 @@ def cover(
     return left
 
 
-def _share(mask: NDArray[np.bool_], patch: Patch) -> float:
+def _share(mask: BoolArray, patch: Patch) -> float:
     return min(1.0, float(mask.sum()) / patch.area) if patch.area > 0 else 0.0

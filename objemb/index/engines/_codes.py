@@ -15,11 +15,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.engines import _kernels
 from objemb.index.engines._kernels import Kernel
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.types import Float32Array, FloatArray, Int8Array, Int64Array
 
 #: Rows that are encoded at once; few enough to stay in the processor's cache.
 ROWS_PER_STEP = 4096
@@ -43,8 +43,8 @@ class Codes:
         kernel: What multiplies them exactly.
     """
 
-    values: NDArray[np.int8]
-    scales: NDArray[np.float32]
+    values: Int8Array
+    scales: Float32Array
     error: float
     reach: float
     kernel: Kernel
@@ -64,13 +64,13 @@ class EncodedQueries:
         remainders: float32 ``(C,)``, length of each remainder f.
     """
 
-    values: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    lengths: NDArray[np.float32]
-    remainders: NDArray[np.float32]
+    values: Int8Array
+    scales: Float32Array
+    lengths: Float32Array
+    remainders: Float32Array
 
 
-def encode(vectors: NDArray[np.floating], kernel: Kernel | None = None) -> Codes:
+def encode(vectors: FloatArray, kernel: Kernel | None = None) -> Codes:
     """Codes of float32 or float16 ``(n, D)`` vectors, read in steps; they take ``n (D + 4)`` bytes.
 
     Args:
@@ -95,7 +95,7 @@ def encode(vectors: NDArray[np.floating], kernel: Kernel | None = None) -> Codes
     return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY, kernel)
 
 
-def _aligned(shape: tuple[int, ...]) -> NDArray[np.int8]:
+def _aligned(shape: tuple[int, ...]) -> Int8Array:
     """Memory for codes that begins with a line of the processor's cache: NumPy's own slows products down."""
     size = math.prod(shape)
     memory = np.empty(size + CACHE_LINE, dtype=np.int8)
@@ -103,16 +103,14 @@ def _aligned(shape: tuple[int, ...]) -> NDArray[np.int8]:
     return memory[start : start + size].reshape(shape)
 
 
-def encode_queries(queries: NDArray[np.float32], kernel: Kernel) -> EncodedQueries:
+def encode_queries(queries: Float32Array, kernel: Kernel) -> EncodedQueries:
     """Codes of float32 ``(C, D)`` query rows, to be multiplied with those of the same kernel."""
     values, scales, _, remainders = kernel.quantise(queries)
     remainders = (remainders * (1 + ROUNDING) + TINY).astype(np.float32)
     return EncodedQueries(values, scales, row_lengths(queries), remainders)
 
 
-def code_scores(
-    codes: Codes, rows: slice | NDArray[np.int64], queries: EncodedQueries
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def code_scores(codes: Codes, rows: slice | Int64Array, queries: EncodedQueries) -> tuple[Float32Array, Float32Array]:
     """Approximate inner products of some rows with all queries.
 
     Returns:
@@ -123,7 +121,7 @@ def code_scores(
     return scores, (slack * (1 + ROUNDING)).astype(np.float32)
 
 
-def row_lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def row_lengths(rows: Float32Array) -> Float32Array:
     """Lengths of ``(C, D)`` rows, never below the true ones: float32 ``(C,)``."""
     lengths = np.sqrt(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
     return (lengths * (1 + ROUNDING) + TINY).astype(np.float32)

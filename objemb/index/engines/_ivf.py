@@ -16,13 +16,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, Block, GroupedHits, Pairs, RowTable, pair_scores, pairs_of, top_images
 from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: The one file of a structure.
 FILE = "index"
@@ -136,18 +136,18 @@ class _SearchState:
     """What is searched for, and among what: the arguments of one search."""
 
     table: RowTable
-    queries: NDArray[np.float32]
-    groups: NDArray[np.int64]
+    queries: Float32Array
+    groups: Int64Array
     k: int
     count: int
     selector: Any
 
-    def pairs(self, rows: NDArray[np.int64], query_rows: NDArray[np.int64]) -> Pairs:
+    def pairs(self, rows: Int64Array, query_rows: Int64Array) -> Pairs:
         """Pairs with exact scores."""
         scores = pair_scores(self.table, rows, self.queries, query_rows)
         return Pairs(rows, query_rows, self.groups[query_rows], self.table.images(rows), scores)
 
-    def exactly(self, query_rows: NDArray[np.int64]) -> Pairs:
+    def exactly(self, query_rows: Int64Array) -> Pairs:
         """The best pairs of these query rows among all rows."""
         queries, groups = self.queries[query_rows], self.groups[query_rows]
         pairs = pairs_of(search_exact(self.table.blocks, queries, groups, self.k, count=self.count))
@@ -167,7 +167,7 @@ class IvfStructure(Structure):
         self._index = index
         self._engine = engine
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)
-        self._filter: tuple[list[NDArray[np.bool_] | None], Any, int] | None = None
+        self._filter: tuple[list[BoolArray | None], Any, int] | None = None
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """As :meth:`objemb.index.engines.base.Structure.write`; one file."""
@@ -190,8 +190,8 @@ class IvfStructure(Structure):
 
     def search(
         self,
-        queries: NDArray[np.float32],
-        groups: NDArray[np.int64],
+        queries: Float32Array,
+        groups: Int64Array,
         k: int,
         blocks: Sequence[Block],
         *,
@@ -236,7 +236,7 @@ class IvfStructure(Structure):
             hits = top_images(Pairs.cat([pairs_of(hits), more]), state.count, state.k)
         return hits
 
-    def _probe(self, state: _SearchState, query_rows: NDArray[np.int64], candidates: int, probes: int) -> Pairs:
+    def _probe(self, state: _SearchState, query_rows: Int64Array, candidates: int, probes: int) -> Pairs:
         """Candidates of some query rows, each from its ``probes`` nearest lists, with exact scores."""
         faiss = _faiss()
         torch = sys.modules.get("torch")
@@ -265,7 +265,7 @@ def _same(left: list[Any], right: list[Any]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
-def _sample(table: RowTable, size: int, seed: int) -> NDArray[np.float32]:
+def _sample(table: RowTable, size: int, seed: int) -> Float32Array:
     """At most ``size`` rows, chosen by ``seed``."""
     size = min(size, len(table))
     rows = np.sort(np.random.default_rng(seed).choice(len(table), size, replace=False))

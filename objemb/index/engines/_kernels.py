@@ -14,7 +14,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from objemb.types import Float32Array, Float64Array, FloatArray, Int8Array
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ class Kernel(ABC):
     @abstractmethod
     def products(
         self,
-        queries: NDArray[np.int8],
-        query_scales: NDArray[np.float32],
-        rows: NDArray[np.int8],
-        row_scales: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+        queries: Int8Array,
+        query_scales: Float32Array,
+        rows: Int8Array,
+        row_scales: Float32Array,
+    ) -> Float32Array:
         """Inner products ``(C, n)`` of ``(C, D)`` codes with ``(n, D)`` codes, times the scales ``(C,)`` and ``(n,)``.
 
         The integer product is exact, rounded to float32 once, and multiplied by the scale of the row, then that of the
@@ -50,9 +51,7 @@ class Kernel(ABC):
         """
 
     @abstractmethod
-    def quantise(
-        self, rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+    def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
         """Codes of ``(n, D)`` rows.
 
         Returns:
@@ -70,11 +69,11 @@ class NumpyKernel(Kernel):
 
     def products(
         self,
-        queries: NDArray[np.int8],
-        query_scales: NDArray[np.float32],
-        rows: NDArray[np.int8],
-        row_scales: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+        queries: Int8Array,
+        query_scales: Float32Array,
+        rows: Int8Array,
+        row_scales: Float32Array,
+    ) -> Float32Array:
         # whatever the order of a sum, all its parts are whole numbers that float32 holds
         width = EXACT_FLOAT32 // 128**2
         dim = queries.shape[1]
@@ -91,9 +90,7 @@ class NumpyKernel(Kernel):
         scores *= query_scales[:, None]
         return scores
 
-    def quantise(
-        self, rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+    def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             largest = np.abs(rows).max(axis=1, initial=0)
             scales = largest / np.float32(self.largest_code)
@@ -132,11 +129,11 @@ class TorchKernel(Kernel):
 
     def products(
         self,
-        queries: NDArray[np.int8],
-        query_scales: NDArray[np.float32],
-        rows: NDArray[np.int8],
-        row_scales: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+        queries: Int8Array,
+        query_scales: Float32Array,
+        rows: Int8Array,
+        row_scales: Float32Array,
+    ) -> Float32Array:
         left, right = self._as_tensor(queries), self._as_tensor(rows)
         # of a single column, the integer kernel answers with what it finds in memory
         product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
@@ -144,9 +141,7 @@ class TorchKernel(Kernel):
         scores = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
         return scores.numpy()
 
-    def quantise(
-        self, rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.floating], NDArray[np.floating]]:
+    def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
         torch, given = self._torch, self._as_tensor(rows)
         largest = given.abs().amax(dim=1) if rows.shape[1] else torch.zeros(len(rows))
         scales = largest / self.largest_code
@@ -173,7 +168,7 @@ def best() -> Kernel:
 _NUMPY = NumpyKernel()
 
 
-def float_products(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def float_products(queries: Float32Array, rows: Float32Array) -> Float32Array:
     """Inner products ``(C, n)`` of ``(C, D)`` query rows with ``(n, D)`` rows; not finite where a row is not.
 
     By PyTorch where it is imported already: the threads of NumPy's library are others than PyTorch's, and on a machine
@@ -202,5 +197,5 @@ def _exact(kernel: Kernel) -> bool:
     return all(np.array_equal(product, right) for product, right in products)
 
 
-def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def _lengths(rows: Float32Array) -> Float64Array:
     return np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import Pairs, RowTable, best_of_images, pair_scores
+from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: Rows from which the first lower bound is taken, at least and per wanted image.
 BOUND_ROWS, BOUND_ROWS_PER_IMAGE = 1 << 14, 32
@@ -31,7 +31,7 @@ class TopK:
         k: Images per query.
     """
 
-    def __init__(self, table: RowTable, rows: NDArray[np.float32], queries: NDArray[np.int64], k: int) -> None:
+    def __init__(self, table: RowTable, rows: Float32Array, queries: Int64Array, k: int) -> None:
         self._table, self._rows, self._queries, self._k = table, rows, queries, k
         _, self._starts, self._query_of = np.unique(queries, return_index=True, return_inverse=True)
         self._lower_bound = np.full(len(self._starts), -np.inf, dtype=np.float32)
@@ -41,11 +41,11 @@ class TopK:
 
     def add(
         self,
-        scores: NDArray[np.float32],
-        slack: NDArray[np.float32],
-        rows: slice | NDArray[np.int64],
+        scores: Float32Array,
+        slack: Float32Array,
+        rows: slice | Int64Array,
         first: int,
-        images: NDArray[np.int64],
+        images: Int64Array,
     ) -> None:
         """Take the pairs of a chunk of n rows of a block with all query rows.
 
@@ -77,7 +77,7 @@ class TopK:
         best = self._exactly(self._pending[0])
         return replace(best, queries=self._queries[self._starts][best.queries])
 
-    def _first_lower_bound(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> None:
+    def _first_lower_bound(self, scores: Float32Array, images: Int64Array) -> None:
         """The k-th best image among the first rows of a chunk, so that not all of its pairs become pending."""
         most = max(BOUND_ROWS, BOUND_ROWS_PER_IMAGE * self._k)
         scores, images = scores[:, :most], images[:most]
@@ -88,7 +88,7 @@ class TopK:
         of_images = np.maximum.reduceat(of_images, self._starts, axis=0)
         self._raise_lower_bound(np.partition(of_images, -self._k, axis=1)[:, -self._k])
 
-    def _may_be_best_of_image(self, scores: NDArray[np.float32], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _may_be_best_of_image(self, scores: Float32Array, images: Int64Array) -> BoolArray:
         """Pairs that no other pair of the same image and query is proven to beat: bool ``(C, n)``.
 
         With fewer than k images every image is a result, so that no lower bound rules out any; of each, one pair is
@@ -110,12 +110,10 @@ class TopK:
         self._count = len(self._pending[0])
         self._capacity = max(CAPACITY, min(2 * self._count, MOST_PENDING))
 
-    def _raise_lower_bound(self, lower_bound: NDArray[np.float32]) -> None:
+    def _raise_lower_bound(self, lower_bound: Float32Array) -> None:
         self._lower_bound = np.maximum(self._lower_bound, lower_bound)
 
-    def _kth_best_image(
-        self, queries: NDArray[np.int64], images: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def _kth_best_image(self, queries: Int64Array, images: Int64Array, scores: Float32Array) -> Float32Array:
         """Per query the k-th largest of the best scores of its images; -inf with fewer than k images."""
         count = len(self._lower_bound)
         keys = images * count + queries

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import Block, GroupedHits, RowTable
 from objemb.registry import Plugin
+from objemb.types import AnyArray, Float32Array, Int64Array
 
 
 class ByteOutput(Protocol):
@@ -32,8 +32,8 @@ class Structure(ABC):
     @abstractmethod
     def search(
         self,
-        queries: NDArray[np.float32],
-        groups: NDArray[np.int64],
+        queries: Float32Array,
+        groups: Int64Array,
         k: int,
         blocks: Sequence[Block],
         *,
@@ -111,8 +111,8 @@ class Engine(Plugin, ABC):
 
 
 def checked_queries(
-    table: RowTable, queries: NDArray[Any], groups: NDArray[Any], k: int, count: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    table: RowTable, queries: AnyArray, groups: AnyArray, k: int, count: int | None
+) -> tuple[Float32Array, Int64Array, int]:
     """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
     queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)
     if k < 1:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.index.blocks import Block, GroupedHits, Pairs, RowTable, top_images
 from objemb.index.engines import _kernels
@@ -25,6 +24,7 @@ from objemb.index.engines._top_k import TopK
 from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.registry import plugin
+from objemb.types import Float32Array, FloatArray, Int64Array
 
 #: Query rows that share one pass over the index.
 QUERY_ROWS_PER_PASS = 64
@@ -69,8 +69,8 @@ class ExactSearch(Structure):
 
     def search(
         self,
-        queries: NDArray[np.float32],
-        groups: NDArray[np.int64],
+        queries: Float32Array,
+        groups: Int64Array,
         k: int,
         blocks: Sequence[Block],
         *,
@@ -86,7 +86,7 @@ class ExactSearch(Structure):
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """Writes nothing."""
 
-    def _codes_of(self, vectors: NDArray[np.floating]) -> Codes:
+    def _codes_of(self, vectors: FloatArray) -> Codes:
         """The codes of an array, kept as long as the array is."""
         codes = self._codes.get(id(vectors))
         if codes is None:
@@ -97,8 +97,8 @@ class ExactSearch(Structure):
 
 def search_exact(
     blocks: Sequence[Block],
-    queries: NDArray[np.float32],
-    groups: NDArray[np.int64],
+    queries: Float32Array,
+    groups: Int64Array,
     k: int,
     *,
     count: int | None = None,
@@ -137,7 +137,7 @@ def coded(block: Block) -> Block:
     return replace(block, codes=encode(block.vectors))
 
 
-def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.int64], k: int) -> Pairs:
+def _one_pass(table: RowTable, queries: Float32Array, groups: Int64Array, k: int) -> Pairs:
     """The best pairs of at most ``QUERY_ROWS_PER_PASS`` query rows."""
     best, scorer = TopK(table, queries, groups, k), _Scorer(queries)
     size = max(1, min(SCORES_PER_CHUNK // len(queries), NUMBERS_PER_CHUNK // max(1, queries.shape[1])))
@@ -148,7 +148,7 @@ def _one_pass(table: RowTable, queries: NDArray[np.float32], groups: NDArray[np.
     return best.result()
 
 
-def _chunks(block: Block, size: int) -> Iterator[slice | NDArray[np.int64]]:
+def _chunks(block: Block, size: int) -> Iterator[slice | Int64Array]:
     """The rows of a block in turn, as slices; as arrays of the alive rows alone where those are few."""
     few = None
     if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
@@ -162,12 +162,12 @@ def _chunks(block: Block, size: int) -> Iterator[slice | NDArray[np.int64]]:
 class _Scorer:
     """Approximate scores of ``(C, D)`` query rows."""
 
-    def __init__(self, queries: NDArray[np.float32]) -> None:
+    def __init__(self, queries: Float32Array) -> None:
         self._queries = queries
         self._float_slack = row_lengths(queries) * np.float32(FLOAT32_ROUNDING * queries.shape[1])
         self._encoded: dict[Kernel, EncodedQueries] = {}
 
-    def scores(self, block: Block, rows: slice | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def scores(self, block: Block, rows: slice | Int64Array) -> tuple[Float32Array, Float32Array]:
         """float32 ``(C, n)`` scores, -inf for dead rows, and ``(C,)`` bounds of their error."""
         if block.codes is not None:
             scores, slack = code_scores(block.codes, rows, self._encoded_for(block.codes.kernel))
@@ -188,5 +188,5 @@ class _Scorer:
         return self._encoded[kernel]
 
 
-def _named(rows: slice | NDArray[np.int64]) -> str:
+def _named(rows: slice | Int64Array) -> str:
     return f"{rows.start} to {rows.stop}" if isinstance(rows, slice) else f"{rows[0]} to {rows[-1] + 1}"

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.structures import RegionDescriptors
+from objemb.types import AnyArray, BoolArray, FloatArray
 
 #: The columns of some rows by name.
-Columns: TypeAlias = Mapping[str, NDArray[Any]]
+Columns: TypeAlias = Mapping[str, AnyArray]
 
 DTYPES = ("float32", "float16")
 #: Longer vectors are no descriptors.
@@ -60,7 +60,7 @@ class RowSchema(ABC):
         """Arrays over the bytes of files whose sizes were checked; what is mapped is not read."""
 
     @abstractmethod
-    def select(self, columns: Columns, first: int, kept: NDArray[np.bool_]) -> Columns:
+    def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
         """Those of the rows from ``first`` on for which ``kept`` is true."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class UnitVectors(RowSchema):
         """As :meth:`RowSchema.decode`."""
         return {"vectors": np.frombuffer(content["vectors"], self._stored_dtype).reshape(rows, self.dim)}
 
-    def select(self, columns: Columns, first: int, kept: NDArray[np.bool_]) -> Columns:
+    def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
         """As :meth:`RowSchema.select`."""
         return {"vectors": columns["vectors"][first : first + len(kept)][kept]}
 
@@ -150,7 +150,7 @@ def schema_from_json(data: Mapping[str, Any]) -> RowSchema:
     return SCHEMAS[name](**fields)
 
 
-def check_unit(name: str, vectors: NDArray[np.floating]) -> None:
+def check_unit(name: str, vectors: FloatArray) -> None:
     """Check that rows have unit length or are zero; scores are inner products and mean nothing otherwise."""
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
     wrong = np.flatnonzero((np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths != 0))

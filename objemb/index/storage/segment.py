@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
@@ -18,6 +17,7 @@ from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord
 from objemb.index.storage.schema import RowSchema
 from objemb.structures import RegionDescriptors, Regions
+from objemb.types import FloatArray, Uint64Array
 
 
 class Segment:
@@ -52,7 +52,7 @@ class Segment:
         self.columns = schema.decode(self._content, record.rows)
 
     @property
-    def vectors(self) -> NDArray[np.floating]:
+    def vectors(self) -> FloatArray:
         """``(rows, dim)`` float32 or float16, of an index of unit vectors."""
         return self.columns["vectors"]
 
@@ -142,7 +142,7 @@ class Segment:
         return self.images.column("id").to_pylist()
 
     @cached_property
-    def _order_of_ids(self) -> NDArray[np.uint64]:
+    def _order_of_ids(self) -> Uint64Array:
         """Positions in the order of the ids: sorted once, so that looking one up takes microseconds."""
         return pc.array_sort_indices(self.images.column("id")).to_numpy()
 

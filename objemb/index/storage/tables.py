@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow as pa
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.schema import Columns, RowSchema
 from objemb.structures import RegionDescriptors, Scalar
+from objemb.types import AnyArray
 
 ROWS = pa.schema(
     [
@@ -133,7 +133,7 @@ def tables(entries: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
     return pa.table(rows, schema=ROWS), pa.table(images, schema=IMAGES)
 
 
-def numbers_of(batch: pa.RecordBatch, column: str) -> np.ndarray[Any, Any]:
+def numbers_of(batch: pa.RecordBatch, column: str) -> AnyArray:
     """A column of numbers as an array, without copying. Columns of boxes give ``(n, 4)``."""
     values = batch.column(column)
     if pa.types.is_fixed_size_list(values.type):

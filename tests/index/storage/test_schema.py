@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from objemb.index.storage import schema as schemas
 from objemb.index.storage.errors import DamagedIndexError
@@ -21,6 +20,7 @@ from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import Writer
 from objemb.structures import RegionDescriptors
+from objemb.types import BoolArray
 from tests.index.made import described, publish, store_file
 
 
@@ -48,7 +48,7 @@ class LargeColumns(RowSchema):
     def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
         return {name: np.frombuffer(content[name], "<i4") for name in self.columns}
 
-    def select(self, columns: Columns, first: int, kept: NDArray[np.bool_]) -> Columns:
+    def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
         counts = columns["counts"][first : first + len(kept)]
         start = int(columns["counts"][:first].sum())
         words = columns["words"][start : start + int(counts.sum())]

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from objemb.cli.programs.analyses.features import FeatureView
 from objemb.cli.programs.analyses.search import LayerSearch, summands, summed
@@ -16,6 +15,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
 from objemb.structures import ImageRows
+from objemb.types import Float32Array
 from tests.evaluation.reference import slow_ranks
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def test_the_sum_leaves_the_own_box_out() -> None:
     assert len(summed(rows_of([0, 0])).items) == 0
 
 
-def slow_precision(database: ImageRows, query: NDArray[np.float32], positives: set[int], junk: set[int]) -> float:
+def slow_precision(database: ImageRows, query: Float32Array, positives: set[int], junk: set[int]) -> float:
     best = {
         item: max(float(v @ query) for v in database.vectors[database.items == item]) for item in set(database.items)
     }

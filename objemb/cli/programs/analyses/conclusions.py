@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.cli.programs.analyses.settings import (
@@ -25,6 +24,7 @@ from objemb.cli.programs.analyses.settings import (
 )
 from objemb.cli.programs.analyses.trunks import Layer, sweep
 from objemb.evaluation.paired import Difference, equal_within, paired_difference
+from objemb.types import Float64Array
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 #: What is better than what.
@@ -148,11 +148,11 @@ class SignificanceTest:
         verdicts = [equal_within(d, self.margin) for d in differences]
         return FAILS if False in verdicts else OPEN if None in verdicts else HOLDS
 
-    def _difference(self, gap: NDArray[np.float64]) -> Difference:
+    def _difference(self, gap: Float64Array) -> Difference:
         return paired_difference(gap, np.zeros(len(gap)), self.groups, self.seed)
 
 
-def _gap(scores: Sequence[Score]) -> NDArray[np.float64]:
+def _gap(scores: Sequence[Score]) -> Float64Array:
     """By how much classification is better, per query."""
     first, second = (mean_over_scores(c for c in scores if c.network == n) for n in (CLASSIFICATION, DETECTION))
     return first - second

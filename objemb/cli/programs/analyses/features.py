@@ -6,10 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from objemb.cli.programs.analyses.trunks import Trunk
@@ -27,6 +25,7 @@ from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.types import Float32Array
 
 POOLINGS: dict[str, Pooling] = {"mean": Mean(), "max": Max(), "gem": Gem()}
 
@@ -44,7 +43,7 @@ class RegionRequest:
 
     item: int
     kind: str
-    boxes: NDArray[np.float32]
+    boxes: Float32Array
     grid: bool = False
 
 

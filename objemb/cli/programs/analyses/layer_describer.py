@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.cli.programs.analyses.features import FeatureView, RegionRequest, describe_layers
 from objemb.cli.programs.analyses.settings import BOXES, GRID, TRUTH, WHOLE
@@ -19,6 +18,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.regions.base import RegionSource
 from objemb.structures import Box, ImageRows, Photo, Regions
+from objemb.types import Float32Array
 
 
 class LayerDescriber:
@@ -145,9 +145,9 @@ class _Remembered:
 
     def __init__(self, source: RegionSource | None) -> None:
         self._source = source
-        self._boxes: dict[str, NDArray[np.float32]] = {}
+        self._boxes: dict[str, Float32Array] = {}
 
-    def boxes(self, photo: Photo) -> NDArray[np.float32]:
+    def boxes(self, photo: Photo) -> Float32Array:
         """float32 ``(1 + N, 4)``, the whole image first."""
         if self._source is None:
             return Regions.whole(photo.size).boxes

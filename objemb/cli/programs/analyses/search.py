@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb.cli.programs.analyses.features import FeatureView
 from objemb.cli.programs.analyses.settings import SUM, Setting
@@ -18,6 +17,7 @@ from objemb.layers.whitening import Whitening
 from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.structures import ImageRows
+from objemb.types import BoolArray, Float32Array, Float64Array
 
 
 class LayerSearch:
@@ -49,7 +49,7 @@ class LayerSearch:
         space = self._space(view, setting)
         return self._database[view].dim if space is None else space.dim
 
-    def precisions(self, layer: str, setting: Setting, dims: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    def precisions(self, layer: str, setting: Setting, dims: Sequence[int]) -> Iterator[Float64Array]:
         """At each dimension float64 ``(Q,)``: average precision per query, NaN for one without positives or rows."""
         view = FeatureView(layer, setting.kind, setting.pooling)
         space = self._space(view, setting)
@@ -60,7 +60,7 @@ class LayerSearch:
             rows, queries = (replace(r, vectors=_unit(r.vectors[:, :dim])) for r in (stored, asked))
             yield self._precisions(summed(rows) if setting.matching == SUM else rows, summed(queries))
 
-    def _precisions(self, rows: ImageRows, queries: ImageRows) -> NDArray[np.float64]:
+    def _precisions(self, rows: ImageRows, queries: ImageRows) -> Float64Array:
         answered = np.diff(queries.starts) > 0
         precisions = np.full(len(answered), np.nan)
         ranked = rank_items(rows, queries, self._listed)
@@ -81,7 +81,7 @@ class LayerSearch:
         return self._spaces[key]
 
 
-def summands(rows: ImageRows) -> NDArray[np.bool_]:
+def summands(rows: ImageRows) -> BoolArray:
     """bool ``(R,)``: the rows that join the sum of their image, all but the first, its own box, which stands for it
     where it is alone."""
     lengths = np.diff(rows.starts)
@@ -98,15 +98,15 @@ def summed(rows: ImageRows) -> ImageRows:
     return ImageRows(rows.images, _unit(sums), items, rows.boxes[rows.starts[items]])
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: Float32Array) -> Float32Array:
     return np.asarray(l2(as_tensor(vectors)).numpy())
 
 
-def _mapped(vectors: NDArray[np.float32], space: Whitening) -> NDArray[np.float32]:
+def _mapped(vectors: Float32Array, space: Whitening) -> Float32Array:
     return np.asarray(space.map(as_tensor(vectors)).numpy())
 
 
-def _fitted(view: FeatureView, vectors: NDArray[np.float32]) -> Whitening:
+def _fitted(view: FeatureView, vectors: Float32Array) -> Whitening:
     name = f"whitening of {view.kind}, {view.layer}, {view.pooling}"
     try:
         return Whitening.fit(as_tensor(vectors), fitted_on=name)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from objemb.types import Float64Array
 
 CLASSIFICATION, DETECTION = "classification", "detection"
 #: Kinds of regions of an item (a photo, an object or a query). Its own box is the first of them in all kinds.
@@ -70,7 +71,7 @@ class Score:
     layer: str
     setting: Setting
     dim: int
-    precisions: NDArray[np.float64]
+    precisions: Float64Array
 
     @property
     def mean_precision(self) -> float | None:
@@ -79,6 +80,6 @@ class Score:
         return float(counted.mean()) if len(counted) else None
 
 
-def mean_over_scores(scores: Iterable[Score]) -> NDArray[np.float64]:
+def mean_over_scores(scores: Iterable[Score]) -> Float64Array:
     """float64 ``(Q,)``: average precision per query, averaged over scores."""
     return np.mean([score.precisions for score in scores], axis=0)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from objemb.checks import ObjembError
@@ -28,6 +27,7 @@ from objemb.evaluation.report import localisation_table, markdown_table, part_ta
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.decode import read_photo
 from objemb.structures import ImageRows
+from objemb.types import Float32Array, Int64Array
 
 JSON, MARKDOWN = "results.json", "results.md"
 #: Minimum IoU at which a region counts as showing an object.
@@ -146,9 +146,7 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Retrie
     return Embedding(name, vectors, labels, _thumbnails(labels["file"], boxes, data))
 
 
-def _stored(
-    task: RetrievalTask, rows: ImageRows, chosen: NDArray[np.int64], data: EvaluationSet
-) -> Iterator[dict[str, str]]:
+def _stored(task: RetrievalTask, rows: ImageRows, chosen: Int64Array, data: EvaluationSet) -> Iterator[dict[str, str]]:
     """Labels of rows of the database. A region shows the object whose true box it covers, where these are known."""
     truths: dict[str, list[SetEntry]] = {}
     for entry in data.objects:
@@ -160,24 +158,24 @@ def _stored(
         yield _labels("database", entry, instances, rows.boxes[row])
 
 
-def _asked(task: RetrievalTask, rows: ImageRows, chosen: NDArray[np.int64]) -> Iterator[dict[str, str]]:
+def _asked(task: RetrievalTask, rows: ImageRows, chosen: Int64Array) -> Iterator[dict[str, str]]:
     for row in chosen.tolist():
         entry = task.queries[int(rows.items[row])]
         yield _labels("query", entry, ", ".join(entry.instances), rows.boxes[row])
 
 
-def _covered(box: NDArray[np.float32], truths: Sequence[SetEntry]) -> str:
+def _covered(box: Float32Array, truths: Sequence[SetEntry]) -> str:
     """Instances of the true box that fits a region, ``none`` where none does."""
     ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]
     best = int(np.argmax(ious))
     return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
 
 
-def _labels(kind: str, entry: SetEntry, instances: str, box: NDArray[np.float32]) -> dict[str, str]:
+def _labels(kind: str, entry: SetEntry, instances: str, box: Float32Array) -> dict[str, str]:
     return {"instance": instances or "unknown", "kind": kind, "file": entry.file, "box": box_text(box)}
 
 
-def _thumbnails(files: Sequence[str], boxes: NDArray[np.float32], data: EvaluationSet) -> list[Image.Image | None]:
+def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) -> list[Image.Image | None]:
     """What each box shows; every photo is decoded once."""
     of_file: dict[str, list[int]] = {}
     for number, file in enumerate(files):
