@@ -66,8 +66,9 @@ class Searcher:
         blocks = self._blocks(where)
         vectors = np.concatenate([q.vectors for q in asked])
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
+        structure, covered = self._structure(exact)  # its errors name the files
         try:
-            hits = self._find(blocks, vectors, groups, k, exact)
+            hits = self._find(structure, covered, blocks, vectors, groups, k)
             _check_scores(hits, vectors)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
@@ -103,10 +104,15 @@ class Searcher:
         return blocks
 
     def _find(
-        self, blocks: Sequence[Block], vectors: np.ndarray, groups: np.ndarray, k: int, exact: bool | None
+        self,
+        structure: Structure,
+        covered: int,
+        blocks: Sequence[Block],
+        vectors: np.ndarray,
+        groups: np.ndarray,
+        k: int,
     ) -> GroupedHits:
-        """Hits of the first structure that qualifies, merged with exact search over the rows that are newer than it."""
-        structure, covered = self._structure(exact)
+        """Hits of a structure over the first ``covered`` blocks, merged with exact search over the others."""
         hits = structure.search(vectors, groups, k, blocks[:covered])
         if covered == len(blocks):
             return hits

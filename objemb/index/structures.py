@@ -80,7 +80,7 @@ def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure:
 
     Raises:
         ImportError: The engine, or a library that it needs, is not installed.
-        DamagedIndexError: A file was changed.
+        DamagedIndexError: A file was changed, or the structure was built over other rows.
     """
     engine, buffers = engine_of(snapshot.folder, record), snapshot.structure_files(record)
     if snapshot.manifest.schema.name not in engine.accepts:
@@ -88,10 +88,23 @@ def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure:
     for name, file in record.files.items():
         check_buffer(snapshot.folder, file, buffers[name])  # libraries trust what they read
     try:
-        return engine.load(buffers)
+        structure = engine.load(buffers)
+        _check_covered(structure, record, snapshot)
+        return structure
     except DamagedIndexError as error:
         files = ", ".join(str(snapshot.folder / f.name) for f in record.files.values()) or str(snapshot.folder)
         raise DamagedIndexError(f"{files}: {error}") from error
+
+
+def _check_covered(structure: Structure, record: StructureRecord, snapshot: Snapshot) -> None:
+    rows, dim = int(snapshot.first_rows[record.segments]), snapshot.manifest.schema.dim
+    if structure.covered not in (None, rows):
+        raise DamagedIndexError(
+            f"expected a search structure of the {rows} rows of {record.segments} segments, "
+            f"found one of {structure.covered}"
+        )
+    if structure.dim not in (None, dim):
+        raise DamagedIndexError(f"expected a search structure of vectors of length {dim}, found {structure.dim}")
 
 
 def engine_named(name: str, **settings: Any) -> Engine:

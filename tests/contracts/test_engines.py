@@ -68,7 +68,12 @@ def test_what_is_read_again_finds_the_same(engine: Engine) -> None:
     hits = built.search(queries, groups, 7, blocks, count=14)
     assert len(hits) == 14
     assert (hits.images[[2, 12, 13]] == NO_HIT).all()
-    assert_same(engine.load(files_of(built)).search(queries, groups, 7, blocks, count=14), hits)
+    loaded = engine.load(files_of(built))
+    assert_same(loaded.search(queries, groups, 7, blocks, count=14), hits)
+    assert loaded.covered == built.covered
+    assert built.covered in (None, sum(map(len, blocks)))
+    assert loaded.dim == built.dim
+    assert built.dim in (None, DIM)
     if engine.exact:
         assert_same(hits, search_exact(blocks, queries, groups, 7, count=14))
 

@@ -13,7 +13,7 @@ import objemb.index.searcher as searcher
 from objemb.index.engines._ivf import IvfEngine
 from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
 from objemb.index.store import Index
-from tests.index.made import described, new, publish
+from tests.index.made import described, new, publish, store_file
 
 pytest.importorskip("faiss")
 
@@ -201,12 +201,26 @@ def test_an_engine_that_is_not_installed(
         ({"settings": {"folder": "/"}}, "unknown key 'folder'"),
         ({"engine": "ivf_pq"}, r"\.ann: expected an inverted file of 'ivf_pq', found IndexIVFScalarQuantizer"),
         ({"files": {}}, "expected the file 'index' of an inverted file, found"),
-        ({"segments": 0}, "expected the 0 rows|built over"),
+        ({"segments": 0}, r"\.ann: expected a search structure of the 0 rows of 0 segments, found one of 180"),
+        ({"segments": 2}, r"\.ann: expected a search structure of the 210 rows of 2 segments, found one of 180"),
     ],
 )
 def test_forged_records_of_structures(index: Index, changes: dict[str, object], message: str) -> None:
-    with pytest.raises((DamagedIndexError, ValueError), match=message):
+    with index.writer() as writer:
+        for n in range(60, 70):
+            writer.add(described(f"{n}", n))
+    with pytest.raises(DamagedIndexError, match=message):
         forged(index, **changes).search(described("q"), exact=False)
+
+
+def test_a_forged_structure_of_other_vectors(index: Index, tmp_path: Path) -> None:
+    other = new(tmp_path / "other", *(described(f"{n}", n, dim=4) for n in range(60)), dim=4)
+    other.build_structure()
+    content = next(other.path.glob("*.ann")).read_bytes()
+    record = store_file(index.path, "00000500.ann", content)
+    publish(index.path, replace(index.state, next_file=501))
+    with pytest.raises(DamagedIndexError, match=r"00000500\.ann: expected .* vectors of length 8, found 4"):
+        forged(Index.open(index.path), files={"index": record}).search(described("q"), exact=False)
 
 
 def test_an_engine_that_is_exact_answers_exact_searches(index: Index) -> None:

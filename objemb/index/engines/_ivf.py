@@ -158,10 +158,11 @@ class IvfStructure(Structure):
     """An inverted file over the rows of some blocks.
 
     Attributes:
-        dim: Length of the vectors.
-        covered: Number of rows inside.
         lists: Number of inverted lists.
     """
+
+    covered: int
+    dim: int
 
     def __init__(self, index: Any, engine: IvfEngine) -> None:
         self._index = index
@@ -245,6 +246,10 @@ class IvfStructure(Structure):
         options = {} if state.selector is None else {"sel": state.selector}
         parameters = self._engine.parameters(faiss, nprobe=min(probes, self.lists), **options)
         _, rows = self._index.search(state.queries[query_rows], min(candidates, self.covered), params=parameters)
+        if rows.size and rows.max() >= self.covered:
+            raise DamagedIndexError(
+                f"expected an inverted file of the rows 0 to {self.covered - 1}, found one that names row {rows.max()}"
+            )
         at, place = np.nonzero(rows >= 0)
         return state.pairs(rows[at, place], query_rows[at])
 

@@ -27,7 +27,15 @@ class ByteOutput(Protocol):
 
 
 class Structure(ABC):
-    """Rows of an index, ready to be searched. Searching from several threads is safe."""
+    """Rows of an index, ready to be searched. Searching from several threads is safe.
+
+    Attributes:
+        covered: Number of rows that it was built over; None where it searches whatever rows it is given.
+        dim: Length of the vectors that it searches for; None likewise.
+    """
+
+    covered: int | None = None
+    dim: int | None = None
 
     @abstractmethod
     def search(

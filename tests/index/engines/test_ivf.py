@@ -163,6 +163,19 @@ def test_damaged_files_are_refused() -> None:
         engine_named("ivf_sq8").load({"other": whole})
 
 
+def test_a_forged_file_that_names_other_rows() -> None:
+    import faiss
+
+    block = gallery(100)
+    index = faiss.deserialize_index(np.frombuffer(content(engine_named("ivf_sq8").build([block])), np.uint8))
+    for number in range(index.nlist):
+        ids = faiss.rev_swig_ptr(index.invlists.get_ids(number), index.invlists.list_size(number))
+        ids += 500
+    forged = engine_named("ivf_sq8").load({FILE: faiss.serialize_index(index)})
+    with pytest.raises(DamagedIndexError, match="expected an inverted file of the rows 0 to 499, found one that names"):
+        forged.search(block.vectors[:1], np.array([0]), 5, [block])
+
+
 def test_errors_of_writing_go_on() -> None:
     class Full:
         def write(self, data: bytes) -> None:
