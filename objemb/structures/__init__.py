@@ -7,10 +7,12 @@ edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 6
 
 from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.fields import Box, Payload, Scalar, are_shares
+from objemb.structures.local_features import LocalFeatures, RegionFeatures
 from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
 from objemb.structures.results import Match, SearchResult
 from objemb.structures.rows import ImageRows
+from objemb.structures.words import VisualWords, WordPlaces
 
 __all__ = [
     "BOX_TOLERANCE",
@@ -18,12 +20,16 @@ __all__ = [
     "SIDEWAYS",
     "Box",
     "ImageRows",
+    "LocalFeatures",
     "Match",
     "Payload",
     "Photo",
     "RegionDescriptors",
+    "RegionFeatures",
     "Regions",
     "Scalar",
     "SearchResult",
+    "VisualWords",
+    "WordPlaces",
     "are_shares",
 ]

@@ -1,0 +1,174 @@
+"""Local features of an image, and which of its regions they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from objemb import checks
+from objemb.structures.fields import Index, Scalar, as_array, checked_id, checked_size, frozen_metadata, row_numbers
+from objemb.structures.regions import Regions
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class LocalFeatures:
+    """Points of one image with a vector each. Zero features are a normal case.
+
+    Arrays are NumPy's. Tensors are taken as well: they come to the CPU, and share their memory where they were there.
+
+    Attributes:
+        size: ``(height, width)`` of the original image.
+        points: float32 ``(N, 2)``, x and y of the centres in original pixels, inside the image.
+        scales: float32 ``(N,)``, above 0: pixels of the network's input (or of the level of a scale space) per original
+            pixel, so that large objects have features of small scales.
+        sides: float32 ``(N,)``, above 0: side of the square that the feature was computed from, in original pixels.
+        vectors: float32 ``(N, D)``, unit length (or zero).
+        strengths: float32 ``(N,)``, larger is stronger; what top-n selection goes by.
+    """
+
+    size: tuple[int, int]
+    points: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    sides: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    strengths: NDArray[np.float32]
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        points: ArrayLike,
+        vectors: ArrayLike,
+        *,
+        scales: ArrayLike | None = None,
+        sides: ArrayLike | None = None,
+        strengths: ArrayLike | None = None,
+    ) -> None:
+        size = checked_size("LocalFeatures.size", size)
+        places = as_array("LocalFeatures.points", points)
+        places = places.reshape(0, 2) if places.size == 0 else places
+        checks.finite("LocalFeatures.points", checks.shape("LocalFeatures.points", places, (None, 2)))
+        limits = np.array([size[1], size[0]])
+        outside = np.flatnonzero(((places < 0) | (places > limits)).any(axis=1))
+        if len(outside):
+            raise ValueError(
+                f"LocalFeatures.points: expected points from 0 to {limits.tolist()}, found "
+                f"{places[outside[0]].tolist()} ({len(outside)} such points)"
+            )
+        count = len(places)
+        rows = as_array("LocalFeatures.vectors", vectors)
+        checks.finite("LocalFeatures.vectors", checks.shape("LocalFeatures.vectors", rows, (count, None)))
+        columns = {"scales": scales, "sides": sides, "strengths": strengths}
+        numbers = {
+            name: np.ones(count, np.float32) if value is None else as_array(f"LocalFeatures.{name}", value)
+            for name, value in columns.items()
+        }
+        for name, column in numbers.items():
+            checks.finite(f"LocalFeatures.{name}", checks.shape(f"LocalFeatures.{name}", column, (count,)))
+            if name != "strengths" and count and float(column.min()) <= 0:
+                raise ValueError(f"LocalFeatures.{name}: expected numbers above 0, found {float(column.min()):g}")
+        self._set(size, places, numbers["scales"], numbers["sides"], rows, numbers["strengths"])
+
+    def _set(self, size: tuple[int, int], *columns: NDArray[np.floating]) -> LocalFeatures:
+        """Takes what has been checked, here or as part of other features."""
+        object.__setattr__(self, "size", size)
+        for name, column in zip(("points", "scales", "sides", "vectors", "strengths"), columns, strict=True):
+            object.__setattr__(self, name, column.astype(np.float32, copy=False))
+        return self
+
+    @staticmethod
+    def empty(size: tuple[int, int], dim: int) -> LocalFeatures:
+        """No features, of vectors of this length."""
+        return LocalFeatures(size, (), np.zeros((0, dim), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: Index) -> LocalFeatures:
+        """Features picked by number, slice, boolean mask or numbers; a single number gives one feature."""
+        rows = row_numbers(index, len(self))
+        columns = (self.points, self.scales, self.sides, self.vectors, self.strengths)
+        return object.__new__(LocalFeatures)._set(self.size, *(column[rows] for column in columns))
+
+    @property
+    def dim(self) -> int:
+        """Length D of the vectors."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """float32 ``(N, 4)``: the squares that the features were computed from, clipped to the image."""
+        half = self.sides[:, None] / 2
+        limits = np.array([self.size[1], self.size[0]] * 2, np.float32)
+        return np.clip(np.concatenate([self.points - half, self.points + half], axis=1), 0, limits)
+
+    def inside(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether the centre of each feature lies in each box, edges included: bool ``(boxes, N)``.
+
+        Args:
+            boxes: float32 ``(n, 4)``, original pixels.
+        """
+        x, y = self.points.T
+        x1, y1, x2, y2 = np.asarray(boxes, np.float32).reshape(-1, 4).T[:, :, None]
+        return (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionFeatures:
+    """The regions of one image and its local features: what a describer of local features returns.
+
+    Attributes:
+        image: The id of the image.
+        regions: The regions; region 0 is the whole image when a describer found them.
+        features: The features of all regions. A feature may be in several regions, or in none.
+        members: int64 ``(P, 2)``, pairs of a region and a feature in it, in rising order, none twice.
+        metadata: Columns that came with the image.
+
+    Raises:
+        ValueError: Another image size, or pairs that are out of order or of regions or features that do not exist.
+    """
+
+    image: str
+    regions: Regions
+    features: LocalFeatures
+    members: NDArray[np.int64]
+    metadata: Mapping[str, Scalar] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        checked_id("RegionFeatures.image", self.image)
+        object.__setattr__(self, "metadata", frozen_metadata("RegionFeatures.metadata", self.metadata))
+        if self.features.size != self.regions.size:
+            raise ValueError(
+                f"RegionFeatures.features: expected the image size {self.regions.size}, found {self.features.size}"
+            )
+        checks.shape("RegionFeatures.members", self.members, (None, 2))
+        object.__setattr__(self, "members", self.members.astype(np.int64, copy=False))
+        most = np.array([len(self.regions), len(self.features)])
+        if len(self.members) and (self.members.min() < 0 or (self.members.max(axis=0) >= most).any()):
+            raise ValueError(
+                f"RegionFeatures.members: expected regions below {most[0]} and features below {most[1]}, found pairs "
+                f"from {self.members.min(axis=0).tolist()} to {self.members.max(axis=0).tolist()}"
+            )
+        flat = self.members[:, 0] * max(1, int(most[1])) + self.members[:, 1]
+        if (np.diff(flat) <= 0).any():
+            raise ValueError("RegionFeatures.members: expected pairs in rising order, found others")
+
+    @staticmethod
+    def by_position(
+        image: str, regions: Regions, features: LocalFeatures, metadata: Mapping[str, Scalar] = MappingProxyType({})
+    ) -> RegionFeatures:
+        """Features that belong to every region in which their centres lie."""
+        members = np.argwhere(features.inside(regions.boxes)).astype(np.int64)
+        return RegionFeatures(image, regions, features, members, metadata)
+
+    def __len__(self) -> int:
+        """Number of regions."""
+        return len(self.regions)
+
+    def of_region(self, region: int) -> NDArray[np.int64]:
+        """The features of a region: int64 ``(n,)``, numbers in ``features``, rising."""
+        first, stop = np.searchsorted(self.members[:, 0], [region, region + 1])
+        return self.members[first:stop, 1]
