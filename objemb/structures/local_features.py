@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from objemb import checks
 from objemb.structures.fields import Index, Scalar, as_array, checked_id, checked_size, frozen_metadata, row_numbers
 from objemb.structures.regions import Regions
+from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -31,11 +32,11 @@ class LocalFeatures:
     """
 
     size: tuple[int, int]
-    points: NDArray[np.float32]
-    scales: NDArray[np.float32]
-    sides: NDArray[np.float32]
-    vectors: NDArray[np.float32]
-    strengths: NDArray[np.float32]
+    points: Float32Array
+    scales: Float32Array
+    sides: Float32Array
+    vectors: Float32Array
+    strengths: Float32Array
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class LocalFeatures:
                 raise ValueError(f"LocalFeatures.{name}: expected numbers above 0, found {float(column.min()):g}")
         self._set(size, places, numbers["scales"], numbers["sides"], rows, numbers["strengths"])
 
-    def _set(self, size: tuple[int, int], *columns: NDArray[np.floating]) -> LocalFeatures:
+    def _set(self, size: tuple[int, int], *columns: FloatArray) -> LocalFeatures:
         """Takes what has been checked, here or as part of other features."""
         object.__setattr__(self, "size", size)
         for name, column in zip(("points", "scales", "sides", "vectors", "strengths"), columns, strict=True):
@@ -99,13 +100,13 @@ class LocalFeatures:
         return int(self.vectors.shape[1])
 
     @property
-    def boxes(self) -> NDArray[np.float32]:
+    def boxes(self) -> Float32Array:
         """float32 ``(N, 4)``: the squares that the features were computed from, clipped to the image."""
         half = self.sides[:, None] / 2
         limits = np.array([self.size[1], self.size[0]] * 2, np.float32)
         return np.clip(np.concatenate([self.points - half, self.points + half], axis=1), 0, limits)
 
-    def inside(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def inside(self, boxes: Float32Array) -> BoolArray:
         """Whether the centre of each feature lies in each box, edges included: bool ``(boxes, N)``.
 
         Args:
@@ -134,8 +135,8 @@ class RegionFeatures:
     image: str
     regions: Regions
     features: LocalFeatures
-    members: NDArray[np.int64]
-    metadata: Mapping[str, Scalar] = MappingProxyType({})
+    members: Int64Array
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_id("RegionFeatures.image", self.image)
@@ -168,7 +169,7 @@ class RegionFeatures:
         """Number of regions."""
         return len(self.regions)
 
-    def of_region(self, region: int) -> NDArray[np.int64]:
+    def of_region(self, region: int) -> Int64Array:
         """The features of a region: int64 ``(n,)``, numbers in ``features``, rising."""
         first, stop = np.searchsorted(self.members[:, 0], [region, region + 1])
         return self.members[first:stop, 1]

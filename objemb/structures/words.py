@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objemb import checks
 from objemb.structures.fields import Index, Scalar, checked_id, frozen_metadata, row_numbers
 from objemb.structures.regions import Regions
+from objemb.types import Float32Array, Int32Array, Int64Array, Uint8Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +23,9 @@ class WordPlaces:
         codes: uint8 ``(F, ceil(D / 8))``, the signs of the feature's residual to its word, packed by ``np.packbits``.
     """
 
-    words: NDArray[np.int32]
-    points: NDArray[np.float32]
-    codes: NDArray[np.uint8]
+    words: Int32Array
+    points: Float32Array
+    codes: Uint8Array
 
     def __post_init__(self) -> None:
         count = len(checks.shape("WordPlaces.words", self.words, (None,)))
@@ -73,13 +72,13 @@ class VisualWords:
     image: str
     regions: Regions
     dim: int
-    rows: NDArray[np.int64]
-    words: NDArray[np.int32]
-    residuals: NDArray[np.uint8] | NDArray[np.float32]
-    weights: NDArray[np.float32]
-    scales: NDArray[np.float32]
+    rows: Int64Array
+    words: Int32Array
+    residuals: Uint8Array | Float32Array
+    weights: Float32Array
+    scales: Float32Array
     places: WordPlaces | None = None
-    metadata: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_id("VisualWords.image", self.image)
@@ -95,7 +94,7 @@ class VisualWords:
             ("scales", self.scales, (len(self.regions),), (np.float32,)),
         ):
             if array.dtype not in dtypes:
-                wanted = checks.listed(np.dtype(d).name for d in dtypes)
+                wanted = " or ".join(np.dtype(d).name for d in dtypes)
                 raise TypeError(f"VisualWords.{name}: expected {wanted}, found {array.dtype}")
             checks.finite(f"VisualWords.{name}", checks.shape(f"VisualWords.{name}", array, shape))
         if not count:
