@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+#: An integer or a float.
+N = TypeVar("N", bound=float)
 #: An array of NumPy or a tensor of PyTorch, which is not imported here.
 A = TypeVar("A", bound=Any)
 
@@ -67,14 +69,14 @@ def finite(name: str, value: A) -> A:
     return value
 
 
-def positive(name: str, value: float) -> Any:
+def positive(name: str, value: N) -> N:
     """Check that a number is finite and above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{name}: expected a number above 0, found {value!r}")
     return value
 
 
-def between(name: str, value: float, low: float, high: float) -> Any:
+def between(name: str, value: N, low: float, high: float) -> N:
     """Check that ``low <= value <= high``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r}")
@@ -88,7 +90,7 @@ def whole(name: str, value: int, least: int = 1) -> int:
     return value
 
 
-def interval(name: str, value: Sequence[float], low: float = 0, high: float = float("inf")) -> tuple[Any, Any]:
+def interval(name: str, value: Sequence[N], low: float = 0, high: float = float("inf")) -> tuple[N, N]:
     """Check that a value is a least and a greatest number, both from ``low`` to ``high``."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"{name}: expected the least and the greatest number, found {value!r}")

@@ -204,7 +204,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def dump_config(settings: Mapping[str, Any]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
     style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
-    return yaml.dump(registry.plain(settings), Dumper=_Dumper, **style)
+    text: str = yaml.dump(registry.plain(settings), Dumper=_Dumper, **style)
+    return text
 
 
 def method_files() -> dict[str, Path]:

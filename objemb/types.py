@@ -15,6 +15,7 @@ Uint8Array: TypeAlias = NDArray[np.uint8]
 Uint64Array: TypeAlias = NDArray[np.uint64]
 Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
+BytesArray: TypeAlias = NDArray[np.bytes_]
 #: Floats of a precision that is known at run time only, such as vectors that an index stores in 16 or 32 bits.
 FloatArray: TypeAlias = NDArray[np.floating]
 #: Numbers or booleans of a type that is known at run time only, such as a column that a caller chose.

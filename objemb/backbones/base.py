@@ -73,11 +73,13 @@ class Backbone(Frozen, Plugin, ABC):
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels float ``(B, 3, h, w)``, RGB, 0 to 1, less the mean and divided by the deviation."""
-        return (pixels - self.mean).div_(self.std)
+        scaled: Tensor = (pixels - self.mean).div_(self.std)
+        return scaled
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """As :meth:`forward`, in the precision of :func:`objemb.layers.precision.networks_in`; float32 comes out."""
-        return computed(pixels.device, super().__call__, pixels)
+        map_: Tensor = computed(pixels.device, super().__call__, pixels)
+        return map_
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:

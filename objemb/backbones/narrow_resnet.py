@@ -88,7 +88,8 @@ class NarrowResnet(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        return self.network(self.normalised(pixels))
+        maps: Tensor = self.network(self.normalised(pixels))
+        return maps
 
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""

@@ -207,9 +207,10 @@ class TimmNet(Backbone):
 
 def _intermediates(network: Any, pixels: Tensor, numbers: Sequence[int], norm: bool) -> list[Tensor]:
     """Features of these numbers, of normalised images, in one pass; what is behind the last of them does not run."""
-    return network.forward_intermediates(
+    features: list[Tensor] = network.forward_intermediates(
         pixels, indices=list(numbers), norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
+    return features
 
 
 def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.GraphModule:

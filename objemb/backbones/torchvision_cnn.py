@@ -117,7 +117,8 @@ class TorchvisionCnn(Backbone):
 
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps by name of their layer."""
-        return self.network(self.normalised(pixels))
+        maps: dict[str, Tensor] = self.network(self.normalised(pixels))
+        return maps
 
 
 def _last_features(classifier: nn.Module) -> str:

@@ -51,7 +51,8 @@ def regularised_logm(matrices: Tensor, share: float = REGULARISATION) -> Tensor:
     values, vectors = torch.linalg.eigh(matrices)
     raised = values.clamp_min(0) + delta[:, None]  # rounding may leave an eigenvalue below 0
     logs = raised.where(raised > 0, torch.ones_like(raised)).log()
-    return (vectors * logs[:, None]) @ vectors.mT
+    logarithms: Tensor = (vectors * logs[:, None]) @ vectors.mT
+    return logarithms
 
 
 def upper_triangle(matrices: Tensor) -> Tensor:

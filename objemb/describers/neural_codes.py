@@ -82,7 +82,8 @@ class _Codes(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Codes ``(B, D, 1, 1)`` of images ``(B, 3, side, side)``, RGB, 0 to 1."""
-        return self.network(self.normalised(pixels))[self.layer].flatten(1)[:, :, None, None]
+        codes: Tensor = self.network(self.normalised(pixels))[self.layer].flatten(1)[:, :, None, None]
+        return codes
 
 
 @torch.no_grad()

@@ -167,7 +167,8 @@ class OnePass(BoxEmbedder):
         sides = torch.cat([torch.zeros(0), *((b[:, 2:] - b[:, :2]).amax(dim=1) for b in boxes)])
         if self.object_side is None:
             return torch.zeros_like(sides, dtype=torch.bool)
-        return (sides / self.object_side).log2().abs() > OCTAVES
+        apart: Tensor = (sides / self.object_side).log2().abs() > OCTAVES
+        return apart
 
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
         """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""

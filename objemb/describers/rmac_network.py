@@ -95,7 +95,8 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         """See :meth:`PhotoEmbedder.embed_photos`."""
         given = checked_given(photos, regions)
         if not photos:
-            return self.projection(self.projection.weight.new_zeros(0, self.projection.weight.shape[1]))
+            descriptors: Tensor = self.projection(self.projection.weight.new_zeros(0, self.projection.weight.shape[1]))
+            return descriptors
         scale = self.scales[0]
         summed = self._regions_of(photos, given, scale)
         return self._sums(self._pool(self.features(photos, scale), summed), summed)

@@ -30,7 +30,8 @@ def read_file(config: str | Path) -> dict[str, Any]:
     """
     file = _find(config)
     try:
-        return _plain(CfgNode(CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)))
+        node = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
+        return {str(key): _plain(value) for key, value in node.items()}
     except Exception as error:  # of PyYAML, of yacs, and bare ones of fvcore
         raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
 

@@ -74,7 +74,8 @@ def _read_pickle(network: Any, file: Path) -> Mapping[str, Tensor]:
     state = {k: torch.from_numpy(v) for k, v in arrays.items() if isinstance(v, np.ndarray)}
     if ours and not content.get("matching_heuristics", False):
         return state
-    return align_and_update_state_dicts(network.state_dict(), state, c2_conversion=not ours)
+    aligned: Mapping[str, Tensor] = align_and_update_state_dicts(network.state_dict(), state, c2_conversion=not ours)
+    return aligned
 
 
 def _completed(network: Any, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:

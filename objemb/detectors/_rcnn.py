@@ -84,7 +84,8 @@ class Rcnn(NetworkDetector):
         """
         with _full_precision(features) as pyramid:
             proposals, _ = self.network.rpn(batch, pyramid)
-            return self.network.roi_heads(pyramid, proposals, batch.image_sizes)[0]
+            detections: list[dict[str, Tensor]] = self.network.roi_heads(pyramid, proposals, batch.image_sizes)[0]
+            return detections
 
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.regions`."""

@@ -36,6 +36,7 @@ def rcnn_losses(
         photo has masks, ``loss_mask``.
     """
     truth = [_truth(network, t, s) for t, s in zip(targets, batch.image_sizes, strict=True)]
+    losses: dict[str, Tensor]
     with _learning(network.rpn):
         proposals, losses = network.rpn(batch, pyramid, truth)
     heads = network.roi_heads
@@ -84,7 +85,7 @@ def _mask_loss(
     labels: Sequence[Tensor],
 ) -> Tensor:
     """Binary cross entropy of the mask of each box's true class."""
-    logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(pyramid, list(boxes), sizes)))
+    logits: Tensor = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(pyramid, list(boxes), sizes)))
     chosen = logits[torch.arange(len(logits), device=logits.device), torch.cat(list(labels))]
     if not len(chosen):
         return logits.sum()

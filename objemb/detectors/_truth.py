@@ -70,7 +70,8 @@ def masks_in(boxes: Tensor, objects: Tensor, masks: Tensor, side: int) -> Tensor
     corner, extent = objects[:, :2].repeat(1, 2), (objects[:, 2:] - objects[:, :2]).repeat(1, 2)
     cells = boxes.new_tensor([masks.shape[2], masks.shape[1]] * 2)
     numbered = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None], (boxes - corner) / extent * cells], 1)
-    return roi_align(masks[:, None], numbered, (side, side), 1.0, MASK_SAMPLES, aligned=True)[:, 0]
+    sampled: Tensor = roi_align(masks[:, None], numbered, (side, side), 1.0, MASK_SAMPLES, aligned=True)[:, 0]
+    return sampled
 
 
 def _labels(labels: Tensor, classes: int) -> Tensor:

@@ -120,7 +120,8 @@ class FasterRcnn(Rcnn):
     @property
     def backbone(self) -> Backbone:
         """The trunk."""
-        return self.network.backbone.body
+        trunk: Backbone = self.network.backbone.body
+        return trunk
 
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""
@@ -181,7 +182,8 @@ class _Trunk(nn.Module):
         return {name: maps[stride] for name, stride in self.levels.items()}
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        return self.fpn(self.below(self.body.maps(pixels)))
+        pyramid: dict[str, Tensor] = self.fpn(self.below(self.body.maps(pixels)))
+        return pyramid
 
 
 def _anchors(sizes: Sequence[float | Sequence[float]] | None, strides: Sequence[int]) -> AnchorGenerator:

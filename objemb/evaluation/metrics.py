@@ -90,7 +90,8 @@ def average_precisions(right: BoolArray, kept: BoolArray) -> Float64Array:
     before: Int64Array = np.cumsum(right, axis=1) - right
     area = (_trapezoids(before, np.cumsum(kept, axis=1) - 1) * right).sum(axis=1)
     total = right.sum(axis=1)
-    return np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)
+    precisions: Float64Array = np.divide(area, total, out=np.full(len(right), np.nan), where=total > 0)
+    return precisions
 
 
 def precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> float:
@@ -296,7 +297,8 @@ def _curve(ranked: Int64Array, num_positives: int) -> Float64Array:
     precision = np.maximum.accumulate((found / (ranked + 1))[::-1])[::-1]
     # the place of the first positive that reaches each recall; rounding must not ask for one more
     place = np.ceil(RECALLS * num_positives - 1e-9).astype(np.int64).clip(1) - 1
-    return np.append(precision, 0.0)[np.minimum(place, len(ranked))]
+    curve: Float64Array = np.append(precision, 0.0)[np.minimum(place, len(ranked))]
+    return curve
 
 
 def _numbers(name: str, values: ArrayLike) -> Int64Array:

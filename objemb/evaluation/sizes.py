@@ -45,7 +45,8 @@ def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> Float64Array:
         raise ValueError(f"sizes: expected shape (2) or ({len(edges)}, 2), found {of_photos.shape}")
     if (of_photos <= 0).any():
         raise ValueError(f"sizes: expected photos of at least one pixel, found {of_photos[of_photos <= 0][0]:g}")
-    return (edges[:, 2:] - edges[:, :2]).max(axis=1) / of_photos.max(axis=-1)
+    shares: Float64Array = (edges[:, 2:] - edges[:, :2]).max(axis=1) / of_photos.max(axis=-1)
+    return shares
 
 
 def side_share(box: Box, size: tuple[int, int]) -> float:

@@ -47,7 +47,7 @@ class Map(Extractor):
         samples: int = 7,
         masks: bool = False,
     ) -> None:
-        self.size = checks.positive("size", size)
+        self.size: float = checks.positive("size", size)
         self.side = checks.one_of("side", side, SIDES)
         self.enlarge = checks.flag("enlarge", enlarge)
         self.sampling = Sampling(sampling, samples, masks)

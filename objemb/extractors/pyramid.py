@@ -59,7 +59,8 @@ class Pyramid(Extractor):
         """int64 ``(N,)``: which of ``sizes`` brings each region nearest to the target, as a ratio."""
         factors = torch.tensor(self.sizes) / max(regions.size)
         sides = area(as_tensor(regions.boxes)).clamp_min(1).sqrt()  # one-pixel boxes belong to the largest scale
-        return (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
+        nearest: Tensor = (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
+        return nearest
 
 
 class _PyramidFeatures(Features):

@@ -74,7 +74,8 @@ class EmbeddingHead(Head):
     def embed(self, samples: Tensor) -> Tensor:
         """See :meth:`Head.embed`."""
         cells = self.trunk(samples)
-        return self.project(torch.cat([cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))], dim=1))
+        embeddings: Tensor = self.project(torch.cat([cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))], dim=1))
+        return embeddings
 
 
 def _block(channels: int, width: int, kernel: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from objemb.types import FloatArray, Uint8Array
+from objemb.types import AnyArray, FloatArray, Uint8Array
 
 #: Modes with more than eight bits of grey.
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -57,7 +57,7 @@ def _colour_planes(image: Image.Image) -> Uint8Array:
     return planes.reshape(3, image.height, image.width)
 
 
-def _grey_planes(grey: np.ndarray) -> Uint8Array:
+def _grey_planes(grey: Uint8Array) -> Uint8Array:
     return np.repeat(grey[None], 3, axis=0)
 
 
@@ -68,7 +68,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return page
 
 
-def _deep_grey(image: Image.Image) -> np.ndarray:
+def _deep_grey(image: Image.Image) -> Uint8Array:
     """Grey of more than eight bits as uint8 ``(h, w)``."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
@@ -94,7 +94,7 @@ def _sixteen_bit_white(image: Image.Image) -> float:
     return float(2 ** bits[0] - 1)
 
 
-def _range(values: np.ndarray, whites: tuple[float, ...]) -> tuple[float, float]:
+def _range(values: AnyArray, whites: tuple[float, ...]) -> tuple[float, float]:
     """The values that become black and white."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if finite.size == 0:
@@ -104,7 +104,7 @@ def _range(values: np.ndarray, whites: tuple[float, ...]) -> tuple[float, float]
     return (0.0, fitting[0]) if fitting else (low, high)
 
 
-def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def scaled(values: AnyArray, low: float, high: float) -> Uint8Array:
     """``low`` to 0 and ``high`` to 255, rounded; NaN is black, infinite values are the nearest end."""
     # single precision is exact enough for 16 bits, but the difference of two floats may overflow it
     wide: FloatArray = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)

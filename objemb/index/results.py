@@ -12,6 +12,7 @@ from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.structures import Box, Match, RegionDescriptors, Scalar, SearchResult
+from objemb.types import Float32Array
 
 
 def to_results(
@@ -83,7 +84,7 @@ class _Image:
         x1, y1, x2, y2 = self.segment.boxes[row].tolist()
         return (x1, y1, x2, y2)
 
-    def next_best(self, queries: np.ndarray, row: int, query_row: int, count: int) -> list[tuple[float, int, int]]:
+    def next_best(self, queries: Float32Array, row: int, query_row: int, count: int) -> list[tuple[float, int, int]]:
         """``(score, row, query row)`` of the best pairs after the matched one, best first."""
         start, stop = self.segment.starts[self._position : self._position + 2].tolist()
         if not count or (stop - start) * len(queries) < 2:

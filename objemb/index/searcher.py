@@ -22,6 +22,7 @@ from objemb.index.storage.schema import UNIT_TOLERANCE
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.structures import engine_of, load_structure
 from objemb.structures import ImageRows, RegionDescriptors, SearchResult
+from objemb.types import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +109,8 @@ class Searcher:
         structure: Structure,
         covered: int,
         blocks: Sequence[Block],
-        vectors: np.ndarray,
-        groups: np.ndarray,
+        vectors: Float32Array,
+        groups: Int64Array,
         k: int,
     ) -> GroupedHits:
         """Hits of a structure over the first ``covered`` blocks, merged with exact search over the others."""
@@ -149,7 +150,7 @@ class Searcher:
         return structure
 
 
-def _check_scores(hits: GroupedHits, queries: np.ndarray) -> None:
+def _check_scores(hits: GroupedHits, queries: Float32Array) -> None:
     """Raise ``DamagedIndexError`` for scores that vectors of unit length cannot give."""
     if not hits.scores.size:
         return

@@ -24,6 +24,7 @@ from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
 from objemb.structures import ImageRows, RegionDescriptors, Scalar, SearchResult
+from objemb.types import Int64Array
 
 
 class StoredImage(NamedTuple):
@@ -404,7 +405,7 @@ class Index:
                     return segment, position
         return None
 
-    def _live_segments(self) -> Iterator[tuple[Segment, np.ndarray]]:
+    def _live_segments(self) -> Iterator[tuple[Segment, Int64Array]]:
         """Segments with the positions of their live images."""
         for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
             yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)

@@ -48,7 +48,8 @@ def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
         int64 row numbers of the kept boxes, best score first.
     """
     checks.between("max_iou", max_iou, 0, 1)
-    return torchvision.ops.nms(boxes.float(), scores.float(), max_iou)
+    kept: Tensor = torchvision.ops.nms(boxes.float(), scores.float(), max_iou)
+    return kept
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:

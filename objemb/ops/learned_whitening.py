@@ -53,6 +53,7 @@ def _cholesky(matrix: Tensor) -> Tensor:
     """The lower triangular factor of a symmetric matrix, regularised until it is positive definite."""
     added = 0.0
     while True:
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(matrix + added * torch.eye(len(matrix)).to(matrix))
         if not bool(failed):
             return factor

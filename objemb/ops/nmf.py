@@ -214,7 +214,8 @@ def _flush_denormals(factors: Tensor) -> Tensor:
 
 def _errors(values: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
     """Frobenius norms ``(B,)`` of what is left, exact; the short cut through traces loses half of the digits."""
-    return torch.linalg.vector_norm(torch.baddbmm(values, weights.mT, basis, alpha=-1), dim=(1, 2))
+    norms: Tensor = torch.linalg.vector_norm(torch.baddbmm(values, weights.mT, basis, alpha=-1), dim=(1, 2))
+    return norms
 
 
 def _nndsvd(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:

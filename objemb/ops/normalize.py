@@ -14,4 +14,5 @@ def l2(vectors: Tensor) -> Tensor:
     largest = vectors.abs().amax(dim=1, keepdim=True) if vectors.shape[1] else vectors.new_ones(len(vectors), 1)
     scaled = vectors / largest.where(largest > 0, torch.ones_like(largest))
     length = scaled.norm(dim=1, keepdim=True)
-    return scaled / length.where(length > 0, torch.ones_like(length))
+    normalised: Tensor = scaled / length.where(length > 0, torch.ones_like(length))
+    return normalised

@@ -46,7 +46,8 @@ def key_points(pixels: Tensor, detector: str) -> Tensor:
     height, width = grey.shape
     # OpenCV puts 0 into the middle of the first pixel; refined places may lie a little beyond the last
     places = torch.tensor([p.pt for p in found], dtype=torch.float32).reshape(-1, 2) + 0.5
-    return torch.minimum(places.clamp_min(0), places.new_tensor([width, height])).unique(dim=0)
+    distinct: Tensor = torch.minimum(places.clamp_min(0), places.new_tensor([width, height])).unique(dim=0)
+    return distinct
 
 
 def root_sift(grey: Uint8Array, scale: tuple[float, float], count: int) -> LocalFeatures:

@@ -93,7 +93,7 @@ class NetVlad(Pooling, Fitted):
     def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
         """See :meth:`Pooling.rectangles`. Maps are assigned once, whatever the rectangles."""
         both = torch.cat(self._assign(maps), dim=1).unflatten(2, maps.shape[2:])
-        pooled = both.new_empty(len(cells), self.length(maps.shape[1]))
+        pooled: Tensor = both.new_empty(len(cells), self.length(maps.shape[1]))
         for rows, cut in equal_rectangles(both, cells):
             features, assigned = cut.flatten(2).split([maps.shape[1], self.expansion], dim=1)
             pooled[rows] = self._residuals(features, assigned)

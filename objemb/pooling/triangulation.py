@@ -154,4 +154,5 @@ class Triangulation(Pooling, Fitted):
         return F.normalize(reduced[:, None] - self.centres, dim=2).flatten(1)
 
     def _tamed(self, sums: Tensor) -> Tensor:
-        return sums.sign() * sums.abs() ** self.power
+        tamed: Tensor = sums.sign() * sums.abs() ** self.power
+        return tamed

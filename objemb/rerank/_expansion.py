@@ -29,7 +29,8 @@ def weighted_mean(
     """
     mixed = vectors + (weights[:, None, :] @ neighbours)[:, 0]
     if not normalise:
-        return mixed / (1 + weights.sum(axis=1, keepdims=True))
+        means: Float32Array = mixed / (1 + weights.sum(axis=1, keepdims=True))
+        return means
     return l2(torch.from_numpy(mixed)).numpy()
 
 

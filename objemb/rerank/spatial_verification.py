@@ -19,6 +19,7 @@ from objemb.registry import plugin
 from objemb.rerank._looking import moved
 from objemb.rerank.base import Reranker, Search, put_first, scored
 from objemb.structures import Box, Match, Photo, SearchResult
+from objemb.types import Float64Array
 
 #: Photos whose features are kept: the same hits come up for many queries.
 KEPT = 1000
@@ -124,7 +125,7 @@ class SpatialVerification(Reranker):
 _Seen = tuple[LocalFeatures, tuple[int, int]]
 
 
-def _taken(box: Box, affine: np.ndarray, size: tuple[int, int]) -> Box | None:
+def _taken(box: Box, affine: Float64Array, size: tuple[int, int]) -> Box | None:
     """The upright box around where an affine map takes a box, cut off at the photo; None where nothing is left."""
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1, 1], [x2, y1, 1], [x1, y2, 1], [x2, y2, 1]]) @ affine.T

@@ -104,7 +104,8 @@ class LocalFeatures:
         """float32 ``(N, 4)``: the squares that the features were computed from, clipped to the image."""
         half = self.sides[:, None] / 2
         limits = np.array([self.size[1], self.size[0]] * 2, np.float32)
-        return np.clip(np.concatenate([self.points - half, self.points + half], axis=1), 0, limits)
+        edges: Float32Array = np.concatenate([self.points - half, self.points + half], axis=1).clip(0, limits)
+        return edges
 
     def inside(self, boxes: Float32Array) -> BoolArray:
         """Whether the centre of each feature lies in each box, edges included: bool ``(boxes, N)``.
@@ -114,7 +115,8 @@ class LocalFeatures:
         """
         x, y = self.points.T
         x1, y1, x2, y2 = np.asarray(boxes, np.float32).reshape(-1, 4).T[:, :, None]
-        return (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+        inside: BoolArray = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+        return inside
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,8 @@ def jitter_colours(images: Tensor, strength: float) -> Tensor:
     grey = (brighter * torch.tensor(LUMA).to(images)[:, None, None]).sum(dim=1, keepdim=True)
     level = grey.mean(dim=(2, 3), keepdim=True)
     coloured = grey + (brighter - grey) * saturation
-    return (level + (coloured - level) * contrast).clamp(0, 1)
+    changed: Tensor = (level + (coloured - level) * contrast).clamp(0, 1)
+    return changed
 
 
 def flip_some(images: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def classifier_network(arch: str) -> nn.Module:
         raise ValueError(f"arch: expected a convolutional network, found the transformer {arch!r}; timm_net has those")
     checks.one_of("arch", arch, known)
     special = {"transform_input": True, "aux_logits": False, "init_weights": True} if arch in CONVERTING else {}
-    return models.get_model(arch, weights=None, **special).eval()
+    network: nn.Module = models.get_model(arch, weights=None, **special)
+    return network.eval()
 
 
 def layer_names(classifier: nn.Module, pattern: str = ".*") -> list[str]:

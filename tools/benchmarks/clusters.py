@@ -68,4 +68,5 @@ def _directions(random: np.random.Generator, count: int, spectrum: Float32Array)
 
 
 def _unit(rows: Float32Array) -> Float32Array:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Float32Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

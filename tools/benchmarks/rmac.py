@@ -45,7 +45,8 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
 
 def _roi_pool(maps: Tensor, cells: Tensor) -> Tensor:
     last = cells - torch.tensor([0, 0, 0, 1, 1])  # roi_pool counts the last cell in
-    return roi_pool(maps, last.float(), output_size=1).flatten(1)
+    pooled: Tensor = roi_pool(maps, last.float(), output_size=1).flatten(1)
+    return pooled
 
 
 def _loop(maps: Tensor, cells: Tensor) -> Tensor:

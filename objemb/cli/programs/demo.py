@@ -125,7 +125,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
     figures |= {"steps": stamps, "checks": [] if options.small else check(figures, seconds)}
     found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
-    page = options.output / "report.html"
+    page: Path = options.output / "report.html"
     write_whole(page, report_page(figures, found))
     if options.small:
         note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")

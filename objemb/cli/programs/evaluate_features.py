@@ -128,7 +128,8 @@ def read_rows(file: Path, items: Path | None) -> Rows:
 def read_array(file: Path) -> AnyArray:
     """A NumPy file as a memory map."""
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        array: AnyArray = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array
     except (ValueError, EOFError) as error:
         raise ValueError(f"{file}: expected a NumPy file of numbers, found: {error}") from error
 

@@ -105,7 +105,8 @@ def place(centre: tuple[float, float], size: tuple[float, float], angle: float, 
     """
     corners = (np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) + jitter) * size
     cos, sin = math.cos(angle), math.sin(angle)
-    return corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(centre)
+    turned: Float64Array = corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(centre)
+    return turned
 
 
 def corner_jitter(rng: np.random.Generator, most: float) -> Float64Array:

@@ -32,7 +32,8 @@ class Silhouette:
     def half_widths(self, heights: Float64Array) -> Float64Array:
         """Half the width at some heights, 0 to 1, as a share of the greatest."""
         knots = np.array(self.profile)
-        return np.interp(heights, knots[:, 0], knots[:, 1])
+        widths: Float64Array = np.interp(heights, knots[:, 0], knots[:, 1])
+        return widths
 
 
 _CARTON = ((0.0, 0.97), (0.02, 1.0), (0.98, 1.0), (1.0, 0.97))

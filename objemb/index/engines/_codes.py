@@ -124,4 +124,5 @@ def code_scores(codes: Codes, rows: slice | Int64Array, queries: EncodedQueries)
 def row_lengths(rows: Float32Array) -> Float32Array:
     """Lengths of ``(C, D)`` rows, never below the true ones: float32 ``(C,)``."""
     lengths = np.sqrt(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
-    return (lengths * (1 + ROUNDING) + TINY).astype(np.float32)
+    above: Float32Array = (lengths * (1 + ROUNDING) + TINY).astype(np.float32)
+    return above

@@ -119,7 +119,7 @@ class IvfEngine(Engine):
 def default_lists(rows: int) -> int:
     """Number of lists: 2 sqrt(rows) as a power of two, of ``ROWS_PER_LIST`` rows or more; 2048 for a million rows."""
     wanted = min(2 * rows**0.5, rows / ROWS_PER_LIST)
-    return 1 << max(0, round(np.log2(max(wanted, 1))))
+    return 1 << max(0, round(math.log2(max(wanted, 1))))
 
 
 def default_probes(lists: int, rows: int, k: int) -> int:

@@ -138,8 +138,9 @@ class TorchKernel(Kernel):
         # of a single column, the integer kernel answers with what it finds in memory
         product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
         products = product(left, right.T)
-        scores = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
-        return scores.numpy()
+        scaled = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
+        scores: Float32Array = scaled.numpy()
+        return scores
 
     def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
         torch, given = self._torch, self._as_tensor(rows)
@@ -198,4 +199,5 @@ def _exact(kernel: Kernel) -> bool:
 
 
 def _lengths(rows: Float32Array) -> Float64Array:
-    return np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    lengths: Float64Array = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    return lengths

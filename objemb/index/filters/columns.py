@@ -17,6 +17,7 @@ from objemb.index.filters.syntax import Value
 from objemb.index.storage import tables
 from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
+from objemb.types import BoolArray, Int32Array, Int64Array
 
 #: Fields of every index; other fields are metadata. ``metadata.label`` is the metadata column of such a name.
 OWN_FIELDS = ("label", "score", "image")
@@ -30,11 +31,11 @@ class Column:
     """A field of a segment.
 
     Attributes:
-        codes: int32 ``(rows,)``, position in ``values``, -1 where the value is missing.
+        codes: int32 or int64 ``(rows,)``, position in ``values``, -1 where the value is missing.
         values: The V values that occur.
     """
 
-    codes: np.ndarray
+    codes: Int32Array | Int64Array
     values: Sequence[Scalar]
 
     @cached_property
@@ -43,12 +44,12 @@ class Column:
         return {type_of(v) for v in self.values} - {NOTHING}
 
     @cached_property
-    def present(self) -> np.ndarray:
+    def present(self) -> BoolArray:
         """Which values are some; the last entry is for code -1: bool ``(V + 1,)``."""
         return np.array([v is not None for v in self.values] + [False])
 
     @cached_property
-    def _orders(self) -> dict[str, tuple[list[Any], np.ndarray]]:
+    def _orders(self) -> dict[str, tuple[list[Any], Int64Array]]:
         """The values of each type in order, and the place of every value among them, -1 for those of other types."""
         orders = {}
         for kind in self.types:
@@ -59,7 +60,7 @@ class Column:
             orders[kind] = ([self.values[n] for n in at], places)
         return orders
 
-    def compare(self, comparison: str, literal: Value) -> np.ndarray:
+    def compare(self, comparison: str, literal: Value) -> BoolArray:
         """Which values compare so with one of their type: bool ``(V + 1,)``."""
         if (kind := type_of(literal)) not in self.types:
             return np.zeros(len(self.values) + 1, dtype=bool)
@@ -76,7 +77,7 @@ class Column:
         inside = (places >= first) & (places < stop)
         return (places >= 0) & ~inside if comparison == "!=" else inside
 
-    def one_of(self, literals: Iterable[Value]) -> np.ndarray:
+    def one_of(self, literals: Iterable[Value]) -> BoolArray:
         """Which values are among others of their type: bool ``(V + 1,)``."""
         wanted = {kind: np.zeros(len(ordered) + 1, dtype=bool) for kind, (ordered, _) in self._orders.items()}
         for literal in literals:
@@ -85,9 +86,10 @@ class Column:
                 wanted[kind][bisect_left(ordered, literal) : bisect_right(ordered, literal)] = True
         # place -1 is the last entry, which is never wanted
         matching = [wanted[kind][places] for kind, (_, places) in self._orders.items()]
-        return np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *matching])
+        among: BoolArray = np.logical_or.reduce([np.zeros(len(self.values) + 1, dtype=bool), *matching])
+        return among
 
-    def of_type(self, literal: Value) -> np.ndarray:
+    def of_type(self, literal: Value) -> BoolArray:
         """Which values are of the type of another: bool ``(V + 1,)``."""
         kind = type_of(literal)
         return self._orders[kind][1] >= 0 if kind in self.types else np.zeros(len(self.values) + 1, dtype=bool)
@@ -132,7 +134,7 @@ def _own_column(segment: Segment, name: str) -> Column:
         # the shortest decimal of a float32: a score that was 0.9 equals 0.9
         return Column(codes, [float(str(v)) for v in values])
     ids = [tables.to_text(i) for i in segment.image_ids()]
-    return Column(segment.per_row(np.arange(len(ids))), ids)
+    return Column(segment.per_row(np.arange(len(ids), dtype=np.int64)), ids)
 
 
 def _looked_up(metadata: dict[str, Scalar], name: str) -> Scalar:
@@ -141,7 +143,7 @@ def _looked_up(metadata: dict[str, Scalar], name: str) -> Scalar:
     return None if value != value else value  # NaN is how tables write a missing number
 
 
-def _coded(values: Sequence[Scalar]) -> tuple[np.ndarray, list[Scalar]]:
+def _coded(values: Sequence[Scalar]) -> tuple[Int32Array, list[Scalar]]:
     """Codes per value and the distinct values; 1, 1.0 and True are three."""
     places: dict[tuple[type, Scalar], int] = {}
     codes = np.array([places.setdefault((type(v), v), len(places)) for v in values], dtype=np.int32)

@@ -13,10 +13,11 @@ from objemb.index.filters.columns import METADATA_PREFIX, OWN_FIELDS, Column, Se
 from objemb.index.filters.parser import parse
 from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, Not, OneOf, Value, WhereError, fields
 from objemb.index.storage.segment import Segment
+from objemb.types import BoolArray
 
 #: Rows for which something is true, and rows for which it is false: bool ``(rows,)`` each. A row in neither of them
 #: has no value to judge.
-Truth: TypeAlias = tuple[np.ndarray, np.ndarray]
+Truth: TypeAlias = tuple[BoolArray, BoolArray]
 
 
 class FilterEvaluator:
@@ -25,7 +26,7 @@ class FilterEvaluator:
     def __init__(self) -> None:
         self._derived: WeakKeyDictionary[Segment, SegmentColumns] = WeakKeyDictionary()
 
-    def select(self, segments: Sequence[Segment], text: str) -> list[np.ndarray]:
+    def select(self, segments: Sequence[Segment], text: str) -> list[BoolArray]:
         """Rows that a filter lets through.
 
         Args:

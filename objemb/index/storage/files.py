@@ -244,7 +244,8 @@ def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
     if hasattr(os, "preadv"):  # a forked child shares the position of an open file with its parent
         return os.preadv(file.fileno(), [view], at)
     file.seek(at)
-    return file.readinto(view)  # type: ignore[attr-defined]
+    count: int = file.readinto(view)  # type: ignore[attr-defined]
+    return count
 
 
 def read_file(path: Path, most: int) -> bytes:

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from objemb.index.storage.snapshot import Snapshot
+from objemb.types import BytesArray, Int64Array
 
 #: Changes since the arrays were last rebuilt are held in a dict of at most this many images.
 OVERLAY = 65_536
@@ -78,7 +79,7 @@ class IdMap:
         )
         self._overlay = {}
 
-    def _replace(self, keys: np.ndarray, numbers: np.ndarray) -> None:
+    def _replace(self, keys: BytesArray, numbers: Int64Array) -> None:
         order = np.argsort(keys, kind="stable")
         self._keys, self._numbers = keys[order], numbers[order]
 

@@ -20,6 +20,7 @@ from objemb.index.storage.manifest import Manifest, SegmentRecord
 from objemb.index.storage.schema import Columns
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.segment_writer import SegmentWriter
+from objemb.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def join_small(
     return records[:first] + output.done
 
 
-def chunks(segment: Segment, keep: np.ndarray | None) -> Iterator[tuple[Columns, pa.Table, pa.Table]]:
+def chunks(segment: Segment, keep: BoolArray | None) -> Iterator[tuple[Columns, pa.Table, pa.Table]]:
     """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
     segment.check_columns()  # else damage would get a new, right checksum
     _ = segment.row_images  # likewise, tables that do not fit each other

@@ -18,6 +18,7 @@ from objemb.index.storage.lock import LOCK_FILE, WriterLock, check_system
 from objemb.index.storage.manifest import FORMAT, MANIFEST_FILE, Manifest, now, read_manifest, write_manifest
 from objemb.index.storage.schema import SCHEMAS
 from objemb.index.storage.snapshot import Snapshot
+from objemb.types import Int64Array
 
 
 class Publisher:
@@ -122,7 +123,7 @@ def clean(folder: Folder, manifest: Manifest) -> None:
             folder.unlink(name)
 
 
-def write_deleted(folder: Folder, next_file: int, numbers: np.ndarray) -> FileRecord | None:
+def write_deleted(folder: Folder, next_file: int, numbers: Int64Array) -> FileRecord | None:
     """Write the internal numbers of deleted images; None when there are none."""
     if not len(numbers):
         return None

@@ -18,6 +18,7 @@ from objemb.index.storage.segment import Segment
 from objemb.index.storage.segment_writer import SegmentWriter
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.writer import Writer
+from objemb.types import BoolArray
 
 #: Compacted segments are closed when their regions and images together reach this; half as many count as large.
 COMPACT_ROWS = 1_048_576
@@ -98,9 +99,7 @@ def _check_mergeable(target: Manifest, source: Snapshot) -> None:
             raise ArtefactMismatchError(f"{source.folder}: expected {name} {expected!r}, found {found!r}")
 
 
-def _wanted(
-    writer: Writer, source: Snapshot, segment: Segment, live: np.ndarray | None, on_collision: str
-) -> np.ndarray:
+def _wanted(writer: Writer, source: Snapshot, segment: Segment, live: BoolArray | None, on_collision: str) -> BoolArray:
     """Which images of a segment to copy."""
     wanted = np.ones(segment.record.images, dtype=bool) if live is None else live.copy()
     if on_collision == "replace":

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
@@ -17,7 +19,9 @@ from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord
 from objemb.index.storage.schema import RowSchema
 from objemb.structures import RegionDescriptors, Regions
-from objemb.types import FloatArray, Uint64Array
+from objemb.types import BoolArray, Float32Array, FloatArray, Int32Array, Int64Array, Uint64Array
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Segment:
@@ -67,7 +71,7 @@ class Segment:
         return self._table("images", tables.IMAGES, self.record.images)
 
     @cached_property
-    def numbers(self) -> np.ndarray:
+    def numbers(self) -> Int64Array:
         """Internal image numbers: int64 ``(images,)``, ascending from 0."""
         numbers = tables.numbers_of(self.images, "image")
         if (np.diff(numbers, prepend=-1) <= 0).any():
@@ -75,12 +79,12 @@ class Segment:
         return numbers
 
     @cached_property
-    def counts(self) -> np.ndarray:
+    def counts(self) -> Int64Array:
         """Regions per image: int64 ``(images,)``."""
         return tables.numbers_of(self.images, "rows")
 
     @cached_property
-    def starts(self) -> np.ndarray:
+    def starts(self) -> Int64Array:
         """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
         # single counts first: sums of forged ones may overflow
         wrong = (self.counts < 0) | (self.counts > self.record.rows)
@@ -90,7 +94,7 @@ class Segment:
         return starts
 
     @cached_property
-    def row_images(self) -> np.ndarray:
+    def row_images(self) -> Int64Array:
         """Internal image number of each row: int64 ``(rows,)``."""
         numbers = tables.numbers_of(self.rows, "image")
         if not np.array_equal(self.per_row(self.numbers), numbers):
@@ -98,19 +102,20 @@ class Segment:
         return numbers
 
     @cached_property
-    def boxes(self) -> np.ndarray:
+    def boxes(self) -> Float32Array:
         """float32 ``(rows, 4)``, original pixels."""
         return tables.numbers_of(self.rows, "box")
 
     @cached_property
-    def scores(self) -> np.ndarray:
+    def scores(self) -> Float32Array:
         """Detector scores: float32 ``(rows,)``."""
         return tables.numbers_of(self.rows, "score")
 
     @cached_property
-    def label_codes(self) -> np.ndarray:
+    def label_codes(self) -> Int32Array:
         """Position in :attr:`label_names` of each row's label, -1 for none: int32 ``(rows,)``."""
-        return self.rows.column("label").indices.fill_null(-1).to_numpy(zero_copy_only=True)
+        codes: Int32Array = self.rows.column("label").indices.fill_null(-1).to_numpy(zero_copy_only=True)
+        return codes
 
     @cached_property
     def label_names(self) -> list[str]:
@@ -139,12 +144,14 @@ class Segment:
 
     def image_ids(self) -> list[bytes]:
         """Ids of all images as UTF-8."""
-        return self.images.column("id").to_pylist()
+        ids: list[bytes] = self.images.column("id").to_pylist()
+        return ids
 
     @cached_property
     def _order_of_ids(self) -> Uint64Array:
         """Positions in the order of the ids: sorted once, so that looking one up takes microseconds."""
-        return pc.array_sort_indices(self.images.column("id")).to_numpy()
+        order: Uint64Array = pc.array_sort_indices(self.images.column("id")).to_numpy()
+        return order
 
     def descriptors(self, image: int) -> RegionDescriptors:
         """All that is stored of the image at a position of the table of images."""
@@ -163,7 +170,7 @@ class Segment:
         except (ValueError, TypeError) as error:
             raise self._damaged("images", f"{name!r}: {error}") from error
 
-    def live(self, deleted: np.ndarray) -> np.ndarray | None:
+    def live(self, deleted: Int64Array) -> BoolArray | None:
         """Which images are not among the ascending numbers ``deleted``: bool ``(images,)``, or None for all."""
         if not len(deleted) or not len(self.numbers):
             return None
@@ -172,7 +179,7 @@ class Segment:
             return None
         return ~np.isin(self.numbers, deleted[first:last], assume_unique=True)
 
-    def per_row(self, per_image: np.ndarray) -> np.ndarray:
+    def per_row(self, per_image: NDArray[T]) -> NDArray[T]:
         """Values of images ``(images,)`` repeated for each of their rows: ``(rows,)``."""
         return np.repeat(per_image, np.diff(self.starts))
 

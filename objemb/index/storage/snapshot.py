@@ -13,6 +13,7 @@ from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import StoredFile, map_file
 from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment
+from objemb.types import BoolArray, Int64Array
 
 #: Segments whose tables may wait to be read in open files; those of further segments are read at once.
 HELD_SEGMENTS = 32
@@ -69,7 +70,7 @@ class Snapshot:
                     raise DamagedIndexError(f"{error.filename or error}: expected by the manifest, missing") from error
 
     @cached_property
-    def live(self) -> list[np.ndarray | None]:
+    def live(self) -> list[BoolArray | None]:
         """Per segment which images are not deleted: bool ``(images,)``, or None for all."""
         return [s.live(self.deleted) for s in self.segments]
 
@@ -82,7 +83,7 @@ class Snapshot:
         ]
 
     @cached_property
-    def first_rows(self) -> np.ndarray:
+    def first_rows(self) -> Int64Array:
         """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.schema import Columns, RowSchema
 from objemb.structures import RegionDescriptors, Scalar
-from objemb.types import AnyArray
+from objemb.types import AnyArray, Float32Array
 
 ROWS = pa.schema(
     [
@@ -50,8 +50,8 @@ class Entry:
     stamp: bytes | None
     metadata: bytes
     columns: Columns  # of n rows
-    boxes: np.ndarray  # (n, 4) float32
-    scores: np.ndarray  # (n,) float32
+    boxes: Float32Array  # (n, 4) float32
+    scores: Float32Array  # (n,) float32
     labels: list[bytes | None]
 
 
@@ -136,6 +136,6 @@ def tables(entries: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
 def numbers_of(batch: pa.RecordBatch, column: str) -> AnyArray:
     """A column of numbers as an array, without copying. Columns of boxes give ``(n, 4)``."""
     values = batch.column(column)
-    if pa.types.is_fixed_size_list(values.type):
-        return values.flatten().to_numpy(zero_copy_only=True).reshape(-1, values.type.list_size)
-    return values.to_numpy(zero_copy_only=True)
+    in_lists = pa.types.is_fixed_size_list(values.type)
+    numbers: AnyArray = (values.flatten() if in_lists else values).to_numpy(zero_copy_only=True)
+    return numbers.reshape(-1, values.type.list_size) if in_lists else numbers

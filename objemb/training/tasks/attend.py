@@ -138,9 +138,11 @@ class Attend(Task):
         grids = (rows[first_summed(r, False) :] for rows, r in zip(weighted, attended.regions, strict=True))
         means = torch.stack([of_grid.mean(dim=0) for of_grid in grids])
         layer = self.describer.backbone.class_layer() if self.classes is None else self.classes
-        return layer(means)
+        scores: Tensor = layer(means)
+        return scores
 
 
 def _instances(example: Example) -> Tensor:
     """The instances that a photo shows, each once."""
-    return example.instances[example.instances != NO_INSTANCE].unique()
+    distinct: Tensor = example.instances[example.instances != NO_INSTANCE].unique()
+    return distinct

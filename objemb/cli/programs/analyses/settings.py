@@ -82,4 +82,5 @@ class Score:
 
 def mean_over_scores(scores: Iterable[Score]) -> Float64Array:
     """float64 ``(Q,)``: average precision per query, averaged over scores."""
-    return np.mean([score.precisions for score in scores], axis=0)
+    means: Float64Array = np.mean([score.precisions for score in scores], axis=0)
+    return means
