@@ -51,20 +51,21 @@ class Checkpoints:
         Raises:
             TrainingError: It could not be written; the message says why, and what is left.
         """
-        content = _packed(state)
+        header, content = _packed(state)
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             if self._sound and self.file.is_file():
                 self._keep()
             for partial in left_beside(self.file):  # of a run that was killed; it may be large
                 partial.unlink(missing_ok=True)
-            with replacing(self.file) as partial:
-                partial.write_bytes(content)
+            with replacing(self.file) as partial, partial.open("wb") as stream:
+                stream.write(header)
+                stream.write(content)
         except OSError as error:
             intact = next((file for file in (self.file, self.before) if file.is_file()), None)
             left = "there is none before it" if intact is None else f"the one before it is intact: {intact}"
             raise TrainingError(
-                f"checkpoint of step {state['step']}: expected to write {len(content)} bytes to "
+                f"checkpoint of step {state['step']}: expected to write {len(header) + len(content)} bytes to "
                 f"{self.file.parent}, found {error.strerror or error}; {left}. Make room and start the same run again"
             ) from error
         self._sound = True
@@ -104,14 +105,20 @@ class Checkpoints:
             os.replace(second, self.before)
 
 
-def _packed(state: Mapping[str, Any]) -> memoryview:
-    """The bytes of a file; an error of the disk is then one of the file, not of the serialiser."""
-    content = io.BytesIO()
-    content.write(bytes(HEADER))
-    torch.save(dict(state), content)
-    view = content.getbuffer()
-    view[:HEADER] = MAGIC + hashlib.sha256(view[HEADER:]).hexdigest().encode("ascii") + b"\n"
-    return view
+def _packed(state: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Header and content of a file; an error of the disk is then one of the file, not of the serialiser.
+
+    Bytes, not a view of the buffer: Python 3.12 crashes when it collects a ``BytesIO`` and a view of it in one cycle,
+    and the error of a full disk makes such a cycle of its frames.
+    """
+    stream = io.BytesIO()
+    torch.save(dict(state), stream)
+    content = stream.getvalue()
+    return _header(content), content
+
+
+def _header(content: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(content).hexdigest().encode("ascii") + b"\n"
 
 
 def _unpacked(file: Path) -> dict[str, Any]:
@@ -120,11 +127,10 @@ def _unpacked(file: Path) -> dict[str, Any]:
         header = stream.read(HEADER)
         if not header.startswith(MAGIC):
             raise ValueError("it does not begin as one")
-        content = io.BytesIO(stream.read())
-    checksum = hashlib.sha256(content.getbuffer()).hexdigest()
-    if header != MAGIC + checksum.encode("ascii") + b"\n":
+        content = stream.read()
+    if header != _header(content):
         raise ValueError("its checksum does not fit")
-    state = torch.load(content, map_location="cpu", weights_only=True)
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError("no step in it")
     return state

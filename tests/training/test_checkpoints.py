@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from objemb import disk
 from objemb.checks import TrainingError
 from objemb.disk import beside
+from objemb.training import checkpoints
 from objemb.training.checkpoints import HEADER, Checkpoints
 
 
@@ -100,6 +106,23 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(TrainingError, match=r"checkpoint of step 3: expected to write .* there is none before it"):
         Checkpoints(tmp_path / "checkpoints").save({"step": 3})
+
+
+def test_the_error_of_a_full_disk_holds_no_view_of_a_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 crashes when it collects a buffer and a view of it together, as in the frames of a kept error."""
+
+    @contextlib.contextmanager
+    def full(file: Path) -> Iterator[Path]:
+        with disk.replacing(file) as partial:
+            yield partial
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints, "replacing", full)
+    with pytest.raises(TrainingError, match="No space left on device") as caught:
+        Checkpoints(tmp_path).save({"step": 1, "w": torch.zeros(9)})
+    names = {frame.f_code.co_name: frame.f_locals for frame, _ in traceback.walk_tb(caught.tb)}
+    assert "save" in names
+    assert not [v for values in names.values() for v in values.values() if isinstance(v, memoryview)]
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
