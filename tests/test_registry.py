@@ -266,4 +266,5 @@ def test_plain_settings_alone() -> None:
 
 def test_what_plug_ins_share_is_none() -> None:
     assert not {"base"} & set(registry.names("rerank"))
+    assert not {"base", "capabilities"} & set(registry.names("describers"))
     assert all(issubclass(registry.load(Reranker, name), Reranker) for name in registry.names("rerank"))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import ClassDescriber, ClassMaps
+from objemb.describers.capabilities import ClassDescriber, ClassMaps
 from objemb.extractors.base import Extractor, Features
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells

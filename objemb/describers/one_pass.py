@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.describers._windows import windows_around
-from objemb.describers.base import BoxEmbedder
+from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import CropEmbedder
+from objemb.describers.capabilities import CropEmbedder
 from objemb.extractors.base import Extractor, Features
 from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from objemb.backbones.base import Backbone
-from objemb.describers.base import AttendedRegions, AttentionDescriber, checked_given
+from objemb.describers.base import checked_given
+from objemb.describers.capabilities import AttendedRegions, AttentionDescriber
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.context_attention import ContextAttention

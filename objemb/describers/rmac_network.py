@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import PhotoEmbedder, checked_given
+from objemb.describers.base import checked_given
+from objemb.describers.capabilities import PhotoEmbedder
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.projection import Projection

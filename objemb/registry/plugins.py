@@ -49,8 +49,9 @@ KINDS = {
     "engine": "index.engines",
 }
 
-#: The module of a kind's package that holds the contract; others that are no plug-ins begin with an underscore.
-CONTRACT = "base"
+#: Modules of a kind's package that hold contracts: that of the kind, and those of plug-ins that can do more. Other
+#: modules that are no plug-ins begin with an underscore.
+CONTRACTS = ("base", "capabilities")
 
 
 class Plugin:
@@ -143,7 +144,7 @@ def _own(kind: str) -> list[str]:
     """Names of the plug-ins of objemb itself."""
     package = importlib.import_module(f"objemb.{checks.one_of('kind', kind, tuple(KINDS.values()))}")
     modules = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return [n for n in modules if n != CONTRACT and not n.startswith("_")]
+    return [n for n in modules if n not in CONTRACTS and not n.startswith("_")]
 
 
 def _marked(kind: str, name: str, where: str) -> type:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.describers.base import ClassDescriber
+from objemb.describers.capabilities import ClassDescriber
 from objemb.ops.boxes import clip
 from objemb.ops.heat import hot_cells
 from objemb.ops.images import cut_out

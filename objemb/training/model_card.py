@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objemb.describers.base import BoxEmbedder
+from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import NetworkDetector
 from objemb.disk import write_whole
 from objemb.evaluation.shares import share

@@ -11,7 +11,8 @@ from torch.nn.functional import log_softmax
 
 from objemb import checks
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import AttentionDescriber, Describer
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import AttentionDescriber
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched

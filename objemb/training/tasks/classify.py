@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.aggregators.keep import Keep
-from objemb.describers.base import CropEmbedder, Describer
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import CropEmbedder
 from objemb.evaluation.instances import instance_retrieval
 from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened

@@ -17,7 +17,8 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.config import read_yaml
-from objemb.describers.base import BoxEmbedder, Describer
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import NetworkInput
 from objemb.evaluation.average_precision import average_precision
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss

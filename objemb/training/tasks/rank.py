@@ -11,7 +11,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer, PhotoEmbedder
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import PhotoEmbedder
 from objemb.evaluation.instances import instance_retrieval
 from objemb.losses.ranking import contrastive_loss, triplet_loss
 from objemb.models.model import Model
@@ -44,12 +45,12 @@ class Rank(Task):
         ``refresh`` steps ──────────────┘
 
     An item is a labelled box, cut out and described as an image of its own: its regions are found, projected and summed
-    up as :meth:`~objemb.describers.base.PhotoEmbedder.embed_photos` does. The task follows Gordo et al., "End-to-end
-    learning of deep visual representations for image retrieval", IJCV 2017: a network that can tell classes apart (the
-    task ``classify``), PCA as first weights of the projection, then triplets with mined negatives. Negatives are mined
-    as Radenovic et al. (TPAMI 2019) do, see :func:`objemb.training.mining.hardest_negatives`; queries are compared by
-    the vectors that they have in the step itself, the pool by those of its last refresh. Normalisation layers keep
-    their statistics.
+    up as :meth:`~objemb.describers.capabilities.PhotoEmbedder.embed_photos` does. The task follows Gordo et al.,
+    "End-to-end learning of deep visual representations for image retrieval", IJCV 2017: a network that can tell classes
+    apart (the task ``classify``), PCA as first weights of the projection, then triplets with mined negatives. Negatives
+    are mined as Radenovic et al. (TPAMI 2019) do, see :func:`objemb.training.mining.hardest_negatives`; queries are
+    compared by the vectors that they have in the step itself, the pool by those of its last refresh. Normalisation
+    layers keep their statistics.
 
     Parts that have to be fitted before use learn from the training items at the start. The pool, its vectors and its
     age are part of the state, so that a run that was interrupted goes on with the same negatives.
