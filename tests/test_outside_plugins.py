@@ -92,6 +92,13 @@ def test_it_is_listed_without_being_imported() -> None:
         registry.load("pooling", "lpp")
 
 
+def test_a_shell_completes_its_name(install: Install) -> None:
+    install("objemb-nearest", "objemb.rerank", "region_nearest = nowhere:Nothing")
+    words = {"COMP_WORDS": "objemb search i q --rerank region_", "COMP_CWORD": "5", "_OBJEMB_COMPLETE": "complete_bash"}
+    completed = CliRunner().invoke(app, [], prog_name="objemb", env=words).stdout.split()
+    assert completed == sorted(["region_nearest", "region_expansion", "region_match", "region_rerank"])
+
+
 @pytest.mark.usefixtures("lp")
 def test_a_config_names_it_as_any_other() -> None:
     resolved = settings(name="lp", p="4.0")

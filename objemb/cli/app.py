@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from objemb.cli import compact, delete, detect, doctor, index, info, merge, model, search, verify
+from objemb.cli import detect, doctor, index, maintenance, model, search
 from objemb.cli.errors import Settings, one_line_errors
 from objemb.cli.logs import configure
 from objemb.version import __version__
@@ -55,11 +55,11 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("detect")(detect.detect)
 app.add_typer(model.app, name="model")
-app.command("info")(info.info)
-app.command("verify")(verify.verify)
-app.command("delete")(delete.delete)
-app.command("compact")(compact.compact)
-app.command("merge")(merge.merge)
+app.command("info")(maintenance.info)
+app.command("verify")(maintenance.verify)
+app.command("delete")(maintenance.delete)
+app.command("compact")(maintenance.compact)
+app.command("merge")(maintenance.merge)
 app.command("doctor")(doctor.doctor)
 
 #: Programs with a command line of their own: what is said after their name is read by them. The function of

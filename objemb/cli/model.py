@@ -15,10 +15,9 @@ import typer
 
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import Device, Json, methods
+from objemb.cli.options import Device, Json, check_whitening, methods
 from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs, print_table
 from objemb.cli.progress import Progress
-from objemb.cli.whitening import check_whitening
 
 app = typer.Typer(help="Make a model folder from a method, and look into one.", no_args_is_help=True)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from objemb import registry
 
 
 def among(*values: str) -> Callable[[str], list[str]]:
@@ -24,10 +26,9 @@ def methods(incomplete: str) -> list[str]:
     return [*fitting, *sorted(glob.glob(f"{incomplete}*.yaml"))]
 
 
-def rerankers(incomplete: str) -> list[str]:
-    """The names of re-rankers, likewise."""
-    files = sorted((Path(__file__).parents[1] / "rerank").glob("[!_]*.py"))
-    return [f.stem for f in files if f.stem.startswith(incomplete) and "\n@plugin\n" in f.read_text(encoding="utf-8")]
+def plugins(kind: str) -> Callable[[str], list[str]]:
+    """Likewise the names of plug-ins of a kind, those of other packages included; none of them is imported."""
+    return lambda incomplete: [name for name in registry.names(kind) if name.startswith(incomplete)]
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder.")]
@@ -70,3 +71,20 @@ def check_file(option: str, file: Path | None) -> None:
     """Raise where a file cannot be written, before the work that fills it is done."""
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         raise FileNotFoundError(f"{option}: expected a file in a folder that exists, found {file}")
+
+
+def check_whitening(on: Sequence[Path] | None, pairs: Path | None, dim: int | None, ridge: float) -> None:
+    """Raise ``ValueError`` for options of a whitening that do not go together.
+
+    Args:
+        on: ``--whiten-on``.
+        pairs: ``--whiten-pairs``.
+        dim: ``--whiten-dim``.
+        ridge: ``--whiten-ridge``.
+    """
+    if dim is not None and not on and pairs is None:
+        raise ValueError("--whiten-dim: expected together with --whiten-on or --whiten-pairs, found alone")
+    if ridge and pairs is None:
+        raise ValueError("--whiten-ridge: expected together with --whiten-pairs, found alone")
+    if on and pairs is not None:
+        raise ValueError("--whiten-on, --whiten-pairs: expected one of them, found both")

@@ -10,7 +10,7 @@ import typer
 
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
-from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, check_file, rerankers
+from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, check_file, plugins
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="NAME,KEY=VALUE",
-            autocompletion=rerankers,
+            autocompletion=plugins("rerank"),
             help="Re-rank, such as query_expansion,top=5; repeatable, in order. By default as the model's method does, "
             "with 'none' not at all. Reads all vectors: an index of several segments is held in memory.",
         ),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from objemb.cli.options import check_whitening
 from objemb.cli.program import Listed
-from objemb.cli.whitening import check_whitening
 from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST

@@ -1,0 +1,136 @@
+"""The commands that keep an index: `objemb info`, `verify`, `delete`, `compact` and `merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from objemb.cli.errors import MISMATCH, guarded
+from objemb.cli.options import IndexPath, Json, among
+from objemb.cli.output import human_bytes, note, print_json, print_pairs
+from objemb.cli.progress import Progress
+from objemb.search.approximate import build_approximate
+
+MEBIBYTE = 2**20
+
+
+@guarded
+def info(index: IndexPath, as_json: Json = False) -> None:
+    """What is in an index, and which model made it."""
+    from objemb.index.store import Index
+
+    facts = Index.open(index).info()
+    if as_json:
+        print_json({"index": str(index), **facts})
+        return
+    about = facts.pop("model") or {}
+    facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
+    facts["approximate"] = facts["approximate"] or "none"
+    size = human_bytes(facts.pop("bytes"))
+    random = about.get("untrained") or []
+    pairs = [("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))]
+    print_pairs([*pairs, *([("random weights", ", ".join(random))] if random else [])])
+
+
+@guarded
+def verify(index: IndexPath, as_json: Json = False) -> None:
+    """Check every file of an index against its checksum. Exit code 4 when something is damaged."""
+    from objemb.index.storage.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
+
+    with Progress() as display:
+        meter = display.meter("verifying", "MiB", _mebibytes(index))
+        problems = check(index, lambda count: meter.step(count / MEBIBYTE))
+    if as_json:
+        print_json({"index": str(index), "intact": not problems, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{index}: intact")
+    if problems:
+        raise typer.Exit(MISMATCH)
+
+
+@guarded
+def delete(
+    index: IndexPath,
+    images: Annotated[list[str] | None, typer.Argument(metavar="[IDS]...", help="Image ids.")] = None,
+    *,
+    where: Annotated[str | None, typer.Option(help="A filter: images with a region that fits it are deleted.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove images from an index, by id or by a filter. Space is given back by `objemb compact`."""
+    from objemb.index.store import Index
+
+    if bool(images) == bool(where):
+        raise ValueError("delete: expected either image ids or --where, found " + ("both" if images else "neither"))
+    opened = Index.open(index)
+    before = len(opened)
+    unknown = opened.delete(opened.find(where) if where else images or [])
+    deleted = before - len(opened)
+    if as_json:
+        print_json({"index": str(index), "deleted": deleted, "unknown": unknown, "images": len(opened)})
+        return
+    for image in unknown:
+        note(f"not in the index: {image}")
+    print(f"{index}: {deleted} deleted, {len(opened)} left")
+
+
+@guarded
+def compact(index: IndexPath, as_json: Json = False) -> None:
+    """Drop what was deleted and join small segments: smaller on disk, faster to search."""
+    from objemb.index.store import Index
+
+    opened = Index.open(index)
+    before = opened.info()
+    with Progress() as display:
+        done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
+    build_approximate(opened, before["approximate"], on_note=note)
+    after = opened.info()
+    if as_json:
+        print_json({"index": str(index), "compacted": done, "before": before, "after": after})
+    else:
+        sizes = f"{human_bytes(before['bytes'])} -> {human_bytes(after['bytes'])}"
+        print(f"{index}: {sizes if done else 'nothing to do'}")
+
+
+@guarded
+def merge(
+    index: IndexPath,
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCES...", help="Indexes of the same model to add.")],
+    *,
+    on_collision: Annotated[
+        str,
+        typer.Option(
+            help="For an image id that is there already: error, replace it, or keep what is there.",
+            autocompletion=among("error", "replace", "keep"),
+        ),
+    ] = "error",
+    as_json: Json = False,
+) -> None:
+    """Add all images of other indexes of the same model. The others stay as they are."""
+    from objemb.index.store import Index
+
+    opened = Index.open(index)
+    others = [Index.open(source) for source in sources]
+    with Progress() as display:
+        meter = display.meter("merging", "images", sum(len(other) for other in others))
+        opened.merge(others, on_collision=on_collision, on_images=meter.step)
+    build_approximate(opened, on_note=note)
+    facts = opened.info()
+    if as_json:
+        print_json({"index": str(index), **facts})
+    else:
+        print(f"{index}: {facts['images']} images, {facts['regions']} regions")
+
+
+def _mebibytes(index: Path) -> float | None:
+    """What is to be read, vectors twice; None when the manifest does not say so."""
+    from objemb.checks import ObjembError
+    from objemb.index.storage.manifest import read_manifest
+
+    try:
+        manifest = read_manifest(index)
+    except ObjembError:
+        return None
+    files = (*manifest.files, *manifest.column_files)
+    return sum(f.size for f in files) / MEBIBYTE
