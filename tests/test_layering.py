@@ -21,6 +21,7 @@ LINES = [
     {"heads"},
     {"detectors"},
     {"extractors"},
+    {"local_features"},
     {"regions"},
     {"describers"},
     {"aggregators"},

@@ -1,35 +1,11 @@
-"""Local features of photos, and which of two photos match."""
+"""Which local features of two photos match."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from objemb.types import Float32Array, Int64Array
-
-
-@dataclass(frozen=True, eq=False)
-class LocalFeatures:
-    """Points of an image with a vector each.
-
-    Attributes:
-        points: float32 ``(N, 2)``, x and y in original pixels.
-        vectors: float32 ``(N, D)``, unit vectors.
-    """
-
-    points: Float32Array
-    vectors: Float32Array
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def within(self, box: tuple[float, float, float, float]) -> LocalFeatures:
-        """Those in a box, xyxy."""
-        x1, y1, x2, y2 = box
-        x, y = self.points.T
-        inside = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
-        return LocalFeatures(self.points[inside], self.vectors[inside])
+from objemb.structures import LocalFeatures
+from objemb.types import Int64Array
 
 
 def matched(first: LocalFeatures, second: LocalFeatures, ratio: float) -> Int64Array:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.local_features import LocalFeatures
+from objemb.structures import LocalFeatures
 from objemb.types import Float32Array, Float64Array, Uint8Array
 
 #: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
@@ -18,6 +18,8 @@ from objemb.types import Float32Array, Float64Array, Uint8Array
 DETECTORS = ("hessian", "sift")
 #: Of RANSAC: draws at most, and how certain it has to be to stop earlier.
 TRIALS, CERTAINTY = 1000, 0.999
+#: Length of SIFT vectors: 8 orientations in 4 x 4 parts.
+SIFT_DIM = 128
 
 
 def best_detector() -> str:
@@ -50,26 +52,42 @@ def key_points(pixels: Tensor, detector: str) -> Tensor:
     return distinct
 
 
-def root_sift(grey: Uint8Array, scale: tuple[float, float], count: int) -> LocalFeatures:
+def root_sift(grey: Uint8Array, size: tuple[int, int], count: int) -> LocalFeatures:
     """SIFT features, of which square roots are compared (Arandjelovic and Zisserman, "Three things everyone should
     know to improve object retrieval", CVPR 2012).
 
     Args:
         grey: uint8 ``(h, w)``.
-        scale: ``(y, x)``, pixels of ``grey`` per original pixel.
+        size: ``(height, width)`` of the original photo.
         count: The most features to return, the strongest first.
+
+    Returns:
+        Vectors of unit length. The strength is the contrast at the point; the scale is that of the octave, and the side
+        that of the 4 x 4 histograms, each 3 times as wide as the scale of the point (Lowe 2004, section 6.1).
 
     Raises:
         ImportError: OpenCV is not installed.
     """
     sift = _cv2("local features").SIFT_create(nfeatures=count)
-    found, vectors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
+    points, vectors = sift.detectAndCompute(np.ascontiguousarray(grey), None)
     if vectors is None:
-        return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    points = np.asarray([point.pt for point in found], dtype=np.float32)
-    points = (points / np.asarray([scale[1], scale[0]])).astype(np.float32)
+        return LocalFeatures.empty(size, SIFT_DIM)
+    strengths = np.array([point.response for point in points], np.float32)
+    strongest = np.argsort(-strengths, kind="stable")[:count]
+    octaves = np.array([point.octave & 255 for point in points])[strongest]
+    octaves = np.where(octaves < 128, octaves, octaves - 256)  # a signed byte: the first octave, -1, is enlarged
+    shares = np.array([grey.shape[1] / size[1], grey.shape[0] / size[0]])
+    # OpenCV puts 0 into the middle of the first pixel; refined places may lie a little beyond the last
+    places = (np.array([point.pt for point in points])[strongest] + 0.5) / shares
     sums = vectors.sum(axis=1, keepdims=True)
-    return LocalFeatures(points[:count], np.sqrt(vectors / np.maximum(sums, 1e-12))[:count].astype(np.float32))
+    return LocalFeatures(
+        size,
+        np.clip(places, 0, [size[1], size[0]]),
+        np.sqrt(vectors / np.maximum(sums, 1e-12))[strongest],
+        scales=shares.mean() * 2.0**-octaves,
+        sides=np.array([4 * 3 * point.size / 2 for point in points])[strongest] / shares.mean(),
+        strengths=strengths[strongest],
+    )
 
 
 def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tuple[Float64Array | None, int]:

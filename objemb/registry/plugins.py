@@ -38,6 +38,7 @@ KINDS = {
     "detector": "detectors",
     "backbone": "backbones",
     "extractor": "extractors",
+    "local_features": "local_features",
     "pooling": "pooling",
     "aggregator": "aggregators",
     "rerank": "rerank",

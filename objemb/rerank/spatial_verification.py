@@ -7,18 +7,15 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from objemb import checks
-from objemb.images.pixels import LUMA
-from objemb.ops.arrays import as_tensor
-from objemb.ops.images import resize
-from objemb.ops.local_features import LocalFeatures, matched
-from objemb.ops.opencv import agreeing, root_sift
+from objemb.local_features.sift import Sift
+from objemb.ops.local_features import matched
+from objemb.ops.opencv import agreeing
 from objemb.registry import plugin
 from objemb.rerank._looking import moved
 from objemb.rerank.base import Reranker, Search, put_first, scored
-from objemb.structures import Box, Match, Photo, SearchResult
+from objemb.structures import Box, LocalFeatures, Match, SearchResult
 from objemb.types import Float64Array
 
 #: Photos whose features are kept: the same hits come up for many queries.
@@ -61,8 +58,7 @@ class SpatialVerification(Reranker):
         least: int = 8,
     ) -> None:
         self.depth = self.top = checks.whole("top", top)
-        self.size = checks.whole("size", size)
-        self.features = checks.whole("features", features)
+        self.extractor = Sift(size=checks.whole("size", size), count=checks.whole("features", features))
         self.ratio = checks.between("ratio", ratio, 0, 1)
         self.tolerance = checks.positive("tolerance", tolerance)
         self.least = checks.whole("least", least, LEAST_PAIRS)
@@ -75,54 +71,40 @@ class SpatialVerification(Reranker):
             ImportError: OpenCV is not installed.
         """
 
-        def look(image: str) -> _Seen | None:
+        def look(image: str) -> LocalFeatures | None:
             photo = search.found_photo(image)
-            return None if photo is None else self._features(photo)
+            return None if photo is None else self.extractor.extract([photo])[0]
 
         of_hit = lru_cache(maxsize=KEPT)(look)
         return replace(search, results=tuple(self._verified(search, n, of_hit) for n in range(len(search.results))))
 
-    def _verified(self, search: Search, number: int, of_hit: Callable[[str], _Seen | None]) -> SearchResult:
+    def _verified(self, search: Search, number: int, of_hit: Callable[[str], LocalFeatures | None]) -> SearchResult:
         result = search.results[number]
         first = result.hits[: self.top]
         if not first:
             return result
-        query, _ = self._features(search.query_photo(number))
+        query = self.extractor.extract([search.query_photo(number)])[0]
         low, high = first[-1].score, first[0].score
         found = []
         for hit in first:
-            seen = of_hit(hit.image)
-            if seen is None:
+            features = of_hit(hit.image)
+            if features is None:
                 continue
-            pairs, box = self._agreement(query.within(hit.query_box), hit, seen)
+            inside = query.inside(np.array([hit.query_box]))[0]
+            pairs, box = self._agreement(query[inside], hit, features)
             old = (hit.score - low) / (high - low) if high > low else 0.0
             found.append(scored(moved(hit, box) if box else hit, pairs + old / 2))
         return put_first(result, found)
 
-    def _agreement(self, query: LocalFeatures, hit: Match, seen: _Seen) -> tuple[int, Box | None]:
+    def _agreement(self, query: LocalFeatures, hit: Match, features: LocalFeatures) -> tuple[int, Box | None]:
         """Number of pairs that agree, and where the query box comes to lie, if they are enough."""
-        features, size = seen
         pairs = matched(query, features, self.ratio)
         if len(pairs) < LEAST_PAIRS:
             return 0, None
         found, count = agreeing(query.points[pairs[:, 0]], features.points[pairs[:, 1]], self.tolerance)
         if found is None or count < self.least:
             return count, None
-        return count, _taken(hit.query_box, found, size)
-
-    def _features(self, photo: Photo) -> _Seen:
-        height, width = photo.pixels.shape[1:]
-        share = min(1.0, self.size / max(height, width))
-        shape = (max(1, round(height * share)), max(1, round(width * share)))
-        pixels = as_tensor(photo.pixels)
-        pixels = pixels if shape == (height, width) else resize(pixels, shape)
-        grey = (pixels.float() * torch.tensor(LUMA)[:, None, None]).sum(dim=0).round().clamp(0, 255).to(torch.uint8)
-        scale = (shape[0] / photo.size[0], shape[1] / photo.size[1])
-        return root_sift(grey.numpy(), scale, self.features), photo.size
-
-
-#: Features of a photo, and its ``(height, width)`` in original pixels.
-_Seen = tuple[LocalFeatures, tuple[int, int]]
+        return count, _taken(hit.query_box, found, features.size)
 
 
 def _taken(box: Box, affine: Float64Array, size: tuple[int, int]) -> Box | None:

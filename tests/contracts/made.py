@@ -15,6 +15,7 @@ from torch import Tensor
 from objemb import registry
 from objemb.describers.base import Describer
 from objemb.layers.fitted import Fitted
+from objemb.local_features.base import LocalExtractor
 from objemb.pooling.base import Pooling
 from objemb.registry.settings import REQUIRED
 from objemb.structures import Photo, Regions
@@ -63,12 +64,12 @@ def minimal(kind: str, name: str, folder: Path) -> Settings:
     return {"name": name, **settings}
 
 
-def build(kind: str, name: str, folder: Path) -> Any:
-    """A plug-in of its smallest settings, ready to use: connected, and fitted to noise."""
-    settings = minimal(kind, name, folder)
+def build(kind: str, name: str, folder: Path, **changed: Any) -> Any:
+    """A plug-in of its smallest settings, some of them perhaps changed, ready to use: connected, and fitted."""
+    settings = {**minimal(kind, name, folder), **changed}
     torch.manual_seed(0)
     built: Any = registry.build(registry.load(kind, name), settings)
-    if isinstance(built, Describer):
+    if isinstance(built, (Describer, LocalExtractor)):
         for part_name, part in built.fitted_parts().items():
             part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
     if isinstance(built, Pooling):

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objemb.ops.local_features import LocalFeatures, matched
+from objemb.ops.local_features import matched
 from objemb.ops.opencv import agreeing, root_sift
+from objemb.structures import LocalFeatures
 
 pytest.importorskip("cv2")
 
@@ -20,22 +21,36 @@ def blobs(seed: int = 0, side: int = 160) -> np.ndarray:
 
 def features(vectors: list[list[float]]) -> LocalFeatures:
     rows = np.array(vectors, np.float32)
-    return LocalFeatures(np.arange(2 * len(rows), dtype=np.float32).reshape(-1, 2), rows)
+    return LocalFeatures((9, 9), np.arange(2 * len(rows)).reshape(-1, 2), rows)
 
 
 def test_unit_vectors_in_original_pixels() -> None:
-    found = root_sift(blobs(), (0.5, 0.25), 50)
+    found = root_sift(blobs(), (320, 640), 50)
     assert 0 < len(found) <= 50
+    assert found.size == (320, 640)
     np.testing.assert_allclose((found.vectors**2).sum(axis=1), 1, rtol=1e-4)
-    plain = root_sift(blobs(), (1.0, 1.0), 50)
+    assert (np.diff(found.strengths) <= 0).all(), "the strongest come first"
+    plain = root_sift(blobs(), (160, 160), 50)
     np.testing.assert_allclose(found.points, plain.points * [4, 2], rtol=1e-5)
+    np.testing.assert_allclose(found.sides, plain.sides / (0.25 + 0.5) * 2, rtol=1e-5)
+    np.testing.assert_allclose(found.scales, plain.scales * 0.375, rtol=1e-5)
+
+
+def test_a_disc_is_a_point_at_its_centre_as_large_as_it_is() -> None:
+    rows, columns = np.mgrid[:120, :160]
+    disc = np.where((columns - 100) ** 2 + (rows - 50) ** 2 <= 20**2, 200, 40).astype(np.uint8)
+    found = root_sift(disc, disc.shape, 1)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.points, [[100.5, 50.5]], atol=0.5)
+    # a disc of radius r has its extremum at the scale r / sqrt(2); 4 x 4 parts, each of 3 scales
+    np.testing.assert_allclose(found.sides, [12 * 20 / 2**0.5], rtol=0.15)
+    assert np.log2(found.scales).tolist() == [-2], "the third octave, whose last scale is 8 * 1.6"
 
 
 def test_a_flat_picture_has_none() -> None:
-    found = root_sift(np.full((40, 40), 7, np.uint8), (1.0, 1.0), 50)
+    found = root_sift(np.full((40, 40), 7, np.uint8), (40, 40), 50)
     assert len(found) == 0
+    assert found.dim == 128
     assert matched(found, found, 0.8).shape == (0, 2)
-    assert len(found.within((0, 0, 9, 9))) == 0
 
 
 def test_only_clear_matches_by_hand() -> None:
@@ -45,11 +60,6 @@ def test_only_clear_matches_by_hand() -> None:
     assert matched(first, second, 0.5).tolist() == [[0, 2], [1, 0]]
     assert matched(first, second, 0.6).tolist() == [[0, 2], [1, 0], [2, 1]]
     assert matched(first, features([[1, 0, 0]]), 0.8).shape == (0, 2), "one feature has no second neighbour"
-
-
-def test_within_a_box() -> None:
-    found = features([[1, 0], [0, 1], [1, 0]])  # at (0, 1), (2, 3), (4, 5)
-    assert found.within((1, 1, 4, 4)).points.tolist() == [[2, 3]]
 
 
 def test_an_affine_map_is_found_among_wrong_pairs() -> None:

@@ -1,0 +1,1 @@
+"""Local features: points of a photo with a vector each."""

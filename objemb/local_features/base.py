@@ -1,0 +1,109 @@
+"""The contract of an extractor of local features."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.layers.fitted import Fitted
+from objemb.layers.frozen import Frozen
+from objemb.registry import Plugin
+from objemb.structures import LocalFeatures, Photo
+
+
+class LocalExtractor(Frozen, Plugin, ABC):
+    """Computes the local features of photos: points with a vector, a scale and a strength each.
+
+    A plug-in computes them in :meth:`_extract`. Parts that learn from vectors, such as a PCA, are
+    :class:`~objemb.layers.fitted.Fitted` submodules. It stays in eval mode.
+
+    Args:
+        size: Longest side of a photo in pixels at scale 1.
+        count: The most features of a photo, over all scales.
+        backbone: Computes feature maps; None for a method without a network.
+
+    Attributes:
+        size, count, backbone: As given.
+    """
+
+    kind = "local_features"
+
+    backbone: Backbone | None
+
+    def __init__(self, *, size: float, count: int, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        self.size = checks.positive("size", size)
+        self.count = checks.whole("count", count)
+        self.backbone = backbone
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    @abstractmethod
+    def decode_side(self) -> int | None:
+        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+
+    @final
+    @torch.no_grad()
+    def extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+        """The local features of photos of any sizes.
+
+        Args:
+            photos: The batch; zero photos give an empty list.
+
+        Returns:
+            Per photo at most ``count`` features, the strongest first, in original pixels; none where a photo has none.
+
+        Raises:
+            NotFittedError: A part has not learned yet.
+        """
+        for part in self.fitted_parts().values():
+            part.check_fitted()
+        return self._extract(photos) if photos else []
+
+    @abstractmethod
+    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+        """What :meth:`extract` returns; at least one photo, no gradient is recorded."""
+
+    def fitted_parts(self) -> dict[str, Fitted]:
+        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
+
+    @final
+    @torch.no_grad()
+    def samples(self, part: str, photos: Sequence[Photo]) -> Tensor:
+        """The vectors of some photos that a part learns from.
+
+        Args:
+            part: A key of :meth:`fitted_parts`; those before it have learned.
+            photos: At least one, of any sizes.
+
+        Returns:
+            float32 ``(N, D)`` on the CPU, N of any size, zero included.
+        """
+        return torch.cat([vectors.float().cpu() for vectors in self._samples(part, photos)])
+
+    def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
+        """The vectors of :meth:`samples` in at least one block ``(n, D)``, on any device; no gradient is recorded."""
+        raise NotImplementedError(f"{self.registry_name}: expected no part that learns from vectors, found {part!r}")
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
+        """The extractor with which a part of a photo, cut out, is as large as it would be in its photo.
+
+        Args:
+            part: ``(height, width)`` of the part in original pixels.
+            whole: The same of the photo.
+        """
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.size = self.size * max(part) / max(whole)
+        return other
