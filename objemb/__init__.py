@@ -14,7 +14,7 @@ Importing the package is cheap: each name below loads its module, and PyTorch wi
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from objemb.version import __version__
 
@@ -51,7 +51,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'objemb' has no attribute {name!r}")
     module, attribute = _HOMES[name]

@@ -85,7 +85,7 @@ def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> dic
         raise ValueError(f"{path}: {error}") from error
 
 
-def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(settings: Mapping[str, object]) -> dict[str, Any]:
     """Settings of a method with every default filled in, checked as :func:`objemb.registry.resolve` does."""
     _check_parts(settings, PARTS)
     full = {"aggregator": {"name": "keep"}, "rerank": [], **settings}
@@ -99,7 +99,7 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_parts(settings: Mapping[str, Any], parts: Sequence[str]) -> None:
+def _check_parts(settings: Mapping[str, object], parts: Sequence[str]) -> None:
     """Raise ``ValueError`` for a key that is no part, or when the first part is missing."""
     for key in settings:
         if key not in parts:
@@ -108,7 +108,7 @@ def _check_parts(settings: Mapping[str, Any], parts: Sequence[str]) -> None:
         raise ValueError(f"expected the key {parts[0]!r}, found {checks.listed(settings) or 'nothing'}")
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """``above`` laid over ``below``, key by key; a part with another ``name`` replaces the part below it."""
     merged = dict(below)
     for key, value in above.items():
@@ -119,13 +119,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _another_plugin(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _another_plugin(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
     return "name" in old and "name" in new and old["name"] != new["name"]
 
 
 def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings; other keys belong to the first part."""
-    nested: dict[str, Any] = {}
+    nested: dict[str, object] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         keys = dotted.strip().split(".")
@@ -178,7 +178,7 @@ def _joined(text: str, belongs: Callable[[str], bool]) -> list[str]:
     return parts
 
 
-def parse_part(key: str, text: str) -> dict[str, Any]:
+def parse_part(key: str, text: str) -> dict[str, object]:
     """One part from a command line, such as ``query_expansion,top=5``: its name, then its keys, with all defaults.
 
     Args:
@@ -193,7 +193,7 @@ def parse_part(key: str, text: str) -> dict[str, Any]:
     return registry.resolve(registry.KINDS[key], {"name": name, **nested.get(key, {})}, key)
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, object]:
     """The settings in a file that :func:`dump_config` made. Raises ``ValueError`` where it holds none."""
     settings = _parse(_text_of(file), str(file))
     if not isinstance(settings, Mapping):
@@ -201,7 +201,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return dict(settings)
 
 
-def dump_config(settings: Mapping[str, Any]) -> str:
+def dump_config(settings: Mapping[str, object]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
     style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
     text: str = yaml.dump(registry.plain(settings), Dumper=_Dumper, **style)
@@ -220,7 +220,7 @@ def _files(folder: str) -> dict[str, Path]:
     return {f.stem: f for f in sorted((configs / folder).glob("*.yaml"))}
 
 
-def _read(path: str | Path, folder: str, overrides: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
+def _read(path: str | Path, folder: str, overrides: Sequence[str], parts: Sequence[str]) -> dict[str, object]:
     """A file or a config of ``folder`` by its name, with the overrides laid over it."""
     settings = _read_with_base(_find(path, folder), ())
     return merge(settings, parse_overrides(overrides, parts)) if overrides else settings
@@ -239,7 +239,7 @@ def _find(path: str | Path, folder: str) -> Path:
     )
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, object]:
     path = path.resolve()
     if path in seen:
         raise ValueError(f"base: expected no circle, found {' -> '.join(p.name for p in (*seen, path))}")
@@ -289,7 +289,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = _resolvers()
-    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+    yaml_constructors: ClassVar[dict[str | None, object]] = {
         tag: build
         for tag, build in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
@@ -309,7 +309,7 @@ class _Loader(yaml.SafeLoader):
                 waiting += [(inner, depth + 1) for inner in node.value]
         return root
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             if key_node.tag == MERGE:
@@ -341,7 +341,7 @@ def _text_of(file: Path) -> str:
         raise ValueError(f"{file}: expected a text in UTF-8, found {error}; save it as UTF-8") from error
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str) -> object:
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except RecursionError as error:

@@ -79,8 +79,8 @@ class _Places(TorchDispatchMode):
         return self._places.get(id(tensor))
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
         given = dict(kwargs or {})
         made = func(*args, **given)
         seen = [pair for pair in map(self.of, _tensors([args, given])) if pair is not None]
@@ -105,7 +105,7 @@ def _mean(places: Sequence[Place]) -> Place:
     return Place(sum(centres) / len(centres), stride)
 
 
-def _stays(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
+def _stays(seen: _Pair, call: Mapping[str, object]) -> _Pair:
     return seen
 
 
@@ -115,7 +115,7 @@ def _convolved(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
     return _slid(seen, call["weight"].shape[2:], call["stride"], call["padding"], call["dilation"])
 
 
-def _pooled(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
+def _pooled(seen: _Pair, call: Mapping[str, object]) -> _Pair:
     kernel = call["kernel_size"]
     return _slid(seen, kernel, call.get("stride") or kernel, call.get("padding", 0), call.get("dilation", 1))
 
@@ -128,7 +128,7 @@ def _padded(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
     return Place(y.centre - top * y.stride, y.stride), Place(x.centre - left * x.stride, x.stride)
 
 
-def _slid(seen: _Pair, kernel: Any, stride: Any, padding: Any, dilation: Any) -> _Pair:
+def _slid(seen: _Pair, kernel: Any, stride: object, padding: object, dilation: object) -> _Pair:
     """A window over the cells: its middle, in steps of its stride."""
     y, x = (
         Place(place.centre + place.stride * (d * (k - 1) / 2 - p), place.stride * s)
@@ -138,7 +138,7 @@ def _slid(seen: _Pair, kernel: Any, stride: Any, padding: Any, dilation: Any) ->
 
 
 #: What operations other than those on single cells do to places.
-MOVES: dict[Any, Callable[[_Pair, Mapping[str, Any]], _Pair]] = {
+MOVES: dict[object, Callable[[_Pair, Mapping[str, object]], _Pair]] = {
     aten.convolution: _convolved,
     aten.max_pool2d_with_indices: _pooled,
     aten.avg_pool2d: _pooled,
@@ -154,11 +154,11 @@ def _both(value: Any) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def _by_name(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _by_name(func: Any, args: Sequence[object], given: Mapping[str, object]) -> dict[str, object]:
     """The arguments of a call by their names."""
     names = [argument.name for argument in func._schema.arguments]
     return {**dict(zip(names, args, strict=False)), **given}
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _tensors(values: object) -> Iterator[Tensor]:
     return (value for value in tree_leaves(values) if isinstance(value, Tensor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def meta_copy(network: Network) -> Network:
     """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
+    memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())
     # what torchvision cuts out of a network forgets its mode when it is copied
     return copy.deepcopy(network, memo).train(network.training)
@@ -120,8 +120,8 @@ def strides_of_layers(empty: nn.Module, layers: Collection[str], side: int) -> d
     """
     seen: list[tuple[str, int]] = []
 
-    def watch(name: str) -> Any:
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+    def watch(name: str) -> object:
+        def note(module: nn.Module, inputs: object, output: object) -> None:
             if isinstance(output, torch.Tensor) and output.ndim == 4:
                 seen.append((name, output.shape[2]))
 

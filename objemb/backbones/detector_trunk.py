@@ -29,7 +29,7 @@ class Levelled(Protocol):
     def levels(self) -> dict[str, tuple[int, int]]:
         """Channels and stride by name: of the pyramid, then of the trunk, each with rising strides."""
 
-    def normalised(self, pixels: Tensor) -> Any:
+    def normalised(self, pixels: Tensor) -> object:
         """Images ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`maps` takes them."""
 
     def maps(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -225,7 +226,7 @@ def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.Gr
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
 
-        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> object:
             if type(m) is nn.Sequential:  # it may be a slice of a row, which is no module of the network
                 return forward(*args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
@@ -246,7 +247,7 @@ def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.Gr
     return fx.GraphModule(network, graph).eval()
 
 
-def _timm() -> Any:
+def _timm() -> ModuleType:
     try:
         import timm
         import timm.data
@@ -296,7 +297,7 @@ def _network(arch: str, image_size: int | None) -> Any:
         ) from error
 
 
-def _declared(arch: str, network: Any) -> list[dict[str, Any]]:
+def _declared(arch: str, network: object) -> list[dict[str, Any]]:
     """What timm declares of each feature: ``module``, ``num_chs``, ``reduction``."""
     declared = list(getattr(network, "feature_info", None) or [])
     if not declared or not hasattr(network, "forward_intermediates"):
@@ -304,7 +305,7 @@ def _declared(arch: str, network: Any) -> list[dict[str, Any]]:
     return declared
 
 
-def _number(declared: list[dict[str, Any]], layer: int | str | None) -> int:
+def _number(declared: list[dict[str, object]], layer: int | str | None) -> int:
     """Which of the declared features is meant, from 0."""
     names = [str(info["module"]) for info in declared]
     if layer is None:

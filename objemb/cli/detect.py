@@ -74,7 +74,7 @@ def detect(
         raise typer.Exit(SKIPPED)
 
 
-def _objects(regions: Regions) -> list[dict[str, Any]]:
+def _objects(regions: Regions) -> list[dict[str, object]]:
     rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.label_names, strict=True)
     return [{"box": box, "score": score, "label": label} for box, score, label in rows]
 

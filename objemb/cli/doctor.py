@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -81,7 +81,7 @@ def doctor(
         raise typer.Exit(INTERNAL)
 
 
-def _run(name: str, check: Callable[[], str]) -> dict[str, Any]:
+def _run(name: str, check: Callable[[], str]) -> dict[str, object]:
     try:
         return {"name": name, "state": OK, "found": check()}
     except MissingExtraError as error:

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -215,7 +215,7 @@ class _SkippedList:
                 self.file.unlink(missing_ok=True)
 
 
-def _tell(path: Path, facts: dict[str, Any], listing: Path, as_json: bool) -> None:
+def _tell(path: Path, facts: dict[str, object], listing: Path, as_json: bool) -> None:
     errors = str(listing) if facts["skipped"] or facts["box_problems"] else None
     if as_json:
         print_json({"index": str(path), **facts, "errors": errors})

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from objemb.text import visible
 
@@ -19,7 +19,7 @@ said.propagate = False
 said.addHandler(logging.NullHandler())
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """Exactly one JSON document on stdout, or an error and nothing; numbers that JSON lacks are an error.
 
     What the encoding of stdout does not hold, and halves of characters, become escapes of JSON.

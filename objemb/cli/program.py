@@ -26,7 +26,7 @@ class Listed(argparse.Action):
         setattr(namespace, self.dest, [*values] if said is self.default else [*said, *values])
 
 
-def environment(program: str, argv: Sequence[str], *, device: str, seed: int) -> dict[str, Any]:
+def environment(program: str, argv: Sequence[str], *, device: str, seed: int) -> dict[str, object]:
     """What stands beside every figure: the command, when, with which versions, on what machine, and the seed."""
     return {
         "command": f"{program} {shlex.join(argv)}",

@@ -50,7 +50,7 @@ class CocoBox:
     box: tuple[float, float, float, float]
     score: float
     label: int
-    segmentation: Any
+    segmentation: object
     instance: str | None
 
 
@@ -115,7 +115,7 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
     )
 
 
-def file_name_of(entry: Any, key: str = "file_name") -> str | None:
+def file_name_of(entry: object, key: str = "file_name") -> str | None:
     """The ``file_name`` of an entry of ``images``, or a text under another ``key``; None where it has none."""
     name = entry.get(key) if isinstance(entry, Mapping) else None
     return name if isinstance(name, str) and name else None
@@ -134,7 +134,7 @@ def read_json(file: str | Path) -> Any:
         raise ValueError(f"{file}: expected a COCO file in JSON, found: {error}") from error
 
 
-def _check_instances(content: Any, file: str | Path) -> None:
+def _check_instances(content: object, file: str | Path) -> None:
     expected = f"expected the keys {checks.listed(INSTANCES_KEYS)} of COCO instances, or a list of COCO results"
     if not isinstance(content, Mapping):
         raise ValueError(f"{file}: {expected}; found {type(content).__name__}")
@@ -143,7 +143,7 @@ def _check_instances(content: Any, file: str | Path) -> None:
         raise ValueError(f"{file}: {expected}; found {checks.listed(list(content)[:10])}, without a list {wrong[0]!r}")
 
 
-def _checked_results(content: Any, file: str | Path) -> list[Any]:
+def _checked_results(content: object, file: str | Path) -> list[object]:
     if not isinstance(content, list):
         raise ValueError(f"{file}: expected COCO instances or a list of COCO results, found {type(content).__name__}")
     if content and not any(isinstance(e, Mapping) and set(RESULT_KEYS) <= set(e) for e in content):
@@ -152,7 +152,7 @@ def _checked_results(content: Any, file: str | Path) -> list[Any]:
     return content
 
 
-def _implied(entries: list[Any]) -> dict[str, list[dict[str, Any]]]:
+def _implied(entries: list[object]) -> dict[str, list[dict[str, object]]]:
     """Images and categories named by their numbers, where nothing else names them."""
     usable = [e for e in entries if isinstance(e, Mapping)]
     images, categories = (
@@ -215,7 +215,7 @@ def _boxes(
             problems.append((name, str(error)))
 
 
-def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> CocoBox:
+def _box(name: str, entry: object, images: set[str], labels: dict[str, int]) -> CocoBox:
     if not isinstance(entry, Mapping):
         raise ValueError(f"expected a mapping, found {type(entry).__name__}")
     missing = [k for k in RESULT_KEYS if k not in entry]
@@ -242,13 +242,13 @@ def _box(name: str, entry: Any, images: set[str], labels: dict[str, int]) -> Coc
     )
 
 
-def _entry_name(kind: str, number: int, entry: Any) -> str:
+def _entry_name(kind: str, number: int, entry: object) -> str:
     """Its place in the file and, where it has one, its id."""
     id = _id(entry.get("id")) if isinstance(entry, Mapping) else None
     return f"{kind}[{number}]" if id is None else f"{kind}[{number}] (id {id})"
 
 
-def _edges(bbox: Any) -> tuple[float, float, float, float]:
+def _edges(bbox: object) -> tuple[float, float, float, float]:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
         raise ValueError(f"expected a bbox of four finite numbers x, y, width, height, found {checks.short(bbox)}")
     x, y, width, height = bbox
@@ -257,7 +257,7 @@ def _edges(bbox: Any) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def _id(value: Any) -> str | None:
+def _id(value: object) -> str | None:
     """An id as a text, the same for ``7``, ``7.0``, ``"7"`` and ``"7.0"``; None for what is no id."""
     if type(value) is float and abs(value) < 2**53 and value.is_integer():
         value = int(value)
@@ -269,7 +269,7 @@ def _id(value: Any) -> str | None:
     return whole[1] if whole else value
 
 
-def _fractional_ids(images: Iterable[Any], categories: Iterable[Any], boxes: Iterable[Any]) -> bool:
+def _fractional_ids(images: Iterable[object], categories: Iterable[object], boxes: Iterable[object]) -> bool:
     keys = ((images, ("id",)), (categories, ("id",)), (boxes, ("image_id", "category_id")))
     return any(
         type(entry.get(key)) is float

@@ -25,7 +25,7 @@ OVERSAMPLING = 8
 MOST_PIXELS = 1 << 30
 
 
-def encode_mask(mask: BoolArray) -> dict[str, Any]:
+def encode_mask(mask: BoolArray) -> dict[str, object]:
     """COCO's uncompressed run lengths of a ``(h, w)`` mask: ``{"size": [h, w], "counts": [...]}``.
 
     The runs go down the columns, from left to right, and begin with the zeros (perhaps none of them).
@@ -60,7 +60,7 @@ def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
     return np.repeat(values, lengths).reshape(width, height).T
 
 
-def mask_in_box(segmentation: Any, box: Sequence[float], size: tuple[int, int]) -> Tensor:
+def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int]) -> Tensor:
     """The mask of an object, stretched over its box: a cell is set where at least half of it is covered.
 
     Args:
@@ -92,7 +92,7 @@ def _sampled(raster: np.ndarray, frame: list[float]) -> Tensor:
     return (shares[0] >= 0.5).byte()
 
 
-def _drawn(polygons: list[Any], box: Sequence[float], size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
+def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
     """Polygons on a canvas that spans the box."""
     canvas = Image.new("L", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from objemb import checks
 from objemb.disk import write_whole
@@ -24,7 +23,7 @@ class AnnotatedObject:
 
     box: Sequence[float]
     category: str
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class AnnotatedImage:
 
 
 def write_instances(
-    file: Path, images: Iterable[AnnotatedImage], categories: Sequence[str], info: Mapping[str, Any] | None = None
+    file: Path, images: Iterable[AnnotatedImage], categories: Sequence[str], info: Mapping[str, object] | None = None
 ) -> int:
     """Write a COCO file with boxes as x, y, width, height, all ids counting from 1; returns the number of annotations.
 
@@ -54,8 +53,8 @@ def write_instances(
         OSError: Of the file system.
     """
     ids = {name: number for number, name in enumerate(categories, 1)}
-    listed: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    listed: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for image_id, image in enumerate(images, 1):
         height, width = image.size
         listed.append({"id": image_id, "file_name": image.file_name, "width": width, "height": height})

@@ -71,7 +71,7 @@ def compose(
     settings, root = settings or ComposeSettings(), Path(folder)
     ingredients = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
     root.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for split, part in split_compositions(ingredients, settings).items():
         written = write_scenes(
             part,

@@ -163,7 +163,7 @@ class _Reader:
         self.problems: list[str] = []
         self.sizes: dict[str, tuple[float, float]] = {}  # (width, height) of the photos that say so
 
-    def entries(self, data: Mapping[str, Any], part: str) -> tuple[SetEntry, ...]:
+    def entries(self, data: Mapping[str, object], part: str) -> tuple[SetEntry, ...]:
         rows = data.get(part)
         if not isinstance(rows, list):
             found = type(rows).__name__ if part in data else "no such key"
@@ -221,7 +221,7 @@ class _Reader:
             self.problems.append(str(error))
             return INSTANCES
 
-    def distractors(self, data: Mapping[str, Any], folder: Path, images: Sequence[SetEntry]) -> tuple[SetEntry, ...]:
+    def distractors(self, data: Mapping[str, object], folder: Path, images: Sequence[SetEntry]) -> tuple[SetEntry, ...]:
         """The images of the folder of distractors, but for those that are images of the set already."""
         name = data.get("distractors")
         if name is None:
@@ -234,7 +234,7 @@ class _Reader:
         files = (posixpath.normpath(posixpath.join(name, f.id)) for f in found)
         return tuple(SetEntry(file, ()) for file in files if composed(file) not in known)
 
-    def _entry(self, row: Any, part: str) -> SetEntry:
+    def _entry(self, row: object, part: str) -> SetEntry:
         if not isinstance(row, Mapping):
             raise ValueError(f"expected an object, found {type(row).__name__}")
         file = row.get("file")
@@ -252,7 +252,7 @@ class _Reader:
         return SetEntry(file, instances, box, attributes or _NOTHING, relevant)
 
 
-def _relevant(lists: Any) -> Mapping[str, tuple[str, ...]]:
+def _relevant(lists: object) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(lists, Mapping) or not lists:
         raise ValueError(f"expected 'relevant' as lists of images by grade, found {lists!r}")
     for grade, files in lists.items():
@@ -261,7 +261,7 @@ def _relevant(lists: Any) -> Mapping[str, tuple[str, ...]]:
     return {grade: tuple(posixpath.normpath(f) for f in files) for grade, files in lists.items()}
 
 
-def _instances(row: Mapping[str, Any], part: str) -> tuple[str, ...]:
+def _instances(row: Mapping[str, object], part: str) -> tuple[str, ...]:
     """What an entry shows; an image or a query may show many things or, with an empty list, nothing."""
     if part != "objects" and "instances" in row:
         names = row["instances"]
@@ -275,7 +275,7 @@ def _instances(row: Mapping[str, Any], part: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _box(value: Any, size: tuple[float, float] | None) -> Box | None:
+def _box(value: object, size: tuple[float, float] | None) -> Box | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != 4 or not all(_is_number(v) for v in value):

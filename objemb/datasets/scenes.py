@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -104,7 +103,7 @@ class Scenes:
 
     def write(
         self, folder: str | Path, workers: int = 1, *, format: str = "jpg", advance: Callable[[int], None] | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Write pictures and ``instances_<split>.json`` (COCO); but for training, also ``retrieval_<split>.json``.
 
         The retrieval set asks for objects in scenes and with the catalogue picture of each instance, in ``pictures/``.

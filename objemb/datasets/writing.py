@@ -48,11 +48,11 @@ def write_scenes(
     *,
     workers: int = 1,
     format: str = "jpg",
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
     query_every: int | None = None,
     queries_apart: bool = False,
     advance: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write scenes as a split of a data set.
 
     Args:
@@ -76,7 +76,7 @@ def write_scenes(
     checks.whole("workers", workers)
     root = Path(folder)
     (root / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for chunk in _rendered(scenes, root / "images", split, format, workers):
         rows += chunk
         if advance is not None:
@@ -84,7 +84,7 @@ def write_scenes(
     instances = root / f"instances_{split}.json"
     info = {"version": __version__, **(about or {})}
     annotations = write_instances(instances, map(_annotated, rows), scenes.categories, info)
-    result: dict[str, Any] = {"instances": str(instances), "images": len(rows), "annotations": annotations}
+    result: dict[str, object] = {"instances": str(instances), "images": len(rows), "annotations": annotations}
     if query_every is not None:
         retrieval = _retrieval(f"{root.name} {split}", rows, query_every, queries_apart)
         retrieval["queries"] += _write_pictures(scenes, retrieval["images"], root, split, format)
@@ -98,7 +98,7 @@ def write_scenes(
 
 def _rendered(
     scenes: SceneSource, folder: Path, split: str, format: str, workers: int
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[dict[str, object]]]:
     """Draws and writes the pictures; yields their rows, see :func:`_write_scene`, chunk by chunk in order."""
     chunks = [range(start, min(start + CHUNK, len(scenes))) for start in range(0, len(scenes), CHUNK)]
     if workers == 1 or len(chunks) < 2:
@@ -114,16 +114,16 @@ def _rendered(
 _worker: list[Any] = []
 
 
-def _start_worker(*arguments: Any) -> None:
+def _start_worker(*arguments: object) -> None:
     _worker[:] = arguments
 
 
-def _write_chunk(numbers: range) -> list[dict[str, Any]]:
+def _write_chunk(numbers: range) -> list[dict[str, object]]:
     scenes, folder, split, format = _worker
     return [_write_scene(scenes[n], folder, f"{split}_{n:06d}.{format}") for n in numbers]
 
 
-def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, Any]:
+def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, object]:
     """Write one picture; returns its row: file name, size and objects."""
     _save(Image.fromarray(scene.pixels), folder / name)
     objects = [
@@ -146,7 +146,7 @@ def _write_pictures(
     scenes: SceneSource, database: Sequence[Mapping[str, Any]], root: Path, split: str, format: str
 ) -> list[dict[str, Any]]:
     """Write the pictures of the instances of the database; returns their queries."""
-    queries: list[dict[str, Any]] = []
+    queries: list[dict[str, object]] = []
     for instance in sorted({name for row in database for name in row["instances"]}):
         for picture in scenes.pictures(instance):
             (root / "pictures").mkdir(exist_ok=True)
@@ -211,5 +211,5 @@ def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, a
     }
 
 
-def _boxed(row: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+def _boxed(row: Mapping[str, object], item: Mapping[str, object]) -> dict[str, object]:
     return {"file": f"images/{row['file']}", "box": item["box"], "instance": item["instance"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self, final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -246,7 +246,7 @@ class Describer(Frozen, Plugin, ABC):
         """The name in settings, for messages; that of the class where it is no plug-in."""
         return self.registry_name or type(self).__name__
 
-    def _with(self, **parts: Any) -> Self:
+    def _with(self, **parts: object) -> Self:
         """A copy in which some attributes are replaced, and which shares everything else."""
         other = copy.copy(self)
         other._modules = dict(self._modules)  # a table of its own: otherwise this describer would change as well

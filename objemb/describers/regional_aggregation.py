@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ class RegionalAggregation(Describer):
         self.reduction = PcaBasis(backbone.channels, reduced) if order == 2 else None
 
     @staticmethod
-    def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    def stand_alone(settings: Mapping[str, object]) -> dict[str, object]:
         """Settings that mean the same on every machine: the name of a detector in the place of ``auto``."""
         found = settings["key_points"]
         return {**settings, "key_points": best_detector() if found == "auto" else found}

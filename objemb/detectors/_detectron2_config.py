@@ -21,7 +21,7 @@ FORMATS = ("BGR", "RGB")
 NETWORK_KEYS = ("VERSION", "MODEL", "INPUT", "TEST", "DATASETS")
 
 
-def read_file(config: str | Path) -> dict[str, Any]:
+def read_file(config: str | Path) -> dict[str, object]:
     """A config file with all that it is based on, as plain values; in YAML that can hold nothing else.
 
     Raises:
@@ -36,13 +36,13 @@ def read_file(config: str | Path) -> dict[str, Any]:
         raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
 
 
-def of_network(content: Mapping[str, Any]) -> dict[str, Any]:
+def of_network(content: Mapping[str, Any]) -> dict[str, object]:
     """What of a config is about the network and its input, and not about a training or places on a machine."""
     kept = {key: content[key] for key in NETWORK_KEYS if key in content}
     return {**kept, "MODEL": {k: v for k, v in content.get("MODEL", {}).items() if k != "WEIGHTS"}}
 
 
-def rcnn_config(content: Mapping[str, Any], opts: Sequence[Any]) -> Any:
+def rcnn_config(content: Mapping[str, object], opts: Sequence[object]) -> Any:
     """The complete config of a Faster or Mask R-CNN.
 
     An embedding head that it names is left out, for heads belong to describers; all stages of a ResNet are kept, so
@@ -99,7 +99,7 @@ def _find(config: str | Path) -> Path:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Nodes as dicts and tuples as lists: what survives JSON and YAML."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}

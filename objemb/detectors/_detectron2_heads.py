@@ -21,7 +21,7 @@ from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "relational": relational_loss}
 
 
-def embedding_head_node() -> Any:
+def embedding_head_node() -> object:
     """``MODEL.ROI_EMBEDDING_HEAD`` with its defaults."""
     node = CfgNode()
     # Maps of the backbone to pool from; empty for those that the box head pools from.
@@ -68,7 +68,7 @@ class WithEmbeddings:
         embedding_loss: str,
         embedding_loss_weight: float,
         embedding_proposals: int,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.embedding_head = embedding_head
@@ -78,7 +78,7 @@ class WithEmbeddings:
         self.embedding_proposals = embedding_proposals
 
     @classmethod
-    def from_config(cls, cfg: Any, input_shape: dict[str, Any]) -> dict[str, Any]:
+    def from_config(cls, cfg: Any, input_shape: dict[str, Any]) -> dict[str, object]:
         """Arguments of the constructor; ``input_shape`` has the channels and stride of each map of the backbone."""
         node = cfg.MODEL.ROI_EMBEDDING_HEAD
         head = EmbeddingHead(

@@ -41,11 +41,11 @@ class TeacherMapper:
         image_format: Order of the channels, ``"BGR"`` or ``"RGB"``.
     """
 
-    def __init__(self, mapper: Callable[[Any], Any], teacher: BoxDescriber, image_format: str = "BGR") -> None:
+    def __init__(self, mapper: Callable[[object], Any], teacher: BoxDescriber, image_format: str = "BGR") -> None:
         self.mapper, self.teacher = mapper, teacher
         self.image_format = checks.one_of("image_format", image_format, FORMATS)
 
-    def __call__(self, dataset_dict: Any) -> Any:
+    def __call__(self, dataset_dict: object) -> object:
         """What the mapper makes of a picture, with the teacher's vectors."""
         mapped = self.mapper(dataset_dict)
         if mapped is not None and "instances" in mapped:

@@ -63,14 +63,14 @@ def _learning(rpn: Any) -> Iterator[None]:
         rpn.training = False
 
 
-def _truth(network: Any, regions: Regions, input_size: tuple[int, int]) -> dict[str, Any]:
+def _truth(network: Any, regions: Regions, input_size: tuple[int, int]) -> dict[str, object]:
     """The true boxes of a photo as torchvision has them: ``boxes`` in network pixels, ``labels`` from 1, ``masks``."""
     weight = network.roi_heads.box_predictor.cls_score.weight
     true = true_objects(regions, input_size, len(weight) - 1, weight.device)
     return {"boxes": true.boxes, "labels": true.labels + 1, "masks": true.masks}
 
 
-def _foreground(labels: Tensor, truth: Mapping[str, Any]) -> Tensor:
+def _foreground(labels: Tensor, truth: Mapping[str, object]) -> Tensor:
     """Rows of the sampled boxes that show an object whose mask is known."""
     return torch.where(labels > 0 if truth["masks"] is not None else torch.zeros_like(labels, dtype=torch.bool))[0]
 

@@ -25,7 +25,7 @@ from objemb.weights.locate import is_named
 __all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
 
 
-def add_embedding_head_config(cfg: Any) -> None:
+def add_embedding_head_config(cfg: object) -> None:
     """Give a Detectron2 config an embedding head: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
 
     Call it after the usual config has been merged, then set the keys of the head, and use Detectron2 as always::
@@ -98,10 +98,10 @@ class Detectron2Rcnn(NetworkDetector):
 
     def __init__(
         self,
-        config: str | Path | Mapping[str, Any] = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
+        config: str | Path | Mapping[str, object] = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
         *,
         weights: str | Path | None = None,
-        opts: Sequence[Any] = (),
+        opts: Sequence[object] = (),
         classes: Sequence[str] | None = None,
         num_classes: int | None = None,
         score_threshold: float | None = None,
@@ -140,7 +140,7 @@ class Detectron2Rcnn(NetworkDetector):
             fill_network(self.network, weights)
 
     @staticmethod
-    def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    def stand_alone(settings: Mapping[str, Any]) -> dict[str, object]:
         """Settings that need no file but that of the weights: what a config file says in the place of its path."""
         config = settings["config"]
         if isinstance(config, Mapping) or not Path(config).expanduser().is_file():

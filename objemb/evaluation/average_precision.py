@@ -61,7 +61,7 @@ def average_precision(
     return {name: float(values[values >= 0].mean()) for name, values in figures.items() if (values >= 0).any()}
 
 
-def _reference() -> tuple[Any, Any]:
+def _reference() -> tuple[object, object]:
     """The classes ``COCO`` and ``COCOeval`` of the reference implementation."""
     try:
         from pycocotools.coco import COCO
@@ -98,8 +98,8 @@ def _precision(
     return evaluation.eval["precision"][..., 0], evaluation.params
 
 
-def _annotations(photos: Sequence[Regions], class_agnostic: bool) -> list[dict[str, Any]]:
-    annotations: list[dict[str, Any]] = []
+def _annotations(photos: Sequence[Regions], class_agnostic: bool) -> list[dict[str, object]]:
+    annotations: list[dict[str, object]] = []
     for number, regions in enumerate(photos):
         classes = size_classes(side_shares(regions.boxes, regions.size)).tolist()
         rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.labels.tolist(), classes, strict=True)

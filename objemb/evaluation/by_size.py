@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,7 +53,7 @@ class PartFigures(NamedTuple):
         first = mean_over_queries(precision_at_k, ranks, num_positives, k=1)
         return PartFigures(precision.value, first.value, precision.queries)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``mAP``, ``P@1`` and ``queries``; NaN becomes null."""
         return {
             "mAP": known(self.mean_average_precision),

@@ -67,7 +67,7 @@ class ArrayCache:
             _remove(place)
             return None
 
-    def store(self, key: str, arrays: Mapping[str, AnyArray], about: Mapping[str, Any]) -> None:
+    def store(self, key: str, arrays: Mapping[str, AnyArray], about: Mapping[str, object]) -> None:
         """Keep arrays of numbers and facts. An entry that another process has stored meanwhile stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing_folder(self.folder / key, keep=True) as partial:
@@ -78,7 +78,7 @@ class ArrayCache:
             (partial / CARD).write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
+def key_of(facts: Mapping[str, object]) -> str:
     """The SHA-256 of JSON-ready facts, 64 hex digits."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +52,7 @@ class Evaluation:
         """Mean IoU and CorLoc of :attr:`located`."""
         return None if self.located is None else self.located.figures
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict without the results; NaN becomes null."""
         found = self.localisation
         return {

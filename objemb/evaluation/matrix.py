@@ -11,7 +11,7 @@ from objemb.evaluation.report import NOTHING, escaped, score_text, share_text, s
 FAILED = "failed"
 
 
-def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> dict[str, Any]:
+def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> dict[str, object]:
     """The main figure of each method on each set.
 
     Args:
@@ -23,7 +23,7 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
         JSON-ready: ``figures`` as given, ``methods`` in their order, and ``cells``: by method and set ``{"score"}``
         (0 to 1, None where nothing counts), with its ``share`` ``of`` a reference where there is one, or ``{"error"}``.
     """
-    cells: dict[str, dict[str, Any]] = {}
+    cells: dict[str, dict[str, object]] = {}
     for result in results:
         name = result["set"]
         cells.setdefault(result["method"], {})[name] = _measured(result, figures.get(name, ""))
@@ -50,7 +50,7 @@ def matrix_markdown(found: Mapping[str, Any]) -> str:
     return table(header, rows) + ("\n" + "".join(failures) if failures else "")
 
 
-def _measured(result: Mapping[str, Any], figure: str) -> dict[str, Any]:
+def _measured(result: Mapping[str, Any], figure: str) -> dict[str, object]:
     if "error" in result:
         return {"error": result["error"]}
     shares = result.get("share")

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -183,7 +183,7 @@ def global_average_precision(scores: ArrayLike, correct: ArrayLike, num_known: i
 
 
 def mean_over_queries(
-    metric: Callable[..., float], ranks: Sequence[ArrayLike], num_positives: Sequence[int], **arguments: Any
+    metric: Callable[..., float], ranks: Sequence[ArrayLike], num_positives: Sequence[int], **arguments: object
 ) -> QueryMean:
     """The mean of a metric of this file over queries.
 

@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from objemb.evaluation.metrics import RECALLS
 from objemb.visualize import plots
+
+if TYPE_CHECKING:
+    from objemb.visualize.plots import Axes
+
 
 PRECISION_RECALL, BY_REGIONS = "precision_recall.png", "map_by_regions.png"
 BY_QUERY_SIZE, BY_OBJECT_SIZE = "map_by_query_size.png", "map_by_object_size.png"
@@ -30,7 +34,7 @@ def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Pa
         The pictures.
     """
     drawn = []
-    pictures: dict[str, Callable[[Any, Sequence[Result], str], bool]] = {
+    pictures: dict[str, Callable[[Axes, Sequence[Result], str], bool]] = {
         PRECISION_RECALL: _precision_recall,
         BY_QUERY_SIZE: partial(_by_size, "query"),
         BY_OBJECT_SIZE: partial(_by_size, "object"),
@@ -46,7 +50,7 @@ def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Pa
     return drawn
 
 
-def _precision_recall(axis: Any, results: Sequence[Result], title: str) -> bool:
+def _precision_recall(axis: Axes, results: Sequence[Result], title: str) -> bool:
     curves = {
         r["method"]: {"": list(zip(RECALLS.tolist(), r["precision_recall"], strict=True))}
         for r in results
@@ -56,7 +60,7 @@ def _precision_recall(axis: Any, results: Sequence[Result], title: str) -> bool:
     return bool(curves)
 
 
-def _by_size(what: str, axis: Any, results: Sequence[Result], title: str) -> bool:
+def _by_size(what: str, axis: Axes, results: Sequence[Result], title: str) -> bool:
     part = f"by_{what}_size"
     measured = [r for r in results if r.get(part)]
     sizes = list(dict.fromkeys(size for r in measured for size, of_size in r[part].items() if of_size["queries"]))
@@ -68,7 +72,7 @@ def _by_size(what: str, axis: Any, results: Sequence[Result], title: str) -> boo
     return bool(sizes)
 
 
-def _by_regions(axis: Any, results: Sequence[Result], title: str) -> bool:
+def _by_regions(axis: Axes, results: Sequence[Result], title: str) -> bool:
     curves = {
         r["method"]: {"": [(p["max_regions"], 100 * p["score"]) for p in r["by_regions"] if p["score"] is not None]}
         for r in results

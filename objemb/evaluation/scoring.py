@@ -194,7 +194,7 @@ def _gap(guesses: Guesses | None, found: SetupRanks) -> float:
     return metrics.global_average_precision(guesses.scores, guesses.correct, found.queries)
 
 
-def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, Any]:
+def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, object]:
     by_setup = {name: _found(s.ranks[number], s.num_positives[number]) for name, s in setups.items()}
     return {
         "file": query.file,
@@ -205,7 +205,7 @@ def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], mai
     }
 
 
-def _found(ranks: Int64Array, num_positives: int) -> dict[str, Any]:
+def _found(ranks: Int64Array, num_positives: int) -> dict[str, object]:
     return {
         "average_precision": metrics.average_precision(ranks, num_positives) if num_positives else None,
         "first_rank": int(ranks[0]) if len(ranks) else None,

@@ -18,7 +18,7 @@ def share(value: float | None, reference: float | None) -> float | None:
     return None if value is None or not reference else value / reference
 
 
-def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> list[dict[str, Any]]:
+def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> list[dict[str, object]]:
     """Results with what each keeps of another's figures on the same set.
 
     Args:
@@ -40,8 +40,8 @@ def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> lis
     return found
 
 
-def _shares(result: Result, reference: Result) -> dict[str, Any]:
-    parts: dict[str, Any] = {SCORES: _quotients(result[SCORES], reference[SCORES], tuple(result[SCORES]))}
+def _shares(result: Result, reference: Result) -> dict[str, object]:
+    parts: dict[str, object] = {SCORES: _quotients(result[SCORES], reference[SCORES], tuple(result[SCORES]))}
     for part in GROUPED:
         groups, of_reference = result.get(part), reference.get(part) or {}
         parts[part] = groups and {

@@ -15,7 +15,7 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 SECOND, DAY = 10**9, 86_400 * 10**9
 
 
-def is_single(kind: Any) -> bool:
+def is_single(kind: object) -> bool:
     """Whether a type holds single values: no lists, no structures, no bytes."""
     import pyarrow.types as types
 
@@ -24,7 +24,7 @@ def is_single(kind: Any) -> bool:
     return not types.is_nested(kind) and not any(test(kind) for test in raw)
 
 
-def values(column: Any) -> list[Any]:
+def values(column: Any) -> list[object]:
     """The values of an array: numbers, booleans, texts, None. Decimals become floats.
 
     Moments, dates and times of day become ISO 8601 texts: moments with a zone in its time and with its offset, in UTC
@@ -45,7 +45,7 @@ def values(column: Any) -> list[Any]:
     return [None if number is None else convert(number) for number in numbers]
 
 
-def _plain(kind: Any) -> Any:
+def _plain(kind: Any) -> object:
     """The type of the values: what an encoding or an extension wraps."""
     import pyarrow as pa
 

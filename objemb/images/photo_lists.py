@@ -81,7 +81,7 @@ def read_table(path: Path) -> Iterator[ListedPhoto]:
 
 
 def _table_entries(
-    table: Table, path: int, id: int | None, converters: list[Callable[[Any], Scalar]]
+    table: Table, path: int, id: int | None, converters: list[Callable[[object], Scalar]]
 ) -> Iterator[ListedPhoto]:
     columns = [(n, name) for n, name in enumerate(table.columns) if name and n not in (path, id)]
 
@@ -117,7 +117,7 @@ def read_photos_of_json(path: Path) -> Iterator[ListedPhoto]:
     return (_photo_of(entry, number, COCO_KEY, ("", "images")) for number, entry in enumerate(images, 1))
 
 
-def _photos_of_set(entries: Sequence[Any]) -> Iterator[ListedPhoto]:
+def _photos_of_set(entries: Sequence[object]) -> Iterator[ListedPhoto]:
     """The photos of an evaluation set; a photo that several entries name comes with the first of them."""
     named: set[str] = set()
     for number, entry in enumerate(entries, 1):

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from objemb import checks
 from objemb.images.kinds import may_be_photo, named_as_image
@@ -47,7 +46,7 @@ class ImageRef:
     path: Path
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"id", "path", "metadata"}``."""
         return {"id": self.id, "path": printable(str(self.path)), "metadata": dict(self.metadata)}
 

@@ -137,7 +137,7 @@ def open_table(path: Path, needed: Sequence[str] = ("path",)) -> Table:
     return table
 
 
-def text(cell: Any) -> str:
+def text(cell: object) -> str:
     """A cell as a text, empty where nothing is in it: a number without the ``.0`` that an empty neighbour gave it."""
     if isinstance(cell, str):
         return readable(cell.strip())
@@ -146,7 +146,7 @@ def text(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else readable(str(cell))
 
 
-def scalar(cell: Any) -> Scalar:
+def scalar(cell: object) -> Scalar:
     """A value of Parquet or JSON as metadata; what is not finite is missing."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return None

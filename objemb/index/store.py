@@ -49,7 +49,12 @@ class Index:
 
     @staticmethod
     def create(
-        path: str | Path, *, dim: int, fingerprint: str, dtype: str = "float32", model: Mapping[str, Any] | None = None
+        path: str | Path,
+        *,
+        dim: int,
+        fingerprint: str,
+        dtype: str = "float32",
+        model: Mapping[str, object] | None = None,
     ) -> Index:
         """Make an empty index.
 
@@ -122,7 +127,7 @@ class Index:
         return self._snapshot.manifest.fingerprint
 
     @property
-    def model(self) -> Mapping[str, Any] | None:
+    def model(self) -> Mapping[str, object] | None:
         """Description of that model, if the creator gave one."""
         return self._snapshot.manifest.model
 
@@ -184,7 +189,7 @@ class Index:
             self.build_structure({**structure.settings, "name": structure.engine}, keep=True)
         return done
 
-    def build_structure(self, engine: str | Mapping[str, Any] | None = None, *, keep: bool = False) -> None:
+    def build_structure(self, engine: str | Mapping[str, object] | None = None, *, keep: bool = False) -> None:
         """Build a search structure over all images there are; later ones are searched exactly.
 
         Scores stay exact; what approximate search may miss is an image.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from objemb import checks, registry
 from objemb.index.engines.base import ByteOutput, Engine, Structure
@@ -18,7 +17,7 @@ from objemb.index.storage.snapshot import Snapshot
 DEFAULT_ENGINE = "ivf_sq8"
 
 
-def build_structure(folder: Path, like: Manifest, settings: Mapping[str, Any], *, keep: bool = False) -> None:
+def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object], *, keep: bool = False) -> None:
     """Build a structure over all rows that are published now, and publish it before others.
 
     Args:
@@ -107,6 +106,6 @@ def _check_covered(structure: Structure, record: StructureRecord, snapshot: Snap
         raise DamagedIndexError(f"expected a search structure of vectors of length {dim}, found {structure.dim}")
 
 
-def engine_named(name: str, **settings: Any) -> Engine:
+def engine_named(name: str, **settings: object) -> Engine:
     """An engine with its settings. Raises ``ValueError`` for what it does not know."""
     return registry.build(Engine, registry.resolve(Engine.kind, {"name": name, **settings}, "engine"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +68,7 @@ class Fitted(nn.Module, ABC):
         self.fitted_on = fitted_on
         self.count.fill_(len(vectors))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What it has learned from, JSON-ready, for the card of a model folder."""
         return {"fitted_on": self.fitted_on, "count": int(self.count)}
 

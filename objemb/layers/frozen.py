@@ -26,7 +26,7 @@ class Frozen(nn.Module):
         """As that of ``nn.Module``, in eval mode."""
         super().add_module(name, None if module is None else module.eval())
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.eval()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -102,7 +100,7 @@ class Whitening(nn.Module):
         """float ``(N, input_dim)`` to unit vectors ``(N, dim)``; rows of zeros stay zeros: they hold no evidence."""
         return self.map.unit(vectors)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Constructor arguments, JSON-ready: with the ``state_dict`` they are all there is to save."""
         return {
             "input_dim": self.input_dim,

@@ -42,7 +42,7 @@ SEED = 0
 
 
 def build_model(
-    settings: Mapping[str, Any], *, device: str = "cpu", precision: str = "fp32", command: Sequence[str] = ()
+    settings: Mapping[str, object], *, device: str = "cpu", precision: str = "fp32", command: Sequence[str] = ()
 ) -> Model:
     """A model from settings, with the weights that they name.
 

@@ -37,7 +37,7 @@ CARD = "model.json"
 TENSOR_FILES = {"weights": MODEL_WEIGHTS, "whitening": "whitening.safetensors"}
 
 
-def fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+def fingerprint(settings: Mapping[str, object], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
     """SHA-256, as hex, of everything that a vector depends on: settings and tensors.
 
     Two models with the same fingerprint give vectors that may be compared. Where weights came from, when and by which
@@ -72,7 +72,7 @@ def check_free(folder: Path, force: bool) -> None:
 
 
 def write_folder(
-    folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], *, force: bool
+    folder: Path, card: Mapping[str, object], tensors: Mapping[str, Mapping[str, Tensor]], *, force: bool
 ) -> None:
     """Write a model folder beside its place, then rename it into place: it is there completely or not at all.
 

@@ -61,7 +61,7 @@ class Model:
     describer: Describer
     aggregator: Aggregator
     settings: Mapping[str, Any]
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
     device: str = "cpu"
     rerankers: tuple[Reranker, ...] = ()
     path: Path | None = None
@@ -89,7 +89,7 @@ class Model:
         return untrained(self.settings, self.provenance)
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What an index should remember of the model that made it (``Index.create(model=model.about)``), JSON-ready.
 
         By its absolute path ``objemb search`` finds the model again.
@@ -109,7 +109,7 @@ class Model:
         return self.decode_side if alone is None else None
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """How pixels reach the network, for people and for other programs; the settings rule."""
         network = self.detector if self.describer.backbone is None else self.describer.backbone
         colours = {}

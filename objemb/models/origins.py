@@ -35,7 +35,7 @@ class Network:
 
     key: str
     plugin: type[Plugin]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     covered: bool
 
     @property
@@ -47,7 +47,7 @@ class Network:
         return f"{self.key} ({self.settings['name']})"
 
 
-def networks(settings: Mapping[str, Any]) -> Iterator[Network]:
+def networks(settings: Mapping[str, object]) -> Iterator[Network]:
     """The networks in settings, a describer's before its parts; defaults may be missing."""
     inside: list[str] = []
     for key, kind, part in _parts(settings):
@@ -72,7 +72,7 @@ def _parts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, s
                 yield from _parts(part, f"{place}.")
 
 
-def expect_weights(settings: Mapping[str, Any], learned: Collection[str] = ()) -> None:
+def expect_weights(settings: Mapping[str, object], learned: Collection[str] = ()) -> None:
     """Refuse networks that nobody named weights for, although there are some.
 
     Args:
@@ -92,7 +92,7 @@ def expect_weights(settings: Mapping[str, Any], learned: Collection[str] = ()) -
         )
 
 
-def expect_stand_alone(settings: Mapping[str, Any]) -> None:
+def expect_stand_alone(settings: Mapping[str, object]) -> None:
     """Refuse settings of a model folder that lead out of it: a folder may come from a stranger, and is all there is.
 
     Raises:
@@ -107,7 +107,7 @@ def expect_stand_alone(settings: Mapping[str, Any]) -> None:
             )
 
 
-def brought(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
     """The plug-ins of other packages that settings name, by dotted key, as a model folder keeps it.
 
     Args:
@@ -147,7 +147,7 @@ def expect_installed(provenance: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def told_together(settings: Mapping[str, Any]) -> Iterator[None]:
+def told_together(settings: Mapping[str, object]) -> Iterator[None]:
     """Weights that are missing while networks are built end in one error that names those of all networks.
 
     Raises:
@@ -170,7 +170,7 @@ def told_together(settings: Mapping[str, Any]) -> Iterator[None]:
         raise MissingWeightsError(told) from error
 
 
-def origins(settings: Mapping[str, Any], *, seed: int) -> dict[str, dict[str, Any]]:
+def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str, object]]:
     """Where the weights of all networks come from, by dotted key, as a model folder keeps it.
 
     Args:
@@ -180,14 +180,14 @@ def origins(settings: Mapping[str, Any], *, seed: int) -> dict[str, dict[str, An
     Returns:
         Name of weights with the checksum of a file, or the fingerprint of a model folder; ``random`` with the seed.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for network in networks(settings):
         if network.weights is not None or not network.covered:
             found[f"{network.key}.weights"] = _origin(network, seed)
     return found
 
 
-def _origin(network: Network, seed: int) -> dict[str, Any]:
+def _origin(network: Network, seed: int) -> dict[str, object]:
     weights = network.weights
     if weights in (None, RANDOM):
         return {"name": RANDOM, "seed": seed}
@@ -203,7 +203,7 @@ def _origin(network: Network, seed: int) -> dict[str, Any]:
     return {"name": str(weights), "sha256": file_sha256(place)} if place.is_file() else {"name": str(weights)}
 
 
-def described(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+def described(settings: Mapping[str, object], provenance: Mapping[str, object]) -> dict[str, str]:
     """Per network of a model, by its key, where its weights come from, for people.
 
     Args:
@@ -218,7 +218,7 @@ def described(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> dic
     }
 
 
-def untrained(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) -> list[str]:
     """Keys of the networks of a model that have random values, which no training has changed."""
     _, learned = _training(provenance)
     return [
@@ -228,13 +228,13 @@ def untrained(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> lis
     ]
 
 
-def _training(provenance: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
+def _training(provenance: Mapping[str, Any]) -> tuple[Mapping[str, object], Collection[str]]:
     """What is known of the training that left a model, and the parts that learned; all where that was not kept."""
     training = provenance.get("training") or {}
     return training, training.get("learned", ["describer"]) if training else []
 
 
-def _origin_of(key: str, provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+def _origin_of(key: str, provenance: Mapping[str, Any]) -> Mapping[str, object]:
     """What is known of a network: weights of a part around it have replaced its own."""
     recorded = provenance.get("weights") or {}
     path = key.split(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ def model_tensors(describer: Describer) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def model_fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+def model_fingerprint(settings: Mapping[str, object], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
     """The fingerprint of a model; see :func:`objemb.models.folder.fingerprint`.
 
     Re-ranking does not count: it changes results, not vectors.
@@ -31,7 +30,7 @@ def model_fingerprint(settings: Mapping[str, Any], tensors: Mapping[str, Mapping
     return fingerprint(without_weights(vectors), tensors)
 
 
-def without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_weights(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings whose ``weights`` are null: the tensors lie in the model folder, where they came from is provenance."""
     return {
         key: without_weights(value) if isinstance(value, Mapping) else None if key == "weights" else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def _has_hessian() -> bool:
     return True
 
 
-def _cv2(what: str) -> Any:
+def _cv2(what: str) -> ModuleType:
     try:
         import cv2
     except ImportError as error:

@@ -23,7 +23,7 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar, overload
+from typing import ClassVar, TypeVar, overload
 
 from objemb import checks
 from objemb.registry.outside import Origin, PluginError, outside
@@ -74,7 +74,7 @@ class Plugin:
     files: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @staticmethod
-    def stand_alone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    def stand_alone(settings: Mapping[str, object]) -> dict[str, object]:
         """Complete settings as they are saved: such that they mean the same on another machine, without files.
 
         A plug-in that may be configured by a file puts the file's content here; one that chooses by what is installed,

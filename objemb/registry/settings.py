@@ -39,17 +39,17 @@ class Argument:
         is_text: Whether it takes nothing but texts, or None.
     """
 
-    default: Any
+    default: object
     kind: str | None
-    settings: type[Any] | None
+    settings: type[object] | None
     is_text: bool
 
 
 #: What :func:`arguments` found out, by class.
-_ARGUMENTS: WeakKeyDictionary[type[Any], dict[str, Argument]] = WeakKeyDictionary()
+_ARGUMENTS: WeakKeyDictionary[type[object], dict[str, Argument]] = WeakKeyDictionary()
 
 
-def arguments(cls: type[Any]) -> dict[str, Argument]:
+def arguments(cls: type[object]) -> dict[str, Argument]:
     """The arguments of a plug-in's constructor, or of a dataclass of settings, in their order.
 
     The catch-all ``*args, **kwargs`` that a class without a constructor of its own takes from ``nn.Module`` are none.
@@ -62,7 +62,7 @@ def arguments(cls: type[Any]) -> dict[str, Argument]:
     return _ARGUMENTS[cls]
 
 
-def _read_arguments(cls: type[Any]) -> dict[str, Argument]:
+def _read_arguments(cls: type[object]) -> dict[str, Argument]:
     catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind not in catch_all]
     try:
@@ -76,19 +76,19 @@ def _read_arguments(cls: type[Any]) -> dict[str, Argument]:
     return {p.name: _argument(p.name, made.get(p.name, p.default), hints.get(p.name, Any)) for p in parameters}
 
 
-def _argument(name: str, default: Any, hint: Any) -> Argument:
+def _argument(name: str, default: object, hint: object) -> Argument:
     choices = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
     classes = [c for c in choices if isinstance(c, type)]
-    nested: list[type[Any]] = [c for c in classes if dataclasses.is_dataclass(c) and not issubclass(c, Plugin)]
+    nested: list[type[object]] = [c for c in classes if dataclasses.is_dataclass(c) and not issubclass(c, Plugin)]
     settings = nested[0] if len(nested) == 1 and choices <= {*nested, NoneType} else None
     return Argument(default, KINDS.get(name), settings, choices <= {str, Path, NoneType})
 
 
-def _fields(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+def _fields(cls: type[object]) -> tuple[dataclasses.Field[object], ...]:
     return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
 
 
-def resolve(kind: str, part: Any, where: str) -> dict[str, Any]:
+def resolve(kind: str, part: object, where: str) -> dict[str, Any]:
     """A part and all within it, with every default filled in. Only keys are checked; values are, by the constructors.
 
     Args:
@@ -139,7 +139,7 @@ def build(contract: type[P], settings: Mapping[str, Any]) -> P:
     return cls(**_values(cls, settings))
 
 
-def _build(kind: str, value: Any) -> Any:
+def _build(kind: str, value: object) -> object:
     """A part, or a list of parts, or what is ready as it is."""
     if isinstance(value, (list, tuple)):
         return [_build(kind, part) for part in value]
@@ -149,13 +149,13 @@ def _build(kind: str, value: Any) -> Any:
     return cls(**_values(cls, value))
 
 
-def _values(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _values(cls: type[object], settings: Mapping[str, object]) -> dict[str, object]:
     """The arguments of a constructor."""
     known = arguments(cls)
     return {key: _value(known.get(key), value, key) for key, value in settings.items() if key != "name"}
 
 
-def _value(argument: Argument | None, value: Any, where: str) -> Any:
+def _value(argument: Argument | None, value: object, where: str) -> object:
     if argument is not None and argument.kind is not None:
         return _build(argument.kind, value)
     if argument is not None and argument.settings is not None and isinstance(value, Mapping):
@@ -163,7 +163,7 @@ def _value(argument: Argument | None, value: Any, where: str) -> Any:
     return value
 
 
-def _instance(cls: type[S], settings: Mapping[str, Any], where: str) -> S:
+def _instance(cls: type[S], settings: Mapping[str, object], where: str) -> S:
     """A dataclass of settings; lists become tuples, so that it is as immutable as it says."""
     known = arguments(cls)
     values = {key: _frozen(_value(known.get(key), value, f"{where}.{key}")) for key, value in settings.items()}
@@ -173,11 +173,11 @@ def _instance(cls: type[S], settings: Mapping[str, Any], where: str) -> S:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
-def _complete(cls: type[Any], given: Any, where: str, called: str) -> dict[str, Any]:
+def _complete(cls: type[object], given: object, where: str, called: str) -> dict[str, object]:
     """Checked keys with all defaults, for a plug-in or a dataclass."""
     known = arguments(cls)
     if not isinstance(given, Mapping):
@@ -197,7 +197,7 @@ def _complete(cls: type[Any], given: Any, where: str, called: str) -> dict[str, 
     return {key: _completed(a, given.get(key, a.default), f"{where}.{key}") for key, a in known.items()}
 
 
-def _completed(argument: Argument, value: Any, where: str) -> Any:
+def _completed(argument: Argument, value: object, where: str) -> object:
     """A value with all that is within it completed; None stands for nothing everywhere."""
     if argument.is_text and isinstance(value, (bool, int, float)):
         raise ValueError(f"{where}: expected a text, found {value!r}; quotes make it one: \"'{value}'\"")
@@ -212,7 +212,7 @@ def _completed(argument: Argument, value: Any, where: str) -> Any:
     return plain(value)
 
 
-def _suggestion(key: str, given: Mapping[str, Any], known: Mapping[str, Argument]) -> str:
+def _suggestion(key: str, given: Mapping[str, object], known: Mapping[str, Argument]) -> str:
     """The nearest known key, or what is within these settings and has exactly this key."""
     for inner, argument in known.items():
         value = given.get(inner)
@@ -224,7 +224,7 @@ def _suggestion(key: str, given: Mapping[str, Any], known: Mapping[str, Argument
     return checks.nearest(key, known)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """What JSON and YAML can hold: tuples become lists, mappings and dataclasses of settings dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})

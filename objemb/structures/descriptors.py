@@ -84,7 +84,7 @@ class RegionDescriptors:
         """Length D of the vectors."""
         return int(self.vectors.shape[1])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         return {
             "image": self.image,

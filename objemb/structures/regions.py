@@ -62,7 +62,7 @@ class Regions:
         scores: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         classes: Sequence[str] = (),
-        extras: Mapping[str, Any] = MappingProxyType({}),
+        extras: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         size = checked_size("Regions.size", size)
         rows = as_array("Regions.boxes", boxes)
@@ -163,7 +163,7 @@ class Regions:
         """A name per region: its class, the number of an unnamed class, or None for ``NO_LABEL``."""
         return tuple(_label_name(label, self.classes) for label in self.labels.tolist())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         return {
             "size": list(self.size),

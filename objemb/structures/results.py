@@ -59,7 +59,7 @@ class Match:
         if any(r.score > score for r in self.runners_up):
             raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"image", "score", "box", "query_box", "label", "metadata", "runners_up"}``."""
         return {
             "image": self.image,
@@ -124,7 +124,7 @@ class SearchResult:
     def __iter__(self) -> Iterator[Match]:
         return iter(self.hits)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"query": {"image", "boxes"}, "scale", "hits": [...]}``: what ``objemb search --json`` prints."""
         return {
             "query": {"image": self.query_image, "boxes": [list(b) for b in self.query_boxes]},

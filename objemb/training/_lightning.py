@@ -13,7 +13,6 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import lightning.pytorch
 import torch
@@ -129,11 +128,11 @@ class _RunModule(lightning.pytorch.LightningModule):
     def on_train_start(self) -> None:
         self.termination.take_over()  # the trainer's handler talks to other processes, whatever they are doing
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> object:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         return batches(self.task.examples, self.settings, self.run.step, rank=rank, processes=processes)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
         del device, dataloader_idx  # photos differ in size: the task brings what it needs of them to its device
         return batch
 
@@ -141,7 +140,7 @@ class _RunModule(lightning.pytorch.LightningModule):
         del batch_idx
         return self.run.loss(expect_examples(batch))
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         del outputs, batch, batch_idx
         self.run.stepped()
         self._end_if_asked()

@@ -45,7 +45,7 @@ class Checkpoints:
         """Whether there is one, damaged or not."""
         return self.file.is_file() or self.before.is_file()
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save(self, state: Mapping[str, object]) -> None:
         """Write the next checkpoint; of those that were there, the last one remains.
 
         Raises:
@@ -105,7 +105,7 @@ class Checkpoints:
             os.replace(second, self.before)
 
 
-def _packed(state: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def _packed(state: Mapping[str, object]) -> tuple[bytes, bytes]:
     """Header and content of a file; an error of the disk is then one of the file, not of the serialiser.
 
     Bytes, not a view of the buffer: Python 3.12 crashes when it collects a ``BytesIO`` and a view of it in one cycle,

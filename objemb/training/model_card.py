@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ from objemb.training.comparison import Comparison, compare, counts_classes, dete
 from objemb.training.data.base import Examples
 from objemb.training.teacher import Teacher
 from objemb.visualize.plots import bars, histogram, new_figure, remark, save
+
+if TYPE_CHECKING:
+    from objemb.visualize.plots import Axes
+
 
 FORMAT, FORMAT_VERSION = "objemb-distillation-card", 1
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
@@ -58,8 +62,8 @@ def make_card(
     examples: Examples,
     *,
     before: Mapping[str, Tensor] | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    about: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Measure a student beside its teacher.
 
     Args:
@@ -110,7 +114,7 @@ def make_card(
     }
 
 
-def write_card(card: Mapping[str, Any], folder: Path) -> None:
+def write_card(card: Mapping[str, object], folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
     write_whole(folder / JSON, json.dumps(card, indent=2, allow_nan=False, default=str) + "\n")
     write_whole(folder / MARKDOWN, card_markdown(card))
@@ -181,7 +185,7 @@ def _made(card: Mapping[str, Any]) -> list[str]:
     return ["How it was made (all settings are in `report.json`):\n", *lines, ""]
 
 
-def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, object] | None]:
     """Figures of all pairs, and of teacher and student by size; None without a query."""
     figures = {name: comparison.retrieval(*pair) for name, pair in PAIRS.items()}
     if not figures["student"]["queries"]:
@@ -197,14 +201,14 @@ def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str,
     return retrieval, by_size
 
 
-def _beside(of_size: Mapping[str, Any]) -> dict[str, Any]:
+def _beside(of_size: Mapping[str, Any]) -> dict[str, object]:
     """A row of a table of retrieval by size."""
     sides = {who: of_size[who] for who in ("teacher", "student")}
     figures = {f"{who} {figure}": of[figure] for who, of in sides.items() for figure in ("mAP", "P@1")}
     return {**figures, "share": of_size["share"], "queries": of_size["student"]["queries"]}
 
 
-def _cosine(comparison: Comparison) -> dict[str, Any]:
+def _cosine(comparison: Comparison) -> dict[str, object]:
     counts = torch.histc(comparison.cosines, BARS, -1.0, 1.0).long().tolist()
     sizes = {name: {"cosine": mean, "boxes": count} for name, (mean, count) in comparison.cosine_by_size().items()}
     return {"by_size": sizes, "histogram": counts}
@@ -212,7 +216,7 @@ def _cosine(comparison: Comparison) -> dict[str, Any]:
 
 def _detector(
     detector: NetworkDetector, before: Mapping[str, Tensor] | None, examples: Examples
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     """AP with the state ``before`` and with that of now; the detector has the latter afterwards."""
     after = detection_metrics(detector, examples)
     if not after:
@@ -259,11 +263,11 @@ def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _aps(detector: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _aps(detector: Mapping[str, object] | None) -> Mapping[str, Any] | None:
     return detector and {name: detector[name] for name in ("before", "after")}
 
 
-def _told(title: str, rows: Mapping[str, Mapping[str, Any]] | None) -> str:
+def _told(title: str, rows: Mapping[str, Mapping[str, object]] | None) -> str:
     """A table, or that there is nothing for it."""
     return _table(title, rows) if rows else f"No {title}: the validation data does not tell.\n"
 
@@ -285,7 +289,9 @@ def _cell(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _draw_percents(axis: Any, title: str, rows: Mapping[str, Mapping[str, float]] | None, names: Sequence[str]) -> None:
+def _draw_percents(
+    axis: Axes, title: str, rows: Mapping[str, Mapping[str, float]] | None, names: Sequence[str]
+) -> None:
     """A group of bars for each row."""
     if not rows:
         remark(axis, title, NO_FIGURES)
@@ -296,7 +302,7 @@ def _draw_percents(axis: Any, title: str, rows: Mapping[str, Mapping[str, float]
     bars(axis, title, groups, [name.replace(", ", ",\n") for name in rows], y_label="percent", top=100.0)
 
 
-def _draw_by_size(axis: Any, title: str, sizes: Mapping[str, Mapping[str, Any]] | None) -> None:
+def _draw_by_size(axis: Axes, title: str, sizes: Mapping[str, Mapping[str, Any]] | None) -> None:
     """mAP of teacher and student side by side."""
     if not sizes:
         remark(axis, title, NO_FIGURES)
@@ -306,7 +312,7 @@ def _draw_by_size(axis: Any, title: str, sizes: Mapping[str, Mapping[str, Any]] 
     bars(axis, title, groups, labels, y_label="percent", top=100.0)
 
 
-def _draw_detector_by_size(axis: Any, title: str, rows: Mapping[str, Mapping[str, float]] | None) -> None:
+def _draw_detector_by_size(axis: Axes, title: str, rows: Mapping[str, Mapping[str, float]] | None) -> None:
     """AP before and after side by side, of the sizes that there are."""
     if not rows:
         remark(axis, title, NO_FIGURES)

@@ -57,13 +57,13 @@ class Run:
         self.optimizer = make_optimizer(task.parameter_groups(), settings)
         self.ema = Ema(task, settings.ema) if settings.ema else None
         self.step = 0
-        self.last: dict[str, Any] = {}
+        self.last: dict[str, object] = {}
         self.best: dict[str, dict[str, float]] = {}
         self.logger: RunLogger | None = None
         self.progress: RunProgress | None = None
         self._terms: dict[str, Tensor] = {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything that the rest of the run follows from: tensors and plain values."""
         return {
             "step": self.step,

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from objemb import config as configs
 from objemb.checks import TrainingError
@@ -76,7 +75,7 @@ class RunFolder:
                 f"wait for it, or take another folder"
             ) from None
 
-    def open(self, config: Mapping[str, Any], *, force: bool, after: Collection[str] = ()) -> None:
+    def open(self, config: Mapping[str, object], *, force: bool, after: Collection[str] = ()) -> None:
         """Take up the run in the folder, or begin one.
 
         Args:
@@ -98,7 +97,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(file, configs.dump_config(config).encode("utf-8", "backslashreplace"))
 
-    def finished(self, after: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any] | None:
+    def finished(self, after: Mapping[str, object] = MappingProxyType({})) -> dict[str, object] | None:
         """The metrics of a finished run, None while it is not.
 
         Args:
@@ -109,11 +108,11 @@ class RunFolder:
             return None
         return metrics
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+    def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Replace ``metrics.json``."""
         write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
 
-    def write_nonfinite(self, report: Mapping[str, Any], rank: int = 0) -> Path:
+    def write_nonfinite(self, report: Mapping[str, object], rank: int = 0) -> Path:
         """Write ``nonfinite.json`` and return its path. NaN and infinity are written as texts, for JSON has none.
 
         Another process than the first one, whose ``rank`` is not 0, writes a file of its own.
@@ -130,7 +129,7 @@ class RunFolder:
         if names - {LOCK} and CONFIG not in names:
             raise TrainingError(f"{self.path}: expected a new folder or a run, found something else; it is left alone")
 
-    def _metrics(self) -> dict[str, Any] | None:
+    def _metrics(self) -> dict[str, object] | None:
         """What a finished run has written; a file that is damaged says nothing, and what it told is written again."""
         try:
             metrics = json.loads((self.path / METRICS).read_bytes())
@@ -138,7 +137,7 @@ class RunFolder:
             return None
         return metrics if isinstance(metrics, dict) and metrics.get("finished") and "steps" in metrics else None
 
-    def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any], after: Collection[str]) -> None:
+    def _compare(self, old: Mapping[str, object], new: Mapping[str, object], after: Collection[str]) -> None:
         kept, wanted = dict(_flat(old)), dict(_flat(plain(new)))
         differing = [
             k
@@ -162,7 +161,7 @@ class RunFolder:
                 shutil.rmtree(self.path / name)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> dict[str, object]:
     """The settings of the run in a folder."""
     try:
         settings = configs.read_yaml(file)
@@ -180,7 +179,7 @@ def _unreadable(file: Path) -> str:
     )
 
 
-def _flat(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(settings: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Dotted keys and values."""
     if not isinstance(settings, Mapping) or not settings:
         yield path, settings

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,11 +30,11 @@ def fit(
     settings: RunSettings,
     folder: str | Path,
     *,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     force: bool = False,
     command: Sequence[str] = (),
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a task, or go on where an earlier run into the same folder stopped, and leave a model.
 
     On one process the final weights are, bit for bit, those of a run that was never interrupted. With several devices,
@@ -91,7 +90,7 @@ def _train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool)
     return _lightning.train(task, settings, folder, quiet=quiet)
 
 
-def _export(run: Run, command: Sequence[str], after: Mapping[str, Any]) -> dict[str, Any]:
+def _export(run: Run, command: Sequence[str], after: Mapping[str, object]) -> dict[str, object]:
     """Write the model, then the metrics, which say that the run is finished."""
     folder, task, settings = run.folder, run.task.eval(), run.settings
     if run.ema is not None:

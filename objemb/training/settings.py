@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -88,7 +88,7 @@ class RunSettings:
             )
 
     @staticmethod
-    def of(settings: Mapping[str, Any]) -> RunSettings:
+    def of(settings: Mapping[str, object]) -> RunSettings:
         """From the ``run`` part of a config.
 
         Raises:
@@ -108,6 +108,6 @@ class RunSettings:
                 f"{kind} asked for; auto takes what there is, cpu is always there"
             )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All settings, as :meth:`of` takes them."""
         return asdict(self)

@@ -49,7 +49,7 @@ class Task(nn.Module, Plugin, ABC):
         self.settings = {}
 
     @staticmethod
-    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """Keys of the parts whose networks are trained, such as ``describer.backbone``.
 
         They may begin with random values. For all others weights have to be named where there are some: nothing else
@@ -84,7 +84,7 @@ class Task(nn.Module, Plugin, ABC):
             Float scalars by name, weighted already, on the device of the task.
         """
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """``[{"params": [...], "factor": 1.0}]``: what is learned, with factors on the learning rate.
 
         By default all parameters that require a gradient, in one group. Parameters of at most one dimension get no

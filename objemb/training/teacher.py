@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +49,7 @@ class Teacher:
 
     @classmethod
     def open(
-        cls, source: str | Path | Mapping[str, Any], *, cache: str | Path | None = None, capacity: int = 100_000
+        cls, source: str | Path | Mapping[str, object], *, cache: str | Path | None = None, capacity: int = 100_000
     ) -> Teacher:
         """The teacher in a model folder, or one that settings of a describer make.
 

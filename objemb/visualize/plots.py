@@ -5,12 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from objemb.disk import replacing
 from objemb.types import AnyArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes  # modules that draw take it from here
+    from matplotlib.figure import Figure
+
 
 #: Inches of a panel.
 WIDTH, HEIGHT = 4.6, 3.7
@@ -24,7 +29,7 @@ LINE_SHARE, LEGEND_GAP = 0.055, 0.05
 STYLES = ("-o", "--x", ":s", "-.^")
 
 
-def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, AnyArray]:
+def new_figure(rows: int = 1, columns: int = 1) -> tuple[Figure, AnyArray]:
     """An empty figure of ``rows x columns`` panels; no display is needed.
 
     Returns:
@@ -43,7 +48,7 @@ def new_figure(rows: int = 1, columns: int = 1) -> tuple[Any, AnyArray]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save(figure: Any, file: str | Path) -> None:
+def save(figure: Figure, file: str | Path) -> None:
     """Write a PNG file, which is replaced; equal figures give equal bytes."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,7 @@ def save(figure: Any, file: str | Path) -> None:
 
 
 def bars(
-    axis: Any,
+    axis: Axes,
     title: str,
     groups: Mapping[str, Sequence[float]],
     labels: Sequence[str],
@@ -90,7 +95,7 @@ def bars(
 
 
 def lines(
-    axis: Any,
+    axis: Axes,
     title: str,
     curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     *,
@@ -138,18 +143,18 @@ def lines(
         axis.legend(fontsize=7)
 
 
-def legend_below(axis: Any, lines_of_labels: int) -> None:
+def legend_below(axis: Axes, lines_of_labels: int) -> None:
     """A legend under the labels of the x axis: bars leave no room within."""
     place = (0.5, -LEGEND_GAP - lines_of_labels * LINE_SHARE)
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=place, ncols=3)
 
 
-def _entitle(axis: Any, title: str) -> None:
+def _entitle(axis: Axes, title: str) -> None:
     """A title over a panel, in as many lines as it takes; of a word that is longer than a line, too."""
     axis.set_title("\n".join(textwrap.wrap(title, TITLE_WIDTH)), fontsize=11)
 
 
-def histogram(axis: Any, title: str, counts: Sequence[int], low: float, high: float, *, y_label: str = "") -> None:
+def histogram(axis: Axes, title: str, counts: Sequence[int], low: float, high: float, *, y_label: str = "") -> None:
     """Counts of equal bins from ``low`` to ``high``."""
     edges = np.linspace(low, high, len(counts) + 1)
     axis.bar(edges[:-1], counts, width=np.diff(edges), align="edge")
@@ -157,7 +162,7 @@ def histogram(axis: Any, title: str, counts: Sequence[int], low: float, high: fl
     axis.set_ylabel(y_label)
 
 
-def remark(axis: Any, title: str, text: str) -> None:
+def remark(axis: Axes, title: str, text: str) -> None:
     """A panel that says why there is nothing to draw."""
     _entitle(axis, title)
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)

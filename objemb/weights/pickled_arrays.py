@@ -27,7 +27,7 @@ class UnreadablePickleError(ObjembError):
     """A pickle is damaged, or asks for more than arrays. The message says what was found; nothing of it was run."""
 
 
-def read_pickled_arrays(file: str | Path) -> Any:
+def read_pickled_arrays(file: str | Path) -> object:
     """What a pickle holds: dicts, lists, tuples, texts, numbers and NumPy arrays of numbers.
 
     Python 2's texts are read as Latin-1, as NumPy wants it.
@@ -54,10 +54,10 @@ def read_pickled_arrays(file: str | Path) -> Any:
 class _Type:
     """Stands for ``numpy.dtype``: a name such as ``f4``, and a byte order that follows as state."""
 
-    def __init__(self, name: str, *_: Any) -> None:
+    def __init__(self, name: str, *_: object) -> None:
         self.name = name
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         self.name = f"{state[1]}{self.name}" if state[1] in ("<", ">") else self.name
 
     def dtype(self) -> np.dtype[Any]:
@@ -79,13 +79,13 @@ def _values(kind: _Type, content: bytes) -> AnyArray:
     return np.frombuffer(content, kind.dtype()).copy()
 
 
-def _scalar(kind: _Type, content: bytes | str) -> Any:
+def _scalar(kind: _Type, content: bytes | str) -> object:
     """Stands for ``numpy.core.multiarray.scalar``."""
     data = content.encode("latin1") if isinstance(content, str) else content
     return _values(kind, data).reshape(()).item()
 
 
-def _reconstruct(*_: Any) -> _Array:
+def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
@@ -108,7 +108,7 @@ def _no_bytes() -> bytes:
     return b""
 
 
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+ALLOWED: dict[tuple[str, str], Callable[..., object]] = {
     ("__builtin__", "bytes"): _no_bytes,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): OrderedDict,
@@ -129,7 +129,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 class _Unpickler(pickle._Unpickler):
     """The one in Python: the one in C fills tables of gigabytes where a few bytes name a memo of a high number."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name}, which would have to be run to be read")
         return ALLOWED[module, name]
@@ -142,12 +142,12 @@ class _Revealer:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, int]] = {}
+        self._known: dict[int, tuple[object, int]] = {}
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: object) -> object:
         return self._revealed(value)[0]
 
-    def _revealed(self, value: Any) -> tuple[Any, int]:
+    def _revealed(self, value: object) -> tuple[object, int]:
         """The value, and how many values it unfolds to."""
         if isinstance(value, _Array):
             return value.value, 1

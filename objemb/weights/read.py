@@ -80,7 +80,7 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
     if found is not None or not start:
         raise UnreadableWeightsError(f"{file}: expected weights, found {found or 'an empty file'}")
     try:
-        content: Any = load_file(file) if safe else _load_torch(file)
+        content: object = load_file(file) if safe else _load_torch(file)
     except UnreadableWeightsError:
         raise
     except Exception as error:  # the readers raise whatever the bytes of a broken file lead to
@@ -95,9 +95,9 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
 class _Aside:
     """Stands for an object that is ignored."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
+    def __setstate__(self, state: object) -> None: ...
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
@@ -105,7 +105,7 @@ def _is_safetensors(start: bytes, size: int) -> bool:
     return 8 + int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{"
 
 
-def _load_torch(file: Path) -> Any:
+def _load_torch(file: Path) -> object:
     """What ``torch.save`` wrote, with ``_Aside`` in the place of objects that checkpoints have beside the tensors."""
     if _is_script(file):
         raise UnreadableWeightsError(
@@ -145,7 +145,7 @@ def _refusal(file: Path, name: str | None) -> UnreadableWeightsError:
     )
 
 
-def _state_dict(content: Any, file: Path) -> OrderedDict[str, Tensor]:
+def _state_dict(content: object, file: Path) -> OrderedDict[str, Tensor]:
     for _ in range(DEEPEST):
         if isinstance(content, Mapping) and not _all_tensors(content):
             content = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), content)
@@ -166,11 +166,11 @@ def _state_dict(content: Any, file: Path) -> OrderedDict[str, Tensor]:
     return state
 
 
-def _all_tensors(content: Mapping[Any, Any]) -> bool:
+def _all_tensors(content: Mapping[object, object]) -> bool:
     return bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
-def first_of(names: Collection[Any]) -> str:
+def first_of(names: Collection[object]) -> str:
     """The first names of many, and how many more there are."""
     rest = len(names) - SHOWN
     return checks.listed(list(names)[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -18,7 +18,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
@@ -40,7 +39,7 @@ from objemb.regions.base import RegionSource
 PROGRAM = "objemb analysis"
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Parse, measure, write; returns what is written as JSON."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
@@ -147,11 +146,11 @@ def source_of(model: Model) -> RegionSource:
     return source
 
 
-def described(model: Model) -> dict[str, Any]:
+def described(model: Model) -> dict[str, object]:
     return {"settings": model.settings, "fingerprint": model.fingerprint, "provenance": model.provenance}
 
 
-def write(report: dict[str, Any], found: Analysis, folder: Path) -> None:
+def write(report: dict[str, object], found: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "analysis.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_whole(folder / "analysis.md", analysis_markdown(found))

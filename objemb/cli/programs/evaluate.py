@@ -81,12 +81,12 @@ class Evaluation:
         methods: Sequence[Method],
         sets: Sequence[OpenSet | FailedSet],
         args: argparse.Namespace,
-        environment: dict[str, Any],
+        environment: dict[str, object],
         reference: Method | None = None,
     ) -> None:
         self.methods, self.sets, self.args, self.environment = methods, sets, args, environment
         self.sources: Sequence[str | None] = args.box_sources or [None]
-        self.results: list[dict[str, Any]] = []
+        self.results: list[dict[str, object]] = []
         self.references: dict[str, str] = {}
         if reference is not None:
             rows = [(self._rows(method), self._rows(reference)) for method in methods if method is not reference]
@@ -98,7 +98,7 @@ class Evaluation:
     def several_sets(self) -> bool:
         return len(self.sets) > 1
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, object]:
         """Measure everything; the report is written after each method, so that an interruption loses little."""
         for method in self.methods:
             for result in self._measure(method):
@@ -109,7 +109,7 @@ class Evaluation:
             note(f"tensorboard --logdir {write_embeddings(self.args.projector, self.embeddings).parent}")
         return self.report()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """What was measured so far, JSON-ready: of one set as ``set``, of several as ``sets`` with a ``matrix``."""
         results = with_shares(self.results, self.references)
         if not self.several_sets:
@@ -123,7 +123,7 @@ class Evaluation:
             "environment": self.environment,
         }
 
-    def _measure(self, method: Method) -> Iterator[dict[str, Any]]:
+    def _measure(self, method: Method) -> Iterator[dict[str, object]]:
         """The results of a method on all sets; the model is opened once."""
         cells = [(row, one) for one in self.sets for row in self._rows(method)]
         alone = len(self.methods) * len(cells) == 1
@@ -148,7 +148,7 @@ class Evaluation:
     def _rows(self, method: Method) -> list[Row]:
         return [Row(method, self.args.rerank, source) for source in self.sources]
 
-    def _cell(self, row: Row, model: Model, one: OpenSet) -> dict[str, Any]:
+    def _cell(self, row: Row, model: Model, one: OpenSet) -> dict[str, object]:
         """A method on a set, with the files that belong to this cell alone."""
         measured = measure(row.name, model, one.data, one.task, row.source, self.args)
         if self.args.report is not None and self.args.failures:
@@ -179,7 +179,7 @@ def set_name(one: OpenSet | FailedSet) -> str:
     return one.name if isinstance(one, FailedSet) else one.data.name
 
 
-def failed(method: str, name: str, error: Exception) -> dict[str, Any]:
+def failed(method: str, name: str, error: Exception) -> dict[str, object]:
     """A cell that says what went wrong; a fault of the program itself shows where."""
     if exit_code(error) == INTERNAL:
         traceback.print_exception(error)

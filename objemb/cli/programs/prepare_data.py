@@ -169,7 +169,7 @@ def object_sizes(instances: str | Path) -> dict[str, int]:
     return dict(zip(SIZES, counts, strict=True))
 
 
-def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
+def make_benchmark(options: argparse.Namespace) -> dict[str, object]:
     """Check and convert a benchmark."""
     given = vars(options)
     own = {key: given[key] for key in registry.arguments(registry.load(Benchmark, options.command))}
@@ -188,7 +188,7 @@ def make_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Run a command; prints and returns what was made."""
     options = parser().parse_args(argv)
     make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)

@@ -38,7 +38,7 @@ class Ratio:
         return self.value >= float(number) if relation == ">=" else self.value <= float(number)
 
 
-def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of each side in each round. Sides alternate, so that whatever else the machine does hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warm_up + rounds):
@@ -50,7 +50,7 @@ def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int 
     return times
 
 
-def ratio(name: str, above: Sequence[float], below: Sequence[float], wanted: str = "", **facts: Any) -> Ratio:
+def ratio(name: str, above: Sequence[float], below: Sequence[float], wanted: str = "", **facts: object) -> Ratio:
     """``above / below`` from times of the same rounds, with the median seconds of both as facts."""
     rounds = [a / b for a, b in zip(above, below, strict=True)]
     seconds = {"seconds_above": median(above), "seconds_below": median(below), "rounds": len(rounds)}

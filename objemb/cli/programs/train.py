@@ -16,7 +16,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from objemb.cli.output import Said, note
 from objemb.cli.progress import Progress
@@ -29,7 +28,7 @@ from objemb.training.task import build_task
 PROGRAM = "objemb train"
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Parse, train, print the figures; returns them."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)

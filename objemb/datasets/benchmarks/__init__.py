@@ -29,7 +29,7 @@ def prepare(
     *,
     output: str | Path | None = None,
     distractors: str | Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> Path:
     """Check what a user downloaded, and write it as an evaluation set.
 
@@ -83,7 +83,7 @@ def prepared(name: str, root: str | Path) -> Path:
     return path if path.is_file() else prepare(name, root)
 
 
-def _moved(data: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _moved(data: dict[str, Any], prefix: str) -> dict[str, object]:
     """A set whose files were relative to the root, as the file that is written sees them."""
     if prefix == ".":
         return data
@@ -91,7 +91,7 @@ def _moved(data: dict[str, Any], prefix: str) -> dict[str, Any]:
     def moved(file: str) -> str:
         return Path(prefix, file).as_posix()
 
-    def row(entry: dict[str, Any]) -> dict[str, Any]:
+    def row(entry: dict[str, Any]) -> dict[str, object]:
         lists = entry.get("relevant")
         relevant = {"relevant": {g: list(map(moved, files)) for g, files in lists.items()}} if lists else {}
         return entry | {"file": moved(entry["file"])} | relevant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from objemb import checks
 from objemb.datasets.benchmarks._lists import read_ground_truth
@@ -62,7 +62,7 @@ class Buildings(Benchmark):
             lines.append(f"{self.pickle}, or *_query.txt, *_good.txt, *_ok.txt and *_junk.txt: no such files")
         return lines
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set; the pickle is read where both forms are there."""
         photos = Photos(root, left_out=self.left_out)
         images, rows = (
@@ -80,7 +80,7 @@ class Buildings(Benchmark):
             "queries": [row | {"box": row["box"] if self.queries == "crop" else None} for row in rows],
         }
 
-    def _from_texts(self, root: Path, photos: Photos) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    def _from_texts(self, root: Path, photos: Photos) -> tuple[Sequence[str], list[dict[str, object]]]:
         (folder,) = text_folders(root)
         rows = []
         with Problems(folder) as problems:
@@ -90,7 +90,7 @@ class Buildings(Benchmark):
                 rows.append(_row(photos, query.image, query.landmark, box, query.lists) | {"query": query.name})
         return tuple(photos), rows
 
-    def _from_lists(self, root: Path, photos: Photos) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    def _from_lists(self, root: Path, photos: Photos) -> tuple[Sequence[str], list[dict[str, object]]]:
         truth = read_ground_truth(root / self.pickle, ("ok", "junk"))
         rows = []
         with Problems(truth.file) as problems:
@@ -110,6 +110,6 @@ class Buildings(Benchmark):
 
 def _row(
     photos: Photos, image: str, landmark: str, box: Box | None, lists: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     relevant = {grade: [photos.file(n) for n in listed if n in photos] for grade, listed in lists.items()}
     return {"file": photos.file(image), "instance": landmark, "box": box, "relevant": relevant}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,14 +73,14 @@ def read_ground_truth(file: Path, grades: Sequence[str]) -> GroundTruth:
     return GroundTruth(file, images, queries)
 
 
-def _read_pickle(file: Path) -> Any:
+def _read_pickle(file: Path) -> object:
     try:
         return read_pickled_arrays(file)
     except UnreadablePickleError as error:
         raise BadGroundTruthError(str(error)) from error
 
 
-def _read_mat(file: Path) -> Any:
+def _read_mat(file: Path) -> object:
     from objemb.datasets.benchmarks._matlab import read_matlab
 
     return read_matlab(file)
@@ -91,12 +90,12 @@ class _Reader:
     def __init__(self, problems: Problems, images: tuple[str, ...], grades: tuple[str, ...], first: int) -> None:
         self.problems, self.images, self.grades, self.first = problems, images, grades, first
 
-    def query(self, entry: str, name: str, row: Mapping[str, Any]) -> ListedQuery:
+    def query(self, entry: str, name: str, row: Mapping[str, object]) -> ListedQuery:
         lists = {grade: self._names(f"{entry}: {grade}", row.get(grade)) for grade in self.grades}
         self.problems.once(entry, lists)
         return ListedQuery(name, self._box(entry, row.get("bbx")), lists)
 
-    def _names(self, entry: str, value: Any) -> tuple[str, ...]:
+    def _names(self, entry: str, value: object) -> tuple[str, ...]:
         numbers = _numbers(value)
         if numbers is None:
             self.problems.add(entry, f"expected a list of whole numbers, found {_short(value)}")
@@ -111,7 +110,7 @@ class _Reader:
             return ()
         return tuple(self.images[n - self.first] for n in numbers.tolist())
 
-    def _box(self, entry: str, value: Any) -> tuple[float, ...]:
+    def _box(self, entry: str, value: object) -> tuple[float, ...]:
         try:
             return tuple(np.asarray(value, dtype=float).ravel().tolist())
         except (TypeError, ValueError):
@@ -119,7 +118,7 @@ class _Reader:
             return ()
 
 
-def _names(problems: Problems, key: str, value: Any) -> tuple[str, ...]:
+def _names(problems: Problems, key: str, value: object) -> tuple[str, ...]:
     rows = value.tolist() if isinstance(value, np.ndarray) else value
     names = [rows] if isinstance(rows, str) else list(rows) if isinstance(rows, (list, tuple)) else None
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -128,7 +127,7 @@ def _names(problems: Problems, key: str, value: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-def _entries(problems: Problems, value: Any, count: int) -> list[Mapping[str, Any]]:
+def _entries(problems: Problems, value: object, count: int) -> list[Mapping[str, object]]:
     rows = value.tolist() if isinstance(value, np.ndarray) else [value] if isinstance(value, Mapping) else value
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
         problems.add("gnd", f"expected a list with a dict per query, found {_short(value)}")
@@ -138,7 +137,7 @@ def _entries(problems: Problems, value: Any, count: int) -> list[Mapping[str, An
     return list(rows)
 
 
-def _numbers(value: Any) -> Int64Array | None:
+def _numbers(value: object) -> Int64Array | None:
     """Whole numbers, from a list, an array of any numbers, or a single one; None for anything else."""
     if value is None:
         return None
@@ -152,6 +151,6 @@ def _numbers(value: Any) -> Int64Array | None:
     return whole if array.dtype.kind in "iuf" and np.array_equal(whole, array) else None
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "nothing" if value is None else f"{type(value).__name__} {value!r}"
     return text if len(text) <= 80 else f"{text[:77]}..."

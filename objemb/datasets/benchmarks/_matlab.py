@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.benchmarks._problems import BadGroundTruthError
 
 
-def read_matlab(file: Path) -> dict[str, Any]:
+def read_matlab(file: Path) -> dict[str, object]:
     """Structs as dicts, cells as lists, and arrays without their axes of length one.
 
     So a list of one element is that element, and an empty one an array without elements.

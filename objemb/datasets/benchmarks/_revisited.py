@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from objemb.datasets.benchmarks._lists import GroundTruth, ListedQuery, read_ground_truth
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
@@ -33,7 +33,7 @@ class Revisited(Benchmark):
             lines.append(f"{self.ground_truth}.pkl or {self.ground_truth}.mat: no such file")
         return lines
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set; the pickle is read where both forms are there."""
         file = self._file(root)
         if file is None:
@@ -65,12 +65,12 @@ def _files(truth: GroundTruth, photos: Photos) -> Sequence[str]:
     return [photos.file(name) for name in truth.images]
 
 
-def _queries(truth: GroundTruth, photos: Photos) -> list[dict[str, Any]]:
+def _queries(truth: GroundTruth, photos: Photos) -> list[dict[str, object]]:
     with Problems(truth.file) as problems:
         return [_query(f"gnd[{n}] ({q.name})", q, photos, problems) for n, q in enumerate(truth.queries)]
 
 
-def _query(entry: str, query: ListedQuery, photos: Photos, problems: Problems) -> dict[str, Any]:
+def _query(entry: str, query: ListedQuery, photos: Photos, problems: Problems) -> dict[str, object]:
     problems.positives(entry, query.lists, ("easy", "hard"))
     box = problems.box(f"{entry}: bbx", query.box, photos.path(query.name))
     relevant = {grade: [photos.file(name) for name in names] for grade, names in query.lists.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from objemb.registry import Plugin
 
@@ -34,7 +34,7 @@ class Benchmark(Plugin, ABC):
         """A line for each file or folder that has to be there and is not; a look at the folders, nothing is read."""
 
     @abstractmethod
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set, as :mod:`objemb.datasets.evaluation_set` describes it, with files relative to ``root``.
 
         Raises:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
@@ -69,7 +68,7 @@ Photos in none of the sub-folders show nothing that is searched for."""
             return ["instances.csv, or images in sub-folders: none there"]
         return []
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set."""
         table = self._table(root)
         rows = list(_from_folders(root)) if table is None else _from_table(table, root)
@@ -102,7 +101,7 @@ Photos in none of the sub-folders show nothing that is searched for."""
                 problems.add(next(iter(shown)), "expected at least two instances to tell apart, found this one")
 
 
-def _entry(row: _Row) -> dict[str, Any]:
+def _entry(row: _Row) -> dict[str, object]:
     return {"file": row.file, "instance": row.instance, "box": row.box}
 
 

@@ -54,10 +54,10 @@ Google Landmark Retrieval Challenge 2018; the photos have to be fetched from the
         tables = [f"{name}: no such file" for name in ("train.csv", SPLITS[self.split]) if not (root / name).is_file()]
         return missing_photos(root, "train") + tables
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set; boxes of photos that are not there are left out, since many have vanished."""
         photos = Photos(root, "train")
-        objects: list[dict[str, Any]] = []
+        objects: list[dict[str, object]] = []
         with Problems(root) as problems:
             table = read_table(problems, root / "train.csv", ("id", "landmark_id"))
             landmarks = {cells["id"]: cells["landmark_id"] for _, cells in table}
@@ -79,7 +79,7 @@ Google Landmark Retrieval Challenge 2018; the photos have to be fetched from the
         }
 
 
-def _first_of_each(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _first_of_each(objects: list[dict[str, object]]) -> list[dict[str, Any]]:
     """Of each landmark that several photos show, the object of the first photo by name."""
     by_landmark = defaultdict(list)
     for one in objects:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.benchmarks._landmarks import LandmarkQueries, find_table, solution_rows
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
@@ -33,7 +32,7 @@ Archives and tables are listed in the repository cvdfoundation/google-landmark."
         lines = missing_photos(root, "index") + missing_photos(root, "test")
         return lines if find_table(root, SOLUTION) else [*lines, f"{SOLUTION}_v2.1.csv: no such file"]
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set."""
         file = find_table(root, SOLUTION)
         if file is None:

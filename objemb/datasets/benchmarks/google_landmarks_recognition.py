@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.benchmarks._landmarks import LandmarkQueries, find_table, solution_rows
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
@@ -39,7 +38,7 @@ Archives and tables are listed in the repository cvdfoundation/google-landmark."
             lines.append("train_clean.csv or train.csv: no such file")
         return lines if find_table(root, SOLUTION) else [*lines, f"{SOLUTION}_v2.1.csv: no such file"]
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set; queries that show no landmark count against whoever finds one in them."""
         file = find_table(root, SOLUTION)
         if file is None:

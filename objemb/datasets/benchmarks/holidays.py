@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
 from objemb.datasets.benchmarks._problems import Problems
@@ -37,7 +36,7 @@ and photo 00 of a group is its query."""
         """The photos."""
         return missing_photos(root)
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set."""
         photos = Photos(root)
         names = sorted(photos)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from objemb.datasets.benchmarks._lists import GroundTruth, read_ground_truth
 from objemb.datasets.benchmarks._problems import Problems
@@ -42,7 +41,7 @@ the test script of "Efficient Diffusion on Region Manifolds" by Ahmet Iscen."""
         """The ground truth."""
         return [] if (root / FILE).is_file() else [f"{FILE}: no such file"]
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set; objects are the boxes beside the photos, where they can be told apart."""
         truth = read_ground_truth(root / FILE, ("ok",))
         with Problems(truth.file) as problems:
@@ -153,7 +152,7 @@ def _boxes_beside(photo: Path) -> list[tuple[float, ...]]:
     return [_corners(box, XYWH) for box in boxes if len(box) == 4]
 
 
-def _objects(root: Path, images: Sequence[str], shown: Mapping[str, set[str]]) -> Iterable[dict[str, Any]]:
+def _objects(root: Path, images: Sequence[str], shown: Mapping[str, set[str]]) -> Iterable[dict[str, object]]:
     """The boxes beside the photos: the first line is the first object by name, the second the second."""
     for image in images:
         instances, boxes = sorted(shown.get(image, ())), _boxes_beside(root / image)

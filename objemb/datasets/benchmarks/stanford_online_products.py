@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from objemb import checks
 from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
@@ -50,7 +49,7 @@ They are in Stanford_Online_Products.zip, on the page of the data set (Stanford 
         file = self._list(root)
         return [] if file.is_file() else [f"{file.name}: no such file"]
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set."""
         file = self._list(root)
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -58,7 +57,7 @@ They are in Stanford_Online_Products.zip, on the page of the data set (Stanford 
             raise BadGroundTruthError(
                 f"{file}: expected the first line {' '.join(HEADER)!r}, found {lines[0] if lines else 'nothing'!r}"
             )
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, object]] = {}
         with Problems(file) as problems:
             for number, line in enumerate(lines[1:], 2):
                 cells = line.split()

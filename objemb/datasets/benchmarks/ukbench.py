@@ -6,7 +6,6 @@ import logging
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.benchmarks._photos import Photos, missing_photos
 from objemb.datasets.benchmarks._problems import Problems
@@ -37,7 +36,7 @@ ground truth: photos 0 to 3 show the first object, 4 to 7 the second, and so on.
         """The photos."""
         return missing_photos(root, FOLDER)
 
-    def convert(self, root: Path) -> dict[str, Any]:
+    def convert(self, root: Path) -> dict[str, object]:
         """The evaluation set."""
         photos = Photos(root, FOLDER)
         objects: dict[str, str] = {}

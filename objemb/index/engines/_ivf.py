@@ -68,10 +68,10 @@ class IvfEngine(Engine):
         """An empty inverted file of inner products for vectors of this length."""
 
     @abstractmethod
-    def made(self, faiss: ModuleType, index: Any) -> bool:
+    def made(self, faiss: ModuleType, index: object) -> bool:
         """Whether a structure of FAISS is of the kind that this engine builds."""
 
-    def parameters(self, faiss: ModuleType, **options: Any) -> Any:
+    def parameters(self, faiss: ModuleType, **options: object) -> object:
         """What tells FAISS how to search."""
         return faiss.SearchParametersIVF(**options)
 
@@ -140,7 +140,7 @@ class _SearchState:
     groups: Int64Array
     k: int
     count: int
-    selector: Any
+    selector: object
 
     def pairs(self, rows: Int64Array, query_rows: Int64Array) -> Pairs:
         """Pairs with exact scores."""
@@ -168,7 +168,7 @@ class IvfStructure(Structure):
         self._index = index
         self._engine = engine
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)
-        self._filter: tuple[list[BoolArray | None], Any, int] | None = None
+        self._filter: tuple[list[BoolArray | None], object, int] | None = None
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """As :meth:`objemb.index.engines.base.Structure.write`; one file."""
@@ -253,7 +253,7 @@ class IvfStructure(Structure):
         at, place = np.nonzero(rows >= 0)
         return state.pairs(rows[at, place], query_rows[at])
 
-    def _selector(self, blocks: Sequence[Block]) -> tuple[Any, int]:
+    def _selector(self, blocks: Sequence[Block]) -> tuple[object, int]:
         """What tells FAISS which rows are alive (None for all), and their number. Kept for the next search."""
         masks = [b.alive for b in blocks]
         if all(m is None for m in masks):

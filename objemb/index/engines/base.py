@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class Engine(Plugin, ABC):
         """
 
     @abstractmethod
-    def load(self, files: Mapping[str, Any]) -> Structure:
+    def load(self, files: Mapping[str, object]) -> Structure:
         """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
 
         Args:

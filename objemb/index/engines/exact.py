@@ -12,7 +12,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Exact(Engine):
         """A structure for any rows."""
         return ExactSearch()
 
-    def load(self, files: Mapping[str, Any]) -> ExactSearch:
+    def load(self, files: Mapping[str, object]) -> ExactSearch:
         """Likewise."""
         return ExactSearch()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from objemb.index.engines._ivf import IvfEngine
 from objemb.registry import plugin
@@ -20,18 +19,18 @@ class IvfPq(IvfEngine):
     coarseness = 4
     least_rows = 1 << BITS
 
-    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> Any:
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> object:
         """As :meth:`IvfEngine.untrained`."""
         coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
         index = faiss.IndexIVFPQ(coarse, dim, lists, bytes_of_code(dim), BITS, metric)
         index.pq.cp.seed = self.seed
         return index
 
-    def made(self, faiss: ModuleType, index: Any) -> bool:
+    def made(self, faiss: ModuleType, index: object) -> bool:
         """As :meth:`IvfEngine.made`."""
         return type(index) is faiss.IndexIVFPQ
 
-    def parameters(self, faiss: ModuleType, **options: Any) -> Any:
+    def parameters(self, faiss: ModuleType, **options: object) -> object:
         """As :meth:`IvfEngine.parameters`."""
         return faiss.IVFPQSearchParameters(**options)
 

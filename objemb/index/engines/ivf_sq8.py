@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from objemb.index.engines._ivf import IvfEngine
 from objemb.registry import plugin
@@ -13,11 +12,11 @@ from objemb.registry import plugin
 class IvfSq8(IvfEngine):
     """Rows as 8-bit scalars, each column in 256 steps of its range."""
 
-    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> Any:
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> object:
         """As :meth:`IvfEngine.untrained`."""
         quantiser, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         return faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dim), dim, lists, quantiser, metric)
 
-    def made(self, faiss: ModuleType, index: Any) -> bool:
+    def made(self, faiss: ModuleType, index: object) -> bool:
         """As :meth:`IvfEngine.made`."""
         return type(index) is faiss.IndexIVFScalarQuantizer

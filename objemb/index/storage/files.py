@@ -55,7 +55,7 @@ class FileRecord:
         if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"file record: expected 64 hexadecimal digits, found {self.sha256!r}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"name", "bytes", "sha256"}``."""
         return {"name": self.name, "bytes": self.size, "sha256": self.sha256}
 
@@ -148,7 +148,7 @@ class NewFile:
             self._file.close()
 
 
-def write_file(folder: Folder, name: str, data: Any) -> FileRecord:
+def write_file(folder: Folder, name: str, data: object) -> FileRecord:
     """Write a whole new file."""
     file = NewFile(folder, name)
     try:

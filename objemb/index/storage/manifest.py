@@ -67,7 +67,7 @@ class SegmentRecord:
         """The number of its files, which tells it from all other segments of all states of the index."""
         return self.files["rows"].name.partition(".")[0]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         return {"rows": self.rows, "images": self.images, "files": _files_to_json(self.files)}
 
@@ -89,11 +89,11 @@ class StructureRecord:
     """
 
     engine: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     segments: int
     files: Mapping[str, FileRecord]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         plain = {"engine": self.engine, "settings": dict(self.settings), "segments": self.segments}
         return {**plain, "files": _files_to_json(self.files)}
@@ -149,11 +149,11 @@ class Manifest:
         return tuple(s.files[c] for s in self.segments for c in self.schema.columns)
 
     @property
-    def kind(self) -> dict[str, Any]:
+    def kind(self) -> dict[str, object]:
         """What indexes must agree in for the rows of one to be rows of the other."""
         return {"fingerprint": self.fingerprint, "schema": self.schema.name, "dim": self.schema.dim}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
         return {
             "schema": self.schema.to_json(),
@@ -198,7 +198,7 @@ def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "schema": schema, "structures": structures}
 
 
-def _files_to_json(files: Mapping[str, FileRecord]) -> dict[str, Any]:
+def _files_to_json(files: Mapping[str, FileRecord]) -> dict[str, object]:
     return {name: file.to_json() for name, file in files.items()}
 
 

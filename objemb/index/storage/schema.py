@@ -56,7 +56,7 @@ class RowSchema(ABC):
         """Raise ``ValueError`` unless files of these sizes in bytes may hold this number of rows."""
 
     @abstractmethod
-    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
+    def decode(self, content: Mapping[str, object], rows: int) -> Columns:
         """Arrays over the bytes of files whose sizes were checked; what is mapped is not read."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class RowSchema(ABC):
         """The rows of several parts, in order."""
         return {c: np.concatenate([p[c] for p in parts]) for c in self.columns}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"name": ..., **fields}``; :func:`schema_from_json` reverses it."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ class Attend(Task):
             row[instances.to(row.device)] = 1 / len(instances)
         return {"classes": -(wanted * log_softmax(scores, dim=1)).sum(dim=1).mean()}
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """The attention at its own rate, and the layer of classes."""
         groups = [{"params": list(self.describer.attention.parameters()), "factor": self.attention_rate}]
         if self.classes is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +118,7 @@ class Classify(Task):
         self._described: tuple[Tensor, Tensor, Tensor] | None = None
 
     @staticmethod
-    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """See :meth:`Task.learned`."""
         del settings
         return ("describer.backbone",)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +95,7 @@ class Detect(Task):
         self._drawn: list[tuple[Example, Regions]] = []
 
     @staticmethod
-    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """See :meth:`Task.learned`."""
         del settings
         return ("describer.detector", "describer.regions.detector")
@@ -106,7 +105,7 @@ class Detect(Task):
         if self.validation is not None:
             average_precision([], [])
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """The detector's parameters by their factor on the learning rate."""
         return self._groups
 

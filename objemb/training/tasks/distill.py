@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -90,7 +89,7 @@ class Distill(Task):
         self,
         *,
         describer: Describer,
-        teacher: str | Path | Mapping[str, Any],
+        teacher: str | Path | Mapping[str, object],
         data: Examples,
         validation: Examples | None = None,
         guidance: RegionSampling = GROUND_TRUTH,
@@ -134,7 +133,7 @@ class Distill(Task):
         )
 
     @staticmethod
-    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """See :meth:`Task.learned`."""
         detector = () if settings.get("train", "head") == "head" else ("describer.detector",)
         return ("describer.head", *detector)
@@ -150,7 +149,7 @@ class Distill(Task):
         if self.card:
             new_figure()
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """The head, and what is trained of the detector."""
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
 

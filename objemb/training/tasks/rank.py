@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,12 +121,12 @@ class Rank(Task):
         self._described: Tensor | None = None
 
     @staticmethod
-    def learned(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """See :meth:`Task.learned`."""
         del settings
         return ("describer.backbone",)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """The parameters that learn by their factor on the learning rate."""
         return self._groups
 

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from objemb import checks
 from objemb.backbones.base import Backbone
@@ -57,7 +56,7 @@ class Analysis:
     conclusions: Sequence[Conclusion]
     problems: Sequence[str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A JSON-ready dict, without the figures per query."""
         return {
             "layers": [asdict(layer) for layer in self.layers],
@@ -184,7 +183,7 @@ def _compared(
             yield Score(name, layer.name, setting, dim, precisions)
 
 
-def _score_json(score: Score) -> dict[str, Any]:
+def _score_json(score: Score) -> dict[str, object]:
     return {
         "network": score.network,
         "layer": score.layer,

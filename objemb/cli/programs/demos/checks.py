@@ -11,7 +11,7 @@ from objemb.datasets.writing import IN_PHOTO, PICTURE
 MINUTES = 10
 
 
-def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, object]]:
     """One entry per check: ``text``, ``found``, ``value``, ``holds``.
 
     Args:
@@ -33,11 +33,11 @@ def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def _at_least(text: str, value: float, wanted: float) -> dict[str, Any]:
+def _at_least(text: str, value: float, wanted: float) -> dict[str, object]:
     return {"text": f"{text}: at least {wanted:g}", "found": f"{value:.2f}", "value": value, "holds": value >= wanted}
 
 
-def _at_most(text: str, value: float, wanted: float, form: str) -> dict[str, Any]:
+def _at_most(text: str, value: float, wanted: float, form: str) -> dict[str, object]:
     return {
         "text": f"{text}: at most {wanted:g}",
         "found": form.format(value),

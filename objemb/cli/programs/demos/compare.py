@@ -39,7 +39,7 @@ Described = list[tuple[int, RegionDescriptors]]
 
 def compare(
     models: Mapping[str, Model], data: EvaluationSet, boxes: Mapping[str, Detector | None], advance: Callable[[], None]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Measure all rows.
 
     Args:
@@ -86,7 +86,7 @@ def milliseconds(models: Mapping[str, Model], data: EvaluationSet, boxes: Detect
     detector = models["student"].detector
     assert detector is not None
 
-    def run(model: Model, regions: Sequence[Regions] | None) -> Callable[[], Any]:
+    def run(model: Model, regions: Sequence[Regions] | None) -> Callable[[], object]:
         return torch.inference_mode()(lambda: [_describe(model, n, photos, regions) for n in range(len(photos))])
 
     own = ("whole", "rmac", "student")
@@ -96,7 +96,7 @@ def milliseconds(models: Mapping[str, Model], data: EvaluationSet, boxes: Detect
     return {name: 1000 * median(seconds) / len(photos) for name, seconds in times.items()}
 
 
-def _describe(model: Model, number: int, photos: Sequence[Photo], regions: Sequence[Regions] | None) -> Any:
+def _describe(model: Model, number: int, photos: Sequence[Photo], regions: Sequence[Regions] | None) -> object:
     return model.describer.describe([photos[number]], None if regions is None else [regions[number]])
 
 

@@ -46,7 +46,7 @@ class Found(Detector):
 
 def measure(
     scenes: Path, teacher: Path, detector: Path, student: Path, size: int, seed: int, display: Progress
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """All figures of a run.
 
     Args:
@@ -96,7 +96,7 @@ def detect_all(model: Model, data: EvaluationSet, advance: Any) -> dict[str, Reg
 
 def detection(
     raw: Mapping[str, Regions], truth: Detector, data: EvaluationSet, before: Path, student: Model
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """AP of the student's detector, and what the distillation did to it."""
     photos = [Photo(name, np.zeros((3, 1, 1), np.uint8), found.size) for name, found in raw.items()]
     true = truth.detect(photos)
@@ -124,7 +124,7 @@ def _some_photos(scenes: Path) -> list[Path]:
     return [listing]
 
 
-def _cost(row: Mapping[str, Any], times: Mapping[str, float]) -> dict[str, float | None]:
+def _cost(row: Mapping[str, object], times: Mapping[str, float]) -> dict[str, float | None]:
     source = next(r for r in ROWS if r.key == row["key"])
     if source.boxes == "truth":
         return {"ms": None, "cost": None}
@@ -132,7 +132,7 @@ def _cost(row: Mapping[str, Any], times: Mapping[str, float]) -> dict[str, float
     return {"ms": passes, "cost": passes / times["student"]}
 
 
-def _counts(scenes: Path, data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counts(scenes: Path, data: EvaluationSet, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     coco = json.loads((scenes / "instances_train.json").read_text(encoding="utf-8"))
     return {
         "train_photos": len(coco["images"]),

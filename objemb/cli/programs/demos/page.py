@@ -176,5 +176,5 @@ def _mark(right: bool) -> str:
     return f'<span class="{"right" if right else "wrong"}">{"✓ contains it" if right else "✗ does not"}</span>'
 
 
-def _commands(steps: Sequence[Mapping[str, Any]]) -> str:
+def _commands(steps: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(f"{step['command']}    # {step['seconds']:.0f} s" for step in steps)

@@ -106,7 +106,7 @@ def _whitened(model: Model, dim: int, made: Made, boxes: StoredBoxes | None) -> 
     return fit_whitening(model, [*made.photos], boxes=boxes, dim=min(dim, model.dim))
 
 
-def _part(folder: Path, key: str) -> dict[str, Any]:
+def _part(folder: Path, key: str) -> dict[str, object]:
     """The settings of the first part of that kind in a model folder."""
     waiting = [read_card(folder)["settings"]["describer"]]
     while waiting:

@@ -85,7 +85,7 @@ def read_stamp(folder: Path, name: str) -> dict[str, Any]:
     return read_facts(folder / "done" / f"{name}.json")
 
 
-def read_facts(file: Path) -> dict[str, Any]:
+def read_facts(file: Path) -> dict[str, object]:
     """What a JSON file says; nothing where it is not there, or damaged: what it told of is then made again."""
     try:
         facts = json.loads(file.read_bytes())

@@ -35,7 +35,7 @@ class BoxSource:
     """
 
     detector: Detector | None = None
-    identity: Any = None
+    identity: object = None
 
     @staticmethod
     def of_file(file: Path | None, detector: Detector | None) -> BoxSource:
@@ -152,7 +152,7 @@ class _Part:
         rows = ImageRows(images, arrays["vectors"], arrays["items"], arrays["boxes"], arrays.get("sizes"))
         return _Part(rows, about["seconds"], tuple(about["problems"]), reused=True)
 
-    def to_cache(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def to_cache(self) -> tuple[dict[str, Any], dict[str, object]]:
         rows = self.rows
         arrays = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
         if rows.sizes is not None:
@@ -170,5 +170,5 @@ def _own_boxes(model: Model) -> str | None:
     return file_sha256(Path(model.detector.file)) if isinstance(model.detector, StoredBoxes) else None
 
 
-def _digest(rows: Sequence[Any]) -> str:
+def _digest(rows: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -40,8 +40,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; color: v
 
 
 def failures_page(
-    result: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    result: Mapping[str, object],
+    environment: Mapping[str, object],
     data: EvaluationSet,
     failures: Sequence[Failure],
     figures: str,
@@ -69,7 +69,7 @@ def failures_page(
     return html_page(f"{title}: the worst queries", body, OWN_STYLE)
 
 
-def _counts(result: Mapping[str, Any], shown: int) -> str:
+def _counts(result: Mapping[str, object], shown: int) -> str:
     skipped = f", {result['skipped']} do not count" if result["skipped"] else ""
     if not shown:
         if not result["queries"]:

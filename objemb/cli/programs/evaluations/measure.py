@@ -132,7 +132,7 @@ def _curve(task: RetrievalTask, found: Evaluation) -> list[float] | None:
     return None if math.isnan(curve[0]) else curve
 
 
-def _by_parts(task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, Any]:
+def _by_parts(task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation) -> dict[str, object]:
     """Figures by the kind of query, by its size and by that of the object; None for what the set does not tell."""
     main = found.scores.setups[task.protocol.main]
     kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
@@ -159,7 +159,7 @@ def _by_object_size(
 
 def _by_regions(
     name: str, describer: TaskDescriber, task: RetrievalTask, counts: Sequence[int]
-) -> list[dict[str, Any]] | None:
+) -> list[dict[str, object]] | None:
     """The main figure by the most regions per photo; None where the method does not take boxes one by one."""
     model = describer.model
     if not counts:
@@ -185,7 +185,7 @@ def _by_regions(
     return points
 
 
-def _cost(describer: TaskDescriber, task: RetrievalTask, args: argparse.Namespace) -> dict[str, Any] | None:
+def _cost(describer: TaskDescriber, task: RetrievalTask, args: argparse.Namespace) -> dict[str, object] | None:
     """What the description of a database photo costs, on photos in even steps through the database."""
     files = list(dict.fromkeys(entry.file for entry in task.database))
     chosen = [files[n] for n in evenly(len(files), args.cost_photos)]

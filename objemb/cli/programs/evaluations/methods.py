@@ -37,7 +37,7 @@ class Method:
     text: str
     path: str
     own: tuple[str, ...]
-    settings: dict[str, Any] | None
+    settings: dict[str, object] | None
     parts: int = 1
 
     @property

@@ -67,7 +67,7 @@ def about(report: Mapping[str, Any]) -> str:
     )
 
 
-def _tables(results: Sequence[Mapping[str, Any]]) -> str:
+def _tables(results: Sequence[Mapping[str, object]]) -> str:
     titles = {
         "By the kind of query, mAP / P@1 (queries)": part_table(results, "by_kind"),
         "By the side of the query's box as a share of its photo's, mAP / P@1 (queries)": part_table(
@@ -83,7 +83,7 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(results) + rest
 
 
-def write(report: Mapping[str, Any], args: argparse.Namespace) -> None:
+def write(report: Mapping[str, object], args: argparse.Namespace) -> None:
     """The report as JSON and Markdown, wherever the command line wants them."""
     text, tables = json.dumps(report, indent=2, allow_nan=False) + "\n", markdown(report)
     files = [(args.output, text), (args.markdown, tables)]
@@ -100,7 +100,7 @@ def set_folder(report: Path, name: str, several: bool) -> Path:
     return report / file_name(name) if several else report
 
 
-def draw(results: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
+def draw(results: Sequence[Mapping[str, object]], folder: Path, name: str) -> None:
     """Draw the pictures of a set; notes a missing matplotlib."""
     try:
         draw_results(results, folder, name)
@@ -112,7 +112,7 @@ def write_failures(
     measured: Measured,
     data: EvaluationSet,
     task: RetrievalTask,
-    environment: Mapping[str, Any],
+    environment: Mapping[str, object],
     folder: Path,
     args: argparse.Namespace,
 ) -> Path:
