@@ -19,15 +19,34 @@ class Place(NamedTuple):
     Attributes:
         centre: The middle of it; that of the first pixel is 0.5.
         stride: Pixels to the next cell.
+        side: Of the receptive field, the pixels that it depends on.
     """
 
     centre: float
     stride: float
+    side: float = 1.0
 
 
 def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
     """As :func:`offsets`, of a network that makes one map, of a stride."""
     return offsets(lambda pixels: {stride: network(pixels)}, side)[stride]
+
+
+def receptive_side(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
+    """Side of the square of input pixels that a cell of a map depends on, by kernels, strides and dilations alone.
+
+    What looks at the whole image, such as the mean of a squeeze-and-excitation block, does not count.
+
+    Args:
+        network: Makes a map of images ``(1, 3, h, w)``; of "meta" tensors.
+        stride: Of the map.
+        side: An input side that it accepts.
+
+    Returns:
+        The stride, a cell without anything around it, where the layers do not explain the map.
+    """
+    seen = _seen(lambda pixels: {stride: network(pixels)}, side)[stride]
+    return float(stride) if seen is None or seen[0].stride != stride else seen[0].side
 
 
 def offsets(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dict[int, float]:
@@ -48,16 +67,20 @@ def offsets(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dic
         By stride; 0, the edge of the image, where the layers do not explain the stride (patches that are merged by
         reshaping).
     """
-    # where inference mode is on, layers would not come as the operations that are known here
-    with torch.inference_mode(False), torch.no_grad():
-        pixels = torch.empty(1, 3, side, side, device="meta")
-        with _Places(pixels) as places:
-            seen = {stride: places.of(made) for stride, made in network(pixels).items()}
-    return {stride: _edge(of_map, stride) for stride, of_map in seen.items()}
+    return {stride: _edge(of_map, stride) for stride, of_map in _seen(network, side).items()}
 
 
 #: Down and across.
 _Pair = tuple[Place, Place]
+
+
+def _seen(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dict[int, _Pair | None]:
+    """What the first cells of maps look at, by stride."""
+    # where inference mode is on, layers would not come as the operations that are known here
+    with torch.inference_mode(False), torch.no_grad():
+        pixels = torch.empty(1, 3, side, side, device="meta")
+        with _Places(pixels) as places:
+            return {stride: places.of(made) for stride, made in network(pixels).items()}
 
 
 def _edge(seen: _Pair | None, stride: int) -> float:
@@ -93,16 +116,17 @@ class _Places(TorchDispatchMode):
 
 
 def _joined(seen: Sequence[_Pair]) -> _Pair:
-    """The mean of branches that look at different places (a shortcut that pools, in ResNet-D); what comes from a
-    coarser map, such as the level above in a pyramid, does not count."""
+    """The mean of branches that look at different places (a shortcut that pools, in ResNet-D), and their largest field;
+    what comes from a coarser map, such as the level above in a pyramid, does not count."""
     y, x = map(_mean, zip(*seen, strict=True))
     return y, x
 
 
 def _mean(places: Sequence[Place]) -> Place:
     stride = min(place.stride for place in places)
-    centres = [place.centre for place in places if place.stride == stride]
-    return Place(sum(centres) / len(centres), stride)
+    joined = [place for place in places if place.stride == stride]
+    centre = sum(place.centre for place in joined) / len(joined)
+    return Place(centre, stride, max(place.side for place in joined))
 
 
 def _stays(seen: _Pair, call: Mapping[str, object]) -> _Pair:
@@ -125,13 +149,18 @@ def _padded(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
     added = list(call.get("pad", call.get("padding")))
     left, top = added[0], added[2] if len(added) > 2 else 0
     (y, x) = seen
-    return Place(y.centre - top * y.stride, y.stride), Place(x.centre - left * x.stride, x.stride)
+    down, across = y.centre - top * y.stride, x.centre - left * x.stride
+    return y._replace(centre=down), x._replace(centre=across)
 
 
 def _slid(seen: _Pair, kernel: Any, stride: object, padding: object, dilation: object) -> _Pair:
     """A window over the cells: its middle, in steps of its stride."""
     y, x = (
-        Place(place.centre + place.stride * (d * (k - 1) / 2 - p), place.stride * s)
+        Place(
+            place.centre + place.stride * (d * (k - 1) / 2 - p),
+            place.stride * s,
+            place.side + place.stride * d * (k - 1),
+        )
         for place, k, s, p, d in zip(seen, *map(_both, (kernel, stride, padding, dilation)), strict=True)
     )
     return y, x

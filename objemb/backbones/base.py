@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.backbones._offset import offsets
+from objemb.backbones._offset import offsets, receptive_side
 from objemb.backbones._probe import meta_copy
 from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
@@ -133,8 +133,20 @@ class Backbone(Frozen, Plugin, ABC):
 
     def offsets(self) -> dict[int, float]:
         """By stride where the first cell of each map of :meth:`maps` begins, as :attr:`offset` says of the last."""
+        return offsets(meta_copy(self).maps, self._probe_side) if self.stages else {}
+
+    def receptive_side(self) -> float:
+        """Side of the square of input pixels that a cell of the map of :meth:`forward` depends on.
+
+        By kernels, strides and dilations; :attr:`stride` for a network that they do not explain, such as a transformer.
+        """
+        return receptive_side(meta_copy(self), self.stride, self._probe_side)
+
+    @property
+    def _probe_side(self) -> int:
+        """A small input side that the network accepts and that gives a map of several cells."""
         side = max(self.smallest, 4 * self.stride)
-        return offsets(meta_copy(self).maps, -(-side // self.multiple) * self.multiple) if self.stages else {}
+        return -(-side // self.multiple) * self.multiple
 
     def upper(self, stride: int) -> nn.Module:
         """The layers between a map of :meth:`maps` and the last one: a copy, as a network of its own.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from objemb.backbones._offset import offset
+from objemb.backbones._offset import offset, receptive_side
 from objemb.backbones._probe import meta_copy
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
@@ -84,6 +84,7 @@ def test_against_the_pixels_that_matter(name: str) -> None:
     centre = (float(ys.min() + ys.max() + 1) / 2, float(xs.min() + xs.max() + 1) / 2)
     found = offset(meta_copy(network), stride, side)
     assert (found + (row + 0.5) * stride, found + (column + 0.5) * stride) == centre
+    assert receptive_side(meta_copy(network), stride, side) == ys.max() - ys.min() + 1 == xs.max() - xs.min() + 1
 
 
 def known(arch: str, **settings: str) -> float:
@@ -98,6 +99,14 @@ def test_known_networks() -> None:
     # conv 11/4 less 2: centre 3.5; pool 3/2: 7.5; pool 3/2: 15.5; three paddings by 1 later 15.5, half of 16 before
     assert known("alexnet") == 7.5
     assert NarrowResnet(width=2, blocks=(1, 1, 1, 1)).offset == (1 - 16) / 2
+
+
+def test_known_receptive_fields() -> None:
+    """The first two as Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill
+    2019, state them; the third by hand: 11 after the pool, then 3, 4, 6 and 3 kernels of 3."""
+    assert TorchvisionCnn("alexnet", layer="features.12").receptive_side() == 195
+    assert TorchvisionCnn("vgg16", layer="features.30").receptive_side() == 212
+    assert TorchvisionCnn("resnet50").receptive_side() == 11 + 8 * 3 + (8 + 16 * 3) + (16 + 32 * 5) + (32 + 64 * 2)
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -135,6 +144,7 @@ class Merged(nn.Module):
 def test_what_layers_do_not_explain_lies_at_the_edge(network: nn.Module) -> None:
     """Patches merged by reshaping, maps made finer, and strides that are not alike."""
     assert offset(meta_copy(network), 4, 32) == 0
+    assert receptive_side(meta_copy(network), 4, 32) == 4
 
 
 def test_an_output_that_is_not_of_the_image() -> None:

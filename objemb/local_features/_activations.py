@@ -1,0 +1,182 @@
+"""The strongest activations of feature maps over an image pyramid: what ``dense`` and ``attentive`` share."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from objemb import checks
+from objemb.backbones.base import Backbone
+from objemb.extractors.base import embed
+from objemb.layers.projection import Projection
+from objemb.local_features.base import LocalExtractor
+from objemb.ops.arrays import as_tensor
+from objemb.ops.batches import batched, group_equal
+from objemb.ops.grid import Grid, map_grid
+from objemb.ops.images import input_size, resize
+from objemb.ops.normalize import l2
+from objemb.structures import LocalFeatures, Photo
+
+#: Factors on the size of a photo: two octaves down and one up, in steps of half an octave (Noh et al., ICCV 2017).
+SCALES = tuple(2.0 ** (step / 2) for step in range(2, -5, -1))
+#: Input pixels that enter a network at once.
+PIXELS = 1 << 22
+#: Arguments of :class:`~objemb.structures.LocalFeatures` for cells of a map.
+_Cells = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The strongest activations of a photo.
+
+    Attributes:
+        vectors: float32 ``(n, C)``, as the network gives them.
+        cells: ``points``, ``scales``, ``sides`` and ``strengths`` of :class:`~objemb.structures.LocalFeatures`.
+    """
+
+    vectors: Tensor
+    cells: _Cells
+
+    def above(self, threshold: float) -> Activations:
+        """Those of at least this strength."""
+        strong = self.cells["strengths"] >= threshold
+        return Activations(self.vectors[strong], {name: column[strong] for name, column in self.cells.items()})
+
+    def strongest(self, count: int) -> Activations:
+        """At most ``count``, the strongest first; of equal ones, those that come first here."""
+        order = self.cells["strengths"].argsort(descending=True, stable=True)[:count]
+        return Activations(self.vectors[order], {name: column[order] for name, column in self.cells.items()})
+
+
+class ActivationExtractor(LocalExtractor):
+    """Local features that are cells of a feature map, of a photo at several scales.
+
+    A plug-in says how strong cells are, and what becomes of the map before vectors are read from it.
+
+    Args:
+        backbone: Computes the maps; its setting ``layer`` chooses the stage.
+        size: Longest side of a photo in pixels at scale 1.
+        scales: Factors on that size.
+        count: The most features of a photo, over all scales.
+        enlarge: Whether photos that are smaller are enlarged to that size.
+        dim: Length of the vectors after a PCA; None for none.
+        power: Of the PCA's variances: 0.5 whitens, 0 only turns.
+        unit: Whether vectors are brought to unit length at the end.
+    """
+
+    backbone: Backbone
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        size: float,
+        scales: Sequence[float],
+        count: int,
+        enlarge: bool,
+        dim: int | None,
+        power: float,
+        unit: bool,
+    ) -> None:
+        super().__init__(size=size, count=count, backbone=backbone)
+        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
+        self.enlarge = checks.flag("enlarge", enlarge)
+        self.unit = checks.flag("unit", unit)
+        self.projection = None if dim is None else Projection(backbone.channels, dim, power)
+
+    @property
+    def dim(self) -> int:
+        """See :attr:`LocalExtractor.dim`."""
+        return self.backbone.channels if self.projection is None else self.projection.dim
+
+    def decode_side(self) -> int | None:
+        """See :meth:`LocalExtractor.decode_side`."""
+        return math.ceil(self.size * max(self.scales))
+
+    @abstractmethod
+    def strengths(self, maps: Tensor) -> Tensor:
+        """How strong the cells of maps are: ``(B, C, h, w)`` to ``(B, h, w)``."""
+
+    def prepared(self, maps: Tensor) -> Tensor:
+        """Maps as vectors are read from them, ``(B, C, h, w)``."""
+        return maps
+
+    def normalised(self, vectors: Tensor) -> Tensor:
+        """Vectors ``(n, C)`` of cells as the PCA takes them; as they are by default."""
+        return vectors
+
+    def activations(self, photos: Sequence[Photo]) -> list[Activations]:
+        """Per photo its strongest activations over all scales, on the device of the network."""
+        parts: list[list[Activations]] = [[] for _ in photos]
+        for scale in self.scales:
+            for numbers, maps, grids in self.maps(photos, scale):
+                strengths = self.strengths(maps)
+                ready = self.prepared(maps)
+                for n, of_photo, strong, grid in zip(numbers, ready, strengths, grids, strict=True):
+                    parts[n].append(self._read(of_photo, strong, grid, photos[n].size))
+        return [_joined(of_photo).strongest(self.count) for of_photo in parts]
+
+    def maps(self, photos: Sequence[Photo], scale: float) -> Iterator[tuple[tuple[int, ...], Tensor, list[Grid]]]:
+        """Feature maps at one scale: numbers of photos, their maps ``(B, C, h, w)``, and where the cells lie.
+
+        Photos of one input shape share a forward pass, as many as make :data:`PIXELS`.
+        """
+        net = self.backbone
+        shapes = [input_size(p.size, self._target(p) * scale, "longest", net.multiple, net.smallest) for p in photos]
+        for group in group_equal(shapes):
+            shape = shapes[group[0]]
+            for numbers in batched(group, max(1, PIXELS // (shape[0] * shape[1]))):
+                maps = embed([resize(as_tensor(photos[n].pixels), shape) for n in numbers], net)
+                raster = (maps.shape[2], maps.shape[3])
+                yield numbers, maps, [map_grid(raster, shape, photos[n].size, net.stride, net.offset) for n in numbers]
+
+    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+        found = []
+        for photo, chosen in zip(photos, self.activations(photos), strict=True):
+            vectors = self.normalised(chosen.vectors)
+            vectors = vectors if self.projection is None else self.projection(vectors)
+            found.append(LocalFeatures(photo.size, vectors=l2(vectors) if self.unit else vectors, **chosen.cells))
+        return found
+
+    def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
+        """See :meth:`LocalExtractor._samples`. The PCA learns from the activations that are chosen."""
+        if part != "projection":
+            return super()._samples(part, photos)
+        return [self.normalised(chosen.vectors) for chosen in self.activations(photos)]
+
+    def _target(self, photo: Photo) -> float:
+        return self.size if self.enlarge else min(self.size, max(photo.size))
+
+    def _read(self, of_photo: Tensor, strengths: Tensor, grid: Grid, size: tuple[int, int]) -> Activations:
+        """The strongest cells of a map ``(C, h, w)``."""
+        flat = strengths.flatten()
+        chosen = flat.argsort(descending=True, stable=True)[: self.count]
+        rows, columns = chosen // grid.width, chosen % grid.width
+        down, across = grid.cell
+        x, y = grid.offset[1] + (columns + 0.5) * across, grid.offset[0] + (rows + 0.5) * down
+        original = math.sqrt(down * across) / grid.stride  # pixels of the photo along one of the input
+        alike = torch.ones_like(x)
+        return Activations(
+            of_photo.flatten(1)[:, chosen].T.float(),
+            {
+                "points": torch.stack([x.clamp(0, size[1]), y.clamp(0, size[0])], dim=1),
+                "scales": alike / original,
+                "sides": alike * (self._receptive_side * original),
+                "strengths": flat[chosen].float(),
+            },
+        )
+
+    @cached_property
+    def _receptive_side(self) -> float:
+        return self.backbone.receptive_side()
+
+
+def _joined(parts: Sequence[Activations]) -> Activations:
+    cells = {name: torch.cat([part.cells[name] for part in parts]) for name in parts[0].cells}
+    return Activations(torch.cat([part.vectors for part in parts]), cells)
