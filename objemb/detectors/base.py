@@ -42,6 +42,10 @@ class Detector(Plugin, ABC):
         """The longest side of a photo in pixels that is of use; 0 for a detector that does not look at pixels."""
         return 0
 
+    def content_hash(self) -> str | None:
+        """SHA-256, 64 hex digits, of the file that the boxes are read from; None for a detector that computes them."""
+        return None
+
     @property
     def problems(self) -> list[tuple[str, str]]:
         """``(entry, reason)`` of what could not be used so far, where boxes come from elsewhere, such as a file."""

@@ -14,6 +14,7 @@ from objemb.coco.files import CocoBox, CocoImage, read_coco
 from objemb.coco.masks import SIDE
 from objemb.coco.regions import FrameError, regions_of
 from objemb.detectors.base import Detector
+from objemb.disk import file_sha256
 from objemb.images.names import composed
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -73,6 +74,10 @@ class StoredBoxes(Detector):
         self._used: dict[str, int] = {}  # by image
         self._asked = False
         self._images = _Images(content.images, content.named)
+
+    def content_hash(self) -> str:
+        """See :meth:`Detector.content_hash`."""
+        return file_sha256(Path(self.file))
 
     @property
     def problems(self) -> list[tuple[str, str]]:

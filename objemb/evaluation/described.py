@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
+from objemb.aggregators.base import Aggregator
 from objemb.checks import ObjembError
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
@@ -63,13 +66,14 @@ class Described:
     Attributes:
         database: Of the task's database, in its order.
         queries: Of its queries.
-        seconds: What it took to describe the ``database`` and the ``queries``, decoding included.
+        seconds: What it took to describe the ``database`` and the ``queries``, decoding included; empty where nobody
+            measured it.
         problems: A line for each photo that could not be described and each box that leaves its photo.
     """
 
     database: ImageRows
     queries: ImageRows
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -168,6 +172,19 @@ def describe_images(
         boxes.expect_used()
         problems += [f"{entry}: {reason}" for entry, reason in boxes.problems]
     return ImageRows.from_descriptors(described, model.dim, [image.file for image in images]), problems
+
+
+def aggregated(regions: ImageRows, aggregator: Aggregator) -> ImageRows:
+    """The rows of images whose regions have been described, one row each, as an aggregator makes them.
+
+    Args:
+        regions: The rows of all regions, as a model gives them whose aggregator is ``keep``; labels and scores are not
+            known any more.
+        aggregator: Makes the rows.
+    """
+    described = {number: regions.descriptors(number) for number in np.unique(regions.items).tolist()}
+    rows = {number: aggregator.aggregate(of_image) for number, of_image in described.items()}
+    return ImageRows.from_descriptors(rows, regions.dim, regions.images)
 
 
 def describe_entries(

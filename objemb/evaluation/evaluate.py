@@ -199,9 +199,10 @@ def _seconds(task: RetrievalTask, described: Described, clock: list[float], rera
     """Times per photo and per query, from the moments before and behind the re-ranked search and the last ranking."""
     start, searched, ranked = clock
     queries = max(1, len(task.queries))
+    measured = described.seconds
     return {
-        "describe_per_image": described.seconds["database"] / _photos(task),
-        "describe_per_query": described.seconds["queries"] / queries,
+        **({"describe_per_image": measured["database"] / _photos(task)} if measured else {}),
+        **({"describe_per_query": measured["queries"] / queries} if measured else {}),
         **({"rerank_per_query": (searched - start) / queries} if reranked else {}),
         "search_per_query": (ranked - searched) / queries,
     }

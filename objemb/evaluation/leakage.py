@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
+from objemb.models.folder import CARD, read_card
+from objemb.models.model import Model
+
+#: Settings of training data that are texts but no photos, or more photos than were trained on.
+NO_SOURCES = ("name", "names", "images", "split")
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,24 @@ class SeenPhotos:
         return self._digests[path]
 
 
+def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Per part of a model the folders, tables and photos that it learned from, as far as it says so.
+
+    Args:
+        model: The model.
+        whitened_on: What its whitening has just been fitted on; the model itself says it in words.
+    """
+    found: dict[str, list[str]] = {}
+    for name, part in model.describer.fitted_parts().items():
+        found[name] = sources_in(part.fitted_on)
+    whitening = model.describer.whitening
+    if whitening is not None:
+        found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, whitened_on)]
+    for place, provenance in _provenances("network", model.provenance):
+        found[place] = list(_paths((provenance.get("training") or {}).get("data")))
+    return {part: sources for part, sources in found.items() if sources}
+
+
 def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> list[Leak]:
     """What was fitted on photos of an evaluation set.
 
@@ -123,3 +147,25 @@ def _digest(path: Path) -> str:
         return file_sha256(path)
     except OSError:
         return ""
+
+
+def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is known of a model, and of the model folders that its weights came from."""
+    yield place, provenance
+    for key, origin in (provenance.get("weights") or {}).items():
+        folder = Path(str(origin.get("name")))
+        if (folder / CARD).is_file():
+            yield from _provenances(f"{key} of the {place}", read_card(folder).get("provenance", {}))
+
+
+def _paths(data: Any) -> Iterator[str]:
+    """Paths in the settings of training data."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key not in NO_SOURCES:
+                yield from _paths(value)
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            yield from _paths(value)
+    elif isinstance(data, str):
+        yield data

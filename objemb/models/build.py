@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -72,6 +73,20 @@ def build_model(
     return Model(
         describer.to(device), aggregator, without_weights(resolved), provenance, device, rerankers, precision=precision
     )
+
+
+def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
+    """The model with other re-rankers than its own.
+
+    Args:
+        model: The model; everything else is shared with it.
+        steps: Settings of the re-rankers, in order.
+
+    Raises:
+        ValueError: Unknown names, keys or values.
+    """
+    settings = config.resolve({**model.settings, "rerank": list(steps)})
+    return replace(model, settings=settings, rerankers=tuple(registry.build(Reranker, s) for s in settings["rerank"]))
 
 
 def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:

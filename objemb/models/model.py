@@ -288,6 +288,11 @@ class Model:
         whitening = None if whitening is None else whitening.to(self.device)
         return replace(self, describer=self.describer.whitened(whitening))
 
+    def limited(self, max_regions: int) -> Model:
+        """This model with at most ``max_regions`` boxes of its detector per photo, beside the whole image; networks are
+        shared with this one."""
+        return replace(self, describer=self.describer.limited(max_regions))
+
     def to(self, device: str, precision: str | None = None) -> Model:
         """This model on another device. Its networks move, so that the old handle does not describe any more.
 

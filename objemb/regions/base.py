@@ -44,6 +44,17 @@ class RegionSource(nn.Module, Plugin, ABC):
             Per photo ``Regions`` in original pixels, on the CPU; region 0 is always the whole image.
         """
 
+    def select(self, found: Regions) -> Regions:
+        """The regions of a photo whose boxes the detector has found already: the whole image, and those that are kept.
+
+        Args:
+            found: All boxes or proposals of the photo, as the detector gives them.
+
+        Raises:
+            ValueError: The source has no use for boxes of a detector.
+        """
+        raise ValueError(f"regions: expected a source that takes boxes of a detector, found {self.registry_name}")
+
     def limited(self, max_regions: int) -> Self:
         """This source with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
 

@@ -56,7 +56,7 @@ class Detections(RegionSource):
         return fewer
 
     def select(self, found: Regions) -> Regions:
-        """The whole image, and what is kept of all that was detected in it."""
+        """See :meth:`RegionSource.select`."""
         sure = found if self.min_score is None else found[found.scores >= self.min_score]
         kept = sure[nms(as_tensor(sure.boxes), as_tensor(sure.scores), self.nms_iou)[: self.max_regions]]
         return Regions.cat([whole_like(kept), kept])

@@ -55,8 +55,8 @@ class RpnProposals(RegionSource):
         fewer.max_regions = checks.whole("max_regions", max_regions, 0)
         return fewer
 
-    def select(self, proposed: Regions) -> Regions:
-        """The whole image, and what is kept of all proposals for it, which come best first."""
-        order = torch.arange(len(proposed), 0, -1)
-        kept = proposed[nms(as_tensor(proposed.boxes), order, self.nms_iou)[: self.max_regions]]
-        return Regions.cat([Regions.whole(proposed.size), kept])
+    def select(self, found: Regions) -> Regions:
+        """See :meth:`RegionSource.select`. Proposals come best first; their scores are not read."""
+        order = torch.arange(len(found), 0, -1)
+        kept = found[nms(as_tensor(found.boxes), order, self.nms_iou)[: self.max_regions]]
+        return Regions.cat([Regions.whole(found.size), kept])

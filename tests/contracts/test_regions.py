@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from objemb.ops.grid import Grid, pixel_grid
+from objemb.regions.base import RegionSource
+from objemb.structures import Regions
 from tests.contracts.made import PHOTOS, build, every, in_frame, is_whole
 
 
@@ -42,3 +45,16 @@ class TestRegions:
     def test_decode_side(self, name: str, tmp_path: Path) -> None:
         source = build("regions", name, tmp_path)
         assert source.decode_side() == (0 if source.detector is None else source.detector.decode_side())
+
+    def test_boxes_that_were_found_before(self, name: str, tmp_path: Path) -> None:
+        """A source of a detector's boxes keeps some of them; one that lays or takes regions itself refuses them."""
+        source, photo = build("regions", name, tmp_path), PHOTOS[0]
+        found = Regions([[1, 2, 9, 10], [3, 3, 12, 14]], photo.size, scores=[0.9, 0.8])
+        if type(source).select is RegionSource.select:
+            with pytest.raises(ValueError, match=f"takes boxes of a detector, found {name}"):
+                source.select(found)
+            return
+        kept = source.select(found)
+        assert is_whole(kept, photo)
+        assert {tuple(box) for box in kept.boxes[1:].tolist()} <= {tuple(box) for box in found.boxes.tolist()}
+        assert len(kept) > 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -46,6 +47,14 @@ def store(tmp_path: Path):
         return StoredBoxes(tmp_path / "instances.json", **options)
 
     return build
+
+
+def test_the_content_of_the_file_says_which_boxes_they_are(tmp_path: Path) -> None:
+    file = coco_file(tmp_path)
+    first = StoredBoxes(file).content_hash()
+    assert first == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    Path(file).write_bytes(Path(file).read_bytes() + b"\n")
+    assert StoredBoxes(file).content_hash() != first
 
 
 def test_boxes_become_edges_with_0_based_labels(store) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.aggregators.keep import Keep
+from objemb.aggregators.sum import Sum
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
-from objemb.evaluation.described import describe_entries, describe_images
+from objemb.evaluation.described import aggregated, describe_entries, describe_images
 from objemb.structures import Photo, RegionDescriptors
 from tests.evaluation.colours import LEFT, RIGHT, ColourModel, Patches, write_set
 
@@ -112,3 +114,18 @@ def test_a_photo_that_cannot_be_described_does_not_stop_the_others(data: Evaluat
     found, problems = describe_entries(Failing(), data, data.images)
     assert found.items.tolist() == [1, 2]
     assert problems == ["a.png: cannot be described: too large"]
+
+
+def test_regions_become_one_row_an_image(data: EvaluationSet) -> None:
+    regions, _ = describe_images(ColourModel(), data, data.images, boxes=Patches())
+    data.photo("b.png").unlink()
+    fewer, _ = describe_images(ColourModel(), data, data.images, boxes=Patches())
+    for rows, items in ((regions, [0, 1, 2]), (fewer, [0, 2])):
+        summed = aggregated(rows, Sum())
+        assert summed.images == rows.images
+        assert summed.items.tolist() == items
+        for number, vector in zip(items, summed.vectors, strict=True):
+            of_image = rows.vectors[rows.items == number]
+            total = of_image[1:].sum(axis=0)  # without the whole image, which is region 0
+            np.testing.assert_allclose(vector, total / np.linalg.norm(total), rtol=1e-6)
+        np.testing.assert_array_equal(aggregated(rows, Keep()).vectors, rows.vectors)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from objemb.config import load_config
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
-from objemb.evaluation.leakage import SeenPhotos, find_leaks, sources_in
+from objemb.evaluation.leakage import SeenPhotos, find_leaks, learned_from, sources_in
+from objemb.models import build_model
+from objemb.models.fitting import whiten
 from tests.evaluation.colours import write_set
 
 
@@ -80,3 +85,17 @@ def test_sources_in_words() -> None:
     assert sources_in("12 regions of 3 photos: a b, c/d.jpg") == ["a b", "c/d.jpg"]
     assert sources_in("folder") == ["folder"]
     assert sources_in("") == []
+
+
+def test_what_a_model_says_that_it_learned_from(tmp_path: Path) -> None:
+    backbone = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]}
+    model = build_model(load_config("mac", [f"backbone={json.dumps(backbone)}", "extractor.size=64"]))
+    assert learned_from(model) == {}
+    whitened = whiten(model, torch.eye(model.dim), fitted_on="9 regions of 3 photos: photos/, more.csv")
+    assert learned_from(whitened) == {"whitening": ["photos/", "more.csv"]}
+    assert learned_from(whitened, [Path("a, b")]) == {"whitening": ["photos/", "more.csv", "a, b"]}
+    teacher = tmp_path / "teacher"
+    data = {"data": {"name": "folder", "folder": "train", "split": "half"}, "seed": 0}
+    replace(model, provenance={"training": data}).save(teacher)
+    student = replace(model, provenance={"weights": {"describer.backbone": {"name": str(teacher)}}})
+    assert learned_from(student) == {"describer.backbone of the network": ["train"]}

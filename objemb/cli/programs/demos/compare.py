@@ -17,24 +17,21 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
-from objemb.evaluation.described import describe_entries
+from objemb.evaluation.described import Described, aggregated, describe_entries, describe_images
+from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.metrics import known
-from objemb.evaluation.ranks import rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries
-from objemb.evaluation.scoring import listed_items, locate, score
 from objemb.evaluation.shares import share
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model
-from objemb.structures import ImageRows, Photo, RegionDescriptors, Regions
+from objemb.structures import ImageRows, Photo, Regions
 
 #: Photos on which times are measured, and how often.
 TIMED_PHOTOS = 10
 ROUNDS = 4
 #: The kinds of queries: a box in a photo, and the picture of a product by itself.
 KINDS = (IN_PHOTO, PICTURE)
-
-Described = list[tuple[int, RegionDescriptors]]
 
 
 def compare(
@@ -54,12 +51,13 @@ def compare(
         teacher's mAP on the same boxes.
     """
     tasks = {kind: of_kind(data, kind) for kind in KINDS}
-    described: dict[tuple[str, str], Described] = {}
+    described: dict[tuple[str, str], ImageRows] = {}
     found = []
     for row in ROWS:
         place = (row.describer, row.boxes)
         if place not in described:
-            described[place] = _database(models[row.describer], data, boxes[row.boxes])
+            model, given = models[row.describer], boxes[row.boxes]
+            described[place], _ = describe_images(model, data, data.images, boxes=given)
         found.append(_measure(row, models[row.describer], data, tasks, described[place]))
         advance()
     by_key = {one["key"]: one["by_kind"] for one in found}
@@ -100,27 +98,19 @@ def _describe(model: Model, number: int, photos: Sequence[Photo], regions: Seque
     return model.describer.describe([photos[number]], None if regions is None else [regions[number]])
 
 
-def _database(model: Model, data: EvaluationSet, boxes: Detector | None) -> Described:
-    """The regions of all photos."""
-    numbers = {entry.file: number for number, entry in enumerate(data.images)}
-    refs = [ImageRef(entry.file, data.photo(entry.file)) for entry in data.images]
-    return [(numbers[one.image], one) for one in model.stream(refs, boxes=boxes)]
-
-
 def _measure(
-    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], described: Described
+    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], regions: ImageRows
 ) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
-    rows = {number: aggregator.aggregate(one) for number, one in described}
-    database = ImageRows.from_descriptors(rows, model.dim, [entry.file for entry in data.images])
+    database = aggregated(regions, aggregator)
     asked = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
     by_kind, iou = {}, None
     for kind, task in tasks.items():
         queries, _ = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-        found = rank_items(database, queries, listed_items(task))
-        scores = score(task, found, set(queries.items.tolist()))
-        by_kind[kind] = {"mAP": scores.means["mAP"], "P@1": scores.means["P@1"], "queries": scores.queries}
-        if kind == IN_PHOTO and data.objects and not row.total:
-            iou = known(locate(task, found, data.objects).figures.mean_iou)
+        found = evaluate_described(Described(database, queries), data, task)
+        means = found.scores.means
+        by_kind[kind] = {"mAP": means["mAP"], "P@1": means["P@1"], "queries": found.scores.queries}
+        if kind == IN_PHOTO and found.localisation is not None and not row.total:
+            iou = known(found.localisation.mean_iou)
     vectors = len(database.vectors) / len(data.images)
     return {"key": row.key, "title": row.title, "by_kind": by_kind, "iou": iou, "vectors": vectors}

@@ -22,7 +22,6 @@ from objemb.evaluation.average_precision import average_precision
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model
-from objemb.regions.detections import Detections
 from objemb.structures import Photo, Regions
 
 #: Side of a scene in pixels, and of what the networks see.
@@ -65,7 +64,7 @@ def measure(
     models = open_describers(made)
     raw = detect_all(models["student"], data, display.meter("detecting", "photos", len(data.images)).step)
     source = models["student"].describer.regions
-    assert isinstance(source, Detections)
+    assert source is not None
     selected = {name: source.select(found) for name, found in raw.items()}
     boxes = {"own": None, "detector": Found(selected), "truth": truth}
     rows = compare(models, data, boxes, display.meter("comparing", "methods", len(ROWS)).step)

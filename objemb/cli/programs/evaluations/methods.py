@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from objemb import checks, registry
+from objemb import checks
 from objemb.cli.boxes import boxes_told, stored_boxes
 from objemb.cli.output import note, note_untrained
-from objemb.config import is_override, load_config, parse_part, resolve, split_list, split_overrides
-from objemb.evaluation.leakage import sources_in
+from objemb.config import is_override, load_config, parse_part, split_list, split_overrides
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
+from objemb.models.build import reranked
 from objemb.models.fitting import expect_whitening
-from objemb.models.folder import CARD, read_card
-from objemb.rerank.base import Reranker
-
-#: Settings of training data that are texts but no photos, or more photos than were trained on.
-NO_SOURCES = ("name", "names", "images", "split")
 
 
 @dataclass(frozen=True)
@@ -140,44 +135,3 @@ def _fitted(model: Model, args: argparse.Namespace) -> Model:
     if args.whiten_pairs:
         model = fit_learned_whitening(model, args.whiten_pairs, ridge=args.whiten_ridge, **whitens, **calls)
     return model
-
-
-def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
-    """The model with other re-rankers than its own."""
-    settings = resolve({**model.settings, "rerank": list(steps)})
-    return replace(model, settings=settings, rerankers=tuple(registry.build(Reranker, s) for s in settings["rerank"]))
-
-
-def learned_from(model: Model, args: argparse.Namespace) -> dict[str, list[str]]:
-    """Per part of a model the folders, tables and photos that it learned from, as far as it says so."""
-    found: dict[str, list[str]] = {}
-    for name, part in model.describer.fitted_parts().items():
-        found[name] = sources_in(part.fitted_on)
-    whitening = model.describer.whitening
-    if whitening is not None:
-        found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, args.whiten_on)]
-    for place, provenance in _provenances("network", model.provenance):
-        found[place] = list(_paths((provenance.get("training") or {}).get("data")))
-    return {part: sources for part, sources in found.items() if sources}
-
-
-def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What is known of a model, and of the model folders that its weights came from."""
-    yield place, provenance
-    for key, origin in (provenance.get("weights") or {}).items():
-        folder = Path(str(origin.get("name")))
-        if (folder / CARD).is_file():
-            yield from _provenances(f"{key} of the {place}", read_card(folder).get("provenance", {}))
-
-
-def _paths(data: Any) -> Iterator[str]:
-    """Paths in the settings of training data."""
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            if key not in NO_SOURCES:
-                yield from _paths(value)
-    elif isinstance(data, (list, tuple)):
-        for value in data:
-            yield from _paths(value)
-    elif isinstance(data, str):
-        yield data

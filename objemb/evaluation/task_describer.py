@@ -9,11 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from objemb.cli.output import note
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
-from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.disk import file_sha256
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, describe_task, object_crop
@@ -38,9 +35,9 @@ class BoxSource:
     identity: object = None
 
     @staticmethod
-    def of_file(file: Path | None, detector: Detector | None) -> BoxSource:
-        """The boxes of a file, which ``detector`` has read."""
-        return BoxSource(detector, None if file is None else file_sha256(file))
+    def of_file(boxes: Detector | None) -> BoxSource:
+        """Boxes that a detector has read from a file; None leaves them to the model."""
+        return BoxSource(boxes, None if boxes is None else boxes.content_hash())
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,7 @@ class TaskDescriber:
         query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
         cache: The folder of descriptors; None for none.
+        on_note: Called with a line for people where the cache cannot be used.
     """
 
     model: Model
@@ -64,6 +62,11 @@ class TaskDescriber:
     query_boxes: str
     workers: int
     cache: Path | None = None
+    on_note: Callable[[str], None] = lambda text: None
+
+    def takes_boxes(self, task: RetrievalTask) -> bool:
+        """Whether the database is described by boxes of a detector, whose number can be limited."""
+        return task.level == "image" and (self.model.detector is not None or self.boxes.detector is not None)
 
     def describe(
         self, task: RetrievalTask, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
@@ -77,7 +80,7 @@ class TaskDescriber:
         """
         model, boxes = self.model, self.boxes.detector
         if max_regions is not None:
-            model = replace(model, describer=model.describer.limited(max_regions))
+            model = model.limited(max_regions)
             boxes = None if boxes is None else BestBoxes(boxes, max_regions)
 
         def run(part: RetrievalTask, given: Detector | None) -> Described:
@@ -109,7 +112,7 @@ class TaskDescriber:
         entries = task.database if name == DATABASE else task.queries
         if self.cache is None:
             return _Part.of(name, run())
-        cache = ArrayCache(self.cache, note)
+        cache = ArrayCache(self.cache, self.on_note)
         key = key_of(
             {
                 "version": __version__,
@@ -167,7 +170,7 @@ def _only(task: RetrievalTask, part: str) -> RetrievalTask:
 
 def _own_boxes(model: Model) -> str | None:
     """The checksum of the file that the model's own boxes come from."""
-    return file_sha256(Path(model.detector.file)) if isinstance(model.detector, StoredBoxes) else None
+    return None if model.detector is None else model.detector.content_hash()
 
 
 def _digest(rows: Sequence[object]) -> str:

@@ -1,0 +1,129 @@
+"""What is measured of one method on one set beside its main figures: parts of the set, numbers of regions, cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from objemb.datasets.box_frames import fits
+from objemb.datasets.evaluation_set import EvaluationSet
+from objemb.evaluation.by_size import by_kind, by_object_size, by_query_size, localisation_by_size, positive_shares
+from objemb.evaluation.cost import Cost, measure_cost
+from objemb.evaluation.described import Described, object_crop
+from objemb.evaluation.evaluate import Evaluation, evaluate_described
+from objemb.evaluation.metrics import known, precision_recall
+from objemb.evaluation.projector import evenly
+from objemb.evaluation.retrieval_task import RetrievalTask
+from objemb.evaluation.task_describer import TaskDescriber
+from objemb.images.sources import ImageRef
+from objemb.images.stream import stream_photos
+from objemb.models.model import given_boxes
+from objemb.structures import Box, Photo, Regions
+
+#: Numbers of a precision-recall curve are written with so many digits.
+DIGITS = 5
+
+
+def curve(task: RetrievalTask, found: Evaluation) -> list[float] | None:
+    """Precision at the recalls of :data:`objemb.evaluation.metrics.RECALLS` under the main setup; None where no query
+    counts."""
+    main = found.scores.setups[task.protocol.main]
+    precisions = precision_recall(main.ranks, main.num_positives).round(DIGITS).tolist()
+    return None if math.isnan(precisions[0]) else precisions
+
+
+def figures_by_parts(
+    task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
+) -> dict[str, object]:
+    """Figures ``by_kind`` of the query, ``by_query_size`` and ``by_object_size``, JSON-ready.
+
+    None stands for what the set does not tell.
+    """
+    main = found.scores.setups[task.protocol.main]
+    kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
+    of_queries = by_query_size(task, main, described.queries)
+    return {
+        "by_kind": kinds or None,
+        "by_query_size": {size: figures.to_json() for size, figures in of_queries.items()},
+        "by_object_size": _by_object_size(task, data, described, found) if data.objects else None,
+    }
+
+
+def _by_object_size(
+    task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
+) -> dict[str, dict[str, object]]:
+    """Metrics of rankings and localisation, by the size of the object."""
+    shares = positive_shares(task, data.objects, described.database)
+    ranked = by_object_size(task, found.ranked, shares, set(described.queries.items.tolist()))
+    figures = {size: of_size.to_json() for size, of_size in ranked.items()}
+    if found.located is not None:
+        for size, of_size in localisation_by_size(found.located, described.database).items():
+            figures[size] |= {name: known(value) for name, value in of_size._asdict().items()}
+    return figures
+
+
+def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Sequence[int]) -> list[dict[str, object]]:
+    """The main figure of a method with at most so many regions per photo, JSON-ready, one for each of ``counts``.
+
+    Args:
+        describer: Of a method that takes boxes one by one (:meth:`TaskDescriber.takes_boxes`), with its re-rankers.
+        task: What is to be found in what, at image level.
+        counts: Maximum numbers of regions.
+    """
+    model, figure = describer.model, task.protocol.main_figure
+    points: list[dict[str, object]] = []
+    for most in counts:
+        described, _ = describer.describe(task, most)
+        found = evaluate_described(
+            described, describer.data, task, rerankers=model.rerankers, describer=model.describer
+        )
+        score, vectors = known(found.scores.means[figure]), found.storage["vectors_per_image"]
+        points.append({"max_regions": most, "figure": figure, "score": score, "vectors_per_image": vectors})
+    return points
+
+
+def cost_of_photos(describer: TaskDescriber, task: RetrievalTask, count: int) -> Cost | None:
+    """What the description of a database photo costs.
+
+    Args:
+        describer: Of the method.
+        task: What is to be found in what.
+        count: Number of photos, in even steps through the database.
+
+    Returns:
+        None where not one of them can be decoded.
+    """
+    files = list(dict.fromkeys(entry.file for entry in task.database))
+    chosen = [files[n] for n in evenly(len(files), count)]
+    model = describer.model
+    side = model.decode_side if task.level == "image" else model.query_side(object_crop(describer.crop))
+    refs = [ImageRef(file, describer.data.photo(file)) for file in chosen]
+    photos = [p for p in stream_photos(refs, workers=describer.workers, side=side) if isinstance(p, Photo)]
+    if not photos:
+        return None
+    with model.computing():
+        return measure_cost(model.describer, photos, _describing(describer, task))
+
+
+def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Photo], object]:
+    """How a photo becomes rows of the database."""
+    model, source = describer.model, given_boxes(describer.boxes.detector)
+    if task.level == "image":
+
+        def describe(photo: Photo) -> object:
+            given = None if source is None else source.find([photo])
+            return model.aggregator.aggregate(model.describer.describe([photo], given)[0])
+
+        return describe
+    of_photos: dict[str, list[Box | None]] = {}
+    for entry in task.database:
+        of_photos.setdefault(entry.file, []).append(entry.box)
+    crop = object_crop(describer.crop)
+
+    def describe_boxes(photo: Photo) -> object:
+        inside = [box for box in of_photos[photo.id] if fits(box, photo.size)]  # the others are among the problems
+        return model.query(photo, Regions(torch.tensor(inside).reshape(-1, 4), photo.size), crop=crop)
+
+    return describe_boxes
