@@ -45,7 +45,7 @@ DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads",
 LIGHTNING = "training/_lightning.py"
 SUBCLASSING = {*DETECTRON2, LIGHTNING}
 FOREIGN = {
-    "faiss": {"index/engines/_ivf.py"},
+    "faiss": {"ops/faiss.py"},
     "timm": {"backbones/timm_net.py"},
     "huggingface_hub": {"backbones/timm_net.py"},
     "filelock": {"training/run_folder.py"},

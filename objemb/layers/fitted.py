@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +50,16 @@ class Fitted(nn.Module, ABC):
         """
 
     @torch.no_grad()
-    def fit(self, vectors: Tensor, *, fitted_on: str) -> None:
+    def fit(
+        self, vectors: Tensor, *, fitted_on: str, on_step: Callable[[int, int], None] = lambda done, of: None
+    ) -> None:
         """Learn from vectors, replacing what was learned before.
 
         Args:
             vectors: float ``(N, D)``, any device.
             fitted_on: See the class.
+            on_step: Called by parts that take long, such as a codebook after each round of k-means: with the number of
+                steps that are done, from 1, and that of all.
 
         Raises:
             ValueError: No vectors or too few, NaN or infinite ones, or of another length.
@@ -64,9 +69,17 @@ class Fitted(nn.Module, ABC):
         checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
         if len(vectors) == 0:
             raise ValueError(f"{self.label}: expected vectors to learn from, found none")
-        self.learn(vectors.to(self.count.device, torch.float32))
+        self._on_step = on_step
+        try:
+            self.learn(vectors.to(self.count.device, torch.float32))
+        finally:
+            del self._on_step
         self.fitted_on = fitted_on
         self.count.fill_(len(vectors))
+
+    def step(self, done: int, of: int) -> None:
+        """Called by :meth:`learn` of a part that takes long, see ``on_step`` of :meth:`fit`."""
+        self._on_step(done, of)
 
     def settings(self) -> dict[str, object]:
         """What it has learned from, JSON-ready, for the card of a model folder."""

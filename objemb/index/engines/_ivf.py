@@ -22,6 +22,7 @@ from objemb.index.blocks import NO_HIT, Block, GroupedHits, Pairs, RowTable, pai
 from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.ops.faiss import faiss_library
 from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: The one file of a structure.
@@ -77,7 +78,7 @@ class IvfEngine(Engine):
 
     def build(self, blocks: Sequence[Block]) -> IvfStructure:
         """As :meth:`objemb.index.engines.base.Engine.build`."""
-        faiss = _faiss()
+        faiss = faiss_library("approximate search")
         table = RowTable(blocks)
         if not len(table):
             raise ValueError("blocks: expected at least one row, found none")
@@ -96,7 +97,7 @@ class IvfEngine(Engine):
 
     def load(self, files: Mapping[str, Any]) -> IvfStructure:
         """As :meth:`objemb.index.engines.base.Engine.load`."""
-        faiss = _faiss()
+        faiss = faiss_library("approximate search")
         if set(files) != {FILE}:
             raise DamagedIndexError(f"expected the file {FILE!r} of an inverted file, found {checks.listed(files)}")
         view, at = memoryview(files[FILE]).cast("B"), 0
@@ -172,7 +173,7 @@ class IvfStructure(Structure):
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """As :meth:`objemb.index.engines.base.Structure.write`; one file."""
-        faiss, file = _faiss(), create(FILE)
+        faiss, file = faiss_library("approximate search"), create(FILE)
         failed: list[BaseException] = []
 
         def step(data: bytes) -> None:
@@ -239,7 +240,7 @@ class IvfStructure(Structure):
 
     def _probe(self, state: _SearchState, query_rows: Int64Array, candidates: int, probes: int) -> Pairs:
         """Candidates of some query rows, each from its ``probes`` nearest lists, with exact scores."""
-        faiss = _faiss()
+        faiss = faiss_library("approximate search")
         torch = sys.modules.get("torch")
         if torch is not None:
             faiss.omp_set_num_threads(torch.get_num_threads())
@@ -261,7 +262,7 @@ class IvfStructure(Structure):
         kept = self._filter  # once: another thread may keep another one meanwhile
         if kept is None or not _same(kept[0], masks):
             alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
-            selector = _faiss().IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+            selector = faiss_library("approximate search").IDSelectorBitmap(np.packbits(alive, bitorder="little"))
             self._filter = kept = (masks, selector, int(np.count_nonzero(alive)))
         return kept[1:]
 
@@ -275,11 +276,3 @@ def _sample(table: RowTable, size: int, seed: int) -> Float32Array:
     size = min(size, len(table))
     rows = np.sort(np.random.default_rng(seed).choice(len(table), size, replace=False))
     return table.vectors(rows)
-
-
-def _faiss() -> ModuleType:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("approximate search needs FAISS: pip install 'objemb[ann]'") from error
-    return faiss

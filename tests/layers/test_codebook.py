@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from objemb.checks import NotFittedError
+from objemb.layers.codebook import Codebook, InverseFrequency
+
+
+def features(count: int = 90) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    middles = torch.tensor([[0.0, 0], [10, 0], [0, 10]])
+    return middles[torch.arange(count) % 3] + torch.rand(count, 2, generator=generator)
+
+
+def test_words_are_learned_told_and_saved() -> None:
+    pytest.importorskip("faiss")
+    book, copy = Codebook(2, 3, samples=20), Codebook(2, 3)
+    assert (book.needed, copy.needed) == (60, 192)
+    rounds: list[tuple[int, int]] = []
+    book.fit(features(), fitted_on="points", on_step=lambda done, of: rounds.append((done, of)))
+    assert book.settings() == {"fitted_on": "points", "count": 90}
+    assert rounds[0] == (1, 25)
+    copy.load_state_dict(book.state_dict())
+    words = copy.assign(features().numpy(), 2)
+    assert words.shape == (90, 2)
+    assert len({tuple(w[::3]) for w in words[:, 0].reshape(-1, 3).T.tolist()}) == 3
+    again = Codebook(2, 3)
+    again.fit(features(), fitted_on="points")
+    np.testing.assert_array_equal(again.array, book.array)
+
+
+def test_a_fresh_codebook() -> None:
+    with pytest.raises(NotFittedError, match="Codebook: expected to be fitted"):
+        Codebook(2, 3).assign(np.zeros((1, 2), np.float32), 1)
+
+
+def test_too_few_features() -> None:
+    with pytest.raises(
+        ValueError, match=r"codebook: expected at least 100 local features .* found 90; give more photos"
+    ):
+        Codebook(2, 100).fit(features(), fitted_on="points")
+    with pytest.raises(ValueError, match=r"vectors: expected shape \(any, 3\), found \(90, 2\)"):
+        Codebook(3, 10).fit(features(), fitted_on="points")
+
+
+@pytest.mark.parametrize("wrong", [{"words": 1}, {"dim": 0}, {"iterations": 0}, {"samples": 0}, {"seed": -1}])
+def test_wrong_settings(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        Codebook(**{"dim": 2, "words": 3, **wrong})
+
+
+def test_idf_by_hand() -> None:
+    """Three images: word 0 is in all, word 1 in one, word 2 in two, word 3 in none."""
+    idf = InverseFrequency(4)
+    rows = [InverseFrequency.rows(np.array(words, np.int64)) for words in ([0, 1, 2], [0], [0, 2])]
+    assert rows[1].tolist() == [[-1], [0]]
+    idf.fit(
+        torch.cat([*rows, InverseFrequency.rows(np.zeros(0, np.int64))]), fitted_on="four images, one without words"
+    )
+    wanted = [math.log(4 / n) for n in (3, 1, 2, 1)]
+    np.testing.assert_allclose(idf.idf.tolist(), wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match="idf: expected the words of at least one image"):
+        InverseFrequency(4).fit(torch.tensor([[2.0]]), fitted_on="nothing")
