@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class EmbeddingModel(Protocol):
     @property
     def decode_side(self) -> int | None:
         """The longest side of a photo in pixels that is of use."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """A ``with`` block in which the describer computes in the precision of the model."""
 
     def query_side(self, crop: str) -> int | None:
         """As ``decode_side``, for photos whose boxes are described with ``crop``."""

@@ -95,7 +95,8 @@ def evaluate(
         hits: Number of best images per query to keep in the results.
     """
     described = describe_task(model, data, task, boxes=boxes, crop=crop, query_boxes=query_boxes, workers=workers)
-    return evaluate_described(described, data, task, rerankers=rerankers, describer=model.describer, hits=hits)
+    with model.computing():
+        return evaluate_described(described, data, task, rerankers=rerankers, describer=model.describer, hits=hits)
 
 
 def evaluate_described(
@@ -115,7 +116,8 @@ def evaluate_described(
         task: What is to be found in what.
         rerankers: What improves the rankings, in this order. What they put first comes first; all other images follow
             in the order of the last search, with the query vectors and the database as the re-rankers left them.
-        describer: What described both, for re-rankers that look into photos.
+        describer: What described both, for re-rankers that look into photos; they compute in the precision of the
+            block around this call, see ``Model.computing``.
         hits: Number of best images per query to keep in the results.
     """
     needed = max((len(r.junk) + 1 for r in task.relevance), default=0) if GAP in task.protocol.metrics else 0

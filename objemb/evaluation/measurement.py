@@ -76,9 +76,10 @@ def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Se
     points: list[dict[str, object]] = []
     for most in counts:
         described, _ = describer.describe(task, most)
-        found = evaluate_described(
-            described, describer.data, task, rerankers=model.rerankers, describer=model.describer
-        )
+        with model.computing():
+            found = evaluate_described(
+                described, describer.data, task, rerankers=model.rerankers, describer=model.describer
+            )
         score, vectors = known(found.scores.means[figure]), found.storage["vectors_per_image"]
         points.append({"max_regions": most, "figure": figure, "score": score, "vectors_per_image": vectors})
     return points

@@ -134,14 +134,15 @@ class Retrieval:
             raise ValueError("exact: expected True or None, since re-ranking searches exactly, found False")
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
         database = self._database(_without(exclude, where))
-        search = search_and_rerank(
-            [query],
-            database,
-            rerankers,
-            k,
-            self.model.describer,
-            lambda number: as_photo(image, max_pixels=self.max_pixels),
-        )
+        with self.model.computing():  # re-rankers that look into photos describe them
+            search = search_and_rerank(
+                [query],
+                database,
+                rerankers,
+                k,
+                self.model.describer,
+                lambda number: as_photo(image, max_pixels=self.max_pixels),
+            )
         (result,) = search.results
         return replace(result, hits=tuple(self._named(hit) for hit in result.hits[:k] if hit.score >= least))
 

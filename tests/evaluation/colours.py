@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ class ColourModel:
     dim = 3
     decode_side = None
     describer = None
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def query_side(self, crop: str) -> int | None:
         return self.decode_side

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.evaluation.described import describe_task
 from objemb.evaluation.evaluate import evaluate, evaluate_described
 from objemb.evaluation.retrieval_task import make_task
+from objemb.layers.precision import computed, networks_in
 from objemb.rerank.base import Reranker, Search
 from tests.evaluation.colours import ColourModel, Patches, write_set
 
@@ -182,3 +185,21 @@ def test_boxes_that_are_compared_are_seen_alike(tmp_path: Path, given: str | Non
             model, data, replace(task, **{{"database": "queries", "queries": "database"}[part]: ()}), crop=given
         )
         assert {c for _, boxes, c in model.queried if boxes} == {crop}, part
+
+
+def test_rerankers_compute_in_the_precision_of_the_model(data: EvaluationSet) -> None:
+    class Half(ColourModel):
+        def computing(self) -> AbstractContextManager[None]:
+            return networks_in(torch.bfloat16)
+
+    class Watching(Reranker):
+        depth = 1
+
+        def rerank(self, search: Search) -> Search:
+            thirds.append(computed(torch.device("cpu"), torch.mm, torch.eye(2), torch.eye(2) / 3).tolist()[0][0])
+            return search
+
+    thirds: list[float] = []
+    for model in (ColourModel(), Half()):
+        evaluate(model, data, make_task(data), rerankers=[Watching()])
+    assert thirds == [torch.tensor(1 / 3).item(), torch.tensor(1 / 3).bfloat16().item()]

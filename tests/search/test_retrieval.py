@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import objemb
@@ -218,3 +219,32 @@ def test_photos_of_too_many_pixels(photos: Path, index: Path) -> None:
         Retrieval.open(index, max_pixels=0)
     with pytest.raises(UnreadableImageError, match="pixels"):
         Retrieval.open(index, max_pixels=11_999).search(photos / "1.png")
+
+
+@pytest.fixture
+def computed_in(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """The types of what convolutions gave, in order."""
+    seen: list[torch.dtype] = []
+    forward = torch.nn.Conv2d.forward
+
+    def watched(self: torch.nn.Conv2d, input: torch.Tensor) -> torch.Tensor:
+        found = forward(self, input)
+        seen.append(found.dtype)
+        return found
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    return seen
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_rerankers_that_look_into_photos_compute_as_the_model_does(
+    photos: Path, index: Path, computed_in: list[torch.dtype], precision: str, dtype: torch.dtype
+) -> None:
+    retrieval = Retrieval.open(index, precision=precision)
+    counts = []
+    for steps in ([], ["region_match,look=true"]):
+        computed_in.clear()
+        retrieval.search(photos / "1.png", [BOX], rerank=steps)
+        assert set(computed_in) == {dtype}
+        counts.append(len(computed_in))
+    assert counts[1] > counts[0], "the re-ranker looks into the query's photo"

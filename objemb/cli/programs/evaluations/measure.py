@@ -63,9 +63,10 @@ def measure(
         meter = display.meter(f"{name}: describing", "photos", sum(map(len, files)))
         described, reused = describer.describe(task, on_photo=meter.step)
         display.meter(f"{name}: searching and scoring", "queries", len(task.queries))
-        found = evaluate_described(
-            described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
-        )
+        with model.computing():
+            found = evaluate_described(
+                described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
+            )
         tell(name, [*warnings, *found.problems])
         display.meter(f"{name}: figures by regions and cost", "parts", None)
         counts = args.regions if source in (None, DETECTOR) else []
