@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -17,6 +17,7 @@ from objemb.backbones._cut import lower_part, upper_part
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, meta_copy, smallest_side, strides_of_layers, surplus
 from objemb.backbones.base import FINEST_STRIDE, IMAGENET_MEAN, IMAGENET_STD, Backbone
+from objemb.layers.folded import Folded
 from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.weights.locate import is_named
@@ -81,8 +82,9 @@ class TorchvisionCnn(Backbone):
         if is_named(weights):
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
         self.normalise_by(mean, std)
+        self._whole = Folded(self.network)
         #: By stride the layers up to its map; they are those of the network, so they are no part of the module tree.
-        self._lower: dict[int, fx.GraphModule] = {}
+        self._lower: dict[int, Folded] = {}
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = meta_copy(self)
         self.offset = offset(empty, self.stride, PROBE_SIDE)
@@ -102,7 +104,7 @@ class TorchvisionCnn(Backbone):
             outputs = self._outputs(pixels)
             return {stride: outputs[name] for stride, name in ends.items()}
         if coarsest not in self._lower:
-            self._lower[coarsest] = lower_part(self.network, tuple(ends.values()))
+            self._lower[coarsest] = Folded(lower_part(self.network, tuple(ends.values())))
         return dict(zip(ends, self._lower[coarsest](self.normalised(pixels)), strict=True))
 
     def upper(self, stride: int) -> nn.Module:
@@ -117,7 +119,7 @@ class TorchvisionCnn(Backbone):
 
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps by name of their layer."""
-        maps: dict[str, Tensor] = self.network(self.normalised(pixels))
+        maps: dict[str, Tensor] = self._whole(self.normalised(pixels))
         return maps
 
 

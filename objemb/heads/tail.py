@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.heads.base import Head
+from objemb.layers.folded import Folded
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
 from objemb.pooling.base import Pooling
@@ -73,6 +74,7 @@ class Tail(Head):
         super().__init__(samples, sampling_ratio, levels, anchor, weights)
         self.stride = stride
         self.upper = backbone.upper(stride)
+        self._folded = Folded(self.upper)
         self.entry = backbone.stages[stride][1]
         self.pooling = pooling
         pooling.connect(backbone.channels)
@@ -94,7 +96,7 @@ class Tail(Head):
     def embed(self, samples: Tensor) -> Tensor:
         """See :meth:`Head.embed`."""
         samples = samples.contiguous(memory_format=torch.channels_last)  # up to twice as fast on a CPU
-        maps = self.upper(samples if self.adapter is None else self.adapter(samples))
+        maps = self._folded(samples if self.adapter is None else self.adapter(samples))
         pooled = l2(self.pooling(maps).float())
         return pooled if self.project is None else self.project(pooled)
 

@@ -57,7 +57,7 @@ def test_full_width_is_the_resnet_of_torchvision(tmp_path: Path) -> None:
     whole = TorchvisionCnn("resnet18", weights=tmp_path / "resnet18.pth")
     pixels = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        torch.testing.assert_close(narrow(pixels), whole(pixels))
+        torch.testing.assert_close(narrow(pixels), whole(pixels), rtol=1e-4, atol=1e-4)  # one has its norms folded
     with pytest.raises(UnreadableWeightsError):
         NarrowResnet(width=8, weights=tmp_path / "resnet18.pth")
 

@@ -69,7 +69,7 @@ def test_a_named_layer_cuts_the_network_there(layer: str, channels: int, stride:
     whole.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.update(maps=o.clone()))
     with torch.no_grad():
         whole(normalised(pixels))
-        torch.testing.assert_close(backbone(pixels), kept["maps"])
+        torch.testing.assert_close(backbone(pixels), kept["maps"], rtol=1e-4, atol=1e-4)  # its norms are folded
     names = backbone.network.state_dict().keys()
     assert names <= whole.state_dict().keys()
     assert not any(n.startswith(("layer4", "fc")) for n in names)

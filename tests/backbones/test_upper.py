@@ -40,7 +40,7 @@ def test_a_map_goes_on_to_the_last_one(name: str) -> None:
     assert list(maps) == list(backbone.stages) == [4, 8, 16, 32][: len(maps)]
     for stride in list(backbone.stages)[:-1]:
         upper, before = backbone.upper(stride), maps[stride].clone()
-        assert torch.equal(upper(maps[stride]), last)
+        assert (upper(maps[stride]) - last).abs().max() <= 1e-5 * last.abs().max()
         assert torch.equal(maps[stride], before)
         assert not any(m.training for m in upper.modules())
         own, all_of_them = (sum(p.numel() for p in n.parameters()) for n in (upper, backbone))

@@ -71,7 +71,7 @@ def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
         yield from _every_size(sizes, size, seed)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _with_teachers(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
     """A detector with its heads, and the classification network of the same trunk."""
     photo, boxes = noise(size, seed), scattered(sizes["boxes"], size, seed)
@@ -95,7 +95,7 @@ def _with_teachers(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -
         yield ratio(label, _sum(times, name), _sum(times, HEAD), wanted, **facts)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _mobile(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
     """A small network, and its own upper stages as the head."""
     photo, boxes = noise(size, seed), scattered(sizes["boxes"], size, seed)
@@ -108,7 +108,7 @@ def _mobile(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Itera
     yield ratio(label, _sum(times, name), times[BARE], boxes=len(boxes))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _every_size(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
     """Objects of all sizes and the whole photo, seen as large as the head has learned them, over as large as they are.
 
