@@ -89,6 +89,13 @@ class InverseFrequency(Fitted):
         super().__init__()
         self.register_buffer("idf", torch.zeros(checks.whole("words", words)))
 
+    @property
+    def array(self) -> Float32Array:
+        """The idf on the CPU. Raises ``NotFittedError`` where nothing was learned yet."""
+        self.check_fitted()
+        idf: Float32Array = self.idf.cpu().numpy()
+        return idf
+
     @staticmethod
     def rows(words: Int64Array) -> Tensor:
         """An image as it is learned from: float32 ``(1 + n, 1)``, a row that stands for the image, and the number of

@@ -107,9 +107,10 @@ def mean_over_regions(assigned: Assigned, members: Int64Array, regions: int, nor
 
 def vlad(sums: WordSums, regions: int, words: int) -> Float64Array:
     """Sums as vectors, ``(regions, words * D)``, not normalised; zeros for words without features."""
-    vectors = np.zeros((regions, words, sums.sums.shape[1]))
+    dim = sums.sums.shape[1]
+    vectors = np.zeros((regions, words, dim))
     vectors[sums.regions, sums.words] = sums.sums
-    return vectors.reshape(regions, -1)
+    return vectors.reshape(regions, words * dim)
 
 
 def signs(residuals: Float32Array | Float64Array) -> Uint8Array:

@@ -8,18 +8,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from objemb import registry
+from objemb.aggregators.base import FeatureAggregator
 from objemb.describers.base import Describer
 from objemb.layers.fitted import Fitted
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features.base import LocalExtractor
 from objemb.pooling.base import Pooling
 from objemb.registry.settings import REQUIRED
-from objemb.structures import Photo, Regions
+from objemb.structures import LocalFeatures, Photo, RegionFeatures, Regions
 from objemb.types import AnyArray
 from tests.tiny import random_photo
 
@@ -77,6 +79,13 @@ def build(kind: str, name: str, folder: Path, **changed: Any) -> Any:
     if isinstance(built, (Describer, LocalExtractor)):
         for part_name, part in built.fitted_parts().items():
             part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
+    if isinstance(built, FeatureAggregator):
+        built.connect(4)
+        noise = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).numpy()
+        features = LocalFeatures((9, 9), np.ones((200, 2), np.float32), noise)
+        whole = RegionFeatures.by_position("noise", Regions.whole((9, 9)), features)
+        for part_name, part in built.fitted_parts().items():
+            part.fit(built.samples(part_name, [whole]), fitted_on="noise")
     if isinstance(built, Pooling):
         built.connect(4)
         if isinstance(built, Fitted):
