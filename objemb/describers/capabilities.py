@@ -93,6 +93,7 @@ class BoxEmbedder(Describer):
         features: Mapping[str, Tensor] | None = None,
         *,
         unit: bool = True,
+        projected: bool = True,
     ) -> Tensor:
         """Vectors of boxes, not whitened; with a gradient where one is wanted.
 
@@ -104,6 +105,8 @@ class BoxEmbedder(Describer):
                 below the head run, and only if a box is described from them.
             unit: Whether to bring the vectors to unit length; else they are those of the head as they are, for a loss
                 on their differences.
+            projected: False for what the last layer of the head reads, ``(sum of N, F)``, see
+                :meth:`objemb.heads.base.Head.pooled`.
 
         Returns:
             float32 ``(sum of N, raw_dim)`` on the device of the network: the boxes of the first photo, then of the

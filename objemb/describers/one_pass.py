@@ -116,6 +116,7 @@ class OnePass(BoxEmbedder):
         features: Mapping[str, Tensor] | None = None,
         *,
         unit: bool = True,
+        projected: bool = True,
     ) -> Tensor:
         """See :meth:`BoxEmbedder.embed_boxes`."""
         boxes = [_in_network(*one) for one in zip(regions, batch.image_sizes, strict=True)]
@@ -126,7 +127,7 @@ class OnePass(BoxEmbedder):
                 numbers.append(of_block)
                 yield samples
 
-        vectors = self.head.vectors(blocks(), unit=unit)
+        vectors = self.head.vectors(blocks(), unit=unit, projected=projected)
         return vectors[torch.cat(numbers).argsort().to(vectors.device)]
 
     def _sampled(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from objemb import checks
@@ -16,6 +16,7 @@ from objemb.backbones.base import Backbone
 from objemb.layers.frozen import Frozen
 from objemb.layers.whitening import Whitening
 from objemb.ops.normalize import l2
+from objemb.ops.ridge import ridge_map
 from objemb.registry import Plugin
 from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file, is_named
@@ -54,6 +55,7 @@ class Head(Frozen, Plugin, ABC):
 
     Attributes:
         dim: Length D of the vectors.
+        project: The last layer, linear; None where the vectors are the pooled ones.
         channels: Of each connected level.
         strides: Of each connected level: pixels of the network's input from cell to cell. Declared, never guessed from
             the shapes of a batch, which padding and rounding distort.
@@ -61,6 +63,7 @@ class Head(Frozen, Plugin, ABC):
 
     kind = "heads"
     dim: int
+    project: nn.Linear | None
     channels: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
 
@@ -114,8 +117,42 @@ class Head(Frozen, Plugin, ABC):
         """Make the layers that depend on ``channels``."""
 
     @abstractmethod
+    def pooled(self, samples: Tensor) -> Tensor:
+        """What the last layer reads, float ``(M, F)``, of the samples of boxes ``(M, sum of C, samples, samples)``."""
+
     def embed(self, samples: Tensor) -> Tensor:
         """Vectors ``(M, D)``, of any length, of the samples of boxes ``(M, sum of C, samples, samples)``."""
+        pooled = self.pooled(samples)
+        return pooled if self.project is None else self.project(pooled)
+
+    def expect_linear(self) -> nn.Linear:
+        """The last layer, :attr:`project`.
+
+        Raises:
+            ValueError: The head has none.
+        """
+        if self.project is None:
+            raise ValueError("head: expected one with a linear layer at its end (dim=256), found none (dim=null)")
+        return self.project
+
+    @torch.no_grad()
+    def fit(self, pooled: Tensor, targets: Tensor, strength: float) -> None:
+        """Replace the last layer by the one that maps pooled vectors to targets best, in closed form.
+
+        Args:
+            pooled: float ``(N, F)``, what the last layer reads of N boxes: :meth:`vectors` with ``projected=False``.
+            targets: float ``(N, D)``.
+            strength: Of the penalty, see :func:`objemb.ops.ridge.ridge_map`.
+
+        Raises:
+            ValueError: There is no such layer; shapes that do not fit it, or fewer than two boxes.
+        """
+        layer = self.expect_linear()
+        checks.shape("pooled", pooled, (None, layer.in_features))
+        checks.shape("targets", targets, (len(pooled), self.dim))
+        weight, bias = ridge_map(pooled, targets, strength).weight_and_bias()
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
 
     def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:
         """Start from the layers of a teacher, for heads that can.
@@ -168,24 +205,26 @@ class Head(Frozen, Plugin, ABC):
         for block in _rois(boxes, features[0].device).split(BLOCK):
             yield self._samples(features, block)
 
-    def vectors(self, samples: Iterable[Tensor], *, unit: bool = True) -> Tensor:
+    def vectors(self, samples: Iterable[Tensor], *, unit: bool = True, projected: bool = True) -> Tensor:
         """Vectors of samples of boxes, of one or of several batches of images; small blocks are joined.
 
         Args:
             samples: Blocks of :meth:`sampled`, at least one.
             unit: As for :meth:`forward`.
+            projected: False for what the last layer reads, see :meth:`pooled`, instead of what it makes of it.
 
         Returns:
-            float32 ``(sum of M, D)``, in the order of the samples.
+            float32 ``(sum of M, D)``, or ``(sum of M, F)``, in the order of the samples.
         """
+        embed = self.embed if projected else self.pooled
         parts: list[Tensor] = []
         waiting: list[Tensor] = []
         for block in samples:
             if waiting and sum(map(len, waiting)) + len(block) > BLOCK:
-                parts.append(self.embed(torch.cat(waiting)))
+                parts.append(embed(torch.cat(waiting)))
                 waiting = []
             waiting.append(block)
-        vectors = torch.cat([*parts, self.embed(torch.cat(waiting))]).float()
+        vectors = torch.cat([*parts, embed(torch.cat(waiting))]).float()
         return l2(vectors) if unit else vectors
 
     def _samples(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:

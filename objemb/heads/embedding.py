@@ -18,16 +18,23 @@ GROUP = 8
 
 @plugin
 class EmbeddingHead(Head):
-    """A vector for each box, from its samples on *all* levels of a feature pyramid.
+    """A vector for each box, from its samples on several levels of a detector at once.
 
     ::
 
-        levels ── RoI align ── concatenate ── conv 1x1 ── depth x conv 3x3 ──┬─ mean ─┬── linear ── unit length
-                                                                             └─ max ──┘
+        levels ── RoI align ── concatenate ──┬── conv 1x1 ── depth x conv 3x3 ──┬── mean ──┬── linear ── unit length
+                                             │                                  └── max ───┤
+                                             └── mean (shortcut) ──────────────────────────┘
 
-    All levels are read, unlike in the mask head of Mask R-CNN, because a box needs the fine ones to tell its details
-    and the coarse ones to tell what it is. Samples are normalised by groups of channels within a box (Wu and He, "Group
-    normalization", 2018).
+    All of its levels are read, unlike in the mask head of Mask R-CNN, because a box needs the fine ones to tell its
+    details and the coarse ones to tell what it is. Samples are normalised by groups of channels within a box (Wu and
+    He, "Group normalization", 2018).
+
+    Which levels matters more than anything else: those of a pyramid have learned to tell objects from background, and
+    hold little of which object it is. The trunk's levels of strides 8 and 16 (``levels: [trunk8, trunk16]``, with
+    ``anchor: corner`` for most networks) hold what a classification network knows of textures and parts. With
+    ``shortcut`` a linear layer reads them past the convolutions, so that a closed-form fit of that layer
+    (:meth:`~objemb.heads.base.Head.fit`) is a useful head before any training.
 
     Args:
         dim: Length D of the vectors.
@@ -35,6 +42,7 @@ class EmbeddingHead(Head):
         depth: Number of 3x3 convolutions.
         samples: See :class:`~objemb.heads.base.Head` for this and the next three.
         sampling_ratio: Interpolated values per sample, on a side.
+        shortcut: Whether the last layer also reads the mean of the samples themselves.
         levels: Those of the pyramid by default.
         anchor: ``middle`` or ``corner``.
         weights: Of a head that has been trained, see :class:`~objemb.heads.base.Head`.
@@ -48,6 +56,7 @@ class EmbeddingHead(Head):
         dim: int = 128,
         width: int = 256,
         depth: int = 2,
+        shortcut: bool = False,
         samples: int = 7,
         sampling_ratio: int = 2,
         levels: Sequence[str] | None = None,
@@ -60,6 +69,7 @@ class EmbeddingHead(Head):
         if self.width % GROUP:
             raise ValueError(f"width: expected a multiple of {GROUP}, found {width}")
         self.depth = checks.whole("depth", depth, 0)
+        self.shortcut = checks.flag("shortcut", shortcut)
 
     def default_levels(self, pyramid: Sequence[str]) -> Sequence[str]:
         """See :meth:`Head.default_levels`."""
@@ -67,15 +77,16 @@ class EmbeddingHead(Head):
 
     def build(self) -> None:
         """See :meth:`Head.build`."""
-        layers = [_block(sum(self.channels), self.width, 1)]
+        channels = sum(self.channels)
+        layers = [_block(channels, self.width, 1)]
         self.trunk = nn.Sequential(*layers, *(_block(self.width, self.width, 3) for _ in range(self.depth)))
-        self.project = nn.Linear(2 * self.width, self.dim)
+        self.project = nn.Linear(2 * self.width + (channels if self.shortcut else 0), self.dim)
 
-    def embed(self, samples: Tensor) -> Tensor:
-        """See :meth:`Head.embed`."""
+    def pooled(self, samples: Tensor) -> Tensor:
+        """See :meth:`Head.pooled`."""
         cells = self.trunk(samples)
-        embeddings: Tensor = self.project(torch.cat([cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))], dim=1))
-        return embeddings
+        parts = [cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))]
+        return torch.cat([*parts, samples.mean(dim=(2, 3))] if self.shortcut else parts, dim=1)
 
 
 def _block(channels: int, width: int, kernel: int) -> nn.Sequential:

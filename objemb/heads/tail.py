@@ -93,12 +93,11 @@ class Tail(Head):
             nn.init.dirac_(self.adapter.weight)
             nn.init.zeros_(self.adapter.bias)  # type: ignore[arg-type]
 
-    def embed(self, samples: Tensor) -> Tensor:
-        """See :meth:`Head.embed`."""
+    def pooled(self, samples: Tensor) -> Tensor:
+        """See :meth:`Head.pooled`."""
         samples = samples.contiguous(memory_format=torch.channels_last)  # up to twice as fast on a CPU
         maps = self._folded(samples if self.adapter is None else self.adapter(samples))
-        pooled = l2(self.pooling(maps).float())
-        return pooled if self.project is None else self.project(pooled)
+        return l2(self.pooling(maps).float())
 
     @torch.no_grad()
     def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:

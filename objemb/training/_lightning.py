@@ -113,6 +113,10 @@ class _RunModule(lightning.pytorch.LightningModule):
     def on_fit_start(self) -> None:
         run = self.run
         state = self.folder.checkpoints.load()
+        if state is None and run.any_process(run.rank == 0 and run.begin()):
+            self._save()
+            self.trainer.strategy.barrier()
+            state = self.folder.checkpoints.load()
         if state is not None:
             run.restore(state)
             self.trainer.precision_plugin.load_state_dict(state["precision"])

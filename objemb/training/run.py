@@ -91,6 +91,15 @@ class Run:
             ) from error
         self.step, self.last, self.best = state["step"], state["last"], state["best"]
 
+    @torch.no_grad()
+    def begin(self) -> bool:
+        """Let the task begin, see :meth:`Task.begin`; the average of the weights begins with what it leaves."""
+        seed_everything(self.settings.seed)
+        changed = self.task.begin()
+        if changed and self.ema is not None:
+            self.ema = Ema(self.task, self.settings.ema)
+        return changed
+
     def loss(self, batch: Sequence[Example]) -> Tensor:
         """The scalar to minimise in the next step; sets seeds and the learning rate for it.
 

@@ -71,6 +71,16 @@ class Task(nn.Module, Plugin, ABC):
         the first one. Nothing by default.
         """
 
+    def begin(self) -> bool:
+        """Called on the first process before the first step, not when a run goes on, for what is not learned step by
+        step, such as a layer that is fitted in closed form. The task is on its device, and the seeds are set.
+
+        Returns:
+            Whether anything was changed: then the state is kept, and the other processes take it over. By default
+            nothing is.
+        """
+        return False
+
     @abstractmethod
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """The terms of the loss of a step; the runner minimises their sum. Called in train mode.

@@ -39,7 +39,7 @@ from objemb.visualize.plots import new_figure
 
 LOSSES = ("cosine", "l2", "relational")
 MODES = ("head", "head+trunk", "joint")
-STARTS = ("random", "teacher")
+STARTS = ("random", "teacher", "regression")
 GROUND_TRUTH = RegionSampling()
 
 
@@ -71,7 +71,11 @@ class Distill(Task):
             :func:`objemb.training.optimizer.groups_by_factor`.
         embedding_weight: Factor on the loss of the vectors beside those of the detector: the lambda of
             ``L_det + lambda L_embed``.
-        start: What the head starts from: ``random``, or the ``teacher``'s own layers, for heads that can.
+        start: What the head starts from: ``random``; the ``teacher``'s own layers, for heads that can; ``regression``:
+            layers are random but the last one, which is fitted to the teacher's vectors in closed form, see
+            :meth:`objemb.heads.base.Head.fit`.
+        start_boxes: For ``regression``: number of boxes to fit to, of photos drawn from ``data``.
+        start_strength: Likewise, strength of the penalty.
         cache: Folder for the teacher's vectors, so that another run need not compute them; None keeps them in memory.
         cache_size: Vectors to keep in memory.
         precompute: Let the teacher describe this many examples before the first step, with a progress bar.
@@ -98,6 +102,8 @@ class Distill(Task):
         factors: Mapping[str, float] = MappingProxyType({"*": 0.1}),
         embedding_weight: float = 1.0,
         start: str = "random",
+        start_boxes: int = 4000,
+        start_strength: float = 0.01,
         cache: str | Path | None = None,
         cache_size: int = 100_000,
         precompute: int = 0,
@@ -118,8 +124,13 @@ class Distill(Task):
         if self.precompute and self.mode != "head" and self.guidance.needs_detector:
             raise ValueError(f"precompute: expected boxes that stay as they are, found train={train!r} with detections")
         self.card = checks.flag("card", card)
-        if checks.one_of("start", start, STARTS) == "teacher":
+        self.start = checks.one_of("start", start, STARTS)
+        self.start_boxes = checks.whole("start_boxes", start_boxes, 2)
+        self.start_strength = checks.positive("start_strength", start_strength)
+        if self.start == "teacher":
             self.teacher.start(self.describer.head)
+        elif self.start == "regression":
+            self.describer.head.expect_linear()
         self.requires_grad_(False)
         self.describer.head.requires_grad_(True)
         self._comparison: Comparison | None = None
@@ -152,6 +163,15 @@ class Distill(Task):
     def parameter_groups(self) -> list[dict[str, object]]:
         """The head, and what is trained of the detector."""
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
+
+    def begin(self) -> bool:
+        """Fit the last layer where ``start`` says so."""
+        if self.start != "regression":
+            return False
+        self.teacher.to(self.device)
+        pooled, targets = self._pooled_and_targets()
+        self.describer.head.fit(pooled, targets.to(pooled.device), self.start_strength)
+        return True
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """The weighted losses between vectors, and in ``joint`` training those of the detector before them.
@@ -215,6 +235,31 @@ class Distill(Task):
         }
         card = make_card(self.describer, self.teacher, self.validation, before=self._before, about=about)
         write_card(card, folder / MODEL)
+
+    @torch.no_grad()
+    def _pooled_and_targets(self) -> tuple[Tensor, Tensor]:
+        """What the last layer reads of ``start_boxes`` boxes, or of all that there are, ``(N, F)``, and the teacher's
+        unit vectors of them, ``(N, D)``.
+        """
+        pooled: list[Tensor] = []
+        targets: list[Tensor] = []
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        numbers = torch.randperm(len(self.examples)).tolist()
+        for number in track(numbers, "regression", None, console=console, transient=True, disable=hidden):
+            example = self.examples[number]
+            inputs, maps = self._features([example.photo])
+            regions = self._sample(inputs, maps, [example], [0])
+            pooled.append(
+                self.describer.embed_boxes([example.photo], regions, inputs, maps, unit=False, projected=False)
+            )
+            targets += self.teacher.vectors([example.photo], regions)
+            if sum(map(len, targets)) >= self.start_boxes:
+                break
+        count = sum(map(len, targets))
+        if count < 2:
+            raise ValueError(f"data: expected at least 2 boxes for start=regression, found {count}")
+        return torch.cat(pooled), torch.cat(targets)
 
     def _features(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor] | None]:
         """The detector's input and its feature maps, with gradients only where the detector is trained; None for the
