@@ -76,6 +76,7 @@ class Head(Frozen, Plugin, ABC):
         weights: str | Path | None = None,
     ) -> None:
         super().__init__()
+        self.project = None
         self.file = existing_file(weights, ()) if is_named(weights) else None
         self.samples = checks.whole("samples", samples)
         self.sampling_ratio = checks.whole("sampling_ratio", sampling_ratio)

@@ -8,7 +8,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.ops.affine import AffineMap
 
-#: Deviations below this share of the greatest one are rounding: such columns count as constant.
+#: A deviation below this share of a column's greatest value is rounding: such a column counts as constant.
 NO_DEVIATION = 1e-6
 
 
@@ -41,9 +41,10 @@ def ridge_map(inputs: Tensor, targets: Tensor, strength: float) -> AffineMap:
     rows, wanted = inputs.double(), targets.double()
     mean, middle = rows.mean(dim=0), wanted.mean(dim=0)
     deviation = rows.std(dim=0, correction=0)
-    varies = deviation > NO_DEVIATION * deviation.amax().clamp_min(torch.finfo(torch.float64).tiny)
-    standard = torch.where(varies, (rows - mean) / deviation.where(varies, torch.ones_like(deviation)), 0.0)
+    varies = deviation > NO_DEVIATION * rows.abs().amax(dim=0)
+    scale = torch.where(varies, deviation, torch.inf)
+    standard = (rows - mean) / scale
     penalty = strength * len(rows) * torch.eye(rows.shape[1], dtype=torch.float64, device=rows.device)
     coefficients = torch.linalg.solve(standard.T @ standard + penalty, standard.T @ (wanted - middle))
-    projection = (coefficients / deviation.where(varies, torch.ones_like(deviation))[:, None]).T
+    projection = (coefficients / scale[:, None]).T
     return AffineMap(projection.float(), mean.float(), middle.float())

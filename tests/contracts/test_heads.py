@@ -11,6 +11,7 @@ from torch import Tensor
 
 from objemb.heads.base import Head
 from objemb.ops.normalize import l2
+from objemb.ops.ridge import ridge_map
 from tests.contracts.made import build, every, unit_or_zero
 
 
@@ -56,6 +57,24 @@ class TestHeads:
             assert level.grad is not None
             assert level.grad[0].any()
             assert not level.grad[1].any(), "an image without boxes"
+
+    def test_the_last_layer_can_be_fitted(self, name: str, tmp_path: Path) -> None:
+        head, features = self.head(name, tmp_path)
+        pooled = head.vectors(head.sampled(features, self.BOXES), unit=False, projected=False)
+        vectors = head(features, self.BOXES, unit=False)
+        layer = head.expect_linear()
+        assert torch.allclose(layer(pooled), vectors, atol=1e-5)
+        targets = torch.randn(4, head.dim, generator=torch.Generator().manual_seed(0))
+        before = {n: v.clone() for n, v in head.state_dict().items()}
+        head.fit(pooled, targets, 1e-6)
+        wanted = ridge_map(pooled, targets, 1e-6)(pooled)
+        assert torch.allclose(head(features, self.BOXES, unit=False), wanted, atol=1e-3)
+        changed = {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])}
+        assert changed == {"project.weight", "project.bias"}
+        with pytest.raises(ValueError, match=r"pooled: expected shape \(any, \d+\)"):
+            head.fit(pooled[:, 1:], targets, 1.0)
+        with pytest.raises(ValueError, match=r"targets: expected shape \(4, \d+\)"):
+            head.fit(pooled, targets[1:], 1.0)
 
     def test_no_boxes_and_no_images(self, name: str, tmp_path: Path) -> None:
         head, features = self.head(name, tmp_path)

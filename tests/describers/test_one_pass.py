@@ -314,6 +314,13 @@ def test_gradients_reach_head_and_trunk_through_windows() -> None:
     assert all(p.grad is not None for p in one.head.parameters())
 
 
+def test_what_the_last_layer_reads_is_in_the_order_of_the_boxes(every_size: OnePass) -> None:
+    batch = every_size.detector.preprocess([LARGE])
+    pooled = every_size.embed_boxes([LARGE], [SIZES], batch, unit=False, projected=False)
+    vectors = every_size.embed_boxes([LARGE], [SIZES], batch, unit=False)
+    assert torch.allclose(every_size.head.expect_linear()(pooled), vectors, atol=1e-5)
+
+
 def test_object_side_is_a_length() -> None:
     with pytest.raises(ValueError, match="object_side: expected a number above 0, found -3"):
         sized(-3)

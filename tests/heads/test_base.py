@@ -26,7 +26,7 @@ class Flat(Head):
     def build(self) -> None:
         self.dim = sum(self.channels) * self.samples**2
 
-    def embed(self, samples: Tensor) -> Tensor:
+    def pooled(self, samples: Tensor) -> Tensor:
         return samples.flatten(1)
 
 

@@ -46,8 +46,22 @@ def test_it_is_the_figure_step_by_step() -> None:
     assert torch.allclose(head(features, BOXES), F.normalize(expected), atol=1e-5)
 
 
-def test_every_level_and_every_parameter_counts() -> None:
-    features, head = pyramid(), connected()
+def test_the_shortcut_is_the_mean_of_the_samples_beside_the_convolutions() -> None:
+    features, with_shortcut, without = pyramid(), connected(shortcut=True), connected()
+    samples = torch.cat([*with_shortcut.sampled(features, BOXES)])
+    convolved = with_shortcut.trunk(samples)
+    parts = [convolved.flatten(2).mean(2), convolved.flatten(2).amax(2), samples.flatten(2).mean(2)]
+    pooled = torch.cat(parts, dim=1)
+    assert torch.allclose(with_shortcut.pooled(samples), pooled, atol=1e-6)
+    weight, bias = with_shortcut.project.weight, with_shortcut.project.bias
+    assert torch.allclose(with_shortcut(features, BOXES, unit=False), pooled @ weight.T + bias, atol=1e-5)
+    assert without.project.in_features == 2 * 16
+    assert with_shortcut.project.in_features == 2 * 16 + 4 + 6
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_every_level_and_every_parameter_counts(shortcut: bool) -> None:
+    features, head = pyramid(), connected(shortcut=shortcut)
     for i in range(2):
         changed = [f + (i == j) * torch.randn_like(f) for j, f in enumerate(features)]
         assert not torch.allclose(head(changed, BOXES), head(features, BOXES), atol=1e-3)
@@ -61,6 +75,7 @@ def test_every_level_and_every_parameter_counts() -> None:
         ({"dim": 0}, "dim: expected"),
         ({"width": 12}, "width: expected a multiple of 8, found 12"),
         ({"depth": -1}, "depth: expected"),
+        ({"shortcut": "yes"}, "shortcut: expected"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -62,6 +62,7 @@ class SmallTask(Task):
         term_at: int = -1,
         nan_at: int = -1,
         plain: bool = False,
+        begin: float = 0.0,
     ) -> None:
         super().__init__()
         self.examples = Dots() if examples is None else examples
@@ -72,6 +73,12 @@ class SmallTask(Task):
             self.line.bias.fill_(-0.2)
         self.seen: list[list[str]] = []
         self.kill_at, self.term_at, self.nan_at, self.plain = kill_at, term_at, nan_at, plain
+        self.first_bias = begin
+
+    def begin(self) -> bool:
+        if self.first_bias:
+            self.line.bias.fill_(self.first_bias + torch.rand(()))  # other in each process that would do it
+        return bool(self.first_bias)
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         if len(self.seen) == self.kill_at:
@@ -117,6 +124,7 @@ if __name__ == "__main__":
         term_at=int(changes.pop("term_at", -1)),
         examples=Dots(int(changes.pop("count", 7))),
         plain=bool(changes.pop("plain", False)),
+        begin=changes.pop("begin", 0.0),
     )
     try:
         fit(task, settings(**changes), folder, quiet=True)

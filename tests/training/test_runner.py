@@ -169,6 +169,21 @@ def test_two_processes_learn_as_one(tmp_path: Path, launch: str) -> None:
     load_model(tmp_path / "run" / "model")
 
 
+def test_what_a_task_begins_with_is_the_same_in_all_processes(tmp_path: Path) -> None:
+    started = program(tmp_path / "run", "plain=1", "batch=2", "devices=2", "begin=3.0", "lr=0.000000001")
+    assert started.returncode == 0, started.stderr
+    first, second = (torch.load(f"{tmp_path}/run.rank{r}.pt", weights_only=True)["state"] for r in (0, 1))
+    assert same(first, second)
+    assert 3 < float(first["line.bias"]) < 4
+    alone = train(tmp_path / "alone", batch=2, lr=1e-9, task=SmallTask(plain=True, begin=3.0))
+    torch.testing.assert_close(first["line.bias"], alone.line.bias.detach())
+
+
+def test_an_average_begins_with_what_the_task_begins_with(tmp_path: Path) -> None:
+    task = train(tmp_path / "run", lr=1e-9, ema=0.999, task=SmallTask(plain=True, begin=3.0))
+    assert 3 < task.line.bias.item() < 4
+
+
 def test_a_finished_run_is_left_alone(finished: tuple[Path, SmallTask], capsys: pytest.CaptureFixture[str]) -> None:
     def written() -> dict[Path, int]:
         """Of a run's files, without its settings, and without the lock, whose file some versions of filelock touch."""

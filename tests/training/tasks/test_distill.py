@@ -12,6 +12,7 @@ from objemb.checks import TrainingError
 from objemb.config import load_training_config
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models import load_model
+from objemb.ops.ridge import ridge_map
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.runner import fit
@@ -218,6 +219,72 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
     assert all(torch.equal(again.state_dict()[name], value) for name, value in whole.state_dict().items())
 
 
+def test_the_last_layer_may_start_from_a_regression(tmp_path: Path) -> None:
+    distill = task(start="regression", guidance={"whole_image": False}, start_strength=0.1)
+    before = state(distill)
+    pooled, targets = [], []
+    for example in batch(EXAMPLES):
+        boxes = Regions(example.regions.boxes[:-1], example.photo.size)  # the last one has no area
+        seen = distill.describer.detector.preprocess([example.photo])
+        pooled.append(distill.describer.embed_boxes([example.photo], [boxes], seen, unit=False, projected=False))
+        targets += distill.teacher.vectors([example.photo], [boxes])
+    weight, bias = ridge_map(torch.cat(pooled), torch.cat(targets), 0.1).weight_and_bias()
+    torch.manual_seed(0)
+    assert distill.begin()
+    layer = distill.describer.head.expect_linear()
+    assert torch.allclose(layer.weight, weight, atol=1e-4)
+    assert torch.allclose(layer.bias, bias, atol=1e-4)
+    changed = {name for name, value in distill.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"describer.head.project.weight", "describer.head.project.bias"}
+    assert not task().begin()
+
+
+def test_a_regression_ends_with_enough_boxes() -> None:
+    class Counted(Noisy):
+        asked = 0
+
+        def __getitem__(self, number: int) -> Example:
+            self.asked += 1
+            return Noisy()[number % 4]
+
+    examples = Counted(count=50)
+    assert task(examples, start="regression", start_boxes=5, guidance={"max_boxes": 2}).begin()
+    assert 2 <= examples.asked <= 5, "two boxes of most photos, and the photo itself"
+
+
+def test_a_regression_needs_a_linear_layer() -> None:
+    network = {"name": "narrow_resnet", "width": 2, "blocks": [1, 1, 1, 1]}
+    head = {"name": "tail", "backbone": network, "pooling": {"name": "mean"}, "dim": None, "samples": 5}
+    with pytest.raises(ValueError, match=r"head: expected one with a linear layer at its end .* found none"):
+        task(describer=STUDENT | {"head": head}, teacher=TEACHER | {"backbone": network}, start="regression")
+
+
+def test_a_regression_needs_boxes() -> None:
+    distill = task(Noisy(count=1), start="regression", guidance={"whole_image": False})
+    with pytest.raises(ValueError, match="data: expected at least 2 boxes for start=regression, found 0"):
+        distill.begin()
+
+
+def test_a_run_that_began_with_a_regression_goes_on_without_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = run(ema=0.9, checkpoint_every=1)
+    whole = task(start="regression")
+    fit(whole, settings, tmp_path / "whole", quiet=True)
+
+    def dies(self: Distill, examples: list[Example]) -> dict[str, Tensor]:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distill, "losses", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(task(start="regression"), settings, tmp_path / "killed", quiet=True)
+    monkeypatch.setattr(Distill, "begin", lambda self: pytest.fail("it has begun already"))
+    again = task(start="regression")
+    fit(again, settings, tmp_path / "killed", quiet=True)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in whole.state_dict().items())
+
+
 def test_the_student_learns_to_follow() -> None:
     distill = task(guidance={"sources": ["ground_truth"]})
     examples = batch(EXAMPLES)
@@ -306,7 +373,9 @@ def test_a_run_leaves_a_student_that_is_a_model_and_a_card(tmp_path: Path) -> No
         ({"train": "trunk"}, ValueError, "train: expected one of 'head', 'head\\+trunk', 'joint'"),
         ({"guidance": {"sources": ["truth"]}}, ValueError, "guidance: sources: expected one of"),
         ({"start": "teacher"}, TypeError, "expected one that can start from a teacher's layers"),
-        ({"start": "teachers"}, ValueError, "start: expected one of 'random', 'teacher'"),
+        ({"start": "teachers"}, ValueError, "start: expected one of 'random', 'teacher', 'regression'"),
+        ({"start_boxes": 1}, ValueError, "start_boxes: expected an integer of 2 or more"),
+        ({"start_strength": 0}, ValueError, "start_strength: expected a number above 0"),
     ],
 )
 def test_wrong_settings(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -326,7 +395,7 @@ def test_any_examples_will_do(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model" / "report.json").exists()
 
 
-@pytest.mark.parametrize("name", ["distill_scenes", "distill_coco_det", "distill_photos"])
+@pytest.mark.parametrize("name", ["distill_scenes", "distill_coco_det", "distill_photos", "distill_products_embedding"])
 def test_the_configs_that_come_with_objemb(name: str) -> None:
     config = load_training_config(name, ["run.seed=3"])
     assert config["task"]["name"] == "distill"
