@@ -13,13 +13,19 @@ import numpy as np
 from PIL import Image
 
 import objemb
+from objemb.datasets.evaluation_set import read_evaluation_set
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.images.decode import read_photo
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions
 
 #: Rooms of which every module is imported. A service on a small machine needs no more to hold an index.
-DEPLOYABLE = ("structures", "images", "index")
+DEPLOYABLE = ("structures", "images", "index", "coco")
 #: Single modules beside them.
-MODULES = ("checks", "disk", "registry", "config", "cli.app", "cli.main", "visualize.page")
+MODULES = (
+    *("checks", "disk", "registry", "config", "types", "cli.app", "cli.main", "visualize.page"),
+    *("datasets.evaluation_set", "datasets.protocols", "datasets.benchmarks", "detectors.stored_boxes"),
+)
 
 BLOCKED = """
 import sys
@@ -103,6 +109,38 @@ print(json.dumps({"found": found.to_json(), "mine": [h.image for h in other.sear
     assert answer["found"] == expected.to_json(), "the answers of a machine with PyTorch"
     assert answer["mine"][0] == "mine"
     assert answer["count"] == 10
+
+
+def test_stored_boxes_and_evaluation_sets_are_read(tmp_path: Path) -> None:
+    """Turned, scaled and with masks, as on a machine with PyTorch."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)  # 40 x 60 once it is turned
+    polygon = {"segmentation": [[10, 5, 30, 5, 10, 13]]}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 8], **polygon}
+    images = [{"id": 1, "file_name": "a.jpg", "width": 30, "height": 20}]
+    coco = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": [box]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    entry = {"file": "a.jpg", "instance": "cup", "box": [1, 2, 21, 12], "width": 30, "height": 20}
+    (tmp_path / "set.json").write_text(json.dumps({"name": "s", "images": [entry], "objects": [entry], "queries": []}))
+    code = """
+import json
+from objemb.datasets.evaluation_set import read_evaluation_set
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.images.decode import read_photo
+
+(regions,) = StoredBoxes(sys.argv[1] + "/coco.json", masks=True).detect([read_photo(sys.argv[1] + "/a.jpg")])
+(entry,) = read_evaluation_set(sys.argv[1] + "/set.json").objects
+mask = regions.extras["masks"][0]
+print(json.dumps([regions.boxes.tolist(), mask.tolist(), regions.label_names, entry.box]))
+"""
+    boxes, mask, labels, of_set = json.loads(python(code, tmp_path).stdout)
+    assert boxes == [[2 * (20 - 13), 2 * 10, 2 * (20 - 5), 2 * 30]]
+    assert labels == ["cup"]
+    assert of_set == [2 * (20 - 12), 2 * 1, 2 * (20 - 2), 2 * 21]
+    here = read_evaluation_set(tmp_path / "set.json").objects[0].box
+    (regions,) = StoredBoxes(tmp_path / "coco.json", masks=True).detect([read_photo(tmp_path / "a.jpg")])
+    assert (list(here or ()), regions.boxes.tolist(), regions.extras["masks"].tolist()) == (of_set, boxes, [mask])
 
 
 def test_the_commands_of_an_index(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from objemb.registry import plugin
 
 @runtime_checkable
 class Levelled(Protocol):
-    """What is asked of a detector; ``objemb.detectors.base.NetworkDetector`` is one."""
+    """What is asked of a detector; ``objemb.detectors.capabilities.NetworkDetector`` is one."""
 
     @property
     def mean(self) -> Tensor:

@@ -8,19 +8,19 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from objemb import checks
 from objemb.coco.units import LIMIT
 from objemb.ops.masks import coverage
-from objemb.types import BoolArray
+from objemb.types import BoolArray, Float64Array, Uint8Array
 
 #: Side of a mask, as Mask R-CNN has it.
 SIDE = 28
 #: Polygons are drawn this much larger than the mask, so that its borders are right to a fraction of a cell.
 OVERSAMPLING = 8
+#: A cell of which exactly half is covered counts as covered, whatever rounding made of it.
+ROUNDING = 1e-9
 #: Runs of larger images are refused: a line of text could fill the memory.
 MOST_PIXELS = 1 << 30
 
@@ -60,7 +60,7 @@ def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
     return np.repeat(values, lengths).reshape(width, height).T
 
 
-def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int]) -> Tensor:
+def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int]) -> Uint8Array:
     """The mask of an object, stretched over its box: a cell is set where at least half of it is covered.
 
     Args:
@@ -86,13 +86,14 @@ def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int
     return mask
 
 
-def _sampled(raster: np.ndarray, frame: list[float]) -> Tensor:
+def _sampled(raster: Uint8Array, frame: list[float]) -> Uint8Array:
     """A raster that lies at ``frame`` (in cells of the mask), averaged over these cells."""
-    shares = coverage(torch.from_numpy(raster)[None], torch.tensor([frame], dtype=torch.float32), (SIDE, SIDE))
-    return (shares[0] >= 0.5).byte()
+    shares = coverage(raster[None], np.array([frame]), (SIDE, SIDE))
+    covered: BoolArray = shares[0] >= 0.5 - ROUNDING
+    return covered.astype(np.uint8)
 
 
-def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
+def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) -> tuple[Uint8Array, list[float]]:
     """Polygons on a canvas that spans the box."""
     canvas = Image.new("L", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)
@@ -104,14 +105,14 @@ def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) 
     return np.array(canvas), [0.0, 0.0, SIDE, SIDE]
 
 
-def _points(polygon: Any) -> np.ndarray:
+def _points(polygon: Any) -> Float64Array:
     numbers = isinstance(polygon, list) and all(isinstance(v, (int, float)) and abs(v) < LIMIT for v in polygon)
     if not numbers or len(polygon) < 6 or len(polygon) % 2:
         raise ValueError("expected polygons of at least three points x, y")
     return np.array(polygon, dtype=np.float64).reshape(-1, 2)
 
 
-def _cut(mask: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, list[float]]:
+def _cut(mask: Uint8Array, box: Sequence[float]) -> tuple[Uint8Array, list[float]]:
     """The whole pixels that a box touches, and where they lie in cells of the mask."""
     x1, y1, x2, y2 = box
     left, top, right, bottom = math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)

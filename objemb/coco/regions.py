@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from objemb.coco.files import CocoBox, CocoImage
 from objemb.coco.masks import SIDE, mask_in_box
 from objemb.coco.units import LIMIT, leaves
 from objemb.ops.frames import Frame, frame_in
 from objemb.structures import Photo, Regions
+from objemb.types import Uint8Array
 
 #: Takes an entry, of the file or a photo, and what is wrong with it.
 Report = Callable[[str, str], None]
@@ -47,12 +47,12 @@ def regions_of(
     """
     frame = _frame(photo, image, boxes) if boxes else Frame(photo.size, photo.size)
     usable = sorted(_usable(image, boxes, frame.size, report), key=lambda b: -b[0].score)
-    stored, edges = [b for b, _ in usable], torch.tensor([e for _, e in usable], dtype=torch.float64).reshape(-1, 4)
+    stored, edges = [b for b, _ in usable], np.array([e for _, e in usable], dtype=np.float64).reshape(-1, 4)
     regions = Regions(
-        boxes=frame.boxes(edges).float(),
+        boxes=frame.boxes(edges).astype(np.float32),
         size=photo.size,
-        scores=torch.tensor([b.score for b in stored], dtype=torch.float32),
-        labels=torch.tensor([b.label for b in stored], dtype=torch.int64),
+        scores=np.array([b.score for b in stored], dtype=np.float32),
+        labels=np.array([b.label for b in stored], dtype=np.int64),
         classes=classes,
         extras={"masks": frame.masks(_masks(usable, frame.size, report))} if masks else {},
     )
@@ -101,8 +101,8 @@ def _usable(
     return usable
 
 
-def _masks(stored: Sequence[tuple[CocoBox, list[float]]], size: tuple[int, int], report: Report) -> Tensor:
-    masks = torch.ones(len(stored), SIDE, SIDE, dtype=torch.uint8)
+def _masks(stored: Sequence[tuple[CocoBox, list[float]]], size: tuple[int, int], report: Report) -> Uint8Array:
+    masks = np.ones((len(stored), SIDE, SIDE), dtype=np.uint8)
     for row, (box, edges) in enumerate(stored):
         try:
             masks[row] = mask_in_box(box.segmentation, edges, size)

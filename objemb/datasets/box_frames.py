@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.images.names import find_spelled
@@ -49,7 +49,7 @@ class Frames:
         frame = self._frames[file]
         if frame is None or frame.size == frame.target:
             return box
-        x1, y1, x2, y2 = frame.boxes(torch.tensor([box], dtype=torch.float64))[0].tolist()
+        x1, y1, x2, y2 = frame.boxes(np.array([box], dtype=np.float64))[0].tolist()
         return (x1, y1, x2, y2)
 
     def _frame(self, file: str) -> Frame | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
-from objemb.detectors.base import NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import NetworkDetector, NetworkInput
 from objemb.extractors.base import Extractor
 from objemb.heads.base import Head
 from objemb.ops.grid import Grid

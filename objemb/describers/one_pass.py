@@ -11,7 +11,8 @@ from torch import Tensor
 from objemb import checks
 from objemb.describers._windows import windows_around
 from objemb.describers.capabilities import BoxEmbedder
-from objemb.detectors.base import Detector, NetworkDetector, NetworkInput
+from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.arrays import as_tensor

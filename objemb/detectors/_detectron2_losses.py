@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from objemb.detectors._truth import Truth, masks_in, true_objects
-from objemb.detectors.base import NetworkInput
+from objemb.detectors.capabilities import NetworkInput
 from objemb.structures import Regions
 
 

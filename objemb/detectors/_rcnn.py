@@ -16,7 +16,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
-from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.structures import Photo, Regions

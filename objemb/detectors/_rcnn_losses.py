@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from objemb.detectors._truth import masks_in, true_objects
-from objemb.detectors.base import NetworkInput
+from objemb.detectors.capabilities import NetworkInput
 from objemb.structures import Regions
 
 

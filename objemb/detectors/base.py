@@ -1,21 +1,12 @@
-"""The contracts of a detector, and of a detector that is a network."""
+"""The contract of a detector; :mod:`objemb.detectors.capabilities` has that of one that is a network."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from objemb.layers.frozen import Frozen
-from objemb.layers.precision import computed
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
-
-#: Trunk levels are called by this and their stride: ``trunk8``.
-TRUNK = "trunk"
 
 
 class Detector(Plugin, ABC):
@@ -53,136 +44,3 @@ class Detector(Plugin, ABC):
 
     def expect_used(self) -> None:
         """Raise ``ValueError`` where boxes come from elsewhere, and not one of them could be used so far."""
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkInput:
-    """A batch of photos as a network takes it.
-
-    Attributes:
-        tensors: float ``(B, 3, h, w)``, resized, normalised and, at the right and bottom, padded to one size.
-        image_sizes: ``(height, width)`` of each photo within it, in network pixels without the padding.
-    """
-
-    tensors: Tensor
-    image_sizes: list[tuple[int, int]]
-
-
-class NetworkDetector(Frozen, Detector):
-    """A detector that is a network, in parts, so that others may use its feature maps or train it.
-
-    ::
-
-        photos ── groups, preprocess ── NetworkInput ── features ── maps by name ──┬── regions
-                                                                                   └── losses (with true boxes)
-
-    Feature maps are the *pyramid* levels that it pools boxes from, and *trunk* levels, ``trunk4`` to ``trunk32``: the
-    last map of each stride of the classification network below. It stays in eval mode, also while it is trained:
-    normalisation layers keep their statistics.
-
-    Attributes:
-        pyramid: Names of the pyramid levels, the finest first.
-    """
-
-    pyramid: tuple[str, ...]
-
-    @abstractmethod
-    def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
-        """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
-
-    @abstractmethod
-    def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
-        """Photos resized, normalised and padded to one batch, on the device of the network."""
-
-    @abstractmethod
-    def normalised(self, pixels: Tensor) -> NetworkInput:
-        """Images ``(B, 3, h, w)``, RGB, 0 to 1, normalised as the network expects it, neither resized nor padded."""
-
-    @abstractmethod
-    def features(self, batch: NetworkInput) -> dict[str, Tensor]:
-        """At least all maps of :meth:`levels`, ``(B, C, h, w)`` each, from one pass of the backbone."""
-
-    def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
-        """Some of the maps that :meth:`features` gives, by name, where no others are wanted.
-
-        Args:
-            batch: The photos.
-            names: Keys of :meth:`levels`. The layers behind trunk levels do not run, where a detector can stop there.
-        """
-        return {name: map_ for name, map_ in self.features(batch).items() if name in names}
-
-    @abstractmethod
-    def levels(self) -> dict[str, tuple[int, int]]:
-        """Channels and stride (network pixels from cell to cell) of each pyramid level, then of each trunk level."""
-
-    @abstractmethod
-    def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """The detections of a batch, as :meth:`detect` returns them: in original pixels of its photos."""
-
-    @abstractmethod
-    def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes that the region proposal network takes for objects of any class, best first, in original pixels.
-
-        Without gradients, scores or labels: for other heads than the detector's own. The features are given, so that
-        proposals and what is pooled under them come from one pass; :meth:`propose` is for proposals alone.
-        """
-
-    @abstractmethod
-    def losses(
-        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions], photos: Sequence[Photo]
-    ) -> dict[str, Tensor]:
-        """The detector's losses for ground-truth boxes, by name; their sum is minimised.
-
-        Args:
-            batch: The photos.
-            features: Of the batch, with gradients where the backbone is trained as well.
-            targets: Per photo the true boxes in *original* pixels, labels 0-based as in ``classes``. A photo may have
-                none: it teaches the background.
-            photos: Of the batch.
-
-        Returns:
-            Scalars; finite, and connected to the parameters, for a batch without a box too. Random samples are drawn
-            by torch's default generator, so that ``torch.manual_seed`` repeats them.
-
-        Raises:
-            ValueError: Labels that the detector does not have.
-        """
-
-    @property
-    @abstractmethod
-    def num_classes(self) -> int:
-        """Number of classes without the background; 1 is class-agnostic."""
-
-    @property
-    @abstractmethod
-    def mean(self) -> Tensor:
-        """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
-
-    @property
-    @abstractmethod
-    def std(self) -> Tensor:
-        """Deviation ``(3,)`` by which what is left is divided."""
-
-    @torch.no_grad()
-    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of a batch of photos of any sizes, in original pixels; see :class:`Detector`."""
-        return self._by_group(photos, self.regions)
-
-    @torch.no_grad()
-    def propose(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Proposals of a batch of photos of any sizes: one pass of the backbone and of the proposal network.
-
-        Returns:
-            Per photo what :meth:`proposals` gives: boxes in original pixels, best first.
-        """
-        return self._by_group(photos, self.proposals)
-
-    def _by_group(self, photos: Sequence[Photo], heads: Callable[..., list[Regions]]) -> list[Regions]:
-        """The output of ``heads`` on the features of each photo; the photos of a group share a batch."""
-        regions: dict[int, Regions] = {}
-        for numbers in self.groups(photos):
-            group = [photos[i] for i in numbers]
-            batch = self.preprocess(group)
-            features = computed(batch.tensors.device, self.features, batch)
-            regions.update(zip(numbers, heads(batch, features, group), strict=True))
-        return [regions[i] for i in range(len(photos))]

@@ -14,7 +14,7 @@ from objemb import checks
 from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn import counted_classes
-from objemb.detectors.base import TRUNK, NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.images import resize

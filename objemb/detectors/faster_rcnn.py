@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors._rcnn import Rcnn, counted_classes
-from objemb.detectors.base import TRUNK, NetworkInput
+from objemb.detectors.capabilities import TRUNK, NetworkInput
 from objemb.registry import plugin
 from objemb.weights.locate import existing_file, is_named
 from objemb.weights.read import read_weights

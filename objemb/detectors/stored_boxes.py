@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from objemb.coco.files import CocoBox, CocoImage, read_coco
 from objemb.coco.masks import SIDE
@@ -142,8 +142,8 @@ class StoredBoxes(Detector):
             raise _AmbiguousError(f"expected one photo {image.file_name!r}, found {id!r} before")
 
     def _none(self, photo: Photo) -> Regions:
-        extras = {"masks": torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)} if self.masks else {}
-        return Regions(torch.zeros(0, 4), photo.size, classes=self.classes, extras=extras)
+        extras = {"masks": np.zeros((0, SIDE, SIDE), dtype=np.uint8)} if self.masks else {}
+        return Regions(np.zeros((0, 4), dtype=np.float32), photo.size, classes=self.classes, extras=extras)
 
     def _report(self, entry: str, reason: str) -> None:
         self._problems[entry, reason] = None

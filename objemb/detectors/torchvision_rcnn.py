@@ -13,7 +13,7 @@ from torchvision.models import detection
 
 from objemb import checks
 from objemb.detectors._rcnn import Rcnn, counted_classes
-from objemb.detectors.base import TRUNK, NetworkInput
+from objemb.detectors.capabilities import TRUNK, NetworkInput
 from objemb.registry import plugin
 from objemb.weights.locate import is_named, locate
 from objemb.weights.read import read_weights

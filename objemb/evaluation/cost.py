@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.describers.base import Describer
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 

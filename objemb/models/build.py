@@ -18,7 +18,7 @@ from objemb import checks, config, registry
 from objemb.aggregators.base import Aggregator
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import Describer
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_card, read_tensors, write_folder

@@ -16,7 +16,8 @@ from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
-from objemb.detectors.base import Detector, NetworkDetector
+from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import DTYPES, find_device, find_precision
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from objemb.ops.boxes import scale
 from objemb.structures import SIDEWAYS, Photo
+from objemb.types import Float64Array, Uint8Array
 
 #: What the EXIF orientations do that swap height and width; left and right are quarters of a turn.
 TRANSPOSED, RIGHT, TRANSVERSE, LEFT = SIDEWAYS
@@ -35,10 +34,10 @@ class Frame:
     target: tuple[int, int]
     orientation: int = 1
 
-    def boxes(self, edges: Tensor) -> Tensor:
-        """Edges ``(N, 4)`` in pixels of the frame as edges in pixels of the photo."""
+    def boxes(self, edges: Float64Array) -> Float64Array:
+        """Edges float64 ``(N, 4)`` in pixels of the frame as edges in pixels of the photo."""
         height, width = self.size
-        x1, y1, x2, y2 = edges.unbind(1)
+        x1, y1, x2, y2 = edges.T
         columns = {
             1: (x1, y1, x2, y2),
             TRANSPOSED: (y1, x1, y2, x2),
@@ -47,15 +46,15 @@ class Frame:
             LEFT: (y1, width - x2, y2, width - x1),
         }
         height, width = (height, width) if self.orientation == 1 else (width, height)
-        return scale(torch.stack(columns[self.orientation], 1), (self.target[0] / height, self.target[1] / width))
+        x, y = self.target[1] / width, self.target[0] / height
+        return np.stack(columns[self.orientation], axis=1) * (x, y, x, y)
 
-    def masks(self, masks: Tensor) -> Tensor:
-        """Masks ``(N, h, w)`` that are stretched over boxes of the frame, stretched over them in the photo."""
+    def masks(self, masks: Uint8Array) -> Uint8Array:
+        """Masks uint8 ``(N, h, w)`` that are stretched over boxes of the frame, stretched over them in the photo."""
         if self.orientation == 1:
             return masks
-        transposed = masks.transpose(1, 2)
         flips = {TRANSPOSED: (), RIGHT: (2,), TRANSVERSE: (1, 2), LEFT: (1,)}
-        return transposed.flip(flips[self.orientation]).contiguous()
+        return np.ascontiguousarray(np.flip(masks.swapaxes(1, 2), flips[self.orientation]))
 
 
 def frame_in(photo: Photo, size: tuple[int, int]) -> Frame:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
-from objemb.types import BoolArray
+import numpy as np
+
+from objemb.types import AnyArray, BoolArray, FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+B = TypeVar("B", FloatArray, "Tensor")
 
 
 def box_of(mask: BoolArray) -> tuple[int, int, int, int]:
@@ -17,8 +23,8 @@ def box_of(mask: BoolArray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def coverage(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """How much of each cell of a raster lies under a mask.
+def coverage(masks: AnyArray | Tensor, boxes: B, size: tuple[int, int]) -> B:
+    """How much of each cell of a raster lies under a mask; of arrays, or of tensors on any device.
 
     Exact for any sizes: the overlap of a cell with a mask pixel is a product of two lengths, so that the whole is one
     matrix product per direction.
@@ -29,18 +35,30 @@ def coverage(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         size: ``(height, width)`` of the raster.
 
     Returns:
-        float32 ``(N, height, width)`` in 0 to 1; all 0 under a box without area.
+        ``(N, height, width)`` in 0 to 1, of the type of the boxes; all 0 under a box without area.
     """
     height, width = size
-    rows = _overlaps(boxes[:, 1], boxes[:, 3], masks.shape[1], height)
-    columns = _overlaps(boxes[:, 0], boxes[:, 2], masks.shape[2], width)
-    return (rows @ masks.float() @ columns.transpose(1, 2)).clamp(0, 1)
+    names = _namespace(boxes)
+    rows = _overlaps(names, boxes[:, 1], boxes[:, 3], masks.shape[1], height)
+    columns = _overlaps(names, boxes[:, 0], boxes[:, 2], masks.shape[2], width)
+    shares: B = names.clip(rows @ names.asarray(masks, dtype=boxes.dtype) @ columns.swapaxes(1, 2), 0, 1)
+    return shares
 
 
-def _overlaps(low: Tensor, high: Tensor, parts: int, cells: int) -> Tensor:
+def _namespace(values: AnyArray | Tensor) -> ModuleType:
+    """NumPy for arrays, PyTorch for tensors: both have the functions of the array API standard."""
+    if isinstance(values, np.ndarray):
+        return np
+    import torch
+
+    return torch
+
+
+def _overlaps(names: ModuleType, low: B, high: B, parts: int, cells: int) -> B:
     """Length ``(N, cells, parts)`` that cell ``i`` shares with part ``j`` of the stretch from ``low`` to ``high``."""
-    steps = torch.linspace(0, 1, parts + 1, device=low.device)
+    steps = names.linspace(0, 1, parts + 1, dtype=low.dtype, device=low.device)
     edges = (low[:, None] + (high - low)[:, None] * steps)[:, None]
-    starts = torch.arange(cells, device=low.device, dtype=edges.dtype)[None, :, None]
-    shared = torch.minimum(edges[..., 1:], starts + 1) - torch.maximum(edges[..., :-1], starts)
-    return shared.clamp_min(0)
+    starts = names.arange(cells, dtype=low.dtype, device=low.device)[None, :, None]
+    shared = names.minimum(edges[..., 1:], starts + 1) - names.maximum(edges[..., :-1], starts)
+    overlaps: B = names.clip(shared, 0, None)
+    return overlaps

@@ -9,7 +9,8 @@ from typing import Self
 import torch
 
 from objemb import checks
-from objemb.detectors.base import Detector, NetworkDetector
+from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid

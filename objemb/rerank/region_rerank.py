@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.ops.arrays import as_tensor
 from objemb.ops.normalize import l2
 from objemb.regions.base import RegionSource

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb.describers.base import Describer
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes

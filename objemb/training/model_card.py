@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb.describers.capabilities import BoxEmbedder
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.disk import write_whole
 from objemb.evaluation.shares import share
 from objemb.evaluation.sizes import SIZE_KEYS

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from objemb import checks
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.training.settings import RunSettings
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from objemb.ops.masks import box_of, coverage
@@ -28,6 +29,19 @@ def test_against_painting_on_a_fine_raster() -> None:
         painted = mask[row.clamp(0, 4)][:, column.clamp(0, 6)].float() * inside
         slow = painted.reshape(8, fine, 8, fine).mean(dim=(1, 3))
         assert (slow - share).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_arrays_and_of_tensors(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    masks = (torch.rand(9, 28, 28, generator=generator) > 0.5).byte()
+    boxes = torch.rand(9, 4, generator=generator, dtype=dtype) * 12 - torch.tensor([4, 4, 0, 0])
+    of_tensors = coverage(masks, boxes, (7, 5))
+    of_arrays = coverage(masks.numpy(), boxes.numpy(), (7, 5))
+    assert isinstance(of_arrays, np.ndarray)
+    assert (of_tensors.dtype, of_arrays.dtype) == (dtype, boxes.numpy().dtype)
+    np.testing.assert_allclose(of_arrays, of_tensors, atol=1e-5)
+    assert 0 < of_arrays.max() <= 1
 
 
 def test_empty_boxes_and_no_boxes() -> None:

@@ -20,7 +20,7 @@ from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.describers.one_pass import OnePass
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.extractors.crop import Crop

@@ -28,7 +28,7 @@ from objemb.cli.programs.analyses.report import analysis_markdown, draw_attentio
 from objemb.cli.programs.analyses.run import DIMS, MARGIN, Analysis, analyse
 from objemb.cli.programs.evaluations.methods import Method
 from objemb.datasets.evaluation_set import read_evaluation_set
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device
 from objemb.disk import write_whole
 from objemb.evaluation.retrieval_task import LEVELS, make_task, pick_queries

@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
-from objemb.detectors.base import NetworkDetector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.evaluation.average_precision import average_precision
 from objemb.models.model import Model
 from objemb.models.state import without_weights
@@ -110,7 +110,8 @@ class Detect(Task):
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The float scalars of :meth:`~objemb.detectors.base.NetworkDetector.losses`, by the detector's names for them.
+        """The float scalars of :meth:`~objemb.detectors.capabilities.NetworkDetector.losses`, by the names that the
+        detector has for them.
 
         Boxes are xyxy in original pixels; photos without boxes are background.
         """

@@ -18,7 +18,7 @@ from objemb.aggregators.keep import Keep
 from objemb.config import read_yaml
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import BoxEmbedder
-from objemb.detectors.base import NetworkInput
+from objemb.detectors.capabilities import NetworkInput
 from objemb.evaluation.average_precision import average_precision
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
