@@ -14,6 +14,7 @@ from objemb import checks
 from objemb.backbones._offset import offset
 from objemb.backbones._probe import meta_copy, surplus
 from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from objemb.layers.folded import Folded, in_turn
 from objemb.layers.strided import guard_strided
 from objemb.registry import plugin
 from objemb.weights.fill import fill, of_module
@@ -71,6 +72,8 @@ class NarrowResnet(Backbone):
             layers[name] = _stage(channels, wider, number, step)
             channels = wider
         self.network = nn.Sequential(layers)
+        #: By stride the layers up to its map; they are those of the network.
+        self._parts: dict[int, Folded] = {}
         guard_strided(self.network)
         self._start()
         if is_named(weights):
@@ -88,21 +91,16 @@ class NarrowResnet(Backbone):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
-        maps: Tensor = self.network(self.normalised(pixels))
-        return maps
+        return self.maps(pixels)[self.stride]
 
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
-        level, maps = self.normalised(pixels), {}
         ends = self._ends(coarsest)
-        strides = {name: stride for stride, name in ends.items()}
-        for name, layer in self.network.named_children():
-            level = layer(level)
-            if name in strides:
-                maps[strides[name]] = level
-            if len(maps) == len(ends):
-                break
-        return maps
+        last = max(ends)
+        if last not in self._parts:
+            self._parts[last] = Folded(in_turn(self.network, tuple(ends.values())))
+        maps: dict[str, Tensor] = self._parts[last](self.normalised(pixels))
+        return {stride: maps[name] for stride, name in ends.items()}
 
     def upper(self, stride: int) -> nn.Module:
         """See :meth:`Backbone.upper`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torchvision.models import detection
 from objemb import checks
 from objemb.detectors._rcnn import Rcnn, counted_classes
 from objemb.detectors.capabilities import TRUNK, NetworkInput
+from objemb.layers.folded import Folded, in_turn
 from objemb.registry import plugin
 from objemb.weights.locate import is_named, locate
 from objemb.weights.read import read_weights
@@ -85,6 +86,8 @@ class TorchvisionRcnn(Rcnn):
             box_detections_per_img=checks.whole("max_detections", max_detections),
             **{name: checks.whole(name, side) for name, side in sides.items() if side is not None},
         )
+        #: By the children whose outputs they give; their layers are those of the network.
+        self._parts: dict[tuple[str, ...], Folded] = {}
         if is_named(weights):
             self._load(arch, weights, new_classes)
         self._probe()
@@ -95,13 +98,10 @@ class TorchvisionRcnn(Rcnn):
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.maps`."""
-        levels: dict[str, Tensor] = {}
-        if all(name in self._trunk_layers.values() for name in names):
-            for child, level in _steps(self.network.backbone.body, batch.tensors):
-                if self._trunk_layers.get(child) in names:
-                    levels[self._trunk_layers[child]] = level
-                if len(levels) == len(names):
-                    return levels
+        children = {level: child for child, level in self._trunk_layers.items()}
+        if all(name in children for name in names):
+            maps = self._children(batch.tensors, tuple(children[name] for name in names))
+            return {name: maps[children[name]] for name in names}
         return super().maps(batch, names)
 
     @property
@@ -115,20 +115,27 @@ class TorchvisionRcnn(Rcnn):
         return torch.tensor(self.network.transform.image_std)
 
     def _trunk(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        body, below, trunk = self.network.backbone.body, OrderedDict(), {}
-        for child, level in _steps(body, pixels):
-            if child in body.return_layers:
-                below[body.return_layers[child]] = level
-            if child in self._trunk_layers:
-                trunk[self._trunk_layers[child]] = level
-        return below, trunk
+        below = self.network.backbone.body.return_layers
+        maps = self._children(pixels, tuple({**below, **self._trunk_layers}))
+        return (
+            OrderedDict((name, maps[child]) for child, name in below.items()),
+            {name: maps[child] for child, name in self._trunk_layers.items()},
+        )
+
+    def _children(self, pixels: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Outputs of children of the trunk by name, as torchvision's ``IntermediateLayerGetter`` runs them."""
+        if names not in self._parts:
+            self._parts[names] = Folded(in_turn(self.network.backbone.body, names))
+        maps: dict[str, Tensor] = self._parts[names](pixels)
+        return maps
 
     @torch.no_grad()
     def _probe(self) -> None:
         """Read the levels off the maps of a blank image, whose sides every stride divides: nothing is rounded."""
         side = PROBED_CELLS * self.network.transform.size_divisible
         blank = torch.zeros(1, 3, side, side)
-        strides = {child: side // level.shape[2] for child, level in _steps(self.network.backbone.body, blank)}
+        children = tuple(name for name, _ in self.network.backbone.body.named_children())
+        strides = {child: side // level.shape[2] for child, level in self._children(blank, children).items()}
         last = {stride: child for child, stride in strides.items() if stride >= FINEST_STRIDE}
         self._trunk_layers = {child: f"{TRUNK}{stride}" for stride, child in last.items()}
         maps = self.features(NetworkInput(blank, [(side, side)]))
@@ -144,13 +151,6 @@ class TorchvisionRcnn(Rcnn):
         if arch in TRAINED_WITHOUT_EPS and file.name in {url.rsplit("/", 1)[-1] for url in named.values()}:
             add_eps(self.network.backbone.body, state, "backbone.body.")
         self._fill(state, file, new_classes)
-
-
-def _steps(body: nn.Module, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Name and output of each layer of a trunk in turn, as torchvision's ``IntermediateLayerGetter`` runs them."""
-    for name, layer in body.named_children():
-        pixels = layer(pixels)
-        yield name, pixels
 
 
 def add_eps(network: nn.Module, state: dict[str, Tensor], prefix: str = "") -> None:

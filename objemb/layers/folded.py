@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models import mobilenetv2, mobilenetv3, resnet
+from torchvision.ops import FrozenBatchNorm2d
 
-#: Residual blocks: tracing keeps them whole, and their layers are in them.
-BLOCKS = (BasicBlock, Bottleneck)
+#: Blocks with several layers, which a graph may have whole.
+BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)
+#: The second has the tensors of the first and no mode; where a type is called for, the first stands for both.
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 #: Largest difference from PyTorch's own convolution, of values around 1, that is rounding.
 TOLERANCE = 1e-4
 
@@ -37,8 +40,8 @@ class Folded:
     owner whose attribute it is has no further parameters for it.
 
     Args:
-        network: A traced network. Of anything else it is just the network: there is no graph that says what follows
-            on what.
+        network: A traced network, see also :func:`in_turn`. Of anything else it is just the network: there is no graph
+            that says what follows on what.
 
     Attributes:
         network: The network.
@@ -69,6 +72,28 @@ class Folded:
         return self.network(maps)
 
 
+def in_turn(network: nn.Module, names: Collection[str]) -> fx.GraphModule:
+    """What the children of a network compute one after another, as a graph that :class:`Folded` can fold.
+
+    Args:
+        network: Its layers are shared.
+        names: Of the children whose outputs are of use, at least one; those behind the last of them do not run.
+
+    Returns:
+        From maps to outputs by name.
+    """
+    graph, outputs = fx.Graph(), dict[str, fx.Node]()
+    maps = graph.placeholder("maps")
+    for name, _ in network.named_children():
+        maps = graph.call_module(name, (maps,))
+        if name in names:
+            outputs[name] = maps
+        if len(outputs) == len(names):
+            break
+    graph.output(outputs)
+    return fx.GraphModule(network, graph).eval()
+
+
 class _Fast:
     """The folded network, which shares all but the folded weights with its original."""
 
@@ -91,9 +116,13 @@ class _Fast:
             owner, _, name = path.rpartition(".")
             self._convolutions.append(_Convolution(layer))
             setattr(self.network.get_submodule(owner), name, self._convolutions[-1])
-        elif type(layer) is nn.BatchNorm2d and isinstance(before, fx.Node) and before.op == "call_module":
+        elif type(layer) in NORMS and isinstance(before, fx.Node) and before.op == "call_module":
             convolution = self.network.get_submodule(str(before.target))
-            if isinstance(convolution, _Convolution) and len(before.users) == 1 and convolution.takes(layer):
+            if (
+                isinstance(convolution, _Convolution)
+                and len(before.users) == 1
+                and convolution.takes(cast(nn.BatchNorm2d, layer))
+            ):
                 node.replace_all_uses_with(before)
                 self.network.graph.erase_node(node)
                 self.network.delete_submodule(path)
@@ -158,9 +187,9 @@ class _Convolution(nn.Module):
             assert norm.running_mean is not None  # see takes()
             assert norm.running_var is not None
             factor = (norm.running_var.double() + norm.eps).rsqrt()
-            factor = factor * norm.weight if norm.affine else factor
+            factor = factor if norm.weight is None else factor * norm.weight
             weight, bias = weight * factor[:, None, None, None], (bias - norm.running_mean) * factor
-            bias = bias + norm.bias if norm.affine else bias
+            bias = bias if norm.bias is None else bias + norm.bias
         return weight.float().contiguous(memory_format=torch.channels_last), bias.float()
 
 

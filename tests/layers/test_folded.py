@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.layers import folded
-from objemb.layers.folded import Folded
+from objemb.layers.folded import Folded, in_turn
 
 NORM = "native_batch_norm"
 
@@ -245,6 +247,35 @@ def test_onednn_can_be_switched_off() -> None:
         found = Folded(original)(pixels)
     assert "mkldnn_convolution" not in ran
     assert same(found, original(pixels))
+
+
+@pytest.mark.parametrize("arch", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+@torch.no_grad()
+def test_layers_in_turn_and_norms_without_a_mode(arch: str) -> None:
+    body = models.get_model(arch, weights=None, weights_backbone=None).eval().backbone.body
+    pixels, names = torch.rand(1, 3, 64, 96), list(dict(body.named_children()))
+    network = in_turn(body, (names[2], names[-2]))
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.bias)
+    found, expected, maps = Folded(network)(pixels), {}, pixels
+    for name, layer in body.named_children():
+        maps = layer(maps)
+        expected[name] = maps.clone()
+    assert list(found) == [names[2], names[-2]]
+    assert all(same(found[name], expected[name]) for name in found)
+    fast = Folded(network)
+    fast(pixels)
+    with watched() as ran:
+        fast(pixels)
+    assert "rsqrt" not in ran  # no norm runs
+    for name, parameter in body.named_buffers():
+        if name.endswith("running_var"):
+            parameter.add_(1)
+    assert not same(fast(pixels)[names[-2]], found[names[-2]])
 
 
 @torch.no_grad()
