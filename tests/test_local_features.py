@@ -167,3 +167,18 @@ def test_places_check_themselves() -> None:
         WordPlaces(np.array([3, 1], np.int32), np.ones((2, 3), np.float32), codes)
     with pytest.raises(TypeError, match="points: expected float32, found float64"):
         WordPlaces(np.array([3, 1], np.int32), np.ones((2, 2)), codes)
+
+
+def test_features_of_parts_of_an_image() -> None:
+    (height, width), found = SIZE, features()
+    moved = found.moved((width - 10, 3), (height + 20, width))
+    np.testing.assert_array_equal(moved.points[:, 0], np.minimum(found.points[:, 0] + width - 10, width))
+    np.testing.assert_array_equal(moved.points[:, 1], found.points[:, 1] + 3)
+    np.testing.assert_array_equal(moved.vectors, found.vectors)
+    assert moved.size == (height + 20, width)
+    both = LocalFeatures.cat([LocalFeatures.empty(SIZE, found.dim), found, found[1:]])
+    assert len(both) == 2 * len(found) - 1
+    np.testing.assert_array_equal(both.strengths, [*found.strengths, *found.strengths[1:]])
+    for wrong in ([], [found, LocalFeatures.empty(SIZE, found.dim + 1)], [found, moved]):
+        with pytest.raises(ValueError, match=r"LocalFeatures\.cat: expected parts of one image size and length"):
+            LocalFeatures.cat(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self, final
+from typing import Generic, Self, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -19,82 +19,49 @@ from objemb.layers.frozen import Frozen
 from objemb.layers.whitening import Whitening
 from objemb.regions.base import RegionSource
 from objemb.registry import Plugin
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
+
+#: What is computed of the regions of a photo.
+Described = TypeVar("Described", RegionDescriptors, RegionFeatures)
 
 
-class Describer(Frozen, Plugin, ABC):
-    """Finds regions of photos and computes a unit vector for each.
-
-    A plug-in computes both in :meth:`_describe`. What all describers have in common is done here: given boxes are
-    checked, vectors whitened and moved to the CPU. It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`; a
-    training sets the part that it trains, and no other, to train mode.
+class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
+    """Finds regions of photos and describes them: what :class:`Describer` and :class:`FeatureDescriber` share.
 
     Args:
         regions: Chooses the regions; None for a method that finds them itself.
-        backbone: Computes the feature maps; None for a method without one.
-        extractor: How the pixels under a box reach the backbone; None for a method that does this itself.
-        scales: Factors on the extractor's input size.
+        backbone: Computes feature maps; None for a method without one.
 
     Attributes:
-        regions, backbone, extractor, scales: As given.
-        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none. See
-            :meth:`whitened`.
-
-    Raises:
-        ValueError: No scales, or scales that are not positive.
+        regions, backbone: As given.
     """
 
     kind = "describers"
 
     regions: RegionSource | None
     backbone: Backbone | None
-    extractor: Extractor | None
-    scales: tuple[float, ...]
-    whitening: Whitening | None
 
-    def __init__(
-        self,
-        *,
-        regions: RegionSource | None = None,
-        backbone: Backbone | None = None,
-        extractor: Extractor | None = None,
-        scales: Sequence[float] = (1.0,),
-    ) -> None:
+    def __init__(self, *, regions: RegionSource | None = None, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.regions = regions
         self.backbone = backbone
-        self.extractor = extractor
-        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
-        self.whitening = None
 
     @property
     @abstractmethod
-    def raw_dim(self) -> int:
-        """Length of the vectors before whitening."""
-
-    @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self.raw_dim if self.whitening is None else self.whitening.dim
 
     @property
     def detector(self) -> Detector | None:
         """The detector whose boxes or proposals are described; None for a method without one."""
         return None if self.regions is None else self.regions.detector
 
+    @abstractmethod
     def decode_side(self) -> int | None:
-        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``.
+        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
 
-        A detector may need more pixels than the map that is pooled.
-        """
-        side = None if self.extractor is None else self.extractor.decode_side(max(self.scales))
-        return side if side is None or self.regions is None else max(side, self.regions.decode_side())
-
-    @final
-    @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
-    def describe(
-        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
-    ) -> list[RegionDescriptors]:
+    @abstractmethod
+    def describe(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> list[Described]:
         """Describe a batch of photos of any sizes.
 
         Args:
@@ -103,37 +70,12 @@ class Describer(Frozen, Plugin, ABC):
                 let the describer find them. Given boxes are described as they are: no whole-image region is added.
 
         Returns:
-            Per photo its regions with float32 vectors ``(N, dim)``. Where the describer found the regions,
-            region 0 is the whole image.
+            Per photo its regions with what was computed of them. Where the describer found the regions, region 0 is
+            the whole image.
 
         Raises:
             NotFittedError: A part has not learned yet.
             ValueError: Not one item in ``regions`` per photo, or regions of an image of another size.
-        """
-        given = checked_given(photos, regions)
-        if not photos:
-            return []
-        described, vectors = self._describe(photos, given)
-        if self.whitening is not None:
-            vectors = self.whitening(vectors)
-        rows = vectors.float().cpu().split([len(r) for r in described])
-        return [
-            RegionDescriptors(photo.id, of_photo, vectors_of_photo, photo.metadata)
-            for photo, of_photo, vectors_of_photo in zip(photos, described, rows, strict=True)
-        ]
-
-    @abstractmethod
-    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
-        """Regions and vectors of a batch, for :meth:`describe`; no gradient is recorded.
-
-        Args:
-            photos: At least one.
-            given: Per photo the boxes to describe, or None to find the regions of that photo.
-
-        Returns:
-            Per photo its regions: the given ones in their order, or those that were found, the first of
-            which is the whole image. And the unit vectors, not whitened, of all regions of all photos in this order,
-            float ``(sum of N, raw_dim)``, on any device.
         """
 
     def queries_in_context(self, per_region: bool) -> bool:
@@ -148,10 +90,6 @@ class Describer(Frozen, Plugin, ABC):
         """
         return per_region
 
-    def whitened(self, whitening: Whitening | None) -> Self:
-        """This describer with another whitening, or with none. Everything else is shared with this one."""
-        return self._with(whitening=whitening)
-
     def limited(self, max_regions: int) -> Self:
         """This describer with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
 
@@ -159,50 +97,17 @@ class Describer(Frozen, Plugin, ABC):
         """
         return self if self.regions is None else self._with(regions=self.regions.limited(max_regions))
 
-    def with_extractor(self, extractor: Extractor) -> Self:
-        """This describer with another extractor. Everything else is shared with this one."""
-        return self._with(extractor=extractor)
-
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
         """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
 
-        Everything but the extractor is shared. A describer without an extractor, whose network brings any image to a
-        size of its own, is returned as it is.
+        Everything else is shared with this one. A describer whose network brings any image to a size of its own is
+        returned as it is.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
             whole: The same of the photo.
         """
-        return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
-
-    def needed_backbone(self, who: str) -> Backbone:
-        """The backbone.
-
-        Args:
-            who: What needs it, for the message.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if self.backbone is None:
-            raise ValueError(
-                f"{who}: expected a describer with a backbone, such as pooled_regions, found {self._label}"
-            )
-        return self.backbone
-
-    def features(self, photos: Sequence[Photo], scale: float = 1.0) -> Features:
-        """The features of photos, as the extractor has the backbone compute them.
-
-        Args:
-            photos: A batch of any sizes.
-            scale: Factor on the extractor's input size.
-
-        Raises:
-            ValueError: There is no backbone, or no extractor.
-        """
-        if self.backbone is None or self.extractor is None:
-            raise ValueError(f"features: expected a describer with a backbone and an extractor, found {self._label}")
-        return self.extractor.extract(photos, self.backbone, scale)
+        return self
 
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
@@ -255,8 +160,169 @@ class Describer(Frozen, Plugin, ABC):
         return other
 
 
+class Describer(PhotoDescriber[RegionDescriptors]):
+    """Finds regions of photos and computes a unit vector for each.
+
+    A plug-in computes both in :meth:`_describe`. What all describers have in common is done here: given boxes are
+    checked, vectors whitened and moved to the CPU. It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`; a
+    training sets the part that it trains, and no other, to train mode.
+
+    Args:
+        regions: Chooses the regions; None for a method that finds them itself.
+        backbone: Computes the feature maps; None for a method without one.
+        extractor: How the pixels under a box reach the backbone; None for a method that does this itself.
+        scales: Factors on the extractor's input size.
+
+    Attributes:
+        regions, backbone, extractor, scales: As given.
+        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none. See
+            :meth:`whitened`.
+
+    Raises:
+        ValueError: No scales, or scales that are not positive.
+    """
+
+    extractor: Extractor | None
+    scales: tuple[float, ...]
+    whitening: Whitening | None
+
+    def __init__(
+        self,
+        *,
+        regions: RegionSource | None = None,
+        backbone: Backbone | None = None,
+        extractor: Extractor | None = None,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__(regions=regions, backbone=backbone)
+        self.extractor = extractor
+        self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
+        self.whitening = None
+
+    @property
+    @abstractmethod
+    def raw_dim(self) -> int:
+        """Length of the vectors before whitening."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.raw_dim if self.whitening is None else self.whitening.dim
+
+    def decode_side(self) -> int | None:
+        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``.
+
+        A detector may need more pixels than the map that is pooled.
+        """
+        side = None if self.extractor is None else self.extractor.decode_side(max(self.scales))
+        return side if side is None or self.regions is None else max(side, self.regions.decode_side())
+
+    @final
+    @torch.no_grad()  # not inference mode: its tensors could not be the targets of a loss
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`PhotoDescriber.describe`: regions with float32 vectors ``(N, dim)``."""
+        given = checked_given(photos, regions)
+        if not photos:
+            return []
+        described, vectors = self._describe(photos, given)
+        if self.whitening is not None:
+            vectors = self.whitening(vectors)
+        rows = vectors.float().cpu().split([len(r) for r in described])
+        return [
+            RegionDescriptors(photo.id, of_photo, vectors_of_photo, photo.metadata)
+            for photo, of_photo, vectors_of_photo in zip(photos, described, rows, strict=True)
+        ]
+
+    @abstractmethod
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
+        """Regions and vectors of a batch, for :meth:`describe`; no gradient is recorded.
+
+        Args:
+            photos: At least one.
+            given: Per photo the boxes to describe, or None to find the regions of that photo.
+
+        Returns:
+            Per photo its regions: the given ones in their order, or those that were found, the first of
+            which is the whole image. And the unit vectors, not whitened, of all regions of all photos in this order,
+            float ``(sum of N, raw_dim)``, on any device.
+        """
+
+    def whitened(self, whitening: Whitening | None) -> Self:
+        """This describer with another whitening, or with none. Everything else is shared with this one."""
+        return self._with(whitening=whitening)
+
+    def with_extractor(self, extractor: Extractor) -> Self:
+        """This describer with another extractor. Everything else is shared with this one."""
+        return self._with(extractor=extractor)
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
+        """See :meth:`PhotoDescriber.for_part`. Everything but the extractor is shared."""
+        return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
+
+    def needed_backbone(self, who: str) -> Backbone:
+        """The backbone.
+
+        Args:
+            who: What needs it, for the message.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                f"{who}: expected a describer with a backbone, such as pooled_regions, found {self._label}"
+            )
+        return self.backbone
+
+    def features(self, photos: Sequence[Photo], scale: float = 1.0) -> Features:
+        """The features of photos, as the extractor has the backbone compute them.
+
+        Args:
+            photos: A batch of any sizes.
+            scale: Factor on the extractor's input size.
+
+        Raises:
+            ValueError: There is no backbone, or no extractor.
+        """
+        if self.backbone is None or self.extractor is None:
+            raise ValueError(f"features: expected a describer with a backbone and an extractor, found {self._label}")
+        return self.extractor.extract(photos, self.backbone, scale)
+
+
+class FeatureDescriber(PhotoDescriber[RegionFeatures]):
+    """Finds regions of photos and the local features in them, which an aggregator turns into rows of an index.
+
+    A plug-in does so in :meth:`_describe`. Its parts that learn are :class:`~objemb.layers.fitted.Fitted` submodules.
+    """
+
+    @final
+    @torch.no_grad()
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionFeatures]:
+        """See :meth:`PhotoDescriber.describe`: regions with their local features."""
+        given = checked_given(photos, regions)
+        return self._describe(photos, given) if photos else []
+
+    @abstractmethod
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
+        """What :meth:`describe` returns, of at least one photo; no gradient is recorded.
+
+        Args:
+            photos: The photos.
+            given: Per photo the boxes to describe, or None to find the regions of that photo.
+        """
+
+    def queries_in_context(self, per_region: bool) -> bool:
+        """See :meth:`PhotoDescriber.queries_in_context`: a query box has the features of its photo that lie in it."""
+        del per_region
+        return True
+
+
 def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
-    """The second argument of :meth:`Describer.describe`, one item per photo.
+    """The second argument of `describe`, one item per photo.
 
     Raises:
         ValueError: Another number than that of the photos, or regions of an image of another size.

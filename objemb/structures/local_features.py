@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,7 +27,7 @@ class LocalFeatures:
         scales: float32 ``(N,)``, above 0: pixels of the network's input (or of the level of a scale space) per original
             pixel, so that large objects have features of small scales.
         sides: float32 ``(N,)``, above 0: side of the square that the feature was computed from, in original pixels.
-        vectors: float32 ``(N, D)``, unit length (or zero).
+        vectors: float32 ``(N, D)``, unit length (or zero) unless the extractor says otherwise.
         strengths: float32 ``(N,)``, larger is stronger; what top-n selection goes by.
     """
 
@@ -84,6 +84,30 @@ class LocalFeatures:
     def empty(size: tuple[int, int], dim: int) -> LocalFeatures:
         """No features, of vectors of this length."""
         return LocalFeatures(size, (), np.zeros((0, dim), np.float32))
+
+    @staticmethod
+    def cat(parts: Sequence[LocalFeatures]) -> LocalFeatures:
+        """Features of the same image, one after the other.
+
+        Raises:
+            ValueError: No parts, or image sizes or lengths of vectors that differ.
+        """
+        kinds = {(part.size, part.dim) for part in parts}
+        if len(kinds) != 1:
+            raise ValueError(f"LocalFeatures.cat: expected parts of one image size and length, found {sorted(kinds)}")
+        names = ("points", "scales", "sides", "vectors", "strengths")
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return object.__new__(LocalFeatures)._set(parts[0].size, *columns)
+
+    def moved(self, by: tuple[float, float], size: tuple[int, int]) -> LocalFeatures:
+        """The features of a part of an image as those of the image.
+
+        Args:
+            by: ``(x, y)`` of the part's corner in the image, in original pixels.
+            size: ``(height, width)`` of the image. Points that rounding puts outside are moved to its edge.
+        """
+        points = np.clip(self.points + np.array(by, np.float32), 0, np.array([size[1], size[0]], np.float32))
+        return object.__new__(LocalFeatures)._set(size, points, self.scales, self.sides, self.vectors, self.strengths)
 
     def __len__(self) -> int:
         return len(self.points)

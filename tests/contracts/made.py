@@ -15,7 +15,7 @@ from torch import Tensor
 
 from objemb import registry
 from objemb.aggregators.base import FeatureAggregator
-from objemb.describers.base import Describer
+from objemb.describers.base import PhotoDescriber
 from objemb.layers.fitted import Fitted
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features.base import LocalExtractor
@@ -76,7 +76,7 @@ def build(kind: str, name: str, folder: Path, **changed: Any) -> Any:
         for module in built.modules():
             if isinstance(module, LocalAttention):  # as if it had been trained
                 torch.nn.init.normal_(module.out.weight)
-    if isinstance(built, (Describer, LocalExtractor)):
+    if isinstance(built, (PhotoDescriber, LocalExtractor)):
         for part_name, part in built.fitted_parts().items():
             part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
     if isinstance(built, FeatureAggregator):

@@ -1,4 +1,4 @@
-"""Every describer keeps to the contract of its kind."""
+"""Every describer keeps to its contract: of vectors, or of local features."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from objemb import registry
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.extractors.base import Extractor
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
@@ -24,8 +25,17 @@ from objemb.structures import Regions
 from tests.contracts.made import GIVEN, PHOTOS, build, every, in_frame, is_whole, unit_or_zero
 from tests.tiny import random_photo
 
+ALL = [n for n in registry.names("describers") if registry.origin("describers", n) is None]
+OF_FEATURES = [n for n in ALL if issubclass(registry.load("describers", n), FeatureDescriber)]
+
 
 @every("describers")
+def test_every_describer_has_one_of_the_contracts(name: str) -> None:
+    loaded = registry.load("describers", name)
+    assert issubclass(loaded, Describer) != issubclass(loaded, FeatureDescriber)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n not in OF_FEATURES])
 class TestDescribers:
     def test_looking(self, name: str, tmp_path: Path) -> None:
         describer: Describer = build("describers", name, tmp_path)
@@ -143,3 +153,50 @@ class TestDescribers:
     def test_decode_side(self, name: str, tmp_path: Path) -> None:
         side = build("describers", name, tmp_path).decode_side()
         assert side is None or (isinstance(side, int) and side > 0)
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+class TestFeatureDescribers:
+    def test_looking(self, name: str, tmp_path: Path) -> None:
+        describer: FeatureDescriber = build("describers", name, tmp_path)
+        together = describer.describe(PHOTOS)
+        assert len(together) == len(PHOTOS)
+        for photo, described in zip(PHOTOS, together, strict=True):
+            assert (described.image, described.metadata) == (photo.id, photo.metadata)
+            assert is_whole(described.regions, photo)
+            assert in_frame(described.regions, photo)
+            assert described.features.dim == describer.dim
+            (alone,) = describer.describe([photo])
+            assert np.allclose(alone.features.vectors, described.features.vectors, atol=1e-5)
+            assert np.array_equal(alone.members, described.members)
+
+    def test_given_regions(self, name: str, tmp_path: Path) -> None:
+        describer: FeatureDescriber = build("describers", name, tmp_path)
+        for given, described in zip(GIVEN, describer.describe(PHOTOS, GIVEN), strict=True):
+            assert np.array_equal(described.regions.boxes, given.boxes)
+        (looked,) = describer.describe(PHOTOS[:1], [None])
+        assert is_whole(looked.regions, PHOTOS[0])
+        with pytest.raises(ValueError, match="regions of 'a': expected the image size"):
+            describer.describe(PHOTOS[:1], [Regions.whole((1, 2))])
+
+    def test_no_photos(self, name: str, tmp_path: Path) -> None:
+        assert build("describers", name, tmp_path).describe([]) == []
+
+    def test_no_gradient_is_recorded(self, name: str, tmp_path: Path) -> None:
+        describer = build("describers", name, tmp_path).requires_grad_(True)
+        assert describer.describe(PHOTOS[:1])[0].features.vectors is not None
+
+    def test_copies_share_the_networks(self, name: str, tmp_path: Path) -> None:
+        describer: FeatureDescriber = build("describers", name, tmp_path)
+        part = describer.for_part((20, 30), (40, 60))
+        limited = describer.limited(1)
+        if describer.detector is not None:
+            assert all(len(d) <= 2 for d in limited.describe(PHOTOS))
+        for other in (part, limited):
+            assert other.backbone is describer.backbone
+            assert not other.training
+        assert describer.queries_in_context(False)
+
+    def test_decode_side(self, name: str, tmp_path: Path) -> None:
+        side = build("describers", name, tmp_path).decode_side()
+        assert side is None or side > 0

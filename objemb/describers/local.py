@@ -1,0 +1,103 @@
+"""Local features of a photo, and the regions that they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from torch import Tensor
+
+from objemb import checks
+from objemb.describers.base import FeatureDescriber
+from objemb.local_features.base import LocalExtractor
+from objemb.ops.arrays import as_tensor
+from objemb.ops.boxes import scale, windows
+from objemb.ops.images import cut_out
+from objemb.regions.base import RegionSource
+from objemb.registry import plugin
+from objemb.structures import LocalFeatures, Photo, RegionFeatures, Regions
+
+#: Features of the photo that lie in a region; or those of the region, cut out as a picture of its own.
+INSIDE, CROP = "inside", "crop"
+#: Prefix of the parts of the extractor among those of the describer.
+EXTRACTOR = "local_features."
+
+
+@plugin
+class Local(FeatureDescriber):
+    """Local features in the regions of a photo, for the aggregators ``vlad`` and ``asmk`` (Teichmann, Araujo, Zhu and
+    Sim, "Detect-to-retrieve: efficient regional aggregation for image search", CVPR 2019).
+
+    Args:
+        local_features: Computes the features.
+        regions: Chooses the regions; None for the whole image alone.
+        region_features: ``inside``: features are computed once, and belong to every region in which their centres lie.
+            ``crop``: each region is cut out and has features of its own, as many as a photo, as in detect-to-retrieve;
+            how large it enters the extractor is up to that (``enlarge: false`` keeps its pixels).
+    """
+
+    def __init__(
+        self,
+        *,
+        local_features: LocalExtractor,
+        regions: RegionSource | None = None,
+        region_features: str = INSIDE,
+    ) -> None:
+        super().__init__(regions=regions, backbone=local_features.backbone)
+        self.local_features = local_features
+        self.region_features = checks.one_of("region_features", region_features, (INSIDE, CROP))
+
+    @property
+    def dim(self) -> int:
+        """See :attr:`PhotoDescriber.dim`: length of the vectors of features."""
+        return self.local_features.dim
+
+    def decode_side(self) -> int | None:
+        """See :meth:`PhotoDescriber.decode_side`; regions that are cut out need all pixels."""
+        side = None if self.region_features == CROP else self.local_features.decode_side()
+        return side if side is None or self.regions is None else max(side, self.regions.decode_side())
+
+    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
+        """See :meth:`PhotoDescriber.for_part`."""
+        return self._with(local_features=self.local_features.for_part(part, whole))
+
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
+        regions = self._regions(photos, given)
+        if self.region_features == CROP:
+            return [self._of_crops(photo, of_photo) for photo, of_photo in zip(photos, regions, strict=True)]
+        features = self.local_features.extract(photos)
+        return [
+            RegionFeatures.by_position(photo.id, of_photo, found, photo.metadata)
+            for photo, of_photo, found in zip(photos, regions, features, strict=True)
+        ]
+
+    def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
+        """See :meth:`PhotoDescriber._samples`: those that the extractor learns from in whole photos."""
+        if not part.startswith(EXTRACTOR):
+            return super()._samples(part, photos, given)
+        return [self.local_features.samples(part.removeprefix(EXTRACTOR), photos)]
+
+    def _regions(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Regions]:
+        """The given regions, and those that are found in the other photos."""
+        wanted = [photo for photo, of_photo in zip(photos, given, strict=True) if of_photo is None]
+        if self.regions is None:
+            found = iter([Regions.whole(photo.size) for photo in wanted])
+        else:
+            found = iter(self.regions.find(wanted) if wanted else [])
+        return [next(found) if of_photo is None else of_photo for of_photo in given]
+
+    def _of_crops(self, photo: Photo, regions: Regions) -> RegionFeatures:
+        """The features of all regions of a photo, each cut out."""
+        height, width = photo.pixels.shape[1:]
+        down, across = photo.scale
+        corners = windows(scale(as_tensor(regions.boxes), photo.scale), (height, width))[:, :2].tolist()
+        features = self.local_features.extract([cut_out(photo, region) for region in regions])
+        counts = [len(of_region) for of_region in features]
+        members = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(sum(counts))], axis=1)
+        moved = [
+            of_region.moved((x / across, y / down), photo.size)
+            for of_region, (x, y) in zip(features, corners, strict=True)
+        ]
+        together = LocalFeatures.cat([LocalFeatures.empty(photo.size, self.dim), *moved])
+        return RegionFeatures(photo.id, regions, together, members, photo.metadata)
