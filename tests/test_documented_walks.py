@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,22 @@ def test_what_is_on_the_way_is_there(name: str) -> None:
 def test_what_is_not_there_is_told(name: str) -> None:
     with pytest.raises((AttributeError, ModuleNotFoundError)):
         resolved(name)
+
+
+def test_every_file_that_a_search_goes_through_is_named() -> None:
+    """Real calls against the list: no step is left out but those of rooms that the counting script names."""
+    script = runpy.run_path(str(DESIGN.parents[1] / "tools" / "count_house.py"))
+    called = script["modules_called"]()
+    assert "objemb.search.retrieval" in called
+    steps = called - script["helpers"](called)
+    named = {name for name in walks()["The walk of a query box through `objemb search`"] if resolved(name)}
+    files = {name[: len(step)] for name in named for step in steps if name.startswith(f"{step}.")}
+    assert steps - files == set(), "not in docs/design.md"
+
+
+def test_rooms_of_helpers_are_there() -> None:
+    script = runpy.run_path(str(DESIGN.parents[1] / "tools" / "count_house.py"))
+    for helper in script["HELPERS"]:
+        assert importlib.util.find_spec(f"objemb.{helper}"), helper
+    some = {"objemb.ops.boxes", "objemb.checks", "objemb.checkers", "objemb.index.storage.files", "objemb.index.store"}
+    assert script["helpers"](some) == some - {"objemb.checkers", "objemb.index.store"}
