@@ -16,6 +16,7 @@ from objemb.detectors.base import Detector
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.fitted import Fitted
 from objemb.layers.frozen import Frozen
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.whitening import Whitening
 from objemb.regions.base import RegionSource
 from objemb.registry import Plugin
@@ -108,6 +109,17 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
             whole: The same of the photo.
         """
         return self
+
+    def learned_attention(self) -> LearnedAttention:
+        """The part whose attention the task ``attend`` trains.
+
+        Raises:
+            TypeError: There is none.
+        """
+        raise TypeError(
+            "describer: expected one with an attention to learn (regional_attention, or local with attentive), found "
+            f"{self._label}"
+        )
 
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""

@@ -115,46 +115,6 @@ class BoxEmbedder(Describer):
 
 
 @dataclass(frozen=True, eq=False)
-class AttendedRegions:
-    """Regions of a batch with their weights.
-
-    Attributes:
-        regions: Per photo.
-        maxima: float ``(M, C)``, the largest activations in all regions of all photos, not normalised.
-        weights: float ``(M,)``, the weight of each region; with a gradient where one is wanted.
-    """
-
-    regions: list[Regions]
-    maxima: Tensor
-    weights: Tensor
-
-    @property
-    def counts(self) -> list[int]:
-        """Regions of each photo."""
-        return [len(r) for r in self.regions]
-
-
-class AttentionDescriber(Describer):
-    """A describer that weighs regions by a small network, its attention (task ``attend``).
-
-    Attributes:
-        attention: The network.
-    """
-
-    backbone: Backbone
-    attention: nn.Module
-
-    @abstractmethod
-    def attend(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> AttendedRegions:
-        """Regions of at least one photo with their weights; a gradient reaches the attention, not the backbone.
-
-        Args:
-            photos: As for :meth:`describe`.
-            regions: As for :meth:`describe`.
-        """
-
-
-@dataclass(frozen=True, eq=False)
 class ClassMaps:
     """Where some classes are active on a photo.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.describers.base import FeatureDescriber
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
@@ -61,6 +62,10 @@ class Local(FeatureDescriber):
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
         """See :meth:`PhotoDescriber.for_part`."""
         return self._with(local_features=self.local_features.for_part(part, whole))
+
+    def learned_attention(self) -> LearnedAttention:
+        """See :meth:`PhotoDescriber.learned_attention`."""
+        return self.local_features.learned_attention()
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
         regions = self._regions(photos, given)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
 from objemb.describers.base import checked_given
-from objemb.describers.capabilities import AttendedRegions, AttentionDescriber
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.context_attention import ContextAttention
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.projection import Projection
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import first_summed
@@ -24,8 +24,28 @@ from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
 
+@dataclass(frozen=True, eq=False)
+class AttendedRegions:
+    """Regions of a batch with their weights.
+
+    Attributes:
+        regions: Per photo.
+        maxima: float ``(M, C)``, the largest activations in all regions of all photos, not normalised.
+        weights: float ``(M,)``, the weight of each region; with a gradient where one is wanted.
+    """
+
+    regions: list[Regions]
+    maxima: Tensor
+    weights: Tensor
+
+    @property
+    def counts(self) -> list[int]:
+        """Regions of each photo."""
+        return [len(r) for r in self.regions]
+
+
 @plugin
-class RegionalAttention(PooledRegions, AttentionDescriber):
+class RegionalAttention(PooledRegions, LearnedAttention):
     """R-MAC whose regions are weighted (Kim and Yoon, "Regional attention based deep feature for image retrieval",
     BMVC 2018).
 
@@ -75,7 +95,12 @@ class RegionalAttention(PooledRegions, AttentionDescriber):
         return self._projected(self.pooling(self.backbone(pixels)).float())
 
     def attend(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> AttendedRegions:
-        """See :meth:`AttentionDescriber.attend`."""
+        """Regions of at least one photo with their weights; a gradient reaches the attention, not the backbone.
+
+        Args:
+            photos: As for :meth:`describe`.
+            regions: As for :meth:`describe`.
+        """
         given = checked_given(photos, regions)
         with torch.no_grad():
             attended = self._regions_of(photos, given, self.scales[0])
@@ -84,6 +109,26 @@ class RegionalAttention(PooledRegions, AttentionDescriber):
             means = torch.cat(features.pool(attended, self._mean)).float()
             images = _means_of_images(features, attended)
         return AttendedRegions(attended, maxima, self.attention(means, images))
+
+    def learned_attention(self) -> LearnedAttention:
+        """See :meth:`PhotoDescriber.learned_attention`."""
+        return self
+
+    @property
+    def channels(self) -> int:
+        """See :attr:`LearnedAttention.channels`."""
+        return self.backbone.channels
+
+    def class_layer(self) -> nn.Linear:
+        """See :meth:`LearnedAttention.class_layer`."""
+        return self.backbone.class_layer()
+
+    def attended_means(self, photos: Sequence[Photo]) -> Tensor:
+        """See :meth:`LearnedAttention.attended_means`: of the maxima of the grid, which is what the model sums up."""
+        attended = self.attend(photos)
+        weighted = (attended.maxima * attended.weights[:, None]).split(attended.counts)
+        grids = (rows[first_summed(r, False) :] for rows, r in zip(weighted, attended.regions, strict=True))
+        return torch.stack([of_grid.mean(dim=0) for of_grid in grids])
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`. Scores of regions are their weights."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features._activations import SCALES, ActivationExtractor, Activations
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.structures import Photo
+from objemb.weights.fill import fill, of_module
+from objemb.weights.locate import existing_file, is_named
+from objemb.weights.read import read_weights
 
 
 @plugin
-class Attentive(ActivationExtractor):
+class Attentive(ActivationExtractor, LearnedAttention):
     """DELF (Noh, Araujo, Sim, Weyand and Han, "Large-scale image retrieval with attentive deep local features", ICCV
     2017; settings of Teichmann et al., "Detect-to-retrieve", CVPR 2019).
 
@@ -40,10 +45,14 @@ class Attentive(ActivationExtractor):
             100 says nothing about another one.
         dim: Length of the vectors after the PCA; null for no PCA.
         power: Of the PCA's variances: 0 only turns, as in DELF; 0.5 whitens.
+        weights: A model folder with such an extractor, as a run of ``attend`` leaves it: the weights of the backbone
+            and of the attention are those there. None, or ``random``, for an attention that has not been trained.
 
     Attributes:
         attention: The network that weighs cells.
     """
+
+    attention: LocalAttention
 
     def __init__(
         self,
@@ -57,6 +66,7 @@ class Attentive(ActivationExtractor):
         threshold: float = 0.0,
         dim: int | None = 128,
         power: float = 0.0,
+        weights: str | Path | None = None,
     ) -> None:
         super().__init__(
             backbone=backbone,
@@ -69,19 +79,27 @@ class Attentive(ActivationExtractor):
             unit=True,
         )
         self.attention = LocalAttention(backbone.channels, hidden)
+        if is_named(weights):
+            file = existing_file(weights, ())
+            trained = nn.ModuleDict({"backbone": backbone, "attention": self.attention})
+            fill(trained, of_module(trained, read_weights(file), file), file)
         self.threshold = checks.between("threshold", threshold, 0, float("inf"))
 
+    def learned_attention(self) -> LearnedAttention:
+        """See :meth:`LocalExtractor.learned_attention`."""
+        return self
+
+    @property
+    def channels(self) -> int:
+        """See :attr:`LearnedAttention.channels`."""
+        return self.backbone.channels
+
+    def class_layer(self) -> nn.Linear:
+        """See :meth:`LearnedAttention.class_layer`."""
+        return self.backbone.class_layer()
+
     def attended_means(self, photos: Sequence[Photo]) -> Tensor:
-        """The mean over all cells of unit activations times their weights, at scale 1: what the attention learns from.
-
-        A gradient reaches the attention, not the backbone.
-
-        Args:
-            photos: At least one, of any sizes.
-
-        Returns:
-            float32 ``(B, C)`` on the device of the network.
-        """
+        """See :meth:`LearnedAttention.attended_means`: of the unit activations of all cells at scale 1."""
         means: dict[int, Tensor] = {}
         with torch.no_grad():
             batches = [(numbers, maps) for numbers, maps, _ in self.maps(photos, 1.0)]

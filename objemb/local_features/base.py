@@ -14,6 +14,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.layers.fitted import Fitted
 from objemb.layers.frozen import Frozen
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.registry import Plugin
 from objemb.structures import LocalFeatures, Photo
 
@@ -73,6 +74,15 @@ class LocalExtractor(Frozen, Plugin, ABC):
     @abstractmethod
     def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
         """What :meth:`extract` returns; at least one photo, no gradient is recorded."""
+
+    def learned_attention(self) -> LearnedAttention:
+        """The part whose attention the task ``attend`` trains.
+
+        Raises:
+            TypeError: There is none.
+        """
+        found = self.registry_name or type(self).__name__
+        raise TypeError(f"local_features: expected an extractor with an attention to learn (attentive), found {found}")
 
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""

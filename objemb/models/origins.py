@@ -19,7 +19,7 @@ from objemb.weights.locate import RANDOM
 #: The key of a training task that may hold a describer of its own.
 TEACHER = "teacher"
 #: Kinds of parts that are networks: those of them that have the key ``weights``.
-NETWORKS = ("backbones", "detectors", "heads", "describers")
+NETWORKS = ("backbones", "detectors", "heads", "local_features", "describers")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from objemb.checks import NotFittedError
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features.attentive import Attentive
+from objemb.weights.read import UnreadableWeightsError
 from tests.tiny import TinyBackbone, random_photo
 
 BACKBONE = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"}
@@ -60,6 +63,18 @@ def test_a_fresh_attention_is_refused() -> None:
     assert extractor.attention(torch.randn(2, 5, 3, 4)).unique().numel() == 1
     with pytest.raises(NotFittedError, match="expected one that has been trained, found a fresh one"):
         extractor.samples("projection", [random_photo(16, 24)])
+
+
+def test_a_trained_attention_comes_from_a_file(tmp_path: Path) -> None:
+    trained, file = plain(), tmp_path / "state.pth"
+    with torch.no_grad():
+        trained.backbone.weight.mul_(2)  # type: ignore[operator]
+    torch.save({f"describer.local_features.{k}": v for k, v in trained.state_dict().items()}, file)
+    photo = random_photo(16, 24)
+    other = Attentive(backbone=TinyBackbone(), size=24, scales=[1.0], dim=None, hidden=3, weights=file)
+    np.testing.assert_array_equal(other.extract([photo])[0].strengths, trained.extract([photo])[0].strengths)
+    with pytest.raises(UnreadableWeightsError, match="do not fit the network"):
+        Attentive(backbone=TinyBackbone(), dim=None, hidden=4, weights=file)
 
 
 def test_wrong_settings() -> None:

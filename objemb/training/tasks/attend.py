@@ -11,11 +11,10 @@ from torch.nn.functional import log_softmax
 from objemb import checks
 from objemb.aggregators.sum import Sum
 from objemb.describers.base import Describer
-from objemb.describers.capabilities import AttentionDescriber
+from objemb.layers.learned_attention import LearnedAttention
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
-from objemb.ops.rmac import first_summed
 from objemb.registry import plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.task import Task, expect_identities
@@ -62,8 +61,7 @@ class Attend(Task):
         attention_rate: float = 0.05,
     ) -> None:
         super().__init__()
-        if not isinstance(describer, AttentionDescriber):
-            raise TypeError(f"describer: expected regional_attention, found {type(describer).__name__}")
+        learner = describer.learned_attention()
         if len(data.instances) < 2:
             raise ValueError(f"data: expected photos of at least 2 instances, found {len(data.instances)}")
         if validation is not None and validation.instances != data.instances:
@@ -72,15 +70,15 @@ class Attend(Task):
                 f"{len(validation.instances)} or others"
             )
         self.describer = describer.requires_grad_(False)
-        self.describer.attention.requires_grad_(True)
+        learner.attention.requires_grad_(True)
         self.examples, self.validation = data, validation
         self.classifier = checks.one_of("classifier", classifier, CLASSIFIERS)
         self.attention_rate = checks.positive("attention_rate", attention_rate)
         if classifier == "learned":
-            self.classes: nn.Linear | None = nn.Linear(describer.backbone.channels, len(data.instances))
+            self.classes: nn.Linear | None = nn.Linear(learner.channels, len(data.instances))
         else:
             self.classes = None  # the frozen one of the backbone is no part of what is learned
-            known = describer.backbone.class_layer().out_features
+            known = learner.class_layer().out_features
             if known != len(data.instances):
                 raise ValueError(
                     f"data: expected {known} instances, the network's classes, found {len(data.instances)}"
@@ -97,7 +95,7 @@ class Attend(Task):
         """
         shown = [e for e in batch if len(_instances(e))]
         if not shown:
-            return {"classes": sum(p.sum() for p in self.describer.attention.parameters()) * torch.zeros(())}
+            return {"classes": sum(p.sum() for p in self._learner.attention.parameters()) * torch.zeros(())}
         scores = self._scores(shown)
         wanted = torch.zeros_like(scores)
         for row, example in zip(wanted, shown, strict=True):
@@ -107,7 +105,7 @@ class Attend(Task):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """The attention at its own rate, and the layer of classes."""
-        groups = [{"params": list(self.describer.attention.parameters()), "factor": self.attention_rate}]
+        groups = [{"params": list(self._learner.attention.parameters()), "factor": self.attention_rate}]
         if self.classes is not None:
             groups.append({"params": list(self.classes.parameters()), "factor": 1.0})
         return groups
@@ -130,15 +128,15 @@ class Attend(Task):
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": aggregator}
         return Model(self.describer, Sum(weighted=True), settings, {}, str(self.device))
 
+    @property
+    def _learner(self) -> LearnedAttention:
+        return self.describer.learned_attention()
+
     def _scores(self, batch: Sequence[Example]) -> Tensor:
-        """Scores of classes ``(B, K)`` of photos, from the weighted mean of the maxima of the grid: the regions that
-        the model sums up."""
-        attended = self.describer.attend([e.photo for e in batch])
-        weighted = (attended.maxima * attended.weights[:, None]).split(attended.counts)
-        grids = (rows[first_summed(r, False) :] for rows, r in zip(weighted, attended.regions, strict=True))
-        means = torch.stack([of_grid.mean(dim=0) for of_grid in grids])
-        layer = self.describer.backbone.class_layer() if self.classes is None else self.classes
-        scores: Tensor = layer(means)
+        """Scores of classes ``(B, K)`` of photos, from the weighted means of what the attention weighs."""
+        learner = self._learner
+        layer = learner.class_layer() if self.classes is None else self.classes
+        scores: Tensor = layer(learner.attended_means([e.photo for e in batch]))
         return scores
 
 
