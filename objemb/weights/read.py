@@ -30,7 +30,7 @@ PREFIXES = ("module.", "_orig_mod.")
 #: What checkpoints hold beside the tensors, such as a loss or the options of the run: passed over, not made.
 ASIDE = re.compile(
     r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)|_codecs\.encode|argparse\.Namespace"
-    r"|pathlib\.\w+|datetime\.\w+|omegaconf\.[\w.]+|yacs\.config\.CfgNode|types\.SimpleNamespace"
+    r"|pathlib\.(_local\.)?\w+|datetime\.\w+|omegaconf\.[\w.]+|yacs\.config\.CfgNode|types\.SimpleNamespace"
 )
 #: Kinds of objects that a file may hold beside tensors, before it is given up.
 MOST_KINDS = 64

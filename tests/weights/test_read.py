@@ -3,8 +3,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import gzip
+import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -135,6 +137,15 @@ def test_nothing_is_run_whatever_is_beside_it(tmp_path: Path, name: str) -> None
     torch.save({**BESIDE, "harm": Harmful(name), "state_dict": STATE}, tmp_path / "bomb.pth")
     with pytest.raises(UnreadableWeightsError, match=r"bomb\.pth: .*such a file is refused"):
         read_weights(tmp_path / "bomb.pth")
+
+
+def test_paths_as_python_3_13_saves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, and only there, the classes of paths say that they are of another module."""
+    module = ModuleType("pathlib._local")
+    module.PosixPath = type("PosixPath", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    torch.save({"args": module.PosixPath(), "state_dict": STATE}, tmp_path / "a.pth")
+    expect_state(read_weights(tmp_path / "a.pth"))
 
 
 def test_stand_ins_do_not_stay(tmp_path: Path) -> None:
