@@ -25,6 +25,7 @@ METHODS = (
     "class_weighted",
     "class_weighted_localization",
     "crow",
+    "d2r_r_asmk",
     "deep_image_retrieval",
     "factorization",
     "factorization_keep",
@@ -35,6 +36,8 @@ METHODS = (
     "hard_attention_crop",
     "hard_attention_map",
     "hard_attention_pyramid",
+    "how_asmk",
+    "how_vlad",
     "mac",
     "mean",
     "netvlad",
@@ -52,6 +55,8 @@ METHODS = (
     "selective_max",
     "selective_sum",
     "selective_temb",
+    "sift_asmk",
+    "sift_r_asmk",
     "spoc",
 )
 
@@ -122,6 +127,24 @@ def test_rmac_is_the_paper() -> None:
     }
     assert settings["describer"]["extractor"]["sampling"] == "cells"
     assert settings["aggregator"] == {"name": "sum", "whole_image": False, "weighted": False}
+
+
+def test_the_kernels_are_those_of_the_papers() -> None:
+    how, d2r = load_config("how_asmk"), load_config("d2r_r_asmk")
+    kernel = {"words": 65536, "binary": True, "assignments": 1, "alpha": 3.0, "tau": 0.0, "idf": False}
+    for settings in (how, d2r):
+        assert {key: settings["aggregator"][key] for key in kernel} == kernel
+    differ = {key: (how["aggregator"][key], d2r["aggregator"][key]) for key in how["aggregator"]}
+    assert {key: pair for key, pair in differ.items() if pair[0] != pair[1]} == {
+        "form": ("image", "regional"),
+        "query_assignments": (5, 1),
+        "tau_inclusive": (True, False),
+        "count_normalised": (True, False),
+        "iterations": (25, 50),
+    }
+    assert (how["describer"]["region_features"], d2r["describer"]["region_features"]) == ("inside", "crop")
+    assert load_config("how_vlad")["aggregator"]["name"] == "vlad"
+    assert load_config("sift_r_asmk")["aggregator"]["form"] == "regional"
 
 
 def test_a_dumped_config_reads_back(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Asmk(WordAggregator):
     def __init__(
         self,
         *,
-        words: int = 1024,
+        words: int = 4096,
         form: str = IMAGE,
         region_normalised: bool = True,
         binary: bool = True,
