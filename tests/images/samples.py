@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from objemb.images import read_photo
+
 #: Pillow's names of the five formats, with a usual suffix.
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 
@@ -67,3 +69,15 @@ def write(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+def turned(orientation: object) -> Image.Exif:
+    """EXIF that says how the photo lies."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def pixel(data: bytes, row: int = 0, column: int = 0) -> list[int]:
+    """A pixel of a file as it is decoded."""
+    return read_photo(data).pixels[:, row, column].tolist()
