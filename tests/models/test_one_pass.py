@@ -108,6 +108,10 @@ def test_a_stream_with_another_number_of_boxes_is_still_one_pass(student: Model,
     assert max(len(d) for d in full) > 2, "the model itself is not changed"
     for few, all_of_them in zip(limited, full, strict=True):
         assert torch.allclose(torch.as_tensor(few.vectors), torch.as_tensor(all_of_them.vectors)[:2], atol=1e-5)
+    fewer = student.limited(1)
+    assert (fewer.detector, fewer.fingerprint) == (detector, student.fingerprint)
+    for few, same in zip(limited, fewer.stream(photos, batch_size=8), strict=True):
+        assert torch.equal(torch.as_tensor(few.vectors), torch.as_tensor(same.vectors))
 
 
 def test_one_row_per_image(photos: Path) -> None:
