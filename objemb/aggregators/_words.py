@@ -11,7 +11,6 @@ from torch import Tensor
 from objemb import checks
 from objemb.aggregators.base import FeatureAggregator
 from objemb.layers.codebook import Codebook
-from objemb.layers.frozen import Frozen
 from objemb.ops.words import Assigned, WordSums, mean_over_regions, sums_by_region
 from objemb.structures import RegionFeatures, Regions
 from objemb.types import Float32Array, Int64Array
@@ -22,7 +21,7 @@ IMAGE, REGIONAL, ITEMS = "image", "regional", "items"
 FORMS = (IMAGE, REGIONAL, ITEMS)
 
 
-class WordAggregator(Frozen, FeatureAggregator):
+class WordAggregator(FeatureAggregator):
     """Sums residuals of local features to visual words.
 
     Args:
@@ -55,15 +54,15 @@ class WordAggregator(Frozen, FeatureAggregator):
         self.per_region = form == ITEMS
 
     def connect(self, dim: int) -> None:
-        """See :meth:`FeatureAggregator.connect`."""
+        """See :meth:`ImageAggregator.connect`."""
         self.codebook = Codebook(
             dim, self.words, iterations=self.iterations, samples=self.samples_per_word, seed=self.seed
         )
 
     def samples(self, part: str, described: Sequence[RegionFeatures]) -> Tensor:
-        """See :meth:`FeatureAggregator.samples`. The codebook learns from all features of the photos."""
+        """See :meth:`ImageAggregator.samples`. The codebook learns from all features of the photos."""
         if part != "codebook":
-            raise NotImplementedError(f"{self.registry_name}: expected no part {part!r} that learns")
+            return super().samples(part, described)
         dim = self.codebook.centres.shape[1]
         vectors = [np.zeros((0, dim), np.float32), *(one.features.vectors for one in described)]
         return torch.from_numpy(np.concatenate(vectors))

@@ -91,7 +91,7 @@ class Asmk(WordAggregator):
         self.idf: InverseFrequency | None = None
 
     def connect(self, dim: int) -> None:
-        """See :meth:`FeatureAggregator.connect`."""
+        """See :meth:`ImageAggregator.connect`."""
         super().connect(dim)
         self.idf = InverseFrequency(self.words) if self.weighted else None  # behind the codebook, whose words it counts
 
@@ -101,7 +101,7 @@ class Asmk(WordAggregator):
         return int(self.codebook.centres.shape[1])
 
     def samples(self, part: str, described: Sequence[RegionFeatures]) -> Tensor:
-        """See :meth:`FeatureAggregator.samples`. The idf learns from the words of whole photos."""
+        """See :meth:`ImageAggregator.samples`. The idf learns from the words of whole photos."""
         if part != "idf":
             return super().samples(part, described)
         rows = []
@@ -112,7 +112,7 @@ class Asmk(WordAggregator):
         return torch.cat([torch.zeros(0, 1), *rows])
 
     def aggregate(self, described: RegionFeatures) -> VisualWords:
-        """See :meth:`FeatureAggregator.aggregate`. Where the image is one row, row 0 has the words; its boxes are rows
+        """See :meth:`ImageAggregator.aggregate`. Where the image is one row, row 0 has the words; its boxes are rows
         without words behind it."""
         assigned = self.assigned(described.features.vectors, self.assignments)
         regions, sums = self.row_sums(described, assigned)

@@ -1,19 +1,78 @@
-"""The contract of an aggregator."""
+"""The contracts of aggregators: of region vectors, and of local features."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Generic, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from objemb.layers.fitted import Fitted
+from objemb.layers.frozen import Frozen
 from objemb.registry import Plugin
-from objemb.structures import RegionDescriptors, RegionFeatures, Regions, VisualWords
+from objemb.structures import Described, RegionDescriptors, RegionFeatures, Regions
+
+#: What a describer gives of an image.
+Taken = TypeVar("Taken", RegionDescriptors, RegionFeatures)
 
 
-class Aggregator(Plugin, ABC):
+class ImageAggregator(Frozen, Plugin, ABC, Generic[Taken]):
+    """Turns what a describer gives of an image into the rows that are indexed: what :class:`Aggregator` and
+    :class:`FeatureAggregator` share.
+
+    Parts that learn, such as a codebook, are :class:`~objemb.layers.fitted.Fitted` submodules. They stay on the CPU,
+    and are saved with the weights of the describer.
+
+    Attributes:
+        takes: What a describer has to give: :class:`~objemb.structures.RegionDescriptors` or
+            :class:`~objemb.structures.RegionFeatures`.
+        gives: What the rows are: :class:`~objemb.structures.RegionDescriptors` or
+            :class:`~objemb.structures.VisualWords`.
+        per_region: Whether every region keeps a row of its own, so that a query box is one region too.
+    """
+
+    kind = "aggregators"
+    takes: ClassVar[type[RegionDescriptors] | type[RegionFeatures]]
+    gives: ClassVar[type[Described]]
+    per_region: bool
+
+    def connect(self, dim: int) -> None:
+        """Make the parts whose shapes depend on what is taken; called once, when a model is built.
+
+        Args:
+            dim: Length of the vectors that a describer gives.
+        """
+        del dim
+
+    @abstractmethod
+    def aggregate(self, described: Taken) -> Described:
+        """Rows for the index.
+
+        Args:
+            described: All regions of one image; region 0 is the whole image, unless the boxes of an image were given.
+                Zero regions are allowed.
+        """
+
+    def fitted_parts(self) -> dict[str, Fitted]:
+        """Parts that learn, by dotted module name, in the order in which they have to learn."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
+
+    def samples(self, part: str, described: Sequence[Taken]) -> Tensor:
+        """What a part learns from in some photos, float32 ``(N, D)`` on the CPU, N of any size, zero included.
+
+        Args:
+            part: A key of :meth:`fitted_parts`; those before it have learned.
+            described: The photos.
+
+        Raises:
+            NotImplementedError: There is no such part.
+        """
+        del described
+        raise NotImplementedError(f"{self.registry_name}: expected no part that learns, found {part!r}")
+
+
+class Aggregator(ImageAggregator[RegionDescriptors]):
     """Turns all region descriptors of an image into the ones that are indexed.
 
     Attributes:
@@ -21,8 +80,8 @@ class Aggregator(Plugin, ABC):
             is summed up instead, a query box is cut out and described as an image of its own.
     """
 
-    kind = "aggregators"
-    per_region: bool
+    takes = RegionDescriptors
+    gives = RegionDescriptors
 
     @abstractmethod
     def aggregate(self, described: RegionDescriptors) -> RegionDescriptors:
@@ -43,48 +102,16 @@ class Aggregator(Plugin, ABC):
         return 0
 
 
-class FeatureAggregator(nn.Module, Plugin, ABC):
-    """Turns the local features of an image and its regions into the rows that are indexed.
+class FeatureAggregator(ImageAggregator[RegionFeatures]):
+    """Turns the local features of an image and its regions into the rows that are indexed."""
 
-    Parts that learn from features, such as a codebook, are :class:`~objemb.layers.fitted.Fitted` submodules.
-
-    Attributes:
-        gives: What the rows are: :class:`~objemb.structures.RegionDescriptors` or
-            :class:`~objemb.structures.VisualWords`.
-        per_region: Whether every region keeps a row of its own; set by the constructor.
-    """
-
-    kind = "aggregators"
-    gives: ClassVar[type[RegionDescriptors] | type[VisualWords]]
-    per_region: bool
+    takes = RegionFeatures
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Length of the vectors, or of the residuals, of a row."""
+        """Length of the vectors, or of the residuals, of a row; there after :meth:`connect`."""
 
     @abstractmethod
-    def connect(self, dim: int) -> None:
-        """Make the parts whose shapes depend on the length of the features; called once, when a model is built."""
-
-    def fitted_parts(self) -> Mapping[str, Fitted]:
-        """Parts that learn from features, by dotted module name, in the order in which they have to learn."""
-        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
-
-    @abstractmethod
-    def samples(self, part: str, described: Sequence[RegionFeatures]) -> Tensor:
-        """What a part learns from in some photos, float32 ``(N, D)`` on the CPU, N of any size, zero included.
-
-        Args:
-            part: A key of :meth:`fitted_parts`; those before it have learned.
-            described: The photos.
-        """
-
-    @abstractmethod
-    def aggregate(self, described: RegionFeatures) -> RegionDescriptors | VisualWords:
-        """Rows for the index. Zero regions and zero features are allowed; region 0 is the whole image, unless the
-        boxes of an image were given."""
-
-    @abstractmethod
-    def aggregate_query(self, described: RegionFeatures) -> RegionDescriptors | VisualWords:
+    def aggregate_query(self, described: RegionFeatures) -> Described:
         """Rows to search with: one for each region."""

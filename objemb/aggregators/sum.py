@@ -28,6 +28,7 @@ class Sum(Aggregator):
     per_region = False
 
     def __init__(self, *, whole_image: bool = False, weighted: bool = False) -> None:
+        super().__init__()
         self.whole_image = checks.flag("whole_image", whole_image)
         self.weighted = checks.flag("weighted", weighted)
 

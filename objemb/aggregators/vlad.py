@@ -61,7 +61,7 @@ class Vlad(WordAggregator):
         return self.codebook.centres.numel()
 
     def aggregate(self, described: RegionFeatures) -> RegionDescriptors:
-        """See :meth:`FeatureAggregator.aggregate`."""
+        """See :meth:`ImageAggregator.aggregate`."""
         assigned = self.assigned(described.features.vectors, 1)
         return self._rows(described, *self.row_sums(described, assigned))
 

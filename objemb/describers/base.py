@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Self, TypeVar, final
+from typing import ClassVar, Generic, Self, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -34,10 +34,13 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
         backbone: Computes feature maps; None for a method without one.
 
     Attributes:
+        gives: What is computed of a photo: :class:`~objemb.structures.RegionDescriptors` or
+            :class:`~objemb.structures.RegionFeatures`.
         regions, backbone: As given.
     """
 
     kind = "describers"
+    gives: ClassVar[type[RegionDescriptors] | type[RegionFeatures]]
 
     regions: RegionSource | None
     backbone: Backbone | None
@@ -79,36 +82,12 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
             ValueError: Not one item in ``regions`` per photo, or regions of an image of another size.
         """
 
-    def queries_in_context(self, per_region: bool) -> bool:
-        """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; else it is
-        cut out and described as an image of its own.
-
-        The vectors of query boxes have to be of the kind that the rows of an index are: vectors of regions where
-        regions are indexed, and of images where their regions are summed up.
-
-        Args:
-            per_region: Whether the aggregator gives every region a row of its own.
-        """
-        return per_region
-
     def limited(self, max_regions: int) -> Self:
         """This describer with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
 
         Everything else is shared with this one. See :meth:`objemb.regions.base.RegionSource.limited`.
         """
         return self if self.regions is None else self._with(regions=self.regions.limited(max_regions))
-
-    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
-        """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
-
-        Everything else is shared with this one. A describer whose network brings any image to a size of its own is
-        returned as it is.
-
-        Args:
-            part: ``(height, width)`` of the part in original pixels.
-            whole: The same of the photo.
-        """
-        return self
 
     def learned_attention(self) -> LearnedAttention:
         """The part whose attention the task ``attend`` trains.
@@ -194,6 +173,8 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         ValueError: No scales, or scales that are not positive.
     """
 
+    gives = RegionDescriptors
+
     extractor: Extractor | None
     scales: tuple[float, ...]
     whitening: Whitening | None
@@ -261,6 +242,18 @@ class Describer(PhotoDescriber[RegionDescriptors]):
             float ``(sum of N, raw_dim)``, on any device.
         """
 
+    def queries_in_context(self, per_region: bool) -> bool:
+        """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; else it is
+        cut out and described as an image of its own.
+
+        The vectors of query boxes have to be of the kind that the rows of an index are: vectors of regions where
+        regions are indexed, and of images where their regions are summed up.
+
+        Args:
+            per_region: Whether the aggregator gives every region a row of its own.
+        """
+        return per_region
+
     def whitened(self, whitening: Whitening | None) -> Self:
         """This describer with another whitening, or with none. Everything else is shared with this one."""
         return self._with(whitening=whitening)
@@ -270,7 +263,15 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         return self._with(extractor=extractor)
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
-        """See :meth:`PhotoDescriber.for_part`. Everything but the extractor is shared."""
+        """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
+
+        Everything but the extractor is shared. A describer without an extractor, whose network brings any image to a
+        size of its own, is returned as it is.
+
+        Args:
+            part: ``(height, width)`` of the part in original pixels.
+            whole: The same of the photo.
+        """
         return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
 
     def needed_backbone(self, who: str) -> Backbone:
@@ -309,6 +310,8 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
     A plug-in does so in :meth:`_describe`. Its parts that learn are :class:`~objemb.layers.fitted.Fitted` submodules.
     """
 
+    gives = RegionFeatures
+
     @final
     @torch.no_grad()
     def describe(
@@ -327,10 +330,16 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
             given: Per photo the boxes to describe, or None to find the regions of that photo.
         """
 
-    def queries_in_context(self, per_region: bool) -> bool:
-        """See :meth:`PhotoDescriber.queries_in_context`: a query box has the features of its photo that lie in it."""
-        del per_region
-        return True
+    @abstractmethod
+    def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
+        """Boxes of a photo that are cut out, each a picture of its own with features of its own; places are those in
+        the photo.
+
+        Args:
+            photo: The photo.
+            boxes: The boxes; none is a normal case.
+            scaled: Whether a part is as large as it would be in its photo; else as large as a photo.
+        """
 
 
 def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:

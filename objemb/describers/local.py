@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
-
 import numpy as np
 from torch import Tensor
 
@@ -59,9 +57,13 @@ class Local(FeatureDescriber):
         side = None if self.region_features == CROP else self.local_features.decode_side()
         return side if side is None or self.regions is None else max(side, self.regions.decode_side())
 
-    def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
-        """See :meth:`PhotoDescriber.for_part`."""
-        return self._with(local_features=self.local_features.for_part(part, whole))
+    def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
+        """See :meth:`FeatureDescriber.describe_parts`."""
+        cuts = [cut_out(photo, box) for box in boxes]
+        if not scaled:
+            return self._moved(photo, boxes, self.local_features.extract(cuts))
+        parts = [self.local_features.for_part(cut.size, photo.size).extract([cut])[0] for cut in cuts]
+        return self._moved(photo, boxes, parts)
 
     def learned_attention(self) -> LearnedAttention:
         """See :meth:`PhotoDescriber.learned_attention`."""
@@ -70,7 +72,7 @@ class Local(FeatureDescriber):
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
         regions = self._regions(photos, given)
         if self.region_features == CROP:
-            return [self._of_crops(photo, of_photo) for photo, of_photo in zip(photos, regions, strict=True)]
+            return [self.describe_parts(p, of_photo, scaled=False) for p, of_photo in zip(photos, regions, strict=True)]
         features = self.local_features.extract(photos)
         return [
             RegionFeatures.by_position(photo.id, of_photo, found, photo.metadata)
@@ -92,17 +94,15 @@ class Local(FeatureDescriber):
             found = iter(self.regions.find(wanted) if wanted else [])
         return [next(found) if of_photo is None else of_photo for of_photo in given]
 
-    def _of_crops(self, photo: Photo, regions: Regions) -> RegionFeatures:
-        """The features of all regions of a photo, each cut out."""
-        height, width = photo.pixels.shape[1:]
+    def _moved(self, photo: Photo, boxes: Regions, parts: Sequence[LocalFeatures]) -> RegionFeatures:
+        """The features of boxes that were cut out, at their places in the photo."""
         down, across = photo.scale
-        corners = windows(scale(as_tensor(regions.boxes), photo.scale), (height, width))[:, :2].tolist()
-        features = self.local_features.extract([cut_out(photo, region) for region in regions])
-        counts = [len(of_region) for of_region in features]
+        edges = scale(as_tensor(boxes.boxes), photo.scale)
+        corners = windows(edges, (photo.pixels.shape[1], photo.pixels.shape[2]))[:, :2].tolist()
+        counts = [len(of_part) for of_part in parts]
         members = np.stack([np.repeat(np.arange(len(counts)), counts), np.arange(sum(counts))], axis=1)
         moved = [
-            of_region.moved((x / across, y / down), photo.size)
-            for of_region, (x, y) in zip(features, corners, strict=True)
+            of_part.moved((x / across, y / down), photo.size) for of_part, (x, y) in zip(parts, corners, strict=True)
         ]
         together = LocalFeatures.cat([LocalFeatures.empty(photo.size, self.dim), *moved])
-        return RegionFeatures(photo.id, regions, together, members, photo.metadata)
+        return RegionFeatures(photo.id, boxes, together, members, photo.metadata)

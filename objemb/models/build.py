@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from objemb import checks, config, registry
-from objemb.aggregators.base import Aggregator
+from objemb.aggregators.base import ImageAggregator
 from objemb.checks import ArtefactMismatchError
-from objemb.describers.base import Describer
+from objemb.describers.base import PhotoDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
@@ -32,6 +32,7 @@ from objemb.models.origins import (
     origins,
     told_together,
 )
+from objemb.models.pipeline import AGGREGATOR, AnyAggregator, AnyDescriber, connected, vector_describer
 from objemb.models.state import WHITENING, model_tensors, without_weights
 from objemb.rerank.base import Reranker
 from objemb.version import __version__
@@ -107,8 +108,8 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         raise ValueError(
             f"model folder: expected re-rankers without networks, found {network}; leave it out and give it to --rerank"
         )
-    model.describer.check_fitted()
-    whitening = model.describer.whitening
+    model.pipeline.check_fitted()
+    whitening = model.whitening
     plugins = brought(model.settings)
     card = {
         "fingerprint": model.fingerprint,
@@ -116,10 +117,10 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         "settings": model.settings,
         "preprocessing": model.preprocessing,
         "whitening": None if whitening is None else whitening.settings(),
-        "fitted": {k: v.settings() for k, v in model.describer.fitted_parts().items()},
+        "fitted": {k: v.settings() for k, v in model.pipeline.fitted_parts().items()},
         "provenance": {**model.provenance, **({"plugins": plugins} if plugins else {})},
     }
-    write_folder(Path(folder), card, model_tensors(model.describer), force=force)
+    write_folder(Path(folder), card, model_tensors(model.describer, model.aggregator), force=force)
 
 
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:
@@ -148,9 +149,9 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
         settings = config.resolve(card["settings"])
         describer, aggregator, rerankers = _build_parts(settings)
         if card.get("whitening"):
-            describer = describer.whitened(Whitening(**card["whitening"]))
-        _fill(describer, {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}})
-        for name, part in describer.fitted_parts().items():
+            describer = vector_describer(describer, "whitening").whitened(Whitening(**card["whitening"]))
+        _fill(describer, aggregator, tensors)
+        for name, part in connected(describer, aggregator).fitted_parts().items():
             part.fitted_on = str(card["fitted"][name]["fitted_on"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactMismatchError(f"{path}: settings and weights do not belong together: {error}") from error
@@ -166,22 +167,29 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     return model
 
 
-def _build_parts(settings: Mapping[str, Any]) -> tuple[Describer, Aggregator, tuple[Reranker, ...]]:
+def _build_parts(settings: Mapping[str, Any]) -> tuple[AnyDescriber, AnyAggregator, tuple[Reranker, ...]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        describer = registry.build(Describer, settings["describer"])
-    aggregator = registry.build(Aggregator, settings["aggregator"])
+        describer: Any = registry.build(PhotoDescriber, settings["describer"])
+    aggregator: Any = registry.build(ImageAggregator, settings["aggregator"])
+    connected(describer, aggregator)
+    aggregator.connect(describer.dim)
     rerankers = tuple(registry.build(Reranker, step) for step in settings["rerank"])
-    return describer.requires_grad_(False), aggregator, rerankers
+    return describer.requires_grad_(False), aggregator.requires_grad_(False), rerankers
 
 
-def _fill(describer: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+def _fill(
+    describer: torch.nn.Module, aggregator: torch.nn.Module, tensors: Mapping[str, Mapping[str, Tensor]]
+) -> None:
     """Load all tensors, no more and no less."""
-    expected = describer.state_dict()
+    state = {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}}
+    expected = [*describer.state_dict(), *(f"{AGGREGATOR}{k}" for k in aggregator.state_dict())]
     missing, surplus = [k for k in expected if k not in state], [k for k in state if k not in expected]
     if missing or surplus:
         raise ValueError(f"missing tensors: {_first(missing)}; tensors too many: {_first(surplus)}")
-    describer.load_state_dict(state, strict=True)
+    describer.load_state_dict({k: v for k, v in state.items() if not k.startswith(AGGREGATOR)}, strict=True)
+    learned = {k.removeprefix(AGGREGATOR): v for k, v in state.items() if k.startswith(AGGREGATOR)}
+    aggregator.load_state_dict(learned, strict=True)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.keep import Keep
-from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import ImageRef, SkippedImage
@@ -31,19 +30,15 @@ MAX_VECTORS = 100_000
 MAX_ELEMENTS = 1 << 29
 
 
-def unfitted(describer: Describer) -> list[str]:
-    """Names of the parts that have not learned yet, in the order in which they have to."""
-    return [name for name, part in describer.fitted_parts().items() if not part.is_fitted]
-
-
 def expect_whitening(model: Model, dim: int | None, power: float) -> None:
     """Raise ``ValueError`` for a whitening that no photos could give a model; that is known before any is described."""
-    if model.describer.whitening is not None:
+    describer = model.vector_describer("whitening")
+    if describer.whitening is not None:
         raise ValueError("whitening: expected a model without one, found one that is whitened")
     checks.between("power", power, 0, 1)
-    if dim is not None and not 1 <= dim <= model.describer.dim:
+    if dim is not None and not 1 <= dim <= describer.dim:
         raise ValueError(
-            f"dim: expected 1 to {model.describer.dim}, the length of the vectors before whitening, found {dim}"
+            f"dim: expected 1 to {describer.dim}, the length of the vectors before whitening, found {dim}"
         )
 
 
@@ -55,6 +50,7 @@ def fit_parts(
     batch_size: int = 8,
     workers: int = 2,
     on_photo: Callable[[], None] = lambda: None,
+    on_step: Callable[[int, int], None] = lambda done, of: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
     """A model whose :class:`~objemb.layers.fitted.Fitted` parts, such as codebooks, have learned from photos.
@@ -69,17 +65,19 @@ def fit_parts(
         batch_size: Photos at once.
         workers: Decoding workers.
         on_photo: Called after each photo, once for each part that learns.
+        on_step: Called by parts that take long, see :meth:`objemb.layers.fitted.Fitted.fit`.
         on_skip: Called with each photo that could not be read or described, likewise.
 
     Raises:
         ValueError: Too few vectors were found for a part, or not one of the boxes could be used.
     """
-    waiting = unfitted(model.describer)
+    waiting = model.pipeline.unfitted()
     if not waiting:
         return model
-    model = replace(model, describer=copy.deepcopy(model.describer))
+    model = replace(model, describer=copy.deepcopy(model.describer), aggregator=copy.deepcopy(model.aggregator))
     for name in waiting:
-        sample = Reservoir(model.describer.fitted_parts()[name].needed)
+        part = model.pipeline.fitted_parts()[name]
+        sample = Reservoir(part.needed)
         count = 0
         for of_photos, vectors in _samples(model, name, photos, boxes, batch_size, workers, on_skip):
             sample.add(vectors)
@@ -91,7 +89,7 @@ def fit_parts(
             boxes.expect_used()
         if len(vectors) == 0:
             raise ValueError(f"{name}: expected photos with vectors to learn from, found none that could be described")
-        model.describer.fitted_parts()[name].fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, photos))
+        part.fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, photos), on_step=on_step)
     return model
 
 
@@ -105,6 +103,7 @@ def fit_whitening(
     batch_size: int = 8,
     workers: int = 2,
     on_photo: Callable[[], None] = lambda: None,
+    on_step: Callable[[int, int], None] = lambda done, of: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
     """A model with a PCA whitening fitted on the regions of photos, before they are aggregated.
@@ -123,6 +122,7 @@ def fit_whitening(
         batch_size: Photos at once.
         workers: Decoding workers.
         on_photo: Called after each photo, once for each part that learns and once for the whitening.
+        on_step: As for :func:`fit_parts`.
         on_skip: Called with each photo that could not be described, likewise.
 
     Raises:
@@ -131,7 +131,14 @@ def fit_whitening(
     """
     expect_whitening(model, dim, power)
     model = fit_parts(
-        model, photos, boxes=boxes, batch_size=batch_size, workers=workers, on_photo=on_photo, on_skip=on_skip
+        model,
+        photos,
+        boxes=boxes,
+        batch_size=batch_size,
+        workers=workers,
+        on_photo=on_photo,
+        on_step=on_step,
+        on_skip=on_skip,
     )
     sample = Reservoir(min(MAX_VECTORS, max(1, MAX_ELEMENTS // model.dim)))
     count = 0
@@ -230,7 +237,7 @@ def _samples(
     @torch.inference_mode()
     def sampled(batch: Sequence[Photo]) -> list[tuple[int, Tensor]]:
         given = None if source is None else source.find(batch)
-        return [(len(batch), model.describer.samples(part, batch, given))]
+        return [(len(batch), model.pipeline.samples(part, batch, given))]
 
     return process_stream(
         photos,
@@ -240,7 +247,7 @@ def _samples(
         workers=workers,
         max_pixels=MAX_PIXELS,
         on_skip=on_skip,
-        works=lambda photo: model.describer.samples(part, [photo], None),
+        works=lambda photo: model.pipeline.samples(part, [photo]),
     )
 
 

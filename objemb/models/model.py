@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from objemb import checks
-from objemb.aggregators.base import Aggregator
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.detectors.base import Detector
@@ -25,22 +24,14 @@ from objemb.layers.precision import networks_in
 from objemb.layers.whitening import Whitening
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.origins import untrained
-from objemb.models.query import (
-    BOTH,
-    CROPS,
-    QUERY_BOXES,
-    WHOLE,
-    describe_boxes,
-    describe_whole,
-    least_cut_side,
-    photo_and_objects,
-)
+from objemb.models.pipeline import AnyAggregator, AnyDescriber, Pipeline, connected, vector_describer
+from objemb.models.query import BOTH, CROPS, QUERY_BOXES, WHOLE, photo_and_objects
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.rerank.base import Reranker
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Described, Photo, Regions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,8 +39,8 @@ class Model:
     """What :func:`objemb.load` opens.
 
     Attributes:
-        describer: Photos to regions with vectors.
-        aggregator: Regions to the rows of an index.
+        describer: Photos to regions with vectors, or with local features.
+        aggregator: Regions to the rows of an index: vectors, or visual words.
         settings: The resolved config, without the origin of weights.
         provenance: Where the model comes from: weight files with checksums, the command, versions.
         device: Where it runs.
@@ -59,8 +50,8 @@ class Model:
             float32. The fingerprint does not depend on it.
     """
 
-    describer: Describer
-    aggregator: Aggregator
+    describer: AnyDescriber
+    aggregator: AnyAggregator
     settings: Mapping[str, Any]
     provenance: Mapping[str, object] = field(default_factory=dict)
     device: str = "cpu"
@@ -74,15 +65,42 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.settings['describer']['name']!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
 
+    @functools.cached_property
+    def pipeline(self) -> Pipeline[Any]:
+        """Describer and aggregator as one. Raises ``ValueError`` where they do not fit together."""
+        return connected(self.describer, self.aggregator)
+
     @property
     def dim(self) -> int:
-        """Length of the vectors."""
-        return self.describer.dim
+        """Length of the vectors, or of the residuals of visual words."""
+        return self.pipeline.dim
+
+    @property
+    def gives(self) -> type[Described]:
+        """What the rows are: :class:`~objemb.structures.RegionDescriptors` or
+        :class:`~objemb.structures.VisualWords`."""
+        return self.aggregator.gives
+
+    @property
+    def whitening(self) -> Whitening | None:
+        """The whitening of the describer's vectors; None for none."""
+        return self.describer.whitening if isinstance(self.describer, Describer) else None
+
+    def vector_describer(self, who: str) -> Describer:
+        """The describer of a model that gives vectors of regions.
+
+        Args:
+            who: What needs it, for the message.
+
+        Raises:
+            ValueError: The describer gives local features.
+        """
+        return vector_describer(self.describer, who)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """64 hex digits; models with the same fingerprint give vectors that may be compared."""
-        return model_fingerprint(self.settings, model_tensors(self.describer))
+        return model_fingerprint(self.settings, model_tensors(self.describer, self.aggregator))
 
     @property
     def untrained(self) -> list[str]:
@@ -106,7 +124,7 @@ class Model:
 
     def query_side(self, crop: str) -> int | None:
         """As :attr:`decode_side`, for photos with boxes that :meth:`query` sees as ``crop`` says."""
-        alone = least_cut_side(self.describer, self.aggregator, Regions.whole((1, 1)), crop)
+        alone = self.pipeline.least_cut_side(Regions.whole((1, 1)), crop)
         return self.decode_side if alone is None else None
 
     @property
@@ -126,8 +144,8 @@ class Model:
         return self.describer.detector
 
     @torch.inference_mode()
-    def describe(self, image: ImageLike, boxes: BoxesLike | None = None) -> RegionDescriptors:
-        """The regions of one image with their vectors, as they go into an index.
+    def describe(self, image: ImageLike, boxes: BoxesLike | None = None) -> Described:
+        """The regions of one image with their vectors, or its visual words, as they go into an index.
 
         Args:
             image: A path, bytes or an open binary file, a PIL image, an array ``(H, W, 3)`` or tensor ``(3, H, W)``,
@@ -138,7 +156,8 @@ class Model:
 
         Returns:
             Without boxes: the rows for an index, region 0 the whole image. With boxes: one row per box, in their order.
-            Vectors are float32 unit vectors ``(N, dim)`` on the CPU.
+            Vectors are float32 unit vectors ``(N, dim)``; a model of local features may give
+            :class:`~objemb.structures.VisualWords` instead (:attr:`gives`).
 
         Raises:
             FileNotFoundError, UnreadableImageError: The file is missing or no image.
@@ -148,7 +167,8 @@ class Model:
             return self.query(image, boxes)
         photo = as_photo(image, self.decode_side)
         with self.computing():
-            return self.aggregator.aggregate(self.describer.describe([photo])[0])
+            rows: Described = self.pipeline.rows([photo])[0]
+        return rows
 
     @torch.inference_mode()
     def query(
@@ -158,8 +178,8 @@ class Model:
         *,
         crop: str = "context",
         max_pixels: int = MAX_PIXELS,
-    ) -> RegionDescriptors:
-        """The vectors to search with: given boxes, the whole image, what the detector finds in it, or both of these.
+    ) -> Described:
+        """The rows to search with: given boxes, the whole image, what the detector finds in it, or both of these.
 
         Args:
             image: As for :meth:`describe`.
@@ -174,7 +194,8 @@ class Model:
                 scale of its photo, whatever is indexed (the convention of the retrieval benchmarks); ways to look that
                 bring every region to one size (extractors ``crop`` and ``pyramid``) have no other scale, and a detector
                 that describes by itself (``one_pass``), which does, sees the box in its photo instead. ``whole``: the
-                whole image is searched for, and the box only says what in it is meant.
+                whole image is searched for, and the box only says what in it is meant. Of a model of local features,
+                ``context`` means the features of the photo that lie in the box.
             max_pixels: A larger file is refused before it is decoded.
 
         Returns:
@@ -190,12 +211,14 @@ class Model:
         given = self._meant(photo, boxes, crop) if isinstance(boxes, str) else as_regions(boxes, photo.size)
         if given is None:
             with self.computing():
-                return describe_whole(self.describer, self.aggregator, photo)
-        part = least_cut_side(self.describer, self.aggregator, given, crop)
+                row: Described = self.pipeline.query_whole(photo)
+            return row
+        part = None if crop == "whole" else self.pipeline.least_cut_side(given, crop)
         if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
             photo = as_photo(image, self.decode_side, part, max_pixels)
         with self.computing():
-            return describe_boxes(self.describer, self.aggregator, photo, given, crop)
+            rows: Described = self.pipeline.query_boxes(photo, given, crop)
+        return rows
 
     @torch.inference_mode()
     def detect(self, image: ImageLike) -> Regions:
@@ -232,7 +255,7 @@ class Model:
         max_regions: int | None = None,
         max_pixels: int = MAX_PIXELS,
         on_skip: Callable[[SkippedImage], None] | None = None,
-    ) -> Iterator[RegionDescriptors]:
+    ) -> Iterator[Described]:
         """Describe many photos, in order, in bounded memory.
 
         Args:
@@ -255,19 +278,19 @@ class Model:
         checks.whole("batch_size", batch_size)
 
         source = given_boxes(boxes, max_regions)
-        describer = self.describer if max_regions is None else self.describer.limited(max_regions)
+        pipeline = (self if max_regions is None else self.limited(max_regions)).pipeline
 
         @torch.inference_mode()
-        def describe(photos: Sequence[Photo]) -> list[RegionDescriptors]:
+        def describe(photos: Sequence[Photo]) -> list[Described]:
             given = None if source is None else source.find(photos)
             with self.computing():
-                return [self.aggregator.aggregate(d) for d in describer.describe(photos, given)]
+                return pipeline.rows(photos, given)
 
         def works(photo: Photo) -> None:
             # stored boxes count the photos that they are asked for, and can fail for each of them
             given = None if source is None or source.decode_side() == 0 else source.find([photo])
             with self.computing():
-                self.aggregator.aggregate(describer.describe([photo], given)[0])
+                pipeline.rows([photo], given)
 
         return process_stream(
             sources,
@@ -287,7 +310,7 @@ class Model:
     def whitened(self, whitening: Whitening | None) -> Model:
         """This model with another whitening of its vectors, or with none; networks are shared with this one."""
         whitening = None if whitening is None else whitening.to(self.device)
-        return replace(self, describer=self.describer.whitened(whitening))
+        return replace(self, describer=self.vector_describer("whitening").whitened(whitening))
 
     def limited(self, max_regions: int) -> Model:
         """This model with at most ``max_regions`` boxes of its detector per photo, beside the whole image; networks are

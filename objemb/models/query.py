@@ -1,4 +1,5 @@
-"""Boxes of a query become vectors that may be compared with the rows of an index."""
+"""Boxes of a query become vectors that may be compared with the rows of an index; local features are those of
+:mod:`objemb.models.feature_query`."""
 
 from __future__ import annotations
 
@@ -29,9 +30,12 @@ def least_cut_side(describer: Describer, aggregator: Aggregator, boxes: Regions,
 
     None where no box does: then the photo is decoded as it is for an index.
     """
-    if crop == "whole" or len(boxes) == 0 or _becomes(describer, aggregator, crop) != ALONE:
-        return None
-    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min())
+    return None if crop == "whole" or _becomes(describer, aggregator, crop) != ALONE else least_longest_side(boxes)
+
+
+def least_longest_side(boxes: Regions) -> float | None:
+    """The longest side of the box whose longest side is the least; None of none."""
+    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min()) if len(boxes) else None
 
 
 def photo_and_objects(found: Regions) -> Regions:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from objemb.describers.base import Describer
 from objemb.models.folder import fingerprint
+from objemb.models.pipeline import AGGREGATOR, AnyAggregator, AnyDescriber
 
 WHITENING = "whitening."
 
 
-def model_tensors(describer: Describer) -> dict[str, dict[str, Tensor]]:
-    """Tensors by file: ``weights`` of the networks and ``whitening``."""
-    state = describer.state_dict()
+def model_tensors(describer: AnyDescriber, aggregator: AnyAggregator) -> dict[str, dict[str, Tensor]]:
+    """Tensors by file: ``weights`` of the networks and of what an aggregator has learned, and ``whitening``."""
+    learned = {f"{AGGREGATOR}{name}": tensor for name, tensor in aggregator.state_dict().items()}
+    state = {**describer.state_dict(), **learned}
     return {
         "weights": {k: v for k, v in state.items() if not k.startswith(WHITENING)},
         "whitening": {k.removeprefix(WHITENING): v for k, v in state.items() if k.startswith(WHITENING)},

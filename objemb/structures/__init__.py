@@ -12,13 +12,14 @@ from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
 from objemb.structures.results import Match, SearchResult
 from objemb.structures.rows import ImageRows
-from objemb.structures.words import VisualWords, WordPlaces
+from objemb.structures.words import Described, VisualWords, WordPlaces
 
 __all__ = [
     "BOX_TOLERANCE",
     "NO_LABEL",
     "SIDEWAYS",
     "Box",
+    "Described",
     "ImageRows",
     "LocalFeatures",
     "Match",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from objemb import checks
+from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.fields import Index, Scalar, checked_id, frozen_metadata, row_numbers
 from objemb.structures.regions import Regions
 from objemb.types import Float32Array, Int32Array, Int64Array, Uint8Array
@@ -137,3 +139,7 @@ class VisualWords:
     def binary(self) -> bool:
         """Whether the residuals are signs."""
         return self.residuals.dtype == np.uint8
+
+
+#: What an index stores of an image, and is asked for.
+Described: TypeAlias = RegionDescriptors | VisualWords
