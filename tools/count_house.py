@@ -147,6 +147,7 @@ def modules_called() -> set[str]:
     import objemb
     from objemb.config import load_config
     from objemb.models.build import build_model
+    from objemb.structures.described import expect_vectors
 
     small = ("backbone.arch=squeezenet1_1", "backbone.weights=random", "extractor.size=33")
     model = build_model(load_config("hard_attention_crop", small))
@@ -157,7 +158,7 @@ def modules_called() -> set[str]:
         index = objemb.Index.create(place, dim=model.dim, fingerprint=model.fingerprint)
         with index.writer() as writer:
             for described in model.stream([photo, pixels[:, ::-1].copy()]):
-                writer.add(described)
+                writer.add(expect_vectors("count_house", described))
         retrieval = objemb.Retrieval(model, objemb.Index.open(place))
         profile = cProfile.Profile()
         profile.enable()

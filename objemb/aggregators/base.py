@@ -54,6 +54,13 @@ class ImageAggregator(Frozen, Plugin, ABC, Generic[Taken]):
                 Zero regions are allowed.
         """
 
+    def first_counted(self, regions: Regions) -> int:
+        """The first of an image's regions that a row is made of: 1 where region 0 is left out, else 0.
+
+        What learns from the vectors of regions, such as a whitening, learns from those that count.
+        """
+        return 0
+
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn, by dotted module name, in the order in which they have to learn."""
         return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
@@ -93,13 +100,6 @@ class Aggregator(ImageAggregator[RegionDescriptors]):
         Returns:
             At most as many regions, float32 unit vectors of the same length (zero vectors stay zero).
         """
-
-    def first_counted(self, regions: Regions) -> int:
-        """The first of an image's regions that a row is made of: 1 where region 0 is left out, else 0.
-
-        What learns from the vectors of regions, such as a whitening, learns from those that count.
-        """
-        return 0
 
 
 class FeatureAggregator(ImageAggregator[RegionFeatures]):

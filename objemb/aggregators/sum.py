@@ -44,7 +44,7 @@ class Sum(Aggregator):
         )
 
     def first_counted(self, regions: Regions) -> int:
-        """See :meth:`Aggregator.first_counted`."""
+        """See :meth:`ImageAggregator.first_counted`."""
         return first_summed(regions, self.whole_image)
 
 

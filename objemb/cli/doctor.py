@@ -141,12 +141,13 @@ def _sample(folder: Path | None, device: str) -> str:
     import numpy as np
 
     from objemb.models import build_model, load_model
+    from objemb.structures.described import expect_vectors
 
     model = load_model(folder, device) if folder else build_model(SMALL, device=device)
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     model.describe(image)
     started = time.perf_counter()
-    described = model.describe(image)
+    described = expect_vectors("doctor", model.describe(image))
     lengths = np.linalg.norm(described.vectors, axis=1)
     if not bool((abs(lengths - 1) < 1e-3).all()):
         raise ValueError(f"expected unit vectors, found lengths {lengths.tolist()}")

@@ -68,7 +68,7 @@ def build(
     """
     from objemb.config import load_config
     from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
-    from objemb.models.fitting import expect_whitening, unfitted
+    from objemb.models.fitting import expect_whitening
     from objemb.models.folder import check_free
 
     if boxes is not None and not whiten_on and not fit_on:
@@ -85,7 +85,7 @@ def build(
     if whiten_on or whiten_pairs is not None:
         expect_whitening(model, whiten_dim, power)
     given = stored_boxes(boxes, model)
-    parts = unfitted(model.describer)
+    parts = model.pipeline.unfitted()
     if fit_on and not parts:
         raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
     with boxes_told(given):
@@ -93,7 +93,7 @@ def build(
             with _fitting("fitting", fit_on, len(parts), as_json) as calls:
                 model = fit_parts(model, fit_on, boxes=given, **calls)
         if whiten_on:
-            with _fitting("fitting the whitening", whiten_on, len(unfitted(model.describer)) + 1, as_json) as calls:
+            with _fitting("fitting the whitening", whiten_on, len(model.pipeline.unfitted()) + 1, as_json) as calls:
                 model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
     if whiten_pairs is not None:
         with _fitting("fitting the whitening", [], 1, as_json) as calls:

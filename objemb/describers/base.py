@@ -37,6 +37,7 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
         gives: What is computed of a photo: :class:`~objemb.structures.RegionDescriptors` or
             :class:`~objemb.structures.RegionFeatures`.
         regions, backbone: As given.
+        scales: Factors on the size of a photo, in the order in which the backbone gets it.
     """
 
     kind = "describers"
@@ -44,6 +45,7 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
 
     regions: RegionSource | None
     backbone: Backbone | None
+    scales: tuple[float, ...] = (1.0,)
 
     def __init__(self, *, regions: RegionSource | None = None, backbone: Backbone | None = None) -> None:
         super().__init__()
@@ -176,7 +178,6 @@ class Describer(PhotoDescriber[RegionDescriptors]):
     gives = RegionDescriptors
 
     extractor: Extractor | None
-    scales: tuple[float, ...]
     whitening: Whitening | None
 
     def __init__(

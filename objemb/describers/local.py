@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -45,6 +46,7 @@ class Local(FeatureDescriber):
     ) -> None:
         super().__init__(regions=regions, backbone=local_features.backbone)
         self.local_features = local_features
+        self.scales = local_features.scales
         self.region_features = checks.one_of("region_features", region_features, (INSIDE, CROP))
 
     @property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
@@ -62,7 +62,11 @@ class ForwardPass:
 
 
 def measure_cost(
-    describer: Describer, photos: Sequence[Photo], describe: Callable[[Photo], object], *, rounds: int = ROUNDS
+    describer: Describer | FeatureDescriber,
+    photos: Sequence[Photo],
+    describe: Callable[[Photo], object],
+    *,
+    rounds: int = ROUNDS,
 ) -> Cost:
     """Time the description of photos and forward passes over the same photos, in turn, round after round.
 
@@ -98,7 +102,7 @@ def measure_cost(
     )
 
 
-def forward_pass(describer: Describer, photo: Photo) -> ForwardPass | None:
+def forward_pass(describer: Describer | FeatureDescriber, photo: Photo) -> ForwardPass | None:
     """One forward pass of the network of a describer, at the size at which the describer feeds it a whole photo.
 
     That is what its backbone gets when the whole photo is described as one region: of an extractor that crops, the crop
@@ -145,7 +149,7 @@ def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]
 
 
 def _round(
-    describer: Describer,
+    describer: Describer | FeatureDescriber,
     photos: Sequence[Photo],
     describe: Callable[[Photo], object],
     passes: Sequence[ForwardPass | None],

@@ -15,12 +15,14 @@ from objemb.aggregators.base import Aggregator
 from objemb.checks import ObjembError
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.structures import Box, ImageRows, Photo, RegionDescriptors
+from objemb.structures import Described as IndexRows
+from objemb.structures.described import expect_vectors
 
 #: A query without a box is searched with its whole photo.
 WHOLE = "whole"
@@ -30,7 +32,7 @@ class EmbeddingModel(Protocol):
     """What an evaluation asks of a model; ``objemb.models.Model`` is one."""
 
     @property
-    def describer(self) -> Describer | None:
+    def describer(self) -> Describer | FeatureDescriber | None:
         """What describes photos, for re-rankers that look into them; None where there is no such thing."""
 
     @property
@@ -47,9 +49,7 @@ class EmbeddingModel(Protocol):
     def query_side(self, crop: str) -> int | None:
         """As ``decode_side``, for photos whose boxes are described with ``crop``."""
 
-    def query(
-        self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context"
-    ) -> RegionDescriptors:
+    def query(self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context") -> IndexRows:
         """One row per box; or the rows that a word such as ``whole`` stands for."""
 
     def stream(
@@ -59,7 +59,7 @@ class EmbeddingModel(Protocol):
         workers: int = 2,
         boxes: Detector | None = None,
         on_skip: Callable[[SkippedImage], None],
-    ) -> Iterator[RegionDescriptors]:
+    ) -> Iterator[IndexRows]:
         """Rows for an index, photo by photo."""
 
 
@@ -169,7 +169,7 @@ def describe_images(
 
     described = {}
     for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skip):
-        described[numbers[rows.image]] = rows
+        described[numbers[rows.image]] = expect_vectors("evaluation", rows)
         on_photo()
     problems = [_line(s) for s in skipped]
     if boxes is not None:
@@ -250,9 +250,9 @@ def _describe_photo(
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
     rows: dict[Box | None, RegionDescriptors] = {}
     if distinct:
-        rows.update(zip(distinct, model.query(photo, distinct, crop=crop), strict=True))
+        rows.update(zip(distinct, expect_vectors("evaluation", model.query(photo, distinct, crop=crop)), strict=True))
     if None in wanted.values():
-        rows[None] = model.query(photo, unboxed, crop=crop)
+        rows[None] = expect_vectors("evaluation", model.query(photo, unboxed, crop=crop))
     return {number: rows[box] for number, box in wanted.items()}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import WHOLE, Described, EmbeddingModel, describe_task
 from objemb.evaluation.metrics import Localisation, known
@@ -105,7 +105,7 @@ def evaluate_described(
     task: RetrievalTask,
     *,
     rerankers: Sequence[Reranker] = (),
-    describer: Describer | None = None,
+    describer: Describer | FeatureDescriber | None = None,
     hits: int = 0,
 ) -> Evaluation:
     """Search, re-rank and score given descriptors; memory does not grow with the number of queries beyond them.
@@ -147,7 +147,7 @@ def _search(
     task: RetrievalTask,
     rerankers: Sequence[Reranker],
     depth: int,
-    describer: Describer | None,
+    describer: Describer | FeatureDescriber | None,
 ) -> Search:
     """The re-ranked search for all queries, those that could not be described without rows."""
 

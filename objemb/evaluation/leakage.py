@@ -92,9 +92,9 @@ def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, li
         whitened_on: What its whitening has just been fitted on; the model itself says it in words.
     """
     found: dict[str, list[str]] = {}
-    for name, part in model.describer.fitted_parts().items():
+    for name, part in model.pipeline.fitted_parts().items():
         found[name] = sources_in(part.fitted_on)
-    whitening = model.describer.whitening
+    whitening = model.whitening
     if whitening is not None:
         found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, whitened_on)]
     for place, provenance in _provenances("network", model.provenance):

@@ -115,7 +115,7 @@ def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Phot
 
         def describe(photo: Photo) -> object:
             given = None if source is None else source.find([photo])
-            return model.aggregator.aggregate(model.describer.describe([photo], given)[0])
+            return model.pipeline.rows([photo], given)[0]
 
         return describe
     of_photos: dict[str, list[Box | None]] = {}

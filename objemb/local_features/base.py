@@ -32,11 +32,13 @@ class LocalExtractor(Frozen, Plugin, ABC):
 
     Attributes:
         size, count, backbone: As given.
+        scales: Factors on ``size``, in the order in which the backbone gets a photo.
     """
 
     kind = "local_features"
 
     backbone: Backbone | None
+    scales: tuple[float, ...] = (1.0,)
 
     def __init__(self, *, size: float, count: int, backbone: Backbone | None = None) -> None:
         super().__init__()

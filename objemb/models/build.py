@@ -178,9 +178,7 @@ def _build_parts(settings: Mapping[str, Any]) -> tuple[AnyDescriber, AnyAggregat
     return describer.requires_grad_(False), aggregator.requires_grad_(False), rerankers
 
 
-def _fill(
-    describer: torch.nn.Module, aggregator: torch.nn.Module, tensors: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def _fill(describer: torch.nn.Module, aggregator: torch.nn.Module, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Load all tensors, no more and no less."""
     state = {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}}
     expected = [*describer.state_dict(), *(f"{AGGREGATOR}{k}" for k in aggregator.state_dict())]

@@ -23,6 +23,7 @@ from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
 from objemb.ops.arrays import as_tensor
 from objemb.structures import Photo, Regions
+from objemb.structures.described import expect_vectors
 
 #: More vectors do not make a better covariance.
 MAX_VECTORS = 100_000
@@ -37,9 +38,7 @@ def expect_whitening(model: Model, dim: int | None, power: float) -> None:
         raise ValueError("whitening: expected a model without one, found one that is whitened")
     checks.between("power", power, 0, 1)
     if dim is not None and not 1 <= dim <= describer.dim:
-        raise ValueError(
-            f"dim: expected 1 to {describer.dim}, the length of the vectors before whitening, found {dim}"
-        )
+        raise ValueError(f"dim: expected 1 to {describer.dim}, the length of the vectors before whitening, found {dim}")
 
 
 def fit_parts(
@@ -144,7 +143,8 @@ def fit_whitening(
     count = 0
     by_region = replace(model, aggregator=Keep())
     for one in by_region.stream(photos, batch_size=batch_size, workers=workers, boxes=boxes, on_skip=on_skip):
-        sample.add(as_tensor(one.vectors)[model.aggregator.first_counted(one.regions) :])
+        of_photo = as_tensor(expect_vectors("whitening", one).vectors)
+        sample.add(of_photo[model.aggregator.first_counted(one.regions) :])
         count += 1
         on_photo()
     if boxes is not None:
@@ -264,7 +264,7 @@ def _shown(
         known = [by_photo[photo.id] for photo in batch]
         boxes = [[one.box or (0.0, 0.0, p.size[1], p.size[0]) for one in k] for p, k in zip(batch, known, strict=True)]
         given = [as_regions(b, p.size) for p, b in zip(batch, boxes, strict=True)]
-        found = model.describer.describe(batch, given)
+        found = model.vector_describer("whitening").describe(batch, given)
         return [([one.instance for one in k], as_tensor(f.vectors)) for k, f in zip(known, found, strict=True)]
 
     return process_stream(

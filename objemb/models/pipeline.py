@@ -15,16 +15,11 @@ from objemb.describers.base import Describer, FeatureDescriber, PhotoDescriber
 from objemb.layers.fitted import Fitted
 from objemb.models.feature_query import describe_feature_boxes
 from objemb.models.query import describe_boxes, describe_whole, least_cut_side, least_longest_side
-from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions, VisualWords
+from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions
+from objemb.structures.described import IN_WORDS
 
 AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
-#: What describers give and rows are, in words.
-IN_WORDS = {
-    RegionDescriptors: "vectors of regions",
-    RegionFeatures: "local features",
-    VisualWords: "visual words",
-}
 #: Prefix of the parts of the aggregator among those of a model.
 AGGREGATOR = "aggregator."
 
@@ -148,8 +143,8 @@ def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> Pipeline[An
         if registry.load(ImageAggregator, name).takes is describer.gives
     ]
     raise ValueError(
-        f"aggregator: expected one of {IN_WORDS[describer.gives]}, which the describer {_name(describer)!r} gives, such "
-        f"as {checks.listed(fitting)}, found {_name(aggregator)!r}, which takes {IN_WORDS[aggregator.takes]}"
+        f"aggregator: expected one of {IN_WORDS[describer.gives]}, which the describer {_name(describer)!r} gives, "
+        f"such as {checks.listed(fitting)}, found {_name(aggregator)!r}, which takes {IN_WORDS[aggregator.takes]}"
     )
 
 

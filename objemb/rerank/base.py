@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from objemb.checks import ObjembError
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
 from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
@@ -32,7 +32,7 @@ class Search:
     queries: tuple[RegionDescriptors, ...]
     results: tuple[SearchResult, ...]
     database: Database
-    describer: Describer | None = None
+    describer: Describer | FeatureDescriber | None = None
     open_query: Callable[[int], Photo] | None = None
 
     def __post_init__(self) -> None:
@@ -72,9 +72,10 @@ class Search:
         return self.open_query(number)
 
     def needed_describer(self) -> Describer:
-        """The describer. Raises ``ValueError`` where there is none."""
-        if self.describer is None:
-            raise ValueError("re-ranking: expected the describer that described the photos, found none")
+        """The describer of vectors. Raises ``ValueError`` where there is none."""
+        if not isinstance(self.describer, Describer):
+            other = "none" if self.describer is None else repr(self.describer.registry_name)
+            raise ValueError(f"re-ranking: expected the describer of vectors that described the photos, found {other}")
         return self.describer
 
 
@@ -130,7 +131,7 @@ def search_and_rerank(
     database: Database,
     rerankers: Sequence[Reranker],
     depth: int,
-    describer: Describer | None = None,
+    describer: Describer | FeatureDescriber | None = None,
     open_query: Callable[[int], Photo] | None = None,
 ) -> Search:
     """Exact search, and the re-rankers in their order, each on what the one before it made.

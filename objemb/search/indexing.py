@@ -19,6 +19,7 @@ from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
 from objemb.models import Model
+from objemb.structures.described import expect_vectors
 
 #: A killed run loses at most this many seconds of work.
 COMMIT_SECONDS = 30.0
@@ -114,7 +115,7 @@ class Job:
         published = time.monotonic()
         for one in described:
             updated = one.image in writer
-            writer.add(one, stamp=stamps.pop(one.image))
+            writer.add(expect_vectors("index", one), stamp=stamps.pop(one.image))
             known.pop(one.image, None)
             report.updated += updated
             report.added += not updated

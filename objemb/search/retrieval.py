@@ -22,6 +22,7 @@ from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
 from objemb.structures import Match, Photo, SearchResult
+from objemb.structures.described import expect_vectors
 
 #: Sets of rows that are held for re-ranking: those of the last filters, each at most as large as the index.
 HELD_DATABASES = 2
@@ -125,7 +126,7 @@ class Retrieval:
         if where is not None:
             parse(where)
         image = as_encoded(image)
-        query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
+        query = expect_vectors("search", self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels))
         if not rerankers:
             return self.index.search(query, k, where=where, exclude=exclude, min_score=min_score, exact=exact)
 

@@ -42,7 +42,7 @@ class Teacher:
 
     def __init__(self, model: Model, *, cache: str | Path | None = None, capacity: int = 100_000) -> None:
         self.dim, self.fingerprint, self.settings = model.dim, model.fingerprint, model.settings
-        describer = copy.deepcopy(model.describer).requires_grad_(False)
+        describer = copy.deepcopy(model.vector_describer("teacher")).requires_grad_(False)
         self._whitening = describer.whitening
         self._describer = describer.whitened(None)
         self._cache = VectorCache(self.fingerprint, self.dim, cache, capacity=capacity)

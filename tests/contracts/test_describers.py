@@ -188,14 +188,25 @@ class TestFeatureDescribers:
 
     def test_copies_share_the_networks(self, name: str, tmp_path: Path) -> None:
         describer: FeatureDescriber = build("describers", name, tmp_path)
-        part = describer.for_part((20, 30), (40, 60))
         limited = describer.limited(1)
         if describer.detector is not None:
             assert all(len(d) <= 2 for d in limited.describe(PHOTOS))
-        for other in (part, limited):
-            assert other.backbone is describer.backbone
-            assert not other.training
-        assert describer.queries_in_context(False)
+        assert limited.backbone is describer.backbone
+        assert not limited.training
+
+    @pytest.mark.parametrize("scaled", [True, False])
+    def test_parts_that_are_cut_out(self, name: str, tmp_path: Path, scaled: bool) -> None:
+        describer: FeatureDescriber = build("describers", name, tmp_path)
+        for photo, given in zip(PHOTOS, GIVEN, strict=True):
+            described = describer.describe_parts(photo, given, scaled=scaled)
+            assert (described.image, described.metadata) == (photo.id, photo.metadata)
+            assert np.array_equal(described.regions.boxes, given.boxes)
+            assert described.features.dim == describer.dim
+            for region in range(len(given)):
+                inside = described.features.inside(
+                    given.boxes[region : region + 1] + np.array([-1, -1, 1, 1], np.float32)
+                )[0]
+                assert inside[described.of_region(region)].all(), "cut out pixel by pixel"
 
     def test_decode_side(self, name: str, tmp_path: Path) -> None:
         side = build("describers", name, tmp_path).decode_side()

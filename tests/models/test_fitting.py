@@ -17,7 +17,6 @@ from objemb.detectors.base import Detector
 from objemb.images.sources import SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model, save_model
-from objemb.models.fitting import unfitted
 from objemb.models.folder import read_card
 from tests.models.conftest import RMAC, SETTINGS
 
@@ -45,10 +44,10 @@ def fresh(request: pytest.FixtureRequest) -> Model:
 
 def test_parts_learn_from_the_cells_of_photos(fresh: Model, photos: Path) -> None:
     seen: list[int] = []
-    assert unfitted(fresh.describer) == ["pooling"]
+    assert fresh.pipeline.unfitted() == ["pooling"]
     fitted = fit_parts(fresh, [photos], on_photo=lambda: seen.append(1))
     assert len(seen) == 5
-    assert unfitted(fresh.describer) == ["pooling"], "the model stays as it is"
+    assert fresh.pipeline.unfitted() == ["pooling"], "the model stays as it is"
     (part,) = fitted.describer.fitted_parts().values()
     cells = 5 * 12 * 16  # 80 x 60 pixels enter as 128 x 96, of which a cell sees 8 x 8
     assert part.settings() == {"fitted_on": f"{cells} vectors of 5 photos: {photos}", "count": cells}
@@ -103,7 +102,7 @@ def test_whitening_lets_parts_learn_first(fresh: Model, photos: Path, tmp_path: 
     whitened = fit_whitening(fresh, [photos], dim=3, on_photo=lambda: seen.append(1))
     assert len(seen) == 10, "once for the pooling, once for the whitening"
     assert whitened.dim == 3
-    assert unfitted(whitened.describer) == []
+    assert whitened.pipeline.unfitted() == []
     save_model(whitened, tmp_path / "model")
     opened = load_model(tmp_path / "model")
     assert torch.equal(

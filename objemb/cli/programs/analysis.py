@@ -131,7 +131,7 @@ def open_model(text: str, device: str) -> Model:
 
 
 def backbone_of(model: Model) -> Backbone:
-    return model.describer.needed_backbone("CLASSIFICATION")
+    return model.vector_describer("CLASSIFICATION").needed_backbone("CLASSIFICATION")
 
 
 def detector_of(model: Model) -> NetworkDetector:

@@ -117,7 +117,7 @@ def open_backbone(args: argparse.Namespace) -> Backbone:
     else:
         model = load_model(args.model, args.device)
     note_untrained(model)
-    return model.describer.needed_backbone("--model")
+    return model.vector_describer("--model").needed_backbone("--model")
 
 
 @torch.no_grad()

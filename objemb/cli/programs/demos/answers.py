@@ -14,6 +14,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.index.store import Index
 from objemb.models import Model, load_model
 from objemb.structures import RegionDescriptors, SearchResult
+from objemb.structures.described import expect_vectors
 from objemb.visualize.pictures import result_pictures
 
 #: The kinds of the queries that are shown, in order.
@@ -52,7 +53,7 @@ def _answer(kind: str, task: RetrievalTask, number: int, data: EvaluationSet, st
         for numbers in (relevant.positives, task.own_photos[number])
     )
     path = data.photo(query.file)
-    asked = student.query(path, "whole" if query.box is None else [query.box])
+    asked = expect_vectors("demo", student.query(path, "whole" if query.box is None else [query.box]))
     result = search_others(index, asked, own)
     pictures = result_pictures(result, path, paths.get)
     return Answer(result, *pictures, [hit.image in positives for hit in result], ASKED[kind])

@@ -15,6 +15,7 @@ from objemb.disk import write_whole
 from objemb.images.sources import ImageRef, find_images
 from objemb.index.store import Index
 from objemb.models import Model, load_model
+from objemb.structures.described import expect_vectors
 from objemb.visualize.pictures import result_pictures
 
 #: Queries on the page.
@@ -70,7 +71,7 @@ def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
         found = model.detect(ref.path)
         if not len(found):
             continue
-        asked = model.query(ref.path, found[:1].boxes.tolist())
+        asked = expect_vectors("demo", model.query(ref.path, found[:1].boxes.tolist()))
         result = search_others(index, asked, (ref.id,))
         yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
 
