@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from objemb import registry
-
 
 def among(*values: str) -> Callable[[str], list[str]]:
     """For a shell that completes: the values that begin with what was typed."""
@@ -28,7 +26,13 @@ def methods(incomplete: str) -> list[str]:
 
 def plugins(kind: str) -> Callable[[str], list[str]]:
     """Likewise the names of plug-ins of a kind, those of other packages included; none of them is imported."""
-    return lambda incomplete: [name for name in registry.names(kind) if name.startswith(incomplete)]
+
+    def complete(incomplete: str) -> list[str]:
+        from objemb import registry  # here, for commands that complete nothing start faster without it
+
+        return [name for name in registry.names(kind) if name.startswith(incomplete)]
+
+    return complete
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder.")]
