@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from objemb.version import __version__
 
 if TYPE_CHECKING:
+    from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
     from objemb.models import Model
     from objemb.models import load_model as load
@@ -34,6 +35,7 @@ __all__ = [
     "Regions",
     "Retrieval",
     "SearchResult",
+    "UnitVectors",
     "__version__",
     "load",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "Regions": ("objemb.structures", "Regions"),
     "Retrieval": ("objemb.search.retrieval", "Retrieval"),
     "SearchResult": ("objemb.structures", "SearchResult"),
+    "UnitVectors": ("objemb.index.storage.unit_vectors", "UnitVectors"),
     "load": ("objemb.models", "load_model"),
 }
 

@@ -16,6 +16,7 @@ import objemb
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.images.decode import read_photo
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions
 
@@ -62,7 +63,7 @@ def described(name: str, seed: int, count: int = 3) -> RegionDescriptors:
 
 
 def made(folder: Path, *numbers: int) -> Index:
-    index = Index.create(folder, dim=8, fingerprint="some model")
+    index = Index.create(folder, schema=UnitVectors(8), fingerprint="some model")
     with index.writer() as writer:
         for number in numbers:
             writer.add(described(f"{number}.jpg", number))
@@ -83,6 +84,7 @@ def test_an_index_is_made_searched_and_changed(tmp_path: Path) -> None:
     code = """
 import json
 import numpy as np
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions
 
@@ -90,7 +92,7 @@ index = Index.open(sys.argv[1])
 query = index.get("4.jpg")
 assert isinstance(query.vectors, np.ndarray)
 found = index.search(query, 3, where="price > 2 and label = 'cup'", exact=True)
-other = Index.create(sys.argv[2], dim=8, fingerprint=index.fingerprint)
+other = Index.create(sys.argv[2], schema=UnitVectors(8), fingerprint=index.fingerprint)
 with other.writer() as writer:
     for name in ("4.jpg", "5.jpg"):
         writer.add(index.get(name))

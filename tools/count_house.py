@@ -155,7 +155,7 @@ def modules_called() -> set[str]:
     with tempfile.TemporaryDirectory() as folder:
         photo, place = Path(folder) / "photo.jpg", Path(folder) / "index"
         Image.fromarray(pixels).save(photo)
-        index = objemb.Index.create(place, dim=model.dim, fingerprint=model.fingerprint)
+        index = objemb.Index.create(place, schema=objemb.UnitVectors(model.dim), fingerprint=model.fingerprint)
         with index.writer() as writer:
             for described in model.stream([photo, pixels[:, ::-1].copy()]):
                 writer.add(expect_vectors("count_house", described))
@@ -177,7 +177,7 @@ def times() -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        objemb.Index.create(index, dim=4, fingerprint="some")
+        objemb.Index.create(index, schema=objemb.UnitVectors(4), fingerprint="some")
         commands = {
             "`import objemb`": ["-c", "import objemb"],
             "`objemb --help`": ["-m", "objemb", "--help"],

@@ -31,9 +31,10 @@ import torch
 from objemb.checks import ObjembError
 from objemb.index.storage.files import DATA_FILE
 from objemb.index.storage.manifest import MANIFEST_FILE, read_manifest
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index
-from objemb.structures import RegionDescriptors, Regions
+from objemb.structures import Described, RegionDescriptors, Regions
 
 DIM = 192
 SIZE = (480, 640)
@@ -170,10 +171,10 @@ def inspect(folder: Path) -> tuple[list[str], State]:
     return problems, found
 
 
-def same(found: RegionDescriptors | None, expected: RegionDescriptors) -> bool:
+def same(found: Described | None, expected: RegionDescriptors) -> bool:
     """Whether all that is stored of an image is equal."""
     return (
-        found is not None
+        isinstance(found, RegionDescriptors)
         and found.regions.size == expected.regions.size
         and torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors))
         and torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.regions.boxes))
@@ -194,7 +195,7 @@ def torture_by_killing(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = {"kills": kills, "killed_while_publishing": 0, "published_before_death": 0}
     result |= {"leftover_files": 0, "failures": []}
     index_folder, journal_path = folder / "killed", folder / "journal"
-    Index.create(index_folder, dim=DIM, fingerprint="torture")
+    Index.create(index_folder, schema=UnitVectors(DIM), fingerprint="torture")
     journal = Journal(journal_path)
     for number in range(kills):
         kill_once(index_folder, journal, journal_path, seed + number, result)
@@ -207,7 +208,7 @@ def torture_by_killing(folder: Path, kills: int, seed: int) -> dict[str, Any]:
 
 def build_varied(folder: Path, rng: random.Random) -> Index:
     """An index with several segments, deleted images and, where FAISS is there, an approximate structure."""
-    index = Index.create(folder, dim=DIM, fingerprint="torture", model={"describer": {"name": "none"}})
+    index = Index.create(folder, schema=UnitVectors(DIM), fingerprint="torture", model={"describer": {"name": "none"}})
     for start in range(0, 120, 40):
         with index.writer(flush_rows=200) as writer:
             for number in range(start, start + 40):

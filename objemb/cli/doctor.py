@@ -171,11 +171,12 @@ SMALL = {
 
 def _index(folder: Path | None) -> str:
     """An index written, searched and checked."""
+    from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
     from objemb.structures import RegionDescriptors, Regions
 
     with tempfile.TemporaryDirectory(prefix="objemb-doctor-", dir=folder) as place:
-        index = Index.create(Path(place) / "index", dim=4, fingerprint="doctor")
+        index = Index.create(Path(place) / "index", schema=UnitVectors(4), fingerprint="doctor")
         one = RegionDescriptors("photo", Regions.whole((30, 40)), [[1.0, 0, 0, 0]])
         with index.writer() as writer:
             writer.add(one)

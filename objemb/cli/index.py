@@ -137,11 +137,15 @@ def _takes_boxes(model: Model) -> bool:
 
 def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
     from objemb.index.storage.manifest import MANIFEST_FILE
+    from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
 
     if not (path / MANIFEST_FILE).exists():
         return Index.create(
-            path, dim=model.dim, fingerprint=model.fingerprint, dtype=dtype or "float32", model=model.about
+            path,
+            schema=UnitVectors(model.dim, dtype or "float32"),
+            fingerprint=model.fingerprint,
+            model=model.about,
         )
     target = Index.open(path)
     stored = target.info()["dtype"]

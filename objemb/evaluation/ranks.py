@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from objemb.index.blocks import Block, Pairs, RowTable, best_of_images, pair_scores
+from objemb.index.blocks import Pairs, RowTable, VectorBlock, best_of_images, pair_scores
 from objemb.structures import ImageRows
 from objemb.types import Float32Array, Float64Array, Int64Array
 
@@ -87,7 +87,7 @@ def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[Int64Ar
     Returns:
         One per query, in their order.
     """
-    table = RowTable([Block(database.vectors, database.items)])
+    table = RowTable([VectorBlock(database.vectors, database.items)])
     asked = (queries.vectors[first:behind] for first, behind in pairwise(queries.starts.tolist()))
     counters = [_RankCounter(table, database, rows, items) for rows, items in zip(asked, wanted, strict=True)]
     for some in _passes([c for c in counters if len(c.queries) and len(c.scores)]):

@@ -6,9 +6,10 @@ alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +28,50 @@ NO_HIT = -1
 NUMBERS_PER_STEP = 1 << 16
 
 
+class Block(ABC):
+    """A run of rows, such as a segment of an index.
+
+    Attributes:
+        images: int64 ``(n,)``, the internal image of each row; rows of an image are adjacent and in one block only.
+        alive: bool ``(n,)``, False for rows that no search may return (deleted, filtered out); None for all alive.
+    """
+
+    images: Int64Array
+    alive: BoolArray | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @abstractmethod
+    def among(self, alive: BoolArray) -> Block:
+        """The same rows, of which a search may return those only that are alive in ``alive``, bool ``(n,)``, too."""
+
+    @abstractmethod
+    def pairs_of_image(
+        self, rows: slice, best: tuple[float, int, int], queries: Any, count: int
+    ) -> list[tuple[float, int, int]]:
+        """Where an image matched a query.
+
+        Args:
+            rows: The rows of the image.
+            best: Score, row and query row of the pair that a search returned.
+            queries: The rows of the query, as the schema of the rows encodes them; query rows count through these.
+            count: How many further pairs to give at most.
+
+        Returns:
+            ``(score, row, query row)`` of the pair that is to be shown, with the score of ``best``, and of the next
+            best pairs of alive rows, whose scores fall and are no higher.
+        """
+
+
 @dataclass(frozen=True, eq=False)
-class Block:
-    """A run of region rows, such as a segment of an index.
+class VectorBlock(Block):
+    """Rows of one vector each.
 
     Attributes:
         vectors: float32 or float16 ``(n, D)``; may be a read-only memory map.
-        images: int64 ``(n,)``, the internal image of each row; rows of an image are adjacent and in one block only.
-        alive: bool ``(n,)``, False for rows that no search may return (deleted, filtered out); None for all alive.
+        images: As of :class:`Block`.
+        alive: Likewise.
         codes: 8-bit approximations of the vectors, which make exact search several times faster; None to read the
             vectors themselves.
     """
@@ -47,16 +84,44 @@ class Block:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype not in (np.float32, np.float16):
             raise ValueError(
-                "Block.vectors: expected float32 or float16 (n, D), "
+                "VectorBlock.vectors: expected float32 or float16 (n, D), "
                 f"found {self.vectors.dtype} {tuple(self.vectors.shape)}"
             )
         columns = {"images": self.images, "alive": self.alive, "codes": self.codes}
         for name, column in columns.items():
             if column is not None and len(column) != len(self.vectors):
-                raise ValueError(f"Block.{name}: expected {len(self.vectors)} rows, found {len(column)}")
+                raise ValueError(f"VectorBlock.{name}: expected {len(self.vectors)} rows, found {len(column)}")
 
-    def __len__(self) -> int:
-        return len(self.vectors)
+    def among(self, alive: BoolArray) -> VectorBlock:
+        """As :meth:`Block.among`."""
+        return replace(self, alive=alive if self.alive is None else alive & self.alive)
+
+    def pairs_of_image(
+        self, rows: slice, best: tuple[float, int, int], queries: Float32Array, count: int
+    ) -> list[tuple[float, int, int]]:
+        """As :meth:`Block.pairs_of_image`; ``queries`` is float32 ``(q, D)``."""
+        score, row, query_row = best
+        if not count or (rows.stop - rows.start) * len(queries) < 2:
+            return [best]
+        scores = self.vectors[rows].astype(np.float32) @ queries.T
+        if self.alive is not None:
+            scores[~self.alive[rows]] = -np.inf
+        scores[row - rows.start, query_row] = -np.inf
+        return [best, *((min(s, score), r, q) for s, r, q in best_entries(scores, rows.start, count))]
+
+
+def best_entries(scores: Float32Array, first_row: int, count: int) -> list[tuple[float, int, int]]:
+    """``(score, row, query row)`` of the largest scores above -inf, best first; of equal ones the first.
+
+    Args:
+        scores: float32 ``(n, q)``.
+        first_row: Number of the first of the n rows.
+        count: How many at most.
+    """
+    flat = scores.ravel()
+    order = np.argsort(-flat, kind="stable")[:count]
+    rows, query_rows = np.unravel_index(order[flat[order] > -np.inf], scores.shape)
+    return [(float(scores[r, q]), first_row + int(r), int(q)) for r, q in zip(rows, query_rows, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +130,7 @@ class GroupedHits:
 
     Attributes:
         images: int64 ``(Q, k)`` internal images, ``NO_HIT`` where there was none.
-        scores: float32 ``(Q, k)``, the largest inner product of a row of the image and a row of the query; -inf.
+        scores: float32 ``(Q, k)``, of the best pair of a row of the image and a row of the query; -inf.
         rows: int64 ``(Q, k)``, position of the matched row counted through all blocks in order; ``NO_HIT``.
         query_rows: int64 ``(Q, k)``, position of the query row that it matched; ``NO_HIT``.
     """
@@ -80,13 +145,13 @@ class GroupedHits:
 
 
 class RowTable:
-    """Rows of several blocks under one numbering, looked up without copying the blocks.
+    """Vectors of several blocks under one numbering, looked up without copying the blocks.
 
     Attributes:
         starts: int64 ``(blocks + 1,)``, the number of the first row of each block, then the count of all rows.
     """
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[VectorBlock]) -> None:
         self.blocks = tuple(blocks)
         widths = {b.vectors.shape[1] for b in self.blocks}
         if len(widths) > 1:

@@ -14,7 +14,7 @@ from objemb.types import Float32Array, FloatArray, Int64Array
 
 
 def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> ImageRows:
-    """The rows of all segments that are alive in ``blocks``, one per segment.
+    """The unit vectors of all segments that are alive in ``blocks``, one per segment.
 
     Images stand in the order in which they were added. Vectors are the mapped file itself where the index is a single
     segment of float32 in which all rows are alive (as after ``compact``), otherwise a copy in memory.
@@ -28,7 +28,7 @@ def dense_rows_of(segments: Sequence[Segment], blocks: Sequence[Block], dim: int
         ids = segment.images.column("id").take(np.searchsorted(segment.numbers, numbers)).to_pylist()
         images += [tables.to_text(i) for i in ids]
     boxes = [np.zeros((0, 4), np.float32), *(s.boxes[rows] for s, rows in zip(segments, alive, strict=True))]
-    vectors = _dense([s.vectors for s in segments], alive, dim)
+    vectors = _dense([s.columns["vectors"] for s in segments], alive, dim)
     return ImageRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
 
 

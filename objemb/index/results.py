@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,13 @@ from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
-from objemb.structures import Box, Match, RegionDescriptors, Scalar, SearchResult
-from objemb.types import Float32Array
+from objemb.structures import Box, Described, Match, Scalar, SearchResult
 
 
 def to_results(
     snapshot: Snapshot,
     blocks: Sequence[Block],
-    queries: Sequence[RegionDescriptors],
+    queries: Sequence[Described],
     hits: GroupedHits,
     runners_up: int,
 ) -> list[SearchResult]:
@@ -36,7 +36,7 @@ def to_results(
     answers = []
     images: dict[int, tuple[str, dict[str, Scalar]]] = {}
     for number, query in enumerate(queries):
-        vectors, boxes = query.vectors, _boxes(query.regions.boxes.tolist())
+        rows, boxes = snapshot.manifest.schema.queries([query]), _boxes(query.regions.boxes.tolist())
         matches = []
         for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
             place = int(segments[number, rank])
@@ -47,8 +47,7 @@ def to_results(
             if image.number not in images:
                 images[image.number] = (image.id, image.metadata)
             id_, metadata = images[image.number]
-            others = image.next_best(vectors, row, query_row, runners_up)
-            pairs = [(score, row, query_row), *((min(s, score), r, q) for s, r, q in others)]
+            pairs = image.pairs((score, row, query_row), rows, runners_up)
             try:
                 best, *rest = (
                     Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs
@@ -84,19 +83,10 @@ class _Image:
         x1, y1, x2, y2 = self.segment.boxes[row].tolist()
         return (x1, y1, x2, y2)
 
-    def next_best(self, queries: Float32Array, row: int, query_row: int, count: int) -> list[tuple[float, int, int]]:
-        """``(score, row, query row)`` of the best pairs after the matched one, best first."""
+    def pairs(self, best: tuple[float, int, int], query: Any, count: int) -> list[tuple[float, int, int]]:
+        """As :meth:`objemb.index.blocks.Block.pairs_of_image`."""
         start, stop = self.segment.starts[self._position : self._position + 2].tolist()
-        if not count or (stop - start) * len(queries) < 2:
-            return []
-        scores = self._block.vectors[start:stop].astype(np.float32) @ queries.T
-        if self._block.alive is not None:
-            scores[~self._block.alive[start:stop]] = -np.inf
-        scores[row - start, query_row] = -np.inf
-        flat = scores.ravel()
-        order = np.argsort(-flat, kind="stable")[:count]
-        rows, query_rows = np.unravel_index(order[flat[order] > -np.inf], scores.shape)
-        return [(float(scores[r, q]), start + int(r), int(q)) for r, q in zip(rows, query_rows, strict=True)]
+        return self._block.pairs_of_image(slice(start, stop), best, query, count)
 
 
 def _boxes(boxes: list[list[float]]) -> list[Box]:

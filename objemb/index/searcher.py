@@ -7,22 +7,23 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
+from objemb.checks import ArtefactMismatchError
 from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
 from objemb.index.dense_rows import dense_rows_of
 from objemb.index.engines.base import Structure
-from objemb.index.engines.exact import Exact
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.results import to_results
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import StructureRecord
-from objemb.index.storage.schema import UNIT_TOLERANCE
 from objemb.index.storage.snapshot import Snapshot
-from objemb.index.structures import engine_of, load_structure
-from objemb.structures import ImageRows, RegionDescriptors, SearchResult
-from objemb.types import Float32Array, Int64Array
+from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.structures import engine_named, engine_of, load_structure
+from objemb.structures import Described, ImageRows, SearchResult
+from objemb.types import Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,13 @@ class Searcher:
         earlier: The searcher of an earlier state, of which what is loaded may still be right.
     """
 
-    _exact: Structure
+    _exact: Structure[Any, Any]
     _filters: FilterEvaluator
-    _structures: list[tuple[StructureRecord, Structure]]
+    _structures: list[tuple[StructureRecord, Structure[Any, Any]]]
 
     def __init__(self, snapshot: Snapshot, earlier: Searcher | None = None) -> None:
         self._snapshot = snapshot
-        self._exact = earlier._exact if earlier is not None else Exact().load({})
+        self._exact = earlier._exact if earlier is not None else engine_named(snapshot.manifest.schema.engine).load({})
         self._filters = earlier._filters if earlier is not None else FilterEvaluator()
         self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
         self._lock = Lock()  # a structure is loaded once
@@ -57,20 +58,21 @@ class Searcher:
         self._structures = [(r, s) for r, s in loaded if r in snapshot.manifest.structures]
 
     def search(
-        self, queries: Sequence[RegionDescriptors], k: int, where: str | None, runners_up: int, exact: bool | None
+        self, queries: Sequence[Described], k: int, where: str | None, runners_up: int, exact: bool | None
     ) -> list[SearchResult]:
         """Answers to queries; the arguments are those of ``Index.search_many``."""
         k = min(k, max(1, self._snapshot.image_count))
         asked = [q for q in queries if len(q)]
         if not asked:
             return [SearchResult(q.image, (), ()) for q in queries]
-        blocks = self._blocks(where)
-        vectors = np.concatenate([q.vectors for q in asked])
+        blocks, schema = self._blocks(where), self._snapshot.manifest.schema
+        rows = schema.queries(asked)
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
         structure, covered = self._structure(exact)  # its errors name the files
         try:
-            hits = self._find(structure, covered, blocks, vectors, groups, k)
-            _check_scores(hits, vectors)
+            hits = self._find(structure, covered, blocks, rows, groups, k)
+            if hits.scores.size:
+                schema.check_score(float(hits.scores.max()), rows)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
         answers = iter(to_results(self._snapshot, blocks, asked, hits, runners_up))
@@ -85,8 +87,13 @@ class Searcher:
         return ids
 
     def dense_rows(self, where: str | None) -> ImageRows:
-        """The rows of live images that fit a filter, in one piece."""
-        return dense_rows_of(self._snapshot.segments, self._blocks(where), self._snapshot.manifest.schema.dim)
+        """The vectors of live images that fit a filter, in one piece."""
+        schema = self._snapshot.manifest.schema
+        if schema.name != UnitVectors.name:
+            raise ArtefactMismatchError(
+                f"{self._snapshot.folder}: expected an index of {UnitVectors.name!r}, found one of {schema.name!r}"
+            )
+        return dense_rows_of(self._snapshot.segments, self._blocks(where), schema.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows of live images that fit a filter; None for all of them."""
@@ -95,10 +102,7 @@ class Searcher:
         blocks = self._filtered.get(where)
         if blocks is None:
             selected = self._filters.select(self._snapshot.segments, where)
-            blocks = [
-                replace(b, alive=s if b.alive is None else s & b.alive)
-                for b, s in zip(self._snapshot.blocks, selected, strict=True)
-            ]
+            blocks = [b.among(s) for b, s in zip(self._snapshot.blocks, selected, strict=True)]
             self._filtered[where] = blocks
             while len(self._filtered) > REMEMBERED_FILTERS:
                 self._filtered.popitem(last=False)
@@ -106,22 +110,22 @@ class Searcher:
 
     def _find(
         self,
-        structure: Structure,
+        structure: Structure[Any, Any],
         covered: int,
         blocks: Sequence[Block],
-        vectors: Float32Array,
+        rows: Any,
         groups: Int64Array,
         k: int,
     ) -> GroupedHits:
         """Hits of a structure over the first ``covered`` blocks, merged with exact search over the others."""
-        hits = structure.search(vectors, groups, k, blocks[:covered])
+        hits = structure.search(rows, groups, k, blocks[:covered])
         if covered == len(blocks):
             return hits
-        newer = pairs_of(self._exact.search(vectors, groups, k, blocks[covered:]))
+        newer = pairs_of(self._exact.search(rows, groups, k, blocks[covered:]))
         newer = replace(newer, rows=newer.rows + self._snapshot.first_rows[covered])
         return top_images(Pairs.cat([pairs_of(hits), newer]), len(hits), k)
 
-    def _structure(self, exact: bool | None) -> tuple[Structure, int]:
+    def _structure(self, exact: bool | None) -> tuple[Structure[Any, Any], int]:
         """The structure to ask, and how many segments, from the first on, it covers."""
         snapshot, every = self._snapshot, len(self._snapshot.segments)
         large = snapshot.first_rows[-1] >= APPROXIMATE_ROWS
@@ -140,7 +144,7 @@ class Searcher:
             raise ValueError(f"{snapshot.folder}: expected a search structure, found none; 'build_structure' makes one")
         return self._exact, every
 
-    def _loaded(self, record: StructureRecord) -> Structure:
+    def _loaded(self, record: StructureRecord) -> Structure[Any, Any]:
         with self._lock:
             for known, structure in self._structures:
                 if known == record:
@@ -148,13 +152,3 @@ class Searcher:
             structure = load_structure(self._snapshot, record)
             self._structures.append((record, structure))
         return structure
-
-
-def _check_scores(hits: GroupedHits, queries: Float32Array) -> None:
-    """Raise ``DamagedIndexError`` for scores that vectors of unit length cannot give."""
-    if not hits.scores.size:
-        return
-    longest = float(np.sqrt(np.einsum("rd,rd->r", queries, queries, dtype=np.float64).max()))
-    score = float(hits.scores.max())
-    if not score <= 1.001 * (1 + UNIT_TOLERANCE) * longest:
-        raise DamagedIndexError(f"expected vectors of unit length, found one that scores {score:.4g}")

@@ -17,13 +17,13 @@ from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite, tables
 from objemb.index.storage.manifest import Manifest, now
 from objemb.index.storage.publish import check_same_model, create
-from objemb.index.storage.schema import DTYPES, UnitVectors
+from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
-from objemb.structures import ImageRows, RegionDescriptors, Scalar, SearchResult
+from objemb.structures import Described, ImageRows, Scalar, SearchResult
 from objemb.types import Int64Array
 
 
@@ -36,7 +36,7 @@ class StoredImage(NamedTuple):
 
 
 class Index:
-    """A folder of region descriptors of one model, grouped to images.
+    """A folder of what one model makes of images: a vector, or visual words, for each of their regions.
 
     Made by :meth:`create` or :meth:`open`. An opened index shows one published state; it shows a newer one after its
     own changes and after :meth:`refresh`. Searching from several threads is safe, changing is not.
@@ -49,20 +49,14 @@ class Index:
 
     @staticmethod
     def create(
-        path: str | Path,
-        *,
-        dim: int,
-        fingerprint: str,
-        dtype: str = "float32",
-        model: Mapping[str, object] | None = None,
+        path: str | Path, *, schema: RowSchema, fingerprint: str, model: Mapping[str, object] | None = None
     ) -> Index:
         """Make an empty index.
 
         Args:
             path: A folder that is empty or does not exist.
-            dim: Length of the vectors.
-            fingerprint: Fingerprint of the model that makes the vectors.
-            dtype: "float32", or "float16" for half the size.
+            schema: What a row is, such as ``UnitVectors(dim)``.
+            fingerprint: Fingerprint of the model that makes the rows.
             model: Description of the model, JSON, shown by :meth:`info`: ``model.about``. Without it ``objemb search``
                 has to be told which model to ask.
 
@@ -70,9 +64,8 @@ class Index:
             IndexFolderError: The folder holds an index or something else.
             IndexWriteError: The folder cannot be written.
         """
-        checks.one_of("dtype", dtype, DTYPES)
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim: expected an integer above 0, found {dim!r}")
+        if not isinstance(schema, RowSchema):
+            raise TypeError(f"schema: expected what a row is, such as UnitVectors(512), found {schema!r}")
         if not isinstance(fingerprint, str) or not fingerprint:
             raise ValueError(f"fingerprint: expected a non-empty string, found {fingerprint!r}")
         folder, time = Path(path), now()
@@ -80,7 +73,7 @@ class Index:
             described = json.loads(json.dumps(model))
         except (TypeError, ValueError) as error:
             raise TypeError(f"model: expected what JSON can hold, found {error}") from error
-        create(folder, Manifest(UnitVectors(dim, dtype), fingerprint, described, created=time, updated=time))
+        create(folder, Manifest(schema, fingerprint, described, created=time, updated=time))
         return Index.open(folder)
 
     @staticmethod
@@ -117,13 +110,18 @@ class Index:
         return self._snapshot.manifest
 
     @property
+    def schema(self) -> RowSchema:
+        """What a row is."""
+        return self._snapshot.manifest.schema
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self._snapshot.manifest.schema.dim
+        return self.schema.dim
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the model that made the vectors."""
+        """Fingerprint of the model that made the rows."""
         return self._snapshot.manifest.fingerprint
 
     @property
@@ -157,8 +155,8 @@ class Index:
         """A transaction, to be used in a ``with`` block; see :class:`objemb.index.storage.writer.Writer`.
 
         Args:
-            flush_rows: A segment is closed when its regions and images together reach this.
-            fingerprint: Fingerprint of the model that makes the new vectors, to be checked.
+            flush_rows: A segment is closed when it has this weight, its regions and images together.
+            fingerprint: Fingerprint of the model that makes the new rows, to be checked.
         """
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
@@ -224,7 +222,7 @@ class Index:
             on_images: Called with numbers of images that are done.
 
         Raises:
-            ArtefactMismatchError: Fingerprint or dimension differ.
+            ArtefactMismatchError: Fingerprint, kind of rows or dimension differ.
             ValueError: An id is in two indexes and ``on_collision`` is "error". The index is as before.
         """
         opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
@@ -259,23 +257,26 @@ class Index:
         segment, position = place
         return _text(segment.images.column("stamp")[position].as_py())
 
-    def get(self, image: str) -> RegionDescriptors | None:
+    def get(self, image: str) -> Described | None:
         """What is stored of an image, or None. Extras of the regions are not stored."""
         place = self._place(image)
-        return None if place is None else place[0].descriptors(place[1])
+        return None if place is None else place[0].described(place[1])
 
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that fits a filter, see :mod:`objemb.index.filters.parser`."""
         return self._searcher.find(where)
 
     def dense_rows(self, where: str | None = None) -> ImageRows:
-        """All rows in one piece, images in the order in which they were added.
+        """All vectors in one piece, images in the order in which they were added.
 
         Vectors are a copy in memory, unless the index is a single segment of float32 of which all may be found (as
         after :meth:`compact`): then they are the mapped file.
 
         Args:
             where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
+
+        Raises:
+            ArtefactMismatchError: It is an index of visual words.
         """
         return self._searcher.dense_rows(where)
 
@@ -302,7 +303,7 @@ class Index:
 
     def search(
         self,
-        query: RegionDescriptors,
+        query: Described,
         k: int = 10,
         *,
         where: str | None = None,
@@ -317,8 +318,8 @@ class Index:
         Re-rankers of a model are not asked: :class:`objemb.Retrieval` searches with a model and its re-rankers.
 
         Args:
-            query: One or more regions with vectors of the index's model, as ``model.query`` makes them; zero regions
-                find nothing.
+            query: One or more regions, described by the index's model, as ``model.query`` makes them; zero regions find
+                nothing.
             k: Number of images; fewer are found when the index (or the filter) has no more.
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
             exclude: Ids of images that are not to be found, such as the query's own; others take their places.
@@ -329,7 +330,7 @@ class Index:
                 structure where there is one, of a quarter of the rows or more, and there are 200,000 rows or more.
 
         Raises:
-            ArtefactMismatchError: The query is of another model or dimension.
+            ArtefactMismatchError: The query is of another model, kind or dimension.
             WhereError: The filter cannot be understood.
             DamagedIndexError: A file turned out to be damaged.
             TypeError: The query is no described photo.
@@ -348,7 +349,7 @@ class Index:
 
     def search_many(
         self,
-        queries: Sequence[RegionDescriptors],
+        queries: Sequence[Described],
         k: int = 10,
         *,
         where: str | None = None,
@@ -378,25 +379,20 @@ class Index:
         answers = self._searcher.search(queries, most, where, runners_up, exact)
         return [_kept(answer, k, out, min_score) for answer, out in zip(answers, left_out, strict=True)]
 
-    def _check_search(
-        self, queries: Sequence[RegionDescriptors], k: int, fingerprint: str | None, runners_up: int
-    ) -> None:
+    def _check_search(self, queries: Sequence[Described], k: int, fingerprint: str | None, runners_up: int) -> None:
         checks.whole("k", k)
         checks.whole("runners_up", runners_up, 0)
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
-        if isinstance(queries, RegionDescriptors):
+        if isinstance(queries, Described):
             raise TypeError("queries: expected a list of described photos, found one; search takes a single one")
         for query in queries:
-            if not isinstance(query, RegionDescriptors):
+            if not isinstance(query, Described):
                 raise TypeError(
                     "query: expected what a model has described, such as index.search(model.query('photo.jpg')), "
                     f"found {query!r:.80}"
                 )
-            if query.dim != self.dim:
-                raise ArtefactMismatchError(
-                    f"query {query.image!r}: expected vectors of dimension {self.dim}, found {query.dim}"
-                )
+            self.schema.check(f"query {query.image!r}", query)
 
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from objemb import checks, registry
 from objemb.index.engines.base import ByteOutput, Engine, Structure
@@ -57,7 +58,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
         publisher.publish(structures=(structure, *others), next_file=next_file + len(files))
 
 
-def engine_of(folder: Path, record: StructureRecord) -> Engine:
+def engine_of(folder: Path, record: StructureRecord) -> Engine[Any, Any]:
     """The engine of a structure, with the settings that the structure was built with.
 
     Raises:
@@ -74,7 +75,7 @@ def engine_of(folder: Path, record: StructureRecord) -> Engine:
         raise DamagedIndexError(f"{folder}: search structure of {record.engine!r}: {error}") from error
 
 
-def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure:
+def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure[Any, Any]:
     """A structure of a state.
 
     Raises:
@@ -95,7 +96,7 @@ def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure:
         raise DamagedIndexError(f"{files}: {error}") from error
 
 
-def _check_covered(structure: Structure, record: StructureRecord, snapshot: Snapshot) -> None:
+def _check_covered(structure: Structure[Any, Any], record: StructureRecord, snapshot: Snapshot) -> None:
     rows, dim = int(snapshot.first_rows[record.segments]), snapshot.manifest.schema.dim
     if structure.covered not in (None, rows):
         raise DamagedIndexError(
@@ -106,6 +107,6 @@ def _check_covered(structure: Structure, record: StructureRecord, snapshot: Snap
         raise DamagedIndexError(f"expected a search structure of vectors of length {dim}, found {structure.dim}")
 
 
-def engine_named(name: str, **settings: object) -> Engine:
+def engine_named(name: str, **settings: object) -> Engine[Any, Any]:
     """An engine with its settings. Raises ``ValueError`` for what it does not know."""
     return registry.build(Engine, registry.resolve(Engine.kind, {"name": name, **settings}, "engine"))

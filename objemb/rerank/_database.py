@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, Block, GroupedHits
+from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
 from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
 from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, SearchResult
@@ -100,7 +100,7 @@ class Database(ImageRows):
         lengths = [len(q) for q in queries]
         rows = np.concatenate([np.zeros((0, self.dim), np.float32), *(q.vectors for q in queries if len(q))])
         groups = np.repeat(np.arange(len(queries), dtype=np.int64), lengths)
-        hits = search_exact([Block(self.vectors, self.items)], rows, groups, depth, count=len(queries))
+        hits = search_exact([VectorBlock(self.vectors, self.items)], rows, groups, depth, count=len(queries))
         first_rows = np.cumsum([0, *lengths])
         for number, query in enumerate(queries):
             yield self._result(query, hits, number, int(first_rows[number]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, Block
+from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.arrays import as_tensor
 from objemb.rerank._database import Database
@@ -71,7 +71,7 @@ def nearest_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tup
 
 def approximate_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tuple[Int64Array, Float32Array]:
     """The same by FAISS: products are exact, but a neighbour may be missed. Raises ``ImportError`` without FAISS."""
-    blocks = [Block(vectors, np.arange(len(vectors)))]
+    blocks = [VectorBlock(vectors, np.arange(len(vectors)))]
     index = engine_named(DEFAULT_ENGINE).build(blocks)
     wanted = min(len(vectors), k + int(np.unique(groups, return_counts=True)[1].max()))
     rows = np.full((len(vectors), k), NO_HIT, dtype=np.int64)

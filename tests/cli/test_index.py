@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.search.indexing import Job, photo_path
@@ -337,7 +338,7 @@ def test_ctrl_c_keeps_what_was_described_and_the_next_run_goes_on(
     run: Run, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_model(model)
-    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    index = Index.create(tmp_path / "index", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     done = []
 
     def step(count: int) -> None:

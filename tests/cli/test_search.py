@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.visualize.pictures import COLOURS
@@ -254,7 +255,7 @@ def test_a_photo_that_has_gone_keeps_its_hit_when_others_are_looked_into(run: Ru
 
 def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     opened = load_model(model)
-    made = Index.create(tmp_path / "made", dim=opened.dim, fingerprint=opened.fingerprint)
+    made = Index.create(tmp_path / "made", schema=UnitVectors(opened.dim), fingerprint=opened.fingerprint)
     with made.writer() as writer:
         for described in opened.stream(photos):
             writer.add(described)
@@ -353,8 +354,10 @@ def test_leaving_out_with_a_filter_and_a_mistake_in_it(run: Run, photos: Path, i
 
 def test_an_index_that_does_not_know_its_model(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
-    unknown = Index.create(tmp_path / "unknown", dim=loaded.dim, fingerprint=loaded.fingerprint)
-    known = Index.create(tmp_path / "known", dim=loaded.dim, fingerprint=loaded.fingerprint, model=loaded.about)
+    unknown = Index.create(tmp_path / "unknown", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
+    known = Index.create(
+        tmp_path / "known", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint, model=loaded.about
+    )
     for made in (unknown, known):
         with made.writer() as writer:
             for described in loaded.stream(photos):

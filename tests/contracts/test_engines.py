@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from objemb import registry
-from objemb.index.blocks import NO_HIT, Block
+from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines.base import Engine, Structure
 from objemb.index.engines.exact import search_exact
-from objemb.index.storage.schema import SCHEMAS
+from objemb.index.storage.schemas import SCHEMAS
 from objemb.index.structures import DEFAULT_ENGINE
 from tests.contracts.made import build
 from tests.index.searching import assert_same, unit_rows
@@ -31,15 +31,15 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     return built
 
 
-def gallery() -> list[Block]:
+def gallery() -> list[VectorBlock]:
     """Two blocks of 300 images with 1 to 3 rows each, some of them dead; both kinds of numbers."""
     random = np.random.default_rng(0)
     images = np.repeat(np.arange(300), random.integers(1, 4, 300))
     vectors, half = unit_rows(random, len(images), DIM), int(np.searchsorted(images, 150))
     dead = random.random(half) < 0.2
     return [
-        Block(vectors[:half], images[:half], ~dead),
-        Block(vectors[half:].astype(np.float16), images[half:]),
+        VectorBlock(vectors[:half], images[:half], ~dead),
+        VectorBlock(vectors[half:].astype(np.float16), images[half:]),
     ]
 
 
@@ -102,9 +102,9 @@ def test_which_rows_are_alive_may_change(engine: Engine) -> None:
     structure, query = engine.build(blocks), blocks[1].vectors[:1].astype(np.float32)
     best = structure.search(query, np.array([0]), 1, blocks).images[0, 0]
     assert best == blocks[1].images[0]
-    without = [blocks[0], Block(blocks[1].vectors, blocks[1].images, blocks[1].images != best)]
+    without = [blocks[0], VectorBlock(blocks[1].vectors, blocks[1].images, blocks[1].images != best)]
     assert best not in structure.search(query, np.array([0]), 200, without).images
-    none = [Block(b.vectors, b.images, np.zeros(len(b), bool)) for b in blocks]
+    none = [VectorBlock(b.vectors, b.images, np.zeros(len(b), bool)) for b in blocks]
     assert (structure.search(query, np.array([0]), 3, none).images == NO_HIT).all()
     assert structure.search(query, np.array([0]), 1, blocks).images[0, 0] == best
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from objemb.evaluation import ranks
 from objemb.evaluation.ranks import UNRANKED, RankedItems, rank_items
-from objemb.index.blocks import NO_HIT, Block
+from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines.exact import search_exact
 from objemb.structures import ImageRows
 from objemb.types import Int64Array
@@ -22,7 +22,7 @@ def completely_sorted(
     database: ImageRows, queries: ImageRows, num_items: int, num_queries: int
 ) -> list[tuple[list[int], list]]:
     """The slow reference: whole rankings, with the boxes that matched."""
-    block = Block(database.vectors, database.items)
+    block = VectorBlock(database.vectors, database.items)
     hits = search_exact([block], queries.vectors, queries.items, max(1, num_items), count=num_queries)
     found = []
     for items, at in zip(hits.images, hits.rows, strict=True):

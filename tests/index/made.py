@@ -10,6 +10,7 @@ import torch
 
 from objemb.index.storage.files import FileRecord, Folder, write_file
 from objemb.index.storage.manifest import Manifest, write_manifest
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, Scalar
 
@@ -45,7 +46,7 @@ def vectors(image: str, rows: list[list[float]], **metadata: Scalar) -> RegionDe
 
 def new(folder: Path, *images: RegionDescriptors, dim: int = DIM, dtype: str = "float32") -> Index:
     """An index with these images."""
-    index = Index.create(folder, dim=dim, fingerprint="model-a", dtype=dtype)
+    index = Index.create(folder, schema=UnitVectors(dim, dtype), fingerprint="model-a")
     with index.writer() as writer:
         for image in images:
             writer.add(image)

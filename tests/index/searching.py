@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from objemb.index.blocks import NO_HIT, Block, GroupedHits
+from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
 from objemb.index.engines._codes import encode
 
 
@@ -15,7 +15,7 @@ def unit_rows(random: np.random.Generator, count: int, dim: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def random_block(random: np.random.Generator, images: int, dim: int, first_image: int = 0) -> Block:
+def random_block(random: np.random.Generator, images: int, dim: int, first_image: int = 0) -> VectorBlock:
     """Up to 5 rows an image; duplicates that tie; any mix of float16, codes, and deleted rows."""
     numbers = np.repeat(np.arange(first_image, first_image + images) * 7, random.integers(1, 6, size=images))
     vectors = unit_rows(random, len(numbers), dim)
@@ -23,10 +23,12 @@ def random_block(random: np.random.Generator, images: int, dim: int, first_image
         vectors[random.integers(len(vectors), size=len(vectors) // 3)] = vectors[0]
     vectors = vectors.astype(random.choice(["float16", "float32"]))
     alive = random.random(len(vectors)) < random.choice([0, 0.1, 0.9]) if random.random() < 0.6 else None
-    return Block(vectors, numbers, alive, encode(vectors) if random.random() < 0.6 else None)
+    return VectorBlock(vectors, numbers, alive, encode(vectors) if random.random() < 0.6 else None)
 
 
-def slow_search(blocks: Sequence[Block], queries: np.ndarray, groups: np.ndarray, k: int, count: int) -> GroupedHits:
+def slow_search(
+    blocks: Sequence[VectorBlock], queries: np.ndarray, groups: np.ndarray, k: int, count: int
+) -> GroupedHits:
     """Every pair in a Python loop, in float64."""
     hits = GroupedHits(
         np.full((count, k), NO_HIT),
@@ -49,7 +51,7 @@ def slow_search(blocks: Sequence[Block], queries: np.ndarray, groups: np.ndarray
     return hits
 
 
-def _alive(block: Block) -> np.ndarray:
+def _alive(block: VectorBlock) -> np.ndarray:
     return np.ones(len(block), dtype=bool) if block.alive is None else block.alive
 
 

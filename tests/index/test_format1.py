@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from objemb.index.storage.manifest import read_manifest
-from objemb.index.storage.schema import UnitVectors
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult

@@ -20,6 +20,7 @@ from objemb.index.engines import exact as exact_engine
 from objemb.index.engines.exact import ENCODE_AFTER
 from objemb.index.searcher import REMEMBERED_FILTERS
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult
 from tests.index.made import DIM, described, new, same, vectors
@@ -50,7 +51,7 @@ def test_any_text_is_an_id(tmp_path: Path, name: str) -> None:
 
 
 def test_stamps_and_metadata_are_listed_in_the_order_of_adding(tmp_path: Path) -> None:
-    index = Index.create(tmp_path / "i", dim=DIM, fingerprint="f")
+    index = Index.create(tmp_path / "i", schema=UnitVectors(DIM), fingerprint="f")
     with index.writer() as writer:
         writer.add(described("b", x=1), stamp="10 s")
         writer.add(described("a"))
@@ -61,7 +62,7 @@ def test_stamps_and_metadata_are_listed_in_the_order_of_adding(tmp_path: Path) -
 
 
 def test_images_are_found_by_id_in_whatever_order_they_were_added(tmp_path: Path) -> None:
-    index = Index.create(tmp_path / "i", dim=DIM, fingerprint="f")
+    index = Index.create(tmp_path / "i", schema=UnitVectors(DIM), fingerprint="f")
     names = ["m", "b", "\u96ea", "broken \udcff", "a", "z", "ab", "aa"]
     for part in (names[:3], names[3:]):  # two segments
         with index.writer() as writer:
@@ -203,7 +204,7 @@ def test_codes_change_nothing_but_the_speed(tmp_path: Path, monkeypatch: pytest.
     before = index.search(query, 20, where="label != can")
     assert all(index.search(query, 20, where="label != can") == before for _ in range(ENCODE_AFTER))
     codes = index._searcher._exact._codes
-    assert list(codes) == [id(index._snapshot.segments[0].vectors)]
+    assert list(codes) == [id(index._snapshot.segments[0].columns["vectors"])]
     index.delete(["8"])
     assert len(index.search(query, 20)) == 20
     assert index._searcher._exact._codes is codes  # of what is still there, nothing is made again
@@ -246,7 +247,10 @@ def test_mismatches_name_both_values(tmp_path: Path) -> None:
         index.search(described("q", dim=5))
     with pytest.raises(ArtefactMismatchError, match=r"'model-a'.*'model-b'"):
         index.writer(fingerprint="model-b")
-    with index.writer(fingerprint="model-a") as writer, pytest.raises(ValueError, match="dimension 8, found 5"):
+    with (
+        index.writer(fingerprint="model-a") as writer,
+        pytest.raises(ArtefactMismatchError, match="dimension 8, found 5"),
+    ):
         writer.add(described("b", dim=5))
     assert len(index.search(described("q"), fingerprint="model-a")) == 1
 
@@ -281,16 +285,15 @@ def test_create_goes_on_where_a_killed_creation_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dim": 0}, "dim: expected an integer above 0"),
-        ({"dtype": "float64"}, "'float32', 'float16'"),
+        ({"schema": 4}, "schema: expected what a row is, such as UnitVectors\\(512\\), found 4"),
         ({"fingerprint": ""}, "fingerprint: expected a non-empty string"),
     ],
 )
 def test_create_checks_its_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Index.create(tmp_path / "i", **{"dim": 4, "fingerprint": "f", **arguments})
+    with pytest.raises((ValueError, TypeError), match=message):
+        Index.create(tmp_path / "i", **{"schema": UnitVectors(4), "fingerprint": "f", **arguments})
     with pytest.raises(TypeError, match="model: expected what JSON can hold"):
-        Index.create(tmp_path / "i", dim=4, fingerprint="f", model={"a": object()})
+        Index.create(tmp_path / "i", schema=UnitVectors(4), fingerprint="f", model={"a": object()})
     assert not (tmp_path / "i").exists()
 
 
@@ -306,7 +309,7 @@ def test_open_says_what_is_there_instead(tmp_path: Path) -> None:
 
 def test_info_and_model(tmp_path: Path) -> None:
     model = {"describer": {"name": "pooled_regions", "scales": [1.0]}}
-    index = Index.create(tmp_path / "deep" / "i", dim=4, fingerprint="f", model=model)
+    index = Index.create(tmp_path / "deep" / "i", schema=UnitVectors(4), fingerprint="f", model=model)
     info = Index.open(index.path).info()
     assert info["model"] == index.model == model
     assert json.loads(json.dumps(info)) == info

@@ -14,6 +14,7 @@ sys.modules["torch"] = None  # an import of it fails
 
 import numpy as np
 from objemb.index.engines import _kernels, exact
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions
 
@@ -27,7 +28,7 @@ def described(n):
     return RegionDescriptors(str(n), Regions(boxes, (9, 9)), vectors, {"price": n})
 
 images = [described(n) for n in range(50)]
-index = Index.create(sys.argv[1], dim=8, fingerprint="a")
+index = Index.create(sys.argv[1], schema=UnitVectors(8), fingerprint="a")
 with index.writer() as writer:
     for image in images:
         writer.add(image)
@@ -42,7 +43,7 @@ assert index.delete(["3"]) == []
 assert index.compact()
 assert index.verify() == []
 assert index.get("4").vectors.tolist() == images[4].vectors.tolist()
-other = Index.create(sys.argv[1] + "2", dim=8, fingerprint="a")
+other = Index.create(sys.argv[1] + "2", schema=UnitVectors(8), fingerprint="a")
 other.merge([index])
 assert len(other) == 49
 """

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.search import indexing
@@ -26,7 +27,7 @@ def test_long_runs_publish_in_between(
 ) -> None:
     monkeypatch.setattr("objemb.search.indexing.COMMIT_SECONDS", 0.0)
     loaded = load_model(model)
-    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    index = Index.create(tmp_path / "index", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     seen = []
     Job(
         index=index,
@@ -46,7 +47,7 @@ def test_foreign_stamps_name_no_photo(stamp: str | None) -> None:
 
 def test_a_stamp_names_its_photo_until_that_changes(photos: Path, model: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
-    index = Index.create(tmp_path / "index", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    index = Index.create(tmp_path / "index", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     report = Job(index=index, model=loaded, sources=[photos]).run()
     assert (report.added, report.unchanged) == (6, 0)
     stamp = index.stamp("1.png")

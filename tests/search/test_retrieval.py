@@ -15,6 +15,7 @@ import objemb
 from objemb.checks import ArtefactMismatchError
 from objemb.images import UnreadableImageError
 from objemb.index.filters.syntax import WhereError
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.rerank.query_expansion import QueryExpansion
@@ -150,7 +151,7 @@ def test_the_photo_of_a_hit(photos: Path, retrieval: Retrieval) -> None:
 
 def test_an_index_without_photos_is_searched_but_not_looked_into(photos: Path, model: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
-    made = Index.create(tmp_path / "made", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    made = Index.create(tmp_path / "made", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     with made.writer() as writer:
         for described in loaded.stream(photos):
             writer.add(described)
@@ -166,7 +167,7 @@ def test_an_index_without_photos_is_searched_but_not_looked_into(photos: Path, m
 
 def test_an_empty_index(model: Path, photos: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
-    made = Index.create(tmp_path / "made", dim=loaded.dim, fingerprint=loaded.fingerprint)
+    made = Index.create(tmp_path / "made", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     retrieval = Retrieval(loaded, made)
     for steps in ((), STEPS):
         assert retrieval.search(photos / "1.png", rerank=steps).hits == ()
@@ -185,7 +186,10 @@ def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> Non
     opened = Index.open(index)
     assert (opened.model or {})["path"] == str(model)
     made = Index.create(
-        tmp_path / "made", dim=opened.dim, fingerprint=opened.fingerprint, model={"path": str(tmp_path / "gone")}
+        tmp_path / "made",
+        schema=UnitVectors(opened.dim),
+        fingerprint=opened.fingerprint,
+        model={"path": str(tmp_path / "gone")},
     )
     with pytest.raises(FileNotFoundError, match=r"the one of the index was at .*gone, found nothing"):
         Retrieval.open(made.path)

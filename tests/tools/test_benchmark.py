@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.blocks import Block
+from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -82,7 +82,7 @@ def test_the_baseline_fetches_until_there_are_enough_images() -> None:
     flat = faiss.IndexFlatIP(8)
     flat.add(rows)
     found = grouped_in_python(flat, images.tolist(), rows[[0, 60, 70]], [0, 0, 1], 5)
-    hits = search_exact([Block(rows, images)], rows[[0, 60, 70]], np.array([0, 0, 1]), 5)
+    hits = search_exact([VectorBlock(rows, images)], rows[[0, 60, 70]], np.array([0, 0, 1]), 5)
     assert agreement(hits, found) == 1
     assert found[0][0][0] in (0, 11)
     assert len(grouped_in_python(flat, images.tolist(), rows[:1], [0], 50)[0]) == 26

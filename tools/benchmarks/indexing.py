@@ -17,6 +17,7 @@ from PIL import Image
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.config import load_config
 from objemb.images.decode import read_photo
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import Model, build_model
 from objemb.search.indexing import Job
@@ -74,7 +75,7 @@ def _describe(model: Model, photos: list[Photo]) -> None:
 
 
 def _index(model: Model, photos: Path, folder: Path) -> None:
-    index = Index.create(folder, dim=model.dim, fingerprint=model.fingerprint)
+    index = Index.create(folder, schema=UnitVectors(model.dim), fingerprint=model.fingerprint)
     report = Job(index, model, [photos], batch_size=BATCH_SIZE, workers=WORKERS).run()
     if report.skipped or not report.added:
         raise RuntimeError(f"indexing {photos}: expected all photos to be added, found {report}")

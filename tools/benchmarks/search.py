@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.blocks import Block, GroupedHits
+from objemb.index.blocks import GroupedHits, VectorBlock
 from objemb.index.engines._ivf import IvfStructure, default_probes
 from objemb.index.engines.exact import coded as with_codes
 from objemb.index.engines.exact import search_exact
@@ -36,7 +36,7 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     """All ratios of search."""
     data = clustered_regions(sizes["images"], sizes["regions"], sizes["dim"], sizes["queries"], seed)
     start = time.perf_counter()
-    plain = Block(data.vectors, data.images)
+    plain = VectorBlock(data.vectors, data.images)
     coded = with_codes(plain)
     encoding = {"encode_seconds": time.perf_counter() - start}
     blocks = {"8-bit codes": coded, "no codes": plain}
@@ -66,7 +66,7 @@ class Task:
         """What ``search(queries, groups, k)`` finds for each batch."""
         return [search(queries, self.groups, self.k) for queries in self.batches]
 
-    def exactly(self, block: Block) -> list[GroupedHits]:
+    def exactly(self, block: VectorBlock) -> list[GroupedHits]:
         """Exact search over one block."""
         return self.each(lambda queries, groups, k: search_exact([block], queries, groups, k))
 
@@ -80,7 +80,7 @@ def tasks(data: Collection) -> Iterator[Task]:
 
 
 def _against_flat(
-    task: Task, flat: Flat, blocks: Mapping[str, Block], rounds: int, facts: Mapping[str, Any]
+    task: Task, flat: Flat, blocks: Mapping[str, VectorBlock], rounds: int, facts: Mapping[str, Any]
 ) -> Iterator[Ratio]:
     sides = {name: lambda block=block: task.exactly(block) for name, block in blocks.items()}
     times = alternate({"flat": lambda: task.each(flat.search), **sides}, rounds)
@@ -92,7 +92,7 @@ def _against_flat(
         yield ratio(label, times["flat"], times[name], wanted, agreement=same, searches=len(task.batches), **facts)
 
 
-def _against_exact(task: Task, index: IvfStructure, blocks: Mapping[str, Block], rounds: int) -> Iterator[Ratio]:
+def _against_exact(task: Task, index: IvfStructure, blocks: Mapping[str, VectorBlock], rounds: int) -> Iterator[Ratio]:
     stored = [next(iter(blocks.values()))]
     sides = {name: lambda block=block: task.exactly(block) for name, block in blocks.items()}
     approximate = {"ivf": lambda: task.each(lambda q, groups, k: index.search(q, groups, k, stored))}
@@ -103,7 +103,7 @@ def _against_exact(task: Task, index: IvfStructure, blocks: Mapping[str, Block],
         yield ratio(label, times[name], times["ivf"], wanted, searches=len(task.batches))
 
 
-def _recall(data: Collection, index: IvfStructure, coded: Block, k: int, facts: Mapping[str, Any]) -> Ratio:
+def _recall(data: Collection, index: IvfStructure, coded: VectorBlock, k: int, facts: Mapping[str, Any]) -> Ratio:
     groups = np.arange(len(data.queries))
     exact = search_exact([coded], data.queries, groups, k)
     found = index.search(data.queries, groups, k, [coded])

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, Block, GroupedHits, Pairs, RowTable, pair_scores, pairs_of, top_images
+from objemb.index.blocks import NO_HIT, GroupedHits, Pairs, RowTable, VectorBlock, pair_scores, pairs_of, top_images
 from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.errors import DamagedIndexError
@@ -44,7 +44,7 @@ ROUNDS = 3
 SELECTIVE = 0.05
 
 
-class IvfEngine(Engine):
+class IvfEngine(Engine[Float32Array, VectorBlock]):
     """An inverted file of FAISS, which searches on as many threads as PyTorch where that is in use.
 
     Attributes:
@@ -76,7 +76,7 @@ class IvfEngine(Engine):
         """What tells FAISS how to search."""
         return faiss.SearchParametersIVF(**options)
 
-    def build(self, blocks: Sequence[Block]) -> IvfStructure:
+    def build(self, blocks: Sequence[VectorBlock]) -> IvfStructure:
         """As :meth:`objemb.index.engines.base.Engine.build`."""
         faiss = faiss_library("approximate search")
         table = RowTable(blocks)
@@ -155,7 +155,7 @@ class _SearchState:
         return replace(pairs, query_rows=query_rows[pairs.query_rows])
 
 
-class IvfStructure(Structure):
+class IvfStructure(Structure[Float32Array, VectorBlock]):
     """An inverted file over the rows of some blocks.
 
     Attributes:
@@ -195,7 +195,7 @@ class IvfStructure(Structure):
         queries: Float32Array,
         groups: Int64Array,
         k: int,
-        blocks: Sequence[Block],
+        blocks: Sequence[VectorBlock],
         *,
         count: int | None = None,
         probes: int | None = None,
@@ -254,7 +254,7 @@ class IvfStructure(Structure):
         at, place = np.nonzero(rows >= 0)
         return state.pairs(rows[at, place], query_rows[at])
 
-    def _selector(self, blocks: Sequence[Block]) -> tuple[object, int]:
+    def _selector(self, blocks: Sequence[VectorBlock]) -> tuple[object, int]:
         """What tells FAISS which rows are alive (None for all), and their number. Kept for the next search."""
         masks = [b.alive for b in blocks]
         if all(m is None for m in masks):

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from objemb.index.blocks import Block, GroupedHits, RowTable
 from objemb.registry import Plugin
 from objemb.types import AnyArray, Float32Array, Int64Array
+
+#: The rows of queries, as the schema of the rows encodes them, and the blocks of rows that they are compared with.
+Q = TypeVar("Q")
+B = TypeVar("B", bound=Block)
 
 
 class ByteOutput(Protocol):
@@ -26,8 +30,11 @@ class ByteOutput(Protocol):
         """Append bytes."""
 
 
-class Structure(ABC):
+class Structure(ABC, Generic[Q, B]):
     """Rows of an index, ready to be searched. Searching from several threads is safe.
+
+    The score of two vectors is their inner product, that of the visual words of two rows the match kernel of their
+    schema (:class:`objemb.index.storage.visual_words.WordRows`); either is summed in float64 and rounded once.
 
     Attributes:
         covered: Number of rows that it was built over; None where it searches whatever rows it is given.
@@ -40,21 +47,22 @@ class Structure(ABC):
     @abstractmethod
     def search(
         self,
-        queries: Float32Array,
+        queries: Q,
         groups: Int64Array,
         k: int,
-        blocks: Sequence[Block],
+        blocks: Sequence[B],
         *,
         count: int | None = None,
     ) -> GroupedHits:
         """The best ``k`` images of each query.
 
-        The score of an image is the largest inner product of any of its alive rows with any row of the query, summed in
-        float64 from the stored vectors and rounded once. Of equal scores the lower row comes first, then the lower
-        query row. An engine that is not ``exact`` may miss images, but what it returns has exact scores and rows.
+        The score of an image is the largest of any of its alive rows with any row of the query. Of equal scores the
+        lower row comes first, then the lower query row. An engine that is not ``exact`` may miss images, but what it
+        returns has exact scores and rows.
 
         Args:
-            queries: float32 ``(R, D)``, the rows of all queries, finite.
+            queries: The R rows of all queries as :meth:`objemb.index.storage.schema.RowSchema.queries` encodes them:
+                float32 ``(R, D)``, finite, or :class:`objemb.index.words.WordQueries`.
             groups: int64 ``(R,)``, non-decreasing: the query that each row belongs to, numbered from 0.
             k: Images per query.
             blocks: The rows that the structure was built over, in the same blocks; which rows are alive may differ from
@@ -66,7 +74,7 @@ class Structure(ABC):
             Hits with ``(Q, k)`` fields, padded where a query has fewer images.
 
         Raises:
-            DamagedIndexError: A vector is not finite.
+            DamagedIndexError: A row is not finite.
             ValueError: Shapes or lengths do not fit together, or ``k`` is below 1.
         """
 
@@ -80,7 +88,7 @@ class Structure(ABC):
         """
 
 
-class Engine(Plugin, ABC):
+class Engine(Plugin, ABC, Generic[Q, B]):
     """A way of searching, with its settings.
 
     Attributes:
@@ -94,7 +102,7 @@ class Engine(Plugin, ABC):
     exact: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, blocks: Sequence[Block]) -> Structure:
+    def build(self, blocks: Sequence[B]) -> Structure[Q, B]:
         """A structure over all rows of ``blocks``, dead ones included, so that numbers of rows stay positions in them.
 
         Rows are read in steps; memory is that of the structure and of a sample of the rows.
@@ -105,7 +113,7 @@ class Engine(Plugin, ABC):
         """
 
     @abstractmethod
-    def load(self, files: Mapping[str, object]) -> Structure:
+    def load(self, files: Mapping[str, object]) -> Structure[Q, B]:
         """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
 
         Args:

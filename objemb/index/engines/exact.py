@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from objemb.index.blocks import Block, GroupedHits, Pairs, RowTable, top_images
+from objemb.index.blocks import GroupedHits, Pairs, RowTable, VectorBlock, top_images
 from objemb.index.engines import _kernels
 from objemb.index.engines._codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.index.engines._kernels import Kernel
@@ -43,13 +43,13 @@ LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
 
 
 @plugin
-class Exact(Engine):
+class Exact(Engine[Float32Array, VectorBlock]):
     """Compares a query with every row. Nothing is stored."""
 
     accepts = frozenset({"unit_vectors"})
     exact = True
 
-    def build(self, blocks: Sequence[Block]) -> ExactSearch:
+    def build(self, blocks: Sequence[VectorBlock]) -> ExactSearch:
         """A structure for any rows."""
         return ExactSearch()
 
@@ -58,7 +58,7 @@ class Exact(Engine):
         return ExactSearch()
 
 
-class ExactSearch(Structure):
+class ExactSearch(Structure[Float32Array, VectorBlock]):
     """Exact search of any blocks. Once so much was searched that 8-bit codes would have paid off, it makes them, of
     each array of vectors one time."""
 
@@ -71,7 +71,7 @@ class ExactSearch(Structure):
         queries: Float32Array,
         groups: Int64Array,
         k: int,
-        blocks: Sequence[Block],
+        blocks: Sequence[VectorBlock],
         *,
         count: int | None = None,
     ) -> GroupedHits:
@@ -95,7 +95,7 @@ class ExactSearch(Structure):
 
 
 def search_exact(
-    blocks: Sequence[Block],
+    blocks: Sequence[VectorBlock],
     queries: Float32Array,
     groups: Int64Array,
     k: int,
@@ -131,7 +131,7 @@ def search_exact(
     return top_images(Pairs.cat(passes), count, k)
 
 
-def coded(block: Block) -> Block:
+def coded(block: VectorBlock) -> VectorBlock:
     """The block with 8-bit codes of its vectors."""
     return replace(block, codes=encode(block.vectors))
 
@@ -147,7 +147,7 @@ def _one_pass(table: RowTable, queries: Float32Array, groups: Int64Array, k: int
     return best.result()
 
 
-def _chunks(block: Block, size: int) -> Iterator[slice | Int64Array]:
+def _chunks(block: VectorBlock, size: int) -> Iterator[slice | Int64Array]:
     """The rows of a block in turn, as slices; as arrays of the alive rows alone where those are few."""
     few = None
     if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
@@ -166,7 +166,7 @@ class _Scorer:
         self._float_slack = row_lengths(queries) * np.float32(FLOAT32_ROUNDING * queries.shape[1])
         self._encoded: dict[Kernel, EncodedQueries] = {}
 
-    def scores(self, block: Block, rows: slice | Int64Array) -> tuple[Float32Array, Float32Array]:
+    def scores(self, block: VectorBlock, rows: slice | Int64Array) -> tuple[Float32Array, Float32Array]:
         """float32 ``(C, n)`` scores, -inf for dead rows, and ``(C,)`` bounds of their error."""
         if block.codes is not None:
             scores, slack = code_scores(block.codes, rows, self._encoded_for(block.codes.kernel))

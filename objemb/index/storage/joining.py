@@ -24,7 +24,7 @@ from objemb.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
-#: Segments whose regions and images together are this many are left to ``compact``.
+#: Segments of this weight are left to ``compact``.
 LARGE = 65_536
 #: Number of segments of a tier that become one of the next tier.
 FANOUT = 16
@@ -32,22 +32,22 @@ FANOUT = 16
 CHUNK_ROWS = 8_192
 
 
-def first_to_join(records: Sequence[SegmentRecord], first: int) -> int:
-    """Position of the first of the segments, up to the end of ``records``, to be joined; ``len(records)`` for none.
+def first_to_join(weights: Sequence[int], first: int) -> int:
+    """Position of the first of the segments, up to the last, to be joined; their number for none.
 
-    Segments of tier t have at least ``FANOUT**t`` regions and images, and less than those of the next tier.
+    Segments of tier t weigh at least ``FANOUT**t``, and less than those of the next tier.
 
     Args:
-        records: In order.
+        weights: Of the segments in order, see :meth:`objemb.index.storage.schema.RowSchema.weight`.
         first: Those before are not to be touched.
     """
-    tiers = [_tier(r) for r in records]
-    chosen = start = len(records)
-    for tier in range(_tier_of(LARGE)):
+    tiers = [_tier(weight) for weight in weights]
+    chosen = start = len(tiers)
+    for tier in range(_tier(LARGE)):
         while start > first and tiers[start - 1] <= tier:
             start -= 1
         alike = sum(t == tier for t in tiers[start:])
-        if alike + (chosen < len(records)) >= FANOUT:  # what was chosen before will be one more of this tier
+        if alike + (chosen < len(tiers)) >= FANOUT:  # what was chosen before will be one more of this tier
             chosen = start
     return chosen
 
@@ -64,7 +64,8 @@ def join_small(
         done: Segments that were written since.
     """
     records = [*manifest.segments, *done]
-    first = first_to_join(records, max((s.segments for s in manifest.structures), default=0))
+    weights = [manifest.weight(r) for r in records]
+    first = first_to_join(weights, max((s.segments for s in manifest.structures), default=0))
     if first == len(records):
         return records
     try:
@@ -100,9 +101,5 @@ def chunks(segment: Segment, keep: BoolArray | None) -> Iterator[tuple[Columns, 
         begin = end
 
 
-def _tier(record: SegmentRecord) -> int:
-    return _tier_of(record.rows + record.images)
-
-
-def _tier_of(count: int) -> int:
-    return (max(count, 1).bit_length() - 1) // (FANOUT.bit_length() - 1)
+def _tier(weight: int) -> int:
+    return (max(weight, 1).bit_length() - 1) // (FANOUT.bit_length() - 1)

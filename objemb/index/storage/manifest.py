@@ -37,7 +37,9 @@ from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import FileRecord, Folder, read_file
-from objemb.index.storage.schema import RowSchema, UnitVectors, schema_from_json
+from objemb.index.storage.schema import RowSchema
+from objemb.index.storage.schemas import schema_from_json
+from objemb.index.storage.unit_vectors import UnitVectors
 
 #: The version that is written; format 1 is read as well.
 FORMAT = 2
@@ -143,6 +145,11 @@ class Manifest:
         parts = (*(s.files for s in self.segments), *(s.files for s in self.structures))
         return tuple(file for files in parts for file in files.values()) + extra
 
+    def weight(self, segment: SegmentRecord) -> int:
+        """What a segment counts as when segments are joined, see :meth:`RowSchema.weight`."""
+        size = sum(segment.files[c].size for c in self.schema.columns)
+        return self.schema.weight(segment.rows, segment.images, size)
+
     @property
     def column_files(self) -> tuple[FileRecord, ...]:
         """Those that hold the rows themselves, beside the tables."""
@@ -151,7 +158,7 @@ class Manifest:
     @property
     def kind(self) -> dict[str, object]:
         """What indexes must agree in for the rows of one to be rows of the other."""
-        return {"fingerprint": self.fingerprint, "schema": self.schema.name, "dim": self.schema.dim}
+        return {"fingerprint": self.fingerprint, **self.schema.kind}
 
     def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""

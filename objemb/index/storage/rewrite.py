@@ -20,9 +20,6 @@ from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.writer import Writer
 from objemb.types import BoolArray
 
-#: Compacted segments are closed when their regions and images together reach this; half as many count as large.
-COMPACT_ROWS = 1_048_576
-
 #: What to do with an image whose id is in the index already.
 COLLISIONS = ("error", "replace", "keep")
 
@@ -40,12 +37,12 @@ def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lam
     """
     with exclusive(folder, like) as publisher, write_errors(folder):
         snapshot, manifest = publisher.snapshot, publisher.manifest
-        if manifest.deleted is None and sum(not _large(s) for s in snapshot.segments) < 2:
+        if manifest.deleted is None and sum(not _large(manifest, s) for s in snapshot.segments) < 2:
             return False
-        output = SegmentWriter(publisher.folder, manifest.next_file, manifest.schema, COMPACT_ROWS)
+        output = SegmentWriter(publisher.folder, manifest.next_file, manifest.schema, manifest.schema.most_rows)
         try:
             for segment, live in zip(snapshot.segments, snapshot.live, strict=True):
-                if live is None and _large(segment):
+                if live is None and _large(manifest, segment):
                     output.close_segment()  # before the next, to keep the order of the image numbers
                     output.done.append(segment.record)
                     on_images(segment.record.images)
@@ -70,7 +67,7 @@ def merge(
 
     Args:
         writer: An open writer of the target.
-        sources: States of other indexes, of the same dimension and fingerprint.
+        sources: States of other indexes, of the same kind.
         on_collision: One of :data:`COLLISIONS`.
         on_images: Called with numbers of images that are done.
 
@@ -89,8 +86,8 @@ def merge(
     writer.commit()
 
 
-def _large(segment: Segment) -> bool:
-    return 2 * (segment.record.rows + segment.record.images) >= COMPACT_ROWS
+def _large(manifest: Manifest, segment: Segment) -> bool:
+    return 2 * manifest.weight(segment.record) >= manifest.schema.most_rows
 
 
 def _check_mergeable(target: Manifest, source: Snapshot) -> None:

@@ -1,161 +1,150 @@
 """What a row of an index is: which files of a segment hold it, and how they are encoded, decoded and checked.
 
 A segment has one file for each column of the schema, beside its two tables (:mod:`objemb.index.storage.tables`), which
-every index has. A column holds what belongs to the rows in their order, one after the other and without gaps, so that
-segments are written by appending and copied by cutting. A new kind of row is a class of this file in :data:`SCHEMAS`.
+every index has. A kind of row is a file of this folder with a class that is listed in
+:mod:`objemb.index.storage.schemas`. It says in which order the files hold what belongs to the rows: vectors follow one
+another as they come, so that they are written at once; the words of an inverted file are sorted when a segment is
+closed, so that they wait in memory until then.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from objemb import checks
-from objemb.structures import RegionDescriptors
-from objemb.types import AnyArray, BoolArray, FloatArray
+from objemb.index.blocks import Block
+from objemb.structures import Described, Regions, Scalar
+from objemb.types import AnyArray, BoolArray, Int64Array
 
 #: The columns of some rows by name.
 Columns: TypeAlias = Mapping[str, AnyArray]
 
-DTYPES = ("float32", "float16")
-#: Longer vectors are no descriptors.
-MOST_DIM = 1 << 24
-#: Vectors must be this close to unit length (or to zero); float16 networks are not more exact.
-UNIT_TOLERANCE = 0.01
-#: Rows that are checked at a time.
-CHUNK_ROWS = 16_384
+
+class ColumnSorter(ABC):
+    """What brings the rows of one segment into the order of its files."""
+
+    @abstractmethod
+    def add(self, columns: Columns) -> Columns:
+        """Take rows; gives what can be written to the files of the columns by now."""
+
+    @abstractmethod
+    def rest(self) -> Iterator[Columns]:
+        """What remains to be written when the segment is complete."""
 
 
 class RowSchema(ABC):
     """A kind of row. Subclasses are frozen dataclasses whose fields are plain values, which the manifest holds.
 
+    Rows in memory, on their way into a segment, are columns that :meth:`encode` and :meth:`select` make. Columns of a
+    segment, as :meth:`decode` gives them, may be others.
+
     Attributes:
         name: In the manifest.
-        columns: Names of the columns, which are also the endings of their files: lower-case letters.
+        columns: Names of the columns of a segment, which are also the endings of their files: lower-case letters.
+        engine: Name of the engine that searches such rows exactly, see :mod:`objemb.index.engines.base`.
+        most_rows: A compacted segment is closed at this :meth:`weight`.
         dim: Length of the vectors that a model hands in, to be stored or to be searched for.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    engine: ClassVar[str]
+    most_rows: ClassVar[int] = 1 << 20
     dim: int
 
-    @abstractmethod
-    def encode(self, described: RegionDescriptors) -> Columns:
-        """The rows of an image, as copies. Raises ``ValueError`` for what cannot be stored."""
+    @property
+    def kind(self) -> dict[str, Any]:
+        """What indexes must agree in for the rows of one to be rows of the other."""
+        return {"schema": self.name, "dim": self.dim}
 
     @abstractmethod
-    def stored(self, columns: Columns) -> Columns:
-        """Columns of this schema, or of one of the same name and ``dim``, as the bytes that the files take."""
+    def check(self, name: str, described: Described) -> None:
+        """Raise ``ArtefactMismatchError`` unless an index of this schema can take, and be asked for, such rows."""
+
+    @abstractmethod
+    def encode(self, described: Described) -> Columns:
+        """The rows of an image, as copies.
+
+        Raises:
+            ArtefactMismatchError: They are of another kind or length.
+            ValueError: They cannot be stored.
+        """
+
+    @abstractmethod
+    def described(
+        self, image: str, regions: Regions, columns: Columns, rows: slice, metadata: Mapping[str, Scalar]
+    ) -> Described:
+        """The reverse of :meth:`encode`, from the columns of a segment and the rows of the image in it."""
+
+    @abstractmethod
+    def sorter(self) -> ColumnSorter:
+        """For the rows of a new segment, of this schema or of one of the same :attr:`kind`."""
 
     @abstractmethod
     def check_sizes(self, rows: int, sizes: Mapping[str, int]) -> None:
         """Raise ``ValueError`` unless files of these sizes in bytes may hold this number of rows."""
 
     @abstractmethod
-    def decode(self, content: Mapping[str, object], rows: int) -> Columns:
+    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
         """Arrays over the bytes of files whose sizes were checked; what is mapped is not read."""
 
     @abstractmethod
     def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
-        """Those of the rows from ``first`` on for which ``kept`` is true."""
+        """Those of the rows of a segment from ``first`` on for which ``kept`` is true, as rows in memory."""
 
     @abstractmethod
     def problems(self, columns: Columns, on_bytes: Callable[[int], None]) -> Iterator[str]:
-        """What is wrong with stored rows, in words; tells of numbers of bytes that were read."""
+        """What is wrong with the rows of a segment, in words; tells of numbers of bytes that were read."""
+
+    @abstractmethod
+    def block(self, columns: Columns, images: Int64Array, alive: BoolArray | None) -> Block:
+        """The rows of a segment as they are searched; see :class:`objemb.index.blocks.Block`."""
+
+    @abstractmethod
+    def queries(self, described: Sequence[Described]) -> Any:
+        """The rows of one or more queries, one after the other, as engines and blocks of such rows take them."""
+
+    @abstractmethod
+    def check_score(self, score: float, queries: Any) -> None:
+        """Raise ``DamagedIndexError`` for a largest score that sound rows cannot have with these queries."""
 
     def joined(self, parts: Sequence[Columns]) -> Columns:
-        """The rows of several parts, in order."""
-        return {c: np.concatenate([p[c] for p in parts]) for c in self.columns}
+        """Rows in memory of several parts, in order."""
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def to_json(self) -> dict[str, object]:
-        """``{"name": ..., **fields}``; :func:`schema_from_json` reverses it."""
+    def weight(self, rows: int, images: int, size: int) -> int:
+        """What a segment counts as, when it is to be closed or joined: its regions and images together.
+
+        Args:
+            rows: Number of regions.
+            images: Number of images.
+            size: Bytes of all columns.
+        """
+        return rows + images
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"name": ..., **fields}``; :func:`objemb.index.storage.schemas.schema_from_json` reverses it."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
 
 
-@dataclass(frozen=True)
-class UnitVectors(RowSchema):
-    """A vector of unit length (or zero) for each row.
+class AsTheyCome(ColumnSorter):
+    """Rows whose files hold them in the order in which they come.
 
-    Attributes:
-        dim: Length of the vectors.
-        dtype: Number type on disk, one of :data:`DTYPES`; little-endian, ``(rows, dim)``, C order.
+    Args:
+        stored: Rows in memory as the bytes that the files take.
     """
 
-    name = "unit_vectors"
-    columns = ("vectors",)
+    def __init__(self, stored: Callable[[Columns], Columns]) -> None:
+        self._stored = stored
 
-    dim: int
-    dtype: str = "float32"
+    def add(self, columns: Columns) -> Columns:
+        """As :meth:`ColumnSorter.add`."""
+        return self._stored(columns)
 
-    def __post_init__(self) -> None:
-        checks.one_of("dtype", self.dtype, DTYPES)
-        checks.between("dim", checks.whole("dim", self.dim), 1, MOST_DIM)
-
-    def encode(self, described: RegionDescriptors) -> Columns:
-        """As :meth:`RowSchema.encode`."""
-        if described.dim != self.dim:
-            raise ValueError(f"vectors of {described.image!r}: expected dimension {self.dim}, found {described.dim}")
-        check_unit(described.image, described.vectors)
-        return {"vectors": np.array(described.vectors, dtype=self.dtype, order="C")}
-
-    def stored(self, columns: Columns) -> Columns:
-        """As :meth:`RowSchema.stored`."""
-        return {"vectors": np.ascontiguousarray(columns["vectors"], dtype=self._stored_dtype)}
-
-    def check_sizes(self, rows: int, sizes: Mapping[str, int]) -> None:
-        """As :meth:`RowSchema.check_sizes`."""
-        if sizes["vectors"] != rows * self.dim * self._stored_dtype.itemsize:
-            raise ValueError(f"vectors: expected {rows} rows, found {sizes['vectors']} bytes")
-
-    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
-        """As :meth:`RowSchema.decode`."""
-        return {"vectors": np.frombuffer(content["vectors"], self._stored_dtype).reshape(rows, self.dim)}
-
-    def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
-        """As :meth:`RowSchema.select`."""
-        return {"vectors": columns["vectors"][first : first + len(kept)][kept]}
-
-    def problems(self, columns: Columns, on_bytes: Callable[[int], None]) -> Iterator[str]:
-        """As :meth:`RowSchema.problems`."""
-        for start in range(0, len(columns["vectors"]), CHUNK_ROWS):
-            stored = columns["vectors"][start : start + CHUNK_ROWS]
-            part = stored.astype(np.float32)
-            if not np.isfinite(part).all():
-                yield f"expected finite vectors, found others after row {start}"
-                return
-            try:
-                check_unit(f"rows from {start}", part)
-            except ValueError as error:
-                yield str(error)
-                return
-            on_bytes(stored.nbytes)
-
-    @property
-    def _stored_dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.dtype).newbyteorder("<")
-
-
-#: The kinds of rows by name.
-SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors}
-
-
-def schema_from_json(data: Mapping[str, Any]) -> RowSchema:
-    """A schema from what :meth:`RowSchema.to_json` made. Raises ``ValueError`` or ``TypeError`` for anything else."""
-    fields = dict(data)
-    name = checks.one_of("schema", fields.pop("name"), tuple(SCHEMAS))
-    return SCHEMAS[name](**fields)
-
-
-def check_unit(name: str, vectors: FloatArray) -> None:
-    """Check that rows have unit length or are zero; scores are inner products and mean nothing otherwise."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
-    wrong = np.flatnonzero((np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths != 0))
-    if len(wrong):
-        row = int(wrong[0])
-        raise ValueError(
-            f"vectors of {name!r}: expected rows of unit length (or zero), found length {lengths[row]:.4g} in row {row}"
-        )
+    def rest(self) -> Iterator[Columns]:
+        """As :meth:`ColumnSorter.rest`: nothing."""
+        yield from ()

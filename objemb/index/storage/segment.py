@@ -18,8 +18,8 @@ from objemb.index.storage.files import StoredFile, check_buffer, map_file
 from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord
 from objemb.index.storage.schema import RowSchema
-from objemb.structures import RegionDescriptors, Regions
-from objemb.types import BoolArray, Float32Array, FloatArray, Int32Array, Int64Array, Uint64Array
+from objemb.structures import Described, Regions
+from objemb.types import BoolArray, Float32Array, Int32Array, Int64Array, Uint64Array
 
 T = TypeVar("T", bound=np.generic)
 
@@ -54,11 +54,6 @@ class Segment:
         self._tables = {name: StoredFile(folder, record.files[name], hold) for name in ("rows", "images")}
         self._content = {name: map_file(folder, record.files[name]) for name in schema.columns}
         self.columns = schema.decode(self._content, record.rows)
-
-    @property
-    def vectors(self) -> FloatArray:
-        """``(rows, dim)`` float32 or float16, of an index of unit vectors."""
-        return self.columns["vectors"]
 
     @cached_property
     def rows(self) -> pa.RecordBatch:
@@ -153,7 +148,7 @@ class Segment:
         order: Uint64Array = pc.array_sort_indices(self.images.column("id")).to_numpy()
         return order
 
-    def descriptors(self, image: int) -> RegionDescriptors:
+    def described(self, image: int) -> Described:
         """All that is stored of the image at a position of the table of images."""
         columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width", "metadata")}
         start, stop = self.starts[image : image + 2].tolist()
@@ -166,7 +161,7 @@ class Segment:
                 labels=self.label_codes[start:stop].astype(np.int64),
                 classes=tuple(self.label_names),
             )
-            return RegionDescriptors(name, regions, self.vectors[start:stop].astype(np.float32), metadata)
+            return self.schema.described(name, regions, self.columns, slice(start, stop), metadata)
         except (ValueError, TypeError) as error:
             raise self._damaged("images", f"{name!r}: {error}") from error
 

@@ -14,13 +14,13 @@ from objemb.index.storage.schema import Columns, RowSchema
 class SegmentWriter:
     """Writes rows to segments and begins a new one when the last is full.
 
-    Columns go to the disk at once; of the tables one segment is held in memory.
+    Columns go to the disk as soon as their schema allows; of the tables one segment is held in memory.
 
     Args:
         folder: Folder of the index, locked for writing.
         next_file: The first file number that may be used.
         schema: What a row is.
-        max_rows: A segment is full when its regions and images together reach this.
+        max_rows: A segment is full when it has this :meth:`RowSchema.weight`.
 
     Attributes:
         next_file: The first file number that is still free.
@@ -32,9 +32,10 @@ class SegmentWriter:
         self._schema = schema
         self._max_rows = max_rows
         self._columns: dict[str, NewFile] = {}
+        self._sorter = schema.sorter()
         self._rows: list[pa.Table] = []
         self._images: list[pa.Table] = []
-        self._weight = 0
+        self._row_count = self._image_count = self._size = 0
         self.next_file = next_file
         self.done: list[SegmentRecord] = []
 
@@ -43,22 +44,25 @@ class SegmentWriter:
         for name in self._schema.columns:
             if name not in self._columns:
                 self._columns[name] = NewFile(self._folder, f"{self.next_file:08d}.{name}")
-        for name, values in self._schema.stored(columns).items():
-            self._columns[name].write(values)
+        self._write(self._sorter.add(columns))
         self._rows.append(rows)
         self._images.append(images)
-        self._weight += rows.num_rows + images.num_rows
-        if self._weight >= self._max_rows:
+        self._row_count += rows.num_rows
+        self._image_count += images.num_rows
+        self._size += sum(values.nbytes for values in columns.values())
+        if self._schema.weight(self._row_count, self._image_count, self._size) >= self._max_rows:
             self.close_segment()
 
     def close_segment(self) -> None:
         """Complete the segment that was begun, if any."""
         if not self._columns:
             return
+        for columns in self._sorter.rest():
+            self._write(columns)
         number = f"{self.next_file:08d}"
         record = SegmentRecord(
-            rows=sum(t.num_rows for t in self._rows),
-            images=sum(t.num_rows for t in self._images),
+            rows=self._row_count,
+            images=self._image_count,
             files={
                 **{name: file.finish() for name, file in self._columns.items()},
                 "rows": write_file(self._folder, f"{number}.rows", to_ipc(self._rows, tables.ROWS)),
@@ -66,8 +70,13 @@ class SegmentWriter:
             },
         )
         self.done.append(record)
-        self._columns, self._rows, self._images, self._weight = {}, [], [], 0
+        self._columns, self._rows, self._images, self._sorter = {}, [], [], self._schema.sorter()
+        self._row_count = self._image_count = self._size = 0
         self.next_file += 1
+
+    def _write(self, columns: Columns) -> None:
+        for name, values in columns.items():
+            self._columns[name].write(values)
 
     def abandon(self) -> None:
         """Close the files that are open; they are left to the next cleaning, their number is not used again."""

@@ -78,7 +78,7 @@ class Snapshot:
     def blocks(self) -> list[Block]:
         """The searchable rows, one block per segment."""
         return [
-            Block(s.vectors, s.row_images, None if live is None else s.per_row(live))
+            s.schema.block(s.columns, s.row_images, None if live is None else s.per_row(live))
             for s, live in zip(self.segments, self.live, strict=True)
         ]
 

@@ -1,4 +1,4 @@
-"""The two tables of a segment, and their way from and to region descriptors.
+"""The two tables of a segment, and their way from and to described images.
 
 Regions of an image are adjacent rows; images and regions are in the order of the internal image numbers. Texts are
 UTF-8 bytes (a file name may hold lone surrogates, which Arrow's string type forbids); metadata is one JSON object per
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.schema import Columns, RowSchema
-from objemb.structures import RegionDescriptors, Scalar
+from objemb.structures import Described, Scalar
 from objemb.types import AnyArray, Float32Array
 
 ROWS = pa.schema(
@@ -89,11 +89,12 @@ def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
     return metadata
 
 
-def entry(number: int, described: RegionDescriptors, stamp: str | None, schema: RowSchema) -> Entry:
+def entry(number: int, described: Described, stamp: str | None, schema: RowSchema) -> Entry:
     """Check one described image and make it ready to be stored.
 
     Raises:
-        ValueError: The rows do not fit the schema, or a value cannot be stored.
+        ArtefactMismatchError: The rows are of another kind or length than those of the schema.
+        ValueError: A value cannot be stored.
     """
     regions = described.regions
     return Entry(

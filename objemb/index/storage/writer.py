@@ -20,12 +20,14 @@ from objemb.index.storage.manifest import Manifest
 from objemb.index.storage.publish import exclusive, write_deleted
 from objemb.index.storage.schema import Columns
 from objemb.index.storage.segment_writer import SegmentWriter
-from objemb.structures import RegionDescriptors
+from objemb.structures import Described
 
-#: A segment is closed when its regions and images together reach this.
+#: A segment is closed when it has this weight: its regions and images together, unless the schema says otherwise.
 FLUSH_ROWS = 65_536
 #: Images are turned into tables this many regions (or images) at a time.
 BATCH_ROWS = 1_024
+#: Or this many bytes of their rows.
+BATCH_BYTES = 1 << 25
 
 
 class Writer:
@@ -57,7 +59,7 @@ class Writer:
             self._newly_deleted: list[int] = []
             self._next_image = self.manifest.next_image
             self._pending: list[tables.Entry] = []
-            self._pending_rows = 0
+            self._pending_rows = self._pending_size = 0
             self._segments = self._new_segments()
             self._stack = stack.pop_all()
         self._usable = True
@@ -74,16 +76,18 @@ class Writer:
                 self._usable = False
                 self._segments.abandon()
 
-    def add(self, described: RegionDescriptors, stamp: str | None = None) -> None:
+    def add(self, described: Described, stamp: str | None = None) -> None:
         """Add an image with all its regions, or replace the image of the same id.
 
         Args:
-            described: Boxes, detector scores, label names, vectors of unit length (or zero) and metadata are stored;
-                other extras of the regions are not. Zero regions are allowed: the image is known, and never found.
+            described: Boxes, detector scores, label names, vectors of unit length (or zero) or visual words, and
+                metadata are stored; other extras of the regions are not. Zero regions are allowed: the image is known,
+                and never found.
             stamp: Anything that tells whether the image has changed (time and size of the file); see ``Index.images``.
 
         Raises:
-            ValueError: The vectors do not fit the index, or something cannot be stored. The writer stays usable.
+            ArtefactMismatchError: The rows are of another kind or length than those of the index.
+            ValueError: Something cannot be stored. The writer stays usable after either error.
         """
         self._check_usable()
         entry = tables.entry(self._next_image, described, stamp, self.manifest.schema)
@@ -91,8 +95,10 @@ class Writer:
         self._replace(entry.id, entry.number)
         self._pending.append(entry)
         self._pending_rows += len(entry.boxes)
+        self._pending_size += sum(values.nbytes for values in entry.columns.values())
         self._next_image += 1
-        if max(self._pending_rows, len(self._pending)) >= min(BATCH_ROWS, self._flush_rows):
+        most = min(BATCH_ROWS, self._flush_rows)
+        if max(self._pending_rows, len(self._pending)) >= most or self._pending_size >= BATCH_BYTES:
             self._write_pending()
         self._usable = True
 
@@ -171,7 +177,8 @@ class Writer:
             self._newly_deleted.append(previous)
 
     def _write_pending(self) -> None:
-        pending, self._pending, self._pending_rows = self._pending, [], 0
+        pending, self._pending = self._pending, []
+        self._pending_rows = self._pending_size = 0
         if pending:
             with write_errors(self._folder):
                 self._segments.append(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from objemb.index.blocks import NO_HIT, Block
+from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines import _top_k, exact
 from objemb.index.engines._codes import encode
 from objemb.index.engines.exact import search_exact
@@ -15,11 +15,11 @@ from tests.index.searching import assert_same, random_block, slow_search, unit_r
 X, Y = [1.0, 0.0], [0.0, 1.0]
 
 
-def block(rows: list[list[float]], images: list[int], alive: list[bool] | None = None) -> Block:
-    return Block(np.array(rows, np.float32), np.array(images), None if alive is None else np.array(alive))
+def block(rows: list[list[float]], images: list[int], alive: list[bool] | None = None) -> VectorBlock:
+    return VectorBlock(np.array(rows, np.float32), np.array(images), None if alive is None else np.array(alive))
 
 
-def search(blocks: list[Block], rows: list[list[float]], groups: list[int], k: int, **options):  # type: ignore[no-untyped-def]
+def search(blocks: list[VectorBlock], rows: list[list[float]], groups: list[int], k: int, **options):  # type: ignore[no-untyped-def]
     return search_exact(blocks, np.array(rows, np.float32).reshape(-1, 2), np.array(groups, np.int64), k, **options)
 
 
@@ -39,7 +39,7 @@ def test_rows_of_one_query_share_a_ranking() -> None:
 
 
 def test_rows_count_through_all_blocks() -> None:
-    blocks = [block([X], [1]), Block(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))]
+    blocks = [block([X], [1]), VectorBlock(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))]
     hits = search([*blocks, block([X, Y], [5, 6])], [Y], [0], k=3)
     assert hits.images.tolist() == [[6, 1, 5]]
     assert hits.rows.tolist() == [[2, 0, 1]]
@@ -60,7 +60,7 @@ def test_dead_rows_are_not_found() -> None:
 
 
 @pytest.mark.parametrize("blocks", [[], [block([X], [1], [False])]])
-def test_nothing_to_find(blocks: list[Block]) -> None:
+def test_nothing_to_find(blocks: list[VectorBlock]) -> None:
     hits = search(blocks, [X, Y], [0, 2], k=2)
     assert hits.images.tolist() == [[NO_HIT] * 2] * 3
     assert hits.scores.dtype == np.float32
@@ -99,7 +99,7 @@ def test_chunks_passes_and_sifting_do_not_show(k: int, coded: bool, monkeypatch:
     random = np.random.default_rng(3)
     vectors = unit_rows(random, 3000, 16)
     vectors[1000:2000] = vectors[0]  # so many ties that they do not fit into the sieve
-    gallery = Block(vectors, np.arange(3000) // 7, random.random(3000) < 0.8, encode(vectors) if coded else None)
+    gallery = VectorBlock(vectors, np.arange(3000) // 7, random.random(3000) < 0.8, encode(vectors) if coded else None)
     queries, groups = np.concatenate([vectors[:1], unit_rows(random, 29, 16)]), np.arange(30) // 4
     expected = search_exact([gallery], queries, groups, k)
     monkeypatch.setattr(exact, "NUMBERS_PER_CHUNK", 1500)
@@ -122,7 +122,7 @@ def test_memory_maps_are_read_in_place(tmp_path) -> None:  # type: ignore[no-unt
     vectors = unit_rows(np.random.default_rng(5), 50, 4)
     vectors.tofile(tmp_path / "vectors")
     mapped = np.memmap(tmp_path / "vectors", dtype=np.float32, mode="r", shape=(50, 4))
-    hits = search_exact([Block(mapped, np.arange(50))], vectors[7:8], np.array([0]), 1)
+    hits = search_exact([VectorBlock(mapped, np.arange(50))], vectors[7:8], np.array([0]), 1)
     assert hits.images.tolist() == [[7]]
 
 
@@ -147,13 +147,13 @@ def test_wrong_arguments(arguments: dict, message: str) -> None:
 
 def test_blocks_check_themselves() -> None:
     with pytest.raises(
-        ValueError, match=r"Block.vectors: expected float32 or float16 \(n, D\), found float64 \(1, 2\)"
+        ValueError, match=r"VectorBlock.vectors: expected float32 or float16 \(n, D\), found float64 \(1, 2\)"
     ):
-        Block(np.zeros((1, 2)), np.zeros(1, np.int64))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Block.images: expected 2 rows, found 1"):
-        Block(np.zeros((2, 2), np.float32), np.zeros(1, np.int64))
-    with pytest.raises(ValueError, match=r"Block.codes: expected 2 rows, found 1"):
-        Block(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), None, encode(np.zeros((1, 2), np.float32)))
+        VectorBlock(np.zeros((1, 2)), np.zeros(1, np.int64))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"VectorBlock.images: expected 2 rows, found 1"):
+        VectorBlock(np.zeros((2, 2), np.float32), np.zeros(1, np.int64))
+    with pytest.raises(ValueError, match=r"VectorBlock.codes: expected 2 rows, found 1"):
+        VectorBlock(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), None, encode(np.zeros((1, 2), np.float32)))
 
 
 @pytest.mark.parametrize("coded", [False, True])
@@ -161,7 +161,7 @@ def test_of_less_images_than_asked_for_one_pair_each_is_kept(coded: bool, monkey
     """A query of many boxes among few images of many rows: no lower bound rules a pair out."""
     random = np.random.default_rng(0)
     vectors = unit_rows(random, 3000, 16)
-    gallery = Block(vectors, np.repeat(np.arange(30), 100), codes=encode(vectors) if coded else None)
+    gallery = VectorBlock(vectors, np.repeat(np.arange(30), 100), codes=encode(vectors) if coded else None)
     queries, groups = unit_rows(random, 40, 16), np.repeat([0, 1], 20)
     scored, pair_scores = [], _top_k.pair_scores
 
@@ -183,4 +183,6 @@ def test_vectors_that_are_not_finite_are_an_error(wrong: float, alive: str | Non
     numbers = np.arange(100)
     mask = None if alive is None else numbers % 10 == 0 if alive == "few" else numbers % 10 != 1
     with pytest.raises(DamagedIndexError, match="expected finite vectors, found others among rows 0 to"):
-        search_exact([Block(vectors, numbers, mask)], unit_rows(np.random.default_rng(1), 3, 4), np.zeros(3, int), 5)
+        search_exact(
+            [VectorBlock(vectors, numbers, mask)], unit_rows(np.random.default_rng(1), 3, 4), np.zeros(3, int), 5
+        )

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from objemb.index.blocks import NO_HIT, Block
+from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default_probes
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import search_exact
@@ -19,13 +19,13 @@ pytest.importorskip("faiss")
 DIM = 16
 
 
-def gallery(images: int = 400, regions: int = 5, seed: int = 0, first_image: int = 0) -> Block:
+def gallery(images: int = 400, regions: int = 5, seed: int = 0, first_image: int = 0) -> VectorBlock:
     """Regions in 60 tight clusters."""
     random = np.random.default_rng(seed)
     centres = unit_rows(np.random.default_rng(99), 60, DIM)
     rows = centres[random.integers(60, size=images * regions)] + 0.3 * unit_rows(random, images * regions, DIM)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return Block(rows, np.repeat(np.arange(first_image, first_image + images), regions))
+    return VectorBlock(rows, np.repeat(np.arange(first_image, first_image + images), regions))
 
 
 def content(structure: Structure) -> bytes:
@@ -34,7 +34,7 @@ def content(structure: Structure) -> bytes:
     return file.getvalue()
 
 
-def built(blocks: list[Block], engine: str = "ivf_sq8", **settings: int) -> IvfStructure:
+def built(blocks: list[VectorBlock], engine: str = "ivf_sq8", **settings: int) -> IvfStructure:
     made = engine_named(engine, **settings)
     loaded = engine_named(engine).load({FILE: content(made.build(blocks))})
     assert isinstance(loaded, IvfStructure)
@@ -69,7 +69,7 @@ def test_goes_on_until_there_are_k_images() -> None:
     random = np.random.default_rng(0)
     centre = unit_rows(random, 1, DIM)
     crowd = centre + 1e-3 * unit_rows(random, 1500, DIM)  # one image whose rows fill the nearest lists
-    block = Block(
+    block = VectorBlock(
         np.concatenate([crowd, unit_rows(random, 500, DIM)]),
         np.r_[np.zeros(1500, int), np.repeat(np.arange(1, 101), 5)],
     )
@@ -85,7 +85,7 @@ def test_dead_rows_are_not_found(share: float) -> None:
     whole = gallery()
     index = built([whole])
     for seed in range(2):  # the second filter must not meet what was kept of the first
-        block = Block(whole.vectors, whole.images, np.random.default_rng(seed).random(2000) < share)
+        block = VectorBlock(whole.vectors, whole.images, np.random.default_rng(seed).random(2000) < share)
         hits = index.search(whole.vectors[:50], np.arange(50), 5, [block])
         found = hits.rows[hits.rows != NO_HIT]
         assert block.alive is not None
@@ -108,7 +108,7 @@ def test_queries_without_rows_find_nothing() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 70])
 def test_small_indexes(rows: int) -> None:
-    block = Block(unit_rows(np.random.default_rng(0), rows, 3).astype(np.float16), np.arange(rows))
+    block = VectorBlock(unit_rows(np.random.default_rng(0), rows, 3).astype(np.float16), np.arange(rows))
     hits = built([block]).search(block.vectors[:1].astype(np.float32), np.array([0]), 3, [block])
     assert hits.images[0, 0] == 0
     assert np.count_nonzero(hits.images[0] != NO_HIT) == min(3, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.index.blocks import Block
+from objemb.index.blocks import VectorBlock
 from objemb.index.engines import _kernels
 from objemb.index.engines._codes import encode
 from objemb.index.engines._kernels import Kernel, NumpyKernel, TorchKernel
@@ -85,7 +85,7 @@ def test_search_finds_the_same_with_every_kernel(monkeypatch: pytest.MonkeyPatch
     random = np.random.default_rng(0)
     vectors = unit_rows(random, 4000, 24)
     vectors[random.integers(4000, size=900)] = vectors[0]  # ties
-    block = Block(vectors, np.arange(4000) // 3, random.random(4000) < 0.8)
+    block = VectorBlock(vectors, np.arange(4000) // 3, random.random(4000) < 0.8)
     queries, groups = unit_rows(random, 90, 24), np.arange(90) // 4
     coded = [replace(block, codes=encode(vectors, made)) for made in (NumpyKernel(), TorchKernel())]
     found = [search_exact([b], queries, groups, 12) for b in (block, *coded)]

@@ -15,6 +15,7 @@ from objemb.index.filters.columns import Column
 from objemb.index.filters.evaluate import evaluate
 from objemb.index.filters.parser import parse
 from objemb.index.filters.syntax import Compare, Node, OneOf, WhereError
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, Scalar
 from tests.index.made import described
@@ -31,7 +32,7 @@ IMAGES: dict[str, dict[str, Scalar]] = {
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    made = Index.create(tmp_path_factory.mktemp("filters") / "i", dim=2, fingerprint="f")
+    made = Index.create(tmp_path_factory.mktemp("filters") / "i", schema=UnitVectors(2), fingerprint="f")
     with made.writer(flush_rows=5) as writer:  # several segments
         for name, metadata in IMAGES.items():
             regions = Regions(
@@ -128,7 +129,7 @@ def test_messages(index: Index, where: str, message: str) -> None:
 
 
 def test_deleted_images_do_not_match(index: Index, tmp_path: Path) -> None:
-    copy = Index.create(tmp_path / "copy", dim=2, fingerprint="f")
+    copy = Index.create(tmp_path / "copy", schema=UnitVectors(2), fingerprint="f")
     copy.merge([index])
     copy.delete(["a"])
     assert [h.image for h in copy.search(described("q", dim=2), where="price >= 0")] == ["b"]

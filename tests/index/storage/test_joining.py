@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,41 +10,36 @@ import pytest
 import objemb.index.storage.files as files
 import objemb.index.storage.joining as joining
 from objemb.index.storage.joining import FANOUT, LARGE, first_to_join
-from objemb.index.storage.manifest import FileRecord, SegmentRecord, read_manifest
+from objemb.index.storage.manifest import read_manifest
 from objemb.index.store import Index
 from tests.index.made import described, new, same
 
 
-def records(weights: Sequence[int]) -> list[SegmentRecord]:
-    file = FileRecord("00000001.vectors", 0, "0" * 64)
-    return [SegmentRecord(weight - 1, 1, {"rows": file}) for weight in weights]
-
-
 def test_sixteen_of_a_tier_become_one_of_the_next() -> None:
     assert FANOUT == 16
-    assert first_to_join(records([2] * 15), 0) == 15
-    assert first_to_join(records([2] * 16), 0) == 0
-    assert first_to_join(records([40] * 3 + [2] * 16), 0) == 3
-    assert first_to_join(records([40] * 15 + [2] * 15), 0) == 30
-    assert first_to_join(records([40] * 15 + [2] * 16), 0) == 0  # and what becomes of the small ones is the sixteenth
-    assert first_to_join(records([300] * 16), 0) == 0
+    assert first_to_join([2] * 15, 0) == 15
+    assert first_to_join([2] * 16, 0) == 0
+    assert first_to_join([40] * 3 + [2] * 16, 0) == 3
+    assert first_to_join([40] * 15 + [2] * 15, 0) == 30
+    assert first_to_join([40] * 15 + [2] * 16, 0) == 0  # and what becomes of the small ones is the sixteenth
+    assert first_to_join([300] * 16, 0) == 0
 
 
 def test_what_is_large_or_before_the_first_is_left_alone() -> None:
-    assert first_to_join(records([LARGE] * 40), 0) == 40
-    assert first_to_join(records([2] * 30), 10) == 10
-    assert first_to_join(records([2] * 30), 20) == 30
-    assert first_to_join(records([2] * 10 + [LARGE] + [2] * 15), 0) == 26
+    assert first_to_join([LARGE] * 40, 0) == 40
+    assert first_to_join([2] * 30, 10) == 10
+    assert first_to_join([2] * 30, 20) == 30
+    assert first_to_join([2] * 10 + [LARGE] + [2] * 15, 0) == 26
     assert first_to_join([], 0) == 0
 
 
 def test_thousands_of_publications_leave_few_segments_and_write_little() -> None:
-    """The records alone, of images with one region: two units of weight each."""
+    """The weights alone, of images with one region: two units of weight each."""
     weights: list[int] = []
     written = most = 0
     for _ in range(30_000):
         weights.append(2)
-        first = first_to_join(records(weights[-200:]), 0) + max(0, len(weights) - 200)
+        first = first_to_join(weights[-200:], 0) + max(0, len(weights) - 200)
         if first < len(weights):
             written += sum(weights[first:])
             weights[first:] = [sum(weights[first:])]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import objemb.index.storage.joining as joining
-import objemb.index.storage.rewrite as rewrite
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from tests.index.made import DIM, described, new, same
 
@@ -62,7 +62,7 @@ def test_compact_leaves_large_whole_segments_alone(tmp_path: Path, monkeypatch: 
     with index.writer(flush_rows=1) as writer:
         for name in "abc":
             writer.add(described(name))
-    monkeypatch.setattr(rewrite, "COMPACT_ROWS", 60)
+    monkeypatch.setattr(UnitVectors, "most_rows", 60)
     first = index._snapshot.segments[0].record
     assert index.compact() is True
     assert index._snapshot.segments[0].record == first
@@ -74,7 +74,7 @@ def test_compact_leaves_large_whole_segments_alone(tmp_path: Path, monkeypatch: 
 
 
 def test_compact_splits_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "COMPACT_ROWS", 16)
+    monkeypatch.setattr(UnitVectors, "most_rows", 16)
     monkeypatch.setattr(joining, "CHUNK_ROWS", 4)
     index = new(tmp_path / "i", *(described(f"{n}", n) for n in range(12)))
     index.delete(["0"])
@@ -130,10 +130,10 @@ def test_merge_refuses_collisions_and_stays_as_it_was(tmp_path: Path) -> None:
 
 def test_merge_refuses_other_models(tmp_path: Path) -> None:
     index = filled(tmp_path / "i", "a")
-    other = Index.create(tmp_path / "m", dim=DIM, fingerprint="model-b")
+    other = Index.create(tmp_path / "m", schema=UnitVectors(DIM), fingerprint="model-b")
     with pytest.raises(ArtefactMismatchError, match=r"fingerprint 'model-a', found 'model-b'"):
         index.merge([other])
-    longer = Index.create(tmp_path / "d", dim=9, fingerprint="model-a")
+    longer = Index.create(tmp_path / "d", schema=UnitVectors(9), fingerprint="model-a")
     with pytest.raises(ArtefactMismatchError, match="dim 8, found 9"):
         index.merge([longer])
 

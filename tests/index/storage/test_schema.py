@@ -10,36 +10,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.index.storage import schema as schemas
+from objemb.checks import ArtefactMismatchError
+from objemb.index.storage import schemas
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import Manifest, now, read_manifest
 from objemb.index.storage.publish import create
 from objemb.index.storage.rewrite import compact
-from objemb.index.storage.schema import Columns, RowSchema, UnitVectors, schema_from_json
+from objemb.index.storage.schema import AsTheyCome, Columns
+from objemb.index.storage.schemas import schema_from_json
 from objemb.index.storage.snapshot import Snapshot
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import Writer
-from objemb.structures import RegionDescriptors
+from objemb.structures import Described, RegionDescriptors
 from objemb.types import BoolArray
 from tests.index.made import described, publish, store_file
 
 
 @dataclass(frozen=True)
-class LargeColumns(RowSchema):
+class LargeColumns(UnitVectors):
     """The numbers of the columns of a vector that are above a limit: rows of different lengths."""
 
     name = "large_columns"
     columns = ("counts", "words")
 
-    dim: int
     limit: float = 0.3
 
-    def encode(self, described: RegionDescriptors) -> Columns:
+    def encode(self, described: Described) -> Columns:
+        assert isinstance(described, RegionDescriptors)
         large = np.asarray(described.vectors) > self.limit
         return {"counts": large.sum(axis=1).astype("<i4"), "words": np.nonzero(large)[1].astype("<i4")}
 
-    def stored(self, columns: Columns) -> Columns:
-        return columns
+    def sorter(self) -> AsTheyCome:
+        return AsTheyCome(lambda columns: columns)
 
     def check_sizes(self, rows: int, sizes: Mapping[str, int]) -> None:
         if sizes["counts"] != 4 * rows or sizes["words"] % 4:
@@ -99,7 +102,7 @@ def expected() -> dict[str, list[list[int]]]:
 
 def test_rows_of_another_kind_are_written_verified_and_compacted(folder: Path) -> None:
     assert rows_of(folder) == expected()
-    assert read_manifest(folder).schema == LargeColumns(8, 0.3)
+    assert read_manifest(folder).schema == LargeColumns(8, limit=0.3)
     assert {p.suffix for p in folder.iterdir()} == {"", ".counts", ".words", ".rows", ".images", ".deleted"}
     assert verify(folder) == []
     assert compact(folder, read_manifest(folder))
@@ -169,8 +172,10 @@ def test_unit_vectors_are_stored_in_their_number_type() -> None:
     half, image = UnitVectors(8, "float16"), described("a", 1)
     columns = half.encode(image)
     assert columns["vectors"].dtype == np.float16
-    assert half.stored({"vectors": np.asarray(image.vectors)})["vectors"].tobytes() == columns["vectors"].tobytes()
-    with pytest.raises(ValueError, match="vectors of 'a': expected dimension 5, found 8"):
+    assert (
+        half.sorter().add({"vectors": np.asarray(image.vectors)})["vectors"].tobytes() == columns["vectors"].tobytes()
+    )
+    with pytest.raises(ArtefactMismatchError, match="image 'a': expected vectors of dimension 5, found 8"):
         UnitVectors(5).encode(image)
     long = RegionDescriptors("long", image.regions, 2 * image.vectors)
     with pytest.raises(ValueError, match="vectors of 'long': expected rows of unit length"):
