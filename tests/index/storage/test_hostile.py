@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index
 from tests.index.made import described, new
@@ -45,7 +46,7 @@ def test_creating_follows_no_planted_link(tmp_path: Path, precious: Path) -> Non
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "lock").symlink_to(precious)
     with pytest.raises(IndexWriteError, match="found a symbolic link"):
-        Index.create(tmp_path / "other", dim=8, fingerprint="model-a")
+        Index.create(tmp_path / "other", schema=UnitVectors(8), fingerprint="model-a")
     assert precious.read_text() == "all my work"
 
 

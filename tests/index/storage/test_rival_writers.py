@@ -14,6 +14,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.errors import IndexLockedError, IndexWriteError
 from objemb.index.storage.lock import WriterLock
 from objemb.index.storage.manifest import read_manifest
+from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index
 from tests.index.made import described, new, publish
@@ -125,7 +126,7 @@ def test_a_state_that_another_published_is_not_published_over(index: Index) -> N
 
 
 def test_an_index_of_another_model_in_the_same_place(index: Index, tmp_path: Path) -> None:
-    theirs = Index.create(tmp_path / "other", dim=8, fingerprint="model-b")
+    theirs = Index.create(tmp_path / "other", schema=UnitVectors(8), fingerprint="model-b")
     theirs.path.rename(tmp_path / "moving")
     index.path.rename(tmp_path / "away")
     (tmp_path / "moving").rename(index.path)
@@ -176,7 +177,7 @@ def test_a_system_without_such_locks_is_told_at_once(
 ) -> None:
     monkeypatch.setattr(lock, "os", type("Windows", (), {"name": "nt"}))
     with pytest.raises(IndexWriteError, match=r"expected Linux, macOS .* found 'nt'; on Windows use WSL"):
-        Index.create(tmp_path / "w", dim=8, fingerprint="model-a")
+        Index.create(tmp_path / "w", schema=UnitVectors(8), fingerprint="model-a")
     assert not (tmp_path / "w").exists()
     with pytest.raises(IndexWriteError, match="WSL"):
         add(index)
