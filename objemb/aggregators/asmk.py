@@ -13,7 +13,7 @@ from objemb.aggregators._words import IMAGE, ITEMS, WordAggregator, of_image
 from objemb.layers.codebook import InverseFrequency
 from objemb.ops.words import Assigned, WordSums, signs, sums_by_region
 from objemb.registry import plugin
-from objemb.structures import RegionFeatures, Regions, VisualWords, WordPlaces
+from objemb.structures import MatchKernel, RegionFeatures, Regions, VisualWords, WordPlaces
 
 
 @plugin
@@ -51,6 +51,7 @@ class Asmk(WordAggregator):
     """
 
     gives = VisualWords
+    kernel: MatchKernel
 
     def __init__(
         self,
@@ -79,14 +80,12 @@ class Asmk(WordAggregator):
             samples=samples,
             seed=seed,
         )
-        self.binary = checks.flag("binary", binary)
         self.assignments = checks.whole("assignments", assignments)
         self.query_assignments = checks.whole("query_assignments", query_assignments)
-        self.alpha = checks.between("alpha", alpha, 0, 100)
-        self.tau = checks.between("tau", tau, -1, 1)
-        self.tau_inclusive = checks.flag("tau_inclusive", tau_inclusive)
+        self.kernel = MatchKernel(
+            words=words, binary=binary, alpha=alpha, tau=tau, tau_inclusive=tau_inclusive, positions=positions
+        )
         self.count_normalised = checks.flag("count_normalised", count_normalised)
-        self.positions = checks.flag("positions", positions)
         self.weighted = checks.flag("idf", idf)
         self.idf: InverseFrequency | None = None
 
@@ -140,10 +139,10 @@ class Asmk(WordAggregator):
             self.dim,
             found.regions,
             found.words.astype(np.int32),
-            signs(found.sums) if self.binary else found.sums.astype(np.float32),
+            signs(found.sums) if self.kernel.binary else found.sums.astype(np.float32),
             weights.astype(np.float32),
             scales.astype(np.float32),
-            self._places(described, assigned) if self.positions else None,
+            self._places(described, assigned) if self.kernel.positions else None,
             described.metadata,
         )
 

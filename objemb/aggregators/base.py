@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb.layers.fitted import Fitted
 from objemb.layers.frozen import Frozen
 from objemb.registry import Plugin
-from objemb.structures import Described, RegionDescriptors, RegionFeatures, Regions
+from objemb.structures import Described, MatchKernel, RegionDescriptors, RegionFeatures, Regions
 
 #: What a describer gives of an image.
 Taken = TypeVar("Taken", RegionDescriptors, RegionFeatures)
@@ -29,12 +29,14 @@ class ImageAggregator(Frozen, Plugin, ABC, Generic[Taken]):
             :class:`~objemb.structures.RegionFeatures`.
         gives: What the rows are: :class:`~objemb.structures.RegionDescriptors` or
             :class:`~objemb.structures.VisualWords`.
+        kernel: How rows of visual words are compared; None where rows are vectors.
         per_region: Whether every region keeps a row of its own, so that a query box is one region too.
     """
 
     kind = "aggregators"
     takes: ClassVar[type[RegionDescriptors] | type[RegionFeatures]]
     gives: ClassVar[type[Described]]
+    kernel: MatchKernel | None = None
     per_region: bool
 
     def connect(self, dim: int) -> None:

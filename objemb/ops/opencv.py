@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.structures import LocalFeatures
-from objemb.types import Float32Array, Float64Array, Uint8Array
+from objemb.types import BoolArray, Float32Array, Float64Array, Uint8Array
 
 #: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
 #: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
@@ -91,8 +91,8 @@ def root_sift(grey: Uint8Array, size: tuple[int, int], count: int) -> LocalFeatu
     )
 
 
-def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tuple[Float64Array | None, int]:
-    """The affine map on which most pairs of points agree, by RANSAC, and how many do.
+def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tuple[Float64Array | None, BoolArray]:
+    """The affine map on which most pairs of points agree, by RANSAC, and which do.
 
     The same points always give the same map: OpenCV draws from a generator of its own with a fixed seed.
 
@@ -102,7 +102,7 @@ def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tup
         tolerance: Pixels by which a point may miss.
 
     Returns:
-        float64 ``(2, 3)`` or None, and the number of pairs.
+        float64 ``(2, 3)`` or None, and whether each pair agrees, bool ``(n,)``.
 
     Raises:
         ImportError: OpenCV is not installed.
@@ -111,7 +111,7 @@ def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tup
     found, inliers = cv2.estimateAffine2D(
         first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=TRIALS, confidence=CERTAINTY
     )
-    return (None, 0) if found is None else (found, int(inliers.sum()))
+    return found, np.zeros(len(first), bool) if found is None else inliers.ravel().astype(bool)
 
 
 def convex_hull(points: Tensor) -> Tensor:

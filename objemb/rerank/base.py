@@ -11,7 +11,7 @@ from objemb.checks import ObjembError
 from objemb.describers.base import Describer, FeatureDescriber
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
-from objemb.structures import Match, Photo, RegionDescriptors, SearchResult
+from objemb.structures import Match, Photo, RegionDescriptors, SearchResult, VisualWords
 from objemb.structures.results import COSINE
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,29 @@ class Search:
         return self.describer
 
 
+@dataclass(frozen=True, eq=False)
+class WordSearch:
+    """The same of a search for visual words.
+
+    Attributes:
+        queries: The rows that were searched with.
+        results: One per query, in their order.
+        stored: What is stored of an image that was found.
+    """
+
+    queries: tuple[VisualWords, ...]
+    results: tuple[SearchResult, ...]
+    stored: Callable[[str], VisualWords]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queries", tuple(self.queries))
+        object.__setattr__(self, "results", tuple(self.results))
+        if len(self.queries) != len(self.results):
+            raise ValueError(
+                f"WordSearch.results: expected one per query ({len(self.queries)}), found {len(self.results)}"
+            )
+
+
 class Reranker(Plugin, ABC):
     """Puts results into a better order.
 
@@ -104,6 +127,18 @@ class Reranker(Plugin, ABC):
         ``database``, so that the next one builds on that. What it is given is not edited. A query without rows, a
         result without hits and an empty database are normal cases.
         """
+
+    def rerank_words(self, search: WordSearch) -> WordSearch:
+        """The same of a search for visual words.
+
+        Raises:
+            ValueError: It re-ranks vectors alone.
+        """
+        del search
+        raise ValueError(
+            f"rerank: expected a re-ranker of visual words such as 'spatial_verification', found "
+            f"{self.registry_name!r}, which takes vectors"
+        )
 
 
 def scored(match: Match, score: float) -> Match:
@@ -151,9 +186,27 @@ def search_and_rerank(
     first = tuple(database.search(queries, max(depth, *wanted, 1)))
     search = Search(tuple(queries), first, database, describer, open_query)
     for reranker in rerankers:
-        before = [result.scale for result in search.results]
+        before = search.results
         search = reranker.rerank(search)
-        scales = [reranker.scale or scale for scale in before]
-        results = (replace(r, scale=scale) for r, scale in zip(search.results, scales, strict=True))
-        search = replace(search, results=tuple(results))
+        search = replace(search, results=_on_scale(reranker, before, search.results))
     return search
+
+
+def rerank_words(search: WordSearch, rerankers: Sequence[Reranker]) -> WordSearch:
+    """The re-rankers in their order, of a search for visual words.
+
+    Raises:
+        ValueError: One of them re-ranks vectors alone.
+    """
+    for reranker in rerankers:
+        before = search.results
+        search = reranker.rerank_words(search)
+        search = replace(search, results=_on_scale(reranker, before, search.results))
+    return search
+
+
+def _on_scale(
+    reranker: Reranker, before: Sequence[SearchResult], after: Sequence[SearchResult]
+) -> tuple[SearchResult, ...]:
+    """Results that say on which scale their scores are."""
+    return tuple(replace(new, scale=reranker.scale or old.scale) for new, old in zip(after, before, strict=True))

@@ -8,6 +8,7 @@ edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 6
 from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.fields import Box, Payload, Scalar, are_shares
 from objemb.structures.local_features import LocalFeatures, RegionFeatures
+from objemb.structures.match_kernel import MatchKernel
 from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
 from objemb.structures.results import Match, SearchResult
@@ -23,6 +24,7 @@ __all__ = [
     "ImageRows",
     "LocalFeatures",
     "Match",
+    "MatchKernel",
     "Payload",
     "Photo",
     "RegionDescriptors",

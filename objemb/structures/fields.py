@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from objemb import checks
-from objemb.types import AnyArray, Int64Array
+from objemb.types import AnyArray, BoolArray, Float32Array, Int64Array
 
 Box: TypeAlias = tuple[float, float, float, float]
 #: Values that metadata may hold; they survive JSON and Arrow unchanged.
@@ -113,6 +113,19 @@ def as_array(name: str, value: ArrayLike) -> AnyArray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected an array or a tensor of numbers, found {type(value).__name__}")
     return array
+
+
+def points_inside(points: Float32Array, boxes: Float32Array) -> BoolArray:
+    """Whether points lie in boxes, edges included: bool ``(boxes, points)``.
+
+    Args:
+        points: float32 ``(N, 2)``, x and y.
+        boxes: float32 ``(n, 4)``, in the same frame.
+    """
+    x, y = points.T
+    x1, y1, x2, y2 = boxes.T[:, :, None]
+    inside: BoolArray = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+    return inside
 
 
 def row_numbers(index: Index, count: int) -> Int64Array:

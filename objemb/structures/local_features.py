@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from objemb import checks
-from objemb.structures.fields import Index, Scalar, as_array, checked_id, checked_size, frozen_metadata, row_numbers
+from objemb.structures.fields import (
+    Index,
+    Scalar,
+    as_array,
+    checked_id,
+    checked_size,
+    frozen_metadata,
+    points_inside,
+    row_numbers,
+)
 from objemb.structures.regions import Regions
 from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
@@ -137,10 +146,7 @@ class LocalFeatures:
         Args:
             boxes: float32 ``(n, 4)``, original pixels.
         """
-        x, y = self.points.T
-        x1, y1, x2, y2 = np.asarray(boxes, np.float32).reshape(-1, 4).T[:, :, None]
-        inside: BoolArray = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
-        return inside
+        return points_inside(self.points, np.asarray(boxes, np.float32).reshape(-1, 4))
 
 
 @dataclass(frozen=True, eq=False)

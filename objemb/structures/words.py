@@ -10,7 +10,7 @@ import numpy as np
 
 from objemb import checks
 from objemb.structures.descriptors import RegionDescriptors
-from objemb.structures.fields import Index, Scalar, checked_id, frozen_metadata, row_numbers
+from objemb.structures.fields import Box, Index, Scalar, checked_id, frozen_metadata, points_inside, row_numbers
 from objemb.structures.regions import Regions
 from objemb.types import Float32Array, Int32Array, Int64Array, Uint8Array
 
@@ -43,6 +43,11 @@ class WordPlaces:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def inside(self, box: Box) -> WordPlaces:
+        """The features whose centres lie in a box."""
+        kept = points_inside(self.points, np.array([box], np.float32))[0]
+        return WordPlaces(self.words[kept], self.points[kept], self.codes[kept])
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,11 +51,11 @@ def residuals(words: VisualWords) -> np.ndarray:
 
 def score(first: VisualWords, row: int, second: VisualWords, other: int, aggregator: Asmk) -> float:
     """The kernel of two rows as :class:`VisualWords` has it."""
-    u, v = residuals(first), residuals(second)
+    u, v, kernel = residuals(first), residuals(second), aggregator.kernel
     total = 0.0
     for m, n in itertools.product(np.flatnonzero(first.rows == row), np.flatnonzero(second.rows == other)):
         if first.words[m] == second.words[n]:
-            part = slow.sigma(float(u[m] @ v[n]), aggregator.alpha, aggregator.tau, aggregator.tau_inclusive)
+            part = slow.sigma(float(u[m] @ v[n]), kernel.alpha, kernel.tau, kernel.tau_inclusive)
             total += float(first.weights[m]) * part
     return float(first.scales[row]) * float(second.scales[other]) * total
 
