@@ -61,7 +61,7 @@ class Asmk(WordAggregator):
         region_normalised: bool = True,
         binary: bool = True,
         assignments: int = 1,
-        query_assignments: int = 5,
+        query_assignments: int = 3,
         alpha: float = 3.0,
         tau: float = 0.0,
         tau_inclusive: bool = False,

@@ -43,8 +43,9 @@ def expect_whitening(model: Model, dim: int | None, power: float) -> None:
 
 def fit_parts(
     model: Model,
-    photos: Sequence[str | Path],
+    photos: Sequence[str | Path] | Sequence[Photo],
     *,
+    named: str | None = None,
     boxes: Detector | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -59,7 +60,8 @@ def fit_parts(
 
     Args:
         model: Any model; it stays as it is. One without such parts is given back as it is.
-        photos: Folders, lists or images; not those on which the model will be evaluated.
+        photos: Folders, lists or images, or photos in memory; not those on which the model will be evaluated.
+        named: What the record of the photos calls them; by default their paths.
         boxes: Where boxes of the photos come from, None for the model's own regions.
         batch_size: Photos at once.
         workers: Decoding workers.
@@ -88,7 +90,8 @@ def fit_parts(
             boxes.expect_used()
         if len(vectors) == 0:
             raise ValueError(f"{name}: expected photos with vectors to learn from, found none that could be described")
-        part.fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, photos), on_step=on_step)
+        sources = photos if named is None else [named]
+        part.fit(vectors, fitted_on=_in_words(len(vectors), "vectors", count, sources), on_step=on_step)
     return model
 
 
@@ -225,7 +228,7 @@ def whiten(
 def _samples(
     model: Model,
     part: str,
-    photos: Sequence[str | Path],
+    photos: Sequence[str | Path] | Sequence[Photo],
     boxes: Detector | None,
     batch_size: int,
     workers: int,
@@ -279,5 +282,5 @@ def _shown(
     )
 
 
-def _in_words(count: int, kind: str, photos: int, sources: Sequence[str | Path]) -> str:
+def _in_words(count: int, kind: str, photos: int, sources: Sequence[object]) -> str:
     return f"{count} {kind} of {photos} photos: {', '.join(str(p) for p in sources)}"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,15 @@ def test_crops_of_a_photo_that_was_decoded_smaller() -> None:
     (described,) = Local(local_features=dense(), region_features="crop").describe([photo], [boxes])
     assert described.features.points.min(axis=0).tolist() == [16 + 2, 8 + 2]
     assert described.features.points.max(axis=0).tolist() == [48 - 2, 32 - 2]
+
+
+def test_the_network_is_in_the_state_once() -> None:
+    describer = Local(local_features=dense(), regions=WholeImage())
+    assert set(describer.state_dict()) == {"local_features.backbone.weight"}
+    assert describer.backbone is describer.local_features.backbone
+    assert copy.deepcopy(describer).backbone is not describer.backbone
+    other = copy.deepcopy(describer)
+    assert other.backbone is other.local_features.backbone
 
 
 def test_parts_of_the_extractor_learn_from_whole_photos() -> None:

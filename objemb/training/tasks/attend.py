@@ -1,4 +1,4 @@
-"""Regional attention, learned by telling apart what photos show."""
+"""Attention to regions or local features, learned by telling apart what photos show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from objemb import checks
+from objemb.aggregators.base import Aggregator, FeatureAggregator
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.layers.learned_attention import LearnedAttention
+from objemb.models.fitting import fit_parts
 from objemb.models.model import Model
+from objemb.models.pipeline import connected
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
 from objemb.registry import plugin
@@ -26,18 +29,22 @@ BATCH = 8
 
 @plugin
 class Attend(Task):
-    """Which regions count, learned with classification as a proxy: nothing but the attention, and perhaps a layer of
-    classes, is learned (Kim and Yoon, "Regional attention based deep feature for image retrieval", BMVC 2018).
+    """Which regions, or local features, count, learned with classification as a proxy: nothing but the attention, and
+    perhaps a layer of classes, is learned (Kim and Yoon, "Regional attention based deep feature for image retrieval",
+    BMVC 2018; Noh et al., "Large-scale image retrieval with attentive deep local features", ICCV 2017).
 
     ::
 
         frozen map ── maxima of regions ── mean of a_r max_r ── layer of classes ── cross entropy
                   └── means of regions and image ── attention ── a_r
 
+        frozen map ── unit activations x ── mean of a(x) x ── layer of classes ── cross entropy      (local features)
+
     A photo that shows several instances is as much of each of them.
 
     Args:
-        describer: A ``regional_attention``, whose backbone has its weights already.
+        describer: A ``regional_attention``, or a ``local`` with the extractor ``attentive``; the backbone has its
+            weights already.
         data: Photos with instances, which are the classes. The boxes do not matter.
         validation: Other photos of the same instances, for the figure ``accuracy``; None for none.
         classifier: ``network``: the backbone's own layer of classes (``classes: true``), frozen, as published; instance
@@ -45,20 +52,27 @@ class Attend(Task):
             takes. ``learned``: a layer of its own, which is thrown away afterwards: for data of other classes.
         attention_rate: Factor on the learning rate of the attention. Its inputs are many and none is negative, so that
             at the rate of the layer of classes its hidden units saturate, and all regions count alike for good.
+        aggregator: Of the model that is left; None for the sum of regions, weighted by the attention. One of local
+            features for those.
+        fit_photos: Number of training photos from which the parts of that model that learn without labels, such as a
+            PCA and a codebook, learn after the last step.
 
     Raises:
         TypeError: Another kind of describer.
-        ValueError: Fewer than two instances, as many as the layer of classes does not have, or another validation set.
+        ValueError: An aggregator that does not fit the describer, fewer than two instances, as many as the layer of
+            classes does not have, or another validation set.
     """
 
     def __init__(
         self,
         *,
-        describer: Describer,
+        describer: Describer | FeatureDescriber,
         data: Examples,
         validation: Examples | None = None,
         classifier: str = "learned",
         attention_rate: float = 0.05,
+        aggregator: Aggregator | FeatureAggregator | None = None,
+        fit_photos: int = 500,
     ) -> None:
         super().__init__()
         learner = describer.learned_attention()
@@ -69,6 +83,9 @@ class Attend(Task):
                 f"validation: expected the {len(data.instances)} instances of the data, found "
                 f"{len(validation.instances)} or others"
             )
+        self.aggregator = Sum(weighted=True) if aggregator is None else aggregator
+        self.fit_photos = checks.whole("fit_photos", fit_photos)
+        connected(describer, self.aggregator)
         self.describer = describer.requires_grad_(False)
         learner.attention.requires_grad_(True)
         self.examples, self.validation = data, validation
@@ -123,10 +140,15 @@ class Attend(Task):
         return {"accuracy": sum(right) / max(1, len(right))}
 
     def model(self) -> Model:
-        """The describer and the weighted sum; nothing is whitened yet."""
-        aggregator = {"name": "sum", "weighted": True}
-        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": aggregator}
-        return Model(self.describer, Sum(weighted=True), settings, {}, str(self.device))
+        """The describer and its aggregator; parts that learn without labels have learned, nothing is whitened yet."""
+        chosen = self.settings.get("aggregator") or {"name": "sum", "weighted": True}
+        settings = {"describer": without_weights(self.settings["describer"]), "aggregator": chosen}
+        self.aggregator.connect(self.describer.dim)
+        model = Model(self.describer, self.aggregator, settings, {}, str(self.device))
+        if not model.pipeline.unfitted():
+            return model
+        photos = [self.examples[n].photo for n in range(min(self.fit_photos, len(self.examples)))]
+        return fit_parts(model, photos, named="photos of the training")
 
     @property
     def _learner(self) -> LearnedAttention:

@@ -9,7 +9,8 @@ import torch
 from objemb.aggregators.sum import Sum
 from objemb.datasets.scenes import SceneSettings
 from objemb.models import load_model
-from objemb.structures import Regions
+from objemb.models.build import build_model
+from objemb.structures import Regions, VisualWords
 from objemb.training.data.base import Example
 from objemb.training.data.scenes import SceneExamples
 from objemb.training.runner import fit
@@ -64,6 +65,64 @@ def test_a_run_learns_the_attention_alone(tmp_path: Path) -> None:
         0
     ].regions.scores
     assert len(set(scores.tolist())) > 1, "regions no longer count alike"
+
+
+LOCAL: dict[str, Any] = {
+    "name": "attend",
+    "describer": {
+        "name": "local",
+        "local_features": {
+            "name": "attentive",
+            "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]},
+            "size": 64,
+            "scales": [1.0],
+            "hidden": 4,
+            "dim": 4,
+        },
+    },
+    "data": SCENES,
+    "validation": SCENES,
+    "aggregator": {"name": "asmk", "words": 4},
+    "fit_photos": 4,
+}
+
+
+def test_a_run_learns_which_local_features_count(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    learner = build_task(LOCAL)
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    fit(learner, settings(steps=3, batch=4, warmup=0), tmp_path / "run", quiet=True)
+    changed = {k for k, v in learner.state_dict().items() if k in before and not torch.equal(v, before[k])}
+    attention = "describer.local_features.attention."
+    assert {k for k in changed if "weight" in k} >= {f"{attention}out.weight", "classes.weight"}
+    assert not any(k.startswith("describer.local_features.backbone") for k in changed)
+    folder = tmp_path / "run" / "model"
+    model = load_model(folder)
+    assert all("photos of the training" in part.fitted_on for part in model.pipeline.fitted_parts().values())
+    photo = SceneExamples(count=1, families=2, settings=SceneSettings(size=48))[0].photo
+    words = model.describe(photo)
+    assert isinstance(words, VisualWords)
+    assert len(words.words)
+    again = build_model(  # another kernel over what was trained
+        {
+            "describer": {
+                **LOCAL["describer"],
+                "local_features": {**LOCAL["describer"]["local_features"], "weights": folder},
+            },
+            "aggregator": {"name": "vlad", "words": 4},
+        }
+    )
+    trained, other = model.describer.state_dict(), again.describer.state_dict()
+    assert all(torch.equal(trained[k], v) for k, v in other.items() if "attention" in k or "backbone" in k)
+
+
+def test_an_aggregator_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="local"):
+        build_task({**LOCAL, "aggregator": None})
+    with pytest.raises(ValueError, match="asmk"):
+        task(aggregator={"name": "asmk"})
+    with pytest.raises(TypeError, match="local_features: expected an extractor with an attention to learn"):
+        build_task({**LOCAL, "describer": {"name": "local", "local_features": {"name": "sift"}}})
 
 
 def test_the_loss_by_hand() -> None:
