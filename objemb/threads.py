@@ -1,4 +1,4 @@
-"""How the threads behind a network wait for each other."""
+"""How many threads there are to be, and how those behind a network wait for each other."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ def wait_without_spinning() -> None:
     Works only before torch is imported, and so is called by programs, never by the library.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def usable_threads() -> int:
+    """Threads that work which is divided by hand may take: what ``OMP_NUM_THREADS`` says, as to all other libraries, or
+    the processors that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

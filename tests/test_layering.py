@@ -46,6 +46,7 @@ LIGHTNING = "training/_lightning.py"
 SUBCLASSING = {*DETECTRON2, LIGHTNING}
 FOREIGN = {
     "faiss": {"ops/faiss.py"},
+    "numba": {"index/word_kernels.py"},
     "timm": {"backbones/timm_net.py"},
     "huggingface_hub": {"backbones/timm_net.py"},
     "filelock": {"training/run_folder.py"},

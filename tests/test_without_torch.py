@@ -17,8 +17,9 @@ from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.images.decode import read_photo
 from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
-from objemb.structures import RegionDescriptors, Regions
+from objemb.structures import RegionDescriptors, Regions, VisualWords
 
 #: Rooms of which every module is imported. A service on a small machine needs no more to hold an index.
 DEPLOYABLE = ("structures", "images", "index", "coco")
@@ -111,6 +112,44 @@ print(json.dumps({"found": found.to_json(), "mine": [h.image for h in other.sear
     assert answer["found"] == expected.to_json(), "the answers of a machine with PyTorch"
     assert answer["mine"][0] == "mine"
     assert answer["count"] == 10
+
+
+def test_an_index_of_visual_words_is_made_searched_and_changed(tmp_path: Path) -> None:
+    rows = WordRows(dim=16, words=4)
+    index = Index.create(tmp_path / "expected", schema=rows, fingerprint="some model")
+    with index.writer() as writer:
+        for number in range(9):
+            writer.add(words(f"{number}.jpg", number))
+    code = """
+import json
+from objemb.index.store import Index
+
+index = Index.open(sys.argv[1])
+found = index.search(index.get("4.jpg"), 3, where="price != 5")
+other = Index.create(sys.argv[2], schema=index.schema, fingerprint=index.fingerprint)
+with other.writer() as writer:
+    for name in ("4.jpg", "5.jpg"):
+        writer.add(index.get(name))
+    writer.delete(["5.jpg"])
+other.merge([index], on_collision="keep")
+other.compact()
+assert other.verify() == []
+print(json.dumps({"found": found.to_json(), "count": len(other)}))
+"""
+    answer = json.loads(python(code, tmp_path / "expected", tmp_path / "other").stdout)
+    assert answer["found"] == index.search(index.get("4.jpg"), 3, where="price != 5").to_json()
+    assert answer["found"]["hits"][0]["image"] == "4.jpg"
+    assert answer["count"] == 9
+
+
+def words(name: str, seed: int) -> VisualWords:
+    rng = np.random.default_rng(seed)
+    signs = np.packbits(rng.random((3, 16)) < 0.5, axis=1)
+    numbers = np.sort(rng.choice(4, 3, replace=False)).astype(np.int32)
+    ones = np.ones(3, np.float32)
+    return VisualWords(
+        name, Regions.whole((50, 60)), 16, np.zeros(3, np.int64), numbers, signs, ones, ones[:1], None, {"price": seed}
+    )
 
 
 def test_stored_boxes_and_evaluation_sets_are_read(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ OPTIONAL = {
     "torch": "'objemb[torch]'",
     "torchvision": "'objemb[torch]'",
     "faiss-cpu": "'objemb[ann]'",
+    "numba": "'objemb[words]'",
     "opencv": "'objemb[methods]'",
     "scipy": "'objemb[methods]'",
     "timm": "'objemb[timm]'",

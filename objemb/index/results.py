@@ -57,7 +57,7 @@ def to_results(
                 raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
         if len({m.image for m in matches}) != len(matches):
             raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
-        answers.append(SearchResult(query.image, tuple(boxes), tuple(matches)))
+        answers.append(SearchResult(query.image, tuple(boxes), tuple(matches), snapshot.manifest.schema.scale))
         first_query_row += len(query)
     return answers
 

@@ -19,6 +19,7 @@ from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.results import to_results
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import StructureRecord
+from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
@@ -62,10 +63,11 @@ class Searcher:
     ) -> list[SearchResult]:
         """Answers to queries; the arguments are those of ``Index.search_many``."""
         k = min(k, max(1, self._snapshot.image_count))
+        schema = self._snapshot.manifest.schema
         asked = [q for q in queries if len(q)]
         if not asked:
-            return [SearchResult(q.image, (), ()) for q in queries]
-        blocks, schema = self._blocks(where), self._snapshot.manifest.schema
+            return [_nothing(q, schema) for q in queries]
+        blocks = self._blocks(where)
         rows = schema.queries(asked)
         groups = np.repeat(np.arange(len(asked), dtype=np.int64), [len(q) for q in asked])
         structure, covered = self._structure(exact)  # its errors name the files
@@ -76,7 +78,7 @@ class Searcher:
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
         answers = iter(to_results(self._snapshot, blocks, asked, hits, runners_up))
-        return [next(answers) if len(q) else SearchResult(q.image, (), ()) for q in queries]
+        return [next(answers) if len(q) else _nothing(q, schema) for q in queries]
 
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that fits a filter, in the order in which they were added."""
@@ -152,3 +154,8 @@ class Searcher:
             structure = load_structure(self._snapshot, record)
             self._structures.append((record, structure))
         return structure
+
+
+def _nothing(query: Described, schema: RowSchema) -> SearchResult:
+    """The answer to a query without rows."""
+    return SearchResult(query.image, (), (), schema.scale)

@@ -14,7 +14,8 @@ from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines.base import Engine, Structure
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.schemas import SCHEMAS
-from objemb.index.structures import DEFAULT_ENGINE
+from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from tests.contracts.made import build
 from tests.index.searching import assert_same, unit_rows
 
@@ -29,6 +30,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         pytest.importorskip(NEEDS[request.param])
     built: Engine = build(Engine.kind, request.param, tmp_path)
     return built
+
+
+@pytest.fixture
+def vector_engine(engine: Engine) -> Engine:
+    if UnitVectors.name not in engine.accepts:
+        pytest.skip("searches rows of another kind")
+    return engine
 
 
 def gallery() -> list[VectorBlock]:
@@ -58,30 +66,34 @@ def test_what_it_says_of_itself(engine: Engine) -> None:
     assert engine.accepts
     assert engine.accepts <= set(SCHEMAS)
     assert isinstance(engine.exact, bool)
+    for schema in SCHEMAS.values():
+        searches = engine_named(schema.engine)
+        assert searches.exact
+        assert schema.name in searches.accepts
     assert DEFAULT_ENGINE in registry.names(Engine.kind)
 
 
-def test_what_is_read_again_finds_the_same(engine: Engine) -> None:
+def test_what_is_read_again_finds_the_same(vector_engine: Engine) -> None:
     blocks, random = gallery(), np.random.default_rng(1)
     queries, groups = unit_rows(random, 30, DIM), np.repeat(np.arange(12), [1, 4, 0, 2, 3, 2, 3, 3, 3, 3, 3, 3])
-    built = engine.build(blocks)
+    built = vector_engine.build(blocks)
     hits = built.search(queries, groups, 7, blocks, count=14)
     assert len(hits) == 14
     assert (hits.images[[2, 12, 13]] == NO_HIT).all()
-    loaded = engine.load(files_of(built))
+    loaded = vector_engine.load(files_of(built))
     assert_same(loaded.search(queries, groups, 7, blocks, count=14), hits)
     assert loaded.covered == built.covered
     assert built.covered in (None, sum(map(len, blocks)))
     assert loaded.dim == built.dim
     assert built.dim in (None, DIM)
-    if engine.exact:
+    if vector_engine.exact:
         assert_same(hits, search_exact(blocks, queries, groups, 7, count=14))
 
 
-def test_scores_are_exact_and_rows_alive(engine: Engine) -> None:
+def test_scores_are_exact_and_rows_alive(vector_engine: Engine) -> None:
     blocks, random = gallery(), np.random.default_rng(2)
     queries, groups = unit_rows(random, 30, DIM), np.arange(30) // 2
-    hits = engine.build(blocks).search(queries, groups, 9, blocks)
+    hits = vector_engine.build(blocks).search(queries, groups, 9, blocks)
     vectors = np.concatenate([b.vectors.astype(np.float64) for b in blocks])
     images = np.concatenate([b.images for b in blocks])
     alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
@@ -97,9 +109,9 @@ def test_scores_are_exact_and_rows_alive(engine: Engine) -> None:
     assert np.mean(hits.images[:, 0] == expected.images[:, 0]) > 0.9
 
 
-def test_which_rows_are_alive_may_change(engine: Engine) -> None:
+def test_which_rows_are_alive_may_change(vector_engine: Engine) -> None:
     blocks = gallery()
-    structure, query = engine.build(blocks), blocks[1].vectors[:1].astype(np.float32)
+    structure, query = vector_engine.build(blocks), blocks[1].vectors[:1].astype(np.float32)
     best = structure.search(query, np.array([0]), 1, blocks).images[0, 0]
     assert best == blocks[1].images[0]
     without = [blocks[0], VectorBlock(blocks[1].vectors, blocks[1].images, blocks[1].images != best)]
@@ -109,9 +121,9 @@ def test_which_rows_are_alive_may_change(engine: Engine) -> None:
     assert structure.search(query, np.array([0]), 1, blocks).images[0, 0] == best
 
 
-def test_more_images_than_there_are(engine: Engine) -> None:
+def test_more_images_than_there_are(vector_engine: Engine) -> None:
     blocks = gallery()
-    hits = engine.build(blocks).search(blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400, blocks)
+    hits = vector_engine.build(blocks).search(blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400, blocks)
     assert_same(hits, search_exact(blocks, blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400))
 
 
@@ -123,7 +135,7 @@ def test_more_images_than_there_are(engine: Engine) -> None:
         (np.zeros((2, DIM)), [1, 0], 1, "non-decreasing"),
     ],
 )
-def test_wrong_arguments(engine: Engine, queries: np.ndarray, groups: list[int], k: int, message: str) -> None:
+def test_wrong_arguments(vector_engine: Engine, queries: np.ndarray, groups: list[int], k: int, message: str) -> None:
     blocks = gallery()
     with pytest.raises(ValueError, match=message):
-        engine.build(blocks).search(queries, np.array(groups), k, blocks)
+        vector_engine.build(blocks).search(queries, np.array(groups), k, blocks)

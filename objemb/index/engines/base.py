@@ -136,9 +136,18 @@ def checked_queries(
     if queries.ndim != 2 or (table.dim is not None and queries.shape[1] != table.dim):
         wanted = "D" if table.dim is None else table.dim
         raise ValueError(f"queries: expected shape (R, {wanted}), found {tuple(queries.shape)}")
-    if groups.shape != (len(queries),) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
-        raise ValueError(f"groups: expected {len(queries)} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
+    groups, count = checked_groups(groups, len(queries), k, count)
+    return queries, groups, count
+
+
+def checked_groups(groups: AnyArray, rows: int, k: int, count: int | None) -> tuple[Int64Array, int]:
+    """The query of each of some rows as int64, and the number of queries, or ``ValueError``."""
+    groups = np.asarray(groups, dtype=np.int64)
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, found {k}")
+    if groups.shape != (rows,) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
+        raise ValueError(f"groups: expected {rows} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
     last = int(groups[-1]) + 1 if len(groups) else 0
     if count is not None and count < last:
         raise ValueError(f"count: expected at least {last} queries, as in groups, found {count}")
-    return queries, groups, last if count is None else count
+    return groups, last if count is None else count

@@ -45,6 +45,7 @@ class RowSchema(ABC):
     Attributes:
         name: In the manifest.
         columns: Names of the columns of a segment, which are also the endings of their files: lower-case letters.
+        scale: What scores of such rows are, in words.
         engine: Name of the engine that searches such rows exactly, see :mod:`objemb.index.engines.base`.
         most_rows: A compacted segment is closed at this :meth:`weight`.
         dim: Length of the vectors that a model hands in, to be stored or to be searched for.
@@ -52,6 +53,7 @@ class RowSchema(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    scale: ClassVar[str]
     engine: ClassVar[str]
     most_rows: ClassVar[int] = 1 << 20
     dim: int

@@ -8,9 +8,10 @@ from typing import Any
 from objemb import checks
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.storage.visual_words import WordRows
 
 #: The kinds of rows by name.
-SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors}
+SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors, WordRows.name: WordRows}
 
 
 def schema_from_json(data: Mapping[str, Any]) -> RowSchema:

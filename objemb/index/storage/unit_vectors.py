@@ -14,6 +14,7 @@ from objemb.index.blocks import VectorBlock
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.schema import AsTheyCome, Columns, RowSchema
 from objemb.structures import Described, RegionDescriptors, Regions, Scalar
+from objemb.structures.results import COSINE
 from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 DTYPES = ("float32", "float16")
@@ -36,6 +37,7 @@ class UnitVectors(RowSchema):
 
     name = "unit_vectors"
     columns = ("vectors",)
+    scale = COSINE
     engine = "exact"
 
     dim: int
