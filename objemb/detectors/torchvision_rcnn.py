@@ -134,8 +134,9 @@ class TorchvisionRcnn(Rcnn):
         """Read the levels off the maps of a blank image, whose sides every stride divides: nothing is rounded."""
         side = PROBED_CELLS * self.network.transform.size_divisible
         blank = torch.zeros(1, 3, side, side)
-        children = tuple(name for name, _ in self.network.backbone.body.named_children())
-        strides = {child: side // level.shape[2] for child, level in self._children(blank, children).items()}
+        body = self.network.backbone.body
+        levels = in_turn(body, [name for name, _ in body.named_children()])(blank)
+        strides = {child: side // level.shape[2] for child, level in levels.items()}
         last = {stride: child for child, stride in strides.items() if stride >= FINEST_STRIDE}
         self._trunk_layers = {child: f"{TRUNK}{stride}" for stride, child in last.items()}
         maps = self.features(NetworkInput(blank, [(side, side)]))

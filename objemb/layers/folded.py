@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, cast
 
@@ -20,7 +22,19 @@ NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 #: Largest difference from PyTorch's own convolution, of values around 1, that is rounding.
 TOLERANCE = 1e-4
 
+_WANTED: ContextVar[bool] = ContextVar("objemb_folded", default=True)
+
 Convolve = Callable[[Tensor, Tensor, Tensor, list[int], list[int], list[int], int], Tensor]
+
+
+@contextmanager
+def unfolded() -> Iterator[None]:
+    """Within the block every network runs as it is, for comparisons."""
+    token = _WANTED.set(False)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
 
 
 class Folded:
@@ -34,10 +48,10 @@ class Folded:
     otherwise, in twice the time. The result is the network's up to rounding.
 
     The network itself stays as it is, with its parameters and their names, and computes whatever is not such a case:
-    with gradients, on another device, in another precision, with a norm in training mode, or where a hook waits for
-    the output of a layer that would not run. A change of its weights is noticed, unless it bypasses the counter of
-    changes that PyTorch keeps for a tensor, as assigning to ``parameter.data[...]`` does. This is no module, so that an
-    owner whose attribute it is has no further parameters for it.
+    with gradients, within :func:`unfolded`, on another device, in another precision, with a norm in training mode, or
+    where a hook waits for the output of a layer that would not run. A change of its weights is noticed, unless it
+    bypasses the counter of changes that PyTorch keeps for a tensor, as assigning to ``parameter.data[...]`` does. This
+    is no module, so that an owner whose attribute it is has no further parameters for it.
 
     Args:
         network: A traced network, see also :func:`in_turn`. Of anything else it is just the network: there is no graph
@@ -57,7 +71,8 @@ class Folded:
     def __call__(self, maps: Tensor) -> Any:
         """What ``network(maps)`` gives, up to rounding."""
         if (
-            isinstance(self.network, fx.GraphModule)
+            _WANTED.get()
+            and isinstance(self.network, fx.GraphModule)
             and maps.device.type == "cpu"
             and maps.dtype == torch.float32
             and maps.numel() > 0

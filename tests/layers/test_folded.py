@@ -17,7 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.layers import folded
-from objemb.layers.folded import Folded, in_turn
+from objemb.layers.folded import Folded, in_turn, unfolded
 
 NORM = "native_batch_norm"
 
@@ -201,6 +201,19 @@ def test_what_is_no_such_case_is_left_to_the_network() -> None:
         assert torch.equal(Folded(original.double())(pixels.double()), original(pixels.double()))
         plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
         assert torch.equal(Folded(plain)(pixels), plain(pixels))
+
+
+@torch.no_grad()
+def test_a_network_can_be_run_as_it_is() -> None:
+    original, pixels = traced(Small()), torch.randn(1, 3, 8, 8)
+    fast = Folded(original)
+    for _ in range(2):
+        with watched() as ran, unfolded():
+            assert torch.equal(fast(pixels), original(pixels))
+        assert ran.count(NORM) == 6
+        with watched() as ran:
+            fast(pixels)
+        assert ran.count(NORM) == 1
 
 
 @torch.no_grad()
