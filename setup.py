@@ -1,5 +1,7 @@
 """What pyproject.toml cannot say: the configs lie beside the package here, and inside it where it is installed."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
-setup(packages=[*find_packages(include=["objemb*"]), "objemb.configs"], package_dir={"objemb.configs": "configs"})
+CONFIGS = ["objemb.configs", *(f"objemb.configs.{folder}" for folder in find_namespace_packages("configs"))]
+
+setup(packages=[*find_packages(include=["objemb*"]), *CONFIGS], package_dir={"objemb.configs": "configs"})
