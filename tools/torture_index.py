@@ -1,6 +1,7 @@
 """Kills writers of an index at random moments, corrupts its files at random places, and looks what becomes of it.
 
     python tools/torture_index.py --kills 200 --corruptions 1000 --seed 0
+    python tools/torture_index.py --kind words
 
 After every kill the index must open, verify, and hold exactly what was published: the last state that the writer
 acknowledged in its journal, or the one that it was just publishing. After every corruption ``verify`` must report
@@ -31,10 +32,13 @@ import torch
 from objemb.checks import ObjembError
 from objemb.index.storage.files import DATA_FILE
 from objemb.index.storage.manifest import MANIFEST_FILE, read_manifest
+from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
+from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
-from objemb.structures import Described, RegionDescriptors, Regions
+from objemb.structures import Described, RegionDescriptors, Regions, Scalar, VisualWords, WordPlaces
+from objemb.types import Uint8Array
 
 DIM = 192
 SIZE = (480, 640)
@@ -42,12 +46,17 @@ IDS = 250
 #: A writer dies within this many seconds after one of its first ``STEPS`` steps; a step takes about as long.
 LIFETIME = 0.05
 STEPS = 6
+WORDS = 300
+SCHEMAS: dict[str, RowSchema] = {
+    "vectors": UnitVectors(DIM),
+    "words": WordRows(DIM, WORDS, items="regions", positions=True),
+}
 #: What an index holds: the version of every image.
 State = dict[str, int]
 
 
-def described(image: str, version: int) -> RegionDescriptors:
-    """The image as it is in this version: all of it follows from the two arguments."""
+def described(image: str, version: int, kind: str) -> Described:
+    """The image as it is in this version: all of it follows from the arguments."""
     rng = np.random.default_rng(zlib.crc32(f"{image} {version}".encode()))
     count = int(rng.integers(0, 12))
     vectors = rng.standard_normal((count, DIM)).astype(np.float32)
@@ -59,9 +68,38 @@ def described(image: str, version: int) -> RegionDescriptors:
         labels=torch.from_numpy(rng.integers(-1, 3, count)),
         classes=("bottle", "can", "jar"),
     )
+    if kind == "words":
+        return _in_words(image, regions, rng, {"version": version})
     return RegionDescriptors(
         image, regions, torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1), {"version": version}
     )
+
+
+def _in_words(image: str, regions: Regions, rng: np.random.Generator, metadata: dict[str, Scalar]) -> VisualWords:
+    counts = rng.integers(0, 20, len(regions))
+    words = [np.sort(rng.choice(WORDS, count, replace=False)) for count in counts]
+    features = int(rng.integers(0, 40)) if len(regions) else 0
+    places = WordPlaces(
+        rng.integers(0, WORDS, features).astype(np.int32),
+        rng.random((features, 2), dtype=np.float32) * np.array([SIZE[1], SIZE[0]], dtype=np.float32),
+        _signs(rng, features),
+    )
+    return VisualWords(
+        image,
+        regions,
+        DIM,
+        np.repeat(np.arange(len(regions)), counts),
+        np.concatenate([np.zeros(0, np.int32), *words]).astype(np.int32),
+        _signs(rng, int(counts.sum())),
+        np.ones(counts.sum(), np.float32),
+        rng.random(len(regions), dtype=np.float32),
+        places,
+        metadata,
+    )
+
+
+def _signs(rng: np.random.Generator, count: int) -> Uint8Array:
+    return np.packbits(rng.random((count, DIM)) < 0.5, axis=1)
 
 
 class Journal:
@@ -99,7 +137,7 @@ class Journal:
         yield from (json.loads(line) for line in whole.splitlines())
 
 
-def work(folder: Path, journal_path: Path, seed: int, steps: Connection) -> None:
+def work(folder: Path, journal_path: Path, kind: str, seed: int, steps: Connection) -> None:
     """Index, delete and compact at random until killed; tells of every step before it begins."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
@@ -114,7 +152,7 @@ def work(folder: Path, journal_path: Path, seed: int, steps: Connection) -> None
         begin, delete = changes(rng, state)
         with index.writer(flush_rows=rng.choice([16, 64, 1000])) as writer:
             for image, version in begin.items():
-                writer.add(described(image, version), stamp=str(version))
+                writer.add(described(image, version, kind), stamp=str(version))
             writer.delete(delete)
             journal.append({"begin": begin, "delete": delete})
             writer.commit()
@@ -128,11 +166,11 @@ def changes(rng: random.Random, state: State) -> tuple[State, list[str]]:
     return {i: state.get(i, 0) + rng.randint(1, 99) for i in added}, picked[len(added) :]
 
 
-def kill_once(folder: Path, journal: Journal, journal_path: Path, seed: int, result: dict[str, Any]) -> None:
+def kill_once(folder: Path, journal_path: Path, kind: str, seed: int, result: dict[str, Any]) -> None:
     """Start a writer, kill it, check the index, and note in the journal what was found."""
-    context = multiprocessing.get_context("forkserver")
+    context, journal = multiprocessing.get_context("forkserver"), Journal(journal_path)
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=work, args=(folder, journal_path, seed, sender), daemon=True)
+    child = context.Process(target=work, args=(folder, journal_path, kind, seed, sender), daemon=True)
     child.start()
     sender.close()
     rng = random.Random(seed)
@@ -146,7 +184,7 @@ def kill_once(folder: Path, journal: Journal, journal_path: Path, seed: int, res
         result["failures"].append(f"kill {seed}: the writer ended by itself with exit code {child.exitcode}")
     state, pending = journal.states()
     result["leftover_files"] += count_leftovers(folder)
-    problems, found = inspect(folder)
+    problems, found = inspect(folder, kind)
     result["failures"] += [f"kill {seed}: {p}" for p in problems]
     if found not in (state, pending):
         result["failures"].append(f"kill {seed}: the index holds neither the acknowledged state nor the next")
@@ -157,7 +195,7 @@ def kill_once(folder: Path, journal: Journal, journal_path: Path, seed: int, res
         journal.append({"published": applied})
 
 
-def inspect(folder: Path) -> tuple[list[str], State]:
+def inspect(folder: Path, kind: str) -> tuple[list[str], State]:
     """Problems of an index, and what it holds; contents are compared bit by bit."""
     index = Index.open(folder)
     problems = index.verify()
@@ -166,20 +204,23 @@ def inspect(folder: Path) -> tuple[list[str], State]:
         found[image] = int(stamp or -1)
         if metadata != {"version": found[image]}:
             problems.append(f"{image}: stamp {stamp} and metadata {metadata} differ")
-        if not same(index.get(image), described(image, found[image])):
+        if not same(index.schema, index.get(image), described(image, found[image], kind)):
             problems.append(f"{image}: contents differ from version {stamp}")
     return problems, found
 
 
-def same(found: Described | None, expected: RegionDescriptors) -> bool:
+def same(schema: RowSchema, found: Described | None, expected: Described) -> bool:
     """Whether all that is stored of an image is equal."""
+    if found is None:
+        return False
+    columns, others = schema.encode(found), schema.encode(expected)
+    regions, expected_regions = found.regions, expected.regions
     return (
-        isinstance(found, RegionDescriptors)
-        and found.regions.size == expected.regions.size
-        and torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(expected.vectors))
-        and torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(expected.regions.boxes))
-        and torch.equal(torch.as_tensor(found.regions.scores), torch.as_tensor(expected.regions.scores))
-        and found.regions.label_names == expected.regions.label_names
+        all(np.array_equal(columns[name], others[name]) for name in others)
+        and regions.size == expected_regions.size
+        and np.array_equal(regions.boxes, expected_regions.boxes)
+        and np.array_equal(regions.scores, expected_regions.scores)
+        and regions.label_names == expected_regions.label_names
     )
 
 
@@ -189,16 +230,15 @@ def count_leftovers(folder: Path) -> int:
     return sum(1 for p in folder.iterdir() if DATA_FILE.fullmatch(p.name) and p.name not in needed)
 
 
-def torture_by_killing(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def torture_by_killing(folder: Path, kind: str, kills: int, seed: int) -> dict[str, Any]:
     """``kills`` writers on one index, one after the other."""
     multiprocessing.set_forkserver_preload(["objemb.index.store", "torch"])
     result: dict[str, Any] = {"kills": kills, "killed_while_publishing": 0, "published_before_death": 0}
     result |= {"leftover_files": 0, "failures": []}
     index_folder, journal_path = folder / "killed", folder / "journal"
-    Index.create(index_folder, schema=UnitVectors(DIM), fingerprint="torture")
-    journal = Journal(journal_path)
+    Index.create(index_folder, schema=SCHEMAS[kind], fingerprint="torture")
     for number in range(kills):
-        kill_once(index_folder, journal, journal_path, seed + number, result)
+        kill_once(index_folder, journal_path, kind, seed + number, result)
     with Index.open(index_folder).writer():
         pass
     result["files_left_after_the_next_writer"] = count_leftovers(index_folder)
@@ -206,15 +246,16 @@ def torture_by_killing(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     return result
 
 
-def build_varied(folder: Path, rng: random.Random) -> Index:
+def build_varied(folder: Path, kind: str, rng: random.Random) -> Index:
     """An index with several segments, deleted images and, where FAISS is there, an approximate structure."""
-    index = Index.create(folder, schema=UnitVectors(DIM), fingerprint="torture", model={"describer": {"name": "none"}})
+    index = Index.create(folder, schema=SCHEMAS[kind], fingerprint="torture", model={"describer": {"name": "none"}})
     for start in range(0, 120, 40):
         with index.writer(flush_rows=200) as writer:
             for number in range(start, start + 40):
-                writer.add(described(f"photo {number}.jpg", rng.randint(1, 99)))
-    with suppress(ImportError):
-        index.build_structure()
+                writer.add(described(f"photo {number}.jpg", rng.randint(1, 99), kind))
+    if kind == "vectors":
+        with suppress(ImportError):
+            index.build_structure()
     index.delete([f"photo {n}.jpg" for n in range(0, 120, 7)])
     return index
 
@@ -237,14 +278,14 @@ def corrupted(path: Path, rng: random.Random) -> Iterator[str]:
         path.write_bytes(original)
 
 
-def use(folder: Path) -> None:
+def use(folder: Path, kind: str) -> None:
     """All that reads an index."""
     index = Index.open(folder)
     index.info()
     list(index.images())
     approximate = index.info()["approximate"] is not None
     for exact in (True, False) if approximate else (True,):
-        index.search(described("query", 2), 5, where="label = bottle and version > 3", exact=exact)
+        index.search(described("query", 2, kind), 5, where="label = bottle and version > 3", exact=exact)
     index.get("photo 1.jpg")
 
 
@@ -258,16 +299,16 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, str | None, str | None]:
         return None, None, f"{type(error).__name__}: {error}"
 
 
-def torture_by_corruption(folder: Path, count: int, seed: int) -> dict[str, Any]:
+def torture_by_corruption(folder: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
     """``count`` single corruptions of a healthy index, each undone before the next."""
     rng = random.Random(seed)
-    index = build_varied(folder / "corrupted", rng)
+    index = build_varied(folder / "corrupted", kind, rng)
     files = [p for p in sorted(index.path.iterdir()) if p.stat().st_size]
     result: dict[str, Any] = {"corruptions": count, "detected": 0, "refused": 0, "undetected": [], "crashes": []}
     for _ in range(count):
         with corrupted(rng.choice(files), rng) as what:
             problems, _, crash = attempt(lambda: verify(index.path))
-            _, refusal, other_crash = attempt(lambda: use(index.path))
+            _, refusal, other_crash = attempt(lambda: use(index.path, kind))
         result["refused"] += refusal is not None
         result["detected"] += bool(problems)
         result["undetected"] += [] if problems else [what]
@@ -279,6 +320,7 @@ def torture_by_corruption(folder: Path, count: int, seed: int) -> dict[str, Any]
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run both tortures and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=tuple(SCHEMAS), default="vectors", help="what a row of the index is")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--corruptions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -286,8 +328,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         result: dict[str, Any] = {
-            "killing": torture_by_killing(Path(folder), options.kills, options.seed),
-            "corruption": torture_by_corruption(Path(folder), options.corruptions, options.seed),
+            "killing": torture_by_killing(Path(folder), options.kind, options.kills, options.seed),
+            "corruption": torture_by_corruption(Path(folder), options.kind, options.corruptions, options.seed),
         }
     killing, corruption = result["killing"], result["corruption"]
     result["passed"] = not (

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).parents[2] / "tools" / "torture_index.py"
 
 
-def test_a_short_torture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["vectors", "words"])
+def test_a_short_torture(tmp_path: Path, kind: str) -> None:
     command = [
         sys.executable,
         str(TOOL),
+        "--kind",
+        kind,
         "--kills",
         "6",
         "--corruptions",
