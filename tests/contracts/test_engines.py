@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 
 from objemb import registry
-from objemb.index.blocks import NO_HIT, VectorBlock
+from objemb.index.blocks import NO_HIT
 from objemb.index.engines.base import Engine, Structure
-from objemb.index.engines.exact import search_exact
 from objemb.index.storage.schemas import SCHEMAS
-from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from tests.contracts.made import build
-from tests.index.searching import assert_same, unit_rows
+from tests.index.galleries import GALLERIES, Gallery
+from tests.index.searching import assert_same
 
-DIM = 16
 #: What an engine needs that is not always installed.
 NEEDS = {"ivf_sq8": "faiss", "ivf_pq": "faiss"}
 
@@ -33,22 +31,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
 
 
 @pytest.fixture
-def vector_engine(engine: Engine) -> Engine:
-    if UnitVectors.name not in engine.accepts:
-        pytest.skip("searches rows of another kind")
-    return engine
-
-
-def gallery() -> list[VectorBlock]:
-    """Two blocks of 300 images with 1 to 3 rows each, some of them dead; both kinds of numbers."""
-    random = np.random.default_rng(0)
-    images = np.repeat(np.arange(300), random.integers(1, 4, 300))
-    vectors, half = unit_rows(random, len(images), DIM), int(np.searchsorted(images, 150))
-    dead = random.random(half) < 0.2
-    return [
-        VectorBlock(vectors[:half], images[:half], ~dead),
-        VectorBlock(vectors[half:].astype(np.float16), images[half:]),
-    ]
+def gallery(engine: Engine) -> Gallery:
+    """Rows that the engine accepts."""
+    return GALLERIES[min(engine.accepts)]()
 
 
 def files_of(structure: Structure) -> Mapping[str, bytes]:
@@ -73,69 +58,67 @@ def test_what_it_says_of_itself(engine: Engine) -> None:
     assert DEFAULT_ENGINE in registry.names(Engine.kind)
 
 
-def test_what_is_read_again_finds_the_same(vector_engine: Engine) -> None:
-    blocks, random = gallery(), np.random.default_rng(1)
-    queries, groups = unit_rows(random, 30, DIM), np.repeat(np.arange(12), [1, 4, 0, 2, 3, 2, 3, 3, 3, 3, 3, 3])
-    built = vector_engine.build(blocks)
+def test_what_is_read_again_finds_the_same(engine: Engine, gallery: Gallery) -> None:
+    blocks, queries = gallery.blocks, gallery.queries(30, 1)
+    groups = np.repeat(np.arange(12), [1, 4, 0, 2, 3, 2, 3, 3, 3, 3, 3, 3])
+    built = engine.build(blocks)
     hits = built.search(queries, groups, 7, blocks, count=14)
     assert len(hits) == 14
     assert (hits.images[[2, 12, 13]] == NO_HIT).all()
-    loaded = vector_engine.load(files_of(built))
+    loaded = engine.load(files_of(built))
     assert_same(loaded.search(queries, groups, 7, blocks, count=14), hits)
     assert loaded.covered == built.covered
     assert built.covered in (None, sum(map(len, blocks)))
     assert loaded.dim == built.dim
-    assert built.dim in (None, DIM)
-    if vector_engine.exact:
-        assert_same(hits, search_exact(blocks, queries, groups, 7, count=14))
+    assert built.dim in (None, gallery.dim)
 
 
-def test_scores_are_exact_and_rows_alive(vector_engine: Engine) -> None:
-    blocks, random = gallery(), np.random.default_rng(2)
-    queries, groups = unit_rows(random, 30, DIM), np.arange(30) // 2
-    hits = vector_engine.build(blocks).search(queries, groups, 9, blocks)
-    vectors = np.concatenate([b.vectors.astype(np.float64) for b in blocks])
-    images = np.concatenate([b.images for b in blocks])
-    alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
-    there = hits.images != NO_HIT
-    assert there.all()  # there are more images than are asked for
-    assert alive[hits.rows].all()
+def test_scores_are_exact_and_rows_alive(engine: Engine, gallery: Gallery) -> None:
+    queries, groups, images = gallery.queries(30, 2), np.arange(30) // 2, gallery.images()
+    hits = engine.build(gallery.blocks).search(queries, groups, 9, gallery.blocks)
+    alive = np.flatnonzero(gallery.alive())
+    assert (hits.images != NO_HIT).all()  # there are more images than are asked for
+    assert np.isin(hits.rows, alive).all()
     np.testing.assert_array_equal(images[hits.rows], hits.images)
-    products = np.einsum("qkd,qkd->qk", vectors[hits.rows], queries[hits.query_rows].astype(np.float64))
-    np.testing.assert_array_equal(hits.scores, products.astype(np.float32))
+    scores = [gallery.score(r, queries, q) for r, q in zip(hits.rows.flat, hits.query_rows.flat, strict=True)]
+    np.testing.assert_allclose(hits.scores.ravel(), scores, rtol=0, atol=1e-6)
     assert (np.diff(hits.scores, axis=1) <= 0).all()
     assert all(len(set(row)) == 9 for row in hits.images.tolist())
-    expected = search_exact(blocks, queries, groups, 9)
-    assert np.mean(hits.images[:, 0] == expected.images[:, 0]) > 0.9
+    best = [max(gallery.score(r, queries, q) for r in alive for q in np.flatnonzero(groups == g)) for g in range(4)]
+    found = np.abs(hits.scores[:4, 0] - best) <= 1e-6
+    assert found.all() if engine.exact else found.mean() >= 0.5
 
 
-def test_which_rows_are_alive_may_change(vector_engine: Engine) -> None:
-    blocks = gallery()
-    structure, query = vector_engine.build(blocks), blocks[1].vectors[:1].astype(np.float32)
-    best = structure.search(query, np.array([0]), 1, blocks).images[0, 0]
-    assert best == blocks[1].images[0]
-    without = [blocks[0], VectorBlock(blocks[1].vectors, blocks[1].images, blocks[1].images != best)]
-    assert best not in structure.search(query, np.array([0]), 200, without).images
-    none = [VectorBlock(b.vectors, b.images, np.zeros(len(b), bool)) for b in blocks]
-    assert (structure.search(query, np.array([0]), 3, none).images == NO_HIT).all()
-    assert structure.search(query, np.array([0]), 1, blocks).images[0, 0] == best
+def test_which_rows_are_alive_may_change(engine: Engine, gallery: Gallery) -> None:
+    blocks, group = gallery.blocks, np.array([0])
+    structure, query = engine.build(blocks), gallery.one_of(0)
+    best = int(structure.search(query, group, 1, blocks).images[0, 0])
+    assert best in blocks[1].images
+    without = [blocks[0], blocks[1].among(blocks[1].images != best)]
+    assert best not in structure.search(query, group, 200, without).images
+    none = [b.among(np.zeros(len(b), bool)) for b in blocks]
+    assert (structure.search(query, group, 3, none).images == NO_HIT).all()
+    assert structure.search(query, group, 1, blocks).images[0, 0] == best
 
 
-def test_more_images_than_there_are(vector_engine: Engine) -> None:
-    blocks = gallery()
-    hits = vector_engine.build(blocks).search(blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400, blocks)
-    assert_same(hits, search_exact(blocks, blocks[1].vectors[:1].astype(np.float32), np.array([0]), 400))
+def test_more_images_than_there_are(engine: Engine, gallery: Gallery) -> None:
+    query, group = gallery.one_of(0), np.array([0])
+    hits = engine.build(gallery.blocks).search(query, group, 400, gallery.blocks)
+    scores = [gallery.score(int(row), query, 0) for row in np.flatnonzero(gallery.alive())]
+    images = gallery.images()[gallery.alive()]
+    expected = [max(s for s, i in zip(scores, images, strict=True) if i == image) for image in np.unique(images)]
+    best = sorted((s for s in expected if s != 0), reverse=True)  # of words, those that have one in common
+    there = hits.images[0] != NO_HIT
+    assert there.sum() == len(best)
+    np.testing.assert_allclose(hits.scores[0, there], best, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("queries", "groups", "k", "message"),
-    [
-        (np.zeros((1, 3)), [0], 1, "queries: expected shape"),
-        (np.zeros((1, DIM)), [0], 0, "k: expected at least 1, found 0"),
-        (np.zeros((2, DIM)), [1, 0], 1, "non-decreasing"),
-    ],
-)
-def test_wrong_arguments(vector_engine: Engine, queries: np.ndarray, groups: list[int], k: int, message: str) -> None:
-    blocks = gallery()
-    with pytest.raises(ValueError, match=message):
-        vector_engine.build(blocks).search(queries, np.array(groups), k, blocks)
+def test_wrong_arguments(engine: Engine, gallery: Gallery) -> None:
+    structure, queries = engine.build(gallery.blocks), gallery.queries(2, 0)
+    for asked, groups, k, message in (
+        (gallery.wrong_queries(), [0], 1, "queries: expected"),
+        (queries, [0, 0], 0, "k: expected at least 1, found 0"),
+        (queries, [1, 0], 1, "non-decreasing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            structure.search(asked, np.array(groups), k, gallery.blocks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from objemb.checks import ArtefactMismatchError
 from objemb.index import word_kernels
+from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.storage.verify import verify
 from objemb.index.storage.visual_words import WordRows, in_memory
 from objemb.index.store import Index
 from objemb.structures import VisualWords
-from tests.index.made import described, new
+from tests.index.made import described, new, publish, store_file
 from tests.index.words import same_words, schema, slow_score, words_of
 
 KINDS: tuple[dict[str, Any], ...] = (
@@ -342,3 +345,44 @@ def test_threads_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     expected = index.search_many(queries)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert index.search_many(queries) == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "problem", "search"),
+    [
+        (
+            "postings",
+            lambda a: a + 1000,
+            "expected postings of rows below",
+            "expected postings of rows of their segment",
+        ),
+        ("postings", lambda a: a[::-1], "expected rows that rise within a word", "postings of rows of their segment"),
+        ("vocabulary", lambda a: a[::-1], "expected words that rise", "expected words that rise"),
+        ("vocabulary", lambda a: a + 12, "expected words below 12", None),
+        ("starts", lambda a: a + 1, "postings of words, found 1 to", "postings of words, found 1 to"),
+        ("scales", lambda a: a * np.float32(np.inf), "expected finite scales", "residuals and scales that are finite"),
+        ("residuals", lambda a: ~a, "expected zeros behind the 20 signs", "signs of its length"),
+        ("placed", lambda a: a + 1, "expected the places of", None),
+        ("places", lambda a: a[::-1], "places: expected words below 12", None),
+    ],
+)
+def test_forged_columns_are_found(
+    tmp_path: Path, column: str, change: Callable[[np.ndarray], np.ndarray], problem: str, search: str | None
+) -> None:
+    """Checksums are right: somebody wrote them on purpose."""
+    rows = schema(positions=True)
+    index = made(tmp_path / "i", rows, images_of(rows, 30), per_commit=30)
+    (segment,) = index.state.segments
+    stored = index._snapshot.segments[0].columns[column]
+    if column == "places":
+        stored = stored.view(np.uint8)
+    forged = store_file(index.path, f"00000500.{column}", np.ascontiguousarray(change(stored)))
+    changed = replace(segment, files={**segment.files, column: forged})
+    publish(index.path, replace(index.state, segments=(changed,), next_file=501))
+    assert any(problem in p for p in verify(index.path))
+    query = words_of("q", rows, np.random.default_rng(3), regions=3, most_words=12, query=True)
+    if search is None:
+        Index.open(index.path).search(query)
+    else:
+        with pytest.raises(DamagedIndexError, match=search):
+            Index.open(index.path).search(query)
