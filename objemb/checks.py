@@ -28,11 +28,11 @@ class ArtefactMismatchError(ObjembError):
 
 
 class NotFittedError(ObjembError):
-    """Something that learns from vectors is to be used before it has. The message says how to let it learn."""
+    """A part that is fitted on vectors was used before it was fitted. The message says how to fit it."""
 
 
 class MissingWeightsError(ObjembError):
-    """Pretrained weights were named but are neither in the cache nor to be had. The message says where to put them."""
+    """Pretrained weights were named but are neither cached nor downloadable. The message says where to put them."""
 
 
 class TrainingError(ObjembError):
@@ -40,7 +40,7 @@ class TrainingError(ObjembError):
 
 
 class TerminatedError(TrainingError):
-    """A run was asked to end by SIGTERM, as schedulers and containers do it; the same command goes on."""
+    """A run was asked to end by SIGTERM, as schedulers and containers do; the same command continues it."""
 
 
 def shape(name: str, value: A, expected: tuple[int | None, ...]) -> A:

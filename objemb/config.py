@@ -32,7 +32,7 @@ from objemb import checks, registry
 PARTS = ("describer", "aggregator", "rerank")
 #: The parts of a training config, likewise.
 TRAINING_PARTS = ("task", "run")
-#: A config holds at most so many values, with what its anchors stand for, and so deep; nobody writes as many.
+#: Limits of a config: number of values, expanded anchors included, and depth; far beyond what people write.
 MOST_NODES, DEEPEST = 100_000, 50
 MOST_BYTES = 1 << 22
 #: The key of an override; those of YAML mappings have a colon.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from objemb.models import Model
     from objemb.structures import Box
 
-#: So many problems of a file are shown.
+#: Number of problems of a file that are shown.
 SHOWN = 20
 
 
@@ -60,7 +60,7 @@ def tell_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
 
 
 def parse_box(text: str) -> Box:
-    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; whether it lies in its photo has still to be seen."""
+    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; it is not yet checked against its photo."""
     from objemb.structures import are_shares
 
     expected = "--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"

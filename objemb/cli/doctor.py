@@ -59,7 +59,7 @@ def doctor(
 ) -> None:
     """Check versions, threads, devices, a sample through the model, and writing. Exit code 1 when one is broken.
 
-    An optional library that is missing is told, with what to install; it is nothing broken.
+    A missing optional library is listed with what to install; it is not an error.
     """
     checks: dict[str, Callable[[], str]] = {
         "objemb": lambda: f"{__version__}, Python {platform.python_version()}, {platform.platform()}",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from objemb.index.store import Index
     from objemb.models import Model
 
-#: So many skipped photos are shown; all are in the error list.
+#: Number of skipped photos that are shown; the error list has all of them.
 SHOWN = 20
 
 
@@ -84,7 +84,7 @@ def index(
     check_system()
     if force and not prune:
         raise ValueError("--force: expected with --prune, found alone")
-    find_images(photos)  # a wrong path is told before anything is made
+    find_images(photos)  # a wrong path is an error before anything is made
     skipped = _SkippedList(output, errors)
     opened = load_model(model, device, precision)
     note_untrained(opened)
@@ -131,7 +131,7 @@ def index(
 
 
 def _takes_boxes(model: Model) -> bool:
-    """Whether the method looks at boxes at all."""
+    """Whether the method uses boxes."""
     return "detector" in model.settings["describer"].get("regions", {})
 
 

@@ -30,7 +30,7 @@ def listen() -> None:
 
 
 def stop_listening() -> None:
-    """Ignore Ctrl-C where :func:`listen` took it over: the command has ended, and its exit code shall stay what it is
+    """Ignore Ctrl-C where :func:`listen` took it over: the command has ended, and its exit code must not change
     while the interpreter is taken down."""
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,7 +14,7 @@ from objemb.text import visible
 
 #: By how often ``-v`` was said.
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-#: What takes minutes and is told without ``-v`` as well.
+#: Loggers of work that takes minutes; their messages appear without ``-v`` as well.
 ALWAYS = ("objemb.weights.download",)
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 

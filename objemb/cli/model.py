@@ -74,7 +74,7 @@ def build(
     if boxes is not None and not whiten_on and not fit_on:
         raise ValueError("--boxes: expected together with --fit-on PHOTOS or --whiten-on PHOTOS, found alone")
     check_whitening(whiten_on, whiten_pairs, whiten_dim, whiten_ridge)
-    check_free(output, force)  # told before weights are fetched and photos described
+    check_free(output, force)  # checked before weights are downloaded and photos described
     settings = load_config(config, overrides or [])
     with Progress() as display:
         display.meter("building", "parts", None)

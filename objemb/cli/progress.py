@@ -12,7 +12,7 @@ from objemb.cli.output import Said, note, said
 
 #: Between two lines where there is no terminal.
 SECONDS = 30.0
-#: What took longer is told when it is done.
+#: Seconds; what took longer is reported when it is done.
 WORTH_TELLING = 10.0
 
 
@@ -30,7 +30,7 @@ class Progress:
 
     @property
     def counts(self) -> bool:
-        """Whether anybody sees how much there is to do, so that it is worth counting."""
+        """Whether progress is shown, so that it is worth counting how much there is to do."""
         return not Said.quiet or any(isinstance(handler, logging.FileHandler) for handler in said.handlers)
 
     def __enter__(self) -> Self:
@@ -80,13 +80,13 @@ class Progress:
 
 
 class Meter:
-    """Counts, and knows how many a second.
+    """Counts steps and measures their rate.
 
     Args:
         bar: The display of a terminal, None elsewhere.
         what: What is done, such as ``indexing``.
         unit: What is counted, such as ``images``.
-        total: How many there are, None where nobody knows.
+        total: Number of steps, None if unknown.
     """
 
     def __init__(self, bar: Any, what: str, unit: str, total: float | None) -> None:
@@ -119,7 +119,7 @@ class Meter:
         return ", ".join(parts)
 
     def end(self) -> None:
-        """It is done; told where that took long and no bar shows it."""
+        """End of the work: logs a line if it took long and no bar was shown."""
         seconds = time.monotonic() - self._began
         if self._ended or seconds < WORTH_TELLING:
             return

@@ -94,7 +94,7 @@ def search(
     boxes = [parse_box(text) for text in box] if box else None
     size = read_photo(query, side=1, max_pixels=max_pixels).size
     if boxes:
-        as_regions(boxes, size)  # told before a model is loaded
+        as_regions(boxes, size)  # checked before a model is loaded
     retrieval = Retrieval.open(index, model, device=device, precision=precision, max_pixels=max_pixels)
     note_untrained(retrieval.model)
     excluded = retrieval.ids_of(query) if exclude_self else []
@@ -122,7 +122,7 @@ def search(
 
 
 def _about(retrieval: Retrieval) -> dict[str, str]:
-    """What a page says of where its answer comes from: names, not paths."""
+    """The origin of an answer as a page shows it: names, not paths."""
     index, model = retrieval.index, retrieval.model
     folder = model.path.resolve().name if model.path is not None else ""
     return {

@@ -24,7 +24,7 @@ WHOLE = re.compile(r"(\d+)(\.0*)?", re.ASCII)
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image that a file knows; ``size`` is ``(height, width)`` if it says so."""
+    """An image listed in a file; ``size`` is ``(height, width)`` if the file gives it."""
 
     id: str
     file_name: str

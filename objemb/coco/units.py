@@ -20,15 +20,15 @@ CORNERS, LEAVING = 0.99, 0.25
 def expect_pixels(
     file: str, edges: Sequence[tuple[float, float, float, float]], sizes: Sequence[tuple[int, int] | None]
 ) -> None:
-    """Look at all boxes of a file together: one alone does not tell.
+    """Check all boxes of a file together: one alone does not show its unit.
 
     Args:
         file: What to call it.
         edges: ``(x1, y1, x2, y2)`` of each box, its numbers read as x, y, width, height.
-        sizes: ``(height, width)`` of the image of each, as far as the file says it.
+        sizes: ``(height, width)`` of the image of each, as far as the file gives it.
 
     Raises:
-        ValueError: The numbers are shares of the image, from 0 to 1, or corners; the message says how to mend it.
+        ValueError: The numbers are shares of the image, from 0 to 1, or corners; the message says how to correct it.
     """
     if not edges:
         return

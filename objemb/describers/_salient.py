@@ -30,8 +30,8 @@ class SalientRegions:
 
     Args:
         key_points: A detector of :data:`objemb.ops.opencv.DETECTORS`, or ``"none"`` to take salient cells always.
-        max_points: So many key points of the largest saliency are kept.
-        min_points: With fewer key points than this, so many cells of the largest saliency take their place.
+        max_points: Maximum number of key points, those of the largest saliency.
+        min_points: With fewer key points than this, this number of cells of the largest saliency take their place.
         clusters: L: groups of points; every union of them gives a region, the whole image is one more.
         min_cells: Regions with fewer cells are dropped.
     """

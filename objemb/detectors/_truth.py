@@ -1,4 +1,4 @@
-"""True boxes and masks of a photo, as the losses of a network want them: in network pixels."""
+"""True boxes and masks of a photo, as the losses of a network need them: in network pixels."""
 
 from __future__ import annotations
 

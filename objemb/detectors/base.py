@@ -30,7 +30,7 @@ class Detector(Plugin, ABC):
         """
 
     def decode_side(self) -> int:
-        """The longest side of a photo in pixels that is of use; 0 for a detector that does not look at pixels."""
+        """The longest side of a photo in pixels that is of use; 0 for a detector that does not use pixels."""
         return 0
 
     def content_hash(self) -> str | None:

@@ -81,7 +81,7 @@ class Detectron2Rcnn(NetworkDetector):
             config says.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
         max_detections: Best boxes per photo to keep.
-        min_size: The shorter side of what the network sees, in pixels.
+        min_size: The shorter side of the network's input, in pixels.
         max_size: The longer side never exceeds this.
 
     Raises:

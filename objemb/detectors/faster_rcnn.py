@@ -56,7 +56,7 @@ class FasterRcnn(Rcnn):
         score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
         max_detections: Best boxes per photo to keep.
-        min_size: The shorter side of what the network sees, in pixels.
+        min_size: The shorter side of the network's input, in pixels.
         max_size: The longer side never exceeds this.
 
     Raises:
@@ -157,7 +157,7 @@ class FasterRcnn(Rcnn):
 
 
 class _Trunk(nn.Module):
-    """A backbone and the pyramid on it, as torchvision's detectors want them.
+    """A backbone and the pyramid on it, as torchvision's detectors expect them.
 
     Attributes:
         levels: Strides of the pyramid's levels, by torchvision's names of them.

@@ -24,7 +24,7 @@ FAMILIES = ("fasterrcnn_", "maskrcnn_")
 TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 #: Cells of the coarsest level on a side of the image by which strides are read off.
 PROBED_CELLS = 4
-#: Maps of smaller strides are no levels: they are large, and know edges only.
+#: Maps of smaller strides are no levels: they are large, and respond to edges only.
 FINEST_STRIDE = 4
 
 
@@ -44,7 +44,7 @@ class TorchvisionRcnn(Rcnn):
         score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
         nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
         max_detections: Best boxes per photo to keep.
-        min_size: The shorter side of what the network sees, in pixels; by default that of the arch.
+        min_size: The shorter side of the network's input, in pixels; by default that of the arch.
         max_size: The longer side never exceeds this; by default that of the arch.
 
     Raises:

@@ -33,7 +33,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def describer(self) -> Describer | FeatureDescriber | None:
-        """What describes photos, for re-rankers that look into them; None where there is no such thing."""
+        """The describer of photos, for re-rankers that open them; None if there is none."""
 
     @property
     def dim(self) -> int:

@@ -85,7 +85,7 @@ class SeenPhotos:
 
 
 def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """Per part of a model the folders, tables and photos that it learned from, as far as it says so.
+    """Per part of a model the folders, tables and photos that it learned from, as far as that is recorded.
 
     Args:
         model: The model.

@@ -7,7 +7,7 @@ from typing import Any
 
 from objemb.evaluation.report import NOTHING, escaped, score_text, share_text, share_title, table
 
-#: A cell whose method failed on the set; why stands below the table.
+#: A cell whose method failed on the set; the reason is below the table.
 FAILED = "failed"
 
 

@@ -22,7 +22,7 @@ from objemb.images.stream import stream_photos
 from objemb.models.model import given_boxes
 from objemb.structures import Box, Photo, Regions
 
-#: Numbers of a precision-recall curve are written with so many digits.
+#: Decimal places of a precision-recall curve's numbers.
 DIGITS = 5
 
 
@@ -39,7 +39,7 @@ def figures_by_parts(
 ) -> dict[str, object]:
     """Figures ``by_kind`` of the query, ``by_query_size`` and ``by_object_size``, JSON-ready.
 
-    None stands for what the set does not tell.
+    None for what the set does not contain.
     """
     main = found.scores.setups[task.protocol.main]
     kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
@@ -65,7 +65,7 @@ def _by_object_size(
 
 
 def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Sequence[int]) -> list[dict[str, object]]:
-    """The main figure of a method with at most so many regions per photo, JSON-ready, one for each of ``counts``.
+    """The main figure of a method, for each of ``counts``, with at most that number of regions per photo; JSON-ready.
 
     Args:
         describer: Of a method that takes boxes one by one (:meth:`TaskDescriber.takes_boxes`), with its re-rankers.

@@ -276,7 +276,7 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
     CorLoc: Deselaers et al., Localizing objects while learning their appearance, ECCV 2010.
 
     Args:
-        ious: The IoU of each true positive's matched box; NaN, for want of a true box, is left out.
+        ious: The IoU of each true positive's matched box; NaN, where there is no true box, is left out.
         threshold: From which IoU on a box counts as correct.
     """
     values = np.asarray(list(ious), dtype=float)

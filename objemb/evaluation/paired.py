@@ -82,7 +82,7 @@ def paired_difference(
 
 
 def equal_within(difference: Difference, margin: float) -> bool | None:
-    """Whether two sides are equal but for ``margin``: the interval lies within it; False beyond it, else None."""
+    """Whether two sides are equal within ``margin``: True if the interval lies within, False if beyond, else None."""
     checks.positive("margin", margin)
     if not difference.decided:
         return None

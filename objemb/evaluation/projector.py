@@ -20,7 +20,7 @@ CONFIG, VECTORS, LABELS, SPRITE = "projector_config.pbtxt", "vectors.tsv", "labe
 THUMBNAIL, LARGEST_SPRITE = 64, 8192
 #: Most vectors of an embedding: beyond it, thumbnails would not fit into one picture.
 MOST = (LARGEST_SPRITE // THUMBNAIL) ** 2
-#: What stands for a thumbnail that is not there, RGB.
+#: Colour of a missing thumbnail, RGB.
 BLANK = (150, 150, 150)
 
 
@@ -110,7 +110,7 @@ def _square(thumbnail: Image.Image | None) -> Image.Image:
 
 
 def _labels(embedding: Embedding) -> str:
-    """The table of labels. With a single column, TensorBoard wants no heading."""
+    """The table of labels. With a single column, TensorBoard expects no heading."""
     lines = [tuple(embedding.labels)] if len(embedding.labels) > 1 else []
     lines += zip(*embedding.labels.values(), strict=True)
     return "".join("\t".join(_cell(value) for value in line) + "\n" for line in lines)

@@ -19,7 +19,7 @@ SIZES = {"<9 %": 0.09375, "9-19 %": 0.1875, "19-38 %": 0.375, "38-75 %": 0.75, "
 SIZE_KEYS = dict(zip(SIZES, ("under_9", "9_19", "19_38", "38_75", "over_75"), strict=True))
 #: The place beside the sizes of what has no box, such as a query with a picture of a product by itself.
 WHOLE_PHOTO = "whole photo"
-#: The class of an object whose size nobody knows.
+#: The class of an object of unknown size.
 UNKNOWN = -1
 
 
@@ -27,11 +27,11 @@ def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> Float64Array:
     """The longer side of each box as a share of the longer side of its photo.
 
     Args:
-        boxes: float ``(N, 4)``, edges ``(x1, y1, x2, y2)`` in pixels of the photo; NaN where nobody knows.
+        boxes: float ``(N, 4)``, edges ``(x1, y1, x2, y2)`` in pixels of the photo; NaN where unknown.
         sizes: ``(N, 2)``, height and width of the photo of each box in pixels, or ``(2,)``, of the photo of all.
 
     Returns:
-        float64 ``(N,)``: 0 to 1, NaN where nobody knows.
+        float64 ``(N,)``: 0 to 1, NaN where unknown.
 
     Raises:
         ValueError: Other shapes, or a photo without a pixel.

@@ -23,7 +23,7 @@ from objemb.images.pixels import rgb_pixels
 from objemb.structures import SIDEWAYS, Photo, Scalar
 from objemb.types import Uint8Array
 
-#: Largest image that is decoded unless told otherwise, in pixels.
+#: Largest image that is decoded by default, in pixels.
 MAX_PIXELS = 100_000_000
 #: A file may have this many bytes per allowed pixel (four channels of 16 bits), and some beside them.
 BYTES_PER_PIXEL = 8
@@ -104,7 +104,7 @@ def read_photo(
         The photo; ``size`` is that of the upright original even where the decoder scaled down.
 
     Raises:
-        UnreadableImageError: For whatever keeps the image from being read: its reason says what.
+        UnreadableImageError: The image cannot be read; ``reason`` says why.
         ValueError: When ``side``, ``part`` or ``max_pixels`` is not above 0.
     """
     for name, value in {"max_pixels": max_pixels, "side": side, "part": part}.items():

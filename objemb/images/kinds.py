@@ -36,7 +36,7 @@ SIGNATURES = (
     (0, b"<svg", "SVG"),
     (0, b"<", "XML or HTML"),
 )
-#: Bytes at the start of a file that tell its format.
+#: Bytes at the start of a file that identify its format.
 HEAD = 16
 
 #: Names of image files usually end like this, in any case; such files are images until the decoder says otherwise.

@@ -95,7 +95,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
     are the same in every run over the same sources, and adding a source at the end changes none.
 
     Folders are read while the images are given out; what stays in memory is one folder's names and about two hundred
-    bytes per image to know it again.
+    bytes per image to recognise it.
 
     Raises:
         ValueError: At once, when a source does not exist, or a list cannot be read or names no photo at all.
@@ -186,7 +186,7 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[
 
 
 def _row_digest(image: _Candidate) -> bytes | None:
-    """What to know a row of a table again by; None for what has nothing but a path."""
+    """Key by which a row of a table is recognised; None for a row with only a path."""
     if not image.named and not image.metadata:
         return None
     return _digest(json.dumps([image.real, image.id if image.named else None, dict(image.metadata)], sort_keys=True))
@@ -201,7 +201,7 @@ def _free_id(id: str, source: str, taken: set[bytes]) -> str:
 
 
 def _digest(text: str) -> bytes:
-    """16 bytes to know a text again by, so that millions of long paths need not stay in memory."""
+    """A hash of 16 bytes of a text, so that millions of long paths need not stay in memory."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -221,7 +221,7 @@ class _Kind:
         self._clean = _with_point if decimal_comma else str.strip
 
     def see(self, cell: str) -> None:
-        """Look at one more cell."""
+        """Take one more cell into account."""
         if not self._numeric or cell.strip().lower() in MISSING:
             return
         number = self._clean(cell)

@@ -1,4 +1,4 @@
-"""All rows of a state in one piece, for what looks at the whole index instead of searching it."""
+"""All rows of a state as one array, for methods that use the whole index instead of searching it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from objemb.types import Int64Array
 
 
 class StoredImage(NamedTuple):
-    """What an index knows of an image beside its regions: its id, the stamp it was added with, its metadata."""
+    """What an index stores of an image beside its regions: its id, the stamp it was added with, its metadata."""
 
     id: str
     stamp: str | None

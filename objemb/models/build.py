@@ -57,7 +57,7 @@ def build_model(
     Raises:
         ValueError: Unknown keys or values, a network whose weights nobody named although some are published, or a
             device that this machine does not have.
-        MissingWeightsError: Weights that are neither on this machine nor to be had; all of them are told.
+        MissingWeightsError: Weights that are neither on this machine nor downloadable; the message lists all of them.
     """
     resolved = config.resolve(settings)
     expect_weights(resolved)

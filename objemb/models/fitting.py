@@ -56,7 +56,7 @@ def fit_parts(
     """A model whose :class:`~objemb.layers.fitted.Fitted` parts, such as codebooks, have learned from photos.
 
     Each part that has not learned yet goes through the photos once, the first part first, since a later one may need
-    it. Of many vectors it sees an even sample, see ``Fitted.needed``.
+    it. Of many vectors an even sample is used, see ``Fitted.needed``.
 
     Args:
         model: Any model; it stays as it is. One without such parts is given back as it is.

@@ -104,7 +104,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such folder, or it is not a model.
-        ArtefactMismatchError: The card is damaged, or of a format that this version does not know.
+        ArtefactMismatchError: The card is damaged, or of a format newer than this version.
     """
     file = Path(folder) / CARD
     if not file.is_file():

@@ -158,7 +158,7 @@ def told_together(settings: Mapping[str, object]) -> Iterator[None]:
     except MissingWeightsError as error:
         missing = {}
         for network in networks(settings):
-            with contextlib.suppress(Exception):  # what else is wrong is told when this network is built in its turn
+            with contextlib.suppress(Exception):  # other errors are raised when this network is built in its turn
                 try:
                     registry.build(network.plugin, network.settings)
                 except MissingWeightsError as one:

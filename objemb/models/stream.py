@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Photos that are decoded ahead: the network never waits, and memory does not depend on how many photos there are.
 PREFETCHED_BATCHES = 2
-#: A batch is closed early when its pixels take so many bytes.
+#: Bytes of pixels above which a batch is closed early.
 BATCH_BYTES = 2**28
 
 #: A path or an image, several, a batch of arrays, or images that were found already.

@@ -16,7 +16,7 @@ from objemb.types import Float64Array, Uint8Array
 
 #: What the EXIF orientations do that swap height and width; left and right are quarters of a turn.
 TRANSPOSED, RIGHT, TRANSVERSE, LEFT = SIDEWAYS
-#: Sides of a copy are whole pixels, so its shape may differ from the original's by so much, and by one pixel.
+#: Sides of a copy are whole pixels, so its shape may differ from the original's by this much, and by one pixel.
 SHAPE_TOLERANCE = 0.05
 
 

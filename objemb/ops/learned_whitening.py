@@ -1,4 +1,4 @@
-"""Whitening learned from pairs: the part that knows which vectors belong together.
+"""Whitening learned from pairs: the part that uses which vectors belong together.
 
 Mikolajczyk and Matas, "Improving descriptors for fast tree matching by optimal linear projection", ICCV 2007; as used
 by Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", PAMI 2018.

@@ -15,9 +15,9 @@ from objemb import checks
 from objemb.ops.batches import group_equal
 
 INITS = ("random", "nndsvd", "nndsvda")
-#: Iterations from one look at the error to the next.
+#: Iterations between two checks of the error.
 CHECK_EVERY = 10
-#: Stands in for a denominator of zero.
+#: Replaces a denominator of zero.
 TINY = 1e-7
 #: Elements of matrices that are factorised together. A CPU is several times faster while they fit into its cache: every
 #: iteration reads them twice.
@@ -221,7 +221,7 @@ def _errors(values: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
 def _nndsvd(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Transposed weights ``(B, k, n)`` and basis ``(B, k, C)`` from the leading singular triplets."""
     left, singular, right = _leading(values.double(), rank)
-    # the first pair has no mixed signs (Perron and Frobenius) but for rounding
+    # the first pair has no mixed signs (Perron and Frobenius) except for rounding
     left[:, 0], right[:, 0] = left[:, 0].abs(), right[:, 0].abs()
     halves = [((sign * left).clamp_min(0), (sign * right).clamp_min(0)) for sign in (1, -1)]
     norms = [(a.norm(dim=2, keepdim=True), b.norm(dim=2, keepdim=True)) for a, b in halves]

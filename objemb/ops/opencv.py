@@ -17,7 +17,7 @@ from objemb.types import BoolArray, Float32Array, Float64Array, Uint8Array
 #: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
 #: ``sift``: extrema of the difference of Gaussians, in every build.
 DETECTORS = ("hessian", "sift")
-#: Of RANSAC: draws at most, and how certain it has to be to stop earlier.
+#: RANSAC: maximum number of draws, and the confidence at which it stops earlier.
 TRIALS, CERTAINTY = 1000, 0.999
 #: Length of SIFT vectors: 8 orientations in 4 x 4 parts.
 SIFT_DIM = 128

@@ -14,13 +14,13 @@ EPSILON = 1e-6
 def saliency(features: Tensor) -> Tensor:
     """The sum over channels, at unit length over all cells (Jeong et al., "Regional deep feature aggregation", eq. 1).
 
-    Sums below 0, which networks without a ReLU at their end may give, count as 0: they say that nothing was seen.
+    Sums below 0, which networks without a ReLU at their end may give, count as 0: nothing was detected there.
 
     Args:
         features: float ``(C, h, w)``.
 
     Returns:
-        float ``(h, w)``, 0 to 1, squares adding up to 1; all 0 where nothing was seen at all.
+        float ``(h, w)``, 0 to 1, squares adding up to 1; all 0 where no cell is active.
     """
     total = checks.shape("features", features, (None, None, None)).sum(dim=0).clamp_min(0)
     return l2(total.reshape(1, -1)).reshape(total.shape)

@@ -48,7 +48,7 @@ class Database(ImageRows):
 
         Args:
             described: Images with their rows.
-            dim: Length of the vectors, which zero images do not tell.
+            dim: Length of the vectors, needed where there are no images.
             open_photo: As the attribute.
         """
         return Database.of_rows(ImageRows.from_descriptors(described, dim), open_photo)

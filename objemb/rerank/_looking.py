@@ -15,7 +15,7 @@ from objemb.structures import Match, Photo, Regions, SearchResult
 
 
 def box_vector(search: Search, photo: Photo, boxes: Regions) -> Tensor:
-    """Unit vectors ``(N, D)`` of boxes as the describer of the search sees them in their photo."""
+    """Unit vectors ``(N, D)`` of boxes, described in their photo by the describer of the search."""
     (described,) = search.needed_describer().describe([photo], [boxes])
     return as_tensor(described.vectors)
 
@@ -33,14 +33,14 @@ def expanded(
 ) -> SearchResult:
     """Hits ranked by the similarity of a vector each, then once more by that to the query mixed with the best of them.
 
-    The mean of the query and of the first vectors is the query expansion of the re-rankers that look into photos.
+    The mean of the query and of the first vectors is the query expansion of the re-rankers that open photos.
 
     Args:
         result: What was found before; the hits are some of it.
         hits: ``n`` of them, with their new boxes; none, and the result stays as it is.
         vectors: ``n`` unit vectors ``(D,)`` of these boxes.
         query: ``(D,)``.
-        mixed: So many of the first vectors join the query; 0 for none.
+        mixed: Number of first vectors averaged with the query; 0 for none.
     """
     if not hits:
         return result

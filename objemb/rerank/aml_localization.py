@@ -38,8 +38,8 @@ class AmlLocalization(Reranker):
     cut out at the scale of its photo. The paper's quantised activations, which served its storage, are left out.
 
     Args:
-        top: So many hits of each query are re-ranked; the paper's 1,000.
-        mixed: So many vectors of the best boxes join the query; the paper's 5; 0 for no expansion.
+        top: Number of hits per query that are re-ranked; the paper's 1,000.
+        mixed: Number of vectors of the best boxes averaged with the query; the paper's 5; 0 for no expansion.
         vector: ``rmac``: the sum over the grid laid in the box; ``mac``: the box alone.
         levels: Levels of that grid.
         size: Longest side in pixels of photos of queries and hits when they enter the network; None for that of the

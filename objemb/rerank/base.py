@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Queries, what was searched, and what was found: all that a re-ranker may look at.
+    """Queries, what was searched, and what was found: all that a re-ranker may use.
 
     Attributes:
         queries: The rows that were searched with.

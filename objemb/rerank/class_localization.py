@@ -34,10 +34,10 @@ class ClassLocalization(Reranker):
     the photos of the queries.
 
     Args:
-        top: So many hits of each query are looked into; the paper's 100 (1,000 at most).
-        mixed: So many of the best boxes join the query for another ranking; the paper's 10; 0 for none.
-        classes: So many of the query's likeliest classes weigh the cells of a box; the paper's 6.
-        averaged: The maps of so many of these are averaged, and cut to boxes; the paper's 2.
+        top: Number of hits per query whose photos are opened; the paper's 100 (1,000 at most).
+        mixed: Number of best boxes averaged with the query for another ranking; the paper's 10; 0 for none.
+        classes: Number of the query's likeliest classes that weight the cells of a box; the paper's 6.
+        averaged: Number of these classes whose maps are averaged and cut to boxes; the paper's 2.
         thresholds: The shares.
         smallest: Boxes of fewer cells along a side are left out; the authors' 5. Where none remains, the hit is
             described as a whole.

@@ -39,7 +39,7 @@ class DatabaseAugmentation(Reranker):
         normalise: Give the mixed rows unit length. Otherwise they are weighted means.
     """
 
-    depth = 1  # only as deep as others want it
+    depth = 1  # only as deep as the other re-rankers need it
 
     def __init__(self, *, top: int = 20, weights: str = "rank", alpha: float = 3.0, normalise: bool = False) -> None:
         self.top = checks.whole("top", top)

@@ -32,14 +32,14 @@ BATCH = 8
 class JointFactorization(Reranker):
     """Localisation by deep feature factorization (Collins and Susstrunk, ICIP 2019).
 
-    The box of a query is cut out and seen as a picture of its own; the feature maps of this crop and of the photo of a
+    The box of a query is cropped and described as a picture alone; the feature maps of this crop and of the photo of a
     hit are factorised together into a few concepts. The concept with the largest mass in the crop is the object, and
     the box of the hit becomes that of the largest hot part of its heat map in the hit.
 
     It finds objects that fill several cells of the feature map; of smaller ones it finds the surroundings.
 
     Args:
-        top: So many hits of each query are looked into.
+        top: Number of hits per query whose photos are opened.
         rank: Concepts of a pair of crop and hit.
         threshold: The box encloses what has at least this share of the greatest heat.
         size: Longest side of the photo of a hit when it enters the network, in pixels.

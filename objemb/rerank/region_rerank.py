@@ -34,8 +34,8 @@ class RegionRerank(Reranker):
     features ranks once more.
 
     Args:
-        top: So many hits of each query are looked into; the paper's 100.
-        mixed: So many of the best boxes join the query; the paper's 5; 0 for no expansion.
+        top: Number of hits per query whose photos are opened; the paper's 100.
+        mixed: Number of best boxes averaged with the query; the paper's 5; 0 for no expansion.
         regions: Where proposals come from; null: the proposal network of the detector whose features the describer
             pools (``detector_trunk``).
         proposals: Maximum number of them per photo.

@@ -44,14 +44,14 @@ class SpatialVerification(Reranker):
     The new score of a hit is that number plus a share of 1 that keeps the old order.
 
     Args:
-        top: So many hits of each query are verified; 100, as in detect-to-retrieve.
+        top: Number of hits per query that are verified; 100, as in detect-to-retrieve.
         size: Longest side of photos in pixels; of photos that are opened.
         features: Number of strongest features used per photo; likewise.
         ratio: A match has to be nearer than this share of the distance of the next; likewise.
         similarity: Of visual words, the least inner product of the signs of two residuals, as a share of their length:
             from -1 to 1.
         tolerance: Pixels of the original photo by which a point may miss.
-        least: From so many agreeing pairs on, the box of a hit is replaced.
+        least: Least number of inliers from which the box of a hit is replaced.
     """
 
     scale = "number of local features that agree; fractions keep the old order"

@@ -194,7 +194,7 @@ def indexed_photo(stamp: str | None) -> Path | None:
 
 
 def _stamp(ref: ImageRef, regions: str) -> str:
-    """What tells whether an image has changed, and where it lies: JSON."""
+    """Where an image lies and by what a change of it is recognised: JSON."""
     try:
         status = ref.path.stat()
         size, changed = status.st_size, status.st_mtime_ns
@@ -240,7 +240,7 @@ def _emptied(gone: Iterable[Path]) -> str | None:
                         return f"{folder} is empty"
             except FileNotFoundError:
                 continue
-            except OSError:  # it cannot be looked into, so nobody knows
+            except OSError:  # it cannot be listed, so it may hold photos
                 pass
             break
     return None

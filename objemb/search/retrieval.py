@@ -38,7 +38,7 @@ class Retrieval:
     Args:
         model: Describes the queries.
         index: What is searched; after a ``refresh`` its new state is.
-        max_pixels: Larger photos are not opened, neither as queries nor by re-rankers that look into hits.
+        max_pixels: Larger photos are not opened, neither as queries nor by re-rankers that open hits.
 
     Raises:
         ArtefactMismatchError: The index was made with another model.
@@ -75,7 +75,7 @@ class Retrieval:
 
         Raises:
             FileNotFoundError: There is no model where it was, or the index does not say where.
-            ArtefactMismatchError: The index was made with another model; told before the model is loaded.
+            ArtefactMismatchError: The index was made with another model; raised before the model is loaded.
             IndexFolderError, DamagedIndexError: As for :meth:`Index.open`.
         """
         opened = Index.open(index)
@@ -113,7 +113,7 @@ class Retrieval:
             exact: True for exact search, False for approximate search, None for what suits the size of the index.
 
         Returns:
-            Best first. Labels and metadata are those of the index; ``scale`` says what the scores are.
+            Best first. Labels and metadata are those of the index; ``scale`` names what the scores measure.
 
         Raises:
             FileNotFoundError, UnreadableImageError: The query is missing or no image.
@@ -135,7 +135,7 @@ class Retrieval:
             raise ValueError("exact: expected True or None, since re-ranking searches exactly, found False")
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
         database = self._database(_without(exclude, where))
-        with self.model.computing():  # re-rankers that look into photos describe them
+        with self.model.computing():  # re-rankers that open photos describe them
             search = search_and_rerank(
                 [query],
                 database,
@@ -182,7 +182,7 @@ class Retrieval:
             self._databases.clear()
 
     def _open_photo(self, image: str) -> Photo:
-        """The photo of a hit, for re-rankers that look into it."""
+        """The photo of a hit, for re-rankers that open it."""
         path = self.photo_of(image)
         if path is not None:
             return read_photo(path, id=image, max_pixels=self.max_pixels)
@@ -191,7 +191,7 @@ class Retrieval:
         raise ObjembError(f"{image}: its photo has gone, or changed since it was indexed")
 
     def _named(self, hit: Match) -> Match:
-        """A hit with what the index knows of its image, and the label of its box if that is one of the index."""
+        """A hit with the metadata of its image, and the label of its box if that is one of the index."""
         stored = self.index.get(hit.image)
         if stored is None:
             return hit

@@ -80,7 +80,7 @@ def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, S
 
 
 def metadata_to_json(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A copy for JSON, which knows neither NaN nor infinity: they become None."""
+    """A copy for JSON, which has neither NaN nor infinity: they become None."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metadata.items()}
 
 

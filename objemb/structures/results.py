@@ -28,7 +28,7 @@ class Match:
 
     Attributes:
         image: Id of the image.
-        score: Similarity of the best pair of boxes, larger is more similar; :attr:`SearchResult.scale` says in what.
+        score: Similarity of the best pair of boxes, larger is more similar; :attr:`SearchResult.scale` names the scale.
         box: The matched box in the found image, original pixels.
         query_box: The box of the query that it matched, original pixels of the query.
         label: Name of the matched region's class, or None.

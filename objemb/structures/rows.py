@@ -63,7 +63,7 @@ class ImageRows:
 
         Args:
             described: The rows of each image; or, by their positions in ``images``, those of some of them.
-            dim: Length of the vectors, which zero images do not tell.
+            dim: Length of the vectors, needed where there are no images.
             images: Ids; by default those of the descriptors, which then have to be a sequence.
         """
         if isinstance(described, Mapping):

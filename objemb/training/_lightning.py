@@ -1,6 +1,6 @@
 """The steps of a run on Lightning's trainer, which has the devices, the processes, the precision and the loop.
 
-The only file that knows Lightning. A class of it has to be subclassed, so this file is itself imported inside a
+The only file that uses Lightning. A class of it has to be subclassed, so this file is itself imported inside a
 function.
 """
 
@@ -78,7 +78,7 @@ class _RunModule(lightning.pytorch.LightningModule):
     Attributes:
         run: The run; there is one once the trainer has asked for the optimiser.
         started: Whether there is one.
-        kept: Steps that the last checkpoint knows.
+        kept: Number of steps that the last checkpoint includes.
     """
 
     run: Run

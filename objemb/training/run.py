@@ -1,4 +1,4 @@
-"""A run, step by step; it knows nothing of the trainer that calls it."""
+"""A run, step by step, independent of the trainer that calls it."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
     Raises:
         ValueError: Values that the task refuses; a network that the task does not train, whose weights nobody named
             although some are published.
-        MissingWeightsError: Weights that are neither on this machine nor to be had; all of them are told.
+        MissingWeightsError: Weights that are neither on this machine nor downloadable; the message lists all of them.
     """
     expect_weights(settings, registry.load(Task, settings["name"]).learned(settings))
     seed_everything(seed)

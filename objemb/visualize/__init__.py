@@ -1,1 +1,1 @@
-"""What people look at: pictures of results, pages, sheets, heat maps and plots."""
+"""Output for people: pictures of results, pages, sheets, heat maps and plots."""

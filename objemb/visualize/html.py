@@ -81,7 +81,7 @@ def html_page(title: str, body: str, style: str) -> str:
 def photo_figure(picture: Picture, most: str) -> str:
     """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size.
 
-    A box that is the whole photo is not drawn: it says nothing.
+    A box that is the whole photo is not drawn.
     """
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames if not picture.is_whole(frame.box))

@@ -12,7 +12,7 @@ from objemb.checks import ObjembError
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.structures import Box, Match, Photo, SearchResult
 
-#: One colour per query box, told apart by people with colour-blindness and on photos (after Okabe and Ito).
+#: One colour per query box, distinguishable with colour-blindness and on photos (after Okabe and Ito).
 COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
 GREY = (150, 150, 150)
 THUMBNAIL_SIDE = 640

@@ -74,7 +74,7 @@ def _draw_frames(image: Image.Image, picture: Picture) -> None:
 
 
 def _clipped(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
-    """One printable line; the *end* of a long path is what tells photos apart."""
+    """One printable line; the *end* of a long path is what distinguishes photos."""
     text = "".join(c if c.isprintable() else "?" for c in text.encode("utf-8", "replace").decode())
     while len(text) > 8 and pen.textlength(text, font) > room:
         text = "..." + text[4 + len(text) // 20 :]

@@ -31,7 +31,7 @@ FILE = "index"
 ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
 #: Rows of the sample, at least.
 SAMPLE = 1 << 14
-#: Rows that a query looks at in its lists, in all and per wanted image.
+#: Rows that a query scores in its lists, in all and per requested image.
 ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
 #: Rows that are added to the structure at once.
 ROWS_PER_STEP = 1 << 16
@@ -73,7 +73,7 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
         """Whether a structure of FAISS is of the kind that this engine builds."""
 
     def parameters(self, faiss: ModuleType, **options: object) -> object:
-        """What tells FAISS how to search."""
+        """The search parameters for FAISS."""
         return faiss.SearchParametersIVF(**options)
 
     def build(self, blocks: Sequence[VectorBlock]) -> IvfStructure:
@@ -124,7 +124,7 @@ def default_lists(rows: int) -> int:
 
 
 def default_probes(lists: int, rows: int, k: int) -> int:
-    """Number of lists to look into for ``k`` images: as many as hold 2048 rows and 64 rows per image, at least 4.
+    """Number of lists to probe for ``k`` images: as many as hold 2048 rows and 64 rows per image, at least 4.
 
     Above 2048 lists it is at least one of 512. Of a million rows in 2048 lists: 5 for 10 images, 14 for 100.
     """
@@ -202,12 +202,12 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
     ) -> GroupedHits:
         """As :meth:`objemb.index.engines.base.Structure.search`.
 
-        Looks into more lists until there are ``k`` distinct images; where three rounds were not enough, or few rows
+        Probes more lists until there are ``k`` distinct images; where three rounds were not enough, or few rows
         are alive, searches exactly.
 
         Args:
             queries: See there, and so on.
-            probes: Lists to look into at first; by default :func:`default_probes`.
+            probes: Number of lists probed at first; by default :func:`default_probes`.
         """
         table = RowTable(blocks)
         queries, groups, count = checked_queries(table, queries, groups, k, count)

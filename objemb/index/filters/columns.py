@@ -1,4 +1,4 @@
-"""Columns of a segment as filters read them: a code for each row, and the values that the codes stand for.
+"""Columns of a segment as filters read them: a code for each row, and the values of the codes.
 
 Values are sorted once; a comparison looks up its place among them, and the rest is NumPy.
 """

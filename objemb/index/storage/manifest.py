@@ -1,4 +1,4 @@
-"""The manifest: the one file that says what an index holds.
+"""The manifest: the one file that lists what an index contains.
 
 An index is a folder::
 
@@ -66,7 +66,7 @@ class SegmentRecord:
 
     @property
     def name(self) -> str:
-        """The number of its files, which tells it from all other segments of all states of the index."""
+        """The number of its files, unique among all segments of all states of the index."""
         return self.files["rows"].name.partition(".")[0]
 
     def to_json(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Reading an index again, every byte of it, to see whether it is what was written."""
+"""Reading every byte of an index again, to check whether it is what was written."""
 
 from __future__ import annotations
 
