@@ -34,7 +34,7 @@ from rich.table import Table
 from objemb.disk import write_whole
 
 #: One module of ``tools/benchmarks`` each, with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
-CASES = ("search", "rmac", "indexing", "one_pass")
+CASES = ("search", "rmac", "indexing", "one_pass", "asmk")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -50,10 +51,18 @@ def test_one_pass_on_tiny_inputs(tool: ModuleType) -> None:
     assert [r["wanted"] for r in ratios if r["wanted"]] == ["<= 1.06", ">= 1.3", ">= 2.4", "<= 1.15", "<= 1.15"]
 
 
+def test_visual_words_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("objemb.index.word_kernels.COMPILE_AFTER", 1 << 26)
+    ratios = tool.main(["--small", "--only", "asmk"])["cases"]["asmk"]["ratios"]
+    against = [">= 3", "<= 1", ">= 10", ""] * 4 if find_spec("asmk") else []
+    assert [r["wanted"] for r in ratios] == [*against, "", "", ""]
+
+
 def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.main(["--only", "serch"])
-    assert "expected some of search, rmac, indexing, one_pass, found serch" in capsys.readouterr().err
+    assert "expected some of search, rmac, indexing, one_pass, asmk, found serch" in capsys.readouterr().err
 
 
 def test_ratios_are_taken_within_a_round() -> None:

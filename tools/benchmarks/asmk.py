@@ -1,0 +1,153 @@
+"""An index of visual words against the public package ``asmk``, whose inverted file lies in memory, and its growth.
+
+Both get the same words with the same binary residuals, one thread, and answer with the best 100 images. The package
+adds to its memory, the index writes files that survive a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from objemb.cli.programs.timing import Ratio, alternate, ratio
+from objemb.index import word_kernels
+from objemb.index.blocks import NO_HIT
+from objemb.index.engines.inverted_file import InvertedFileSearch
+from objemb.index.storage.snapshot import Snapshot
+from objemb.index.storage.visual_words import WordRows
+from objemb.index.store import Index
+from objemb.structures import Regions, VisualWords
+from objemb.types import Float32Array, Int64Array
+
+FULL = {"few": 2_000, "many": 20_000, "most": 100_000, "added": 1_000, "features": 300, "queries": 5, "rounds": 7}
+SMALL = {"few": 20, "many": 60, "most": 100, "added": 20, "features": 10, "queries": 2, "rounds": 2}
+DIM, ASSIGNMENTS, DEPTH = 128, 5, 100
+CODEBOOKS = (1_024, 65_536)
+
+
+def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
+    """All ratios: against the package where it is installed, then growth."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    word_kernels.COMPILE_AFTER = 0  # where Numba is installed, it is done before anything is measured
+    with tempfile.TemporaryDirectory() as folder:
+        for words in CODEBOOKS if find_spec("asmk") else ():
+            for images in ("few", "many"):
+                yield from _against_package(Path(folder) / f"{words} {images}", sizes, images, words, seed)
+        yield from _growth(Path(folder), sizes, seed)
+
+
+def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words: int, seed: int) -> Iterator[Ratio]:
+    from asmk import hamming, inverted_file, kernel
+
+    random, count, name = np.random.default_rng(seed), sizes[images], f"{sizes[images]} images, {words} words"
+    queries = [_drawn(random, words, sizes["features"] * ASSIGNMENTS) for _ in range(sizes["queries"])]
+    theirs = inverted_file.IVF.initialize_empty(codebook_size=words, use_idf=False)
+    own, packed, lists = [], [], []
+    for number in range(count):
+        found, residuals = _drawn(random, words, sizes["features"])
+        own.append(_as_words(f"{number}", found, residuals))
+        packed.append(hamming.binarize_and_pack_2D(residuals))
+        lists.append(found)
+    signs, numbers = np.concatenate(packed), np.repeat(np.arange(count), [len(found) for found in lists])
+    start = time.perf_counter()
+    theirs.add(signs, np.concatenate(lists), numbers)
+    their_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    index = _built(folder, words, own)
+    seconds = time.perf_counter() - start
+    yield ratio(f"building: asmk / objemb, {name}", [their_seconds], [seconds], ">= 3")
+    arrays = [a for a in (*theirs.ivf_vecs, *theirs.ivf_image_ids) if a is not None]
+    held, stored = sum(a.nbytes for a in arrays), index.info()["bytes"]
+    facts = {"bytes_per_image": stored / count}
+    yield Ratio(f"bytes: objemb (files) / asmk (memory), {name}", stored / held, "<= 1", facts=facts)
+
+    compare = kernel.ASMKKernel(None, binary=True).similarity
+    asked = [(hamming.binarize_and_pack_2D(r), w) for w, r in queries]
+    described = [_as_words("query", *query) for query in queries]
+    blocks: list[Any] = [*Snapshot.load(index.path).blocks]
+    engine = InvertedFileSearch()
+    rows = [index.schema.queries([query]) for query in described]
+    group = np.zeros(1, np.int64)
+
+    def package() -> list[Any]:
+        def similarity(*arguments: Any) -> Any:
+            return compare(*arguments, alpha=3, similarity_threshold=0)
+
+        return [theirs.search(r, w, similarity_func=similarity, topk=DEPTH) for r, w in asked]
+
+    def objemb() -> list[Any]:
+        return [engine.search(query, group, DEPTH, blocks) for query in rows]
+
+    def answers() -> list[Any]:
+        return [index.search(query, DEPTH, runners_up=0) for query in described]
+
+    for (_, expected), hits, answer in zip(package(), objemb(), answers(), strict=True):
+        scores = hits.scores[0, hits.images[0] != NO_HIT]
+        np.testing.assert_allclose(scores, expected[: len(scores)], rtol=1e-5)
+        np.testing.assert_array_equal([hit.score for hit in answer], scores)
+    times = alternate({"asmk": package, "objemb": objemb, "answers": answers}, sizes["rounds"])
+    yield ratio(f"queries: asmk / objemb, {name}", times["asmk"], times["objemb"], ">= 10", queries=len(queries))
+    yield ratio(f"the same with ids, boxes and metadata, {name}", times["asmk"], times["answers"], queries=len(queries))
+
+
+def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
+    """Seconds of a query at each size, and what it costs to add images to a large index and to an empty one."""
+    random, words = np.random.default_rng(seed), CODEBOOKS[1]
+    queries = [
+        _as_words("query", *_drawn(random, words, sizes["features"] * ASSIGNMENTS)) for _ in range(sizes["queries"])
+    ]
+    indexes = {}
+    for name in ("few", "many", "most"):
+        indexes[name] = Index.create(folder / name, schema=WordRows(DIM, words), fingerprint="benchmark")
+        with indexes[name].writer() as writer:
+            for number in range(sizes[name]):
+                writer.add(_as_words(f"{number}", *_drawn(random, words, sizes["features"])))
+    sides = {n: (lambda index=i: [index.search(q, DEPTH, runners_up=0) for q in queries]) for n, i in indexes.items()}
+    times = alternate(sides, sizes["rounds"])
+    for large, small in (("many", "few"), ("most", "many")):
+        label = f"queries: {sizes[large]} / {sizes[small]} images, {words} words"
+        yield ratio(label, times[large], times[small], queries=len(queries))
+    added = [_as_words(f"added {n}", *_drawn(random, words, sizes["features"])) for n in range(sizes["added"])]
+    seconds = []
+    for target in (indexes["most"], Index.create(folder / "new", schema=WordRows(DIM, words), fingerprint="benchmark")):
+        start = time.perf_counter()
+        with target.writer() as writer:
+            for image in added:
+                writer.add(image)
+        seconds.append(time.perf_counter() - start)
+    label = f"adding {sizes['added']} images: to {sizes['most']} / to none"
+    yield ratio(label, seconds[:1], seconds[1:])
+
+
+def _drawn(random: np.random.Generator, words: int, features: int) -> tuple[Int64Array, Float32Array]:
+    """The words that some features have, and a residual for each."""
+    found = np.unique(random.integers(0, words, features))
+    return found, random.standard_normal((len(found), DIM)).astype(np.float32)
+
+
+def _as_words(name: str, words: Int64Array, residuals: Float32Array) -> VisualWords:
+    return VisualWords(
+        name,
+        Regions.whole((480, 640)),
+        DIM,
+        np.zeros(len(words), np.int64),
+        words.astype(np.int32),
+        np.packbits(residuals > 0, axis=1),
+        np.ones(len(words), np.float32),
+        np.full(1, 1 / np.sqrt(len(words)), np.float32),
+    )
+
+
+def _built(folder: Path, words: int, images: Sequence[VisualWords]) -> Index:
+    index = Index.create(folder, schema=WordRows(DIM, words), fingerprint="benchmark")
+    with index.writer() as writer:
+        for image in images:
+            writer.add(image)
+    return index
