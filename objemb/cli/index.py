@@ -165,32 +165,32 @@ class _SkippedList:
 
     Args:
         index: The index.
-        told: Where the user wants it, if he said so; then it stays also when it is empty.
+        path: The file that the user named, if any; it is kept even when it is empty.
 
     Attributes:
         file: Where it is.
     """
 
-    def __init__(self, index: Path, told: Path | None) -> None:
+    def __init__(self, index: Path, path: Path | None) -> None:
         whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
         if not whole.name:
             raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
         beside = index if index.name == whole.name else whole
-        self.file = told or beside.with_name(beside.name + ".skipped.jsonl")
+        self.file = path or beside.with_name(beside.name + ".skipped.jsonl")
         if self.file.is_dir():
             raise IsADirectoryError(
                 errno.EISDIR, "expected a file for the list of skipped photos, found a folder", str(self.file)
             )
-        self._told = told is not None
+        self._named = path is not None
         self._stream: TextIO | None = None
         self._count = 0
 
     def begin(self) -> None:
         """Replace the list of an earlier run."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        if not self._told:
+        if not self._named:
             self.file.unlink(missing_ok=True)
-        self._stream = self.file.open("w" if self._told else "x", encoding="utf-8")
+        self._stream = self.file.open("w" if self._named else "x", encoding="utf-8")
 
     def add(self, skipped: SkippedImage) -> None:
         """Write one photo, and show it if it is among the first."""
@@ -215,7 +215,7 @@ class _SkippedList:
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.close()
-            if not self._count and not self._told:
+            if not self._count and not self._named:
                 self.file.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from objemb.images.sources import ImageRef, SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models.inputs import as_regions
 from objemb.models.model import Model, given_boxes
-from objemb.models.pairs import Shown, pairs_of, read_shown
+from objemb.models.pairs import LabelledRegion, pairs_of, read_labelled
 from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
 from objemb.ops.arrays import as_tensor
@@ -176,7 +176,7 @@ def fit_learned_whitening(
 
     Args:
         model: A model without whitening whose parts have learned; it stays as it is.
-        pairs: What shows the same, see :func:`objemb.models.pairs.read_shown`; not what the model will be evaluated on.
+        pairs: Photos of the same instances, see :func:`objemb.models.pairs.read_labelled`; not those of the evaluation.
         dim: Dimensions to keep, None for all.
         power: See :meth:`objemb.layers.whitening.Whitening.fit_pairs`.
         ridge: Likewise; needed where there are fewer pairs than dimensions.
@@ -194,7 +194,7 @@ def fit_learned_whitening(
     vectors: list[Tensor] = []
     instances: list[str] = []
     count = 0
-    for named, found in _shown(model, read_shown(pairs), batch_size, workers, on_skip):
+    for named, found in _labelled_vectors(model, read_labelled(pairs), batch_size, workers, on_skip):
         instances += named
         vectors.append(found)
         count += 1
@@ -254,12 +254,16 @@ def _samples(
     )
 
 
-def _shown(
-    model: Model, shown: Sequence[Shown], batch_size: int, workers: int, on_skip: Callable[[SkippedImage], None] | None
+def _labelled_vectors(
+    model: Model,
+    labelled: Sequence[LabelledRegion],
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[SkippedImage], None] | None,
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Per photo the instances it shows and their vectors."""
-    by_photo: dict[str, list[Shown]] = {}
-    for one in shown:
+    by_photo: dict[str, list[LabelledRegion]] = {}
+    for one in labelled:
         by_photo.setdefault(str(one.path), []).append(one)
 
     @torch.inference_mode()

@@ -14,18 +14,18 @@ from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.images.sources import SkippedImage, find_images
 from objemb.structures import Box
 
-#: Pairs of one instance at most, so that what was photographed most often does not rule.
+#: Maximum number of pairs per instance, so that the most photographed one does not dominate.
 PAIRS_PER_INSTANCE = 100
 SEED = 0
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A photo, or a box in it, with the name of what it shows.
+class LabelledRegion:
+    """A photo, or a box in it, with the name of the instance that it shows.
 
     Attributes:
         path: The photo.
-        instance: Equal names are the same thing.
+        instance: Name of the instance; equal names mean the same one.
         box: Edges in original pixels, None for the whole photo.
     """
 
@@ -34,22 +34,22 @@ class Shown:
     box: Box | None = None
 
 
-def read_shown(source: str | Path) -> list[Shown]:
-    """What is known to show the same thing.
+def read_labelled(source: str | Path) -> list[LabelledRegion]:
+    """Photos and boxes that are labelled with their instance.
 
     Args:
-        source: An evaluation set, a JSON file: its boxed objects, or the photos that show one thing where it has none,
-            and its queries. Or a folder with a folder of photos per instance.
+        source: An evaluation set, a JSON file: its boxed objects or, if it has none, the photos that show a single
+            instance; and its queries. Or a folder with a folder of photos per instance.
 
     Raises:
         FileNotFoundError: Neither is there.
-        ValueError: Nothing is shown twice.
+        ValueError: No instance has two photos or boxes.
     """
     source = Path(source)
-    shown = list(_of_folder(source) if source.is_dir() else _of_set(read_evaluation_set(source)))
-    if len(pairs_of([one.instance for one in shown])) == 0:
+    labelled = list(_of_folder(source) if source.is_dir() else _of_set(read_evaluation_set(source)))
+    if len(pairs_of([one.instance for one in labelled])) == 0:
         raise ValueError(f"{source}: expected instances that are shown at least twice, found none")
-    return shown
+    return labelled
 
 
 def pairs_of(instances: Sequence[str]) -> Tensor:
@@ -75,14 +75,14 @@ def _pairs(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([first, (first + further) % count], dim=1)
 
 
-def _of_folder(folder: Path) -> Iterator[Shown]:
+def _of_folder(folder: Path) -> Iterator[LabelledRegion]:
     for image in find_images(folder):
         if not isinstance(image, SkippedImage) and "/" in image.id:
-            yield Shown(image.path, image.id.partition("/")[0])
+            yield LabelledRegion(image.path, image.id.partition("/")[0])
 
 
-def _of_set(data: EvaluationSet) -> Iterator[Shown]:
+def _of_set(data: EvaluationSet) -> Iterator[LabelledRegion]:
     known = data.objects or [e for e in data.images if len(e.instances) == 1]
     for entry in chain(known, data.queries):
         for instance in entry.instances:
-            yield Shown(data.photo(entry.file), instance, entry.box)
+            yield LabelledRegion(data.photo(entry.file), instance, entry.box)
