@@ -132,23 +132,23 @@ def index(
 
 def _takes_boxes(model: Model) -> bool:
     """Whether the method uses boxes."""
-    return "detector" in model.settings["describer"].get("regions", {})
+    return "detector" in (model.settings["describer"].get("regions") or {})
 
 
 def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
     from objemb.index.storage.manifest import MANIFEST_FILE
-    from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
+    from objemb.models.row_schema import row_schema
 
     if not (path / MANIFEST_FILE).exists():
         return Index.create(
             path,
-            schema=UnitVectors(model.dim, dtype or "float32"),
+            schema=row_schema(model, dtype),
             fingerprint=model.fingerprint,
             model=model.about,
         )
     target = Index.open(path)
-    stored = target.info()["dtype"]
+    stored = target.info().get("dtype")
     if dtype is not None and dtype != stored:
         raise ValueError(f"--dtype: expected {stored}, which the index was made with, found {dtype}")
     return target

@@ -97,6 +97,7 @@ def build(
                 model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
     if whiten_pairs is not None:
         with _fitting("fitting the whitening", [], 1, as_json) as calls:
+            del calls["on_step"]  # all of it is one step
             model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)
@@ -112,8 +113,21 @@ def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Itera
     with Progress() as display:
         total = rounds * sum(1 for _ in find_images(photos)) if photos and display.counts else None
         meter = display.meter(what, "images", total)
+        rounds_done = meter
+
+        def on_photo() -> None:
+            display.resume(meter)
+            meter.step()
+
+        def on_step(done: int, of: int) -> None:
+            nonlocal rounds_done
+            if done == 1:
+                rounds_done = display.meter("k-means", "rounds", of)
+            rounds_done.step()
+
         yield {
-            "on_photo": meter.step,
+            "on_photo": on_photo,
+            "on_step": on_step,
             "on_skip": lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),
         }
 

@@ -63,6 +63,12 @@ class Progress:
         self._meters.append(Meter(self._bar, what, unit, total))
         return self._meters[-1]
 
+    def resume(self, meter: Meter) -> None:
+        """The part of the work that a meter counts goes on, behind those that came after it."""
+        if self._meters[-1] is not meter:
+            self._meters[-1].end()
+            self._meters.append(meter)
+
     def tell(self) -> None:
         """A line on the part that is being done."""
         if self._meters:

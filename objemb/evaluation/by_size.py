@@ -26,7 +26,7 @@ from objemb.evaluation.ranks import RankedItems
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import Located, SetupRanks
 from objemb.evaluation.sizes import SIZES, UNKNOWN, WHOLE_PHOTO, side_shares, size_classes
-from objemb.structures import Box, ImageRows
+from objemb.structures import Box, ImageRows, ImageWords
 from objemb.types import Float64Array, Int64Array
 
 #: The attribute that names the kind of a query, such as ``in photo`` or ``picture``.
@@ -93,7 +93,7 @@ def by_object_size(
     return figures
 
 
-def by_query_size(task: RetrievalTask, found: SetupRanks, queries: ImageRows) -> dict[str, PartFigures]:
+def by_query_size(task: RetrievalTask, found: SetupRanks, queries: ImageRows | ImageWords) -> dict[str, PartFigures]:
     """Figures by the side share of a query's box in its photo.
 
     Args:
@@ -119,7 +119,7 @@ def by_kind(task: RetrievalTask, found: SetupRanks) -> dict[str, PartFigures]:
     return _by_group(found, groups, tuple(dict.fromkeys(groups.values())))
 
 
-def localisation_by_size(located: Located, database: ImageRows) -> dict[str, Localisation]:
+def localisation_by_size(located: Located, database: ImageRows | ImageWords) -> dict[str, Localisation]:
     """Mean IoU and CorLoc of the matched boxes, by the size of the true box that each is compared with.
 
     Args:
@@ -130,7 +130,7 @@ def localisation_by_size(located: Located, database: ImageRows) -> dict[str, Loc
     return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
 
 
-def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows) -> list[Float64Array]:
+def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows | ImageWords) -> list[Float64Array]:
     """The side share of the object of each positive in its photo.
 
     At image level that is the largest of the true boxes of the query's instances in the photo.
@@ -184,7 +184,7 @@ def _box_table(boxes: Sequence[Box | None]) -> Float64Array:
     return np.array([(np.nan,) * 4 if box is None else box for box in boxes], dtype=float).reshape(-1, 4)
 
 
-def _photo_sizes(rows: ImageRows, items: Int64Array) -> Float64Array:
+def _photo_sizes(rows: ImageRows | ImageWords, items: Int64Array) -> Float64Array:
     """float64 ``(N, 2)``: height and width of the photos of items, NaN for those without rows."""
     sizes = np.full((len(items), 2), np.nan)
     if rows.sizes is not None:

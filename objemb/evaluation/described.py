@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from objemb.aggregators.base import Aggregator
-from objemb.checks import ObjembError
+from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.describers.base import Describer, FeatureDescriber
@@ -20,7 +20,7 @@ from objemb.detectors.base import Detector
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.structures import Box, ImageRows, Photo, RegionDescriptors
+from objemb.structures import Box, ImageRows, ImageWords, MatchKernel, Photo, VisualWords
 from objemb.structures import Described as IndexRows
 from objemb.structures.described import expect_vectors
 
@@ -37,7 +37,11 @@ class EmbeddingModel(Protocol):
 
     @property
     def dim(self) -> int:
-        """Length of the vectors."""
+        """Length of the vectors, or of the residuals of visual words."""
+
+    @property
+    def kernel(self) -> MatchKernel | None:
+        """How its visual words are compared; None for a model of vectors."""
 
     @property
     def decode_side(self) -> int | None:
@@ -75,8 +79,8 @@ class Described:
         problems: A line for each photo that could not be described and each box that leaves its photo.
     """
 
-    database: ImageRows
-    queries: ImageRows
+    database: ImageRows | ImageWords
+    queries: ImageRows | ImageWords
     seconds: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -141,7 +145,7 @@ def describe_images(
     boxes: Detector | None = None,
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
-) -> tuple[ImageRows, list[str]]:
+) -> tuple[ImageRows | ImageWords, list[str]]:
     """Describe database photos as they would be indexed.
 
     Args:
@@ -167,15 +171,15 @@ def describe_images(
         skipped.append(photo)
         on_photo()
 
-    described = {}
+    described: dict[int, IndexRows] = {}
     for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skip):
-        described[numbers[rows.image]] = expect_vectors("evaluation", rows)
+        described[numbers[rows.image]] = rows
         on_photo()
     problems = [_line(s) for s in skipped]
     if boxes is not None:
         boxes.expect_used()
         problems += [f"{entry}: {reason}" for entry, reason in boxes.problems]
-    return ImageRows.from_descriptors(described, model.dim, [image.file for image in images]), problems
+    return _rows(model, described, [image.file for image in images]), problems
 
 
 def aggregated(regions: ImageRows, aggregator: Aggregator) -> ImageRows:
@@ -200,7 +204,7 @@ def describe_entries(
     unboxed: str = WHOLE,
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
-) -> tuple[ImageRows, list[str]]:
+) -> tuple[ImageRows | ImageWords, list[str]]:
     """Describe boxes, or photos where the box is None; every photo is decoded once.
 
     Photos are decoded at full size where boxes are cut out and described as images of their own, since a part needs
@@ -226,7 +230,7 @@ def describe_entries(
     refs = [ImageRef(file, data.photo(file)) for file in by_file]
     no_boxes = unboxed == WHOLE and all(e.box is None for e in entries)
     side = model.decode_side if no_boxes else model.query_side(crop)
-    described: dict[int, RegionDescriptors] = {}
+    described: dict[int, IndexRows] = {}
     problems: list[str] = []
     for photo in stream_photos(refs, workers=workers, side=side):
         on_photo()
@@ -240,19 +244,35 @@ def describe_entries(
             described |= _describe_photo(model, photo, {n: entries[n].box for n in fitting}, crop, unboxed)
         except (ObjembError, RuntimeError) as error:
             problems.append(f"{photo.id}: cannot be described: {error}")
-    return ImageRows.from_descriptors(described, model.dim, [entry.file for entry in entries]), problems
+    return _rows(model, described, [entry.file for entry in entries]), problems
+
+
+def only_vectors(who: str, rows: ImageRows | ImageWords) -> ImageRows:
+    """Rows that are vectors. Raises ``ArtefactMismatchError`` for visual words; ``who`` needs them."""
+    if not isinstance(rows, ImageRows):
+        raise ArtefactMismatchError(f"{who}: expected a model of vectors, found visual words")
+    return rows
+
+
+def _rows(model: EmbeddingModel, described: Mapping[int, IndexRows], images: Sequence[str]) -> ImageRows | ImageWords:
+    """What a model has made of some of the images, by their numbers."""
+    if model.kernel is not None:
+        words = {number: one for number, one in described.items() if isinstance(one, VisualWords)}
+        return ImageWords.of(words, model.dim, model.kernel, images)
+    vectors = {number: expect_vectors("evaluation", one) for number, one in described.items()}
+    return ImageRows.from_descriptors(vectors, model.dim, images)
 
 
 def _describe_photo(
     model: EmbeddingModel, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
-) -> dict[int, RegionDescriptors]:
+) -> dict[int, IndexRows]:
     """The boxes of one photo by their numbers; equal ones are described once."""
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
-    rows: dict[Box | None, RegionDescriptors] = {}
+    rows: dict[Box | None, IndexRows] = {}
     if distinct:
-        rows.update(zip(distinct, expect_vectors("evaluation", model.query(photo, distinct, crop=crop)), strict=True))
+        rows.update(zip(distinct, model.query(photo, distinct, crop=crop), strict=True))
     if None in wanted.values():
-        rows[None] = expect_vectors("evaluation", model.query(photo, unboxed, crop=crop))
+        rows[None] = model.query(photo, unboxed, crop=crop)
     return {number: rows[box] for number, box in wanted.items()}
 
 

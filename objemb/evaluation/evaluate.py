@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,11 +18,15 @@ from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.ranks import RankedItems, rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
+from objemb.evaluation.word_ranks import WordRanking
 from objemb.images.decode import read_photo
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, Search, search_and_rerank
-from objemb.structures import ImageRows, Photo, SearchResult
+from objemb.structures import ImageRows, ImageWords, Photo, SearchResult
 from objemb.types import Int64Array
+
+#: The places of given items, one list per query.
+Ranker: TypeAlias = Callable[[Sequence[Int64Array]], list[RankedItems]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Evaluation:
     Attributes:
         scores: Of the rankings.
         located: The matched boxes of true positives at image level where true boxes are known, else None.
-        storage: ``vectors`` in all, ``vectors_per_image`` and ``bytes_per_image`` (float32), per database photo.
+        storage: ``vectors`` in all, ``vectors_per_image`` and ``bytes_per_image`` (float32), per database photo. Of
+            visual words the vectors are their residuals, and the bytes those of an index, places included.
         seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (the
             places of all relevant and junk items in complete rankings) and, with re-rankers, ``rerank_per_query``.
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
@@ -121,28 +128,41 @@ def evaluate_described(
         hits: Number of best images per query to keep in the results.
     """
     needed = max((len(r.junk) + 1 for r in task.relevance), default=0) if GAP in task.protocol.metrics else 0
+    depth = max(hits, needed)
     clock = [time.perf_counter()]
-    search = None
-    if rerankers or hits or needed:
-        search = _search(described, data, task, rerankers, max(hits, needed), describer)
+    if isinstance(described.database, ImageWords) and isinstance(described.queries, ImageWords):
+        words = WordRanking(described.database, described.queries)
+        results = words.search(depth, rerankers) if rerankers or depth else ()
+        rank: Ranker = words.ranked
+    elif isinstance(described.database, ImageRows) and isinstance(described.queries, ImageRows):
+        rank, results = partial(rank_items, described.database, described.queries), ()
+        if rerankers or depth:
+            search = _search(described.database, described.queries, data, task, rerankers, depth, describer)
+            asked = ImageRows.from_descriptors(search.queries, search.database.dim)
+            rank, results = partial(rank_items, search.database, asked), search.results
+    else:
+        found = f"{type(described.database).__name__} and {type(described.queries).__name__}"
+        raise TypeError(f"described: expected database and queries of one kind, found {found}")
     clock.append(time.perf_counter())
-    found = _ranked(described, search, listed_items(task))
+    numbers = {image: number for number, image in enumerate(described.database.images)}
+    ranked = _ranked(rank, listed_items(task), results, numbers)
     clock.append(time.perf_counter())
     answered = set(described.queries.items.tolist())
     problems = (*described.problems, *task.queries_without_positives())
     return Evaluation(
-        scores=score(task, found, answered, _guesses(task, search) if search and needed else None),
-        located=locate(task, found, data.objects) if task.level == "image" and data.objects else None,
+        scores=score(task, ranked, answered, _guesses(task, results, numbers) if needed else None),
+        located=locate(task, ranked, data.objects) if task.level == "image" and data.objects else None,
         storage=_storage(task, described.database),
         seconds=_seconds(task, described, clock, bool(rerankers)),
         problems=tuple(dict.fromkeys(problems)),
-        results=search.results if search else (),
-        ranked=tuple(found),
+        results=results,
+        ranked=tuple(ranked),
     )
 
 
 def _search(
-    described: Described,
+    database: ImageRows,
+    asked: ImageRows,
     data: EvaluationSet,
     task: RetrievalTask,
     rerankers: Sequence[Reranker],
@@ -159,42 +179,42 @@ def _search(
         file = task.queries[number].file
         return read_photo(data.photo(file), id=file)
 
-    database = Database.of_rows(described.database, open_item)
-    queries = [described.queries.descriptors(number) for number in range(len(task.queries))]
-    return search_and_rerank(queries, database, rerankers, depth, describer, open_query)
+    queries = [asked.descriptors(number) for number in range(len(task.queries))]
+    return search_and_rerank(
+        queries, Database.of_rows(database, open_item), rerankers, depth, describer, open_query
+    )
 
 
-def _ranked(described: Described, search: Search | None, listed: Sequence[Int64Array]) -> list[RankedItems]:
-    """The places of the listed items; with a search, behind what it put first."""
-    if search is None:
-        return rank_items(described.database, described.queries, listed)
-    numbers = search.database.numbers
-    first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in search.results]
-    boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in search.results]
-    wanted = [np.union1d(items, of_result) for items, of_result in zip(listed, first, strict=True)]
-    asked = ImageRows.from_descriptors(search.queries, search.database.dim)
-    last = rank_items(search.database, asked, wanted)
+def _ranked(
+    rank: Ranker, listed: Sequence[Int64Array], results: Sequence[SearchResult], numbers: Mapping[str, int]
+) -> list[RankedItems]:
+    """The places of the listed items; with results, behind what these put first."""
+    if not results:
+        return rank(listed)
+    first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in results]
+    boxes = [np.array([hit.box for hit in r], dtype=np.float32).reshape(-1, 4) for r in results]
+    last = rank([np.union1d(items, of_result) for items, of_result in zip(listed, first, strict=True)])
     return [s.behind(items, at).of(keep) for s, items, at, keep in zip(last, first, boxes, listed, strict=True)]
 
 
-def _guesses(task: RetrievalTask, search: Search) -> Guesses:
+def _guesses(task: RetrievalTask, results: Sequence[SearchResult], numbers: Mapping[str, int]) -> Guesses:
     """The best image of each query that is no junk."""
     scores, correct = np.full(len(task.queries), -np.inf), np.zeros(len(task.queries), dtype=bool)
-    for number, (result, relevant) in enumerate(zip(search.results, task.relevance, strict=True)):
-        places = ((search.database.numbers[hit.image], hit.score) for hit in result)
+    for number, (result, relevant) in enumerate(zip(results, task.relevance, strict=True)):
+        places = ((numbers[hit.image], hit.score) for hit in result)
         best = next((place for place in places if place[0] not in relevant.junk), None)
         if best is not None:
             correct[number], scores[number] = best[0] in relevant.positives, best[1]
     return Guesses(scores, correct)
 
 
-def _storage(task: RetrievalTask, database: ImageRows) -> dict[str, float]:
+def _storage(task: RetrievalTask, database: ImageRows | ImageWords) -> dict[str, float]:
     photos = _photos(task)
-    return {
-        "vectors": len(database.vectors),
-        "vectors_per_image": len(database.vectors) / photos,
-        "bytes_per_image": database.vectors.nbytes / photos,
-    }
+    if isinstance(database, ImageWords):
+        count, size = database.count, database.nbytes
+    else:
+        count, size = len(database.vectors), database.vectors.nbytes
+    return {"vectors": count, "vectors_per_image": count / photos, "bytes_per_image": size / photos}
 
 
 def _seconds(task: RetrievalTask, described: Described, clock: list[float], reranked: bool) -> dict[str, float]:

@@ -13,10 +13,10 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
-from objemb.evaluation.described import Described, describe_task, object_crop
+from objemb.evaluation.described import Described, describe_task, object_crop, only_vectors
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
-from objemb.structures import ImageRows
+from objemb.structures import ImageRows, ImageWords
 from objemb.version import __version__
 
 DATABASE, QUERIES = "database", "queries"
@@ -51,7 +51,7 @@ class TaskDescriber:
         crop: How a query box is described, and at object level the boxes of the database.
         query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
-        cache: The folder of descriptors; None for none.
+        cache: The folder of descriptors; None for none. Visual words are not kept there.
         on_note: Called with a line for people where the cache cannot be used.
     """
 
@@ -110,7 +110,7 @@ class TaskDescriber:
     def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], Described]) -> _Part:
         """One side of a task, from the cache where it is there."""
         entries = task.database if name == DATABASE else task.queries
-        if self.cache is None:
+        if self.cache is None or self.model.kernel is not None:  # visual words are quick to describe
             return _Part.of(name, run())
         cache = ArrayCache(self.cache, self.on_note)
         key = key_of(
@@ -139,7 +139,7 @@ class TaskDescriber:
 class _Part:
     """Rows of one side of a task, and what it took to describe them, whenever that was."""
 
-    rows: ImageRows
+    rows: ImageRows | ImageWords
     seconds: float
     problems: tuple[str, ...]
     reused: bool = False
@@ -156,7 +156,7 @@ class _Part:
         return _Part(rows, about["seconds"], tuple(about["problems"]), reused=True)
 
     def to_cache(self) -> tuple[dict[str, Any], dict[str, object]]:
-        rows = self.rows
+        rows = only_vectors("cache", self.rows)
         arrays = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
         if rows.sizes is not None:
             arrays["sizes"] = rows.sizes

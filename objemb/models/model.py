@@ -31,7 +31,7 @@ from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.rerank.base import Reranker
-from objemb.structures import Described, Photo, Regions
+from objemb.structures import Described, MatchKernel, Photo, Regions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +80,11 @@ class Model:
         """What the rows are: :class:`~objemb.structures.RegionDescriptors` or
         :class:`~objemb.structures.VisualWords`."""
         return self.aggregator.gives
+
+    @property
+    def kernel(self) -> MatchKernel | None:
+        """How its visual words are compared; None for a model of vectors."""
+        return self.aggregator.kernel
 
     @property
     def whitening(self) -> Whitening | None:

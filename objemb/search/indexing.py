@@ -19,7 +19,7 @@ from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
 from objemb.models import Model
-from objemb.structures.described import expect_vectors
+from objemb.search.kinds import check_model
 
 #: A killed run loses at most this many seconds of work.
 COMMIT_SECONDS = 30.0
@@ -80,7 +80,7 @@ class Job:
             ArtefactMismatchError: The index was made with another model.
             ValueError: Pruning would remove photos of a folder that is empty now. All else is done and published.
         """
-        self.index.check_fingerprint(self.model.fingerprint)
+        check_model(self.index, self.model.settings, self.model.fingerprint)
         report = Report()
         known = self.index.stamps()  # of images that have not been read on this run
         with self.index.writer() as writer:
@@ -115,7 +115,7 @@ class Job:
         published = time.monotonic()
         for one in described:
             updated = one.image in writer
-            writer.add(expect_vectors("index", one), stamp=stamps.pop(one.image))
+            writer.add(one, stamp=stamps.pop(one.image))
             known.pop(one.image, None)
             report.updated += updated
             report.added += not updated

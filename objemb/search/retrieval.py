@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -21,8 +22,9 @@ from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
-from objemb.structures import Match, Photo, SearchResult
-from objemb.structures.described import expect_vectors
+from objemb.search.kinds import check_model
+from objemb.search.words import search_words
+from objemb.structures import Match, Photo, SearchResult, VisualWords
 
 #: Sets of rows that are held for re-ranking: those of the last filters, each at most as large as the index.
 HELD_DATABASES = 2
@@ -46,7 +48,7 @@ class Retrieval:
 
     def __init__(self, model: Model, index: Index, *, max_pixels: int = MAX_PIXELS) -> None:
         checks.whole("max_pixels", max_pixels)
-        index.check_fingerprint(model.fingerprint)
+        check_model(index, model.settings, model.fingerprint)
         self.model = model
         self.index = index
         self.max_pixels = max_pixels
@@ -80,7 +82,8 @@ class Retrieval:
         """
         opened = Index.open(index)
         folder = _recorded_model(opened) if model is None else Path(model)
-        opened.check_fingerprint(read_card(folder)["fingerprint"])
+        card = read_card(folder)
+        check_model(opened, card["settings"], card["fingerprint"])
         return Retrieval(load_model(folder, device, precision), opened, max_pixels=max_pixels)
 
     def search(
@@ -126,7 +129,10 @@ class Retrieval:
         if where is not None:
             parse(where)
         image = as_encoded(image)
-        query = expect_vectors("search", self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels))
+        query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
+        if isinstance(query, VisualWords):
+            found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
+            return search_words(self.index, query, found, k, rerankers, min_score)
         if not rerankers:
             return self.index.search(query, k, where=where, exclude=exclude, min_score=min_score, exact=exact)
 

@@ -7,6 +7,7 @@ edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 6
 
 from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.fields import Box, Payload, Scalar, are_shares
+from objemb.structures.image_words import ImageWords
 from objemb.structures.local_features import LocalFeatures, RegionFeatures
 from objemb.structures.match_kernel import MatchKernel
 from objemb.structures.photo import SIDEWAYS, Photo
@@ -22,6 +23,7 @@ __all__ = [
     "Box",
     "Described",
     "ImageRows",
+    "ImageWords",
     "LocalFeatures",
     "Match",
     "MatchKernel",

@@ -132,9 +132,11 @@ def embedding(name: str, described: Described, data: EvaluationSet, task: Retrie
     """Vectors with thumbnails: all queries that fit into a third, and of the database rows in even steps.
 
     Returns:
-        None where nothing could be described.
+        None where nothing could be described, and of visual words.
     """
     queries, database = described.queries, described.database
+    if not isinstance(queries, ImageRows) or not isinstance(database, ImageRows):
+        return None
     asked = evenly(len(queries.vectors), min(len(queries.vectors), max(1, most // 3)))
     rows = evenly(len(database.vectors), most - len(asked))
     if not len(rows) + len(asked):

@@ -1,0 +1,99 @@
+"""Visual words of many images in memory: the database of an evaluation, or its queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from objemb.structures.match_kernel import MatchKernel
+from objemb.structures.regions import Regions
+from objemb.structures.words import VisualWords
+from objemb.types import Float32Array, Int64Array
+
+#: Bytes of the number of a row beside each residual, and of the factor of each row.
+ROW_BYTES = 4
+#: Bytes of the word and the two coordinates of a local feature whose place is kept.
+PLACE_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWords:
+    """The counterpart of :class:`~objemb.structures.ImageRows` for visual words.
+
+    Attributes:
+        images: Ids of the images.
+        described: The words of the images that have rows, by their positions in ``images``, which rise.
+        dim: Length of the residuals.
+        kernel: How they are compared.
+    """
+
+    images: tuple[str, ...]
+    described: Mapping[int, VisualWords]
+    dim: int
+    kernel: MatchKernel
+
+    @staticmethod
+    def of(described: Mapping[int, VisualWords], dim: int, kernel: MatchKernel, images: Sequence[str]) -> ImageWords:
+        """The words of some of the images, by their positions in ``images``."""
+        return ImageWords(tuple(images), dict(sorted(described.items())), dim, kernel)
+
+    @cached_property
+    def items(self) -> Int64Array:
+        """int64 ``(R,)``: the position in ``images`` of the image that each row belongs to."""
+        numbers = np.array(list(self.described), dtype=np.int64)
+        return np.repeat(numbers, [len(words) for words in self.described.values()])
+
+    @cached_property
+    def starts(self) -> Int64Array:
+        """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
+        return np.searchsorted(self.items, np.arange(len(self.images) + 1)).astype(np.int64)
+
+    @cached_property
+    def boxes(self) -> Float32Array:
+        """float32 ``(R, 4)``, xyxy in original pixels."""
+        return np.concatenate(
+            [np.zeros((0, 4), np.float32), *(words.regions.boxes for words in self.described.values())]
+        )
+
+    @cached_property
+    def sizes(self) -> Int64Array:
+        """int64 ``(R, 2)``, height and width of the original photo of each row."""
+        sizes = np.array([words.regions.size for words in self.described.values()], np.int64).reshape(-1, 2)
+        return np.repeat(sizes, [len(words) for words in self.described.values()], axis=0)
+
+    def words(self, number: int) -> VisualWords:
+        """The words of an image by its position in ``images``; no rows where it has none."""
+        found = self.described.get(number)
+        if found is not None:
+            return found
+        numbers, floats = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        none = np.zeros((0, self.dim), np.float32)
+        return VisualWords(
+            self.images[number],
+            Regions.empty((1, 1)),
+            self.dim,
+            numbers,
+            numbers.astype(np.int32),
+            np.packbits(none > 0, axis=1) if self.kernel.binary else none,
+            floats,
+            floats,
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of residuals of all images."""
+        return sum(len(words.words) for words in self.described.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored: residuals with their rows, factors of rows, and places of features."""
+        return sum(_bytes(words) for words in self.described.values())
+
+
+def _bytes(words: VisualWords) -> int:
+    inverted = words.residuals.nbytes + ROW_BYTES * (len(words.words) + len(words))
+    places = words.places
+    return inverted if places is None else inverted + places.codes.nbytes + PLACE_BYTES * len(places)
