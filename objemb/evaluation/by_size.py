@@ -130,7 +130,9 @@ def localisation_by_size(located: Located, database: ImageRows | ImageWords) -> 
     return {name: localisation(located.ious[classes == number]) for number, name in enumerate(SIZES)}
 
 
-def positive_shares(task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows | ImageWords) -> list[Float64Array]:
+def positive_shares(
+    task: RetrievalTask, objects: Sequence[SetEntry], database: ImageRows | ImageWords
+) -> list[Float64Array]:
     """The side share of the object of each positive in its photo.
 
     At image level that is the largest of the true boxes of the query's instances in the photo.

@@ -180,9 +180,7 @@ def _search(
         return read_photo(data.photo(file), id=file)
 
     queries = [asked.descriptors(number) for number in range(len(task.queries))]
-    return search_and_rerank(
-        queries, Database.of_rows(database, open_item), rerankers, depth, describer, open_query
-    )
+    return search_and_rerank(queries, Database.of_rows(database, open_item), rerankers, depth, describer, open_query)
 
 
 def _ranked(

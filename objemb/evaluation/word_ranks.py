@@ -9,12 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from objemb.evaluation.ranks import UNRANKED, RankedItems
-from objemb.index.storage.visual_words import WordRows
+from objemb.index.storage.visual_words import WordRows, in_memory
 from objemb.index.words import WordBlock
 from objemb.ops.word_matching import region_scores
 from objemb.rerank.base import Reranker, WordSearch, rerank_words
 from objemb.structures import Box, ImageWords, Match, SearchResult, VisualWords
-from objemb.structures.results import KERNEL
 from objemb.types import Float32Array, Int64Array
 
 
@@ -35,7 +34,7 @@ class WordRanking:
 
     @cached_property
     def _block(self) -> WordBlock:
-        return WordBlock.of(self._schema, list(self.database.described.values()))
+        return in_memory(self._schema, list(self.database.described.values()))
 
     def ranked(self, wanted: Sequence[Int64Array]) -> list[RankedItems]:
         """The places of some items; of equal scores the item with the lower number comes first.
@@ -63,7 +62,7 @@ class WordRanking:
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         at = np.searchsorted(items, wanted)
-        there = np.flatnonzero((at < len(items)) & (items[np.minimum(at, len(items) - 1)] == wanted) if len(items) else [])
+        there = np.flatnonzero(np.isin(wanted, items))
         places[there], found[there] = place[at[there]], scores[at[there]]
         for n in there.tolist():
             boxes[n] = self._box(number, int(wanted[n]), int(rows[at[n]]), int(query_rows[at[n]]))
@@ -83,7 +82,7 @@ class WordRanking:
             )
             for n in best
         )
-        return SearchResult(self.queries.images[number], tuple(asked), hits, KERNEL)
+        return SearchResult(self.queries.images[number], tuple(asked), hits, WordRows.scale)
 
     def _scores(self, number: int) -> tuple[Int64Array, Float32Array, Int64Array, Int64Array]:
         """Items that have rows, rising, with the score of each and the row and the query row that it comes from; none

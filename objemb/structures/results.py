@@ -20,8 +20,6 @@ from objemb.structures.fields import (
 
 #: What a score is, unless something else is said.
 COSINE = "cosine similarity, at most 1"
-#: The same of visual words.
-KERNEL = "match kernel of visual words, at most 1 where scores are normalised"
 
 
 @dataclass(frozen=True)

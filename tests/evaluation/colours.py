@@ -59,6 +59,7 @@ class ColourModel:
     """Region vectors are unit mean colours. Counts how often it is asked."""
 
     dim = 3
+    kernel = None
     decode_side = None
     describer = None
 

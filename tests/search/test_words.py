@@ -17,7 +17,6 @@ from objemb.models.row_schema import row_schema
 from objemb.search.indexing import Job
 from objemb.search.retrieval import Retrieval
 from objemb.structures import VisualWords
-from objemb.structures.results import KERNEL
 from tests.models.conftest import BACKBONE, SETTINGS
 
 LOCAL: dict[str, Any] = {
@@ -86,7 +85,7 @@ BOX = (0.0, 0.0, 48.0, 48.0)
 def test_a_box_is_found_where_it_is(model: Model, index: Index, query: Path) -> None:
     result = Retrieval(model, index).search(query, [BOX], k=3)
     assert result[0].image == "3.png"
-    assert result.scale == KERNEL
+    assert result.scale == "match kernel of visual words"
     assert (result[0].query_box, len(result)) == (BOX, 3)
     x1, y1, x2, y2 = result[0].box
     assert x2 == y2 == 96, "the region that holds it, not the whole photo"
@@ -104,7 +103,8 @@ def test_verification_opens_no_photo(model: Model, index: Index, query: Path, ph
     assert result[0].image == "3.png"
     assert result[0].score >= 8
     np.testing.assert_allclose(result[0].box, (48, 48, 96, 96), atol=12)
-    assert len(retrieval.search(query, [BOX], k=2, rerank=["spatial_verification"], min_score=1)) == 1
+    least = result[0].score
+    assert len(retrieval.search(query, [BOX], rerank=["spatial_verification,tolerance=2"], min_score=least)) == 1
 
 
 def test_filters_and_what_is_left_out(model: Model, index: Index, query: Path) -> None:
