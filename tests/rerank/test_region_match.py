@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
+from objemb.describers.base import Describer
 from objemb.rerank.region_match import RegionMatch
-from objemb.structures import RegionDescriptors, Regions
+from objemb.structures import Photo, RegionDescriptors, Regions
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
 from tests.tiny import random_photo
 
@@ -64,15 +66,14 @@ def test_only_the_first_are_ranked_again() -> None:
     assert names(RegionMatch(top=2).rerank(asked)) == ["2", "0", "1"]
 
 
-class Halves:
+class Halves(Describer):
     """Finds the left half, the right half, a point and what was asked for, as X, Y and twice Z."""
 
-    def describe(self, photos: list) -> list[RegionDescriptors]:
-        (photo,) = photos
-        regions = Regions(
-            torch.tensor([[0.0, 0, 50, 100], [50, 0, 100, 100], [0, 0, 0, 0], [0, 0, 80, 100]]), photo.size
-        )
-        return [RegionDescriptors(photo.id, regions, torch.tensor([X, Y, Z, Z]))]
+    raw_dim = 3
+
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], torch.Tensor]:
+        boxes = torch.tensor([[0.0, 0, 50, 100], [50, 0, 100, 100], [0, 0, 0, 0], [0, 0, 80, 100]])
+        return [Regions(boxes, photo.size) for photo in photos], torch.tensor([X, Y, Z, Z] * len(photos))
 
 
 def test_looking_for_more_regions_in_the_query() -> None:
@@ -82,7 +83,7 @@ def test_looking_for_more_regions_in_the_query() -> None:
     plain = search(data, asked)
     with pytest.raises(ValueError, match="describer"):
         RegionMatch(look=True).rerank(plain)
-    ready = replace(plain, describer=Halves(), open_query=lambda n: random_photo(100, 100))  # type: ignore[arg-type]
+    ready = replace(plain, describer=Halves(), open_query=lambda n: random_photo(100, 100))
     found = RegionMatch(look=True).rerank(ready)
     assert found.results[0].query_boxes == ((0, 0, 80, 100), (0, 0, 50, 100), (50, 0, 100, 100))
     assert names(found) == ["1", "0", "2"]
