@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from objemb.structures.fields import points_inside
 from objemb.structures.match_kernel import MatchKernel
 from objemb.structures.regions import Regions
 from objemb.structures.words import VisualWords
@@ -94,6 +95,9 @@ class ImageWords:
 
 
 def _bytes(words: VisualWords) -> int:
-    inverted = words.residuals.nbytes + ROW_BYTES * (len(words.words) + len(words))
-    places = words.places
-    return inverted if places is None else inverted + places.codes.nbytes + PLACE_BYTES * len(places)
+    inverted = int(words.residuals.nbytes) + ROW_BYTES * (len(words.words) + len(words))
+    if words.places is None:
+        return inverted
+    # a box of a photo knows the places of all of it; its own are those inside
+    count = int(points_inside(words.places.points, words.regions.boxes).any(axis=0).sum())
+    return inverted + count * (int(words.places.codes.shape[1]) + PLACE_BYTES)

@@ -116,6 +116,20 @@ def test_where_the_places_of_features_are_known_the_region_with_most_of_the_quer
     asked = ImageWords.of({0: query}, DIM, KERNEL, ["q"])
     (found,) = WordRanking(database, asked).ranked([np.array([0])])
     assert found.boxes.tolist() in ([[0, 0, 50, 40]], [[20, 20, 30, 30]])
+    inverted = len(query.words) * (1 + 4) + 3 * 4
+    assert database.nbytes == inverted + len(places) * (8 + 1)
+    elsewhere = VisualWords(
+        "0",
+        boxes[2:],
+        DIM,
+        query.rows[:0],
+        query.words[:0],
+        query.residuals[:0],
+        query.weights[:0],
+        np.ones(1, np.float32),
+        places,
+    )
+    assert ImageWords.of({0: elsewhere}, DIM, KERNEL, ["0"]).nbytes == 4, "no feature lies in that box"
 
 
 def test_what_is_stored_is_counted() -> None:
