@@ -10,10 +10,11 @@ import objemb
 
 LINES = [
     {"version", "threads", "types", "checks", "disk", "text"},
-    {"structures", "registry", "devices"},
+    {"structures", "registry", "devices", "card"},
     {"ops"},
     {"coco"},
     {"images"},
+    {"runtimes"},
     {"visualize"},
     {"layers", "weights"},
     {"backbones"},

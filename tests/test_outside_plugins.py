@@ -16,11 +16,11 @@ import torch
 from typer.testing import CliRunner
 
 from objemb import registry
+from objemb.card import CARD
 from objemb.checks import ArtefactMismatchError
 from objemb.cli.app import app
 from objemb.config import load_config
 from objemb.models import build_model, load_model
-from objemb.models.folder import CARD
 from objemb.pooling.base import Pooling
 from objemb.registry import PluginError
 from tests.tiny import random_photo

@@ -66,10 +66,10 @@ def build(
     When not one box of --boxes can be used, no model is made. Exit code 3 when some photos were fitted on without their
     boxes, since those were made for another frame or photo.
     """
+    from objemb.card import check_free
     from objemb.config import load_config
     from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
     from objemb.models.fitting import expect_whitening
-    from objemb.models.folder import check_free
 
     if boxes is not None and not whiten_on and not fit_on:
         raise ValueError("--boxes: expected together with --fit-on PHOTOS or --whiten-on PHOTOS, found alone")
@@ -173,8 +173,8 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder.")], as_json
 
 
 def _show(folder: Path, as_json: bool) -> None:
+    from objemb.card import read_card
     from objemb.config import dump_config
-    from objemb.models.folder import read_card
     from objemb.models.origins import described
 
     card = read_card(folder)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from objemb.card import CARD, read_card
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
-from objemb.models.folder import CARD, read_card
 from objemb.models.model import Model
 
 #: Settings of training data that are texts but no photos, or more photos than were trained on.

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from objemb import checks, config, registry
 from objemb.aggregators.base import ImageAggregator
+from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import PhotoDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
-from objemb.models.folder import read_card, read_tensors, write_folder
+from objemb.models.folder import read_tensors, write_folder
 from objemb.models.model import Model
 from objemb.models.origins import (
     brought,

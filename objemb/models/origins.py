@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks, registry
+from objemb.card import read_card
 from objemb.checks import MissingWeightsError
 from objemb.disk import file_sha256
-from objemb.models.folder import read_card
 from objemb.registry import Plugin, PluginError
 from objemb.weights.locate import RANDOM
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from threading import Lock
 
 from objemb import checks, registry
+from objemb.card import read_card
 from objemb.checks import ObjembError
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.index.filters.parser import parse
 from objemb.index.store import Index
 from objemb.models import Model, load_model
-from objemb.models.folder import read_card
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, search_and_rerank

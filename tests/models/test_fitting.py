@@ -12,12 +12,12 @@ import torch
 
 from objemb import registry
 from objemb.aggregators.keep import Keep
+from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError, NotFittedError
 from objemb.detectors.base import Detector
 from objemb.images.sources import SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model, save_model
-from objemb.models.folder import read_card
 from tests.models.conftest import RMAC, SETTINGS
 
 POOLINGS: dict[str, dict[str, Any]] = {

@@ -9,9 +9,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.models import Model, build_model, fit_whitening, load_model, save_model
-from objemb.models.folder import fingerprint, read_card
+from objemb.models.folder import fingerprint
 from tests.models.conftest import SETTINGS
 
 

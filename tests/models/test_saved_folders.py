@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from objemb.card import read_card
 from objemb.models import load_model, save_model
-from objemb.models.folder import read_card
 
 FOLDERS = Path(__file__).parent / "folders"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((FOLDERS / "expected.json").read_text())

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from objemb.aggregators.keep import Keep
+from objemb.card import read_card
 from objemb.config import load_config
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.models import Model, build_model, fit_whitening, load_model
-from objemb.models.folder import read_card
 
 
 @dataclass(frozen=True)

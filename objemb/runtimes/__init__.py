@@ -1,0 +1,1 @@
+"""Exported models: what their folders hold, and the programs that run their graphs."""
