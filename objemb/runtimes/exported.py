@@ -175,7 +175,7 @@ class Exported:
 
 def _file_name(name: object, card: Mapping[str, Any]) -> str:
     """A file of the folder itself: a card must not name files elsewhere."""
-    plain = [file for file in card["files"] if file == Path(file).name]
+    plain: list[str] = [file for file in card["files"] if file == Path(file).name]
     return checks.one_of("files", str(name), plain)
 
 
