@@ -18,6 +18,7 @@ from objemb.layers.fitted import Fitted
 from objemb.layers.frozen import Frozen
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.whitening import Whitening
+from objemb.local_features.base import LocalExtractor
 from objemb.regions.base import RegionSource
 from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
@@ -309,9 +310,31 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
     """Finds regions of photos and the local features in them, which an aggregator turns into rows of an index.
 
     A plug-in does so in :meth:`_describe`. Its parts that learn are :class:`~objemb.layers.fitted.Fitted` submodules.
+
+    Args:
+        local_features: Computes the features.
+        regions: Chooses the regions; None for the whole image alone.
+
+    Attributes:
+        local_features, regions: As given.
+        backbone, scales: Those of the extractor.
     """
 
     gives = RegionFeatures
+
+    local_features: LocalExtractor
+
+    def __init__(self, *, local_features: LocalExtractor, regions: RegionSource | None = None) -> None:
+        super().__init__(regions=regions)
+        self.local_features = local_features
+        # that of the extractor, which saves it: no part of the module tree a second time
+        object.__setattr__(self, "backbone", local_features.backbone)
+        self.scales = local_features.scales
+
+    def with_local_features(self, extractor: LocalExtractor) -> Self:
+        """This describer with another extractor that gives features of the same kind. Everything else is shared with
+        this one."""
+        return self._with(local_features=extractor)
 
     @final
     @torch.no_grad()

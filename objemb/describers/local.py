@@ -44,11 +44,7 @@ class Local(FeatureDescriber):
         regions: RegionSource | None = None,
         region_features: str = INSIDE,
     ) -> None:
-        super().__init__(regions=regions)
-        self.local_features = local_features
-        # that of the extractor, which saves it: no part of the module tree a second time
-        object.__setattr__(self, "backbone", local_features.backbone)
-        self.scales = local_features.scales
+        super().__init__(local_features=local_features, regions=regions)
         self.region_features = checks.one_of("region_features", region_features, (INSIDE, CROP))
 
     @property

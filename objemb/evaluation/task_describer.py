@@ -14,6 +14,7 @@ from objemb.detectors.base import Detector
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import Described, describe_task, object_crop, only_vectors
+from objemb.evaluation.feature_cache import with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
 from objemb.structures import ImageRows, ImageWords
@@ -51,7 +52,8 @@ class TaskDescriber:
         crop: How a query box is described, and at object level the boxes of the database.
         query_boxes: What a query without a box is searched with, as in ``Model.query``.
         workers: Decoding threads.
-        cache: The folder of descriptors; None for none. Visual words are not kept there.
+        cache: The folder of descriptors; None for none. Of visual words the local features are kept, for all models
+            that make words of them.
         on_note: Called with a line for people where the cache cannot be used.
     """
 
@@ -83,9 +85,12 @@ class TaskDescriber:
             model = model.limited(max_regions)
             boxes = None if boxes is None else BestBoxes(boxes, max_regions)
 
+        kept_model, features = with_feature_cache(model, self.cache, self.on_note)
+
         def run(part: RetrievalTask, given: Detector | None) -> Described:
-            return describe_task(
-                model,
+            spared = 0.0 if features is None else features.spared
+            described = describe_task(
+                kept_model,
                 self.data,
                 part,
                 boxes=given,
@@ -94,6 +99,11 @@ class TaskDescriber:
                 workers=self.workers,
                 on_photo=on_photo,
             )
+            if features is None:
+                return described
+            name = DATABASE if part.database else QUERIES
+            took = described.seconds[name] + features.spared - spared  # as if the features had been computed now
+            return replace(described, seconds={**described.seconds, name: took})
 
         stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
         if task.level == "object":
@@ -110,7 +120,7 @@ class TaskDescriber:
     def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], Described]) -> _Part:
         """One side of a task, from the cache where it is there."""
         entries = task.database if name == DATABASE else task.queries
-        if self.cache is None or self.model.kernel is not None:  # visual words are quick to describe
+        if self.cache is None or self.model.kernel is not None:  # visual words are quickly made of features
             return _Part.of(name, run())
         cache = ArrayCache(self.cache, self.on_note)
         key = key_of(

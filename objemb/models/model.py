@@ -14,7 +14,7 @@ import torch
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import DTYPES, find_device, find_precision
@@ -22,6 +22,7 @@ from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import SkippedImage
 from objemb.layers.precision import networks_in
 from objemb.layers.whitening import Whitening
+from objemb.local_features.base import LocalExtractor
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.origins import untrained
 from objemb.models.pipeline import AnyAggregator, AnyDescriber, Pipeline, connected, vector_describer
@@ -321,6 +322,18 @@ class Model:
         """This model with at most ``max_regions`` boxes of its detector per photo, beside the whole image; networks are
         shared with this one."""
         return replace(self, describer=self.describer.limited(max_regions))
+
+    def with_local_features(self, extractor: LocalExtractor) -> Model:
+        """This model of local features with another extractor of the same features, such as one that keeps them;
+        networks are shared with this one.
+
+        Raises:
+            ValueError: It is a model of vectors.
+        """
+        describer = self.describer
+        if not isinstance(describer, FeatureDescriber):
+            raise ValueError(f"local_features: expected a model of local features, found {self!r}")
+        return replace(self, describer=describer.with_local_features(extractor))
 
     def to(self, device: str, precision: str | None = None) -> Model:
         """This model on another device. Its networks move, so that the old handle does not describe any more.
