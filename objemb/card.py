@@ -6,6 +6,7 @@ What the files hold is the affair of others: tensors of :mod:`objemb.models.fold
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -122,8 +123,23 @@ def checked_file(folder: str | Path, card: Mapping[str, Any], name: str) -> Path
         ArtefactMismatchError: It is missing or is not the one that was written; both checksums are named.
     """
     file = Path(folder) / name
-    expected = card["files"].get(name, {}).get("sha256", "none in the card")
-    found = file_sha256(file) if file.is_file() else "no file"
+    _expect_sha256(file, card, file_sha256(file) if file.is_file() else "no file")
+    return file
+
+
+def checked_content(folder: str | Path, card: Mapping[str, Any], name: str) -> bytes:
+    """The content of such a file, read once.
+
+    Raises:
+        ArtefactMismatchError: As :func:`checked_file`.
+    """
+    file = Path(folder) / name
+    content = file.read_bytes() if file.is_file() else None
+    _expect_sha256(file, card, "no file" if content is None else hashlib.sha256(content).hexdigest())
+    return content or b""
+
+
+def _expect_sha256(file: Path, card: Mapping[str, Any], found: str) -> None:
+    expected = card["files"].get(file.name, {}).get("sha256", "none in the card")
     if found != expected:
         raise ArtefactMismatchError(f"{file}: expected sha256 {expected}, found {found}")
-    return file

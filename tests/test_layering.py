@@ -60,6 +60,8 @@ FOREIGN = {
     "scipy.io": {"datasets/benchmarks/_matlab.py"},
     "scipy.ndimage": {"ops/components.py"},
     "scipy.sparse": {"rerank/_graph.py"},
+    "onnxruntime": {"runtimes/onnxruntime.py"},
+    "openvino": {"runtimes/openvino.py"},
     "yaml": {"config.py"},
 }
 

@@ -48,11 +48,12 @@ KINDS = {
     "task": "training.tasks",
     "benchmark": "datasets.benchmarks",
     "engine": "index.engines",
+    "runtime": "runtimes",
 }
 
-#: Modules of a kind's package that hold contracts: that of the kind, and those of plug-ins that can do more. Other
+#: Modules of a kind's package that hold contracts: of the kind, of plug-ins that can do more, of what they open. Other
 #: modules that are no plug-ins begin with an underscore.
-CONTRACTS = ("base", "capabilities")
+CONTRACTS = ("base", "capabilities", "exported")
 
 
 class Plugin:

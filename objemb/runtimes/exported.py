@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.card import CARD, checked_file
+from objemb.card import CARD, checked_content
 from objemb.checks import ArtefactMismatchError
 
 #: The key of the card.
@@ -45,6 +45,8 @@ FORMATS = ("onnx", "openvino", "pt2")
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Names of graphs.
 PHOTOS, BOXES = "photos", "boxes"
+#: How the reference of an ONNX tensor to another file begins: the key ``location`` of its ``external_data``.
+ELSEWHERE = b"\x0a\x08location\x12"
 
 
 @dataclass(frozen=True)
@@ -162,15 +164,24 @@ class Exported:
             raise ArtefactMismatchError(f"{Path(folder) / CARD}: expected a graph {PHOTOS!r}, found {list(graphs)}")
         return exported
 
-    def checked_files(self, name: str, card: Mapping[str, Any], folder: str | Path) -> list[Path]:
-        """The files of a graph, after checking them against the checksums of the card.
+    def contents(self, name: str, card: Mapping[str, Any], folder: str | Path) -> list[bytes]:
+        """The contents of the files of a graph, after checking them against the checksums of the card.
+
+        They are read once: a runtime gets the bytes that were checked, whatever becomes of the folder meanwhile.
 
         Raises:
-            ArtefactMismatchError: One of them is missing, damaged or of another model, or there is no such graph.
+            ArtefactMismatchError: One of them is missing, damaged or of another model, there is no such graph, or it
+                refers to other files.
         """
         if name not in self.graphs:
             raise ArtefactMismatchError(f"{Path(folder) / CARD}: expected a graph {name!r}, found {list(self.graphs)}")
-        return [checked_file(folder, card, file) for file in self.graphs[name].files]
+        contents = [checked_content(folder, card, file) for file in self.graphs[name].files]
+        if self.format == "onnx" and ELSEWHERE in contents[0]:
+            raise ArtefactMismatchError(
+                f"{Path(folder) / self.graphs[name].files[0]}: expected a graph with its weights in it, found one that "
+                "reads them from another file, which has no checksum"
+            )
+        return contents
 
 
 def _file_name(name: object, card: Mapping[str, Any]) -> str:

@@ -45,22 +45,22 @@ def folder(tmp_path: Path) -> Path:
 def test_a_card_says_what_was_exported(folder: Path) -> None:
     card = read_card(folder)
     assert Exported.of_card(card, folder) == EXPORTED
-    assert EXPORTED.checked_files(PHOTOS, card, folder) == [folder / "photos.onnx"]
+    assert EXPORTED.contents(PHOTOS, card, folder) == [b"graph"]
     assert card["files"]["photos.onnx"]["bytes"] == 5
 
 
 def test_a_damaged_graph_is_refused_by_its_checksum(folder: Path) -> None:
     (folder / "photos.onnx").write_bytes(b"grap")
     with pytest.raises(ArtefactMismatchError, match=r"photos\.onnx: expected sha256 \w{64}, found \w{64}"):
-        EXPORTED.checked_files(PHOTOS, read_card(folder), folder)
+        EXPORTED.contents(PHOTOS, read_card(folder), folder)
     (folder / "photos.onnx").unlink()
     with pytest.raises(ArtefactMismatchError, match="found no file"):
-        EXPORTED.checked_files(PHOTOS, read_card(folder), folder)
+        EXPORTED.contents(PHOTOS, read_card(folder), folder)
 
 
 def test_a_graph_that_is_not_there(folder: Path) -> None:
     with pytest.raises(ArtefactMismatchError, match=r"expected a graph 'boxes', found \['photos'\]"):
-        EXPORTED.checked_files(BOXES, read_card(folder), folder)
+        EXPORTED.contents(BOXES, read_card(folder), folder)
 
 
 def test_the_card_of_a_model_that_was_not_exported(folder: Path) -> None:

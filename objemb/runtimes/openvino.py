@@ -1,0 +1,72 @@
+"""OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from objemb.registry import plugin
+from objemb.runtimes.base import Runtime, Session, expect_tensors
+from objemb.runtimes.exported import Graph
+from objemb.types import AnyArray
+
+#: Precisions as OpenVINO calls them.
+HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "fp16": "f16"})
+
+
+@plugin
+class OpenVino(Runtime):
+    """Graphs of OpenVINO, or of ONNX, on the processor.
+
+    Left to itself, OpenVINO computes in bfloat16 where the processor has instructions for it, such as AMX.
+    """
+
+    formats = ("openvino", "onnx")
+    precisions = tuple(HINTS)
+
+    def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:
+        """See :meth:`Runtime._open`."""
+        openvino = _library()
+        core = openvino.Core()
+        settings: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        if self.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self.threads
+        if len(contents) == 2:
+            weights = openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy())
+            model = core.read_model(model=contents[0], weights=weights)
+        else:
+            model = core.read_model(model=contents[0])
+        expect_tensors(name, _types(model.inputs), graph.inputs, "inputs")
+        expect_tensors(name, _types(model.outputs), graph.outputs, "outputs")
+        return _OpenVinoSession(name, graph, core.compile_model(model, "CPU", settings))
+
+
+class _OpenVinoSession(Session):
+    def __init__(self, name: str, graph: Graph, model: Any) -> None:
+        super().__init__(name, graph)
+        self._request = model.create_infer_request()
+        self._outputs = [model.output(spec.name) for spec in graph.outputs]
+
+    def _run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        named = {spec.name: array for spec, array in zip(self.graph.inputs, inputs, strict=True)}
+        outputs = self._request.infer(named)
+        return [np.array(outputs[port]) for port in self._outputs]  # what it gives is overwritten by the next photo
+
+
+def _types(ports: Sequence[Any]) -> dict[str, str]:
+    return {min(port.get_names()): np.dtype(port.get_element_type().to_dtype()).name for port in ports}
+
+
+def _library() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise ImportError("runtime openvino: needs pip install 'objemb[openvino]'") from error
+    return openvino

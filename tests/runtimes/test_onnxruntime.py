@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from objemb.checks import ArtefactMismatchError
+from objemb.runtimes.base import Runtime
+from objemb.runtimes.exported import PHOTOS
+from objemb.runtimes.onnxruntime import OnnxRuntime
+from objemb.runtimes.openvino import OpenVino
+from tests.runtimes.graphs import PROJECTION, onnx_graph, write_exported
+
+onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+
+def test_threads_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    made = onnxruntime.InferenceSession
+
+    def session(content: bytes, options: Any, **others: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return made(content, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    exported, card = write_exported(tmp_path / "m", "onnx")
+    OnnxRuntime(threads=3).open(PHOTOS, exported, card, tmp_path / "m")
+    OnnxRuntime().open(PHOTOS, exported, card, tmp_path / "m")
+    assert asked == [3, 0], "0 is as many as it takes by itself"
+
+
+@pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVino])
+def test_weights_in_another_file_are_refused(
+    runtime: type[Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would read it, from the folder that the program stands in, and it has no checksum."""
+    graph = onnx_graph(PHOTOS)
+    (tensor,) = (t for t in graph.graph.initializer if t.name == "projection")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "secret.bin"
+    monkeypatch.chdir(tmp_path)
+    Path("secret.bin").write_bytes(PROJECTION.tobytes())
+    exported, card = write_exported(tmp_path / "m", "onnx", {"photos.onnx": graph.SerializeToString()})
+    with pytest.raises(ArtefactMismatchError, match=r"photos\.onnx: expected a graph with its weights in it, found"):
+        runtime().open(PHOTOS, exported, card, tmp_path / "m")
+
+
+def test_what_it_cannot_run_is_named(tmp_path: Path) -> None:
+    graph = onnx_graph(PHOTOS)
+    (axes,) = (t for t in graph.graph.initializer if t.name == "sides")
+    axes.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 9]), "sides"))
+    exported, card = write_exported(tmp_path / "m", "onnx", {"photos.onnx": graph.SerializeToString()})
+    session = OnnxRuntime().open(PHOTOS, exported, card, tmp_path / "m")
+    with pytest.raises(RuntimeError, match=r"photos\.onnx: .*Gather"):
+        session({"photos": np.zeros((1, 4, 5, 3), np.uint8)})

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objemb.runtimes.exported import PHOTOS
+from objemb.runtimes.openvino import OpenVino
+from tests.runtimes.graphs import write_exported
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16"), ("fp16", "f16")])
+def test_precision_and_threads_are_always_set(
+    precision: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left out, OpenVINO takes bfloat16 by itself on processors with AMX."""
+    asked: list[dict[str, Any]] = []
+    compile_model = openvino.Core.compile_model
+
+    def compiled(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        asked.append(settings)
+        return compile_model(core, model, device, {**settings, "INFERENCE_PRECISION_HINT": "f32"})
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compiled)
+    exported, card = write_exported(tmp_path / "m", "openvino")
+    OpenVino(precision=precision, threads=1).open(PHOTOS, exported, card, tmp_path / "m")
+    OpenVino(precision=precision).open(PHOTOS, exported, card, tmp_path / "m")
+    assert [settings["INFERENCE_PRECISION_HINT"] for settings in asked] == [hint, hint]
+    assert [settings.get("INFERENCE_NUM_THREADS") for settings in asked] == [1, None]
