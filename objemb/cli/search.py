@@ -78,7 +78,7 @@ def search(
     """
     from objemb.images.decode import read_photo
     from objemb.models.inputs import as_regions
-    from objemb.models.query import DETECTOR, WHOLE
+    from objemb.models.pipeline import DETECTOR, WHOLE
     from objemb.search.retrieval import Retrieval
     from objemb.visualize.pictures import result_pictures
 

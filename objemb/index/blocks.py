@@ -9,15 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from objemb.ops.int8_codes import Codes
 from objemb.types import AnyArray, BoolArray, Float32Array, FloatArray, Int64Array
-
-if TYPE_CHECKING:
-    from objemb.index.engines._codes import Codes
 
 S = TypeVar("S", bound=np.generic)
 T = TypeVar("T", bound=np.generic)

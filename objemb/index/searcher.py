@@ -1,4 +1,4 @@
-"""Answering queries on one published state."""
+"""Answering queries on one published state: the rows to search, what searches them, and results with ids and boxes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 
 from objemb.checks import ArtefactMismatchError
 from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
-from objemb.index.dense_rows import dense_rows_of
 from objemb.index.engines.base import Structure
 from objemb.index.filters.evaluate import FilterEvaluator
-from objemb.index.results import to_results
+from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import StructureRecord
 from objemb.index.storage.schema import RowSchema
+from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
-from objemb.structures import Described, ImageRows, SearchResult
-from objemb.types import Int64Array
+from objemb.structures import Box, Described, ImageRows, Match, Scalar, SearchResult
+from objemb.types import Float32Array, FloatArray, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Searcher:
                 schema.check_score(float(hits.scores.max()), rows)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
-        answers = iter(to_results(self._snapshot, blocks, asked, hits, runners_up))
+        answers = iter(_results(self._snapshot, blocks, asked, hits, runners_up))
         return [next(answers) if len(q) else _nothing(q, schema) for q in queries]
 
     def find(self, where: str) -> list[str]:
@@ -95,7 +95,7 @@ class Searcher:
             raise ArtefactMismatchError(
                 f"{self._snapshot.folder}: expected an index of {UnitVectors.name!r}, found one of {schema.name!r}"
             )
-        return dense_rows_of(self._snapshot.segments, self._blocks(where), schema.dim)
+        return _dense_rows(self._snapshot.segments, self._blocks(where), schema.dim)
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows of live images that fit a filter; None for all of them."""
@@ -159,3 +159,111 @@ class Searcher:
 def _nothing(query: Described, schema: RowSchema) -> SearchResult:
     """The answer to a query without rows."""
     return SearchResult(query.image, (), (), schema.scale)
+
+
+def _results(
+    snapshot: Snapshot,
+    blocks: Sequence[Block],
+    queries: Sequence[Described],
+    hits: GroupedHits,
+    runners_up: int,
+) -> list[SearchResult]:
+    """Hits with ids, boxes, labels, metadata and the next best pairs of boxes.
+
+    Args:
+        snapshot: The state that was searched.
+        blocks: The blocks that were searched, one per segment; rows that are not alive are no runners-up either.
+        queries: Q queries of one or more regions each.
+        hits: ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
+        runners_up: How many further pairs to give per image.
+    """
+    segments = np.searchsorted(snapshot.first_rows, hits.rows, side="right") - 1
+    first_query_row = 0
+    answers = []
+    images: dict[int, tuple[str, dict[str, Scalar]]] = {}
+    for number, query in enumerate(queries):
+        rows, boxes = snapshot.manifest.schema.queries([query]), _boxes(query.regions.boxes.tolist())
+        matches = []
+        for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
+            place = int(segments[number, rank])
+            image = _Image(snapshot.segments[place], blocks[place], int(hits.images[number, rank]))
+            row = int(hits.rows[number, rank] - snapshot.first_rows[place])
+            query_row = int(hits.query_rows[number, rank]) - first_query_row
+            score = float(hits.scores[number, rank])
+            if image.number not in images:
+                images[image.number] = (image.id, image.metadata)
+            id_, metadata = images[image.number]
+            pairs = image.pairs((score, row, query_row), rows, runners_up)
+            try:
+                best, *rest = (
+                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs
+                )
+                matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
+            except (ValueError, TypeError) as error:  # the query has been checked: what the index holds is wrong
+                raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
+        if len({m.image for m in matches}) != len(matches):
+            raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
+        answers.append(SearchResult(query.image, tuple(boxes), tuple(matches), snapshot.manifest.schema.scale))
+        first_query_row += len(query)
+    return answers
+
+
+class _Image:
+    """An image among the hits."""
+
+    def __init__(self, segment: Segment, block: Block, number: int) -> None:
+        self.segment = segment
+        self.number = number
+        self._block = block
+        self._position = int(np.searchsorted(segment.numbers, number))
+
+    @property
+    def id(self) -> str:
+        return self.segment.image_id(self._position)
+
+    @property
+    def metadata(self) -> dict[str, Scalar]:
+        return tables.metadata_from_bytes(self.segment.images.column("metadata")[self._position].as_py())
+
+    def box(self, row: int) -> Box:
+        x1, y1, x2, y2 = self.segment.boxes[row].tolist()
+        return (x1, y1, x2, y2)
+
+    def pairs(self, best: tuple[float, int, int], query: Any, count: int) -> list[tuple[float, int, int]]:
+        """As :meth:`objemb.index.blocks.Block.pairs_of_image`."""
+        start, stop = self.segment.starts[self._position : self._position + 2].tolist()
+        return self._block.pairs_of_image(slice(start, stop), best, query, count)
+
+
+def _boxes(boxes: list[list[float]]) -> list[Box]:
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes]
+
+
+def _dense_rows(segments: Sequence[Segment], blocks: Sequence[Block], dim: int) -> ImageRows:
+    """The unit vectors of all segments that are alive in ``blocks``, one per segment.
+
+    Images stand in the order in which they were added. Vectors are the mapped file itself where the index is a single
+    segment of float32 in which all rows are alive (as after ``compact``), otherwise a copy in memory.
+    """
+    alive = [slice(None) if b.alive is None else np.flatnonzero(b.alive) for b in blocks]
+    images: list[str] = []
+    items = [np.zeros(0, np.int64)]
+    for segment, block, rows in zip(segments, blocks, alive, strict=True):
+        numbers, of_rows = np.unique(block.images[rows], return_inverse=True)
+        items.append(of_rows + len(images))
+        ids = segment.images.column("id").take(np.searchsorted(segment.numbers, numbers)).to_pylist()
+        images += [tables.to_text(i) for i in ids]
+    boxes = [np.zeros((0, 4), np.float32), *(s.boxes[rows] for s, rows in zip(segments, alive, strict=True))]
+    vectors = _dense([s.columns["vectors"] for s in segments], alive, dim)
+    return ImageRows(tuple(images), vectors, np.concatenate(items), np.concatenate(boxes))
+
+
+def _dense(vectors: Sequence[FloatArray], rows: Sequence[slice | Int64Array], dim: int) -> Float32Array:
+    if len(vectors) == 1 and vectors[0].dtype == np.float32 and isinstance(rows[0], slice):
+        return vectors[0]
+    counts = [len(v) if isinstance(r, slice) else len(r) for v, r in zip(vectors, rows, strict=True)]
+    ends = np.cumsum([0, *counts])
+    dense = np.empty((int(ends[-1]), dim), dtype=np.float32)
+    for number, (some, here) in enumerate(zip(vectors, rows, strict=True)):
+        dense[ends[number] : ends[number + 1]] = some[here]
+    return dense

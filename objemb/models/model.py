@@ -25,8 +25,18 @@ from objemb.layers.whitening import Whitening
 from objemb.local_features.base import LocalExtractor
 from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.models.origins import untrained
-from objemb.models.pipeline import AnyAggregator, AnyDescriber, Pipeline, connected, vector_describer
-from objemb.models.query import BOTH, CROPS, QUERY_BOXES, WHOLE, photo_and_objects
+from objemb.models.pipeline import (
+    BOTH,
+    CROPS,
+    QUERY_BOXES,
+    WHOLE,
+    AnyAggregator,
+    AnyDescriber,
+    Pipeline,
+    connected,
+    photo_and_objects,
+    vector_describer,
+)
 from objemb.models.state import model_fingerprint, model_tensors
 from objemb.models.stream import Sources, process_stream
 from objemb.regions.base import RegionSource
@@ -244,7 +254,7 @@ class Model:
             return source.find([photo])[0]
 
     def _meant(self, photo: Photo, word: str, crop: str) -> Regions | None:
-        """The boxes that one of :data:`~objemb.models.query.QUERY_BOXES` stands for; None for the whole image alone."""
+        """The boxes that a word of :data:`~objemb.models.pipeline.QUERY_BOXES` stands for; None for the image alone."""
         if word == WHOLE or crop == "whole":  # where every box is seen as the whole image, one will do
             return None
         regions = self._regions_of(photo)

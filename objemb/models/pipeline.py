@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias
 
+import numpy as np
 from torch import Tensor
 
 from objemb import checks, registry
 from objemb.aggregators.base import Aggregator, FeatureAggregator, ImageAggregator, Taken
 from objemb.describers.base import Describer, FeatureDescriber, PhotoDescriber
 from objemb.layers.fitted import Fitted
-from objemb.models.feature_query import describe_feature_boxes
-from objemb.models.query import describe_boxes, describe_whole, least_cut_side, least_longest_side
+from objemb.ops.arrays import as_tensor
+from objemb.ops.boxes import iou
+from objemb.ops.images import cut_out
 from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions
 from objemb.structures.described import IN_WORDS
 
@@ -22,6 +24,16 @@ AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
 #: Prefix of the parts of the aggregator among those of a model.
 AGGREGATOR = "aggregator."
+#: How a box of a query is described; see :meth:`objemb.models.Model.query`.
+CROPS = ("context", "crop", "scaled", "whole")
+#: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
+#: as it would in its photo, or as large as a photo.
+REGION, PART, ALONE = "region", "part", "alone"
+#: What a query without boxes is searched for: the whole photo, what the model's detector finds in it, or both.
+WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
+QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
+#: A box that was found and covers the photo by more than this (IoU of both) is the whole photo once more.
+SAME_AS_WHOLE = 0.8
 
 
 class Pipeline(ABC, Generic[Taken]):
@@ -90,16 +102,51 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
         return self.describer.dim
 
     def query_whole(self, photo: Photo) -> RegionDescriptors:
-        """See :meth:`Pipeline.query_whole`."""
-        return describe_whole(self.describer, self.aggregator, photo)
+        """See :meth:`Pipeline.query_whole`: region 0 where regions are indexed, else the row of the photo itself."""
+        whole = Regions.whole(photo.size)
+        given = [whole] if self.aggregator.per_region and self.describer.queries_in_context(True) else None
+        row = self.aggregator.aggregate(self.describer.describe([photo], given)[0]).vectors[:1]
+        return RegionDescriptors(photo.id, whole, row, photo.metadata)
 
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> RegionDescriptors:
-        """See :meth:`Pipeline.query_boxes`."""
-        return describe_boxes(self.describer, self.aggregator, photo, boxes, crop)
+        """See :meth:`Pipeline.query_boxes`.
+
+        Where the index has a row per region, a box is one region. Where an image is summed up to one row, a box is an
+        image of its own: it is cut out, described with the method's own regions, and summed up in the same way. Unless
+        ``crop`` says otherwise, it enters the network at the scale of its photo, as the benchmarks of this field and
+        the programs that the authors of R-MAC, deep image retrieval, GeM and regional attention released have it: the
+        objects of the database were described at that scale, too.
+        """
+        if len(boxes) == 0:
+            return RegionDescriptors(photo.id, boxes, np.zeros((0, self.dim), np.float32), photo.metadata)
+        if crop == "whole":
+            whole = self.query_whole(photo).vectors
+            return RegionDescriptors(photo.id, boxes, whole.repeat(len(boxes), axis=0), photo.metadata)
+        becomes = self._becomes(crop)
+        if becomes == REGION:
+            return self.describer.describe([photo], [boxes])[0]
+        vectors = []
+        for box in boxes:
+            cut = cut_out(photo, box)
+            describer = self.describer.for_part(cut.size, photo.size) if becomes == PART else self.describer
+            vectors.append(VectorPipeline(describer, self.aggregator).query_whole(cut).vectors)
+        return RegionDescriptors(photo.id, boxes, np.concatenate(vectors), photo.metadata)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""
-        return least_cut_side(self.describer, self.aggregator, boxes, crop)
+        return None if crop == "whole" or self._becomes(crop) != ALONE else least_longest_side(boxes)
+
+    def _becomes(self, crop: str) -> str:
+        """One of :data:`REGION`, :data:`PART` and :data:`ALONE`."""
+        if crop == "crop":
+            return ALONE
+        describer, per_region = self.describer, self.aggregator.per_region
+        has_scale = describer.extractor is not None
+        # a region has the scale of its photo; to be one among regions, a part that is cut out is described as one
+        keeps_scale = crop == "context" or not has_scale or not per_region
+        if describer.queries_in_context(per_region) and keeps_scale:
+            return REGION
+        return PART if has_scale else ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +166,36 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         return self.query_boxes(photo, Regions.whole(photo.size), "context")
 
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """See :meth:`Pipeline.query_boxes`."""
-        return self.aggregator.aggregate_query(describe_feature_boxes(self.describer, photo, boxes, crop))
+        """See :meth:`Pipeline.query_boxes`: the features inside each box, or those of a picture that is cut out
+        (``crop``, ``scaled``), or those of the photo for every box (``whole``)."""
+        return self.aggregator.aggregate_query(self._features_of(photo, boxes, crop))
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""
         return least_longest_side(boxes) if crop == "crop" else None
+
+    def _features_of(self, photo: Photo, boxes: Regions, crop: str) -> RegionFeatures:
+        """The local features by which boxes are searched for, in their order."""
+        if crop in ("crop", "scaled"):
+            return self.describer.describe_parts(photo, boxes, scaled=crop == "scaled")
+        if crop != "whole":
+            return self.describer.describe([photo], [boxes])[0]
+        whole = self.describer.describe([photo], [Regions.whole(photo.size)])[0]
+        features = np.tile(whole.of_region(0), len(boxes))
+        members = np.stack([np.repeat(np.arange(len(boxes)), len(whole.of_region(0))), features], axis=1)
+        return RegionFeatures(photo.id, boxes, whole.features, members, photo.metadata)
+
+
+def least_longest_side(boxes: Regions) -> float | None:
+    """The longest side of the box whose longest side is the least; None of none."""
+    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min()) if len(boxes) else None
+
+
+def photo_and_objects(found: Regions) -> Regions:
+    """The whole photo, which is region 0, and the boxes behind it that show less than all of it."""
+    less = iou(as_tensor(found.boxes[:1]), as_tensor(found.boxes))[0] <= SAME_AS_WHOLE
+    less[0] = True
+    return found[less]
 
 
 def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> Pipeline[Any]:

@@ -18,7 +18,7 @@ from objemb.describers.base import Describer, FeatureDescriber
 from objemb.extractors.base import Extractor
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
-from objemb.models.query import describe_boxes, describe_whole
+from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import cut_out
 from objemb.regions.base import RegionSource
 from objemb.structures import Regions
@@ -66,14 +66,16 @@ class TestDescribers:
     ) -> None:
         describer, photo = build("describers", name, tmp_path), random_photo(96, 128, seed=7)
         box = Regions(torch.tensor([[16.0, 8, 80, 72]]), photo.size)
-        scaled, cut = (describe_boxes(describer, aggregator, photo, box, c).vectors for c in ("scaled", "crop"))
+        scaled, cut = (
+            VectorPipeline(describer, aggregator).query_boxes(photo, box, c).vectors for c in ("scaled", "crop")
+        )
         extractor = describer.extractor
         summed_in_photo = not aggregator.per_region and describer.queries_in_context(False)
         if extractor is None or summed_in_photo:  # a box has the scale of its photo by its nature
-            expected = describe_boxes(describer, aggregator, photo, box, "context").vectors
+            expected = VectorPipeline(describer, aggregator).query_boxes(photo, box, "context").vectors
         elif isinstance(extractor, Map):
             smaller = describer.with_extractor(Map(size=extractor.size * 64 / 128))
-            expected = describe_whole(smaller, aggregator, cut_out(photo, box)).vectors
+            expected = VectorPipeline(smaller, aggregator).query_whole(cut_out(photo, box)).vectors
             assert not np.allclose(scaled, cut, atol=1e-3), "the scale is not listened to"
         else:
             expected = cut

@@ -14,7 +14,7 @@ from objemb.describers.rmac_network import RmacNetwork
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
-from objemb.models.query import describe_boxes
+from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
@@ -163,7 +163,7 @@ def test_a_query_box_is_an_image_of_its_own(output: str) -> None:
     model = network(output=output)
     box = Regions(torch.tensor([[10.0, 10, 90, 70]]), PHOTOS[0].size)
     cut = Photo("cut", PHOTOS[0].pixels[:, 10:70, 10:90], (60, 80))
-    found = torch.as_tensor(describe_boxes(model, Sum(), PHOTOS[0], box, "crop").vectors)
+    found = torch.as_tensor(VectorPipeline(model, Sum()).query_boxes(PHOTOS[0], box, "crop").vectors)
     torch.testing.assert_close(found, model.embed_photos([cut]).detach())
 
 

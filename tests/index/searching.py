@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
-from objemb.index.engines._codes import encode
+from objemb.ops.int8_codes import encode
 
 
 def unit_rows(random: np.random.Generator, count: int, dim: int) -> np.ndarray:

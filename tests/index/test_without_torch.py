@@ -13,9 +13,10 @@ import sys
 sys.modules["torch"] = None  # an import of it fails
 
 import numpy as np
-from objemb.index.engines import _kernels, exact
+from objemb.index.engines import exact
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
+from objemb.ops.products import best_kernel
 from objemb.structures import RegionDescriptors, Regions
 
 exact.LEAST_CODES = 1
@@ -35,7 +36,7 @@ with index.writer() as writer:
 for image in images:  # more often than it takes to make codes where they are fast
     assert index.search(image, 1)[0].image == image.image
 assert len(index.search(images[3], 5, where="price < 20 and price != 3")) == 5
-assert type(_kernels.best()).__name__ == "NumpyKernel"
+assert type(best_kernel()).__name__ == "NumpyKernel"
 if sys.argv[2] == "faiss":
     index.build_structure()
     assert index.search(images[7], 1, exact=False)[0].image == "7"

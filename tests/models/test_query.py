@@ -25,7 +25,7 @@ from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
 from objemb.models import Model
-from objemb.models.query import describe_boxes, describe_whole
+from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import as_batch, cut_out, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
@@ -67,7 +67,9 @@ def pooled(extractor: Extractor, **changes: Any) -> PooledRegions:
 
 def asked(describer: Describer, photo: Photo, crop: str, boxes: Any = BOXES, by: Aggregator | None = None) -> Tensor:
     return torch.as_tensor(
-        describe_boxes(describer, by or Keep(), photo, Regions(torch.tensor(boxes), photo.size), crop).vectors
+        VectorPipeline(describer, by or Keep())
+        .query_boxes(photo, Regions(torch.tensor(boxes), photo.size), crop)
+        .vectors
     )
 
 
@@ -96,7 +98,10 @@ def test_a_whole_photo_is_the_same_vector_as_picture_and_as_box(
         height, width = photo.size
         picture = torch.as_tensor(aggregator.aggregate(describer.describe([photo])[0]).vectors[:1])
         torch.testing.assert_close(
-            torch.as_tensor(describe_whole(describer, aggregator, photo).vectors), picture, atol=1e-5, rtol=0
+            torch.as_tensor(VectorPipeline(describer, aggregator).query_whole(photo).vectors),
+            picture,
+            atol=1e-5,
+            rtol=0,
         )
         for crop in ("context", "scaled", "crop", "whole"):
             box = asked(describer, photo, crop, [(0.0, 0.0, float(width), float(height))], aggregator)
@@ -118,8 +123,10 @@ def test_where_every_region_has_one_size_the_scale_of_the_photo_is_nothing(name:
     assert torch.equal(scaled, cut)
     one = random_photo(600, 900, seed=4)
     same = Photo("same", one.pixels[:, :60, :80], (60, 80))
-    large = describe_boxes(describer, aggregator, one, Regions(torch.tensor([[0.0, 0, 80, 60]]), one.size), "scaled")
-    small = describe_whole(describer, aggregator, same)
+    large = VectorPipeline(describer, aggregator).query_boxes(
+        one, Regions(torch.tensor([[0.0, 0, 80, 60]]), one.size), "scaled"
+    )
+    small = VectorPipeline(describer, aggregator).query_whole(same)
     torch.testing.assert_close(torch.as_tensor(large.vectors), torch.as_tensor(small.vectors), atol=1e-5, rtol=0)
 
 

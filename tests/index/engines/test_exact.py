@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from objemb.index.blocks import NO_HIT, VectorBlock
-from objemb.index.engines import _top_k, exact
-from objemb.index.engines._codes import encode
+from objemb.index.engines import exact
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.errors import DamagedIndexError
+from objemb.ops.int8_codes import encode
 from tests.index.searching import assert_same, random_block, slow_search, unit_rows
 
 X, Y = [1.0, 0.0], [0.0, 1.0]
@@ -103,10 +103,10 @@ def test_chunks_passes_and_sifting_do_not_show(k: int, coded: bool, monkeypatch:
     queries, groups = np.concatenate([vectors[:1], unit_rows(random, 29, 16)]), np.arange(30) // 4
     expected = search_exact([gallery], queries, groups, k)
     monkeypatch.setattr(exact, "NUMBERS_PER_CHUNK", 1500)
-    monkeypatch.setattr(_top_k, "CAPACITY", 50)
+    monkeypatch.setattr(exact, "CAPACITY", 50)
     monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 1000)
     monkeypatch.setattr(exact, "QUERY_ROWS_PER_PASS", 9)
-    monkeypatch.setattr(_top_k, "MOST_PENDING", 600)
+    monkeypatch.setattr(exact, "MOST_PENDING", 600)
     assert_same(search_exact([gallery], queries, groups, k), expected)
     assert_same(search_exact([replace(gallery, codes=None)], queries, groups, k), expected)
 
@@ -163,13 +163,13 @@ def test_of_less_images_than_asked_for_one_pair_each_is_kept(coded: bool, monkey
     vectors = unit_rows(random, 3000, 16)
     gallery = VectorBlock(vectors, np.repeat(np.arange(30), 100), codes=encode(vectors) if coded else None)
     queries, groups = unit_rows(random, 40, 16), np.repeat([0, 1], 20)
-    scored, pair_scores = [], _top_k.pair_scores
+    scored, pair_scores = [], exact.pair_scores
 
     def counted(table, rows, *others):  # type: ignore[no-untyped-def]
         scored.append(len(rows))
         return pair_scores(table, rows, *others)
 
-    monkeypatch.setattr(_top_k, "pair_scores", counted)
+    monkeypatch.setattr(exact, "pair_scores", counted)
     found = search_exact([gallery], queries, groups, 50)
     assert_same(found, slow_search([gallery], queries, groups, 50, 2))
     assert sum(scored) < 3000 * 40 // 20
@@ -186,3 +186,13 @@ def test_vectors_that_are_not_finite_are_an_error(wrong: float, alive: str | Non
         search_exact(
             [VectorBlock(vectors, numbers, mask)], unit_rows(np.random.default_rng(1), 3, 4), np.zeros(3, int), 5
         )
+
+
+def test_vectors_that_are_not_finite_are_an_error_when_their_codes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "LEAST_CODES", 1)
+    vectors = unit_rows(np.random.default_rng(0), 100, 4)
+    vectors[60, 2] = np.nan
+    queries = unit_rows(np.random.default_rng(1), exact.ENCODE_AFTER, 4)
+    block = VectorBlock(vectors, np.arange(100))
+    with pytest.raises(DamagedIndexError, match="expected finite vectors, found others among rows 0 to 100"):
+        exact.ExactSearch().search(queries, np.zeros(exact.ENCODE_AFTER, np.int64), 5, [block])

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from objemb.index.engines import _kernels
-from objemb.index.engines._kernels import Kernel
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.ops.products import TINY, Kernel, best_kernel
 from objemb.types import Float32Array, FloatArray, Int8Array, Int64Array
 
 #: Rows that are encoded at once; few enough to stay in the processor's cache.
@@ -27,8 +25,6 @@ ROWS_PER_STEP = 4096
 ROUNDING = 1e-6
 #: Bytes of a line of the processor's cache.
 CACHE_LINE = 64
-#: No length is trusted to be smaller: the squares of such small numbers underflow.
-TINY = _kernels.TINY
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +74,9 @@ def encode(vectors: FloatArray, kernel: Kernel | None = None) -> Codes:
         kernel: What is to multiply them; by default the fastest here.
 
     Raises:
-        DamagedIndexError: A vector is not finite.
+        ValueError: A vector is not finite.
     """
-    kernel = kernel or _kernels.best()
+    kernel = kernel or best_kernel()
     values = _aligned(vectors.shape)
     scales = np.empty(len(vectors), dtype=np.float32)
     error = reach = 0.0
@@ -90,7 +86,7 @@ def encode(vectors: FloatArray, kernel: Kernel | None = None) -> Codes:
         values[here], scales[here], lengths, remainders = kernel.quantise(rows)
         longest = float(lengths.max())
         if not math.isfinite(longest):  # the bound would be none, and every row would be ruled out
-            raise DamagedIndexError(f"expected finite vectors, found others among rows {start} to {start + len(rows)}")
+            raise ValueError(f"expected finite vectors, found others among rows {start} to {start + len(rows)}")
         reach, error = max(reach, longest), max(error, float(remainders.max()))
     return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY, kernel)
 
@@ -122,7 +118,8 @@ def code_scores(codes: Codes, rows: slice | Int64Array, queries: EncodedQueries)
 
 
 def row_lengths(rows: Float32Array) -> Float32Array:
-    """Lengths of ``(C, D)`` rows, never below the true ones: float32 ``(C,)``."""
+    """Lengths of ``(C, D)`` rows, never below the true ones, nor below :data:`~objemb.ops.products.TINY`, whose square
+    would underflow: float32 ``(C,)``."""
     lengths = np.sqrt(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
     above: Float32Array = (lengths * (1 + ROUNDING) + TINY).astype(np.float32)
     return above

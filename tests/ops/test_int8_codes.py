@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objemb.index.engines._codes import code_scores, encode, encode_queries
-from objemb.index.engines._kernels import Kernel, NumpyKernel, TorchKernel
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.ops.int8_codes import code_scores, encode, encode_queries
+from objemb.ops.products import Kernel, NumpyKernel, TorchKernel
 from tests.index.searching import unit_rows
 
 
@@ -68,5 +67,5 @@ def test_zero_rows_stay_zero(kernel: Kernel) -> None:
 def test_vectors_that_are_not_finite_have_no_codes(wrong: float, kernel: Kernel) -> None:
     rows = np.zeros((9000, 4), np.float32)
     rows[5000, 1] = wrong
-    with pytest.raises(DamagedIndexError, match="found others among rows 4096 to 8192"):
+    with pytest.raises(ValueError, match="found others among rows 4096 to 8192"):
         encode(rows, kernel)

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from objemb.index.blocks import VectorBlock
-from objemb.index.engines import _kernels
-from objemb.index.engines._codes import encode
-from objemb.index.engines._kernels import Kernel, NumpyKernel, TorchKernel
 from objemb.index.engines.exact import search_exact
+from objemb.ops.int8_codes import encode
+from objemb.ops.products import Kernel, NumpyKernel, TorchKernel, best_kernel, float_products
 from tests.index.searching import assert_same, unit_rows
 
 
@@ -76,7 +75,7 @@ def test_products_of_floats(count: int, with_torch: bool, monkeypatch: pytest.Mo
     random = np.random.default_rng(0)
     queries, rows = unit_rows(random, count, 50), unit_rows(random, 300, 50)
     rows.setflags(write=False)  # as a mapped file
-    products = _kernels.float_products(queries, rows)
+    products = float_products(queries, rows)
     assert (products.dtype, products.shape, products.flags.c_contiguous) == (np.float32, (count, 300), True)
     np.testing.assert_allclose(products, queries.astype(np.float64) @ rows.T.astype(np.float64), atol=1e-6)
 
@@ -99,24 +98,24 @@ def test_search_finds_the_same_with_every_kernel(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def afresh() -> object:
     """The choice of the kernel, not remembered."""
-    _kernels.best.cache_clear()
-    yield _kernels.best
-    _kernels.best.cache_clear()
+    best_kernel.cache_clear()
+    yield best_kernel
+    best_kernel.cache_clear()
 
 
 def test_the_kernel_of_torch_where_it_is_installed(afresh: object) -> None:
-    assert isinstance(_kernels.best(), TorchKernel)
-    assert _kernels.best().largest_code in (63, 127)
+    assert isinstance(best_kernel(), TorchKernel)
+    assert best_kernel().largest_code in (63, 127)
 
 
 def test_without_torch(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert isinstance(_kernels.best(), NumpyKernel)
+    assert isinstance(best_kernel(), NumpyKernel)
 
 
 def test_a_private_function_that_is_gone(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "_int_mm")
-    assert isinstance(_kernels.best(), NumpyKernel)
+    assert isinstance(best_kernel(), NumpyKernel)
 
 
 def test_products_that_overflow_get_smaller_codes_or_another_kernel(
@@ -130,7 +129,7 @@ def test_products_that_overflow_get_smaller_codes_or_another_kernel(
         return right(a, b) - int(large)
 
     monkeypatch.setattr(torch, "_int_mm", overflowing)
-    assert _kernels.best().largest_code == 63
-    _kernels.best.cache_clear()
+    assert best_kernel().largest_code == 63
+    best_kernel.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: right(a, b) + 1)
-    assert isinstance(_kernels.best(), NumpyKernel)
+    assert isinstance(best_kernel(), NumpyKernel)

@@ -74,6 +74,7 @@ class NumpyKernel(Kernel):
         rows: Int8Array,
         row_scales: Float32Array,
     ) -> Float32Array:
+        """As :meth:`Kernel.products`."""
         # whatever the order of a sum, all its parts are whole numbers that float32 holds
         width = EXACT_FLOAT32 // 128**2
         dim = queries.shape[1]
@@ -91,6 +92,7 @@ class NumpyKernel(Kernel):
         return scores
 
     def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
+        """As :meth:`Kernel.quantise`."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             largest = np.abs(rows).max(axis=1, initial=0)
             scales = largest / np.float32(self.largest_code)
@@ -134,6 +136,7 @@ class TorchKernel(Kernel):
         rows: Int8Array,
         row_scales: Float32Array,
     ) -> Float32Array:
+        """As :meth:`Kernel.products`."""
         left, right = self._as_tensor(queries), self._as_tensor(rows)
         # of a single column, the integer kernel answers with what it finds in memory
         product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
@@ -143,6 +146,7 @@ class TorchKernel(Kernel):
         return scores
 
     def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
+        """As :meth:`Kernel.quantise`."""
         torch, given = self._torch, self._as_tensor(rows)
         largest = given.abs().amax(dim=1) if rows.shape[1] else torch.zeros(len(rows))
         scales = largest / self.largest_code
@@ -155,7 +159,7 @@ class TorchKernel(Kernel):
 
 
 @cache
-def best() -> Kernel:
+def best_kernel() -> Kernel:
     """The fastest kernel that gives right products here."""
     try:
         return TorchKernel()
