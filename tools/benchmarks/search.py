@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faiss
@@ -14,9 +14,9 @@ import torch
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.blocks import GroupedHits, VectorBlock
 from objemb.index.engines._ivf import IvfStructure, default_probes
-from objemb.index.engines.exact import coded as with_codes
 from objemb.index.engines.exact import search_exact
 from objemb.index.engines.ivf_sq8 import IvfSq8
+from objemb.ops.int8_codes import encode
 from objemb.types import Float32Array, Int64Array
 from tools.benchmarks.clusters import Collection, clustered_regions
 
@@ -37,7 +37,7 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     data = clustered_regions(sizes["images"], sizes["regions"], sizes["dim"], sizes["queries"], seed)
     start = time.perf_counter()
     plain = VectorBlock(data.vectors, data.images)
-    coded = with_codes(plain)
+    coded = replace(plain, codes=encode(plain.vectors))
     encoding = {"encode_seconds": time.perf_counter() - start}
     blocks = {"8-bit codes": coded, "no codes": plain}
     flat = Flat(data)
