@@ -325,17 +325,35 @@ def test_half_precision_halves_residuals(tmp_path: Path) -> None:
 
 
 def test_the_compiled_loop_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one, two and three numbers a posting, of lists that are longer and shorter than the table and the step."""
     pytest.importorskip("numba")
-    rows, random = schema(words=30, dim=130, items="regions"), np.random.default_rng(2)
-    images = [words_of(f"{n}", rows, random, most_words=30) for n in range(200)]
-    block = in_memory(rows, images)
-    query = rows.queries([words_of("q", rows, random, regions=3, most_words=30, query=True)])
-    expected = [block.scores(query, row) for row in range(3)]
-    monkeypatch.setattr(word_kernels, "_compiled", word_kernels._Compiled())
-    monkeypatch.setattr(word_kernels, "COMPILE_AFTER", 0)
-    for row in range(3):
-        np.testing.assert_array_equal(block.scores(query, row), expected[row])
-    assert word_kernels._compiled.loop(0) is not None
+    random, compiled = np.random.default_rng(2), word_kernels._Compiled()
+    for dim, count in ((20, 60), (128, 150), (128, 10), (130, 60)):
+        rows = schema(words=30, dim=dim, items="regions")
+        images = [words_of(f"{n}", rows, random, most_words=30) for n in range(count)]
+        block = in_memory(rows, images)
+        query = rows.queries([words_of("q", rows, random, regions=3, most_words=30, query=True)])
+        part = slice(3, len(block) // 2)
+        with monkeypatch.context() as by_numpy:
+            by_numpy.setattr(word_kernels, "_compiled", word_kernels._Compiled())
+            by_numpy.setattr(word_kernels, "COMPILE_AFTER", 1 << 62)
+            expected = [(block.scores(query, row), block.scores(query, row, part)) for row in range(3)]
+        monkeypatch.setattr(word_kernels, "_compiled", compiled)
+        monkeypatch.setattr(word_kernels, "COMPILE_AFTER", 0)
+        monkeypatch.setattr(word_kernels, "COMPILED_STEP", 64)
+        for row in range(3):
+            np.testing.assert_array_equal(block.scores(query, row), expected[row][0])
+            np.testing.assert_array_equal(block.scores(query, row, part), expected[row][1])
+        assert compiled.loop(0) is not None
+        with pytest.raises(DamagedIndexError, match="expected postings of rows of their segment"):
+            replace(block, postings=_as_read(block.postings + len(block))).scores(query, 0)
+        with pytest.raises(DamagedIndexError, match="signs of its length"):
+            replace(block, residuals=_as_read(~block.residuals), dim=1).scores(query, 0)
+
+
+def _as_read(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False  # as what is mapped: else the loop is compiled once more
+    return values
 
 
 def test_threads_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_one_pass_on_tiny_inputs(tool: ModuleType) -> None:
 
 def test_visual_words_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("objemb.index.word_kernels.COMPILE_AFTER", 1 << 26)
+    monkeypatch.setattr("objemb.index.word_kernels.COMPILE_AFTER", 1 << 27)
     ratios = tool.main(["--small", "--only", "asmk"])["cases"]["asmk"]["ratios"]
     against = [">= 3", "<= 1", ">= 10", ""] * 4 if find_spec("asmk") else []
     assert [r["wanted"] for r in ratios] == [*against, "", "", ""]
