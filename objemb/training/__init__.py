@@ -1,1 +1,1 @@
-"""Training: tasks, and the runner that all of them share."""
+"""Training: the tasks, and the runner that they share."""

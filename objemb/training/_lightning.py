@@ -1,6 +1,6 @@
-"""The steps of a run on Lightning's trainer, which has the devices, the processes, the precision and the loop.
+"""Runs the training steps with Lightning's trainer, which manages devices, processes, precision and the loop.
 
-The only file that uses Lightning. A class of it has to be subclassed, so this file is itself imported inside a
+The only file that uses Lightning. It subclasses one of Lightning's classes, so this module is itself imported inside a
 function.
 """
 
@@ -32,21 +32,21 @@ from objemb.training.settings import PRECISIONS, RunSettings
 from objemb.training.task import Task
 from objemb.training.termination import Termination
 
-#: Loggers through which the trainer gives hints and advertises.
+#: Loggers through which the trainer prints hints and advertisements.
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
 
 def train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool) -> Run:
-    """Take all steps that are left of a run.
+    """Take all remaining steps of a run.
 
     Args:
-        task: What is learned.
-        settings: How.
-        folder: Of the run, open already.
-        quiet: No progress on stderr.
+        task: The task to train.
+        settings: Settings of the run.
+        folder: The run's folder, already open.
+        quiet: Whether to print no progress on stderr.
 
     Returns:
-        The run after its last step; its task is on the device of the run.
+        The run after its last step; its task is on the device that it was trained on.
 
     Raises:
         TrainingError, TerminatedError, ValueError: See :func:`objemb.training.runner.fit`.
@@ -58,7 +58,7 @@ def train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool) 
             trainer = _trainer(settings, folder)
             trainer.fit(module)
         except (Exception, SystemExit) as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer makes SystemExit of it
+            if isinstance(stop.__context__, KeyboardInterrupt):  # the trainer turns it into SystemExit
                 signal.signal(signal.SIGINT, handler)
                 raise KeyboardInterrupt from None
             if termination.asked and not isinstance(stop, TerminatedError):
@@ -73,11 +73,11 @@ def train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool) 
 
 
 class _RunModule(lightning.pytorch.LightningModule):
-    """Hands the trainer's hooks on to a task and its run.
+    """Passes the trainer's hooks to a task and its run.
 
     Attributes:
-        run: The run; there is one once the trainer has asked for the optimiser.
-        started: Whether there is one.
+        run: The run; it exists once the trainer has requested the optimiser.
+        started: Whether the run exists.
         kept: Number of steps that the last checkpoint includes.
     """
 
@@ -93,9 +93,9 @@ class _RunModule(lightning.pytorch.LightningModule):
 
     @property
     def resumption(self) -> str:
-        """From where the run goes on, in words."""
+        """The step from which the same command would resume the run, in words."""
         kept = self.kept
-        return f"the same command goes on after step {kept}" if kept else "the same command begins it again"
+        return f"the same command resumes after step {kept}" if kept else "the same command starts again from step 0"
 
     def configure_optimizers(self) -> Optimizer:
         trainer = self.trainer
@@ -125,19 +125,19 @@ class _RunModule(lightning.pytorch.LightningModule):
             run.logger = RunLogger(self.folder.path, run.step, validated=not run.validation_is_due())
             run.progress = RunProgress(self.settings.steps, run.step, quiet=self.quiet)
             if run.step:
-                run.progress.note(f"going on after step {run.step}")
+                run.progress.note(f"resuming after step {run.step}")
         self.task.train()
-        self._validate()  # a run that ended while it did goes on with that
+        self._validate()  # a run that was interrupted during validation resumes with it
 
     def on_train_start(self) -> None:
-        self.termination.take_over()  # the trainer's handler talks to other processes, whatever they are doing
+        self.termination.take_over()  # the trainer's handler communicates with other processes at any time
 
     def train_dataloader(self) -> object:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         return batches(self.task.examples, self.settings, self.run.step, rank=rank, processes=processes)
 
     def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
-        del device, dataloader_idx  # photos differ in size: the task brings what it needs of them to its device
+        del device, dataloader_idx  # photos differ in size: the task moves what it needs to its device
         return batch
 
     def training_step(self, batch: list[Example] | Failed, batch_idx: int) -> Tensor:
@@ -149,14 +149,14 @@ class _RunModule(lightning.pytorch.LightningModule):
         self.run.stepped()
         self._end_if_asked()
         if self.run.validation_is_due():
-            self._save()  # validating takes long, and may fail
+            self._save()  # validation takes long and may fail
             self._validate()
             self._end_if_asked()
         elif self.run.checkpoint_is_due():
             self._save()
 
     def _validate(self) -> None:
-        """Validate where it is due; the other processes wait for what the first one does alone."""
+        """Validate if it is due; only the first process does so, and the others wait for it."""
         if not self.run.validation_is_due():
             return
         if self.run.rank == 0:
@@ -179,15 +179,12 @@ class _RunModule(lightning.pytorch.LightningModule):
 
 
 def _trainer(settings: RunSettings, folder: RunFolder) -> lightning.pytorch.Trainer:
-    """Lightning's trainer, of which only the loop, the devices and the precision are used."""
+    """Lightning's trainer; only its loop, devices and precision are used."""
     launched = _launched()
     processes, nodes = launched or (settings.devices, 1)
     if settings.batch % (processes * nodes):
-        raise ValueError(
-            f"run.batch: expected a multiple of the {processes * nodes} processes, which share it, "
-            f"found {settings.batch}"
-        )
-    # by itself the trainer would take SLURM's variables for a wish to start processes, and write checkpoints of its own
+        raise ValueError(f"run.batch: expected a multiple of the {processes * nodes} processes, found {settings.batch}")
+    # by default the trainer starts processes when it sees SLURM's variables, and writes its own checkpoints
     environment = None if launched else LightningEnvironment()
     return lightning.pytorch.Trainer(
         plugins=environment,
@@ -208,32 +205,32 @@ def _trainer(settings: RunSettings, folder: RunFolder) -> lightning.pytorch.Trai
 
 
 def _launched() -> tuple[int, int] | None:
-    """(processes of this machine, machines) where torchrun has started them, None otherwise."""
+    """(processes on this machine, machines) if torchrun started this process, otherwise None."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
 
 
 def _explain(error: BaseException, resumption: str) -> None:
-    """Raise an error that a user can mend as such, with what to change; return for all others."""
+    """Raise an error that a user can fix, with its remedy; return for all others."""
     text = " ".join(str(error).split())
     if isinstance(error, MisconfigurationException):
         raise ValueError(f"run: expected settings for this machine, found: {text}") from error
     if isinstance(error, torch.OutOfMemoryError):
         raise TrainingError(
-            f"expected a batch that fits into memory, found: {text}. A smaller run.batch, or run.precision=bf16, needs "
-            f"less, in a new run; {resumption}"
+            f"expected a batch that fits into memory, found: {text}. Start a new run with a smaller run.batch or with "
+            f"run.precision=bf16; {resumption}"
         ) from error
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         raise TrainingError(
-            f"expected the processes that load examples to live, found: {text}. The system ends them where memory, or "
-            f"shared memory, is short: fewer run.workers need less; {resumption}"
+            f"expected the data loading processes to keep running, found: {text}. The system kills them when memory or "
+            f"shared memory is short; reduce run.workers; {resumption}"
         ) from error
 
 
 @contextlib.contextmanager
 def _without_hints() -> Iterator[None]:
-    """The trainer's hints and advertisements are not printed within; what matters comes as errors."""
+    """Silences the trainer's hints and advertisements within; what matters is raised as an error."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

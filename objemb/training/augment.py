@@ -1,4 +1,4 @@
-"""Small changes under which an object stays what it is. Randomness is that of torch's global generator by default."""
+"""Augmentations that preserve the identity of an object. By default they draw from torch's global generator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from objemb.training.data.base import Example
 
 
 def jitter_boxes(regions: Regions, strength: float, generator: torch.Generator | None = None) -> Regions:
-    """The regions with boxes as a detector would find them: a bit off.
+    """Regions whose boxes are perturbed at random, like the inexact boxes of a detector.
 
-    Centres move by up to ``strength`` of the sides, and each side is stretched by up to ``exp(strength)`` or shrunk
-    alike; what leaves the image is cut off.
+    Centres move by up to ``strength`` times the sides, and each side is scaled by a factor between ``exp(-strength)``
+    and ``exp(strength)``; boxes are clipped to the image.
     """
     if checks.between("box_jitter", strength, 0, 1) == 0 or len(regions) == 0:
         return regions
@@ -31,7 +31,7 @@ def jitter_boxes(regions: Regions, strength: float, generator: torch.Generator |
 
 
 def jitter_colours(images: Tensor, strength: float) -> Tensor:
-    """Another brightness, contrast and saturation for each image, by factors from ``1 - strength`` to ``1 + strength``.
+    """Scale each image's brightness, contrast and saturation by factors from ``1 - strength`` to ``1 + strength``.
 
     Args:
         images: float ``(N, 3, h, w)``, RGB, 0 to 1.
@@ -53,13 +53,13 @@ def jitter_colours(images: Tensor, strength: float) -> Tensor:
 
 
 def flip_some(images: Tensor) -> Tensor:
-    """Each image ``(N, 3, h, w)`` mirrored left to right with a chance of one half; writing becomes unreadable."""
+    """Mirror each image of ``(N, 3, h, w)`` left to right with probability 0.5; text becomes unreadable."""
     mirrored = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
     return torch.where(mirrored, images.flip(3), images)
 
 
 def jitter_photo(example: Example, strength: float) -> Example:
-    """An example with the colours of its photo changed as :func:`jitter_colours` does."""
+    """An example whose photo is changed by :func:`jitter_colours`."""
     if strength == 0:
         return example
     pixels = jitter_colours(as_tensor(example.photo.pixels)[None].float() / 255, strength)[0]

@@ -1,4 +1,4 @@
-"""Vectors of a frozen teacher that need not be computed twice."""
+"""A cache for the vectors of a frozen teacher."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ VECTORS = "vectors"
 
 
 class VectorCache:
-    """Vectors by photo and boxes, in memory and, where there is a folder, on disk as well.
+    """Vectors by photo and boxes, in memory and optionally in a folder as well.
 
-    An entry is *all* boxes that are looked at together in one photo. Not each box on its own: the last bits of a vector
-    depend on what shares its batch, and training that resumes must find what it would have found without the break.
+    An entry holds *all* boxes that are described together in one photo. Boxes are not cached one by one, because the
+    last bits of a vector depend on the other boxes of its batch, and a resumed run must read the same vectors as an
+    uninterrupted one.
 
-    An entry belongs to the name of the photo, its pixels, its size, the boxes and the teacher: another photo under an
-    old name finds nothing. On disk an entry is a safetensors file, written atomically, so that several
-    processes may write it. A file that is damaged counts as absent. Where the disk takes no more, the cache goes on in
-    memory and says so once.
+    The key of an entry covers the photo's name, its pixels, its size, the boxes and the teacher, so another photo under
+    an old name is a miss. On disk an entry is a safetensors file, written atomically, so that several processes may
+    write it. A damaged file counts as absent. If the folder cannot be written, the cache logs a warning once and
+    continues in memory.
 
     Args:
-        owner: Whose vectors they are: the fingerprint of the teacher.
-        dim: Their length D.
-        folder: Where they are kept, None for memory alone.
-        capacity: Vectors to keep in memory; those that were not asked for longest are dropped first.
+        owner: Fingerprint of the teacher that the vectors come from.
+        dim: Length D of the vectors.
+        folder: Folder of the entries, None to keep them in memory only.
+        capacity: Maximum number of vectors in memory; the least recently used are dropped first.
     """
 
     def __init__(self, owner: str, dim: int, folder: str | Path | None = None, *, capacity: int = 100_000) -> None:
@@ -48,7 +49,7 @@ class VectorCache:
         self._count = 0
 
     def get(self, photo: Photo, regions: Regions) -> Tensor | None:
-        """float32 ``(N, D)`` of the boxes, or None where they are not known."""
+        """The vectors of the boxes, float32 ``(N, D)``, or None if they are not cached."""
         key = self._key(photo, regions)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -59,7 +60,7 @@ class VectorCache:
         return vectors
 
     def put(self, photo: Photo, regions: Regions, vectors: Tensor) -> None:
-        """Keep the vectors of the boxes, ``(N, D)``."""
+        """Store the vectors of the boxes, ``(N, D)``."""
         checks.shape("vectors", vectors, (len(regions), self.dim))
         key, kept = self._key(photo, regions), vectors.detach().cpu().float().contiguous()
         self._keep(key, kept)
@@ -81,7 +82,7 @@ class VectorCache:
             self._count -= len(dropped)
 
     def _file(self, folder: Path, key: str) -> Path:
-        return folder / key[:2] / f"{key[2:]}.safetensors"  # some file systems grow slow with many files in a folder
+        return folder / key[:2] / f"{key[2:]}.safetensors"  # some file systems are slow with many files in a folder
 
     def _read(self, key: str, count: int) -> Tensor | None:
         if self.folder is None:
@@ -100,5 +101,5 @@ class VectorCache:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, save({VECTORS: vectors}))
         except OSError as error:
-            log.warning("%s: the cache goes on in memory alone: %s", self.folder, error)
+            log.warning("%s: caching in memory only: %s", self.folder, error)
             self.folder = None

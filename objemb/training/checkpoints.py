@@ -18,38 +18,37 @@ from objemb.disk import beside, left_beside, replacing
 
 log = logging.getLogger(__name__)
 
-#: The files, within the folder of the checkpoints.
+#: File names in the folder of the checkpoints.
 LAST, BEFORE = "last.pt", "before.pt"
-#: What a file begins with; a SHA-256 in hexadecimal and a line feed follow, and then what ``torch.save`` writes.
+#: First bytes of a file; then follow a SHA-256 in hexadecimal, a line feed and the output of ``torch.save``.
 MAGIC = b"objemb checkpoint 1 "
 HEADER = len(MAGIC) + 64 + 1
 
 
 class Checkpoints:
-    """The last good state of a run, and the one before it, in case the last is damaged.
+    """The last checkpoint of a run, and the one before it in case the last is damaged.
 
-    A new one is written beside the old ones, brought to the disk and renamed into its place; a process that dies, or a
-    disk that is full, meanwhile leaves the old ones as they were. Files begin with a checksum of all that follows and
-    hold tensors and plain values only.
+    A new checkpoint is written to a temporary file, synced and renamed, so a crash or a full disk leaves the existing
+    ones intact. A file begins with a checksum of its content and holds only tensors and plain values.
 
     Args:
-        folder: Of the checkpoints.
+        folder: The folder of the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
         self.file, self.before = folder / LAST, folder / BEFORE
-        self._sound = True  # whether the last one may take the place of the one before
+        self._sound = True  # whether the last one may replace the one before
 
     @property
     def exist(self) -> bool:
-        """Whether there is one, damaged or not."""
+        """Whether a checkpoint exists, damaged or not."""
         return self.file.is_file() or self.before.is_file()
 
     def save(self, state: Mapping[str, object]) -> None:
-        """Write the next checkpoint; of those that were there, the last one remains.
+        """Write a new checkpoint and keep the one before it.
 
         Raises:
-            TrainingError: It could not be written; the message says why, and what is left.
+            TrainingError: It could not be written; the message gives the reason and the intact checkpoint, if any.
         """
         header, content = _packed(state)
         try:
@@ -63,18 +62,21 @@ class Checkpoints:
                 stream.write(content)
         except OSError as error:
             intact = next((file for file in (self.file, self.before) if file.is_file()), None)
-            left = "there is none before it" if intact is None else f"the one before it is intact: {intact}"
+            left = "there is no earlier one" if intact is None else f"the previous one is intact: {intact}"
             raise TrainingError(
                 f"checkpoint of step {state['step']}: expected to write {len(header) + len(content)} bytes to "
-                f"{self.file.parent}, found {error.strerror or error}; {left}. Make room and start the same run again"
+                f"{self.file.parent}, found {error.strerror or error}; {left}. Free some space and run the same "
+                f"command again"
             ) from error
         self._sound = True
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, on the CPU; the one before where that is damaged, which is logged; None where none is yet.
+        """The last state, on the CPU, or None if there is no checkpoint yet.
+
+        If the last checkpoint is damaged, a warning is logged and the one before it is loaded.
 
         Raises:
-            TrainingError: There are files, and none of them is a checkpoint without damage.
+            TrainingError: All existing checkpoints are damaged.
         """
         damage: list[str] = []
         for file in (self.file, self.before):
@@ -88,25 +90,25 @@ class Checkpoints:
                 continue
             self._sound = not damage
             if damage:
-                log.warning("%s; going on from the one before, after step %s", damage[0], state["step"])
+                log.warning("%s; resuming from the previous one, after step %s", damage[0], state["step"])
             return state
         if damage:
-            raise TrainingError(f"{'; '.join(damage)}. Put back a copy, or pass --force (force=True) to start anew")
+            raise TrainingError(f"{'; '.join(damage)}. Restore a copy, or pass --force (force=True) to start anew")
         return None
 
     def _keep(self) -> None:
-        """The last one gets a second name, so that there is one in its place at every moment."""
+        """Link the last checkpoint to its second name, so that one is in place at every moment."""
         second = beside(self.before)
         try:
             os.link(self.file, second)
-        except OSError:  # a file system without links: for a moment the last one has the name of the one before
+        except OSError:  # a file system without links: renaming leaves the place of the last one empty for a moment
             os.replace(self.file, self.before)
         else:
             os.replace(second, self.before)
 
 
 def _packed(state: Mapping[str, object]) -> tuple[bytes, bytes]:
-    """Header and content of a file; an error of the disk is then one of the file, not of the serialiser.
+    """Header and content of a file, serialised in memory so that disk errors are raised by the file.
 
     Bytes, not a view of the buffer: Python 3.12 crashes when it collects a ``BytesIO`` and a view of it in one cycle,
     and the error of a full disk makes such a cycle of its frames.
@@ -122,15 +124,15 @@ def _header(content: bytes) -> bytes:
 
 
 def _unpacked(file: Path) -> dict[str, Any]:
-    """The state in a file, which must be what was written to the last bit."""
+    """The state in a file, after verifying its checksum."""
     with file.open("rb") as stream:
         header = stream.read(HEADER)
         if not header.startswith(MAGIC):
-            raise ValueError("it does not begin as one")
+            raise ValueError("unknown header")
         content = stream.read()
     if header != _header(content):
-        raise ValueError("its checksum does not fit")
+        raise ValueError("wrong checksum")
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or "step" not in state:
-        raise ValueError("no step in it")
+        raise ValueError("no step")
     return state

@@ -1,4 +1,4 @@
-"""What validation compares: a student with its teacher, box by box, and a detector with true boxes."""
+"""Validation figures: a student against its teacher box by box, and a detector against ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from objemb.training.data.base import Example, Examples
 from objemb.training.region_sampling import bare, visible
 from objemb.training.teacher import Teacher
 
-#: Photos that are described at once.
+#: Number of photos per batch.
 BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Vectors of student and teacher for the same true boxes, row by row, and cosines for the photos of these boxes.
+    """Vectors of student and teacher for the same ground-truth boxes, row by row, and cosines for the whole photos.
 
     Attributes:
-        student: float32 unit vectors ``(N, D)``.
-        teacher: Likewise.
-        whole_photos: float32 ``(P,)``: the cosine of the student's vector to the teacher's of each whole photo.
-        sizes: int64 ``(N,)``: number of the class of size, see :mod:`objemb.evaluation.sizes`.
-        instances: int64 ``(N,)``: identities, :data:`~objemb.training.data.base.NO_INSTANCE` where unknown.
-        images: int64 ``(N,)``: numbers of the photos.
+        student: The student's unit vectors, float32 ``(N, D)``.
+        teacher: The teacher's unit vectors, float32 ``(N, D)``.
+        whole_photos: float32 ``(P,)``: cosine of the student's and the teacher's vector of each whole photo.
+        sizes: int64 ``(N,)``: size class of each box, see :mod:`objemb.evaluation.sizes`.
+        instances: int64 ``(N,)``: identity of each box, :data:`~objemb.training.data.base.NO_INSTANCE` if unknown.
+        images: int64 ``(N,)``: number of the photo of each box.
     """
 
     student: Tensor
@@ -46,28 +46,28 @@ class Comparison:
 
     @property
     def cosines(self) -> Tensor:
-        """float32 ``(N,)``: the cosine of the student's vector to the teacher's of each box."""
+        """float32 ``(N,)``: cosine of the student's and the teacher's vector of each box."""
         return (self.student * self.teacher).sum(dim=1)
 
     def cosine_by_size(self) -> dict[str, tuple[float, int]]:
-        """Mean cosine and number of boxes: of ``all``, of each size that there is, and of the ``whole photo``."""
+        """Mean cosine and number of boxes for ``all``, for each size class that occurs, and for the ``whole photo``."""
         groups = {"all": self.cosines, **{size: self.cosines[self.sizes == n] for n, size in enumerate(SIZES)}}
         groups[WHOLE_PHOTO] = self.whole_photos
         return {name: (float(cosines.mean()), len(cosines)) for name, cosines in groups.items() if len(cosines)}
 
     def retrieval(self, queries: str = "student", gallery: str = "student") -> dict[str, float]:
-        """``mAP``, ``P@1`` and ``queries`` when each box of a known identity is searched for in the other photos.
+        """``mAP``, ``P@1`` and the number of ``queries``: each box of known identity is a query for the other photos.
 
         Args:
-            queries: Whose vectors are searched with, ``student`` or ``teacher``.
-            gallery: Whose vectors are searched. Different ones are the mixed mode: a strong teacher that has indexed,
-                a fast student that asks, or the reverse.
+            queries: Model that embeds the queries, ``student`` or ``teacher``.
+            gallery: Model that embeds the gallery, ``student`` or ``teacher``. Two different models give the mixed
+                mode, such as a gallery of the strong teacher searched with queries of the fast student.
         """
         asked, searched = getattr(self, queries), getattr(self, gallery)
         return instance_retrieval(searched, self.instances, self.images, asking=asked)
 
     def retrieval_by_size(self, queries: str = "student", gallery: str = "student") -> dict[str, dict[str, Any]]:
-        """:meth:`retrieval` ``by_query_size`` and ``by_object_size``: by the box that asks and by those to be found.
+        """:meth:`retrieval` ``by_query_size`` (size of the query) and ``by_object_size`` (size of the objects to find).
 
         Returns:
             The figures of :meth:`retrieval` by size; sizes without a query are left out.
@@ -83,9 +83,9 @@ class Comparison:
         }
 
     def figures(self) -> dict[str, float]:
-        """The figures of a validation: cosines by size, and retrieval by the student where identities are known.
+        """The figures of a validation: cosines by size, and the student's retrieval if identities are known.
 
-        Cosines tell earlier than retrieval whether a training goes well, and at which sizes.
+        Cosines indicate earlier than retrieval whether training works, and for which sizes.
         """
         keys = {**SIZE_KEYS, WHOLE_PHOTO: "whole_photo"}
         means = {name: mean for name, (mean, _) in self.cosine_by_size().items()}
@@ -97,7 +97,7 @@ class Comparison:
 
 
 class VisibleBoxes(Examples):
-    """Examples without the boxes that show nothing; see :func:`objemb.training.region_sampling.visible`."""
+    """Examples without tiny boxes; see :func:`objemb.training.region_sampling.visible`."""
 
     def __init__(self, examples: Examples) -> None:
         self.all, self.instances, self.classes = examples, examples.instances, examples.classes
@@ -112,12 +112,12 @@ class VisibleBoxes(Examples):
 
 @torch.no_grad()
 def compare(student: Describer, teacher: Teacher, examples: Examples) -> Comparison:
-    """Compare student and teacher on all examples: on whole photos, and on true boxes of at least a pixel.
+    """Compare student and teacher on whole photos and on ground-truth boxes with sides of at least a pixel.
 
     Args:
-        student: Describes boxes by vectors of length D.
-        teacher: Its vectors have the same length.
-        examples: Photos with true boxes, xyxy in original pixels.
+        student: The student, with vectors of length D.
+        teacher: The teacher, with vectors of the same length.
+        examples: Photos with ground-truth boxes, xyxy in original pixels.
     """
     shown = VisibleBoxes(examples)
     parts: dict[str, list[Tensor]] = {name: [] for name in Comparison.__dataclass_fields__}
@@ -139,20 +139,20 @@ def compare(student: Describer, teacher: Teacher, examples: Examples) -> Compari
 
 
 def counts_classes(detector: NetworkDetector, examples: Examples) -> bool:
-    """Whether labels count: the detector tells classes apart, and they are those of the examples."""
+    """Whether detections are matched by class: the detector has the classes of the examples, and more than one."""
     return detector.num_classes > 1 and tuple(detector.classes) == tuple(examples.classes)
 
 
 @torch.no_grad()
 def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str, float]:
-    """What :func:`~objemb.evaluation.average_precision.average_precision` says of the boxes that a detector finds.
+    """:func:`~objemb.evaluation.average_precision.average_precision` of a detector's boxes.
 
     Args:
         detector: The detector.
-        examples: Photos with true boxes; without classes there are no figures.
+        examples: Photos with ground-truth boxes; if they have no classes, no figures are computed.
 
     Returns:
-        AP by name, from 0 to 1. Labels count where :func:`counts_classes` says so.
+        AP by name, from 0 to 1. Detections are matched by class if :func:`counts_classes`.
     """
     if not examples.classes:
         return {}

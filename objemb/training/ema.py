@@ -12,23 +12,22 @@ from objemb import checks
 
 
 class Ema:
-    """Averages of what training changes in a module, ``a <- d a + (1 - d) w`` after each step.
+    """Averages of the trained values of a module, ``a <- d a + (1 - d) w`` after each step.
 
-    These are the parameters that require a gradient when this is made, and all buffers, since statistics of batch norms
-    change as well. Frozen parameters, such as those of a detector whose head alone learns, are their own average: they
-    are neither copied nor visited.
+    Averaged are the parameters that require a gradient when the object is created, and all buffers, since the
+    statistics of batch norms change as well. Frozen parameters are neither copied nor updated.
 
-    The decay ``d`` is ``min(decay, (1 + n) / (10 + n))`` at the n-th update, so that the random first weights are soon
-    forgotten (``num_updates`` of TensorFlow's ExponentialMovingAverage). Integer buffers, such as the counters of batch
-    norms, are copied.
+    The decay ``d`` is ``min(decay, (1 + n) / (10 + n))`` at the n-th update, so that the random initial weights are
+    soon forgotten (``num_updates`` of TensorFlow's ExponentialMovingAverage). Integer buffers, such as the counters of
+    batch norms, are copied.
 
     Args:
-        module: What is averaged.
-        decay: 0 to 1, without 1.
+        module: The module.
+        decay: From 0 to below 1.
 
     Attributes:
         updates: Number n of updates so far.
-        average: The averages by their names in the module's state dict, on the module's device.
+        average: The averages by name in the module's state dict, on the module's device.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -42,7 +41,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Let the weights of ``module`` flow into the average."""
+        """Update the averages with the current weights of ``module``."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in self._averaged(module):
@@ -54,13 +53,13 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """``module`` has the averaged weights from now on."""
+        """Replace the weights of ``module`` by the averages."""
         for name, value in self._averaged(module):
             value.copy_(self.average[name])
 
     @contextmanager
     def swapped_into(self, module: nn.Module) -> Iterator[None]:
-        """``module`` has the averaged weights within, and its own ones afterwards."""
+        """Give ``module`` the averaged weights within the context, and its own afterwards."""
         own = [(value, value.clone()) for _, value in self._averaged(module)]
         self.copy_to(module)
         try:
@@ -71,14 +70,14 @@ class Ema:
                     value.copy_(kept)
 
     def state_dict(self) -> dict[str, object]:
-        """What :meth:`load_state_dict` takes."""
+        """The state that :meth:`load_state_dict` restores."""
         return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from another average of the same module; one of frozen parameters as well is read likewise.
+        """Restore the averages of the same module; additional ones, such as of frozen parameters, are ignored.
 
         Raises:
-            KeyError: Something that is averaged here is not in the state.
+            KeyError: An average is missing in the state.
         """
         average: Mapping[str, Tensor] = state["average"]  # type: ignore[assignment]
         self.updates = int(state["updates"])  # type: ignore[call-overload]
@@ -86,5 +85,5 @@ class Ema:
             kept.copy_(average[name])
 
     def _averaged(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Names and current values, without gradient, of what is averaged."""
+        """Names and current values, without gradients, of the averaged parameters and buffers."""
         return ((name, value) for name, value in module.state_dict().items() if name in self.average)

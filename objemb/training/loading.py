@@ -1,7 +1,7 @@
-"""The batches of a run, from processes that load them.
+"""The batches of a run, loaded in separate processes.
 
-Examples go from process to process by pickle. They hold arrays, which are plain bytes on that way; tensors would be
-files in shared memory, several for each photo, and many systems allow too few of them.
+Examples are passed between processes by pickle. They hold NumPy arrays, which are pickled as plain bytes; tensors would
+become files in shared memory, several per photo, and many systems allow too few of those.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from objemb.training.settings import RunSettings
 
 @dataclass(frozen=True)
 class Failed:
-    """Why an example could not be made. As a value it comes through as one line, whatever process it comes from; an
-    exception would bring the other process's traceback as its text.
+    """The reason why an example could not be loaded. It is a value, so that the message stays one line; an exception
+    from another process would carry that process's traceback as its text.
     """
 
     reason: str
 
 
 class _Guarded(Dataset[Example | Failed]):
-    """Examples, or why there are none."""
+    """Examples; one that raises an error is replaced by a :class:`Failed`."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
@@ -45,7 +45,7 @@ class _Guarded(Dataset[Example | Failed]):
 def batches(
     examples: Examples, settings: RunSettings, start: int, *, rank: int = 0, processes: int = 1
 ) -> DataLoader[Example | Failed]:
-    """What the steps from ``start`` on learn from: lists of examples, see :func:`expect_examples`.
+    """The batches of the steps from ``start`` on: lists of examples, see :func:`expect_examples`.
 
     Raises:
         ValueError: There are no examples.
@@ -64,10 +64,10 @@ def batches(
 
 
 def expect_examples(batch: list[Example] | Failed) -> list[Example]:
-    """The batch, if all of its examples could be made.
+    """The batch, if all of its examples were loaded.
 
     Raises:
-        TrainingError: One of them could not be made.
+        TrainingError: One of them could not be loaded.
     """
     if isinstance(batch, Failed):
         raise TrainingError(batch.reason)
@@ -80,8 +80,10 @@ def _collate(examples: Sequence[Example | Failed]) -> list[Example] | Failed:
 
 
 def _outlive_sigterm(worker: int) -> None:
-    """What asks a whole job to end asks this process too, but the run needs it until its step is done, and then ends it
-    by the same signal: it counts who sends it. Where the system does not tell, the signal does what it always does.
+    """Ignore SIGTERM unless the run itself sends it.
+
+    A scheduler signals every process of a job, but the run needs this one until its step is done and then ends it by
+    the same signal. Where the sender of a signal is not available, SIGTERM keeps its default effect.
     """
     del worker
     if not hasattr(signal, "sigwaitinfo"):

@@ -1,4 +1,4 @@
-"""What a run writes down on its way: lines of JSON, and TensorBoard."""
+"""The log of a run: lines of JSON, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from objemb.disk import naming, write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
-#: Kinds of lines; after a step they are written in this order, which is that of the alphabet.
+#: Kinds of lines, in the order in which they are written after a step (alphabetical).
 TRAIN, VALIDATION = "train", "validation"
 
 
 class RunLogger:
-    """Scalars and pictures of a run, by step.
+    """Logs scalars and pictures of a run by step.
 
-    A run that goes on from step ``start`` forgets what an earlier, killed attempt wrote about the steps after it.
+    When a run resumes from step ``start``, lines that an interrupted attempt wrote for later steps are removed.
 
     Args:
-        folder: Of the run; gets ``log.jsonl`` and ``tensorboard/``.
-        start: Steps that were done before.
-        validated: Whether the validation after them is done as well, where there is one.
+        folder: The run's folder; ``log.jsonl`` and ``tensorboard/`` are written to it.
+        start: Number of steps that are already done.
+        validated: Whether the validation after step ``start``, if one is due, is already done.
     """
 
     def __init__(self, folder: Path, start: int, *, validated: bool = True) -> None:
@@ -36,19 +36,19 @@ class RunLogger:
         self._board = _summary_writer()(str(folder / TENSORBOARD), purge_step=start + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Scalars of a kind, such as ``train`` or ``validation``, after ``step`` steps."""
+        """Write the scalars of a kind, such as ``train`` or ``validation``, after ``step`` steps."""
         with naming(self.file), self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def show(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Pictures, uint8 ``(3, h, w)``, after ``step`` steps."""
+        """Write pictures, uint8 RGB ``(3, h, w)``, after ``step`` steps."""
         for name, picture in pictures.items():
             self._board.add_image(name, picture.cpu(), step)
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Write everything to disk and close the files."""
         self._board.close()
 
     def _lines(self) -> list[str]:
@@ -56,7 +56,7 @@ class RunLogger:
 
 
 def _place(line: str) -> tuple[float, str]:
-    """The step of a line and its kind, in the order of writing; a line that a kill cut off is from the end of time."""
+    """The step and kind of a line, ordered as written; infinity for a truncated line, so that it sorts last."""
     try:
         entry = json.loads(line)
         return float(entry["step"]), str(entry["kind"])

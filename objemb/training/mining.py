@@ -11,21 +11,20 @@ from objemb import checks
 def hardest_negatives(
     queries: Tensor, query_instances: Tensor, pool: Tensor, pool_instances: Tensor, count: int
 ) -> Tensor:
-    """The most similar items of a pool for each query, all of different instances, and of another than the query's.
+    """The hardest negatives of each query: the most similar pool items of other instances, at most one per instance.
 
-    At most one negative per instance, after Radenovic et al., "Fine-tuning CNN image retrieval with no human
-    annotation", TPAMI 2019.
+    After Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
 
     Args:
         queries: float ``(Q, D)``, unit vectors.
         query_instances: int64 ``(Q,)``.
         pool: float ``(P, D)``, unit vectors, on the same device.
         pool_instances: int64 ``(P,)``.
-        count: How many for each query.
+        count: Number of negatives per query.
 
     Returns:
-        int64 ``(Q, count)`` row numbers of the pool, the most similar first, of equals the first; -1 where the pool
-        has no further instance.
+        int64 ``(Q, count)`` row numbers of the pool, most similar first (ties: lowest row first); -1 where the pool has
+        no further instance.
     """
     checks.shape("queries", queries, (None, None))
     checks.shape("query_instances", query_instances, (len(queries),))

@@ -1,4 +1,4 @@
-"""The distillation card: what a student is worth beside its teacher, in the folder of its model."""
+"""The distillation card: a report in the model folder that compares a student with its teacher."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "objemb-distillation-card", 1
 JSON, MARKDOWN, PICTURE = "report.json", "report.md", "report.png"
-#: Photos on which times are taken, and how often each is.
+#: Number of photos that are timed, and repetitions of each.
 TIMED_PHOTOS, TIMED_REPEATS = 8, 3
 #: Bars of the histogram of cosines, from -1 to 1.
 BARS = 40
-#: Whose vectors ask whose, by the name in the report.
+#: (model of the queries, model of the gallery) by name in the report.
 PAIRS = {
     "teacher": ("teacher", "teacher"),
     "student": ("student", "student"),
@@ -47,11 +47,11 @@ PAIRS = {
     "teacher asks, student indexed": ("teacher", "student"),
 }
 SIZE_NOTE = "Sizes: the longer side of a box as a share of the longer side of its photo.\n"
-#: What retrieval by size is by, by the key in the report.
+#: Title of each table of retrieval by size, by its key in the report.
 BY_SIZE = {"by_query_size": "size of the query", "by_object_size": "size of the objects to be found"}
-#: What a panel of the picture says where there are no figures.
-NO_FIGURES = "not told by the\nvalidation data"
-#: What figures are called for people where their names are made for files.
+#: Text of a panel without figures.
+NO_FIGURES = "not available from\nthe validation data"
+#: Titles of figures whose keys in the report are not readable.
 TITLES = {**{f"AP_{key}": f"AP {size}" for size, key in SIZE_KEYS.items()}, "share": "share of the teacher's mAP"}
 
 
@@ -64,21 +64,22 @@ def make_card(
     before: Mapping[str, Tensor] | None = None,
     about: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Measure a student beside its teacher.
+    """Compare a student with its teacher.
 
     Args:
         student: The student.
         teacher: The teacher.
-        examples: Photos with true boxes that neither was trained on.
-        before: State of the student's detector before the training, None where the training left it as it was.
-        about: What else belongs in the card: data, settings, seed, command.
+        examples: Photos with ground-truth boxes on which neither was trained.
+        before: State of the student's detector before training, None if training did not change it.
+        about: Further entries of the card: data, settings, seed, command.
 
     Returns:
-        JSON-ready: ``cosine`` to the teacher by size of the object, ``retrieval`` (mAP and P@1 of true boxes, whoever
-        asks whoever, and what that keeps of the teacher's mAP; null without identities), ``retrieval_by_size`` (of
-        teacher and student, by the size of the query and by that of the objects to be found; null likewise),
-        ``detector`` (AP before and after, by size too; null without true labels or boxes), ``milliseconds`` per photo,
-        ``parameters``, ``data`` and what ``about`` says. Sizes are those of :mod:`objemb.evaluation.sizes`.
+        JSON-ready mapping: ``cosine`` to the teacher by size of the object; ``retrieval`` (mAP and P@1 of ground-truth
+        boxes for each pair of query and gallery model, and the share of the teacher's mAP; null without identities);
+        ``retrieval_by_size`` (of teacher and student, by size of the query and by size of the objects to find; null
+        without identities); ``detector`` (AP before and after training, also by size; null without labels or boxes);
+        ``milliseconds`` per photo; ``parameters``; ``data``; and the entries of ``about``. Size classes are those of
+        :mod:`objemb.evaluation.sizes`.
     """
     comparison = compare(student, teacher, examples)
     retrieval, by_size = _retrieval(comparison)
@@ -115,33 +116,33 @@ def make_card(
 
 
 def write_card(card: Mapping[str, object], folder: Path) -> None:
-    """Write ``report.json``, ``report.md`` and ``report.png`` into a folder; those of an earlier card are replaced."""
+    """Write ``report.json``, ``report.md`` and ``report.png`` into a folder, replacing those of an earlier card."""
     write_whole(folder / JSON, json.dumps(card, indent=2, allow_nan=False, default=str) + "\n")
     write_whole(folder / MARKDOWN, card_markdown(card))
     draw_card(card, folder / PICTURE)
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """The card for people."""
+    """The card as Markdown."""
     parts = ["# Distillation card\n", SIZE_NOTE, _table("cosine to the teacher", card["cosine"]["by_size"])]
     by_size = card["retrieval_by_size"] or {}
     sized = {f"retrieval by {BY_SIZE[part]}": sizes for part, sizes in by_size.items()}
-    parts.append(_told("retrieval of true boxes", card["retrieval"]))
+    parts.append(_table_or_note("retrieval of true boxes", card["retrieval"]))
     parts += [_table(title, {size: _beside(of) for size, of in sizes.items()}) for title, sizes in sized.items()]
-    parts.append(_told("average precision", _aps(card["detector"])))
+    parts.append(_table_or_note("average precision", _aps(card["detector"])))
     if card["detector"] and card["detector"]["same"]:
-        parts.append("The training left the detector as it was.\n")
+        parts.append("Training did not change the detector.\n")
     parts.append(_table("milliseconds a photo", {"": card["milliseconds"]}))
     parts.append(_table("parameters", {"": card["parameters"]}))
     return "\n".join([*parts, *_made(card)])
 
 
 def draw_card(card: Mapping[str, Any], file: Path) -> None:
-    """Draw cosines, retrieval and average precision, by size too, and times side by side.
+    """Draw cosines, retrieval and average precision, also by size, and times.
 
     Args:
-        card: What :func:`make_card` measured.
-        file: A PNG file, which is replaced.
+        card: The result of :func:`make_card`.
+        file: PNG file to write or replace.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -166,7 +167,7 @@ def draw_card(card: Mapping[str, Any], file: Path) -> None:
 
 
 def _made(card: Mapping[str, Any]) -> list[str]:
-    """How it was made, in lines; everything else is in the JSON file beside it."""
+    """Lines on how the student was trained; all further settings are in the JSON file."""
     teacher, validation, where = card["teacher"], card["validation"], card["environment"]
     method = teacher["settings"].get("describer", teacher["settings"]).get("name", "")
     run = card.get("run") or {}
@@ -186,7 +187,7 @@ def _made(card: Mapping[str, Any]) -> list[str]:
 
 
 def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str, object] | None]:
-    """Figures of all pairs, and of teacher and student by size; None without a query."""
+    """Retrieval figures of all pairs of models, and of teacher and student by size; None without a query."""
     figures = {name: comparison.retrieval(*pair) for name, pair in PAIRS.items()}
     if not figures["student"]["queries"]:
         return None, None
@@ -196,13 +197,13 @@ def _retrieval(comparison: Comparison) -> tuple[dict[str, Any] | None, dict[str,
     by_size: dict[str, Any] = {part: {} for part in BY_SIZE}
     for part, sizes in by_size.items():
         for size, teacher in sides["teacher"][part].items():
-            student = sides["student"][part][size]  # the same boxes ask, so that both have the size
+            student = sides["student"][part][size]  # the queries are the same boxes, so both have the size
             sizes[size] = {"teacher": teacher, "student": student, "share": share(student["mAP"], teacher["mAP"])}
     return retrieval, by_size
 
 
 def _beside(of_size: Mapping[str, Any]) -> dict[str, object]:
-    """A row of a table of retrieval by size."""
+    """One row of a table of retrieval by size."""
     sides = {who: of_size[who] for who in ("teacher", "student")}
     figures = {f"{who} {figure}": of[figure] for who, of in sides.items() for figure in ("mAP", "P@1")}
     return {**figures, "share": of_size["share"], "queries": of_size["student"]["queries"]}
@@ -217,7 +218,7 @@ def _cosine(comparison: Comparison) -> dict[str, object]:
 def _detector(
     detector: NetworkDetector, before: Mapping[str, Tensor] | None, examples: Examples
 ) -> dict[str, object] | None:
-    """AP with the state ``before`` and with that of now; the detector has the latter afterwards."""
+    """AP with the state ``before`` and with the current state, which is restored afterwards."""
     after = detection_metrics(detector, examples)
     if not after:
         return None
@@ -234,7 +235,7 @@ def _detector(
 
 
 def _times(student: BoxEmbedder, teacher: Teacher, photos: Sequence[Photo]) -> dict[str, float]:
-    """Milliseconds from a decoded photo to vectors of the boxes that the detector finds, medians."""
+    """Median milliseconds from a decoded photo to the vectors of the detected boxes."""
     regions = [student.describe([photo])[0].regions for photo in photos]  # warms up as well
     teacher.compute(photos[0], regions[0])
     detect = [_median(partial(student.regions.find, [photo])) for photo in photos]
@@ -254,7 +255,7 @@ def _median(call: Callable[[], object]) -> float:
     times = []
     for _ in range(TIMED_REPEATS):
         start = time.perf_counter()
-        call()  # gives tensors on the CPU: an accelerator has finished
+        call()  # returns tensors on the CPU, so an accelerator has finished
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
@@ -267,9 +268,9 @@ def _aps(detector: Mapping[str, object] | None) -> Mapping[str, Any] | None:
     return detector and {name: detector[name] for name in ("before", "after")}
 
 
-def _told(title: str, rows: Mapping[str, Mapping[str, object]] | None) -> str:
-    """A table, or that there is nothing for it."""
-    return _table(title, rows) if rows else f"No {title}: the validation data does not tell.\n"
+def _table_or_note(title: str, rows: Mapping[str, Mapping[str, object]] | None) -> str:
+    """A table, or a note that the figures are not available."""
+    return _table(title, rows) if rows else f"No {title}: not available from the validation data.\n"
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -292,7 +293,7 @@ def _cell(value: float | None) -> str:
 def _draw_percents(
     axis: Axes, title: str, rows: Mapping[str, Mapping[str, float]] | None, names: Sequence[str]
 ) -> None:
-    """A group of bars for each row."""
+    """Draw one group of bars per row."""
     if not rows:
         remark(axis, title, NO_FIGURES)
         return
@@ -303,7 +304,7 @@ def _draw_percents(
 
 
 def _draw_by_size(axis: Axes, title: str, sizes: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """mAP of teacher and student side by side."""
+    """Draw mAP of teacher and student side by side, by size."""
     if not sizes:
         remark(axis, title, NO_FIGURES)
         return
@@ -313,7 +314,7 @@ def _draw_by_size(axis: Axes, title: str, sizes: Mapping[str, Mapping[str, Any]]
 
 
 def _draw_detector_by_size(axis: Axes, title: str, rows: Mapping[str, Mapping[str, float]] | None) -> None:
-    """AP before and after side by side, of the sizes that there are."""
+    """Draw AP before and after training side by side, by size."""
     if not rows:
         remark(axis, title, NO_FIGURES)
         return

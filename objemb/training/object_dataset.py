@@ -1,4 +1,4 @@
-"""Labelled boxes as examples of their own."""
+"""A data set of single objects, cut out of labelled photos."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ ITEMS = "items"
 
 
 class ObjectDataset(Examples):
-    """Each box of known identity of other examples, cut out: photos of single objects, as a network describes them.
+    """Every box of known identity of a source, cut out as a photo of a single object.
 
-    The one region of an item is the whole picture; its extra ``items`` is the number of the item, so that a batch
-    says what is in it.
+    An item has one region, the whole picture, with its number in the extra ``items``.
 
     Args:
-        source: Where the boxes are. It is gone through once, to see which identities it has where.
+        source: Photos with boxes. It is read once to list the identities.
 
     Attributes:
-        labels: int64 ``(M,)``: the identity of each item, a number among ``instances``.
-        photos: int64 ``(M,)``, rising: the example that it is cut out of.
+        labels: int64 ``(M,)``: identity of each item, a number of ``instances``.
+        photos: int64 ``(M,)``, ascending: number of the example that each item is cut out of.
     """
 
     def __init__(self, source: Examples) -> None:
@@ -54,5 +53,5 @@ class ObjectDataset(Examples):
         return self.labels[self._checked(number)][None]
 
     def partners(self, number: int) -> Tensor:
-        """int64 numbers of the items of the same instance in other photos, rising."""
+        """int64 numbers, ascending, of the items of the same instance in other photos."""
         return ((self.labels == self.labels[number]) & (self.photos != self.photos[number])).nonzero().flatten()

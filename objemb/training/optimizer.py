@@ -1,4 +1,4 @@
-"""What learns, how fast, and by which optimiser: parameter groups, the learning rate of a step, the optimiser."""
+"""Parameter groups, the optimiser and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def groups_by_factor(
     """Parameter groups of the parameters whose factor is not 0.
 
     Args:
-        module: Whose parameters.
-        factors: Patterns of names of parameters, and a factor on their learning rate: 0 leaves them as they are. Of
-            several patterns that fit the last one counts, where none fits it is 1.
-        frozen: Names of parameters that stay as they are, whatever the factors say.
+        module: The module that has the parameters.
+        factors: Patterns of parameter names, each with a factor on the learning rate; 0 freezes the parameters. The
+            last matching pattern applies; without one the factor is 1.
+        frozen: Names of parameters that are frozen regardless of the factors.
 
     Returns:
         ``[{"params": [...], "factor": 0.1}, ...]``, see :meth:`objemb.training.task.Task.parameter_groups`.
 
     Raises:
-        ValueError: A pattern without a parameter, factors out of range, or nothing that is trained.
+        ValueError: A pattern matches no parameter, a factor is out of range, or every parameter is frozen.
     """
     parameters = dict(module.named_parameters())
     chosen = dict.fromkeys(parameters, 1.0)
@@ -47,19 +47,19 @@ def groups_by_factor(
         if factor:
             groups.setdefault(factor, []).append(parameters[name])
     if not groups:
-        raise ValueError("factors: expected at least one parameter that is trained, found all at 0 or frozen")
+        raise ValueError("factors: expected at least one parameter to train, found all frozen or with factor 0")
     return [{"params": params, "factor": factor} for factor, params in groups.items()]
 
 
 def parameters_below(detector: NetworkDetector, level: str) -> set[str]:
-    """Names of the parameters that a level of a detector is computed from, whatever its network is called.
+    """Names of the parameters on which a level of a detector depends, found by tracing its network.
 
     Args:
         detector: The detector.
         level: One of its levels, such as ``trunk8``.
 
     Raises:
-        ValueError: No such level.
+        ValueError: The detector has no such level.
     """
     levels = detector.levels()
     checks.one_of("frozen", level, tuple(levels))
@@ -80,19 +80,19 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -
     """An optimiser for groups of parameters.
 
     Args:
-        groups: ``{"params": [...], "factor": f}``; the factor is on the learning rate and 1 by default.
-        settings: Which optimiser, with what weight decay and momentum.
+        groups: ``{"params": [...], "factor": f}``; ``factor`` scales the learning rate and is 1 by default.
+        settings: Name of the optimiser, weight decay and momentum.
 
     Returns:
-        One with up to two groups for each of ``groups``: parameters of more than one dimension with weight decay, the
-        others (norms, biases) without. Each group keeps its ``factor`` for :func:`set_learning_rate`.
+        An optimiser with up to two groups for each of ``groups``: parameters of more than one dimension with weight
+        decay, the others (norms, biases) without. Each group keeps its ``factor`` for :func:`set_learning_rate`.
 
     Raises:
-        ValueError: A parameter is in two groups, a group has other keys, or nothing is to be learned.
+        ValueError: A parameter is in two groups, a group has other keys, or there are no parameters.
     """
     split = [part for group in groups for part in _by_decay(group, settings.weight_decay)]
     if not split:
-        raise ValueError("parameter_groups: expected parameters to learn, found none")
+        raise ValueError("parameter_groups: expected parameters to train, found none")
     seen: set[int] = set()
     for parameter in (p for group in split for p in group["params"]):
         if id(parameter) in seen:
@@ -106,10 +106,10 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -
 
 
 def learning_rate(step: int, settings: RunSettings) -> float:
-    """The learning rate of step ``step``, from 0.
+    """The learning rate of a step, counted from 0.
 
-    With ``W`` steps of warm-up of ``N``: ``lr (step + 1) / W`` before step W, so that the first step already learns;
-    after it ``lr (1 + cos(pi (step - W) / (N - W))) / 2`` for ``cosine``, ``lr`` for ``constant``.
+    With ``W`` warm-up steps out of ``N``: ``lr (step + 1) / W`` before step W, so that the rate of the first step is
+    not 0; from then on ``lr (1 + cos(pi (step - W) / (N - W))) / 2`` for ``cosine`` and ``lr`` for ``constant``.
     """
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup

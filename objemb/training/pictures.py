@@ -17,7 +17,7 @@ from objemb.training.data.base import Example, Examples
 
 #: Side of a box in the picture and width of its frame, in pixels.
 SIDE, FRAME = 64, 3
-#: Side of a photo in a sheet, and the least score of a box that is drawn on it.
+#: Side of a photo in a sheet in pixels, and the minimum score of the boxes drawn on it.
 PHOTO_SIDE, DRAWN_SCORE = 320, 0.5
 RIGHT, WRONG, QUERY = (40, 170, 60), (200, 50, 40), (90, 90, 90)
 
@@ -25,18 +25,19 @@ RIGHT, WRONG, QUERY = (40, 170, 60), (200, 50, 40), (90, 90, 90)
 def neighbours(
     examples: Examples, vectors: Tensor, instances: Tensor, images: Tensor, *, rows: int = 8, columns: int = 6
 ) -> Tensor:
-    """Some boxes, and beside each the boxes of other images that are most like it.
+    """Rows of query boxes, each followed by its nearest neighbours in other images.
 
     Args:
-        examples: Where the boxes are; all boxes of the images that follow, in order.
-        vectors: float ``(N, D)``, compared by scalar product.
-        instances: int64 ``(N,)``: a frame is green where the identity is the query's, red elsewhere.
-        images: int64 ``(N,)``, rising: the number of the example that each box is of.
-        rows: Maximum number of queries, evenly spread.
-        columns: Boxes beside each.
+        examples: The examples that contain the boxes; all boxes of each example in ``images``, in order.
+        vectors: float ``(N, D)``, compared by dot product.
+        instances: int64 ``(N,)``: identities; the frame of a neighbour is green if its identity is the query's, else
+            red.
+        images: int64 ``(N,)``, ascending: number of the example of each box.
+        rows: Maximum number of queries, evenly spaced over the boxes.
+        columns: Number of neighbours per query.
 
     Returns:
-        uint8 ``(3, rows * 64, (1 + columns) * 64)``; one grey row where there are no boxes.
+        uint8 RGB ``(3, rows * 64, (1 + columns) * 64)``; one grey row if there are no boxes.
     """
     known = (instances >= 0).nonzero().flatten()
     queries = known[torch.linspace(0, len(known) - 1, min(rows, len(known))).long()] if len(known) else known
@@ -56,7 +57,7 @@ def neighbours(
 
 
 def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tensor:
-    """A box of an example as uint8 ``(3, 64, 64)`` with a frame of a colour."""
+    """A box of an example as uint8 ``(3, 64, 64)`` with a coloured frame."""
     photo = example.photo
     box = scale(as_tensor(example.regions.boxes[number : number + 1]), photo.scale)
     x1, y1, x2, y2 = windows(box, (photo.pixels.shape[1], photo.pixels.shape[2]))[0].tolist()
@@ -69,13 +70,13 @@ def _framed(example: Example, number: int, colour: tuple[int, int, int]) -> Tens
 
 
 def boxes_sheet(detections: Sequence[tuple[Example, Regions]]) -> Tensor:
-    """Photos side by side, with the true boxes of each example in green and over them those of a detector in red.
+    """Photos side by side, with ground-truth boxes in green and detections on top in red.
 
     Args:
-        detections: Examples, each with the boxes that a detector found in it; those of low scores are not drawn.
+        detections: Examples with their detections; those of low score are not drawn.
 
     Returns:
-        uint8 ``(3, 320, 320 * number of photos)``; photos keep their shape, with grey beside them.
+        uint8 RGB ``(3, 320, 320 * number of photos)``; photos keep their aspect ratio on a grey background.
     """
     return torch.cat([_with_boxes(*of_photo) for of_photo in detections], dim=2)
 

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal, lines elsewhere."""
+"""Progress of a run on stderr: a bar on a terminal, lines otherwise."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-#: Off a terminal, no silence is longer.
+#: Maximum seconds between two lines without a terminal.
 SECONDS = 30.0
 
 
 class RunProgress:
-    """Shows the steps of a run, until it is closed.
+    """Shows the steps of a run until it is closed.
 
     Attributes:
-        phase: What is done now, for the line that breaks a long silence.
+        phase: Current activity, printed if nothing else was for a while.
 
     Args:
         steps: Number of steps of the whole run.
-        start: Steps that were done before.
-        quiet: Show nothing.
+        start: Number of steps that are already done.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, steps: int, start: int, *, quiet: bool = False) -> None:
@@ -49,12 +49,12 @@ class RunProgress:
             self._thread.start()
 
     def step(self, done: int) -> None:
-        """``done`` steps are done."""
+        """Report that ``done`` steps are done."""
         self._done = done
         self._display.update(self._task, completed=done)
 
     def figures(self, done: int, values: Mapping[str, float]) -> None:
-        """Figures after ``done`` steps, such as the terms of the loss."""
+        """Show figures after ``done`` steps, such as the terms of the loss."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self.bar:
             self._display.update(self._task, figures=shown)
@@ -63,7 +63,7 @@ class RunProgress:
         self.note(f"step {done}/{self.steps}  {shown}  {rate:.2f} steps/s")
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of text."""
         if self.bar:
             self._display.console.print(text, markup=False, highlight=False)
         elif not self.quiet:
@@ -76,7 +76,7 @@ class RunProgress:
                 self.note(f"step {self._done}/{self.steps}  {self.phase}")
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar and stop."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()

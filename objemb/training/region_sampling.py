@@ -1,4 +1,4 @@
-"""Which boxes a student learns from."""
+"""Sampling of the boxes that a student learns from."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ SOURCES = ("ground_truth", "jittered", "detections", "proposals")
 WEIGHTINGS = ("uniform", "score", "size")
 #: Key of the weights among the extras of regions.
 WEIGHTS = "weights"
-#: Boxes with a shorter side, in original pixels, show nothing that could be learned.
+#: Minimum side of a box in original pixels; smaller boxes show nothing that could be learned.
 SHORTEST_SIDE = 1.0
-#: A proposal is one of an object when it overlaps a true box by at least this, as for a mask head.
+#: Minimum IoU with a ground-truth box for a proposal to be used, as for a mask head.
 FOREGROUND_IOU = 0.5
-#: Boxes that a network found are rounded to this part of a pixel: its last bits depend on what shares its batch, and
-#: would let nothing be found again in the cache of a teacher.
+#: Predicted boxes are rounded to this part of a pixel. Their last bits depend on the other photos of a batch, so that
+#: without rounding a teacher's cache would never be hit.
 FOUND_STEP = 0.25
 
 
 @dataclass(frozen=True)
 class RegionSampling:
-    """The boxes of a photo that a student is to describe as its teacher does, and what each of them counts.
+    """Selects the boxes of a photo for which a student is trained to match its teacher, and their weights.
 
-    Whatever is random depends on the seed, the name of the photo and the number of a *variant*, and on nothing else.
-    With few variants a teacher has few boxes to describe, which it can keep.
+    Random choices depend only on the seed, the name of the photo and the number of a *variant*. With few variants the
+    teacher describes few different boxes, so that its cache can hold them.
 
     Attributes:
-        sources: Some of ``ground_truth``: the true boxes; ``jittered``: the true boxes, moved and stretched;
-            ``detections``: what the detector finds; ``proposals``: what its proposal network finds and overlaps a true
-            box by at least one half, the boxes that a mask head learns from (He et al., "Mask R-CNN", 2017).
-        whole_image: Whether the whole image is a box as well.
+        sources: One or more of ``ground_truth``; ``jittered``: ground-truth boxes, perturbed at random; ``detections``:
+            boxes of the student's detector; ``proposals``: boxes of its proposal network with an IoU of at least 0.5
+            with a ground-truth box, which a mask head is trained on (He et al., "Mask R-CNN", 2017).
+        whole_image: Whether to add the whole image as a box.
         jitter: Strength of ``jittered``, see :func:`objemb.training.augment.jitter_boxes`.
-        variants: How many different draws there are for each photo.
-        max_boxes: Maximum number of boxes per photo, drawn from all of them, the whole image not counted.
-        weighting: What a box counts: ``uniform``: 1; ``score``: its score, which is 1 for true boxes; ``size``: the
-            square root of its share of the image.
-        whole_weight: What the whole image counts instead.
-        seed: Of all draws.
+        variants: Number of different random draws per photo.
+        max_boxes: Maximum number of boxes per photo, drawn at random; the whole image is not counted.
+        weighting: Weight of a box: ``uniform``: 1; ``score``: its score, which is 1 for ground truth; ``size``: the
+            square root of its share of the image area.
+        whole_weight: Weight of the whole image.
+        seed: Seed of all random choices.
     """
 
     sources: tuple[str, ...] = ("ground_truth",)
@@ -71,27 +71,27 @@ class RegionSampling:
 
     @property
     def needs_detector(self) -> bool:
-        """Whether boxes come from the detector."""
+        """Whether any boxes come from the detector."""
         return bool({"detections", "proposals"} & set(self.sources))
 
     def regions(
         self, photo: str, truth: Regions, variant: int = 0, *, detections: Regions | None, proposals: Regions | None
     ) -> Regions:
-        """The boxes to learn from in one photo.
+        """Sample the boxes of one photo.
 
         Args:
-            photo: Its name.
-            truth: True boxes in original pixels.
+            photo: Name of the photo.
+            truth: Ground-truth boxes in original pixels.
             variant: Number of the draw.
-            detections: What the detector finds; needed for that source only.
-            proposals: What the proposal network finds; likewise.
+            detections: Boxes of the detector; needed only for the source ``detections``.
+            proposals: Boxes of the proposal network; needed only for the source ``proposals``.
 
         Returns:
-            Boxes float32 ``(N, 4)``, xyxy in original pixels, with scores and ``extras["weights"]``, float32 ``(N,)``;
-            where ``whole_image`` is set, the whole image is the last. Boxes with a side below a pixel are left out.
+            Boxes float32 ``(N, 4)``, xyxy in original pixels, with scores and ``extras["weights"]``, float32 ``(N,)``.
+            With ``whole_image`` the last box is the whole image. Boxes with a side below a pixel are left out.
 
         Raises:
-            ValueError: A source of which nothing was given.
+            ValueError: The boxes of a source were not given.
         """
         rng = generator("guidance", self.seed, photo, variant)
         moved = jitter_boxes(truth, self.jitter, torch.Generator().manual_seed(int(rng.integers(2**62))))
@@ -121,17 +121,17 @@ class RegionSampling:
 
 
 def region_weights(regions: Sequence[Regions]) -> Tensor:
-    """float32 ``(sum of N,)``: what the boxes of :meth:`RegionSampling.regions` count."""
+    """float32 ``(sum of N,)``: the weights of boxes from :meth:`RegionSampling.regions`, joined."""
     return torch.cat([as_tensor(weights) for r in regions if (weights := r.array(WEIGHTS)) is not None])
 
 
 def bare(regions: Regions) -> Regions:
-    """Boxes and scores, without what differs between the sources."""
+    """Boxes and scores only, which all sources have in common."""
     return Regions(regions.boxes, regions.size, regions.scores)
 
 
 def visible(regions: Regions) -> Regions:
-    """The boxes that show something: both sides have at least a pixel."""
+    """The boxes with both sides of at least a pixel."""
     sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
     return regions[(sides >= SHORTEST_SIDE).all(axis=1)]
 

@@ -1,4 +1,4 @@
-"""A run, step by step, independent of the trainer that calls it."""
+"""State and steps of a run, independent of the trainer that calls them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from objemb.training.sampler import seed_everything, step_seed
 from objemb.training.settings import RunSettings
 from objemb.training.task import Task
 
-#: More image names than these are not written into an error; all of them are in the report.
+#: Maximum number of image names in an error message; the report has all of them.
 MAX_NAMES = 8
 
 
 class Run:
-    """State and steps of a run on one of its processes.
+    """State and steps of a run in one of its processes.
 
     Args:
-        task: What is learned; on its device already.
-        settings: How.
-        folder: Where to; written by process 0 only.
+        task: The task, already on its device.
+        settings: Settings of the run.
+        folder: The run's folder; only process 0 writes to it.
         rank: Number of this process.
         processes: Number of processes.
-        any_process: ``True`` on all processes if it is called with ``True`` on one.
+        any_process: Returns ``True`` in all processes if it is called with ``True`` in at least one.
 
     Attributes:
-        step: Steps that are done.
+        step: Number of steps done.
         last: Figures of the last validation, with its ``step``.
-        best: Per figure the greatest ``value`` and its ``step``.
+        best: Greatest ``value`` of each figure and its ``step``.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Run:
         self._terms: dict[str, Tensor] = {}
 
     def state(self) -> dict[str, object]:
-        """Everything that the rest of the run follows from: tensors and plain values."""
+        """Everything that is needed to resume the run: tensors and plain values."""
         return {
             "step": self.step,
             "task": dict(self.task.state_dict()),
@@ -75,10 +75,10 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Raises:
-            TrainingError: It is of another task.
+            TrainingError: The state is that of another task.
         """
         try:
             self.task.load_state_dict(state["task"])
@@ -93,7 +93,7 @@ class Run:
 
     @torch.no_grad()
     def begin(self) -> bool:
-        """Let the task begin, see :meth:`Task.begin`; the average of the weights begins with what it leaves."""
+        """Call :meth:`Task.begin`, then start the average of the weights; returns what it returned."""
         seed_everything(self.settings.seed)
         changed = self.task.begin()
         if changed and self.ema is not None:
@@ -101,10 +101,10 @@ class Run:
         return changed
 
     def loss(self, batch: Sequence[Example]) -> Tensor:
-        """The scalar to minimise in the next step; sets seeds and the learning rate for it.
+        """The scalar loss of the next step; sets seeds and the learning rate before computing it.
 
         Raises:
-            TrainingError: It is NaN or infinite, here or in another process.
+            TrainingError: The loss is NaN or infinite in this or another process.
         """
         set_learning_rate(self.optimizer, learning_rate(self.step, self.settings))
         seed_everything(step_seed(self.settings.seed, self.step, self.rank))
@@ -112,11 +112,11 @@ class Run:
         total = torch.stack([t.float() for t in terms.values()]).sum()
         self._stop_if_not_finite(total, terms, batch)
         self._terms = {**{k: v.detach() for k, v in terms.items()}, "loss": total.detach()}
-        # a batch that says nothing is a step like any other, and processes wait for the gradients of all parameters
+        # a batch without a loss term is an ordinary step, since processes wait for the gradients of all parameters
         return total if total.requires_grad and self.processes == 1 else total + self._nothing()
 
     def stepped(self) -> None:
-        """The optimiser has done its step: average, log."""
+        """Called after the optimiser's step: updates the average and the log."""
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.task)
@@ -124,19 +124,17 @@ class Run:
             self._log()
 
     def validation_is_due(self) -> bool:
-        """Whether figures have to be measured after the last step; in the first process, which measures, whether they
-        have not been yet.
-        """
+        """Whether a validation is due after the last step and, in the first process, has not been done yet."""
         due = self._due(self.settings.validate_every) or self.step == self.settings.steps
         return self.step > 0 and due and self.last.get("step") != self.step
 
     def checkpoint_is_due(self) -> bool:
-        """Whether the last step was one after which the state is saved."""
+        """Whether the state is to be saved after the last step."""
         return self._due(self.settings.checkpoint_every) or self.step == self.settings.steps
 
     def validate(self) -> None:
-        """Figures and pictures of the task, with the averaged weights if there are any."""
-        seed_everything(step_seed(self.settings.seed, self.step, self.rank))  # also where a run goes on with this
+        """Compute figures and pictures of the task, with the averaged weights if there are any."""
+        seed_everything(step_seed(self.settings.seed, self.step, self.rank))  # also if the run is resumed here
         if self.progress is not None:
             self.progress.phase = "validating"
         with self.averaged(), torch.no_grad():
@@ -159,7 +157,7 @@ class Run:
             self.progress.note(f"validation after step {self.step}: {shown}")
 
     def close(self) -> None:
-        """The log is complete, the terminal as it was."""
+        """Close the log and the progress bar."""
         if self.logger is not None:
             self.logger.close()
         if self.progress is not None:
@@ -167,12 +165,12 @@ class Run:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The task has its averaged weights within, where there are any."""
+        """Give the task its averaged weights within the context, if there are any."""
         with contextlib.nullcontext() if self.ema is None else self.ema.swapped_into(self.task):
             yield
 
     def _nothing(self) -> Tensor:
-        """A zero that has a gradient, of zero, for every parameter."""
+        """A zero loss with a zero gradient for every parameter."""
         return torch.stack([p.sum() for p in self.task.parameters() if p.requires_grad]).sum() * 0
 
     def _due(self, every: int) -> bool:
@@ -204,5 +202,5 @@ class Run:
         raise TrainingError(
             f"step {self.step}: expected a finite loss, found {losses} for the images "
             f"{', '.join(names[:MAX_NAMES])}{more}; all names are in {report}. A smaller learning rate (run.lr), "
-            f"clipped gradients (run.clip) or precision 32 may help, if these images are sound"
+            f"gradient clipping (run.clip) or precision 32 may help if these images are valid"
         )

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The folder of a training run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CONFIG, METRICS, NONFINITE, MODEL, CHECKPOINTS, LOCK = (
     "checkpoints",
     "lock",
 )
-#: Key of the metrics for settings of what followed the last step.
+#: Key in ``metrics.json`` for the settings that were used after the last step.
 AFTER = "after"
-#: Settings that may differ when a run goes on: they say how it is done, not what comes out.
+#: Settings that may differ when a run is resumed, because they do not change its result.
 FREE = ("workers", "checkpoint_every", "log_every", "devices", "accelerator")
 
 
@@ -38,12 +38,12 @@ class RunFolder:
         RUN/config.yaml      all settings
             log.jsonl        losses and figures, a line each
             tensorboard/     the same and pictures
-            checkpoints/     where the run goes on
-            metrics.json     figures of the last validation and the best of each; written last, so that a run is
-                             finished when it says so
-            model/           what the run leaves
-            nonfinite.json   where a loss was not finite
-            lock             held by the process that writes here; the file itself means nothing
+            checkpoints/     states from which the run can be resumed
+            metrics.json     figures of the last validation and the best of each; written last, which marks the run as
+                             finished
+            model/           the trained model
+            nonfinite.json   report on a loss that was not finite
+            lock             locked by the process that writes here; the file itself has no content
 
     Args:
         path: The folder.
@@ -56,10 +56,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """No other run writes into the folder within. The kernel lets go of the lock when the process dies.
+        """Lock the folder against other runs within the context. The kernel releases the lock if the process dies.
 
         Raises:
-            TrainingError: Another run is in the folder, or the place is no folder for a run.
+            TrainingError: Another process is running in this folder, or the path is not a folder for a run.
         """
         from filelock import FileLock, Timeout
 
@@ -71,22 +71,21 @@ class RunFolder:
                 yield
         except Timeout:
             raise TrainingError(
-                f"{self.path}: expected no other run in this folder, found one that is going on; "
-                f"wait for it, or take another folder"
+                f"{self.path}: expected no other process in this folder, found a run in progress; "
+                f"wait for it or choose another folder"
             ) from None
 
     def open(self, config: Mapping[str, object], *, force: bool, after: Collection[str] = ()) -> None:
-        """Take up the run in the folder, or begin one.
+        """Open the folder to resume its run, or to start one.
 
         Args:
             config: All settings of the run.
-            force: Start anew: the files of a run in the folder are removed, and nothing else.
-            after: Keys of the task that say only what follows the last step, which may be done again in another way
-                from the last checkpoint.
+            force: Whether to start anew; removes the files of a run in the folder, and nothing else.
+            after: Keys of the task that affect only what follows the last step; they may differ from those of the run.
 
         Raises:
-            TrainingError: The folder holds a run with other settings that has learned something, or something that is
-                no run.
+            TrainingError: The folder contains a run with other settings and at least one checkpoint, or something that
+                is not a run.
         """
         self._expect_free()
         if force:
@@ -98,10 +97,11 @@ class RunFolder:
         write_whole(file, configs.dump_config(config).encode("utf-8", "backslashreplace"))
 
     def finished(self, after: Mapping[str, object] = MappingProxyType({})) -> dict[str, object] | None:
-        """The metrics of a finished run, None while it is not.
+        """The metrics of a finished run, otherwise None.
 
         Args:
-            after: Settings of what follows the last step: a run that was finished with others has that before it still.
+            after: Settings that affect what follows the last step; a run that was finished with others counts as not
+                finished.
         """
         metrics = self._metrics()
         if metrics is None or metrics.pop(AFTER, {}) != plain(after):
@@ -113,24 +113,24 @@ class RunFolder:
         write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
 
     def write_nonfinite(self, report: Mapping[str, object], rank: int = 0) -> Path:
-        """Write ``nonfinite.json`` and return its path. NaN and infinity are written as texts, for JSON has none.
+        """Write ``nonfinite.json`` and return its path. NaN and infinity are written as strings.
 
-        Another process than the first one, whose ``rank`` is not 0, writes a file of its own.
+        Processes other than the first (``rank`` above 0) write a file with the rank in its name.
         """
         file = self.path / (f"nonfinite.{rank}.json" if rank else NONFINITE)
         write_whole(file, json.dumps(report, indent=2, allow_nan=False) + "\n")
         return file
 
     def _expect_free(self) -> None:
-        """Raise where something other than a run is in the place."""
+        """Raise ``TrainingError`` if the path exists and is not the folder of a run."""
         if self.path.exists() and not self.path.is_dir():
-            raise TrainingError(f"{self.path}: expected a folder for the run, found a file; it is left alone")
+            raise TrainingError(f"{self.path}: expected a folder for the run, found a file; nothing was changed")
         names = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
         if names - {LOCK} and CONFIG not in names:
-            raise TrainingError(f"{self.path}: expected a new folder or a run, found something else; it is left alone")
+            raise TrainingError(f"{self.path}: expected a new folder or a run, found other files; nothing was changed")
 
     def _metrics(self) -> dict[str, object] | None:
-        """What a finished run has written; a file that is damaged says nothing, and what it told is written again."""
+        """The metrics of a finished run; None if the file is missing or damaged, in which case it is written again."""
         try:
             metrics = json.loads((self.path / METRICS).read_bytes())
         except (FileNotFoundError, ValueError):
@@ -145,12 +145,10 @@ class RunFolder:
             if kept.get(k) != wanted.get(k) and not _free(k) and not _is_part(k, after)
         ]
         if differing:
-            lines = [
-                f"{k}: {kept.get(k, 'nothing')!r} there, {wanted.get(k, 'nothing')!r} asked for" for k in differing
-            ]
+            lines = [f"{k}: expected {kept.get(k, 'nothing')!r}, found {wanted.get(k, 'nothing')!r}" for k in differing]
             raise TrainingError(
-                f"{self.path}: expected a run with these settings, found one with others; "
-                f"take another folder, or pass --force (force=True) to start anew\n  " + "\n  ".join(lines)
+                f"{self.path}: expected the settings of the run in this folder, found others; "
+                f"choose another folder, or pass --force (force=True) to start anew\n  " + "\n  ".join(lines)
             )
 
     def _clear(self) -> None:
@@ -168,19 +166,19 @@ def _read_config(file: Path) -> dict[str, object]:
     except ValueError as error:
         raise TrainingError(f"{_unreadable(file)}: {error}") from error
     if not settings:
-        raise TrainingError(f"{_unreadable(file)}: it is empty")
+        raise TrainingError(f"{_unreadable(file)}: the file is empty")
     return settings
 
 
 def _unreadable(file: Path) -> str:
     return (
-        f"{file}: expected the settings of the run, without which it cannot go on; put the file back, or pass --force "
+        f"{file}: expected the settings of the run, which are needed to resume it; restore the file, or pass --force "
         f"(force=True) to start anew"
     )
 
 
 def _flat(settings: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys and values."""
+    """Dotted keys and values of nested settings."""
     if not isinstance(settings, Mapping) or not settings:
         yield path, settings
         return
@@ -194,5 +192,5 @@ def _free(key: str) -> bool:
 
 
 def _is_part(key: str, names: Collection[str]) -> bool:
-    """Whether a dotted key is one of these of the task, or lies below it."""
+    """Whether a dotted key is one of these keys of the task, or below one."""
     return any(f"{key}.".startswith(f"task.{name}.") for name in names)

@@ -1,4 +1,4 @@
-"""From a task to a folder with a model: a run is begun, or gone on with, and what follows its last step is done."""
+"""Runs a training task: starts or resumes the run, and writes the model after its last step."""
 
 from __future__ import annotations
 
@@ -35,33 +35,31 @@ def fit(
     command: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, object]:
-    """Train a task, or go on where an earlier run into the same folder stopped, and leave a model.
+    """Train a task, or resume an interrupted run in the same folder, and write the model.
 
-    On one process the final weights are, bit for bit, those of a run that was never interrupted. With several devices,
-    or under ``torchrun``, this is called in each process; the first one writes.
+    With one process the final weights of a resumed run are bit-identical to those of an uninterrupted one. With several
+    devices, or under ``torchrun``, this function is called in each process; only the first one writes files.
 
     Args:
-        task: What is learned.
-        settings: How.
-        folder: Of the run, see :class:`objemb.training.run_folder.RunFolder`; ``folder / "model"`` is what
-            ``objemb index --model`` takes.
-        config: All settings, as they are kept in ``config.yaml`` and compared when a run goes on; by default those of
-            the run and of the task.
-        force: Start anew, whatever run is in the folder.
+        task: The task to train.
+        settings: Settings of the run.
+        folder: The run's folder, see :class:`objemb.training.run_folder.RunFolder`; ``folder / "model"`` is a model
+            folder for ``objemb index --model``.
+        config: All settings, stored in ``config.yaml`` and compared when a run is resumed; by default those of the run
+            and of the task.
+        force: Whether to start anew, removing any run in the folder.
         command: The command line, for the provenance of the model.
-        quiet: No progress on stderr.
+        quiet: Whether to print no progress on stderr.
 
     Returns:
-        ``metrics.json``: ``steps``, ``finished``, ``last`` (figures of the last validation with their step) and
-        ``best`` (per figure the greatest value and its step). In other processes than the first one it is empty.
+        Content of ``metrics.json``: ``steps``, ``finished``, ``last`` (figures of the last validation with their step)
+        and ``best`` (greatest value of each figure and its step). Empty in all processes but the first.
 
     Raises:
-        TrainingError: Another run's folder, a loss that is not finite, an example that cannot be made, a checkpoint
-            that could not be written, a model that could not be left. The last good checkpoint is intact, and the same
-            call goes on from it.
-        TerminatedError: SIGTERM has come; the state is kept, and the same call goes on from it.
-        ValueError: A device that this machine does not have, or settings of which the task knows before the first step
-            that they cannot lead to a model.
+        TrainingError: The folder contains another run, a loss is not finite, an example cannot be loaded, or a
+            checkpoint or the model cannot be written. The last checkpoint is intact, and the same call resumes from it.
+        TerminatedError: The process received SIGTERM; the state is saved, and the same call resumes from it.
+        ValueError: This machine does not have the requested devices, or the task's settings cannot lead to a model.
         ImportError: Lightning or TensorBoard is not installed.
     """
     settings.expect_devices()
@@ -82,7 +80,7 @@ def fit(
 
 
 def _train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool) -> Run:
-    """All steps that are left."""
+    """Take all remaining steps."""
     try:
         from objemb.training import _lightning
     except ImportError as error:
@@ -91,7 +89,7 @@ def _train(task: Task, settings: RunSettings, folder: RunFolder, *, quiet: bool)
 
 
 def _export(run: Run, command: Sequence[str], after: Mapping[str, object]) -> dict[str, object]:
-    """Write the model, then the metrics, which say that the run is finished."""
+    """Write the model, then the metrics, which mark the run as finished."""
     folder, task, settings = run.folder, run.task.eval(), run.settings
     if run.ema is not None:
         run.ema.copy_to(task)
@@ -115,10 +113,10 @@ def _export(run: Run, command: Sequence[str], after: Mapping[str, object]) -> di
         save_model(replace(model, provenance={**model.provenance, **origin}), folder.model, force=True)
         task.finish(folder.path)
     except (ObjembError, ValueError, TypeError, OSError, ImportError) as error:
-        may = f", also with other settings of {checks.listed(after)}" if after else ""
+        changes = f", also with changed settings of {checks.listed(after)}," if after else ""
         raise TrainingError(
-            f"{error}. All {run.step} steps are done and kept in {folder.checkpoints.file}: the same command{may} does "
-            f"again what follows them, and no step"
+            f"{error}. All {run.step} steps are done and saved in {folder.checkpoints.file}: the same command{changes} "
+            f"repeats only what follows them"
         ) from error
     metrics = {"steps": run.step, "finished": True, "last": run.last, "best": run.best}
     folder.write_metrics({**metrics, **({AFTER: plain(after)} if after else {})})
@@ -126,5 +124,5 @@ def _export(run: Run, command: Sequence[str], after: Mapping[str, object]) -> di
 
 
 def _rank() -> int:
-    """The number of this process, also before the trainer knows it."""
+    """The rank of this process, available before the trainer exists."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))

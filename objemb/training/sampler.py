@@ -1,4 +1,4 @@
-"""Which examples a step learns from, and the seeds in it: functions of the run's seed and the step's number alone."""
+"""The examples and seeds of a step, as functions of the run's seed and the step number only."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from objemb.types import Int64Array
 class StepSampler(Sampler[list[int]]):
     """The numbers of the examples of each step, for one of several processes.
 
-    Epoch ``e`` is a permutation of all examples that follows from ``(seed, e)``; epochs are joined to one endless
-    sequence, of which step ``k`` takes the places from ``k batch`` on, and process ``r`` of ``R`` every ``R``-th of
-    those. So within an epoch no example comes twice, the processes share none, and any step can be the first.
+    Epoch ``e`` is a permutation of all examples, seeded by ``(seed, e)``. The epochs form one endless sequence, of
+    which step ``k`` takes ``batch`` numbers from position ``k batch`` on, and process ``r`` of ``R`` every ``R``-th of
+    those. So no example occurs twice within an epoch, processes share no example, and a run can resume at any step.
 
     Args:
         length: Number of examples.
-        batch: Examples of a step, of all processes together.
-        seed: Of the permutations.
-        steps: ``range`` of the steps that iterating gives.
-        rank, processes: Which process of how many.
+        batch: Number of examples per step, over all processes.
+        seed: Seed of the permutations.
+        steps: ``range`` of the steps to iterate over.
+        rank, processes: Number of this process, and of all processes.
     """
 
     def __init__(self, length: int, batch: int, seed: int, steps: range, *, rank: int = 0, processes: int = 1) -> None:
@@ -42,13 +42,13 @@ class StepSampler(Sampler[list[int]]):
         return (self.of(step) for step in self.steps)
 
     def of(self, step: int) -> list[int]:
-        """The numbers of one step."""
+        """The numbers of the examples of one step."""
         places = range(step * self.batch + self.rank, (step + 1) * self.batch, self.processes)
         return [int(_permutation(self.seed, p // self.length, self.length)[p % self.length]) for p in places]
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed, 0 to 2^32 - 1, for everything random that a process does in a step."""
+    """The seed, 0 to 2^32 - 1, of a process's random generators in a step."""
     return int(generator("step", seed, step, rank).integers(2**32))
 
 

@@ -1,4 +1,4 @@
-"""How a run is done, whatever its task."""
+"""Settings of a run that do not depend on its task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objemb.registry import from_settings
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
-#: What precisions are called in settings and by the trainer.
+#: The trainer's names of the precisions.
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
     "bf16": "bf16-mixed",
@@ -24,27 +24,28 @@ ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run is done.
+    """Settings of a run.
 
     Attributes:
         steps: Number of steps.
-        batch: Examples of a step, shared among the processes.
-        lr: Greatest learning rate.
-        weight_decay: Of parameters with more than one dimension; norms and biases have none.
-        optimizer: ``adamw`` (Loshchilov and Hutter 2019) or ``sgd`` (with Nesterov's momentum).
-        momentum: Of ``sgd``.
-        warmup: Steps in which the learning rate rises to ``lr`` in a straight line; a run that is shorter, such as a
-            trial, rises throughout.
-        schedule: After that: ``cosine`` down to 0 (Loshchilov and Hutter, "SGDR", 2017) or ``constant``.
-        clip: Greatest norm of the gradient of all parameters; 0 for no limit.
-        precision: ``32``, ``bf16`` or ``16`` (mixed, the latter with scaled losses).
-        ema: Decay of the exponential moving average of the weights that is validated and left; 0 for none.
+        batch: Number of examples per step, divided among the processes.
+        lr: Maximum learning rate.
+        weight_decay: Weight decay of parameters with more than one dimension; norms and biases have none.
+        optimizer: ``adamw`` (Loshchilov and Hutter 2019) or ``sgd`` (with Nesterov momentum).
+        momentum: Momentum of ``sgd``.
+        warmup: Number of steps in which the learning rate rises linearly to ``lr``; in a shorter run, such as a trial,
+            it rises throughout.
+        schedule: Schedule after the warm-up: ``cosine`` decay to 0 (Loshchilov and Hutter, "SGDR", 2017) or
+            ``constant``.
+        clip: Maximum norm of the gradient of all parameters; 0 for no clipping.
+        precision: ``32``, or mixed precision ``bf16`` or ``16`` (with loss scaling).
+        ema: Decay of the exponential moving average of the weights, which is validated and saved; 0 for none.
         validate_every: Steps between validations, 0 for one at the end only.
-        checkpoint_every: Steps between checkpoints; there is one at the end in any case.
+        checkpoint_every: Steps between checkpoints; one is always written at the end.
         log_every: Steps between lines of the log.
-        workers: Processes that load examples; 0 loads them in the process that learns.
-        seed: Of the first weights, the order of examples and everything random in a step.
-        devices: Number of processes, each with a device of its own.
+        workers: Number of processes that load examples; 0 loads them in the training process.
+        seed: Seed of initial weights, order of the examples and all random choices in a step.
+        devices: Number of processes, each with its own device.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
 
@@ -83,16 +84,15 @@ class RunSettings:
         checks.one_of("accelerator", self.accelerator, ACCELERATORS)
         object.__setattr__(self, "warmup", min(self.warmup, self.steps))
         if self.batch % self.devices:
-            raise ValueError(
-                f"batch: expected a multiple of the {self.devices} devices, which share it, found {self.batch}"
-            )
+            raise ValueError(f"batch: expected a multiple of the {self.devices} devices, found {self.batch}")
 
     @staticmethod
     def of(settings: Mapping[str, object]) -> RunSettings:
-        """From the ``run`` part of a config.
+        """The settings in the ``run`` part of a config.
 
         Raises:
-            ValueError: Unknown keys (the nearest known one is suggested), missing keys, values out of range.
+            ValueError: There are unknown keys (the nearest known one is suggested), missing keys or values out of
+                range.
         """
         return from_settings(RunSettings, settings, "run")
 
@@ -104,8 +104,8 @@ class RunSettings:
         count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
         if self.devices > count:
             raise ValueError(
-                f"run: accelerator: expected one of this machine, which has {count} of {kind}, found {self.devices} of "
-                f"{kind} asked for; auto takes what there is, cpu is always there"
+                f"run: accelerator: expected at most the {count} {kind} devices of this machine, found {self.devices}; "
+                f"use auto for the available one, or cpu"
             )
 
     def to_json(self) -> dict[str, object]:

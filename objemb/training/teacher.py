@@ -19,25 +19,25 @@ from objemb.training.cache import VectorCache
 
 
 class Teacher:
-    """A model whose vectors of given boxes are the targets of a student; any objemb model will do.
+    """A model whose vectors of given boxes are the targets of a student; any objemb model can be a teacher.
 
-    It is no ``nn.Module``: as an attribute of one it is not part of its tree, so neither the student's state nor its
-    optimiser ever sees it. Its networks are frozen and in eval mode, and its whitening is what it was when the teacher
-    was made, so that teacher and student share one space from the first step to the last.
+    It is deliberately not an ``nn.Module``, so that it is part of neither the state nor the optimiser of a student that
+    has it as an attribute. Its networks are frozen and in eval mode, and its whitening is fixed when the teacher is
+    created, so that teacher and student share one embedding space throughout.
 
-    The two kinds of Chen, Davis and Lim ("An analysis of object embeddings for image retrieval", 2019) are two
-    settings of :class:`~objemb.describers.pooled_regions.PooledRegions`: the extractor ``crop`` gives each box a
-    forward pass of its own, ``map`` pools all of them from the map of one pass.
+    The two teachers of Chen, Davis and Lim ("An analysis of object embeddings for image retrieval", 2019) are two
+    settings of :class:`~objemb.describers.pooled_regions.PooledRegions`: with the extractor ``crop`` each box has its
+    own forward pass; with ``map`` all boxes are pooled from the feature map of a single pass.
 
     Args:
         model: The model; it is copied.
-        cache: Folder for vectors that were computed, None to keep them in memory alone.
-        capacity: Vectors to keep in memory.
+        cache: Folder in which computed vectors are cached, None to cache them in memory only.
+        capacity: Maximum number of vectors in memory.
 
     Attributes:
         dim: Length D of the vectors.
-        fingerprint: Of the model.
-        settings: Of the model.
+        fingerprint: Fingerprint of the model.
+        settings: Settings of the model.
     """
 
     def __init__(self, model: Model, *, cache: str | Path | None = None, capacity: int = 100_000) -> None:
@@ -51,16 +51,17 @@ class Teacher:
     def open(
         cls, source: str | Path | Mapping[str, object], *, cache: str | Path | None = None, capacity: int = 100_000
     ) -> Teacher:
-        """The teacher in a model folder, or one that settings of a describer make.
+        """Open a model folder as a teacher, or build one from the settings of a describer.
 
         Args:
-            source: A folder that ``objemb model build`` or a training made, or ``{"name": "pooled_regions", ...}``.
+            source: A folder written by ``objemb model build`` or ``objemb train``, or
+                ``{"name": "pooled_regions", ...}``.
             cache: See the class.
             capacity: See the class.
 
         Raises:
-            FileNotFoundError: No model folder.
-            TypeError, ValueError: Neither a path nor settings that can be built.
+            FileNotFoundError: The path is not a model folder.
+            TypeError, ValueError: ``source`` is neither a path nor valid settings.
         """
         if isinstance(source, Mapping):
             return cls(build_model({"describer": dict(source)}), cache=cache, capacity=capacity)
@@ -69,30 +70,30 @@ class Teacher:
         raise TypeError(f"teacher: expected a model folder or the settings of a describer, found {source!r}")
 
     def start(self, head: Head) -> None:
-        """Let the head of a student start from the teacher's own layers; see :meth:`Head.initialise`.
+        """Initialise the head of a student with the teacher's layers; see :meth:`Head.initialise`.
 
         Raises:
-            TypeError: A head that has no such layers.
-            ValueError: A teacher without a backbone, or layers that do not fit.
+            TypeError: The head has no such layers.
+            ValueError: The teacher has no backbone, or its layers do not fit.
         """
         head.initialise(self._describer.needed_backbone("teacher"), self._whitening)
 
     def to(self, device: torch.device | str) -> Teacher:
-        """Move the networks to the device that they run on; the vectors come back to the CPU."""
+        """Move the networks to a device; vectors are returned on the CPU."""
         self._describer.to(device)
         return self
 
     def vectors(self, photos: Sequence[Photo], regions: Sequence[Regions], *, unit: bool = True) -> list[Tensor]:
         """Vectors of given boxes.
 
-        Each photo is described on its own, with all of its boxes, so that its vectors are the same to the last bit
-        whatever it shares a batch with, and whether they come from the cache or not.
+        Each photo is described separately, with all of its boxes, so that its vectors are bit-identical in any batch
+        and whether or not they come from the cache.
 
         Args:
             photos: The photos.
-            regions: Per photo its boxes in original pixels; zero boxes are a normal case.
-            unit: Whether to bring the vectors to unit length. Without it they are as their whitening projects them, for
-                :func:`~objemb.losses.distillation.l2_loss`; a teacher without a whitening has unit vectors only.
+            regions: Boxes of each photo in original pixels; zero boxes are a normal case.
+            unit: Whether to normalise the vectors. If not, they are as projected by the whitening, for
+                :func:`~objemb.losses.distillation.l2_loss`; without a whitening they are unit vectors in any case.
 
         Returns:
             Per photo float32 ``(N, D)`` on the CPU.
@@ -101,21 +102,21 @@ class Teacher:
         return [l2(f) if unit else f for f in vectors]
 
     def expect_dim(self, dim: int) -> None:
-        """Raise ``ValueError`` for a student whose vectors have another length."""
+        """Raise ``ValueError`` unless the student's vectors have the length of the teacher's."""
         if dim != self.dim:
             raise ValueError(
-                f"teacher: expected vectors of length {dim}, as those of the student, found {self.dim}; give the "
-                f"student head.dim={self.dim}, or the teacher a whitening (objemb model build --whiten-dim {dim})"
+                f"teacher: expected vectors of the student's length {dim}, found {self.dim}; set the student's "
+                f"head.dim={self.dim}, or give the teacher a whitening (objemb model build --whiten-dim {dim})"
             )
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, a detector's among them."""
+        """Number of parameters, including those of a detector."""
         return sum(p.numel() for p in self._describer.parameters())
 
     @torch.no_grad()
     def compute(self, photo: Photo, regions: Regions) -> Tensor:
-        """Vectors of the boxes of one photo before unit length, float32 ``(N, D)``, past the cache."""
+        """Compute vectors of the boxes of one photo without the cache, not normalised, float32 ``(N, D)``."""
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             vectors = as_tensor(self._describer.describe([photo], [regions])[0].vectors)
             return vectors if self._whitening is None else self._whitening.map(vectors)

@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers, containers and people ask a run to end."""
+"""Graceful end of a run on SIGTERM, as sent by schedulers and containers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 
 class Termination:
-    """Makes a flag of SIGTERM within, as a context manager, so that a run can end between two steps with all it knows.
+    """Context manager that records SIGTERM, so that a run can save its state and end between two steps.
 
-    Outside the main thread, where handlers cannot be set, the signal does what it did.
+    Outside the main thread, where handlers cannot be set, the signal keeps its effect.
 
     Args:
-        quiet: Do not say on stderr that the signal has come.
+        quiet: Whether to print nothing on stderr when the signal arrives.
 
     Attributes:
-        asked: Whether it has come.
+        asked: Whether the signal has arrived.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -36,12 +36,12 @@ class Termination:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
 
     def take_over(self) -> None:
-        """Be the only handler, also where another one was set meanwhile."""
+        """Install this handler again, replacing one that was set meanwhile."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._come)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if not self.asked and not self.quiet:
-            os.write(2, b"SIGTERM: ending after this step\n")  # a stream may be in the middle of a line of its own
+            os.write(2, b"SIGTERM: ending after this step\n")  # print() is not re-entrant
         self.asked = True

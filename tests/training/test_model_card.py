@@ -103,7 +103,7 @@ def test_what_the_data_does_not_tell(tmp_path: Path) -> None:
     card = make_card(distill.describer, distill.teacher, Plain())
     assert (card["retrieval"], card["retrieval_by_size"], card["detector"]) == (None, None, None)
     write_card(card, tmp_path)
-    assert "No average precision: the validation data does not tell." in (tmp_path / "report.md").read_text()
+    assert "No average precision: not available from the validation data." in (tmp_path / "report.md").read_text()
 
 
 def test_a_detector_that_was_not_trained_is_measured_once() -> None:

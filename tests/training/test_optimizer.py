@@ -40,7 +40,7 @@ def test_frozen_parameters_are_left_out() -> None:
     layer.bias.requires_grad_(False)
     (group,) = make_optimizer([{"params": layer.parameters()}], SETTINGS).param_groups
     assert group["params"] == [layer.weight]
-    with pytest.raises(ValueError, match="expected parameters to learn, found none"):
+    with pytest.raises(ValueError, match="expected parameters to train, found none"):
         make_optimizer([{"params": [layer.bias]}], SETTINGS)
 
 
@@ -92,7 +92,7 @@ def test_the_last_pattern_that_fits_counts() -> None:
 def test_what_is_frozen_stays_whatever_the_factors_say() -> None:
     groups = groups_by_factor(network(), {"*": 0.1, "1.*": 1}, ["0.weight", "1.bias"])
     assert {g["factor"]: [p.numel() for p in g["params"]] for g in groups} == {0.1: [2], 1.0: [6]}
-    with pytest.raises(ValueError, match="found all at 0 or frozen"):
+    with pytest.raises(ValueError, match="found all frozen or with factor 0"):
         groups_by_factor(network(), {"0.*": 0}, ["1.weight", "1.bias"])
 
 

@@ -66,7 +66,7 @@ def terminated(folder: Path, *arguments: str) -> None:
     """A run that gets SIGTERM in its step 7 ends after it, with what schedulers understand."""
     ended = program(folder, "term_at=6", *arguments)
     assert ended.returncode == 143, (ended.returncode, ended.stderr)
-    assert ended.stderr.splitlines()[0] == "small: ended by SIGTERM; the same command goes on after step 7"
+    assert ended.stderr.splitlines()[0] == "small: ended by SIGTERM; the same command resumes after step 7"
     assert step_of(folder) == 7
     assert not (folder / "metrics.json").exists()
 
@@ -97,7 +97,7 @@ def test_sigterm_while_validating_is_heard_after_it(tmp_path: Path, monkeypatch:
 
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(SmallTask, "validate", asked)
-    with pytest.raises(TerminatedError, match="goes on after step 5"):
+    with pytest.raises(TerminatedError, match="resumes after step 5"):
         train(tmp_path / "run")
     assert signal.getsignal(signal.SIGTERM) is handler
     assert lines(tmp_path / "run")[-1] == {"step": 5, "kind": "validation", "weight": 1.0}
@@ -109,7 +109,7 @@ def test_sigterm_before_a_step_is_done_keeps_nothing_new(tmp_path: Path, monkeyp
         raise RuntimeError("whatever comes of it")
 
     monkeypatch.setattr(SmallTask, "losses", asked)
-    with pytest.raises(TerminatedError, match="ended by SIGTERM; the same command begins it again"):
+    with pytest.raises(TerminatedError, match="ended by SIGTERM; the same command starts again from step 0"):
         train(tmp_path / "run")
     assert not checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").exist
 
@@ -186,7 +186,7 @@ def test_devices_that_are_not_there(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(
-        ValueError, match=f"run: accelerator: expected one of this machine, which has 0 of {accelerator}"
+        ValueError, match=f"run: accelerator: expected at most the 0 {accelerator} devices"
     ):
         train(tmp_path / "run", accelerator=accelerator, devices=devices)
     assert not (tmp_path / "run").exists()

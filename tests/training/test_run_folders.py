@@ -34,9 +34,9 @@ def test_a_finished_run_is_left_alone(finished: tuple[Path, SmallTask], capsys: 
 def test_another_run_is_refused_unless_forced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(folder, steps=2, warmup=0)
-    with pytest.raises(TrainingError, match=r"run.lr: 0.05 there, 0.01 asked for") as error:
+    with pytest.raises(TrainingError, match=r"run.lr: expected 0.05, found 0.01") as error:
         train(folder, steps=3, warmup=0, lr=0.01)
-    assert "run.steps: 2 there, 3 asked for" in str(error.value)
+    assert "run.steps: expected 2, found 3" in str(error.value)
     (folder / "notes.txt").write_text("mine")
     task = train(folder, steps=3, warmup=0, lr=0.01, force=True)
     assert len(task.seen) == 3
@@ -93,7 +93,7 @@ def test_settings_of_what_follows_may_change(tmp_path: Path, monkeypatch: pytest
     assert json.loads((folder / "metrics.json").read_text())["after"] == {"end": {"dim": 4}}
     assert "dim: 4" in (folder / "config.yaml").read_text()
     shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(TrainingError, match=r"task.end.dim: 4 there, 2 asked for"):
+    with pytest.raises(TrainingError, match=r"task.end.dim: expected 4, found 2"):
         train(folder, task=with_end(2))
     assert train(folder, task=with_end(4)).seen == [], "finished, though nothing could go on there"
 
@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         last.unlink()
     task = train(folder, ema=0.5)
     assert len(task.seen) == 12 - 5, "8 was damaged"
-    assert ("going on from the one before, after step 5" in caplog.text) == (damage != "gone")
+    assert ("resuming from the previous one, after step 5" in caplog.text) == (damage != "gone")
     assert same(task.state_dict(), finished[1].state_dict())
     assert lines(folder) == lines(finished[0])
 

@@ -184,5 +184,5 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_processes_that_cannot_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "3"), ("GROUP_WORLD_SIZE", "1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"run.batch: expected a multiple of the 3 processes, which share it, found 4"):
+    with pytest.raises(ValueError, match=r"run.batch: expected a multiple of the 3 processes, found 4"):
         train(tmp_path / "run")

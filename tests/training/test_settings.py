@@ -25,7 +25,7 @@ def test_defaults_and_back() -> None:
         ({"optimizer": "adam"}, r"run: optimizer: expected one of 'adamw', 'sgd', found 'adam' \(did you mean 'adamw'"),
         ({"precision": "64"}, "run: precision: expected one of '32', 'bf16', '16'"),
         ({"warmup": -1}, "run: warmup: expected an integer of 0 or more, found -1"),
-        ({"devices": 3}, "run: batch: expected a multiple of the 3 devices, which share it, found 4"),
+        ({"devices": 3}, "run: batch: expected a multiple of the 3 devices, found 4"),
         ({"ema": 1.0}, "run: ema: expected a number from 0 to 0.999999"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is learned from: photos with the boxes, labels and identities that are known of them."""
+"""Training data: photos with their known boxes, labels and identities."""
 
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Number of a box whose identity is not known.
+#: Number of a box of unknown identity.
 NO_INSTANCE = -1
 #: Key of the identities among the extras of regions.
 INSTANCES = "instances"
@@ -33,13 +33,13 @@ INSTANCES = "instances"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photo with what is known of it.
+    """A photo with its annotations.
 
     Attributes:
         photo: The photo.
-        regions: True boxes, xyxy edges in *original* pixels; zero boxes are a normal case. ``labels`` number the
-            ``classes`` of the source; ``extras["instances"]``, where identities are known, is int64 ``(N,)`` and
-            numbers the ``instances`` of the source, :data:`NO_INSTANCE` for none.
+        regions: Ground-truth boxes, xyxy edges in *original* pixels; zero boxes are a normal case. ``labels`` are
+            numbers of the ``classes`` of the source. ``extras["instances"]``, present if identities are known, is
+            int64 ``(N,)``: numbers of the ``instances`` of the source, :data:`NO_INSTANCE` for unknown ones.
     """
 
     photo: Photo
@@ -57,21 +57,21 @@ class Example:
 
     @property
     def instances(self) -> Tensor:
-        """int64 ``(N,)``: the identity of each box, :data:`NO_INSTANCE` where it is not known."""
+        """int64 ``(N,)``: the identity of each box, :data:`NO_INSTANCE` if it is unknown."""
         known = self.regions.array(INSTANCES)
         return torch.full((len(self.regions),), NO_INSTANCE) if known is None else as_tensor(known)
 
 
 class Examples(Plugin, ABC):
-    """Numbered examples; a pure function of the number: the same example always, in any process and any order.
+    """Numbered training examples.
 
-    That makes a training run repeatable: what is learned in a step follows from the seed and the number of the step.
-    Random sources derive their generator from a seed of their own and the number. Must be picklable, for processes of
-    a data loader.
+    An example is a pure function of its number: the same in any process and any order. This makes a run reproducible,
+    because the examples of a step follow from the seed and the step number. A random source derives its generator from
+    its own seed and the number of the example. Sources must be picklable, for the processes of a data loader.
 
     Attributes:
-        instances: Names of the identities that the boxes have; empty where none are known.
-        classes: Names of the labels; empty where boxes have none.
+        instances: Names of the identities of the boxes; empty if none are known.
+        classes: Names of the labels; empty if boxes have none.
     """
 
     kind = "training.data"
@@ -86,51 +86,51 @@ class Examples(Plugin, ABC):
         """Example ``number``, from 0; raises ``IndexError`` beyond the last one."""
 
     def identities(self, number: int) -> Tensor:
-        """The ``instances`` of example ``number``, int64 ``(N,)``; sources that know them without its pixels say so."""
+        """The ``instances`` of example ``number``, int64 ``(N,)``; overridden where no pixels are needed for it."""
         return self[number].instances
 
     def box_count(self) -> int | None:
-        """How many boxes all examples have, as far as that is known without their pixels; None where it is not."""
+        """Total number of boxes, or None if it is not known without decoding the photos."""
         return None
 
     def _checked(self, number: int) -> int:
-        """``number`` if there is such an example."""
+        """``number``, if it is the number of an example; raises ``IndexError`` otherwise."""
         if isinstance(number, bool) or not 0 <= number < len(self):
             raise IndexError(f"example: expected a number from 0 to {len(self) - 1}, found {number!r}")
         return number
 
 
 def expect_boxes(name: str, source: Examples) -> None:
-    """Raise ``ValueError`` where it is known that no example has a box: nothing would be learned, to the end."""
+    """Raise ``ValueError`` if it is known that no example has a box, since nothing would be learned."""
     if source.box_count() == 0:
-        raise ValueError(f"{name}: expected photos with boxes, found none that can be used in all {len(source)} photos")
+        raise ValueError(f"{name}: expected photos with boxes, found no usable box in any of the {len(source)} photos")
 
 
 def source_list(name: str, sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    """Where pictures come from, as a list; raises ``ValueError`` for anything but paths."""
+    """The sources of pictures as a list; raises ``ValueError`` for anything but paths."""
     listed = [sources] if isinstance(sources, (str, Path)) or not isinstance(sources, Sequence) else [*sources]
     for source in listed:
         if not isinstance(source, (str, Path)):
             raise ValueError(
-                f"{name}: expected folders, lists or images, found {source!r}; quotes make a name of a number"
+                f"{name}: expected folders, lists or images, found {source!r}; put a name that is a number in quotes"
             )
     return listed
 
 
 def read_next(name: str, first: int, count: int, read: Callable[[int], T], path: Callable[[int], str | Path]) -> T:
-    """What ``read`` makes of picture ``first``, or of the next one that can be used, the last followed by the first.
+    """``read(first)``, or the result for the next usable picture; after the last picture follows the first.
 
-    A picture that cannot be used is named in the log, once for each reason.
+    Pictures that cannot be used are logged, once per picture and reason.
 
     Args:
-        name: What the pictures are called in the error.
-        first: From 0.
-        count: How many pictures there are.
-        read: Takes a number; raises ``UnreadableImageError`` or ``FrameError`` where a picture cannot be used.
-        path: The path of a number.
+        name: Name of the pictures in the error message.
+        first: Number of the first picture to try, from 0.
+        count: Number of pictures.
+        read: Reads a picture by its number; raises ``UnreadableImageError`` or ``FrameError`` if it cannot be used.
+        path: Path of a picture by its number.
 
     Raises:
-        ValueError: None of them can be used.
+        ValueError: No picture can be used.
     """
     for step in range(count):
         number = (first + step) % count
@@ -139,7 +139,7 @@ def read_next(name: str, first: int, count: int, read: Callable[[int], T], path:
         except (UnreadableImageError, FrameError) as error:
             reason = error.reason if isinstance(error, UnreadableImageError) else str(error)
             _warn_once(str(path(number)), reason)
-    raise ValueError(f"{name}: expected pictures, found {count} of which none can be used")
+    raise ValueError(f"{name}: expected usable pictures, found that none of {count} can be used")
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -148,5 +148,5 @@ def _warn_once(path: str, reason: str) -> None:
 
 
 def checked_count(count: int | None, available: int) -> int:
-    """How many of ``available`` examples are used: ``count``, or all of them for None."""
+    """Number of examples to use: ``count``, or all ``available`` ones for None."""
     return available if count is None else int(checks.between("count", checks.whole("count", count), 1, available))

@@ -1,4 +1,4 @@
-"""Pictures with the true boxes of a COCO file."""
+"""Pictures with the ground-truth boxes of a COCO file."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples,
 
 log = logging.getLogger(__name__)
 
-#: Problems of a file that go to the log.
+#: Maximum number of problems per file that are logged.
 MOST_TOLD = 100
 
 
 @plugin
 class CocoExamples(Examples):
-    """The images of a COCO instances file, those without boxes included.
+    """The images of a COCO instances file, including those without boxes.
 
-    Annotations that cannot be used are left out, crowds among them, and so are images that are not there; the log names
-    the first of them with file and id. A picture that cannot be read, or whose boxes were made for another picture, is
-    replaced by the next one that can: without its boxes, it would teach that its objects are none.
+    Unusable annotations (crowds among them) and missing images are left out; the first ones are logged with file and
+    id. A picture that cannot be read, or whose size is not that of its annotations, is replaced by the next usable one:
+    used without its boxes, its objects would be learned as background.
 
     Args:
         file: COCO instances.
-        images: The folder that the file names of the images start from; by default ``images`` beside the file, or the
+        images: Folder that the file names of the images are relative to; by default ``images`` beside the file, or the
             folder of the file itself.
-        class_agnostic: Whether all boxes are of one class, ``object``.
-        masks: Whether segmentations become the extra ``masks``, from which a Mask R-CNN learns.
+        class_agnostic: Whether all boxes get the single class ``object``.
+        masks: Whether segmentations are read into the extra ``masks``, which training a Mask R-CNN needs.
         count: Number of images; by default all.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
+        side: Longest side in pixels that training needs; larger JPEG files are decoded at a reduced size, which is
+            never below twice ``side``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no COCO file, or none of its images is there.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a COCO file, or none of its images exists.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class CocoExamples(Examples):
         return sum(self.annotations.box_count(image) for image, _ in self._present)
 
     def _read(self, first: int) -> tuple[Photo, Regions, tuple[str | None, ...]]:
-        """The picture of example ``first``, or of the next one that can be used, its boxes and their identities."""
+        """The picture of example ``first`` (or of the next usable one), its boxes and their identities."""
 
         def read(number: int) -> tuple[Photo, Regions, tuple[str | None, ...]]:
             image, path = self._present[number]

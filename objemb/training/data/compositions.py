@@ -1,4 +1,4 @@
-"""Products pasted onto photos: boxes and identities of one's own objects without labelling any."""
+"""Products pasted onto photos: examples with boxes and identities without any labelling."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ DEFAULT = ComposeSettings()
 
 @plugin
 class CompositionExamples(Examples):
-    """The scenes of a split of :func:`objemb.datasets.compose.compose`, made when they are asked for.
+    """The scenes of a split of :func:`objemb.datasets.compose.compose`, composed on demand.
 
-    The same settings as for ``objemb prepare-data compose`` give the same scenes as there, up to what the compression
-    of its files loses; nothing is written, so that there may be any number of them. The class of all products is
-    ``object``. With ``annotate_distractors`` pieces of photos and other things have boxes as well, without a class or
-    an identity: for a student they are as good as products, and there are far more of them.
+    With the same settings as ``objemb prepare-data compose`` the scenes are the same, apart from the compression losses
+    of its files. Nothing is written to disk, so the number of scenes is unlimited. All products have the class
+    ``object``. With ``annotate_distractors`` distractors have boxes as well, without class or identity: a student can
+    learn from them as well as from products, and there are far more of them.
 
     Args:
         objects: Pictures of products: folders, lists, images.
-        backgrounds: Photos to lay them on.
-        distractors: Pictures of other things; pieces of photos where there are none.
+        backgrounds: Photos to paste them onto.
+        distractors: Pictures of other things; by default parts of photos.
         names: Instance names, see :func:`objemb.datasets.ingredients.instance_names`.
-        split: ``train`` or ``val``; they share no product. ``val_share: 0`` leaves all of them to ``train``.
-        count: Number of scenes; by default as many as the settings say for the split.
-        settings: What the scenes are like; its ``count`` and ``val_count`` where ``count`` is None.
+        split: ``train`` or ``val``; they share no product. With ``val_share: 0`` all products are in ``train``.
+        count: Number of scenes; by default ``count`` or ``val_count`` of the settings, depending on the split.
+        settings: Settings of the scenes.
 
     Raises:
-        ValueError: No usable picture or photo, or a split without a product.
+        ValueError: There is no usable picture or photo, or a split has no product.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Labelled pictures of single objects: a sub-folder for each of them."""
+"""Labelled pictures of single objects, one sub-folder per object."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from objemb.training.data.base import INSTANCES, Example, Examples, checked_coun
 
 log = logging.getLogger(__name__)
 
-#: Side at which pictures are decoded to see whether they can be: few pixels of a JPEG file need little time.
+#: Side at which pictures are decoded to check that they are readable: reduced decoding of a JPEG file is fast.
 GLANCE = 16
 
 
 @plugin
 class FolderExamples(Examples):
-    """Crops or product pictures, each of one object that fills it; the one box is the whole image.
+    """Crops or product pictures, each filled by one object; their only box is the whole image.
 
-    A picture's instance is the column ``instance`` of the list that named it, else the name of its sub-folder, else its
-    own name without suffix. Pictures that cannot be read, or have no instance, are left out and named in the log.
+    A picture's instance is given by the column ``instance`` of the list that contains it, else by the name of its
+    sub-folder, else by its own name without suffix. Pictures that are unreadable or have no instance are left out and
+    logged.
 
     Args:
         sources: Folders, lists and images; see :func:`objemb.images.find_images`.
-        names: A file with instance names instead; see :func:`objemb.datasets.ingredients.instance_names`.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
+        names: A file of instance names to use instead; see :func:`objemb.datasets.ingredients.instance_names`.
+        side: Longest side in pixels that training needs; larger JPEG files are decoded at a reduced size, which is
+            never below twice ``side``.
         count: Number of pictures; by default all.
 
     Raises:
@@ -66,7 +68,7 @@ class FolderExamples(Examples):
         return Example(photo, Regions(whole.boxes, photo.size, extras={INSTANCES: self.identities(number)}))
 
     def _read(self, first: int) -> tuple[int, Photo]:
-        """Picture ``first``, or the next one that can still be read, and its number."""
+        """The number and the photo of picture ``first``, or of the next one that is still readable."""
 
         def read(number: int) -> tuple[int, Photo]:
             picture = self._pictures[number]
@@ -75,5 +77,5 @@ class FolderExamples(Examples):
         return read_next("sources", first, len(self), read, lambda number: self._pictures[number].path)
 
     def identities(self, number: int) -> Tensor:
-        """See :meth:`Examples.identities`: no picture is decoded for them."""
+        """See :meth:`Examples.identities`; no picture is decoded."""
         return torch.tensor([self.instances.index(self._pictures[self._checked(number)].instance)])

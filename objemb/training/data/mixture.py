@@ -1,4 +1,4 @@
-"""Several sources of examples in one."""
+"""A mixture of several sources of examples."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples,
 
 @plugin
 class MixtureExamples(Examples):
-    """Examples of several sources, evenly mixed by shares.
+    """Examples of several sources, interleaved in fixed proportions.
 
-    ``shares: [3, 1]`` gives three examples of the first source, then one of the second, and so on. Each source is gone
-    through in its own order, from its start again when it ends; by default the mixture ends when every example was
-    there once.
+    ``shares: [3, 1]`` gives three examples of the first source, then one of the second, and so on. Each source is used
+    in its own order and repeated from its start when it is exhausted; by default the mixture ends when every example
+    has occurred once.
 
-    Identities and classes are those of all sources; of the same name they are the same. Photos are called
-    ``<number of the source>/<their name there>``, so that two sources may have photos of one name.
+    Identities and classes are the union over all sources; those of the same name are the same. Photos are named
+    ``<number of the source>/<name in the source>``, so two sources may have photos of the same name.
 
     Args:
         data: The sources.
-        shares: How many examples of each make a round; 1 of each by default.
+        shares: Number of examples of each source per round; 1 of each by default.
         count: Number of examples, at most that of the mixture.
 
     Raises:
-        ValueError: No source, or shares that do not fit them.
+        ValueError: There is no source, a source is empty, or the number of shares differs from that of the sources.
     """
 
     def __init__(
@@ -77,6 +77,6 @@ class MixtureExamples(Examples):
 
 
 def _renumbered(numbers: Tensor, names: Sequence[str], among: Sequence[str], none: int) -> Tensor:
-    """int64 numbers of ``names`` as numbers of the same names ``among`` others; a number without a name is ``none``."""
+    """Translate int64 numbers of ``names`` into the numbers of the same names in ``among``; ``none`` stays ``none``."""
     table = torch.tensor([*(among.index(name) for name in names), none], dtype=torch.int64)
     return table[torch.where((numbers < 0) | (numbers >= len(names)), len(names), numbers)]

@@ -1,4 +1,4 @@
-"""Any photos with random boxes: what a student can follow its teacher on without a single label."""
+"""Unlabelled photos with random boxes, for distillation without labels."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from objemb.training.data.base import Example, Examples, checked_count, read_nex
 
 @plugin
 class PhotoExamples(Examples):
-    """Photos, each with boxes at random places: material for distillation, which needs no labels but variety.
+    """Photos, each with boxes at random places: data for distillation, which needs variety rather than labels.
 
-    The boxes have no labels and no identities. Where more views than one are asked for, the first of each photo is the
-    photo itself and the others are random parts of it, half of them mirrored, which are photos of their own with boxes
-    of their own. All views of all photos come before any is seen twice: the first is that of the first photo, the next
-    that of the second.
+    The boxes have no labels and no identities. With several ``views``, the first view of each photo is the photo
+    itself; the others are random parts of it, half of them mirrored, each a photo with its own boxes. The examples are
+    the first views of all photos, then all second views, and so on.
 
-    A photo that cannot be read is replaced by the next one that can, and named in the log.
+    An unreadable photo is replaced by the next readable one and logged.
 
     Args:
         sources: Folders, lists and images; see :func:`objemb.images.find_images`.
-        boxes: Least and greatest number of boxes in a photo.
-        box_size: Least and greatest geometric mean of the sides of a box, as a share of that of the photo; drawn
+        boxes: Minimum and maximum number of boxes in a photo.
+        box_size: Minimum and maximum geometric mean of the sides of a box, as a share of that of the photo; drawn
             log-uniformly, so that small boxes are as frequent as large ones.
-        aspect: Greatest ratio of the longer to the shorter side of a box, drawn log-uniformly.
-        views: Views of each photo.
-        view_size: Least and greatest side of a view as a share of the photo's side.
+        aspect: Maximum ratio of the longer to the shorter side of a box, drawn log-uniformly.
+        views: Number of views of each photo.
+        view_size: Minimum and maximum side of a view as a share of the photo's side.
         count: Number of examples; by default the number of photos times that of views.
-        side: The longest side in pixels that is of use; larger JPEG files are decoded smaller, never below twice it.
-        seed: Of all draws.
+        side: Longest side in pixels that training needs; larger JPEG files are decoded at a reduced size, which is
+            never below twice ``side``.
+        seed: Seed of all random choices.
 
     Raises:
-        ValueError: No photo is found.
+        ValueError: The sources contain no photo.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PhotoExamples(Examples):
         return Example(photo, self._boxes(rng, photo.size))
 
     def _read(self, first: int) -> Photo:
-        """Photo ``first``, or the next one that can be read."""
+        """Photo ``first``, or the next readable one."""
         refs = self._refs
 
         def read(number: int) -> Photo:
@@ -90,7 +90,7 @@ class PhotoExamples(Examples):
         return read_next("sources", first, len(refs), read, lambda number: refs[number].path)
 
     def _part(self, rng: np.random.Generator, photo: Photo, view: int) -> Photo:
-        """A part of the decoded pixels, in a frame of its own."""
+        """A random part of the decoded pixels, as a photo with its own frame."""
         height, width = (max(1, round(s * rng.uniform(*self.view_size))) for s in photo.pixels.shape[1:])
         top = int(rng.integers(photo.pixels.shape[1] - height + 1))
         left = int(rng.integers(photo.pixels.shape[2] - width + 1))
@@ -99,7 +99,7 @@ class PhotoExamples(Examples):
         return Photo(f"{photo.id}#{view}", np.ascontiguousarray(pixels), (height, width), photo.metadata)
 
     def _boxes(self, rng: np.random.Generator, size: tuple[int, int]) -> Regions:
-        """Boxes inside an image of ``(height, width)``; one that would be larger than a side is cut to it."""
+        """Random boxes inside an image of ``(height, width)``; sides are limited to those of the image."""
         height, width = size
         count = int(rng.integers(self.boxes[0], self.boxes[1] + 1))
         least, greatest = np.log(self.box_size).tolist()

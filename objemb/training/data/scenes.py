@@ -1,4 +1,4 @@
-"""Generated scenes, which need no download."""
+"""Rendered scenes, which need no download."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ DEFAULT = SceneSettings()
 
 @plugin
 class SceneExamples(Examples):
-    """The scenes of a split of :class:`objemb.datasets.scenes.Scenes`, drawn when they are asked for.
+    """The scenes of a split of :class:`objemb.datasets.scenes.Scenes`, rendered on demand.
 
-    The same seed and settings as for ``objemb prepare-data scenes`` give the same scenes as there, up to what the
-    compression of its files loses.
+    With the same seed and settings as ``objemb prepare-data scenes`` the scenes are the same, apart from the
+    compression losses of its files.
 
     Args:
-        split: ``train``, ``val`` or ``test``; no split shares an identity with another.
-        count: Number of scenes; by default as many as the generator's settings say for the split.
-        families: Number of families; likewise.
-        cache: Whether scenes are kept in memory once they were drawn (``3 size^2`` bytes each, in each process that
-            loads data): right where they are seen several times.
-        settings: What the scenes are like.
+        split: ``train``, ``val`` or ``test``; they share no identity.
+        count: Number of scenes; by default that of the settings for the split.
+        families: Number of product families; by default that of the settings for the split.
+        cache: Whether rendered scenes are kept in memory (``3 size^2`` bytes each, in each data loading process);
+            useful if a run uses each scene several times.
+        settings: Settings of the scenes.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Tasks: what is learned, from what, and what a run leaves."""
+"""Training tasks."""

@@ -1,4 +1,4 @@
-"""Attention to regions or local features, learned by telling apart what photos show."""
+"""Attention weights of regions or local features, trained by classifying photos."""
 
 from __future__ import annotations
 
@@ -23,44 +23,46 @@ from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.task import Task, expect_identities
 
 CLASSIFIERS = ("network", "learned")
-#: Photos that are validated together.
+#: Photos per batch in validation.
 BATCH = 8
 
 
 @plugin
 class Attend(Task):
-    """Which regions, or local features, count, learned with classification as a proxy: nothing but the attention, and
-    perhaps a layer of classes, is learned (Kim and Yoon, "Regional attention based deep feature for image retrieval",
-    BMVC 2018; Noh et al., "Large-scale image retrieval with attentive deep local features", ICCV 2017).
+    """Trains attention weights of regions or local features, with classification as a proxy task.
+
+    Only the attention, and optionally a classification layer, is trained (Kim and Yoon, "Regional attention based deep
+    feature for image retrieval", BMVC 2018; Noh et al., "Large-scale image retrieval with attentive deep local
+    features", ICCV 2017).
 
     ::
 
-        frozen map ── maxima of regions ── mean of a_r max_r ── layer of classes ── cross entropy
+        frozen map ── maxima of regions ── mean of a_r max_r ── classifier ── cross entropy
                   └── means of regions and image ── attention ── a_r
 
-        frozen map ── unit activations x ── mean of a(x) x ── layer of classes ── cross entropy      (local features)
+        frozen map ── unit activations x ── mean of a(x) x ── classifier ── cross entropy            (local features)
 
-    A photo that shows several instances is as much of each of them.
+    For a photo of several instances the target is a uniform distribution over them.
 
     Args:
-        describer: A ``regional_attention``, or a ``local`` with the extractor ``attentive``; the backbone has its
-            weights already.
-        data: Photos with instances, which are the classes. The boxes do not matter.
-        validation: Other photos of the same instances, for the figure ``accuracy``; None for none.
-        classifier: ``network``: the backbone's own layer of classes (``classes: true``), frozen, as published; instance
-            number n is class number n of it, so that a sub-folder per class in the order of the network is what it
-            takes. ``learned``: a layer of its own, which is thrown away afterwards: for data of other classes.
-        attention_rate: Factor on the learning rate of the attention. Its inputs are many and none is negative, so that
-            at the rate of the layer of classes its hidden units saturate, and all regions count alike for good.
-        aggregator: Of the model that is left; None for the sum of regions, weighted by the attention. One of local
-            features for those.
-        fit_photos: Number of training photos from which the parts of that model that learn without labels, such as a
-            PCA and a codebook, learn after the last step.
+        describer: A ``regional_attention``, or a ``local`` with the extractor ``attentive``; its backbone has
+            pretrained weights.
+        data: Photos with instances, which are the classes. The boxes are not used.
+        validation: Other photos of the same instances, for the figure ``accuracy``; None for no validation.
+        classifier: ``network``: the backbone's own frozen classification layer (``classes: true``), as in the paper;
+            instance n is its class n, so the data need one sub-folder per class in the order of the network.
+            ``learned``: a new layer that is trained and then discarded, for data of other classes.
+        attention_rate: Factor on the learning rate of the attention. Its many inputs are non-negative, so that with the
+            full rate its hidden units saturate and all regions get equal weights.
+        aggregator: Aggregator of the trained model; None for the sum of regions weighted by the attention. Local
+            features need an aggregator of local features.
+        fit_photos: Number of training photos to which unsupervised parts of the model, such as a PCA and a codebook,
+            are fitted after the last step.
 
     Raises:
-        TypeError: Another kind of describer.
-        ValueError: An aggregator that does not fit the describer, fewer than two instances, as many as the layer of
-            classes does not have, or another validation set.
+        TypeError: The describer is of another kind.
+        ValueError: The aggregator does not fit the describer, there are fewer than two instances, their number is not
+            that of the network's classes, or the validation data have other instances.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Attend(Task):
         if classifier == "learned":
             self.classes: nn.Linear | None = nn.Linear(learner.channels, len(data.instances))
         else:
-            self.classes = None  # the frozen one of the backbone is no part of what is learned
+            self.classes = None  # the backbone's own is frozen
             known = learner.class_layer().out_features
             if known != len(data.instances):
                 raise ValueError(
@@ -102,13 +104,13 @@ class Attend(Task):
                 )
 
     def check(self) -> None:
-        """Photos of known instances to learn from."""
+        """Raises ``ValueError`` unless the data have photos of known instances."""
         expect_identities(self.examples)
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``classes``, a float scalar: the mean cross entropy of the photos that show an instance; 0 without any.
+        """``classes``, a float scalar: mean cross entropy of the photos with an instance; 0 without any.
 
-        Boxes do not matter, only the instances of each photo.
+        Only the instances of each photo are used, not the boxes.
         """
         shown = [e for e in batch if len(_instances(e))]
         if not shown:
@@ -121,14 +123,14 @@ class Attend(Task):
         return {"classes": -(wanted * log_softmax(scores, dim=1)).sum(dim=1).mean()}
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """The attention at its own rate, and the layer of classes."""
+        """The attention with its own learning rate, and the classification layer."""
         groups = [{"params": list(self._learner.attention.parameters()), "factor": self.attention_rate}]
         if self.classes is not None:
             groups.append({"params": list(self.classes.parameters()), "factor": 1.0})
         return groups
 
     def validate(self) -> dict[str, float]:
-        """``accuracy``: the share of photos whose best class is one that they show."""
+        """``accuracy``: share of photos whose best class is one of their instances."""
         if self.validation is None:
             return {}
         right = []
@@ -140,7 +142,7 @@ class Attend(Task):
         return {"accuracy": sum(right) / max(1, len(right))}
 
     def model(self) -> Model:
-        """The describer and its aggregator; parts that learn without labels have learned, nothing is whitened yet."""
+        """The describer and its aggregator with fitted unsupervised parts, without a whitening."""
         chosen = self.settings.get("aggregator") or {"name": "sum", "weighted": True}
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": chosen}
         self.aggregator.connect(self.describer.dim)
@@ -155,7 +157,7 @@ class Attend(Task):
         return self.describer.learned_attention()
 
     def _scores(self, batch: Sequence[Example]) -> Tensor:
-        """Scores of classes ``(B, K)`` of photos, from the weighted means of what the attention weighs."""
+        """Class scores ``(B, K)`` of photos, from attention-weighted means."""
         learner = self._learner
         layer = learner.class_layer() if self.classes is None else self.classes
         scores: Tensor = layer(learner.attended_means([e.photo for e in batch]))
@@ -163,6 +165,6 @@ class Attend(Task):
 
 
 def _instances(example: Example) -> Tensor:
-    """The instances that a photo shows, each once."""
+    """The distinct instances in a photo."""
     distinct: Tensor = example.instances[example.instances != NO_INSTANCE].unique()
     return distinct

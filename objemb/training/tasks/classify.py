@@ -1,4 +1,4 @@
-"""An embedding network, learned by telling identities apart."""
+"""An embedding network, trained by classifying identities."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task, expect_identities
 
-#: Photos that are described together.
+#: Photos per batch when describing.
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class WhitenSettings:
-    """The whitening that is fitted after the last step.
+    """Settings of the whitening that is fitted after the last step.
 
     Attributes:
         dim: Dimensions to keep, None for all.
@@ -53,33 +53,33 @@ class WhitenSettings:
 
 @plugin
 class Classify(Task):
-    """Trains the backbone of a crop describer to tell the identities of labelled boxes apart.
+    """Trains the backbone of a crop describer to classify the identities of labelled boxes.
 
     ::
 
         boxes of a batch ── jitter ── crops ── colours ── backbone (train mode) ── pooling ── cosine softmax
 
-    What is learned is the vector that the describer gives, so nothing is thrown away but the prototypes. The model that
-    is left describes with the network as it is, or whitened on boxes of the training set.
+    The loss is computed on the describer's own vectors, so only the class prototypes are discarded after training. The
+    trained model uses the network as it is or, with ``whiten``, followed by a whitening fitted on training boxes.
 
     Args:
-        describer: A ``pooled_regions`` with the extractor ``crop``, whose ``size`` is the side of the crops and whose
-            ``batch`` does not matter here. Its backbone is trained, batch norms included.
-        data: Labelled boxes to learn from; boxes without an identity are not used.
-        validation: Labelled boxes of *other* identities, described as they are given and searched for among each
-            other: ``mAP`` and ``P@1``. None for no figures.
-        crops: Maximum number of crops per step and process, drawn from all boxes of its examples.
-        scale: See :func:`objemb.losses.classification.cosine_softmax_loss` for this and the next.
-        margin: 0 for NormFace, above 0 for CosFace.
+        describer: A ``pooled_regions`` with the extractor ``crop``, whose ``size`` is the side of the crops; its
+            ``batch`` is not used. Its backbone is trained, including batch norms.
+        data: Labelled boxes to train on; boxes without an identity are not used.
+        validation: Labelled boxes of *other* identities; each is a query for the others, which gives ``mAP`` and
+            ``P@1``. None for no validation.
+        crops: Maximum number of crops per step and process, drawn at random from all boxes of its examples.
+        scale: Scale of the cosine softmax, see :func:`objemb.losses.classification.cosine_softmax_loss`.
+        margin: Margin of the cosine softmax: 0 for NormFace, above 0 for CosFace.
         box_jitter: Strength, see :func:`objemb.training.augment.jitter_boxes`.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
-        flip: Whether crops are mirrored at random; not where writing tells objects apart.
+        flip: Whether crops are mirrored at random; unsuitable if objects differ by their lettering.
         whiten: ``{dim: 128, power: 0.5, boxes: 2000}``: a PCA whitening fitted on training boxes after the last step;
-            None for none.
+            None for no whitening.
 
     Raises:
-        TypeError: Another kind of describer.
-        ValueError: Data without identities, values out of range.
+        TypeError: The describer is of another kind.
+        ValueError: The data have no identities, or a value is out of range.
     """
 
     after = ("whiten",)
@@ -100,8 +100,8 @@ class Classify(Task):
     ) -> None:
         super().__init__()
         if not isinstance(describer, CropEmbedder) or not describer.extractor.cuts_out:
-            found = type(describer.extractor or describer).__name__
-            raise TypeError(f"describer: expected pooled_regions with the extractor crop, found {found}")
+            kind = type(describer.extractor or describer).__name__
+            raise TypeError(f"describer: expected pooled_regions with the extractor crop, found {kind}")
         if len(data.instances) < 2:
             raise ValueError(f"data: expected boxes of at least 2 instances, found {len(data.instances)}")
         self.describer = describer
@@ -124,17 +124,16 @@ class Classify(Task):
         return ("describer.backbone",)
 
     def check(self) -> None:
-        """Boxes to learn from, and enough of them for the whitening.
+        """Raises ``ValueError`` unless there are boxes to train on, and enough of them for the whitening.
 
-        Whether their vectors will vary in as many directions is known only after the last step; until then they can
-        have no more than this allows.
+        The rank of their vectors is known only after the last step; here only its upper bound is checked.
         """
         expect_identities(self.examples)
         if self.whiten is None:
             return
         dim = self.whiten.dim or 1
         boxes = 0
-        for number in range(len(self.examples)):  # the first ones are described: as many as are needed
+        for number in range(len(self.examples)):  # the first ones are described, as many as are needed
             boxes += len(self.examples.identities(number))
             if boxes > dim or boxes >= self.whiten.boxes:
                 break
@@ -146,9 +145,9 @@ class Classify(Task):
             )
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``identity``, a float32 scalar: the cosine softmax loss of the crops of labelled boxes; 0 without any.
+        """``identity``, a float32 scalar: cosine softmax loss of the crops of labelled boxes; 0 without any.
 
-        Boxes are xyxy in original pixels; those without an identity are not used.
+        Boxes are xyxy in original pixels; those without an identity are ignored.
         """
         crops, labels = self._crops(batch)
         with train_mode(self.describer.backbone):
@@ -159,7 +158,7 @@ class Classify(Task):
         return {"identity": loss}
 
     def validate(self) -> dict[str, float]:
-        """``mAP`` and ``P@1`` of every box of the validation set as a query."""
+        """``mAP`` and ``P@1`` with every box of the validation set as a query."""
         if self.validation is None:
             return {}
         self._described = self._describe(self.validation, len(self.validation))
@@ -167,13 +166,13 @@ class Classify(Task):
         return {"mAP": figures["mAP"], "P@1": figures["P@1"]}
 
     def pictures(self) -> dict[str, Tensor]:
-        """``neighbours``: some boxes of the validation set and what is most like them."""
+        """``neighbours``: some boxes of the validation set and their nearest neighbours."""
         if self.validation is None or self._described is None:
             return {}
         return {"neighbours": neighbours(self.validation, *self._described)}
 
     def model(self) -> Model:
-        """The describer with its whitening; it indexes the whole image and boxes that it is given."""
+        """The describer with its whitening; it describes the whole image and given boxes."""
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
         model = Model(self.describer, Keep(), settings, {}, str(self.device))
         if self.whiten is None:
@@ -183,7 +182,7 @@ class Classify(Task):
         return whitened(model, vectors, dim=self.whiten.dim, power=self.whiten.power, fitted_on=about)
 
     def _crops(self, batch: Sequence[Example]) -> tuple[list[Tensor], Tensor]:
-        """Network inputs, uint8 ``(3, h, w)`` each, and the instances that they show, int64 ``(N,)``."""
+        """Network inputs, uint8 ``(3, h, w)`` each, and their instances, int64 ``(N,)``."""
         rows = [(e.instances != NO_INSTANCE).nonzero().flatten() for e in batch]
         pool = torch.stack([torch.repeat_interleave(torch.tensor([len(r) for r in rows])), torch.cat(rows)], dim=1)
         drawn = pool[torch.randperm(len(pool))[: self.crops].sort().values]
@@ -210,7 +209,7 @@ class Classify(Task):
         return torch.stack([rows[n] for n in range(len(crops))])
 
     def _describe(self, examples: Examples, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors, instances and numbers of the examples of all boxes, until there are ``most`` boxes of them."""
+        """Vectors, instances and example numbers of the boxes of the first examples with ``most`` boxes in total."""
         vectors = [torch.zeros(0, self.describer.dim)]
         instances, images = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
         count = 0
@@ -233,10 +232,10 @@ class Classify(Task):
 
 @contextmanager
 def train_mode(network: nn.Module) -> Iterator[None]:
-    """All layers of ``network`` behave as in training within: batch norms use, and learn, the statistics of batches.
+    """Put all layers of ``network`` in train mode within the context: batch norms use and update batch statistics.
 
-    Backbones and describers stay in eval mode whatever ``train()`` is told, since a description must not depend on the
-    batch that it is part of. A task that does want to train their norms says so here, for one forward pass.
+    Backbones and describers otherwise stay in eval mode, even after ``train()``, because a description must not depend
+    on the rest of its batch. A task that trains their batch norms uses this context for a forward pass.
     """
     before = [(module, module.training) for module in network.modules()]
     for module, _ in before:

@@ -1,4 +1,4 @@
-"""A detector, learned from true boxes."""
+"""A detector, trained on ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from objemb.training.optimizer import groups_by_factor, parameters_below
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task
 
-#: Photos that are looked at together for validation.
+#: Photos per batch in validation.
 BATCH = 8
 #: Photos of the validation set that are drawn.
 DRAWN = 4
@@ -32,35 +32,35 @@ DRAWN = 4
 
 @plugin
 class Detect(Task):
-    """Trains the detector inside a describer on true boxes, from whatever weights it has.
+    """Trains the detector of a describer on ground-truth boxes, starting from its weights.
 
     ::
 
         photos of a batch ── mirror, colours ── preprocess ── features ── losses of the detector's heads
 
-    Photos of all sizes share a batch, padded to the largest. Normalisation layers keep their statistics. A detector of
-    one class is class-agnostic: it learns all boxes as objects, whatever their labels, and labels do not count in its
-    figures either. What else is in the describer stays as it is.
+    Photos of different sizes share a batch, padded to the largest. Normalisation layers keep their statistics. A
+    detector with one class is class-agnostic: labels are ignored in training and in its figures. The other parts of the
+    describer are not changed.
 
-    The masks of a Mask R-CNN are learned where the data have masks. Where they have none, ``factors`` of 0 for
-    ``*.roi_heads.mask_*`` say so, which a run of several processes needs to know.
+    The mask head of a Mask R-CNN is trained if the data have masks. If they have none, freeze it with a factor of 0 for
+    ``*.roi_heads.mask_*``; runs with several processes require this.
 
     Args:
-        describer: A ``one_pass``, or a ``pooled_regions`` whose regions are ``detections`` of a network.
-        data: Photos with true boxes; photos without any teach what is background.
-        validation: Photos with true boxes that give the figures; None for none.
-        factors: Patterns of names of the detector's parameters, and a factor on their learning rate: 0 leaves them as
-            they are, and of several patterns that fit the last one counts. ``{"*.backbone.body.*": 0.1}`` slows down
-            the trunk, ``{"*.layer1.*": 0}`` keeps its first stage.
-        frozen: Name of a level of the detector: all layers that it is computed from stay as they are. Where a ``tail``
-            of the classification network is to go on from ``trunk8``, that level has to stay what the network made.
+        describer: A ``one_pass``, or a ``pooled_regions`` whose regions are the ``detections`` of a network.
+        data: Photos with ground-truth boxes; photos without boxes are background.
+        validation: Photos with ground-truth boxes for the figures; None for no validation.
+        factors: Patterns of the detector's parameter names, each with a factor on the learning rate; 0 freezes the
+            parameters, and the last matching pattern applies. ``{"*.backbone.body.*": 0.1}`` slows down the trunk,
+            ``{"*.layer1.*": 0}`` freezes its first stage.
+        frozen: Name of a level of the detector; all layers that it depends on are frozen. Needed for ``trunk8`` if the
+            ``tail`` of a classification network is applied to that level afterwards.
         flip: Whether photos are mirrored at random.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
 
     Raises:
-        TypeError: A describer without a detector that is a network.
-        ValueError: Classes of data and detector that differ, data without a single box, a pattern without a parameter,
-            a level that the detector does not have, values out of range.
+        TypeError: The describer has no detector that is a network.
+        ValueError: The classes of data and detector differ, the data have no box, a pattern matches no parameter, the
+            detector has no such level, or a value is out of range.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Detect(Task):
         return ("describer.detector", "describer.regions.detector")
 
     def check(self) -> None:
-        """What validating needs."""
+        """Raises ``ImportError`` if a package that validation needs is missing."""
         if self.validation is not None:
             average_precision([], [])
 
@@ -110,8 +110,7 @@ class Detect(Task):
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The float scalars of :meth:`~objemb.detectors.capabilities.NetworkDetector.losses`, by the names that the
-        detector has for them.
+        """The float scalars of :meth:`~objemb.detectors.capabilities.NetworkDetector.losses`, by the detector's names.
 
         Boxes are xyxy in original pixels; photos without boxes are background.
         """
@@ -137,7 +136,7 @@ class Detect(Task):
         return average_precision(detections, truth, class_agnostic=self.detector.num_classes == 1)
 
     def pictures(self) -> dict[str, Tensor]:
-        """``boxes``: the first photos of the validation set with what was found and what is there."""
+        """``boxes``: the first photos of the validation set with detections and ground truth."""
         return {"boxes": boxes_sheet(self._drawn)} if self._drawn else {}
 
     def model(self) -> Model:
@@ -150,14 +149,14 @@ class Detect(Task):
 
 
 def _expect_classes(name: str, source: Examples, detector: NetworkDetector) -> None:
-    """Labels are numbers: they must number the same classes."""
+    """Raise ``ValueError`` unless label numbers mean the same classes in data and detector."""
     count = detector.num_classes
     if count == 1:
         return
     if len(source.classes) != count:
         raise ValueError(
             f"{name}: expected the {count} classes of the detector, found {len(source.classes)}; "
-            f"pass num_classes={len(source.classes)} to it, or 1 for one that takes all objects alike"
+            f"set its num_classes={len(source.classes)}, or 1 for a class-agnostic detector"
         )
     if detector.classes and tuple(source.classes) != tuple(detector.classes):
         wrong = next(i for i in range(count) if source.classes[i] != detector.classes[i])

@@ -1,4 +1,4 @@
-"""A detector learns to describe what it finds as a frozen teacher does."""
+"""Distillation of a frozen teacher's embedding into a head of a detector."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GROUND_TRUTH = RegionSampling()
 
 @plugin
 class Distill(Task):
-    """Teacher and student: the embedding head of a detector follows a model that needs a second pass or many.
+    """Trains the embedding head of a detector to reproduce the vectors of a slower model.
 
     ::
 
@@ -53,38 +53,37 @@ class Distill(Task):
                 │                         │                           ├── loss
                 └───────── teacher ── boxes of the guidance ── teacher's vectors
 
-    After Chen, Davis and Lim, "An analysis of object embeddings for image retrieval", 2019, who let a classification
-    network guide the embeddings of a detector; guidance, losses and schedules beyond that are this project's.
+    After Chen, Davis and Lim, "An analysis of object embeddings for image retrieval", 2019, who guide the embeddings of
+    a detector by a classification network; all other choices of boxes, losses and schedules are this project's own.
 
     Args:
-        describer: The student: a ``one_pass``, whose detector has its weights already.
-        teacher: A model folder, or settings of a describer. Its vectors must be as long as the student's.
-        data: Photos with true boxes; see ``guidance`` for what becomes of them.
-        validation: Photos with true boxes on which student and teacher are compared; identities give retrieval figures.
-        guidance: Which boxes are described, and what each of them counts.
-        loss: Weights of ``cosine``, ``l2`` (on vectors before unit length; see :meth:`Teacher.vectors`) and
+        describer: The student: a ``one_pass`` whose detector has trained weights.
+        teacher: A model folder, or settings of a describer. Its vectors must have the student's length.
+        data: Photos with ground-truth boxes, used as set by ``guidance``.
+        validation: Photos with ground-truth boxes for comparing student and teacher; retrieval figures need identities.
+        guidance: The boxes that are described, and their weights.
+        loss: Weights of ``cosine``, ``l2`` (on vectors that are not normalised, see :meth:`Teacher.vectors`) and
             ``relational``; see :mod:`objemb.losses.distillation`.
-        train: ``head``: nothing else; the detector finds what it found before, to the last bit. ``head+trunk``: the
-            detector's parameters too, by the same loss. ``joint``: by the detector's own losses as well, so that it
-            still finds what it is to describe.
-        factors: Patterns of names of the detector's parameters, and a factor on their learning rate then, see
-            :func:`objemb.training.optimizer.groups_by_factor`.
-        embedding_weight: Factor on the loss of the vectors beside those of the detector: the lambda of
+        train: ``head``: only the head, so that detections stay bit-identical. ``head+trunk``: also the detector's
+            parameters, by the same loss. ``joint``: also by the detector's own losses, which preserve its detections.
+        factors: Patterns of the detector's parameter names, each with a factor on the learning rate, if the detector is
+            trained; see :func:`objemb.training.optimizer.groups_by_factor`.
+        embedding_weight: Weight of the embedding loss relative to the detector's: the lambda of
             ``L_det + lambda L_embed``.
-        start: What the head starts from: ``random``; the ``teacher``'s own layers, for heads that can; ``regression``:
-            layers are random but the last one, which is fitted to the teacher's vectors in closed form, see
+        start: Initial weights of the head: ``random``; ``teacher``: the teacher's layers, for heads that have them;
+            ``regression``: random, except that the last layer is fitted to the teacher's vectors in closed form, see
             :meth:`objemb.heads.base.Head.fit`.
-        start_boxes: For ``regression``: number of boxes to fit to, of photos drawn from ``data``.
-        start_strength: Likewise, strength of the penalty.
-        cache: Folder for the teacher's vectors, so that another run need not compute them; None keeps them in memory.
-        cache_size: Vectors to keep in memory.
-        precompute: Let the teacher describe this many examples before the first step, with a progress bar.
-        card: Whether the model folder gets a distillation card; needs ``validation``.
+        start_boxes: Number of boxes for ``regression``, from photos drawn at random from ``data``.
+        start_strength: Strength of the penalty for ``regression``.
+        cache: Folder for the teacher's vectors, so that other runs can reuse them; None keeps them in memory only.
+        cache_size: Maximum number of vectors in memory.
+        precompute: Number of examples that the teacher describes before the first step, with a progress bar.
+        card: Whether to write a distillation card into the model folder; needs ``validation``.
 
     Raises:
-        TypeError: Another student than a ``one_pass``.
-        ValueError: Teacher and student whose vectors differ in length, data without a single box, a pattern without a
-            parameter, unknown losses.
+        TypeError: The student is not a ``one_pass``.
+        ValueError: The vectors of teacher and student differ in length, the data have no box, a pattern matches no
+            parameter, or a loss is unknown.
     """
 
     after = ("card",)
@@ -122,7 +121,9 @@ class Distill(Task):
         self.embedding_weight = checks.positive("embedding_weight", embedding_weight)
         self.precompute = min(checks.whole("precompute", precompute, 0), len(data))
         if self.precompute and self.mode != "head" and self.guidance.needs_detector:
-            raise ValueError(f"precompute: expected boxes that stay as they are, found train={train!r} with detections")
+            raise ValueError(
+                f"precompute: expected boxes that do not change during training, found train={train!r} with detections"
+            )
         self.card = checks.flag("card", card)
         self.start = checks.one_of("start", start, STARTS)
         self.start_boxes = checks.whole("start_boxes", start_boxes, 2)
@@ -138,7 +139,7 @@ class Distill(Task):
         for group in self._trained:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
-        # what the detector was, to compare with at the end; a detector that is not trained is that still
+        # the initial state of the detector, compared with the trained one at the end; not needed if it is not trained
         self._before = (
             {n: v.detach().clone() for n, v in self.describer.detector.state_dict().items()} if self._trained else None
         )
@@ -150,7 +151,7 @@ class Distill(Task):
         return ("describer.head", *detector)
 
     def check(self) -> None:
-        """What validating and the card need."""
+        """Raises ``ValueError`` or ``ImportError`` if something that validation or the card needs is missing."""
         if self.validation is None:
             return
         if len(self.validation) == 0:
@@ -161,11 +162,11 @@ class Distill(Task):
             new_figure()
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """The head, and what is trained of the detector."""
+        """The head and the trained parameters of the detector."""
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
 
     def begin(self) -> bool:
-        """Fit the last layer where ``start`` says so."""
+        """Fit the last layer of the head for ``start: regression``."""
         if self.start != "regression":
             return False
         self.teacher.to(self.device)
@@ -174,10 +175,10 @@ class Distill(Task):
         return True
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The weighted losses between vectors, and in ``joint`` training those of the detector before them.
+        """The weighted losses of the vectors and, in ``joint`` training, those of the detector.
 
         Returns:
-            Float scalars: the detector's by its names for them, then those of ``loss``: float32 distances between the
+            Float scalars: the detector's losses by its names, then those of ``loss``: float32 distances between the
             student's and the teacher's vectors ``(N, D)`` of the N boxes of the batch; 0 without a box.
         """
         self.teacher.to(self.device)
@@ -200,8 +201,8 @@ class Distill(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cosine to the teacher, by size too; mAP and P@1 of the student where identities are known; AP where the
-        detector learns and labels are known.
+        """Cosine to the teacher, also by size; mAP and P@1 of the student if identities are known; AP if the detector
+        is trained and labels are known.
         """
         if self.validation is None:
             return {}
@@ -211,14 +212,14 @@ class Distill(Task):
         return {**self._comparison.figures(), **detector_figures}
 
     def pictures(self) -> dict[str, Tensor]:
-        """``neighbours``: some boxes of the validation data and what is most like them, to the student."""
+        """``neighbours``: some boxes of the validation data and their nearest neighbours by the student's vectors."""
         if self.validation is None or self._comparison is None:
             return {}
         comparison, shown = self._comparison, VisibleBoxes(self.validation)
         return {"neighbours": neighbours(shown, comparison.student, comparison.instances, comparison.images)}
 
     def model(self) -> Model:
-        """The student, as a model that indexes and searches."""
+        """The student as a model."""
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
         provenance = {"teacher": self.teacher.fingerprint}
         return Model(self.describer, Keep(), settings, provenance, str(self.device))
@@ -238,8 +239,8 @@ class Distill(Task):
 
     @torch.no_grad()
     def _pooled_and_targets(self) -> tuple[Tensor, Tensor]:
-        """What the last layer reads of ``start_boxes`` boxes, or of all that there are, ``(N, F)``, and the teacher's
-        unit vectors of them, ``(N, D)``.
+        """Inputs of the head's last layer, ``(N, F)``, and the teacher's unit vectors, ``(N, D)``, for ``start_boxes``
+        boxes or all there are.
         """
         pooled: list[Tensor] = []
         targets: list[Tensor] = []
@@ -262,8 +263,8 @@ class Distill(Task):
         return torch.cat(pooled), torch.cat(targets)
 
     def _features(self, photos: Sequence[Photo]) -> tuple[NetworkInput, dict[str, Tensor] | None]:
-        """The detector's input and its feature maps, with gradients only where the detector is trained; None for the
-        maps where the head alone needs some, which then computes its own."""
+        """The detector's input and its feature maps, with gradients only if the detector is trained; the maps are None
+        if only the head needs maps, which then computes its own."""
         detector = self.describer.detector
         batch = detector.preprocess(photos)
         if self.mode != "joint" and not self.guidance.needs_detector:
@@ -279,7 +280,7 @@ class Distill(Task):
         examples: Sequence[Example],
         variants: Sequence[int],
     ) -> list[Regions]:
-        """The boxes to learn from, per example; input and maps of the detector are needed for its own boxes only."""
+        """The boxes to train on, per example; input and maps are needed only for the detector's own boxes."""
         detector, photos = self.describer.detector, [e.photo for e in examples]
         nothing: list[Regions | None] = [None] * len(photos)
         detections, proposals = nothing, nothing
@@ -305,7 +306,7 @@ class Distill(Task):
         return {name: scale * weight * terms[name]() for name, weight in self.loss.items()}
 
     def _describe_ahead(self) -> None:
-        """Let the teacher describe the first examples, once; several processes share them."""
+        """Let the teacher describe the first examples, divided among the processes."""
         count, self.precompute = self.precompute, 0
         if not count:
             return
@@ -326,7 +327,7 @@ def _student(describer: Describer) -> BoxEmbedder:
     if not isinstance(describer, BoxEmbedder):
         raise TypeError(f"describer: expected a one_pass to be trained, found {type(describer).__name__}")
     if describer.whitening is not None:
-        raise ValueError("describer: expected a student without a whitening, which its teacher has, found one")
+        raise ValueError("describer: expected a student without a whitening (it learns the teacher's), found one")
     return describer
 
 
@@ -343,5 +344,5 @@ def _loss_weights(loss: Mapping[str, float]) -> dict[str, float]:
 
 
 def _sum(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Terms of the same names added up."""
+    """Sum the terms of each name."""
     return {name: torch.stack([t[name] for t in terms]).sum() for name in (terms[0] if terms else ())}

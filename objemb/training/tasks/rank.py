@@ -1,4 +1,4 @@
-"""A descriptor network, learned by putting what shows the same object before everything else."""
+"""A descriptor network, trained with a ranking loss."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
 LOSSES = {"triplet": triplet_loss, "contrastive": contrastive_loss}
-#: Objects that are described together.
+#: Objects per batch when describing.
 BATCH = 16
 
 
 @plugin
 class Rank(Task):
-    """Trains a descriptor network end to end, so that items of one identity are nearer to each other than to others.
+    """Trains a descriptor network end to end, so that items of one identity are closer to each other than to others.
 
     ::
 
@@ -43,38 +43,37 @@ class Rank(Task):
         pool, described every       └── the most similar items of other identities each ─┘
         ``refresh`` steps ──────────────┘
 
-    An item is a labelled box, cut out and described as an image of its own: its regions are found, projected and summed
-    up as :meth:`~objemb.describers.capabilities.PhotoEmbedder.embed_photos` does. The task follows Gordo et al.,
-    "End-to-end learning of deep visual representations for image retrieval", IJCV 2017: a network that can tell classes
-    apart (the task ``classify``), PCA as first weights of the projection, then triplets with mined negatives. Negatives
-    are mined as Radenovic et al. (TPAMI 2019) do, see :func:`objemb.training.mining.hardest_negatives`; queries are
-    compared by the vectors that they have in the step itself, the pool by those of its last refresh. Normalisation
-    layers keep their statistics.
+    An item is a labelled box, cut out and described as an image of its own by
+    :meth:`~objemb.describers.capabilities.PhotoEmbedder.embed_photos`. The task follows Gordo et al., "End-to-end
+    learning of deep visual representations for image retrieval", IJCV 2017: a network pretrained for classification
+    (the task ``classify``), PCA as initial weights of the projection, then triplets with mined negatives. Negatives
+    are mined after Radenovic et al. (TPAMI 2019), see :func:`objemb.training.mining.hardest_negatives`: current vectors
+    of the queries are compared with the pool's vectors of its last refresh. Normalisation layers keep their statistics.
 
-    Parts that have to be fitted before use learn from the training items at the start. The pool, its vectors and its
-    age are part of the state, so that a run that was interrupted goes on with the same negatives.
+    Parts that need fitting are fitted to training items at the start. The pool, its vectors and its age are part of the
+    state, so that a resumed run uses the same negatives.
 
     Args:
-        describer: A ``rmac_network``; it learns at the first of its ``scales``.
-        data: Labelled boxes to learn from; boxes without an identity are not used. Items of an identity that is in one
-            photo only are negatives, but no queries.
-        validation: Labelled boxes of *other* identities, each an item that is searched for among the others: ``mAP``
-            and ``P@1``. None for no figures.
+        describer: A ``rmac_network``; it is trained at the first of its ``scales``.
+        data: Labelled boxes to train on; boxes without an identity are not used. Items whose identity occurs in one
+            photo only are used as negatives, but not as queries.
+        validation: Labelled boxes of *other* identities; each is a query for the others, which gives ``mAP`` and
+            ``P@1``. None for no validation.
         loss: ``triplet`` or ``contrastive``, see :mod:`objemb.losses.ranking`.
-        margin: Of the loss; 0.1 for triplets and 0.7 for contrastive pairs by default, as in the papers.
-        negatives: For each query, all of different identities.
-        pool: Number of items that negatives are mined from; all of them if there are fewer.
-        refresh: Steps after which another pool is drawn and described.
-        factors: Patterns of names of parameters of ``backbone``, ``pooling`` and ``projection``, and a factor on their
-            learning rate: ``{"backbone.*": 0}`` learns the projection alone.
-        fit_items: ObjectDataset that fitted parts learn from, evenly spread.
+        margin: Margin of the loss; by default 0.1 for triplets and 0.7 for contrastive pairs, as in the papers.
+        negatives: Number of negatives per query, all of different identities.
+        pool: Number of items from which negatives are mined, at most all items.
+        refresh: Number of steps after which a new pool is drawn and described.
+        factors: Patterns of parameter names of ``backbone``, ``pooling`` and ``projection``, each with a factor on the
+            learning rate: ``{"backbone.*": 0}`` trains only the projection.
+        fit_items: Number of items, evenly spaced over the data, to which parts are fitted at the start.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
-        flip: Whether items are mirrored at random; not where writing tells objects apart.
+        flip: Whether items are mirrored at random; unsuitable if objects differ by their lettering.
 
     Raises:
-        TypeError: Another kind of describer.
-        ValueError: Data without two items of one identity, or of one identity only; a pattern without a parameter,
-            values out of range, or too few items for the projection's ``dim``.
+        TypeError: The describer is of another kind.
+        ValueError: The data have no two items of one identity, or only one identity; a pattern matches no parameter; a
+            value is out of range; or there are too few items for the projection's ``dim``.
     """
 
     pool_items: Tensor
@@ -127,12 +126,12 @@ class Rank(Task):
         return ("describer.backbone",)
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """The parameters that learn by their factor on the learning rate."""
+        """The trained parameters by their factor on the learning rate."""
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``ranking``, a float32 scalar: the loss of the items of a batch that have a partner, each with a positive and
-        mined negatives; 0 without any.
+        """``ranking``, a float32 scalar: loss of the items of a batch that have a partner in another photo, each with a
+        random positive and mined negatives; 0 without any.
         """
         if int(self.age) % self.refresh == 0:
             self._draw_pool()
@@ -147,7 +146,7 @@ class Rank(Task):
         return {"ranking": self.loss(queries, positives, negatives, owners.to(queries.device), **self.margin)}
 
     def validate(self) -> dict[str, float]:
-        """``mAP`` and ``P@1`` of every item of the validation set as a query."""
+        """``mAP`` and ``P@1`` with every item of the validation set as a query."""
         if self.validation is None:
             return {}
         self._described = self._vectors(self.validation, range(len(self.validation))).cpu()
@@ -155,20 +154,20 @@ class Rank(Task):
         return {"mAP": figures["mAP"], "P@1": figures["P@1"]}
 
     def pictures(self) -> dict[str, Tensor]:
-        """``neighbours``: some items of the validation set and what is most like them."""
+        """``neighbours``: some items of the validation set and their nearest neighbours."""
         if self.validation is None or self._described is None:
             return {}
         items = self.validation
         return {"neighbours": neighbours(items, self._described, items.labels, torch.arange(len(items)))}
 
     def model(self) -> Model:
-        """The describer as it was trained; it indexes a vector for each image, the sum of its regions."""
+        """The trained describer with one vector per image, the sum of its regions."""
         aggregator = {"name": "sum", "whole_image": self.describer.whole_image}
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": aggregator}
         return Model(self.describer, Sum(whole_image=self.describer.whole_image), settings, {}, str(self.device))
 
     def _fit_parts(self, count: int) -> None:
-        """Let what has not learned yet learn from ``count`` items."""
+        """Fit the unfitted parts to ``count`` items."""
         numbers = torch.linspace(0, len(self.examples) - 1, min(count, len(self.examples))).long().tolist()
         for name, part in self.describer.fitted_parts().items():
             if not part.is_fitted:
@@ -182,7 +181,7 @@ class Rank(Task):
         self.pool_vectors.copy_(self._vectors(self.examples, self.pool_items.tolist()))
 
     def _mine(self, queries: Tensor, numbers: Tensor) -> Tensor:
-        """int64 ``(Q, negatives)``: for queries, which are items of these ``numbers``, the items; -1 for none."""
+        """int64 ``(Q, negatives)``: items mined for the queries, whose item numbers are ``numbers``; -1 for none."""
         labels, pool = self.examples.labels, self.pool_items.cpu()
         device = queries.device
         rows = hardest_negatives(
@@ -191,7 +190,7 @@ class Rank(Task):
         return pool[rows].where(rows >= 0, -1)
 
     def _embed_items(self, numbers: Sequence[int]) -> Tensor:
-        """Unit vectors ``(N, D)`` of training items, changed at random, with a gradient."""
+        """Unit vectors ``(N, D)`` of randomly augmented training items, with gradients."""
         return self.describer.embed_photos([self._changed(self.examples[n]) for n in numbers])
 
     def _changed(self, example: Example) -> Photo:
@@ -201,7 +200,7 @@ class Rank(Task):
 
     @torch.no_grad()
     def _vectors(self, items: ObjectDataset, numbers: Sequence[int]) -> Tensor:
-        """Unit vectors ``(N, D)`` of items as they are."""
+        """Unit vectors ``(N, D)`` of items without augmentation."""
         nothing = self.describer.embed_photos([])
         parts = (self.describer.embed_photos([items[n].photo for n in some]) for some in batched(numbers, BATCH))
         return torch.cat([nothing, *parts])
@@ -218,11 +217,11 @@ def _rankable(items: ObjectDataset) -> ObjectDataset:
 
 
 def _numbers(item: Example) -> list[int]:
-    """The number of an item; none of an example that is no item."""
+    """The number of an item in a list; empty for an example that is not an item."""
     numbers = item.regions.array(ITEMS)
     return [] if numbers is None else numbers.tolist()
 
 
 def _one_of(numbers: Tensor) -> int | None:
-    """One of some numbers at random, None of none."""
+    """A random one of these numbers, or None if there are none."""
     return int(numbers[torch.randint(len(numbers), ())]) if len(numbers) else None

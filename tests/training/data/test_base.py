@@ -51,7 +51,7 @@ def test_the_next_picture_that_can_be_used_is_read(caplog: pytest.LogCaptureFixt
     reasons[3] = UnreadableImageError("gone")
     assert read_next("sources", 3, 4, read, path) == 0, "behind the last comes the first"
     reasons[0] = UnreadableImageError("gone")
-    with pytest.raises(ValueError, match="sources: expected pictures, found 4 of which none can be used"):
+    with pytest.raises(ValueError, match="sources: expected usable pictures, found that none of 4 can be used"):
         read_next("sources", 2, 4, read, path)
     reasons[0] = KeyError("a fault of the program")
     with pytest.raises(KeyError):

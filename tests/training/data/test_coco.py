@@ -116,7 +116,7 @@ def test_a_picture_whose_boxes_are_of_another_one_is_left_out(tmp_path: Path, ca
     (message,) = caplog.messages
     assert "a.png: left out: expected a photo of 20 x 30 pixels, turned or scaled, found 30 x 20" in message
     (tmp_path / "b.png").unlink()
-    with pytest.raises(ValueError, match="found 1 of which none can be used"):
+    with pytest.raises(ValueError, match="found that none of 1 can be used"):
         CocoExamples(file=tmp_path / "instances.json")[0]
 
 
@@ -128,7 +128,7 @@ def test_boxes_are_counted_before_pictures_are_read(tmp_path: Path) -> None:
     assert MixtureExamples(data=[examples, examples]).box_count() == 4
     none = CocoExamples(file=_written(tmp_path, [[30, 5, 5, 5]]))
     with pytest.raises(
-        ValueError, match="data: expected photos with boxes, found none that can be used in all 2 photos"
+        ValueError, match="data: expected photos with boxes, found no usable box in any of the 2 photos"
     ):
         expect_boxes("data", none)
     assert MixtureExamples(data=[examples, PhotoExamples(sources=tmp_path)]).box_count() is None

@@ -67,7 +67,7 @@ def test_pictures_that_go_while_they_are_learned_from_give_way(crops: Path, capl
     assert found == [("jam/a.png", [0])] * 3
     assert "1.png: left out: " in caplog.text
     (crops / "jam" / "a.png").unlink()
-    with pytest.raises(ValueError, match="found 3 of which none can be used"):
+    with pytest.raises(ValueError, match="found that none of 3 can be used"):
         examples[0]
 
 

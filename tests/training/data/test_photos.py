@@ -78,7 +78,7 @@ def test_a_photo_that_cannot_be_read_is_replaced_by_the_next(folder: Path, caplo
     assert [("1.png" in r.getMessage(), "left out" in r.getMessage()) for r in caplog.records] == [(True, True)]
     for file in folder.iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="found 3 of which none can be used"):
+    with pytest.raises(ValueError, match="found that none of 3 can be used"):
         photos[0]
 
 

@@ -200,5 +200,5 @@ def test_data_without_a_single_box_are_refused(part: str, tmp_path: Path) -> Non
     }
     (tmp_path / "instances.json").write_text(json.dumps(data), encoding="utf-8")
     source = {"name": "coco", "file": str(tmp_path / "instances.json"), "class_agnostic": True}
-    with pytest.raises(ValueError, match=f"{part}: expected photos with boxes, found none that can be used in all 1"):
+    with pytest.raises(ValueError, match=f"{part}: expected photos with boxes, found no usable box in any of the 1"):
         task(detector={"num_classes": 1}, **{part: source})
