@@ -130,7 +130,7 @@ def test_mistakes_of_factors() -> None:
         sizes({"2.*": 1})
     with pytest.raises(ValueError, match=r"factors\['\*'\]: expected a number from 0"):
         sizes({"*": -1})
-    with pytest.raises(ValueError, match="expected at least one parameter that is trained"):
+    with pytest.raises(ValueError, match="expected at least one parameter to train"):
         sizes({"*": 0})
     with pytest.raises(ValueError, match=r"frozen: expected one of '0', '1', .*'trunk16', found 'trunk2'"):
         parameters_below(FasterRcnn(NarrowResnet(width=2, blocks=(1, 1, 1, 1)), **SMALL), "trunk2")

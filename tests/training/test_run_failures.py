@@ -164,7 +164,7 @@ def test_an_example_that_cannot_be_made_is_one_line(tmp_path: Path, workers: int
 
 
 def test_a_loader_that_was_killed_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"processes that load examples to live.*run.workers"):
+    with pytest.raises(TrainingError, match=r"data loading processes to keep running.*run.workers"):
         train(tmp_path / "run", task=SmallTask(examples=Spoilt("killed")), workers=1)
 
 

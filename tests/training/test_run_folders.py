@@ -51,7 +51,7 @@ def test_settings_may_change_until_something_was_learned(tmp_path: Path) -> None
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(TrainingError, match="found something else"):
+    with pytest.raises(TrainingError, match="found other files"):
         train(tmp_path, force=True)
     with pytest.raises(TrainingError, match="found a file"):
         train(tmp_path / "thesis.tex")
@@ -67,7 +67,7 @@ def test_what_follows_the_steps_is_done_again_by_the_same_command(
     with monkeypatch.context() as patch:
         patch.setattr(SmallTask, "finish", fails)
         with pytest.raises(
-            TrainingError, match=r"^dim: expected at most 7. All 12 steps are done and kept in .*last.pt"
+            TrainingError, match=r"^dim: expected at most 7. All 12 steps are done and saved in .*last.pt"
         ):
             train(tmp_path / "run", ema=0.5)
     task = train(tmp_path / "run", ema=0.5)
@@ -110,7 +110,7 @@ def test_a_task_is_asked_before_the_first_step(tmp_path: Path, monkeypatch: pyte
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with RunFolder(folder).locked(), pytest.raises(TrainingError, match="expected no other run in this folder, found"):
+    with RunFolder(folder).locked(), pytest.raises(TrainingError, match="expected no other process in this folder, found"):
         train(folder)
     assert [p.name for p in folder.iterdir()] == ["lock"]
     assert len(train(folder).seen) == 12

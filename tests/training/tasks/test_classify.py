@@ -170,7 +170,7 @@ def test_a_whitening_is_no_longer_than_the_vectors() -> None:
 def test_another_whitening_needs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the vectors turn out to vary in fewer directions than any count could tell."""
     monkeypatch.setattr(Classify, "check", lambda self: None)
-    with pytest.raises(TrainingError, match=r"dim: expected 1 to \d+ .*also with other settings of 'whiten'"):
+    with pytest.raises(TrainingError, match=r"dim: expected 1 to \d+ .*also with changed settings of 'whiten'"):
         fit(task(whiten={"dim": 16}), settings(steps=3, batch=4), tmp_path / "run", quiet=True)
     seen: list[int] = []
     monkeypatch.setattr(Classify, "losses", lambda self, batch: seen.append(len(batch)))

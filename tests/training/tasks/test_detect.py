@@ -159,7 +159,7 @@ def test_mistakes_are_named() -> None:
     plain = settings()["describer"] | {"regions": {"name": "whole_image"}}
     with pytest.raises(TypeError, match="expected one with a detector that is a network, found PooledRegions"):
         task(describer=plain)
-    with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; pass num_classes=1"):
+    with pytest.raises(ValueError, match="data: expected the 3 classes of the detector, found 1; set its num_classes=1"):
         task(detector={"num_classes": 3})
     names = list(build(Examples, SILHOUETTES).classes)
     data = SILHOUETTES
@@ -167,7 +167,7 @@ def test_mistakes_are_named() -> None:
         task(detector={"classes": names[1::-1] + names[2:]}, data=data, validation=None)
     with pytest.raises(ValueError, match=r"factors: expected patterns of 'network\.backbone\.body'.*found 'trunk"):
         task(factors={"trunk.*": 0.1})
-    with pytest.raises(ValueError, match="at least one parameter that is trained"):
+    with pytest.raises(ValueError, match="at least one parameter to train"):
         task(factors={"*": 0})
     with pytest.raises(ValueError, match="flip: expected true or false"):
         task(flip="no")

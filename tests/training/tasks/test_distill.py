@@ -189,7 +189,7 @@ def test_targets_that_were_computed_ahead_are_those_that_are_asked_for(tmp_path:
 
 
 def test_detections_that_will_change_are_not_described_ahead() -> None:
-    with pytest.raises(ValueError, match="precompute: expected boxes that stay"):
+    with pytest.raises(ValueError, match="precompute: expected boxes that do not change"):
         task(guidance={"sources": ["detections"]}, train="joint", precompute=2)
 
 
