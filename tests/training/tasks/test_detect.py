@@ -159,7 +159,7 @@ def test_mistakes_are_named() -> None:
     plain = settings()["describer"] | {"regions": {"name": "whole_image"}}
     with pytest.raises(TypeError, match="expected one with a detector that is a network, found PooledRegions"):
         task(describer=plain)
-    with pytest.raises(ValueError, match="data: expected the 3 classes .* found 1; set its num_classes=1"):
+    with pytest.raises(ValueError, match=r"data: expected the 3 classes .* found 1; set its num_classes=1"):
         task(detector={"num_classes": 3})
     names = list(build(Examples, SILHOUETTES).classes)
     data = SILHOUETTES
