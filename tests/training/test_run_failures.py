@@ -185,9 +185,7 @@ def test_devices_that_are_not_there(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(
-        ValueError, match=f"run: accelerator: expected at most the 0 {accelerator} devices"
-    ):
+    with pytest.raises(ValueError, match=f"run: accelerator: expected at most the 0 {accelerator} devices"):
         train(tmp_path / "run", accelerator=accelerator, devices=devices)
     assert not (tmp_path / "run").exists()
 

@@ -186,9 +186,7 @@ def test_boxes_without_an_identity_teach_nothing() -> None:
 
     learner = task()
     learner.examples = Nameless(count=3, families=2, settings=SceneSettings(size=48))
-    with pytest.raises(
-        ValueError, match="data: expected boxes of known identity, found none in any of the 3"
-    ):
+    with pytest.raises(ValueError, match="data: expected boxes of known identity, found none in any of the 3"):
         learner.check()
 
 
