@@ -77,9 +77,9 @@ def test_where_sizes_are_not_known_the_boxes_fit_in() -> None:
         ({"vectors": np.zeros(2, np.float32)}, r"ImageRows.vectors: expected float32 \(R, D\), found float32 \(2,\)"),
         ({"boxes": np.zeros((2, 3), np.float32)}, r"ImageRows.boxes: expected shape \(2, 4\), found \(2, 3\)"),
         ({"items": np.zeros(2)}, r"ImageRows.items: expected int64 \(2,\), found float64 \(2,\)"),
-        ({"items": np.array([1, 0])}, "ImageRows.items: expected rising numbers below 2"),
-        ({"items": np.array([0, 2])}, "ImageRows.items: expected rising numbers below 2"),
-        ({"items": np.array([-1, 0])}, "ImageRows.items: expected rising numbers below 2"),
+        ({"items": np.array([1, 0])}, "ImageRows.items: expected ascending numbers below 2"),
+        ({"items": np.array([0, 2])}, "ImageRows.items: expected ascending numbers below 2"),
+        ({"items": np.array([-1, 0])}, "ImageRows.items: expected ascending numbers below 2"),
         ({"sizes": np.zeros((1, 2), np.int64)}, r"ImageRows.sizes: expected shape \(2, 2\), found \(1, 2\)"),
     ],
 )

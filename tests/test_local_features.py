@@ -92,8 +92,8 @@ def test_features_belong_to_all_regions_around_them() -> None:
     [
         ([[1, 0]], "expected regions below 1 and features below 3"),
         ([[0, 3]], "expected regions below 1 and features below 3"),
-        ([[0, 1], [0, 1]], "expected pairs in rising order"),
-        ([[0, 2], [0, 1]], "expected pairs in rising order"),
+        ([[0, 1], [0, 1]], "expected pairs in ascending order"),
+        ([[0, 2], [0, 1]], "expected pairs in ascending order"),
     ],
 )
 def test_wrong_members_are_refused(members: list[list[int]], message: str) -> None:
@@ -142,10 +142,10 @@ def test_words_may_be_few() -> None:
         ({"residuals": np.zeros((3, 2), np.float32)}, ValueError, r"residuals: expected shape \(3, 9\)"),
         ({"residuals": np.zeros((3, 9))}, TypeError, "residuals: expected uint8 or float32, found float64"),
         ({"words": np.array([2, 7, 2])}, TypeError, "words: expected int32, found int64"),
-        ({"words": np.array([7, 2, 2], np.int32)}, ValueError, "expected rising words"),
-        ({"words": np.array([2, 2, 2], np.int32)}, ValueError, "expected rising words"),
+        ({"words": np.array([7, 2, 2], np.int32)}, ValueError, "expected ascending words"),
+        ({"words": np.array([2, 2, 2], np.int32)}, ValueError, "expected ascending words"),
         ({"words": np.array([-1, 2, 2], np.int32)}, ValueError, "words from 0"),
-        ({"rows": np.array([0, 1, 0])}, ValueError, "expected rising words"),
+        ({"rows": np.array([0, 1, 0])}, ValueError, "expected ascending words"),
         ({"rows": np.array([0, 0, 2])}, ValueError, "expected rows from 0 to 1"),
         ({"weights": np.array([1, np.inf, 1], np.float32)}, ValueError, "weights: expected finite"),
         ({"scales": np.ones(3, np.float32)}, ValueError, r"scales: expected shape \(2\)"),

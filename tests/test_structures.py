@@ -308,8 +308,8 @@ class TestSearchResult:
     @pytest.mark.parametrize(
         ("hits", "message"),
         [
-            ((match("a", 0.1), match("b", 0.2)), "expected falling scores"),
-            ((match("a", 0.2), match("a", 0.1)), "expected each image once"),
+            ((match("a", 0.1), match("b", 0.2)), "expected scores in descending order"),
+            ((match("a", 0.2), match("a", 0.1)), "expected each image at most once"),
         ],
     )
     def test_is_checked(self, hits: tuple[Match, ...], message: str) -> None:

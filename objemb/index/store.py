@@ -1,4 +1,4 @@
-"""The index of regions: what a user creates, fills and searches."""
+"""The index of image regions: create, fill and search it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from objemb.types import Int64Array
 
 
 class StoredImage(NamedTuple):
-    """What an index stores of an image beside its regions: its id, the stamp it was added with, its metadata."""
+    """Stored data of an image apart from its regions: its id, the stamp with which it was added, and its metadata."""
 
     id: str
     stamp: str | None
@@ -36,10 +36,10 @@ class StoredImage(NamedTuple):
 
 
 class Index:
-    """A folder of what one model makes of images: a vector, or visual words, for each of their regions.
+    """An index folder: the regions of images with the vectors, or the visual words, of one model.
 
-    Made by :meth:`create` or :meth:`open`. An opened index shows one published state; it shows a newer one after its
-    own changes and after :meth:`refresh`. Searching from several threads is safe, changing is not.
+    Use :meth:`create` or :meth:`open`. An open index is a view of one published state; its own changes and
+    :meth:`refresh` move it to the latest. Several threads may search at once; changes need exclusive access.
     """
 
     def __init__(self, folder: Path, snapshot: Snapshot) -> None:
@@ -51,48 +51,48 @@ class Index:
     def create(
         path: str | Path, *, schema: RowSchema, fingerprint: str, model: Mapping[str, object] | None = None
     ) -> Index:
-        """Make an empty index.
+        """Create an empty index.
 
         Args:
             path: A folder that is empty or does not exist.
-            schema: What a row is, such as ``UnitVectors(dim)``.
-            fingerprint: Fingerprint of the model that makes the rows.
-            model: Description of the model, JSON, shown by :meth:`info`: ``model.about``. Without it ``objemb search``
-                has to be told which model to ask.
+            schema: The kind of its rows, such as ``UnitVectors(dim)``.
+            fingerprint: Fingerprint of the model whose rows are added.
+            model: JSON description of the model (``model.about``), shown by :meth:`info`. Without it ``objemb search``
+                needs the option ``--model``.
 
         Raises:
-            IndexFolderError: The folder holds an index or something else.
+            IndexFolderError: The folder contains an index or other files.
             IndexWriteError: The folder cannot be written.
         """
         if not isinstance(schema, RowSchema):
-            raise TypeError(f"schema: expected what a row is, such as UnitVectors(512), found {schema!r}")
+            raise TypeError(f"schema: expected a row schema such as UnitVectors(512), found {schema!r}")
         if not isinstance(fingerprint, str) or not fingerprint:
             raise ValueError(f"fingerprint: expected a non-empty string, found {fingerprint!r}")
         folder, time = Path(path), now()
         try:
             described = json.loads(json.dumps(model))
         except (TypeError, ValueError) as error:
-            raise TypeError(f"model: expected what JSON can hold, found {error}") from error
+            raise TypeError(f"model: expected values that JSON can hold, found {error}") from error
         create(folder, Manifest(schema, fingerprint, described, created=time, updated=time))
         return Index.open(folder)
 
     @staticmethod
     def open(path: str | Path) -> Index:
-        """Open what is published now.
+        """Open the latest published state of an index.
 
         Raises:
-            IndexFolderError: There is no index.
-            ArtefactMismatchError: Another version of objemb wrote it.
+            IndexFolderError: The folder is not an index.
+            ArtefactMismatchError: The index was written by a newer version of objemb.
             DamagedIndexError: A file is missing or has the wrong length, or the manifest is damaged. Changed bytes in
-                other files are found when they are read (tables) or by :meth:`verify` (vectors).
+                other files are detected when they are read (tables) or by :meth:`verify` (vectors).
         """
         return Index(Path(path), Snapshot.load(Path(path)))
 
     def refresh(self) -> None:
-        """Show the state that is published now.
+        """Switch to the latest published state.
 
         Raises:
-            ArtefactMismatchError: An index of another model was put in this one's place. The old state stays open.
+            ArtefactMismatchError: The folder now contains an index of another model. The old state stays open.
         """
         newest = Snapshot.load(self._folder, self._snapshot)
         check_same_model(self._folder, self._snapshot.manifest, newest.manifest)
@@ -101,17 +101,17 @@ class Index:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The index folder."""
         return self._folder
 
     @property
     def state(self) -> Manifest:
-        """The published state that is shown: what was taken from the index holds as long as it is the same."""
+        """The published state that is open; data read from the index are current as long as it is the same."""
         return self._snapshot.manifest
 
     @property
     def schema(self) -> RowSchema:
-        """What a row is."""
+        """The kind of the rows."""
         return self._snapshot.manifest.schema
 
     @property
@@ -126,7 +126,7 @@ class Index:
 
     @property
     def model(self) -> Mapping[str, object] | None:
-        """Description of that model, if the creator gave one."""
+        """Description of that model as given to :meth:`create`, or None."""
         return self._snapshot.manifest.model
 
     def __len__(self) -> int:
@@ -134,15 +134,15 @@ class Index:
         return self._snapshot.image_count
 
     def __contains__(self, image: object) -> bool:
-        """Whether there is an image of this id."""
+        """Whether the index contains an image with this id."""
         return isinstance(image, str) and self._place(image) is not None
 
     def __reduce__(self) -> tuple[Callable[[str], Index], tuple[str]]:
-        """Another process opens what is published when it gets the index."""
+        """Pickled as its path: another process opens the latest published state."""
         return Index.open, (str(self._folder),)
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise ``ArtefactMismatchError``, with both values, when the index is of another model."""
+        """Raise ``ArtefactMismatchError``, with both fingerprints, if the index is of another model."""
         if fingerprint != self.fingerprint:
             path = (self.model or {}).get("path")
             where = f" and was at {path}" if path else ""
@@ -155,26 +155,26 @@ class Index:
         """A transaction, to be used in a ``with`` block; see :class:`objemb.index.storage.writer.Writer`.
 
         Args:
-            flush_rows: A segment is closed when it has this weight, its regions and images together.
-            fingerprint: Fingerprint of the model that makes the new rows, to be checked.
+            flush_rows: A segment is closed when its number of regions and images together reaches this.
+            fingerprint: Fingerprint of the model of the new rows, checked against that of the index; None for no check.
         """
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
         return Writer(self._folder, self._snapshot.manifest, flush_rows, self.refresh)
 
     def delete(self, images: Iterable[str]) -> list[str]:
-        """Delete images by id and publish that. Returns the ids that were not there."""
+        """Delete images by id and publish the change. Returns the ids that are not in the index."""
         with self.writer() as writer:
             return writer.delete(images)
 
     def compact(self, *, rebuild: bool = False, on_images: Callable[[int], None] = lambda count: None) -> bool:
-        """Give back the space of deleted images and join small segments.
+        """Free the space of deleted images and join small segments.
 
-        Needs free space of about the size of the index meanwhile. Search structures are dropped.
+        Temporarily needs free disk space of about the size of the index. Search structures are removed.
 
         Args:
-            rebuild: Build the search structures anew that there were.
-            on_images: Called with numbers of images that are done.
+            rebuild: Whether to build the removed search structures again.
+            on_images: Called with the number of images processed since the last call.
 
         Returns:
             Whether there was anything to do.
@@ -183,22 +183,23 @@ class Index:
         before = self._snapshot.manifest.structures
         done = rewrite.compact(self._folder, self._snapshot.manifest, on_images)
         self.refresh()
-        for structure in reversed(before if done and rebuild else ()):  # the last that is built is asked first
+        for structure in reversed(before if done and rebuild else ()):  # the last one built is used first
             self.build_structure({**structure.settings, "name": structure.engine}, keep=True)
         return done
 
     def build_structure(self, engine: str | Mapping[str, object] | None = None, *, keep: bool = False) -> None:
-        """Build a search structure over all images there are; later ones are searched exactly.
+        """Build a structure for approximate search over all images; images added later are searched exactly.
 
-        Scores stay exact; what approximate search may miss is an image.
+        Approximate search may miss images, but the scores of those it finds are exact.
 
         Args:
-            engine: The name of an engine, a file of :mod:`objemb.index.engines`, or ``{"name": ..., **settings}``:
-                "ivf_sq8" (a byte per number, fast and faithful; the default) or "ivf_pq" (much smaller, coarser).
-            keep: Whether structures of other engines stay; they are asked where this one cannot answer.
+            engine: Name of an engine (a plug-in of :mod:`objemb.index.engines`), or ``{"name": ..., **settings}``:
+                "ivf_sq8" (one byte per number, fast and accurate; the default) or "ivf_pq" (much smaller, less
+                accurate).
+            keep: Whether structures of other engines are kept, for queries that this one does not support.
 
         Raises:
-            ImportError: A library that the engine needs is not installed: FAISS for both.
+            ImportError: A library that the engine needs is not installed (FAISS for both of these).
             ValueError: There are too few regions, or there is no such engine.
         """
         chosen = DEFAULT_ENGINE if engine is None else engine
@@ -213,24 +214,24 @@ class Index:
         on_collision: str = "error",
         on_images: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Add all images of other indexes of the same model; they stay as they are.
+        """Add all images of other indexes of the same model, which are not changed.
 
         Args:
             sources: Other indexes or their folders.
-            on_collision: What to do with an image id that is there already: "error", "replace" it or "keep" the one
-                that is there.
-            on_images: Called with numbers of images that are done.
+            on_collision: What to do with an image whose id is already in this index: "error", "replace" the existing
+                image or "keep" it.
+            on_images: Called with the number of images processed since the last call.
 
         Raises:
             ArtefactMismatchError: Fingerprint, kind of rows or dimension differ.
-            ValueError: An id is in two indexes and ``on_collision`` is "error". The index is as before.
+            ValueError: An id is in two indexes and ``on_collision`` is "error". This index is not changed.
         """
         opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
         with self.writer() as writer:
             rewrite.merge(writer, opened, on_collision, on_images)
 
     def verify(self) -> list[str]:
-        """What is wrong with the published files, see :mod:`objemb.index.storage.verify`; empty when all is well."""
+        """Check all published files, see :mod:`objemb.index.storage.verify`; returns the problems, if any."""
         return verify(self._folder)
 
     def images(self) -> Iterator[StoredImage]:
@@ -242,7 +243,7 @@ class Index:
                 yield StoredImage(tables.to_text(id_), _text(stamp), tables.metadata_from_bytes(metadata))
 
     def stamps(self) -> dict[str, str | None]:
-        """The stamp of every image by id: what was indexed, and as what."""
+        """The stamp of every image by id; a stamp identifies the state of an image that was indexed."""
         stamps: dict[str, str | None] = {}
         for segment, live in self._live_segments():
             ids, marks = (segment.images.column(n).take(live).to_pylist() for n in ("id", "stamp"))
@@ -250,7 +251,7 @@ class Index:
         return stamps
 
     def stamp(self, image: str) -> str | None:
-        """The stamp of one image. Raises ``KeyError`` for an id that is not there."""
+        """The stamp of one image. Raises ``KeyError`` if the id is not in the index."""
         place = self._place(image)
         if place is None:
             raise KeyError(image)
@@ -258,30 +259,30 @@ class Index:
         return _text(segment.images.column("stamp")[position].as_py())
 
     def get(self, image: str) -> Described | None:
-        """What is stored of an image, or None. Extras of the regions are not stored."""
+        """The stored rows of an image, or None if its id is not in the index. Extras of regions are not stored."""
         place = self._place(image)
         return None if place is None else place[0].described(place[1])
 
     def find(self, where: str) -> list[str]:
-        """Ids of the images with a region that fits a filter, see :mod:`objemb.index.filters.parser`."""
+        """Ids of the images with a region that matches a filter, see :mod:`objemb.index.filters.parser`."""
         return self._searcher.find(where)
 
     def dense_rows(self, where: str | None = None) -> ImageRows:
-        """All vectors in one piece, images in the order in which they were added.
+        """All vectors as one array, images in the order in which they were added.
 
-        Vectors are a copy in memory, unless the index is a single segment of float32 of which all may be found (as
-        after :meth:`compact`): then they are the mapped file.
+        The vectors are a copy in memory, unless the index is a single float32 segment without deleted or filtered rows
+        (as after :meth:`compact`); then they are the memory-mapped file.
 
         Args:
-            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
+            where: Return only the rows that match this filter, see :mod:`objemb.index.filters.parser`.
 
         Raises:
-            ArtefactMismatchError: It is an index of visual words.
+            ArtefactMismatchError: The index contains visual words.
         """
         return self._searcher.dense_rows(where)
 
     def info(self) -> dict[str, Any]:
-        """Counts, sizes and origin, JSON-ready."""
+        """Counts, sizes and the model of the index, JSON-ready."""
         snapshot, manifest = self._snapshot, self._snapshot.manifest
         stored = sum(s.images for s in manifest.segments)
         return {
@@ -313,27 +314,32 @@ class Index:
         runners_up: int = 3,
         exact: bool | None = None,
     ) -> SearchResult:
-        """The images most similar to a query: those with the best pair of a stored and a query region.
+        """Find the images most similar to a query.
 
-        Re-rankers of a model are not asked: :class:`objemb.Retrieval` searches with a model and its re-rankers.
+        The score of an image is that of its best pair of a stored region and a query region. Re-rankers are not
+        applied; use :class:`objemb.Retrieval` to search with a model and its re-rankers.
 
         Args:
-            query: One or more regions, described by the index's model, as ``model.query`` makes them; zero regions find
-                nothing.
-            k: Number of images; fewer are found when the index (or the filter) has no more.
+            query: One or more regions, described by the index's model with ``model.query``; zero regions match nothing.
+            k: Maximum number of images; fewer are returned if the index, or the filter, has no more.
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
-            exclude: Ids of images that are not to be found, such as the query's own; others take their places.
-            min_score: Images whose score is lower are left out.
-            fingerprint: Fingerprint of the model that described the query, to be checked.
-            runners_up: How many further pairs of boxes to give per image.
-            exact: True for exact search, False for a search structure (see :meth:`build_structure`), None for the
-                structure where there is one, of a quarter of the rows or more, and there are 200,000 rows or more.
+            exclude: Ids of images to leave out, such as the query's own; other images take their places.
+            min_score: Leave out images with a lower score.
+            fingerprint: Fingerprint of the model that described the query, which is checked against the index; None for
+                no check.
+            runners_up: Number of further pairs of boxes to return per image.
+            exact: True for exact search; False for approximate search with a structure (see :meth:`build_structure`);
+                None for approximate search if a structure covers at least a quarter of the rows and there are at least
+                200,000 rows, else exact search.
+
+        Returns:
+            The images, best first, with boxes in original pixels.
 
         Raises:
             ArtefactMismatchError: The query is of another model, kind or dimension.
-            WhereError: The filter cannot be understood.
-            DamagedIndexError: A file turned out to be damaged.
-            TypeError: The query is no described photo.
+            WhereError: The filter is not valid.
+            DamagedIndexError: A file is damaged.
+            TypeError: The query is not a description by a model.
             ValueError: ``exact`` is False and there is no search structure.
         """
         return self.search_many(
@@ -359,20 +365,25 @@ class Index:
         runners_up: int = 3,
         exact: bool | None = None,
     ) -> list[SearchResult]:
-        """Answers to many queries at once, each as :meth:`search` gives it; faster than one by one.
+        """Search for many queries at once, which is faster than calling :meth:`search` for each.
 
         Args:
-            queries: As for :meth:`search`.
-            k: Likewise, and so on.
-            exclude: What to leave out for each query, one entry per query; ``[q.image for q in queries]`` where the
-                queries are in the index under their own ids.
+            queries: Descriptions as for :meth:`search`.
+            k: As for :meth:`search`, like the arguments that are not listed here.
+            exclude: Ids to leave out, one entry per query; ``[q.image for q in queries]`` if the queries are in the
+                index under their own ids.
+
+        Returns:
+            One result per query.
         """
         self._check_search(queries, k, fingerprint, runners_up)
         if isinstance(exclude, str):
-            raise TypeError(f"exclude: expected an entry for each query, found the text {exclude!r}")
+            raise TypeError(f"exclude: expected a list with an entry for each query, found the text {exclude!r}")
         left_out = [frozenset((one,) if isinstance(one, str) else one) for one in exclude or ((),) * len(queries)]
         if len(left_out) != len(queries):
-            raise ValueError(f"exclude: expected an entry for each of {len(queries)} queries, found {len(left_out)}")
+            raise ValueError(
+                f"exclude: expected a list with an entry for each of {len(queries)} queries, found {len(left_out)}"
+            )
         if min_score is not None and not isinstance(min_score, (int, float)):
             raise TypeError(f"min_score: expected a number, found {min_score!r}")
         most = k + max(map(len, left_out), default=0)
@@ -385,11 +396,11 @@ class Index:
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
         if isinstance(queries, Described):
-            raise TypeError("queries: expected a list of described photos, found one; search takes a single one")
+            raise TypeError("queries: expected a list of descriptions, found a single one; use search for one query")
         for query in queries:
             if not isinstance(query, Described):
                 raise TypeError(
-                    "query: expected what a model has described, such as index.search(model.query('photo.jpg')), "
+                    "query: expected a description by a model, such as index.search(model.query('photo.jpg')), "
                     f"found {query!r:.80}"
                 )
             self.schema.check(f"query {query.image!r}", query)
@@ -399,7 +410,7 @@ class Index:
         self._searcher = Searcher(snapshot, self._searcher)
 
     def _place(self, image: str) -> tuple[Segment, int] | None:
-        """The segment of a live image and its position there."""
+        """The segment of a live image and its position in the segment."""
         for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
             for position in segment.positions(image):
                 if live is None or live[position]:
@@ -413,7 +424,7 @@ class Index:
 
 
 def _kept(answer: SearchResult, k: int, left_out: frozenset[str], min_score: float | None) -> SearchResult:
-    """The ``k`` best of what may be found."""
+    """The ``k`` best hits that are not excluded and score at least ``min_score``."""
     least = -math.inf if min_score is None else min_score
     hits = tuple(hit for hit in answer.hits if hit.score >= least and hit.image not in left_out)[:k]
     return answer if len(hits) == len(answer) else replace(answer, hits=hits)

@@ -65,7 +65,7 @@ class Fitted(nn.Module, ABC):
             ValueError: No vectors or too few, NaN or infinite ones, or of another length.
         """
         if not fitted_on:
-            raise ValueError("fitted_on: expected words that say what the vectors come from, found none")
+            raise ValueError("fitted_on: expected a description of the origin of the vectors, found none")
         checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
         if len(vectors) == 0:
             raise ValueError(f"{self.label}: expected vectors to learn from, found none")

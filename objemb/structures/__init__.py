@@ -1,8 +1,8 @@
-"""The few data types that travel between the stages.
+"""The data types that are passed between the stages.
 
-All are frozen, check themselves on construction, and keep to one convention: boxes are float32 ``(x1, y1, x2, y2)``
-edges in *EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 640``), rows are items, sizes are
-``(height, width)``, region 0 of a described image is the whole image.
+All are immutable, validated on construction, and follow one convention: boxes are float32 ``(x1, y1, x2, y2)`` edges in
+*EXIF-corrected original pixels* (a 640 x 480 photo spans ``0 <= x <= 640``); the first axis of an array is that of the
+items; sizes are ``(height, width)``; region 0 of a described image is the whole image.
 """
 
 from objemb.structures.descriptors import RegionDescriptors

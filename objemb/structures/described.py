@@ -1,4 +1,4 @@
-"""What models give, in words, and how to ask for one kind of it."""
+"""The kinds of a model's output, and a check for one of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.local_features import RegionFeatures
 from objemb.structures.words import Described, VisualWords
 
-#: What describers give and rows are, for messages.
+#: Names of the kinds of output in messages.
 IN_WORDS: dict[type[object], str] = {
     RegionDescriptors: "vectors of regions",
     RegionFeatures: "local features",
@@ -16,14 +16,14 @@ IN_WORDS: dict[type[object], str] = {
 
 
 def expect_vectors(who: str, described: Described) -> RegionDescriptors:
-    """Rows that are vectors.
+    """Check that a model's output for an image consists of vectors, and return it.
 
     Args:
-        who: What needs them, for the message.
-        described: What a model has made of an image.
+        who: Name of what needs vectors, for the message.
+        described: Output of a model for an image.
 
     Raises:
-        ArtefactMismatchError: They are visual words.
+        ArtefactMismatchError: The output consists of visual words.
     """
     if not isinstance(described, RegionDescriptors):
         raise ArtefactMismatchError(

@@ -1,4 +1,4 @@
-"""Boxes of an image with a vector each."""
+"""The regions of an image with their vectors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from objemb.types import Float32Array
 
 @dataclass(frozen=True, eq=False, init=False)
 class RegionDescriptors:
-    """The regions of one image with a vector each: what every describer returns and every index takes.
+    """The regions of one image, each with a vector: the output of a describer and the input of an index.
 
     Attributes:
         image: The id of the image.
-        regions: Where the vectors come from; region 0 is the whole image when a describer made them.
-        vectors: float32 ``(N, D)``, unit length unless the describer says otherwise (zero rows stay zero). A tensor is
-            taken as well: it comes to the CPU and shares its memory.
-        metadata: Columns that came with the image.
+        regions: The N regions; if a describer found them, region 0 is the whole image.
+        vectors: float32 ``(N, D)``, one per region, of unit length (or zero) unless the describer states otherwise. May
+            be given as a tensor, which is moved to the CPU; a CPU tensor shares its memory.
+        metadata: Metadata of the image from its source, by column.
     """
 
     image: str
@@ -61,7 +61,7 @@ class RegionDescriptors:
     def _set(
         self, image: str, regions: Regions, vectors: Float32Array, metadata: Mapping[str, Scalar]
     ) -> RegionDescriptors:
-        """Takes what has been checked, here or as part of other descriptors."""
+        """Set fields that are already validated, here or as part of other descriptors."""
         values = {"image": image, "regions": regions, "vectors": vectors, "metadata": metadata}
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -71,7 +71,7 @@ class RegionDescriptors:
         return len(self.regions)
 
     def __getitem__(self, index: Index) -> RegionDescriptors:
-        """Descriptors of some regions, picked as :class:`Regions` are."""
+        """Descriptors of the regions that :meth:`Regions.__getitem__` would select."""
         rows = row_numbers(index, len(self))
         picked = object.__new__(RegionDescriptors)
         return picked._set(self.image, self.regions[rows], self.vectors[rows], self.metadata)
@@ -85,7 +85,7 @@ class RegionDescriptors:
         return int(self.vectors.shape[1])
 
     def to_json(self) -> dict[str, object]:
-        """A JSON-ready dict; :meth:`from_json` reverses it."""
+        """A JSON-ready dict, read by :meth:`from_json`."""
         return {
             "image": self.image,
             "regions": self.regions.to_json(),
@@ -95,7 +95,7 @@ class RegionDescriptors:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> RegionDescriptors:
-        """Descriptors from what :meth:`to_json` made."""
+        """Descriptors from the output of :meth:`to_json`."""
         expect_keys("RegionDescriptors", data, ("image", "regions", "vectors", "metadata"))
         vectors = payload_from_json(data["vectors"])
         if isinstance(vectors, tuple):

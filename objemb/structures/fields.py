@@ -14,14 +14,14 @@ from objemb import checks
 from objemb.types import AnyArray, BoolArray, Float32Array, Int64Array
 
 Box: TypeAlias = tuple[float, float, float, float]
-#: Values that metadata may hold; they survive JSON and Arrow unchanged.
+#: Types of metadata values; JSON and Arrow preserve them.
 Scalar: TypeAlias = str | int | float | bool | None
 #: Extra values per region: an array with one row per region, or one JSON scalar per region.
 Payload: TypeAlias = AnyArray | tuple[Scalar, ...]
-#: Which regions: a number, a slice, numbers or a boolean mask.
+#: Selects regions: a number, a slice, several numbers or a boolean mask.
 Index: TypeAlias = int | slice | ArrayLike
 
-#: Number types that payloads may have in JSON.
+#: Number types of payloads in JSON.
 PAYLOAD_DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int32", "int64")
 
 
@@ -29,13 +29,13 @@ V = TypeVar("V")
 
 
 class ReadOnlyDict(dict[str, V]):
-    """A dict that refuses to be changed; it is pickled, copied and written as JSON, which ``MappingProxyType`` is not.
+    """An immutable dict. Unlike ``MappingProxyType`` it can be pickled, copied and written as JSON.
 
-    Its :meth:`copy` is a plain dict.
+    :meth:`copy` returns a plain dict.
     """
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("expected a mapping that is only read, found a change: change a copy of it, dict(mapping)")
+        raise TypeError("expected no change of a read-only mapping, found one; change a copy of it, dict(mapping)")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -64,15 +64,15 @@ def checked_box(name: str, box: Sequence[float]) -> Box:
 
 
 def are_shares(box: Sequence[float], size: tuple[float, float] | None) -> bool:
-    """Whether a box is one of shares of its photo, from 0 to 1, and not of pixels: those would be within the first one.
+    """Whether the coordinates of a box are fractions of its photo, from 0 to 1, rather than pixels.
 
-    ``size`` is that of the photo, in any order, as far as it is known: in a photo of a pixel or two both are possible.
+    ``size`` is that of the photo, in any order, or None if unknown; in a photo of one or two pixels both are possible.
     """
     return all(0 <= v <= 1 for v in box) and (size is None or max(size) > 2)
 
 
 def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    """A read-only copy of strings to JSON scalars, or ``TypeError``."""
+    """A read-only copy of a mapping from strings to JSON scalars; raises ``TypeError`` for any other."""
     for key, value in metadata.items():
         if not isinstance(key, str) or not (value is None or isinstance(value, (str, int, float, bool))):
             raise TypeError(f"{name}: expected strings to JSON scalars, found {key!r}: {type(value).__name__}")
@@ -80,7 +80,7 @@ def frozen_metadata(name: str, metadata: Mapping[str, Scalar]) -> Mapping[str, S
 
 
 def metadata_to_json(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A copy for JSON, which has neither NaN nor infinity: they become None."""
+    """A copy for JSON, with NaN and infinity replaced by None."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metadata.items()}
 
 
@@ -92,16 +92,16 @@ def checked_id(name: str, image: str) -> str:
 
 
 def as_array(name: str, value: ArrayLike) -> AnyArray:
-    """Numbers as a NumPy array: over the memory of an array or of a tensor on the CPU, a copy of anything else.
+    """Numbers as a NumPy array, which shares the memory of an array or a CPU tensor and is a copy of anything else.
 
     Args:
-        name: For the error.
-        value: An array, a tensor of PyTorch on any device (without its gradient), or nested lists of numbers.
+        name: Name of the value in the error.
+        value: An array, a PyTorch tensor on any device (its gradient is dropped), or nested lists of numbers.
 
     Raises:
-        TypeError: Something else.
+        TypeError: The value is none of these.
     """
-    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    torch = sys.modules.get("torch")  # if PyTorch was never imported, the value is not a tensor
     if torch is not None and isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()
         numbers: AnyArray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -129,7 +129,7 @@ def points_inside(points: Float32Array, boxes: Float32Array) -> BoolArray:
 
 
 def row_numbers(index: Index, count: int) -> Int64Array:
-    """Any kind of index as row numbers from 0, int64 ``(n,)``."""
+    """Convert any kind of index to row numbers from 0, int64 ``(n,)``."""
     if isinstance(index, slice):
         return np.arange(count, dtype=np.int64)[index]
     picked = as_array("index", index)
@@ -145,7 +145,7 @@ def row_numbers(index: Index, count: int) -> Int64Array:
 
 
 def checked_payload(name: str, value: Any, count: int) -> Payload:
-    """An array or JSON scalars with ``count`` rows, or an error."""
+    """Check that a value is an array or a sequence of JSON scalars with ``count`` rows."""
     if not isinstance(value, (str, list, tuple)):
         array = as_array(name, value)
         return checks.shape(name, array, (count, *(None,) * (array.ndim - 1)))
@@ -157,12 +157,12 @@ def checked_payload(name: str, value: Any, count: int) -> Payload:
 
 
 def pick_payload(value: Payload, rows: Int64Array) -> Payload:
-    """The given rows of a payload."""
+    """Select rows of a payload."""
     return tuple(value[i] for i in rows.tolist()) if isinstance(value, tuple) else value[rows]
 
 
 def cat_payload(values: Sequence[Payload]) -> Payload:
-    """Payloads one after the other; scalars when not all are arrays."""
+    """Concatenate payloads; the result is a sequence of scalars unless all are arrays."""
     arrays = [v for v in values if not isinstance(v, tuple)]
     if len(arrays) == len(values):
         return np.concatenate(arrays)
@@ -170,7 +170,7 @@ def cat_payload(values: Sequence[Payload]) -> Payload:
 
 
 def payload_to_json(value: Payload) -> dict[str, Any]:
-    """A JSON-ready dict; :func:`payload_from_json` reverses it."""
+    """A JSON-ready dict, read by :func:`payload_from_json`."""
     if isinstance(value, tuple):
         return {"dtype": "scalars", "values": list(value)}
     dtype = checks.one_of("payload dtype", str(value.dtype), PAYLOAD_DTYPES)
@@ -178,7 +178,7 @@ def payload_to_json(value: Payload) -> dict[str, Any]:
 
 
 def payload_from_json(data: Mapping[str, Any]) -> Payload:
-    """A payload from what :func:`payload_to_json` made."""
+    """A payload from the output of :func:`payload_to_json`."""
     expect_keys("payload", data, ("dtype", "values"))
     if data["dtype"] == "scalars":
         return tuple(data["values"])
@@ -187,7 +187,7 @@ def payload_from_json(data: Mapping[str, Any]) -> Payload:
 
 
 def expect_keys(name: str, data: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """``ValueError`` that names expected and found keys when one of ``keys`` is missing."""
+    """Raise ``ValueError`` with the expected and the found keys if one of ``keys`` is missing."""
     missing = [k for k in keys if k not in data]
     if missing:
         raise ValueError(f"{name}: expected the keys {checks.listed(keys)}, found {checks.listed(data)}")

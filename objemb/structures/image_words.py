@@ -1,4 +1,4 @@
-"""Visual words of many images in memory: the database of an evaluation, or its queries."""
+"""The visual words of many images in memory: the database or the queries of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from objemb.structures.regions import Regions
 from objemb.structures.words import VisualWords
 from objemb.types import Float32Array, Int64Array
 
-#: Bytes of the number of a row beside each residual, and of the factor of each row.
+#: Bytes per residual for its row number, and bytes per row for its factor.
 ROW_BYTES = 4
-#: Bytes of the word and the two coordinates of a local feature whose place is kept.
+#: Bytes per stored local feature for its word and its two coordinates.
 PLACE_BYTES = 8
 
 
@@ -26,9 +26,9 @@ class ImageWords:
 
     Attributes:
         images: Ids of the images.
-        described: The words of the images that have rows, by their positions in ``images``, which rise.
+        described: The words of the images that have rows, by position in ``images``, in ascending order.
         dim: Length of the residuals.
-        kernel: How they are compared.
+        kernel: The kernel that compares them.
     """
 
     images: tuple[str, ...]
@@ -38,35 +38,35 @@ class ImageWords:
 
     @staticmethod
     def of(described: Mapping[int, VisualWords], dim: int, kernel: MatchKernel, images: Sequence[str]) -> ImageWords:
-        """The words of some of the images, by their positions in ``images``."""
+        """Create from the words of some of the images, by position in ``images``, in any order."""
         return ImageWords(tuple(images), dict(sorted(described.items())), dim, kernel)
 
     @cached_property
     def items(self) -> Int64Array:
-        """int64 ``(R,)``: the position in ``images`` of the image that each row belongs to."""
+        """int64 ``(R,)``: for each row, the position of its image in ``images``."""
         numbers = np.array(list(self.described), dtype=np.int64)
         return np.repeat(numbers, [len(words) for words in self.described.values()])
 
     @cached_property
     def starts(self) -> Int64Array:
-        """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
+        """int64 ``(images + 1,)``: first row of each image, followed by the number of rows."""
         return np.searchsorted(self.items, np.arange(len(self.images) + 1)).astype(np.int64)
 
     @cached_property
     def boxes(self) -> Float32Array:
-        """float32 ``(R, 4)``, xyxy in original pixels."""
+        """float32 ``(R, 4)``: the box of each row, xyxy in original pixels."""
         return np.concatenate(
             [np.zeros((0, 4), np.float32), *(words.regions.boxes for words in self.described.values())]
         )
 
     @cached_property
     def sizes(self) -> Int64Array:
-        """int64 ``(R, 2)``, height and width of the original photo of each row."""
+        """int64 ``(R, 2)``: height and width of the original photo of each row."""
         sizes = np.array([words.regions.size for words in self.described.values()], np.int64).reshape(-1, 2)
         return np.repeat(sizes, [len(words) for words in self.described.values()], axis=0)
 
     def words(self, number: int) -> VisualWords:
-        """The words of an image by its position in ``images``; no rows where it has none."""
+        """The words of an image by its position in ``images``; possibly without rows."""
         found = self.described.get(number)
         if found is not None:
             return found
@@ -85,12 +85,12 @@ class ImageWords:
 
     @property
     def count(self) -> int:
-        """Number of residuals of all images."""
+        """Total number of residuals."""
         return sum(len(words.words) for words in self.described.values())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is stored: residuals with their rows, factors of rows, and places of features."""
+        """Bytes of the stored data: residuals with their row numbers, factors of rows, and places of features."""
         return sum(_bytes(words) for words in self.described.values())
 
 
@@ -98,6 +98,6 @@ def _bytes(words: VisualWords) -> int:
     inverted = int(words.residuals.nbytes) + ROW_BYTES * (len(words.words) + len(words))
     if words.places is None:
         return inverted
-    # a box of a photo knows the places of all of it; its own are those inside
+    # the places are those of the whole photo; a box has those inside it
     count = int(points_inside(words.places.points, words.regions.boxes).any(axis=0).sum())
     return inverted + count * (int(words.places.codes.shape[1]) + PLACE_BYTES)

@@ -1,4 +1,4 @@
-"""Local features of an image, and which of its regions they lie in."""
+"""The local features of an image, and the regions that they belong to."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 @dataclass(frozen=True, eq=False, init=False)
 class LocalFeatures:
-    """Points of one image with a vector each. Zero features are a normal case.
+    """Points of one image, each with a vector. Zero features are a normal case.
 
-    Arrays are NumPy's. Tensors are taken as well: they come to the CPU, and share their memory where they were there.
+    Attributes are NumPy arrays. They may be given as tensors, which are moved to the CPU; CPU tensors share their
+    memory.
 
     Attributes:
         size: ``(height, width)`` of the original image.
         points: float32 ``(N, 2)``, x and y of the centres in original pixels, inside the image.
-        scales: float32 ``(N,)``, above 0: pixels of the network's input (or of the level of a scale space) per original
-            pixel, so that large objects have features of small scales.
-        sides: float32 ``(N,)``, above 0: side of the square that the feature was computed from, in original pixels.
-        vectors: float32 ``(N, D)``, unit length (or zero) unless the extractor says otherwise.
-        strengths: float32 ``(N,)``, larger is stronger; what top-n selection goes by.
+        scales: float32 ``(N,)``, above 0: pixels of the network's input (or of a level of a scale space) per original
+            pixel. Large objects have features of small scale.
+        sides: float32 ``(N,)``, above 0: side of the square from which the feature was computed, in original pixels.
+        vectors: float32 ``(N, D)``, of unit length (or zero) unless the extractor states otherwise.
+        strengths: float32 ``(N,)``, larger is stronger; the order of top-n selection.
     """
 
     size: tuple[int, int]
@@ -83,7 +84,7 @@ class LocalFeatures:
         self._set(size, places, numbers["scales"], numbers["sides"], rows, numbers["strengths"])
 
     def _set(self, size: tuple[int, int], *columns: FloatArray) -> LocalFeatures:
-        """Takes what has been checked, here or as part of other features."""
+        """Set fields that are already validated, here or as part of other features."""
         object.__setattr__(self, "size", size)
         for name, column in zip(("points", "scales", "sides", "vectors", "strengths"), columns, strict=True):
             object.__setattr__(self, name, column.astype(np.float32, copy=False))
@@ -91,15 +92,15 @@ class LocalFeatures:
 
     @staticmethod
     def empty(size: tuple[int, int], dim: int) -> LocalFeatures:
-        """No features, of vectors of this length."""
+        """No features, with vectors of length ``dim``."""
         return LocalFeatures(size, (), np.zeros((0, dim), np.float32))
 
     @staticmethod
     def cat(parts: Sequence[LocalFeatures]) -> LocalFeatures:
-        """Features of the same image, one after the other.
+        """Concatenate features of the same image.
 
         Raises:
-            ValueError: No parts, or image sizes or lengths of vectors that differ.
+            ValueError: There are no parts, or their image sizes or vector lengths differ.
         """
         kinds = {(part.size, part.dim) for part in parts}
         if len(kinds) != 1:
@@ -109,11 +110,11 @@ class LocalFeatures:
         return object.__new__(LocalFeatures)._set(parts[0].size, *columns)
 
     def moved(self, by: tuple[float, float], size: tuple[int, int]) -> LocalFeatures:
-        """The features of a part of an image as those of the image.
+        """Convert features of a part of an image to the frame of the image.
 
         Args:
-            by: ``(x, y)`` of the part's corner in the image, in original pixels.
-            size: ``(height, width)`` of the image. Points that rounding puts outside are moved to its edge.
+            by: ``(x, y)`` of the part's top left corner in the image, in original pixels.
+            size: ``(height, width)`` of the image. Points outside it by rounding are clipped to its edge.
         """
         points = np.clip(self.points + np.array(by, np.float32), 0, np.array([size[1], size[0]], np.float32))
         return object.__new__(LocalFeatures)._set(size, points, self.scales, self.sides, self.vectors, self.strengths)
@@ -122,7 +123,7 @@ class LocalFeatures:
         return len(self.points)
 
     def __getitem__(self, index: Index) -> LocalFeatures:
-        """Features picked by number, slice, boolean mask or numbers; a single number gives one feature."""
+        """Select features by a number (which gives one feature), a slice, a boolean mask or several numbers."""
         rows = row_numbers(index, len(self))
         columns = (self.points, self.scales, self.sides, self.vectors, self.strengths)
         return object.__new__(LocalFeatures)._set(self.size, *(column[rows] for column in columns))
@@ -134,7 +135,7 @@ class LocalFeatures:
 
     @property
     def boxes(self) -> Float32Array:
-        """float32 ``(N, 4)``: the squares that the features were computed from, clipped to the image."""
+        """float32 ``(N, 4)``: the squares from which the features were computed, clipped to the image."""
         half = self.sides[:, None] / 2
         limits = np.array([self.size[1], self.size[0]] * 2, np.float32)
         edges: Float32Array = np.concatenate([self.points - half, self.points + half], axis=1).clip(0, limits)
@@ -155,13 +156,14 @@ class RegionFeatures:
 
     Attributes:
         image: The id of the image.
-        regions: The regions; region 0 is the whole image when a describer found them.
-        features: The features of all regions. A feature may be in several regions, or in none.
-        members: int64 ``(P, 2)``, pairs of a region and a feature in it, in rising order, none twice.
-        metadata: Columns that came with the image.
+        regions: The regions; if a describer found them, region 0 is the whole image.
+        features: The features of all regions. A feature may belong to several regions, or to none.
+        members: int64 ``(P, 2)``: pairs (region, feature of the region), in ascending order without duplicates.
+        metadata: Metadata of the image from its source, by column.
 
     Raises:
-        ValueError: Another image size, or pairs that are out of order or of regions or features that do not exist.
+        ValueError: Regions and features have different image sizes, or pairs are not in order or name a region or
+            feature that does not exist.
     """
 
     image: str
@@ -187,13 +189,13 @@ class RegionFeatures:
             )
         flat = self.members[:, 0] * max(1, int(most[1])) + self.members[:, 1]
         if (np.diff(flat) <= 0).any():
-            raise ValueError("RegionFeatures.members: expected pairs in rising order, found others")
+            raise ValueError("RegionFeatures.members: expected pairs in ascending order, found others")
 
     @staticmethod
     def by_position(
         image: str, regions: Regions, features: LocalFeatures, metadata: Mapping[str, Scalar] = MappingProxyType({})
     ) -> RegionFeatures:
-        """Features that belong to every region in which their centres lie."""
+        """Assign features to every region that contains their centre."""
         members = np.argwhere(features.inside(regions.boxes)).astype(np.int64)
         return RegionFeatures(image, regions, features, members, metadata)
 
@@ -202,6 +204,6 @@ class RegionFeatures:
         return len(self.regions)
 
     def of_region(self, region: int) -> Int64Array:
-        """The features of a region: int64 ``(n,)``, numbers in ``features``, rising."""
+        """The features of a region: int64 ``(n,)``, ascending numbers in ``features``."""
         first, stop = np.searchsorted(self.members[:, 0], [region, region + 1])
         return self.members[first:stop, 1]

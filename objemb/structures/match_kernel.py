@@ -1,4 +1,4 @@
-"""How the residuals of visual words are compared."""
+"""The kernel that compares the residuals of visual words."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from objemb.types import FloatArray
 
 @dataclass(frozen=True)
 class MatchKernel:
-    """What visual words are, and the similarity of two residuals in the same word (Tolias, Avrithis and Jegou, "Image
-    search with selective match kernels", IJCV 2016, equation 9).
+    """The form of visual words, and the similarity of two residuals of the same word (Tolias, Avrithis and Jegou,
+    "Image search with selective match kernels", IJCV 2016, equation 9).
 
     Attributes:
-        words: Number of words that there are.
-        binary: Whether residuals are signs.
-        alpha: Exponent, from 0 on.
+        words: Size of the codebook.
+        binary: Whether residuals are stored as signs.
+        alpha: Exponent, at least 0.
         tau: Threshold, from -1 to 1.
         tau_inclusive: Whether a similarity of exactly ``tau`` counts.
-        positions: Whether the places of local features are kept, see :class:`~objemb.structures.WordPlaces`.
+        positions: Whether the places of local features are stored, see :class:`~objemb.structures.WordPlaces`.
 
     Raises:
-        ValueError, TypeError: A number that is out of these bounds, or none.
+        ValueError, TypeError: A value is out of range or of the wrong type.
     """
 
     words: int
@@ -42,7 +42,7 @@ class MatchKernel:
             checks.flag(name, getattr(self, name))
 
     def sigma(self, similarities: FloatArray) -> FloatArray:
-        """``sign(u) |u|^alpha`` of each inner product u above ``tau``, and 0 of the others."""
+        """``sign(u) |u|^alpha`` for each inner product u above ``tau``, and 0 for the others; same shape."""
         above = similarities >= self.tau if self.tau_inclusive else similarities > self.tau
         raised = np.sign(similarities) * np.abs(similarities) ** self.alpha
         selected: FloatArray = np.where(above, raised, 0).astype(similarities.dtype)

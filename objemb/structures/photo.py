@@ -20,14 +20,14 @@ class Photo:
     """A decoded image.
 
     Attributes:
-        id: The name of the image in an index, usually its path.
-        pixels: uint8 ``(3, h, w)``, RGB, EXIF-corrected; smaller than the original where the decoder scaled down.
-            (Bytes, not floats: a photo waiting in the decoding queue is four times smaller; networks divide by 255.)
-            A tensor is taken as well, and its memory shared.
+        id: The id of the image in an index, usually its path.
+        pixels: uint8 ``(3, h, w)``, RGB, EXIF-corrected; smaller than the original if the decoder scaled it down.
+            (Bytes rather than floats keep photos in the decoding queue four times smaller; networks divide by 255.)
+            May be given as a tensor, which shares its memory.
         size: ``(height, width)`` of the EXIF-corrected *original*: the frame of all boxes.
-        metadata: Columns that came with the image from its source.
-        path: Where its file lies, absolute; None for what was no file. Boxes of other files are looked up by it.
-        orientation: The EXIF orientation, 1 to 8, that was applied to the file's pixels; 1 where they were upright.
+        metadata: Metadata of the image from its source, by column.
+        path: Absolute path of its file, None for an image that is not from a file. Stored boxes are looked up by it.
+        orientation: EXIF orientation, 1 to 8, that was applied to the file's pixels; 1 for none.
     """
 
     id: str
@@ -50,5 +50,5 @@ class Photo:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """``(y, x)`` factors from original pixels to decoded pixels; 1.0 where the decoder did not scale."""
+        """``(y, x)`` factors from original pixels to decoded pixels; 1.0 if the decoder did not scale."""
         return self.pixels.shape[1] / self.size[0], self.pixels.shape[2] / self.size[1]

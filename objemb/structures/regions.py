@@ -27,9 +27,9 @@ from objemb.structures.fields import (
 )
 from objemb.types import AnyArray, Float32Array, Int64Array
 
-#: Label of a region that no detector named, such as the whole image.
+#: Label of a region without a class, such as the whole image.
 NO_LABEL = -1
-#: Boxes may leave the image by this many pixels (rounding of float32 arithmetic) and are clipped; more is an error.
+#: Boxes may exceed the image by this many pixels (rounding of float32 arithmetic) and are clipped; more is an error.
 BOX_TOLERANCE = 0.01
 
 
@@ -37,15 +37,16 @@ BOX_TOLERANCE = 0.01
 class Regions:
     """Boxes of one image, with scores and labels. Zero regions are a normal case.
 
-    Arrays are NumPy's. Tensors are taken as well: they come to the CPU, and share their memory where they were there.
+    Attributes are NumPy arrays. They may be given as tensors, which are moved to the CPU; CPU tensors share their
+    memory.
 
     Attributes:
-        boxes: float32 ``(N, 4)``, ``x1 <= x2`` and ``y1 <= y2``, inside the image.
+        boxes: float32 ``(N, 4)``, xyxy in original pixels, ``x1 <= x2`` and ``y1 <= y2``, inside the image.
         size: ``(height, width)`` of the original image.
-        scores: float32 ``(N,)``; 1 where nothing was detected but given.
-        labels: int64 ``(N,)``, 0-based without background; ``NO_LABEL`` for none.
-        classes: Names of the labels; empty when they have none.
-        extras: Anything else that is known of each region (masks, instance ids); indexed together with the boxes.
+        scores: float32 ``(N,)``; 1 for boxes that were given rather than detected.
+        labels: int64 ``(N,)``, 0-based class numbers without background; ``NO_LABEL`` for none.
+        classes: Names of the classes; empty if they have none.
+        extras: Further values per region (masks, instance numbers), selected together with the boxes.
     """
 
     boxes: Float32Array
@@ -89,7 +90,7 @@ class Regions:
         classes: tuple[str, ...],
         extras: Mapping[str, Payload],
     ) -> Regions:
-        """Takes what has been checked, here or as part of other regions."""
+        """Set fields that are already validated, here or as part of other regions."""
         values = (boxes, size, scores, labels, classes, extras)
         for name, value in zip(("boxes", "size", "scores", "labels", "classes", "extras"), values, strict=True):
             object.__setattr__(self, name, value)
@@ -97,7 +98,7 @@ class Regions:
 
     @staticmethod
     def whole(size: tuple[int, int]) -> Regions:
-        """The one region that is the whole image."""
+        """A single region, the whole image."""
         height, width = size
         return Regions([[0.0, 0.0, float(width), float(height)]], size)
 
@@ -108,10 +109,10 @@ class Regions:
 
     @staticmethod
     def cat(parts: Sequence[Regions]) -> Regions:
-        """Regions of the same image, one after the other.
+        """Concatenate regions of the same image.
 
-        Extras that only some parts have are dropped (the whole image has no mask, for instance). Raises ``ValueError``
-        when there are no parts, or sizes or class names differ.
+        Extras that are not in all parts are dropped (the whole image has no mask, for instance). Raises ``ValueError``
+        if there are no parts, or sizes or class names differ.
         """
         if not parts:
             raise ValueError("Regions.cat: expected at least one part, found none")
@@ -133,7 +134,7 @@ class Regions:
         return len(self.boxes)
 
     def __getitem__(self, index: Index) -> Regions:
-        """Regions picked by number, slice, boolean mask or numbers; a single number gives one region."""
+        """Select regions by a number (which gives one region), a slice, a boolean mask or several numbers."""
         rows = row_numbers(index, len(self))
         return object.__new__(Regions)._set(
             self.boxes[rows],
@@ -148,10 +149,10 @@ class Regions:
         return (self[i] for i in range(len(self)))
 
     def array(self, extra: str) -> AnyArray | None:
-        """An extra that is an array, such as ``masks``; None where the regions have none.
+        """An extra that is an array, such as ``masks``; None if the regions do not have it.
 
         Raises:
-            TypeError: It is no array.
+            TypeError: The extra is not an array.
         """
         value = self.extras.get(extra)
         if isinstance(value, tuple):
@@ -160,11 +161,11 @@ class Regions:
 
     @property
     def label_names(self) -> tuple[str | None, ...]:
-        """A name per region: its class, the number of an unnamed class, or None for ``NO_LABEL``."""
+        """Name of each region's class, the number of an unnamed class, or None for ``NO_LABEL``."""
         return tuple(_label_name(label, self.classes) for label in self.labels.tolist())
 
     def to_json(self) -> dict[str, object]:
-        """A JSON-ready dict; :meth:`from_json` reverses it."""
+        """A JSON-ready dict, read by :meth:`from_json`."""
         return {
             "size": list(self.size),
             "boxes": self.boxes.tolist(),
@@ -176,7 +177,7 @@ class Regions:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Regions:
-        """Regions from what :meth:`to_json` made."""
+        """Regions from the output of :meth:`to_json`."""
         expect_keys("Regions", data, ("size", "boxes", "scores", "labels", "classes", "extras"))
         height, width = data["size"]
         return Regions(
@@ -190,7 +191,7 @@ class Regions:
 
 
 def _inside(boxes: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """The boxes clipped to the image; raises with the first box that is inverted or leaves the image."""
+    """Clip boxes to the image; raises ``ValueError`` with the first box that is inverted or exceeds the image."""
     height, width = size
     x1, y1, x2, y2 = boxes.T
     low, high_x, high_y = -BOX_TOLERANCE, width + BOX_TOLERANCE, height + BOX_TOLERANCE
@@ -205,7 +206,7 @@ def _inside(boxes: Float32Array, size: tuple[int, int]) -> Float32Array:
 
 
 def _checked_labels(labels: ArrayLike | None, count: int, classes: tuple[str, ...]) -> Int64Array:
-    """int64 ``(N,)``: numbers of classes, or :data:`NO_LABEL`."""
+    """Labels as int64 ``(N,)``: class numbers, or :data:`NO_LABEL`."""
     if labels is None:
         return np.full(count, NO_LABEL, np.int64)
     numbers = checks.shape("Regions.labels", as_array("Regions.labels", labels), (count,))

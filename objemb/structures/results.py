@@ -1,4 +1,4 @@
-"""What a search finds."""
+"""The results of a search."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from objemb.structures.fields import (
     metadata_to_json,
 )
 
-#: What a score is, unless something else is said.
+#: Default meaning of scores.
 COSINE = "cosine similarity, at most 1"
 
 
 @dataclass(frozen=True)
 class Match:
-    """One image that was found, and which of its boxes matched which box of the query.
+    """One image of a search result, with the pair of boxes that matched.
 
     Attributes:
         image: Id of the image.
-        score: Similarity of the best pair of boxes, larger is more similar; :attr:`SearchResult.scale` names the scale.
-        box: The matched box in the found image, original pixels.
-        query_box: The box of the query that it matched, original pixels of the query.
+        score: Similarity of the best pair of boxes, larger is more similar; see :attr:`SearchResult.scale`.
+        box: The matched box of the image, ``(x1, y1, x2, y2)`` in its original pixels.
+        query_box: The box of the query that it matched, ``(x1, y1, x2, y2)`` in original pixels of the query.
         label: Name of the matched region's class, or None.
-        metadata: Columns stored with the image.
-        runners_up: The next best pairs in the same image, best first; their own ``runners_up`` are empty.
+        metadata: Metadata stored with the image, by column.
+        runners_up: The next best pairs of boxes in the same image, best first, without ``runners_up`` of their own.
     """
 
     image: str
@@ -73,7 +73,7 @@ class Match:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Match:
-        """A match from what :meth:`to_json` made."""
+        """A match from the output of :meth:`to_json`."""
         expect_keys("Match", data, ("image", "score", "box", "query_box", "label", "metadata", "runners_up"))
         return Match(
             image=data["image"],
@@ -88,13 +88,13 @@ class Match:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The ranked answer to one query; a sequence of :class:`Match`, best first, each image at most once.
+    """The ranked result of one query: a sequence of :class:`Match`, best first, each image at most once.
 
     Attributes:
         query_image: Id or path of the query image.
-        query_boxes: The boxes of the query that were searched for, original pixels of the query.
+        query_boxes: The query's boxes that were searched for, ``(x1, y1, x2, y2)`` in original pixels of the query.
         hits: The matches.
-        scale: What the scores are, in words; a re-ranker may give others than cosines.
+        scale: Meaning of the scores, in words; re-rankers may replace cosine similarities by other scores.
     """
 
     query_image: str
@@ -108,12 +108,12 @@ class SearchResult:
         object.__setattr__(self, "query_boxes", boxes)
         object.__setattr__(self, "hits", tuple(self.hits))
         if not isinstance(self.scale, str) or not self.scale:
-            raise TypeError(f"SearchResult.scale: expected words that say what scores are, found {self.scale!r}")
+            raise TypeError(f"SearchResult.scale: expected a description of the scores, found {self.scale!r}")
         scores = [h.score for h in self.hits]
         if any(a < b for a, b in pairwise(scores)):
-            raise ValueError(f"SearchResult.hits: expected falling scores, found {scores}")
+            raise ValueError(f"SearchResult.hits: expected scores in descending order, found {scores}")
         if len({h.image for h in self.hits}) != len(self.hits):
-            raise ValueError("SearchResult.hits: expected each image once, found one twice")
+            raise ValueError("SearchResult.hits: expected each image at most once, found one twice")
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -134,7 +134,7 @@ class SearchResult:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchResult:
-        """A result from what :meth:`to_json` made."""
+        """A result from the output of :meth:`to_json`."""
         expect_keys("SearchResult", data, ("query", "scale", "hits"))
         expect_keys("SearchResult.query", data["query"], ("image", "boxes"))
         boxes = tuple(tuple(b) for b in data["query"]["boxes"])

@@ -1,4 +1,4 @@
-"""Rows of vectors, and the images that they belong to."""
+"""Rows of vectors and the images that they belong to."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from objemb.types import Float32Array, Int64Array
 
 @dataclass(frozen=True, eq=False)
 class ImageRows:
-    """Vectors of images, any number of rows each: the database of a search, its queries, or the content of an index.
+    """Vectors of images, any number of rows each: the database or the queries of a search, or the content of an index.
 
-    An image is whatever is to be found or searched with as one: a photo, or one boxed object of a photo.
+    An image is a unit of retrieval: a photo, or a single boxed object of a photo.
 
     Attributes:
-        images: Their ids.
+        images: Ids of the images.
         vectors: float32 ``(R, D)``; may be a memory map.
-        items: int64 ``(R,)``, rising: the position in ``images`` of the image that each row belongs to. An image may
-            have no rows.
-        boxes: float32 ``(R, 4)``, xyxy in original pixels: the region that each row describes.
-        sizes: int64 ``(R, 2)``, height and width of the original photo of each row; None where they are not known.
+        items: int64 ``(R,)``, ascending: for each row, the position of its image in ``images``. An image may have no
+            rows.
+        boxes: float32 ``(R, 4)``, xyxy in original pixels: the region of each row.
+        sizes: int64 ``(R, 2)``, height and width of the original photo of each row; None if unknown.
 
     Raises:
-        ValueError: Shapes or types that do not fit together, or items that do not rise.
+        ValueError: Shapes or dtypes do not match, or ``items`` are not ascending.
     """
 
     images: tuple[str, ...]
@@ -49,7 +49,7 @@ class ImageRows:
         if self.items.shape != (count,) or self.items.dtype != np.int64:
             raise ValueError(f"{name}.items: expected int64 ({count},), found {self.items.dtype} {self.items.shape}")
         if count and (np.any(np.diff(self.items) < 0) or self.items[0] < 0 or self.items[-1] >= len(self.images)):
-            raise ValueError(f"{name}.items: expected rising numbers below {len(self.images)}, found others")
+            raise ValueError(f"{name}.items: expected ascending numbers below {len(self.images)}, found others")
         if self.sizes is not None and self.sizes.shape != (count, 2):
             raise ValueError(f"{name}.sizes: expected shape ({count}, 2), found {self.sizes.shape}")
 
@@ -62,9 +62,9 @@ class ImageRows:
         """The rows of described images.
 
         Args:
-            described: The rows of each image; or, by their positions in ``images``, those of some of them.
-            dim: Length of the vectors, needed where there are no images.
-            images: Ids; by default those of the descriptors, which then have to be a sequence.
+            described: The rows of each image, or a mapping from positions in ``images`` to the rows of those images.
+            dim: Length of the vectors, needed if there are no rows.
+            images: Ids of the images; by default those of the descriptors, which must then be a sequence.
         """
         if isinstance(described, Mapping):
             ordered = sorted(described.items())
@@ -89,11 +89,11 @@ class ImageRows:
 
     @cached_property
     def starts(self) -> Int64Array:
-        """First row of each image, and the number of rows at the end: int64 ``(images + 1,)``."""
+        """int64 ``(images + 1,)``: first row of each image, followed by the number of rows."""
         return np.searchsorted(self.items, np.arange(len(self.images) + 1)).astype(np.int64)
 
     def rows_of(self, numbers: Int64Array) -> Int64Array:
-        """The rows of some images, image by image.
+        """The row numbers of some images, image by image, int64.
 
         Args:
             numbers: int64 ``(n,)``, positions in ``images``, in any order.
@@ -103,15 +103,15 @@ class ImageRows:
         return np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
 
     def of_images(self, first: int, last: int) -> ImageRows:
-        """The images from ``first`` up to ``last``, which is left out; their rows are views of these."""
+        """The images from ``first`` up to, but not including, ``last``; their rows are views."""
         rows = slice(int(self.starts[first]), int(self.starts[last]))
         sizes = None if self.sizes is None else self.sizes[rows]
         return ImageRows(self.images[first:last], self.vectors[rows], self.items[rows] - first, self.boxes[rows], sizes)
 
     def descriptors(self, number: int) -> RegionDescriptors:
-        """The rows of an image by its position in ``images``, perhaps none.
+        """The rows of an image by its position in ``images``; possibly none.
 
-        Where the size of its photo is not known, that of the smallest one that holds the boxes stands for it.
+        If the size of its photo is unknown, the smallest size that contains the boxes is used.
         """
         rows = slice(int(self.starts[number]), int(self.starts[number + 1]))
         if self.sizes is not None and len(self.sizes[rows]):

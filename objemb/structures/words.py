@@ -1,4 +1,4 @@
-"""Visual words of an image, with what is left of its local features in each."""
+"""The visual words of an image with the residuals of its local features."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from objemb.types import Float32Array, Int32Array, Int64Array, Uint8Array
 
 @dataclass(frozen=True, eq=False)
 class WordPlaces:
-    """Where the local features of an image lie, and to which word each belongs: for localisation and verification.
+    """Positions and words of the local features of an image, for localisation and spatial verification.
 
     Attributes:
         words: int32 ``(F,)``, the nearest word of each feature.
-        points: float32 ``(F, 2)``, x and y in original pixels.
+        points: float32 ``(F, 2)``, x and y of the centres in original pixels.
         codes: uint8 ``(F, ceil(D / 8))``, the signs of the feature's residual to its word, packed by ``np.packbits``.
     """
 
@@ -45,14 +45,14 @@ class WordPlaces:
         return len(self.words)
 
     def inside(self, box: Box) -> WordPlaces:
-        """The features whose centres lie in a box."""
+        """The features whose centres lie in a box ``(x1, y1, x2, y2)``, in original pixels."""
         kept = points_inside(self.points, np.array([box], np.float32))[0]
         return WordPlaces(self.words[kept], self.points[kept], self.codes[kept])
 
 
 @dataclass(frozen=True, eq=False)
 class VisualWords:
-    """The visual words of one image, per row of an index: what a match kernel such as ASMK compares.
+    """The visual words of one image, for each row of an index: the input of a match kernel such as ASMK.
 
     The kernel of two rows X and Y is ``scale_X * scale_Y * sum over common words of weight * sigma(<u, v>)``, with
     their residuals u and v in that word (Tolias, Avrithis and Jegou, "Image search with selective match kernels", IJCV
@@ -60,20 +60,20 @@ class VisualWords:
 
     Attributes:
         image: The id of the image.
-        regions: A box for each row. Some rows may have no words: where an image is one row, its other boxes are those
-            that a match may be localised in.
+        regions: The N boxes, one per row. Rows may have no words: if all words of an image are in one row, its other
+            boxes are the candidates for localising a match.
         dim: Length D of the residuals.
-        rows: int64 ``(M,)``, rising: the row that each word belongs to.
-        words: int32 ``(M,)``, rising within a row, none twice.
+        rows: int64 ``(M,)``, ascending: the row of each word.
+        words: int32 ``(M,)``, ascending within a row without duplicates.
         residuals: uint8 ``(M, ceil(D / 8))``, the signs of the residuals packed by ``np.packbits`` (bit 1 for a number
             above 0; padding bits are 0); or float32 ``(M, D)``, unit vectors.
         weights: float32 ``(M,)``, the factor of each word's similarity, such as its squared idf.
         scales: float32 ``(N,)``, the factor of each row, such as ``1 / sqrt(number of words)``.
-        places: Where the local features lie; None where that is not wanted.
-        metadata: Columns that came with the image.
+        places: Positions of the local features; None if they are not stored.
+        metadata: Metadata of the image from its source, by column.
 
     Raises:
-        ValueError, TypeError: Shapes or types that do not fit together, or words out of order.
+        ValueError, TypeError: Shapes or dtypes do not match, or words are out of order.
     """
 
     image: str
@@ -113,14 +113,14 @@ class VisualWords:
             )
         steps, same_row = np.diff(self.rows), np.diff(self.rows) == 0
         if (steps < 0).any() or (np.diff(self.words)[same_row] <= 0).any():
-            raise ValueError("VisualWords.words: expected rising words in each of rising rows, found others")
+            raise ValueError("VisualWords.words: expected ascending words within ascending rows, found others")
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.regions)
 
     def __getitem__(self, index: Index) -> VisualWords:
-        """Some rows, picked as :class:`Regions` are; places stay those of the image."""
+        """The rows that :meth:`Regions.__getitem__` would select; ``places`` stay those of the image."""
         numbers = row_numbers(index, len(self))
         parts = [np.arange(*np.searchsorted(self.rows, [row, row + 1])) for row in numbers]
         picked = np.concatenate([np.zeros(0, np.int64), *parts])
@@ -146,5 +146,5 @@ class VisualWords:
         return self.residuals.dtype == np.uint8
 
 
-#: What an index stores of an image, and is asked for.
+#: Types of the rows that an index stores, and of queries.
 Described: TypeAlias = RegionDescriptors | VisualWords

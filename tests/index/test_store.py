@@ -285,14 +285,14 @@ def test_create_goes_on_where_a_killed_creation_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"schema": 4}, "schema: expected what a row is, such as UnitVectors\\(512\\), found 4"),
+        ({"schema": 4}, "schema: expected a row schema such as UnitVectors\\(512\\), found 4"),
         ({"fingerprint": ""}, "fingerprint: expected a non-empty string"),
     ],
 )
 def test_create_checks_its_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         Index.create(tmp_path / "i", **{"schema": UnitVectors(4), "fingerprint": "f", **arguments})
-    with pytest.raises(TypeError, match="model: expected what JSON can hold"):
+    with pytest.raises(TypeError, match="model: expected values that JSON can hold"):
         Index.create(tmp_path / "i", schema=UnitVectors(4), fingerprint="f", model={"a": object()})
     assert not (tmp_path / "i").exists()
 
@@ -366,9 +366,11 @@ def test_every_query_leaves_out_its_own(tmp_path: Path) -> None:
     found = index.search_many(queries, 5, exclude=[q.image for q in queries])
     assert [r.query_image in {h.image for h in r} for r in found] == [False] * 6
     assert [list(r) for r in found] == [list(index.search(q, 5, exclude=q.image)) for q in queries]
-    with pytest.raises(TypeError, match="exclude: expected an entry for each query, found the text '012345'"):
+    with pytest.raises(
+        TypeError, match="exclude: expected a list with an entry for each query, found the text '012345'"
+    ):
         index.search_many(queries, exclude="012345")
-    with pytest.raises(ValueError, match="exclude: expected an entry for each of 6 queries, found 2"):
+    with pytest.raises(ValueError, match="exclude: expected a list with an entry for each of 6 queries, found 2"):
         index.search_many(queries, exclude=["0", "1"])
 
 
@@ -390,7 +392,7 @@ def test_what_is_no_described_photo_is_told_how_to_become_one(tmp_path: Path, qu
     index = new(tmp_path / "i", described("a"))
     with pytest.raises(TypeError, match=r"index\.search\(model\.query\('photo\.jpg'\)\), found "):
         index.search(query)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"queries: expected a list of described photos, found one"):
+    with pytest.raises(TypeError, match=r"queries: expected a list of descriptions, found a single one"):
         index.search_many(described("q"))  # type: ignore[arg-type]
 
 

@@ -53,8 +53,8 @@ def test_few_places_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         ({"vectors": np.zeros((2, 3))}, r"vectors: expected float32 \(R, D\), found float64 \(2, 3\)"),
         ({"boxes": np.zeros((1, 4), np.float32)}, r"boxes: expected shape \(2, 4\), found \(1, 4\)"),
         ({"items": np.array([0])}, r"items: expected int64 \(2,\), found int64 \(1,\)"),
-        ({"items": np.array([1, 0])}, "items: expected rising numbers below 2, found others"),
-        ({"items": np.array([0, 2])}, "items: expected rising numbers below 2, found others"),
+        ({"items": np.array([1, 0])}, "items: expected ascending numbers below 2, found others"),
+        ({"items": np.array([0, 2])}, "items: expected ascending numbers below 2, found others"),
         ({"images": ("a", "a")}, "images: expected each id once, found one twice"),
     ],
 )

@@ -116,7 +116,7 @@ def save(folder: Path, name: str, array: Any) -> None:
         ("q.npy", np.zeros((5, 31), np.float32), (), "expected vectors of length 32, as .*db.npy has, found 31"),
         ("q.npy", np.zeros((4, 32), np.float32), (), "q.npy: expected 5 queries, as the set has, found 4"),
         ("x.npy", np.arange(3), ("--items",), "x.npy: expected 2000 whole numbers, one for each row"),
-        ("x.npy", np.arange(2000)[::-1], ("--items",), "x.npy: expected rising numbers from 0, found others"),
+        ("x.npy", np.arange(2000)[::-1], ("--items",), "x.npy: expected ascending numbers from 0, found others"),
         ("x.npy", np.arange(5) + 1, ("--query-items",), "x.npy: expected 5 queries, as the set has, found 6"),
     ],
 )

@@ -121,7 +121,7 @@ def read_rows(file: Path, items: Path | None) -> Rows:
         found = f"{numbers.dtype} {numbers.shape}"
         raise ValueError(f"{items}: expected {len(vectors)} whole numbers, one for each row of {file}, found {found}")
     if len(numbers) and (numbers[0] < 0 or np.any(numbers[1:] < numbers[:-1])):
-        raise ValueError(f"{items}: expected rising numbers from 0, found others")
+        raise ValueError(f"{items}: expected ascending numbers from 0, found others")
     return Rows(vectors, numbers.astype(np.int64))
 
 

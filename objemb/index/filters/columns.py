@@ -1,6 +1,6 @@
-"""Columns of a segment as filters read them: a code for each row, and the values of the codes.
+"""Dictionary-encoded columns of a segment, on which filters are evaluated.
 
-Values are sorted once; a comparison looks up its place among them, and the rest is NumPy.
+Values are sorted once; a comparison is a binary search among them, followed by NumPy operations on the codes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
 from objemb.types import BoolArray, Int32Array, Int64Array
 
-#: Fields of every index; other fields are metadata. ``metadata.label`` is the metadata column of such a name.
+#: Fields of every index; other fields are metadata. ``metadata.label`` is the metadata column named ``label``.
 OWN_FIELDS = ("label", "score", "image")
 METADATA_PREFIX = "metadata."
-#: The type of no value.
+#: The type of a missing value.
 NOTHING = "nothing"
 
 
@@ -31,8 +31,8 @@ class Column:
     """A field of a segment.
 
     Attributes:
-        codes: int32 or int64 ``(rows,)``, position in ``values``, -1 where the value is missing.
-        values: The V values that occur.
+        codes: int32 or int64 ``(rows,)``, position in ``values``, or -1 for a missing value.
+        values: The V distinct values.
     """
 
     codes: Int32Array | Int64Array
@@ -40,17 +40,17 @@ class Column:
 
     @cached_property
     def types(self) -> set[str]:
-        """Which of ``text``, ``number`` and ``boolean`` occur."""
+        """The types that occur, of ``text``, ``number`` and ``boolean``."""
         return {type_of(v) for v in self.values} - {NOTHING}
 
     @cached_property
     def present(self) -> BoolArray:
-        """Which values are some; the last entry is for code -1: bool ``(V + 1,)``."""
+        """Whether each value is present, bool ``(V + 1,)``; the last entry is for code -1."""
         return np.array([v is not None for v in self.values] + [False])
 
     @cached_property
     def _orders(self) -> dict[str, tuple[list[Any], Int64Array]]:
-        """The values of each type in order, and the place of every value among them, -1 for those of other types."""
+        """The sorted values of each type, and the position of every value among them, -1 for other types."""
         orders = {}
         for kind in self.types:
             at = [n for n, v in enumerate(self.values) if type_of(v) == kind]
@@ -61,7 +61,7 @@ class Column:
         return orders
 
     def compare(self, comparison: str, literal: Value) -> BoolArray:
-        """Which values compare so with one of their type: bool ``(V + 1,)``."""
+        """Whether the comparison with a literal of the same type holds for each value: bool ``(V + 1,)``."""
         if (kind := type_of(literal)) not in self.types:
             return np.zeros(len(self.values) + 1, dtype=bool)
         ordered, places = self._orders[kind]
@@ -78,7 +78,7 @@ class Column:
         return (places >= 0) & ~inside if comparison == "!=" else inside
 
     def one_of(self, literals: Iterable[Value]) -> BoolArray:
-        """Which values are among others of their type: bool ``(V + 1,)``."""
+        """Whether each value is among literals of the same type: bool ``(V + 1,)``."""
         wanted = {kind: np.zeros(len(ordered) + 1, dtype=bool) for kind, (ordered, _) in self._orders.items()}
         for literal in literals:
             if (kind := type_of(literal)) in wanted:
@@ -90,17 +90,17 @@ class Column:
         return among
 
     def of_type(self, literal: Value) -> BoolArray:
-        """Which values are of the type of another: bool ``(V + 1,)``."""
+        """Whether each value is of the literal's type: bool ``(V + 1,)``."""
         kind = type_of(literal)
         return self._orders[kind][1] >= 0 if kind in self.types else np.zeros(len(self.values) + 1, dtype=bool)
 
 
 class SegmentColumns:
-    """The columns that filters have asked for of one segment, which it does not keep open.
+    """The columns of a segment that filters have used; they do not keep the segment open.
 
     Attributes:
-        columns: By field.
-        keys: Keys of the metadata that occur; empty until a column of metadata is made.
+        columns: Columns by field.
+        keys: Keys of the metadata that occur; empty until a metadata column is read.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class SegmentColumns:
         self.keys: frozenset[str] = frozenset()
 
     def missing(self, segment: Segment, fields: Iterable[str]) -> dict[str, Column]:
-        """Columns of these fields that are not there yet; whether a field is a known one, ``keys`` tells then."""
+        """Read the columns of those fields that have not been read yet; sets ``keys`` if metadata are read."""
         names = [n for n in fields if n not in self.columns]
         columns = {n: _own_column(segment, n) for n in names if n in OWN_FIELDS}
         asked = [n for n in names if n not in OWN_FIELDS]
@@ -144,7 +144,7 @@ def _looked_up(metadata: dict[str, Scalar], name: str) -> Scalar:
 
 
 def _coded(values: Sequence[Scalar]) -> tuple[Int32Array, list[Scalar]]:
-    """Codes per value and the distinct values; 1, 1.0 and True are three."""
+    """Codes per value and the distinct values; 1, 1.0 and True are distinct."""
     places: dict[tuple[type, Scalar], int] = {}
     codes = np.array([places.setdefault((type(v), v), len(places)) for v in values], dtype=np.int32)
     return codes, [value for _, value in places]

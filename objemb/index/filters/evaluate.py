@@ -1,4 +1,4 @@
-"""Evaluating a filter on segments: which rows may be found."""
+"""Evaluates a filter on the rows of segments."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, No
 from objemb.index.storage.segment import Segment
 from objemb.types import BoolArray
 
-#: Rows for which something is true, and rows for which it is false: bool ``(rows,)`` each. A row in neither of them
-#: has no value to judge.
+#: Rows for which a filter is true, and rows for which it is false: bool ``(rows,)`` each. For a row in neither of them
+#: it is unknown, because a value is missing.
 Truth: TypeAlias = tuple[BoolArray, BoolArray]
 
 
 class FilterEvaluator:
-    """Evaluates filters, and keeps the columns that it made of a segment for as long as the segment is open."""
+    """Evaluates filters, and caches the columns of a segment for as long as the segment is open."""
 
     def __init__(self) -> None:
         self._derived: WeakKeyDictionary[Segment, SegmentColumns] = WeakKeyDictionary()
 
     def select(self, segments: Sequence[Segment], text: str) -> list[BoolArray]:
-        """Rows that a filter lets through.
+        """The rows that match a filter.
 
         Args:
-            segments: The segments, deleted images included.
+            segments: The segments, including deleted images.
             text: A filter, see :mod:`objemb.index.filters.parser`.
 
         Returns:
             bool ``(rows,)`` per segment.
 
         Raises:
-            WhereError: The filter cannot be parsed, names an unknown field, or compares values of different types.
+            WhereError: The filter is not valid, names an unknown field, or compares values of different types.
         """
         node = parse(text)
         names = fields(node)
@@ -52,7 +52,7 @@ class FilterEvaluator:
 
 
 def evaluate(node: Node, columns: Mapping[str, Column]) -> Truth:
-    """For which rows a filter is true, and for which it is false; ``columns`` has those of all its fields."""
+    """The rows for which a filter is true, and those for which it is false; ``columns`` must contain all its fields."""
     if isinstance(node, Not):
         true, false = evaluate(node.part, columns)
         return false, true
@@ -83,7 +83,7 @@ def _check_fields(names: Iterable[str], known: frozenset[str]) -> None:
 
 
 def _check_types(node: Node, columns: Sequence[Mapping[str, Column]]) -> None:
-    """Refuse comparisons that cannot hold for any row because the field has values of other types only."""
+    """Raise ``WhereError`` for comparisons that hold for no row because the field has values of other types only."""
     if isinstance(node, Not):
         return _check_types(node.part, columns)
     if isinstance(node, Every | Either):

@@ -13,10 +13,10 @@
 ``not and or``     in this order of strength, and parentheses
 =================  =====================================================================================
 
-On the left stands a field; names that are more than a word are written in backticks. On the right stand numbers,
-``true``, ``false``, words, and texts in single or double quotes (a doubled quote stands for one). Keywords are of any
-case. As in SQL, a missing value is neither equal nor unequal to anything: only ``is null`` finds it, and ``not`` does
-not turn it into a match.
+The left side is a field; a name that is not a single word is written in backticks. The right side is a number,
+``true``, ``false``, a word, or a text in single or double quotes (a quote within it is doubled). Keywords are
+case-insensitive. As in SQL, a missing value is neither equal nor unequal to anything: only ``is null`` matches it, also
+within ``not``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dataclasses import dataclass
 
 from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, Not, OneOf, Value, WhereError
 
-#: Parentheses and ``not`` may be nested this deeply.
+#: Maximum depth of nested parentheses and ``not``.
 MAX_DEPTH = 50
-#: Numbers may be this long, and a filter in all.
+#: Maximum length of a number, and of a filter, in characters.
 MAX_DIGITS = 100
 MAX_LENGTH = 100_000
-#: Characters of a filter that are shown before and after the place of an error.
+#: Characters of a filter shown before and after the position of an error.
 SHOWN = 240
 KEYWORDS = frozenset({"and", "or", "not", "in", "is", "null", "true", "false"})
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -58,7 +58,7 @@ class _Token:
 
     @property
     def keyword(self) -> str | None:
-        """The lower-case keyword or the symbol that this is, if any."""
+        """This token as a lower-case keyword or symbol, or None if it is neither."""
         lower = self.text.lower()
         return lower if self.kind == "symbol" or (self.kind == "word" and lower in KEYWORDS) else None
 
@@ -67,7 +67,7 @@ def parse(text: str) -> Node:
     """Parse a filter.
 
     Raises:
-        WhereError: The text is no filter; the message points at the place.
+        WhereError: The text is not a valid filter; the message points at the position.
     """
     return _Parser(text).parse()
 
@@ -111,7 +111,7 @@ class _Parser:
         return token
 
     def _take(self, *keywords: str) -> str | None:
-        """The next token if it is one of these keywords or symbols."""
+        """Consume and return the next token if it is one of these keywords or symbols, else None."""
         keyword = self._token.keyword
         if keyword not in keywords:
             return None

@@ -1,4 +1,4 @@
-"""The syntax tree of a filter: what :func:`objemb.index.filters.parser.parse` makes and what engines translate.
+"""The syntax tree of a filter: the output of :func:`objemb.index.filters.parser.parse`, which engines translate.
 
 A filter is one :data:`Node`; there are six kinds, all frozen dataclasses::
 
@@ -14,7 +14,7 @@ A filter is one :data:`Node`; there are six kinds, all frozen dataclasses::
 name is a key of the metadata, which may also be written ``metadata.name``. ``parts`` and ``values`` are never empty,
 and the tree is at most :data:`objemb.index.filters.parser.MAX_DEPTH` levels of parentheses and ``not`` deep.
 
-What a node means, which a translation for another engine has to keep:
+Semantics, which a translation for another engine must preserve:
 
 * Every node is true, false or unknown for a row. ``Compare`` and ``OneOf`` are unknown where the field is missing, null
   or NaN. Values are texts, numbers or booleans, and those of different types are never equal (``1`` and ``1.0`` are):
@@ -37,7 +37,7 @@ Value: TypeAlias = str | int | float | bool
 
 
 class WhereError(ValueError):
-    """A filter cannot be understood or does not fit the data."""
+    """A filter is not valid, or does not fit the data."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can be wrong with an index on disk. All are ``ObjembError``: the state of the world, not a wrong argument."""
+"""Errors of an index on disk, all subclasses of ``ObjembError``: they concern the state of files, not an argument."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from objemb.checks import ObjembError
 
 
 class IndexFolderError(ObjembError):
-    """The folder is missing, holds no index, or holds something that must not be overwritten."""
+    """The folder does not exist, contains no index, or contains something that must not be overwritten."""
 
 
 class DamagedIndexError(ObjembError):
@@ -14,7 +14,7 @@ class DamagedIndexError(ObjembError):
 
 
 class IndexLockedError(ObjembError):
-    """Another writer is at work. The message names its process id."""
+    """Another process is writing to the index. The message contains its process id."""
 
 
 class IndexWriteError(ObjembError):

@@ -1,8 +1,8 @@
-"""Files that survive power cuts and tell when they were changed: sizes, checksums, atomic replacement.
+"""Durable files with sizes and checksums, and their atomic replacement.
 
-Writing goes through a :class:`Folder` that is held open, creates files that were not there, and follows no link: a
-stranger's index may hold links to any file of its user. Reading follows links (caches of data sets are made of them),
-but takes regular files only.
+Files are created relative to an open :class:`Folder`, never overwrite existing files and follow no links, since an
+index from elsewhere may contain links to any file of the user. Reading follows links (caches of data sets consist of
+them), but only to regular files.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import pyarrow as pa
 from objemb.checks import ObjembError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError, IndexWriteError
 
-#: Names that data files of an index have: a number that is never used twice, and what is inside.
+#: Names of the data files of an index: a number that is never reused, and the kind of content.
 DATA_FILE = re.compile(r"\d{8,18}\.[a-z_]{1,32}")
-#: What an unfinished replacement of the manifest leaves behind.
+#: Temporary file of the manifest, left behind by an interrupted replacement.
 TEMPORARY_SUFFIX = ".tmp"
-#: Bytes that are read at once to be checked.
+#: Bytes read at a time when checking a file.
 CHUNK_BYTES = 1 << 20
-#: Smaller files are read when they are opened: a system gives a process some 65,000 maps and 1,000 open files.
+#: Smaller files are read when opened: systems limit a process to about 65,000 maps and 1,000 open files.
 SMALL_BYTES = 1 << 17
-#: Error numbers of a process that has run out of memory or files: the file itself is in order.
+#: Error numbers that mean a lack of memory or file descriptors, not a fault of the file.
 _EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -48,7 +48,7 @@ class FileRecord:
     sha256: str
 
     def __post_init__(self) -> None:
-        # also keeps a manifest that was tampered with from reaching outside of its folder
+        # also keeps a forged manifest from reaching outside of its folder
         sized = type(self.size) is int and 0 <= self.size < 1 << 62
         if not isinstance(self.name, str) or not DATA_FILE.fullmatch(self.name) or not sized:
             raise ValueError(f"file record: expected a data file and its size, found {self.name!r}, {self.size!r}")
@@ -61,17 +61,16 @@ class FileRecord:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> FileRecord:
-        """A record from what :meth:`to_json` made."""
+        """A record from the output of :meth:`to_json`."""
         return FileRecord(data["name"], data["bytes"], data["sha256"])
 
 
 class Folder:
-    """A folder held open, as a context manager: what is done by name is done in this very folder, however its path
-    changes meanwhile.
+    """An open folder, as a context manager: names are resolved in this folder even if its path is moved or replaced.
 
     Attributes:
-        path: Where it was when it was opened.
-        descriptor: Of the open folder.
+        path: Its path when it was opened.
+        descriptor: File descriptor of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,17 +93,17 @@ class Folder:
             return False
 
     def create(self, name: str) -> BinaryIO:
-        """A new file, to be written. Raises ``FileExistsError`` where the name is taken, be it by a link to nowhere."""
+        """Create a file for writing. Raises ``FileExistsError`` if the name exists, even as a dangling link."""
         opener = partial(os.open, mode=0o666, dir_fd=self.descriptor)
         return open(name, "xb", buffering=1 << 20, opener=opener)
 
     def unlink(self, name: str) -> None:
-        """Remove a name, not what it may be a link to; fine where it is not there."""
+        """Remove a name, but not the target of a link; does nothing if the name does not exist."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Replace a file such that any reader, and the disk after a power cut, has the old contents or the new."""
+        """Replace a file atomically: readers, and the disk after a power cut, have the old or the new content."""
         temporary = name + TEMPORARY_SUFFIX
         self.unlink(temporary)
         with self.create(temporary) as file:
@@ -117,7 +116,7 @@ class Folder:
 
 
 class NewFile:
-    """A new file that hashes and counts what is written, and reaches the disk before its record exists."""
+    """A new file that hashes and counts the written bytes, and is synced to disk before its record exists."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self._name = name
@@ -128,7 +127,7 @@ class NewFile:
     def write(self, data: Any) -> None:
         """Append bytes (anything with the buffer protocol)."""
         view = memoryview(data)
-        if not view.nbytes:  # a view of nothing cannot be cast
+        if not view.nbytes:  # an empty view cannot be cast
             return
         view = view.cast("B")
         self._file.write(view)
@@ -136,14 +135,14 @@ class NewFile:
         self._size += len(view)
 
     def finish(self) -> FileRecord:
-        """Force everything to the disk and close."""
+        """Sync to disk and close."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         return FileRecord(self._name, self._size, self._hash.hexdigest())
 
     def abandon(self) -> None:
-        """Close without caring for the contents (the disk may be full)."""
+        """Close without regard to the content (the disk may be full)."""
         with suppress(OSError):
             self._file.close()
 
@@ -159,12 +158,12 @@ def write_file(folder: Folder, name: str, data: object) -> FileRecord:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, unbuffered, to be read; a pipe, a device or the like would block or never end.
+    """Open a regular file for reading, unbuffered; pipes, devices and the like could block or never end.
 
     Raises:
         FileNotFoundError: The file is gone, perhaps because a newer state was published.
-        DamagedIndexError: It is no regular file, or cannot be read.
-        IndexFolderError: This process may not read it, or has no more files to open.
+        DamagedIndexError: It is not a regular file, or cannot be read.
+        IndexFolderError: This process has no permission to read it, or too many open files.
     """
     try:
         # without O_NONBLOCK, opening a pipe waits for somebody to write to it
@@ -182,19 +181,19 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class StoredFile:
-    """A published file that is read when it is first needed; at once if it is small.
+    """A published file that is read when first needed, or at once if it is small.
 
-    It stays readable when it is deleted before. It is read and not mapped because a process dies that looks into the
-    map of a file that was cut short, as by a copy over an index that is in use.
+    It stays readable if it is deleted meanwhile. It is read rather than mapped, because accessing the map of a file
+    that was truncated, as by copying over an index in use, kills the process.
 
     Args:
         folder: Folder of the index.
-        record: The file.
-        hold: Whether a large one may be held open until it is needed; otherwise it is read at once, too.
+        record: Record of the file.
+        hold: Whether a large file may be kept open until it is needed; otherwise it is read at once as well.
 
     Raises:
-        FileNotFoundError: The file is gone.
-        DamagedIndexError: It has another length than it should, or cannot be read.
+        FileNotFoundError: The file does not exist.
+        DamagedIndexError: Its length is not that of the record, or it cannot be read.
     """
 
     def __init__(self, folder: Path, record: FileRecord, hold: bool = True) -> None:
@@ -204,14 +203,14 @@ class StoredFile:
         self._content: pa.Buffer | None = None
         self._checked = False
         self._file = open_file(self._path)
-        # closes without the warning that an open file would give when a reader drops an index
+        # closes without the warning that a file object gives when it is dropped open
         self._close = weakref.finalize(self, self._file.close)
         _check_size(self._path, record, os.fstat(self._file.fileno()).st_size)
         if record.size < SMALL_BYTES or not hold:
             self._read()
 
     def content(self) -> pa.Buffer:
-        """All of it, checked: no parser ever sees damaged bytes.
+        """The whole content, after verifying its checksum, so that damaged bytes never reach a parser.
 
         Raises:
             DamagedIndexError: The file was changed.
@@ -238,7 +237,7 @@ class StoredFile:
 
 
 def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
-    """Read from a place of a file; returns the number of bytes, 0 at its end or for an empty view."""
+    """Read from a position of a file; returns the number of bytes, 0 at its end or for an empty view."""
     if not len(view):
         return 0
     if hasattr(os, "preadv"):  # a forked child shares the position of an open file with its parent
@@ -249,7 +248,7 @@ def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """The bytes of a regular file, at most ``most`` of them. Raises as :func:`open_file`."""
+    """The bytes of a regular file of at most ``most`` bytes. Raises like :func:`open_file`, and if there are more."""
     with open_file(path) as file:
         try:
             data = file.read(most + 1)
@@ -261,17 +260,17 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def map_file(folder: Path, record: FileRecord) -> pa.Buffer:
-    """A published file, mapped into memory unless it is small. It stays readable when it is deleted meanwhile.
+    """A published file, memory-mapped unless it is small. It stays readable if it is deleted meanwhile.
 
     Arrow's mapping keeps no file descriptor open, so an index may have thousands of segments.
 
     Raises:
-        FileNotFoundError: The file is gone, perhaps because a newer state was published.
-        DamagedIndexError: It has another length than it should, or cannot be read.
-        IndexFolderError: The system gives this process no more maps.
+        FileNotFoundError: The file does not exist, perhaps because a newer state was published.
+        DamagedIndexError: Its length is not that of the record, or it cannot be read.
+        IndexFolderError: This process has too many memory maps.
     """
     path = folder / record.name
-    with open_file(path) as file:  # what would block is refused before Arrow opens the path
+    with open_file(path) as file:  # refuses files that would block before Arrow opens the path
         found = os.fstat(file.fileno()).st_size
         _check_size(path, record, found)
         if record.size < SMALL_BYTES:
@@ -287,10 +286,10 @@ def map_file(folder: Path, record: FileRecord) -> pa.Buffer:
 
 
 def unreadable(path: Path, error: OSError) -> DamagedIndexError | IndexFolderError:
-    """What it means that a file cannot be opened or read: not every reason is damage."""
+    """The error for a file that cannot be opened or read; not every cause is damage."""
     reason = error.strerror or str(error)
     if error.errno in _EXHAUSTED or "Cannot allocate memory" in reason:
-        hint = "this process has no more files or maps to open; 'objemb compact' joins segments, and each needs one"
+        hint = "this process has too many open files or maps; 'objemb compact' joins segments, each of which needs one"
         return IndexFolderError(f"{path}: cannot be opened: {reason}: {hint}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return IndexFolderError(f"{path}: cannot be read: {reason}")
@@ -305,7 +304,7 @@ def check_buffer(folder: Path, record: FileRecord, buffer: Any) -> None:
 
 
 def check_file(folder: Path, record: FileRecord, on_bytes: Callable[[int], None] = lambda count: None) -> str | None:
-    """What is wrong with a published file (every byte is read, and told to ``on_bytes``), or None."""
+    """Check a published file by reading all of it; returns the problem, or None. ``on_bytes`` gets numbers of bytes."""
     digest = hashlib.sha256()
     try:
         with open_file(folder / record.name) as file:
@@ -330,9 +329,9 @@ def _check_size(path: Path, record: FileRecord, found: int) -> None:
 
 @contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
-    """Turn failures of the file system into one clear error."""
+    """Turn errors of the file system into ``IndexWriteError``."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise IndexWriteError(f"{folder}: cannot write the index: {reason}; what was published is intact") from error
+        raise IndexWriteError(f"{folder}: cannot write the index: {reason}; the published state is intact") from error

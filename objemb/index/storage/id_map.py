@@ -1,4 +1,4 @@
-"""Which internal number a live image has, for millions of images."""
+"""A compact map from image ids to internal numbers, for millions of images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from objemb.index.storage.snapshot import Snapshot
 from objemb.types import BytesArray, Int64Array
 
-#: Changes since the arrays were last rebuilt are held in a dict of at most this many images.
+#: Maximum number of changes held in a dict before the arrays are rebuilt.
 OVERLAY = 65_536
 _REMOVED = -1
 
 
 class IdMap:
-    """A map from image id to internal number in 24 bytes an image.
+    """A map from image id to internal number in 24 bytes per image.
 
-    Ids are held as 128-bit BLAKE2b digests: at a billion images two are alike with a probability of 1e-21.
+    Ids are stored as 128-bit BLAKE2b digests; the probability of a collision among a billion images is 1e-21.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class IdMap:
 
     @staticmethod
     def of(snapshot: Snapshot) -> IdMap:
-        """All live images of a state."""
+        """The map of all live images of a state."""
         keys, numbers = [np.zeros(0, "S16")], [np.zeros(0, np.int64)]
         for segment, live in zip(snapshot.segments, snapshot.live, strict=True):
             digests = np.array([_key(i) for i in segment.image_ids()], dtype="S16")
@@ -42,15 +42,15 @@ class IdMap:
         return self._find(_key(image))
 
     def put(self, image: bytes, number: int) -> int | None:
-        """Give an image a number; returns the number that it had before."""
+        """Set the number of an image; returns its previous number, or None."""
         return self._set(_key(image), number)
 
     def remove(self, image: bytes) -> int | None:
-        """Forget an image; returns the number that it had."""
+        """Remove an image; returns its number, or None if it is not in the map."""
         return self._set(_key(image), _REMOVED)
 
     def duplicates(self) -> int:
-        """How many ids are there more than once."""
+        """Number of ids that occur more than once."""
         return int((self._keys[1:] == self._keys[:-1]).sum())
 
     def _set(self, key: bytes, number: int) -> int | None:

@@ -1,7 +1,7 @@
-"""Tables as Arrow IPC files of exactly one batch, and reading them when they may be forged.
+"""Writing tables as Arrow IPC files of exactly one batch, and reading such files safely.
 
-Checksums find damage, not forgery. So what is read is validated in full before it is used, and what is compressed is
-not read at all: a few kilobytes of it unfold to any number of gigabytes.
+Checksums detect damage, but not forgery. So a file is fully validated before it is used, and compressed files are
+refused, since a few kilobytes could expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import pyarrow as pa
 
 #: Bytes at the end of a file: the length of the footer and a magic word.
 _TAIL = 10
-#: Bytes of the place of a message in the footer, and before the message itself.
+#: Bytes of a message's location in the footer, and of the prefix of the message itself.
 _BLOCK, _PREFIX = 24, 8
 _DICTIONARY = 2
 
 
 def to_ipc(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Buffer:
-    """Tables one after the other as an Arrow IPC file with exactly one batch."""
+    """Concatenate tables into an Arrow IPC file with exactly one batch."""
     whole = pa.concat_tables([schema.empty_table(), *parts]).unify_dictionaries().combine_chunks()
     arrays = [c.chunk(0) if c.num_chunks else pa.array([], c.type) for c in whole.columns]
     sink = pa.BufferOutputStream()
@@ -29,11 +29,11 @@ def to_ipc(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Buffer:
 
 
 def from_ipc(buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch:
-    """The batch of an Arrow IPC file, without copying, fit to be read without a further look at any offset in it.
+    """The batch of an Arrow IPC file, without copying and with all offsets validated.
 
     Raises:
-        ValueError, OSError: It is no such file, is compressed, has another schema or number of rows, or refers to
-            places outside of itself.
+        ValueError, OSError: It is not such a file, is compressed, has another schema or number of rows, or contains
+            offsets outside of itself.
     """
     if any(_compressed(memoryview(buffer).cast("B"))):
         raise ValueError("expected tables that are not compressed, found one that is")
@@ -51,7 +51,7 @@ def from_ipc(buffer: pa.Buffer, schema: pa.Schema, count: int) -> pa.RecordBatch
 
 
 def _missing(column: pa.Array, nullable: bool) -> int:
-    """Number of nulls where none may be, inside of lists and dictionaries too."""
+    """Number of nulls in places that must not have any, including those within lists and dictionaries."""
     inside = 0
     if pa.types.is_fixed_size_list(column.type):
         inside = column.flatten().null_count
@@ -61,9 +61,10 @@ def _missing(column: pa.Array, nullable: bool) -> int:
 
 
 def _compressed(content: memoryview) -> Iterator[bool]:
-    """Whether each dictionary and batch of a file is compressed, by its footer, without reading any.
+    """Whether each dictionary and batch of a file is compressed, according to its footer, without reading them.
 
-    The format is Arrow's ``File.fbs`` and ``Message.fbs``, in FlatBuffers: tables know their fields by offsets.
+    The format is that of Arrow's ``File.fbs`` and ``Message.fbs``, in FlatBuffers, whose tables locate their fields by
+    offsets.
     """
     try:
         (length,) = struct.unpack_from("<i", content[-_TAIL:])
@@ -98,12 +99,12 @@ def _message_compressed(message: memoryview) -> bool:
 
 
 def _follow(data: memoryview, place: int) -> int:
-    """Where the offset that stands at a place leads."""
+    """Follow the offset stored at a position."""
     return place + int(struct.unpack_from("<I", data, place)[0])
 
 
 def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Where a field of a table is, None where the table does not have it."""
+    """Position of a field of a table, or None if the table does not have it."""
     fields = table - int(struct.unpack_from("<i", data, table)[0])
     if fields < 0:  # which Python would count from the end
         raise struct.error("an offset before the beginning")

@@ -1,9 +1,8 @@
-"""Reading segments again to write them anew, and joining small ones while an index grows.
+"""Rewriting segments, and joining small ones while an index grows.
 
-Every publication adds a segment, and every segment costs a search some time and a process some of the maps that its
-system allows. So a writer joins segments of like size as soon as there are :data:`FANOUT` of them, into one that is as
-many times larger: a row is written again a few times in all, and the number of segments stays below some dozens plus
-one for every :data:`LARGE` rows.
+Every publication adds a segment, and every segment costs search time and some of a process's memory maps. So a writer
+joins segments of similar size as soon as there are :data:`FANOUT` of them. Each row is thus rewritten only a few times,
+and the number of segments stays below some dozens plus one for every :data:`LARGE` rows.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from objemb.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
-#: Segments of this weight are left to ``compact``.
+#: Segments of at least this weight are joined only by ``compact``.
 LARGE = 65_536
 #: Number of segments of a tier that become one of the next tier.
 FANOUT = 16
@@ -33,13 +32,13 @@ CHUNK_ROWS = 8_192
 
 
 def first_to_join(weights: Sequence[int], first: int) -> int:
-    """Position of the first of the segments, up to the last, to be joined; their number for none.
+    """Position from which all segments up to the last are to be joined; the number of segments for none.
 
-    Segments of tier t weigh at least ``FANOUT**t``, and less than those of the next tier.
+    Segments of tier t have a weight from ``FANOUT**t`` to below ``FANOUT**(t + 1)``.
 
     Args:
-        weights: Of the segments in order, see :meth:`objemb.index.storage.schema.RowSchema.weight`.
-        first: Those before are not to be touched.
+        weights: Weights of the segments in order, see :meth:`objemb.index.storage.schema.RowSchema.weight`.
+        first: Position of the first segment that may be joined.
     """
     tiers = [_tier(weight) for weight in weights]
     chosen = start = len(tiers)
@@ -47,7 +46,7 @@ def first_to_join(weights: Sequence[int], first: int) -> int:
         while start > first and tiers[start - 1] <= tier:
             start -= 1
         alike = sum(t == tier for t in tiers[start:])
-        if alike + (chosen < len(tiers)) >= FANOUT:  # what was chosen before will be one more of this tier
+        if alike + (chosen < len(tiers)) >= FANOUT:  # those chosen before will be one more of this tier
             chosen = start
     return chosen
 
@@ -55,13 +54,13 @@ def first_to_join(weights: Sequence[int], first: int) -> int:
 def join_small(
     folder: Path, manifest: Manifest, output: SegmentWriter, done: Sequence[SegmentRecord]
 ) -> list[SegmentRecord]:
-    """The segments of the next state, small ones joined; deleted images stay in them until ``compact``.
+    """The segments of the next state, with small ones joined; deleted images are kept until ``compact``.
 
     Args:
-        folder: The index.
-        manifest: The state that is published. What a search structure covers is left alone.
-        output: Where new segments are written; nothing else must be open in it.
-        done: Segments that were written since.
+        folder: Folder of the index.
+        manifest: The published state. Segments covered by a search structure are not joined.
+        output: Writer of the new segments, without an open segment.
+        done: Segments written since that state.
     """
     records = [*manifest.segments, *done]
     weights = [manifest.weight(r) for r in records]
@@ -72,7 +71,7 @@ def join_small(
         for record in records[first:]:
             for part in chunks(Segment(folder, record, manifest.schema), None):
                 output.append(*part)
-    except DamagedIndexError as error:  # what is new can be published all the same
+    except DamagedIndexError as error:  # new segments can still be published
         logger.warning("%s: small segments are not joined: %s", folder, error)
         output.abandon()
         return records
@@ -81,9 +80,9 @@ def join_small(
 
 
 def chunks(segment: Segment, keep: BoolArray | None) -> Iterator[tuple[Columns, pa.Table, pa.Table]]:
-    """The images for which ``keep`` (bool ``(images,)``, None for all) is true, some thousand regions at a time."""
-    segment.check_columns()  # else damage would get a new, right checksum
-    _ = segment.row_images  # likewise, tables that do not fit each other
+    """Yield the images selected by ``keep`` (bool ``(images,)``, None for all), some thousand regions at a time."""
+    segment.check_columns()  # else damaged data would get a new, valid checksum
+    _ = segment.row_images  # likewise for tables that do not fit together
     weights = segment.starts + np.arange(len(segment.starts))  # an image without regions counts as well
     begin = 0
     while begin < segment.record.images:

@@ -1,4 +1,4 @@
-"""At most one writer at a time."""
+"""The lock that allows only one writer at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objemb.index.storage.errors import IndexLockedError, IndexWriteError
 from objemb.index.storage.files import Folder
 
 LOCK_FILE = "lock"
-#: All that a lock file ever holds; what holds something else is somebody's file that was put in its place.
+#: Content of a lock file; a file with other content is not ours.
 _PROCESS_ID = re.compile(rb"\d{0,20}\s*")
 
 #: Descriptors of the locks that this process holds.
@@ -22,19 +22,18 @@ _held: set[int] = set()
 
 
 class WriterLock:
-    """The right to write to an index, as a context manager.
+    """The exclusive right to write to an index, as a context manager.
 
-    The kernel holds the lock (``flock``) and releases it when the process dies, however it dies. What is locked is the
-    folder, so that whoever deletes the ``lock`` file in it lets no second writer in, and the file as well, for network
-    file systems that lock files only. The file stays; its contents, the holder's process id, only serve the message
-    that others get.
+    The kernel holds the lock (``flock``) and releases it when the process dies for any reason. The folder is locked, so
+    that deleting the ``lock`` file does not let a second writer in, and the file as well, for network file systems that
+    can lock only files. The file is kept; its content, the process id of the holder, is used only in messages.
 
     Attributes:
-        folder: The folder, held open; None outside of the block.
+        folder: The open folder; None outside of the block.
 
     Raises:
-        IndexLockedError: Somebody else has it.
-        IndexWriteError: The folder cannot be written to, or this system has no such locks.
+        IndexLockedError: Another process holds the lock.
+        IndexWriteError: The folder cannot be written, or the system has no such locks.
     """
 
     folder: Folder
@@ -62,17 +61,19 @@ class WriterLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor in _held:
-            with suppress(OSError):  # only for the message of others: closing is what gives the lock back
+            with suppress(OSError):  # the content is only for messages: closing releases the lock
                 os.ftruncate(self._descriptor, 0)
         self._release()
 
     def check(self) -> None:
-        """Raise ``IndexWriteError`` unless the folder, and what locks it, are where they were when they were locked.
+        """Raise ``IndexWriteError`` if the folder or its lock file were moved or replaced since they were locked.
 
-        A writer that went on would publish over another index, or names of files that a second writer has deleted.
+        Otherwise a writer could publish into another index, or name files that a second writer has deleted.
         """
         if not self.folder.is_at_its_path():
-            raise IndexWriteError(f"{self._path}: the folder was moved or replaced while it was written to")
+            raise IndexWriteError(
+                f"{self._path}: expected the folder that was locked, found that it was moved or replaced meanwhile"
+            )
         if self._folder_locked:
             return
         try:
@@ -81,8 +82,8 @@ class WriterLock:
             found = None
         if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
             raise IndexWriteError(
-                f"{self._path / LOCK_FILE}: deleted or replaced while the index was written to, so that another writer "
-                "may have begun; nothing was published"
+                f"{self._path / LOCK_FILE}: expected the lock file of this writer, found that it was deleted or "
+                "replaced, so that another writer may have started; nothing was published"
             )
 
     def _lock(self) -> None:
@@ -112,7 +113,7 @@ class WriterLock:
             raise IndexWriteError(f"{path}: cannot lock the index for writing: {error.strerror}") from error
 
     def _release(self) -> None:
-        """Close what is open, which gives the locks back; a forked child closes it without giving anything back."""
+        """Close the open files, which releases the locks; in a forked child it does not release them."""
         for descriptor in (self._descriptor, self.folder.descriptor):
             if descriptor in _held:
                 _held.discard(descriptor)
@@ -122,12 +123,11 @@ class WriterLock:
 
 
 def check_system() -> None:
-    """Raise ``IndexWriteError`` where the system lacks what keeps an index whole: locks that die with their process,
-    and folders that can be held open."""
+    """Raise ``IndexWriteError`` unless the system has what writing needs: locks that end with their process, and
+    folders that can be held open."""
     if os.name != "posix":
         raise IndexWriteError(
-            f"writing an index: expected Linux, macOS or another POSIX system, found {os.name!r}; "
-            "on Windows use WSL, where an index can be written"
+            f"writing an index: expected Linux, macOS or another POSIX system, found {os.name!r}; on Windows use WSL"
         )
 
 
@@ -137,13 +137,13 @@ def _open_lock_file(folder: Folder) -> int:
 
 
 def _flock(descriptor: int) -> None:
-    import fcntl  # not on every system; reading an index works without it
+    import fcntl  # missing on some systems; reading an index works without it
 
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _flock_folder(folder: Folder) -> bool:
-    """Lock a folder; False where its file system locks files only (NFS)."""
+    """Lock a folder; False if its file system can lock only files (NFS)."""
     try:
         _flock(folder.descriptor)
     except BlockingIOError:
@@ -159,5 +159,5 @@ def _forget_in_child() -> None:
         os.close(_held.pop())
 
 
-if hasattr(os, "register_at_fork"):  # not on every system, either
+if hasattr(os, "register_at_fork"):  # missing on some systems
     os.register_at_fork(after_in_child=_forget_in_child)

@@ -61,8 +61,8 @@ def test_a_large_table_is_read_after_its_file_is_deleted(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("number", "kind", "message"),
     [
-        (24, IndexFolderError, "Too many open files: this process has no more files or maps to open; 'objemb compact'"),
-        (12, IndexFolderError, "Cannot allocate memory: this process has no more files or maps"),
+        (24, IndexFolderError, "Too many open files: this process has too many open files or maps; 'objemb compact'"),
+        (12, IndexFolderError, "Cannot allocate memory: this process has too many open files or maps"),
         (13, IndexFolderError, "cannot be read: Permission denied"),
         (5, DamagedIndexError, "cannot be read: Input/output error"),
     ],

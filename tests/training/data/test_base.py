@@ -69,7 +69,7 @@ def test_examples_go_from_process_to_process() -> None:
     assert first.regions.to_json() == regions.to_json()
     assert first.instances.tolist() == [4]
     assert len(second.regions) == 0
-    with pytest.raises(TypeError, match="expected a mapping that is only read"):
+    with pytest.raises(TypeError, match="expected no change of a read-only mapping"):
         first.photo.metadata["seed"] = 1
 
 
