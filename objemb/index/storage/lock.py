@@ -71,9 +71,7 @@ class WriterLock:
         Otherwise a writer could publish into another index, or name files that a second writer has deleted.
         """
         if not self.folder.is_at_its_path():
-            raise IndexWriteError(
-                f"{self._path}: expected the folder that was locked, found that it was moved or replaced meanwhile"
-            )
+            raise IndexWriteError(f"{self._path}: expected the locked folder, found that it was moved or replaced")
         if self._folder_locked:
             return
         try:
