@@ -47,7 +47,7 @@ def test_where_folders_cannot_be_locked_a_writer_without_its_lock_file_gives_up(
 
     with pytest.raises(
         IndexWriteError,
-        match=r"lock: expected the lock file of this writer, found that it was deleted or replaced .*nothing was published",
+        match=r"found that it was deleted or replaced .*nothing was published",
     ):
         lose_the_lock()
     assert sorted(i.id for i in Index.open(index.path).images()) == ["0", "1", "2", "3", "b"]
@@ -64,9 +64,7 @@ def test_a_writer_that_lost_its_lock_leaves_the_files_of_the_second_alone(
     with Index.open(index.path).writer(flush_rows=1) as second:
         second.add(described("b", 12))
         first.add(described("a", 11))
-        with pytest.raises(
-            IndexWriteError, match="lock: expected the lock file of this writer, found that it was deleted or replaced"
-        ):
+        with pytest.raises(IndexWriteError, match="found that it was deleted or replaced"):
             first.__exit__(None, None, None)
     assert verify(index.path) == []
     assert len(Index.open(index.path)) == 5
