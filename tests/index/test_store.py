@@ -366,7 +366,7 @@ def test_every_query_leaves_out_its_own(tmp_path: Path) -> None:
     found = index.search_many(queries, 5, exclude=[q.image for q in queries])
     assert [r.query_image in {h.image for h in r} for r in found] == [False] * 6
     assert [list(r) for r in found] == [list(index.search(q, 5, exclude=q.image)) for q in queries]
-    with pytest.raises(TypeError, match="exclude: expected a list with an entry for each query '012345'"):
+    with pytest.raises(TypeError, match="exclude: expected a list with an entry for each query, found"):
         index.search_many(queries, exclude="012345")
     with pytest.raises(ValueError, match="exclude: expected a list with an entry for each of 6 queries, found 2"):
         index.search_many(queries, exclude=["0", "1"])
