@@ -47,7 +47,7 @@ def test_where_folders_cannot_be_locked_a_writer_without_its_lock_file_gives_up(
 
     with pytest.raises(
         IndexWriteError,
-        match=r"found that it was deleted or replaced .*nothing was published",
+        match=r"found that it was deleted or replaced.*nothing was published",
     ):
         lose_the_lock()
     assert sorted(i.id for i in Index.open(index.path).images()) == ["0", "1", "2", "3", "b"]
