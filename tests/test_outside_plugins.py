@@ -215,7 +215,7 @@ def test_the_command_line_lists_them(install: Install) -> None:
     install("typo", "objemb.poolings", "x = y:Z")
     listed = CliRunner().invoke(app, ["model", "list"])
     assert "pooling lp their_lp:Lp of the package objemb-lp 1.2" in " ".join(listed.stdout.split())
-    assert "y:Z of the package typo 1.2: poolings is no kind of plug-in (did you mean 'pooling'?)" in listed.stderr
+    assert "y:Z of the package typo 1.2: unknown kind of plug-in 'poolings' (did you mean 'pooling'?)" in listed.stderr
     found = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["plugins"]
     lp = {"kind": "pooling", "name": "lp", "package": "objemb-lp", "version": "1.2", "object": "their_lp:Lp"}
     assert lp in found

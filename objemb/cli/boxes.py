@@ -1,4 +1,4 @@
-"""Boxes from a command line: of a file, or one by one."""
+"""Boxes given on a command line: a file, or single boxes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 20
 
 
 def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
-    """The boxes of ``--boxes``, with their masks where the model's extractor attends to masks."""
+    """The boxes of ``--boxes``, with their masks if the model's extractor uses masks."""
     from objemb.detectors.stored_boxes import StoredBoxes
 
     if file is None:
@@ -29,22 +29,22 @@ def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
 
 
 @contextmanager
-def boxes_told(given: StoredBoxes | None) -> Iterator[None]:
-    """:func:`tell_boxes` at the end, however that comes about: what could not be used explains an error, too."""
+def reporting_boxes(given: StoredBoxes | None) -> Iterator[None]:
+    """Call :func:`report_boxes` at the end of the block, even after an error, which unusable boxes may explain."""
     try:
         yield
     finally:
-        tell_boxes(given)
+        report_boxes(given)
 
 
-def tell_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
-    """Show what of a file could not be used so far, and at the end how much of it was; ``listing`` has all of it."""
+def report_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
+    """Print the first boxes of a file that could not be used, and how many were; ``listing`` contains all of them."""
     if given is None:
         return
     if given.adjusted:
         note(
-            f"note: {len(given.adjusted)} photos have another size than {given.file} says; "
-            "their boxes were turned or scaled with them"
+            f"note: {len(given.adjusted)} photos differ in size from {given.file}; "
+            "their boxes were rotated or scaled accordingly"
         )
     if given.fractional_ids:
         note(f"note: ids in {given.file} are written as 1.0; they were read as 1")
@@ -55,12 +55,12 @@ def tell_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None:
     if len(given.problems) > SHOWN:
         place = "" if listing is None else f", all in {listing}"
         note(f"boxes: and {len(given.problems) - SHOWN} more{place}")
-    left_out = f"; {len(given.left_out)} photos are left without them" if given.left_out else ""
+    left_out = f"; {len(given.left_out)} photos have none" if given.left_out else ""
     note(f"boxes: {given.used} of {given.entries} boxes of {given.file} were used{left_out}")
 
 
 def parse_box(text: str) -> Box:
-    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; it is not yet checked against its photo."""
+    """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; not yet checked against its photo."""
     from objemb.structures import are_shares
 
     expected = "--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"

@@ -22,7 +22,7 @@ def detect(
     *,
     model: Annotated[Path, typer.Option(help="A model folder with a detector.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write a COCO file that `objemb index --boxes` reads.")
+        Path | None, typer.Option("-o", "--output", help="Write the boxes to a COCO file for `objemb index --boxes`.")
     ] = None,
     workers: Workers = 2,
     max_pixels: MaxPixels = MOST_PIXELS,
@@ -30,7 +30,7 @@ def detect(
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Show the boxes that would be indexed, without the whole image. Exit code 3 when photos had to be skipped."""
+    """Show the boxes that would be indexed, without the whole image. Exit code 3 if photos were skipped."""
     from objemb.images.sources import SkippedImage, find_images
     from objemb.images.stream import stream_photos
     from objemb.models import load_model
@@ -54,7 +54,7 @@ def detect(
                 boxes = opened.detect(photo)
             except RuntimeError as error:  # out of memory, for instance: the other photos are smaller
                 skipped += 1
-                note(f"skipped {photo.id}: cannot be searched for objects: {error}")
+                note(f"skipped {photo.id}: the detector failed: {error}")
                 continue
             images.append({"image": photo.id, "size": list(photo.size), "objects": _objects(boxes)})
     if not images and not skipped:
@@ -84,7 +84,7 @@ def _text(box: list[float]) -> str:
 
 
 def _write_coco(file: Path, images: list[dict[str, Any]]) -> None:
-    """Detections as annotations with a score."""
+    """Write detections as COCO annotations with scores."""
     from objemb.coco.files import OBJECT
     from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
 

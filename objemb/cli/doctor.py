@@ -22,7 +22,7 @@ from objemb.version import __version__
 
 OK, MISSING, BROKEN = "ok", "missing", "BAD"
 REQUIRED = ("numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
-#: Optional libraries, and what to give to pip for each.
+#: Optional libraries, with the argument of pip that installs each.
 OPTIONAL = {
     "torch": "'objemb[torch]'",
     "torchvision": "'objemb[torch]'",
@@ -39,7 +39,7 @@ OPTIONAL = {
 }
 
 
-#: What installs a library, where that has several names.
+#: Distributions that provide a library, if there are several.
 PACKAGES = {
     "faiss-cpu": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12"),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
@@ -47,19 +47,21 @@ PACKAGES = {
 
 
 class MissingExtraError(Exception):
-    """An optional library that is not there: no fault, but not all of objemb works."""
+    """An optional library is not installed: not an error, but some functions need it."""
 
 
 @guarded
 def doctor(
-    model: Annotated[Path | None, typer.Option(help="A model folder to try.  [a small random network]")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where to try writing.  [the folder for temporary files]")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model folder to test.  [a small random network]")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder in which to test writing.  [the folder for temporary files]")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check versions, threads, devices, a sample through the model, and writing. Exit code 1 when one is broken.
+    """Check versions, threads, devices, a model and writing an index. Exit code 1 if a check fails.
 
-    A missing optional library is listed with what to install; it is not an error.
+    Missing optional libraries are listed with the command that installs them; they are not errors.
     """
     checks: dict[str, Callable[[], str]] = {
         "objemb": lambda: f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
@@ -120,7 +122,7 @@ def _accelerator() -> str:
 
 
 def _images() -> str:
-    """A photo written and read again in every format."""
+    """Write and read a photo in every format."""
     import io
 
     from PIL import Image
@@ -138,7 +140,7 @@ def _images() -> str:
 
 
 def _sample(folder: Path | None, device: str) -> str:
-    """A photo through the network, twice, because the first pass warms up."""
+    """Describe a photo, twice, because the first pass warms up."""
     import numpy as np
 
     from objemb.models import build_model, load_model
@@ -171,7 +173,7 @@ SMALL = {
 
 
 def _index(folder: Path | None) -> str:
-    """An index written, searched and checked."""
+    """Write, search and verify an index."""
     from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
     from objemb.structures import RegionDescriptors, Regions

@@ -15,25 +15,25 @@ from objemb.cli.output import complain
 
 F = TypeVar("F", bound=Callable[..., None])
 
-#: What scripts can rely on.
+#: Exit codes, on which scripts can rely.
 OK, INTERNAL, USAGE, SKIPPED, MISMATCH, TERMINATED = 0, 1, 2, 3, 4, 143
 
 
-#: What an interrupted command leaves.
-KEPT = "interrupted; what was published is kept, the same command continues there"
+#: Message of an interrupted command.
+KEPT = "interrupted; everything published is kept, and the same command resumes from there"
 
 
 class Settings:
-    """What the options before the command said."""
+    """Values of the options before the command."""
 
     debug = False
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error: 4 mismatch or damage, 2 the user can mend it, 1 a fault of objemb; 130 Ctrl-C, 143
-    SIGTERM.
+    """The exit code for an error: 4 for mismatch or damage, 2 if the user can fix it, 1 for a fault of objemb, 130 for
+    Ctrl-C, 143 for SIGTERM.
     """
-    if isinstance(error, KeyboardInterrupt):  # first: what is imported below may not be there yet
+    if isinstance(error, KeyboardInterrupt):  # first, since the imports below may be interrupted
         return INTERRUPTED
 
     from objemb.checks import ArtefactMismatchError, ObjembError, TerminatedError
@@ -50,11 +50,11 @@ def exit_code(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def one_line_errors(name: str = "objemb", interrupted: str = KEPT) -> Iterator[None]:
-    """Turn whatever is raised inside into one line on stderr and an exit code; ``--debug`` shows the traceback.
+    """Turn any exception inside into one line on stderr and an exit code; ``--debug`` shows the traceback.
 
     Args:
-        name: What the line begins with: the command, such as ``objemb train``.
-        interrupted: What to say after Ctrl-C.
+        name: Beginning of the line: the command, such as ``objemb train``.
+        interrupted: Message after Ctrl-C.
     """
     Work.begun = True
     try:
@@ -74,7 +74,7 @@ def one_line_errors(name: str = "objemb", interrupted: str = KEPT) -> Iterator[N
 
 
 def guarded(command: F) -> F:
-    """A command within :func:`one_line_errors`."""
+    """Wrap a command in :func:`one_line_errors`."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
@@ -90,7 +90,7 @@ def _message(error: BaseException, code: int) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, WhereError):
-        return str(error)  # its second and third line point at the place
+        return str(error)  # its second and third line point at the position
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "torchvision"):
         return "this command needs PyTorch: pip install 'objemb[torch]'"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from objemb.cli.boxes import stored_boxes, tell_boxes
+from objemb.cli.boxes import report_boxes, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import (
     MOST_PIXELS,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from objemb.index.store import Index
     from objemb.models import Model
 
-#: Number of skipped photos that are shown; the error list has all of them.
+#: Number of skipped photos that are printed; the error list has all of them.
 SHOWN = 20
 
 
@@ -45,7 +45,9 @@ SHOWN = 20
 def index(
     photos: Photos,
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="INDEX", help="The index: made, or added to.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="INDEX", help="The index folder; created if it does not exist.")
+    ],
     model: Annotated[Path, typer.Option(help="A model folder.")],
     boxes: Boxes = None,
     max_regions: MaxRegions = None,
@@ -57,23 +59,23 @@ def index(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, or float16 for half the size; set when it is made.",
+            help="float32, or float16 for half the size; fixed when the index is created.",
             autocompletion=among("float32", "float16"),
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove photos whose files have vanished.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove photos whose files no longer exist.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --prune: also where a folder of photos is empty now.")
+        bool, typer.Option("--force", help="With --prune: even if a folder of photos is now empty.")
     ] = False,
     errors: Annotated[
-        Path | None, typer.Option(help="Where skipped photos are listed, a JSON object a line.  [INDEX.skipped.jsonl]")
+        Path | None, typer.Option(help="List of skipped photos, one JSON object per line.  [INDEX.skipped.jsonl]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe photos and add them to an index. Run again, it adds what is new or changed.
+    """Describe photos and add them to an index. A repeated run adds only new and changed photos.
 
-    Exit code 3 when some photos had to be skipped, or indexed without boxes of --boxes that were made for another frame
-    or photo, or when not one box of that file could be used. A killed run goes on where it stopped.
+    Exit code 3 if photos were skipped or indexed without boxes of --boxes that do not fit them, or if no box of that
+    file could be used. If a run is killed, the same command resumes where it stopped.
     """
     from objemb.images.sources import find_images
     from objemb.index.storage.lock import check_system
@@ -83,14 +85,14 @@ def index(
     started = time.monotonic()
     check_system()
     if force and not prune:
-        raise ValueError("--force: expected with --prune, found alone")
-    find_images(photos)  # a wrong path is an error before anything is made
+        raise ValueError("--force: expected together with --prune, found alone")
+    find_images(photos)  # a wrong path is an error before anything is created
     skipped = _SkippedList(output, errors)
     opened = load_model(model, device, precision)
     note_untrained(opened)
     given = stored_boxes(boxes, opened)
     if given is None and opened.detector is None and _takes_boxes(opened):
-        note("note: the model has no detector and there are no --boxes, so only whole images are indexed")
+        note("note: the model has no detector and no --boxes are given, so only whole images are indexed")
     target = _open_or_create(output, opened, dtype)
     with skipped, Progress() as display:
         total = sum(1 for _ in find_images(photos)) if display.counts else None
@@ -116,7 +118,7 @@ def index(
     build_approximate(target, on_note=note)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
-    tell_boxes(given, listing=skipped.file)
+    report_boxes(given, listing=skipped.file)
     facts = {
         **asdict(report),
         "images": len(target),
@@ -150,25 +152,25 @@ def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
     target = Index.open(path)
     stored = target.info().get("dtype")
     if dtype is not None and dtype != stored:
-        raise ValueError(f"--dtype: expected {stored}, which the index was made with, found {dtype}")
+        raise ValueError(f"--dtype: expected {stored}, as in the existing index, found {dtype}")
     return target
 
 
 class _SkippedList:
-    """The list of skipped photos, written as they come, and behind them of boxes that could not be used.
+    """The list of skipped photos, written as they occur, followed by the boxes that could not be used.
 
-    As a context manager it is closed, and goes when it is empty.
+    A context manager, which closes the list at the end, and removes it if it is empty.
 
-    The list of an earlier run is replaced when this run has the right to write: another run that is going on keeps its
-    own. By default it lies beside the index, where a stranger may have put a link to a file of the user; so what is
-    there is removed, not written to.
+    The list of an earlier run is replaced once this run holds the index's lock, so that a concurrent run keeps its own.
+    By default the list is beside the index, where an attacker may have put a link to a file of the user, so an existing
+    name is removed rather than written to.
 
     Args:
         index: The index.
-        path: The file that the user named, if any; it is kept even when it is empty.
+        path: The file given by the user, if any; it is kept even if it is empty.
 
     Attributes:
-        file: Where it is.
+        file: Path of the list.
     """
 
     def __init__(self, index: Path, path: Path | None) -> None:
@@ -193,7 +195,7 @@ class _SkippedList:
         self._stream = self.file.open("w" if self._named else "x", encoding="utf-8")
 
     def add(self, skipped: SkippedImage) -> None:
-        """Write one photo, and show it if it is among the first."""
+        """Write one photo, and print it if it is among the first."""
         if self._stream is not None:
             self._stream.write(json.dumps(skipped.to_json()) + "\n")
             self._stream.flush()
@@ -202,7 +204,7 @@ class _SkippedList:
             note(f"skipped {skipped.path}: {skipped.reason}")
 
     def add_boxes(self, given: StoredBoxes | None) -> None:
-        """Write what could not be used of a file of boxes: the entry, the file, and why."""
+        """Write the boxes that could not be used: the entry, the file, and the reason."""
         if given is None or self._stream is None:
             return
         for entry, reason in given.problems:

@@ -1,4 +1,4 @@
-"""Ctrl-C: the end at once while a program is starting, an exception that it can clean up after while it works."""
+"""Ctrl-C: ends a program at once while it is starting, and raises an exception once it works and has to clean up."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import signal
 import sys
 from types import FrameType
 
-#: The exit code of a program that Ctrl-C ended, as shells have it: 128 and the number of the signal.
+#: Exit code of a program that Ctrl-C ended, as in shells: 128 plus the number of the signal.
 INTERRUPTED = 130
 #: Makes the cursor of a terminal visible, which a progress display hides.
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class Work:
-    """Whether a command is at work, so that there is something to clean up."""
+    """Whether a command is running, so that there is something to clean up."""
 
     begun = False
 
 
 def listen() -> None:
-    """Take over Ctrl-C, where nobody else has: a program that was started in the background stays deaf to it.
+    """Handle Ctrl-C, unless it is ignored: a program that was started in the background keeps ignoring it.
 
-    Libraries that are being imported do not expect an exception between any two lines: they swallow it, go on half
-    made, or crash. What runs then has nothing to lose, so the process ends with one line and the exit code 130.
+    Libraries do not expect exceptions while they are imported: they may swallow it, stay half initialised, or crash. At
+    that time there is nothing to clean up, so the process ends with one line and exit code 130.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 
 
 def stop_listening() -> None:
-    """Ignore Ctrl-C where :func:`listen` took it over: the command has ended, and its exit code must not change
-    while the interpreter is taken down."""
+    """Ignore Ctrl-C if :func:`listen` handles it: the command has ended, and its exit code must not change while the
+    interpreter shuts down."""
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -44,7 +44,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether an import is under way in the frame or below."""
+    """Whether an import is in progress in the frame or its callers."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -1,6 +1,6 @@
-"""What `-v`, `-q` and `--log-file` do: where the messages of the library and of the commands go.
+"""The options `-v`, `-q` and `--log-file`: where messages of the library and of the commands are printed.
 
-The library logs under the name ``objemb`` and leaves it to programs what becomes of that; this is the program.
+The library logs under the name ``objemb`` and leaves handling to the program, which is done here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from objemb.cli.output import Said, said
 from objemb.text import visible
 
-#: By how often ``-v`` was said.
+#: Level by the number of ``-v``.
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 #: Loggers of work that takes minutes; their messages appear without ``-v`` as well.
 ALWAYS = ("objemb.weights.download",)
@@ -20,10 +20,10 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class StderrHandler(logging.Handler):
-    """Records as lines on what is stderr at that moment, which a progress display may have replaced.
+    """Prints records as lines on the current stderr, which a progress display may have replaced.
 
     Args:
-        least: The level from which on they are shown; those of :data:`ALWAYS` are unless it is that of errors.
+        least: Minimum level of the records; those of :data:`ALWAYS` are shown unless it is that of errors.
     """
 
     def __init__(self, least: int) -> None:
@@ -45,21 +45,21 @@ class StderrHandler(logging.Handler):
 
 
 class LineFormatter(logging.Formatter):
-    """A line a record, in which nothing is hidden: messages hold the names of foreign files."""
+    """One line per record, with control characters escaped, since messages contain the names of files."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The line of a record."""
         record.message = visible(record.message)
         return super().formatMessage(record)
 
 
 def configure(verbose: int = 0, *, quiet: bool = False, file: Path | None = None) -> None:
-    """Send messages where the options say; what an earlier call has set up is taken away.
+    """Set up the handlers for these options, replacing those of an earlier call.
 
     Args:
-        verbose: How often ``-v`` was said: 0 for warnings, 1 for what is done, 2 for details.
-        quiet: Errors alone are printed; the file still gets everything.
-        file: Gets all lines as well, with time and level, behind those that are there.
+        verbose: Number of ``-v``: 0 for warnings, 1 for what is being done, 2 for details.
+        quiet: Whether only errors are printed; the file still gets everything.
+        file: File to which all lines are appended, with time and level.
 
     Raises:
         OSError: The file cannot be written.

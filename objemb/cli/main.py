@@ -1,4 +1,4 @@
-"""The entry point of the `objemb` script. Nothing is imported before Ctrl-C is heard."""
+"""The entry point of the `objemb` script. Ctrl-C is handled before anything else is imported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from objemb.threads import wait_without_spinning
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line: that of the process, or ``argv``, the words behind the name of the program."""
+    """Run the command line: that of the process, or ``argv``, the arguments after the program's name."""
     listen()
     wait_without_spinning()
-    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show must not end a command
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot encode must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
 
     from objemb.cli.app import app

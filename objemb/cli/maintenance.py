@@ -1,4 +1,4 @@
-"""The commands that keep an index: `objemb info`, `verify`, `delete`, `compact` and `merge`."""
+"""The commands that maintain an index: `objemb info`, `verify`, `delete`, `compact` and `merge`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEBIBYTE = 2**20
 
 @guarded
 def info(index: IndexPath, as_json: Json = False) -> None:
-    """What is in an index, and which model made it."""
+    """Show the content of an index and the model that it was made with."""
     from objemb.index.store import Index
 
     facts = Index.open(index).info()
@@ -36,8 +36,8 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 
 @guarded
 def verify(index: IndexPath, as_json: Json = False) -> None:
-    """Check every file of an index against its checksum. Exit code 4 when something is damaged."""
-    from objemb.index.storage.verify import verify as check  # a damaged index is listed, too, when it cannot be opened
+    """Check every file of an index against its checksum. Exit code 4 if anything is damaged."""
+    from objemb.index.storage.verify import verify as check  # also works if damage keeps the index from being opened
 
     with Progress() as display:
         meter = display.meter("verifying", "MiB", _mebibytes(index))
@@ -55,10 +55,10 @@ def delete(
     index: IndexPath,
     images: Annotated[list[str] | None, typer.Argument(metavar="[IDS]...", help="Image ids.")] = None,
     *,
-    where: Annotated[str | None, typer.Option(help="A filter: images with a region that fits it are deleted.")] = None,
+    where: Annotated[str | None, typer.Option(help="Delete the images with a region that matches this filter.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove images from an index, by id or by a filter. Space is given back by `objemb compact`."""
+    """Delete images from an index, by id or by a filter. `objemb compact` frees their space."""
     from objemb.index.store import Index
 
     if bool(images) == bool(where):
@@ -77,7 +77,7 @@ def delete(
 
 @guarded
 def compact(index: IndexPath, as_json: Json = False) -> None:
-    """Drop what was deleted and join small segments: smaller on disk, faster to search."""
+    """Free the space of deleted images and join small segments, which makes search faster."""
     from objemb.index.store import Index
 
     opened = Index.open(index)
@@ -101,13 +101,13 @@ def merge(
     on_collision: Annotated[
         str,
         typer.Option(
-            help="For an image id that is there already: error, replace it, or keep what is there.",
+            help="For an image id that is already in the index: error, replace it, or keep it.",
             autocompletion=among("error", "replace", "keep"),
         ),
     ] = "error",
     as_json: Json = False,
 ) -> None:
-    """Add all images of other indexes of the same model. The others stay as they are."""
+    """Add all images of other indexes of the same model, which are not changed."""
     from objemb.index.store import Index
 
     opened = Index.open(index)
@@ -124,7 +124,7 @@ def merge(
 
 
 def _mebibytes(index: Path) -> float | None:
-    """What is to be read, vectors twice; None when the manifest does not say so."""
+    """Mebibytes to read, where vectors count twice; None if the manifest cannot be read."""
     from objemb.checks import ObjembError
     from objemb.index.storage.manifest import read_manifest
 

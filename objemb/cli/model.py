@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from objemb.cli.boxes import boxes_told, stored_boxes
+from objemb.cli.boxes import reporting_boxes, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json, check_whitening, methods
 from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs, print_table
 from objemb.cli.progress import Progress
 
-app = typer.Typer(help="Make a model folder from a method, and look into one.", no_args_is_help=True)
+app = typer.Typer(help="Build a model folder from a method, and inspect one.", no_args_is_help=True)
 
 
 @app.command("build")
@@ -33,38 +33,45 @@ def build(
         ),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For instance backbone.arch=mobilenet_v2")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as backbone.arch=mobilenet_v2."),
     ] = None,
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to create.")],
     fit_on: Annotated[
         list[Path] | None,
-        typer.Option(help="Photos that the parts of a method (codebooks, bases) learn from; not those evaluated."),
+        typer.Option(help="Photos to fit parts of the method on (codebooks, bases); not those of an evaluation."),
     ] = None,
     whiten_on: Annotated[
         list[Path] | None,
-        typer.Option(help="Photos to fit a PCA whitening on, and parts without --fit-on; not those evaluated."),
+        typer.Option(
+            help="Photos to fit a PCA whitening on, and parts if --fit-on is not given; not those of an evaluation."
+        ),
     ] = None,
     whiten_pairs: Annotated[
         Path | None,
         typer.Option(help="Learn the whitening from pairs: an evaluation set (JSON), or a folder per instance."),
     ] = None,
-    boxes: Annotated[Path | None, typer.Option(help="COCO file with boxes of the photos to fit on.")] = None,
-    whiten_dim: Annotated[int | None, typer.Option(help="Dimensions to keep; default all.")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="COCO file with boxes of the photos of --fit-on and --whiten-on.")
+    ] = None,
+    whiten_dim: Annotated[int | None, typer.Option(help="Dimensions to keep.  [all]")] = None,
     whiten_power: Annotated[
-        float | None, typer.Option(help="Shrinkage: 0.5 whitens by PCA, 0 only rotates. Default 0.5; of pairs 0.")
+        float | None,
+        typer.Option(help="Shrinkage: 0.5 for PCA whitening, 0 for rotation only.  [0.5; 0 with --whiten-pairs]"),
     ] = None,
     whiten_ridge: Annotated[
-        float, typer.Option(help="Of pairs: share of the mean variance added to each; for few pairs, such as 1.")
+        float,
+        typer.Option(help="With --whiten-pairs: share of the mean variance added to each; about 1 for few pairs."),
     ] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing model.")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Make a model folder: settings, weights, what was fitted, fingerprint.
+    """Build a model folder from a method, with its weights and fitted parts.
 
-    When not one box of --boxes can be used, no model is made. Exit code 3 when some photos were fitted on without their
-    boxes, since those were made for another frame or photo.
+    If no box of --boxes can be used, no model is written. Exit code 3 if photos were used without their boxes because
+    those do not fit the photos.
     """
     from objemb.card import check_free
     from objemb.config import load_config
@@ -88,7 +95,7 @@ def build(
     parts = model.pipeline.unfitted()
     if fit_on and not parts:
         raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
-    with boxes_told(given):
+    with reporting_boxes(given):
         if fit_on:
             with _fitting("fitting", fit_on, len(parts), as_json) as calls:
                 model = fit_parts(model, fit_on, boxes=given, **calls)
@@ -97,7 +104,7 @@ def build(
                 model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
     if whiten_pairs is not None:
         with _fitting("fitting the whitening", [], 1, as_json) as calls:
-            del calls["on_step"]  # all of it is one step
+            del calls["on_step"]  # it is a single step
             model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
     save_model(model, output, force=force)
     _show(output, as_json)
@@ -107,7 +114,7 @@ def build(
 
 @contextlib.contextmanager
 def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Iterator[dict[str, Any]]:
-    """A progress display for photos that are looked at ``rounds`` times, and what to call meanwhile."""
+    """A progress display for photos that are described ``rounds`` times, with the callbacks that update it."""
     from objemb.images.sources import find_images
 
     with Progress() as display:
@@ -135,7 +142,7 @@ def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Itera
 @app.command("list")
 @guarded
 def list_methods(as_json: Json = False) -> None:
-    """The methods that `objemb model build` knows by name, and the plug-ins that other packages bring."""
+    """List the methods of `objemb model build`, and the plug-ins of other packages."""
     from objemb.checks import nearest
     from objemb.config import method_files
     from objemb.registry import KINDS, outside
@@ -155,11 +162,11 @@ def list_methods(as_json: Json = False) -> None:
     kinds = set(KINDS.values())
     for origin in brought:
         if origin.kind not in kinds:
-            note(f"{origin}: {origin.kind} is no kind of plug-in{nearest(origin.kind, kinds)}")
+            note(f"{origin}: unknown kind of plug-in {origin.kind!r}{nearest(origin.kind, kinds)}")
 
 
 def _about(file: Path) -> str:
-    """The first sentence of the comment that a config begins with."""
+    """The first sentence of the comment at the top of a config."""
     lines = itertools.takewhile(lambda line: line.startswith("# "), file.read_text(encoding="utf-8").splitlines())
     text = " ".join(line.removeprefix("# ").strip() for line in lines)
     return re.split(r"(?<=[a-z0-9)]{2})\.(?= |$)", text)[0]
@@ -168,7 +175,7 @@ def _about(file: Path) -> str:
 @app.command("info")
 @guarded
 def info(model: Annotated[Path, typer.Argument(help="A model folder.")], as_json: Json = False) -> None:
-    """Settings, size, fingerprint and origin of a model. Nothing is loaded but its card."""
+    """Show settings, size, fingerprint and origin of a model. Only its card is read."""
     _show(model, as_json)
 
 

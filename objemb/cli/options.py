@@ -11,12 +11,12 @@ import typer
 
 
 def among(*values: str) -> Callable[[str], list[str]]:
-    """For a shell that completes: the values that begin with what was typed."""
+    """Shell completion: the values that start with the typed text."""
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
 def methods(incomplete: str) -> list[str]:
-    """The names of methods, and files, without the libraries that are needed to read them."""
+    """Shell completion: names of methods, and files, without importing what is needed to read them."""
     package = Path(__file__).parents[1]
     folders = (package / "configs", package.parent / "configs")  # installed, and in a checkout
     names = sorted(file.stem for folder in folders for file in folder.glob("methods/*.yaml"))
@@ -25,10 +25,10 @@ def methods(incomplete: str) -> list[str]:
 
 
 def plugins(kind: str) -> Callable[[str], list[str]]:
-    """Likewise the names of plug-ins of a kind, those of other packages included; none of them is imported."""
+    """Shell completion: names of plug-ins of a kind, also of other packages, without importing them."""
 
     def complete(incomplete: str) -> list[str]:
-        from objemb import registry  # here, for commands that complete nothing start faster without it
+        from objemb import registry  # here, since commands start faster without it
 
         return [name for name in registry.names(kind) if name.startswith(incomplete)]
 
@@ -40,45 +40,45 @@ Photos = Annotated[
     list[Path],
     typer.Argument(
         metavar="PHOTOS...",
-        help="Folders, images, list files, CSV or Parquet with a path column, COCO json, evaluation sets.",
+        help="Folders, images, list files, CSV or Parquet files with a path column, COCO files, evaluation sets.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
-#: As :data:`objemb.devices.PRECISIONS`, likewise not imported here.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+#: Equal to :data:`objemb.devices.PRECISIONS`, which is not imported here.
 PRECISION_NAMES = ("auto", "fp32", "bf16", "fp16")
 Device = Annotated[
     str,
     typer.Option(
-        help="Where the network runs: auto (a CUDA GPU, else the CPU), gpu, cpu, cuda, cuda:1, mps.",
+        help="Device of the network: auto (a CUDA GPU, else the CPU), gpu, cpu, cuda, cuda:1, mps.",
         autocompletion=among("auto", "cpu", "gpu", "cuda", "mps"),
     ),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        help="How it computes there: fp32, bf16, fp16, or auto (bf16 on a GPU that has it, else fp32).",
+        help="Precision of the network: fp32, bf16, fp16, or auto (bf16 on a GPU that has it, else fp32).",
         autocompletion=among(*PRECISION_NAMES),
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Decoding workers beside the network.")]
-#: As :data:`objemb.images.decode.MAX_PIXELS`, which is not imported before a command runs.
+Workers = Annotated[int, typer.Option(min=1, help="Number of workers that decode photos.")]
+#: Equal to :data:`objemb.images.decode.MAX_PIXELS`, which is not imported before a command runs.
 MOST_PIXELS = 100_000_000
-MaxPixels = Annotated[int, typer.Option(min=1, help="Larger photos are skipped, before they are decoded.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos at once; halved by itself where memory does not suffice.")]
-MaxRegions = Annotated[int | None, typer.Option(min=0, help="At most this many boxes per photo, best first.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Skip photos with more pixels, before they are decoded.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos per batch; halved automatically if memory is short.")]
+MaxRegions = Annotated[int | None, typer.Option(min=0, help="Maximum number of boxes per photo, best first.")]
 Boxes = Annotated[
-    Path | None, typer.Option(help="Boxes to use: COCO instances or results json (instead of the model's detector).")
+    Path | None, typer.Option(help="Boxes to use instead of the model's detector: a COCO instances or results file.")
 ]
 
 
 def check_file(option: str, file: Path | None) -> None:
-    """Raise where a file cannot be written, before the work that fills it is done."""
+    """Raise ``FileNotFoundError`` if the folder of an output file does not exist, before the work is done."""
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         raise FileNotFoundError(f"{option}: expected a file in a folder that exists, found {file}")
 
 
 def check_whitening(on: Sequence[Path] | None, pairs: Path | None, dim: int | None, ridge: float) -> None:
-    """Raise ``ValueError`` for options of a whitening that do not go together.
+    """Raise ``ValueError`` for options of a whitening that cannot be combined.
 
     Args:
         on: ``--whiten-on``.

@@ -1,4 +1,4 @@
-"""What commands print: JSON for machines and tables for people on stdout, notes on stderr."""
+"""Output of commands: JSON or tables on stdout, notes on stderr."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from objemb.text import visible
 if TYPE_CHECKING:
     from objemb.models import Model
 
-#: What is said on stderr, for the log file of a run; nothing of it is printed a second time.
+#: Logs the notes on stderr to the log file of a run; they are not printed a second time.
 said = logging.getLogger("objemb.cli.said")
 said.propagate = False
 said.addHandler(logging.NullHandler())
 
 
 def print_json(document: object) -> None:
-    """Exactly one JSON document on stdout, or an error and nothing; numbers that JSON lacks are an error.
+    """Print exactly one JSON document on stdout, or raise an error and print nothing; NaN and infinity are errors.
 
-    What the encoding of stdout does not hold, and halves of characters, become escapes of JSON.
+    Characters that the encoding of stdout lacks, and lone surrogates, are escaped.
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     try:
@@ -33,32 +33,32 @@ def print_json(document: object) -> None:
 
 
 class Said:
-    """What the options before the command say of messages."""
+    """Values of the options for messages."""
 
     quiet = False
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr; not with ``--quiet``."""
+    """Print a line on stderr, unless ``--quiet`` is set."""
     said.info(visible(text))
     if not Said.quiet:
         print(visible(text), file=sys.stderr)
 
 
 def complain(text: str) -> None:
-    """A line on stderr that nobody can do without: why there is no result."""
+    """Print a line on stderr even with ``--quiet``: the reason why there is no result."""
     said.error(visible(text))
     print(visible(text), file=sys.stderr)
 
 
 def note_untrained(model: Model) -> None:
-    """Say it where networks of a model have random weights: everything works with them, and nothing is found."""
+    """Print a note if networks of a model have random weights, with which search runs but finds nothing useful."""
     if model.untrained:
-        note(f"note: random weights: {', '.join(model.untrained)} learned nothing, so similarities mean little")
+        note(f"note: random weights: {', '.join(model.untrained)} not trained, so similarities mean little")
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Names and values in two columns."""
+    """Print names and values in two columns."""
     rows = [(name, str(value)) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
@@ -66,7 +66,7 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; text is shown as it is, never read as markup."""
+    """Print a table; text is printed literally, never interpreted as markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -80,7 +80,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def human_bytes(count: float) -> str:
-    """``1.5 MiB``."""
+    """A size in bytes for display, such as ``1.5 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

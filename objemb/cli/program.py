@@ -1,4 +1,4 @@
-"""What the larger programs share: lists on their command lines, and what is said of where figures were measured."""
+"""Shared by the larger programs: list options, and the record of how figures were measured."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Listed(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Lay the values behind those of earlier times; the first time replaces the default."""
+        """Append the values to those of earlier occurrences; the first one replaces the default."""
         said = getattr(namespace, self.dest)
         setattr(namespace, self.dest, [*values] if said is self.default else [*said, *values])
 
 
 def environment(program: str, argv: Sequence[str], *, device: str, seed: int) -> dict[str, object]:
-    """What stands beside every figure: the command, when, with which versions, on what machine, and the seed."""
+    """The record beside every figure: command, time, versions, machine and seed."""
     return {
         "command": f"{program} {shlex.join(argv)}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

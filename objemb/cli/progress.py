@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a command on stderr: a bar on a terminal, occasional lines otherwise."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Self
 
 from objemb.cli.output import Said, note, said
 
-#: Between two lines where there is no terminal.
+#: Seconds between two lines without a terminal.
 SECONDS = 30.0
-#: Seconds; what took longer is reported when it is done.
+#: Work that took longer than this, in seconds, is reported when it is done.
 WORTH_TELLING = 10.0
 
 
 class Progress:
-    """Shows the meters that are made on it, until the ``with`` block ends.
+    """Shows its meters until the ``with`` block ends.
 
-    Lines come from a thread of their own, so that a long silence of the work is not one of the command.
+    Lines are printed by a separate thread, so that they appear even while a single step takes long.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Progress:
 
     @property
     def counts(self) -> bool:
-        """Whether progress is shown, so that it is worth counting how much there is to do."""
+        """Whether progress is shown, so that counting the work is worthwhile."""
         return not Said.quiet or any(isinstance(handler, logging.FileHandler) for handler in said.handlers)
 
     def __enter__(self) -> Self:
@@ -57,20 +57,20 @@ class Progress:
             self._meters[-1].end()
 
     def meter(self, what: str, unit: str, total: float | None) -> Meter:
-        """A meter for the next part of the work; the one before it has ended."""
+        """Start a meter for the next part of the work, which ends the one before."""
         if self._meters:
             self._meters[-1].end()
         self._meters.append(Meter(self._bar, what, unit, total))
         return self._meters[-1]
 
     def resume(self, meter: Meter) -> None:
-        """The part of the work that a meter counts goes on, behind those that came after it."""
+        """Resume a meter after those that were started later."""
         if self._meters[-1] is not meter:
             self._meters[-1].end()
             self._meters.append(meter)
 
     def tell(self) -> None:
-        """A line on the part that is being done."""
+        """Print a line on the current part of the work."""
         if self._meters:
             self._say(self._meters[-1].line())
 
@@ -89,9 +89,9 @@ class Meter:
     """Counts steps and measures their rate.
 
     Args:
-        bar: The display of a terminal, None elsewhere.
-        what: What is done, such as ``indexing``.
-        unit: What is counted, such as ``images``.
+        bar: The display of a terminal, None without one.
+        what: Name of the work, such as ``indexing``.
+        unit: Name of the steps, such as ``images``.
         total: Number of steps, None if unknown.
     """
 
@@ -103,7 +103,7 @@ class Meter:
         self._ended = False
 
     def step(self, count: float = 1) -> None:
-        """``count`` more are done."""
+        """Count ``count`` more steps as done."""
         self.count += count
         if self._bar is not None:
             task = self._bar.tasks[self._bar.task_ids.index(self._task)]
@@ -111,21 +111,21 @@ class Meter:
             self._bar.update(self._task, advance=count, rate=rate)
 
     def line(self) -> str:
-        """How far it is: ``indexing: 1200 of 5000 images, 12.3 images/s, 5:09 left``."""
+        """The progress as a line: ``indexing: 1200 of 5000 images, 12.3 images/s, 5:09 left``."""
         seconds = time.monotonic() - self._began
         if not self.count:
-            return f"{self.what}: at it for {clock(seconds)}"
+            return f"{self.what}: running for {clock(seconds)}"
         of = "" if self.total is None else f" of {self.total:.0f}"
         rate = f"{self.count / max(seconds, 1e-9):.1f} {self.unit}/s"
         parts = [f"{self.what}: {self.count:.0f}{of} {self.unit}", rate]
         if self.total is not None and 0 < self.count < self.total:
             parts.append(f"{clock(seconds * (self.total - self.count) / self.count)} left")
         else:
-            parts.append(f"at it for {clock(seconds)}")
+            parts.append(f"running for {clock(seconds)}")
         return ", ".join(parts)
 
     def end(self) -> None:
-        """End of the work: logs a line if it took long and no bar was shown."""
+        """End the work; logs a line if it took long and no bar was shown."""
         seconds = time.monotonic() - self._began
         if self._ended or seconds < WORTH_TELLING:
             return
@@ -139,14 +139,14 @@ class Meter:
 
 
 def clock(seconds: float) -> str:
-    """``1:02:03``, or ``2:03`` below an hour."""
+    """A duration for display: ``1:02:03``, or ``2:03`` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _bar(console: Any) -> object:
-    """A display with rate and time left."""
+    """A progress bar with rate and remaining time."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 

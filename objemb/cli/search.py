@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Kinds of picture that ``--save`` writes.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-#: What to say instead of the name of a re-ranker to go without the model's own.
+#: Value of ``--rerank`` for no re-ranking.
 NONE = "none"
 
 
@@ -29,27 +29,27 @@ def search(
     index: IndexPath,
     query: Annotated[Path, typer.Argument(metavar="QUERY", help="A photo.")],
     *,
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder; by default the one the index was made with.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A model folder.  [the one with which the index was made]")] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="What to search for, in pixels; repeatable."),
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A box to search for, in pixels; repeatable."),
     ] = None,
-    auto: Annotated[bool, typer.Option("--auto", help="Search for what the model's detector finds alone.")] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="Search for the whole photo alone, as one object.")] = False,
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to find.")] = 10,
-    where: Annotated[str | None, typer.Option(help="A filter such as 'label=bottle and price<5'.")] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Search only for the boxes of the model's detector.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Search only for the whole photo, as one object.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to return.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="Search only regions that match a filter such as 'label=bottle and price<5'.")
+    ] = None,
     exclude_self: Annotated[
-        bool, typer.Option("--exclude-self", help="Leave out the query itself, where it is in the index.")
+        bool, typer.Option("--exclude-self", help="Leave out the query itself if it is in the index.")
     ] = False,
-    min_score: Annotated[float | None, typer.Option(help="Leave out photos of lower scores.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out photos with a lower score.")] = None,
     crop: Annotated[
         str,
         typer.Option(
-            help="How a box is seen: context (in its photo, or as 'scaled' by methods of one row a photo), crop (as a "
-            "photo of its own), scaled (cut out at the scale of its photo, as retrieval benchmarks do), "
-            "whole (the whole photo instead).",
+            help="How a box is described: context (within its photo; by methods with one row per photo, as 'scaled'), "
+            "crop (cut out, as a photo of its own), scaled (cut out at the scale of its photo, as in retrieval "
+            "benchmarks), whole (the whole photo is described instead).",
             autocompletion=among("context", "crop", "scaled", "whole"),
         ),
     ] = "context",
@@ -58,23 +58,23 @@ def search(
         typer.Option(
             metavar="NAME,KEY=VALUE",
             autocompletion=plugins("rerank"),
-            help="Re-rank, such as query_expansion,top=5; repeatable, in order. By default as the model's method does, "
-            "with 'none' not at all. Reads all vectors: an index of several segments is held in memory.",
+            help="A re-ranker such as query_expansion,top=5; repeatable, applied in order; 'none' for no re-ranking. "
+            "All vectors are read; those of an index of several segments are held in memory.  [that of the model]",
         ),
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Larger photos are not opened: the query, and hits to re-rank or to show.")
+        int, typer.Option(min=1, help="Do not open larger photos, neither the query nor hits to re-rank or show.")
     ] = MOST_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page to look at.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG or WebP).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the result as one self-contained HTML page.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the result as a contact sheet (PNG, JPEG or WebP).")] = None,
 ) -> None:
-    """Find the photos that show the same object, and which box matched.
+    """Find the photos that show the same object, with the boxes that matched.
 
-    Without --box, --auto and --whole the photo is searched for as it would be indexed: as a whole, and what the model's
-    detector finds in it, the best match of them all.
+    Without --box, --auto or --whole, the query consists of the whole photo and the boxes of the model's detector, and
+    the best match of any of them counts.
     """
     from objemb.images.decode import read_photo
     from objemb.models.inputs import as_regions
@@ -99,7 +99,7 @@ def search(
     note_untrained(retrieval.model)
     excluded = retrieval.ids_of(query) if exclude_self else []
     if exclude_self and not excluded:
-        note("note: the query is not among the photos of the index, so there is nothing to leave out")
+        note("note: the query is not in the index, so there is nothing to leave out")
     result = retrieval.search(
         query,
         boxes or (DETECTOR if auto else WHOLE if whole else None),
@@ -111,7 +111,7 @@ def search(
         rerank=() if rerank == [NONE] else rerank or None,
     )
     if auto and result.query_boxes == ((0.0, 0.0, float(size[1]), float(size[0])),):
-        note("no object was found in the query: the whole photo was searched for")
+        note("note: no object was detected in the query, so the whole photo was searched for")
     if html or save:
         pictures = result_pictures(result, query, retrieval.photo_of, max_pixels)
         _write_pictures(result, pictures, _about(retrieval), html, save)
@@ -122,7 +122,7 @@ def search(
 
 
 def _about(retrieval: Retrieval) -> dict[str, str]:
-    """The origin of an answer as a page shows it: names, not paths."""
+    """The origin of a result as shown on a page: names rather than paths."""
     index, model = retrieval.index, retrieval.model
     folder = model.path.resolve().name if model.path is not None else ""
     return {

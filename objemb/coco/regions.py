@@ -35,7 +35,7 @@ def regions_of(
     Args:
         photo: The photo.
         image: Its entry in the file. Where the file gives another size than the photo has, boxes and masks are
-            turned or scaled with it, see :mod:`objemb.ops.frames`.
+            rotated or scaled with it, see :mod:`objemb.ops.frames`.
         boxes: Its boxes in the file. Those outside the image are left out and reported.
         classes: Names of the labels.
         masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.

@@ -73,7 +73,7 @@ def frame_in(photo: Photo, size: tuple[int, int]) -> Frame:
     if scaled == both:
         why = ", which may have been turned or not" if scaled else ""
         raise ValueError(
-            f"expected a photo of {size[1]} x {size[0]} pixels, turned or scaled, "
+            f"expected a photo of {size[1]} x {size[0]} pixels, rotated or scaled, "
             f"found {photo.size[1]} x {photo.size[0]}{why}"
         )
     return Frame(size, photo.size, photo.orientation if both else 1)

@@ -210,14 +210,14 @@ def test_merge(run: Run, photos: Path, model: Path, rmac: Path, index: Path, tmp
 def test_auto_says_when_it_found_nothing(run: Run, photos: Path, detecting: Path, tmp_path: Path) -> None:
     run("index", photos, "-o", tmp_path / "i", "--model", detecting)
     (photo,) = sorted(photos.glob("0.png"))
-    assert "no object was found" not in run("search", tmp_path / "i", photo, "--auto").stderr
+    assert "no object was detected" not in run("search", tmp_path / "i", photo, "--auto").stderr
     settings = json.loads(json.dumps(SETTINGS))
     certain = json.loads((detecting / "model.json").read_text())["settings"]["describer"]["regions"]
     detector = {**certain["detector"], "weights": "random"}
     settings["describer"]["regions"] = {**certain, "detector": detector, "min_score": 1.0}
     build_model(settings).save(tmp_path / "blind")
     run("index", photos, "-o", tmp_path / "j", "--model", tmp_path / "blind")
-    assert "no object was found" in run("search", tmp_path / "j", photo, "--auto").stderr
+    assert "no object was detected" in run("search", tmp_path / "j", photo, "--auto").stderr
 
 
 @pytest.fixture(scope="session")
@@ -253,7 +253,7 @@ def test_boxes_to_fit_on_that_cannot_be_used_are_told(run: Run, photos: Path, tm
     boxes.write_text(json.dumps(coco))
     told = run("model", "build", *BUILD, "-o", tmp_path / "b", *more, code=3).stderr
     assert "boxes: 1.png: the boxes of" in told
-    assert f"boxes: 5 of 6 boxes of {boxes} were used; 1 photos are left without them\n" in told
+    assert f"boxes: 5 of 6 boxes of {boxes} were used; 1 photos have none\n" in told
     assert (tmp_path / "b").is_dir()
     boxes.write_text(json.dumps(coco).replace(".png", ".jpg"))
     told = run("model", "build", *BUILD, "-o", tmp_path / "c", *more, code=2).stderr

@@ -227,9 +227,9 @@ def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
     more = ("-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
     result = run("index", photos, *more, code=3)
     assert "boxes: 0.png: the boxes of" in result.stderr
-    assert "left out: expected a photo of 100 x 120 pixels, turned or scaled, found 120 x 100" in result.stderr
-    assert "were used; 1 photos are left without them" in result.stderr
-    assert "note: 1 photos have another size than" in result.stderr
+    assert "left out: expected a photo of 100 x 120 pixels, rotated or scaled, found 120 x 100" in result.stderr
+    assert "were used; 1 photos have none" in result.stderr
+    assert "note: 1 photos differ in size from" in result.stderr
     (line,) = map(json.loads, (tmp_path / "index.skipped.jsonl").read_text().splitlines())
     assert (line["id"], line["path"]) == ("0.png", str(tmp_path / "boxes.json"))
     assert line["reason"].endswith("found 120 x 100")
@@ -253,7 +253,7 @@ def test_boxes_that_are_read_otherwise_than_written_are_used_and_told(
         box["bbox"] = box["bbox"] if changed == "ids" else [2 * v for v in box["bbox"]]
     boxes.write_text(json.dumps(coco))
     result = run("index", photos, "-o", tmp_path / "index", *more, code=3)
-    assert {"ids": "written as 1.0; they were read as 1", "frame": "turned or scaled"}[changed] in result.stderr
+    assert {"ids": "written as 1.0; they were read as 1", "frame": "rotated or scaled"}[changed] in result.stderr
     for name in (image["file_name"] for image in coco["images"]):
         plain, index = (Index.open(tmp_path / folder).get(name).regions.boxes for folder in ("plain", "index"))
         assert len(index) > 1
@@ -403,7 +403,7 @@ def test_pruning_beside_a_drive_that_is_not_there_publishes_the_rest(
 
 def test_force_goes_with_prune(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--force", code=2)
-    assert "--force: expected with --prune, found alone" in result.stderr
+    assert "--force: expected together with --prune, found alone" in result.stderr
     assert not (tmp_path / "index").exists()
 
 

@@ -57,7 +57,7 @@ def test_the_handler_of_a_command_needs_no_import() -> None:
     )
     assert ended.returncode == INTERRUPTED
     assert ended.stderr.splitlines() == [
-        "objemb: interrupted; what was published is kept, the same command continues there"
+        "objemb: interrupted; everything published is kept, and the same command resumes from there"
     ]
 
 

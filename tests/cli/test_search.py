@@ -341,7 +341,7 @@ def test_leaving_out_a_query_that_goes_by_another_name(run: Run, photos: Path, i
     found = parsed(run("search", index, tmp_path / "link 'x'.png", "--exclude-self", "--json"))["hits"]
     assert "0.png" not in {hit["image"] for hit in found}
     copied = run("search", index, tmp_path / "copy.png", "--exclude-self")
-    assert "the query is not among the photos of the index" in copied.stderr
+    assert "the query is not in the index" in copied.stderr
 
 
 def test_leaving_out_with_a_filter_and_a_mistake_in_it(run: Run, photos: Path, index: Path) -> None:

@@ -88,7 +88,7 @@ def test_every_way_to_round_a_side_is_a_scaled_copy() -> None:
 def test_sizes_that_do_not_say_how_are_refused(
     size: tuple[int, int], target: tuple[int, int], orientation: int, found: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"a photo of {size[1]} x {size[0]} pixels, turned or scaled, " + found):
+    with pytest.raises(ValueError, match=f"a photo of {size[1]} x {size[0]} pixels, rotated or scaled, " + found):
         frame_in(photo(target, orientation), size)
 
 

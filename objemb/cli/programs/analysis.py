@@ -21,7 +21,7 @@ from pathlib import Path
 
 from objemb.backbones.base import Backbone
 from objemb.backbones.detector_trunk import DetectorTrunk
-from objemb.cli.boxes import boxes_told, stored_boxes
+from objemb.cli.boxes import reporting_boxes, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.cli.program import Listed, environment
 from objemb.cli.programs.analyses.report import analysis_markdown, draw_attention, draw_layers
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     note_untrained(detection)
     detector = detector_of(detection)
     given = stored_boxes(args.whiten_boxes, detection)
-    with boxes_told(given):
+    with reporting_boxes(given):
         found = analyse(
             backbone_of(classification),
             DetectorTrunk(detector=detector).to(args.device),

@@ -114,7 +114,7 @@ def test_a_picture_whose_boxes_are_of_another_one_is_left_out(tmp_path: Path, ca
     with caplog.at_level(logging.WARNING):
         assert [examples[n].photo.id for n in range(2)] == ["b.png", "b.png"]
     (message,) = caplog.messages
-    assert "a.png: left out: expected a photo of 20 x 30 pixels, turned or scaled, found 30 x 20" in message
+    assert "a.png: left out: expected a photo of 20 x 30 pixels, rotated or scaled, found 30 x 20" in message
     (tmp_path / "b.png").unlink()
     with pytest.raises(ValueError, match="found that none of 1 can be used"):
         CocoExamples(file=tmp_path / "instances.json")[0]

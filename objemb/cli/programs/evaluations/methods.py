@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.cli.boxes import boxes_told, stored_boxes
+from objemb.cli.boxes import reporting_boxes, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.config import is_override, load_config, parse_part, split_list, split_overrides
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
@@ -127,7 +127,7 @@ def _fitted(model: Model, args: argparse.Namespace) -> Model:
     boxes = stored_boxes(args.whiten_boxes, model)
     if args.whiten_on or args.whiten_pairs:
         expect_whitening(model, args.whiten_dim, whitens.get("power", 0.0))
-    with boxes_told(boxes):
+    with reporting_boxes(boxes):
         if args.fit_on:
             model = fit_parts(model, args.fit_on, boxes=boxes, **calls)
         if args.whiten_on:
