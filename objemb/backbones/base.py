@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from objemb.backbones._offset import offsets, receptive_side
 from objemb.backbones._probe import meta_copy
 from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
+from objemb.ops.images import as_batch
 from objemb.registry import Plugin
 
 #: Maps of smaller strides are not offered: they are large, and contain little but edges.
@@ -80,6 +82,16 @@ class Backbone(Frozen, Plugin, ABC):
         """As :meth:`forward`, in the precision of :func:`objemb.layers.precision.networks_in`; float32 comes out."""
         map_: Tensor = computed(pixels.device, super().__call__, pixels)
         return map_
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the CPU when it has no state at all."""
+        state = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if state is None else state.device
+
+    def feature_maps(self, images: Sequence[Tensor]) -> Tensor:
+        """Feature maps ``(B, C, h', w')`` of uint8 images ``(3, h, w)`` of one shape, on :attr:`device`."""
+        return self(as_batch(images, self.device))
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from objemb.coco.files import DISTRACTOR
 from objemb.datasets.compose_settings import ComposeSettings
 from objemb.datasets.compositions import QUERY_EVERY, Compositions
 from objemb.datasets.cutouts import read_cutout
-from objemb.datasets.ingredients import Picture, Pictures, find_pictures, instance_names, split_names
+from objemb.datasets.ingredients import Pictures, SourcePicture, find_pictures, instance_names, split_names
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.writing import write_scenes
 from objemb.disk import replacing, write_whole
@@ -104,9 +104,9 @@ class Ingredients:
         skipped: Pictures that cannot be used, with the reasons.
     """
 
-    products: tuple[Picture, ...]
-    photos: tuple[Picture, ...]
-    distractors: tuple[Picture, ...] = ()
+    products: tuple[SourcePicture, ...]
+    photos: tuple[SourcePicture, ...]
+    distractors: tuple[SourcePicture, ...] = ()
     skipped: tuple[SkippedImage, ...] = ()
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from objemb.coco.files import DISTRACTOR
 from objemb.datasets.compose_settings import ComposeSettings
 from objemb.datasets.cutouts import read_cutout
-from objemb.datasets.ingredients import Picture
+from objemb.datasets.ingredients import SourcePicture
 from objemb.datasets.render.backdrops import make_piece
 from objemb.datasets.render.blending import join, trim
 from objemb.datasets.render.framing import SMALLEST_ALONE, frame_alone
@@ -21,9 +21,9 @@ from objemb.datasets.render.light import add_noise, cast, light_field
 from objemb.datasets.render.pasting import (
     Card,
     Patch,
+    card_of,
     cast_shadow,
     corner_jitter,
-    make_card,
     place,
     to_pixels,
     to_planes,
@@ -60,9 +60,9 @@ class Compositions:
         self,
         settings: ComposeSettings,
         split: str,
-        products: Sequence[Picture],
-        photos: Sequence[Picture],
-        distractors: Sequence[Picture] = (),
+        products: Sequence[SourcePicture],
+        photos: Sequence[SourcePicture],
+        distractors: Sequence[SourcePicture] = (),
         *,
         query_every: int | None = None,
     ) -> None:
@@ -109,7 +109,7 @@ class Compositions:
             picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
             yield picture
 
-    def _split_views(self, pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+    def _split_views(self, pictures: list[SourcePicture]) -> tuple[list[SourcePicture], list[SourcePicture]]:
         """Pictures of an instance for the database and for queries; the same for both where there is only one."""
         if self.query_every is None or len(pictures) < 2:
             return pictures, pictures
@@ -127,7 +127,7 @@ class Compositions:
         items += [self._distractor(rng) for _ in range(_number(rng, self.settings.distractors_per_scene))]
         return [items[n] for n in rng.permutation(len(items))]
 
-    def _view(self, rng: np.random.Generator, label: int, number: int) -> Picture:
+    def _view(self, rng: np.random.Generator, label: int, number: int) -> SourcePicture:
         """A view of an instance, of those that the scene of this number may show."""
         views = self._views[self.instances[label]][int(self.query_every is not None and number % self.query_every == 0)]
         return views[int(rng.integers(len(views)))]
@@ -138,9 +138,9 @@ class Compositions:
             return _Item(NO_LABEL, f"{DISTRACTOR} {picture.id}", self._card(picture))
         side = max(16, round(self.settings.size * self.settings.object_size[1]))
         piece = make_piece(rng, Image.fromarray(to_pixels(self._photo(rng, side))))
-        return _Item(NO_LABEL, f"{DISTRACTOR} {rng.integers(2**48):012x}", make_card(piece))
+        return _Item(NO_LABEL, f"{DISTRACTOR} {rng.integers(2**48):012x}", card_of(piece))
 
-    def _card(self, picture: Picture, side: int | None = None) -> Card:
+    def _card(self, picture: SourcePicture, side: int | None = None) -> Card:
         return _card(picture.path, self.settings.cut, side or self.settings.card_side)
 
     def _photo(self, rng: np.random.Generator, side: int) -> Float32Array:
@@ -239,7 +239,7 @@ def _recolour(rng: np.random.Generator, patch: Patch, canvas: Float32Array, stre
 
 @functools.lru_cache(maxsize=128)  # of at most 2.2 MB each where objects fill a scene of 512 pixels
 def _card(path: str, cut: str, side: int) -> Card:
-    return make_card(read_cutout(path, cut=cut, side=side))
+    return card_of(read_cutout(path, cut=cut, side=side))
 
 
 def _photo(path: str, side: int) -> Image.Image:

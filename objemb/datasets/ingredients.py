@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourcePicture:
     """A picture that can be read.
 
     Attributes:
@@ -39,7 +39,7 @@ class Picture:
 class Pictures:
     """Pictures that can be read, and those that cannot."""
 
-    usable: tuple[Picture, ...] = ()
+    usable: tuple[SourcePicture, ...] = ()
     skipped: tuple[SkippedImage, ...] = field(default=())
 
 
@@ -63,7 +63,7 @@ def find_pictures(
             if instance is None:
                 raise UnreadableImageError("it has no instance name")
             read(ref.path)
-            usable.append(Picture(ref.id, str(ref.path), instance))
+            usable.append(SourcePicture(ref.id, str(ref.path), instance))
         except UnreadableImageError as error:
             skipped.append(SkippedImage(ref.id, str(ref.path), error.reason))
     return Pictures(tuple(usable), tuple(skipped))

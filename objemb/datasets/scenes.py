@@ -22,9 +22,9 @@ from objemb.datasets.render.light import add_noise, cast, glare, light_field
 from objemb.datasets.render.pasting import (
     Card,
     Patch,
+    card_of,
     cast_shadow,
     corner_jitter,
-    make_card,
     paste,
     place,
     to_pixels,
@@ -211,7 +211,7 @@ class Scenes:
             side = max(patch.alpha.shape) * rng.uniform(0.35, 0.8)
             corner = np.array([patch.x, patch.y]) + rng.uniform(0, 1, 2) * patch.alpha.shape[::-1]
             quad = place(tuple(corner), (side, side), rng.uniform(0, math.pi), corner_jitter(rng, 0.1))
-            occluder = warp(make_card(make_occluder(rng, 96)), quad, (self.settings.size,) * 2)
+            occluder = warp(card_of(make_occluder(rng, 96)), quad, (self.settings.size,) * 2)
             left = cover(visible, patches, occluder, self.settings.min_visibility)
             if left is not None:
                 occluders.append(occluder)
@@ -258,4 +258,4 @@ def _family(seed: int, split: str, family: int) -> Family:
 
 @functools.lru_cache(maxsize=512)
 def _card(seed: int, split: str, family: int, variant: int, side: int) -> Card:
-    return make_card(draw_product(_family(seed, split, family), variant, side))
+    return card_of(draw_product(_family(seed, split, family), variant, side))

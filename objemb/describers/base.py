@@ -24,10 +24,10 @@ from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
 
 #: What is computed of the regions of a photo.
-Described = TypeVar("Described", RegionDescriptors, RegionFeatures)
+Computed = TypeVar("Computed", RegionDescriptors, RegionFeatures)
 
 
-class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
+class PhotoDescriber(Frozen, Plugin, ABC, Generic[Computed]):
     """Finds regions of photos and describes them: what :class:`Describer` and :class:`FeatureDescriber` share.
 
     Args:
@@ -68,7 +68,7 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Described]):
         """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
 
     @abstractmethod
-    def describe(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> list[Described]:
+    def describe(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> list[Computed]:
         """Describe a batch of photos of any sizes.
 
         Args:

@@ -89,8 +89,9 @@ class PooledRegions(CropEmbedder):
     def _regions_of(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> list[Regions]:
         """The given regions, and those of the source for the photos without any; grids are those of a scale."""
         asked = [photo for photo, g in zip(photos, given, strict=True) if g is None]
-        grids = self.extractor.grids(asked, self.backbone, scale)
-        found = iter(self.regions.find(asked, grids) if asked else [])
+        if not asked:
+            return [g for g in given if g is not None]
+        found = iter(self.regions.find(asked, self.extractor.grids(asked, self.backbone, scale)))
         return [next(found) if g is None else g for g in given]
 
     def _pool(self, features: Features, regions: Sequence[Regions]) -> Tensor:

@@ -19,7 +19,7 @@ OF_SIZES = {f"AP_{key}": number for number, key in enumerate(SIZE_KEYS.values())
 IOUS = {"AP50": 0.5, "AP75": 0.75}
 
 
-def average_precision(
+def coco_average_precision(
     found: Sequence[Regions], truth: Sequence[Regions], *, class_agnostic: bool = False, max_detections: int = 100
 ) -> dict[str, float]:
     """Figures of Lin et al., "Microsoft COCO", 2014, as its reference implementation (pycocotools) computes them.

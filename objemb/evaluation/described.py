@@ -20,8 +20,7 @@ from objemb.detectors.base import Detector
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.structures import Box, ImageRows, ImageWords, MatchKernel, Photo, VisualWords
-from objemb.structures import Described as IndexRows
+from objemb.structures import Box, Described, ImageRows, ImageWords, MatchKernel, Photo, VisualWords
 from objemb.structures.described import expect_vectors
 
 #: A query without a box is searched with its whole photo.
@@ -53,7 +52,7 @@ class EmbeddingModel(Protocol):
     def query_side(self, crop: str) -> int | None:
         """As ``decode_side``, for photos whose boxes are described with ``crop``."""
 
-    def query(self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context") -> IndexRows:
+    def query(self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context") -> Described:
         """One row per box; or the rows that a word such as ``whole`` stands for."""
 
     def stream(
@@ -63,12 +62,12 @@ class EmbeddingModel(Protocol):
         workers: int = 2,
         boxes: Detector | None = None,
         on_skip: Callable[[SkippedImage], None],
-    ) -> Iterator[IndexRows]:
+    ) -> Iterator[Described]:
         """Rows for an index, photo by photo."""
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
+class DescribedTask:
     """The descriptors of a task.
 
     Attributes:
@@ -95,7 +94,7 @@ def describe_task(
     query_boxes: str = WHOLE,
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
-) -> Described:
+) -> DescribedTask:
     """Describe the database and the queries of a task.
 
     Args:
@@ -126,7 +125,7 @@ def describe_task(
         model, data, task.queries, crop=crop or data.crop, unboxed=query_boxes, workers=workers, on_photo=on_photo
     )
     seconds = {"database": between - start, "queries": time.perf_counter() - between}
-    return Described(database, queries, seconds, (*problems, *of_queries))
+    return DescribedTask(database, queries, seconds, (*problems, *of_queries))
 
 
 def object_crop(crop: str) -> str:
@@ -171,7 +170,7 @@ def describe_images(
         skipped.append(photo)
         on_photo()
 
-    described: dict[int, IndexRows] = {}
+    described: dict[int, Described] = {}
     for rows in model.stream(refs, workers=workers, boxes=boxes, on_skip=skip):
         described[numbers[rows.image]] = rows
         on_photo()
@@ -230,7 +229,7 @@ def describe_entries(
     refs = [ImageRef(file, data.photo(file)) for file in by_file]
     no_boxes = unboxed == WHOLE and all(e.box is None for e in entries)
     side = model.decode_side if no_boxes else model.query_side(crop)
-    described: dict[int, IndexRows] = {}
+    described: dict[int, Described] = {}
     problems: list[str] = []
     for photo in stream_photos(refs, workers=workers, side=side):
         on_photo()
@@ -254,7 +253,7 @@ def only_vectors(who: str, rows: ImageRows | ImageWords) -> ImageRows:
     return rows
 
 
-def _rows(model: EmbeddingModel, described: Mapping[int, IndexRows], images: Sequence[str]) -> ImageRows | ImageWords:
+def _rows(model: EmbeddingModel, described: Mapping[int, Described], images: Sequence[str]) -> ImageRows | ImageWords:
     """What a model has made of some of the images, by their numbers."""
     if model.kernel is not None:
         words = {number: one for number, one in described.items() if isinstance(one, VisualWords)}
@@ -265,10 +264,10 @@ def _rows(model: EmbeddingModel, described: Mapping[int, IndexRows], images: Seq
 
 def _describe_photo(
     model: EmbeddingModel, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
-) -> dict[int, IndexRows]:
+) -> dict[int, Described]:
     """The boxes of one photo by their numbers; equal ones are described once."""
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
-    rows: dict[Box | None, IndexRows] = {}
+    rows: dict[Box | None, Described] = {}
     if distinct:
         rows.update(zip(distinct, model.query(photo, distinct, crop=crop), strict=True))
     if None in wanted.values():

@@ -13,7 +13,7 @@ import numpy as np
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import WHOLE, Described, EmbeddingModel, describe_task
+from objemb.evaluation.described import WHOLE, DescribedTask, EmbeddingModel, describe_task
 from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.ranks import RankedItems, rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def evaluate_described(
-    described: Described,
+    described: DescribedTask,
     data: EvaluationSet,
     task: RetrievalTask,
     *,
@@ -215,7 +215,7 @@ def _storage(task: RetrievalTask, database: ImageRows | ImageWords) -> dict[str,
     return {"vectors": count, "vectors_per_image": count / photos, "bytes_per_image": size / photos}
 
 
-def _seconds(task: RetrievalTask, described: Described, clock: list[float], reranked: bool) -> dict[str, float]:
+def _seconds(task: RetrievalTask, described: DescribedTask, clock: list[float], reranked: bool) -> dict[str, float]:
     """Times per photo and per query, from the moments before and behind the re-ranked search and the last ranking."""
     start, searched, ranked = clock
     queries = max(1, len(task.queries))

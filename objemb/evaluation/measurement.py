@@ -11,7 +11,7 @@ from objemb.datasets.box_frames import fits
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.by_size import by_kind, by_object_size, by_query_size, localisation_by_size, positive_shares
 from objemb.evaluation.cost import Cost, measure_cost
-from objemb.evaluation.described import Described, object_crop
+from objemb.evaluation.described import DescribedTask, object_crop
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.metrics import known, precision_recall
 from objemb.evaluation.projector import evenly
@@ -35,7 +35,7 @@ def curve(task: RetrievalTask, found: Evaluation) -> list[float] | None:
 
 
 def figures_by_parts(
-    task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
+    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, found: Evaluation
 ) -> dict[str, object]:
     """Figures ``by_kind`` of the query, ``by_query_size`` and ``by_object_size``, JSON-ready.
 
@@ -52,7 +52,7 @@ def figures_by_parts(
 
 
 def _by_object_size(
-    task: RetrievalTask, data: EvaluationSet, described: Described, found: Evaluation
+    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, found: Evaluation
 ) -> dict[str, dict[str, object]]:
     """Metrics of rankings and localisation, by the size of the object."""
     shares = positive_shares(task, data.objects, described.database)

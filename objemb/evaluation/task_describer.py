@@ -13,7 +13,7 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
 from objemb.evaluation.ablation import BestBoxes
 from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
-from objemb.evaluation.described import Described, describe_task, object_crop, only_vectors
+from objemb.evaluation.described import DescribedTask, describe_task, object_crop, only_vectors
 from objemb.evaluation.feature_cache import with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
@@ -72,7 +72,7 @@ class TaskDescriber:
 
     def describe(
         self, task: RetrievalTask, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
-    ) -> tuple[Described, list[str]]:
+    ) -> tuple[DescribedTask, list[str]]:
         """The descriptors, and which parts of them (``database``, ``queries``) came from the cache.
 
         Args:
@@ -87,7 +87,7 @@ class TaskDescriber:
 
         kept_model, features = with_feature_cache(model, self.cache, self.on_note)
 
-        def run(part: RetrievalTask, given: Detector | None) -> Described:
+        def run(part: RetrievalTask, given: Detector | None) -> DescribedTask:
             spared = 0.0 if features is None else features.spared
             described = describe_task(
                 kept_model,
@@ -115,9 +115,9 @@ class TaskDescriber:
         seconds = {name: part.seconds for name, part in parts.items()}
         reused = [name for name, part in parts.items() if part.reused]
         problems = (*database.problems, *queries.problems)
-        return Described(database.rows, queries.rows, seconds, problems), reused
+        return DescribedTask(database.rows, queries.rows, seconds, problems), reused
 
-    def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], Described]) -> _Part:
+    def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], DescribedTask]) -> _Part:
         """One side of a task, from the cache where it is there."""
         entries = task.database if name == DATABASE else task.queries
         if self.cache is None or self.model.kernel is not None:  # visual words are quickly made of features
@@ -155,7 +155,7 @@ class _Part:
     reused: bool = False
 
     @staticmethod
-    def of(name: str, described: Described) -> _Part:
+    def of(name: str, described: DescribedTask) -> _Part:
         rows = described.database if name == DATABASE else described.queries
         return _Part(rows, described.seconds[name], described.problems)
 

@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import embed, masks_of
+from objemb.extractors.base import masks_of
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
@@ -106,7 +106,8 @@ class FeatureMaps:
         self.grids = map_grids(photos, shapes, backbone)
         self._groups = group_equal(shapes)
         self._maps = [
-            embed([resize(as_tensor(photos[i].pixels), shapes[i]) for i in group], backbone) for group in self._groups
+            backbone.feature_maps([resize(as_tensor(photos[i].pixels), shapes[i]) for i in group])
+            for group in self._groups
         ]
         for group, maps in zip(self._groups, self._maps, strict=True):
             expected, found = backbone.map_size(shapes[group[0]]), tuple(maps.shape[2:])

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.ops.arrays import as_tensor
 from objemb.ops.grid import Grid, pixel_grid
-from objemb.ops.images import as_batch
 from objemb.pooling.base import Pooling
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
@@ -146,17 +143,6 @@ class Extractor(Plugin, ABC):
             whole: The same of the photo.
         """
         return self
-
-
-def device_of(backbone: Backbone) -> torch.device:
-    """Where the network is; the CPU when it has no state at all."""
-    state = next(chain(backbone.parameters(), backbone.buffers()), None)
-    return torch.device("cpu") if state is None else state.device
-
-
-def embed(images: Sequence[Tensor], backbone: Backbone) -> Tensor:
-    """Feature maps ``(B, C, h', w')`` of uint8 images ``(3, h, w)`` of one shape, on the device of the backbone."""
-    return backbone(as_batch(images, device_of(backbone)))
 
 
 def masks_of(regions: Regions) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import Extractor, Features, device_of, embed, masks_of
+from objemb.extractors.base import Extractor, Features, masks_of
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.boxes import windows
@@ -122,10 +122,10 @@ class _CropFeatures(Features):
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         """See :meth:`Features.pool`."""
-        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
+        length, device = pooling.length(self._backbone.channels), self._backbone.device
         pooled = [torch.zeros(len(r), length, device=device) for r in regions]
         for places, images in self._batches(regions):
-            vectors = pooling(embed(images, self._backbone)).float()
+            vectors = pooling(self._backbone.feature_maps(images)).float()
             for (photo, row), vector in zip(places, vectors, strict=True):
                 pooled[photo][row] = vector
         return pooled
@@ -134,11 +134,11 @@ class _CropFeatures(Features):
         """See :meth:`Features.local_features`. Overlapping crops show a place more than once."""
         features: list[list[Tensor]] = [[] for _ in regions]
         for places, images in self._batches(regions):
-            maps = embed(images, self._backbone)
+            maps = self._backbone.feature_maps(images)
             whole = torch.tensor([[n, 0, 0, maps.shape[3], maps.shape[2]] for n in range(len(maps))])
             for (photo, _), map_, counted in zip(places, maps, pooling.counted(maps, whole), strict=True):
                 features[photo].append(map_[:, counted].T)
-        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
+        none = torch.zeros(0, self._backbone.channels, device=self._backbone.device)
         return [torch.cat([none, *parts]) for parts in features]
 
     def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling
-from objemb.extractors.base import Extractor, Features, device_of
+from objemb.extractors.base import Extractor, Features
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area
 from objemb.ops.images import input_size
@@ -68,7 +68,7 @@ class _PyramidFeatures(Features):
         self._pyramid, self._photos, self._backbone, self._scale = pyramid, photos, backbone, scale
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        length, device = pooling.length(self._backbone.channels), device_of(self._backbone)
+        length, device = pooling.length(self._backbone.channels), self._backbone.device
         pooled = [torch.zeros(len(r), length, device=device) for r in regions]
         for level, rows in self._by_level(regions):
             chosen = [regions[i][r] for i, r in rows.items()]
@@ -78,7 +78,7 @@ class _PyramidFeatures(Features):
         return pooled
 
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        none = torch.zeros(0, self._backbone.channels, device=device_of(self._backbone))
+        none = torch.zeros(0, self._backbone.channels, device=self._backbone.device)
         found = [[none] for _ in regions]
         for level, rows in self._by_level(regions):
             chosen = [regions[i][r] for i, r in rows.items()]

@@ -14,7 +14,7 @@ from typing import Any
 from objemb import checks
 from objemb.coco.files import file_name_of, read_json
 from objemb.images.names import printable, readable
-from objemb.images.tables import ROLES, Row, Table, open_table, scalar, text
+from objemb.images.tables import ROLES, Table, TableRow, open_table, scalar, text
 from objemb.images.texts import open_text
 from objemb.structures import Scalar
 
@@ -85,7 +85,7 @@ def _table_entries(
 ) -> Iterator[ListedPhoto]:
     columns = [(n, name) for n, name in enumerate(table.columns) if name and n not in (path, id)]
 
-    def entry(row: Row) -> ListedPhoto:
+    def entry(row: TableRow) -> ListedPhoto:
         if row.problem:
             return ListedPhoto("", line=row.line, problem=row.problem)
         written = row.cells[path]

@@ -48,7 +48,7 @@ PARQUET_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -76,7 +76,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[TableRow]]
     decimal_comma: bool = False
     typed: bool = False
 
@@ -186,16 +186,16 @@ def _csv_table(path: Path, delimiter: str, first: int) -> Table:
     header = [row for _, row in zip(range(first + 1), (row for _, row in records), strict=False)]
     names = tuple(readable(name.strip()) for name in header[-1]) if len(header) > first else ()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TableRow]:
         records = _records(path, delimiter)
         for _ in range(first + 1):
             next(records, None)
         for line, cells in records:
             extra = cells[len(names) :]
             if len(cells) >= len(names) and not any(extra):
-                yield Row(line, cells[: len(names)])
+                yield TableRow(line, cells[: len(names)])
             else:
-                yield Row(line, problem=f"expected {len(names)} columns, found {len(cells)}")
+                yield TableRow(line, problem=f"expected {len(names)} columns, found {len(cells)}")
 
     return Table(path, names, rows, decimal_comma=delimiter == CONTINENTAL)
 
@@ -270,14 +270,14 @@ def _open_parquet(path: Path) -> Table:
     if left_out := [f.name for f in table.schema_arrow if not is_single(f.type)]:
         logger.warning("%s: columns %s hold no single values and are left out", path, checks.listed(left_out))
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TableRow]:
         from objemb.images.arrow import values
 
         try:
             line = 0
             for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=kept):
                 for line, cells in enumerate(zip(*map(values, batch.columns), strict=True), line + 1):  # noqa: B020
-                    yield Row(line, cells)
+                    yield TableRow(line, cells)
         except (ValueError, OSError) as error:  # the errors of pyarrow are kinds of these
             raise ValueError(f"{path}: expected a Parquet file that can be read to its end, found: {error}") from error
 

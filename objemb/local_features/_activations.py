@@ -13,7 +13,6 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import embed
 from objemb.layers.projection import Projection
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
@@ -132,7 +131,7 @@ class ActivationExtractor(LocalExtractor):
         for group in group_equal(shapes):
             shape = shapes[group[0]]
             for numbers in batched(group, max(1, PIXELS // (shape[0] * shape[1]))):
-                maps = embed([resize(as_tensor(photos[n].pixels), shape) for n in numbers], net)
+                maps = net.feature_maps([resize(as_tensor(photos[n].pixels), shape) for n in numbers])
                 raster = (maps.shape[2], maps.shape[3])
                 yield numbers, maps, [map_grid(raster, shape, photos[n].size, net.stride, net.offset) for n in numbers]
 

@@ -18,7 +18,7 @@ from objemb.images.sources import ImageRef, SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models.inputs import as_regions
 from objemb.models.model import Model, given_boxes
-from objemb.models.pairs import LabelledRegion, pairs_of, read_labelled
+from objemb.models.pairs import LabelledRegion, positive_pairs, read_labelled
 from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
 from objemb.ops.arrays import as_tensor
@@ -199,7 +199,7 @@ def fit_learned_whitening(
         vectors.append(found)
         count += 1
         on_photo()
-    rows = pairs_of(instances)
+    rows = positive_pairs(instances)
     if len(rows) == 0:
         raise ValueError(f"{pairs}: expected pairs of photos that can be described, found none")
     words = f"{len(rows)} pairs, {_in_words(len(instances), 'regions', count, [pairs])}"

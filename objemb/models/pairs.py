@@ -47,12 +47,12 @@ def read_labelled(source: str | Path) -> list[LabelledRegion]:
     """
     source = Path(source)
     labelled = list(_of_folder(source) if source.is_dir() else _of_set(read_evaluation_set(source)))
-    if len(pairs_of([one.instance for one in labelled])) == 0:
+    if len(positive_pairs([one.instance for one in labelled])) == 0:
         raise ValueError(f"{source}: expected instances that are shown at least twice, found none")
     return labelled
 
 
-def pairs_of(instances: Sequence[str]) -> Tensor:
+def positive_pairs(instances: Sequence[str]) -> Tensor:
     """Rows of equal instances, int64 ``(P, 2)``.
 
     All pairs of an instance, or :data:`PAIRS_PER_INSTANCE` drawn among them with a fixed seed. Pairs say nothing about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from objemb import checks
@@ -44,3 +45,13 @@ def sparsity_weights(features: Tensor) -> Tensor:
 def rarity(active: Tensor) -> Tensor:
     """The same from the shares Q themselves, float ``(..., C)``, 0 to 1."""
     return ((active + EPSILON).sum(dim=-1, keepdim=True) / (active + EPSILON)).log()
+
+
+def weighted_mean(maps: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean ``(M, C)`` over the cells of maps ``(M, C, h, w)``; 0 where weights ``(M, h, w)`` are all 0."""
+    if weights is None:
+        return maps.mean(dim=(2, 3))
+    flat = weights.flatten(1).to(maps.dtype)
+    total = flat.sum(dim=1, keepdim=True)
+    shares = flat / total.where(total > 0, torch.ones_like(total))
+    return (maps.flatten(2) @ shares[:, :, None]).squeeze(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from objemb.ops.rectangles import equal_rectangles, inside
@@ -80,13 +79,3 @@ class Pooling(nn.Module, Plugin, ABC):
             bool ``(M, h, w)``, on the device of the maps.
         """
         return inside(cells[:, 1:], (maps.shape[2], maps.shape[3])).to(maps.device)
-
-
-def weighted_mean(maps: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean ``(M, C)`` over the cells of maps ``(M, C, h, w)``; 0 where weights ``(M, h, w)`` are all 0."""
-    if weights is None:
-        return maps.mean(dim=(2, 3))
-    flat = weights.flatten(1).to(maps.dtype)
-    total = flat.sum(dim=1, keepdim=True)
-    shares = flat / total.where(total > 0, torch.ones_like(total))
-    return (maps.flatten(2) @ shares[:, :, None]).squeeze(2)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.ops.rectangles import rectangle_mean
-from objemb.ops.weighting import rarity
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.ops.weighting import rarity, weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.ops.rectangles import rectangle_mean
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.ops.weighting import weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 

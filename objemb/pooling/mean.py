@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from objemb.ops.rectangles import rectangle_mean
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.ops.weighting import weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from objemb.ops.components import largest_component
 from objemb.ops.normalize import l2
+from objemb.ops.weighting import weighted_mean
 from objemb.pooling._selection import or_all, region
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.pooling.max import Max
 from objemb.registry import plugin
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.weighting import weighted_mean
 from objemb.pooling._selection import SELECTIONS, selection
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.ops.rectangles import inside, means_over_maps
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.ops.weighting import weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 

@@ -14,8 +14,9 @@ from objemb.ops.affine import AffineMap
 from objemb.ops.kmeans import kmeans
 from objemb.ops.pca import pca_map, principal_components
 from objemb.ops.rectangles import equal_rectangles, means_over_maps
+from objemb.ops.weighting import weighted_mean
 from objemb.pooling._selection import SELECTIONS, selection
-from objemb.pooling.base import Pooling, weighted_mean
+from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 #: Local features that are embedded at a time while learning.

@@ -9,7 +9,7 @@ from objemb.ops.normalize import l2
 from objemb.types import Float32Array
 
 
-def weighted_mean(
+def mean_with_neighbours(
     vectors: Float32Array,
     neighbours: Float32Array,
     weights: Float32Array,

@@ -11,7 +11,7 @@ from objemb import checks
 from objemb.index.blocks import NO_HIT
 from objemb.registry import plugin
 from objemb.rerank._database import Database
-from objemb.rerank._expansion import rank_weights, similarity_weights, weighted_mean
+from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank.base import Reranker, Search
 
@@ -62,5 +62,5 @@ class DatabaseAugmentation(Reranker):
         for start in range(0, len(vectors), step):
             here = slice(start, start + step)
             near = database.vectors[np.where(rows[here] == NO_HIT, 0, rows[here])]  # the weight of no row is 0
-            vectors[here] = weighted_mean(database.vectors[here], near, weights[here], normalise=self.normalise)
+            vectors[here] = mean_with_neighbours(database.vectors[here], near, weights[here], normalise=self.normalise)
         return replace(database, vectors=vectors)

@@ -10,7 +10,7 @@ import numpy as np
 from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import Database
-from objemb.rerank._expansion import similarity_weights, weighted_mean
+from objemb.rerank._expansion import mean_with_neighbours, similarity_weights
 from objemb.rerank._pairs import best_pair, query_vectors, similarities
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Match, RegionDescriptors
@@ -58,5 +58,5 @@ class QueryExpansion(Reranker):
                 row, query_row = best_pair(of_image)
                 neighbours[number] = database.vectors[database.rows(image).start + row]
                 weights[query_row, number] = similarity_weights(of_image[row, query_row], self.alpha)
-        mixed = weighted_mean(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
+        mixed = mean_with_neighbours(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
         return replace(query, vectors=mixed)

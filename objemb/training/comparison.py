@@ -10,14 +10,14 @@ from torch import Tensor
 
 from objemb.describers.base import Describer
 from objemb.detectors.capabilities import NetworkDetector
-from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.average_precision import coco_average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
-from objemb.training.region_sampling import bare, visible
+from objemb.training.region_sampling import bare, visible_boxes
 from objemb.training.teacher import Teacher
 
 #: Number of photos per batch.
@@ -97,7 +97,7 @@ class Comparison:
 
 
 class VisibleBoxes(Examples):
-    """Examples without tiny boxes; see :func:`objemb.training.region_sampling.visible`."""
+    """Examples without tiny boxes; see :func:`objemb.training.region_sampling.visible_boxes`."""
 
     def __init__(self, examples: Examples) -> None:
         self.all, self.instances, self.classes = examples, examples.instances, examples.classes
@@ -107,7 +107,7 @@ class VisibleBoxes(Examples):
 
     def __getitem__(self, number: int) -> Example:
         example = self.all[number]
-        return Example(example.photo, visible(example.regions))
+        return Example(example.photo, visible_boxes(example.regions))
 
 
 @torch.no_grad()
@@ -161,4 +161,4 @@ def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str
         example = examples[number]
         detections += detector.detect([example.photo])
         truth.append(example.regions)
-    return average_precision(detections, truth, class_agnostic=not counts_classes(detector, examples))
+    return coco_average_precision(detections, truth, class_agnostic=not counts_classes(detector, examples))

@@ -104,7 +104,7 @@ class RegionSampling:
             if source == "proposals":
                 of_source = _foreground(of_source, truth)
             parts.append(_rounded(of_source) if source in ("detections", "proposals") else bare(of_source))
-        boxes = _drawn(rng, visible(Regions.cat(parts)), self.max_boxes)
+        boxes = _drawn(rng, visible_boxes(Regions.cat(parts)), self.max_boxes)
         return self._weighted(boxes)
 
     def _weighted(self, boxes: Regions) -> Regions:
@@ -130,7 +130,7 @@ def bare(regions: Regions) -> Regions:
     return Regions(regions.boxes, regions.size, regions.scores)
 
 
-def visible(regions: Regions) -> Regions:
+def visible_boxes(regions: Regions) -> Regions:
     """The boxes with both sides of at least a pixel."""
     sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
     return regions[(sides >= SHORTEST_SIDE).all(axis=1)]

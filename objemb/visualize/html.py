@@ -9,7 +9,7 @@ from html import escape
 from PIL import Image
 
 from objemb.text import visible
-from objemb.visualize.pictures import Frame, Picture, short
+from objemb.visualize.pictures import DrawnBox, Picture, short
 
 # Nothing may run and nothing may be fetched, whatever a file name or a label says.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -96,7 +96,7 @@ def photo_figure(picture: Picture, most: str) -> str:
     )
 
 
-def _frame(frame: Frame) -> str:
+def _frame(frame: DrawnBox) -> str:
     x1, y1, x2, y2 = frame.box
     place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
     if frame.thin:

@@ -22,7 +22,7 @@ CLOSE_UP_MARGIN = 0.08
 
 
 @dataclass(frozen=True)
-class Frame:
+class DrawnBox:
     """A box to draw: edges in original pixels, a colour, thin for runners-up."""
 
     box: Box
@@ -46,7 +46,7 @@ class Picture:
     name: str
     image: Image.Image
     size: tuple[int, int]
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[DrawnBox, ...] = ()
     close_ups: tuple[tuple[Image.Image, str], ...] = ()
     found: bool = True
 
@@ -69,14 +69,14 @@ def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
 
 def query_picture(result: SearchResult, path: Path | None, max_pixels: int = MAX_PIXELS) -> Picture:
     """The query with its boxes."""
-    frames = tuple(Frame(box, colour_of(box, result.query_boxes)) for box in result.query_boxes)
+    frames = tuple(DrawnBox(box, colour_of(box, result.query_boxes)) for box in result.query_boxes)
     return _picture(result.query_image, path, frames, max_pixels)
 
 
 def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box], max_pixels: int = MAX_PIXELS) -> Picture:
     """A hit with its matched box in the colour of the query box, and thin frames for the runners-up."""
-    frames = [Frame(r.box, colour_of(r.query_box, query_boxes), thin=True) for r in reversed(hit.runners_up)]
-    return _picture(hit.image, path, (*frames, Frame(hit.box, colour_of(hit.query_box, query_boxes))), max_pixels)
+    frames = [DrawnBox(r.box, colour_of(r.query_box, query_boxes), thin=True) for r in reversed(hit.runners_up)]
+    return _picture(hit.image, path, (*frames, DrawnBox(hit.box, colour_of(hit.query_box, query_boxes))), max_pixels)
 
 
 def result_pictures(
@@ -90,7 +90,7 @@ def result_pictures(
     return query_picture(result, query, max_pixels), hits
 
 
-def thumbnail(name: str, path: Path | None, frames: tuple[Frame, ...], side: int) -> Picture:
+def thumbnail(name: str, path: Path | None, frames: tuple[DrawnBox, ...], side: int) -> Picture:
     """A photo of at most ``side`` pixels with boxes to draw, without close-ups."""
     photo = _read(path, side)
     if photo is None:
@@ -98,7 +98,7 @@ def thumbnail(name: str, path: Path | None, frames: tuple[Frame, ...], side: int
     return Picture(name, _shrunk(_image(photo), side), photo.size, frames)
 
 
-def _picture(name: str, path: Path | None, frames: tuple[Frame, ...], max_pixels: int) -> Picture:
+def _picture(name: str, path: Path | None, frames: tuple[DrawnBox, ...], max_pixels: int) -> Picture:
     photo = _read(path, max_pixels=max_pixels)
     if photo is None:
         return _missing(name, frames)
@@ -121,7 +121,7 @@ def _image(photo: Photo) -> Image.Image:
     return Image.fromarray(photo.pixels.transpose(1, 2, 0))
 
 
-def _missing(name: str, frames: Sequence[Frame]) -> Picture:
+def _missing(name: str, frames: Sequence[DrawnBox]) -> Picture:
     """A grey placeholder just large enough for the boxes."""
     width = max((f.box[2] for f in frames), default=4.0)
     height = max((f.box[3] for f in frames), default=3.0)

@@ -12,7 +12,7 @@ import pytest
 from objemb import registry
 from objemb.index.blocks import NO_HIT
 from objemb.index.engines.base import Engine, Structure
-from objemb.index.storage.schemas import SCHEMAS
+from objemb.index.storage.manifest import SCHEMAS
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from tests.contracts.made import build
 from tests.index.galleries import GALLERIES, Gallery

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.average_precision import coco_average_precision
 from objemb.structures import Regions
 
 SIZE = (400, 400)
@@ -23,7 +23,7 @@ def regions(*boxes: tuple[float, ...], scores: list[float] | None = None, labels
 
 def test_all_found_exactly() -> None:
     truth = [regions((0, 0, 20, 20), (50, 50, 100, 100)), regions((100, 100, 300, 300)), regions((0, 0, 400, 400))]
-    figures = average_precision(truth, truth)
+    figures = coco_average_precision(truth, truth)
     sizes = ("AP_under_9", "AP_9_19", "AP_38_75", "AP_over_75")
     assert figures == pytest.approx(dict.fromkeys(("AP", "AP50", "AP75", *sizes), 1.0))
 
@@ -37,20 +37,20 @@ def test_precision_by_size_by_hand() -> None:
     """
     truth = [regions((0, 0, 37, 37), (50, 0, 350, 400))]
     found = [regions((200, 0, 237, 37), (0, 0, 37, 37), (50, 0, 350, 400), scores=[0.9, 0.8, 0.7])]
-    figures = average_precision(found, truth)
+    figures = coco_average_precision(found, truth)
     assert figures["AP_under_9"] == pytest.approx(0.5)
     assert figures["AP_over_75"] == pytest.approx(1.0)
     # right and wrong, by falling score: wrong, right, right; precisions 1/2 and 2/3, the best at or beyond each is 2/3
     assert figures["AP"] == pytest.approx(2 / 3)
     assert set(figures) == {"AP", "AP50", "AP75", "AP_under_9", "AP_over_75"}
-    wider = average_precision([regions((0, 0, 38, 30), scores=[0.5])], [regions((0, 0, 30, 30))])
+    wider = coco_average_precision([regions((0, 0, 38, 30), scores=[0.5])], [regions((0, 0, 30, 30))])
     assert wider == pytest.approx({"AP": 0.6, "AP50": 1.0, "AP75": 1.0, "AP_under_9": 0.6})
 
 
 def test_what_is_found_in_another_size_is_neither_right_nor_wrong() -> None:
     truth = [regions((0, 0, 100, 100), (0, 200, 30, 230))]
     found = [regions((0, 0, 100, 100), (200, 200, 300, 300), (0, 200, 30, 230), scores=[0.9, 0.8, 0.7])]
-    figures = average_precision(found, truth)
+    figures = coco_average_precision(found, truth)
     assert figures["AP_under_9"] == pytest.approx(1.0), "the wrong box of 100 pixels is of another class"
     assert figures["AP_19_38"] == pytest.approx(1.0), "it comes behind the right one"
     assert figures["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
@@ -60,7 +60,7 @@ def test_the_size_is_that_in_the_photo() -> None:
     """A box of 30 pixels is small in a photo of 400 pixels and large in one of 40."""
     photos = [(400, 100), (30, 40)]
     truth = [Regions(torch.tensor([[0.0, 0, 30, 20]]), size, labels=torch.tensor([0])) for size in photos]
-    figures = average_precision([truth[0], Regions.empty(photos[1])], truth)
+    figures = coco_average_precision([truth[0], Regions.empty(photos[1])], truth)
     assert (figures["AP_under_9"], figures["AP_over_75"]) == pytest.approx((1.0, 0.0))
 
 
@@ -75,7 +75,7 @@ def test_precision_by_hand() -> None:
         regions((0, 0, 100, 100), (0, 200, 100, 300), scores=[0.9, 0.8]),
         regions((0, 0, 100, 100), scores=[0.7]),
     ]
-    figures = average_precision(found, truth)
+    figures = coco_average_precision(found, truth)
     assert figures["AP50"] == pytest.approx((34 + 33 * 2 / 3) / 101)
     assert figures["AP"] == pytest.approx(figures["AP50"])
     assert set(figures) == {"AP", "AP50", "AP75", "AP_19_38"}, "no figure for sizes that no true box has"
@@ -83,53 +83,53 @@ def test_precision_by_hand() -> None:
 
 def test_a_box_counts_up_to_its_overlap() -> None:
     """An overlap of 0.62 is enough for 0.50, 0.55 and 0.60, three of the ten."""
-    figures = average_precision([regions((0, 0, 62, 100), scores=[0.5])], [regions((0, 0, 100, 100))])
+    figures = coco_average_precision([regions((0, 0, 62, 100), scores=[0.5])], [regions((0, 0, 100, 100))])
     assert figures == pytest.approx({"AP": 0.3, "AP50": 1.0, "AP75": 0.0, "AP_19_38": 0.3})
 
 
 def test_labels_count_unless_they_shall_not() -> None:
     truth = [regions((0, 0, 100, 100), (200, 200, 300, 300), labels=[0, 1])]
     found = [regions((0, 0, 100, 100), (200, 200, 300, 300), scores=[0.9, 0.8], labels=[0, 0])]
-    assert average_precision(found, truth)["AP50"] == pytest.approx(0.5)
-    assert average_precision(found, truth, class_agnostic=True)["AP50"] == pytest.approx(1.0)
+    assert coco_average_precision(found, truth)["AP50"] == pytest.approx(0.5)
+    assert coco_average_precision(found, truth, class_agnostic=True)["AP50"] == pytest.approx(1.0)
 
 
 def test_boxes_without_a_label() -> None:
     truth = [regions((0, 0, 100, 100), (200, 200, 300, 300), labels=[0, -1])]
     found = [regions((0, 0, 100, 100), scores=[0.9])]
-    assert average_precision(found, truth)["AP"] == pytest.approx(1.0)
-    assert average_precision(found, truth, class_agnostic=True)["AP"] < 0.6
+    assert coco_average_precision(found, truth)["AP"] == pytest.approx(1.0)
+    assert coco_average_precision(found, truth, class_agnostic=True)["AP"] < 0.6
 
 
 def test_nothing_is_normal() -> None:
     one, none = regions((0, 0, 100, 100)), regions()
-    assert average_precision([], []) == {}
-    assert average_precision([one], [none]) == {}
-    assert average_precision([none], [one])["AP"] == 0
-    assert average_precision([none, one], [none, one])["AP"] == pytest.approx(1.0)
-    assert average_precision([one, one], [none, one])["AP"] < 1, "what is found where nothing is counts"
+    assert coco_average_precision([], []) == {}
+    assert coco_average_precision([one], [none]) == {}
+    assert coco_average_precision([none], [one])["AP"] == 0
+    assert coco_average_precision([none, one], [none, one])["AP"] == pytest.approx(1.0)
+    assert coco_average_precision([one, one], [none, one])["AP"] < 1, "what is found where nothing is counts"
 
 
 def test_a_limit_of_boxes() -> None:
     truth = [regions((0, 0, 100, 100))]
     found = [regions((200, 0, 300, 100), (0, 0, 100, 100), scores=[0.9, 0.8])]
-    assert average_precision(found, truth)["AP"] == pytest.approx(0.5)
-    assert average_precision(found, truth, max_detections=1)["AP"] == 0
+    assert coco_average_precision(found, truth)["AP"] == pytest.approx(0.5)
+    assert coco_average_precision(found, truth, max_detections=1)["AP"] == 0
 
 
 def test_it_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    average_precision([regions((0, 0, 9, 9))], [regions((0, 0, 9, 9))])
+    coco_average_precision([regions((0, 0, 9, 9))], [regions((0, 0, 9, 9))])
     assert capsys.readouterr() == ("", "")
 
 
 def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     one = regions((0, 0, 9, 9))
     with pytest.raises(ValueError, match="one of each per photo, found 1 and 2"):
-        average_precision([one], [one, one])
+        coco_average_precision([one], [one, one])
     with pytest.raises(ValueError, match=r"found\[0\]: expected a photo of \(20, 30\) pixels"):
-        average_precision([one], [Regions.empty((20, 30))])
+        coco_average_precision([one], [Regions.empty((20, 30))])
     with pytest.raises(ValueError, match="max_detections"):
-        average_precision([one], [one], max_detections=0)
+        coco_average_precision([one], [one], max_detections=0)
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -139,4 +139,4 @@ def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'objemb\[train\]'"):
-        average_precision([one], [one])
+        coco_average_precision([one], [one])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.feature_cache import FOLDER, with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task
 from objemb.evaluation.task_describer import BoxSource, TaskDescriber
@@ -95,7 +95,7 @@ def describe(
     crop: str = "context",
     level: str = "image",
     notes: list[str] | None = None,
-) -> Described:
+) -> DescribedTask:
     note = [].append if notes is None else notes.append
     task: RetrievalTask = make_task(data, level)
     return TaskDescriber(model, data, BoxSource(), crop, "whole", 0, cache, note).describe(task)[0]

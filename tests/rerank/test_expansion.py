@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objemb.rerank._expansion import rank_weights, similarity_weights, weighted_mean
+from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights
 
 MISSING = -np.inf
 
@@ -30,9 +30,9 @@ def test_weights_of_ranks_by_hand() -> None:
 def test_the_mean_by_hand() -> None:
     vectors, neighbours = array([1, 0]), array([0, 1], [0, -1])[None]
     weights = array([1, 0.5])
-    assert weighted_mean(vectors, neighbours, weights, normalise=False) == pytest.approx(array([0.4, 0.2]))
-    assert weighted_mean(vectors, neighbours, weights, normalise=True) == pytest.approx(array([2, 1]) / 5**0.5)
-    assert weighted_mean(vectors, neighbours[:, :0], weights[:, :0], normalise=True).tolist() == [[1, 0]]
+    assert mean_with_neighbours(vectors, neighbours, weights, normalise=False) == pytest.approx(array([0.4, 0.2]))
+    assert mean_with_neighbours(vectors, neighbours, weights, normalise=True) == pytest.approx(array([2, 1]) / 5**0.5)
+    assert mean_with_neighbours(vectors, neighbours[:, :0], weights[:, :0], normalise=True).tolist() == [[1, 0]]
 
 
 def test_many_at_once_and_shared_neighbours() -> None:
@@ -40,7 +40,7 @@ def test_many_at_once_and_shared_neighbours() -> None:
     vectors, weights = rng.standard_normal((4, 3)).astype(np.float32), rng.random((4, 5)).astype(np.float32)
     own = rng.standard_normal((4, 5, 3)).astype(np.float32)
     for neighbours in (own, own[:1]):
-        found = weighted_mean(vectors, neighbours, weights, normalise=False)
+        found = mean_with_neighbours(vectors, neighbours, weights, normalise=False)
         for i in range(4):
             total = vectors[i].copy()
             for j in range(5):
@@ -49,4 +49,4 @@ def test_many_at_once_and_shared_neighbours() -> None:
 
 
 def test_what_cancels_stays_zero() -> None:
-    assert weighted_mean(array([1, 0]), array([-1, 0])[None], array([1]), normalise=True).tolist() == [[0, 0]]
+    assert mean_with_neighbours(array([1, 0]), array([-1, 0])[None], array([1]), normalise=True).tolist() == [[0, 0]]

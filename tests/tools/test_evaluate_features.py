@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from objemb.datasets.evaluation_set import read_evaluation_set
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.retrieval_task import make_task
 from objemb.rerank.query_expansion import QueryExpansion
@@ -80,7 +80,7 @@ def test_query_expansion_in_a_database_on_the_disk(tool: ModuleType, folder: Pat
         ImageRows(names, v, np.arange(len(v)), np.zeros((len(v), 4), np.float32))
         for names, v in zip(files, first, strict=True)
     ]
-    described = Described(*rows, {"database": 0.0, "queries": 0.0})
+    described = DescribedTask(*rows, {"database": 0.0, "queries": 0.0})
     # without the distractors it can only be better
     near = evaluate_described(described, data, make_task(data), rerankers=[QueryExpansion(top=3, alpha=2)])
     assert 0 < result["scores"]["mAP hard"] <= near.scores.means["mAP hard"]

@@ -40,7 +40,7 @@ PROGRAM = "objemb evaluate"
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodVariant:
     """A row of the table: a method, re-ranked, and where its boxes come from in a box-source ablation."""
 
     method: Method
@@ -60,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     methods = parse_methods(args.arguments, args.methods)
     reference = None if args.reference is None else find_reference(args.reference, methods)
     facts = environment(PROGRAM, argv, device=args.device, seed=SEED)
-    report = Evaluation(methods, open_sets(args), args, facts, reference).run()
+    report = EvaluationRun(methods, open_sets(args), args, facts, reference).run()
     print(markdown(report), end="")
     return report
 
 
-class Evaluation:
+class EvaluationRun:
     """All methods on all sets.
 
     Args:
@@ -145,10 +145,10 @@ class Evaluation:
                     raise
                 yield failed(row.name, one.data.name, error)
 
-    def _rows(self, method: Method) -> list[Row]:
-        return [Row(method, self.args.rerank, source) for source in self.sources]
+    def _rows(self, method: Method) -> list[MethodVariant]:
+        return [MethodVariant(method, self.args.rerank, source) for source in self.sources]
 
-    def _cell(self, row: Row, model: Model, one: OpenSet) -> dict[str, object]:
+    def _cell(self, row: MethodVariant, model: Model, one: OpenSet) -> dict[str, object]:
         """A method on a set, with the files that belong to this cell alone."""
         measured = measure(row.name, model, one.data, one.task, row.source, self.args)
         if self.args.report is not None and self.args.failures:
@@ -157,7 +157,7 @@ class Evaluation:
         self._embed(row, measured, one)
         return measured.result
 
-    def _embed(self, row: Row, measured: Measured, one: OpenSet) -> None:
+    def _embed(self, row: MethodVariant, measured: Measured, one: OpenSet) -> None:
         if self.args.projector is None:
             return
         name = f"{one.data.name} {row.name}" if self.several_sets else row.name

@@ -27,7 +27,7 @@ from objemb.cli.program import environment
 from objemb.config import parse_part
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry, read_evaluation_set
 from objemb.disk import write_whole
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.report import markdown_table
 from objemb.evaluation.retrieval_task import make_task
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     check(database, queries, data, args)
     task = make_task(with_distractors(data, database.count))
     files = [query.file for query in task.queries]
-    described = Described(database.named(task.item_ids), queries.named(files), TIMES)
+    described = DescribedTask(database.named(task.item_ids), queries.named(files), TIMES)
     rerankers = [registry.build(Reranker, settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
     found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
     result = {

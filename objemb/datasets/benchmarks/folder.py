@@ -14,7 +14,7 @@ from objemb.datasets.benchmarks._problems import BadGroundTruthError, Problems
 from objemb.datasets.benchmarks.base import Benchmark
 from objemb.images.names import find_spelled
 from objemb.images.sources import SkippedImage, find_images
-from objemb.images.tables import Row, Table, open_table, text
+from objemb.images.tables import Table, TableRow, open_table, text
 from objemb.registry import plugin
 from objemb.structures import Box
 
@@ -37,7 +37,7 @@ class _Row:
 
 
 @plugin
-class Folder(Benchmark):
+class FolderBenchmark(Benchmark):
     """Photos of your own; every photo searches for the others of its instance.
 
     Args:
@@ -151,7 +151,7 @@ class _TableReader:
         self.table, self.root, self.problems = table, root, problems
         self._columns = {name: table.column(name) for name in (*COLUMNS, *BOX_COLUMNS, ROLE)}
 
-    def row(self, row: Row) -> _Row | None:
+    def row(self, row: TableRow) -> _Row | None:
         entry = f"line {row.line}"
         if row.problem:
             self.problems.add(entry, row.problem)

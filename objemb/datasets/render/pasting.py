@@ -80,7 +80,7 @@ def to_pixels(canvas: Float32Array) -> Uint8Array:
     return np.ascontiguousarray(np.clip(canvas, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def make_card(picture: Image.Image) -> Card:
+def card_of(picture: Image.Image) -> Card:
     """A card of an RGBA picture."""
     width, height = picture.size
     padded = Image.new("RGBA", (width + 2 * MARGIN, height + 2 * MARGIN))

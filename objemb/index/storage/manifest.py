@@ -38,8 +38,8 @@ from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import FileRecord, Folder, read_file
 from objemb.index.storage.schema import RowSchema
-from objemb.index.storage.schemas import schema_from_json
 from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.storage.visual_words import WordRows
 
 #: The version that is written; format 1 is read as well.
 FORMAT = 2
@@ -47,6 +47,8 @@ _READABLE = (1, FORMAT)
 MANIFEST_FILE = "manifest"
 #: A segment takes about 600 bytes of a manifest.
 MOST_BYTES = 1 << 28
+#: The kinds of rows by name.
+SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors, WordRows.name: WordRows}
 _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
 
 
@@ -300,3 +302,10 @@ def _check_segment(schema: RowSchema, segment: SegmentRecord) -> None:
     for name, count in (("rows", segment.rows), ("images", segment.images)):
         checks.between(name, checks.whole(name, count, 0), 0, 1 << 62)
     schema.check_sizes(segment.rows, {c: segment.files[c].size for c in schema.columns})
+
+
+def schema_from_json(data: Mapping[str, Any]) -> RowSchema:
+    """A schema from what :meth:`RowSchema.to_json` made. Raises ``ValueError`` or ``TypeError`` for anything else."""
+    fields = dict(data)
+    name = checks.one_of("schema", fields.pop("name"), tuple(SCHEMAS))
+    return SCHEMAS[name](**fields)

@@ -15,8 +15,7 @@ from objemb.checks import ArtefactMismatchError, ObjembError, listed
 from objemb.index.storage.errors import IndexFolderError, IndexWriteError
 from objemb.index.storage.files import DATA_FILE, TEMPORARY_SUFFIX, FileRecord, Folder, write_errors, write_file
 from objemb.index.storage.lock import LOCK_FILE, WriterLock, check_system
-from objemb.index.storage.manifest import FORMAT, MANIFEST_FILE, Manifest, now, read_manifest, write_manifest
-from objemb.index.storage.schemas import SCHEMAS
+from objemb.index.storage.manifest import FORMAT, MANIFEST_FILE, SCHEMAS, Manifest, now, read_manifest, write_manifest
 from objemb.index.storage.snapshot import Snapshot
 from objemb.types import Int64Array
 

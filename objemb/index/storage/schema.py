@@ -2,7 +2,7 @@
 
 A segment has one file for each column of the schema, beside its two tables (:mod:`objemb.index.storage.tables`), which
 every index has. A kind of row is a file of this folder with a class that is listed in
-:mod:`objemb.index.storage.schemas`. It says in which order the files hold what belongs to the rows: vectors follow one
+:mod:`objemb.index.storage.manifest`. It says in which order the files hold what belongs to the rows: vectors follow one
 another as they come, so that they are written at once; the words of an inverted file are sorted when a segment is
 closed, so that they wait in memory until then.
 """
@@ -129,7 +129,7 @@ class RowSchema(ABC):
         return rows + images
 
     def to_json(self) -> dict[str, Any]:
-        """``{"name": ..., **fields}``; :func:`objemb.index.storage.schemas.schema_from_json` reverses it."""
+        """``{"name": ..., **fields}``; :func:`objemb.index.storage.manifest.schema_from_json` reverses it."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
 
 

@@ -12,7 +12,7 @@ from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.detectors.capabilities import NetworkDetector
-from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.average_precision import coco_average_precision
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
@@ -103,7 +103,7 @@ class Detect(Task):
     def check(self) -> None:
         """Raises ``ImportError`` if a package that validation needs is missing."""
         if self.validation is not None:
-            average_precision([], [])
+            coco_average_precision([], [])
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """The detector's parameters by their factor on the learning rate."""
@@ -133,7 +133,7 @@ class Detect(Task):
             self._drawn += list(zip(examples, detected, strict=True))[: DRAWN - len(self._drawn)]
             detections += detected
             truth += [e.regions for e in examples]
-        return average_precision(detections, truth, class_agnostic=self.detector.num_classes == 1)
+        return coco_average_precision(detections, truth, class_agnostic=self.detector.num_classes == 1)
 
     def pictures(self) -> dict[str, Tensor]:
         """``boxes``: the first photos of the validation set with detections and ground truth."""

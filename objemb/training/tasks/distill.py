@@ -19,7 +19,7 @@ from objemb.config import read_yaml
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.capabilities import NetworkInput
-from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.average_precision import coco_average_precision
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
@@ -157,7 +157,7 @@ class Distill(Task):
         if len(self.validation) == 0:
             raise ValueError("validation: expected at least one example, found none")
         if self.validation.classes:
-            average_precision([], [])
+            coco_average_precision([], [])
         if self.card:
             new_figure()
 

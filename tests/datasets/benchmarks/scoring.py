@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.retrieval_task import make_task
 from objemb.structures import ImageRows
 
 
-def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Described:
+def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> DescribedTask:
     """Vectors by which each query finds the images in the order of its ranking: files, best first, all of them.
 
     Each query has an axis of its own, along which the images lie as far out as the ranking says.
@@ -26,7 +26,7 @@ def described_as(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Desc
     database /= max(1, len(rankings))  # at most of unit length
     images, queries = ([entry.file for entry in part] for part in (data.images, data.queries))
     asked = np.eye(len(rankings), dtype=np.float32)
-    return Described(_rows(images, database), _rows(queries, asked), {"database": 0.0, "queries": 0.0})
+    return DescribedTask(_rows(images, database), _rows(queries, asked), {"database": 0.0, "queries": 0.0})
 
 
 def scored(data: EvaluationSet, rankings: Sequence[Sequence[str]]) -> Evaluation:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from objemb.datasets.render.blending import BLENDS, join, trim
-from objemb.datasets.render.pasting import make_card, place, warp
+from objemb.datasets.render.pasting import card_of, place, warp
 
 
 def pasted(blend: str) -> tuple[np.ndarray, np.ndarray]:
@@ -13,7 +13,7 @@ def pasted(blend: str) -> tuple[np.ndarray, np.ndarray]:
     disc = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     y, x = np.mgrid[:64, :64]
     disc.putalpha(Image.fromarray((((x - 32) ** 2 + (y - 32) ** 2 < 900) * 255).astype(np.uint8)))
-    patch = trim(warp(make_card(disc), place((32, 32), (50, 50), 0.1, np.zeros((4, 2))), (64, 64)), blend, 2.0)
+    patch = trim(warp(card_of(disc), place((32, 32), (50, 50), 0.1, np.zeros((4, 2))), (64, 64)), blend, 2.0)
     canvas = np.zeros((3, 64, 64), dtype=np.float32)
     join(canvas, patch, blend, 2.0)
     return canvas, patch.alpha

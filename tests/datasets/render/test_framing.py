@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 
 from objemb.datasets.render.framing import SMALLEST_ALONE, frame_alone
-from objemb.datasets.render.pasting import Card, make_card, warp
+from objemb.datasets.render.pasting import Card, card_of, warp
 
 
 def card(width: int, height: int, opaque: bool = True) -> Card:
     picture = Image.new("RGBA", (width, height), (9, 9, 9, 255))
     if not opaque:
         picture.putpixel((0, 0), (9, 9, 9, 0))
-    return make_card(picture)
+    return card_of(picture)
 
 
 def test_a_frame_with_margins_holds_the_whole_picture() -> None:

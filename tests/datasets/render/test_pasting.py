@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.datasets.render.pasting import cast_shadow, homography, make_card, paste, place, to_pixels, to_planes, warp
+from objemb.datasets.render.pasting import card_of, cast_shadow, homography, paste, place, to_pixels, to_planes, warp
 
 NO_JITTER = np.zeros((4, 2))
 
 
-def card_of(width: int, height: int, colour: tuple[int, int, int] = (200, 100, 50)):
-    return make_card(Image.new("RGBA", (width, height), (*colour, 255)))
+def plain_card(width: int, height: int, colour: tuple[int, int, int] = (200, 100, 50)):
+    return card_of(Image.new("RGBA", (width, height), (*colour, 255)))
 
 
 def test_place_by_hand() -> None:
@@ -31,7 +31,7 @@ def test_homography_maps_corners_to_corners() -> None:
 
 @pytest.mark.parametrize("size", [(20, 30), (100, 150), (700, 1050)])
 def test_a_card_of_any_size_fills_exactly_its_quadrilateral(size: tuple[int, int]) -> None:
-    patch = warp(card_of(*size), place((30, 40), (20, 30), 0, NO_JITTER), (80, 80))
+    patch = warp(plain_card(*size), place((30, 40), (20, 30), 0, NO_JITTER), (80, 80))
     mask = patch.mask((80, 80))
     expected = np.zeros((80, 80), dtype=bool)
     expected[25:55, 20:40] = True
@@ -44,21 +44,21 @@ def test_a_card_of_any_size_fills_exactly_its_quadrilateral(size: tuple[int, int
 def test_a_card_turned_by_180_degrees_is_upside_down() -> None:
     picture = Image.new("RGBA", (40, 40), (255, 0, 0, 255))
     picture.paste((0, 0, 255, 255), (0, 20, 40, 40))
-    patch = warp(make_card(picture), place((20, 20), (40, 40), math.pi, NO_JITTER), (40, 40))
+    patch = warp(card_of(picture), place((20, 20), (40, 40), math.pi, NO_JITTER), (40, 40))
     assert patch.colour[2, 5, 20] > 200
     assert patch.colour[0, 35, 20] > 200
 
 
 def test_what_is_out_of_the_frame_is_cut_off_but_counted() -> None:
-    patch = warp(card_of(20, 20), place((0, 40), (20, 20), 0, NO_JITTER), (80, 80))
+    patch = warp(plain_card(20, 20), place((0, 40), (20, 20), 0, NO_JITTER), (80, 80))
     assert patch.mask((80, 80)).sum() == 200
     assert patch.area == pytest.approx(400, rel=0.01)
-    away = warp(card_of(20, 20), place((-100, 40), (20, 20), 0, NO_JITTER), (80, 80))
+    away = warp(plain_card(20, 20), place((-100, 40), (20, 20), 0, NO_JITTER), (80, 80))
     assert not away.mask((80, 80)).any()
 
 
 def test_paste_blends_by_alpha() -> None:
-    card = make_card(Image.new("RGBA", (32, 32), (100, 0, 0, 128)))
+    card = card_of(Image.new("RGBA", (32, 32), (100, 0, 0, 128)))
     canvas = np.full((3, 40, 40), 50, dtype=np.float32)
     paste(canvas, warp(card, place((20, 20), (32, 32), 0, NO_JITTER), (40, 40)))
     assert canvas[:, 20, 20] == pytest.approx([75, 25, 25], abs=1)
@@ -68,14 +68,14 @@ def test_paste_blends_by_alpha() -> None:
 @pytest.mark.parametrize("offset", [(4, 6), (-200, 0), (0, 200), (-12, -12)])
 def test_shadows_darken_and_may_fall_out_of_the_frame(offset: tuple[float, float]) -> None:
     canvas = np.full((3, 40, 40), 100, dtype=np.float32)
-    patch = warp(card_of(20, 20), place((20, 20), (20, 20), 0, NO_JITTER), (40, 40))
+    patch = warp(plain_card(20, 20), place((20, 20), (20, 20), 0, NO_JITTER), (40, 40))
     cast_shadow(canvas, patch, offset, 3, 0.5)
     assert canvas.max() <= 100.01
     assert (canvas.min() < 60) == (abs(offset[0]) < 100 > abs(offset[1]))
 
 
 def test_alpha_can_be_replaced() -> None:
-    patch = warp(card_of(20, 20), place((20, 20), (20, 20), 0, NO_JITTER), (40, 40))
+    patch = warp(plain_card(20, 20), place((20, 20), (20, 20), 0, NO_JITTER), (40, 40))
     half = patch.with_alpha(np.full_like(patch.alpha, 0.5))
     assert half.alpha.max() == 0.5
     assert half.alpha[0, 0] == 0  # there is no colour out of the card

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.datasets.render.pasting import Patch, make_card, place, warp
+from objemb.datasets.render.pasting import Patch, card_of, place, warp
 from objemb.datasets.render.stacking import cover, keep_visible, large_behind
 
 SIZE = (60, 60)
 
 
 def square(x: float, y: float, side: float = 20) -> Patch:
-    card = make_card(Image.new("RGBA", (32, 32), (9, 9, 9, 255)))
+    card = card_of(Image.new("RGBA", (32, 32), (9, 9, 9, 255)))
     return warp(card, place((x, y), (side, side), 0, np.zeros((4, 2))), SIZE)
 
 

@@ -13,11 +13,10 @@ import pytest
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage import schemas
 from objemb.index.storage.errors import DamagedIndexError
-from objemb.index.storage.manifest import Manifest, now, read_manifest
+from objemb.index.storage.manifest import Manifest, now, read_manifest, schema_from_json
 from objemb.index.storage.publish import create
 from objemb.index.storage.rewrite import compact
 from objemb.index.storage.schema import AsTheyCome, Columns
-from objemb.index.storage.schemas import schema_from_json
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify

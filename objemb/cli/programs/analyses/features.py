@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb.cli.programs.analyses.trunks import Trunk
-from objemb.extractors.base import device_of
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
 from objemb.ops.arrays import as_tensor
@@ -109,7 +108,7 @@ def _describe(
     """The descriptors of each view and item of one photo."""
     network = trunk.network
     shape = input_size(photo.size, size, "longest", max(multiple, network.multiple), network.smallest)
-    maps = trunk.maps(as_batch([resize(as_tensor(photo.pixels), shape)], device_of(network)))
+    maps = trunk.maps(as_batch([resize(as_tensor(photo.pixels), shape)], network.device))
     strides = {layer.name: (layer.stride, layer.offset) for layer in trunk.layers}
     grids = {
         name: map_grid((maps[name].shape[2], maps[name].shape[3]), shape, photo.size, *strides[name])

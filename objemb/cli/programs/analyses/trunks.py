@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
-from objemb.extractors.base import device_of
 
 #: What residual blocks are called in torchvision, Detectron2 and timm.
 BLOCKS = ("BasicBlock", "Bottleneck", "BottleneckBlock")
@@ -75,7 +74,7 @@ class Trunk:
             return ()
         side = -(-4 * network.smallest // network.multiple) * network.multiple
         with _watched(blocks) as seen:
-            network(torch.zeros(1, 3, side, side, device=device_of(network)))
+            network(torch.zeros(1, 3, side, side, device=network.device))
         names = _numbered(list(seen))  # those that the map is computed from, in the order of computation
         self._blocks = {names[path][0]: blocks[path] for path in seen}
         strides = {path: side // map_.shape[2] for path, map_ in seen.items()}

@@ -11,13 +11,13 @@ import torch
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
-from objemb.cli.programs.demos.rows import ROWS, TEACHERS, Row
+from objemb.cli.programs.demos.rows import ROWS, TEACHERS, ComparedMethod
 from objemb.cli.programs.timing import alternate
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.detectors.base import Detector
 from objemb.evaluation.by_size import KIND
-from objemb.evaluation.described import Described, aggregated, describe_entries, describe_images, only_vectors
+from objemb.evaluation.described import DescribedTask, aggregated, describe_entries, describe_images, only_vectors
 from objemb.evaluation.evaluate import evaluate_described
 from objemb.evaluation.metrics import known
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task, pick_queries
@@ -100,7 +100,7 @@ def _describe(model: Model, number: int, photos: Sequence[Photo], regions: Seque
 
 
 def _measure(
-    row: Row, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], regions: ImageRows
+    row: ComparedMethod, model: Model, data: EvaluationSet, tasks: Mapping[str, RetrievalTask], regions: ImageRows
 ) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
     database = aggregated(regions, aggregator)
@@ -108,7 +108,7 @@ def _measure(
     by_kind, iou = {}, None
     for kind, task in tasks.items():
         queries, _ = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-        found = evaluate_described(Described(database, queries), data, task)
+        found = evaluate_described(DescribedTask(database, queries), data, task)
         means = found.scores.means
         by_kind[kind] = {"mAP": means["mAP"], "P@1": means["P@1"], "queries": found.scores.queries}
         if kind == IN_PHOTO and found.localisation is not None and not row.total:

@@ -18,7 +18,7 @@ from objemb.cli.progress import Progress
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.base import Detector
 from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.evaluation.average_precision import average_precision
+from objemb.evaluation.average_precision import coco_average_precision
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model
@@ -99,12 +99,12 @@ def detection(
     """AP of the student's detector, and what the distillation did to it."""
     photos = [Photo(name, np.zeros((3, 1, 1), np.uint8), found.size) for name, found in raw.items()]
     true = truth.detect(photos)
-    after = average_precision(list(raw.values()), true)
+    after = coco_average_precision(list(raw.values()), true)
     old = load_model(before)
     if _same(old, student):
         return {**after, "AP50_before": after["AP50"], "change": "the distillation left it as it was, bit for bit"}
     old_boxes = detect_all(old, data, lambda: None)
-    were = average_precision([old_boxes[name] for name in raw], true)
+    were = coco_average_precision([old_boxes[name] for name in raw], true)
     change = f"before the distillation AP50 {100 * were['AP50']:.1f}, AP {100 * were['AP']:.1f}"
     return {**after, "AP50_before": were["AP50"], "change": change}
 

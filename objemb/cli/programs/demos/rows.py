@@ -15,7 +15,7 @@ from objemb.models import Model, build_model, fit_whitening, load_model
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMethod:
     """A line of the table.
 
     Attributes:
@@ -38,17 +38,17 @@ class Row:
 
 
 ROWS = (
-    Row("whole", "whole image", "whole", "own", cut=True),
-    Row("rmac_sum", "R-MAC, sum", "rmac", "own", total=True, cut=True),
-    Row("rmac", "R-MAC, best match", "rmac", "own"),
-    Row("detector", "detector's own features under its boxes", "detector", "detector"),
-    Row("map_sum", "two passes, pooled map under the detector's boxes, sum", "map", "detector", total=True),
-    Row("map", "two passes, pooled map under the detector's boxes", "map", "detector"),
-    Row("crop", "two passes, a crop per box of the detector (the teacher)", "crop", "detector"),
-    Row("student_sum", "one pass, sum", "student", "detector", total=True),
-    Row("student", "one pass (the student)", "student", "detector"),
-    Row("crop_truth", "a crop per true box", "crop", "truth"),
-    Row("student_truth", "one pass, true boxes", "student", "truth"),
+    ComparedMethod("whole", "whole image", "whole", "own", cut=True),
+    ComparedMethod("rmac_sum", "R-MAC, sum", "rmac", "own", total=True, cut=True),
+    ComparedMethod("rmac", "R-MAC, best match", "rmac", "own"),
+    ComparedMethod("detector", "detector's own features under its boxes", "detector", "detector"),
+    ComparedMethod("map_sum", "two passes, pooled map under the detector's boxes, sum", "map", "detector", total=True),
+    ComparedMethod("map", "two passes, pooled map under the detector's boxes", "map", "detector"),
+    ComparedMethod("crop", "two passes, a crop per box of the detector (the teacher)", "crop", "detector"),
+    ComparedMethod("student_sum", "one pass, sum", "student", "detector", total=True),
+    ComparedMethod("student", "one pass (the student)", "student", "detector"),
+    ComparedMethod("crop_truth", "a crop per true box", "crop", "truth"),
+    ComparedMethod("student_truth", "one pass, true boxes", "student", "truth"),
 )
 
 #: The reference row, which describes each box as a crop, by the source of boxes; other rows are shares of its mAP.

@@ -11,7 +11,7 @@ from objemb.evaluation.failures import JUNK, OWN_PHOTO, RIGHT, WRONG, Failure, F
 from objemb.evaluation.ranks import UNRANKED
 from objemb.images.names import without_folders
 from objemb.visualize.html import html_page, html_text, photo_figure
-from objemb.visualize.pictures import Frame, Picture, thumbnail
+from objemb.visualize.pictures import DrawnBox, Picture, thumbnail
 
 #: Longest side of a picture in pixels: small, because there are hundreds on a page.
 SIDE = 220
@@ -117,15 +117,15 @@ def _first(failure: Failure) -> str:
 
 def _query_card(failure: Failure, data: EvaluationSet) -> str:
     query = failure.query
-    frames = () if query.box is None else (Frame(query.box, QUERY),)
+    frames = () if query.box is None else (DrawnBox(query.box, QUERY),)
     text = f'<span class="mark">query {failure.number}</span>{_file(query.file)}'
     return _figure("card query", _picture(query.file, data, frames), text)
 
 
 def _card(hit: FoundImage, data: EvaluationSet, *, missed: bool = False) -> str:
-    frames = tuple(Frame(box, TRUTH, thin=True) for box in hit.truths)
+    frames = tuple(DrawnBox(box, TRUTH, thin=True) for box in hit.truths)
     if hit.box is not None:
-        frames += (Frame(hit.box, COLOURS[hit.mark]),)
+        frames += (DrawnBox(hit.box, COLOURS[hit.mark]),)
     place = "no vector" if hit.place == UNRANKED else f"{hit.place + 1}. <span>{hit.score:.3f}</span>"
     text = (
         f'<span class="scores">{place} <span class="mark {_class(hit.mark)}">{SIGNS[hit.mark]}</span></span>'
@@ -138,7 +138,7 @@ def _figure(kind: str, picture: Picture, text: str) -> str:
     return f'<div class="{kind}">{photo_figure(picture, "12rem")}<div class="text">{text}</div></div>'
 
 
-def _picture(file: str, data: EvaluationSet, frames: tuple[Frame, ...]) -> Picture:
+def _picture(file: str, data: EvaluationSet, frames: tuple[DrawnBox, ...]) -> Picture:
     return thumbnail(file, data.photo(file), frames, SIDE)
 
 

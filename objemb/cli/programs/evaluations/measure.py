@@ -12,7 +12,7 @@ from objemb.cli.output import note
 from objemb.cli.progress import Progress
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.ablation import DETECTOR, GROUND_TRUTH, boxes_from
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.leakage import find_leaks, learned_from
 from objemb.evaluation.measurement import cost_of_photos, curve, figures_by_parts, figures_by_regions
@@ -37,7 +37,7 @@ class Measured:
 
     result: dict[str, Any]
     found: Evaluation
-    described: Described
+    described: DescribedTask
 
 
 def measure(

@@ -17,7 +17,7 @@ from objemb.cli.programs.evaluations.failures_page import failures_page
 from objemb.cli.programs.evaluations.measure import Measured
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
 from objemb.disk import write_whole
-from objemb.evaluation.described import Described
+from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.failures import worst_queries
 from objemb.evaluation.matrix import matrix_markdown
 from objemb.evaluation.metrics import best_iou
@@ -128,7 +128,9 @@ def write_failures(
     return file
 
 
-def embedding(name: str, described: Described, data: EvaluationSet, task: RetrievalTask, most: int) -> Embedding | None:
+def embedding(
+    name: str, described: DescribedTask, data: EvaluationSet, task: RetrievalTask, most: int
+) -> Embedding | None:
     """Vectors with thumbnails: all queries that fit into a third, and of the database rows in even steps.
 
     Returns:

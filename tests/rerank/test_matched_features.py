@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objemb.ops.local_features import matched
 from objemb.ops.opencv import agreeing, root_sift
+from objemb.rerank.spatial_verification import matched
 from objemb.structures import LocalFeatures
 
 pytest.importorskip("cv2")
