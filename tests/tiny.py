@@ -31,6 +31,21 @@ class TinyBackbone(Backbone):
         return F.conv2d(pixels, self.weight, stride=self.stride).relu()
 
 
+class Colours(TinyBackbone):
+    """A channel for red, one for green, one for blue: cells of 4 x 4 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=3)
+        self.weight = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4) / 16
+
+
+def noise_photo(height: int, width: int, *, size: tuple[int, int] | None = None, seed: int = 0) -> Photo:
+    """Independent pixels, under a name that says the size."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    return Photo(f"{height}x{width}", pixels, size or (height, width))
+
+
 def random_photo(
     height: int, width: int, *, seed: int = 0, id: str = "photo", size: tuple[int, int] | None = None
 ) -> Photo:

@@ -42,7 +42,14 @@ HELPERS = (
 )
 
 #: Kinds of plug-ins, and one of each that what is added derives from.
-ADDED = {"pooling": "gem", "rerank": "query_expansion", "training.tasks": "classify", "index.engines": "exact"}
+ADDED = {
+    "pooling": "gem",
+    "rerank": "query_expansion",
+    "training.tasks": "classify",
+    "index.engines": "exact",
+    "local_features": "sift",
+    "runtimes": "onnxruntime",
+}
 PLUGIN = '''"""A plug-in that was added."""
 
 from objemb.{kind}.{name} import {base}

@@ -15,7 +15,7 @@ from objemb.ops.images import as_batch
 from objemb.ops.nmf import INITS, Nmf
 from objemb.ops.normalize import l2
 from objemb.structures import Photo, Regions
-from tests.tiny import TinyBackbone, plain_photo, random_photo
+from tests.tiny import Colours, TinyBackbone, plain_photo, random_photo
 
 
 def minimal(_: Path) -> dict[str, Any]:
@@ -35,14 +35,6 @@ def halves() -> Photo:
     pixels = torch.zeros(3, 40, 80, dtype=torch.uint8)
     pixels[0, :, :40], pixels[2, :, 40:] = 255, 255
     return Photo("halves", pixels, (40, 80))
-
-
-class Colours(TinyBackbone):
-    """A channel for red, one for green, one for blue: cells of 4 x 4 pixels."""
-
-    def __init__(self) -> None:
-        super().__init__(channels=3)
-        self.weight = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4) / 16
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from objemb.detectors._detectron2_config import read_file
 from objemb.detectors.detectron2_rcnn import add_embedding_head_config
-from objemb.structures import Photo
+from tests.tiny import noise_photo
 
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
@@ -61,15 +61,9 @@ def built(cfg: Any, seed: int = 0) -> Any:
     return build_model(cfg)
 
 
-def photo(height: int, width: int, seed: int = 0, size: tuple[int, int] | None = None) -> Photo:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-    return Photo(f"{height}x{width}", pixels, size or (height, width))
-
-
 def entry(sides: tuple[int, int] = (64, 80), seed: int = 0, **more: Any) -> dict[str, Any]:
     """What a data mapper gives of a photo."""
-    return {"image": torch.as_tensor(photo(*sides, seed).pixels), **more}
+    return {"image": torch.as_tensor(noise_photo(*sides, seed=seed).pixels), **more}
 
 
 def truth(boxes: list[list[float]], size: tuple[int, int] = (64, 80), **fields: Tensor) -> Instances:

@@ -38,10 +38,10 @@ from tests.detectors.small_detectron2 import (
     OPTS,
     built,
     embedding_config,
-    photo,
     truth,
     usual_config,
 )
+from tests.tiny import noise_photo
 
 MINIMAL = {
     "opts": [
@@ -80,7 +80,7 @@ def same_weights(first: Detectron2Rcnn, state: dict[str, Any]) -> bool:
 
 
 def test_boxes_equal_those_of_detectron2(faster: Detectron2Rcnn) -> None:
-    given = photo(200, 290)
+    given = noise_photo(200, 290)
     found = faster.detect([given])[0]
     pixels = torch.as_tensor(given.pixels).flip(0).permute(1, 2, 0).numpy()  # BGR, as OpenCV reads
     resized = ResizeShortestEdge([64, 64], 96).get_transform(pixels).apply_image(pixels)
@@ -100,7 +100,7 @@ def test_one_pass_equals_the_instances_of_detectron2(tmp_path: Path) -> None:
     head = EmbeddingHead(dim=DIM, width=8, depth=1)
     describer = OnePass(detector=detector(weights=tmp_path / "model_final.pth"), head=head)
     describer.head.load_state_dict(network.roi_heads.embedding_head.state_dict())
-    given = photo(64, 80, seed=4, size=(640, 800))
+    given = noise_photo(64, 80, seed=4, size=(640, 800))
     with torch.no_grad():
         entry = {"image": torch.as_tensor(given.pixels).flip(0), "height": 640, "width": 800}
         expected = network([entry])[0]["instances"]
@@ -118,7 +118,7 @@ def test_colours_are_the_configs_affair(faster: Detectron2Rcnn) -> None:
     state = faster.network.state_dict()
     first = "backbone.bottom_up.stem.conv1.weight"
     red_green_blue.network.load_state_dict({**state, first: state[first].flip(1)})
-    given = [photo(60, 90)]
+    given = [noise_photo(60, 90)]
     torch.testing.assert_close(
         torch.as_tensor(red_green_blue.detect(given)[0].boxes),
         torch.as_tensor(faster.detect(given)[0].boxes),
@@ -128,8 +128,8 @@ def test_colours_are_the_configs_affair(faster: Detectron2Rcnn) -> None:
     torch.testing.assert_close(faster.mean, torch.tensor([123.675, 116.28, 103.53]) / 255)
     torch.testing.assert_close(red_green_blue.mean, faster.mean)
     torch.testing.assert_close(faster.std, torch.ones(3) / 255)
-    batch = faster.preprocess([photo(64, 96)])
-    expected = (torch.as_tensor(photo(64, 96).pixels).float() / 255 - faster.mean[:, None, None]) / faster.std[
+    batch = faster.preprocess([noise_photo(64, 96)])
+    expected = (torch.as_tensor(noise_photo(64, 96).pixels).float() / 255 - faster.mean[:, None, None]) / faster.std[
         :, None, None
     ]
     torch.testing.assert_close(batch.tensors[0].flip(0), expected, rtol=0, atol=1e-3)
@@ -149,14 +149,14 @@ def test_levels(name: str, pyramid: tuple[str, ...], trunk: list[str]) -> None:
     assert network.pyramid == pyramid
     levels = network.levels()
     assert list(levels) == [*pyramid, *trunk]
-    maps = network.features(network.preprocess([photo(64, 96)]))
+    maps = network.features(network.preprocess([noise_photo(64, 96)]))
     for level, (channels, stride) in levels.items():
         assert maps[level].shape == (1, channels, 64 // stride, 96 // stride)
 
 
 @torch.no_grad()
 def test_trunk_levels_are_those_below_the_pyramid(faster: Detectron2Rcnn) -> None:
-    batch = faster.preprocess([photo(64, 96)])
+    batch = faster.preprocess([noise_photo(64, 96)])
     maps, below = faster.features(batch), faster.network.backbone.bottom_up(batch.tensors)
     for stage, stride in (("res2", 4), ("res3", 8), ("res4", 16), ("res5", 32)):
         assert torch.equal(maps[f"trunk{stride}"], below[stage])
@@ -164,7 +164,7 @@ def test_trunk_levels_are_those_below_the_pyramid(faster: Detectron2Rcnn) -> Non
 
 
 def test_some_maps_are_those_of_all(faster: Detectron2Rcnn) -> None:
-    batch = faster.preprocess([photo(64, 96)])
+    batch = faster.preprocess([noise_photo(64, 96)])
     everything = faster.features(batch)
     for names in (("trunk4",), ("trunk8", "trunk16"), (faster.pyramid[0], "trunk8")):
         some = faster.maps(batch, names)
@@ -181,7 +181,7 @@ def test_some_maps_are_those_of_all(faster: Detectron2Rcnn) -> None:
 def test_objects_of_every_size_are_seen_at_one(faster: Detectron2Rcnn, levels: list[str] | None) -> None:
     """Windows fit the levels of a pyramid as well as those of the trunk below it."""
     one = OnePass(detector=faster, head=EmbeddingHead(dim=8, width=16, levels=levels), object_side=40)
-    given = photo(200, 300)
+    given = noise_photo(200, 300)
     boxes = Regions(torch.tensor([[3.0, 4, 20, 30], [50, 50, 90, 80], [0, 0, 300, 200]]), given.size)
     vectors = torch.as_tensor(one.describe([given], [boxes])[0].vectors)
     assert vectors.shape == (3, 8)
@@ -189,13 +189,13 @@ def test_objects_of_every_size_are_seen_at_one(faster: Detectron2Rcnn, levels: l
 
 
 def test_photos_share_a_batch_when_they_are_padded_alike(faster: Detectron2Rcnn) -> None:
-    photos = [photo(60, 80), photo(80, 60), photo(64, 84), photo(1, 300)]
+    photos = [noise_photo(60, 80), noise_photo(80, 60), noise_photo(64, 84), noise_photo(1, 300)]
     assert faster.groups(photos) == [[0, 2], [1], [3]]
     assert detector(C4).groups(photos[:3]) == [[0], [1], [2]], "without a pyramid nothing is padded"
 
 
 def test_boxes_are_in_original_pixels(faster: Detectron2Rcnn) -> None:
-    small, large = faster.detect([photo(70, 100)])[0], faster.detect([photo(70, 100, size=(280, 300))])[0]
+    small, large = faster.detect([noise_photo(70, 100)])[0], faster.detect([noise_photo(70, 100, size=(280, 300))])[0]
     assert large.size == (280, 300)
     torch.testing.assert_close(
         torch.as_tensor(large.boxes), torch.as_tensor(small.boxes) * torch.tensor([3.0, 4, 3, 4]), rtol=1e-4, atol=1e-2
@@ -204,7 +204,7 @@ def test_boxes_are_in_original_pixels(faster: Detectron2Rcnn) -> None:
 
 
 def test_masks_are_within_the_boxes(masked: Detectron2Rcnn) -> None:
-    found = masked.detect([photo(60, 90)])[0]
+    found = masked.detect([noise_photo(60, 90)])[0]
     masks = found.array("masks")
     assert masks is not None
     assert masks.shape == (len(found), 28, 28)
@@ -220,7 +220,7 @@ def test_cells_look_around_the_first_pixel(name: str) -> None:
 
 
 def test_proposals(faster: Detectron2Rcnn) -> None:
-    given = photo(60, 90, size=(120, 180))
+    given = noise_photo(60, 90, size=(120, 180))
     batch = faster.preprocess([given])
     (proposals,) = faster.proposals(batch, faster.features(batch), [given])
     assert 0 < len(proposals) <= 20
@@ -228,7 +228,7 @@ def test_proposals(faster: Detectron2Rcnn) -> None:
 
 
 class TestLosses:
-    PHOTOS = (photo(60, 80), photo(64, 85, seed=1))
+    PHOTOS = (noise_photo(60, 80), noise_photo(64, 85, seed=1))
     TRUE = Regions(torch.tensor([[4.0, 4, 40, 50], [30, 20, 78, 58]]), (60, 80), labels=torch.tensor([0, 2]))
 
     def losses(self, network: Detectron2Rcnn, *targets: Regions) -> dict[str, torch.Tensor]:
@@ -310,14 +310,14 @@ class TestConfig:
         torch.manual_seed(0)
         opts = [*OPTS[FASTER], "TEST.DETECTIONS_PER_IMAGE", 3]
         network = Detectron2Rcnn(tmp_path / "own.yaml", opts=opts)
-        assert len(network.detect([photo(60, 80)])[0]) == 3
+        assert len(network.detect([noise_photo(60, 80)])[0]) == 3
         assert same_weights(network, faster.network.state_dict()), "the head is the describer's"
 
     def test_limits(self) -> None:
         network = detector(score_threshold=0.9, max_detections=2, min_size=32, max_size=40, num_classes=5)
-        assert len(network.detect([photo(60, 80)])[0]) == 0
+        assert len(network.detect([noise_photo(60, 80)])[0]) == 0
         assert network.decode_side() == 40
-        assert network.preprocess([photo(60, 80)]).image_sizes == [(30, 40)]
+        assert network.preprocess([noise_photo(60, 80)]).image_sizes == [(30, 40)]
         assert network.network.roi_heads.num_classes == 5
 
     def test_classes(self) -> None:
@@ -407,7 +407,7 @@ def test_a_model_folder_travels(tmp_path: Path) -> None:
     assert "WEIGHTS" not in config["MODEL"]
     (tmp_path / "own.yaml").unlink()
     loaded = load_model(tmp_path / "model")
-    given = photo(60, 80).pixels.transpose(1, 2, 0)
+    given = noise_photo(60, 80).pixels.transpose(1, 2, 0)
     before, after = model.describe(given), loaded.describe(given)
     assert torch.equal(torch.as_tensor(before.vectors), torch.as_tensor(after.vectors))
     assert len(before.regions) > 1

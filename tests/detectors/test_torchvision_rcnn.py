@@ -12,21 +12,16 @@ from torchvision.models import detection
 
 from objemb.checks import MissingWeightsError
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn, add_eps
-from objemb.structures import Photo, Regions
+from objemb.structures import Regions
 from objemb.weights import download
 from objemb.weights.read import UnreadableWeightsError
 from tests.small_settings import RCNN
+from tests.tiny import noise_photo
 
 MINIMAL = RCNN
 
 SMALL = {"min_size": 64, "max_size": 96, "score_threshold": 0.0, "max_detections": 6}
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
-
-
-def photo(height: int, width: int, size: tuple[int, int] | None = None, seed: int = 0) -> Photo:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-    return Photo(f"{height}x{width}", pixels, size or (height, width))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +43,7 @@ def same(first: Regions, second: Regions) -> None:
 
 
 def test_boxes_equal_those_of_torchvision(light: TorchvisionRcnn) -> None:
-    given = photo(70, 101)
+    given = noise_photo(70, 101)
     found = light.detect([given])[0]
     with torch.no_grad():
         expected = light.network([torch.as_tensor(given.pixels).float() / 255])[0]
@@ -59,7 +54,7 @@ def test_boxes_equal_those_of_torchvision(light: TorchvisionRcnn) -> None:
 
 
 def test_boxes_are_in_original_pixels(light: TorchvisionRcnn) -> None:
-    decoded, original = photo(70, 101), photo(70, 101, size=(280, 303))
+    decoded, original = noise_photo(70, 101), noise_photo(70, 101, size=(280, 303))
     small, large = light.detect([decoded])[0], light.detect([original])[0]
     assert large.size == (280, 303)
     torch.testing.assert_close(
@@ -68,7 +63,13 @@ def test_boxes_are_in_original_pixels(light: TorchvisionRcnn) -> None:
 
 
 def test_photos_do_not_change_each_other(light: TorchvisionRcnn) -> None:
-    photos = [photo(70, 101), photo(101, 70), photo(71, 100, seed=1), photo(20, 300), photo(64, 64)]
+    photos = [
+        noise_photo(70, 101),
+        noise_photo(101, 70),
+        noise_photo(71, 100, seed=1),
+        noise_photo(20, 300),
+        noise_photo(64, 64),
+    ]
     together = light.detect(photos)
     for given, found in zip(photos, together, strict=True):
         assert found.size == given.size
@@ -78,17 +79,17 @@ def test_photos_do_not_change_each_other(light: TorchvisionRcnn) -> None:
 def test_nothing_and_slivers_are_normal(light: TorchvisionRcnn, masked: TorchvisionRcnn) -> None:
     assert light.detect([]) == []
     for detector in (light, masked):
-        for found in detector.detect([photo(1, 1), photo(1, 900), photo(900, 1)]):
+        for found in detector.detect([noise_photo(1, 1), noise_photo(1, 900), noise_photo(900, 1)]):
             assert bool((found.scores[:-1] >= found.scores[1:]).all())
     blind = TorchvisionRcnn("maskrcnn_resnet50_fpn", **{**SMALL, "score_threshold": 1.0})
-    found = blind.detect([photo(64, 64)])[0]
+    found = blind.detect([noise_photo(64, 64)])[0]
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.extras["masks"].shape == (0, 28, 28)
 
 
 def test_masks_are_the_28_by_28_within_the_box(masked: TorchvisionRcnn) -> None:
-    given = photo(64, 96)
+    given = noise_photo(64, 96)
     found = masked.detect([given])[0]
     masks = found.array("masks")
     assert masks.shape == (len(found), 28, 28)
@@ -109,7 +110,7 @@ def test_levels_are_those_that_boxes_are_pooled_from(light: TorchvisionRcnn, mas
     trunk = {"trunk4": (256, 4), "trunk8": (512, 8), "trunk16": (1024, 16), "trunk32": (2048, 32)}
     assert masked.levels() == {"0": (256, 4), "1": (256, 8), "2": (256, 16), "3": (256, 32), **trunk}
     for detector in (light, masked):
-        batch = detector.preprocess([photo(70, 101), photo(70, 101, seed=1)])
+        batch = detector.preprocess([noise_photo(70, 101), noise_photo(70, 101, seed=1)])
         with torch.no_grad():
             maps = detector.features(batch)
         for name, (channels, stride) in detector.levels().items():
@@ -117,7 +118,7 @@ def test_levels_are_those_that_boxes_are_pooled_from(light: TorchvisionRcnn, mas
 
 
 def test_the_parts_give_what_detect_gives(masked: TorchvisionRcnn) -> None:
-    photos = [photo(64, 90), photo(64, 90, size=(128, 180), seed=1), photo(90, 64)]
+    photos = [noise_photo(64, 90), noise_photo(64, 90, size=(128, 180), seed=1), noise_photo(90, 64)]
     assert masked.groups(photos) == [[0, 1], [2]]
     assert masked.groups([]) == []
     batch = masked.preprocess(photos[:2])
@@ -130,7 +131,11 @@ def test_the_parts_give_what_detect_gives(masked: TorchvisionRcnn) -> None:
 
 def test_what_reaches_the_network(light: TorchvisionRcnn) -> None:
     assert light.decode_side() == 96
-    sides = [max(s) for p in (photo(70, 101), photo(1, 900), photo(64, 64)) for s in light.preprocess([p]).image_sizes]
+    sides = [
+        max(s)
+        for p in (noise_photo(70, 101), noise_photo(1, 900), noise_photo(64, 64))
+        for s in light.preprocess([p]).image_sizes
+    ]
     assert max(sides) == 96
     assert [round(v, 3) for v in (*light.mean.tolist(), *light.std.tolist())] == [
         0.485, 0.456, 0.406, 0.229, 0.224, 0.225,
@@ -151,7 +156,7 @@ def test_class_names(light: TorchvisionRcnn) -> None:
     assert (light.classes[0], light.classes[11], light.classes[-1]) == ("person", "N/A", "toothbrush")
     own = TorchvisionRcnn(LIGHT, classes=["cup", "pot"], **SMALL)
     assert own.classes == ("cup", "pot")
-    assert set(own.detect([photo(64, 64)])[0].label_names) <= {"cup", "pot"}
+    assert set(own.detect([noise_photo(64, 64)])[0].label_names) <= {"cup", "pot"}
     assert TorchvisionRcnn(LIGHT, num_classes=2).classes == ()
 
 
@@ -166,7 +171,7 @@ def test_settings_reach_the_network() -> None:
 def test_weights_come_from_a_file(tmp_path: Path, light: TorchvisionRcnn) -> None:
     torch.save({"model": light.network.state_dict()}, tmp_path / "a.pth")
     loaded = TorchvisionRcnn(LIGHT, weights=tmp_path / "a.pth", **SMALL)
-    same(loaded.detect([photo(64, 80)])[0], light.detect([photo(64, 80)])[0])
+    same(loaded.detect([noise_photo(64, 80)])[0], light.detect([noise_photo(64, 80)])[0])
     with pytest.raises(ValueError, match=r"weights for 2 classes, found 90; pass num_classes=90"):
         TorchvisionRcnn(LIGHT, weights=tmp_path / "a.pth", num_classes=2)
     with pytest.raises(UnreadableWeightsError, match=r"a\.pth"):
@@ -181,7 +186,7 @@ def test_old_names_of_published_weights_are_translated(tmp_path: Path, light: To
     assert old.keys() != state.keys()
     torch.save(old, tmp_path / "a.pth")
     loaded = TorchvisionRcnn(LIGHT, weights=tmp_path / "a.pth", **SMALL)
-    same(loaded.detect([photo(64, 80)])[0], light.detect([photo(64, 80)])[0])
+    same(loaded.detect([noise_photo(64, 80)])[0], light.detect([noise_photo(64, 80)])[0])
 
 
 def test_batch_norms_trained_without_eps_compute_what_they_were_trained_to() -> None:

@@ -15,13 +15,8 @@ from objemb.images.arrow import values
 from objemb.images.names import readable, spellings
 from objemb.images.tables import _is_number, open_table, text
 from objemb.images.texts import read_text
+from tests.images.listing import refs
 from tests.images.samples import write
-
-
-def refs(source: Path) -> list[ImageRef]:
-    found = list(find_images([source]))
-    assert all(isinstance(f, ImageRef) for f in found), found
-    return found  # type: ignore[return-value]
 
 
 def csv(tmp_path: Path, content: str, encoding: str = "utf-8") -> Path:

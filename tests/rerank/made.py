@@ -19,6 +19,12 @@ def described(image: str, rows: Rows, dim: int) -> RegionDescriptors:
     return RegionDescriptors(image, Regions(boxes, (100, 100)), torch.tensor(rows).float().reshape(len(rows), dim))
 
 
+def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Random directions, float32 ``(count, dim)``."""
+    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def database(*images: Rows, dim: int = 2) -> Database:
     """Images "0", "1" ... of these rows."""
     return Database.of([described(str(n), rows, dim) for n, rows in enumerate(images)], dim)

@@ -9,13 +9,9 @@ import pytest
 from objemb.index.blocks import NO_HIT
 from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.rerank._neighbours import nearest_neighbours
+from tests.rerank.made import unit_rows
 
 pytest.importorskip("scipy")
-
-
-def unit(count: int, dim: int = 4, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def dense_affinity(vectors: np.ndarray, k: int, gamma: float) -> np.ndarray:
@@ -38,7 +34,7 @@ def dense_laplacian(affinity: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def test_the_graph_is_that_of_the_definition() -> None:
-    vectors = unit(30)
+    vectors = unit_rows(30, 4)
     affinity = mutual_affinity(*nearest_neighbours(vectors, np.arange(30), 6), 3.0)
     expected = dense_affinity(vectors, 6, 3.0)
     assert affinity.toarray() == pytest.approx(expected, abs=1e-6)
@@ -47,10 +43,10 @@ def test_the_graph_is_that_of_the_definition() -> None:
 
 
 def test_conjugate_gradient_solves_the_system() -> None:
-    vectors = unit(60, seed=2)
+    vectors = unit_rows(60, 4, seed=2)
     expected = dense_laplacian(dense_affinity(vectors, 8, 3.0), 0.99)
     system = laplacian(mutual_affinity(*nearest_neighbours(vectors, np.arange(60), 8), 3.0), 0.99)
-    start = start_vector(vectors @ unit(2, seed=3).T, 5, 3.0)
+    start = start_vector(vectors @ unit_rows(2, 4, seed=3).T, 5, 3.0)
     found = diffuse(system, start, iterations=200, tolerance=1e-9)
     assert found == pytest.approx(np.linalg.solve(expected, start), abs=1e-5)
     few = diffuse(system, start, iterations=20, tolerance=1e-6)

@@ -17,7 +17,7 @@ from objemb.rerank._database import Database
 from objemb.rerank.base import Search
 from objemb.rerank.joint_factorization import JointFactorization
 from objemb.structures import Photo, Regions
-from tests.tiny import TinyBackbone
+from tests.tiny import Colours
 
 MINIMAL = {"top": 2, "size": 64, "query_size": 32, "order": "similarity"}
 NEEDS_PHOTOS = True
@@ -25,14 +25,6 @@ NEEDS_PHOTOS = True
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 #: Where the first two photos are red.
 RED_BOXES = [(8.0, 8.0, 32.0, 24.0), (40.0, 16.0, 56.0, 40.0)]
-
-
-class Colours(TinyBackbone):
-    """A channel for red, one for green, one for blue: cells of 4 x 4 pixels."""
-
-    def __init__(self) -> None:
-        super().__init__(channels=3)
-        self.weight = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4) / 16
 
 
 class Blind(Describer):

@@ -10,7 +10,7 @@ import pytest
 from objemb.index.blocks import NO_HIT
 from objemb.rerank import _neighbours
 from objemb.rerank._neighbours import approximate_neighbours, nearest_neighbours, row_neighbours
-from tests.rerank.made import random_database
+from tests.rerank.made import random_database, unit_rows
 
 
 @pytest.mark.parametrize("other_images", [True, False])
@@ -52,11 +52,6 @@ def test_large_databases_are_searched_approximately(
     assert "takes hours" in caplog.text
 
 
-def unit(count: int, dim: int = 6, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
 def slow(vectors: np.ndarray, groups: np.ndarray, k: int) -> list[list[int]]:
     found = []
     for own, vector in zip(groups, vectors, strict=True):
@@ -69,7 +64,7 @@ def slow(vectors: np.ndarray, groups: np.ndarray, k: int) -> list[list[int]]:
 def test_any_blocks_give_what_the_loop_gives(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_neighbours, "ROWS", rows)
     monkeypatch.setattr(_neighbours, "COLUMNS", columns)
-    vectors, groups = unit(40), np.sort(np.random.default_rng(1).integers(0, 12, 40))
+    vectors, groups = unit_rows(40, 6), np.sort(np.random.default_rng(1).integers(0, 12, 40))
     for of in (groups, np.arange(40)):
         found, products = nearest_neighbours(vectors, of, 5)
         assert found.tolist() == slow(vectors, of, 5)
@@ -77,16 +72,16 @@ def test_any_blocks_give_what_the_loop_gives(rows: int, columns: int, monkeypatc
 
 
 def test_fewer_than_k() -> None:
-    found, products = nearest_neighbours(unit(3), np.array([0, 0, 1]), 4)
+    found, products = nearest_neighbours(unit_rows(3, 6), np.array([0, 0, 1]), 4)
     assert found.tolist() == [[2, NO_HIT, NO_HIT, NO_HIT], [2, NO_HIT, NO_HIT, NO_HIT], [*found[2, :2], NO_HIT, NO_HIT]]
     assert np.isneginf(products[found == NO_HIT]).all()
     for count in (0, 1):
-        found, _ = nearest_neighbours(unit(count), np.arange(count), 2)
+        found, _ = nearest_neighbours(unit_rows(count, 6), np.arange(count), 2)
         assert found.tolist() == [[NO_HIT, NO_HIT]] * count
 
 
 def test_a_read_only_map_is_accepted() -> None:
-    vectors = unit(5)
+    vectors = unit_rows(5, 6)
     expected, _ = nearest_neighbours(vectors, np.arange(5), 2)
     vectors.setflags(write=False)
     assert nearest_neighbours(vectors, np.arange(5), 2)[0].tolist() == expected.tolist()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from objemb.checks import ArtefactMismatchError
-from objemb.index.storage import schemas
+from objemb.index.storage import manifest
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import Manifest, now, read_manifest, schema_from_json
 from objemb.index.storage.publish import create
@@ -65,7 +65,7 @@ class LargeColumns(UnitVectors):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An index of rows of another kind: three segments, an image that was replaced and one that was deleted."""
-    monkeypatch.setitem(schemas.SCHEMAS, LargeColumns.name, LargeColumns)
+    monkeypatch.setitem(manifest.SCHEMAS, LargeColumns.name, LargeColumns)
     made = tmp_path / "words"
     create(made, Manifest(LargeColumns(8), "model-a", None, created=now(), updated=now()))
     for part in range(3):

@@ -16,6 +16,7 @@ from objemb.training.runner import fit
 from objemb.training.task import build_task
 from objemb.training.tasks.rank import Rank
 from tests import small_settings
+from tests.training.runs import same
 from tests.training.small import settings
 
 SMALL = {**small_settings.CROPS, "name": "rmac_network", "extractor": {"name": "map", "size": 48}, "dim": 3}
@@ -47,10 +48,6 @@ def task(**changes: Any) -> Rank:
 
 def describer(**changes: Any) -> dict[str, Any]:
     return {**TASK["describer"], **changes}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def rankable(learner: Rank, count: int = 4) -> list[Example]:
