@@ -145,7 +145,7 @@ def counts_classes(detector: NetworkDetector, examples: Examples) -> bool:
 
 @torch.no_grad()
 def detection_metrics(detector: NetworkDetector, examples: Examples) -> dict[str, float]:
-    """:func:`~objemb.evaluation.average_precision.average_precision` of a detector's boxes.
+    """:func:`~objemb.evaluation.average_precision.coco_average_precision` of a detector's boxes.
 
     Args:
         detector: The detector.

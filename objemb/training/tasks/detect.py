@@ -121,7 +121,7 @@ class Detect(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The figures of :func:`~objemb.evaluation.average_precision.average_precision` on the validation set."""
+        """The figures of :func:`~objemb.evaluation.average_precision.coco_average_precision` on the validation set."""
         if self.validation is None:
             return {}
         detections: list[Regions] = []
