@@ -34,16 +34,15 @@ def region_scores(query: VisualWords, row: int, stored: VisualWords, kernel: Mat
     asked = query.rows == row
     words, residuals, weights = query.words[asked], query.residuals[asked], query.weights[asked]
     of_region, features = np.nonzero(inside)
-    pairs = np.unique(np.stack([of_region, places.words[features]], axis=1), axis=0)
-    counts = np.bincount(pairs[:, 0], minlength=len(regions))
+    counts = np.bincount(np.unique(of_region * kernel.words + places.words[features]) // kernel.words)
     kept = np.isin(places.words[features], words)
     of_region, features = of_region[kept], features[kept]
     if not len(features):
         return regions
     keys = of_region * kernel.words + places.words[features]
-    found, which = np.unique(keys, return_inverse=True)
-    sums = np.zeros((len(found), query.dim))
-    np.add.at(sums, which, _as_signs(places.codes[features], query.dim))
+    order = np.argsort(keys, kind="stable")
+    found, firsts = np.unique(keys[order], return_index=True)
+    sums = np.add.reduceat(_as_signs(places.codes[features[order]], query.dim), firsts)
     at = np.searchsorted(words, found % kernel.words)
     if query.binary:
         similarities = (np.where(sums > 0, 1.0, -1.0) * _as_signs(residuals[at], query.dim)).mean(axis=1)
@@ -52,7 +51,8 @@ def region_scores(query: VisualWords, row: int, stored: VisualWords, kernel: Mat
         products = np.einsum("nd,nd->n", sums, residuals[at].astype(np.float64))
         similarities = np.divide(products, lengths, out=np.zeros(len(sums)), where=lengths > 0)
     np.add.at(regions, found // kernel.words, weights[at] * kernel.sigma(similarities))
-    return regions / np.sqrt(np.maximum(counts, 1))
+    regions[: len(counts)] /= np.sqrt(np.maximum(counts, 1))
+    return regions
 
 
 def matched_places(first: WordPlaces, second: WordPlaces, dim: int, least: float) -> Int64Array:
