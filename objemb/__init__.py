@@ -21,12 +21,13 @@ from objemb.version import __version__
 if TYPE_CHECKING:
     from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
-    from objemb.models import Model
-    from objemb.models import load_model as load
+    from objemb.models import EmbeddingModel, Model
+    from objemb.models import open_model as load
     from objemb.search.retrieval import Retrieval
     from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
 
 __all__ = [
+    "EmbeddingModel",
     "Index",
     "Match",
     "Model",
@@ -41,16 +42,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EmbeddingModel": ("objemb.models.base", "EmbeddingModel"),
     "Index": ("objemb.index.store", "Index"),
     "Match": ("objemb.structures", "Match"),
-    "Model": ("objemb.models", "Model"),
+    "Model": ("objemb.models.model", "Model"),
     "Photo": ("objemb.structures", "Photo"),
     "RegionDescriptors": ("objemb.structures", "RegionDescriptors"),
     "Regions": ("objemb.structures", "Regions"),
     "Retrieval": ("objemb.search.retrieval", "Retrieval"),
     "SearchResult": ("objemb.structures", "SearchResult"),
     "UnitVectors": ("objemb.index.storage.unit_vectors", "UnitVectors"),
-    "load": ("objemb.models", "load_model"),
+    "load": ("objemb.models.opening", "open_model"),
 }
 
 

@@ -49,7 +49,7 @@ FOREIGN = {
     "faiss": {"ops/faiss.py"},
     "numba": {"index/word_kernels.py"},
     "timm": {"backbones/timm_net.py"},
-    "huggingface_hub": {"backbones/timm_net.py"},
+    "huggingface_hub": {"backbones/timm_net.py", "models/hub.py"},
     "filelock": {"training/run_folder.py"},
     "lightning": {LIGHTNING},
     "tensorboard": {"training/logger.py"},

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import objemb
+from objemb.card import write_folder
+from objemb.cli.app import app
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.images.decode import read_photo
@@ -20,12 +24,15 @@ from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, VisualWords
+from tests.runtimes.models import SETTINGS, write_model
 
 #: Rooms of which every module is imported. A service on a small machine needs no more to hold an index.
-DEPLOYABLE = ("structures", "images", "index", "coco")
+DEPLOYABLE = ("structures", "images", "index", "coco", "runtimes")
 #: Single modules beside them.
 MODULES = (
     *("checks", "disk", "registry", "config", "types", "cli.app", "cli.main", "visualize.page"),
+    *("models.base", "models.exported", "models.opening", "models.row_schema", "models.stream", "models.origins"),
+    *("search.approximate", "search.indexing", "search.kinds", "search.retrieval"),
     *("datasets.evaluation_set", "datasets.protocols", "datasets.benchmarks", "detectors.stored_boxes"),
 )
 
@@ -195,15 +202,72 @@ def test_the_commands_of_an_index(tmp_path: Path) -> None:
     assert [image.id for image in Index.open(tmp_path / "a").images()] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
+def test_an_exported_model_indexes_searches_and_detects(tmp_path: Path) -> None:
+    """With PyTorch and without it: the same rows and answers, of files of several kinds and sizes."""
+    pytest.importorskip("onnxruntime")
+    model, photos = write_model(tmp_path / "model", decode_side=40), tmp_path / "photos"
+    photos.mkdir()
+    for number, (height, width) in enumerate([(20, 30), (400, 600), (1, 1), (1, 300), (30, 20)]):
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number == 4 else 1
+        Image.fromarray(noise).save(photos / f"{number}.{'jpg' if number in (1, 4) else 'png'}", exif=exif)
+    Image.new("RGBA", (9, 9), (10, 20, 30, 0)).save(photos / "alpha.png")
+    Image.fromarray(np.full((5, 6), 30_000, np.uint16)).save(photos / "deep.png")
+    (photos / "broken.jpg").write_bytes((photos / "1.jpg").read_bytes()[:300])
+    made = run("index", photos, "-o", tmp_path / "i", "--model", model, "--threads", 1, "--json", code=3)
+    assert (json.loads(made.stdout)["images"], json.loads(made.stdout)["regions"]) == (7, 21)
+    assert "broken.jpg" in (tmp_path / "i.skipped.jsonl").read_text()
+
+    assert (
+        CliRunner().invoke(app, ["index", str(photos), "-o", str(tmp_path / "j"), "--model", str(model)]).exit_code == 3
+    )
+    without, with_torch = Index.open(tmp_path / "i"), Index.open(tmp_path / "j")
+    for image in with_torch.images():
+        mine, other = without.get(image.id), with_torch.get(image.id)
+        np.testing.assert_array_equal(mine.regions.boxes, other.regions.boxes)
+        np.testing.assert_array_equal(mine.vectors, other.vectors)
+    for arguments in (
+        [],
+        ["--box", "60,80,300,240"],
+        ["--auto"],
+        ["--whole"],
+        ["--box", "60,80,300,240", "--crop", "crop"],
+    ):
+        answer = json.loads(run("search", tmp_path / "i", photos / "1.jpg", "--json", *arguments).stdout)
+        assert answer["hits"][0]["image"] == "1.jpg" or "crop" in arguments
+        expected = CliRunner().invoke(app, ["search", str(tmp_path / "j"), str(photos / "1.jpg"), "--json", *arguments])
+        assert answer["hits"] == json.loads(expected.stdout)["hits"]
+    found = json.loads(run("detect", photos / "4.jpg", "--model", model, "--json").stdout)
+    assert [o["label"] for o in found["images"][0]["objects"]] == ["pot", "cup"]
+    assert found["images"][0]["size"] == [20, 30]
+    run("model", "info", model)
+    for box, message in (("nan,0,3,3", "--box"), ("0,0,601,400", "inside the image of 600 x 400")):
+        assert message in run("search", tmp_path / "i", photos / "1.jpg", "--box", box, code=2).stderr
+
+
+def test_rerankers_of_an_exported_model_say_what_they_need(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 2}]}
+    model = write_model(tmp_path / "model", settings=settings)
+    Image.new("RGB", (20, 20), (9, 90, 0)).save(tmp_path / "a.png")
+    run("index", tmp_path / "a.png", "-o", tmp_path / "i", "--model", model)
+    stderr = run("search", tmp_path / "i", tmp_path / "a.png", code=2).stderr
+    assert "the re-rankers of the model ('query_expansion') need PyTorch" in stderr
+    run("search", tmp_path / "i", tmp_path / "a.png", "--rerank", "none")
+
+
 def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:
     made(tmp_path / "index", 1)
-    photo = tmp_path / "a.png"
+    photo, model = tmp_path / "a.png", tmp_path / "of_torch"
     Image.new("RGB", (20, 20)).save(photo)
+    settings = {"describer": {"name": "one_pass"}, "aggregator": {"name": "keep"}, "rerank": []}
+    write_folder(model, {"fingerprint": "some model", "settings": settings}, lambda partial: None, force=False)
     for arguments in (
         ("model", "build", "gem", "-o", tmp_path / "model"),
-        ("index", photo, "-o", tmp_path / "other", "--model", tmp_path),
-        ("search", tmp_path / "index", photo, "--model", tmp_path),
-        ("detect", photo, "--model", tmp_path, "-o", tmp_path / "boxes.json"),
+        ("index", photo, "-o", tmp_path / "other", "--model", model),
+        ("search", tmp_path / "index", photo, "--model", model),
+        ("detect", photo, "--model", model, "-o", tmp_path / "boxes.json"),
         ("train", "detect_products", "-o", tmp_path / "run"),
     ):
         stderr = run(*arguments, code=2).stderr
@@ -224,8 +288,8 @@ def test_a_name_of_the_package_that_needs_it_says_what_to_install() -> None:
     code = """
 import objemb
 try:
-    objemb.load
+    objemb.Model
 except ImportError as error:
     print(error)
 """
-    assert python(code).stdout == "objemb.load needs PyTorch: pip install 'objemb[torch]'\n"
+    assert python(code).stdout == "objemb.Model needs PyTorch: pip install 'objemb[torch]'\n"

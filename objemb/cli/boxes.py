@@ -11,14 +11,14 @@ from objemb.cli.output import note
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
-    from objemb.models import Model
+    from objemb.models.base import EmbeddingModel
     from objemb.structures import Box
 
 #: Number of problems of a file that are shown.
 SHOWN = 20
 
 
-def stored_boxes(file: Path | None, model: Model) -> StoredBoxes | None:
+def stored_boxes(file: Path | None, model: EmbeddingModel) -> StoredBoxes | None:
     """The boxes of ``--boxes``, with their masks if the model's extractor uses masks."""
     from objemb.detectors.stored_boxes import StoredBoxes
 

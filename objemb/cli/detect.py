@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import MOST_PIXELS, Device, Json, MaxPixels, Photos, Precision, Workers, check_file
+from objemb.cli.options import (
+    MOST_PIXELS,
+    Device,
+    Json,
+    MaxPixels,
+    Photos,
+    Precision,
+    Runtime,
+    Threads,
+    Workers,
+    check_file,
+)
 from objemb.cli.output import note, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
 
@@ -28,16 +39,18 @@ def detect(
     max_pixels: MaxPixels = MOST_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
+    runtime: Runtime = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Show the boxes that would be indexed, without the whole image. Exit code 3 if photos were skipped."""
     from objemb.images.sources import SkippedImage, find_images
     from objemb.images.stream import stream_photos
-    from objemb.models import load_model
+    from objemb.models.opening import open_model
 
     check_file("--output", output)
     found = find_images(photos)
-    opened = load_model(model, device, precision)
+    opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
     images: list[dict[str, Any]] = []
     skipped = 0

@@ -24,6 +24,8 @@ from objemb.cli.options import (
     MaxRegions,
     Photos,
     Precision,
+    Runtime,
+    Threads,
     Workers,
     among,
 )
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
     from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
-    from objemb.models import Model
+    from objemb.models.base import EmbeddingModel
 
 #: Number of skipped photos that are printed; the error list has all of them.
 SHOWN = 20
@@ -56,6 +58,8 @@ def index(
     max_pixels: MaxPixels = MOST_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
+    runtime: Runtime = None,
+    threads: Threads = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +83,7 @@ def index(
     """
     from objemb.images.sources import find_images
     from objemb.index.storage.lock import check_system
-    from objemb.models import load_model
+    from objemb.models.opening import open_model
     from objemb.search.indexing import Job
 
     started = time.monotonic()
@@ -88,10 +92,10 @@ def index(
         raise ValueError("--force: expected together with --prune, found alone")
     find_images(photos)  # a wrong path is an error before anything is created
     skipped = _SkippedList(output, errors)
-    opened = load_model(model, device, precision)
+    opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
     given = stored_boxes(boxes, opened)
-    if given is None and opened.detector is None and _takes_boxes(opened):
+    if given is None and not opened.has_detector and _takes_boxes(opened):
         note("note: the model has no detector and no --boxes are given, so only whole images are indexed")
     target = _open_or_create(output, opened, dtype)
     with skipped, Progress() as display:
@@ -132,12 +136,12 @@ def index(
         raise typer.Exit(SKIPPED)
 
 
-def _takes_boxes(model: Model) -> bool:
+def _takes_boxes(model: EmbeddingModel) -> bool:
     """Whether the method uses boxes."""
     return "detector" in (model.settings["describer"].get("regions") or {})
 
 
-def _open_or_create(path: Path, model: Model, dtype: str | None) -> Index:
+def _open_or_create(path: Path, model: EmbeddingModel, dtype: str | None) -> Index:
     from objemb.index.storage.manifest import MANIFEST_FILE
     from objemb.index.store import Index
     from objemb.models.row_schema import row_schema

@@ -1,4 +1,4 @@
-"""`objemb model build`, `objemb model list` and `objemb model info`."""
+"""`objemb model build`, `list`, `info` and `push`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import Device, Json, check_whitening, methods
 from objemb.cli.output import human_bytes, note, note_untrained, print_json, print_pairs, print_table
 from objemb.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from objemb.runtimes.exported import Exported
 
 app = typer.Typer(help="Build a model folder from a method, and inspect one.", no_args_is_help=True)
 
@@ -179,14 +182,41 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder.")], as_json
     _show(model, as_json)
 
 
+@app.command("push")
+@guarded
+def push(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    place: Annotated[
+        str, typer.Argument(metavar="hf:ORG/NAME", help="The repository; hf:ORG/NAME@BRANCH for a branch.")
+    ],
+    *,
+    license: Annotated[str, typer.Option(help="Of the weights, as the hub calls it, such as apache-2.0.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Upload a model folder to the Hugging Face Hub, with a model card. Whoever reads it says --model hf:ORG/NAME."""
+    from objemb.models.hub import push_model
+
+    address = push_model(model, place, license=license, private=private, message=message)
+    if as_json:
+        print_json({"model": str(model), "place": place, "commit": address})
+    else:
+        print(f"{place}: {address}")
+
+
 def _show(folder: Path, as_json: bool) -> None:
     from objemb.card import read_card
     from objemb.config import dump_config
-    from objemb.models.origins import described
+    from objemb.models.hub import model_folder
+    from objemb.models.origins import described, recorded
+    from objemb.runtimes.exported import EXPORT, Exported
 
+    folder = model_folder(folder)
     card = read_card(folder)
     provenance = card.get("provenance", {})
-    origins = described(card["settings"], provenance)
+    exported = Exported.of_card(card, folder) if EXPORT in card else None
+    origins = described(card["settings"], provenance) if exported is None else recorded(provenance)
     plugins = (provenance.get("plugins") or {}).items()
     if as_json:
         print_json({"path": str(folder), **card, "origins": origins})
@@ -200,6 +230,7 @@ def _show(folder: Path, as_json: bool) -> None:
             *((f"fitted {k}", v["fitted_on"]) for k, v in card.get("fitted", {}).items()),
             ("whitening", card.get("whitening") or "none"),
             ("size", human_bytes(size)),
+            *(() if exported is None else _about_graphs(exported)),
             *((f"weights of {k}", v) for k, v in origins.items()),
             *((f"plug-in {k}", f"{v.get('name')} of {v.get('package')} {v.get('version')}") for k, v in plugins),
             ("made by", shlex.join(map(str, provenance.get("command") or [])) or "unknown"),
@@ -208,3 +239,15 @@ def _show(folder: Path, as_json: bool) -> None:
     )
     print("settings:")
     print("\n".join(f"  {line}" for line in dump_config(card["settings"]).splitlines()))
+
+
+def _about_graphs(exported: Exported) -> list[tuple[str, object]]:
+    """What there is to say of the graphs of an exported model."""
+    size = "any size" if exported.size is None else f"{exported.size[1]} x {exported.size[0]} pixels"
+    photos = f"{exported.batch} at once, {size}, at most {exported.max_detections} boxes each"
+    verified = ", ".join(f"{key} {value}" for key, value in exported.verified.items() if not isinstance(value, dict))
+    return [
+        ("exported to", f"{exported.format}, {exported.precision}"),
+        ("photos", photos),
+        ("verified", verified or ("yes" if exported.verified else "no")),
+    ]

@@ -56,9 +56,21 @@ Device = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="Precision of the network: fp32, bf16, fp16, or auto (bf16 on a GPU that has it, else fp32).",
+        help="Precision of the network: fp32, bf16, fp16, or auto (bf16 on a GPU that has it, else fp32; that of an "
+        "exported model is the one that it was exported in).",
         autocompletion=among(*PRECISION_NAMES),
     ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs an exported model: onnxruntime, openvino or torch; by default the first that is installed and "
+        "reads its graphs.",
+        autocompletion=plugins("runtimes"),
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads that the network computes with; by default what suits the processor.")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of workers that decode photos.")]
 #: Equal to :data:`objemb.images.decode.MAX_PIXELS`, which is not imported before a command runs.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from objemb.text import visible
 
 if TYPE_CHECKING:
-    from objemb.models import Model
+    from objemb.models.base import EmbeddingModel
 
 #: Logs the notes on stderr to the log file of a run; they are not printed a second time.
 said = logging.getLogger("objemb.cli.said")
@@ -51,7 +51,7 @@ def complain(text: str) -> None:
     print(visible(text), file=sys.stderr)
 
 
-def note_untrained(model: Model) -> None:
+def note_untrained(model: EmbeddingModel) -> None:
     """Print a note if networks of a model have random weights, with which search runs but finds nothing useful."""
     if model.untrained:
         note(f"note: random weights: {', '.join(model.untrained)} not trained, so similarities mean little")

@@ -10,7 +10,18 @@ import typer
 
 from objemb.cli.boxes import parse_box
 from objemb.cli.errors import guarded
-from objemb.cli.options import MOST_PIXELS, Device, IndexPath, Json, Precision, among, check_file, plugins
+from objemb.cli.options import (
+    MOST_PIXELS,
+    Device,
+    IndexPath,
+    Json,
+    Precision,
+    Runtime,
+    Threads,
+    among,
+    check_file,
+    plugins,
+)
 from objemb.cli.output import note, note_untrained, print_json, print_table
 
 if TYPE_CHECKING:
@@ -67,6 +78,8 @@ def search(
     ] = MOST_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
+    runtime: Runtime = None,
+    threads: Threads = None,
     as_json: Json = False,
     html: Annotated[Path | None, typer.Option(help="Write the result as one self-contained HTML page.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as a contact sheet (PNG, JPEG or WebP).")] = None,
@@ -77,8 +90,8 @@ def search(
     the best match of any of them counts.
     """
     from objemb.images.decode import read_photo
-    from objemb.models.inputs import as_regions
-    from objemb.models.pipeline import DETECTOR, WHOLE
+    from objemb.images.inputs import as_regions
+    from objemb.models.base import DETECTOR, WHOLE
     from objemb.search.retrieval import Retrieval
     from objemb.visualize.pictures import result_pictures
 
@@ -95,7 +108,9 @@ def search(
     size = read_photo(query, side=1, max_pixels=max_pixels).size
     if boxes:
         as_regions(boxes, size)  # checked before a model is loaded
-    retrieval = Retrieval.open(index, model, device=device, precision=precision, max_pixels=max_pixels)
+    retrieval = Retrieval.open(
+        index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
+    )
     note_untrained(retrieval.model)
     excluded = retrieval.ids_of(query) if exclude_self else []
     if exclude_self and not excluded:

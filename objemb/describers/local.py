@@ -13,7 +13,6 @@ from objemb.layers.learned_attention import LearnedAttention
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
-from objemb.ops.images import cut_out
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import LocalFeatures, Photo, RegionFeatures, Regions
@@ -59,7 +58,7 @@ class Local(FeatureDescriber):
 
     def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
         """See :meth:`FeatureDescriber.describe_parts`."""
-        cuts = [cut_out(photo, box) for box in boxes]
+        cuts = [photo.part(box) for box in boxes]
         if not scaled:
             return self._moved(photo, boxes, self.local_features.extract(cuts))
         parts = [self.local_features.for_part(cut.size, photo.size).extract([cut])[0] for cut in cuts]

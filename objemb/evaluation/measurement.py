@@ -19,7 +19,7 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.task_describer import TaskDescriber
 from objemb.images.sources import ImageRef
 from objemb.images.stream import stream_photos
-from objemb.models.model import given_boxes
+from objemb.models.base import given_regions
 from objemb.structures import Box, Photo, Regions
 
 #: Decimal places of a precision-recall curve's numbers.
@@ -110,11 +110,11 @@ def cost_of_photos(describer: TaskDescriber, task: RetrievalTask, count: int) ->
 
 def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Photo], object]:
     """How a photo becomes rows of the database."""
-    model, source = describer.model, given_boxes(describer.boxes.detector)
+    model, boxes = describer.model, describer.boxes.detector
     if task.level == "image":
 
         def describe(photo: Photo) -> object:
-            given = None if source is None else source.find([photo])
+            given = None if boxes is None else given_regions(boxes, [photo])
             return model.pipeline.rows([photo], given)[0]
 
         return describe

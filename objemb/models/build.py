@@ -36,6 +36,7 @@ from objemb.models.origins import (
 from objemb.models.pipeline import AGGREGATOR, AnyAggregator, AnyDescriber, connected, vector_describer
 from objemb.models.state import WHITENING, model_tensors, without_weights
 from objemb.rerank.base import Reranker
+from objemb.runtimes.exported import EXPORT
 from objemb.version import __version__
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,11 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     device = find_device(device)
     precision = find_precision(precision, device)
     card = read_card(path)
+    if EXPORT in card:
+        raise ValueError(
+            f"{path}: expected a model of PyTorch, found one that 'objemb export' made: objemb.load opens it for "
+            "indexing and search, and for no more"
+        )
     tensors = read_tensors(path, card)
     expect_installed(card.get("provenance", {}))
     try:

@@ -14,10 +14,11 @@ from objemb import checks
 from objemb.aggregators.keep import Keep
 from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
+from objemb.images.inputs import as_regions
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.layers.whitening import Whitening
-from objemb.models.inputs import as_regions
-from objemb.models.model import Model, given_boxes
+from objemb.models.base import given_regions
+from objemb.models.model import Model
 from objemb.models.pairs import LabelledRegion, positive_pairs, read_labelled
 from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
@@ -235,11 +236,10 @@ def _samples(
     on_skip: Callable[[SkippedImage], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Numbers of photos and the vectors that a part learns from in them."""
-    source = given_boxes(boxes)
 
     @torch.inference_mode()
     def sampled(batch: Sequence[Photo]) -> list[tuple[int, Tensor]]:
-        given = None if source is None else source.find(batch)
+        given = None if boxes is None else given_regions(boxes, batch)
         return [(len(batch), model.pipeline.samples(part, batch, given))]
 
     return process_stream(

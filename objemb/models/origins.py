@@ -218,6 +218,16 @@ def described(settings: Mapping[str, object], provenance: Mapping[str, object]) 
     }
 
 
+def recorded(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Likewise, of networks that only graphs are left of: as it was kept, without a look at their plug-ins.
+
+    Args:
+        provenance: Of an exported model.
+    """
+    kept = provenance.get("weights") or {}
+    return {key.removesuffix(".weights"): _text(origin) for key, origin in kept.items()}
+
+
 def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) -> list[str]:
     """Keys of the networks of a model that have random values, which no training has changed."""
     _, learned = _training(provenance)

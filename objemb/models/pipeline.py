@@ -14,9 +14,7 @@ from objemb import checks, registry
 from objemb.aggregators.base import Aggregator, FeatureAggregator, ImageAggregator, Taken
 from objemb.describers.base import Describer, FeatureDescriber, PhotoDescriber
 from objemb.layers.fitted import Fitted
-from objemb.ops.arrays import as_tensor
-from objemb.ops.boxes import iou
-from objemb.ops.images import cut_out
+from objemb.models.base import least_longest_side
 from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions
 from objemb.structures.described import IN_WORDS
 
@@ -24,16 +22,9 @@ AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
 #: Prefix of the parts of the aggregator among those of a model.
 AGGREGATOR = "aggregator."
-#: How a box of a query is described; see :meth:`objemb.models.Model.query`.
-CROPS = ("context", "crop", "scaled", "whole")
 #: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
 #: as it would in its photo, or as large as a photo.
 REGION, PART, ALONE = "region", "part", "alone"
-#: What a query without boxes is searched for: the whole photo, what the model's detector finds in it, or both.
-WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
-QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
-#: A box that was found and covers the photo by more than this (IoU of both) is the whole photo once more.
-SAME_AS_WHOLE = 0.8
 
 
 class Pipeline(ABC, Generic[Taken]):
@@ -57,7 +48,7 @@ class Pipeline(ABC, Generic[Taken]):
 
     @abstractmethod
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """One row for each box, in their order and in the frame of the photo; ``crop`` as for ``Model.query``."""
+        """One row for each box, in their order and in the frame of the photo; ``crop`` as for a model's ``query``."""
 
     @abstractmethod
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
@@ -127,7 +118,7 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
             return self.describer.describe([photo], [boxes])[0]
         vectors = []
         for box in boxes:
-            cut = cut_out(photo, box)
+            cut = photo.part(box)
             describer = self.describer.for_part(cut.size, photo.size) if becomes == PART else self.describer
             vectors.append(VectorPipeline(describer, self.aggregator).query_whole(cut).vectors)
         return RegionDescriptors(photo.id, boxes, np.concatenate(vectors), photo.metadata)
@@ -184,18 +175,6 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         features = np.tile(whole.of_region(0), len(boxes))
         members = np.stack([np.repeat(np.arange(len(boxes)), len(whole.of_region(0))), features], axis=1)
         return RegionFeatures(photo.id, boxes, whole.features, members, photo.metadata)
-
-
-def least_longest_side(boxes: Regions) -> float | None:
-    """The longest side of the box whose longest side is the least; None of none."""
-    return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min()) if len(boxes) else None
-
-
-def photo_and_objects(found: Regions) -> Regions:
-    """The whole photo, which is region 0, and the boxes behind it that show less than all of it."""
-    less = iou(as_tensor(found.boxes[:1]), as_tensor(found.boxes))[0] <= SAME_AS_WHOLE
-    less[0] = True
-    return found[less]
 
 
 def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> Pipeline[Any]:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
-from objemb.models.model import Model
+from objemb.models.base import EmbeddingModel
 
 
-def row_schema(model: Model, dtype: str | None = None) -> RowSchema:
+def row_schema(model: EmbeddingModel, dtype: str | None = None) -> RowSchema:
     """What ``Index.create`` has to be told of the rows of a model.
 
     Args:
@@ -20,7 +20,7 @@ def row_schema(model: Model, dtype: str | None = None) -> RowSchema:
     Raises:
         ValueError: There is no such type, or the residuals are signs, which have none.
     """
-    kernel, items = model.aggregator.kernel, "regions" if model.aggregator.per_region else "images"
+    kernel, items = model.kernel, "regions" if model.per_region else "images"
     if kernel is None:
         return UnitVectors(model.dim, dtype or "float32")
     if dtype is None:

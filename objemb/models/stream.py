@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from objemb.checks import NotFittedError
 from objemb.images.decode import MAX_PIXELS, UnreadableImageError
+from objemb.images.inputs import ImageLike, as_photo
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.images.stream import stream_photos
-from objemb.models.inputs import ImageLike, as_photo
 from objemb.structures import Photo
+from objemb.structures.fields import is_tensor
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ PREFETCHED_BATCHES = 2
 BATCH_BYTES = 2**28
 
 #: A path or an image, several, a batch of arrays, or images that were found already.
-Sources: TypeAlias = ImageLike | ImageRef | SkippedImage | Iterable[ImageLike | ImageRef | SkippedImage]
+Sources: TypeAlias = "ImageLike | ImageRef | SkippedImage | Iterable[ImageLike | ImageRef | SkippedImage]"
 T = TypeVar("T")
 
 
@@ -108,7 +108,7 @@ def _is_one(sources: Sources) -> bool:
     """Whether sources are a single one, although it may be iterated over; arrays of four dimensions are batches."""
     if isinstance(sources, np.ndarray):
         return sources.ndim < 4 and sources.dtype.kind in "biuf"
-    if isinstance(sources, Tensor):
+    if is_tensor(sources):
         return sources.ndim < 4
     return (
         isinstance(sources, (str, Path, bytes, bytearray, memoryview, ImageRef, Photo, SkippedImage))
@@ -182,8 +182,7 @@ def _succeeds(works: Callable[[Photo], object]) -> bool:
     """Whether a photo that is surely good can be described: grey levels from dark to light."""
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 256, 256)).copy()
     try:
-        with torch.inference_mode():
-            works(Photo("a photo to try the network on", ramp, (256, 256)))
+        works(Photo("a photo to try the network on", ramp, (256, 256)))
     except Exception as error:
         log.debug("a grey photo cannot be described either: %s", error)
         return False
@@ -191,14 +190,17 @@ def _succeeds(works: Callable[[Photo], object]) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _says_out_of_memory(str(error))
+    torch = sys.modules.get("torch")  # where it was never imported, its memory is not what is missing
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or _says_out_of_memory(str(error))
 
 
 def _says_out_of_memory(text: str) -> bool:
-    """PyTorch has no type of its own for the memory of the processor."""
+    """Neither PyTorch nor other runtimes have a type of their own for the memory of the processor."""
     return "alloc" in text and "memory" in text
 
 
 def _free_memory() -> None:
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

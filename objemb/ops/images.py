@@ -16,9 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.arrays import as_tensor
-from objemb.ops.boxes import scale, windows
-from objemb.structures import Photo, Regions
 
 #: The side of an image that a size refers to.
 SIDES = ("longest", "shortest")
@@ -63,19 +60,6 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     source = pixels[None] if as_bytes else pixels[None].float()
     resized = F.interpolate(source, size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized[0] if resized.dtype == torch.uint8 else resized[0].round().clamp(0, 255).byte()
-
-
-def cut_out(photo: Photo, box: Regions) -> Photo:
-    """The pixels under one box as a photo.
-
-    Edges go to the nearest pixel of what was decoded, as those of the regions that the extractor ``crop`` cuts out; at
-    least one pixel is left.
-    """
-    height, width = photo.pixels.shape[1:]
-    x1, y1, x2, y2 = windows(scale(as_tensor(box.boxes[:1]), photo.scale), (height, width))[0].tolist()
-    scale_y, scale_x = photo.scale
-    size = (max(1, round((y2 - y1) / scale_y)), max(1, round((x2 - x1) / scale_x)))
-    return Photo(photo.id, photo.pixels[:, y1:y2, x1:x2], size, photo.metadata)
 
 
 def as_batch(images: Sequence[Tensor], device: torch.device | str) -> Tensor:

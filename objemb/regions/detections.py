@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
-
-import numpy as np
 
 from objemb import checks
 from objemb.detectors.base import Detector
@@ -15,7 +13,7 @@ from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
-from objemb.structures import Payload, Photo, Regions
+from objemb.structures import Photo, Regions
 
 
 @plugin
@@ -44,7 +42,7 @@ class Detections(RegionSource):
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
-        """See :meth:`RegionSource.find`. Extras of the detector ride along; see :func:`whole_like`."""
+        """See :meth:`RegionSource.find`. Extras of the detector ride along; see :meth:`Regions.with_whole`."""
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
         return [self.select(found) for found in self.detector.detect(photos)]
@@ -59,26 +57,4 @@ class Detections(RegionSource):
         """See :meth:`RegionSource.select`."""
         sure = found if self.min_score is None else found[found.scores >= self.min_score]
         kept = sure[nms(as_tensor(sure.boxes), as_tensor(sure.scores), self.nms_iou)[: self.max_regions]]
-        return Regions.cat([whole_like(kept), kept])
-
-
-def whole_like(regions: Regions) -> Regions:
-    """The whole image with the extras that ``regions`` have, so that both can be joined.
-
-    Its mask is full; of anything else it knows nothing: None among scalars, zeros in a tensor.
-    """
-    return Regions(
-        boxes=Regions.whole(regions.size).boxes,
-        size=regions.size,
-        classes=regions.classes,
-        extras=_unknown(regions.extras),
-    )
-
-
-def _unknown(extras: Mapping[str, Payload]) -> dict[str, Payload]:
-    return {
-        name: (None,)
-        if isinstance(value, tuple)
-        else np.full_like(value, int(name == "masks"), shape=(1, *value.shape[1:]))
-        for name, value in extras.items()
-    }
+        return kept.with_whole()

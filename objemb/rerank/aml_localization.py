@@ -14,7 +14,6 @@ from objemb.extractors.map import Map
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid
-from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.registry import plugin
@@ -107,7 +106,7 @@ class AmlLocalization(Reranker):
 
     def _query(self, describer: Describer, photo: Photo, box: tuple[float, ...]) -> _Query:
         """What is searched for: a part of a photo, cut out at the scale of its photo."""
-        cut = cut_out(photo, Regions(torch.tensor([box]), photo.size))
+        cut = photo.part(Regions(torch.tensor([box]), photo.size))
         describer = describer.for_part(cut.size, photo.size)
         map_, grid = _map(describer, cut)
         maxima = map_.flatten(1).amax(dim=1).float().cpu()

@@ -12,7 +12,6 @@ from objemb import checks
 from objemb.describers.capabilities import ClassDescriber
 from objemb.ops.boxes import clip
 from objemb.ops.heat import hot_cells
-from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.registry import plugin
 from objemb.rerank._looking import expanded, moved, with_photos
@@ -95,7 +94,7 @@ class ClassLocalization(Reranker):
     def _asked(self, describer: ClassDescriber, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
         """The likeliest classes of a box, which is cut out at the scale of its photo, and its vector in its photo."""
         region = Regions(torch.tensor([box]), photo.size)
-        cut = cut_out(photo, region)
+        cut = photo.part(region)
         (likely,) = describer.for_part(cut.size, photo.size).class_maps([cut])
         classes = likely.classes[: self.classes].tolist()
         return classes, describer.describe_as(photo, region, classes)[0]

@@ -14,7 +14,6 @@ from objemb.ops.batches import batched
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
-from objemb.ops.images import cut_out
 from objemb.ops.nmf import Nmf
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
@@ -92,7 +91,7 @@ class JointFactorization(Reranker):
             return result
         query = search.query_photo(number)
         boxes = list(dict.fromkeys(hit.query_box for hit in first))
-        crops = [cut_out(query, Regions(torch.tensor([box]), query.size)) for box in boxes]
+        crops = [query.part(Regions(torch.tensor([box]), query.size)) for box in boxes]
         crop_maps = dict(zip(boxes, self.of_queries.extract(crops, backbone).maps, strict=True))
         hits: dict[str, Match] = {}
         for batch in batched(first, BATCH):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from objemb.types import AnyArray
 
 
 class Session(ABC):
-    """A graph that is ready to run. It may be called from one thread at a time.
+    """A graph that is ready to run. Calling it from several threads is safe.
 
     Args:
         name: What messages call the graph.
@@ -77,6 +78,7 @@ class Runtime(Plugin, ABC):
     Attributes:
         formats: Formats of graphs that it reads, of :data:`objemb.runtimes.exported.FORMATS`.
         precisions: What it can be told, ``fp32`` being the first.
+        package: What is imported to run graphs.
         threads, precision: As given.
 
     Raises:
@@ -87,10 +89,19 @@ class Runtime(Plugin, ABC):
     kind = "runtimes"
     formats: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]]
+    package: ClassVar[str]
 
     def __init__(self, *, threads: int | None = None, precision: str = "fp32") -> None:
         self.threads = None if threads is None else checks.whole("threads", threads)
         self.precision = checks.one_of(f"precision of {self.registry_name}", precision, self.precisions)
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether the package is there; it is not imported."""
+        try:
+            return importlib.util.find_spec(cls.package) is not None
+        except (ModuleNotFoundError, ValueError):  # an import hook that hides it, or a broken one
+            return False
 
     @final
     def open(self, name: str, exported: Exported, card: Mapping[str, Any], folder: str | Path) -> Session:

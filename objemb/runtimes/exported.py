@@ -94,6 +94,7 @@ class Exported:
         per_region: Whether the index of the model has a row for each region, or one for each photo (then ``whole``).
         in_context: Whether a query box is described in its photo, by the graph ``boxes``, or cut out and then
             described as a photo of its own.
+        untrained: Keys of the networks of the model that have random values.
         opset: Of ONNX; None for other formats.
         verified: What ``--verify`` measured, and its tolerances; empty where nothing was verified.
     """
@@ -108,6 +109,7 @@ class Exported:
     decode_side: int | None
     per_region: bool
     in_context: bool
+    untrained: tuple[str, ...] = ()
     opset: int | None = None
     verified: Mapping[str, Any] = field(default_factory=dict)
 
@@ -152,6 +154,7 @@ class Exported:
                 decode_side=None if said["decode_side"] is None else checks.whole("decode_side", said["decode_side"]),
                 per_region=checks.flag("per_region", said["per_region"]),
                 in_context=checks.flag("in_context", said["in_context"]),
+                untrained=tuple(str(key) for key in said["untrained"]),
                 opset=None if said["opset"] is None else checks.whole("opset", said["opset"]),
                 verified=dict(said["verified"]),
             )

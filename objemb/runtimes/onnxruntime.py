@@ -32,6 +32,7 @@ class OnnxRuntime(Runtime):
     """ONNX graphs on the processor, in the precision of their weights."""
 
     formats = ("onnx",)
+    package = "onnxruntime"
     precisions = ("fp32",)
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:

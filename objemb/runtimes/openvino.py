@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,7 @@ class OpenVino(Runtime):
     """
 
     formats = ("openvino", "onnx")
+    package = "openvino"
     precisions = tuple(HINTS)
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:
@@ -51,13 +53,14 @@ class OpenVino(Runtime):
 class _OpenVinoSession(Session):
     def __init__(self, name: str, graph: Graph, model: Any) -> None:
         super().__init__(name, graph)
-        self._request = model.create_infer_request()
+        self._request, self._lock = model.create_infer_request(), Lock()
         self._outputs = [model.output(spec.name) for spec in graph.outputs]
 
     def _run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         named = {spec.name: array for spec, array in zip(self.graph.inputs, inputs, strict=True)}
-        outputs = self._request.infer(named)
-        return [np.array(outputs[port]) for port in self._outputs]  # what it gives is overwritten by the next photo
+        with self._lock:  # what it gives is overwritten by the next photo
+            outputs = self._request.infer(named)
+            return [np.array(outputs[port]) for port in self._outputs]
 
 
 def _types(ports: Sequence[Any]) -> dict[str, str]:

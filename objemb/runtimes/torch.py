@@ -42,6 +42,7 @@ class Torch(Runtime):
     """Programs of ``torch.export``, computed by PyTorch as it computes the model itself."""
 
     formats = ("pt2",)
+    package = "torch"
     precisions = ("fp32",)
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:

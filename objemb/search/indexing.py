@@ -18,7 +18,7 @@ from objemb.images.names import printable
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
-from objemb.models import Model
+from objemb.models.base import EmbeddingModel
 from objemb.search.kinds import check_model
 
 #: A killed run loses at most this many seconds of work.
@@ -58,7 +58,7 @@ class Job:
     """
 
     index: Index
-    model: Model
+    model: EmbeddingModel
     sources: Sequence[Path]
     boxes: Detector | None = None
     boxes_file: Path | None = None
@@ -80,7 +80,7 @@ class Job:
             ArtefactMismatchError: The index was made with another model.
             ValueError: Pruning would remove photos of a folder that is empty now. All else is done and published.
         """
-        check_model(self.index, self.model.settings, self.model.fingerprint)
+        check_model(self.index, self.model.gives, self.model.settings, self.model.fingerprint)
         report = Report()
         known = self.index.stamps()  # of images that have not been read on this run
         with self.index.writer() as writer:

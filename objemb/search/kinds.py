@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from objemb import registry
-from objemb.aggregators.base import ImageAggregator
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
+from objemb.runtimes.exported import EXPORT
 from objemb.structures import RegionDescriptors, VisualWords
 from objemb.structures.described import IN_WORDS
 
@@ -18,19 +18,31 @@ from objemb.structures.described import IN_WORDS
 GIVEN: dict[str, type[object]] = {UnitVectors.name: RegionDescriptors, WordRows.name: VisualWords}
 
 
-def check_model(index: Index, settings: Mapping[str, Any], fingerprint: str) -> None:
+def check_model(index: Index, gives: type[object], settings: Mapping[str, Any], fingerprint: str) -> None:
     """Raise ``ArtefactMismatchError`` unless a model has made an index.
 
     Args:
         index: The index.
-        settings: Of the model, resolved. A model of vectors for an index of words, or the reverse, is named as such.
+        gives: What the rows of the model are. A model of vectors for an index of words, or the reverse, is named as
+            such.
+        settings: Of the model, resolved.
         fingerprint: Of the model.
     """
-    name = settings["aggregator"]["name"]
-    gives, stored = registry.load(ImageAggregator, name).gives, GIVEN[index.schema.name]
+    stored = GIVEN[index.schema.name]
     if gives is not stored:
         raise ArtefactMismatchError(
             f"{index.path}: expected a model of {IN_WORDS[stored]}, which this index holds, found the model "
-            f"{settings['describer']['name']!r} with the aggregator {name!r}, which gives {IN_WORDS[gives]}"
+            f"{settings['describer']['name']!r} with the aggregator {settings['aggregator']['name']!r}, which gives "
+            f"{IN_WORDS[gives]}"
         )
     index.check_fingerprint(fingerprint)
+
+
+def gives_of(card: Mapping[str, Any]) -> type[object]:
+    """What the rows of a model are, by its card: of exported models vectors, of others what the aggregator says."""
+    if EXPORT in card:
+        return RegionDescriptors
+
+    from objemb.aggregators.base import ImageAggregator  # here, since it needs PyTorch
+
+    return registry.load(ImageAggregator, card["settings"]["aggregator"]["name"]).gives

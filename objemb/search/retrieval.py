@@ -9,22 +9,26 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from objemb import checks, registry
 from objemb.card import read_card
 from objemb.checks import ObjembError
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
+from objemb.images.inputs import BoxesLike, ImageLike, as_encoded, as_photo
 from objemb.index.filters.parser import parse
 from objemb.index.store import Index
-from objemb.models import Model, load_model
-from objemb.models.inputs import BoxesLike, ImageLike, as_encoded, as_photo
+from objemb.models.base import EmbeddingModel
+from objemb.models.hub import model_folder
+from objemb.models.opening import open_model
 from objemb.rerank._database import Database
-from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
-from objemb.search.kinds import check_model
-from objemb.search.words import search_words
+from objemb.search.kinds import check_model, gives_of
 from objemb.structures import Match, Photo, SearchResult, VisualWords
+
+if TYPE_CHECKING:
+    from objemb.rerank.base import Reranker
 
 #: Sets of rows that are held for re-ranking: those of the last filters, each at most as large as the index.
 HELD_DATABASES = 2
@@ -46,9 +50,9 @@ class Retrieval:
         ArtefactMismatchError: The index was made with another model.
     """
 
-    def __init__(self, model: Model, index: Index, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, model: EmbeddingModel, index: Index, *, max_pixels: int = MAX_PIXELS) -> None:
         checks.whole("max_pixels", max_pixels)
-        check_model(index, model.settings, model.fingerprint)
+        check_model(index, model.gives, model.settings, model.fingerprint)
         self.model = model
         self.index = index
         self.max_pixels = max_pixels
@@ -63,16 +67,18 @@ class Retrieval:
         model: str | Path | None = None,
         *,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str | None = None,
+        runtime: str | None = None,
+        threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Retrieval:
         """Open an index with its model.
 
         Args:
             index: An index folder.
-            model: A model folder; None for the one that the index was made with, where it was then.
+            model: A model folder, or ``hf:ORG/NAME``; None for the one that the index was made with, where it was then.
             device: As for :func:`objemb.load`.
-            precision: Likewise.
+            precision, runtime, threads: Likewise.
             max_pixels: As for the constructor.
 
         Raises:
@@ -81,10 +87,11 @@ class Retrieval:
             IndexFolderError, DamagedIndexError: As for :meth:`Index.open`.
         """
         opened = Index.open(index)
-        folder = _recorded_model(opened) if model is None else Path(model)
+        folder = _recorded_model(opened) if model is None else model_folder(model)
         card = read_card(folder)
-        check_model(opened, card["settings"], card["fingerprint"])
-        return Retrieval(load_model(folder, device, precision), opened, max_pixels=max_pixels)
+        check_model(opened, gives_of(card), card["settings"], card["fingerprint"])
+        described_with = open_model(folder, device, precision, runtime=runtime, threads=threads)
+        return Retrieval(described_with, opened, max_pixels=max_pixels)
 
     def search(
         self,
@@ -131,6 +138,8 @@ class Retrieval:
         image = as_encoded(image)
         query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
         if isinstance(query, VisualWords):
+            from objemb.search.words import search_words  # here, since re-rankers need PyTorch
+
             found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
             return search_words(self.index, query, found, k, rerankers, min_score)
         if not rerankers:
@@ -141,13 +150,16 @@ class Retrieval:
             raise ValueError("exact: expected True or None, since re-ranking searches exactly, found False")
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
         database = self._database(_without(exclude, where))
+
+        from objemb.rerank.base import search_and_rerank  # here, since re-rankers need PyTorch
+
         with self.model.computing():  # re-rankers that open photos describe them
             search = search_and_rerank(
                 [query],
                 database,
                 rerankers,
                 k,
-                self.model.describer,
+                self.model.photo_describer,
                 lambda number: as_photo(image, max_pixels=self.max_pixels),
             )
         (result,) = search.results
@@ -218,6 +230,11 @@ def _recorded_model(index: Index) -> Path:
 
 def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:
     """Re-rankers as they are, and those that texts such as ``query_expansion,top=5`` name."""
+    if not steps:
+        return ()
+
+    from objemb.rerank.base import Reranker
+
     if isinstance(steps, str):
         raise TypeError(f"rerank: expected a list of re-rankers, found the text {steps!r}")
     return tuple(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from objemb import checks
 from objemb.types import AnyArray, BoolArray, Float32Array, Int64Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Box: TypeAlias = tuple[float, float, float, float]
 #: Types of metadata values; JSON and Arrow preserve them.
@@ -91,6 +94,12 @@ def checked_id(name: str, image: str) -> str:
     return image
 
 
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor of PyTorch; where that was never imported, nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def as_array(name: str, value: ArrayLike) -> AnyArray:
     """Numbers as a NumPy array, which shares the memory of an array or a CPU tensor and is a copy of anything else.
 
@@ -101,10 +110,9 @@ def as_array(name: str, value: ArrayLike) -> AnyArray:
     Raises:
         TypeError: The value is none of these.
     """
-    torch = sys.modules.get("torch")  # if PyTorch was never imported, the value is not a tensor
-    if torch is not None and isinstance(value, torch.Tensor):
+    if is_tensor(value):
         tensor = value.detach().cpu()
-        numbers: AnyArray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        numbers: AnyArray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
         return numbers
     try:
         array = np.asarray(value)

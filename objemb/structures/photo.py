@@ -9,6 +9,7 @@ import numpy as np
 
 from objemb import checks
 from objemb.structures.fields import Scalar, as_array, checked_id, checked_size, frozen_metadata
+from objemb.structures.regions import Regions
 from objemb.types import Uint8Array
 
 #: EXIF orientations that swap height and width.
@@ -52,3 +53,19 @@ class Photo:
     def scale(self) -> tuple[float, float]:
         """``(y, x)`` factors from original pixels to decoded pixels; 1.0 if the decoder did not scale."""
         return self.pixels.shape[1] / self.size[0], self.pixels.shape[2] / self.size[1]
+
+    def part(self, box: Regions) -> Photo:
+        """The pixels under one box as a photo of their own, whose memory is that of this one.
+
+        Edges go to the nearest pixel of what was decoded, as those of the regions that the extractor ``crop`` cuts out;
+        at least one pixel is left.
+        """
+        height, width = self.pixels.shape[1:]
+        y, x = self.scale
+        ends = np.array([width, height, width, height], np.float32)
+        edges = np.clip(box.boxes[0] * np.array([x, y, x, y], np.float32), 0, ends)
+        rounded = np.floor(edges + np.float32(0.5)).astype(np.int64)
+        x1, y1 = np.minimum(rounded[:2], [width - 1, height - 1]).tolist()
+        x2, y2 = np.maximum(rounded[2:], [x1 + 1, y1 + 1]).tolist()
+        size = (max(1, round((y2 - y1) / y)), max(1, round((x2 - x1) / x)))
+        return Photo(self.id, self.pixels[:, y1:y2, x1:x2], size, self.metadata)

@@ -102,6 +102,21 @@ class Regions:
         height, width = size
         return Regions([[0.0, 0.0, float(width), float(height)]], size)
 
+    def with_whole(self) -> Regions:
+        """The whole image, then these regions.
+
+        The whole image gets the extras that these have: its mask is full; of anything else it knows nothing, which is
+        None among scalars and zeros in an array.
+        """
+        unknown = {
+            name: (None,)
+            if isinstance(value, tuple)
+            else np.full_like(value, int(name == "masks"), shape=(1, *value.shape[1:]))
+            for name, value in self.extras.items()
+        }
+        whole = Regions(Regions.whole(self.size).boxes, self.size, classes=self.classes, extras=unknown)
+        return Regions.cat([whole, self])
+
     @staticmethod
     def empty(size: tuple[int, int]) -> Regions:
         """No regions."""

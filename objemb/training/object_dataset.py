@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objemb.ops.images import cut_out
 from objemb.structures import Photo, Regions
 from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples
 
@@ -43,7 +42,7 @@ class ObjectDataset(Examples):
     def __getitem__(self, number: int) -> Example:
         example = self.source[int(self.photos[self._checked(number)])]
         row = int(self._rows[number])
-        cut = cut_out(example.photo, example.regions[row])
+        cut = example.photo.part(example.regions[row])
         photo = Photo(f"{cut.id}#{row}", cut.pixels, cut.size, cut.metadata)
         extras = {INSTANCES: self.labels[number : number + 1], ITEMS: torch.tensor([number])}
         return Example(photo, Regions(Regions.whole(photo.size).boxes, photo.size, extras=extras))

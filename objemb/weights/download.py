@@ -19,8 +19,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import torch
-
 from objemb.checks import MissingWeightsError
 from objemb.disk import replacing
 
@@ -48,6 +46,8 @@ def fetch(url: str, name: str | None = None) -> Path:
         MissingWeightsError: It is not in the cache and could not be downloaded. Comes within seconds when there is no
             network, and names the URL, the place and the reason.
     """
+    import torch  # here, so that what is said of weights is read without PyTorch
+
     file = Path(torch.hub.get_dir(), "checkpoints", name or PurePosixPath(urlsplit(url).path).name)
     if file.is_file():
         return file

@@ -19,7 +19,6 @@ from objemb.extractors.base import Extractor
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline
-from objemb.ops.images import cut_out
 from objemb.regions.base import RegionSource
 from objemb.structures import Regions
 from tests.contracts.made import GIVEN, PHOTOS, build, every, in_frame, is_whole, unit_or_zero
@@ -75,7 +74,7 @@ class TestDescribers:
             expected = VectorPipeline(describer, aggregator).query_boxes(photo, box, "context").vectors
         elif isinstance(extractor, Map):
             smaller = describer.with_extractor(Map(size=extractor.size * 64 / 128))
-            expected = VectorPipeline(smaller, aggregator).query_whole(cut_out(photo, box)).vectors
+            expected = VectorPipeline(smaller, aggregator).query_whole(photo.part(box)).vectors
             assert not np.allclose(scaled, cut, atol=1e-3), "the scale is not listened to"
         else:
             expected = cut

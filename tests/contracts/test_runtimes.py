@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def test_answers_stay_when_the_next_photo_comes(name: str, tmp_path: Path) -> No
     kept = {key: value.copy() for key, value in first.items()}
     session({"photos": np.zeros((1, 5, 6, 3), np.uint8)})
     assert all((first[key] == kept[key]).all() for key in kept)
+
+
+@every("runtimes")
+def test_several_threads(name: str, tmp_path: Path) -> None:
+    exported, card = write_exported(tmp_path / "m", first_format(name))
+    session = runtime(name, threads=1).open(PHOTOS, exported, card, tmp_path / "m")
+    photos = [np.random.default_rng(n).integers(0, 256, (1, 5 + n % 3, 6, 3), dtype=np.uint8) for n in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        for photo, found in zip(photos, pool.map(lambda photo: session({"photos": photo}), photos), strict=True):
+            np.testing.assert_allclose(found["whole"], expected({"photos": photo})["whole"], rtol=1e-4, atol=1e-3)
 
 
 @every("runtimes")

@@ -13,7 +13,7 @@ from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline
-from objemb.ops.images import as_batch, cut_out
+from objemb.ops.images import as_batch
 from objemb.ops.normalize import l2
 from objemb.structures import NO_LABEL, Photo, Regions
 from tests.tiny import TinyBackbone, random_photo
@@ -183,7 +183,7 @@ def test_a_query_is_the_plain_sum_in_its_photo_whatever_the_aggregator(crop: str
     plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
     assert torch.allclose(torch.as_tensor(found.vectors)[:1].double(), plain, atol=1e-5)
     alone = VectorPipeline(model, Sum()).query_boxes(PHOTOS[0], boxes[:1], "crop")
-    (cut,) = model.describe([cut_out(PHOTOS[0], boxes[:1])])
+    (cut,) = model.describe([PHOTOS[0].part(boxes[:1])])
     assert torch.allclose(torch.as_tensor(alone.vectors), torch.as_tensor(Sum().aggregate(cut).vectors), atol=1e-6)
 
 

@@ -12,8 +12,8 @@ import torch
 
 from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError, NotFittedError
+from objemb.images.inputs import as_photo
 from objemb.models import Model, build_model, fit_parts, fit_whitening, load_model
-from objemb.models.inputs import as_photo
 from objemb.structures import Photo, RegionDescriptors, Regions, VisualWords
 from tests.models.conftest import BACKBONE, SETTINGS
 

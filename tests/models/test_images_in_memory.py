@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from objemb.images import SkippedImage
+from objemb.images.inputs import as_photo
 from objemb.models import Model, build_model
 from objemb.models import stream as stream_module
-from objemb.models.inputs import as_photo
 from objemb.models.stream import as_refs
 from objemb.structures import Photo
 from tests.models.conftest import SETTINGS

@@ -26,7 +26,7 @@ from objemb.extractors.map import Map
 from objemb.extractors.pyramid import Pyramid
 from objemb.models import Model
 from objemb.models.pipeline import VectorPipeline
-from objemb.ops.images import as_batch, cut_out, resize
+from objemb.ops.images import as_batch, resize
 from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
 from objemb.pooling.max import Max
@@ -222,7 +222,7 @@ def test_cutting_a_photo_that_was_decoded_smaller(
     box: tuple[float, ...], pixels: tuple[int, ...], size: tuple[int, int]
 ) -> None:
     photo = Photo("x", torch.arange(3 * 6 * 8, dtype=torch.uint8).reshape(3, 6, 8), (60, 80))
-    cut = cut_out(photo, Regions(torch.tensor([box]), (60, 80)))
+    cut = photo.part(Regions(torch.tensor([box]), (60, 80)))
     x1, y1, x2, y2 = pixels
     assert torch.equal(torch.as_tensor(cut.pixels), torch.as_tensor(photo.pixels)[:, y1:y2, x1:x2])
     assert cut.size == size

@@ -7,7 +7,6 @@ from torch import Tensor
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.extractors.map import Map
 from objemb.ops.components import largest_component
-from objemb.ops.images import cut_out
 from objemb.ops.normalize import l2
 from objemb.rerank.class_localization import ClassLocalization
 from objemb.structures import Photo, Regions
@@ -45,7 +44,7 @@ def boxes_of(describer: ClassWeighted, found: Photo, classes: list[int], smalles
 
 def likely_classes(describer: ClassWeighted) -> list[int]:
     """Of the box of the query, 130 of 160 pixels high, which therefore enters the network at 130 / 160 of 64 pixels."""
-    cut = cut_out(PHOTOS[0], Regions(torch.tensor([[float(v) for v in BOX]]), PHOTOS[0].size))
+    cut = PHOTOS[0].part(Regions(torch.tensor([[float(v) for v in BOX]]), PHOTOS[0].size))
     other = made(backbone=describer.backbone)
     other.extractor = Map(size=52)
     (likely,) = other.class_maps([cut])

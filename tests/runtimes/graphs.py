@@ -127,7 +127,7 @@ def write_exported(
         names = tuple(f"{name}{suffix}" for suffix in SUFFIXES[format])
         graphs[name] = Graph(names, inputs, outputs)
         written |= dict(zip(names, contents(name, format), strict=True))
-    exported = Exported(format, "fp32", graphs, 1, None, 0, (), None, True, True, 18 if format == "onnx" else None)
+    exported = Exported(format, "fp32", graphs, 1, None, 0, (), None, True, True, (), 18 if format == "onnx" else None)
 
     def write(partial: Path) -> None:
         for file, content in {**written, **(files or {})}.items():

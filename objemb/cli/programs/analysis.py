@@ -29,12 +29,13 @@ from objemb.cli.programs.analyses.run import DIMS, MARGIN, Analysis, analyse
 from objemb.cli.programs.evaluations.methods import Method
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.capabilities import NetworkDetector
+from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.devices import find_device
 from objemb.disk import write_whole
 from objemb.evaluation.retrieval_task import LEVELS, make_task, pick_queries
 from objemb.models import Model, build_model, load_model
-from objemb.models.model import given_boxes
 from objemb.regions.base import RegionSource
+from objemb.regions.detections import Detections
 
 PROGRAM = "objemb analysis"
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
             attention=source_of(detection),
             layers=args.layers,
             whiten_on=args.whiten_on or None,
-            whiten_boxes=given_boxes(given),
+            whiten_boxes=all_boxes(given),
             size=args.size,
             dims=args.dims,
             margin=args.margin,
@@ -139,6 +140,13 @@ def detector_of(model: Model) -> NetworkDetector:
         found = type(model.detector).__name__ if model.detector else "none"
         raise ValueError(f"DETECTION: expected a model with a detector that is a network, found {found}")
     return model.detector
+
+
+def all_boxes(given: StoredBoxes | None) -> RegionSource | None:
+    """The whole image and stored boxes, all of them; None of none."""
+    if given is None:
+        return None
+    return Detections(detector=given, min_score=None, nms_iou=1.0, max_regions=sys.maxsize)
 
 
 def source_of(model: Model) -> RegionSource:

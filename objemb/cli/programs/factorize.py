@@ -29,11 +29,10 @@ from objemb.config import load_config
 from objemb.disk import replacing, write_whole
 from objemb.extractors.map import Map
 from objemb.images.decode import UnreadableImageError, read_photo
+from objemb.images.inputs import as_regions
 from objemb.models import build_model, load_model
-from objemb.models.inputs import as_regions
 from objemb.ops.factorize import factorize
 from objemb.ops.heat import heat_boxes
-from objemb.ops.images import cut_out
 from objemb.ops.nmf import INITS, Nmf
 from objemb.structures import Photo
 from objemb.visualize.heat import HeatRow, heat_sheet
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse(sys.argv[1:] if argv is None else argv)
     query = read_photo(args.query)
     box = None if args.box is None else parse_box(args.box)
-    crop = query if box is None else cut_out(query, as_regions([box], query.size))
+    crop = query if box is None else query.part(as_regions([box], query.size))
     photos = _readable(args.photos)
     rows, chosen = locate(crop, photos, open_backbone(args), args)
     report = {

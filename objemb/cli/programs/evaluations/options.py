@@ -13,7 +13,7 @@ from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
 from objemb.evaluation.projector import MOST
 from objemb.evaluation.retrieval_task import LEVELS
-from objemb.models.pipeline import CROPS, QUERY_BOXES, WHOLE
+from objemb.models.base import CROPS, QUERY_BOXES, WHOLE
 
 
 def parse(argv: Sequence[str], description: str) -> argparse.Namespace:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from torch import Tensor
 
 from objemb.images.decode import MAX_PIXELS, read_photo, upright
 from objemb.images.pixels import FLOAT_WHITES, INTEGER_WHITES, rgb_pixels, scaled
 from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_shares
-from objemb.types import AnyArray, Uint8Array
+from objemb.structures.fields import as_array, is_tensor
+from objemb.types import AnyArray, Float32Array, Uint8Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: A path, encoded bytes or a file of them, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
-ImageLike: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo
+ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo"
 #: PIL's names of pixels of 1 to 4 channels.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 #: Boxes of one image: rows of x1, y1, x2, y2 in original pixels.
-BoxesLike: TypeAlias = Regions | Tensor | np.ndarray | Sequence[Sequence[float]]
+BoxesLike: TypeAlias = "Regions | Tensor | np.ndarray | Sequence[Sequence[float]]"
 
 
 def as_photo(
@@ -69,7 +71,7 @@ def as_encoded(image: ImageLike) -> ImageLike:
     """
     if isinstance(image, (bytearray, memoryview)):
         return bytes(image)
-    if isinstance(image, (Image.Image, Tensor, np.ndarray)) or not hasattr(image, "read"):
+    if isinstance(image, (Image.Image, np.ndarray)) or not hasattr(image, "read"):
         return image
     file = cast(BinaryIO, image)
     position = file.tell() if file.seekable() else None
@@ -98,17 +100,17 @@ def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
     return Regions(rows, size)
 
 
-def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Tensor:
+def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Float32Array:
     """float32 ``(N, 4)``."""
     expected = "boxes: expected rows of x1, y1, x2, y2 such as [(40, 60, 180, 220)]"
-    if isinstance(boxes, (Tensor, np.ndarray)):
+    if isinstance(boxes, np.ndarray) or is_tensor(boxes):
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             if 0 in boxes.shape:
-                return torch.zeros(0, 4)
+                return np.zeros((0, 4), np.float32)
             raise ValueError(f"{expected}, found {type(boxes).__name__} of shape {tuple(boxes.shape)}")
         if isinstance(boxes, np.ndarray) and boxes.dtype.kind not in "iuf":
             raise ValueError(f"{expected}, found an array of {boxes.dtype}")
-        return torch.as_tensor(boxes).to(torch.float32)
+        return as_array("boxes", boxes).astype(np.float32)
     if isinstance(boxes, (str, bytes)) or not isinstance(boxes, Iterable):
         raise ValueError(f"{expected}, found {boxes!r}")
     rows = []
@@ -120,17 +122,18 @@ def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Tensor:
         if len(values) != 4 or isinstance(box, (str, bytes)):
             raise ValueError(f"{expected}, found {box!r}")
         rows.append(values)
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # what float32 cannot hold lies in no image
+        return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def _expect_pixels(rows: Tensor, size: tuple[int, int]) -> None:
+def _expect_pixels(rows: Float32Array, size: tuple[int, int]) -> None:
     """Name the first box that is none of an image of ``(height, width)``, and what it may be instead."""
     height, width = size
-    limit = rows.new_tensor([width, height, width, height]) + BOX_TOLERANCE
+    limit = np.array([width, height, width, height], np.float32) + np.float32(BOX_TOLERANCE)
     inside = (rows >= -BOX_TOLERANCE) & (rows <= limit)  # False for NaN
     good = inside.all(1) & (rows[:, 0] <= rows[:, 2]) & (rows[:, 1] <= rows[:, 3])
     if not good.all():
-        found = rows[int((~good).int().argmax())].tolist()
+        found = rows[int((~good).argmax())].tolist()
         x1, y1, x2, y2 = found
         corners = (x1, y1, x1 + x2, y1 + y2)
         could_be = min(found) >= 0 and corners[2] <= width + 1 and corners[3] <= height + 1
@@ -171,11 +174,10 @@ def _picture(image: Image.Image) -> Uint8Array:
 
 def _pixels(image: object) -> Uint8Array:
     """uint8 ``(3, H, W)`` from an array or a tensor."""
-    if isinstance(image, Tensor):
-        array = image.detach().cpu()
-        array = array.float() if array.dtype in (torch.bfloat16, torch.float16) else array
+    if is_tensor(image):
+        array = as_array("image", image)
         # of one colour after another to one pixel after another
-        values, order = array.numpy(), "tensor (3, H, W)"
+        values, order = array, "tensor (3, H, W)"
         values = np.moveaxis(values, 0, 2) if values.ndim == 3 else values
     elif isinstance(image, np.ndarray):
         values, order = image, "array (H, W, 3)"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.models.inputs import as_regions
+from objemb.images.inputs import as_regions
 
 SIZE = (100, 200)
 

@@ -1,0 +1,321 @@
+"""A model that ``objemb export`` made: graphs, run by a runtime, with all that indexing and search need of a model.
+
+Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from objemb import checks, registry
+from objemb.card import CARD, read_card
+from objemb.checks import ArtefactMismatchError
+from objemb.models.base import EmbeddingModel, least_longest_side
+from objemb.ops.batches import batched, group_equal
+from objemb.runtimes.base import Runtime, Session
+from objemb.runtimes.exported import BOXES, PHOTOS, Exported
+from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.types import AnyArray, Float32Array, Uint8Array
+
+if TYPE_CHECKING:  # it needs PyTorch
+    from objemb.rerank.base import Reranker
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+#: What the graph of photos gives of boxes, beside their vectors.
+FOUND = ("boxes", "labels", "scores", "count")
+#: Extractors that bring every region to one size, so that a part of a photo has the vector of a photo of its own.
+ONE_SIZE = ("crop", "pyramid")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExportedModel(EmbeddingModel):
+    """An exported model whose graphs are open.
+
+    Its vectors are those of the model that it was made of, up to rounding, and its fingerprint is the same: both search
+    the same index.
+
+    Attributes:
+        card: What its folder says.
+        exported: The part of the card about the graphs.
+        path: The folder.
+        runtime: What runs the graphs.
+        sessions: The graphs that are open, by name.
+        precision: That of the graphs; of graphs in float32 that of the runtime.
+    """
+
+    card: Mapping[str, Any]
+    exported: Exported
+    path: Path
+    runtime: Runtime
+    sessions: Mapping[str, Session]
+    precision: str
+
+    gives = RegionDescriptors
+    kernel = None
+    photo_describer = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]  # a dataclass could not leave it to the card
+        """See :attr:`EmbeddingModel.settings`."""
+        settings: Mapping[str, Any] = self.card["settings"]
+        return settings
+
+    @property
+    def provenance(self) -> Mapping[str, object]:  # type: ignore[override]
+        """See :attr:`EmbeddingModel.provenance`."""
+        provenance: Mapping[str, object] = self.card.get("provenance", {})
+        return provenance
+
+    @property
+    def fingerprint(self) -> str:
+        """See :attr:`EmbeddingModel.fingerprint`."""
+        return str(self.card["fingerprint"])
+
+    @property
+    def dim(self) -> int:
+        """See :attr:`EmbeddingModel.dim`."""
+        return int(self.card["dim"])
+
+    @property
+    def per_region(self) -> bool:
+        """See :attr:`EmbeddingModel.per_region`."""
+        return self.exported.per_region
+
+    @property
+    def has_detector(self) -> bool:
+        """See :attr:`EmbeddingModel.has_detector`."""
+        return set(FOUND) <= {spec.name for spec in self.exported.graphs[PHOTOS].outputs}
+
+    @property
+    def decode_side(self) -> int | None:
+        """See :attr:`EmbeddingModel.decode_side`."""
+        return self.exported.decode_side
+
+    @property
+    def untrained(self) -> list[str]:
+        """See :attr:`EmbeddingModel.untrained`."""
+        return list(self.exported.untrained)
+
+    @property
+    def rerankers(self) -> tuple[Reranker, ...]:
+        """See :attr:`EmbeddingModel.rerankers`."""
+        steps = self.settings.get("rerank") or []
+        if not steps:
+            return ()
+        try:
+            from objemb.rerank.base import Reranker
+
+            return tuple(registry.build(Reranker, step) for step in steps)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "torchvision"):
+                raise
+            named = checks.listed(step.get("name") for step in steps)
+            raise ImportError(
+                f"rerank: the re-rankers of the model ({named}) need PyTorch: pip install 'objemb[torch]'; "
+                "--rerank none (rerank=[] in Python) searches without them"
+            ) from error
+
+    def computing(self) -> AbstractContextManager[None]:
+        """See :meth:`EmbeddingModel.computing`."""
+        return nullcontext()
+
+    def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
+        """See :meth:`EmbeddingModel.least_cut_side`."""
+        return None if crop == "whole" or self._in_photo(crop) else least_longest_side(boxes)
+
+    def _in_photo(self, crop: str) -> bool:
+        """Whether a query box is described in its photo; else it is cut out and described as a photo.
+
+        Raises:
+            ValueError: It would have to enter the network at the scale of its photo, which the graphs do not.
+        """
+        if crop == "crop":
+            return False
+        extractor = self.settings["describer"].get("extractor")
+        if self.exported.in_context and (crop == "context" or extractor is None or not self.per_region):
+            return True
+        if extractor is not None and extractor.get("name") not in ONE_SIZE:
+            raise ValueError(
+                f"crop: expected 'crop' or 'whole' for this exported model, whose graphs bring what they are given to "
+                f"the size of a photo, found {crop!r}"
+            )
+        return False
+
+    def _rows(  # type: ignore[override]  # it gives vectors
+        self, photos: Sequence[Photo], given: Sequence[Regions] | None, max_regions: int | None
+    ) -> list[RegionDescriptors]:
+        """See :meth:`EmbeddingModel._rows`."""
+        if given is not None:
+            return [self._of_boxes(photo, regions) for photo, regions in zip(photos, given, strict=True)]
+        rows: dict[int, RegionDescriptors] = {}
+        for numbers in group_equal(photo.pixels.shape for photo in photos):
+            for some in batched(numbers, self.exported.batch):
+                found = self._outputs([photos[i] for i in some])
+                for place, number in enumerate(some):
+                    rows[number] = self._row(photos[number], {k: v[place] for k, v in found.items()}, max_regions)
+        return [rows[number] for number in range(len(photos))]
+
+    def _expect_regions(self, given: bool, max_regions: int | None) -> None:
+        """See :meth:`EmbeddingModel._expect_regions`: the one row of a photo is made in the graph."""
+        if not self.per_region and (given or (max_regions is not None and self.has_detector)):
+            found = "boxes" if given else f"max_regions={max_regions}"
+            raise ValueError(
+                f"expected the model's own regions of an exported model of one row per photo, found {found}"
+            )
+
+    def _as_taken(self, photo: Photo) -> Photo:
+        """See :meth:`EmbeddingModel._as_taken`."""
+        if self.exported.size is None:
+            return photo
+        height, width = self.exported.size
+        return Photo(photo.id, np.resize(photo.pixels, (3, height, width)), (height, width))
+
+    def _outputs(self, photos: Sequence[Photo]) -> dict[str, AnyArray]:
+        """The graph of photos, of at most a batch of one shape; a batch that is not full gets its last photo again."""
+        size = self.exported.size
+        for photo in photos:
+            if size is not None and photo.pixels.shape[1:] != size:
+                found = photo.pixels.shape[2], photo.pixels.shape[1]
+                raise ValueError(
+                    f"photo: expected {size[1]} x {size[0]} pixels, for which the model was exported, found "
+                    f"{found[0]} x {found[1]}"
+                )
+        pixels = [_interleaved(photo) for photo in photos]
+        pixels += pixels[-1:] * (self.exported.batch - len(pixels))
+        return self.sessions[PHOTOS]({"photos": np.stack(pixels)})
+
+    def _row(self, photo: Photo, found: Mapping[str, AnyArray], max_regions: int | None) -> RegionDescriptors:
+        """The rows of a photo from the outputs of the graph of photos."""
+        if not self.per_region:
+            return RegionDescriptors(photo.id, Regions.whole(photo.size), found["whole"][None], photo.metadata)
+        regions = self._regions(photo, found)[: None if max_regions is None else 1 + max_regions]
+        if "whole" not in found:  # another network describes
+            return self._of_boxes(photo, regions)
+        vectors = found["whole"][None]
+        if "vectors" in found:
+            vectors = np.concatenate([vectors, found["vectors"][: len(regions) - 1]])
+        return RegionDescriptors(photo.id, regions, vectors, photo.metadata)
+
+    def _regions(self, photo: Photo, found: Mapping[str, AnyArray]) -> Regions:
+        """The whole photo, then the boxes that were found, in pixels of the original."""
+        if not self.has_detector:
+            return Regions.whole(photo.size)
+        count = int(found["count"])
+        height, width = photo.size
+        y, x = photo.scale
+        boxes = found["boxes"][:count] / np.array([x, y, x, y], np.float32)
+        inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        return Regions(
+            inside, photo.size, found["scores"][:count], found["labels"][:count], self.exported.classes
+        ).with_whole()
+
+    def _of_boxes(self, photo: Photo, boxes: Regions) -> RegionDescriptors:
+        """Boxes of a photo, described in it."""
+        vectors = np.zeros((0, self.dim), np.float32)
+        if len(boxes):
+            y, x = photo.scale
+            scaled: Float32Array = boxes.boxes * np.array([x, y, x, y], np.float32)
+            vectors = self.sessions[BOXES]({"photo": _interleaved(photo), "boxes": scaled})["vectors"]
+        return RegionDescriptors(photo.id, boxes, vectors, photo.metadata)
+
+    def _regions_of(self, photo: Photo) -> Regions:
+        """See :meth:`EmbeddingModel._regions_of`."""
+        found = self._outputs([photo])
+        return self._regions(photo, {name: value[0] for name, value in found.items()})
+
+    def _query_whole(self, photo: Photo) -> RegionDescriptors:
+        """See :meth:`EmbeddingModel._query_whole`."""
+        whole = Regions.whole(photo.size)
+        if self.per_region and BOXES in self.sessions:
+            return self._of_boxes(photo, whole)
+        return RegionDescriptors(photo.id, whole, self._rows([photo], None, None)[0].vectors[:1], photo.metadata)
+
+    def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> RegionDescriptors:
+        """See :meth:`EmbeddingModel._query_boxes`."""
+        if crop == "whole":
+            rows = self._query_whole(photo).vectors.repeat(len(boxes), axis=0)
+            return RegionDescriptors(photo.id, boxes, rows, photo.metadata)
+        if self._in_photo(crop):
+            return self._of_boxes(photo, boxes)
+        vectors = [self._query_whole(photo.part(box)).vectors for box in boxes]
+        return RegionDescriptors(
+            photo.id, boxes, np.concatenate([np.zeros((0, self.dim), np.float32), *vectors]), photo.metadata
+        )
+
+
+def _interleaved(photo: Photo) -> Uint8Array:
+    """uint8 ``(h, w, 3)``."""
+    return np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
+
+
+def open_exported(
+    folder: str | Path, *, runtime: str | None = None, precision: str = AUTO, threads: int | None = None
+) -> ExportedModel:
+    """Open a model folder that ``objemb export`` made. Nothing is fetched from anywhere.
+
+    Args:
+        folder: The folder.
+        runtime: The name of a runtime, such as ``openvino``; None for the first that is installed and reads it.
+        precision: ``auto`` for that of the graphs; or, of graphs in float32, how the runtime is to compute.
+        threads: Threads that it computes with; None for as many as it takes by itself.
+
+    Raises:
+        FileNotFoundError: No model folder.
+        ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
+        ImportError: The runtime is not installed, or none that reads such graphs; the message says what to install.
+        ValueError: A precision or a runtime that there is not.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    exported = Exported.of_card(card, folder)
+    checks.whole("dim", card.get("dim", 0))
+    own = exported.precision if exported.precision != "fp32" else None
+    if own is not None and precision not in (AUTO, own):
+        raise ValueError(f"precision: expected {own!r}, in which {folder} was exported, found {precision!r}")
+    asked = "fp32" if own is not None or precision == AUTO else precision
+    runs = _runtime(exported.format, runtime, precision=asked, threads=threads)
+    sessions = {name: runs.open(name, exported, card, folder) for name in exported.graphs}
+    model = ExportedModel(card, exported, folder, runs, sessions, own or asked)
+    _expect_whole(model)
+    log.info("%s: model %s by %s in %s", folder, model.fingerprint[:12], runs.registry_name, model.precision)
+    return model
+
+
+def _runtime(format: str, name: str | None, **settings: object) -> Runtime:
+    """The named runtime, or the first that is installed and reads a format."""
+    if name is not None:
+        return registry.build(Runtime, {"name": name, **settings})
+    reading = [n for n in registry.names(Runtime.kind) if format in registry.load(Runtime, n).formats]
+    missing = []
+    for each in reading:
+        found = registry.load(Runtime, each)
+        if found.is_installed():
+            return registry.build(Runtime, {"name": each, **settings})
+        missing.append(each)
+    raise ImportError(
+        f"runtime: expected one that reads {format!r}, found none installed; pip install 'objemb[{missing[0]}]'"
+    )
+
+
+def _expect_whole(model: ExportedModel) -> None:
+    """Raise ``ArtefactMismatchError`` where the graphs cannot make the rows of the model."""
+    outputs = {spec.name: spec for spec in model.exported.graphs[PHOTOS].outputs}
+    described = "whole" in outputs or (model.per_region and model.has_detector and BOXES in model.sessions)
+    vectors = [outputs[name] for name in ("whole", "vectors") if name in outputs]
+    if BOXES in model.exported.graphs:
+        vectors += model.exported.graphs[BOXES].outputs
+    lengths = {spec.shape[-1] for spec in vectors}
+    if not described or not lengths <= {model.dim}:
+        found = f"{checks.listed(outputs)} with vectors of {checks.listed(lengths)}"
+        raise ArtefactMismatchError(
+            f"{model.path / CARD}: expected graphs that describe photos by vectors of {model.dim}, found {found}"
+        )

@@ -1,0 +1,198 @@
+"""Model folders on the Hugging Face Hub: ``hf:ORG/NAME`` and ``hf:ORG/NAME@REVISION`` wherever a model is named.
+
+``HF_ENDPOINT`` names another hub; who one is there, and where downloads are kept, is the affair of ``huggingface_hub``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from objemb.card import CARD, checked_file, read_card
+from objemb.checks import ObjembError
+from objemb.models.origins import recorded
+from objemb.runtimes.exported import EXPORT
+from objemb.version import __version__
+
+PREFIX = "hf:"
+#: Owner, name, and perhaps a branch, tag or commit.
+NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+#: What a training says of its model, beside the card: parts of the model card on the hub.
+REPORT = "report.md"
+README = "README.md"
+
+
+def is_on_hub(model: str | Path) -> bool:
+    """Whether a model is named by its place on the hub."""
+    return str(model).startswith(PREFIX)
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a model on this machine; one on the hub is downloaded, unless it was before.
+
+    Of a repository only the card and the files that it lists are fetched, all of one commit. Nothing is executed.
+
+    Args:
+        model: A folder, or ``hf:ORG/NAME`` with or without ``@REVISION``.
+
+    Raises:
+        ValueError: No name of a repository.
+        ObjembError: It cannot be had: no network, no such repository, revision or model.
+        ImportError: ``huggingface_hub`` is not installed.
+    """
+    if not is_on_hub(model):
+        return Path(model)
+    repository, revision = _parsed(str(model))
+    api = _api()
+    with _told(str(model)):
+        card = Path(api.hf_hub_download(repository, CARD, revision=revision))
+    # downloads lie in a folder named by their commit: what follows is of the same
+    for name in read_card(card.parent)["files"]:
+        if name != Path(name).name:
+            raise ObjembError(f"{model}: expected files of the folder itself, found {name!r}")
+        with _told(str(model)):
+            api.hf_hub_download(repository, name, revision=card.parent.name)
+    return card.parent
+
+
+def push_model(folder: str | Path, model: str, *, license: str, private: bool = False, message: str = "") -> str:
+    """Upload a model folder with a model card for people; the repository is made where it is not there yet.
+
+    Args:
+        folder: Any model folder; its files are checked first, and no others are uploaded but the report of a training.
+        model: ``hf:ORG/NAME``, with ``@BRANCH`` for another branch than the main one.
+        license: Of the weights, as the hub calls it, such as ``apache-2.0``: for the card.
+        private: Whether a new repository is private.
+        message: Of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        FileNotFoundError, ArtefactMismatchError: No model folder, or a damaged one.
+        ValueError: No name of a repository.
+        ObjembError: It cannot be uploaded: no network, no right to.
+        ImportError: ``huggingface_hub`` is not installed.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    files = [checked_file(folder, card, name) for name in card["files"]]
+    repository, revision = _parsed(model)
+    report = folder / REPORT
+    api = _api()
+    with tempfile.TemporaryDirectory() as staging, _told(model):
+        for file in (*files, folder / CARD):
+            shutil.copyfile(file, Path(staging, file.name))
+        text = report.read_text(encoding="utf-8") if report.is_file() else ""
+        Path(staging, README).write_text(hub_card(card, repository, license, text), encoding="utf-8")
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=staging,
+            revision=revision,
+            commit_message=message or f"objemb model {card['fingerprint'][:12]}",
+        )
+    return str(commit.commit_url)
+
+
+def hub_card(card: Mapping[str, Any], repository: str, license: str, report: str) -> str:
+    """The model card of the hub, Markdown with a head in YAML.
+
+    Args:
+        card: Of the model folder.
+        repository: ``ORG/NAME``.
+        license: As for :func:`push_model`.
+        report: What a training measured, in Markdown; empty where nothing was.
+    """
+    settings, provenance = card["settings"], card.get("provenance", {})
+    exported = card.get(EXPORT)
+    method = str(settings["describer"]["name"])
+    tags = ["objemb", "image-retrieval", "instance-retrieval", "object-embeddings", method]
+    tags += [exported["format"]] if exported else ["pytorch"]
+    training = provenance.get("training") or {}
+    weights = {**recorded(provenance), **{f"fitted {k}": v["fitted_on"] for k, v in card.get("fitted", {}).items()}}
+    facts = {
+        "fingerprint": f"`{card['fingerprint']}`",
+        "method": method,
+        "dimension": card.get("dim"),
+        "whitening": (card.get("whitening") or {}).get("fitted_on", "none"),
+        **({"exported to": f"{exported['format']}, {exported['precision']}"} if exported else {}),
+        "trained by the task": training.get("task", "none"),
+        "command": f"`{' '.join(map(str, provenance.get('command') or ['unknown']))}`",
+        "created": provenance.get("created", "unknown"),
+        "versions": ", ".join(f"{k} {v}" for k, v in (provenance.get("versions") or {}).items()) or "unknown",
+    }
+    head = ["---", "library_name: objemb", f"license: {license}", "pipeline_tag: image-feature-extraction", "tags:"]
+    return "\n".join(
+        [
+            *head,
+            *(f"- {tag}" for tag in tags),
+            "---",
+            f"# {repository}",
+            "",
+            "A model of objemb, which finds photos that show the same object.",
+            "",
+            "```python",
+            "import objemb",
+            "",
+            f'model = objemb.load("{PREFIX}{repository}")',
+            "```",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {key} | {_cell(value)} |" for key, value in facts.items()),
+            "",
+            "## Data",
+            "",
+            *(f"- {key}: {_cell(value)}" for key, value in weights.items()),
+            *([] if weights else ["Nothing is recorded of where the weights come from."]),
+            "",
+            "## Figures",
+            "",
+            report.strip() or "None were recorded with this model.",
+            "",
+        ]
+    )
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _parsed(model: str) -> tuple[str, str | None]:
+    found = NAME.fullmatch(model.removeprefix(PREFIX)) if model.startswith(PREFIX) else None
+    if found is None:
+        raise ValueError(f"model: expected {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION, found {model!r}")
+    return found["repository"], found["revision"]
+
+
+@contextmanager
+def _told(model: str) -> Iterator[None]:
+    """Errors of the hub, which has many types of them, as one that says what was wanted and why it failed."""
+    try:
+        yield
+    except ObjembError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ObjembError(
+            f"{model}: expected a repository within reach on {_endpoint()}, found {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def _api() -> Any:
+    try:
+        from huggingface_hub import HfApi
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{PREFIX} needs the hub: pip install 'objemb[hub]'") from error
+    return HfApi(endpoint=_endpoint(), library_name="objemb", library_version=__version__)
