@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -226,7 +226,9 @@ def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.Gr
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
 
-        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> object:
+        def call_module(
+            self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> object:
             if type(m) is nn.Sequential:  # it may be a slice of a row, which is no module of the network
                 return forward(*args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
@@ -333,7 +335,7 @@ def _weights(network: Any, weights: str | Path | None) -> tuple[Mapping[str, Ten
         ) from error
 
 
-def _published_file(published: dict[str, Any]) -> Path:
+def _published_file(published: Mapping[str, str | None]) -> Path:
     """The file with the weights that timm states for a network: from a cache, or downloaded."""
     repository, url = published.get("hf_hub_id"), published.get("url")
     if repository:

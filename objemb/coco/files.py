@@ -284,5 +284,5 @@ def _number(id: str) -> bool:
     return id.removeprefix("-").isdecimal() and len(id) < 20
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LIMIT
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LIMIT

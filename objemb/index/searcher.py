@@ -13,7 +13,7 @@ import numpy as np
 
 from objemb.checks import ArtefactMismatchError
 from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
-from objemb.index.engines.base import Structure
+from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
 from objemb.index.storage.errors import DamagedIndexError
@@ -45,9 +45,9 @@ class Searcher:
         earlier: The searcher of an earlier state, of which what is loaded may still be right.
     """
 
-    _exact: Structure[Any, Any]
+    _exact: AnyStructure
     _filters: FilterEvaluator
-    _structures: list[tuple[StructureRecord, Structure[Any, Any]]]
+    _structures: list[tuple[StructureRecord, AnyStructure]]
 
     def __init__(self, snapshot: Snapshot, earlier: Searcher | None = None) -> None:
         self._snapshot = snapshot
@@ -112,7 +112,7 @@ class Searcher:
 
     def _find(
         self,
-        structure: Structure[Any, Any],
+        structure: AnyStructure,
         covered: int,
         blocks: Sequence[Block],
         rows: Any,
@@ -127,7 +127,7 @@ class Searcher:
         newer = replace(newer, rows=newer.rows + self._snapshot.first_rows[covered])
         return top_images(Pairs.cat([pairs_of(hits), newer]), len(hits), k)
 
-    def _structure(self, exact: bool | None) -> tuple[Structure[Any, Any], int]:
+    def _structure(self, exact: bool | None) -> tuple[AnyStructure, int]:
         """The structure to ask, and how many segments, from the first on, it covers."""
         snapshot, every = self._snapshot, len(self._snapshot.segments)
         large = snapshot.first_rows[-1] >= APPROXIMATE_ROWS
@@ -146,7 +146,7 @@ class Searcher:
             raise ValueError(f"{snapshot.folder}: expected a search structure, found none; 'build_structure' makes one")
         return self._exact, every
 
-    def _loaded(self, record: StructureRecord) -> Structure[Any, Any]:
+    def _loaded(self, record: StructureRecord) -> AnyStructure:
         with self._lock:
             for known, structure in self._structures:
                 if known == record:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from objemb import checks, registry
-from objemb.index.engines.base import ByteOutput, Engine, Structure
+from objemb.index.engines.base import AnyEngine, AnyStructure, ByteOutput, Engine
 from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import NewFile, check_buffer, write_errors
 from objemb.index.storage.manifest import Manifest, StructureRecord
@@ -58,7 +57,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
         publisher.publish(structures=(structure, *others), next_file=next_file + len(files))
 
 
-def engine_of(folder: Path, record: StructureRecord) -> Engine[Any, Any]:
+def engine_of(folder: Path, record: StructureRecord) -> AnyEngine:
     """The engine of a structure, with the settings that the structure was built with.
 
     Raises:
@@ -75,7 +74,7 @@ def engine_of(folder: Path, record: StructureRecord) -> Engine[Any, Any]:
         raise DamagedIndexError(f"{folder}: search structure of {record.engine!r}: {error}") from error
 
 
-def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure[Any, Any]:
+def load_structure(snapshot: Snapshot, record: StructureRecord) -> AnyStructure:
     """A structure of a state.
 
     Raises:
@@ -96,7 +95,7 @@ def load_structure(snapshot: Snapshot, record: StructureRecord) -> Structure[Any
         raise DamagedIndexError(f"{files}: {error}") from error
 
 
-def _check_covered(structure: Structure[Any, Any], record: StructureRecord, snapshot: Snapshot) -> None:
+def _check_covered(structure: AnyStructure, record: StructureRecord, snapshot: Snapshot) -> None:
     rows, dim = int(snapshot.first_rows[record.segments]), snapshot.manifest.schema.dim
     if structure.covered not in (None, rows):
         raise DamagedIndexError(
@@ -107,6 +106,6 @@ def _check_covered(structure: Structure[Any, Any], record: StructureRecord, snap
         raise DamagedIndexError(f"expected a search structure of vectors of length {dim}, found {structure.dim}")
 
 
-def engine_named(name: str, **settings: object) -> Engine[Any, Any]:
+def engine_named(name: str, **settings: object) -> AnyEngine:
     """An engine with its settings. Raises ``ValueError`` for what it does not know."""
     return registry.build(Engine, registry.resolve(Engine.kind, {"name": name, **settings}, "engine"))

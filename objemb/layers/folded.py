@@ -65,7 +65,7 @@ class Folded:
         self.network = network
         self._fast: _Fast | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Folded], tuple[nn.Module]]:
         return Folded, (self.network,)  # copies and pickles hold the weights once
 
     def __call__(self, maps: Tensor) -> Any:

@@ -42,7 +42,7 @@ GIVEN = [
 ]
 
 
-def tests_of(kind: str, name: str) -> ModuleType | None:
+def module_of_tests(kind: str, name: str) -> ModuleType | None:
     """The tests of a plug-in, where they have a file of their own: ``tests/pooling/test_gem.py``."""
     module = f"tests.{kind}.test_{name}"
     return importlib.import_module(module) if importlib.util.find_spec(module) else None
@@ -54,7 +54,7 @@ def minimal(kind: str, name: str, folder: Path) -> Settings:
     That is ``MINIMAL``, a mapping, or ``minimal``, a function of an empty folder that gives one, where it takes files.
     Without either the plug-in is built from its defaults.
     """
-    tests = tests_of(kind, name)
+    tests = module_of_tests(kind, name)
     settings: Settings = tests.minimal(folder) if hasattr(tests, "minimal") else getattr(tests, "MINIMAL", {})
     known = registry.arguments(registry.load(kind, name))
     missing = [key for key, argument in known.items() if argument.default is REQUIRED and key not in settings]

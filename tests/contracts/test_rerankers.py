@@ -21,7 +21,9 @@ class TestRerankers:
     """A search for the left halves of three photos, and for nothing, in five photos, one of which has no rows."""
 
     def search(self, name: str, folder: Path, rows: int | None = None) -> Search:
-        describer = build("describers", getattr(made.tests_of("rerank", name), "DESCRIBER", "pooled_regions"), folder)
+        describer = build(
+            "describers", getattr(made.module_of_tests("rerank", name), "DESCRIBER", "pooled_regions"), folder
+        )
         photos = PHOTOS[:5]
         found = describer.describe(photos)
         database = Database.of(
@@ -81,7 +83,7 @@ class TestRerankers:
         results = build("rerank", name, tmp_path).rerank(missing).results
         for old, new in zip(before.results, results, strict=True):
             assert {hit.image for hit in new} == {hit.image for hit in old}
-        if len(gone) > 1 and getattr(made.tests_of("rerank", name), "NEEDS_PHOTOS", False):
+        if len(gone) > 1 and getattr(made.module_of_tests("rerank", name), "NEEDS_PHOTOS", False):
             assert [r.hits for r in results] == [r.hits for r in before.results]
 
     def test_scores_have_a_scale(self, name: str, tmp_path: Path) -> None:

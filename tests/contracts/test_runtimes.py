@@ -14,11 +14,9 @@ from objemb import registry
 from objemb.checks import ArtefactMismatchError
 from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import BOXES, FORMATS, PHOTOS, TensorSpec
-from tests.contracts.made import every
+from tests.contracts.made import every, module_of_tests
 from tests.runtimes.graphs import contents, expected, write_exported
 
-#: What a runtime needs that is not always installed.
-NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 PHOTO = np.random.default_rng(1).integers(0, 256, (11, 13, 3), dtype=np.uint8)
 INPUTS: dict[str, dict[str, Any]] = {
     PHOTOS: {"photos": PHOTO[None]},
@@ -27,7 +25,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 
 
 def runtime(name: str, **settings: object) -> Runtime:
-    pytest.importorskip(NEEDS[name])
+    module_of_tests("runtimes", name)  # skips where the library of the runtime is not installed
     return registry.build(Runtime, {"name": name, **settings})
 
 

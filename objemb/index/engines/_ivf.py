@@ -267,7 +267,7 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         return kept[1:]
 
 
-def _same(left: list[Any], right: list[Any]) -> bool:
+def _same(left: Sequence[object], right: Sequence[object]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 

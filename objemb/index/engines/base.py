@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -124,6 +124,11 @@ class Engine(Plugin, ABC, Generic[Q, B]):
             ImportError: A library that the engine needs is not installed; the message says which.
             DamagedIndexError: The bytes are something else.
         """
+
+
+#: A structure, and an engine, of whatever rows: the schema of an index says which.
+AnyStructure: TypeAlias = Structure[Any, Any]
+AnyEngine: TypeAlias = Engine[Any, Any]
 
 
 def checked_queries(
