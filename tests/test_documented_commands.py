@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/training.md, word for word, in a folder with what the pages say is there.
+"""The commands of README.md, docs/training.md and docs/detect_to_retrieve.md, word for word, with what they need there.
 
 The pages are read when the tests run; a shell splits the lines and fills in their variables, and each command then runs
 in this process with the words that the shell gave; so does the README's program. What makes them quick is not in the
@@ -12,14 +12,17 @@ import csv
 import dataclasses
 import json
 import re
+import runpy
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -27,6 +30,8 @@ from objemb import Index, registry
 from objemb.cli.app import app
 from objemb.cli.programs import prepare_data, train
 from objemb.config import load_config, load_training_config
+from objemb.datasets.compose import ComposeSettings
+from objemb.datasets.scenes import SceneSettings
 from objemb.describers.base import Describer
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
@@ -55,15 +60,24 @@ SHRUNK = {
         *("describer.detector.min_size=128", "describer.detector.max_size=128"),
     ],
 }
-#: The same for scenes that are written: as many boxes as a whitening to 256 dimensions needs.
-FEW = {"count": 80, "val_count": 1, "size": 128, "objects_per_scene": (6, 6), "distractors_per_scene": (0, 0)}
+#: The same for scenes that are written, by what reads the settings. Compositions: as many boxes as a whitening to 256
+#: dimensions needs. Generated scenes: as many features as there are words, and the scene that is searched for.
+FEW: dict[type, dict[str, Any]] = {
+    ComposeSettings: {
+        **{"count": 80, "val_count": 1, "size": 128},
+        **{"objects_per_scene": (6, 6), "distractors_per_scene": (0, 0)},
+    },
+    SceneSettings: {"val_scenes": 10, "test_scenes": 14},
+}
 
 
 def commands(page: str) -> list[list[str]]:
     """The words of all commands in the console blocks of a page, in order, as a shell hands them on."""
     blocks = re.findall(r"^```console\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.MULTILINE)]
-    script, found = "objemb() { printf '%s\\0' objemb \"$@\"; printf '\\n\\0'; }\n", []
+    programs = ("objemb", "python")
+    script = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\n\\0'; }}\n" for name in programs)
+    found = []
     for line in filter(None, map(str.strip, lines)):
         reason = next((reason for start, reason in NOT_RUN.items() if line.startswith(start)), None)
         if reason is None:
@@ -82,7 +96,9 @@ def commands(page: str) -> list[list[str]]:
 
 def run(words: Sequence[str]) -> str:
     program, *arguments = words
-    assert program == "objemb"
+    if program == "python":
+        runpy.run_path(str(ROOT / arguments[0]))["main"](arguments[1:])
+        return ""
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}"
     return result.stdout
@@ -114,7 +130,7 @@ def _smaller(config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _fewer(settings: type, options: Any, read: Any = prepare_data.read_settings) -> Any:
-    return dataclasses.replace(read(settings, options), **FEW)
+    return dataclasses.replace(read(settings, options), **FEW[settings])
 
 
 def put_weights(network: torch.nn.Module, place: Path) -> None:
@@ -139,6 +155,22 @@ def test_the_readme(folder: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     exec(compile(program, "README.md", "exec"), {})
     assert len(Index.open(folder / "other_index")) == 3
+
+
+def test_visual_words(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = commands("docs/detect_to_retrieve.md")
+    assert [words[1] for words in found] == ["prepare-data", "model", "index", "search", "tools/draw_words.py"]
+    for words in found:
+        run(words)
+    index = Index.open(folder / "word_index")
+    assert (index.schema.name, len(index)) == ("visual_words", 14)
+    page = (folder / "hits.html").read_text(encoding="utf-8")
+    assert "test_000010.jpg" in page
+    assert "local features that agree" in page
+    with Image.open(folder / "figure.jpg") as figure:
+        assert figure.format == "JPEG"
+        assert np.asarray(figure).std() > 20
 
 
 def test_a_student_of_ones_own_products(folder: Path) -> None:

@@ -36,10 +36,11 @@ def resolved(name: str) -> object:
     raise ModuleNotFoundError(name)
 
 
-def test_there_are_two_walks() -> None:
+def test_there_are_three_walks() -> None:
     assert {heading: len(names) > 10 for heading, names in walks().items()} == {
         "The walk of a photo through `objemb index`": True,
         "The walk of a query box through `objemb search`": True,
+        "The walk of a query box through an index of visual words": True,
     }
 
 

@@ -1,4 +1,4 @@
-"""Bars, lines and histograms as PNG files: the one place that draws with matplotlib."""
+"""Bars, lines and histograms as PNG or JPEG files: the one place that draws with matplotlib."""
 
 from __future__ import annotations
 
@@ -49,11 +49,14 @@ def new_figure(rows: int = 1, columns: int = 1) -> tuple[Figure, AnyArray]:
 
 
 def save(figure: Figure, file: str | Path) -> None:
-    """Write a PNG file, which is replaced; equal figures give equal bytes."""
+    """Write a PNG file, or a JPEG where the name ends in ``.jpg``. It is replaced; equal figures give equal bytes."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        figure.savefig(partial, dpi=100, format="png", metadata={"Software": None})
+        if path.suffix == ".jpg":
+            figure.savefig(partial, dpi=100, format="jpg", pil_kwargs={"quality": 85})
+        else:
+            figure.savefig(partial, dpi=100, format="png", metadata={"Software": None})
 
 
 def bars(
