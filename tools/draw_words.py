@@ -186,8 +186,8 @@ def draw_regions(axis: Axes, compared: Comparison) -> None:
     for number, (x1, y1, x2, y2) in enumerate(compared.regions.boxes.tolist()):
         _frame(axis, (x1, y1, x2, y2), FOUND if number == best else "black", 3 if number == best else 1)
         if number:
-            place = {"color": "white", "fontsize": 9, "va": "top", "bbox": {"color": "black", "pad": 1.5}}
-            axis.text(x1 + 4, y1 + 4, str(number), **place)
+            plate = {"color": "black", "pad": 1.5}
+            axis.text(x1 + 4, y1 + 4, str(number), color="white", fontsize=9, va="top", bbox=plate)
 
 
 def draw_scores(axis: Axes, compared: Comparison) -> None:
