@@ -22,8 +22,8 @@ def beside(place: Path) -> Path:
 
 def left_beside(place: Path) -> list[Path]:
     """What was written beside ``place`` and never got there, because a program was killed."""
-    found = place.parent.iterdir() if place.parent.is_dir() else iter(())
-    return sorted(p for p in found if _BESIDE.fullmatch(p.name) and p.name[14:] == place.name[-40:])
+    names = place.parent.iterdir() if place.parent.is_dir() else iter(())
+    return sorted(p for p in names if _BESIDE.fullmatch(p.name) and p.name[14:] == place.name[-40:])
 
 
 @contextlib.contextmanager

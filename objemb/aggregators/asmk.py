@@ -127,19 +127,19 @@ class Asmk(WordAggregator):
         return self._rows(described, described.regions, sums_by_region(assigned, described.members), assigned)
 
     def _rows(self, described: RegionFeatures, regions: Regions, sums: WordSums, assigned: Assigned) -> VisualWords:
-        found, _ = sums.directions()
+        directions, _ = sums.directions()
         squares = np.ones(self.words) if self.idf is None else self.idf.array.astype(np.float64) ** 2
-        weights = squares[found.words]
-        totals = np.bincount(found.regions, weights=weights, minlength=len(regions))
+        weights = squares[directions.words]
+        totals = np.bincount(directions.regions, weights=weights, minlength=len(regions))
         scaled = totals > 0 if self.count_normalised else np.zeros(len(regions), bool)
         scales = np.divide(1, np.sqrt(totals), out=np.ones(len(regions)), where=scaled)
         return VisualWords(
             described.image,
             regions,
             self.dim,
-            found.regions,
-            found.words.astype(np.int32),
-            signs(found.sums) if self.kernel.binary else found.sums.astype(np.float32),
+            directions.regions,
+            directions.words.astype(np.int32),
+            signs(directions.sums) if self.kernel.binary else directions.sums.astype(np.float32),
             weights.astype(np.float32),
             scales.astype(np.float32),
             self._places(described, assigned) if self.kernel.positions else None,

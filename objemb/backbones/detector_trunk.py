@@ -87,8 +87,8 @@ class DetectorTrunk(Backbone):
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:
         """See :meth:`Backbone.maps`."""
         ends = self._ends(coarsest)
-        found = self.detector.maps(self.detector.normalised(pixels), tuple(ends.values()))
-        return {stride: found[name] for stride, name in ends.items()}
+        maps = self.detector.maps(self.detector.normalised(pixels), tuple(ends.values()))
+        return {stride: maps[name] for stride, name in ends.items()}
 
 
 def _finer(levels: dict[str, tuple[int, int]], level: str) -> dict[int, tuple[str, int]]:

@@ -134,9 +134,11 @@ class TimmNet(Backbone):
         noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(self.mean)
         maps = self.maps(noise)
         expected = maps[self.stride].clone()
-        found = upper(maps[stride])
+        recomputed = upper(maps[stride])
         tolerance = 1e-4 * float(expected.abs().max())
-        return found.shape == expected.shape and torch.allclose(found, expected, 1e-4, tolerance, equal_nan=True)
+        return recomputed.shape == expected.shape and torch.allclose(
+            recomputed, expected, 1e-4, tolerance, equal_nan=True
+        )
 
     def _features(self, pixels: Tensor, numbers: Sequence[int]) -> list[Tensor]:
         """The features of these numbers. Raises ``ValueError`` for a size that the network cannot take."""
@@ -193,8 +195,8 @@ class TimmNet(Backbone):
             after[2] - before[2] for before, after in zip(small, large, strict=False)
         ] != [self.stride / s for s in strides]:
             return {}, []
-        found = zip(strides, numbers, small, strict=True)
-        return {s: (str(declared[n]["module"]), shape[1]) for s, n, shape in found}, numbers
+        levels = zip(strides, numbers, small, strict=True)
+        return {s: (str(declared[n]["module"]), shape[1]) for s, n, shape in levels}, numbers
 
     def _shapes(self, numbers: Sequence[int], side: int) -> list[tuple[int, ...]]:
         """Of these features of an image; none where the network refuses."""

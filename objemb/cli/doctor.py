@@ -183,8 +183,8 @@ def _index(folder: Path | None) -> str:
         one = RegionDescriptors("photo", Regions.whole((30, 40)), [[1.0, 0, 0, 0]])
         with index.writer() as writer:
             writer.add(one)
-        found = [hit.image for hit in index.search(one)]
+        hits = [hit.image for hit in index.search(one)]
         problems = index.verify()
-        if found != ["photo"] or problems:
-            raise ValueError(f"expected to find what was written, found {found}, {problems}")
+        if hits != ["photo"] or problems:
+            raise ValueError(f"expected to find what was written, found {hits}, {problems}")
         return f"written, searched and verified in {Path(place).parent}"

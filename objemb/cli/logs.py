@@ -32,8 +32,8 @@ class StderrHandler(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown."""
-        told = record.name in ALWAYS and record.levelno >= logging.INFO and self.least < logging.ERROR
-        return record.levelno >= self.least or told
+        always = record.name in ALWAYS and record.levelno >= logging.INFO and self.least < logging.ERROR
+        return record.levelno >= self.least or always
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""

@@ -150,16 +150,16 @@ def list_methods(as_json: Json = False) -> None:
     from objemb.config import method_files
     from objemb.registry import KINDS, outside
 
-    found = {name: _about(file) for name, file in method_files().items()}
+    abouts = {name: _about(file) for name, file in method_files().items()}
     brought = outside()
     if as_json:
         plugins = [
             {"kind": o.kind, "name": o.name, "package": o.package, "version": o.version, "object": o.entry.value}
             for o in brought
         ]
-        print_json({"methods": [{"name": name, "about": about} for name, about in found.items()], "plugins": plugins})
+        print_json({"methods": [{"name": name, "about": about} for name, about in abouts.items()], "plugins": plugins})
         return
-    print_table(("method", "what it does"), found.items())
+    print_table(("method", "what it does"), abouts.items())
     if brought:
         print_table(("kind", "plug-in", "from"), ((o.kind, o.name, o) for o in brought))
     kinds = set(KINDS.values())

@@ -71,7 +71,7 @@ def compose(
     settings, root = settings or ComposeSettings(), Path(folder)
     ingredients = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
     root.mkdir(parents=True, exist_ok=True)
-    result: dict[str, object] = {}
+    report: dict[str, object] = {}
     for split, part in split_compositions(ingredients, settings).items():
         written = write_scenes(
             part,
@@ -83,14 +83,14 @@ def compose(
             queries_apart=True,
             advance=advance,
         )
-        result[split] = written | {"names": list(part.instances), "photos": len(part.photos)}
+        report[split] = written | {"names": list(part.instances), "photos": len(part.photos)}
         if split == "train" and len(part):
             with replacing(root / "preview.png") as partial:
                 preview_sheet(part).save(partial)
-            result["preview"] = str(root / "preview.png")
+            report["preview"] = str(root / "preview.png")
     skipped = [s.to_json() for s in ingredients.skipped]
     write_whole(root / "skipped.json", json.dumps(skipped, indent=1))
-    return result | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
+    return report | {"skipped": len(skipped), "skipped_list": str(root / "skipped.json")}
 
 
 @dataclass(frozen=True)

@@ -230,8 +230,8 @@ class _Reader:
             self.problems.append(f"distractors: expected a folder, found none at {name!r}")
             return ()
         known = {composed(e.file) for e in images}
-        found = (f for f in find_images(folder / name) if not isinstance(f, SkippedImage))
-        files = (posixpath.normpath(posixpath.join(name, f.id)) for f in found)
+        photos = (f for f in find_images(folder / name) if not isinstance(f, SkippedImage))
+        files = (posixpath.normpath(posixpath.join(name, f.id)) for f in photos)
         return tuple(SetEntry(file, ()) for file in files if composed(file) not in known)
 
     def _entry(self, row: object, part: str) -> SetEntry:

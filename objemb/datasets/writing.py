@@ -84,16 +84,16 @@ def write_scenes(
     instances = root / f"instances_{split}.json"
     info = {"version": __version__, **(about or {})}
     annotations = write_instances(instances, map(_annotated, rows), scenes.categories, info)
-    result: dict[str, object] = {"instances": str(instances), "images": len(rows), "annotations": annotations}
+    report: dict[str, object] = {"instances": str(instances), "images": len(rows), "annotations": annotations}
     if query_every is not None:
         retrieval = _retrieval(f"{root.name} {split}", rows, query_every, queries_apart)
         retrieval["queries"] += _write_pictures(scenes, retrieval["images"], root, split, format)
         file = root / f"retrieval_{split}.json"
         write_whole(file, json.dumps(retrieval, separators=(",", ":")))
-        result["retrieval"] = str(file)
+        report["retrieval"] = str(file)
         kinds = Counter(query["kind"] for query in retrieval["queries"])
-        result["queries"] = {kind: kinds[kind] for kind in (IN_PHOTO, PICTURE)}
-    return result
+        report["queries"] = {kind: kinds[kind] for kind in (IN_PHOTO, PICTURE)}
+    return report
 
 
 def _rendered(

@@ -92,8 +92,8 @@ class Factorization(Describer):
             vectors.append(single[i])
             if i in concepts:  # behind the whole image
                 vectors.append(concepts[i].basis)
-                found = self._concept_regions(concepts[i], photo.size, views[i][0].grid)
-                boxes[i] = Regions.cat([boxes[i], found])
+                concept_regions = self._concept_regions(concepts[i], photo.size, views[i][0].grid)
+                boxes[i] = Regions.cat([boxes[i], concept_regions])
         return boxes, l2(torch.cat(vectors).float())
 
     def _single(self, views: Sequence[Sequence[_View]], boxes: Sequence[Regions]) -> list[Tensor]:

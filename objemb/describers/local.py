@@ -88,10 +88,10 @@ class Local(FeatureDescriber):
         """The given regions, and those that are found in the other photos."""
         wanted = [photo for photo, of_photo in zip(photos, given, strict=True) if of_photo is None]
         if self.regions is None:
-            found = iter([Regions.whole(photo.size) for photo in wanted])
+            chosen = iter([Regions.whole(photo.size) for photo in wanted])
         else:
-            found = iter(self.regions.find(wanted) if wanted else [])
-        return [next(found) if of_photo is None else of_photo for of_photo in given]
+            chosen = iter(self.regions.find(wanted) if wanted else [])
+        return [next(chosen) if of_photo is None else of_photo for of_photo in given]
 
     def _moved(self, photo: Photo, boxes: Regions, parts: Sequence[LocalFeatures]) -> RegionFeatures:
         """The features of boxes that were cut out, at their places in the photo."""

@@ -88,8 +88,8 @@ class RegionalAggregation(Describer):
     @staticmethod
     def stand_alone(settings: Mapping[str, object]) -> dict[str, object]:
         """Settings that mean the same on every machine: the name of a detector in the place of ``auto``."""
-        found = settings["key_points"]
-        return {**settings, "key_points": best_detector() if found == "auto" else found}
+        detector = settings["key_points"]
+        return {**settings, "key_points": best_detector() if detector == "auto" else detector}
 
     @property
     def raw_dim(self) -> int:

@@ -61,13 +61,13 @@ class Evaluation:
 
     def to_json(self) -> dict[str, object]:
         """A JSON-ready dict without the results; NaN becomes null."""
-        found = self.localisation
+        overlap = self.localisation
         return {
             "scores": {name: known(value) for name, value in self.scores.means.items()},
             "queries": self.scores.queries,
             "skipped": self.scores.skipped,
             "setups": {name: setup.queries for name, setup in self.scores.setups.items()},
-            "localisation": None if found is None else {name: known(v) for name, v in found._asdict().items()},
+            "localisation": None if overlap is None else {name: known(v) for name, v in overlap._asdict().items()},
             "storage": self.storage,
             "seconds": self.seconds,
             "problems": list(self.problems),

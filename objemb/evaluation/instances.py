@@ -116,10 +116,10 @@ def _all_scores(
     asking = vectors if asking is None else checks.finite("asking", checks.shape("asking", asking, vectors.shape))
     sides, instances, images = (asking.float().cpu(), vectors.float().cpu()), instances.cpu(), images.cpu()
     queries = (may & (instances >= 0)).nonzero().flatten()
-    found = list(_scores(sides, instances, images, queries, classes, count))
+    blocks = list(_scores(sides, instances, images, queries, classes, count))
     nothing = torch.zeros(2, 1 + count, 0, dtype=torch.float64)
-    numbers = torch.cat([queries[:0], *(of_block for of_block, _ in found)])
-    return numbers, torch.cat([nothing, *(scores for _, scores in found)], dim=2)
+    numbers = torch.cat([queries[:0], *(of_block for of_block, _ in blocks)])
+    return numbers, torch.cat([nothing, *(scores for _, scores in blocks)], dim=2)
 
 
 def _scores(

@@ -91,15 +91,15 @@ def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, li
         model: The model.
         whitened_on: What its whitening has just been fitted on; the model itself says it in words.
     """
-    found: dict[str, list[str]] = {}
+    sources_of: dict[str, list[str]] = {}
     for name, part in model.pipeline.fitted_parts().items():
-        found[name] = sources_in(part.fitted_on)
+        sources_of[name] = sources_in(part.fitted_on)
     whitening = model.whitening
     if whitening is not None:
-        found["whitening"] = [*sources_in(whitening.fitted_on), *map(str, whitened_on)]
+        sources_of["whitening"] = [*sources_in(whitening.fitted_on), *map(str, whitened_on)]
     for place, provenance in _provenances("network", model.provenance):
-        found[place] = list(_paths((provenance.get("training") or {}).get("data")))
-    return {part: sources for part, sources in found.items() if sources}
+        sources_of[place] = list(_paths((provenance.get("training") or {}).get("data")))
+    return {part: sources for part, sources in sources_of.items() if sources}
 
 
 def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> list[Leak]:
@@ -115,9 +115,9 @@ def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> l
         return leaks
     seen = SeenPhotos(data)
     for part, sources in fitted_on.items():
-        found = {str(source): seen.among(source) for source in dict.fromkeys(sources)}
-        if photos := set().union(*found.values()):
-            leaks.append(Leak(part, tuple(source for source, held in found.items() if held), len(photos)))
+        shared = {str(source): seen.among(source) for source in dict.fromkeys(sources)}
+        if photos := set().union(*shared.values()):
+            leaks.append(Leak(part, tuple(source for source, held in shared.items() if held), len(photos)))
     return leaks
 
 

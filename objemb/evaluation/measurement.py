@@ -77,10 +77,10 @@ def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Se
     for most in counts:
         described, _ = describer.describe(task, most)
         with model.computing():
-            found = evaluate_described(
+            evaluation = evaluate_described(
                 described, describer.data, task, rerankers=model.rerankers, describer=model.describer
             )
-        score, vectors = known(found.scores.means[figure]), found.storage["vectors_per_image"]
+        score, vectors = known(evaluation.scores.means[figure]), evaluation.storage["vectors_per_image"]
         points.append({"max_regions": most, "figure": figure, "score": score, "vectors_per_image": vectors})
     return points
 

@@ -261,12 +261,12 @@ def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> Float64A
     Returns:
         float64 ``(N,)``, 0 to 1; NaN for a box without true boxes, 0 where both boxes have no area.
     """
-    found, true = _boxes("boxes", boxes), _boxes("truths", truths)
+    detected, true = _boxes("boxes", boxes), _boxes("truths", truths)
     whose = _numbers("owners", owners)
-    if len(whose) != len(true) or np.any((whose < 0) | (whose >= len(found))):
-        raise ValueError(f"owners: expected {len(true)} numbers from 0 to {len(found) - 1}, found {whose.tolist()}")
-    best = np.full(len(found), np.nan)
-    np.fmax.at(best, whose, paired_iou(as_tensor(found[whose]), as_tensor(true)).numpy())
+    if len(whose) != len(true) or np.any((whose < 0) | (whose >= len(detected))):
+        raise ValueError(f"owners: expected {len(true)} numbers from 0 to {len(detected) - 1}, found {whose.tolist()}")
+    best = np.full(len(detected), np.nan)
+    np.fmax.at(best, whose, paired_iou(as_tensor(detected[whose]), as_tensor(true)).numpy())
     return best
 
 
@@ -293,8 +293,8 @@ def _trapezoids(before: Int64Array, ranks: Int64Array) -> Float64Array:
 
 
 def _curve(ranked: Int64Array, num_positives: int) -> Float64Array:
-    found = np.arange(1, len(ranked) + 1)
-    precision = np.maximum.accumulate((found / (ranked + 1))[::-1])[::-1]
+    hits = np.arange(1, len(ranked) + 1)
+    precision = np.maximum.accumulate((hits / (ranked + 1))[::-1])[::-1]
     # the place of the first positive that reaches each recall; rounding must not ask for one more
     place = np.ceil(RECALLS * num_positives - 1e-9).astype(np.int64).clip(1) - 1
     curve: Float64Array = np.append(precision, 0.0)[np.minimum(place, len(ranked))]

@@ -55,9 +55,9 @@ class RankedItems:
             positives: int64 ``(P,)``, among :attr:`items`; none of them is junk.
             junk: int64 ``(J,)``, among :attr:`items`.
         """
-        found, left_out = (np.sort(self.of(part).places) for part in (positives, junk))
-        found, left_out = found[found != UNRANKED], left_out[left_out != UNRANKED]
-        return np.asarray(found - np.searchsorted(left_out, found), dtype=np.int64)
+        places, junk_places = (np.sort(self.of(part).places) for part in (positives, junk))
+        places, junk_places = places[places != UNRANKED], junk_places[junk_places != UNRANKED]
+        return np.asarray(places - np.searchsorted(junk_places, places), dtype=np.int64)
 
     def behind(self, first: Int64Array, boxes: Float32Array) -> RankedItems:
         """The same items where ``first`` come first, in their order, and all others follow in the order they had.

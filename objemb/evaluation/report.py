@@ -107,8 +107,8 @@ def region_table(results: Sequence[Result]) -> str:
     rows = []
     for result in measured:
         points = {p["max_regions"]: p for p in result["by_regions"]}
-        found = [points.get(m) for m in most]
-        cells = [NOTHING if p is None else f"{percent(p['score'])} ({p['vectors_per_image']:.1f})" for p in found]
+        of_counts = [points.get(m) for m in most]
+        cells = [NOTHING if p is None else f"{percent(p['score'])} ({p['vectors_per_image']:.1f})" for p in of_counts]
         rows.append([escaped(result["method"]), *cells])
     return table(["method", *(f"{m} regions" for m in most)], rows) if rows else ""
 

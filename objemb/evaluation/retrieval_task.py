@@ -65,13 +65,13 @@ class RetrievalTask:
 
     def relevance_in(self, setup: Setup) -> list[Relevance]:
         """Per query what is relevant and what is left out under a setup; what is both is left out."""
-        found = []
+        per_query = []
         for grades, own in zip(self.grades, self.own_photos, strict=True):
             junk = [own] if self.protocol.own_photo_is_junk else []
             left_out = _union([*junk, *(grades[g] for g in setup.junk if g in grades)])
             wanted = _union([grades[g] for g in setup.positive if g in grades])
-            found.append(Relevance(np.setdiff1d(wanted, left_out, assume_unique=True), left_out))
-        return found
+            per_query.append(Relevance(np.setdiff1d(wanted, left_out, assume_unique=True), left_out))
+        return per_query
 
     @functools.cached_property
     def grades(self) -> list[Mapping[str, Int64Array]]:
@@ -94,10 +94,10 @@ class RetrievalTask:
 
     @functools.cached_property
     def _by_file(self) -> Mapping[str, list[int]]:
-        found: dict[str, list[int]] = {}
+        numbers: dict[str, list[int]] = {}
         for number, entry in enumerate(self.database):
-            found.setdefault(entry.file, []).append(number)
-        return found
+            numbers.setdefault(entry.file, []).append(number)
+        return numbers
 
     def queries_without_positives(self) -> list[str]:
         """One line per query to which nothing in the database is relevant under any setup.

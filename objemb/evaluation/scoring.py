@@ -126,9 +126,11 @@ def score(
     means: dict[str, float] = {}
     for metric in protocol.metrics:
         for setup in protocol.setups:
-            found = setups[setup.name]
+            of_setup = setups[setup.name]
             means[figure(metric, setup)] = (
-                _gap(guesses, found) if metric == GAP else metrics.scored(metric, found.ranks, found.num_positives)
+                _gap(guesses, of_setup)
+                if metric == GAP
+                else metrics.scored(metric, of_setup.ranks, of_setup.num_positives)
             )
     main = setups[protocol.main]
     per_query = [_figures(query, number, setups, protocol.main) for number, query in enumerate(task.queries)]
@@ -156,8 +158,8 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
     truths: list[Box] = []
     owners: list[int] = []
     for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
-        found = of_query.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
-        for box, item in zip(found.boxes, found.items.tolist(), strict=True):
+        positives = of_query.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
+        for box, item in zip(positives.boxes, positives.items.tolist(), strict=True):
             of_item = [b for i in query.instances for b in true_boxes.get((task.database[item].file, i), ())]
             if of_item and not np.isnan(box).any():
                 truths += of_item
@@ -168,14 +170,14 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
 
 
 def _located(places: list[tuple[int, int]], boxes: list[Float32Array], truths: list[Box], owners: list[int]) -> Located:
-    found, true = np.array(boxes, np.float32).reshape(-1, 4), np.array(truths, np.float64).reshape(-1, 4)
+    matched, true = np.array(boxes, np.float32).reshape(-1, 4), np.array(truths, np.float64).reshape(-1, 4)
     whose = np.array(owners, dtype=np.int64)
-    pairs = metrics.best_iou(found[whose], true, np.arange(len(true)))
+    pairs = metrics.best_iou(matched[whose], true, np.arange(len(true)))
     order = np.lexsort((-pairs, whose))  # stable: of equal ones the first
     _, first = np.unique(whose[order], return_index=True)
     best = order[first]
     queries, items = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    return Located(queries, items, found, true[best], pairs[best])
+    return Located(queries, items, matched, true[best], pairs[best])
 
 
 def _ranks(task: RetrievalTask, setup: Setup, ranked: Sequence[RankedItems], answered: Collection[int]) -> SetupRanks:

@@ -32,12 +32,12 @@ def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> lis
         the quotient in the place of each figure; None where it is not known or the reference's is 0.
     """
     measured = {(r["set"], r["method"]): r for r in results if "error" not in r}
-    found = []
+    completed = []
     for result in results:
         reference = measured.get((result["set"], references.get(result["method"], "")))
         compared = "error" not in result and reference is not None and reference is not result
-        found.append({**result, "share": _shares(result, reference)} if compared and reference else dict(result))
-    return found
+        completed.append({**result, "share": _shares(result, reference)} if compared and reference else dict(result))
+    return completed
 
 
 def _shares(result: Result, reference: Result) -> dict[str, object]:

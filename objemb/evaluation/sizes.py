@@ -61,5 +61,5 @@ def size_classes(shares: ArrayLike) -> Int64Array:
         shares: float ``(N,)``, as :func:`side_shares` gives them; the end of a class belongs to the next one.
     """
     values = np.asarray(shares, dtype=float)
-    found = np.searchsorted(list(SIZES.values())[:-1], values, side="right").astype(np.int64)
-    return np.where(np.isnan(values), UNKNOWN, found)
+    classes = np.searchsorted(list(SIZES.values())[:-1], values, side="right").astype(np.int64)
+    return np.where(np.isnan(values), UNKNOWN, classes)

@@ -136,10 +136,10 @@ class TaskDescriber:
                 **facts,
             }
         )
-        found = cache.load(key)
-        if found is not None:
+        cached = cache.load(key)
+        if cached is not None:
             images = task.item_ids if name == DATABASE else tuple(e.file for e in entries)
-            return _Part.of_cached(found, images)
+            return _Part.of_cached(cached, images)
         part = _Part.of(name, run())
         cache.store(key, *part.to_cache())
         return part

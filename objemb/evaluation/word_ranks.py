@@ -57,16 +57,19 @@ class WordRanking:
     def _ranked(self, number: int, wanted: Int64Array) -> RankedItems:
         items, scores, rows, query_rows = self._scores(number)
         places = np.full(len(wanted), UNRANKED, dtype=np.int64)
-        found, boxes = np.full(len(wanted), -np.inf, dtype=np.float32), np.full((len(wanted), 4), np.nan, np.float32)
+        best, boxes = (
+            np.full(len(wanted), -np.inf, dtype=np.float32),
+            np.full((len(wanted), 4), np.nan, np.float32),
+        )
         order = np.lexsort((items, -scores))
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         at = np.searchsorted(items, wanted)
         there = np.flatnonzero(np.isin(wanted, items))
-        places[there], found[there] = place[at[there]], scores[at[there]]
+        places[there], best[there] = place[at[there]], scores[at[there]]
         for n in there.tolist():
             boxes[n] = self._box(number, int(wanted[n]), int(rows[at[n]]), int(query_rows[at[n]]))
-        return RankedItems(wanted, places, found, boxes)
+        return RankedItems(wanted, places, best, boxes)
 
     def _first(self, number: int, query: VisualWords, depth: int) -> SearchResult:
         """The best items of a query, with the regions that matched; those without a common word are no hits."""

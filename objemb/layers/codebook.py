@@ -49,8 +49,8 @@ class Codebook(Fitted):
                 f"codebook: expected at least {words} local features for as many words, found {len(vectors)}; give "
                 "more photos to --fit-on, or take fewer words"
             )
-        found = clusters(vectors.cpu().numpy(), words, iterations=self.iterations, seed=self.seed, on_round=self.step)
-        self.centres.copy_(torch.from_numpy(found))
+        centres = clusters(vectors.cpu().numpy(), words, iterations=self.iterations, seed=self.seed, on_round=self.step)
+        self.centres.copy_(torch.from_numpy(centres))
 
     @property
     def array(self) -> Float32Array:

@@ -256,10 +256,10 @@ def fastest_convolution() -> Convolve:
         rest = [side // 2] * 2, [stride] * 2, [1, 1], groups
         expected = _pytorch_convolution(maps, weight, bias, *rest)
         try:
-            found = torch.mkldnn_convolution(maps, weight, bias, *rest)
+            convolved = torch.mkldnn_convolution(maps, weight, bias, *rest)
         except (AttributeError, RuntimeError, TypeError):  # another build or version of PyTorch
             return _pytorch_convolution
-        if not torch.allclose(found, expected, TOLERANCE, TOLERANCE):
+        if not torch.allclose(convolved, expected, TOLERANCE, TOLERANCE):
             return _pytorch_convolution
     return torch.mkldnn_convolution
 

@@ -36,7 +36,7 @@ def computed(device: torch.device, network: Callable[P, T], *args: P.args, **kwa
     if dtype is None:
         return network(*args, **kwargs)
     with torch.autocast(device.type, dtype):
-        found = network(*args, **kwargs)
-    if isinstance(found, Tensor):
-        return found.float()
-    return {name: map_.float() for name, map_ in found.items()}
+        output = network(*args, **kwargs)
+    if isinstance(output, Tensor):
+        return output.float()
+    return {name: map_.float() for name, map_ in output.items()}

@@ -136,12 +136,12 @@ class ActivationExtractor(LocalExtractor):
                 yield numbers, maps, [map_grid(raster, shape, photos[n].size, net.stride, net.offset) for n in numbers]
 
     def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
-        found = []
+        features = []
         for photo, chosen in zip(photos, self.activations(photos), strict=True):
             vectors = self.normalised(chosen.vectors)
             vectors = vectors if self.projection is None else self.projection(vectors)
-            found.append(LocalFeatures(photo.size, vectors=l2(vectors) if self.unit else vectors, **chosen.cells))
-        return found
+            features.append(LocalFeatures(photo.size, vectors=l2(vectors) if self.unit else vectors, **chosen.cells))
+        return features
 
     def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
         """See :meth:`LocalExtractor._samples`. The PCA learns from the activations that are chosen."""

@@ -48,9 +48,11 @@ def relational_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = N
     student, teacher, weights = _checked(student, teacher, weights)
     first, second = torch.triu_indices(len(weights), len(weights), 1, device=weights.device)
     pairs = weights[first] * weights[second]
-    found, wanted = (_distances(vectors)[first, second] for vectors in (student, teacher))
-    found, wanted = (distances / _mean(distances, pairs).clamp_min(TINY) for distances in (found, wanted))
-    return _mean(F.smooth_l1_loss(found, wanted, reduction="none"), pairs)
+    of_student, of_teacher = (_distances(vectors)[first, second] for vectors in (student, teacher))
+    of_student, of_teacher = (
+        distances / _mean(distances, pairs).clamp_min(TINY) for distances in (of_student, of_teacher)
+    )
+    return _mean(F.smooth_l1_loss(of_student, of_teacher, reduction="none"), pairs)
 
 
 def _distances(vectors: Tensor) -> Tensor:

@@ -271,8 +271,10 @@ def _labelled_vectors(
         known = [by_photo[photo.id] for photo in batch]
         boxes = [[one.box or (0.0, 0.0, p.size[1], p.size[0]) for one in k] for p, k in zip(batch, known, strict=True)]
         given = [as_regions(b, p.size) for p, b in zip(batch, boxes, strict=True)]
-        found = model.vector_describer("whitening").describe(batch, given)
-        return [([one.instance for one in k], as_tensor(f.vectors)) for k, f in zip(known, found, strict=True)]
+        described_batch = model.vector_describer("whitening").describe(batch, given)
+        return [
+            ([one.instance for one in k], as_tensor(f.vectors)) for k, f in zip(known, described_batch, strict=True)
+        ]
 
     return process_stream(
         [ImageRef(path, Path(path)) for path in by_photo],

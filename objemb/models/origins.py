@@ -85,10 +85,10 @@ def expect_weights(settings: Mapping[str, object], learned: Collection[str] = ()
     unnamed = [n for n in networks(settings) if n.weights is None and not n.covered]
     refused = [n for n in unnamed if n.plugin.published and not _within(n.key, learned)]
     if refused:
-        said = "; ".join(f"{n.key}.weights={n.plugin.published}" for n in refused)
+        overrides = "; ".join(f"{n.key}.weights={n.plugin.published}" for n in refused)
         raise ValueError(
             f"weights: expected those of every network to be named, found none for {', '.join(map(str, refused))}; "
-            f"say {said}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} to go without any"
+            f"say {overrides}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} to go without any"
         )
 
 
@@ -116,12 +116,12 @@ def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
     Returns:
         For each the ``kind`` and ``name``, and the ``package`` (name of the distribution) and its ``version``.
     """
-    found = {}
+    plugins = {}
     for key, kind, part in _parts(settings):
         origin = registry.origin(kind, part["name"])
         if origin is not None:
-            found[key] = {"kind": kind, "name": origin.name, "package": origin.package, "version": origin.version}
-    return found
+            plugins[key] = {"kind": kind, "name": origin.name, "package": origin.package, "version": origin.version}
+    return plugins
 
 
 def expect_installed(provenance: Mapping[str, Any]) -> None:
@@ -139,10 +139,10 @@ def expect_installed(provenance: Mapping[str, Any]) -> None:
         if said.get("kind") in registry.KINDS.values() and said.get("name") not in registry.names(said["kind"])
     }
     if missing:
-        told = checks.lines([f"{plugin}, of the package {package!r}" for plugin, package in missing.items()])
+        listing = checks.lines([f"{plugin}, of the package {package!r}" for plugin, package in missing.items()])
         raise PluginError(
             f"model: expected installed plug-ins, found none of these names; the model says where they came from, "
-            f"install what you trust:{told}"
+            f"install what you trust:{listing}"
         )
 
 
@@ -163,11 +163,11 @@ def told_together(settings: Mapping[str, object]) -> Iterator[None]:
                     registry.build(network.plugin, network.settings)
                 except MissingWeightsError as one:
                     missing[str(one)] = network.key  # of the innermost network that cannot be built
-        found = [f"{key}.{text}" for text, key in missing.items()]
-        if not found:
+        lines = [f"{key}.{text}" for text, key in missing.items()]
+        if not lines:
             raise
-        told = found[0] if len(found) == 1 else f"weights of {len(found)} networks are missing:{checks.lines(found)}"
-        raise MissingWeightsError(told) from error
+        message = lines[0] if len(lines) == 1 else f"weights of {len(lines)} networks are missing:{checks.lines(lines)}"
+        raise MissingWeightsError(message) from error
 
 
 def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str, object]]:
@@ -180,11 +180,11 @@ def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str,
     Returns:
         Name of weights with the checksum of a file, or the fingerprint of a model folder; ``random`` with the seed.
     """
-    found: dict[str, dict[str, object]] = {}
+    weights: dict[str, dict[str, object]] = {}
     for network in networks(settings):
         if network.weights is not None or not network.covered:
-            found[f"{network.key}.weights"] = _origin(network, seed)
-    return found
+            weights[f"{network.key}.weights"] = _origin(network, seed)
+    return weights
 
 
 def _origin(network: Network, seed: int) -> dict[str, object]:

@@ -54,9 +54,9 @@ def kmeans(vectors: Tensor, count: int, *, iterations: int = ITERATIONS, seed: i
 
 def nearest_centres(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance and number of the nearest centre of each vector, ``(N,)`` and int64 ``(N,)``, in blocks."""
-    found = [torch.min(block, dim=1) for block in squared_distances(vectors, centres)]
+    nearest = [torch.min(block, dim=1) for block in squared_distances(vectors, centres)]
     none = vectors.new_zeros(0)
-    return torch.cat([none, *(f.values for f in found)]), torch.cat([none.long(), *(f.indices for f in found)])
+    return torch.cat([none, *(f.values for f in nearest)]), torch.cat([none.long(), *(f.indices for f in nearest)])
 
 
 def squared_distances(vectors: Tensor, centres: Tensor) -> Iterator[Tensor]:

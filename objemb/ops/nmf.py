@@ -81,13 +81,13 @@ class Nmf:
         """
         _check(matrices)
         ranks = [min(self.rank, *m.shape) for m in matrices]
-        found: dict[int, Factors] = {}
+        by_number: dict[int, Factors] = {}
         for group in group_equal(ranks):
             for block in _blocks(matrices, group):
                 batch = _Batch.of([matrices[i] for i in block])
                 start = self._start(batch, ranks[block[0]])
-                found.update(zip(block, self._descend(batch, *start, learn_basis=True), strict=True))
-        return [found[i] for i in range(len(matrices))]
+                by_number.update(zip(block, self._descend(batch, *start, learn_basis=True), strict=True))
+        return [by_number[i] for i in range(len(matrices))]
 
     def project(self, matrices: Sequence[Tensor], basis: Tensor) -> list[Factors]:
         """Weights of each matrix on a basis that is known, ``(k, C)``, not negative, and stays as it is.
@@ -95,14 +95,14 @@ class Nmf:
         The problem is convex: the weights start at random numbers, whatever ``init`` says.
         """
         _check([*matrices, checks.shape("basis", basis, (None, None))])
-        found: dict[int, Factors] = {}
+        by_number: dict[int, Factors] = {}
         for block in _blocks(matrices, range(len(matrices))):
             batch = _Batch.of([matrices[i] for i in block])
             weights, _ = self._random(batch, len(basis))
             known = basis.to(batch.values) / batch.means.sqrt()
             factors = self._descend(batch, weights, known, learn_basis=False)
-            found.update((i, replace(f, basis=basis)) for i, f in zip(block, factors, strict=True))
-        return [found[i] for i in range(len(matrices))]
+            by_number.update((i, replace(f, basis=basis)) for i, f in zip(block, factors, strict=True))
+        return [by_number[i] for i in range(len(matrices))]
 
     def _start(self, batch: _Batch, rank: int) -> tuple[Tensor, Tensor]:
         """Transposed weights ``(B, k, n)`` and basis ``(B, k, C)``; the weights of rows that only pad are 0."""

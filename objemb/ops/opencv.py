@@ -28,7 +28,7 @@ def best_detector() -> str:
     return "hessian" if _has_hessian() else "sift"
 
 
-def key_points(pixels: Tensor, detector: str) -> Tensor:
+def detected(pixels: Tensor, detector: str) -> Tensor:
     """Places of key points.
 
     Args:
@@ -45,10 +45,10 @@ def key_points(pixels: Tensor, detector: str) -> Tensor:
     checks.one_of("detector", detector, DETECTORS)
     cv2 = _cv2("key points")
     grey = cv2.cvtColor(pixels.permute(1, 2, 0).cpu().contiguous().numpy(), cv2.COLOR_RGB2GRAY)
-    found = _detector(detector).detect(grey, None)
+    detected = _detector(detector).detect(grey, None)
     height, width = grey.shape
     # OpenCV puts 0 into the middle of the first pixel; refined places may lie a little beyond the last
-    places = torch.tensor([p.pt for p in found], dtype=torch.float32).reshape(-1, 2) + 0.5
+    places = torch.tensor([p.pt for p in detected], dtype=torch.float32).reshape(-1, 2) + 0.5
     distinct: Tensor = torch.minimum(places.clamp_min(0), places.new_tensor([width, height])).unique(dim=0)
     return distinct
 
@@ -108,10 +108,10 @@ def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tup
         ImportError: OpenCV is not installed.
     """
     cv2 = _cv2("local features")
-    found, inliers = cv2.estimateAffine2D(
+    transform, inliers = cv2.estimateAffine2D(
         first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=TRIALS, confidence=CERTAINTY
     )
-    return found, np.zeros(len(first), bool) if found is None else inliers.ravel().astype(bool)
+    return transform, np.zeros(len(first), bool) if transform is None else inliers.ravel().astype(bool)
 
 
 def convex_hull(points: Tensor) -> Tensor:

@@ -73,12 +73,12 @@ def _installed(path: tuple[str, ...]) -> tuple[Origin, ...]:
             if f"[{PREFIX}" not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             package = str(distribution.name)
-            found = list(_origins(distribution))
+            origins = list(_origins(distribution))
         except Exception as error:  # one damaged package must not cost the others
             log.warning("%s: its entry points cannot be read: %s", package, error)
             continue
         # a package that is installed twice is imported from the first place
-        packages.setdefault(re.sub(r"[-_.]+", "-", package).lower(), found)
+        packages.setdefault(re.sub(r"[-_.]+", "-", package).lower(), origins)
     plugins = (origin for of_package in packages.values() for origin in of_package)
     return tuple(sorted(plugins, key=lambda o: (o.kind, o.name, o.package)))
 

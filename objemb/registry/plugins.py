@@ -118,13 +118,13 @@ def load(kind: str | type[Plugin], name: str) -> type[Plugin]:
     checks.one_of(f"{kind} name", name, names(kind))
     brought = origin(kind, name)
     where = f"objemb/{kind.replace('.', '/')}/{name}.py" if brought is None else f"{kind}/{name}: {brought}"
-    found = _marked(kind, name, where) if brought is None else brought.load()
-    if not isinstance(found, type) or not issubclass(found, Plugin) or found.kind != kind:
+    loaded = _marked(kind, name, where) if brought is None else brought.load()
+    if not isinstance(loaded, type) or not issubclass(loaded, Plugin) or loaded.kind != kind:
         error = TypeError if brought is None else PluginError
-        raise error(f"{where}: expected a class with the contract of {kind} as a base, found {found!r}")
+        raise error(f"{where}: expected a class with the contract of {kind} as a base, found {loaded!r}")
     if brought is not None:
-        found.registry_name = name
-    return found
+        loaded.registry_name = name
+    return loaded
 
 
 def origin(kind: str, name: str) -> Origin | None:

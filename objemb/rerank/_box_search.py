@@ -110,9 +110,9 @@ class BoxSearch:
                 for side in range(4):
                     moved = _moved(box, side, step, sums.size)
                     if len(moved):
-                        found, number = sums.similarities(moved, unit).max(dim=0)
-                        if float(found) > score:
-                            box, score = moved[int(number)], float(found)
+                        best, number = sums.similarities(moved, unit).max(dim=0)
+                        if float(best) > score:
+                            box, score = moved[int(number)], float(best)
                 if score == before:
                     break
         return box, score

@@ -107,12 +107,12 @@ class Database(ImageRows):
 
     def _result(self, query: RegionDescriptors, hits: GroupedHits, number: int, first_row: int) -> SearchResult:
         boxes = as_boxes(query.regions.boxes.tolist())
-        found = hits.images[number] != NO_HIT
+        present = hits.images[number] != NO_HIT
         columns = (
-            hits.images[number][found].tolist(),
-            hits.scores[number][found].tolist(),
-            as_boxes(self.boxes[hits.rows[number][found]].tolist()),
-            (hits.query_rows[number][found] - first_row).tolist(),
+            hits.images[number][present].tolist(),
+            hits.scores[number][present].tolist(),
+            as_boxes(self.boxes[hits.rows[number][present]].tolist()),
+            (hits.query_rows[number][present] - first_row).tolist(),
         )
         matches = tuple(Match(self.images[i], s, box, boxes[q]) for i, s, box, q in zip(*columns, strict=True))
         return SearchResult(query.image, boxes, matches)

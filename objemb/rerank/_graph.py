@@ -61,8 +61,8 @@ def diffuse(system: csr_array, start: Float64Array, iterations: int, tolerance: 
     """
     from scipy.sparse.linalg import cg
 
-    found, _ = cg(system, start, rtol=tolerance, atol=0.0, maxiter=iterations)
-    return np.asarray(found)
+    solution, _ = cg(system, start, rtol=tolerance, atol=0.0, maxiter=iterations)
+    return np.asarray(solution)
 
 
 def start_vector(similarities: Float32Array, neighbours: int, gamma: float) -> Float64Array:

@@ -63,9 +63,9 @@ def nearest_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tup
     for start in range(0, len(vectors), ROWS):
         here = slice(start, start + ROWS)
         best, at = _nearest_to(vectors, groups, here, k)
-        found = min(k, best.shape[1])
-        products[here, :found] = best.numpy()
-        rows[here, :found] = np.where(np.isneginf(products[here, :found]), NO_HIT, at.numpy())
+        count = min(k, best.shape[1])
+        products[here, :count] = best.numpy()
+        rows[here, :count] = np.where(np.isneginf(products[here, :count]), NO_HIT, at.numpy())
     return rows, products
 
 
@@ -78,13 +78,13 @@ def approximate_neighbours(vectors: Float32Array, groups: Int64Array, k: int) ->
     products = np.full((len(vectors), k), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), SEARCHED):
         here = slice(start, start + SEARCHED)
-        found = index.search(vectors[here], np.arange(len(vectors[here])), wanted, blocks)
-        own = (found.rows == NO_HIT) | (groups[found.rows] == groups[here, None])
+        hits = index.search(vectors[here], np.arange(len(vectors[here])), wanted, blocks)
+        own = (hits.rows == NO_HIT) | (groups[hits.rows] == groups[here, None])
         order = np.argsort(own, axis=1, kind="stable")[:, :k]  # the others first, in their order
         missing = np.take_along_axis(own, order, axis=1)
         width = order.shape[1]
-        rows[here, :width] = np.where(missing, NO_HIT, np.take_along_axis(found.rows, order, axis=1))
-        products[here, :width] = np.where(missing, -np.inf, np.take_along_axis(found.scores, order, axis=1))
+        rows[here, :width] = np.where(missing, NO_HIT, np.take_along_axis(hits.rows, order, axis=1))
+        products[here, :width] = np.where(missing, -np.inf, np.take_along_axis(hits.scores, order, axis=1))
     return rows, products
 
 

@@ -30,10 +30,10 @@ def similarities(database: Database, query: RegionDescriptors, images: Sequence[
 def all_similarities(database: Database, query: RegionDescriptors) -> Float32Array:
     """Inner products of all rows of the database and those of the query, float32 ``(R, query rows)``."""
     vectors = query_vectors(query)
-    found = np.empty((len(database.vectors), len(vectors)), dtype=np.float32)
-    for start in range(0, len(found), ROWS):
-        found[start : start + ROWS] = database.vectors[start : start + ROWS] @ vectors.T
-    return found
+    products = np.empty((len(database.vectors), len(vectors)), dtype=np.float32)
+    for start in range(0, len(products), ROWS):
+        products[start : start + ROWS] = database.vectors[start : start + ROWS] @ vectors.T
+    return products
 
 
 def best_pair(products: Float32Array) -> tuple[int, int]:

@@ -69,12 +69,12 @@ class RegionMatch(Reranker):
             query = _looked_at(search, number)
         boxes = as_boxes(query.regions.boxes.tolist())
         products = similarities(search.database, query, [hit.image for hit in hits])
-        found = [
+        matches = [
             self._match(search, hit, of_image, boxes)
             for hit, of_image in zip(hits, products, strict=True)
             if len(of_image)
         ]
-        return put_first(replace(result, query_boxes=boxes), found)
+        return put_first(replace(result, query_boxes=boxes), matches)
 
     def _match(self, search: Search, hit: Match, products: Float32Array, query_boxes: Sequence[Box]) -> Match:
         """A hit with its new score and pairs, from ``(rows, query rows)`` products."""

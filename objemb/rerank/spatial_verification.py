@@ -116,15 +116,15 @@ class SpatialVerification(Reranker):
         if not first:
             return result
         low, high = first[-1].score, first[0].score
-        found = []
+        verified = []
         for hit in first:
             agreed = agreement(hit)
             if agreed is None:
                 continue
             count, box = agreed
             old = (hit.score - low) / (high - low) if high > low else 0.0
-            found.append(scored(moved(hit, box) if box else hit, count + old / 2))
-        return put_first(result, found)
+            verified.append(scored(moved(hit, box) if box else hit, count + old / 2))
+        return put_first(result, verified)
 
     def _by_features(self, query: LocalFeatures, hit: Match, features: LocalFeatures | None) -> Agreement | None:
         """Number of pairs that agree, and where the query box comes to lie, if they are enough."""

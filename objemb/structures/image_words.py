@@ -67,9 +67,9 @@ class ImageWords:
 
     def words(self, number: int) -> VisualWords:
         """The words of an image by its position in ``images``; possibly without rows."""
-        found = self.described.get(number)
-        if found is not None:
-            return found
+        stored = self.described.get(number)
+        if stored is not None:
+            return stored
         numbers, floats = np.zeros(0, np.int64), np.zeros(0, np.float32)
         none = np.zeros((0, self.dim), np.float32)
         return VisualWords(

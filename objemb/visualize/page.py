@@ -83,10 +83,10 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
         return '<div class="soft">the whole photo matched</div>'
     number = result.query_boxes.index(hit.query_box) if hit.query_box in result.query_boxes else len(query.close_ups)
     asked = _side("the whole query" if asked_whole else "", query.close_ups[number : number + 1], "query box")
-    found = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
-    if not asked or not found or (asked_whole and not several):
+    matched = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
+    if not asked or not matched or (asked_whole and not several):
         return ""
-    return f'<div class="pair">{asked}<span class="soft">→</span>{found}</div>'
+    return f'<div class="pair">{asked}<span class="soft">→</span>{matched}</div>'
 
 
 def _side(words: str, close_up: Sequence[tuple[Image.Image, str]], what: str) -> str:

@@ -69,19 +69,19 @@ def _download(url: str, file: Path) -> None:
         announced = answer.headers.get("Content-Length")
         size = "" if announced is None else f", {int(announced) / MEGABYTE:.1f} MB"
         logger.info("downloading %s to %s%s", url, file, size)
-        told = time.monotonic()
+        logged = time.monotonic()
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:
             with partial.open("wb") as out:
                 for chunk in _received(answer):
                     out.write(chunk)
                     digest.update(chunk)
-                    if time.monotonic() - told >= TELL_SECONDS:
+                    if time.monotonic() - logged >= TELL_SECONDS:
                         logger.info("downloading %s: %.1f MB so far", file.name, out.tell() / MEGABYTE)
-                        told = time.monotonic()
-                found = out.tell()
-            if announced is not None and found != int(announced):
-                raise OSError(f"expected {announced} bytes, found {found}")
+                        logged = time.monotonic()
+                received = out.tell()
+            if announced is not None and received != int(announced):
+                raise OSError(f"expected {announced} bytes, found {received}")
             if expected and not digest.hexdigest().startswith(expected[1]):
                 raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
 

@@ -159,7 +159,7 @@ class _Revealer:
             count = 1 + sum(n for _, n in inner)
             if count > MOST_VALUES:
                 raise ValueError(f"expected at most {MOST_VALUES} values, found more within each other")
-            found = (v for v, _ in inner)
-            made = dict(zip(value, found, strict=True)) if isinstance(value, dict) else type(value)(found)
+            values = (v for v, _ in inner)
+            made = dict(zip(value, values, strict=True)) if isinstance(value, dict) else type(value)(values)
             self._known[id(value)] = made, count
         return self._known[id(value)]

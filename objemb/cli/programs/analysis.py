@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     detector = detector_of(detection)
     given = stored_boxes(args.whiten_boxes, detection)
     with reporting_boxes(given):
-        found = analyse(
+        finished = analyse(
             backbone_of(classification),
             DetectorTrunk(detector=detector).to(args.device),
             data,
@@ -71,16 +71,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
         )
         if given is not None:
             given.expect_used()
-    for line in found.problems:
+    for line in finished.problems:
         note(line)
     report = {
         "set": {"name": data.name, "file": str(args.set), "level": task.level, "database": len(task.database)},
         "networks": {"classification": described(classification), "detection": described(detection)},
-        **found.to_json(),
+        **finished.to_json(),
         "environment": environment(PROGRAM, argv, device=args.device, seed=args.seed),
     }
-    write(report, found, args.output)
-    print(analysis_markdown(found), end="")
+    write(report, finished, args.output)
+    print(analysis_markdown(finished), end="")
     return report
 
 

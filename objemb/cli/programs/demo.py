@@ -124,9 +124,9 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     stamps = [read_stamp(folder, step.name) for step in steps]
     seconds = sum(stamp["seconds"] for stamp in stamps) + figures["seconds"]
     figures |= {"steps": stamps, "checks": [] if options.small else check(figures, seconds)}
-    found = answers(folder / "scenes", folder / "student" / "model", folder / "index")
+    answered = answers(folder / "scenes", folder / "student" / "model", folder / "index")
     page: Path = options.output / "report.html"
-    write_whole(page, report_page(figures, found))
+    write_whole(page, report_page(figures, answered))
     if options.small:
         note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")
         return page
@@ -140,9 +140,9 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
 def _line(row: Mapping[str, Any]) -> list[str]:
     cells = [row["title"]]
     for kind in (IN_PHOTO, PICTURE):
-        found = row["by_kind"][kind]
-        share = "" if found["share"] is None else f"{found['share']:.2f}"
-        cells += [f"{100 * found['mAP']:.1f}", f"{100 * found['P@1']:.1f}", share]
+        figures = row["by_kind"][kind]
+        share = "" if figures["share"] is None else f"{figures['share']:.2f}"
+        cells += [f"{100 * figures['mAP']:.1f}", f"{100 * figures['P@1']:.1f}", share]
     return cells
 
 

@@ -161,9 +161,9 @@ class EvaluationRun:
         if self.args.projector is None:
             return
         name = f"{one.data.name} {row.name}" if self.several_sets else row.name
-        found = embedding(name, measured.described, one.data, one.task, self.args.projector_vectors)
-        if found is not None:
-            self.embeddings.append(found)
+        points = embedding(name, measured.described, one.data, one.task, self.args.projector_vectors)
+        if points is not None:
+            self.embeddings.append(points)
 
     def _draw(self) -> None:
         if self.args.report is None:

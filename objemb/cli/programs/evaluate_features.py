@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     files = [query.file for query in task.queries]
     described = DescribedTask(database.named(task.item_ids), queries.named(files), TIMES)
     rerankers = [registry.build(Reranker, settings) for settings in (parse_part("rerank", t) for t in args.rerank)]
-    found = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
+    evaluation = evaluate_described(described, replace(data, objects=()), task, rerankers=rerankers)
     result = {
         "method": args.name or args.database.stem,
         "set": data.name,
         "rerank": args.rerank,
-        **found.to_json(),
+        **evaluation.to_json(),
         "dim": described.database.dim,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

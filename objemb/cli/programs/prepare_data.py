@@ -124,17 +124,17 @@ def make_scenes(options: argparse.Namespace) -> dict[str, Any]:
     """Write the splits of the generated scenes and a preview of the first."""
     settings = read_settings(SceneSettings, options)
     splits = {name: Scenes(settings, name) for name in options.splits}
-    result: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     with Progress() as display:
         meter = display.meter("drawing", "scenes", sum(map(len, splits.values())))
         for name, scenes in splits.items():
-            result[name] = scenes.write(options.output, options.workers, format=options.format, advance=meter.step)
-            result[name]["sizes"] = object_sizes(result[name]["instances"])
+            report[name] = scenes.write(options.output, options.workers, format=options.format, advance=meter.step)
+            report[name]["sizes"] = object_sizes(report[name]["instances"])
     shown = next((s for s in splits.values() if len(s)), None)
     if shown is not None:
         with replacing(options.output / "preview.png") as partial:
             preview_sheet(shown).save(partial)
-    return result
+    return report
 
 
 def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     settings = read_settings(ComposeSettings, options)
     with Progress() as display:
         meter = display.meter("composing", "scenes", sum(settings.counts.values()))
-        result = compose(
+        report = compose(
             options.objects,
             options.backgrounds,
             options.output,
@@ -153,9 +153,9 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
             advance=meter.step,
         )
     for split in SPLITS:
-        if split in result:
-            result[split]["sizes"] = object_sizes(result[split]["instances"])
-    return result
+        if split in report:
+            report[split]["sizes"] = object_sizes(report[split]["instances"])
+    return report
 
 
 def object_sizes(instances: str | Path) -> dict[str, int]:

@@ -46,8 +46,8 @@ Archives and tables are listed in the repository cvdfoundation/google-landmark."
                     continue
                 problems.positives(entry, {"images": images}, ("images",))
                 problems.once(entry, {"images": images})
-                found = index.known(problems, f"{entry}: images", images)
-                positive = [index.file(name) for name in found]
+                known_names = index.known(problems, f"{entry}: images", images)
+                positive = [index.file(name) for name in known_names]
                 queries.append({"file": test.file(query), "box": None, "relevant": {"positive": positive}})
             if not queries:
                 problems.add("Usage", f"expected {self.usage} queries, found none")

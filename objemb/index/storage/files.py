@@ -298,9 +298,9 @@ def unreadable(path: Path, error: OSError) -> DamagedIndexError | IndexFolderErr
 
 def check_buffer(folder: Path, record: FileRecord, buffer: Any) -> None:
     """Raise ``DamagedIndexError`` unless a buffer has the recorded checksum."""
-    found = hashlib.sha256(buffer).hexdigest()
-    if found != record.sha256:
-        raise DamagedIndexError(f"{folder / record.name}: expected SHA-256 {record.sha256}, found {found}")
+    digest = hashlib.sha256(buffer).hexdigest()
+    if digest != record.sha256:
+        raise DamagedIndexError(f"{folder / record.name}: expected SHA-256 {record.sha256}, found {digest}")
 
 
 def check_file(folder: Path, record: FileRecord, on_bytes: Callable[[int], None] = lambda count: None) -> str | None:

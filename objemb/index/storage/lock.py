@@ -75,10 +75,10 @@ class WriterLock:
         if self._folder_locked:
             return
         try:
-            found = os.stat(LOCK_FILE, dir_fd=self.folder.descriptor, follow_symlinks=False)
+            status = os.stat(LOCK_FILE, dir_fd=self.folder.descriptor, follow_symlinks=False)
         except OSError:
-            found = None
-        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            status = None
+        if status is None or not os.path.samestat(status, os.fstat(self._descriptor)):
             raise IndexWriteError(
                 f"{self._path / LOCK_FILE}: expected the lock file of this writer, found that it was deleted or "
                 "replaced, so that another writer may have started; nothing was published"

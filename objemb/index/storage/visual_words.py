@@ -97,27 +97,27 @@ class WordRows(RowSchema):
 
     def encode(self, described: Described) -> Columns:
         """As :meth:`RowSchema.encode`."""
-        found = self._checked(f"image {described.image!r}", described)
-        if self.items == "images" and len(found.rows) and int(found.rows[-1]) > 0:
+        words = self._checked(f"image {described.image!r}", described)
+        if self.items == "images" and len(words.rows) and int(words.rows[-1]) > 0:
             raise ValueError(
-                f"words of {found.image!r}: expected row 0 alone to have some, as in an index of images, "
-                f"found those of row {found.rows[-1]}"
+                f"words of {words.image!r}: expected row 0 alone to have some, as in an index of images, "
+                f"found those of row {words.rows[-1]}"
             )
         if not self.binary:
-            check_unit(found.image, found.residuals.astype(np.float32, copy=False))
+            check_unit(words.image, words.residuals.astype(np.float32, copy=False))
         columns: dict[str, AnyArray] = {
-            "counts": np.bincount(found.rows, minlength=len(found)).astype(np.uint32),
-            "words": found.words.astype(np.uint32),
-            "residuals": self._residuals(found).astype(self._stored_residual, copy=False),
-            "scales": found.scales.astype("<f4"),
+            "counts": np.bincount(words.rows, minlength=len(words)).astype(np.uint32),
+            "words": words.words.astype(np.uint32),
+            "residuals": self._residuals(words).astype(self._stored_residual, copy=False),
+            "scales": words.scales.astype("<f4"),
         }
         if self.positions:
-            if found.places is None:
-                raise ValueError(f"words of {found.image!r}: expected the places of local features, found none")
-            placed = np.zeros(len(found), "<u4")
-            placed[:1] = len(found.places)
+            if words.places is None:
+                raise ValueError(f"words of {words.image!r}: expected the places of local features, found none")
+            placed = np.zeros(len(words), "<u4")
+            placed[:1] = len(words.places)
             columns["placed"] = placed
-            columns["places"] = self._places(found.places, found.regions.size)[: None if len(found) else 0]
+            columns["places"] = self._places(words.places, words.regions.size)[: None if len(words) else 0]
         return columns
 
     def described(
@@ -264,14 +264,14 @@ class WordRows(RowSchema):
         )
         parts = [empty]
         for one in described:
-            found = self._checked(f"query {one.image!r}", one)
+            words = self._checked(f"query {one.image!r}", one)
             parts.append(
                 WordQueries(
-                    np.searchsorted(found.rows, np.arange(len(found) + 1)),
-                    found.words,
-                    self._residuals(found),
-                    found.weights.astype(np.float64),
-                    found.scales.astype(np.float64),
+                    np.searchsorted(words.rows, np.arange(len(words) + 1)),
+                    words.words,
+                    self._residuals(words),
+                    words.weights.astype(np.float64),
+                    words.scales.astype(np.float64),
                 )
             )
         return joined_queries(parts)

@@ -71,10 +71,10 @@ def _points(scores: Iterable[Score]) -> list[tuple[float, float]]:
 
 def _conclusions(analysis: Analysis) -> str:
     lines = ["| claim | verdict | difference of mAP in points, mean [95 % interval] |", "| --- | --- | --- |"]
-    for found in analysis.conclusions:
-        figures = "; ".join(f"{name}: {_difference(d)}" for name, d in found.figures.items())
-        remark = f" ({found.remark})" if found.remark else ""
-        lines.append(f"| {found.claim} | **{found.verdict}** | {figures}{remark} |")
+    for conclusion in analysis.conclusions:
+        figures = "; ".join(f"{name}: {_difference(d)}" for name, d in conclusion.figures.items())
+        remark = f" ({conclusion.remark})" if conclusion.remark else ""
+        lines.append(f"| {conclusion.claim} | **{conclusion.verdict}** | {figures}{remark} |")
     return "\n".join(lines)
 
 

@@ -84,13 +84,13 @@ def measure(
 def detect_all(model: Model, data: EvaluationSet, advance: Any) -> dict[str, Regions]:
     """All boxes of the model's detector on the photos of a set, also the unlikely ones."""
     refs = [ImageRef(e.file, data.photo(e.file)) for e in data.images]
-    found: dict[str, Regions] = {}
+    detections: dict[str, Regions] = {}
     assert model.detector is not None
     for photo in stream_photos(refs, side=model.decode_side):
         if isinstance(photo, Photo):
-            found[photo.id] = model.detector.detect([photo])[0]
+            detections[photo.id] = model.detector.detect([photo])[0]
         advance()
-    return found
+    return detections
 
 
 def detection(

@@ -87,8 +87,8 @@ def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
         about: Which model it was.
         answers: Queries to show.
     """
-    found = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
-    return html_page(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{found}", OWN_STYLE)
+    sections = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
+    return html_page(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{sections}", OWN_STYLE)
 
 
 def _introduction(figures: Mapping[str, Any]) -> str:

@@ -68,10 +68,10 @@ def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
     refs = [ref for ref in find_images(photos) if isinstance(ref, ImageRef)]
     paths = {ref.id: ref.path for ref in refs}
     for ref in _spread(refs):
-        found = model.detect(ref.path)
-        if not len(found):
+        detections = model.detect(ref.path)
+        if not len(detections):
             continue
-        asked = expect_vectors("demo", model.query(ref.path, found[:1].boxes.tolist()))
+        asked = expect_vectors("demo", model.query(ref.path, detections[:1].boxes.tolist()))
         result = search_others(index, asked, (ref.id,))
         yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
 

@@ -64,12 +64,12 @@ def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
         made_from = json.dumps([step.command, __version__, FORM, [marks[name] for name in step.needs]])
         marks[step.name] = hashlib.sha256(made_from.encode()).hexdigest()
         stamp = {"mark": marks[step.name], "seconds": None, "command": step.text}
-        found = read_stamp(folder, step.name)
-        if found.get("mark") != marks[step.name]:
+        earlier = read_stamp(folder, step.name)
+        if earlier.get("mark") != marks[step.name]:
             _remove(step.makes)
             _write_stamp(folder, step.name, stamp)
-        elif found["seconds"] is not None:
-            note(f"[{number}/{total}] {step.title}: done before, in {found['seconds']:.0f} s")
+        elif earlier["seconds"] is not None:
+            note(f"[{number}/{total}] {step.title}: done before, in {earlier['seconds']:.0f} s")
             continue
         note(f"[{number}/{total}] {step.title}")
         note(f"$ {step.text}")

@@ -64,10 +64,10 @@ def measure(
         described, reused = describer.describe(task, on_photo=meter.step)
         display.meter(f"{name}: searching and scoring", "queries", len(task.queries))
         with model.computing():
-            found = evaluate_described(
+            evaluation = evaluate_described(
                 described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
             )
-        tell(name, [*warnings, *found.problems])
+        tell(name, [*warnings, *evaluation.problems])
         display.meter(f"{name}: figures by regions and cost", "parts", None)
         counts = args.regions if source in (None, DETECTOR) else []
         if counts and not describer.takes_boxes(task):
@@ -78,10 +78,10 @@ def measure(
     result = {
         "method": name,
         "set": data.name,
-        **found.to_json(),
+        **evaluation.to_json(),
         "warnings": warnings,
-        "precision_recall": curve(task, found),
-        **figures_by_parts(task, data, described, found),
+        "precision_recall": curve(task, evaluation),
+        **figures_by_parts(task, data, described, evaluation),
         "by_regions": by_regions,
         "cost": None if cost is None else asdict(cost),
         "descriptors_from_cache": reused,
@@ -94,7 +94,7 @@ def measure(
         "settings": model.settings,
         "provenance": model.provenance,
     }
-    return Measured(result, found, described)
+    return Measured(result, evaluation, described)
 
 
 def tell(name: str, lines: Sequence[str]) -> None:

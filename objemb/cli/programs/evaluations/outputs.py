@@ -44,8 +44,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     for of_set in report["sets"]:
         if "error" in of_set:
             continue
-        found = [r for r in report["results"] if r["set"] == of_set["name"]]
-        parts.append(f"\n## {of_set['name']}\n\n" + _tables(found))
+        of_results = [r for r in report["results"] if r["set"] == of_set["name"]]
+        parts.append(f"\n## {of_set['name']}\n\n" + _tables(of_results))
     return "".join(parts)
 
 
@@ -184,7 +184,7 @@ def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) 
     of_file: dict[str, list[int]] = {}
     for number, file in enumerate(files):
         of_file.setdefault(file, []).append(number)
-    found: list[Image.Image | None] = [None] * len(files)
+    cuts: list[Image.Image | None] = [None] * len(files)
     for file, numbers in of_file.items():
         try:
             photo = read_photo(data.photo(file), side=CUT_FROM)
@@ -196,5 +196,5 @@ def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) 
             x1, y1, x2, y2 = (boxes[number] * scale).round().astype(int).tolist()
             cut = whole.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
             cut.thumbnail((THUMBNAIL, THUMBNAIL))
-            found[number] = cut
-    return found
+            cuts[number] = cut
+    return cuts

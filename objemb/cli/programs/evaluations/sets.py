@@ -93,9 +93,9 @@ def with_distractors(data: EvaluationSet, folder: Path) -> EvaluationSet:
     if not folder.is_dir():
         raise ValueError(f"--distractors: expected a folder of photos, found none at {folder}")
     known = {os.path.realpath(data.photo(entry.file)) for entry in data.images}
-    found = (ref.path for ref in find_images(folder) if isinstance(ref, ImageRef))
+    photos = (ref.path for ref in find_images(folder) if isinstance(ref, ImageRef))
     base = data.path.parent
-    files = [os.path.relpath(path, base) for path in found if os.path.realpath(path) not in known]
+    files = [os.path.relpath(path, base) for path in photos if os.path.realpath(path) not in known]
     further = tuple(SetEntry(Path(file).as_posix(), ()) for file in files)
     return replace(data, images=data.images + further, distractors=data.distractors + len(further))
 
