@@ -354,7 +354,7 @@ def test_odd_overrides_are_told() -> None:
 
 @pytest.mark.parametrize("wrong", ["true", "2024", "1e5"])
 def test_a_number_in_the_place_of_a_text_is_told(wrong: str) -> None:
-    with pytest.raises(ValueError, match=r"describer.backbone.weights: expected a text, found .*; quotes make it one"):
+    with pytest.raises(ValueError, match=r"describer.backbone.weights: expected a text, found .*; put it in quotes"):
         load_config("mac", [f"backbone.weights={wrong}"])
     assert load_config("mac", [f"backbone.weights='{wrong}'"])["describer"]["backbone"]["weights"] == wrong
 

@@ -225,7 +225,7 @@ def test_settings_of_their_own_become_the_dataclass() -> None:
         ),
         (
             {"p": 1, "outer": {"share": 1, "inner": {"word": 3}}},
-            r"^x.outer.inner.word: expected a text, found 3; quotes make it one",
+            r"^x.outer.inner.word: expected a text, found 3; put it in quotes",
         ),
         ({"p": 1, "file": True}, r"^x.file: expected a text, found True"),
     ],

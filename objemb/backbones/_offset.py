@@ -1,4 +1,4 @@
-"""Where the cells of a network's map look, from the arithmetic of its own layers."""
+"""Receptive fields of the cells of a network's map, computed from the arithmetic of its layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ aten = torch.ops.aten
 
 
 class Place(NamedTuple):
-    """What the first cell of a map looks at along one side, in input pixels.
+    """The receptive field of the first cell of a map along one axis, in input pixels.
 
     Attributes:
-        centre: The middle of it; that of the first pixel is 0.5.
-        stride: Pixels to the next cell.
-        side: Of the receptive field, the pixels that it depends on.
+        centre: Centre of the receptive field; that of the first pixel is 0.5.
+        stride: Distance to the next cell.
+        side: Side of the receptive field.
     """
 
     centre: float
@@ -28,55 +28,55 @@ class Place(NamedTuple):
 
 
 def offset(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
-    """As :func:`offsets`, of a network that makes one map, of a stride."""
+    """:func:`offsets` for a network with a single map of this stride."""
     return offsets(lambda pixels: {stride: network(pixels)}, side)[stride]
 
 
 def receptive_side(network: Callable[[Tensor], Tensor], stride: int, side: int) -> float:
-    """Side of the square of input pixels that a cell of a map depends on, by kernels, strides and dilations alone.
+    """Side of a cell's receptive field in input pixels, from kernels, strides and dilations only.
 
-    What looks at the whole image, such as the mean of a squeeze-and-excitation block, does not count.
+    Global operations, such as the mean of a squeeze-and-excitation block, are ignored.
 
     Args:
-        network: Makes a map of images ``(1, 3, h, w)``; of "meta" tensors.
-        stride: Of the map.
-        side: An input side that it accepts.
+        network: Computes a map from images ``(1, 3, h, w)``; on "meta" tensors.
+        stride: Stride of the map.
+        side: An input side that the network accepts.
 
     Returns:
-        The stride, a cell without anything around it, where the layers do not explain the map.
+        The side; the stride itself if the layers do not determine it.
     """
     seen = _seen(lambda pixels: {stride: network(pixels)}, side)[stride]
     return float(stride) if seen is None or seen[0].stride != stride else seen[0].side
 
 
 def offsets(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dict[int, float]:
-    """Where the outer edge of the first cell of a map lies, in input pixels: its centre less half a stride.
+    """Position of the outer edge of the first cell of each map, in input pixels: its centre minus half a stride.
 
     The centre of a receptive field moves with each convolution and pooling by ``(k - 1) / 2 - padding`` of its cells
     (Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill 2019). With kernels
-    of 2 that do not pad (VGG), or patches of an image (transformers, ConvNeXt), the first cell lies at 0; with kernels
-    of 3 that pad by 1 (ResNet, MobileNet), it looks around the first pixel, and its edge lies at ``(1 - stride) / 2``.
+    of 2 without padding (VGG), or patches of an image (transformers, ConvNeXt), the edge is at 0; with kernels of 3 and
+    padding of 1 (ResNet, MobileNet), the first cell is centred on the first pixel, and its edge is at
+    ``(1 - stride) / 2``.
 
     Args:
-        network: What makes maps, by stride, of images ``(1, 3, h, w)``; of "meta" tensors, see
+        network: Computes maps, by stride, from images ``(1, 3, h, w)``; on "meta" tensors, see
             :func:`objemb.backbones._probe.meta_copy`.
-        side: An input side that it accepts. Networks that pad depending on the size of the input (those that come from
-            TensorFlow) are right at this size only.
+        side: An input side that the network accepts. For networks whose padding depends on the input size (those ported
+            from TensorFlow) the result holds for this size only.
 
     Returns:
-        By stride; 0, the edge of the image, where the layers do not explain the stride (patches that are merged by
-        reshaping).
+        Offsets by stride; 0, the edge of the image, if the layers do not determine it (patches merged by reshaping).
     """
     return {stride: _edge(of_map, stride) for stride, of_map in _seen(network, side).items()}
 
 
-#: Down and across.
+#: Receptive field (vertical, horizontal).
 _Pair = tuple[Place, Place]
 
 
 def _seen(network: Callable[[Tensor], Mapping[int, Tensor]], side: int) -> dict[int, _Pair | None]:
-    """What the first cells of maps look at, by stride."""
-    # where inference mode is on, layers would not come as the operations that are known here
+    """Receptive fields of the first cells of maps, by stride."""
+    # in inference mode, layers would not be dispatched as the operations that are known here
     with torch.inference_mode(False), torch.no_grad():
         pixels = torch.empty(1, 3, side, side, device="meta")
         with _Places(pixels) as places:
@@ -90,15 +90,15 @@ def _edge(seen: _Pair | None, stride: int) -> float:
 
 
 class _Places(TorchDispatchMode):
-    """Follows the places of cells through all operations: layers move them, everything else leaves them alone."""
+    """Tracks receptive fields through all operations: layers change them, all other operations keep them."""
 
     def __init__(self, pixels: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._places: dict[int, _Pair] = {id(pixels): (Place(0.5, 1.0), Place(0.5, 1.0))}
-        self._alive: list[Tensor] = [pixels]  # what is gone could leave its id to another tensor
+        self._alive: list[Tensor] = [pixels]  # keeps tensors alive, since ids of freed ones may be reused
 
     def of(self, tensor: Tensor) -> _Pair | None:
-        """Places of the first cell, or None for what was not computed from the image."""
+        """Receptive field of the first cell, or None for a tensor that does not depend on the image."""
         return self._places.get(id(tensor))
 
     def __torch_dispatch__(
@@ -116,8 +116,8 @@ class _Places(TorchDispatchMode):
 
 
 def _joined(seen: Sequence[_Pair]) -> _Pair:
-    """The mean of branches that look at different places (a shortcut that pools, in ResNet-D), and their largest field;
-    what comes from a coarser map, such as the level above in a pyramid, does not count."""
+    """Mean centre and largest field of branches with different fields (such as the pooling shortcut of ResNet-D);
+    coarser inputs, such as the level above in a pyramid, are ignored."""
     y, x = map(_mean, zip(*seen, strict=True))
     return y, x
 
@@ -145,7 +145,7 @@ def _pooled(seen: _Pair, call: Mapping[str, object]) -> _Pair:
 
 
 def _padded(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
-    """Padding is listed from the last side on, before and behind."""
+    """Padding, which is listed as (before, after) from the last axis on."""
     added = list(call.get("pad", call.get("padding")))
     left, top = added[0], added[2] if len(added) > 2 else 0
     (y, x) = seen
@@ -154,7 +154,7 @@ def _padded(seen: _Pair, call: Mapping[str, Any]) -> _Pair:
 
 
 def _slid(seen: _Pair, kernel: Any, stride: object, padding: object, dilation: object) -> _Pair:
-    """A window over the cells: its middle, in steps of its stride."""
+    """A sliding window over the cells: a convolution or pooling."""
     y, x = (
         Place(
             place.centre + place.stride * (d * (k - 1) / 2 - p),
@@ -166,7 +166,7 @@ def _slid(seen: _Pair, kernel: Any, stride: object, padding: object, dilation: o
     return y, x
 
 
-#: What operations other than those on single cells do to places.
+#: Effects on receptive fields of the operations that are not pointwise.
 MOVES: dict[object, Callable[[_Pair, Mapping[str, object]], _Pair]] = {
     aten.convolution: _convolved,
     aten.max_pool2d_with_indices: _pooled,
@@ -178,7 +178,7 @@ MOVES: dict[object, Callable[[_Pair, Mapping[str, object]], _Pair]] = {
 
 
 def _both(value: Any) -> tuple[int, int]:
-    """Down and across, where one number may stand for both."""
+    """(vertical, horizontal) from a pair or a single number."""
     numbers = list(value) if isinstance(value, Sequence) else [value]
     return numbers[0], numbers[-1]
 

@@ -1,4 +1,4 @@
-"""What comes out of a network, found without computing it."""
+"""Output shapes of a network, determined on "meta" tensors without computing values."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def meta_copy(network: Network) -> Network:
-    """A copy with shapes but no values ("meta" tensors): the memory of the original is neither copied nor touched."""
+    """A copy with shapes but no values ("meta" tensors), without copying the memory of the original."""
     memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())
-    # what torchvision cuts out of a network forgets its mode when it is copied
+    # networks extracted by torchvision lose their mode when copied
     return copy.deepcopy(network, memo).train(network.training)
 
 
 def map_shape(empty: nn.Module, height: int, width: int) -> tuple[int, ...]:
-    """Shape of the output of a :func:`meta_copy` network for one image, in no time."""
+    """Output shape of a :func:`meta_copy` network for one image."""
     with torch.no_grad():
         return tuple(empty(torch.empty(1, 3, height, width, device="meta")).shape)
 
 
 def map_shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, ...] | None:
-    """As :func:`map_shape`; None for a size that the network refuses, in whatever way its layers do."""
+    """:func:`map_shape`, or None for an input size that the network rejects with any error."""
     try:
         return map_shape(empty, height, width)
     except Exception:
@@ -40,8 +40,7 @@ def map_shape_or_none(empty: nn.Module, height: int, width: int) -> tuple[int, .
 
 
 def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
-    """The smallest input side that gives a map of at least one cell: ``stride`` where that suffices, else found by
-    bisection.
+    """The smallest input side with a map of at least one cell: ``stride`` if that suffices, else found by bisection.
 
     Args:
         empty: A :func:`meta_copy` network.
@@ -59,15 +58,15 @@ def smallest_side(empty: nn.Module, stride: int, multiple: int, fits: int) -> in
 
 
 def surplus(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
-    """How many pixels a network adds to a side by padding, see :meth:`objemb.backbones.base.Backbone.map_size`.
+    """Number of pixels that padding adds to a side, see :meth:`objemb.backbones.base.Backbone.map_size`.
 
-    It follows from the first side that gives one cell more than another one.
+    It is determined from the first side at which the map grows by one cell.
 
     Args:
         empty: A :func:`meta_copy` network.
-        stride: Of its map.
-        multiple: Sides must be a multiple of this. Where that is a multiple of the stride, or the only side, nothing is
-            ever rounded, and one side is enough.
+        stride: Stride of its map.
+        multiple: Sides must be a multiple of this. If this is a multiple of the stride, or the only side, nothing is
+            rounded, and one side suffices.
         fits: A side that is known to be accepted.
     """
     side = -(-fits // multiple) * multiple
@@ -85,17 +84,17 @@ def surplus(empty: nn.Module, stride: int, multiple: int, fits: int) -> int:
 def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, int]:
     """Channels and stride of a convolutional network's map.
 
-    A layer of stride ``s`` gives exactly one cell more for ``s`` pixels more, whatever its kernel, padding and rounding
-    are; so a chain of layers gives exactly ``n`` cells more for ``n`` times the product of their strides. Growing the
-    input by a multiple of that product therefore shows the stride without any rounding, which one size cannot.
+    For any kernel, padding and rounding, the output of a layer of stride ``s`` grows by exactly one cell per ``s``
+    pixels of input, so that of a chain of layers by exactly ``n`` cells per ``n`` times the product of their strides.
+    Growing the input by a multiple of that product therefore gives the stride exactly, which a single size cannot.
 
     Args:
-        name: What to call the network in errors.
+        name: Name of the network in errors.
         network: Takes ``(1, 3, h, w)``.
         side: An input side that is large enough for it.
 
     Raises:
-        ValueError: The output is not a map that grows evenly with the image.
+        ValueError: The output is not a map whose size grows in proportion to that of the image.
     """
     empty = meta_copy(network)
     small, large = map_shape(empty, side, side), map_shape(empty, side + SPAN, side + 2 * SPAN)
@@ -111,7 +110,7 @@ def channels_and_stride(name: str, network: nn.Module, side: int) -> tuple[int, 
 
 
 def strides_of_layers(empty: nn.Module, layers: Collection[str], side: int) -> dict[str, int]:
-    """Strides of the layers that give maps that grow with the image, in the order in which they are run.
+    """Strides of the layers whose outputs are maps that grow with the image, in the order of execution.
 
     Args:
         empty: A :func:`meta_copy` network.

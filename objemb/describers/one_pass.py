@@ -1,4 +1,4 @@
-"""One pass: the network that detects the objects describes them as well."""
+"""One pass: the detector's own network describes the objects as well."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from objemb.regions.detections import Detections
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
-#: A head that has learned one size knows objects up to half an octave smaller or larger.
+#: A head trained at one size works for objects up to half an octave smaller or larger.
 OCTAVES = 0.5
 
 
@@ -35,36 +35,36 @@ class OnePass(BoxEmbedder):
                                                │                                                      │
                                                └──────────────── embedding head ──── final boxes ─────┘
 
-    The head pools on the boxes that are returned, the whole image being one of them. Given boxes need no detector's
-    heads at all. This is the student of a guided training, whose teacher needs several passes, such as
+    The head pools the features of the final boxes, one of which is the whole image. For given boxes the detector's
+    heads are not run. This is the student of a distillation, whose teacher needs several passes, such as
     :class:`~objemb.describers.pooled_regions.PooledRegions` with crops (Chen, Davis and Lim, "An analysis of object
-    embeddings for image retrieval", 2019). Until it has been trained, its head gives vectors that mean little.
+    embeddings for image retrieval", 2019). The vectors of an untrained head are not useful.
 
-    **Every size.** A head knows objects as large as those that it has learned, in cells of its level; its vectors of
-    others, such as a picture that shows nothing but the product, mean little. With ``object_side`` a box that is more
-    than ``sqrt(2)`` times larger or smaller is described from a *window*: the photo around it, resized so that its
-    longer side is ``object_side`` pixels long, through the layers below the head's level alone. For a head on a low
-    level of the trunk that is a small part of a detector's work. Training, index and query treat a box alike, and a
-    picture has nearly one vector whatever its number of pixels. A box in its photo and the same pixels cut out do not:
-    around the one there is more to see.
+    **Object size.** A head works only for objects of about the sizes on which it was trained, in cells of its level,
+    and not, for instance, for a picture that a product fills. With ``object_side``, a box that is more than ``sqrt(2)``
+    times larger or smaller is described from a *window*: the photo around it, resized so that the longer side of the
+    box is ``object_side`` pixels, run through the layers up to the head's level only. For a head on a low level of the
+    trunk this is a small part of the detector's cost. Training, index and query treat a box in the same way, and the
+    vector of a picture hardly depends on its resolution. The vector of a box in its photo differs from that of the same
+    pixels cut out, because it includes context.
 
     Args:
-        detector: Finds objects and computes the feature pyramid; its weights are its own affair.
-        head: Makes vectors of boxes from levels of the detector, to which it is connected here.
-        min_score: Boxes below it are dropped; see :class:`~objemb.regions.detections.Detections` for this and the next.
-        nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
-        max_regions: At most so many boxes per photo, the whole image not counted.
-        object_side: Longer side in pixels of the network's input at which the head describes objects; None to describe
-            each box as large as it is there. ``samples`` times the stride of the head's level gives it a cell for each
+        detector: Detects objects and computes the feature pyramid; it is configured with its own weights.
+        head: Computes vectors of boxes from levels of the detector; the constructor connects it to them.
+        min_score: Boxes with a lower score are dropped, see :class:`~objemb.regions.detections.Detections`.
+        nms_iou: A box whose IoU with a better one of *any* class exceeds this is dropped; 1 keeps all.
+        max_regions: Maximum number of boxes per photo, in addition to the whole image.
+        object_side: Longer side, in pixels of the network's input, at which the head describes objects; None to
+            describe each box at its own size. ``samples`` times the stride of the head's level gives one cell per
             sample.
 
     Attributes:
-        regions: The selection, and within it the detector.
+        regions: The selection of boxes, which contains the detector.
         head: The embedding head.
-        levels: Names of the detector's levels that it reads.
+        levels: Names of the detector's levels that the head uses.
 
     Raises:
-        TypeError: A detector without a feature pyramid, such as stored boxes.
+        TypeError: The detector has no feature pyramid, such as stored boxes.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class OnePass(BoxEmbedder):
     @property
     def detector(self) -> NetworkDetector:
         """The detector."""
-        return cast(NetworkDetector, self.regions.detector)  # as the constructor has made sure
+        return cast(NetworkDetector, self.regions.detector)  # checked by the constructor
 
     @property
     def raw_dim(self) -> int:
@@ -139,7 +139,7 @@ class OnePass(BoxEmbedder):
         batch: NetworkInput,
         features: Mapping[str, Tensor] | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of boxes and the head's samples of them: of those described in their photo, then of windows."""
+        """Numbers of boxes and their features for the head: first boxes described in their photo, then windows."""
         device, apart = batch.tensors.device, self._apart(boxes)
         if features is None and (len(apart) == 0 or not apart.all()):
             features = computed(device, self.detector.maps, batch, self.levels)
@@ -160,12 +160,12 @@ class OnePass(BoxEmbedder):
 
     @property
     def _multiple(self) -> int:
-        """Of what sides of windows are multiples: the levels of a pyramid are built upon one another."""
+        """Sides of windows are multiples of this, as the levels of a feature pyramid require."""
         coarsest = max(stride for _, stride in self.detector.levels().values())
         return max(16, coarsest if set(self.levels) & set(self.detector.pyramid) else max(self.head.strides))
 
     def _apart(self, boxes: Sequence[Tensor]) -> Tensor:
-        """bool ``(sum of N,)``: the boxes, in pixels of the network's input, that get a window each."""
+        """bool ``(sum of N,)``: whether each box, in pixels of the network's input, is described from a window."""
         sides = torch.cat([torch.zeros(0), *((b[:, 2:] - b[:, :2]).amax(dim=1) for b in boxes)])
         if self.object_side is None:
             return torch.zeros_like(sides, dtype=torch.bool)
@@ -173,14 +173,14 @@ class OnePass(BoxEmbedder):
         return apart
 
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
-        """Numbers of photos that share a forward pass: all of them with given boxes, or all without."""
+        """Numbers of the photos of each forward pass: either all with given boxes or all without."""
         for numbers in self.detector.groups(photos):
             without = [i for i in numbers if given[i] is None]
             with_boxes = [i for i in numbers if given[i] is not None]
             yield from filter(None, (without, with_boxes))
 
     def _of_batch(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[tuple[Regions, Tensor]]:
-        """Per photo its regions and their vectors, from one forward pass; boxes are given for all photos or none."""
+        """Regions and vectors of each photo, from one forward pass; boxes are given for all photos or for none."""
         batch, features = self.detector.preprocess(photos), None
         regions = [g for g in given if g is not None]
         if not regions:
@@ -191,5 +191,5 @@ class OnePass(BoxEmbedder):
 
 
 def _in_network(regions: Regions, size: tuple[int, int]) -> Tensor:
-    """Boxes in pixels of the network's input, in which the image is ``size`` ``(height, width)`` large."""
+    """Boxes in pixels of the network's input, in which the image has the ``size`` ``(height, width)``."""
     return scale(as_tensor(regions.boxes), (size[0] / regions.size[0], size[1] / regions.size[1]))

@@ -23,16 +23,16 @@ from objemb.images.pixels import rgb_pixels
 from objemb.structures import SIDEWAYS, Photo, Scalar
 from objemb.types import Uint8Array
 
-#: Largest image that is decoded by default, in pixels.
+#: Default of the maximum number of pixels of an image.
 MAX_PIXELS = 100_000_000
-#: A file may have this many bytes per allowed pixel (four channels of 16 bits), and some beside them.
+#: A file may have this many bytes per allowed pixel (four channels of 16 bits), plus a fixed number.
 BYTES_PER_PIXEL = 8
 BYTES_BESIDE_PIXELS = 64 * 2**20
-#: A file that grows while it is read is read further in pieces of this many bytes.
+#: Piece size in bytes for reading a file that grows while it is read.
 CHUNK = 2**20
-#: Memory that a pixel takes while it is decoded: four bytes of Pillow's, three of the photo's, one of a band between.
+#: Bytes of memory per pixel while decoding: four of Pillow's image, three of the photo, one of an intermediate band.
 BYTES_IN_MEMORY = 8
-#: An error's reason is cut to this many characters.
+#: Maximum number of characters of a reason.
 REASON_LENGTH = 200
 
 
@@ -40,7 +40,7 @@ REASON_LENGTH = 200
 PILLOW = re.compile(r"PIL\.")
 
 ORIENTATION = 0x0112
-#: What undoes each EXIF orientation.
+#: The transposition that undoes each EXIF orientation.
 UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
     {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,7 +58,7 @@ class UnreadableImageError(checks.ObjembError):
     """An image cannot be read.
 
     Attributes:
-        reason: Why, in a few words, without the name of the file.
+        reason: The reason in a few words, without the name of the file.
     """
 
     def __init__(self, reason: str, name: str = "image") -> None:
@@ -76,36 +76,36 @@ def read_photo(
     max_pixels: int = MAX_PIXELS,
     admit: Callable[[int], None] = lambda most: None,
 ) -> Photo:
-    """Decode one image: JPEG, PNG, WebP, BMP or TIFF by content, whatever its name.
+    """Decode one image: JPEG, PNG, WebP, BMP or TIFF, recognised by content rather than by name.
 
-    The first frame is read, turned as its EXIF orientation says (damaged EXIF counts as none), and brought to RGB as
-    :func:`objemb.images.pixels.rgb_pixels` describes.
+    The first frame is read, rotated according to its EXIF orientation (damaged EXIF is ignored), and converted to RGB
+    by :func:`objemb.images.pixels.rgb_pixels`.
 
-    While objemb is in use, the messages that Pillow sends to ``warnings`` are ignored: a damaged tag is no news, and
-    under ``-W error`` it must not cost a photo. (A filter for Pillow's modules is added where there is none; to switch
-    warnings off around each call would not be safe among threads.)
+    Pillow's warnings are ignored once objemb is imported: a damaged tag is not worth reporting, and must not make a
+    photo unreadable under ``-W error``. (A filter for Pillow's modules is added unless there is one; suppressing
+    warnings around each call would not be thread-safe.)
 
     Args:
         source: A path, or the bytes of a file.
         id: The photo's id; its path by default.
-        metadata: Columns that travel with the photo.
-        side: The longest side in pixels at which the photo is used. A JPEG's decoder then scales down by 2, 4 or
-            8, never below twice that side, which is faster than to decode all; other formats come in full size. Twice,
-            because the decoder drops the high frequencies of each block, which shows in vectors where what is left is
-            not averaged further.
-        part: The longest side, in pixels of the original, of the smallest part that is used by itself; the part then
-            keeps twice ``side``. The whole photo by default.
-        max_pixels: A larger image is refused before it is decoded. (WebP above twice ``PIL.Image.MAX_IMAGE_PIXELS``,
-            179 million pixels, is refused by Pillow whatever this says.) The file itself may have
-            8 bytes per allowed pixel and 64 MiB.
-        admit: Called, before the pixels are decoded, with the bytes of memory that this takes at most; may wait.
+        metadata: Metadata of the photo, by column.
+        side: The longest side in pixels at which the photo is used. JPEG files are then decoded at 1/2, 1/4 or 1/8 of
+            their size, but never below twice ``side``, which is faster than decoding them in full; other formats are
+            decoded in full size. The factor of two is needed because reduced decoding drops the high frequencies of
+            each block, which would change vectors noticeably without further averaging.
+        part: The longest side, in original pixels, of the smallest part that is used on its own; this part then keeps
+            twice ``side``. The whole photo by default.
+        max_pixels: Maximum number of pixels; larger images are refused before they are decoded. (Pillow refuses WebP
+            images above twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million pixels, in any case.) The file itself may
+            have at most 8 bytes per allowed pixel plus 64 MiB.
+        admit: Called before the pixels are decoded with the maximum number of bytes of memory needed; may block.
 
     Returns:
-        The photo; ``size`` is that of the upright original even where the decoder scaled down.
+        The photo; ``size`` is that of the upright original, even if the decoder scaled it down.
 
     Raises:
-        UnreadableImageError: The image cannot be read; ``reason`` says why.
-        ValueError: When ``side``, ``part`` or ``max_pixels`` is not above 0.
+        UnreadableImageError: The image cannot be read; see its ``reason``.
+        ValueError: ``side``, ``part`` or ``max_pixels`` is not above 0.
     """
     for name, value in {"max_pixels": max_pixels, "side": side, "part": part}.items():
         if value is not None:
@@ -122,7 +122,7 @@ def read_photo(
 
 
 class _Refusal(Exception):
-    """Carries a reason to :func:`read_photo`, which knows the name."""
+    """Carries a reason to :func:`read_photo`, which adds the name."""
 
 
 def _most_bytes(max_pixels: int) -> int:
@@ -130,16 +130,16 @@ def _most_bytes(max_pixels: int) -> int:
 
 
 def _file_bytes(path: str | Path, most: int) -> bytes:
-    """All of a regular file. Neither a FIFO nor a device can make it wait, and a file that grows is not read on.
+    """The content of a regular file of at most ``most`` bytes. FIFOs and devices cannot block it.
 
-    Read at once, because a decoder that maps a file into memory dies with the process when the file is cut off.
+    The file is read rather than mapped, because access to the map of a file that is truncated kills the process.
     """
     try:
-        _expect_regular(os.stat(path))  # before it is opened: to open a device may do something
+        _expect_regular(os.stat(path))  # before it is opened, since opening a device may have effects
         with open(path, "rb", opener=open_at_once) as file:
             status = os.fstat(file.fileno())
             _expect_regular(status)
-            # not the limit: a read reserves all that it is asked for
+            # not the limit, since read() allocates the requested size
             data = _expect_bytes(file.read(min(status.st_size, most) + 1))
             while status.st_size < len(data) <= most and (more := file.read(CHUNK)):
                 data += more
@@ -149,7 +149,7 @@ def _file_bytes(path: str | Path, most: int) -> bytes:
         raise _Refusal("no permission to read the file") from None
     except MemoryError:
         raise _Refusal("cannot read the file: not enough memory") from None
-    except (OSError, ValueError) as error:  # ValueError: a path that no file system can hold
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         raise _Refusal(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > most:
         raise _Refusal(f"too many bytes: more than the {most:,} that an image within the pixel limit can need")
@@ -157,9 +157,9 @@ def _file_bytes(path: str | Path, most: int) -> bytes:
 
 
 def _expect_bytes(data: bytes | None) -> bytes:
-    """What was read; a file on a slow file system, opened not to wait, may have nothing yet."""
+    """Check that a non-blocking read returned bytes; on a slow file system it may not."""
     if data is None:
-        raise _Refusal("cannot read the file: nothing came of it without waiting")
+        raise _Refusal("cannot read the file: no data available without waiting")
     return data
 
 
@@ -173,7 +173,7 @@ def _expect_regular(status: os.stat_result) -> None:
 def _decode(
     data: bytes, side: int | None, part: float | None, max_pixels: int, admit: Callable[[int], None]
 ) -> tuple[Uint8Array, tuple[int, int], int]:
-    """uint8 ``(3, h, w)`` and the ``(height, width)`` of the original, both upright, and what turned them so."""
+    """Upright pixels uint8 ``(3, h, w)``, upright ``(height, width)`` of the original, and the EXIF orientation."""
     kind = _expect_image(data)
     _ignore_decoder_warnings()
     try:
@@ -201,14 +201,14 @@ def _decode(
 
 
 def _cause(error: Exception) -> str:
-    """The reason for an error of a decoder, whatever its type."""
+    """The reason for an error of any type raised by a decoder."""
     if isinstance(error, OSError | SyntaxError | ValueError | EOFError) and str(error):
         return str(error)
     return f"damaged ({type(error).__name__}: {error})"
 
 
 def _expect_image(data: bytes) -> str:
-    """The format of a file, which is one of those that are decoded."""
+    """The format of a file; raises unless it can be decoded."""
     if not data:
         raise _Refusal("empty file")
     kind = kind_of(data)
@@ -231,10 +231,10 @@ def _expect_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tuple[Uint8Array, tuple[int, int], int]:
-    """Pixels, the ``(height, width)`` of the original, which was ``(width, height)`` before anything was done, and the
-    orientation that says what was.
+    """Upright pixels, upright ``(height, width)`` of the original, and the EXIF orientation that was applied;
+    ``original`` is its ``(width, height)`` as stored.
     """
-    if isinstance(image, TiffImageFile):  # Pillow turns a TIFF while it loads, and forgets by what
+    if isinstance(image, TiffImageFile):  # Pillow rotates a TIFF while loading it, and drops the orientation
         orientation = _orientation(image)
         image.load()
         return rgb_pixels(image), (image.height, image.width), orientation
@@ -246,20 +246,20 @@ def _upright_pixels(image: ImageFile.ImageFile, original: tuple[int, int]) -> tu
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A loaded image turned as its EXIF orientation says; the image itself where there is nothing to turn."""
+    """A loaded image rotated according to its EXIF orientation; the same object if it is upright."""
     orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _scale_down(image: JpegImageFile, side: int, part: float | None) -> None:
-    """Tell the JPEG decoder to scale by the largest of 8, 4, 2 that leaves the used part twice ``side`` pixels."""
+    """Set the JPEG decoder's reduction to the largest of 8, 4, 2 that leaves the used part twice ``side`` pixels."""
     longest = max(image.size) if part is None else min(part, max(image.size))
     factor = max((f for f in (8, 4, 2) if longest // f >= 2 * side), default=1)
     image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8. Asked for after the pixels are loaded: in a PNG it may stand behind them."""
+    """EXIF orientation, 1 to 8. Read after the pixels are loaded, because in a PNG it may come after them."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # the metadata is damaged, not the photo

@@ -1,4 +1,4 @@
-"""Which images there are: folders, single files and lists, in an order that never changes, one at a time."""
+"""Finds images in folders, lists and single files, in a reproducible order, one at a time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from objemb.images.names import find_spelled, is_address, printable
 from objemb.images.photo_lists import READERS, ListedPhoto
 from objemb.structures import Scalar
 
-#: Folders that systems keep beside the photos, in lower case: thumbnails of Synology's (``@eaDir``), what was deleted,
-#: snapshots, what archives of macOS carry along.
+#: Folders that systems create beside photos, in lower case: Synology's thumbnails (``@eaDir``), recycle bins,
+#: snapshots, and metadata in macOS archives.
 LEFT_OUT = frozenset(
     (
         "@eadir",
@@ -34,12 +34,12 @@ LEFT_OUT = frozenset(
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that is to be read.
+    """An image to be read.
 
     Attributes:
-        id: Its name in an index: valid UTF-8, the same in every run, unique among the images found with it.
-        path: Where it is.
-        metadata: Columns that came with it.
+        id: Its id in an index: valid UTF-8, the same in every run, unique among the images of the same sources.
+        path: Path of its file.
+        metadata: Metadata from its source, by column.
     """
 
     id: str
@@ -53,12 +53,12 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """A line of the error list: what was not read, and why.
+    """An image that was not read, and the reason; a line of the error list.
 
     Attributes:
         id: The id that the image has or would have.
-        path: Where it was looked for.
-        reason: Why it was skipped, in a few words.
+        path: The path that was tried.
+        reason: The reason, in a few words.
     """
 
     id: str
@@ -71,34 +71,34 @@ class SkippedImage:
 
 
 def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef | SkippedImage]:
-    """All images of some sources, source after source, each file once.
+    """Iterate over all images of some sources, source by source, each file once.
 
     A source is
 
-    - a folder: its images and those of its subfolders, sorted by the bytes of their names. Images are the files that
-      are named so (``.jpg``, ``.png``, ...), and those of other names or without suffix that start as a photo does.
-      Hidden files and folders are left out, and so are the folders of :data:`LEFT_OUT` (thumbnails, recycle bins);
-      links are followed, each folder once;
-    - a list: ``.txt`` (one path a line, ``#`` starts a comment line), ``.csv``, ``.tsv`` or ``.parquet`` (a column
-      ``path``, ``file`` or ``image``, optionally ``id``, the others become metadata), or ``.json`` (COCO, or an
-      evaluation set: its images and queries). Its paths are relative to its own folder; COCO images may also be in the
-      folder ``images`` beside it. Where there is no such file, other spellings are tried, as
-      :func:`objemb.images.names.spellings` has them;
-    - any other file: one image.
+    - a folder: its images and those of its subfolders, sorted by the bytes of their names. Images are files with the
+      suffix of an image (``.jpg``, ``.png``, ...), and files with other names whose first bytes are those of an image.
+      Hidden files and folders and the folders of :data:`LEFT_OUT` (thumbnails, recycle bins) are left out; links are
+      followed, each folder once;
+    - a list: ``.txt`` (one path per line, lines that start with ``#`` are comments), ``.csv``, ``.tsv`` or ``.parquet``
+      (a column ``path``, ``file`` or ``image``, optionally ``id``; other columns become metadata), or ``.json`` (COCO,
+      or an evaluation set: its images and queries). Its paths are relative to its own folder; COCO images may also be
+      in the folder ``images`` beside it. If a file does not exist, other spellings of its name are tried, see
+      :func:`objemb.images.names.spellings`;
+    - any other file: a single image.
 
-    An id is the path relative to the folder (or to the folder of the list; the absolute path when it lies elsewhere
-    and is given so; the name of a single image), with ``/`` between its parts; in tables the column ``id``, in COCO
-    the ``file_name``. An id that an earlier source gave to another file gets the name of its own source before it
-    (``shelf/front.jpg``, then also ``shelf-2/front.jpg``); twice in one table it is an error of its line. A table may
-    name a photo in several rows: with ids of their own they are images of their own, without one a row that says
-    something else of a photo is an error. Hence ids
-    are the same in every run over the same sources, and adding a source at the end changes none.
+    The id of an image is its path relative to the folder (or to the folder of the list; the absolute path if it is
+    elsewhere and given as such; the name of a single image), with ``/`` as separator. Tables may define it in the
+    column ``id``; in COCO files it is the ``file_name``. If an earlier source uses an id for another file, the id is
+    prefixed with the name of its source (``shelf/front.jpg``, or else ``shelf-2/front.jpg``); a repeated id within a
+    table is an error of that line. A table may list a photo in several rows: rows with different ids are different
+    images; without an id, a row that differs from an earlier one of the same photo is an error. So ids are the same in
+    every run over the same sources, and adding a source at the end changes none.
 
-    Folders are read while the images are given out; what stays in memory is one folder's names and about two hundred
-    bytes per image to recognise it.
+    Folders are read lazily; memory holds the names of one folder and about two hundred bytes per image.
 
     Raises:
-        ValueError: At once, when a source does not exist, or a list cannot be read or names no photo at all.
+        ValueError: A source does not exist, or a list cannot be read or contains no photo. Raised by the call itself,
+            before the first image.
     """
     given = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     missing = [str(s) for s in given if not os.path.exists(s)]
@@ -111,7 +111,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An image before its id is settled. ``real`` is its path without links; ``named`` says that a table named it."""
+    """An image before its id is final. ``real`` is its path without links; ``named`` is true if a table gave the id."""
 
     id: str
     path: Path
@@ -130,7 +130,7 @@ def _open_source(source: Path) -> Iterator[_Candidate]:
 
 
 def _opened_list(source: Path, reader: Callable[[Path], Iterator[ListedPhoto]]) -> Iterator[_Candidate]:
-    """Images of a list, which is read up to the first of them."""
+    """Images of a list, which is read up to the first image at once."""
     first: list[_Candidate] = []
     try:
         with open(source, "rb"):
@@ -146,7 +146,7 @@ def _opened_list(source: Path, reader: Callable[[Path], Iterator[ListedPhoto]]) 
 
 
 def _source_name(source: Path) -> str:
-    """What goes before an id that is taken: the folder's name, or the list's without its suffix."""
+    """Prefix for an id that is already used: the name of the folder, or of the list without its suffix."""
     full = Path(os.path.abspath(source))
     if full.is_dir():
         return full.name
@@ -154,8 +154,8 @@ def _source_name(source: Path) -> str:
 
 
 def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[ImageRef | SkippedImage]:
-    """Settles ids, and drops files that were given before, unless a row of a table gives one an id of its own."""
-    files: dict[bytes, int] = {}  # and the source that gave each
+    """Make ids unique and drop repeated files, unless a row of a table gives one a different id."""
+    files: dict[bytes, int] = {}  # number of the source of each
     ids: set[bytes] = set()
     for number, (source, candidates) in enumerate(sources):
         named: set[bytes] = set()
@@ -170,11 +170,11 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[
             if before is not None and (before != number or row is None or row in said):
                 continue
             if image.named and _digest(id) in named:
-                yield SkippedImage(id, path, f"its id {id!r} belongs to an earlier line")
+                yield SkippedImage(id, path, f"its id {id!r} is already used by an earlier line")
                 continue
             if before is not None and not image.named:
                 yield SkippedImage(
-                    id, path, "its photo is that of an earlier line; with ids of their own both are kept"
+                    id, path, "an earlier line has the same photo; give each line its own id to keep both"
                 )
                 continue
             files[file] = number
@@ -186,14 +186,14 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[
 
 
 def _row_digest(image: _Candidate) -> bytes | None:
-    """Key by which a row of a table is recognised; None for a row with only a path."""
+    """Key that identifies the content of a table row; None for a row with only a path."""
     if not image.named and not image.metadata:
         return None
     return _digest(json.dumps([image.real, image.id if image.named else None, dict(image.metadata)], sort_keys=True))
 
 
 def _free_id(id: str, source: str, taken: set[bytes]) -> str:
-    """The id, or the first one with its source before it that no other file has; it is then taken."""
+    """The id, prefixed with its source if another file has it; the result is added to ``taken``."""
     others = (f"{source}{'' if n == 1 else f'-{n}'}/{id}" for n in itertools.count(1))
     free = next(i for i in itertools.chain([id], others) if _digest(i) not in taken)
     taken.add(_digest(free))
@@ -201,7 +201,7 @@ def _free_id(id: str, source: str, taken: set[bytes]) -> str:
 
 
 def _digest(text: str) -> bytes:
-    """A hash of 16 bytes of a text, so that millions of long paths need not stay in memory."""
+    """A 16-byte hash of a text, so that millions of long paths need not be kept in memory."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -221,7 +221,7 @@ def _walk(root: Path) -> Iterator[_Candidate]:
 
 
 def _folder(root: Path, inside: str, visited: set[tuple[int, int]]) -> Iterator[_Candidate | str]:
-    """Images of one folder, and between them its subfolders as paths below ``root`` that end in ``/``."""
+    """Images of one folder and, in order among them, its subfolders as paths below ``root`` that end in ``/``."""
     path = root / inside
     try:
         status = os.stat(path)
@@ -246,7 +246,7 @@ def _folder(root: Path, inside: str, visited: set[tuple[int, int]]) -> Iterator[
 
 
 def _names(path: Path) -> tuple[set[str], set[str], set[str]]:
-    """Names of the subfolders of a folder, of its images, and of those that are links."""
+    """Names of the subfolders of a folder, of its images, and of the links among both."""
     folders, files, links = set(), set(), set()
     with os.scandir(path) as entries:
         for entry in entries:
@@ -265,12 +265,12 @@ def _names(path: Path) -> tuple[set[str], set[str], set[str]]:
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, for instance: if it is named like an image, the decoder says what is wrong
+    except OSError:  # such as a link to itself: if it is named like an image, the decoder reports the reason
         return False
 
 
 def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Candidate]:
-    """Images of a list; relative paths start at its folder."""
+    """Images of a list; relative paths are relative to its folder."""
     for entry in entries:
         problem = entry.problem or _not_a_path(entry.path)
         if problem:
@@ -280,7 +280,7 @@ def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Candidate
         path = source.parent / inside
         try:
             real = os.path.realpath(path)
-        except ValueError:  # a NUL byte: no file system holds it, and the decoder will say so
+        except ValueError:  # a NUL byte: not a valid path, which the decoder reports
             real = str(path)
         id = (spelled if entry.id == entry.path else entry.id) or _id_from(spelled, source.parent)
         yield _Candidate(id, path, real, entry.metadata, bool(entry.id))
@@ -291,7 +291,7 @@ def _not_a_path(text: str) -> str:
 
 
 def _id_from(path: str, folder: Path) -> str:
-    """The path relative to the list's folder where it lies in it or was given so, else as it was given."""
+    """The path relative to the list's folder if it is inside or was given relative to it, else as given."""
     base = os.path.abspath(folder)
     inside = os.path.isabs(path) and os.path.commonpath([base, os.path.abspath(path)]) == base
     return Path(os.path.relpath(path, base) if inside else os.path.normpath(path)).as_posix()

@@ -1,1 +1,1 @@
-"""Losses: pure functions of vectors, for training."""
+"""Losses: pure functions of vectors."""

@@ -1,4 +1,4 @@
-"""Embeddings that are learned by telling identities apart: the last layer of the classifier compares directions."""
+"""Classification loss for embeddings: softmax over the cosines to one prototype per identity."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def cosine_softmax_loss(
     Computed in float32.
 
     Args:
-        vectors: float ``(N, D)``; without any the loss is a zero that still has a gradient path.
-        prototypes: float ``(C, D)``, learned: the direction of each identity.
+        vectors: float ``(N, D)``; for N = 0 the loss is 0, with a gradient of 0.
+        prototypes: float ``(C, D)``, trained: the direction of each identity.
         labels: int64 ``(N,)``, 0 to C - 1.
-        scale: s: cosines are at most 1, which alone would never make a softmax sure.
-        margin: m: by how much the right cosine has to be ahead.
+        scale: s, the inverse temperature: with cosines of at most 1, a softmax without it is never confident.
+        margin: m, by which the cosine of the right identity has to exceed the others.
 
     Returns:
-        A scalar.
+        A float32 scalar.
     """
     checks.shape("vectors", vectors, (None, prototypes.shape[1]))
     checks.shape("labels", labels, (len(vectors),))
@@ -41,5 +41,5 @@ def cosine_softmax_loss(
 
 
 def start_prototypes(count: int, dim: int) -> Tensor:
-    """float32 ``(count, dim)``: random directions to begin with, of unit length."""
+    """Initial prototypes: random unit vectors, float32 ``(count, dim)``."""
     return l2(torch.randn(checks.whole("count", count), checks.whole("dim", dim)))

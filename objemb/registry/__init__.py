@@ -1,4 +1,4 @@
-"""Plug-ins, those of objemb and of other packages: their names, their settings, and objects made of both."""
+"""Plug-ins of objemb and of other packages: names, settings, and building objects from settings."""
 
 from objemb.registry.outside import Origin, PluginError, outside
 from objemb.registry.plugins import KINDS, Plugin, load, names, origin, plugin

@@ -1,4 +1,4 @@
-"""Plug-ins that other packages bring: their entry points, found without importing anything."""
+"""Plug-ins of other packages, listed by their entry points without importing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objemb.checks import ObjembError
 
 log = logging.getLogger(__name__)
 
-#: Groups of entry points begin with this; what follows is the kind, as in ``objemb.pooling``.
+#: Prefix of the groups of entry points, followed by the kind, as in ``objemb.pooling``.
 PREFIX = "objemb."
 
 
@@ -27,10 +27,10 @@ class Origin:
     """The entry point of a plug-in, and the package that it comes from.
 
     Attributes:
-        kind: What kind of plug-in it is, such as ``pooling``.
-        name: Its name in settings.
+        kind: Kind of the plug-in, such as ``pooling``.
+        name: Name of the plug-in in settings.
         package: Name of the installed distribution.
-        version: Of the distribution.
+        version: Version of the distribution.
         entry: The entry point.
     """
 
@@ -44,14 +44,14 @@ class Origin:
         return f"{self.entry.value} of the package {self.package} {self.version}"
 
     def load(self) -> object:
-        """What the entry point names.
+        """Import the object of the entry point.
 
         Raises:
-            PluginError: It cannot be imported, for whatever reason.
+            PluginError: It cannot be imported.
         """
         try:
             return self.entry.load()
-        except Exception as error:  # anything may go wrong in foreign code; others must stay usable
+        except Exception as error:  # other packages may raise anything; the remaining plug-ins must stay usable
             raise PluginError(
                 f"{self.kind}/{self.name}: expected {self} to be importable, found {type(error).__name__}: {error}"
             ) from error
@@ -64,8 +64,8 @@ def outside() -> tuple[Origin, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> tuple[Origin, ...]:
-    """The plug-ins of the packages on a path of imports."""
-    del path  # where importlib.metadata looks: another path, another answer
+    """The plug-ins of the packages on an import path."""
+    del path  # the path that importlib.metadata searches; here it is only the key of the cache
     packages: dict[str, list[Origin]] = {}
     for distribution in metadata.distributions():
         package = f"a package in {distribution.locate_file('')}"
@@ -74,10 +74,10 @@ def _installed(path: tuple[str, ...]) -> tuple[Origin, ...]:
                 continue
             package = str(distribution.name)
             origins = list(_origins(distribution))
-        except Exception as error:  # one damaged package must not cost the others
+        except Exception as error:  # a damaged package must not affect the others
             log.warning("%s: its entry points cannot be read: %s", package, error)
             continue
-        # a package that is installed twice is imported from the first place
+        # of a package that is installed twice, the first one on the path is imported
         packages.setdefault(re.sub(r"[-_.]+", "-", package).lower(), origins)
     plugins = (origin for of_package in packages.values() for origin in of_package)
     return tuple(sorted(plugins, key=lambda o: (o.kind, o.name, o.package)))

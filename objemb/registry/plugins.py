@@ -1,19 +1,19 @@
-"""What plug-ins there are: names and classes.
+"""Names and classes of plug-ins.
 
 A *kind* is a package of objemb (``"backbones"``, ``"pooling"`` ...). Each module in it holds exactly one class marked
 with :func:`plugin`, except ``base``, which holds the contract, and those that start with an underscore; the file name
-is the name in settings. Nothing has to be listed anywhere, and a plug-in with a heavy dependency costs nothing until it
-is named.
+is the name in settings. No list has to be maintained, and a plug-in with a heavy dependency costs nothing until it
+is used.
 
-Other packages bring plug-ins by entry points of the group ``objemb.<kind>``:
+Other packages provide plug-ins by entry points in the group ``objemb.<kind>``:
 
 .. code-block:: toml
 
     [project.entry-points."objemb.pooling"]
     lp = "my_package.lp:Lp"
 
-They are listed and loaded as those of objemb are, and imported when they are first asked for. A name that two packages
-claim, or a package and objemb, belongs to neither: asking for it is an error that names both.
+They are listed and loaded like those of objemb, and imported when first used. If two packages, or a package and objemb,
+define the same name, loading it is an error that names both.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ KINDS = {
     "runtime": "runtimes",
 }
 
-#: Modules of a kind's package that hold contracts: of the kind, of plug-ins that can do more, of what they open. Other
-#: modules that are no plug-ins begin with an underscore.
+#: Modules of a kind's package that contain contracts, not plug-ins. All other modules without a plug-in begin
+#: with an underscore.
 CONTRACTS = ("base", "capabilities", "exported")
 
 
 class Plugin:
-    """What every contract derives from: what a plug-in says of itself, beside its constructor's arguments.
+    """Base class of all contracts: what a plug-in declares in addition to its constructor's arguments.
 
     Attributes:
-        kind: Where plug-ins of a contract are found, such as ``pooling``; the contract says so.
-        registry_name: The name in settings; set by the registry.
-        published: The value of ``weights`` that names published weights, for the error where settings name none;
-            empty for a network that is trained from scratch.
-        files: Settings that may name a file, each with a regular expression of the texts that name none (such as a
-            config that comes with a library). Settings in a model folder, which may come from a stranger, are refused
-            where they name a file.
+        kind: Kind of the plug-ins of a contract, such as ``pooling``; defined by the contract.
+        registry_name: Name of the plug-in in settings; set by the registry.
+        published: Value of ``weights`` for published weights, suggested if the settings contain none; empty for a
+            network that is trained from scratch.
+        files: Settings that may be the name of a file, each with a regular expression for values that are not (such as
+            a config that is part of a library). A model folder, which may be from an untrusted source, is refused if
+            its settings name a file.
     """
 
     kind: ClassVar[str] = ""
@@ -76,10 +76,10 @@ class Plugin:
 
     @staticmethod
     def stand_alone(settings: Mapping[str, object]) -> dict[str, object]:
-        """Complete settings as they are saved: such that they mean the same on another machine, without files.
+        """Convert complete settings to the form that is saved, which has the same meaning on another machine.
 
-        A plug-in that may be configured by a file puts the file's content here; one that chooses by what is installed,
-        its choice.
+        A plug-in that can be configured by a file inserts the file's content; one whose behaviour depends on installed
+        packages inserts its choice.
 
         Args:
             settings: ``{"name": ..., **all arguments}``.
@@ -94,7 +94,7 @@ def plugin(cls: C) -> C:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Names of all plug-ins of a kind, sorted. Nothing is imported but the package of the kind itself."""
+    """Names of all plug-ins of a kind, sorted. Only the package of the kind is imported."""
     return tuple(sorted({*_own(kind), *(o.name for o in outside() if o.kind == kind)}))
 
 
@@ -106,13 +106,13 @@ def load(kind: str | type[Plugin], name: str) -> type[Plugin]:
     """The class of a plug-in.
 
     Args:
-        kind: A kind, or the contract of one.
-        name: Name in settings.
+        kind: A kind, or its contract.
+        name: Name of the plug-in in settings.
 
     Raises:
-        ValueError: There is no such plug-in; the known ones are listed.
-        PluginError: Two packages have one of this name, or it cannot be imported.
-        TypeError: A file of objemb without exactly one marked class, or with one of another kind.
+        ValueError: There is no such plug-in; the message lists the known ones.
+        PluginError: Two packages define this name, or it cannot be imported.
+        TypeError: The file does not contain exactly one marked class, or the class is of another kind.
     """
     kind = kind if isinstance(kind, str) else kind.kind
     checks.one_of(f"{kind} name", name, names(kind))
@@ -128,10 +128,10 @@ def load(kind: str | type[Plugin], name: str) -> type[Plugin]:
 
 
 def origin(kind: str, name: str) -> Origin | None:
-    """Where a plug-in of another package comes from; None for one of objemb.
+    """The origin of a plug-in of another package; None for one of objemb.
 
     Raises:
-        PluginError: Two packages have one of this name.
+        PluginError: Two packages define this name.
     """
     brought = [o for o in outside() if (o.kind, o.name) == (kind, name)]
     claims = [*([f"objemb/{kind.replace('.', '/')}/{name}.py"] if name in _own(kind) else []), *map(str, brought)]
@@ -150,7 +150,7 @@ def _own(kind: str) -> list[str]:
 
 
 def _marked(kind: str, name: str, where: str) -> type:
-    """The one class of a file that is marked."""
+    """The marked class of a plug-in's file; raises ``TypeError`` unless there is exactly one."""
     module = importlib.import_module(f"objemb.{kind}.{name}")
     marked = [
         c

@@ -1,11 +1,11 @@
 """Settings of plug-ins: checked and completed once, then turned into objects.
 
-What people write goes through :func:`resolve`, the only place that checks keys; :func:`build` makes objects of what
-comes out of it. The keys of a part are ``name`` and the arguments of the plug-in's constructor. An argument's value is
+User settings are passed to :func:`resolve`, the only place that checks keys; :func:`build` creates objects from its
+result. The keys of a part are ``name`` and the arguments of the plug-in's constructor. The value of an argument is
 
-- a part, or a list of parts, where the argument has the name of a key of :data:`objemb.registry.KINDS`;
-- settings, where its annotation is a dataclass, or one and None: a mapping of the fields, to any depth;
-- else a plain value.
+- a part, or a list of parts, if the argument's name is a key of :data:`objemb.registry.KINDS`;
+- settings, if its annotation is a dataclass (or None): a mapping of the fields, nested to any depth;
+- otherwise a plain value.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from objemb.registry.plugins import KINDS, Plugin, load, names
 P = TypeVar("P", bound=Plugin)
 S = TypeVar("S")
 
-#: The default of an argument that has to be given.
+#: Marks an argument without a default.
 REQUIRED = inspect.Parameter.empty
 
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """What a key of some settings takes.
+    """The kind of value of a key in settings.
 
     Attributes:
-        default: :data:`REQUIRED` where there is none.
-        kind: The kind of the parts that it takes; None for other values.
-        settings: The dataclass of the settings that it takes; None for other values.
-        is_text: Whether it takes nothing but texts, or None.
+        default: The default, or :data:`REQUIRED`.
+        kind: Kind of the parts that it accepts; None for other values.
+        settings: Dataclass of the settings that it accepts; None for other values.
+        is_text: Whether it accepts only strings, or None.
     """
 
     default: object
@@ -45,17 +45,17 @@ class Argument:
     is_text: bool
 
 
-#: What :func:`arguments` found out, by class.
+#: Results of :func:`arguments`, by class.
 _ARGUMENTS: WeakKeyDictionary[type[object], dict[str, Argument]] = WeakKeyDictionary()
 
 
 def arguments(cls: type[object]) -> dict[str, Argument]:
-    """The arguments of a plug-in's constructor, or of a dataclass of settings, in their order.
+    """The arguments of a plug-in's constructor, or of a dataclass of settings, in order.
 
-    The catch-all ``*args, **kwargs`` that a class without a constructor of its own takes from ``nn.Module`` are none.
+    ``*args`` and ``**kwargs``, which a class without its own constructor inherits from ``nn.Module``, are ignored.
 
     Raises:
-        TypeError: Annotations name what the module does not import.
+        TypeError: An annotation uses a name that the module does not import at run time.
     """
     if cls not in _ARGUMENTS:
         _ARGUMENTS[cls] = _read_arguments(cls)
@@ -89,16 +89,17 @@ def _fields(cls: type[object]) -> tuple[dataclasses.Field[object], ...]:
 
 
 def resolve(kind: str, part: object, where: str) -> dict[str, Any]:
-    """A part and all within it, with every default filled in. Only keys are checked; values are, by the constructors.
+    """Complete a part and all nested parts with defaults. Checks only keys; constructors check values.
 
     Args:
-        kind: Of its plug-in.
+        kind: Kind of the plug-in.
         part: ``{"name": ..., **constructor arguments}``.
-        where: What messages call it, such as ``describer.backbone``.
+        where: Name of the part in messages, such as ``describer.backbone``.
 
     Raises:
-        ValueError: No part, an unknown plug-in or key (the nearest known one is suggested), a missing key.
-        PluginError: The plug-in is of another package, and cannot be used.
+        ValueError: It is not a part, a plug-in or key is unknown (the nearest known one is suggested), or a key is
+            missing.
+        PluginError: The plug-in is of another package and cannot be used.
     """
     if not isinstance(part, Mapping) or "name" not in part:
         known = checks.listed(names(kind))
@@ -109,30 +110,30 @@ def resolve(kind: str, part: object, where: str) -> dict[str, Any]:
 
 
 def from_settings(cls: type[S], settings: Any, where: str) -> S:
-    """A dataclass of settings from a mapping.
+    """Create a dataclass of settings from a mapping.
 
     Args:
         cls: The dataclass.
         settings: Its fields by name.
-        where: What messages call it.
+        where: Name of the settings in messages.
 
     Raises:
-        ValueError: No mapping, an unknown or missing key, or a value that the dataclass refuses.
+        ValueError: It is not a mapping, a key is unknown or missing, or the dataclass rejects a value.
     """
     return _instance(cls, _complete(cls, settings, where, where), where)
 
 
 def build(contract: type[P], settings: Mapping[str, Any]) -> P:
-    """A plug-in of resolved settings; its parts, and theirs, are built before it.
+    """Build a plug-in from resolved settings; nested parts are built first.
 
-    Parts that are objects already stay as they are, and an argument that is left out has its default.
+    Parts that are already objects are used as they are, and omitted arguments have their defaults.
 
     Args:
         contract: The contract, such as ``Pooling``.
-        settings: ``{"name": ..., **constructor arguments}``, as :func:`resolve` gives them.
+        settings: ``{"name": ..., **constructor arguments}``, the result of :func:`resolve`.
 
     Raises:
-        ValueError, TypeError: What the constructors refuse.
+        ValueError, TypeError: A constructor rejects a value.
         PluginError: A plug-in of another package cannot be used.
     """
     cls = load(contract, settings["name"])
@@ -140,7 +141,7 @@ def build(contract: type[P], settings: Mapping[str, Any]) -> P:
 
 
 def _build(kind: str, value: object) -> object:
-    """A part, or a list of parts, or what is ready as it is."""
+    """Build a part or a list of parts; objects are returned as they are."""
     if isinstance(value, (list, tuple)):
         return [_build(kind, part) for part in value]
     if not isinstance(value, Mapping):
@@ -164,7 +165,7 @@ def _value(argument: Argument | None, value: object, where: str) -> object:
 
 
 def _instance(cls: type[S], settings: Mapping[str, object], where: str) -> S:
-    """A dataclass of settings; lists become tuples, so that it is as immutable as it says."""
+    """Create a dataclass of settings; lists become tuples, so that it is immutable."""
     known = arguments(cls)
     values = {key: _frozen(_value(known.get(key), value, f"{where}.{key}")) for key, value in settings.items()}
     try:
@@ -178,7 +179,7 @@ def _frozen(value: object) -> object:
 
 
 def _complete(cls: type[object], given: object, where: str, called: str) -> dict[str, object]:
-    """Checked keys with all defaults, for a plug-in or a dataclass."""
+    """Check keys and fill in defaults, for a plug-in or a dataclass."""
     known = arguments(cls)
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: expected settings, some of {checks.listed(known)}, found {given!r}")
@@ -198,9 +199,9 @@ def _complete(cls: type[object], given: object, where: str, called: str) -> dict
 
 
 def _completed(argument: Argument, value: object, where: str) -> object:
-    """A value with all that is within it completed; None stands for nothing everywhere."""
+    """Complete a value and everything nested in it; None is accepted for every argument."""
     if argument.is_text and isinstance(value, (bool, int, float)):
-        raise ValueError(f"{where}: expected a text, found {value!r}; quotes make it one: \"'{value}'\"")
+        raise ValueError(f"{where}: expected a text, found {value!r}; put it in quotes: \"'{value}'\"")
     if value is None:
         return None
     if argument.kind is not None:
@@ -213,7 +214,7 @@ def _completed(argument: Argument, value: object, where: str) -> object:
 
 
 def _suggestion(key: str, given: Mapping[str, object], known: Mapping[str, Argument]) -> str:
-    """The nearest known key, or what is within these settings and has exactly this key."""
+    """Suggestion for an unknown key: the nearest known key, or a nested part that has this key."""
     for inner, argument in known.items():
         value = given.get(inner)
         cls = argument.settings
@@ -225,7 +226,7 @@ def _suggestion(key: str, given: Mapping[str, object], known: Mapping[str, Argum
 
 
 def plain(value: object) -> object:
-    """What JSON and YAML can hold: tuples become lists, mappings and dataclasses of settings dicts."""
+    """Convert to types of JSON and YAML: tuples become lists, mappings and dataclasses of settings become dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
     if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""Search with a model: photos into an index, and from a photo and a box to an answer."""
+"""Indexing photos with a model, and searching with a photo and boxes."""

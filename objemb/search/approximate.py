@@ -1,4 +1,4 @@
-"""The structure for approximate search, built where it pays off and built anew where it has fallen behind."""
+"""Builds the structure for approximate search when an index is large enough, and rebuilds it when it is outdated."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from objemb.index.store import Index
 
-#: Rows added since the structure was built are searched exactly; above this share of all rows it is built anew.
+#: Rows added since the structure was built are searched exactly; above this share of all rows it is rebuilt.
 REBUILD_SHARE = 0.25
 
 
 def build_approximate(
     index: Index, kind: str | None = None, on_note: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Give a large index its structure for fast search, or a new one of the same kind; search is exact without.
+    """Build or rebuild the structure for approximate search of a large index; without one, search is exact.
 
     Args:
-        index: A small one, or one whose structure covers nearly all of its rows, is left alone.
-        kind: As for ``Index.build_structure``; None for the engine that the index has, or the default.
-        on_note: Called with a line for people before the structure is built, and where it cannot be built.
+        index: The index. It is not changed if it is small or its structure covers nearly all of its rows.
+        kind: Engine as for ``Index.build_structure``; None for the engine of the existing structure, or the default.
+        on_note: Called with a message before the structure is built, and if it cannot be built.
     """
     from objemb.index import searcher
 

@@ -1,4 +1,4 @@
-"""Incremental indexing: new and changed photos are described, added and published every half minute."""
+"""Incremental indexing: describes new and changed photos, and publishes them every half minute."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.search.kinds import check_model
 
-#: A killed run loses at most this many seconds of work.
+#: Seconds between publications, the most work that a killed run loses.
 COMMIT_SECONDS = 30.0
 
 
 @dataclass
 class Report:
-    """What a run did, in images."""
+    """Numbers of images processed by a run."""
 
     added: int = 0
     updated: int = 0
@@ -42,18 +42,18 @@ class Job:
 
     Attributes:
         index: The index, made with the same model.
-        model: Describes the photos.
+        model: The model that describes the photos.
         sources: Folders, list files, tables, COCO files, images.
-        boxes: Where boxes come from, None for the model's own regions.
-        boxes_file: The file behind ``boxes``: another one describes its photos anew.
-        max_regions: At most this many boxes per photo.
-        batch_size: Photos at once.
-        workers: Decoding workers.
-        max_pixels: Larger photos are skipped.
-        prune: Whether images whose file has vanished are removed.
-        force: Prune also where it looks as if a drive were not there.
-        on_start: Called when this run has the right to write, before anything else.
-        on_step: Called with the number of photos that are done.
+        boxes: Source of boxes, None for the model's own regions.
+        boxes_file: The file of ``boxes``; if it changes, photos are described again.
+        max_regions: Maximum number of boxes per photo.
+        batch_size: Photos per batch.
+        workers: Number of workers that decode photos.
+        max_pixels: Skip photos with more pixels.
+        prune: Whether to remove images whose file no longer exists.
+        force: Whether to prune even if a drive may be missing.
+        on_start: Called when this run holds the index's lock, before anything else.
+        on_step: Called with the number of photos processed since the last call.
         on_skip: Called with each photo that could not be indexed.
     """
 
@@ -73,16 +73,16 @@ class Job:
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None
 
     def run(self) -> Report:
-        """Describe and add what is new or changed. After Ctrl-C, what was described so far is published, and
-        ``KeyboardInterrupt`` is raised on.
+        """Describe and add new and changed photos. On Ctrl-C, everything described so far is published before
+        ``KeyboardInterrupt`` is raised again.
 
         Raises:
             ArtefactMismatchError: The index was made with another model.
-            ValueError: Pruning would remove photos of a folder that is empty now. All else is done and published.
+            ValueError: Pruning would remove photos of a folder that is now empty. Everything else is published.
         """
         check_model(self.index, self.model.gives, self.model.settings, self.model.fingerprint)
         report = Report()
-        known = self.index.stamps()  # of images that have not been read on this run
+        known = self.index.stamps()  # stamps of images that this run has not read yet
         with self.index.writer() as writer:
             self.on_start()
             try:
@@ -90,7 +90,7 @@ class Job:
                 if self.prune:
                     report.pruned = self._prune(writer, known, report)
             except KeyboardInterrupt:
-                with contextlib.suppress(Exception):  # the interruption may have hit the writer itself
+                with contextlib.suppress(Exception):  # the writer itself may have been interrupted
                     writer.commit()
                 raise
         return report
@@ -127,7 +127,7 @@ class Job:
     def _to_do(
         self, known: dict[str, str | None], stamps: dict[str, str], report: Report
     ) -> Iterator[ImageRef | SkippedImage]:
-        """Images that are new or changed; notes the stamp of each while it is on its way."""
+        """New and changed images; records the stamp of each in ``stamps``."""
         regions = self._regions_stamp()
         for image in find_images(self.sources):
             if isinstance(image, SkippedImage):
@@ -147,12 +147,12 @@ class Job:
             yield image
 
     def _regions_stamp(self) -> str:
-        """What decides on the regions beside the model: other boxes describe a photo anew."""
+        """Settings that determine the regions besides the model; if they change, photos are described again."""
         digest = "" if self.boxes_file is None else file_sha256(self.boxes_file)
         return f"boxes {digest} at most {self.max_regions}"
 
     def _prune(self, writer: Writer, unread: dict[str, str | None], report: Report) -> int:
-        """Remove images that were not read, perhaps although a list names them, and whose file is gone."""
+        """Remove images that were not read and whose file no longer exists."""
         paths = {image: photo_path(stamp) for image, stamp in unread.items()}
         gone = {image: path for image, path in paths.items() if path is not None and _vanished(path)}
         if gone and not self.force:
@@ -161,15 +161,15 @@ class Job:
             if why is not None:
                 writer.commit()
                 raise ValueError(
-                    f"--prune: {why}, and {len(gone)} images would be removed; is a drive not there? "
-                    "Nothing was removed; --force removes them"
+                    f"--prune: {why}, and {len(gone)} images would be removed; is a drive not mounted? "
+                    "Nothing was removed; add --force to remove them"
                 )
         writer.delete(gone)
         return len(gone)
 
 
 def photo_path(stamp: str | None) -> Path | None:
-    """Where the photo of an image lay when it was indexed; None when the index was not made by this job."""
+    """Path of an image's photo when it was indexed; None if the index was not made by this job."""
     try:
         return Path(json.loads(stamp or "")["path"])
     except (ValueError, TypeError, KeyError):
@@ -177,10 +177,10 @@ def photo_path(stamp: str | None) -> Path | None:
 
 
 def indexed_photo(stamp: str | None) -> Path | None:
-    """Where the photo of an image lies, if it still is what was indexed by size and time; None otherwise.
+    """Path of an image's photo, if its size and modification time are those of when it was indexed; otherwise None.
 
-    The index may come from a stranger. It must not say which files of this machine are opened and shown: to name one,
-    it would have to know its time of change to the nanosecond.
+    The index may be from an untrusted source and must not decide which files of this machine are opened and shown: to
+    name one, it would have to contain its modification time to the nanosecond.
     """
     path = photo_path(stamp)
     if path is None:
@@ -194,11 +194,11 @@ def indexed_photo(stamp: str | None) -> Path | None:
 
 
 def _stamp(ref: ImageRef, regions: str) -> str:
-    """Where an image lies and by what a change of it is recognised: JSON."""
+    """JSON with the path of an image and the values by which a change is detected."""
     try:
         status = ref.path.stat()
         size, changed = status.st_size, status.st_mtime_ns
-    except (OSError, ValueError):  # it has vanished, or no file system can hold its name: it will be skipped
+    except (OSError, ValueError):  # removed meanwhile, or not a valid path: it will be skipped
         size, changed = -1, -1
     extra = hashlib.blake2b(digest_size=8)
     extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())
@@ -206,13 +206,13 @@ def _stamp(ref: ImageRef, regions: str) -> str:
 
 
 def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
-    """The photo that was indexed under the same id, if it is another file and still there."""
+    """Path of the photo indexed under the same id, if it is a different file that still exists."""
     before = photo_path(stamp)
     return before if before is not None and before != path.absolute() and not _vanished(before) else None
 
 
 def ids_of(stamps: Mapping[str, str | None], photo: Path) -> list[str]:
-    """Under which ids a photo is in an index that this job has made; ``stamps`` are those of the index."""
+    """Ids of a photo in an index that was made by this job; ``stamps`` are those of the index."""
     names = {json.dumps(name)[1:-1] for name in (photo.name, photo.resolve().name)}
     likely = ((i, s) for i, s in stamps.items() if s is not None and any(name in s for name in names))
     return [image for image, stamp in likely if _same_file(photo_path(stamp), photo)]
@@ -226,8 +226,8 @@ def _same_file(path: Path | None, other: Path) -> bool:
 
 
 def _emptied(gone: Iterable[Path]) -> str | None:
-    """The folder that held one of these photos, or a folder above it, if it is there and empty: most likely a place
-    where a drive belongs, since folders that are deleted are gone themselves."""
+    """A folder of one of these photos, or a folder above it, that exists but is empty: most likely the mount point of a
+    missing drive, since deleted folders do not exist."""
     seen: set[Path] = set()
     for path in gone:
         for folder in path.parents:
@@ -240,14 +240,14 @@ def _emptied(gone: Iterable[Path]) -> str | None:
                         return f"{folder} is empty"
             except FileNotFoundError:
                 continue
-            except OSError:  # it cannot be listed, so it may hold photos
+            except OSError:  # it cannot be listed, so it may contain photos
                 pass
             break
     return None
 
 
 def _vanished(path: Path | None) -> bool:
-    """Whether a photo is known to be gone; one that cannot be looked for (no permission, a dead disk) is not."""
+    """Whether a photo certainly does not exist; False if this cannot be determined (no permission, a failed disk)."""
     try:
         return path is not None and not path.exists()
     except OSError:

@@ -1,4 +1,4 @@
-"""Which index belongs to which kind of model: of vectors, or of visual words."""
+"""Checks that an index belongs to a model, and to its kind: vectors or visual words."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from objemb.runtimes.exported import EXPORT
 from objemb.structures import RegionDescriptors, VisualWords
 from objemb.structures.described import IN_WORDS
 
-#: What models give, by the name of the schema of its rows.
+#: Output of models, by the name of the schema of its rows.
 GIVEN: dict[str, type[object]] = {UnitVectors.name: RegionDescriptors, WordRows.name: VisualWords}
 
 
 def check_model(index: Index, gives: type[object], settings: Mapping[str, Any], fingerprint: str) -> None:
-    """Raise ``ArtefactMismatchError`` unless a model has made an index.
+    """Raise ``ArtefactMismatchError`` unless an index was made with a model.
 
     Args:
         index: The index.
-        gives: What the rows of the model are. A model of vectors for an index of words, or the reverse, is named as
-            such.
-        settings: Of the model, resolved.
-        fingerprint: Of the model.
+        gives: Type of the model's rows; a model of another kind than the index is reported as such.
+        settings: Resolved settings of the model.
+        fingerprint: Fingerprint of the model.
     """
     stored = GIVEN[index.schema.name]
     if gives is not stored:

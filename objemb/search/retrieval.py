@@ -1,4 +1,4 @@
-"""From a photo and a box to an answer: a model, an index that it made, and re-rankers."""
+"""Retrieval: search an index with a photo and boxes, a model and its re-rankers."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ from objemb.structures import Match, Photo, SearchResult, VisualWords
 if TYPE_CHECKING:
     from objemb.rerank.base import Reranker
 
-#: Sets of rows that are held for re-ranking: those of the last filters, each at most as large as the index.
+#: Number of cached databases for re-ranking, one per filter, each at most as large as the index.
 HELD_DATABASES = 2
 
 
 class Retrieval:
-    """A model and an index that it made: what Python, ``objemb search`` and a service search with.
+    """A model and an index made with it: the common search interface of Python, ``objemb search`` and services.
 
-    Searching from several threads is safe. What changes the index that is held here (writing to it, ``refresh``) is
-    not: no search may be going on meanwhile. Where others search all the time, open another object and let it take
-    the place of this one.
+    Several threads may search at once. Changes of the index object (writing, ``refresh``) must not overlap with a
+    search; in a service that searches continuously, open a new object and replace this one by it.
 
     Args:
-        model: Describes the queries.
-        index: What is searched; after a ``refresh`` its new state is.
-        max_pixels: Larger photos are not opened, neither as queries nor by re-rankers that open hits.
+        model: The model that describes the queries.
+        index: The index to search. After ``index.refresh()`` its new state is searched.
+        max_pixels: Maximum number of pixels of photos that are opened, as queries or by re-rankers.
 
     Raises:
         ArtefactMismatchError: The index was made with another model.
@@ -76,13 +75,14 @@ class Retrieval:
 
         Args:
             index: An index folder.
-            model: A model folder, or ``hf:ORG/NAME``; None for the one that the index was made with, where it was then.
-            device: As for :func:`objemb.load`.
-            precision, runtime, threads: Likewise.
+            model: A model folder, or ``hf:ORG/NAME``; None for the model with which the index was made, at its recorded
+                path.
+            device: Device of the model, as for :func:`objemb.load`.
+            precision, runtime, threads: As for :func:`objemb.load`.
             max_pixels: As for the constructor.
 
         Raises:
-            FileNotFoundError: There is no model where it was, or the index does not say where.
+            FileNotFoundError: There is no model at the recorded path, or no path is recorded in the index.
             ArtefactMismatchError: The index was made with another model; raised before the model is loaded.
             IndexFolderError, DamagedIndexError: As for :meth:`Index.open`.
         """
@@ -106,31 +106,31 @@ class Retrieval:
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
     ) -> SearchResult:
-        """The photos that show the same object, and which of their boxes matched which of the query's.
+        """Find the photos that show the same object, with the pairs of boxes that matched.
 
         Args:
             image: The query: a path, bytes, a PIL image, an array ``(H, W, 3)`` ..., as for :meth:`Model.describe`.
-            boxes: What in it is searched for: rows of x1, y1, x2, y2 in original pixels, one of the words ``whole``,
-                ``detector`` and ``both``, or None for what suits the model; as for :meth:`Model.query`.
-            k: Number of photos; fewer are found when the index (or the filter) has no more.
+            boxes: The objects to search for: rows of x1, y1, x2, y2 in original pixels of the query, one of the words
+                ``whole``, ``detector`` and ``both``, or None for the default of the model; as for :meth:`Model.query`.
+            k: Maximum number of photos; fewer are returned if the index, or the filter, has no more.
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
-            exclude: Ids of images that are not to be found, such as those of :meth:`ids_of`; others take their places.
-            min_score: Photos of lower scores are left out; on the scale of the last re-ranker, if there is one.
+            exclude: Ids of images to leave out, such as those of :meth:`ids_of`; other images take their places.
+            min_score: Leave out photos with a lower score, on the scale of the last re-ranker if there is one.
             crop: How a box is described: ``context``, ``crop``, ``scaled`` or ``whole``, as for :meth:`Model.query`.
-            rerank: What re-ranks the hits, in order: re-rankers, or texts such as ``query_expansion,top=5``. None for
-                those of the model, an empty list for none. Re-ranking searches exactly, and holds the rows of the index
-                in memory unless it is a single segment.
-            exact: True for exact search, False for approximate search, None for what suits the size of the index.
+            rerank: Re-rankers to apply, in order: objects, or texts such as ``query_expansion,top=5``. None for those
+                of the model, an empty list for none. With re-ranking, search is exact, and the rows of the index are
+                held in memory unless it is a single segment.
+            exact: True for exact search, False for approximate search, None to choose by the size of the index.
 
         Returns:
-            Best first. Labels and metadata are those of the index; ``scale`` names what the scores measure.
+            The photos, best first, with boxes in original pixels. Labels and metadata are those of the index; ``scale``
+            is the meaning of the scores.
 
         Raises:
-            FileNotFoundError, UnreadableImageError: The query is missing or no image.
-            WhereError: The filter cannot be understood.
-            ValueError, TypeError: Boxes outside the photo, no detector to find some, re-rankers that do not exist or
-                look into photos of an index that does not know where any of them is, and others that ask for what
-                there is not.
+            FileNotFoundError, UnreadableImageError: The query does not exist or is not a readable image.
+            WhereError: The filter is not valid.
+            ValueError, TypeError: Boxes are outside the photo, ``detector`` is used without a detector, or a re-ranker
+                does not exist or needs something that is missing, such as the paths of the indexed photos.
         """
         rerankers = self.model.rerankers if rerank is None else _rerankers(rerank)
         if where is not None:
@@ -166,9 +166,9 @@ class Retrieval:
         return replace(result, hits=tuple(self._named(hit) for hit in result.hits[:k] if hit.score >= least))
 
     def ids_of(self, photo: str | Path) -> list[str]:
-        """The ids of a photo in the index, whatever the file is called here; none where it was not indexed.
+        """Ids under which a photo is in the index; empty if it is not.
 
-        An index that was written without the stamps of ``objemb index`` does not know.
+        Photos are recognised by the stamps of ``objemb index``; without those the result is empty.
         """
         with self._lock:
             self._forget_older()
@@ -178,11 +178,11 @@ class Retrieval:
         return ids_of(stamps, Path(photo))
 
     def photo_of(self, image: str) -> Path | None:
-        """Where the photo of an image of the index lies; None where it has gone or changed since it was indexed."""
+        """Path of the photo of an indexed image; None if it has been removed or changed since it was indexed."""
         return indexed_photo(self.index.stamp(image))
 
     def _database(self, where: str | None) -> Database:
-        """The rows of the index that may be found, held while the index shows the same state."""
+        """The rows of the index that match a filter, cached while the state of the index is the same."""
         with self._lock:
             self._forget_older()
             database = self._databases.pop(where, None)
@@ -194,22 +194,24 @@ class Retrieval:
             return database
 
     def _forget_older(self) -> None:
-        """Let go of what was held of an earlier state of the index."""
+        """Drop cached data of earlier states of the index."""
         if self._state != self.index.state:
             self._state, self._stamps = self.index.state, None
             self._databases.clear()
 
     def _open_photo(self, image: str) -> Photo:
-        """The photo of a hit, for re-rankers that open it."""
+        """Open the photo of a hit, for re-rankers."""
         path = self.photo_of(image)
         if path is not None:
             return read_photo(path, id=image, max_pixels=self.max_pixels)
         if all(photo_path(stored.stamp) is None for stored in self.index.images()):
-            raise ValueError("rerank: expected an index that knows where its photos are, found none of them in it")
-        raise ObjembError(f"{image}: its photo has gone, or changed since it was indexed")
+            raise ValueError(
+                "rerank: expected an index with the paths of its photos, found none; write it with 'objemb index'"
+            )
+        raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
 
     def _named(self, hit: Match) -> Match:
-        """A hit with the metadata of its image, and the label of its box if that is one of the index."""
+        """Add the metadata of its image to a hit, and the label of its box if it is an indexed box."""
         stored = self.index.get(hit.image)
         if stored is None:
             return hit
@@ -219,17 +221,21 @@ class Retrieval:
 
 
 def _recorded_model(index: Index) -> Path:
-    """The folder of the model that an index was made with."""
+    """The recorded folder of the model with which an index was made."""
     path = (index.model or {}).get("path")
     if not isinstance(path, str):
-        raise FileNotFoundError("model: expected a model folder, since the index does not say which model made it")
+        raise FileNotFoundError(
+            "model: expected a model folder, since none is recorded in the index; pass --model (model=)"
+        )
     if not Path(path).is_dir():
-        raise FileNotFoundError(f"model: expected a model folder; the one of the index was at {path}, found nothing")
+        raise FileNotFoundError(
+            f"model: expected the model of the index at {path}, found nothing; pass --model (model=)"
+        )
     return Path(path)
 
 
 def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:
-    """Re-rankers as they are, and those that texts such as ``query_expansion,top=5`` name."""
+    """Re-rankers from objects or texts such as ``query_expansion,top=5``."""
     if not steps:
         return ()
 
@@ -243,7 +249,7 @@ def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:
 
 
 def _without(images: str | Collection[str], where: str | None) -> str | None:
-    """A filter that leaves out some images beside what ``where`` leaves out."""
+    """Extend a filter so that it also leaves out some images."""
     left_out = (images,) if isinstance(images, str) else images
     if not left_out:
         return where

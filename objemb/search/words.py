@@ -1,4 +1,4 @@
-"""Search for visual words: what an index finds, where in each photo it matched, and verification."""
+"""Search for visual words, with localisation of the matches and spatial verification."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def search_words(
     rerankers: Sequence[Reranker],
     min_score: float | None,
 ) -> SearchResult:
-    """The photos that share words with a query, where they match, and in the order of the re-rankers.
+    """Find the photos that share visual words with a query, localise the matches, and re-rank.
 
     Args:
-        index: Of visual words.
-        query: What is searched for.
-        search: Finds a number of photos.
-        k: Number of photos.
-        rerankers: In their order; they see as many hits as they want.
-        min_score: Photos of lower scores are left out, on the scale of the last re-ranker.
+        index: An index of visual words.
+        query: The visual words of the query.
+        search: Searches for a number of photos.
+        k: Number of photos to return.
+        rerankers: Re-rankers in order; each determines how many hits it needs.
+        min_score: Leave out photos with a lower score, on the scale of the last re-ranker.
 
     Raises:
-        ValueError: A re-ranker takes vectors, or needs what is not stored.
+        ValueError: A re-ranker needs vectors, or something that is not stored.
     """
     wanted = (len(index) if r.depth is None else r.depth for r in rerankers)
     result = localised(index, query, search(max(k, *wanted, 0)))
@@ -42,8 +42,8 @@ def search_words(
 
 
 def localised(index: Index, query: VisualWords, result: SearchResult) -> SearchResult:
-    """Hits whose box is the region of the photo that has most of the query, where one row stands for a photo and the
-    places of its features are stored; else as they are."""
+    """Replace the box of each hit by the region that matches the query best, if a photo is a single row and the places
+    of its features are stored; otherwise the hits are not changed."""
     schema = cast(WordRows, index.schema)
     if schema.items != "images" or not schema.positions:
         return result
@@ -62,5 +62,5 @@ def localised(index: Index, query: VisualWords, result: SearchResult) -> SearchR
 
 
 def stored_words(index: Index, image: str) -> VisualWords:
-    """What an index of visual words holds of an image that was found."""
+    """The stored visual words of a hit."""
     return cast(VisualWords, index.get(image))

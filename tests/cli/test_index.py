@@ -378,7 +378,7 @@ def test_pruning_an_emptied_folder_has_to_be_forced(run: Run, photos: Path, mode
     index_json(run, photos, index, model)
     emptied(photos)
     refused = run("index", photos, "-o", index, "--model", model, "--prune", code=2)
-    assert "--prune: not one photo was found, and 6 images would be removed; is a drive not there?" in refused.stderr
+    assert "--prune: not one photo was found, and 6 images would be removed; is a drive not mounted?" in refused.stderr
     assert len(Index.open(index)) == 6
     assert counts(index_json(run, photos, index, model, "--prune", "--force")) == {"pruned": 6}
 

@@ -250,7 +250,7 @@ def test_a_photo_that_has_gone_keeps_its_hit_when_others_are_looked_into(run: Ru
     found = run(*ask, "--json")
     assert sorted(h["image"] for h in parsed(found)["hits"][3:]) == ["2.png", "3.png", "4.png"]
     for image in ("2.png", "3.png", "4.png"):
-        assert f"{image}: its photo has gone, or changed since it was indexed" in found.stderr
+        assert f"{image}: expected the indexed photo, found that it was removed or changed since" in found.stderr
 
 
 def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, m
     ask = ("search", tmp_path / "made", photos / "1.png", "--model", model)
     pytest.importorskip("cv2")
     error = run(*ask, "--rerank", "spatial_verification", code=2).stderr
-    assert "expected an index that knows where its photos are" in error
+    assert "expected an index with the paths of its photos" in error
     assert len(parsed(run(*ask, "--json"))["hits"]) == 6
 
 
@@ -363,7 +363,7 @@ def test_an_index_that_does_not_know_its_model(run: Run, photos: Path, model: Pa
             for described in loaded.stream(photos):
                 writer.add(described)
     result = run("search", unknown.path, photos / "0.png", code=2)
-    assert "model: expected a model folder, since the index does not say which model made it" in result.stderr
+    assert "model: expected a model folder, since none is recorded in the index" in result.stderr
     assert len(parsed(run("search", unknown.path, photos / "0.png", "--model", model, "--json"))["hits"]) == 6
     assert len(parsed(run("search", known.path, photos / "0.png", "--json"))["hits"]) == 6
 

@@ -148,7 +148,7 @@ def test_lines_that_name_no_image_are_reported(tmp_path: Path) -> None:
         "expected a path, found none",
         "expected 3 columns, found 2",
         "expected 3 columns, found 4",
-        "its id '1' belongs to an earlier line",
+        "its id '1' is already used by an earlier line",
     ]
 
 

@@ -220,8 +220,8 @@ def test_rows_of_one_photo_with_ids_of_their_own_are_images_of_their_own(tmp_pat
     found = list(find_images([source]))
     assert [(f.id, f.metadata) for f in found if isinstance(f, ImageRef)] == [("1", {"x": 5}), ("2", {"x": 6})]
     assert [(f.id, f.reason) for f in found if isinstance(f, SkippedImage)] == [
-        ("a.jpg", "its photo is that of an earlier line; with ids of their own both are kept"),
-        ("2", "its id '2' belongs to an earlier line"),
+        ("a.jpg", "an earlier line has the same photo; give each line its own id to keep both"),
+        ("2", "its id '2' is already used by an earlier line"),
     ]
 
 
@@ -230,7 +230,7 @@ def test_rows_of_one_photo_without_ids(tmp_path: Path) -> None:
     found = list(find_images([source]))
     assert [f.id for f in found] == ["a.jpg", "a.jpg", "b.jpg"]
     assert isinstance(found[1], SkippedImage)
-    assert found[1].reason.startswith("its photo is that of an earlier line")
+    assert found[1].reason.startswith("an earlier line has the same photo")
     assert [f.id for f in find_images([csv(tmp_path, "path\na.jpg\na.jpg\n")])] == ["a.jpg"]
 
 

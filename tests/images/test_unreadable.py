@@ -170,7 +170,7 @@ def test_a_file_is_read_in_its_own_length(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_photo(path).size == (2, 4)
     assert asked == [len(flat()) + 1], "not the hundreds of megabytes that a file may have"
     answer = lambda data: None  # noqa: E731
-    assert reason_of(path) == "cannot read the file: nothing came of it without waiting"
+    assert reason_of(path) == "cannot read the file: no data available without waiting"
 
     def short(data: bytes) -> bytes:
         raise MemoryError

@@ -157,11 +157,11 @@ def test_an_index_without_photos_is_searched_but_not_looked_into(photos: Path, m
             writer.add(described)
     retrieval = Retrieval(loaded, made)
     assert len(retrieval.search(photos / "1.png", rerank=STEPS)) == 6
-    with pytest.raises(FileNotFoundError, match="the index does not say which model made it"):
+    with pytest.raises(FileNotFoundError, match="since none is recorded in the index"):
         Retrieval.open(made.path)
     assert len(Retrieval.open(made.path, model).search(photos / "1.png")) == 6
     pytest.importorskip("cv2")
-    with pytest.raises(ValueError, match="rerank: expected an index that knows where its photos are"):
+    with pytest.raises(ValueError, match="rerank: expected an index with the paths of its photos"):
         retrieval.search(photos / "1.png", rerank=["spatial_verification"])
 
 
@@ -191,7 +191,7 @@ def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> Non
         fingerprint=opened.fingerprint,
         model={"path": str(tmp_path / "gone")},
     )
-    with pytest.raises(FileNotFoundError, match=r"the one of the index was at .*gone, found nothing"):
+    with pytest.raises(FileNotFoundError, match=r"expected the model of the index at .*gone, found nothing"):
         Retrieval.open(made.path)
 
 
