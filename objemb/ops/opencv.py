@@ -28,7 +28,7 @@ def best_detector() -> str:
     return "hessian" if _has_hessian() else "sift"
 
 
-def detected(pixels: Tensor, detector: str) -> Tensor:
+def key_points(pixels: Tensor, detector: str) -> Tensor:
     """Places of key points.
 
     Args:
