@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 #: Controls, marks that change the direction of what follows or cannot be seen, halves of characters, ends of lines.
@@ -18,6 +19,16 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
+
+
+def score_text(score: float) -> str:
+    """A score with three decimals; a smaller one, as of a box with few visual words, with as many as show two digits.
+
+    Scores below 1e-8 are ``0.000``, as 0 is.
+    """
+    if not 1e-8 <= abs(score) < 0.01:
+        return f"{score:.3f}"
+    return f"{score:.{1 - math.floor(math.log10(abs(score)))}f}"
 
 
 def _escaped(character: str) -> str:

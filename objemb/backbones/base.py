@@ -41,6 +41,7 @@ class Backbone(Frozen, Plugin, ABC):
             :meth:`map_size`.
         multiple: Input sides must be a multiple of this (patch size of a transformer; 1 where any side fits).
         smallest: Input sides must be at least this (kernels that do not pad need some room); never below ``stride``.
+        level: Name of the map among those of :meth:`source_detector`; None where there is no detector.
         stages: Of the maps that :meth:`maps` gives, by stride: the name of the layer that each comes out of, and its
             channels. Empty for a network that gives one map only.
         mean: float32 ``(3, 1, 1)``, RGB, what is subtracted from pixels of 0 to 1.
@@ -54,6 +55,7 @@ class Backbone(Frozen, Plugin, ABC):
     surplus: int = 0
     multiple: int = 1
     smallest: int
+    level: str | None = None
     stages: Mapping[int, tuple[str, int]] = {}
     mean: Tensor
     std: Tensor
@@ -119,7 +121,8 @@ class Backbone(Frozen, Plugin, ABC):
         return height, width
 
     def source_detector(self) -> nn.Module | None:
-        """The detector whose features these are; None for a network that belongs to none."""
+        """The detector whose features these are; None for a network that belongs to none. The map is its
+        :attr:`level`."""
         return None
 
     def maps(self, pixels: Tensor, coarsest: int | None = None) -> dict[int, Tensor]:

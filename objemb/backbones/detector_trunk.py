@@ -60,6 +60,7 @@ class DetectorTrunk(Backbone):
     """
 
     detector: Levelled
+    level: str
 
     def __init__(self, *, detector: Levelled, level: str | None = None) -> None:
         super().__init__()

@@ -36,12 +36,12 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 
 @guarded
 def verify(index: IndexPath, as_json: Json = False) -> None:
-    """Check every file of an index against its checksum. Exit code 4 if anything is damaged."""
-    from objemb.index.storage.verify import verify as check  # also works if damage keeps the index from being opened
+    """Check every file of an index, and whether they fit each other. Exit code 4 if anything is damaged."""
+    from objemb.index.verification import verify_index  # also works if damage keeps the index from being opened
 
     with Progress() as display:
         meter = display.meter("verifying", "MiB", _mebibytes(index))
-        problems = check(index, lambda count: meter.step(count / MEBIBYTE))
+        problems = verify_index(index, lambda count: meter.step(count / MEBIBYTE))
     if as_json:
         print_json({"index": str(index), "intact": not problems, "problems": problems})
     else:

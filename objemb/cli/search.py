@@ -23,6 +23,7 @@ from objemb.cli.options import (
     plugins,
 )
 from objemb.cli.output import note, note_untrained, print_json, print_table
+from objemb.text import score_text
 
 if TYPE_CHECKING:
     from objemb.search.retrieval import Retrieval
@@ -174,7 +175,7 @@ def _show(result: SearchResult) -> None:
     rows = [
         [
             rank,
-            f"{hit.score:.3f}",
+            score_text(hit.score),
             hit.image,
             _box_text(hit.box),
             *([_box_text(hit.query_box)] if several else []),

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.describers.base import FeatureDescriber
+from objemb.detectors.capabilities import DetectorPass
 from objemb.layers.learned_attention import LearnedAttention
+from objemb.layers.precision import computed
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
@@ -34,6 +36,12 @@ class Local(FeatureDescriber):
         region_features: ``inside``: features are computed once, and belong to every region in which their centres lie.
             ``crop``: each region is cut out and has features of its own, as many as a photo, as in detect-to-retrieve;
             how large it enters the extractor is up to that (``enlarge: false`` keeps its pixels).
+        shared_detector: Whether the regions are those of the detector whose map the features are (``detector_trunk``
+            with ``size: null``): one pass of it gives boxes and the features of scale 1. The ``regions`` then have no
+            detector of their own.
+
+    Raises:
+        ValueError: Nothing to share, or regions that cannot.
     """
 
     def __init__(
@@ -42,9 +50,13 @@ class Local(FeatureDescriber):
         local_features: LocalExtractor,
         regions: RegionSource | None = None,
         region_features: str = INSIDE,
+        shared_detector: bool = False,
     ) -> None:
         super().__init__(local_features=local_features, regions=regions)
         self.region_features = checks.one_of("region_features", region_features, (INSIDE, CROP))
+        self.shared_detector = checks.flag("shared_detector", shared_detector)
+        if shared_detector:
+            self._share()
 
     @property
     def dim(self) -> int:
@@ -69,14 +81,52 @@ class Local(FeatureDescriber):
         return self.local_features.learned_attention()
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
-        regions = self._regions(photos, given)
         if self.region_features == CROP:
-            return [self.describe_parts(p, of_photo, scaled=False) for p, of_photo in zip(photos, regions, strict=True)]
-        features = self.local_features.extract(photos)
+            return [
+                self.describe_parts(photo, of_photo, scaled=False)
+                for photo, of_photo in zip(photos, self._regions(photos, given), strict=True)
+            ]
+        if self.shared_detector:
+            regions, features = self._in_one_pass(photos, given)
+        else:
+            regions, features = self._regions(photos, given), self.local_features.extract(photos)
         return [
-            RegionFeatures.by_position(photo.id, of_photo, found, photo.metadata)
-            for photo, of_photo, found in zip(photos, regions, features, strict=True)
+            RegionFeatures.by_position(photo.id, of_photo, of_all, photo.metadata)
+            for photo, of_photo, of_all in zip(photos, regions, features, strict=True)
         ]
+
+    def _in_one_pass(
+        self, photos: Sequence[Photo], given: Sequence[Regions | None]
+    ) -> tuple[list[Regions], list[LocalFeatures]]:
+        """Regions and features, where both come from the maps of one detector."""
+        detector, source = self.local_features.shared_detector(), self.regions
+        if detector is None or source is None:
+            raise ValueError("shared_detector: expected features and regions of one detector, found them apart")
+        boxed = [number for number, of_photo in enumerate(given) if of_photo is not None]
+        features = dict(zip(boxed, self.local_features.extract([photos[n] for n in boxed]), strict=True))
+        regions = {number: of_photo for number, of_photo in enumerate(given) if of_photo is not None}
+        wanted = [number for number in range(len(photos)) if number not in regions]
+        for group in detector.groups([photos[n] for n in wanted]):
+            numbers = [wanted[n] for n in group]
+            together = [photos[n] for n in numbers]
+            batch = detector.preprocess(together)
+            seen = DetectorPass(batch, computed(batch.tensors.device, detector.features, batch))
+            regions.update(zip(numbers, source.find_in(seen, together), strict=True))
+            features.update(zip(numbers, self.local_features.extract(together, seen), strict=True))
+        return [regions[n] for n in range(len(photos))], [features[n] for n in range(len(photos))]
+
+    def _share(self) -> None:
+        """Have the regions of the detector whose map the features are."""
+        detector = self.local_features.shared_detector()
+        if detector is None or self.regions is None:
+            raise ValueError(
+                "shared_detector: expected features of a map of a detector at its own size "
+                "(local_features.backbone.name=detector_trunk, local_features.size=null) and regions of detections, "
+                f"found {self.local_features.registry_name} and "
+                f"{'no regions' if self.regions is None else self.regions.registry_name}"
+            )
+        self.regions.share(detector)
+        object.__setattr__(self, "backbone", None)  # the network is the detector, as for one_pass
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
         """See :meth:`PhotoDescriber._samples`: those that the extractor learns from in whole photos."""

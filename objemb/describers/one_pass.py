@@ -12,7 +12,7 @@ from objemb import checks
 from objemb.describers._windows import windows_around
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.arrays import as_tensor
@@ -185,7 +185,7 @@ class OnePass(BoxEmbedder):
         regions = [g for g in given if g is not None]
         if not regions:
             features = computed(batch.tensors.device, self.detector.features, batch)
-            regions = [self.regions.select(d) for d in self.detector.regions(batch, features, photos)]
+            regions = self.regions.find_in(DetectorPass(batch, features), photos)
         vectors = self.embed_boxes(photos, regions, batch, features)
         return zip(regions, vectors.split([len(r) for r in regions]), strict=True)
 

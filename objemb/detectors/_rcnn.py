@@ -50,12 +50,12 @@ class Rcnn(NetworkDetector):
 
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
-        return group_equal(self._padded_size([self._network_size(photo)]) for photo in photos)
+        return group_equal(self._padded_size([self.network_size(_decoded(photo))]) for photo in photos)
 
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
         """See :meth:`NetworkDetector.preprocess`."""
         device = next(self.parameters()).device
-        sizes = [self._network_size(photo) for photo in photos]
+        sizes = [self.network_size(_decoded(photo)) for photo in photos]
         height, width = self._padded_size(sizes)
         tensors = self._padding.to(device)[None, :, None, None].repeat(len(photos), 1, height, width)
         tensors = tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster and more on a CPU
@@ -128,10 +128,10 @@ class Rcnn(NetworkDetector):
         """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
         return int(self.network.transform.max_size)
 
-    def _network_size(self, photo: Photo) -> tuple[int, int]:
-        """``(height, width)`` of a photo as the network's input: torchvision's rule, with at least one pixel a side."""
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """See :meth:`NetworkDetector.network_size`: torchvision's rule, with at least one pixel a side."""
         transform = self.network.transform
-        height, width = photo.pixels.shape[1:]
+        height, width = size
         factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
         return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
 
@@ -157,6 +157,11 @@ class Rcnn(NetworkDetector):
                 "or new_classes=True to learn others from its features"
             )
         fill(self.network, state, file)
+
+
+def _decoded(photo: Photo) -> tuple[int, int]:
+    """``(height, width)`` of the pixels of a photo."""
+    return photo.pixels.shape[1], photo.pixels.shape[2]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,19 @@ class NetworkInput:
     image_sizes: list[tuple[int, int]]
 
 
+@dataclass(frozen=True, eq=False)
+class DetectorPass:
+    """What a detector has computed of a batch of photos, for others that read its maps.
+
+    Attributes:
+        batch: The photos as the network took them.
+        maps: By name at least those that are to be read, ``(B, C, h, w)`` each.
+    """
+
+    batch: NetworkInput
+    maps: Mapping[str, Tensor]
+
+
 class NetworkDetector(Frozen, Detector):
     """A detector that is a network, in parts, so that others may use its feature maps or train it.
 
@@ -52,6 +65,10 @@ class NetworkDetector(Frozen, Detector):
     @abstractmethod
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
+
+    @abstractmethod
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """``(height, width)`` of an image of ``size`` ``(height, width)`` as the network's input, without padding."""
 
     @abstractmethod
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:

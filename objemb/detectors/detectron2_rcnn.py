@@ -153,12 +153,15 @@ class Detectron2Rcnn(NetworkDetector):
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
         multiple = max(1, self.network.backbone.size_divisibility)
-        sizes = (self._network_size(photo) for photo in photos)
+        sizes = (self.network_size((photo.pixels.shape[1], photo.pixels.shape[2])) for photo in photos)
         return group_equal(tuple(math.ceil(side / multiple) for side in size) for size in sizes)
 
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
         """See :meth:`NetworkDetector.preprocess`."""
-        pixels = [resize(as_tensor(photo.pixels), self._network_size(photo)) for photo in photos]
+        pixels = [
+            resize(as_tensor(photo.pixels), self.network_size((photo.pixels.shape[1], photo.pixels.shape[2])))
+            for photo in photos
+        ]
         images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
         return NetworkInput(images.tensor.contiguous(memory_format=torch.channels_last), images.image_sizes)
 
@@ -270,11 +273,11 @@ class Detectron2Rcnn(NetworkDetector):
         flat = colour.flatten().cpu() / 255
         return flat.flip(0) if self.bgr else flat
 
-    def _network_size(self, photo: Photo) -> tuple[int, int]:
-        """``(height, width)`` of a photo as the network's input: Detectron2's rule, with at least one pixel a side."""
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """See :meth:`NetworkDetector.network_size`: Detectron2's rule, with at least one pixel a side."""
         from detectron2.data.transforms import ResizeShortestEdge
 
-        height, width = ResizeShortestEdge.get_output_shape(*photo.pixels.shape[1:], self.min_size, self.max_size)
+        height, width = ResizeShortestEdge.get_output_shape(*size, self.min_size, self.max_size)
         return max(1, height), max(1, width)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from objemb.describers.base import FeatureDescriber
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.evaluation.cache import ArrayCache, key_of
 from objemb.local_features.base import LocalExtractor
 from objemb.models import Model
@@ -43,7 +44,7 @@ class FeatureCache:
         self._facts = facts
         self.spared = 0.0
 
-    def load(self, photo: Photo, size: float) -> LocalFeatures | None:
+    def load(self, photo: Photo, size: float | None) -> LocalFeatures | None:
         """The features of a photo, None where they are not there.
 
         Args:
@@ -64,13 +65,13 @@ class FeatureCache:
             strengths=cells[:, 4],
         )
 
-    def store(self, photo: Photo, size: float, features: LocalFeatures, seconds: float) -> None:
+    def store(self, photo: Photo, size: float | None, features: LocalFeatures, seconds: float) -> None:
         """Keep the features of a photo, and how many ``seconds`` it took to compute them."""
         columns = (features.points, *(c[:, None] for c in (features.scales, features.sides, features.strengths)))
         arrays = {"vectors": features.vectors, "cells": np.concatenate(columns, axis=1)}
         self._arrays.store(self._key(photo, size), arrays, {"photo": photo.id, "seconds": seconds})
 
-    def _key(self, photo: Photo, size: float) -> str:
+    def _key(self, photo: Photo, size: float | None) -> str:
         pixels = hashlib.sha256(photo.pixels.tobytes()).hexdigest()
         of_photo = {"pixels": pixels, "shape": photo.pixels.shape, "original": photo.size, "size": size}
         return key_of({**self._facts, **of_photo})
@@ -103,11 +104,17 @@ class CachedExtractor(LocalExtractor):
         """See :meth:`LocalExtractor.for_part`."""
         return type(self)(self.extractor.for_part(part, whole), self.cache)
 
-    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+    def shared_detector(self) -> NetworkDetector | None:
+        """See :meth:`LocalExtractor.shared_detector`."""
+        return self.extractor.shared_detector()
+
+    def _extract(self, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
         features = [self.cache.load(photo, self.size) for photo in photos]
         missing = [number for number, of_photo in enumerate(features) if of_photo is None]
+        if missing and seen is not None:  # all were seen together
+            missing = list(range(len(photos)))
         start = time.perf_counter()
-        computed = self.extractor.extract([photos[number] for number in missing])
+        computed = self.extractor.extract([photos[number] for number in missing], seen)
         seconds = (time.perf_counter() - start) / max(1, len(missing))
         for number, of_photo in zip(missing, computed, strict=True):
             self.cache.store(photos[number], self.size, of_photo, seconds)

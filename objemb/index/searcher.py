@@ -24,7 +24,7 @@ from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
 from objemb.structures import Box, Described, ImageRows, Match, Scalar, SearchResult
-from objemb.types import Float32Array, FloatArray, Int64Array
+from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,13 @@ class Searcher:
             numbers = np.unique(block.images if block.alive is None else block.images[block.alive])
             ids += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
         return ids
+
+    def fitting(self, segment: Segment, position: int, where: str) -> BoolArray:
+        """Which rows of the image at a position of a segment are alive and fit a filter: bool ``(n,)``."""
+        number = next(n for n, known in enumerate(self._snapshot.segments) if known is segment)
+        start, stop = segment.starts[position : position + 2].tolist()
+        alive = self._blocks(where)[number].alive
+        return np.ones(stop - start, bool) if alive is None else alive[start:stop].copy()
 
     def dense_rows(self, where: str | None) -> ImageRows:
         """The vectors of live images that fit a filter, in one piece."""
@@ -193,13 +200,18 @@ def _results(
             if image.number not in images:
                 images[image.number] = (image.id, image.metadata)
             id_, metadata = images[image.number]
-            pairs = image.pairs((score, row, query_row), rows, runners_up)
             try:
+                pairs = image.pairs((score, row, query_row), rows, runners_up)
                 best, *rest = (
                     Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs
                 )
                 matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
-            except (ValueError, TypeError) as error:  # the query has been checked: what the index holds is wrong
+            except (
+                ValueError,
+                TypeError,
+                DamagedIndexError,
+            ) as error:
+                # the query has been checked: what the index holds is wrong
                 raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
         if len({m.image for m in matches}) != len(matches):
             raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")

@@ -20,11 +20,11 @@ from objemb.index.storage.publish import check_same_model, create
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
-from objemb.index.storage.verify import verify
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
+from objemb.index.verification import verify_index
 from objemb.structures import Described, ImageRows, Scalar, SearchResult
-from objemb.types import Int64Array
+from objemb.types import BoolArray, Int64Array
 
 
 class StoredImage(NamedTuple):
@@ -231,8 +231,8 @@ class Index:
             rewrite.merge(writer, opened, on_collision, on_images)
 
     def verify(self) -> list[str]:
-        """Check all published files, see :mod:`objemb.index.storage.verify`; returns the problems, if any."""
-        return verify(self._folder)
+        """Check all published files, see :mod:`objemb.index.verification`; returns the problems, if any."""
+        return verify_index(self._folder)
 
     def images(self) -> Iterator[StoredImage]:
         """Every image, in the order in which they were added."""
@@ -262,6 +262,13 @@ class Index:
         """The stored rows of an image, or None if its id is not in the index. Extras of regions are not stored."""
         place = self._place(image)
         return None if place is None else place[0].described(place[1])
+
+    def fitting(self, image: str, where: str) -> BoolArray:
+        """Which rows of an image fit a filter: bool ``(n,)``. Raises ``KeyError`` for an id that is not there."""
+        place = self._place(image)
+        if place is None:
+            raise KeyError(image)
+        return self._searcher.fitting(*place, where)
 
     def find(self, where: str) -> list[str]:
         """Ids of the images with a region that matches a filter, see :mod:`objemb.index.filters.parser`."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
+from objemb.layers.precision import computed
 from objemb.layers.projection import Projection
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
@@ -28,6 +30,8 @@ SCALES = tuple(2.0 ** (step / 2) for step in range(2, -5, -1))
 PIXELS = 1 << 22
 #: Arguments of :class:`~objemb.structures.LocalFeatures` for cells of a map.
 _Cells = dict[str, Tensor]
+#: Numbers of photos, their maps ``(B, C, h, w)``, and where the cells of each lie.
+_Maps = tuple[tuple[int, ...], Tensor, list[Grid]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +64,11 @@ class ActivationExtractor(LocalExtractor):
 
     Args:
         backbone: Computes the maps; its setting ``layer`` chooses the stage.
-        size: Longest side of a photo in pixels at scale 1.
+        size: Longest side of a photo in pixels at scale 1; None for that at which a detector takes it whose map the
+            backbone is (``detector_trunk``).
         scales: Factors on that size.
         count: The most features of a photo, over all scales.
-        enlarge: Whether photos that are smaller are enlarged to that size.
+        enlarge: Whether photos that are smaller are enlarged to that size; a detector always does.
         dim: Length of the vectors after a PCA; None for none.
         power: Of the PCA's variances: 0.5 whitens, 0 only turns.
         unit: Whether vectors are brought to unit length at the end.
@@ -75,7 +80,7 @@ class ActivationExtractor(LocalExtractor):
         self,
         *,
         backbone: Backbone,
-        size: float,
+        size: float | None,
         scales: Sequence[float],
         count: int,
         enlarge: bool,
@@ -87,6 +92,11 @@ class ActivationExtractor(LocalExtractor):
         self.scales = tuple(checks.positive("scales", s) for s in checks.several("scales", scales))
         self.enlarge = checks.flag("enlarge", enlarge)
         self.unit = checks.flag("unit", unit)
+        if size is None and self.shared_detector() is None:
+            raise ValueError(
+                "size: expected a number of pixels, or null for a backbone that is a map of a detector "
+                f"(detector_trunk), found null for {backbone.registry_name or type(backbone).__name__}"
+            )
         self.projection = None if dim is None else Projection(backbone.channels, dim, power)
 
     @property
@@ -96,7 +106,14 @@ class ActivationExtractor(LocalExtractor):
 
     def decode_side(self) -> int | None:
         """See :meth:`LocalExtractor.decode_side`."""
-        return math.ceil(self.size * max(self.scales))
+        detector = self.shared_detector()
+        side = self.side_of((1, 1)) if detector is None else detector.decode_side()
+        return math.ceil(side * max(self.scales))
+
+    def shared_detector(self) -> NetworkDetector | None:
+        """See :meth:`LocalExtractor.shared_detector`: that of the backbone, at its own size."""
+        detector = self.backbone.source_detector()
+        return detector if self.size is None and isinstance(detector, NetworkDetector) else None
 
     @abstractmethod
     def strengths(self, maps: Tensor) -> Tensor:
@@ -110,23 +127,37 @@ class ActivationExtractor(LocalExtractor):
         """Vectors ``(n, C)`` of cells as the PCA takes them; as they are by default."""
         return vectors
 
-    def activations(self, photos: Sequence[Photo]) -> list[Activations]:
-        """Per photo its strongest activations over all scales, on the device of the network."""
+    def activations(self, photos: Sequence[Photo], seen: DetectorPass | None = None) -> list[Activations]:
+        """Per photo its strongest activations over all scales, on the device of the network.
+
+        Args:
+            photos: The photos.
+            seen: As for :meth:`LocalExtractor.extract`: the map of scale 1. Other scales run by themselves.
+        """
         parts: list[list[Activations]] = [[] for _ in photos]
         for scale in self.scales:
-            for numbers, maps, grids in self.maps(photos, scale):
+            for numbers, maps, grids in self.maps(photos, scale, seen if scale == 1 else None):
                 strengths = self.strengths(maps)
                 ready = self.prepared(maps)
                 for n, of_photo, strong, grid in zip(numbers, ready, strengths, grids, strict=True):
                     parts[n].append(self._read(of_photo, strong, grid, photos[n].size))
         return [_joined(of_photo).strongest(self.count) for of_photo in parts]
 
-    def maps(self, photos: Sequence[Photo], scale: float) -> Iterator[tuple[tuple[int, ...], Tensor, list[Grid]]]:
+    def maps(self, photos: Sequence[Photo], scale: float, seen: DetectorPass | None = None) -> Iterator[_Maps]:
         """Feature maps at one scale: numbers of photos, their maps ``(B, C, h, w)``, and where the cells lie.
 
         Photos of one input shape share a forward pass, as many as make :data:`PIXELS`.
+
+        Args:
+            photos: The photos.
+            scale: Factor on the size.
+            seen: As for :meth:`LocalExtractor.extract`, at scale 1.
         """
         net = self.backbone
+        detector = self.shared_detector()
+        if scale == 1 and detector is not None and net.level is not None:
+            yield from self._detector_maps(photos, detector, net.level, seen)
+            return
         shapes = [input_size(p.size, self._target(p) * scale, "longest", net.multiple, net.smallest) for p in photos]
         for group in group_equal(shapes):
             shape = shapes[group[0]]
@@ -135,9 +166,27 @@ class ActivationExtractor(LocalExtractor):
                 raster = (maps.shape[2], maps.shape[3])
                 yield numbers, maps, [map_grid(raster, shape, photos[n].size, net.stride, net.offset) for n in numbers]
 
-    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+    def _detector_maps(
+        self, photos: Sequence[Photo], detector: NetworkDetector, level: str, seen: DetectorPass | None
+    ) -> Iterator[_Maps]:
+        """As :meth:`maps`, one by one, as a detector takes photos: at its own size, padded at the right and bottom.
+        Cells that look at the padding are left out."""
+        net = self.backbone
+        for numbers in [list(range(len(photos)))] if seen is not None else detector.groups(photos):
+            if seen is None:
+                batch = detector.preprocess([photos[n] for n in numbers])
+                of_batch = computed(batch.tensors.device, detector.maps, batch, (level,))[level]
+            else:
+                batch, of_batch = seen.batch, seen.maps[level]
+            for n, map_, shape in zip(numbers, of_batch, batch.image_sizes, strict=True):
+                height, width = (max(1, math.ceil((side - net.offset) / net.stride - 0.5)) for side in shape)
+                own = map_[None, :, :height, :width]
+                raster = (own.shape[2], own.shape[3])
+                yield (n,), own, [map_grid(raster, shape, photos[n].size, net.stride, net.offset)]
+
+    def _extract(self, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
         features = []
-        for photo, chosen in zip(photos, self.activations(photos), strict=True):
+        for photo, chosen in zip(photos, self.activations(photos, seen), strict=True):
             vectors = self.normalised(chosen.vectors)
             vectors = vectors if self.projection is None else self.projection(vectors)
             features.append(LocalFeatures(photo.size, vectors=l2(vectors) if self.unit else vectors, **chosen.cells))
@@ -150,7 +199,8 @@ class ActivationExtractor(LocalExtractor):
         return [self.normalised(chosen.vectors) for chosen in self.activations(photos)]
 
     def _target(self, photo: Photo) -> float:
-        return self.size if self.enlarge else min(self.size, max(photo.size))
+        side = self.side_of((photo.pixels.shape[1], photo.pixels.shape[2]))
+        return side if self.enlarge or self.size is None else min(side, max(photo.size))
 
     def _read(self, of_photo: Tensor, strengths: Tensor, grid: Grid, size: tuple[int, int]) -> Activations:
         """The strongest cells of a map ``(C, h, w)``."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features._activations import SCALES, ActivationExtractor, Activations
@@ -36,7 +37,8 @@ class Attentive(ActivationExtractor, LearnedAttention):
 
     Args:
         backbone: Computes the maps. Its setting ``layer`` chooses the stage: ``layer3`` of a ResNet-50.
-        size: Longest side of a photo in pixels at scale 1.
+        size: Longest side of a photo in pixels at scale 1; null, where the backbone is a map of a detector
+            (``detector_trunk``), for that at which the detector takes it.
         scales: Factors on that size.
         count: The most features of a photo, over all scales.
         enlarge: Whether photos that are smaller are enlarged to that size.
@@ -58,7 +60,7 @@ class Attentive(ActivationExtractor, LearnedAttention):
         self,
         *,
         backbone: Backbone,
-        size: float = 1024,
+        size: float | None = 1024,
         scales: Sequence[float] = SCALES,
         count: int = 1000,
         enlarge: bool = True,
@@ -109,10 +111,10 @@ class Attentive(ActivationExtractor, LearnedAttention):
             means.update(zip(numbers, (unit @ weights[:, :, None]).squeeze(2) / weights.shape[1], strict=True))
         return torch.stack([means[n] for n in range(len(photos))])
 
-    def activations(self, photos: Sequence[Photo]) -> list[Activations]:
+    def activations(self, photos: Sequence[Photo], seen: DetectorPass | None = None) -> list[Activations]:
         """See :meth:`ActivationExtractor.activations`. Raises ``NotFittedError`` where the attention is fresh."""
         self.attention.check_trained()
-        return [chosen.above(self.threshold) for chosen in super().activations(photos)]
+        return [chosen.above(self.threshold) for chosen in super().activations(photos, seen)]
 
     def strengths(self, maps: Tensor) -> Tensor:
         """See :meth:`ActivationExtractor.strengths`: the weights of the attention."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.layers.fitted import Fitted
 from objemb.layers.frozen import Frozen
 from objemb.layers.learned_attention import LearnedAttention
@@ -26,7 +27,7 @@ class LocalExtractor(Frozen, Plugin, ABC):
     :class:`~objemb.layers.fitted.Fitted` submodules. It stays in eval mode.
 
     Args:
-        size: Longest side of a photo in pixels at scale 1.
+        size: Longest side of a photo in pixels at scale 1; None for that at which :meth:`shared_detector` takes it.
         count: The most features of a photo, over all scales.
         backbone: Computes feature maps; None for a method without a network.
 
@@ -40,9 +41,9 @@ class LocalExtractor(Frozen, Plugin, ABC):
     backbone: Backbone | None
     scales: tuple[float, ...] = (1.0,)
 
-    def __init__(self, *, size: float, count: int, backbone: Backbone | None = None) -> None:
+    def __init__(self, *, size: float | None, count: int, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self.size = checks.positive("size", size)
+        self.size = None if size is None else checks.positive("size", size)
         self.count = checks.whole("count", count)
         self.backbone = backbone
 
@@ -57,11 +58,12 @@ class LocalExtractor(Frozen, Plugin, ABC):
 
     @final
     @torch.no_grad()
-    def extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+    def extract(self, photos: Sequence[Photo], seen: DetectorPass | None = None) -> list[LocalFeatures]:
         """The local features of photos of any sizes.
 
         Args:
             photos: The batch; zero photos give an empty list.
+            seen: What :meth:`shared_detector` has computed of these photos, so that it is not computed once more.
 
         Returns:
             Per photo at most ``count`` features, the strongest first, in original pixels; none where a photo has none.
@@ -71,11 +73,21 @@ class LocalExtractor(Frozen, Plugin, ABC):
         """
         for part in self.fitted_parts().values():
             part.check_fitted()
-        return self._extract(photos) if photos else []
+        return self._extract(photos, seen) if photos else []
 
     @abstractmethod
-    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
-        """What :meth:`extract` returns; at least one photo, no gradient is recorded."""
+    def _extract(self, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
+        """What :meth:`extract` returns; at least one photo, no gradient is recorded.
+
+        Args:
+            photos: The photos.
+            seen: None for an extractor without a :meth:`shared_detector`.
+        """
+
+    def shared_detector(self) -> NetworkDetector | None:
+        """The detector whose maps the features are read from at scale 1, as it takes photos itself, so that one pass of
+        it gives boxes and features; None for other extractors."""
+        return None
 
     def learned_attention(self) -> LearnedAttention:
         """The part whose attention the task ``attend`` trains.
@@ -117,5 +129,14 @@ class LocalExtractor(Frozen, Plugin, ABC):
         """
         other = copy.copy(self)
         other._modules = dict(self._modules)
-        other.size = self.size * max(part) / max(whole)
+        other.size = self.side_of(whole) * max(part) / max(whole)
         return other
+
+    def side_of(self, size: tuple[int, int]) -> float:
+        """The longest side in pixels at scale 1 of an image of ``size`` ``(height, width)``."""
+        if self.size is not None:
+            return self.size
+        detector = self.shared_detector()
+        if detector is None:
+            raise ValueError("size: expected a number of pixels without a detector that has one of its own, found None")
+        return max(detector.network_size(size))

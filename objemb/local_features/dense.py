@@ -28,7 +28,8 @@ class Dense(ActivationExtractor):
 
     Args:
         backbone: Computes the maps. Its setting ``layer`` chooses the stage: HOW drops the last one of a ResNet-50.
-        size: Longest side of a photo in pixels at scale 1.
+        size: Longest side of a photo in pixels at scale 1; null, where the backbone is a map of a detector
+            (``detector_trunk``), for that at which the detector takes it.
         scales: Factors on that size.
         count: The most features of a photo, over all scales.
         enlarge: Whether photos that are smaller are enlarged to that size; HOW does not.
@@ -43,7 +44,7 @@ class Dense(ActivationExtractor):
         self,
         *,
         backbone: Backbone,
-        size: float = 1024,
+        size: float | None = 1024,
         scales: Sequence[float] = SCALES,
         count: int = 1000,
         enlarge: bool = True,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from objemb import checks
+from objemb.detectors.capabilities import DetectorPass
 from objemb.images.pixels import LUMA
 from objemb.local_features.base import LocalExtractor
 from objemb.ops.arrays import as_tensor
@@ -38,6 +39,8 @@ class Sift(LocalExtractor):
         super().__init__(size=size, count=count)
         self.enlarge = checks.flag("enlarge", enlarge)
 
+    size: float
+
     @property
     def dim(self) -> int:
         """See :attr:`LocalExtractor.dim`."""
@@ -47,7 +50,7 @@ class Sift(LocalExtractor):
         """See :meth:`LocalExtractor.decode_side`."""
         return math.ceil(self.size)
 
-    def _extract(self, photos: Sequence[Photo]) -> list[LocalFeatures]:
+    def _extract(self, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
         return [self._of_photo(photo) for photo in photos]
 
     def _of_photo(self, photo: Photo) -> LocalFeatures:

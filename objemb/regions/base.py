@@ -9,6 +9,7 @@ from typing import Self
 from torch import nn
 
 from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.grid import Grid
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
@@ -54,6 +55,26 @@ class RegionSource(nn.Module, Plugin, ABC):
             ValueError: The source has no use for boxes of a detector.
         """
         raise ValueError(f"regions: expected a source that takes boxes of a detector, found {self.registry_name}")
+
+    def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
+        """As :meth:`find`, where the source's detector has computed its maps already.
+
+        Args:
+            seen: All maps of the detector, see :meth:`~objemb.detectors.capabilities.NetworkDetector.features`.
+            photos: Those of the pass.
+
+        Raises:
+            ValueError: The source has no use for boxes of a detector.
+        """
+        raise ValueError(f"regions: expected a source of boxes of a detector, found {self.registry_name}")
+
+    def share(self, detector: NetworkDetector) -> None:
+        """Take the boxes of a detector that is a part of another module, which moves it and saves it.
+
+        Raises:
+            ValueError: The source has a detector of its own, or no use for one.
+        """
+        raise ValueError(f"regions: expected detections, which can share a detector, found {self.registry_name}")
 
     def limited(self, max_regions: int) -> Self:
         """This source with at most ``max_regions`` boxes of its detector per photo, beside the whole image.

@@ -8,6 +8,7 @@ from typing import Self
 
 from objemb import checks
 from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
@@ -46,6 +47,21 @@ class Detections(RegionSource):
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
         return [self.select(found) for found in self.detector.detect(photos)]
+
+    def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`RegionSource.find_in`."""
+        if not isinstance(self.detector, NetworkDetector):
+            return super().find_in(seen, photos)
+        return [self.select(found) for found in self.detector.regions(seen.batch, dict(seen.maps), photos)]
+
+    def share(self, detector: NetworkDetector) -> None:
+        """See :meth:`RegionSource.share`."""
+        if self.detector is not None:
+            raise ValueError(
+                "regions.detector: expected null, since the detector of the features is shared, found "
+                f"{self.detector.registry_name}"
+            )
+        object.__setattr__(self, "detector", detector)  # not a part of this module as well: it is saved once
 
     def limited(self, max_regions: int) -> Self:
         """See :meth:`RegionSource.limited`."""

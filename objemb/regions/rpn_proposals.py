@@ -10,7 +10,7 @@ import torch
 
 from objemb import checks
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import NetworkDetector
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
@@ -49,6 +49,10 @@ class RpnProposals(RegionSource):
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`. Proposals have the score 1: their order says which are better."""
         return [self.select(proposed) for proposed in self.detector.propose(photos)]
+
+    def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`RegionSource.find_in`."""
+        return [self.select(proposed) for proposed in self.detector.proposals(seen.batch, dict(seen.maps), photos)]
 
     def limited(self, max_regions: int) -> Self:
         """See :meth:`RegionSource.limited`."""

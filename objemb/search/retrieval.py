@@ -141,7 +141,7 @@ class Retrieval:
             from objemb.search.words import search_words  # here, since re-rankers need PyTorch
 
             found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
-            return search_words(self.index, query, found, k, rerankers, min_score)
+            return search_words(self.index, query, found, k, rerankers, min_score, where)
         if not rerankers:
             return self.index.search(query, k, where=where, exclude=exclude, min_score=min_score, exact=exact)
 

@@ -12,7 +12,7 @@ from objemb import checks
 from objemb.structures.descriptors import RegionDescriptors
 from objemb.structures.fields import Box, Index, Scalar, checked_id, frozen_metadata, points_inside, row_numbers
 from objemb.structures.regions import Regions
-from objemb.types import Float32Array, Int32Array, Int64Array, Uint8Array
+from objemb.types import BoolArray, Float32Array, Int32Array, Int64Array, Uint8Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,10 @@ class WordPlaces:
 
     def inside(self, box: Box) -> WordPlaces:
         """The features whose centres lie in a box ``(x1, y1, x2, y2)``, in original pixels."""
-        kept = points_inside(self.points, np.array([box], np.float32))[0]
+        return self[points_inside(self.points, np.array([box], np.float32))[0]]
+
+    def __getitem__(self, kept: BoolArray | Int64Array) -> WordPlaces:
+        """Some of the features, by a mask ``(n,)`` or by their numbers."""
         return WordPlaces(self.words[kept], self.points[kept], self.codes[kept])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from objemb.structures import Match, SearchResult
+from objemb.text import score_text
 from objemb.visualize.html import data_uri, html_page, html_text, photo_figure
 from objemb.visualize.pictures import Picture, short
 
@@ -68,7 +69,7 @@ def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: Searc
     return f"""<li class="card">{photo_figure(picture, "11rem")}
 <div class="text">
 <div class="top"><span class="rank">{rank}</span>{label}
-<span class="score" title="{html_text(result.scale)}">{hit.score:.3f}</span></div>
+<span class="score" title="{html_text(result.scale)}">{score_text(hit.score)}</span></div>
 <div class="name">{_breakable(hit.image)}</div>
 {_pair(hit, picture, query, result)}{others}{_metadata(hit)}
 </div></li>"""
@@ -101,7 +102,7 @@ def _side(words: str, close_up: Sequence[tuple[Image.Image, str]], what: str) ->
 
 def _others(hit: Match) -> str:
     labels = [f" {html_text(other.label)}" if other.label is not None else "" for other in hit.runners_up]
-    scores = ", ".join(f"{other.score:.3f}{label}" for other, label in zip(hit.runners_up, labels, strict=True))
+    scores = ", ".join(f"{score_text(other.score)}{label}" for other, label in zip(hit.runners_up, labels, strict=True))
     return f"Next best boxes here: {scores}"
 
 

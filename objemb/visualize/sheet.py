@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from objemb.structures import SearchResult
+from objemb.text import score_text
 from objemb.visualize.pictures import Picture, short
 
 BACKGROUND, INK, SOFT = (250, 250, 248), (28, 28, 26), (98, 98, 93)
@@ -40,7 +41,7 @@ def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture])
     for number, (hit, picture) in enumerate(zip(result, hits, strict=True)):
         row, column = divmod(number, columns)
         corner = (left + column * (CELL_WIDTH + GAP), GAP + row * (CELL_HEIGHT + CAPTION + GAP))
-        facts = f"{number + 1}.  {hit.score:.3f}" + (f"  {hit.label}" if hit.label is not None else "")
+        facts = f"{number + 1}.  {score_text(hit.score)}" + (f"  {hit.label}" if hit.label is not None else "")
         _place(sheet, picture, corner, (CELL_WIDTH, CELL_HEIGHT), picture.name, facts)
     return sheet
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -209,8 +210,11 @@ def test_forged_records_of_structures(index: Index, changes: dict[str, object], 
     with index.writer() as writer:
         for n in range(60, 70):
             writer.add(described(f"{n}", n))
+    changed = forged(index, **changes)
     with pytest.raises(DamagedIndexError, match=message):
-        forged(index, **changes).search(described("q"), exact=False)
+        changed.search(described("q"), exact=False)
+    (problem,) = changed.verify()
+    assert re.search(message, problem)
 
 
 def test_a_forged_structure_of_other_vectors(index: Index, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.storage.visual_words import WordRows, in_memory
 from objemb.index.store import Index
+from objemb.index.words import WordBlock
 from objemb.structures import VisualWords
 from tests.index.made import described, new, publish, store_file
 from tests.index.words import same_words, schema, slow_score, words_of
@@ -404,3 +405,17 @@ def test_forged_columns_are_found(
     else:
         with pytest.raises(DamagedIndexError, match=search):
             Index.open(index.path).search(query)
+
+
+def test_damage_beyond_the_best_pair_names_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = schema(items="regions")
+    index = made(tmp_path / "i", rows, images_of(rows, 30))
+    query = words_of("q", rows, np.random.default_rng(3), regions=3, most_words=12, query=True)
+    assert index.search(query, runners_up=2)
+
+    def damaged(*_: object) -> None:
+        raise DamagedIndexError("a posting is wrong")
+
+    monkeypatch.setattr(WordBlock, "pairs_of_image", damaged)
+    with pytest.raises(DamagedIndexError, match=r"i: image '.*': a posting is wrong"):
+        index.search(query, runners_up=2)

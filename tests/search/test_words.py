@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ import torch
 from PIL import Image
 
 from objemb.checks import ArtefactMismatchError
+from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
 from objemb.models import Model, build_model, fit_parts
 from objemb.models.row_schema import row_schema
+from objemb.rerank.base import Reranker
 from objemb.search.indexing import Job
 from objemb.search.retrieval import Retrieval
-from objemb.structures import VisualWords
+from objemb.search.words import search_words, stored_words
+from objemb.structures import Regions, SearchResult, VisualWords, WordPlaces
 from tests.models.conftest import BACKBONE, SETTINGS
 
 LOCAL: dict[str, Any] = {
@@ -113,6 +118,57 @@ def test_filters_and_what_is_left_out(model: Model, index: Index, query: Path) -
     assert "3.png" not in [hit.image for hit in retrieval.search(query, [BOX], exclude="3.png")]
     best = retrieval.search(query, [BOX])[0].score
     assert [hit.image for hit in retrieval.search(query, [BOX], min_score=best)] == ["3.png"]
+
+
+def signs(*numbers: list[int]) -> np.ndarray:
+    return np.packbits(np.array(numbers).reshape(-1, 8) > 0, axis=1)
+
+
+ALIKE = [1, 1, 0, 0, 1, 0, 1, 0]
+
+
+def labelled(image: str) -> VisualWords:
+    """A cup on the left with one of five words and three others, a jar on the right with four of the five words."""
+    regions = Regions(
+        [[0, 0, 80, 40], [0, 0, 40, 40], [40, 0, 80, 40]], (40, 80), labels=[-1, 0, 1], classes=("cup", "jar")
+    )
+    words = np.arange(8, dtype=np.int32)
+    points = np.array([[20, 20], [50, 5], [60, 15], [70, 25], [75, 35], [5, 5], [5, 9], [9, 5]], np.float32)
+    places = WordPlaces(words, points, signs(*[ALIKE] * 8))
+    ones = np.ones(8, np.float32)
+    return VisualWords(
+        image, regions, 8, np.zeros(8, np.int64), words, signs(*[ALIKE] * 8), ones, np.ones(3, np.float32), places
+    )
+
+
+def test_a_filter_on_labels_says_where_it_may_match(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", schema=WordRows(8, 9, positions=True), fingerprint="model")
+    with index.writer() as writer:
+        writer.add(labelled("a"))
+        writer.add(replace(labelled("b"), regions=Regions([[0, 0, 80, 40]] * 3, (40, 80))))
+    every = labelled("q")
+    few = every.words < 5
+    kept = {name: getattr(every, name)[few] for name in ("rows", "words", "residuals", "weights")}
+    query = replace(every, places=None, **kept)[:1]
+
+    def search(where: str | None, *rerankers: Reranker) -> SearchResult:
+        found = partial(index.search, query, where=where)
+        return search_words(index, query, found, 5, rerankers, None, where)
+
+    anywhere = {hit.image: hit for hit in search(None)}
+    assert (anywhere["a"].label, anywhere["a"].box) == ("jar", (40, 0, 80, 40))
+    assert [(hit.image, hit.label, hit.box) for hit in search("label = cup")] == [("a", "cup", (0, 0, 40, 40))]
+    assert [(hit.image, hit.label) for hit in search("label = jar")] == [("a", "jar")]
+    assert {hit.image for hit in search("image != a")} == {"b"}
+    assert index.fitting("a", "label = cup").tolist() == [False, True, False]
+    with pytest.raises(KeyError):
+        index.fitting("nowhere", "label = cup")
+    cup = stored_words(index, "a", "label = cup").places
+    assert cup is not None
+    assert cup.words.tolist() == [0, 5, 6, 7]
+    everywhere = stored_words(index, "a", "image = a").places
+    assert everywhere is not None
+    assert len(everywhere) == 8
 
 
 def test_re_rankers_of_vectors_are_refused(model: Model, index: Index, query: Path) -> None:

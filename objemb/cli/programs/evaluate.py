@@ -162,7 +162,9 @@ class EvaluationRun:
             return
         name = f"{one.data.name} {row.name}" if self.several_sets else row.name
         points = embedding(name, measured.described, one.data, one.task, self.args.projector_vectors)
-        if points is not None:
+        if points is None:
+            note(f"{name}: nothing for --projector, which shows vectors: found visual words, or no described photo")
+        else:
             self.embeddings.append(points)
 
     def _draw(self) -> None:

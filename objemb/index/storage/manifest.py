@@ -160,7 +160,8 @@ class Manifest:
     @property
     def kind(self) -> dict[str, object]:
         """What indexes must agree in for the rows of one to be rows of the other."""
-        return {"fingerprint": self.fingerprint, **self.schema.kind}
+        kind = self.schema.kind  # of other rows, the model is another one as well: they are named first
+        return {"schema": kind["schema"], "fingerprint": self.fingerprint, **kind}
 
     def to_json(self) -> dict[str, object]:
         """A JSON-ready dict; :meth:`from_json` reverses it."""
