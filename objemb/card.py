@@ -1,6 +1,6 @@
-"""A model folder as a place: the card that says what is in it, its checksums, and writing it at once.
+"""Model folders: the card with settings and checksums, and writing a folder atomically.
 
-What the files hold is the affair of others: tensors of :mod:`objemb.models.folder`, graphs of
+The content of the other files is defined elsewhere: tensors in :mod:`objemb.models.folder`, graphs in
 :mod:`objemb.runtimes.exported`.
 """
 
@@ -22,13 +22,13 @@ CARD = "model.json"
 
 
 def check_free(folder: Path, force: bool) -> None:
-    """Raise ``FileExistsError`` where :func:`write_folder` would: what is there is no model, or may not be replaced."""
+    """Raise ``FileExistsError`` if :func:`write_folder` would: the path is not a model, or must not be replaced."""
     if not folder.exists():
         return
-    if folder.samefile(Path()):  # it is renamed away, and whoever stands in it would see nothing
+    if folder.samefile(Path()):  # the current folder must not be renamed
         raise FileExistsError(f"{folder}: expected a new folder or a model, found the current folder")
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file()):
-        raise FileExistsError(f"{folder}: expected a new folder or a model, found something else; it is left alone")
+        raise FileExistsError(f"{folder}: expected a new folder or a model, found other files; nothing was changed")
     if not force and (folder / CARD).is_file():
         raise FileExistsError(
             f"{folder}: expected a new folder, found a model; pass --force (force=True) to replace it"
@@ -36,18 +36,18 @@ def check_free(folder: Path, force: bool) -> None:
 
 
 def write_folder(folder: Path, card: Mapping[str, object], write: Callable[[Path], None], *, force: bool) -> None:
-    """Write a model folder beside its place, then rename it into place: it is there completely or not at all.
+    """Write a model folder atomically: to a temporary folder, which is then renamed.
 
     Args:
-        folder: The place.
-        card: What the card says, but for format and checksums, which are added here.
-        write: Writes all other files into the folder that it is given, and into no folder within; ``OSError`` where
-            it cannot.
-        force: Whether a model that is there may be replaced.
+        folder: Path of the folder.
+        card: Content of the card, without format and checksums, which are added here.
+        write: Writes all other files into the folder that it is passed, without subfolders; raises ``OSError`` if it
+            fails.
+        force: Whether an existing model may be replaced.
 
     Raises:
         FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
-        ObjembError: It could not be written, for instance because the disk is full; a model that was there stays.
+        ObjembError: It could not be written, for instance because the disk is full; an existing model is kept.
     """
     check_free(folder, force)
     try:
@@ -60,25 +60,25 @@ def write_folder(folder: Path, card: Mapping[str, object], write: Callable[[Path
             }
             full = {"format": FORMAT, "format_version": FORMAT_VERSION, **card, "files": files}
             text = json.dumps(full, indent=2, ensure_ascii=False) + "\n"
-            # the command may name a file whose name is not UTF-8; in JSON, what backslashreplace writes is an escape
+            # the command may contain a file name that is not UTF-8; backslashreplace makes a valid JSON escape of it
             (partial / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        left = "the model that was there is intact" if (folder / CARD).is_file() else "nothing is left of it"
+        left = "the existing model is intact" if (folder / CARD).is_file() else "no files are left of it"
         reason = error.strerror or str(error)
         raise ObjembError(f"{folder}: the model could not be written: {reason}; {left}") from error
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """The settings and facts of a model folder, without its tensors.
+    """The card of a model folder: its settings and facts, without tensors.
 
     Raises:
-        FileNotFoundError: There is no such folder, or it is not a model.
-        ArtefactMismatchError: The card is damaged, or of a format newer than this version.
+        FileNotFoundError: The folder does not exist or is not a model.
+        ArtefactMismatchError: The card is damaged, or its format is newer than this version.
     """
     file = Path(folder) / CARD
     if not file.is_file():
         left = [str(p) for p in left_beside(Path(folder)) if (p / CARD).is_file()] if not Path(folder).exists() else []
-        hint = f"; a replacement of it was cut off, what is left is {checks.listed(left)}: rename one" if left else ""
+        hint = f"; its replacement was interrupted, which left {checks.listed(left)}: rename one" if left else ""
         raise FileNotFoundError(
             f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}{hint}"
         )
@@ -91,12 +91,14 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise ArtefactMismatchError(f"{file}: expected format {(FORMAT, FORMAT_VERSION)}, found {found}")
     wrong = _of_wrong_type(card)
     if wrong:
-        raise ArtefactMismatchError(f"{file}: expected a card of a model, found {checks.listed(wrong)} missing or odd")
+        raise ArtefactMismatchError(
+            f"{file}: expected a card of a model, found {checks.listed(wrong)} missing or invalid"
+        )
     return card
 
 
 def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
-    """Keys of a card, which a stranger may have written, that are not what every reader takes them for."""
+    """Keys of a card whose values have a wrong type; the card may be from an untrusted source."""
     kinds = {"settings": dict, "fingerprint": str, "files": dict, "provenance": dict, "fitted": dict}
     full = {"provenance": {}, "fitted": {}, **card}
     wrong = [key for key, kind in kinds.items() if not isinstance(full.get(key), kind)]
@@ -117,10 +119,10 @@ def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
 
 
 def checked_file(folder: str | Path, card: Mapping[str, Any], name: str) -> Path:
-    """A file of a model folder, after checking it against the checksum of the card.
+    """A file of a model folder, after verifying the checksum in the card.
 
     Raises:
-        ArtefactMismatchError: It is missing or is not the one that was written; both checksums are named.
+        ArtefactMismatchError: The file is missing or was changed; the message has both checksums.
     """
     file = Path(folder) / name
     _expect_sha256(file, card, file_sha256(file) if file.is_file() else "no file")

@@ -1,4 +1,4 @@
-"""Errors that name what was expected and what was found.
+"""Checks of arguments, whose errors name the expected and the found value, and the base class of errors.
 
 Every check raises ``ValueError`` (wrong value or shape) or ``TypeError`` (wrong type) and returns the checked value,
 so that a constructor reads ``self.dim = checks.positive("dim", dim)``.
@@ -20,27 +20,27 @@ A = TypeVar("A", bound=Any)
 
 
 class ObjembError(Exception):
-    """Base of the errors that are not about a wrong argument but about the state of the world (files, models)."""
+    """Base class of errors about the state of files and models, as opposed to wrong arguments."""
 
 
 class ArtefactMismatchError(ObjembError):
-    """Two artefacts do not belong together (index and model, manifest and file). Both values are in the message."""
+    """Two artefacts do not belong together (index and model, manifest and file). The message has both values."""
 
 
 class NotFittedError(ObjembError):
-    """A part that is fitted on vectors was used before it was fitted. The message says how to fit it."""
+    """A part that needs fitting was used before it was fitted. The message explains how to fit it."""
 
 
 class MissingWeightsError(ObjembError):
-    """Pretrained weights were named but are neither cached nor downloadable. The message says where to put them."""
+    """Pretrained weights are neither cached nor downloadable. The message explains where to put them."""
 
 
 class TrainingError(ObjembError):
-    """A run cannot start or go on: another run's folder, a loss that is not finite, a full disk."""
+    """A run cannot start or continue: another run's folder, a loss that is not finite, a full disk."""
 
 
 class TerminatedError(TrainingError):
-    """A run was asked to end by SIGTERM, as schedulers and containers do; the same command continues it."""
+    """A run was ended by SIGTERM, as sent by schedulers and containers; the same command resumes it."""
 
 
 def shape(name: str, value: A, expected: tuple[int | None, ...]) -> A:
@@ -59,7 +59,7 @@ def finite(name: str, value: A) -> A:
     if hasattr(value, "isfinite"):  # a tensor
         good = value.isfinite()
     else:
-        import numpy as np  # here, for whoever wants to know of this module what an error is
+        import numpy as np  # here, since the errors of this module are imported without NumPy
 
         good = np.isfinite(value)
     if not bool(good.all()):
@@ -91,18 +91,18 @@ def whole(name: str, value: int, least: int = 1) -> int:
 
 
 def interval(name: str, value: Sequence[N], low: float = 0, high: float = float("inf")) -> tuple[N, N]:
-    """Check that a value is a least and a greatest number, both from ``low`` to ``high``."""
+    """Check that a value is a pair (minimum, maximum) of numbers, both from ``low`` to ``high``."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise ValueError(f"{name}: expected the least and the greatest number, found {value!r}")
+        raise ValueError(f"{name}: expected two numbers, the minimum and the maximum, found {value!r}")
     for number in value:
         between(name, number, low, high)
     if value[0] > value[1]:
-        raise ValueError(f"{name}: expected the least number before the greatest, found {value!r}")
+        raise ValueError(f"{name}: expected the minimum before the maximum, found {value!r}")
     return value[0], value[1]
 
 
 def whole_interval(name: str, value: Sequence[int]) -> tuple[int, int]:
-    """Check that a value is a least and a greatest integer, both of 0 or more."""
+    """Check that a value is a pair (minimum, maximum) of integers, both at least 0."""
     low, high = interval(name, value)
     return whole(name, low, 0), whole(name, high, 0)
 
@@ -140,12 +140,12 @@ def listed(known: Iterable[object]) -> str:
 
 
 def short(value: object) -> str:
-    """A value as a message shows it, cut to 80 characters."""
+    """A value for a message, truncated to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def lines(problems: Sequence[str], most: int = 10) -> str:
-    """The first problems of a file, each on a line of its own, and how many more there are: ends an error message."""
+    """The first problems of a file, one per line, and the number of further ones, to end an error message."""
     rest = len(problems) - most
     return "".join(f"\n  {line}" for line in (*problems[:most], *([f"and {rest} more"] if rest > 0 else [])))

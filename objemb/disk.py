@@ -1,4 +1,4 @@
-"""Files and folders that are written atomically, with the rights that the umask gives, and the hash of a file."""
+"""Atomic writing of files and folders, with permissions according to the umask, and hashes of files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Names of what is not complete yet: a number that nothing else has before the end of its name.
+#: Names of incomplete files: a random number followed by the end of the final name.
 _BESIDE = re.compile(r"\.[0-9a-f]{12}\..*", re.DOTALL)
 
 
 def beside(place: Path) -> Path:
-    """A hidden name in the folder of ``place`` that nothing has: what is complete there can be renamed into place."""
+    """An unused hidden name in the folder of ``place``, for a file that is renamed to ``place`` when it is complete."""
     return place.with_name(f".{uuid.uuid4().hex[:12]}.{place.name[-40:]}")
 
 
 def left_beside(place: Path) -> list[Path]:
-    """What was written beside ``place`` and never got there, because a program was killed."""
+    """Incomplete files for ``place`` that killed programs left behind."""
     names = place.parent.iterdir() if place.parent.is_dir() else iter(())
     return sorted(p for p in names if _BESIDE.fullmatch(p.name) and p.name[14:] == place.name[-40:])
 
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """The path of a file to write; it takes the place of ``file``, on the disk, when the block ends without an error.
+    """A temporary path to write to; it replaces ``file``, synced to disk, if the block ends without an error.
 
-    A reader finds the old file or the new one, and so does whoever comes after a full disk, a kill or a power cut. The
-    file has the rights that the umask gives. A link is followed; what is no regular file, such as ``/dev/stdout``, is
-    written to directly.
+    Readers have either the old or the new file, also after a full disk, a kill or a power cut. The permissions are
+    those of the umask. Links are followed; anything but a regular file, such as ``/dev/stdout``, is written directly.
 
     Args:
-        file: What is written; its folder must exist.
+        file: The file to write; its folder must exist.
 
     Raises:
-        OSError: Of the file system, with the name of the file.
+        OSError: An error of the file system, with the name of the file.
     """
     if file.exists() and not file.is_file():
         with naming(file):
@@ -58,14 +57,14 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    r"""Write a file as :func:`replacing` does; a text in UTF-8, lone surrogates as ``\udcff``."""
+    r"""Write a whole file with :func:`replacing`; text is UTF-8, with lone surrogates as ``\udcff``."""
     with replacing(file) as partial:
         partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def naming(file: Path, partial: Path | None = None) -> Iterator[None]:
-    """Give the name of a file to errors of the system that have none, as those of a full disk, or ``partial``'s."""
+    """Add the name of a file to system errors that have no name, such as of a full disk, or that of ``partial``."""
     try:
         yield
     except OSError as error:
@@ -76,17 +75,17 @@ def naming(file: Path, partial: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
-    """An empty folder to fill; it takes the place of ``folder``, on the disk, when the block ends without an error.
+    """An empty temporary folder to fill; it replaces ``folder``, synced to disk, if the block ends without an error.
 
-    All of its files then have the rights that the umask gives to files, whoever wrote them. A folder that was there is
-    removed after the new one has its place; where that fails, it is put back.
+    All of its files get permissions according to the umask. An existing folder is removed once the new one is in place;
+    if that fails, it is restored.
 
     Args:
-        folder: What is written; its parent must be there.
-        keep: Whether a folder that is there by then stays, and the new one is thrown away.
+        folder: The folder to write; its parent must exist.
+        keep: Whether to keep a folder that exists at the end of the block, and to discard the new one.
 
     Raises:
-        OSError: Of the file system. Where not even the old folder could be put back, the message says where both lie.
+        OSError: An error of the file system. If the old folder could not be restored, the message has both paths.
     """
     place = Path(os.path.realpath(folder))
     partial = beside(place)
@@ -106,13 +105,13 @@ def replacing_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits. Raises ``OSError`` where it cannot be read."""
+    """SHA-256 of a file's content, 64 hexadecimal digits. Raises ``OSError`` if it cannot be read."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
-    """Force names that were added to, renamed in or removed from a folder to the disk; Windows does so by itself."""
+    """Sync the names in a folder to disk (additions, renames, removals); not needed on Windows."""
     if os.name == "nt":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -123,7 +122,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _swap(partial: Path, place: Path, *, keep: bool) -> None:
-    """Put a folder in the place of what is there, or leave what is there where it was."""
+    """Replace a folder by another; after an error the old one is in place."""
     old = None if keep or not os.path.lexists(place) else beside(place)
     try:
         if old is not None:
@@ -146,5 +145,5 @@ def _swap(partial: Path, place: Path, *, keep: bool) -> None:
 
 
 def _sync_file(file: Path) -> None:
-    with file.open("rb+") as stream:  # Windows syncs what may be written to
+    with file.open("rb+") as stream:  # Windows syncs only files opened for writing
         os.fsync(stream.fileno())

@@ -124,7 +124,7 @@ def test_a_model_folder_knows_the_package(tmp_path: Path, monkeypatch: pytest.Mo
     assert "lp of objemb-lp 1.2" in CliRunner().invoke(app, ["model", "info", str(folder)]).stdout
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "objemb-lp" not in p])
     with pytest.raises(
-        PluginError, match=r"expected installed plug-ins.*\n  pooling/lp, of the package 'objemb-lp 1.2"
+        PluginError, match=r"expected its plug-ins to be installed.*\n  pooling/lp, of the package 'objemb-lp 1.2"
     ):
         load_model(folder)
 

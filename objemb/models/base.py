@@ -1,4 +1,4 @@
-"""The contract of a model, whatever computes it: what indexing, search and the commands need of one."""
+"""The contract of a model, independent of its runtime, as used by indexing, search and the commands."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:  # these need PyTorch
 
 #: How a box of a query is described; see :meth:`EmbeddingModel.query`.
 CROPS = ("context", "crop", "scaled", "whole")
-#: What a query without boxes is searched for: the whole photo, what the model's detector finds in it, or both.
+#: Words for the boxes of a query: the whole photo, the boxes of the model's detector, or both.
 WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
 QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
-#: A box that was found and covers the photo by more than this (IoU of both) is the whole photo once more.
+#: A detection whose IoU with the whole photo exceeds this is a duplicate of the whole photo.
 SAME_AS_WHOLE = 0.8
 
 
 class EmbeddingModel(ABC):
-    """What :func:`objemb.load` opens: photos to the rows of an index, and queries to rows to search with.
+    """A model as opened by :func:`objemb.load`: describes photos for an index, and queries for a search.
 
-    Models with the same fingerprint give rows that may be compared, whatever computes them.
+    Rows of models with the same fingerprint are comparable, independent of the runtime.
 
     Attributes:
         settings: The resolved config, without the origin of weights.
-        provenance: Where the model comes from: weight files with checksums, the command, versions.
-        path: The folder that it was loaded from, None for one that was only built.
-        precision: How its networks compute. What comes after them, and the vectors, are float32. The fingerprint does
+        provenance: Origin of the model: weight files with checksums, the command, versions.
+        path: Folder from which it was loaded, None if it was built in memory.
+        precision: Precision of its networks. Later steps and the vectors are float32 in any case. The fingerprint does
             not depend on it.
     """
 
@@ -54,7 +54,7 @@ class EmbeddingModel(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """64 hex digits; models with the same fingerprint give vectors that may be compared."""
+        """64 hexadecimal digits; vectors of models with the same fingerprint are comparable."""
 
     @property
     @abstractmethod
@@ -64,55 +64,55 @@ class EmbeddingModel(ABC):
     @property
     @abstractmethod
     def gives(self) -> type[Described]:
-        """What the rows are: :class:`~objemb.structures.RegionDescriptors` or
+        """Type of the rows: :class:`~objemb.structures.RegionDescriptors` or
         :class:`~objemb.structures.VisualWords`."""
 
     @property
     @abstractmethod
     def kernel(self) -> MatchKernel | None:
-        """How its visual words are compared; None for a model of vectors."""
+        """The kernel that compares its visual words; None for a model of vectors."""
 
     @property
     @abstractmethod
     def per_region(self) -> bool:
-        """Whether an index has a row for each region of a photo; else one for each photo."""
+        """Whether an index has one row per region rather than one row per photo."""
 
     @property
     @abstractmethod
     def has_detector(self) -> bool:
-        """Whether it finds objects by itself; else boxes have to be given."""
+        """Whether the model has a detector; if not, boxes have to be given."""
 
     @property
     @abstractmethod
     def decode_side(self) -> int | None:
-        """The longest side of a photo in pixels that is of use, None for full resolution."""
+        """The longest side in pixels at which the model uses a photo, None for full resolution."""
 
     @property
     @abstractmethod
     def untrained(self) -> list[str]:
-        """Keys of the networks that have random values, such as ``describer.backbone``; empty for one that can see."""
+        """Keys of the networks with random weights, such as ``describer.backbone``; empty for a trained model."""
 
     @property
     @abstractmethod
     def rerankers(self) -> tuple[Reranker, ...]:
-        """What the method does with results, in order; vectors and fingerprint do not depend on it."""
+        """The re-rankers of the method, in order; vectors and fingerprint do not depend on them."""
 
     @property
     @abstractmethod
     def photo_describer(self) -> Describer | FeatureDescriber | None:
-        """What re-rankers describe parts of photos with; None for a model that runs without PyTorch."""
+        """The describer with which re-rankers describe parts of photos; None for a model that runs without PyTorch."""
 
     @abstractmethod
     def computing(self) -> AbstractContextManager[None]:
-        """A ``with`` block in which the networks compute in the model's precision, for those who call parts of it."""
+        """A context in which networks compute in the model's precision, for callers that use its parts directly."""
 
     @abstractmethod
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
-        """The longest side in original pixels of the least box that is cut out and described at the size of a photo;
-        None where no box is.
+        """Longest side, in original pixels, of the smallest box that is cut out and described at the size of a photo;
+        None if no box is.
 
         Args:
-            boxes: Of a query.
+            boxes: The boxes of a query.
             crop: As for :meth:`query`.
         """
 
@@ -120,17 +120,17 @@ class EmbeddingModel(ABC):
     def _rows(
         self, photos: Sequence[Photo], given: Sequence[Regions] | None, max_regions: int | None
     ) -> list[Described]:
-        """Rows for an index, photo by photo.
+        """Rows of photos for an index.
 
         Args:
-            photos: At least one.
-            given: Per photo the regions to describe, the whole image among them; None for those that the model finds.
-            max_regions: At most so many boxes of its detector per photo, best first, beside the whole image; None for
-                all.
+            photos: At least one photo.
+            given: Regions of each photo to describe, including the whole image; None for the model's own regions.
+            max_regions: Maximum number of boxes of its detector per photo, best first, in addition to the whole image;
+                None for all.
         """
 
     def _expect_regions(self, given: bool, max_regions: int | None) -> None:
-        """Raise ``ValueError`` where photos cannot be described like that.
+        """Raise ``ValueError`` if photos cannot be described with these arguments.
 
         Args:
             given: Whether boxes are given.
@@ -139,53 +139,54 @@ class EmbeddingModel(ABC):
         del given, max_regions
 
     def _as_taken(self, photo: Photo) -> Photo:
-        """A photo, made for a trial, of a size that the model takes."""
+        """Resize a test photo to a size that the model accepts."""
         return photo
 
     @abstractmethod
     def _regions_of(self, photo: Photo) -> Regions:
-        """The regions that would be indexed, the whole image first; there is a detector."""
+        """The regions that would be indexed, the whole image first; called only if there is a detector."""
 
     @abstractmethod
     def _query_whole(self, photo: Photo) -> Described:
-        """The one row to search with for a whole photo."""
+        """The single query row of a whole photo."""
 
     @abstractmethod
     def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """One row for each box, in their order and in the frame of the photo."""
+        """One query row per box, in order and in the frame of the photo."""
 
     @property
     def about(self) -> dict[str, object]:
-        """What an index should remember of the model that made it (``Index.create(model=model.about)``), JSON-ready.
+        """Description of the model for an index (``Index.create(model=model.about)``), JSON-ready.
 
-        By its absolute path ``objemb search`` finds the model again.
+        It contains the absolute path of the model, with which ``objemb search`` opens it again.
         """
         path = None if self.path is None else str(self.path.absolute())
         facts = {"path": path, "settings": self.settings, "provenance": self.provenance}
         return {**facts, "precision": self.precision, "untrained": self.untrained}
 
     def query_side(self, crop: str) -> int | None:
-        """As :attr:`decode_side`, for photos with boxes that :meth:`query` sees as ``crop`` says."""
+        """As :attr:`decode_side`, for query photos whose boxes are described as set by ``crop``, see :meth:`query`."""
         return self.decode_side if self.least_cut_side(Regions.whole((1, 1)), crop) is None else None
 
     def describe(self, image: ImageLike, boxes: BoxesLike | None = None) -> Described:
-        """The regions of one image with their vectors, or its visual words, as they go into an index.
+        """Describe one image: its regions with their vectors or visual words, to be added to an index.
 
         Args:
             image: A path, bytes or an open binary file, a PIL image, an array ``(H, W, 3)`` or tensor ``(3, H, W)``,
-                RGB (grey and alpha too, and floats from 0 to 1), or a Photo; :func:`objemb.images.inputs.as_photo`
-                tells it exactly. A JPEG's decoder scales it down where it is large; what was decoded before is not, so
-                that its vector may differ from that of the file by a cosine of some thousandths.
-            boxes: Boxes in original pixels to describe instead of looking for some: ``(x1, y1, x2, y2)`` rows.
+                RGB (or grey, with alpha, or floats from 0 to 1), or a Photo; for details see
+                :func:`objemb.images.inputs.as_photo`. Large JPEG files are decoded at a reduced size, but images in
+                memory are used as they are, so that the cosine of their vectors to those of the file may be some
+                thousandths below 1.
+            boxes: Boxes ``(x1, y1, x2, y2)`` in original pixels to describe instead of the model's own regions.
 
         Returns:
-            Without boxes: the rows for an index, region 0 the whole image. With boxes: one row per box, in their order.
-            Vectors are float32 unit vectors ``(N, dim)``; a model of local features may give
-            :class:`~objemb.structures.VisualWords` instead (:attr:`gives`).
+            Without boxes: the rows for an index, region 0 is the whole image. With boxes: one row per box, in order.
+            Vectors are float32 unit vectors ``(N, dim)``; models of local features may return
+            :class:`~objemb.structures.VisualWords` instead (see :attr:`gives`).
 
         Raises:
-            FileNotFoundError, UnreadableImageError: The file is missing or no image.
-            ValueError, TypeError: An image of another shape or type, boxes outside the image.
+            FileNotFoundError, UnreadableImageError: The file does not exist or is not a readable image.
+            ValueError, TypeError: The image has an unsupported shape or type, or boxes are outside the image.
         """
         if boxes is not None:
             return self.query(image, boxes)
@@ -200,30 +201,32 @@ class EmbeddingModel(ABC):
         crop: str = "context",
         max_pixels: int = MAX_PIXELS,
     ) -> Described:
-        """The rows to search with: given boxes, the whole image, what the detector finds in it, or both of these.
+        """Describe a query: given boxes, the whole image, the boxes of the detector, or the latter two.
 
         Args:
             image: As for :meth:`describe`.
-            boxes: Boxes to search for, in original pixels. Or one of the words ``whole``: the whole image as one
-                object; ``detector``: the boxes of the model's detector (the whole image where it finds none); ``both``:
-                the whole image, and the boxes of the detector that do not cover it (an IoU of at most 0.8). None, as
-                ``objemb search`` without a box: ``both`` for a model with a detector whose index has a row for every
-                region, ``whole`` for all others.
-            crop: How a box is seen. ``context``: as what it is compared with was seen when it was indexed: in its
-                photo, where boxes are indexed; a method with one row per image cuts it out, at the scale of its photo.
-                ``crop``: cut out and described as an image of its own, at the size of one. ``scaled``: cut out at the
-                scale of its photo, whatever is indexed (the convention of the retrieval benchmarks); ways to look that
-                bring every region to one size (extractors ``crop`` and ``pyramid``) have no other scale, and a detector
-                that describes by itself (``one_pass``), which does, sees the box in its photo instead. ``whole``: the
-                whole image is searched for, and the box only says what in it is meant. Of a model of local features,
-                ``context`` means the features of the photo that lie in the box.
-            max_pixels: A larger file is refused before it is decoded.
+            boxes: Boxes to search for, ``(x1, y1, x2, y2)`` in original pixels, or one of these words. ``whole``: the
+                whole image as one object. ``detector``: the boxes of the model's detector, or the whole image if it
+                finds none. ``both``: the whole image, and the boxes of the detector whose IoU with it is at most 0.8.
+                None, the default of ``objemb search``: ``both`` for a model with a detector and one row per region,
+                ``whole`` for all others.
+            crop: How a box is described. ``context``: like the rows that it is compared with: within its photo by
+                methods with one row per region, cut out at the scale of its photo by methods with one row per image.
+                ``crop``: cut out and resized like an image of its own. ``scaled``: cut out at the scale of its photo
+                (the convention of retrieval benchmarks); for extractors that resize every region (``crop`` and
+                ``pyramid``) this is the same as ``crop``, and ``one_pass`` describes the box within its photo instead.
+                ``whole``: the vector is that of the whole image, and the box is only reported. For models of local
+                features, ``context`` uses the features of the photo that lie in the box.
+            max_pixels: Maximum number of pixels; a larger file is refused before it is decoded.
 
         Returns:
-            One row per box, boxes in original pixels of the image.
+            One row per box, with boxes in original pixels of the image.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError, ValueError, TypeError: As for :meth:`describe`.
         """
         checks.one_of("crop", crop, CROPS)
-        image = as_encoded(image)  # read once, decoded perhaps twice
+        image = as_encoded(image)  # read once, but possibly decoded twice
         if boxes is None:
             boxes = BOTH if self.has_detector and self.per_region else WHOLE
         if isinstance(boxes, str):
@@ -233,7 +236,7 @@ class EmbeddingModel(ABC):
         if given is None:
             return self._query_whole(photo)
         part = None if crop == "whole" else self.least_cut_side(given, crop)
-        if part is not None and photo.scale != (1.0, 1.0):  # a part needs pixels that the whole does not
+        if part is not None and photo.scale != (1.0, 1.0):  # a part may need a higher resolution than the whole
             photo = as_photo(image, self.decode_side, part, max_pixels)
         return self._query_boxes(photo, given, crop)
 
@@ -248,11 +251,11 @@ class EmbeddingModel(ABC):
 
     def _expect_detector(self) -> None:
         if not self.has_detector:
-            raise ValueError("detect: expected a model with a detector, found one that takes boxes as they are given")
+            raise ValueError("detect: expected a model with a detector, found one without")
 
     def _meant(self, photo: Photo, word: str, crop: str) -> Regions | None:
-        """The boxes that one of :data:`QUERY_BOXES` stands for; None for the whole image alone."""
-        if word == WHOLE or crop == "whole":  # where every box is seen as the whole image, one will do
+        """The boxes for one of the words :data:`QUERY_BOXES`; None for the whole image only."""
+        if word == WHOLE or crop == "whole":  # if every box is described by the whole image, one suffices
             return None
         self._expect_detector()
         regions = self._regions_of(photo)
@@ -273,21 +276,21 @@ class EmbeddingModel(ABC):
         """Describe many photos, in order, in bounded memory.
 
         Args:
-            sources: Folders, list files, CSV or Parquet tables, COCO files, images; or ``ImageRef`` items; or images
-                as :meth:`describe` takes them, an array ``(B, H, W, 3)`` or tensor ``(B, 3, H, W)`` of many among them.
-                Those in memory have their numbers as ids, from ``0``.
-            batch_size: Photos at once; halved by itself where memory does not suffice.
-            workers: Decoding threads or processes beside the network.
-            boxes: Where boxes come from instead of the model's own regions, such as ``StoredBoxes``.
-            max_regions: At most this many boxes per photo, best first, beside the whole image; None for all.
-            max_pixels: Larger photos are skipped, before they are decoded.
+            sources: Folders, list files, CSV or Parquet tables, COCO files, images; or ``ImageRef`` items; or images as
+                for :meth:`describe`, including an array ``(B, H, W, 3)`` or tensor ``(B, 3, H, W)`` of several images.
+                The ids of images in memory are their numbers, from ``0``.
+            batch_size: Photos per batch; halved automatically if memory is short.
+            workers: Number of threads or processes that decode photos.
+            boxes: Source of boxes instead of the model's own regions, such as ``StoredBoxes``.
+            max_regions: Maximum number of boxes per photo, best first, in addition to the whole image; None for all.
+            max_pixels: Skip photos with more pixels, before they are decoded.
             on_skip: Called with each image that could not be read or described; by default a warning is logged.
 
         Yields:
-            Per photo its rows for an index.
+            The rows of each photo, for an index.
 
         Raises:
-            Exception: What a network raises for a photo, where it raises for any other too: then it is not the photo.
+            Exception: A network failed for a photo and also for a test photo, so that the photo is not the cause.
         """
         checks.whole("batch_size", batch_size)
         if max_regions is not None:
@@ -298,7 +301,7 @@ class EmbeddingModel(ABC):
             return None if boxes is None else given_regions(boxes, photos, max_regions)
 
         def works(photo: Photo) -> None:
-            # stored boxes count the photos that they are asked for, and can fail for each of them
+            # stored boxes count the photos that request them, and can fail for each
             own = boxes is None or boxes.decode_side() == 0
             self._rows([self._as_taken(photo)], None if own else given_of([photo]), max_regions)
 
@@ -315,25 +318,25 @@ class EmbeddingModel(ABC):
 
 
 def given_regions(boxes: Detector, photos: Sequence[Photo], most: int | None = None) -> list[Regions]:
-    """Per photo the whole image and boxes from elsewhere, all of them: whoever made them has chosen them.
+    """The whole image and all given boxes of each photo, without any selection by score.
 
     Args:
-        boxes: Where they come from, such as ``StoredBoxes``.
+        boxes: Source of the boxes, such as ``StoredBoxes``.
         photos: The photos.
-        most: At most so many boxes, best first, beside the whole image; None for all.
+        most: Maximum number of boxes, best first, in addition to the whole image; None for all.
     """
     return [found[:most].with_whole() for found in boxes.detect(photos)]
 
 
 def least_longest_side(boxes: Regions) -> float | None:
-    """The longest side of the box whose longest side is the least; None of none."""
+    """The smallest of the boxes' longest sides; None if there are no boxes."""
     return float((boxes.boxes[:, 2:] - boxes.boxes[:, :2]).max(axis=1).min()) if len(boxes) else None
 
 
 def photo_and_objects(found: Regions) -> Regions:
-    """The whole photo, which is region 0, and the boxes behind it that show less than all of it."""
+    """The whole photo, which is region 0, and the other boxes that do not nearly cover it."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
-    areas = sides[:, 0] * sides[:, 1]  # each lies in the whole photo, so its share of it is their IoU
+    areas = sides[:, 0] * sides[:, 1]  # each box is inside the photo, so its share of the area is the IoU
     less = areas <= SAME_AS_WHOLE * areas[0]
     less[0] = True
     return found[less]

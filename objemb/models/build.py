@@ -29,9 +29,9 @@ from objemb.models.origins import (
     expect_installed,
     expect_stand_alone,
     expect_weights,
+    missing_together,
     networks,
     origins,
-    told_together,
 )
 from objemb.models.pipeline import AGGREGATOR, AnyAggregator, AnyDescriber, connected, vector_describer
 from objemb.models.state import WHITENING, model_tensors, without_weights
@@ -65,7 +65,7 @@ def build_model(
     expect_weights(resolved)
     device = find_device(device)
     precision = find_precision(precision, device)
-    with told_together(resolved):
+    with missing_together(resolved):
         describer, aggregator, rerankers = _build_parts(resolved)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

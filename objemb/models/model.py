@@ -1,4 +1,4 @@
-"""A model in PyTorch: one method with its weights, from a photo to the rows of an index."""
+"""A model in PyTorch: a method with its weights."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from objemb.structures import Described, MatchKernel, Photo, Regions
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(EmbeddingModel):
-    """A model that PyTorch computes.
+    """A model that runs in PyTorch.
 
     Attributes:
-        describer: Photos to regions with vectors, or with local features.
-        aggregator: Regions to the rows of an index: vectors, or visual words.
+        describer: Describes photos by regions with vectors, or by local features.
+        aggregator: Aggregates the regions to the rows of an index: vectors, or visual words.
         settings: The resolved config, without the origin of weights.
-        provenance: Where the model comes from: weight files with checksums, the command, versions.
-        device: Where it runs.
-        rerankers: What the method does with results, in order; vectors and fingerprint do not depend on it.
-        path: The folder that it was loaded from, None for one that was only built.
-        precision: How its networks compute: ``fp32``, ``bf16`` or ``fp16``. What comes after them, and the vectors, are
-            float32. The fingerprint does not depend on it.
+        provenance: Origin of the model: weight files with checksums, the command, versions.
+        device: Device of its networks.
+        rerankers: The re-rankers of the method, in order; vectors and fingerprint do not depend on them.
+        path: Folder from which it was loaded, None if it was built in memory.
+        precision: Precision of its networks: ``fp32``, ``bf16`` or ``fp16``. Later steps and the vectors are float32 in
+            any case. The fingerprint does not depend on it.
     """
 
     describer: AnyDescriber
@@ -65,7 +65,7 @@ class Model(EmbeddingModel):
 
     @functools.cached_property
     def pipeline(self) -> Pipeline[Any]:
-        """Describer and aggregator as one. Raises ``ValueError`` where they do not fit together."""
+        """Describer and aggregator combined. Raises ``ValueError`` if they do not fit together."""
         return connected(self.describer, self.aggregator)
 
     @property
@@ -75,49 +75,49 @@ class Model(EmbeddingModel):
 
     @property
     def gives(self) -> type[Described]:
-        """What the rows are: :class:`~objemb.structures.RegionDescriptors` or
+        """Type of the rows: :class:`~objemb.structures.RegionDescriptors` or
         :class:`~objemb.structures.VisualWords`."""
         return self.aggregator.gives
 
     @property
     def kernel(self) -> MatchKernel | None:
-        """How its visual words are compared; None for a model of vectors."""
+        """The kernel that compares its visual words; None for a model of vectors."""
         return self.aggregator.kernel
 
     @property
     def whitening(self) -> Whitening | None:
-        """The whitening of the describer's vectors; None for none."""
+        """The whitening of the describer's vectors, or None."""
         return self.describer.whitening if isinstance(self.describer, Describer) else None
 
     def vector_describer(self, who: str) -> Describer:
-        """The describer of a model that gives vectors of regions.
+        """The describer of a model of vectors.
 
         Args:
-            who: What needs it, for the message.
+            who: Name of what needs it, for the message.
 
         Raises:
-            ValueError: The describer gives local features.
+            ValueError: The describer computes local features.
         """
         return vector_describer(self.describer, who)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """64 hex digits; models with the same fingerprint give vectors that may be compared."""
+        """64 hexadecimal digits; vectors of models with the same fingerprint are comparable."""
         return model_fingerprint(self.settings, model_tensors(self.describer, self.aggregator))
 
     @property
     def untrained(self) -> list[str]:
-        """Keys of the networks that have random values, such as ``describer.backbone``; empty for one that can see."""
+        """Keys of the networks with random weights, such as ``describer.backbone``; empty for a trained model."""
         return untrained(self.settings, self.provenance)
 
     @property
     def decode_side(self) -> int | None:
-        """The longest side of a photo in pixels that is of use, None for full resolution."""
+        """The longest side in pixels at which the model uses a photo, None for full resolution."""
         return self.describer.decode_side()
 
     @property
     def preprocessing(self) -> dict[str, object]:
-        """How pixels reach the network, for people and for other programs; the settings rule."""
+        """Description of the preprocessing of pixels, for the model card; the settings are authoritative."""
         network = self.detector if self.describer.backbone is None else self.describer.backbone
         colours = {}
         if isinstance(network, (Backbone, NetworkDetector)):
@@ -143,7 +143,7 @@ class Model(EmbeddingModel):
 
     @property
     def detector(self) -> Detector | None:
-        """The model's own detector, None where boxes have to be given."""
+        """The model's own detector, None if boxes have to be given."""
         return self.describer.detector
 
     @torch.inference_mode()
@@ -184,21 +184,21 @@ class Model(EmbeddingModel):
         return networks_in(DTYPES[self.precision])
 
     def whitened(self, whitening: Whitening | None) -> Model:
-        """This model with another whitening of its vectors, or with none; networks are shared with this one."""
+        """A copy with another whitening, or without one; networks are shared."""
         whitening = None if whitening is None else whitening.to(self.device)
         return replace(self, describer=self.vector_describer("whitening").whitened(whitening))
 
     def limited(self, max_regions: int) -> Model:
-        """This model with at most ``max_regions`` boxes of its detector per photo, beside the whole image; networks are
-        shared with this one."""
+        """A copy with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image; networks
+        are shared."""
         return replace(self, describer=self.describer.limited(max_regions))
 
     def with_local_features(self, extractor: LocalExtractor) -> Model:
-        """This model of local features with another extractor of the same features, such as one that keeps them;
-        networks are shared with this one.
+        """A copy of a model of local features with another extractor of the same features, such as one that caches
+        them; networks are shared.
 
         Raises:
-            ValueError: It is a model of vectors.
+            ValueError: This is a model of vectors.
         """
         describer = self.describer
         if not isinstance(describer, FeatureDescriber):
@@ -206,21 +206,28 @@ class Model(EmbeddingModel):
         return replace(self, describer=describer.with_local_features(extractor))
 
     def to(self, device: str, precision: str | None = None) -> Model:
-        """This model on another device. Its networks move, so that the old handle does not describe any more.
+        """Move the model to another device. The networks are moved, so this object must not be used any more.
 
         Args:
             device: As for :func:`objemb.load`.
-            precision: Likewise; None keeps that of now.
+            precision: As for :func:`objemb.load`; None keeps the current one.
+
+        Returns:
+            The model on the other device.
         """
         found = find_device(device)
         exact = self.precision if precision is None else find_precision(precision, found)
         return replace(self, describer=self.describer.to(found), device=found, precision=exact)
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write the model folder that :func:`objemb.load` opens, at once or not at all.
+        """Write a model folder for :func:`objemb.load`, atomically.
+
+        Args:
+            folder: The folder to create.
+            force: Whether to replace an existing model.
 
         Raises:
-            FileExistsError: The folder exists (a model may be replaced with ``force``).
+            FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
         """
         from objemb.models.build import save_model
 

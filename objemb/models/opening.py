@@ -1,4 +1,4 @@
-"""Opening a model folder of either kind: one of PyTorch, or one that ``objemb export`` made."""
+"""Opens model folders of both kinds: PyTorch models, and models exported by ``objemb export``."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ def open_model(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> EmbeddingModel:
-    """Open a model folder. Nothing in it is executed, and only a model named ``hf:...`` is fetched.
+    """Open a model folder. No code in it is executed, and nothing is downloaded except for a name ``hf:...``.
 
     Args:
-        path: What ``objemb model build``, :meth:`Model.save` or ``objemb export`` made; or a model on the Hugging Face
-            Hub, ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, see :func:`objemb.models.hub.model_folder`.
-        device: Where a model of PyTorch runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` for a GPU where there is
-            one, else the CPU; ``gpu`` for a GPU or an error. See :func:`objemb.devices.find_device`. Exported models
-            run on the CPU.
-        precision: How its networks compute: ``fp32``, ``bf16``, ``fp16``, or ``auto``, see
-            :func:`objemb.devices.find_precision`. None for ``fp32``, and of an exported model for that in which it was
-            exported. Vectors are float32 in any case, and the fingerprint is the same.
-        runtime: What runs an exported model: ``onnxruntime``, ``openvino`` or ``torch``; None for the first that is
-            installed and reads its graphs.
-        threads: Threads that networks compute with; None for as many as suit the processor. PyTorch has one number of
-            them for the whole process.
+        path: A folder written by ``objemb model build``, :meth:`Model.save` or ``objemb export``; or a model on the
+            Hugging Face Hub, ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, see :func:`objemb.models.hub.model_folder`.
+        device: Device of a PyTorch model: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` for a GPU if there is one,
+            else the CPU; ``gpu`` for a GPU or an error. See :func:`objemb.devices.find_device`. Exported models run on
+            the CPU.
+        precision: Precision of its networks: ``fp32``, ``bf16``, ``fp16``, or ``auto``, see
+            :func:`objemb.devices.find_precision`. None for ``fp32``, or for the precision of an exported model. Vectors
+            are float32 in any case, and the fingerprint is the same.
+        runtime: Runtime of an exported model: ``onnxruntime``, ``openvino`` or ``torch``; None for the first one that
+            is installed and can read its graphs.
+        threads: Number of threads of the networks; None to choose by the processor. In PyTorch it applies to the whole
+            process.
 
     Raises:
-        FileNotFoundError: No model folder.
-        ObjembError: A model on the hub cannot be had, for instance without a network.
-        ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
-        PluginError: It uses plug-ins of packages that are not installed; they are named.
-        ImportError: What runs it is not installed; the message says what to install.
-        ValueError: A device that this machine does not have, or a runtime or precision that the model does not.
+        FileNotFoundError: The path is not a model folder.
+        ObjembError: A model on the hub is not available, for instance without a network.
+        ArtefactMismatchError: Files are damaged or do not belong together; the message has expected and found values.
+        PluginError: The model needs plug-ins of packages that are not installed; the message names them.
+        ImportError: The runtime is not installed; the message contains the command that installs it.
+        ValueError: This machine does not have the device, or the model does not support the runtime or precision.
     """
     path = model_folder(path)
     if EXPORT in read_card(path):
         checks.one_of("device of an exported model", device, (AUTO, "cpu"))
         return open_exported(path, runtime=runtime, precision=precision or AUTO, threads=threads)
     if runtime is not None:
-        raise ValueError(f"runtime: expected a model that 'objemb export' made, found one of PyTorch in {path}")
+        raise ValueError(f"runtime: expected a model written by 'objemb export', found a PyTorch model in {path}")
 
     from objemb.models.build import load_model
 

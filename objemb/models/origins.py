@@ -1,4 +1,4 @@
-"""Where the weights of networks and the plug-ins of other packages come from, and which networks have no weights."""
+"""Origins of weights and of plug-ins of other packages, and the networks that have no weights."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NETWORKS = ("backbones", "detectors", "heads", "local_features", "describers")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that settings name.
+    """A network in settings.
 
     Attributes:
-        key: Where it is named, such as ``describer.backbone``.
+        key: Its dotted key, such as ``describer.backbone``.
         plugin: The class of its plug-in.
-        settings: Those of the part.
-        covered: Whether the weights of a part around it are its weights as well.
+        settings: Settings of the part.
+        covered: Whether the weights of an enclosing part include its weights.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Network:
 
     @property
     def weights(self) -> Any:
-        """What its settings say, None for nothing."""
+        """The value of ``weights`` in its settings, or None."""
         return self.settings.get("weights")
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ def networks(settings: Mapping[str, object]) -> Iterator[Network]:
 
 
 def _parts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Dotted key, kind and settings of all parts that are known, each before those within it."""
+    """Dotted key, kind and settings of all known parts, each before its nested parts."""
     for key, value in settings.items():
         kind = "describers" if key == TEACHER else registry.KINDS.get(key)
         several = isinstance(value, (list, tuple))
@@ -73,48 +73,48 @@ def _parts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, s
 
 
 def expect_weights(settings: Mapping[str, object], learned: Collection[str] = ()) -> None:
-    """Refuse networks that nobody named weights for, although there are some.
+    """Refuse networks without weights in their settings, if some are published.
 
     Args:
-        settings: Of a method, or of a training task; defaults may be missing.
-        learned: Keys of the parts that a training is about to teach: they may begin with nothing.
+        settings: Settings of a method or of a training task; defaults may be missing.
+        learned: Keys of the parts that are trained from scratch, which need no weights.
 
     Raises:
-        ValueError: There are such networks; the message names all of them, and what to say.
+        ValueError: There are such networks; the message has all of them and the settings to add.
     """
     unnamed = [n for n in networks(settings) if n.weights is None and not n.covered]
     refused = [n for n in unnamed if n.plugin.published and not _within(n.key, learned)]
     if refused:
         overrides = "; ".join(f"{n.key}.weights={n.plugin.published}" for n in refused)
         raise ValueError(
-            f"weights: expected those of every network to be named, found none for {', '.join(map(str, refused))}; "
-            f"say {overrides}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} to go without any"
+            f"weights: expected weights for every network, found none for {', '.join(map(str, refused))}; "
+            f"pass {overrides}; or {', '.join(f'{n.key}.weights={RANDOM}' for n in refused)} for random weights"
         )
 
 
 def expect_stand_alone(settings: Mapping[str, object]) -> None:
-    """Refuse settings of a model folder that lead out of it: a folder may come from a stranger, and is all there is.
+    """Refuse settings of a model folder that refer to anything outside, since it may be from an untrusted source.
 
     Raises:
-        ValueError: They name weights, which would be fetched, or a file, which would be read.
+        ValueError: The settings name weights, which would be downloaded, or a file, which would be read.
     """
     for key, kind, part in _parts(settings):
         taken = registry.load(kind, part["name"]).files
         files = [k for k, own in taken.items() if isinstance(part.get(k), str) and not re.fullmatch(own, part[k])]
         for name in [*(["weights"] if kind in NETWORKS and part.get("weights") is not None else []), *files]:
             raise ValueError(
-                f"{key}.{name}: expected a model folder that stands alone, found {part[name]!r}; it is left alone"
+                f"{key}.{name}: expected a self-contained model folder, found {part[name]!r}; it was not used"
             )
 
 
 def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """The plug-ins of other packages that settings name, by dotted key, as a model folder keeps it.
+    """The plug-ins of other packages in settings, as stored in a model folder.
 
     Args:
-        settings: Of a method.
+        settings: Settings of a method.
 
     Returns:
-        For each the ``kind`` and ``name``, and the ``package`` (name of the distribution) and its ``version``.
+        By dotted key: ``kind`` and ``name`` of the plug-in, ``package`` (name of the distribution) and its ``version``.
     """
     plugins = {}
     for key, kind, part in _parts(settings):
@@ -125,13 +125,13 @@ def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
 
 
 def expect_installed(provenance: Mapping[str, Any]) -> None:
-    """Refuse a model whose plug-ins came from packages that are not installed here.
+    """Refuse a model that needs plug-ins of packages that are not installed.
 
     Args:
-        provenance: Of the model; ``plugins`` is what :func:`brought` said when it was made.
+        provenance: Provenance of the model; ``plugins`` is the result of :func:`brought` when it was built.
 
     Raises:
-        PluginError: Plug-ins are missing; the message names them, and the packages that they came from.
+        PluginError: Plug-ins are missing; the message names them and their packages.
     """
     missing = {
         f"{said.get('kind')}/{said.get('name')}": f"{said.get('package')} {said.get('version')}"
@@ -141,28 +141,28 @@ def expect_installed(provenance: Mapping[str, Any]) -> None:
     if missing:
         listing = checks.lines([f"{plugin}, of the package {package!r}" for plugin, package in missing.items()])
         raise PluginError(
-            f"model: expected installed plug-ins, found none of these names; the model says where they came from, "
-            f"install what you trust:{listing}"
+            f"model: expected its plug-ins to be installed, found these missing; install the packages recorded in the "
+            f"model if you trust them:{listing}"
         )
 
 
 @contextlib.contextmanager
-def told_together(settings: Mapping[str, object]) -> Iterator[None]:
-    """Weights that are missing while networks are built end in one error that names those of all networks.
+def missing_together(settings: Mapping[str, object]) -> Iterator[None]:
+    """Combine missing weights of all networks that are built within the context into one error.
 
     Raises:
-        MissingWeightsError: With a line for each network whose weights are neither on this machine nor to be had.
+        MissingWeightsError: With one line for each network whose weights are neither on this machine nor downloadable.
     """
     try:
         yield
     except MissingWeightsError as error:
         missing = {}
         for network in networks(settings):
-            with contextlib.suppress(Exception):  # other errors are raised when this network is built in its turn
+            with contextlib.suppress(Exception):  # other errors are raised when this network is built itself
                 try:
                     registry.build(network.plugin, network.settings)
                 except MissingWeightsError as one:
-                    missing[str(one)] = network.key  # of the innermost network that cannot be built
+                    missing[str(one)] = network.key  # key of the innermost network that cannot be built
         lines = [f"{key}.{text}" for text, key in missing.items()]
         if not lines:
             raise
@@ -171,14 +171,15 @@ def told_together(settings: Mapping[str, object]) -> Iterator[None]:
 
 
 def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str, object]]:
-    """Where the weights of all networks come from, by dotted key, as a model folder keeps it.
+    """The origins of the weights of all networks, as stored in a model folder.
 
     Args:
-        settings: Of a method, or of a training task.
-        seed: Of random values.
+        settings: Settings of a method or of a training task.
+        seed: Seed of random weights.
 
     Returns:
-        Name of weights with the checksum of a file, or the fingerprint of a model folder; ``random`` with the seed.
+        By dotted key: name of the weights with the checksum of a file or the fingerprint of a model folder; ``random``
+        with the seed.
     """
     weights: dict[str, dict[str, object]] = {}
     for network in networks(settings):
@@ -197,18 +198,18 @@ def _origin(network: Network, seed: int) -> dict[str, object]:
         random = untrained(card["settings"], card.get("provenance", {}))
         part = network.key.rpartition(".")[2]
         alike = [n.key for n in networks(card["settings"]) if n.key.rpartition(".")[2] == part]
-        vain = [key for key in alike if key in random]  # which of several was taken is not known
+        vain = [key for key in alike if key in random]  # it is not known which of several was used
         own = {"random": vain} if vain and vain == alike else {}
         return {"name": str(weights), "fingerprint": card["fingerprint"], **own}
     return {"name": str(weights), "sha256": file_sha256(place)} if place.is_file() else {"name": str(weights)}
 
 
 def described(settings: Mapping[str, object], provenance: Mapping[str, object]) -> dict[str, str]:
-    """Per network of a model, by its key, where its weights come from, for people.
+    """Readable origin of the weights of each network of a model, by dotted key.
 
     Args:
-        settings: Of a model; they name no weights.
-        provenance: Of the model.
+        settings: Settings of the model, which contain no weights.
+        provenance: Provenance of the model.
     """
     training, learned = _training(provenance)
     return {
@@ -229,7 +230,7 @@ def recorded(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) -> list[str]:
-    """Keys of the networks of a model that have random values, which no training has changed."""
+    """Keys of the networks of a model that have random weights and were not trained."""
     _, learned = _training(provenance)
     return [
         n.key
@@ -239,13 +240,13 @@ def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) 
 
 
 def _training(provenance: Mapping[str, Any]) -> tuple[Mapping[str, object], Collection[str]]:
-    """What is known of the training that left a model, and the parts that learned; all where that was not kept."""
+    """The recorded training of a model and the keys of its trained parts; all parts if they were not recorded."""
     training = provenance.get("training") or {}
     return training, training.get("learned", ["describer"]) if training else []
 
 
 def _origin_of(key: str, provenance: Mapping[str, Any]) -> Mapping[str, object]:
-    """What is known of a network: weights of a part around it have replaced its own."""
+    """The recorded origin of a network; weights of an enclosing part have replaced its own."""
     recorded = provenance.get("weights") or {}
     path = key.split(".")
     around = [recorded.get(f"{'.'.join(path[:n])}.weights") for n in range(1, len(path) + 1)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from objemb import registry
 from objemb.layers.strided import guard_strided
 from objemb.models.model import Model
-from objemb.models.origins import expect_weights, told_together
+from objemb.models.origins import expect_weights, missing_together
 from objemb.registry import Plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.sampler import seed_everything
@@ -142,7 +142,7 @@ def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
     """
     expect_weights(settings, registry.load(Task, settings["name"]).learned(settings))
     seed_everything(seed)
-    with told_together(settings):
+    with missing_together(settings):
         task = registry.build(Task, settings)
     guard_strided(task)  # for all networks of the task
     task.settings = settings

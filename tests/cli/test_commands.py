@@ -387,7 +387,7 @@ def test_help_and_version(run: Run) -> None:
 def test_where_weights_come_from_is_told(run: Run, photos: Path, tmp_path: Path) -> None:
     build = (*BUILD[:2], *BUILD[3:])  # without saying random
     wrong = run("model", "build", *build, "-o", tmp_path / "m", code=2)
-    assert "describer.backbone.weights=random to go without any" in wrong.stderr
+    assert "describer.backbone.weights=random for random weights" in wrong.stderr
     assert not (tmp_path / "m").exists()
     untold = "note: random weights: describer.backbone"
     built = run("model", "build", *BUILD, "-o", tmp_path / "m")

@@ -135,8 +135,8 @@ def test_silhouettes_as_categories() -> None:
     [
         ({"size": 8}, "size: expected an integer of 32 or more"),
         ({"train_families": 0}, "train_families: expected an integer of 1 or more"),
-        ({"objects_per_scene": (5, 1)}, "objects_per_scene: expected the least number before the greatest"),
-        ({"objects_per_scene": 3}, "objects_per_scene: expected the least and the greatest"),
+        ({"objects_per_scene": (5, 1)}, "objects_per_scene: expected the minimum before the maximum"),
+        ({"objects_per_scene": 3}, "objects_per_scene: expected two numbers, the minimum and the maximum"),
         ({"objects_per_scene": (1.5, 3)}, "objects_per_scene: expected an integer of 0 or more"),
         ({"object_size": (0.1, 2)}, "object_size: expected a number from 0.02 to 1"),
         ({"category": "silhouete"}, "did you mean 'silhouette'"),

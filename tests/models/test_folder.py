@@ -126,7 +126,7 @@ def test_a_failed_save_leaves_what_was_there(
 ) -> None:
     save_model(rmac, tmp_path / "old")
     monkeypatch.setattr("objemb.models.folder.save_file", lambda *_: (_ for _ in ()).throw(error))
-    with pytest.raises(ObjembError, match=f"new: the model could not be written: {reason}.*nothing is left of it"):
+    with pytest.raises(ObjembError, match=f"new: the model could not be written: {reason}.*no files are left of it"):
         save_model(model, tmp_path / "new")
     with pytest.raises(ObjembError, match=f"old: the model could not be written: {reason}.*was there is intact"):
         save_model(model, tmp_path / "old", force=True)
@@ -142,7 +142,9 @@ def test_another_user_may_read_a_model(rmac: Model, photos: Path, tmp_path: Path
 
 def test_a_replacement_that_was_cut_off_is_told(folder: Path) -> None:
     folder.rename(folder.with_name(".0123456789ab.model"))
-    with pytest.raises(FileNotFoundError, match=r"was cut off, what is left is '.*\.0123456789ab\.model'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"its replacement was interrupted, which left '.*\.0123456789ab\.model'"
+    ):
         load_model(folder)
 
 

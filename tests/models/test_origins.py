@@ -13,7 +13,7 @@ from objemb.checks import ArtefactMismatchError, MissingWeightsError
 from objemb.config import load_config
 from objemb.disk import file_sha256
 from objemb.models import Model, build_model, load_model, save_model
-from objemb.models.origins import described, expect_weights, networks, origins, told_together, untrained
+from objemb.models.origins import described, expect_weights, missing_together, networks, origins, untrained
 from objemb.registry import build
 
 NARROW = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1]}
@@ -76,7 +76,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_networks_that_have_published_weights_must_name_some(case: str) -> None:
     settings, said = REFUSED[case]
-    with pytest.raises(ValueError, match=f"expected those of every network to be named, found none for .*say {said}"):
+    with pytest.raises(ValueError, match=f"expected weights for every network, found none for .*pass {said}"):
         build_model(settings)
 
 
@@ -84,7 +84,7 @@ def test_timm_and_detectron2_must_name_some_as_well() -> None:
     for backbone, said in ((CNN | {"name": "timm_net"}, "pretrained"), ({"name": "detector_trunk"}, "FILE")):
         inner = {"detector": {"name": "detectron2_rcnn"}} if said == "FILE" else {}
         pytest.importorskip("timm")
-        with pytest.raises(ValueError, match=f"weights={said} .*weights=random to go without any"):
+        with pytest.raises(ValueError, match=f"weights={said} .*weights=random for random weights"):
             expect_weights({"describer": {"name": "pooled_regions", "backbone": {**backbone, **inner}}})
 
 
@@ -177,7 +177,7 @@ def test_all_missing_weights_are_told_at_once(tmp_path: Path) -> None:
     )
     assert "found no file b/second.pth" in str(caught.value)
     assert "describer.backbone.weights: expected a file" in str(caught.value)
-    with pytest.raises(MissingWeightsError, match="elsewhere"), told_together(crops()):
+    with pytest.raises(MissingWeightsError, match="elsewhere"), missing_together(crops()):
         raise MissingWeightsError("elsewhere")
 
 
@@ -218,7 +218,7 @@ def test_a_folder_of_a_stranger_reads_and_fetches_nothing_outside(
     edit(folder, STRANGE[case])
     for name in ("objemb.registry.build", "objemb.weights.locate.fetch", "objemb.weights.read.read_weights"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("something was read"))
-    with pytest.raises(ArtefactMismatchError, match="expected a model folder that stands alone, found '"):
+    with pytest.raises(ArtefactMismatchError, match="expected a self-contained model folder, found '"):
         load_model(folder)
 
 
