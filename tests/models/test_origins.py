@@ -91,7 +91,7 @@ def test_timm_and_detectron2_must_name_some_as_well() -> None:
 def test_all_of_them_are_named_in_one_error_and_random_must_be_said() -> None:
     both = crops(backbone=CNN, regions={"name": "detections", "detector": {**RCNN, "backbone": CNN}})
     with pytest.raises(
-        ValueError, match=r"\.backbone \(torchvision_cnn\), describer\.backbone \(torchvision_cnn\); say"
+        ValueError, match=r"\.backbone \(torchvision_cnn\), describer\.backbone \(torchvision_cnn\); pass"
     ):
         build_model(both)
     random = CNN | {"weights": "random"}
