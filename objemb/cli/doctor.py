@@ -31,6 +31,9 @@ OPTIONAL = {
     "opencv": "'objemb[methods]'",
     "scipy": "'objemb[methods]'",
     "timm": "'objemb[timm]'",
+    "onnxruntime": "'objemb[onnxruntime]'",
+    "openvino": "'objemb[openvino]'",
+    "huggingface-hub": "'objemb[hub]'",
     "lightning": "'objemb[train]'",
     "matplotlib": "'objemb[train]'",
     "pycocotools": "'objemb[train]'",
@@ -143,10 +146,10 @@ def _sample(folder: Path | None, device: str) -> str:
     """Describe a photo, twice, because the first pass warms up."""
     import numpy as np
 
-    from objemb.models import build_model, load_model
+    from objemb.models import build_model, open_model
     from objemb.structures.described import expect_vectors
 
-    model = load_model(folder, device) if folder else build_model(SMALL, device=device)
+    model = open_model(folder, device) if folder else build_model(SMALL, device=device)
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     model.describe(image)
     started = time.perf_counter()

@@ -37,6 +37,7 @@ class EmbeddingModel(ABC):
     Attributes:
         settings: The resolved config, without the origin of weights.
         provenance: Origin of the model: weight files with checksums, the command, versions.
+        device: Where it runs, such as ``cpu``.
         path: Folder from which it was loaded, None if it was built in memory.
         precision: Precision of its networks. Later steps and the vectors are float32 in any case. The fingerprint does
             not depend on it.
@@ -44,6 +45,7 @@ class EmbeddingModel(ABC):
 
     settings: Mapping[str, Any]
     provenance: Mapping[str, object]
+    device: str
     path: Path | None
     precision: str
 

@@ -62,6 +62,7 @@ class ExportedModel(EmbeddingModel):
     gives = RegionDescriptors
     kernel = None
     photo_describer = None
+    device = "cpu"
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]  # a dataclass could not leave it to the card

@@ -314,3 +314,9 @@ class TestIndex:
         steps = [{"name": "query_expansion", "top": 2}]
         model = open_exported(write_model(tmp_path / "m", settings={**SETTINGS, "rerank": steps}))
         assert [r.registry_name for r in model.rerankers] == ["query_expansion"]
+
+    def test_the_doctor_tries_it(self, folder: Path) -> None:
+        done = CliRunner().invoke(app, ["doctor", "--model", str(folder), "--json"])
+        (found,) = (check for check in json.loads(done.stdout)["checks"] if check["name"] == "model")
+        assert found["state"] == "ok"
+        assert f"{folder} on cpu: dimension 4" in found["found"]
