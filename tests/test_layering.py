@@ -61,7 +61,9 @@ FOREIGN = {
     "scipy.ndimage": {"ops/components.py"},
     "scipy.sparse": {"rerank/_graph.py"},
     "onnxruntime": {"runtimes/onnxruntime.py"},
-    "openvino": {"runtimes/openvino.py"},
+    "openvino": {"runtimes/openvino.py", "export/writers.py"},
+    "onnx": {"export/writers.py"},
+    "onnxscript": {"export/writers.py"},
     "yaml": {"config.py"},
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Generic, Self, TypeVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
@@ -154,6 +154,43 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Computed]):
         return other
 
 
+class DescriptionProgram(nn.Module, ABC):
+    """A describer as functions of tensors, for exporters, which cannot follow photos and regions.
+
+    What a photo gives are the tensors of the graph ``photos`` of :mod:`objemb.runtimes.exported`.
+
+    Attributes:
+        max_detections: K, the number of rows for boxes; 0 where none are found.
+        min_score: Boxes with lower scores are left out.
+    """
+
+    max_detections: int
+    min_score: float
+
+    @abstractmethod
+    def photos(self, photos: Tensor) -> dict[str, Tensor]:
+        """Boxes and vectors of photos of one size.
+
+        Args:
+            photos: uint8 ``(B, H, W, 3)``, RGB.
+
+        Returns:
+            Tensors by name.
+        """
+
+    @abstractmethod
+    def boxes(self, photo: Tensor, boxes: Tensor) -> Tensor:
+        """Vectors of given boxes.
+
+        Args:
+            photo: uint8 ``(H, W, 3)``, RGB.
+            boxes: float32 ``(N, 4)`` in pixels of the photo, N at least 1.
+
+        Returns:
+            float32 ``(N, dim)``, whitened unit vectors.
+        """
+
+
 class Describer(PhotoDescriber[RegionDescriptors]):
     """Finds regions of photos and computes a unit vector for each.
 
@@ -275,6 +312,18 @@ class Describer(PhotoDescriber[RegionDescriptors]):
             whole: The same of the photo.
         """
         return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
+
+    def program(self, max_detections: int) -> DescriptionProgram:
+        """This describer for exporters; it shares the layers.
+
+        Args:
+            max_detections: At most so many boxes per photo; its regions may be content with fewer.
+
+        Raises:
+            TypeError: There is none for this describer, or for its parts.
+            ValueError: Its settings say what no program can do.
+        """
+        raise TypeError(f"describer: expected one that can be exported (one_pass), found {self._label}")
 
     def needed_backbone(self, who: str) -> Backbone:
         """The backbone.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.describers._one_pass_program import OnePassProgram
 from objemb.describers._windows import windows_around
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector
@@ -99,6 +100,10 @@ class OnePass(BoxEmbedder):
     def decode_side(self) -> int | None:
         """See :meth:`Describer.decode_side`."""
         return self.detector.decode_side()
+
+    def program(self, max_detections: int) -> OnePassProgram:
+        """See :meth:`Describer.program`."""
+        return OnePassProgram(self, tuple(self.levels), max_detections, self.object_side, self._multiple, OCTAVES)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`."""

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops.poolers import initLevelMapper
 
 from objemb import checks
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
+from objemb.detectors._rcnn_program import RcnnProgram
 from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
@@ -119,6 +121,11 @@ class Rcnn(NetworkDetector):
         with _full_precision(features) as pyramid:
             return rcnn_losses(self.network, batch, pyramid, targets)
 
+    def program(self) -> RcnnProgram:
+        """See :meth:`NetworkDetector.program`."""
+        levels = self.levels()
+        return RcnnProgram(self.network, {name: levels[name][1] for name in self.pyramid}, self._padding.cpu())
+
     @property
     def num_classes(self) -> int:
         """See :attr:`NetworkDetector.num_classes`."""
@@ -127,6 +134,16 @@ class Rcnn(NetworkDetector):
     def decode_side(self) -> int:
         """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
         return int(self.network.transform.max_size)
+
+    def _set_scales(self) -> None:
+        """Say which level boxes are pooled from at which scale. torchvision infers it from the first photo that comes,
+        wrongly from one of a few pixels, and keeps it for all others."""
+        strides = [self.levels()[name][1] for name in self.pyramid]
+        first, last = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+        for pool in (self.network.roi_heads.box_roi_pool, self.network.roi_heads.mask_roi_pool):
+            if pool is not None:
+                pool.scales = [1 / stride for stride in strides]
+                pool.map_levels = initLevelMapper(first, last, pool.canonical_scale, pool.canonical_level)
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """See :meth:`NetworkDetector.network_size`: torchvision's rule, with at least one pixel a side."""

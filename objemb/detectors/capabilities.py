@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb.detectors.base import Detector
 from objemb.layers.frozen import Frozen
@@ -42,6 +42,56 @@ class DetectorPass:
 
     batch: NetworkInput
     maps: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a :class:`DetectionProgram` finds in a photo: K rows, of which the first ``count`` are boxes, best first.
+
+    Attributes:
+        boxes: float32 ``(K, 4)``, in pixels of the network's input, without its padding.
+        scores: float32 ``(K,)``.
+        labels: int64 ``(K,)``, 0-based.
+        count: int64 ``()``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    count: Tensor
+
+
+class DetectionProgram(nn.Module, ABC):
+    """The inference of a detector as functions of tensors, for exporters, which cannot follow lists of photos.
+
+    The layers are those of the detector, which computes the maps itself (:meth:`NetworkDetector.features`).
+    """
+
+    @abstractmethod
+    def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Photos of one size as :meth:`NetworkDetector.preprocess` brings them to the network.
+
+        Args:
+            photos: uint8 ``(B, H, W, 3)``, RGB.
+
+        Returns:
+            float32 ``(B, 3, h, w)``, and the float32 ``(2,)`` height and width of the photos within it.
+        """
+
+    @abstractmethod
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Images float32 ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`NetworkDetector.normalised` makes its tensors."""
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+        """What the detector finds in one photo.
+
+        Args:
+            features: The maps of the photo, ``(1, C, h, w)`` each, in the order of :meth:`NetworkDetector.features`.
+            padded: ``(h, w)`` of the network's input.
+            size: Of the photo within it.
+            min_score: Boxes with lower scores are of no use.
+        """
 
 
 class NetworkDetector(Frozen, Detector):
@@ -127,6 +177,17 @@ class NetworkDetector(Frozen, Detector):
         Raises:
             ValueError: Labels that the detector does not have.
         """
+
+    def program(self) -> DetectionProgram:
+        """The inference of this detector for exporters; it shares the layers.
+
+        Raises:
+            TypeError: There is none for this detector.
+        """
+        raise TypeError(
+            "detector: expected one that can be exported (faster_rcnn, torchvision_rcnn), found "
+            f"{self.registry_name or type(self).__name__}"
+        )
 
     @property
     @abstractmethod

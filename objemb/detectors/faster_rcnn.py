@@ -113,6 +113,7 @@ class FasterRcnn(Rcnn):
             box_batch_size_per_image=checks.whole("box_batch_per_image", box_batch_per_image),
             **_candidates(checks.whole("proposals", proposals)),
         )
+        self._set_scales()
         if is_named(weights):
             file = existing_file(weights, ())
             self._fill(read_weights(file), file, new_classes)

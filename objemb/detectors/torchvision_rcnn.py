@@ -91,6 +91,7 @@ class TorchvisionRcnn(Rcnn):
         if is_named(weights):
             self._load(arch, weights, new_classes)
         self._probe()
+        self._set_scales()
 
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""

@@ -204,7 +204,7 @@ class Head(Frozen, Plugin, ABC):
         for number, (level, channels) in enumerate(zip(features, self.channels, strict=True)):
             checks.shape(f"features[{number}]", level, (len(boxes), channels, None, None))
         for block in _rois(boxes, features[0].device).split(BLOCK):
-            yield self._samples(features, block)
+            yield self.sampled_rois(features, block)
 
     def vectors(self, samples: Iterable[Tensor], *, unit: bool = True, projected: bool = True) -> Tensor:
         """Vectors of samples of boxes, of one or of several batches of images; small blocks are joined.
@@ -228,8 +228,16 @@ class Head(Frozen, Plugin, ABC):
         vectors = torch.cat([*parts, embed(torch.cat(waiting))]).float()
         return l2(vectors) if unit else vectors
 
-    def _samples(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """``(M, sum of C, samples, samples)``; float32 throughout, for half precision would shift the boxes."""
+    def sampled_rois(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """One block of :meth:`sampled`, unchecked, of any length.
+
+        Args:
+            features: As for :meth:`forward`.
+            rois: float32 ``(M, 5)``: the number of the image, then the box in pixels of the network's input.
+
+        Returns:
+            float32 ``(M, sum of C, samples, samples)``, for half precision would shift the boxes.
+        """
         levels = []
         for level, stride in zip(features, self.strides, strict=True):
             shift = (stride - 1) / 2 if self.anchor == "corner" else 0.0

@@ -111,9 +111,14 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
             f"model folder: expected re-rankers without networks, found {network}; leave it out and give it to --rerank"
         )
     model.pipeline.check_fitted()
+    write_folder(Path(folder), model_card(model), model_tensors(model.describer, model.aggregator), force=force)
+
+
+def model_card(model: Model) -> dict[str, object]:
+    """What the card of a model's folder says, JSON-ready, but for format and checksums."""
     whitening = model.whitening
     plugins = brought(model.settings)
-    card = {
+    return {
         "fingerprint": model.fingerprint,
         "dim": model.dim,
         "settings": model.settings,
@@ -122,7 +127,6 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         "fitted": {k: v.settings() for k, v in model.pipeline.fitted_parts().items()},
         "provenance": {**model.provenance, **({"plugins": plugins} if plugins else {})},
     }
-    write_folder(Path(folder), card, model_tensors(model.describer, model.aggregator), force=force)
 
 
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:

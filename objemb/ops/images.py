@@ -55,9 +55,15 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(pixels.shape[1:]) == tuple(size):
         return pixels
-    # bytes are for the CPU only, whose kernel mixes up the channels of a result that is one pixel wide
-    as_bytes = pixels.device.type == "cpu" and size[1] > 1
-    source = pixels[None] if as_bytes else pixels[None].float()
+    # PyTorch's kernels for a CPU fail, or mix up colours, where a result is one pixel wide, or the strides of an image
+    # that is one pixel wide or high leave open in which order it lies in memory
+    pixels = pixels.clone(memory_format=torch.contiguous_format) if 1 in pixels.shape[1:] else pixels
+    if size[1] == 1:
+        if size[0] > 1:
+            return resize(pixels.transpose(1, 2), (1, size[0])).transpose(1, 2).contiguous()
+        row = pixels if pixels.shape[2] == 1 else resize(pixels, (1, pixels.shape[2])).transpose(1, 2)
+        return resize(row.expand(-1, -1, 2).contiguous(), (1, 2))[:, :, :1].contiguous()
+    source = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()  # bytes are for the CPU only
     resized = F.interpolate(source, size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized[0] if resized.dtype == torch.uint8 else resized[0].round().clamp(0, 255).byte()
 

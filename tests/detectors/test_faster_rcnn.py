@@ -57,6 +57,14 @@ def test_boxes_equal_those_of_torchvision(detector: FasterRcnn) -> None:
     assert set(found.labels.tolist()) == {0}
 
 
+def test_the_first_photo_decides_nothing(detector: FasterRcnn) -> None:
+    """torchvision takes the scales of the levels from the first photo, and a strip of a pixel gives other ones."""
+    photo = random_photo(64, 96)
+    other = tiny()
+    other.detect([random_photo(1, 90)])
+    same(other.detect([photo])[0], detector.detect([photo])[0])
+
+
 def test_levels_are_those_of_the_pyramid_and_all_of_the_trunk(detector: FasterRcnn) -> None:
     assert detector.pyramid == ("0", "1")
     assert detector.levels() == {

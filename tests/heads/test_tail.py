@@ -61,7 +61,7 @@ def test_any_stride_below_the_last() -> None:
     assert head.dim == 32
     maps = torch.rand(1, 4, 10, 10)
     with torch.no_grad():
-        samples = head._samples([maps], torch.tensor([[0.0, 4, 4, 30, 22]]))
+        samples = head.sampled_rois([maps], torch.tensor([[0.0, 4, 4, 30, 22]]))
         expected = backbone.network[5:](samples).amax(dim=(2, 3))
         assert torch.allclose(head([maps], [torch.tensor([[4.0, 4, 30, 22]])]), F.normalize(expected), atol=1e-6)
 

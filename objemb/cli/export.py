@@ -1,0 +1,97 @@
+"""`objemb export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from objemb.cli.errors import SKIPPED, guarded
+from objemb.cli.options import Json, among
+from objemb.cli.output import note, note_untrained, print_json, print_pairs
+from objemb.cli.progress import Progress
+
+#: As in :mod:`objemb.runtimes.exported` and :mod:`objemb.export.run`, which are not imported before the command runs.
+FORMAT_NAMES = ("onnx", "openvino", "pt2")
+PRECISION_NAMES = ("fp32", "fp16")
+
+
+@guarded
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
+    format: Annotated[
+        str, typer.Option(help="onnx, openvino, or pt2 (torch.export).", autocompletion=among(*FORMAT_NAMES))
+    ] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32, or fp16: weights of half the size.", autocompletion=among(*PRECISION_NAMES)),
+    ] = "fp32",
+    max_detections: Annotated[int, typer.Option(min=0, help="At most this many boxes per photo, best first.")] = 100,
+    size: Annotated[
+        str, typer.Option(metavar="dynamic|WIDTHxHEIGHT", help="Photos of any size, or of one size alone.")
+    ] = "dynamic",
+    batch: Annotated[int, typer.Option(min=1, help="Photos at once, all of one size.")] = 1,
+    verify: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos on which the result is compared with PyTorch; nothing is written where they differ."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model as graphs that find objects and describe them without PyTorch.
+
+    The folder has the fingerprint of the model: `objemb index`, `search` and `detect` take it in its place. Exit code 3
+    when photos to verify on were skipped.
+    """
+    from objemb.card import check_free
+    from objemb.export.run import ExportSettings, export_model
+    from objemb.images.decode import UnreadableImageError, read_photo
+    from objemb.images.sources import SkippedImage, find_images
+    from objemb.models import load_model
+
+    check_free(output, force)  # checked before a model is loaded and traced
+    settings = ExportSettings(format, precision, max_detections, _size(size), batch)
+    opened = load_model(model)
+    note_untrained(opened)
+    photos, skipped = [], 0
+    for image in find_images(verify or []):
+        try:
+            if isinstance(image, SkippedImage):
+                raise UnreadableImageError(image.reason)
+            photos.append(read_photo(image.path, id=image.id, side=opened.decode_side))
+        except (OSError, UnreadableImageError) as error:
+            skipped += 1
+            note(f"skipped {image.path}: {error}")
+    if verify and not photos:
+        raise ValueError(f"--verify: expected photos, found none of {skipped} readable")
+    with Progress() as display:
+        display.meter("exporting", "graphs", None)
+        verification = export_model(opened, output, settings, photos=photos, force=force)
+    if as_json:
+        found = None if verification is None else verification.as_card()
+        print_json({"path": str(output), "fingerprint": opened.fingerprint, "verified": found})
+    else:
+        compared = [("verified", "no: give --verify PHOTOS")]
+        if verification is not None:
+            compared = [
+                ("verified on", f"{verification.photos} photos"),
+                ("boxes", f"{verification.matched} the same, {verification.unmatched} at the least score differ"),
+                ("least cosine", f"{verification.cosine:.6f}"),
+                ("mAP", f"{verification.map_pytorch:.1f} by PyTorch, {verification.map_exported:.1f} exported"),
+            ]
+        print_pairs([("exported", output), ("fingerprint", opened.fingerprint), *compared])
+    if skipped:
+        raise typer.Exit(SKIPPED)
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    """``(height, width)`` of ``640x480``, None of ``dynamic``."""
+    if text == "dynamic":
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
+        raise ValueError(f"--size: expected dynamic, or WIDTHxHEIGHT such as 640x480, found {text!r}")
+    return int(height), int(width)

@@ -1,0 +1,150 @@
+"""The inference of a Faster R-CNN as a function of tensors that an exporter can trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from objemb.detectors._resize_program import ResizeProgram
+from objemb.detectors.capabilities import TRUNK, DetectionProgram, Found
+from objemb.ops.fixed_shapes import padded_rows, rows_where
+
+#: RoI align reads a box of this side, in network pixels, from the level whose number is ``CANONICAL_LEVEL``; Lin et al.
+#: 2017, equation 1, with torchvision's shift against rounding.
+CANONICAL_SIDE, CANONICAL_LEVEL, CANONICAL_SHIFT = 224.0, 4, 1e-6
+#: Sides of final boxes in network pixels below which torchvision takes them for empty.
+LEAST_SIDE = 1e-2
+
+
+class RcnnProgram(DetectionProgram):
+    """Region proposals and box heads of torchvision's ``GeneralizedRCNN``, tensor for tensor (see
+    ``torchvision.models.detection.rpn.RegionProposalNetwork.filter_proposals`` and
+    ``roi_heads.RoIHeads.postprocess_detections``), but for what no tracer can follow: numbers of boxes that decide what
+    is computed.
+
+    Args:
+        network: ``transform``, ``rpn`` and ``roi_heads``.
+        strides: Of the levels that boxes are pooled from, by name, the finest first.
+        colour: ``(3,)``: of the padding, in the units of the network's input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Any, strides: Mapping[str, int], colour: Tensor) -> None:
+        super().__init__()
+        self.rpn, self.heads = network.rpn, network.roi_heads
+        self.strides = dict(strides)
+        transform = network.transform
+        mean, std = torch.tensor(transform.image_mean), torch.tensor(transform.image_std)
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        self.register_buffer("std", std[:, None, None], persistent=False)
+        sides = (transform.min_size[-1], transform.max_size)
+        self.resize = ResizeProgram(*sides, transform.size_divisible, colour * std + mean)
+
+    def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`DetectionProgram.prepared`."""
+        pixels, size = self.resize(photos)
+        return self.normalised(pixels), size
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """See :meth:`DetectionProgram.normalised`."""
+        return (pixels - self.mean) / self.std
+
+    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+        """See :meth:`DetectionProgram.forward`."""
+        levels = {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
+        proposals, valid = self._proposals(list(levels.values()), padded, size)
+        pooled = self._pooled([levels[name] for name in self.strides], proposals)
+        logits, deltas = self.heads.box_predictor(self.heads.box_head(pooled))
+        return self._final(logits, deltas, proposals, valid, size, min_score)
+
+    def _proposals(self, levels: Sequence[Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes ``(P, 4)`` in network pixels, best first, and bool ``(P,)``: those that are proposals."""
+        objectness, deltas = self.rpn.head(list(levels))
+        before, after = self.rpn.pre_nms_top_n(), self.rpn.post_nms_top_n()
+        boxes, scores = [], []
+        cells: Sequence[Tensor] = self.rpn.anchor_generator.cell_anchors
+        for level_scores, level_deltas, cell in zip(objectness, deltas, cells, strict=True):
+            rows, columns = level_scores.shape[2:]
+            anchors = _anchors(cell, (rows, columns), (padded[0] // rows, padded[1] // columns))
+            of_level = level_scores[0].permute(1, 2, 0).reshape(-1)
+            moved = level_deltas[0].reshape(len(cell), 4, rows, columns).permute(2, 3, 0, 1).reshape(-1, 4)
+            # a level of few cells is filled up, so that all levels give equally many
+            of_level = torch.cat([of_level, of_level.new_full((before,), -math.inf)])
+            chosen = of_level.topk(before)
+            known = chosen.indices.clamp(max=anchors.shape[0] - 1)
+            decoded = _clipped(self.rpn.box_coder.decode_single(moved[known], anchors[known]), size)
+            sides = decoded[:, 2:] - decoded[:, :2]
+            large = (sides >= self.rpn.min_size).all(dim=1) & (chosen.values > -math.inf)
+            probability = torch.sigmoid(chosen.values)
+            probability = torch.where(large & (probability >= self.rpn.score_thresh), probability, -1.0)
+            kept = torchvision.ops.nms(decoded, probability, self.rpn.nms_thresh)
+            boxes.append(padded_rows(decoded[kept], before))
+            scores.append(padded_rows(probability[kept], before, -1.0))
+        of_all = torch.cat([*scores, scores[0].new_full((after,), -1.0)])
+        best = of_all.topk(after)
+        everything = torch.cat([*boxes, boxes[0].new_zeros(after, 4)])
+        return everything[best.indices], best.values >= 0
+
+    def _pooled(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """``(P, C, s, s)``: each box from the level of its size."""
+        pool = self.heads.box_roi_pool
+        strides = list(self.strides.values())
+        first, last = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+        number = (CANONICAL_LEVEL + (sides / CANONICAL_SIDE).log2() + CANONICAL_SHIFT).floor().clamp(
+            first, last
+        ) - first
+        rois = torch.cat([boxes.new_zeros(boxes.shape[0], 1), boxes], dim=1)
+        if len(levels) == 1:
+            return _roi_align(levels[0], rois, pool, strides[0])
+        rows = [rows_where(number == level) for level in range(len(levels))]
+        pooled = [
+            _roi_align(level, rois[of_level], pool, stride)
+            for level, of_level, stride in zip(levels, rows, strides, strict=True)
+        ]
+        return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+    def _final(
+        self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, size: Tensor, min_score: float
+    ) -> Found:
+        """The best boxes after non-maximum suppression within each class."""
+        classes = logits.shape[1]
+        decoded = self.heads.box_coder.decode_single(deltas, proposals).reshape(-1, classes, 4)
+        boxes = _clipped(decoded[:, 1:].reshape(-1, 4), size)
+        scores = (logits.softmax(dim=1) * valid[:, None])[:, 1:].reshape(-1)
+        labels = torch.arange(classes - 1, device=boxes.device).repeat(proposals.shape[0])
+        large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
+        candidates = rows_where(large & (scores > self.heads.score_thresh) & (scores >= min_score))
+        boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
+        apart = labels.to(boxes.dtype)[:, None] * (size.max() + 1)
+        kept = torchvision.ops.nms(boxes + apart, scores, self.heads.nms_thresh)
+        most = int(self.heads.detections_per_img)
+        count = torch.ones_like(kept).sum().clamp(max=most)
+        boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
+        return Found(boxes, scores, labels, count)
+
+
+def _anchors(cell: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """``(rows * columns * A, 4)``: the anchors ``(A, 4)`` of a cell around the first pixel of each cell of a level."""
+    y = torch.arange(grid[0], device=cell.device) * stride[0]
+    x = torch.arange(grid[1], device=cell.device) * stride[1]
+    y, x = y[:, None].expand(grid), x[None].expand(grid)
+    shifts = torch.stack([x, y, x, y], dim=2).reshape(-1, 1, 4)
+    return (shifts + cell).reshape(-1, 4)
+
+
+def _clipped(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes within an image of ``size`` ``(height, width)``, a float tensor."""
+    return torch.minimum(boxes.clamp_min(0), size.flip(0).repeat(2))
+
+
+def _roi_align(level: Tensor, rois: Tensor, pool: Any, stride: int) -> Tensor:
+    pooled: Tensor = torchvision.ops.roi_align(level, rois, pool.output_size, 1 / stride, pool.sampling_ratio)
+    return pooled

@@ -1,0 +1,1 @@
+"""Exported models: graphs that other runtimes run, and the proof that they give what PyTorch gives."""

@@ -1,0 +1,88 @@
+"""A describer as programs of ``torch.export``, and what they are called with."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from objemb.describers.base import DescriptionProgram
+from objemb.runtimes.exported import BOXES, PHOTOS, TensorSpec
+
+#: ``(height, width)`` of the photo that is traced where any size will do: no number of it may become a constant.
+EXAMPLE_SIZE = (300, 412)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A graph that is ready to be written.
+
+    Attributes:
+        program: What was traced; inputs and outputs have the order of the next two.
+        inputs, outputs: As the card names them.
+    """
+
+    program: ExportedProgram
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class _Photos(nn.Module):
+    def __init__(self, program: DescriptionProgram) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.program.photos(photos).values())
+
+
+class _Boxes(nn.Module):
+    def __init__(self, program: DescriptionProgram) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, photo: Tensor, boxes: Tensor) -> Tensor:
+        return self.program.boxes(photo, boxes)
+
+
+@torch.no_grad()
+def traced(program: DescriptionProgram, batch: int, size: tuple[int, int] | None) -> dict[str, Traced]:
+    """Both graphs of a describer, as :mod:`objemb.runtimes.exported` lists them.
+
+    Args:
+        program: The describer, on the CPU.
+        batch: Photos that the graph ``photos`` takes at once.
+        size: ``(height, width)`` of the only photos that it takes; None for any.
+    """
+    height, width = size or EXAMPLE_SIZE
+    noise = torch.Generator().manual_seed(0)
+    photos = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8, generator=noise)
+    sides = {} if size is not None else {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
+    outputs = program.photos(photos)
+    of_photos = Traced(
+        _export(_Photos(program), (photos,), (sides,)),
+        (TensorSpec("photos", "uint8", (batch, *(size or (None, None)), 3)),),
+        tuple(TensorSpec(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in outputs.items()),
+    )
+    boxes = torch.tensor([[0.0, 0.0, width, height], [0.0, 0.0, width / 3, height / 2], [9.0, 9.0, 40.0, 30.0]])
+    sides = {} if size is not None else {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    dim = program.boxes(photos[0], boxes).shape[1]
+    of_boxes = Traced(
+        _export(_Boxes(program), (photos[0], boxes), (sides, {0: Dim.DYNAMIC})),
+        (TensorSpec("photo", "uint8", (*(size or (None, None)), 3)), TensorSpec("boxes", "float32", (None, 4))),
+        (TensorSpec("vectors", "float32", (None, dim)),),
+    )
+    return {PHOTOS: of_photos, BOXES: of_boxes}
+
+
+def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
+        return torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

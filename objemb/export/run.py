@@ -1,0 +1,161 @@
+"""From a model to an exported folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from objemb import checks, registry
+from objemb.card import check_free, read_card, write_folder
+from objemb.checks import ObjembError
+from objemb.export.graphs import traced
+from objemb.export.verify import Verification, verify
+from objemb.export.writers import OPSET, write_graph
+from objemb.models.build import model_card
+from objemb.models.model import Model
+from objemb.runtimes.base import Runtime
+from objemb.runtimes.exported import EXPORT, FORMATS, Exported, Graph
+from objemb.structures import Photo
+
+#: The runtime that stands for a format.
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
+PRECISIONS = ("fp32", "fp16")
+#: Of PyTorch: earlier ones were not tried, and far earlier ones cannot trace boxes whose number is not known.
+LEAST_TORCH = (2, 14)
+
+
+class VerificationError(ObjembError):
+    """An exported model does not give what PyTorch gives; the message names the photo."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported, and how.
+
+    Attributes:
+        format: One of :data:`objemb.runtimes.exported.FORMATS`.
+        precision: ``fp32``, or ``fp16``: weights are stored in half precision.
+        max_detections: At most so many boxes per photo; the model may be content with fewer.
+        size: ``(height, width)`` of the only photos that will be taken; None for any size.
+        batch: Photos that the graph ``photos`` takes at once, all of one size.
+    """
+
+    format: str = "onnx"
+    precision: str = "fp32"
+    max_detections: int = 100
+    size: tuple[int, int] | None = None
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        checks.one_of("format", self.format, FORMATS)
+        checks.one_of("precision", self.precision, PRECISIONS)
+        checks.whole("max_detections", self.max_detections, 0)
+        checks.whole("batch", self.batch)
+
+
+def export_model(
+    model: Model,
+    folder: str | Path,
+    settings: ExportSettings | None = None,
+    *,
+    photos: Sequence[Photo] = (),
+    force: bool = False,
+) -> Verification | None:
+    """Write a model as graphs that run without PyTorch, into a folder that has the model's fingerprint.
+
+    Args:
+        model: On the CPU, in float32.
+        folder: A new one.
+        settings: ONNX for photos of any size by default.
+        photos: Photos on which what was written is compared with PyTorch before the folder is there; none compares
+            nothing.
+        force: Whether a model that is in the folder may be replaced.
+
+    Returns:
+        What the comparison found; None without photos.
+
+    Raises:
+        FileExistsError: The folder is there.
+        TypeError, ValueError: A model that cannot be exported, or settings that do not fit it.
+        VerificationError: What was written gives something else than the model; nothing is left of it.
+        ImportError: The library of the format, or for ``photos`` its runtime, is not installed.
+        ObjembError: The folder could not be written.
+    """
+    if (found := tuple(int(part) for part in torch.__version__.split(".")[:2])) < LEAST_TORCH:
+        raise ImportError(f"export: expected PyTorch {_version(LEAST_TORCH)} or later, found {_version(found)}")
+    settings = settings or ExportSettings()
+    folder = Path(folder)
+    check_free(folder, force)
+    if model.device != "cpu" or model.precision != "fp32":
+        raise ValueError(f"export: expected a model on cpu in fp32, found {model.device} in {model.precision}")
+    model.pipeline.check_fitted()
+    describer = model.vector_describer("export")
+    program = describer.program(settings.max_detections)
+    programs = traced(program, settings.batch, settings.size)
+    about = {"objemb.fingerprint": model.fingerprint, "objemb.dim": str(model.dim)}
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = {
+            name: Graph(
+                tuple(write_graph(one, Path(scratch), name, settings.format, settings.precision, about)),
+                one.inputs,
+                one.outputs,
+            )
+            for name, one in programs.items()
+        }
+        exported = Exported(
+            format=settings.format,
+            precision=settings.precision,
+            graphs=graphs,
+            batch=settings.batch,
+            size=settings.size,
+            max_detections=program.max_detections,
+            classes=() if model.detector is None else tuple(model.detector.classes),
+            decode_side=model.decode_side,
+            per_region=model.aggregator.per_region,
+            in_context=describer.queries_in_context(model.aggregator.per_region),
+            untrained=tuple(model.untrained),
+            opset=OPSET if settings.format == "onnx" else None,
+        )
+        verification = None
+        if photos:
+            trial = Path(scratch) / "trial"
+            _write(model, exported, Path(scratch), trial)
+            runtime = registry.build(Runtime, {"name": RUNTIMES[settings.format]})
+            verification = verify(
+                describer.limited(program.max_detections),
+                trial,
+                exported,
+                read_card(trial),
+                runtime,
+                photos,
+                program.min_score,
+            )
+            if verification.failures:
+                raise VerificationError(
+                    f"{folder}: expected what PyTorch gives, found other results, so that nothing was written: "
+                    f"{checks.lines(verification.failures)}"
+                )
+            exported = replace(exported, verified=verification.as_card())
+        _write(model, exported, Path(scratch), folder, force=force)
+    return verification
+
+
+def _version(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def _write(model: Model, exported: Exported, scratch: Path, folder: Path, *, force: bool = False) -> None:
+    """A folder with the graphs that lie in ``scratch``."""
+    card = {**model_card(model), EXPORT: exported.as_card()}
+
+    def write(partial: Path) -> None:
+        for graph in exported.graphs.values():
+            for file in graph.files:
+                shutil.copyfile(scratch / file, partial / file)
+
+    write_folder(folder, card, write, force=force)

@@ -1,0 +1,240 @@
+"""Whether an exported model gives what PyTorch gives, on photos of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from objemb.describers.base import Describer
+from objemb.ops.arrays import as_tensor
+from objemb.ops.boxes import iou
+from objemb.runtimes.base import Runtime
+from objemb.runtimes.exported import BOXES, PHOTOS, Exported
+from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.types import Float32Array
+
+#: The photos of the small search are shown again at this share of their sides.
+SHRUNK = 0.75
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """What an exported model may differ by.
+
+    Attributes:
+        iou: Least overlap at which a box is the same box.
+        score: Largest difference of the scores of a box. A box that is missing or too many is forgiven where its score
+            is that near to the least one that counts.
+        cosine: Least cosine of the vectors of a box, of the whole photo, and of the boxes handed to the graph
+            ``boxes``.
+        map: Points of mAP that the small search may lose.
+    """
+
+    iou: float
+    score: float
+    cosine: float
+    map: float
+
+
+#: By precision.
+TOLERANCES = {
+    "fp32": Tolerances(iou=0.98, score=1e-3, cosine=0.9999, map=0.5),
+    "fp16": Tolerances(iou=0.9, score=0.02, cosine=0.999, map=0.5),
+}
+
+
+@dataclass
+class Verification:
+    """What was found.
+
+    Attributes:
+        tolerances: That were applied.
+        photos: Number of photos.
+        matched: Boxes that both have.
+        unmatched: Boxes that one of them has.
+        cosine, score, iou: The worst of all photos.
+        map_pytorch, map_exported: Mean average precision, 0 to 100, of a search for each photo, shrunk, among the
+            regions of all photos; all by PyTorch, and all by the exported model.
+        failures: What exceeds a tolerance, each with its photo.
+    """
+
+    tolerances: Tolerances
+    photos: int = 0
+    matched: int = 0
+    unmatched: int = 0
+    cosine: float = 1.0
+    score: float = 0.0
+    iou: float = 1.0
+    map_pytorch: float = 100.0
+    map_exported: float = 100.0
+    failures: list[str] = field(default_factory=list)
+
+    def as_card(self) -> dict[str, object]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def verify(
+    describer: Describer,
+    folder: Path,
+    exported: Exported,
+    card: Mapping[str, Any],
+    runtime: Runtime,
+    photos: Sequence[Photo],
+    min_score: float,
+) -> Verification:
+    """Compare what a describer and its exported graphs give for some photos.
+
+    Args:
+        describer: The describer.
+        folder: Where the graphs lie.
+        exported, card: What its card says.
+        runtime: Runs the graphs.
+        photos: The photos; where the graphs take one size alone, they are resized to it.
+        min_score: Boxes with lower scores are left out by both.
+    """
+    verification = Verification(TOLERANCES[exported.precision])
+    graphs = _Graphs(folder, exported, card, runtime)
+    expected, found = _Rows(), _Rows()
+    for photo in photos:
+        decoded = _as_taken(photo, exported)
+        ours, theirs = describer.describe([decoded])[0], graphs.describe(decoded)
+        _compare(verification, photo.id, ours, theirs, min_score)
+        again = describer.describe([decoded], [ours.regions])[0]
+        _compare_vectors(verification, photo.id, "given boxes", again.vectors, graphs.boxes(decoded, ours.regions))
+        shrunk = decoded if exported.size is not None else _shrunk(decoded)
+        expected.add(ours.vectors, describer.describe([shrunk])[0].vectors[0])
+        found.add(theirs.vectors, graphs.describe(shrunk).vectors[0])
+        verification.photos += 1
+    verification.map_pytorch, verification.map_exported = (
+        expected.mean_average_precision(),
+        found.mean_average_precision(),
+    )
+    lost = verification.map_pytorch - verification.map_exported
+    if lost > verification.tolerances.map:
+        verification.failures.append(
+            f"all photos: expected a mAP of at least {verification.map_pytorch - verification.tolerances.map:.1f}, "
+            f"found {verification.map_exported:.1f}"
+        )
+    return verification
+
+
+class _Graphs:
+    """The graphs of a folder as a describer."""
+
+    def __init__(self, folder: Path, exported: Exported, card: Mapping[str, Any], runtime: Runtime) -> None:
+        self._exported = exported
+        self._photos = runtime.open(PHOTOS, exported, card, folder)
+        self._boxes = runtime.open(BOXES, exported, card, folder)
+
+    def describe(self, photo: Photo) -> RegionDescriptors:
+        """The whole photo and its boxes, in pixels of the decoded photo. The last photo of a batch is taken."""
+        batch = np.repeat(_rows_of_pixels(photo)[None], self._exported.batch, axis=0)
+        outputs = {name: array[-1] for name, array in self._photos({"photos": batch}).items()}
+        count = int(outputs["count"])
+        boxes = Regions(
+            outputs["boxes"][:count], photo.size, scores=outputs["scores"][:count], labels=outputs["labels"][:count]
+        )
+        vectors = np.concatenate([outputs["whole"][None], outputs["vectors"][:count]])
+        return RegionDescriptors(photo.id, Regions.cat([Regions.whole(photo.size), boxes]), vectors)
+
+    def boxes(self, photo: Photo, regions: Regions) -> Float32Array:
+        """Vectors of given boxes."""
+        vectors: Float32Array = self._boxes({"photo": _rows_of_pixels(photo), "boxes": np.asarray(regions.boxes)})[
+            "vectors"
+        ]
+        return vectors
+
+
+@dataclass
+class _Rows:
+    """Regions of photos, and each photo once more as a query."""
+
+    vectors: list[Float32Array] = field(default_factory=list)
+    queries: list[Float32Array] = field(default_factory=list)
+
+    def add(self, vectors: Float32Array, query: Float32Array) -> None:
+        self.vectors.append(np.asarray(vectors))
+        self.queries.append(np.asarray(query))
+
+    def mean_average_precision(self) -> float:
+        """0 to 100. A photo is as similar as its most similar region, and is right for the query that is the same
+        photo: the average precision of a query is one by the rank of that photo."""
+        if not self.queries:
+            return 100.0
+        queries = np.stack(self.queries)
+        similar = np.stack([(queries @ vectors.T).max(axis=1) for vectors in self.vectors], axis=1)
+        ranks = 1 + (similar > np.diag(similar)[:, None]).sum(axis=1)
+        return float(100 * (1 / ranks).mean())
+
+
+def _compare(
+    verification: Verification, id: str, ours: RegionDescriptors, theirs: RegionDescriptors, min_score: float
+) -> None:
+    """Boxes, matched by overlap and not by order, since equal scores have none; scores; vectors."""
+    tolerances = verification.tolerances
+    overlaps = iou(as_tensor(ours.regions.boxes[1:]), as_tensor(theirs.regions.boxes[1:]))
+    same = as_tensor(ours.regions.labels[1:])[:, None] == as_tensor(theirs.regions.labels[1:])[None]
+    overlaps = torch.where(same, overlaps, -1.0)
+    pairs = [(0, 0)]
+    while overlaps.numel() and float(overlaps.max()) >= tolerances.iou:
+        row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
+        verification.iou = min(verification.iou, float(overlaps[row, column]))
+        overlaps[row], overlaps[:, column] = -1.0, -1.0
+        pairs.append((row + 1, column + 1))
+    verification.matched += len(pairs) - 1
+    rows, columns = (list(side) for side in zip(*pairs, strict=True))
+    difference = float(np.abs(ours.regions.scores[rows[1:]] - theirs.regions.scores[columns[1:]]).max(initial=0.0))
+    verification.score = max(verification.score, difference)
+    if difference > tolerances.score:
+        verification.failures.append(f"{id}: expected scores within {tolerances.score:g}, found {difference:.4f}")
+    for whose, regions, known in (("PyTorch", ours.regions, rows), ("the exported model", theirs.regions, columns)):
+        for row in sorted(set(range(1, len(regions))) - set(known)):
+            verification.unmatched += 1
+            if float(regions.scores[row]) - min_score > tolerances.score:
+                verification.failures.append(
+                    f"{id}: expected the same boxes, found one of {whose} alone, {_shown(regions, row)}"
+                )
+    _compare_vectors(verification, id, "objects", ours.vectors[rows], theirs.vectors[columns])
+
+
+def _compare_vectors(verification: Verification, id: str, what: str, ours: Float32Array, theirs: Float32Array) -> None:
+    cosine = float((np.asarray(ours) * np.asarray(theirs)).sum(axis=1).min(initial=1.0))
+    verification.cosine = min(verification.cosine, cosine)
+    if not cosine >= verification.tolerances.cosine:
+        verification.failures.append(
+            f"{id}: expected vectors of {what} of cosine {verification.tolerances.cosine:g} or more, found {cosine:.6f}"
+        )
+
+
+def _shown(regions: Regions, row: int) -> str:
+    x1, y1, x2, y2 = (round(float(edge)) for edge in regions.boxes[row])
+    return f"({x1}, {y1}, {x2}, {y2}) with score {float(regions.scores[row]):.3f}"
+
+
+def _rows_of_pixels(photo: Photo) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 ``(H, W, 3)``."""
+    return np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
+
+
+def _as_taken(photo: Photo, exported: Exported) -> Photo:
+    """The decoded pixels as a photo of their own: what the graphs see has no other size."""
+    if exported.size is not None and photo.pixels.shape[1:] != exported.size:
+        return _resized(photo, exported.size)
+    return replace(photo, size=(photo.pixels.shape[1], photo.pixels.shape[2]))
+
+
+def _shrunk(photo: Photo) -> Photo:
+    height, width = (max(1, round(SHRUNK * side)) for side in photo.size)
+    return _resized(photo, (height, width))
+
+
+def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
+    image = Image.fromarray(_rows_of_pixels(photo)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return replace(photo, pixels=np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), size=size)

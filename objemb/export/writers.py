@@ -1,0 +1,120 @@
+"""Traced programs as files: ONNX, OpenVINO, and PyTorch's own archive."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from objemb.export.graphs import Traced
+
+#: Of ONNX: the last one that ONNX Runtime and OpenVINO both read in full.
+OPSET = 20
+#: Least number of elements of a tensor that is stored in half precision.
+HALVED = 1024
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
+
+
+def write_graph(
+    traced: Traced, folder: Path, name: str, format: str, precision: str, about: Mapping[str, str]
+) -> list[str]:
+    """Write a graph.
+
+    Args:
+        traced: The graph.
+        folder: Where to.
+        name: Of the files, without suffix.
+        format: One of :data:`objemb.runtimes.exported.FORMATS`.
+        precision: ``fp32``, or ``fp16`` for weights of half the size, which are computed with in float32 where a
+            processor has nothing better.
+        about: Facts about the model, by name, for whoever has the file alone; ONNX only.
+
+    Returns:
+        Names of the files, the one to open first.
+
+    Raises:
+        ImportError: The library of the format is not installed.
+        ValueError: A precision that the format does not have.
+    """
+    file = folder / f"{name}{SUFFIXES[format]}"
+    if format == "pt2":
+        if precision != "fp32":
+            raise ValueError(f"--precision: expected fp32 for the format pt2, found {precision}")
+        torch.export.save(traced.program, file)
+        return [file.name]
+    if format == "onnx":
+        _write_onnx(traced, file, precision, about)
+        return [file.name]
+    onnx = file.with_suffix(".onnx")
+    _write_onnx(traced, onnx, "fp32", about)
+    convert_to_openvino(onnx, file, precision)
+    onnx.unlink()
+    return [file.name, file.with_suffix(".bin").name]
+
+
+def convert_to_openvino(onnx: Path, file: Path, precision: str) -> None:
+    """Write the OpenVINO model, ``file`` and a ``.bin`` beside it, of an ONNX file.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("--format openvino needs OpenVINO: pip install 'objemb[openvino]'") from error
+    openvino.save_model(openvino.convert_model(onnx), file, compress_to_fp16=precision == "fp16")
+
+
+def _write_onnx(traced: Traced, file: Path, precision: str, about: Mapping[str, str]) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise ImportError("objemb export needs ONNX: pip install 'objemb[export]'") from error
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torchvision's operators about PyTorch
+        program = torch.onnx.export(
+            traced.program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in traced.inputs],
+            output_names=[spec.name for spec in traced.outputs],
+            verbose=False,
+            optimize=True,
+        )
+    assert program is not None  # as with dynamo=True
+    model = program.model_proto
+    if precision == "fp16":
+        _halve(model)
+    del model.metadata_props[:]
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, file)
+
+
+def _halve(model: Any) -> None:
+    """Store large float32 weights as float16, each with a cast back to float32, which a runtime does once."""
+    import onnx
+
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) >= HALVED:
+            name = weight.name
+            half = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float16), f"{name}_half")
+            weight.CopyFrom(half)
+            casts.append(onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+    named = {cast.output[0] for cast in casts}
+    kept = [value for value in graph.value_info if value.name not in named]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
