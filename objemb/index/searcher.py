@@ -202,10 +202,12 @@ def _results(
             id_, metadata = images[image.number]
             try:
                 pairs = image.pairs((score, row, query_row), rows, runners_up)
-                best, *rest = (
-                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs
+                rest = tuple(
+                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs[1:]
                 )
-                matches.append(Match(id_, score, best.box, best.query_box, best.label, metadata, tuple(rest)))
+                _, best, of_query = pairs[0]
+                label = image.segment.label(best)
+                matches.append(Match(id_, score, image.box(best), boxes[of_query], label, metadata, rest))
             except (
                 ValueError,
                 TypeError,

@@ -58,12 +58,12 @@ def checked_size(name: str, size: Sequence[int]) -> tuple[int, int]:
 def checked_box(name: str, box: Sequence[float]) -> Box:
     """``(x1, y1, x2, y2)`` as finite floats in order, or ``ValueError``."""
     try:
-        values = tuple(float(v) for v in box)
+        x1, y1, x2, y2 = map(float, box)
+        if -math.inf < x1 <= x2 < math.inf and -math.inf < y1 <= y2 < math.inf:
+            return x1, y1, x2, y2
     except (TypeError, ValueError, OverflowError):
-        values = ()
-    if len(values) != 4 or not (values[0] <= values[2] and values[1] <= values[3]) or math.inf in map(abs, values):
-        raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
-    return values
+        pass
+    raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
 
 
 def are_shares(box: Sequence[float], size: tuple[float, float] | None) -> bool:

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
+from objemb.index import word_kernels
 from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
+from objemb.index.store import Index
+from tools.benchmarks import asmk_memory
+from tools.benchmarks.asmk_memory import CLEAR, DIM, write_words
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
@@ -55,8 +59,29 @@ def test_visual_words_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("objemb.index.word_kernels.COMPILE_AFTER", 1 << 27)
     ratios = tool.main(["--small", "--only", "asmk"])["cases"]["asmk"]["ratios"]
-    against = [">= 3", "<= 1", ">= 10", ""] * 4 if find_spec("asmk") else []
-    assert [r["wanted"] for r in ratios] == [*against, "", "", ""]
+    memory = ["<= 1", "<= 1"] if CLEAR.exists() else []
+    against = [">= 3", "<= 1", ">= 10", "", *memory] * 4 if find_spec("asmk") else []
+    growth, forms = ratios[len(against) : -6], {r["name"].split(":")[1]: r["value"] for r in ratios[-6:]}
+    assert [r["wanted"] for r in ratios] == [*against, *[""] * 9]
+    assert all(r["value"] > 0 for r in growth)
+    asmk, r_asmk, items, *with_positions = forms.values()
+    assert 1 == asmk < r_asmk < items
+    assert np.all(np.array(with_positions) > [asmk, r_asmk, items])
+
+
+@pytest.mark.skipif(not CLEAR.exists(), reason="the peak of a process is that of Linux")
+def test_memory_of_visual_words_on_tiny_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objemb.index.word_kernels.COMPILE_AFTER", 1 << 27)
+    monkeypatch.setattr(word_kernels, "_compiled", word_kernels._Compiled())
+    monkeypatch.setattr(word_kernels, "compiled_loop", lambda: None)
+    random = np.random.default_rng(0)
+    for name, count in (("images", 30), ("queries", 2)):
+        words = [np.unique(random.integers(0, 50, 20)) for _ in range(count)]
+        signs = [random.integers(0, 256, (len(w), DIM // 8), np.uint8) for w in words]
+        write_words(tmp_path, name, words, signs, signs)
+    assert asmk_memory.main("build", "objemb", tmp_path, 50) >= 0
+    assert len(Index.open(tmp_path / "index")) == 30
+    assert asmk_memory.main("query", "objemb", tmp_path, 50) >= 0
 
 
 def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

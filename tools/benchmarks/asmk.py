@@ -23,12 +23,16 @@ from objemb.index.engines.inverted_file import InvertedFileSearch
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
-from objemb.structures import Regions, VisualWords
+from objemb.structures import Regions, VisualWords, WordPlaces
+from objemb.structures.fields import points_inside
 from objemb.types import Float32Array, Int64Array
+from tools.benchmarks.asmk_memory import CLEAR, DEPTH, DIM, as_words, peaks, write_words
 
 FULL = {"few": 2_000, "many": 20_000, "most": 100_000, "added": 1_000, "features": 300, "queries": 5, "rounds": 7}
 SMALL = {"few": 20, "many": 60, "most": 100, "added": 20, "features": 10, "queries": 2, "rounds": 2}
-DIM, ASSIGNMENTS, DEPTH = 128, 5, 100
+ASSIGNMENTS = 5
+#: Of an image, beside the whole photo, where sizes on the disk are compared.
+BOXES = 10
 CODEBOOKS = (1_024, 65_536)
 
 
@@ -41,6 +45,7 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
             for images in ("few", "many"):
                 yield from _against_package(Path(folder) / f"{words} {images}", sizes, images, words, seed)
         yield from _growth(Path(folder), sizes, seed)
+        yield from _forms(Path(folder), sizes, seed)
 
 
 def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words: int, seed: int) -> Iterator[Ratio]:
@@ -60,7 +65,7 @@ def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words:
     theirs.add(signs, np.concatenate(lists), numbers)
     their_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    index = _built(folder, words, own)
+    index = _built(folder / "measured", words, own)
     seconds = time.perf_counter() - start
     yield ratio(f"building: asmk / objemb, {name}", [their_seconds], [seconds], ">= 3")
     arrays = [a for a in (*theirs.ivf_vecs, *theirs.ivf_image_ids) if a is not None]
@@ -95,6 +100,15 @@ def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words:
     times = alternate({"asmk": package, "objemb": objemb, "answers": answers}, sizes["rounds"])
     yield ratio(f"queries: asmk / objemb, {name}", times["asmk"], times["objemb"], ">= 10", queries=len(queries))
     yield ratio(f"the same with ids, boxes and metadata, {name}", times["asmk"], times["answers"], queries=len(queries))
+    if not CLEAR.exists():
+        return
+    write_words(folder, "images", lists, [one.residuals for one in own], packed)
+    write_words(folder, "queries", [w for _, w in asked], [one.residuals for one in described], [r for r, _ in asked])
+    for step, bytes_ in peaks(folder, words).items():
+        facts = {f"{side}_bytes": count for side, count in bytes_.items()}
+        yield Ratio(
+            f"peak memory, {step}: objemb / asmk, {name}", bytes_["objemb"] / bytes_["asmk"], "<= 1", facts=facts
+        )
 
 
 def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
@@ -126,6 +140,56 @@ def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio
     yield ratio(label, seconds[:1], seconds[1:])
 
 
+def _forms(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
+    """Bytes of an image on the disk in each form, with and without the positions of its features, beside ASMK without
+    boxes: all forms have the same features and words."""
+    random, words = np.random.default_rng(seed), CODEBOOKS[1]
+    drawn = [_with_boxes(random, words, sizes["features"]) for _ in range(sizes["few"])]
+    least = None
+    for positions in (False, True):
+        for form in ("ASMK", "R-ASMK", "regions as items"):
+            schema = WordRows(
+                DIM, words, positions=positions, items="regions" if form == "regions as items" else "images"
+            )
+            index = Index.create(folder / f"{form} {positions}", schema=schema, fingerprint="benchmark")
+            with index.writer() as writer:
+                for number, (features, boxes) in enumerate(drawn):
+                    writer.add(_in_form(f"{number}", form, features, boxes))
+            index.compact()
+            each = index.info()["bytes"] / sizes["few"]
+            least = least or each
+            label = f"bytes of an image: {form}{' with positions' if positions else ''} / ASMK"
+            yield Ratio(label, each / least, facts={"bytes_per_image": each, "boxes": BOXES})
+
+
+def _with_boxes(random: np.random.Generator, words: int, features: int) -> tuple[WordPlaces, Float32Array]:
+    """Features with words, places in a photo of 640 x 480 and signs; and boxes of a quarter to half of its sides."""
+    points = random.random((features, 2)) * (640, 480)
+    codes = random.integers(0, 256, (features, DIM // 8), np.uint8)
+    places = WordPlaces(random.integers(0, words, features).astype(np.int32), points.astype(np.float32), codes)
+    corners = random.random((BOXES, 2)) * (320, 240)
+    sides = (0.25 + random.random((BOXES, 2)) / 4) * (640, 480)
+    return places, np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+
+
+def _in_form(name: str, form: str, features: WordPlaces, boxes: Float32Array) -> VisualWords:
+    """Features as words of the whole photo, with the boxes as regions without words, or with words of their own."""
+    regions = Regions.whole((480, 640))
+    if form != "ASMK":
+        every = np.concatenate([regions.boxes, boxes])
+        regions = Regions(boxes=every, size=(480, 640), scores=np.ones(len(every), np.float32))
+    inside = points_inside(features.points, regions.boxes)
+    if form == "R-ASMK":
+        inside[1:] = False
+    row, feature = np.nonzero(inside)
+    pairs, first = np.unique(np.stack([row, features.words[feature]], axis=1), axis=0, return_index=True)
+    rows, found = pairs.T
+    scales = np.ones(len(regions), np.float32)
+    ones = np.ones(len(found), np.float32)
+    signs = features.codes[feature[first]]
+    return VisualWords(name, regions, DIM, rows, found.astype(np.int32), signs, ones, scales, features)
+
+
 def _drawn(random: np.random.Generator, words: int, features: int) -> tuple[Int64Array, Float32Array]:
     """The words that some features have, and a residual for each."""
     found = np.unique(random.integers(0, words, features))
@@ -133,16 +197,7 @@ def _drawn(random: np.random.Generator, words: int, features: int) -> tuple[Int6
 
 
 def _as_words(name: str, words: Int64Array, residuals: Float32Array) -> VisualWords:
-    return VisualWords(
-        name,
-        Regions.whole((480, 640)),
-        DIM,
-        np.zeros(len(words), np.int64),
-        words.astype(np.int32),
-        np.packbits(residuals > 0, axis=1),
-        np.ones(len(words), np.float32),
-        np.full(1, 1 / np.sqrt(len(words)), np.float32),
-    )
+    return as_words(name, words, np.packbits(residuals > 0, axis=1))
 
 
 def _built(folder: Path, words: int, images: Sequence[VisualWords]) -> Index:

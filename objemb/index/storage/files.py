@@ -95,7 +95,7 @@ class Folder:
     def create(self, name: str) -> BinaryIO:
         """Create a file for writing. Raises ``FileExistsError`` if the name exists, even as a dangling link."""
         opener = partial(os.open, mode=0o666, dir_fd=self.descriptor)
-        return open(name, "xb", buffering=1 << 20, opener=opener)
+        return open(name, "xb", buffering=1 << 18, opener=opener)
 
     def unlink(self, name: str) -> None:
         """Remove a name, but not the target of a link; does nothing if the name does not exist."""

@@ -354,27 +354,34 @@ class WordSorter(ColumnSorter):
 
     def __init__(self, schema: WordRows) -> None:
         self._schema = schema
-        self._parts: list[Columns] = []
+        self._counts: list[AnyArray] = []
+        self._words: list[AnyArray] = []
+        self._residuals = np.zeros((0, schema._width), schema._stored_residual)
+        self._filled = 0
 
     def add(self, columns: Columns) -> Columns:
         """As :meth:`ColumnSorter.add`: what belongs to rows or images, whose order stays."""
-        self._parts.append({n: columns[n] for n in ("counts", "words", "residuals")})
+        first, last = self._filled, self._filled + len(columns["words"])
+        self._counts.append(columns["counts"])
+        self._words.append(columns["words"])
+        if last > len(self._residuals):  # in place: they are most of a segment, and in memory once
+            self._residuals.resize((max(last, first * 9 // 8), self._schema._width), refcheck=False)
+        self._residuals[first:last] = columns["residuals"]
+        self._filled = last
         return {n: np.ascontiguousarray(columns[n]) for n in ("scales", "placed", "places") if n in columns}
 
     def rest(self) -> Iterator[Columns]:
         """As :meth:`ColumnSorter.rest`."""
-        parts, self._parts = self._parts, []
-        joined = self._schema.joined(parts)
-        del parts
-        rows = np.repeat(np.arange(len(joined["counts"]), dtype="<u4"), joined["counts"])
-        order = np.argsort(joined["words"], kind="stable")
-        words = joined["words"][order]
+        counts, words = np.concatenate(self._counts), np.concatenate(self._words)
+        self._counts, self._words = [], []
+        order = np.argsort(words, kind="stable").astype(np.uint32)
+        words.sort()
+        rows = np.repeat(np.arange(len(counts), dtype="<u4"), counts)
         first = np.flatnonzero(np.diff(words, prepend=words[:1] + 1)) if len(words) else np.zeros(0, np.int64)
         yield {"vocabulary": words[first].astype("<u4"), "starts": np.append(first, len(words)).astype("<i8")}
         for start in range(0, len(order), CHUNK_POSTINGS):
             here = order[start : start + CHUNK_POSTINGS]
-            residuals = joined["residuals"][here].astype(self._schema._stored_residual, copy=False)
-            yield {"postings": rows[here], "residuals": residuals}
+            yield {"postings": rows[here], "residuals": self._residuals[here]}
 
 
 def in_memory(schema: WordRows, database: Sequence[VisualWords]) -> WordBlock:

@@ -27,7 +27,7 @@ FLUSH_ROWS = 65_536
 #: Images are turned into tables this many regions (or images) at a time.
 BATCH_ROWS = 1_024
 #: Or this many bytes of their rows.
-BATCH_BYTES = 1 << 25
+BATCH_BYTES = 1 << 20
 
 
 class Writer:
