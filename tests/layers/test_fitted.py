@@ -60,5 +60,5 @@ def test_refuses_what_nothing_can_be_learned_from() -> None:
         Middle().fit(torch.tensor([[1.0, float("nan")]]), fitted_on="x")
     with pytest.raises(ValueError, match=r"vectors: expected shape \(any, any\)"):
         Middle().fit(torch.zeros(2), fitted_on="x")
-    with pytest.raises(ValueError, match="fitted_on: expected words"):
+    with pytest.raises(ValueError, match="fitted_on: expected a description"):
         Middle().fit(torch.ones(2, 2), fitted_on="")

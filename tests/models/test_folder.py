@@ -128,7 +128,7 @@ def test_a_failed_save_leaves_what_was_there(
     monkeypatch.setattr("objemb.models.folder.save_file", lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(ObjembError, match=f"new: the model could not be written: {reason}.*no files are left of it"):
         save_model(model, tmp_path / "new")
-    with pytest.raises(ObjembError, match=f"old: the model could not be written: {reason}.*was there is intact"):
+    with pytest.raises(ObjembError, match=f"old: the model could not be written: {reason}.*existing model is intact"):
         save_model(model, tmp_path / "old", force=True)
     assert load_model(tmp_path / "old").fingerprint == rmac.fingerprint
     assert list(tmp_path.iterdir()) == [tmp_path / "old"]
