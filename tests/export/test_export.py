@@ -1,0 +1,200 @@
+"""A small model with windows, exported once and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from objemb import registry
+from objemb.card import read_card
+from objemb.checks import ArtefactMismatchError
+from objemb.cli.export import FORMAT_NAMES, PRECISION_NAMES
+from objemb.export import run as export_run
+from objemb.export.graphs import Traced, traced
+from objemb.export.run import ExportSettings, VerificationError, export_model
+from objemb.export.verify import TOLERANCES, verify
+from objemb.images.decode import read_photo
+from objemb.layers.whitening import Whitening
+from objemb.models import Model, build_model
+from objemb.runtimes.base import Runtime
+from objemb.runtimes.exported import BOXES, FORMATS, PHOTOS, Exported
+from objemb.structures import Photo
+from tests.cli.conftest import Run, run  # noqa: F401  a fixture
+from tests.small_settings import STUDENT
+from tests.tiny import random_photo
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+ort = pytest.importorskip("onnxruntime")
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) < export_run.LEAST_TORCH:
+    pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
+
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+HEAD = {
+    "name": "tail",
+    "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"},
+    "pooling": {"name": "mean"},
+    "stride": 8,
+    "dim": 16,
+    "samples": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    describer = {**copy.deepcopy(STUDENT), "head": HEAD, "object_side": 32.0, "nms_iou": 1.0}
+    built = build_model({"describer": describer, "aggregator": {"name": "keep"}, "rerank": []})
+    generator = torch.Generator().manual_seed(0)
+    return built.whitened(Whitening.fit(torch.randn(60, 16, generator=generator), 12, fitted_on="noise"))
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Photo]:
+    sizes = ((60, 80), (90, 31), (48, 96), (130, 70))
+    return [random_photo(*size, seed=n, id=f"photo {n}") for n, size in enumerate(sizes)]
+
+
+@pytest.fixture(scope="module")
+def graphs(model: Model) -> dict[str, Traced]:
+    return traced(model.vector_describer("test").program(4), 1, None)
+
+
+@pytest.fixture
+def written(graphs: dict[str, Traced], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are those of ``folder``, instead of being traced and written again, which takes long."""
+
+    def copied(_graph: Traced, place: Path, name: str, *_: object) -> list[str]:
+        shutil.copyfile(folder / f"{name}.onnx", place / f"{name}.onnx")
+        return [f"{name}.onnx"]
+
+    monkeypatch.setattr(export_run, "traced", lambda *_: graphs)
+    monkeypatch.setattr(export_run, "write_graph", copied)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    graphs: dict[str, Traced], model: Model, photos: list[Photo], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    place = tmp_path_factory.mktemp("exported") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_run, "traced", lambda *_: graphs)  # traced once
+        found = export_model(model, place, ExportSettings(max_detections=4), photos=photos)
+    assert found is not None
+    assert found.failures == []
+    assert found.photos == 4
+    assert found.matched > 4
+    return place
+
+
+def session(folder: Path, name: str) -> Any:
+    card = read_card(folder)
+    return registry.build(Runtime, {"name": "onnxruntime"}).open(name, Exported.of_card(card, folder), card, folder)
+
+
+def test_the_folder_is_that_of_the_model(model: Model, folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == ["boxes.onnx", "model.json", "photos.onnx"]
+    card = read_card(folder)
+    assert card["fingerprint"] == model.fingerprint
+    assert card["settings"] == model.settings
+    assert card["whitening"]["dim"] == 12
+    exported = Exported.of_card(card, folder)
+    assert (exported.format, exported.precision, exported.batch, exported.size) == ("onnx", "fp32", 1, None)
+    assert exported.max_detections == 4
+    assert exported.decode_side == model.decode_side
+    assert exported.per_region
+    assert exported.in_context
+    assert exported.verified["cosine"] >= 0.9999
+    assert exported.verified["tolerances"]["cosine"] == 0.9999
+    assert exported.verified["map_exported"] == exported.verified["map_pytorch"]
+
+
+@pytest.mark.parametrize("size", [(60, 80), (31, 90), (1, 1), (1, 70), (400, 40), (250, 333), (49, 49)])
+def test_photos_of_any_size(model: Model, folder: Path, size: tuple[int, int]) -> None:
+    photo = random_photo(*size, seed=11)
+    expected = model.limited(4).describer.describe([photo])[0]
+    pixels = np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
+    found = session(folder, PHOTOS)({"photos": pixels[None]})
+    count = int(found["count"][0])
+    assert count == len(expected.regions) - 1
+    assert np.allclose(found["boxes"][0, :count], expected.regions.boxes[1:], atol=2e-2)
+    vectors = np.concatenate([found["whole"], found["vectors"][0, :count]])
+    assert float((vectors * expected.vectors).sum(axis=1).min()) > 0.9995
+    assert not found["vectors"][0, count:].any()
+    again = session(folder, BOXES)({"photo": pixels, "boxes": np.asarray(expected.regions.boxes)})["vectors"]
+    assert float((again * expected.vectors).sum(axis=1).min()) > 0.9995
+
+
+def test_the_file_alone_says_whose_it_is(model: Model, folder: Path) -> None:
+    known = ort.InferenceSession(folder / "photos.onnx").get_modelmeta().custom_metadata_map
+    assert known["objemb.fingerprint"] == model.fingerprint
+
+
+def test_a_graph_that_gives_something_else_is_found_out(model: Model, folder: Path, photos: list[Photo]) -> None:
+    """Another model beside the graphs: the photo is named, with what differs."""
+    generator = torch.Generator().manual_seed(5)
+    other = model.whitened(Whitening.fit(torch.randn(60, 16, generator=generator), 12, fitted_on="noise"))
+    card = read_card(folder)
+    runtime = registry.build(Runtime, {"name": "onnxruntime"})
+    describer = other.limited(4).vector_describer("test")
+    found = verify(describer, folder, Exported.of_card(card, folder), card, runtime, photos[:1], 0.0)
+    assert re.match(
+        r"photo 0: expected vectors of objects of cosine 0\.9999 or more, found -?0\.\d+", found.failures[0]
+    )
+    fewer = other.limited(1).vector_describer("test")
+    found = verify(fewer, folder, Exported.of_card(card, folder), card, runtime, photos[:1], 0.0)
+    assert any("found one of the exported model alone, (" in failure for failure in found.failures)
+    assert found.unmatched == 3
+
+
+@pytest.mark.usefixtures("written")
+def test_nothing_is_left_of_an_export_that_fails(
+    model: Model, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOLERANCES, "fp32", replace(TOLERANCES["fp32"], cosine=1.5))
+    with pytest.raises(VerificationError, match=r"nothing was written: \n  photo 1: expected vectors of objects"):
+        export_model(model, tmp_path / "model", ExportSettings(max_detections=4), photos=photos[1:2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_on_the_command_line() -> None:
+    assert FORMAT_NAMES == FORMATS
+    assert PRECISION_NAMES == export_run.PRECISIONS
+
+
+def test_a_strangers_program(folder: Path, tmp_path: Path) -> None:
+    """That of the documentation, word for word: ONNX Runtime, NumPy and Pillow, without objemb."""
+    program = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    assert len(program.strip().splitlines()) <= 15
+    assert not re.search(r"import (objemb|torch)", program)
+    (tmp_path / "exported").symlink_to(folder)
+    pixels = random_photo(60, 80, seed=1).pixels.transpose(1, 2, 0)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    Image.fromarray(pixels[::-1].copy()).save(tmp_path / "other.jpg")
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.strip().splitlines()
+    photo = read_photo(tmp_path / "photo.jpg")
+    found = session(folder, PHOTOS)({"photos": np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))[None]})
+    assert len(lines) == int(found["count"][0]) > 0
+    assert lines[0].startswith(str(found["boxes"][0, 0].round().tolist()))
+
+
+def test_a_damaged_graph_never_reaches_the_runtime(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "damaged"
+    place.mkdir()
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    (place / "photos.onnx").write_bytes((folder / "photos.onnx").read_bytes()[:-7])
+    with pytest.raises(ArtefactMismatchError, match=r"photos\.onnx: expected sha256"):
+        session(place, PHOTOS)
