@@ -30,7 +30,7 @@ def python(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("library", "command"), [("typer", "info x"), ("pyarrow", "info x"), ("torch", "model info x")]
+    ("library", "command"), [("typer", "info x"), ("pyarrow", "info x"), ("torch", "model build mac -o x")]
 )
 @pytest.mark.parametrize("code", [KILL, SWALLOWS])
 def test_ctrl_c_while_libraries_are_imported(library: str, command: str, code: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from objemb.coco.masks import decode_mask
 from objemb.datasets.compose import ComposeSettings, Compositions, compose
 from objemb.datasets.evaluation_set import read_evaluation_set
-from objemb.datasets.ingredients import Picture
+from objemb.datasets.ingredients import SourcePicture
 from objemb.datasets.seeds import is_alone
 from objemb.evaluation.retrieval_task import make_task, pick_queries
 from objemb.ops.masks import box_of
@@ -20,10 +20,10 @@ from tests.datasets.pictures import noise, write_ingredients
 SMALL = ComposeSettings(size=96, count=12, val_count=20, val_share=0.5, object_size=(0.2, 0.4), alone=0)
 
 
-def pictures(folder: Path, **options: int) -> tuple[list[Picture], list[Picture]]:
+def pictures(folder: Path, **options: int) -> tuple[list[SourcePicture], list[SourcePicture]]:
     products, photos = write_ingredients(folder, **options)
-    found = [Picture(p.name, str(p), p.parent.name) for p in sorted(products.rglob("*.png"))]
-    return found, [Picture(p.name, str(p)) for p in sorted(photos.iterdir())]
+    found = [SourcePicture(p.name, str(p), p.parent.name) for p in sorted(products.rglob("*.png"))]
+    return found, [SourcePicture(p.name, str(p)) for p in sorted(photos.iterdir())]
 
 
 def test_a_composition_is_consistent(tmp_path: Path) -> None:
@@ -57,7 +57,10 @@ def test_masks_are_where_the_products_are(tmp_path: Path) -> None:
         blends=("hard",),
     )
     made = Compositions(
-        still, "train", [Picture("g", str(tmp_path / "green.png"), "g")], [Picture("p", str(tmp_path / "grey.png"))]
+        still,
+        "train",
+        [SourcePicture("g", str(tmp_path / "green.png"), "g")],
+        [SourcePicture("p", str(tmp_path / "grey.png"))],
     )
     for number in range(6):
         scene = made[number]
@@ -133,11 +136,11 @@ def test_products_alone_in_query_scenes_are_pictures_of_their_own(tmp_path: Path
     views = []
     for number in range(5):
         Image.new("RGB", (40, 40), (50 * number, 0, 250 - 50 * number)).save(tmp_path / f"{number}.png")
-        views.append(Picture(f"{number}", str(tmp_path / f"{number}.png"), "g"))
+        views.append(SourcePicture(f"{number}", str(tmp_path / f"{number}.png"), "g"))
     noise((90, 70), 1).save(tmp_path / "photo.jpg")
     settings = {"size": 64, "val_count": 40, "alone": 1, "light": 0, "colour": 0, "noise": 0, "shadows": 0}
     made = Compositions(
-        ComposeSettings(**settings), "val", views, [Picture("p", str(tmp_path / "photo.jpg"))], query_every=5
+        ComposeSettings(**settings), "val", views, [SourcePicture("p", str(tmp_path / "photo.jpg"))], query_every=5
     )
     shown: tuple[set[int], set[int]] = (set(), set())
     for number in range(40):

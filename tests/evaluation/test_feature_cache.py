@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
+from objemb.detectors.capabilities import DetectorPass
 from objemb.evaluation.described import DescribedTask
 from objemb.evaluation.feature_cache import FOLDER, with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task
@@ -79,9 +80,9 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     real = Dense._extract
 
-    def counting(self: Dense, photos: Sequence[Photo]) -> list[LocalFeatures]:
+    def counting(self: Dense, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
         ids.extend(photo.id for photo in photos)
-        return real(self, photos)
+        return real(self, photos, seen)
 
     monkeypatch.setattr(Dense, "_extract", counting)
     return ids

@@ -86,7 +86,7 @@ def test_a_folder_that_is_no_model_is_never_touched(model: Model, tmp_path: Path
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     (tmp_path / "file").write_text("text")
     for target in ("mine", "file"):
-        with pytest.raises(FileExistsError, match="left alone"):
+        with pytest.raises(FileExistsError, match="found other files; nothing was changed"):
             save_model(model, tmp_path / target, force=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 

@@ -121,5 +121,5 @@ def test_what_is_no_teacher(tmp_path: Path) -> None:
         Teacher.open(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pooled_region"):
         Teacher.open({"name": "pooled_region"})
-    with pytest.raises(ValueError, match=r"expected vectors of length 128, .* found 5; set the student.s head.dim=5"):
+    with pytest.raises(ValueError, match=r"expected vectors of the student.s length 128, found 5; .* head.dim=5"):
         Teacher(tiny()).expect_dim(128)

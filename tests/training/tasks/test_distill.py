@@ -363,7 +363,7 @@ def test_a_run_leaves_a_student_that_is_a_model_and_a_card(tmp_path: Path) -> No
         (
             {"describer": STUDENT | {"head": {"name": "embedding", "dim": 9, "width": 8}}},
             ValueError,
-            "expected vectors of length 9, .* found 8",
+            "expected vectors of the student.s length 9, found 8",
         ),
         ({"teacher": "nowhere"}, FileNotFoundError, "expected a folder made by"),
         ({"loss": {"cosin": 1}}, ValueError, "did you mean 'cosine'"),
