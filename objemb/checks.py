@@ -1,4 +1,4 @@
-"""Checks of arguments, whose errors name the expected and the found value, and the base class of errors.
+"""Checks of arguments, whose errors name the expected and the found value, and the errors of objemb's own.
 
 Every check raises ``ValueError`` (wrong value or shape) or ``TypeError`` (wrong type) and returns the checked value,
 so that a constructor reads ``self.dim = checks.positive("dim", dim)``.
@@ -33,6 +33,22 @@ class NotFittedError(ObjembError):
 
 class MissingWeightsError(ObjembError):
     """Pretrained weights are neither cached nor downloadable. The message explains where to put them."""
+
+
+class IndexFolderError(ObjembError):
+    """The folder of an index does not exist, contains no index, or contains something that must not be overwritten."""
+
+
+class DamagedIndexError(ObjembError):
+    """A file of an index is missing, truncated or changed. ``verify`` lists everything that is damaged."""
+
+
+class IndexLockedError(ObjembError):
+    """Another process is writing to the index. The message contains its process id."""
+
+
+class IndexWriteError(ObjembError):
+    """Writing an index failed (full disk, no permission). What was published before is intact."""
 
 
 class TrainingError(ObjembError):

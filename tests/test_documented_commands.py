@@ -35,7 +35,7 @@ from objemb.datasets.scenes import SceneSettings
 from objemb.describers.base import Describer
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.training.optimizer import parameters_below
 from tests.datasets.pictures import noise, write_ingredients
 

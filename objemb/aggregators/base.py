@@ -8,8 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from objemb.layers.fitted import Fitted
-from objemb.layers.frozen import Frozen
+from objemb.layers.fitted import WithFittedParts
 from objemb.registry import Plugin
 from objemb.structures import Described, MatchKernel, RegionDescriptors, RegionFeatures, Regions
 
@@ -17,7 +16,7 @@ from objemb.structures import Described, MatchKernel, RegionDescriptors, RegionF
 Taken = TypeVar("Taken", RegionDescriptors, RegionFeatures)
 
 
-class ImageAggregator(Frozen, Plugin, ABC, Generic[Taken]):
+class ImageAggregator(WithFittedParts, Plugin, ABC, Generic[Taken]):
     """Turns what a describer gives of an image into the rows that are indexed: what :class:`Aggregator` and
     :class:`FeatureAggregator` share.
 
@@ -62,10 +61,6 @@ class ImageAggregator(Frozen, Plugin, ABC, Generic[Taken]):
         What learns from the vectors of regions, such as a whitening, learns from those that count.
         """
         return 0
-
-    def fitted_parts(self) -> dict[str, Fitted]:
-        """Parts that learn, by dotted module name, in the order in which they have to learn."""
-        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
 
     def samples(self, part: str, described: Sequence[Taken]) -> Tensor:
         """What a part learns from in some photos, float32 ``(N, D)`` on the CPU, N of any size, zero included.

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.base import Aggregator
-from objemb.ops.arrays import as_tensor
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import first_summed
+from objemb.ops.tensors import as_tensor, l2
 from objemb.registry import plugin
 from objemb.structures import RegionDescriptors, Regions
 

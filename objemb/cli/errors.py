@@ -36,8 +36,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):  # first, since the imports below may be interrupted
         return INTERRUPTED
 
-    from objemb.checks import ArtefactMismatchError, ObjembError, TerminatedError
-    from objemb.index.storage.errors import DamagedIndexError
+    from objemb.checks import ArtefactMismatchError, DamagedIndexError, ObjembError, TerminatedError
 
     if isinstance(error, (ArtefactMismatchError, DamagedIndexError)):
         return MISMATCH

@@ -10,8 +10,7 @@ from objemb.describers._window_program import CanvasMaps, WindowProgram
 from objemb.describers.base import DescriptionProgram
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.capabilities import Found, NetworkInput
-from objemb.ops.fixed_shapes import padded_rows, rows_where
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2, padded_rows, rows_where
 
 
 class OnePassProgram(DescriptionProgram):

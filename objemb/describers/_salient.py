@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.arrays import as_tensor
 from objemb.ops.grid import Grid
 from objemb.ops.images import resize
 from objemb.ops.kmeans import kmeans, nearest_centres
 from objemb.ops.opencv import DETECTORS, convex_hull, key_points
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 
 #: Rows and columns of the masks over the boxes of regions.

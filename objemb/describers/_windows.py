@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched, group_equal
 from objemb.ops.boxes import scale
 from objemb.ops.images import resize
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 
 #: Pixels of a window around its object, where the photo goes on: the first layers reach beyond a box.

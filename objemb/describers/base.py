@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Generic, Self, TypeVar, final
@@ -14,8 +13,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors.base import Detector
 from objemb.extractors.base import Extractor, Features
-from objemb.layers.fitted import Fitted
-from objemb.layers.frozen import Frozen
+from objemb.layers.fitted import WithFittedParts
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.whitening import Whitening
 from objemb.local_features.base import LocalExtractor
@@ -27,7 +25,7 @@ from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
 Computed = TypeVar("Computed", RegionDescriptors, RegionFeatures)
 
 
-class PhotoDescriber(Frozen, Plugin, ABC, Generic[Computed]):
+class PhotoDescriber(WithFittedParts, Plugin, ABC, Generic[Computed]):
     """Finds regions of photos and describes them: what :class:`Describer` and :class:`FeatureDescriber` share.
 
     Args:
@@ -103,15 +101,6 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Computed]):
             f"{self._label}"
         )
 
-    def fitted_parts(self) -> dict[str, Fitted]:
-        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
-        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
-
-    def check_fitted(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` where a part has not learned yet."""
-        for part in self.fitted_parts().values():
-            part.check_fitted()
-
     @final
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
@@ -144,14 +133,6 @@ class PhotoDescriber(Frozen, Plugin, ABC, Generic[Computed]):
     def _label(self) -> str:
         """The name in settings, for messages; that of the class where it is no plug-in."""
         return self.registry_name or type(self).__name__
-
-    def _with(self, **parts: object) -> Self:
-        """A copy in which some attributes are replaced, and which shares everything else."""
-        other = copy.copy(self)
-        other._modules = dict(self._modules)  # a table of its own: otherwise this describer would change as well
-        for name, part in parts.items():
-            setattr(other, name, part)
-        return other
 
 
 class DescriptionProgram(nn.Module, ABC):

@@ -11,10 +11,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.capabilities import ClassDescriber, ClassMaps
 from objemb.extractors.base import Extractor, Features
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.heat import heat_boxes
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.ops.weighting import sparsity_weights
 from objemb.pooling.crow import Crow
 from objemb.registry import plugin

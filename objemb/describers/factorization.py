@@ -13,13 +13,12 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.base import Describer
 from objemb.extractors.base import Extractor, Features
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.factorize import Concepts, factorize
 from objemb.ops.grid import Grid
 from objemb.ops.heat import heat_boxes
 from objemb.ops.nmf import Nmf
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 

@@ -13,8 +13,8 @@ from objemb.detectors.capabilities import DetectorPass
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.precision import computed
 from objemb.local_features.base import LocalExtractor
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
+from objemb.ops.tensors import as_tensor
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import LocalFeatures, Photo, RegionFeatures, Regions

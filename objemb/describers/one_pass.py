@@ -16,8 +16,8 @@ from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector, NetworkInput
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale
+from objemb.ops.tensors import as_tensor
 from objemb.regions.detections import Detections
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

@@ -11,7 +11,7 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.describers.capabilities import CropEmbedder
 from objemb.extractors.base import Extractor, Features
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin

@@ -14,12 +14,11 @@ from objemb.describers._second_order import regularised_logm, second_moments, up
 from objemb.describers.base import Describer
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.projection import PcaBasis
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid
-from objemb.ops.normalize import l2
 from objemb.ops.opencv import best_detector
 from objemb.ops.rectangles import inside
+from objemb.ops.tensors import as_tensor, l2
 from objemb.ops.weighting import saliency, sparsity_weights
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

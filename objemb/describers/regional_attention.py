@@ -15,8 +15,8 @@ from objemb.extractors.base import Extractor, Features
 from objemb.layers.context_attention import ContextAttention
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.projection import Projection
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import first_summed
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource

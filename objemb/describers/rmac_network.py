@@ -14,8 +14,8 @@ from objemb.describers.capabilities import PhotoEmbedder
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.projection import Projection
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import first_summed
+from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 
 FORMATS = ("BGR", "RGB")

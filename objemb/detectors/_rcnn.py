@@ -19,8 +19,8 @@ from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn_losses import rcnn_losses
 from objemb.detectors._rcnn_program import RcnnProgram
 from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 from objemb.weights.fill import fill, of_module
 

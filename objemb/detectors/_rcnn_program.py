@@ -12,7 +12,7 @@ from torch import Tensor
 
 from objemb.detectors._resize_program import ResizeProgram
 from objemb.detectors.capabilities import TRUNK, DetectionProgram, Found
-from objemb.ops.fixed_shapes import padded_rows, rows_where
+from objemb.ops.tensors import padded_rows, rows_where
 
 #: RoI align reads a box of this side, in network pixels, from the level whose number is ``CANONICAL_LEVEL``; Lin et al.
 #: 2017, equation 1, with torchvision's shift against rounding.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 
 #: A true box that is narrower or lower than this in network pixels is left out: it has no pixel, and

@@ -15,9 +15,9 @@ from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn import counted_classes
 from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.images import resize
+from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.weights.locate import is_named

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -15,55 +13,16 @@ from objemb.aggregators.base import Aggregator
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.datasets.box_frames import fits, outside
 from objemb.datasets.evaluation_set import EvaluationSet, SetEntry
-from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.structures import Box, Described, ImageRows, ImageWords, MatchKernel, Photo, VisualWords
+from objemb.models.base import EmbeddingModel
+from objemb.structures import Box, Described, ImageRows, ImageWords, Photo, VisualWords
 from objemb.structures.described import expect_vectors
 
 #: A query without a box is searched with its whole photo.
 WHOLE = "whole"
-
-
-class EmbeddingModel(Protocol):
-    """What an evaluation asks of a model; ``objemb.models.Model`` is one."""
-
-    @property
-    def describer(self) -> Describer | FeatureDescriber | None:
-        """The describer of photos, for re-rankers that open them; None if there is none."""
-
-    @property
-    def dim(self) -> int:
-        """Length of the vectors, or of the residuals of visual words."""
-
-    @property
-    def kernel(self) -> MatchKernel | None:
-        """How its visual words are compared; None for a model of vectors."""
-
-    @property
-    def decode_side(self) -> int | None:
-        """The longest side of a photo in pixels that is of use."""
-
-    def computing(self) -> AbstractContextManager[None]:
-        """A ``with`` block in which the describer computes in the precision of the model."""
-
-    def query_side(self, crop: str) -> int | None:
-        """As ``decode_side``, for photos whose boxes are described with ``crop``."""
-
-    def query(self, image: Photo, boxes: Sequence[Box] | str | None = None, *, crop: str = "context") -> Described:
-        """One row per box; or the rows that a word such as ``whole`` stands for."""
-
-    def stream(
-        self,
-        sources: Iterable[ImageRef | SkippedImage],
-        *,
-        workers: int = 2,
-        boxes: Detector | None = None,
-        on_skip: Callable[[SkippedImage], None],
-    ) -> Iterator[Described]:
-        """Rows for an index, photo by photo."""
 
 
 @dataclass(frozen=True, eq=False)

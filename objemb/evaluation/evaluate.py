@@ -13,13 +13,14 @@ import numpy as np
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer, FeatureDescriber
 from objemb.detectors.base import Detector
-from objemb.evaluation.described import WHOLE, DescribedTask, EmbeddingModel, describe_task
+from objemb.evaluation.described import WHOLE, DescribedTask, describe_task
 from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.ranks import RankedItems, rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_items, locate, score
 from objemb.evaluation.word_ranks import WordRanking
 from objemb.images.decode import read_photo
+from objemb.models.base import EmbeddingModel
 from objemb.rerank._database import Database
 from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.structures import ImageRows, ImageWords, Photo, SearchResult
@@ -103,7 +104,9 @@ def evaluate(
     """
     described = describe_task(model, data, task, boxes=boxes, crop=crop, query_boxes=query_boxes, workers=workers)
     with model.computing():
-        return evaluate_described(described, data, task, rerankers=rerankers, describer=model.describer, hits=hits)
+        return evaluate_described(
+            described, data, task, rerankers=rerankers, describer=model.photo_describer, hits=hits
+        )
 
 
 def evaluate_described(

@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import paired_iou
+from objemb.ops.tensors import as_tensor
 from objemb.types import BoolArray, Float64Array, Int64Array
 
 #: A function of the ranks of a query's positives and the number of these.

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from objemb.describers.base import Describer
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import iou
+from objemb.ops.tensors import as_tensor
 from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
 from objemb.structures import Photo, RegionDescriptors, Regions

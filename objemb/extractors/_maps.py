@@ -13,12 +13,12 @@ from torchvision.ops import roi_align
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import masks_of
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import resize
 from objemb.ops.masks import coverage
+from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
 

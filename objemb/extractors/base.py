@@ -10,8 +10,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.ops.arrays import as_tensor
 from objemb.ops.grid import Grid, pixel_grid
+from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions

@@ -11,11 +11,11 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors.base import Extractor, Features, masks_of
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.boxes import windows
 from objemb.ops.images import nearest_multiple, resize
 from objemb.ops.masks import coverage
+from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

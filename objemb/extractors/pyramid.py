@@ -12,9 +12,9 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling
 from objemb.extractors.base import Extractor, Features
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area
 from objemb.ops.images import input_size
+from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

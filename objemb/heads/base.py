@@ -15,8 +15,8 @@ from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.layers.frozen import Frozen
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
 from objemb.ops.ridge import ridge_map
+from objemb.ops.tensors import l2
 from objemb.registry import Plugin
 from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file, is_named

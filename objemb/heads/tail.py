@@ -13,7 +13,7 @@ from objemb.backbones.base import Backbone
 from objemb.heads.base import Head
 from objemb.layers.folded import Folded
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 

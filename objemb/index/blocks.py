@@ -180,6 +180,33 @@ class RowTable:
         return out
 
 
+def checked_queries(
+    table: RowTable, queries: AnyArray, groups: AnyArray, k: int, count: int | None
+) -> tuple[Float32Array, Int64Array, int]:
+    """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
+    queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, found {k}")
+    if queries.ndim != 2 or (table.dim is not None and queries.shape[1] != table.dim):
+        wanted = "D" if table.dim is None else table.dim
+        raise ValueError(f"queries: expected shape (R, {wanted}), found {tuple(queries.shape)}")
+    groups, count = checked_groups(groups, len(queries), k, count)
+    return queries, groups, count
+
+
+def checked_groups(groups: AnyArray, rows: int, k: int, count: int | None) -> tuple[Int64Array, int]:
+    """The query of each of some rows as int64, and the number of queries, or ``ValueError``."""
+    groups = np.asarray(groups, dtype=np.int64)
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, found {k}")
+    if groups.shape != (rows,) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
+        raise ValueError(f"groups: expected {rows} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
+    last = int(groups[-1]) + 1 if len(groups) else 0
+    if count is not None and count < last:
+        raise ValueError(f"count: expected at least {last} queries, as in groups, found {count}")
+    return groups, last if count is None else count
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs of an index row and a query row; all fields have one entry per pair.

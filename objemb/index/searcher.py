@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from objemb.checks import ArtefactMismatchError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
 from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import StructureRecord
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.segment import Segment

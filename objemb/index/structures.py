@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from objemb import checks, registry
+from objemb.checks import DamagedIndexError
 from objemb.index.engines.base import AnyEngine, AnyStructure, ByteOutput, Engine
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import NewFile, check_buffer, write_errors
 from objemb.index.storage.manifest import Manifest, StructureRecord
 from objemb.index.storage.publish import exclusive

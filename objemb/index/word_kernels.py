@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import DamagedIndexError
 from objemb.structures import MatchKernel
 from objemb.types import AnyArray, Float64Array, FloatArray, Int64Array, Uint32Array
 

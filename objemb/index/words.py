@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from objemb.checks import DamagedIndexError
 from objemb.index import word_kernels
 from objemb.index.blocks import Block, best_entries
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.structures import MatchKernel
 from objemb.types import (
     AnyArray,

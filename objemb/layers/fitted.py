@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.checks import NotFittedError
+from objemb.layers.frozen import Frozen
 from objemb.registry import Plugin
 
 
@@ -99,3 +100,16 @@ class Fitted(nn.Module, ABC):
         """Raise :class:`~objemb.checks.NotFittedError` where nothing has been learned yet."""
         if not self.is_fitted:
             raise NotFittedError(f"{self.label}: expected to be fitted, found a fresh one; add --fit-on PHOTOS")
+
+
+class WithFittedParts(Frozen):
+    """A frozen module that may contain :class:`Fitted` parts: a describer, an aggregator, an extractor of features."""
+
+    def fitted_parts(self) -> dict[str, Fitted]:
+        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
+
+    def check_fitted(self) -> None:
+        """Raise :class:`~objemb.checks.NotFittedError` if a part has not learned yet."""
+        for part in self.fitted_parts().values():
+            part.check_fitted()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 from torch import nn
@@ -33,3 +34,11 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, whatever ``mode`` says."""
         return super().train(False)
+
+    def _with(self, **parts: object) -> Self:
+        """A copy in which some attributes are replaced, and which shares everything else."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # a table of its own: otherwise this module would change as well
+        for name, part in parts.items():
+            setattr(other, name, part)
+        return other

@@ -17,11 +17,10 @@ from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.layers.precision import computed
 from objemb.layers.projection import Projection
 from objemb.local_features.base import LocalExtractor
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched, group_equal
 from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import input_size, resize
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.structures import LocalFeatures, Photo
 
 #: Factors on the size of a photo: two octaves down and one up, in steps of half an octave (Noh et al., ICCV 2017).

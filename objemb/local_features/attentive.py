@@ -15,7 +15,7 @@ from objemb.detectors.capabilities import DetectorPass
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features._activations import SCALES, ActivationExtractor, Activations
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.registry import plugin
 from objemb.structures import Photo
 from objemb.weights.fill import fill, of_module

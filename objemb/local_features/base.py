@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self, final
@@ -13,14 +12,13 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector
-from objemb.layers.fitted import Fitted
-from objemb.layers.frozen import Frozen
+from objemb.layers.fitted import WithFittedParts
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.registry import Plugin
 from objemb.structures import LocalFeatures, Photo
 
 
-class LocalExtractor(Frozen, Plugin, ABC):
+class LocalExtractor(WithFittedParts, Plugin, ABC):
     """Computes the local features of photos: points with a vector, a scale and a strength each.
 
     A plug-in computes them in :meth:`_extract`. Parts that learn from vectors, such as a PCA, are
@@ -71,8 +69,7 @@ class LocalExtractor(Frozen, Plugin, ABC):
         Raises:
             NotFittedError: A part has not learned yet.
         """
-        for part in self.fitted_parts().values():
-            part.check_fitted()
+        self.check_fitted()
         return self._extract(photos, seen) if photos else []
 
     @abstractmethod
@@ -97,10 +94,6 @@ class LocalExtractor(Frozen, Plugin, ABC):
         """
         found = self.registry_name or type(self).__name__
         raise TypeError(f"local_features: expected an extractor with an attention to learn (attentive), found {found}")
-
-    def fitted_parts(self) -> dict[str, Fitted]:
-        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
-        return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
 
     @final
     @torch.no_grad()
@@ -127,10 +120,7 @@ class LocalExtractor(Frozen, Plugin, ABC):
             part: ``(height, width)`` of the part in original pixels.
             whole: The same of the photo.
         """
-        other = copy.copy(self)
-        other._modules = dict(self._modules)
-        other.size = self.side_of(whole) * max(part) / max(whole)
-        return other
+        return self._with(size=self.side_of(whole) * max(part) / max(whole))
 
     def side_of(self, size: tuple[int, int]) -> float:
         """The longest side in pixels at scale 1 of an image of ``size`` ``(height, width)``."""

@@ -11,9 +11,9 @@ from objemb import checks
 from objemb.detectors.capabilities import DetectorPass
 from objemb.images.pixels import LUMA
 from objemb.local_features.base import LocalExtractor
-from objemb.ops.arrays import as_tensor
 from objemb.ops.images import resize
 from objemb.ops.opencv import SIFT_DIM, root_sift
+from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.structures import LocalFeatures, Photo
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 
 def cosine_softmax_loss(

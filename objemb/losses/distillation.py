@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 #: Stands in for a sum of weights or a mean distance of zero where it divides zero.
 TINY = 1e-12

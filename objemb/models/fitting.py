@@ -22,7 +22,7 @@ from objemb.models.model import Model
 from objemb.models.pairs import LabelledRegion, positive_pairs, read_labelled
 from objemb.models.reservoir import Reservoir
 from objemb.models.stream import process_stream
-from objemb.ops.arrays import as_tensor
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 from objemb.structures.described import expect_vectors
 

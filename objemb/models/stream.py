@@ -1,4 +1,4 @@
-"""EmbeddingModel many photos: decoding beside the network, and one broken image never stops the job."""
+"""Describing many photos: decoding beside the network, and one broken image never stops the job."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 
 @dataclass(frozen=True, eq=False)

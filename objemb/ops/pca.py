@@ -14,7 +14,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.ops.affine import AffineMap
 from objemb.ops.learned_whitening import whiten_within_pairs
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 #: Directions with less than this share of the largest variance are rounding, not data.
 NO_VARIANCE = 1e-12

@@ -119,7 +119,7 @@ class TorchKernel(Kernel):
     def __init__(self) -> None:
         import torch
 
-        from objemb.ops.arrays import as_tensor
+        from objemb.ops.tensors import as_tensor
 
         self._torch: Any = torch
         self._as_tensor = as_tensor
@@ -182,7 +182,7 @@ def float_products(queries: Float32Array, rows: Float32Array) -> Float32Array:
     if sys.modules.get("torch") is None:
         with np.errstate(invalid="ignore", over="ignore"):
             return queries @ rows.T
-    from objemb.ops.arrays import as_tensor
+    from objemb.ops.tensors import as_tensor
 
     left, right = as_tensor(queries), as_tensor(rows)
     if len(left) == 1:  # some BLAS multiply by one column at a fraction of the speed of two

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 #: Keeps the weight of a channel that is never active finite; no paper gives its value.
 EPSILON = 1e-6

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.nn.functional import embedding_bag
 
-from objemb.ops.arrays import as_tensor
+from objemb.ops.tensors import as_tensor
 from objemb.types import Float32Array, Float64Array, Int64Array, Uint8Array
 
 #: A sum of residuals that is not longer than this has no direction: its word does not count (as in detect-to-retrieve).

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from objemb import checks
 from objemb.layers.fitted import Fitted
 from objemb.ops.kmeans import kmeans, squared_distances
-from objemb.ops.normalize import l2
 from objemb.ops.rectangles import equal_rectangles
+from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 

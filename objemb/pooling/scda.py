@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from objemb.ops.components import largest_component
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.ops.weighting import weighted_mean
 from objemb.pooling._selection import or_all, region
 from objemb.pooling.base import Pooling

@@ -11,9 +11,9 @@ import torch
 from objemb import checks
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
+from objemb.ops.tensors import as_tensor
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 #: Boxes that are scored at a time: each needs a vector as long as the map has channels.
 BLOCK = 4096

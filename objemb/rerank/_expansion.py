@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.types import Float32Array
 
 

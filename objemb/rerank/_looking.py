@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from objemb.ops.arrays import as_tensor
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.rerank.base import Search, put_first, scored
 from objemb.structures import Match, Photo, Regions, SearchResult
 

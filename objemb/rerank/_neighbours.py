@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
-from objemb.ops.arrays import as_tensor
+from objemb.ops.tensors import as_tensor
 from objemb.rerank._database import Database
 from objemb.types import Float32Array, Int64Array
 

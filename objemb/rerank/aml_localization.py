@@ -11,11 +11,10 @@ from torch import Tensor
 from objemb import checks
 from objemb.describers.base import Describer
 from objemb.extractors.map import Map
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import as_tensor, l2
 from objemb.registry import plugin
 from objemb.rerank._box_search import BoxSearch
 from objemb.rerank._looking import expanded, moved, with_photos

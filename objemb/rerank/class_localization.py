@@ -12,7 +12,7 @@ from objemb import checks
 from objemb.describers.capabilities import ClassDescriber
 from objemb.ops.boxes import clip
 from objemb.ops.heat import hot_cells
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.registry import plugin
 from objemb.rerank._looking import expanded, moved, with_photos
 from objemb.rerank.base import Reranker, Search

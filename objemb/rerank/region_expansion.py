@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from objemb import checks
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.registry import plugin
 from objemb.rerank._database import Database
 from objemb.rerank._pairs import best_pair, similarities

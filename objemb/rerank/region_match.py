@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from objemb import checks
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area, intersection, iou
+from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
 from objemb.rerank._pairs import similarities

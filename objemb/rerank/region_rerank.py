@@ -11,8 +11,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.detectors.capabilities import NetworkDetector
-from objemb.ops.arrays import as_tensor
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.regions.base import RegionSource
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.registry import plugin

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.images.pixels import LUMA
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 from objemb.training.data.base import Example
 

@@ -13,8 +13,8 @@ from objemb.detectors.capabilities import NetworkDetector
 from objemb.evaluation.average_precision import coco_average_precision
 from objemb.evaluation.instances import instance_retrieval, instance_retrieval_by_class
 from objemb.evaluation.sizes import SIZE_KEYS, SIZES, WHOLE_PHOTO, side_shares, size_classes
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 from objemb.training.region_sampling import bare, visible_boxes

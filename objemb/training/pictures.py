@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import scale, windows
 from objemb.ops.images import resize
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 from objemb.training.data.base import Example, Examples
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.datasets.seeds import generator
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import area, clip, iou
+from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 from objemb.training.augment import jitter_boxes
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.heads.base import Head
 from objemb.models import Model, build_model, load_model
-from objemb.ops.arrays import as_tensor
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.structures import Photo, Regions
 from objemb.training.cache import VectorCache
 

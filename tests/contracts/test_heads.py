@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from objemb.heads.base import Head
-from objemb.ops.normalize import l2
 from objemb.ops.ridge import ridge_map
+from objemb.ops.tensors import l2
 from tests.contracts.made import build, every, unit_or_zero
 
 

@@ -14,7 +14,7 @@ from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import as_batch
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.structures import NO_LABEL, Photo, Regions
 from tests.tiny import TinyBackbone, random_photo
 

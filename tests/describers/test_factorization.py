@@ -13,7 +13,7 @@ from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.ops.images import as_batch
 from objemb.ops.nmf import INITS, Nmf
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.structures import Photo, Regions
 from tests.tiny import Colours, TinyBackbone, plain_photo, random_photo
 

@@ -9,7 +9,7 @@ from torchvision import models
 from objemb.describers.neural_codes import NeuralCodes
 from objemb.layers.whitening import Whitening
 from objemb.ops.images import resize
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions

@@ -20,8 +20,8 @@ from objemb.extractors.pyramid import Pyramid
 from objemb.layers.whitening import Whitening
 from objemb.ops.grid import Grid
 from objemb.ops.images import as_batch, resize
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import l2
 from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean

@@ -14,7 +14,7 @@ from objemb.describers.pooled_regions import PooledRegions
 from objemb.describers.regional_attention import RegionalAttention
 from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.structures import Regions

@@ -16,8 +16,8 @@ from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
 from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import as_batch, resize
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.rmac_grid import RmacGrid

@@ -61,7 +61,7 @@ class ColourModel:
     dim = 3
     kernel = None
     decode_side = None
-    describer = None
+    photo_describer = None
 
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()

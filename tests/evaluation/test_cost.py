@@ -11,7 +11,7 @@ from objemb.describers.base import Describer
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.evaluation.cost import forward_pass, measure_cost
 from objemb.extractors.base import Extractor
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
 from objemb.regions.base import RegionSource
 from objemb.structures import Photo, Regions

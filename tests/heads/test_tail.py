@@ -11,7 +11,7 @@ from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.heads.tail import Tail
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from tests.tiny import TinyBackbone

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.checks import ArtefactMismatchError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError
 from objemb.index.engines import exact as exact_engine
 from objemb.index.engines.exact import ENCODE_AFTER
 from objemb.index.searcher import REMEMBERED_FILTERS
-from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions, SearchResult

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import objemb.index.searcher as searcher
+from objemb.checks import DamagedIndexError, IndexWriteError
 from objemb.index.engines._ivf import IvfEngine
-from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
 from objemb.index.store import Index
 from tests.index.made import described, new, publish, store_file
 

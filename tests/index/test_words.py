@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.checks import ArtefactMismatchError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index import word_kernels
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.storage.visual_words import WordRows, in_memory

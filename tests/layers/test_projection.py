@@ -6,7 +6,7 @@ import torch
 from objemb.checks import NotFittedError
 from objemb.layers.projection import PcaBasis, Projection
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 VECTORS = l2(torch.randn(60, 6, generator=torch.Generator().manual_seed(0)))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 
 def correlated(count: int, length: int, seed: int = 0) -> Tensor:

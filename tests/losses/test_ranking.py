@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from objemb.losses.ranking import contrastive_loss, triplet_loss
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 LOSSES = [triplet_loss, contrastive_loss]
 

@@ -27,8 +27,8 @@ from objemb.extractors.pyramid import Pyramid
 from objemb.models import Model
 from objemb.models.pipeline import VectorPipeline
 from objemb.ops.images import as_batch, resize
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from objemb.layers.whitening import Whitening
 from objemb.ops.learned_whitening import whiten_within_pairs
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 
 
 def views(things: int = 40, each: int = 4, length: int = 6, noise: float = 0.4) -> tuple[Tensor, Tensor]:

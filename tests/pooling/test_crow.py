@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.crow import Crow
 from objemb.pooling.mean import Mean
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objemb.checks import NotFittedError
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.netvlad import NetVlad
 
 MINIMAL = {"clusters": 3}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.scda import Scda, main_object
 
 pytest.importorskip("scipy")

@@ -12,8 +12,8 @@ from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.ops.boxes import iou
 from objemb.ops.images import as_batch, resize
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import l2
 from objemb.pooling.max import Max
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.rerank.aml_localization import AmlLocalization

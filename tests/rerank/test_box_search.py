@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.rerank._box_search import BoxSearch, PowerSums
 
 

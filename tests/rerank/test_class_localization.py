@@ -7,7 +7,7 @@ from torch import Tensor
 from objemb.describers.class_weighted import ClassWeighted
 from objemb.extractors.map import Map
 from objemb.ops.components import largest_component
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.rerank.class_localization import ClassLocalization
 from objemb.structures import Photo, Regions
 from tests.describers.test_class_weighted import describer as made

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.structures import Photo, Regions
 from objemb.training.comparison import Comparison, compare, counts_classes, detection_metrics
 from objemb.training.teacher import Teacher

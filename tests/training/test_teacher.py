@@ -13,7 +13,7 @@ from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Regions

@@ -18,10 +18,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, GroupedHits, Pairs, RowTable, VectorBlock, pair_scores, pairs_of, top_images
-from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
+from objemb.checks import DamagedIndexError
+from objemb.index.blocks import (
+    NO_HIT,
+    GroupedHits,
+    Pairs,
+    RowTable,
+    VectorBlock,
+    checked_queries,
+    pair_scores,
+    pairs_of,
+    top_images,
+)
+from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.index.engines.exact import search_exact
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.ops.faiss import faiss_library
 from objemb.types import BoolArray, Float32Array, Int64Array
 

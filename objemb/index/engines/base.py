@@ -12,11 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-
-from objemb.index.blocks import Block, GroupedHits, RowTable
+from objemb.index.blocks import Block, GroupedHits
 from objemb.registry import Plugin
-from objemb.types import AnyArray, Float32Array, Int64Array
+from objemb.types import Int64Array
 
 #: The rows of queries, as the schema of the rows encodes them, and the blocks of rows that they are compared with.
 Q = TypeVar("Q")
@@ -129,30 +127,3 @@ class Engine(Plugin, ABC, Generic[Q, B]):
 #: A structure, and an engine, of whatever rows: the schema of an index says which.
 AnyStructure: TypeAlias = Structure[Any, Any]
 AnyEngine: TypeAlias = Engine[Any, Any]
-
-
-def checked_queries(
-    table: RowTable, queries: AnyArray, groups: AnyArray, k: int, count: int | None
-) -> tuple[Float32Array, Int64Array, int]:
-    """The arguments of a search as float32, int64 and the number of queries, or ``ValueError``."""
-    queries, groups = np.ascontiguousarray(queries, dtype=np.float32), np.asarray(groups, dtype=np.int64)
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, found {k}")
-    if queries.ndim != 2 or (table.dim is not None and queries.shape[1] != table.dim):
-        wanted = "D" if table.dim is None else table.dim
-        raise ValueError(f"queries: expected shape (R, {wanted}), found {tuple(queries.shape)}")
-    groups, count = checked_groups(groups, len(queries), k, count)
-    return queries, groups, count
-
-
-def checked_groups(groups: AnyArray, rows: int, k: int, count: int | None) -> tuple[Int64Array, int]:
-    """The query of each of some rows as int64, and the number of queries, or ``ValueError``."""
-    groups = np.asarray(groups, dtype=np.int64)
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, found {k}")
-    if groups.shape != (rows,) or np.any(groups[1:] < groups[:-1]) or np.any(groups[:1] < 0):
-        raise ValueError(f"groups: expected {rows} non-decreasing numbers from 0, found {groups.tolist()[:20]}")
-    last = int(groups[-1]) + 1 if len(groups) else 0
-    if count is not None and count < last:
-        raise ValueError(f"count: expected at least {last} queries, as in groups, found {count}")
-    return groups, last if count is None else count

@@ -15,9 +15,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from objemb.index.blocks import GroupedHits, Pairs, RowTable, VectorBlock, best_of_images, pair_scores, top_images
-from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_queries
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import DamagedIndexError
+from objemb.index.blocks import (
+    GroupedHits,
+    Pairs,
+    RowTable,
+    VectorBlock,
+    best_of_images,
+    checked_queries,
+    pair_scores,
+    top_images,
+)
+from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, float_products
 from objemb.registry import plugin

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from objemb.index.blocks import GroupedHits, Pairs, top_images
-from objemb.index.engines.base import ByteOutput, Engine, Structure, checked_groups
+from objemb.index.blocks import GroupedHits, Pairs, checked_groups, top_images
+from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.index.words import WordBlock, WordQueries
 from objemb.registry import plugin
 from objemb.threads import usable_threads

@@ -24,8 +24,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from objemb.checks import ObjembError
-from objemb.index.storage.errors import DamagedIndexError, IndexFolderError, IndexWriteError
+from objemb.checks import DamagedIndexError, IndexFolderError, IndexWriteError, ObjembError
 
 #: Names of the data files of an index: a number that is never reused, and the kind of content.
 DATA_FILE = re.compile(r"\d{8,18}\.[a-z_]{1,32}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import DamagedIndexError
 from objemb.index.storage.manifest import Manifest, SegmentRecord
 from objemb.index.storage.schema import Columns
 from objemb.index.storage.segment import Segment

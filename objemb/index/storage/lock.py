@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from objemb.index.storage.errors import IndexLockedError, IndexWriteError
+from objemb.checks import IndexLockedError, IndexWriteError
 from objemb.index.storage.files import Folder
 
 LOCK_FILE = "lock"

@@ -34,8 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.checks import ArtefactMismatchError
-from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import FileRecord, Folder, read_file
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors

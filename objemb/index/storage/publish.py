@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from objemb.checks import ArtefactMismatchError, ObjembError, listed
-from objemb.index.storage.errors import IndexFolderError, IndexWriteError
+from objemb.checks import ArtefactMismatchError, IndexFolderError, IndexWriteError, ObjembError, listed
 from objemb.index.storage.files import DATA_FILE, TEMPORARY_SUFFIX, FileRecord, Folder, write_errors, write_file
 from objemb.index.storage.lock import LOCK_FILE, WriterLock, check_system
 from objemb.index.storage.manifest import FORMAT, MANIFEST_FILE, SCHEMAS, Manifest, now, read_manifest, write_manifest

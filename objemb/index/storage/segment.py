@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from objemb.checks import DamagedIndexError
 from objemb.index.storage import tables
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import StoredFile, check_buffer, map_file
 from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord

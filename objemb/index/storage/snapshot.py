@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from objemb.checks import DamagedIndexError
 from objemb.index.blocks import Block
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import StoredFile, map_file
 from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import DamagedIndexError
 from objemb.index.storage.schema import Columns, RowSchema
 from objemb.structures import Described, Scalar
 from objemb.types import AnyArray, Float32Array

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from objemb.checks import ObjembError
+from objemb.checks import IndexFolderError, ObjembError
 from objemb.index.storage import tables
-from objemb.index.storage.errors import IndexFolderError
 from objemb.index.storage.files import check_file
 from objemb.index.storage.id_map import IdMap
 from objemb.index.storage.manifest import Manifest, read_manifest

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from objemb import checks
-from objemb.checks import ArtefactMismatchError
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.storage.schema import Columns, ColumnSorter, RowSchema
 from objemb.index.storage.unit_vectors import DTYPES, MOST_DIM, check_unit
 from objemb.index.words import BITS, WordBlock, WordQueries, check_lists, joined_queries, packed_in_64

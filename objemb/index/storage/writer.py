@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from objemb import checks
+from objemb.checks import IndexWriteError
 from objemb.index.storage import tables
-from objemb.index.storage.errors import IndexWriteError
 from objemb.index.storage.files import write_errors
 from objemb.index.storage.id_map import IdMap
 from objemb.index.storage.joining import join_small

@@ -17,7 +17,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.coco.regions import FrameError
 from objemb.images import UnreadableImageError
-from objemb.ops.arrays import as_tensor
+from objemb.ops.tensors import as_tensor
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from objemb import checks
-from objemb.ops.arrays import as_tensor
+from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
 from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples, checked_count

@@ -18,8 +18,8 @@ from objemb.losses.classification import cosine_softmax_loss, start_prototypes
 from objemb.models.fitting import whiten as whitened
 from objemb.models.model import Model
 from objemb.models.state import without_weights
-from objemb.ops.arrays import as_tensor
 from objemb.ops.batches import batched, group_equal
+from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.training.augment import flip_some, jitter_boxes, jitter_colours
 from objemb.training.data.base import NO_INSTANCE, Example, Examples

@@ -23,7 +23,7 @@ from objemb.evaluation.average_precision import coco_average_precision
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 from objemb.training.comparison import Comparison, VisibleBoxes, compare, detection_metrics

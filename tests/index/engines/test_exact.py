@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from objemb.checks import DamagedIndexError
 from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines import exact
 from objemb.index.engines.exact import search_exact
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.ops.int8_codes import encode
 from tests.index.searching import assert_same, random_block, slow_search, unit_rows
 

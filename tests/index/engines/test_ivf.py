@@ -6,11 +6,11 @@ import io
 import numpy as np
 import pytest
 
+from objemb.checks import DamagedIndexError
 from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default_probes
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import search_exact
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.structures import engine_named
 from tests.index.searching import assert_same, unit_rows
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
+from objemb.checks import DamagedIndexError, IndexFolderError
 from objemb.index.storage.files import Folder, open_file, unreadable
 from objemb.index.store import Index
 from tests.index.made import described, new, same

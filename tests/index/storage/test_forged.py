@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from objemb.checks import DamagedIndexError
 from objemb.index.storage import tables
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.files import FileRecord
 from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import read_manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from objemb.index.storage.errors import DamagedIndexError, IndexWriteError
+from objemb.checks import DamagedIndexError, IndexWriteError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.verify import verify
 from objemb.index.store import Index

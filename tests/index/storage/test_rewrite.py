@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import objemb.index.storage.joining as joining
-from objemb.checks import ArtefactMismatchError
-from objemb.index.storage.errors import DamagedIndexError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from tests.index.made import DIM, described, new, same

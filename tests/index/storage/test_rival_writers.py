@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import objemb.index.storage.lock as lock
-from objemb.checks import ArtefactMismatchError
-from objemb.index.storage.errors import IndexLockedError, IndexWriteError
+from objemb.checks import ArtefactMismatchError, IndexLockedError, IndexWriteError
 from objemb.index.storage.lock import WriterLock
 from objemb.index.storage.manifest import read_manifest
 from objemb.index.storage.unit_vectors import UnitVectors

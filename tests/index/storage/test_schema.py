@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.checks import ArtefactMismatchError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.storage import manifest
-from objemb.index.storage.errors import DamagedIndexError
 from objemb.index.storage.manifest import Manifest, now, read_manifest, schema_from_json
 from objemb.index.storage.publish import create
 from objemb.index.storage.rewrite import compact

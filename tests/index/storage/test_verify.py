@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objemb.checks import ArtefactMismatchError, ObjembError
-from objemb.index.storage.errors import DamagedIndexError, IndexFolderError
+from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError, ObjembError
 from objemb.index.storage.files import FileRecord
 from objemb.index.storage.manifest import SegmentRecord, read_manifest
 from objemb.index.storage.verify import verify

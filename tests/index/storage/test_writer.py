@@ -17,7 +17,7 @@ import torch
 
 import objemb.index.storage.files as files
 import objemb.index.storage.joining as joining
-from objemb.index.storage.errors import IndexLockedError, IndexWriteError
+from objemb.checks import IndexLockedError, IndexWriteError
 from objemb.index.storage.lock import WriterLock
 from objemb.index.store import Index
 from objemb.structures import RegionDescriptors, Regions

@@ -11,8 +11,8 @@ from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.cli.programs.analyses.features import POOLINGS, FeatureView, RegionRequest, describe_layers
 from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.images.sources import ImageRef, SkippedImage
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import l2
 from objemb.structures import Photo, Regions
 
 

@@ -13,7 +13,7 @@ from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation.metrics import average_precision
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.layers.whitening import Whitening
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import l2
 from objemb.structures import ImageRows
 from objemb.types import Float32Array
 from tests.evaluation.reference import slow_ranks

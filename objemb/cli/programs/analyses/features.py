@@ -13,12 +13,11 @@ from torch import Tensor
 from objemb.cli.programs.analyses.trunks import Trunk
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.images.stream import stream_photos
-from objemb.ops.arrays import as_tensor
 from objemb.ops.boxes import clip, touched_cells
 from objemb.ops.grid import Grid, map_grid
 from objemb.ops.images import as_batch, input_size, resize
-from objemb.ops.normalize import l2
 from objemb.ops.rmac import rmac_cells
+from objemb.ops.tensors import as_tensor, l2
 from objemb.pooling.base import Pooling
 from objemb.pooling.gem import Gem
 from objemb.pooling.max import Max

@@ -14,8 +14,7 @@ from objemb.evaluation.ranks import rank_items
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.scoring import listed_items
 from objemb.layers.whitening import Whitening
-from objemb.ops.arrays import as_tensor
-from objemb.ops.normalize import l2
+from objemb.ops.tensors import as_tensor, l2
 from objemb.structures import ImageRows
 from objemb.types import BoolArray, Float32Array, Float64Array
 
