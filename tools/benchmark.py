@@ -1,11 +1,11 @@
-"""Measure what objemb promises, as ratios within one run on one machine.
+"""Check objemb's claims about speed, memory and recall, as ratios within one run on one machine.
 
 .. code-block:: console
 
     python tools/benchmark.py --only search,rmac -o benchmark.json
 
-Each ratio is a median over rounds in which its sides alternate; the smallest and the largest of any round are shown
-beside it. ``--small`` runs everything on tiny inputs, to try the program.
+Each ratio is a median over rounds in which the compared programs alternate; the smallest and the largest ratio of any
+round are shown beside it. ``--small`` runs everything on tiny inputs, to try the program.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rich.table import Table
 
 from objemb.disk import write_whole
 
-#: One module of ``tools/benchmarks`` each, with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
+#: Each is a module of ``tools/benchmarks`` with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
 CASES = ("search", "rmac", "indexing", "one_pass", "asmk")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         case = _case(name)
         sizes = case.SMALL if options.small else case.FULL
         results = []
-        for found in case.run(sizes, options.seed):
-            results.append({**asdict(found), "holds": found.holds})
-            table.add_row(*_row(found))
-            print(f"{found.name}: {found.value:.4g}", file=sys.stderr)
+        for ratio in case.run(sizes, options.seed):
+            results.append({**asdict(ratio), "holds": ratio.holds})
+            table.add_row(*_row(ratio))
+            print(f"{ratio.name}: {ratio.value:.4g}", file=sys.stderr)
         report["cases"][name] = {"sizes": dict(sizes), "ratios": results}
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if options.output:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The machine and the versions of libraries, on which the numbers depend."""
     libraries = ("torch", "torchvision", "numpy", "faiss-cpu", "pyarrow", "pillow")
     return {
         "processor": _processor(),
@@ -83,9 +83,13 @@ def _processor() -> str:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=_names, default=CASES, metavar="NAME,...", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--small", action="store_true", help="tiny inputs, whose ratios mean nothing")
-    parser.add_argument("--threads", type=int, help="threads of torch and FAISS, by default what torch takes")
+    parser.add_argument(
+        "--only", type=_names, default=CASES, metavar="NAME,...", help=f"run some of: {', '.join(CASES)}"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="use tiny inputs, to try the program; the ratios mean nothing"
+    )
+    parser.add_argument("--threads", type=int, help="threads of torch and FAISS (default: torch's own default)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a JSON report")
     return parser.parse_args(argv)
@@ -100,14 +104,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _case(name: str) -> Any:
-    if str(ROOT) not in sys.path:  # `python tools/benchmark.py` has tools/ on the path, not its parent
+    if str(ROOT) not in sys.path:  # `python tools/benchmark.py` puts tools/ on the path, not its parent
         sys.path.insert(0, str(ROOT))
     return importlib.import_module(f"tools.benchmarks.{name}")
 
 
-def _row(found: Any) -> list[str]:
-    numbers = ["" if n is None else f"{n:.3g}" for n in (found.value, found.low, found.high)]
-    return [found.name, *numbers, found.wanted, {True: "ok", False: "MISSED", None: ""}[found.holds]]
+def _row(ratio: Any) -> list[str]:
+    numbers = ["" if n is None else f"{n:.3g}" for n in (ratio.value, ratio.low, ratio.high)]
+    return [ratio.name, *numbers, ratio.wanted, {True: "ok", False: "MISSED", None: ""}[ratio.holds]]
 
 
 def _command(argv: Sequence[str] | None) -> str:

@@ -1,14 +1,15 @@
-"""Run the benchmark of two checkouts side by side: how much faster or slower the one is than the other.
+"""Run the benchmarks of two checkouts side by side, to see how much faster or slower one is than the other.
 
 .. code-block:: console
 
     git worktree add ../before COMMIT
     python tools/compare_checkouts.py ../before --only search --threads 1 -o comparison.json
 
-Each checkout runs its own ``tools/benchmarks`` in a process of its own, and of the two processes only one works at any
-time: they take turns at every single measurement, so that whatever else the machine does hits both. A line is the time
-of the other checkout over that of this one, a median over rounds with the smallest and the largest beside it; above 1
-this one is faster. What both run alike, such as FAISS, shows how far measurements scatter.
+Each checkout runs its own ``tools/benchmarks`` in a separate process. Only one of the two processes works at any time:
+they take turns at every measurement, so that other load on the machine affects both alike. Each line is the time of the
+other checkout divided by the time of this one, as a median over rounds with the smallest and the largest ratio beside
+it; above 1, this checkout is faster. Code that is the same in both, such as FAISS, shows how noisy the measurements
+are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Seconds of each side in each round, by the name of the side and of the first ratio that it is part of.
+#: Seconds of each measurement in each round, by its name and that of the first ratio that it belongs to.
 Times = dict[str, list[float]]
 
 
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for case in options.only:
         before, now = _both(case, options)
         ratios = [ratio(name, before[name], now[name]) for name in now if name in before]
-        for found in ratios:
-            numbers = [f"{n:.3g}" for n in (found.value, found.low, found.high) if n is not None]
-            table.add_row(found.name, *numbers, f"{1000 * found.facts['seconds_below']:.3g}")
-        report["cases"][case] = [asdict(found) for found in ratios]
+        for one in ratios:
+            numbers = [f"{n:.3g}" for n in (one.value, one.low, one.high) if n is not None]
+            table.add_row(one.name, *numbers, f"{1000 * one.facts['seconds_below']:.3g}")
+        report["cases"][case] = [asdict(one) for one in ratios]
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if options.output:
         write_whole(options.output, json.dumps(report, indent=1) + "\n")
@@ -63,9 +64,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path, metavar="CHECKOUT", help="the other one, such as a worktree of a commit")
+    parser.add_argument(
+        "before", type=Path, metavar="CHECKOUT", help="the other checkout, such as a worktree of an earlier commit"
+    )
     parser.add_argument("--only", type=lambda text: text.split(","), default=["search"], metavar="NAME,...")
-    parser.add_argument("--small", action="store_true", help="tiny inputs, whose ratios mean nothing")
+    parser.add_argument(
+        "--small", action="store_true", help="use tiny inputs, to try the program; the ratios mean nothing"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and FAISS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a JSON report")
@@ -79,8 +84,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _both(case: str, options: argparse.Namespace) -> tuple[Times, Times]:
-    """The times of the other checkout and of this one. Each process works until its next measurement is done, then
-    the other one does."""
+    """The times of the other checkout and of this one. The processes take turns, one measurement at a time."""
     workers = [_started(checkout.resolve(), case, options) for checkout in (options.before, ROOT)]
     results: dict[int, Times] = {}
     try:
@@ -104,44 +108,44 @@ def _started(checkout: Path, case: str, options: argparse.Namespace) -> subproce
 
 
 def _next(worker: subprocess.Popen[str]) -> Times | None:
-    """Let a process work for a turn. Returns its times when it is through."""
+    """Let a process do its next measurement. Returns all its times once it has finished, otherwise None."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdin.write("\n")
     worker.stdin.flush()
     line = worker.stdout.readline()
     if not line:
-        raise RuntimeError(f"{worker.args!r}: ended with {worker.wait()} in the middle of its measurements")
+        raise RuntimeError(f"{worker.args!r}: exited with code {worker.wait()} before its measurements were complete")
     times: Times | None = json.loads(line)
     return times
 
 
 def _work(case: str, options: argparse.Namespace) -> None:
-    """What a process does: its checkout's benchmark, which stops before every measurement."""
+    """Run the benchmark of one checkout, waiting for a turn before every measurement."""
     turns = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed is no answer
-    sys.path[:1] = [os.environ["PYTHONPATH"]]  # in the place of the folder of this file
+    os.dup2(2, 1)  # what the benchmark prints must not be taken for an answer
+    sys.path[:1] = [os.environ["PYTHONPATH"]]  # instead of the folder of this file
     sys.stdin.readline()
     module = importlib.import_module(f"tools.benchmarks.{case}")
     times: Times = {}
-    waiting: list[Times] = []  # of measurements whose ratio is not known yet
+    waiting: list[Times] = []  # measurements that do not belong to a ratio yet
 
     def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> Times:
-        found: Times = {name: [] for name in sides}
+        seconds: Times = {name: [] for name in sides}
         for number in range(warm_up + rounds):
             for name, run in sides.items():
                 _give_turn(turns)
                 start = time.perf_counter()
                 run()
                 if number >= warm_up:
-                    found[name].append(time.perf_counter() - start)
-        waiting.append(found)
-        return found
+                    seconds[name].append(time.perf_counter() - start)
+        waiting.append(seconds)
+        return seconds
 
     module.alternate = alternate  # type: ignore[attr-defined]
     for ratio in module.run(module.SMALL if options.small else module.FULL, options.seed):
-        for found in waiting:
-            times.update({f"{name}, in: {ratio.name}": seconds for name, seconds in found.items()})
+        for measured in waiting:
+            times.update({f"{name}, in: {ratio.name}": seconds for name, seconds in measured.items()})
         waiting.clear()
     print(json.dumps(times), file=turns, flush=True)
 

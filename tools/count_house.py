@@ -1,10 +1,10 @@
-"""Counts what the house is made of, for the table of docs/design.md: rooms, arrows, sizes, imports, files to touch.
+"""Count the figures of the table in docs/design.md: rooms, imports, sizes, start-up times, files to touch.
 
     python tools/count_house.py            # a table in Markdown
     python tools/count_house.py --json
 
-Processor times are the least of several runs. *Files to touch* are found by doing it: a plug-in of each kind is added
-to a copy of the checkout, with its tests, and the contract tests have to find and pass it.
+Processor times are the least of several runs. *Files to touch* are counted by experiment: a plug-in of each kind is
+added to a copy of the checkout together with its tests, and the contract tests have to find it and to pass.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from objemb.threads import wait_without_spinning
 wait_without_spinning()
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "objemb"
-#: A file with fewer lines is a plug-in, the face of a package, or too small.
+#: A module with fewer lines should be a plug-in or the ``__init__.py`` of a package.
 SHORT = 30
 RUNS = 3
 
-#: Rooms, and parts of rooms, that a reader who follows a search need not open: they check, hold, read, calculate.
+#: Rooms, and parts of rooms, that a reader who follows a search need not open: checks, data types, readers, arithmetic.
 HELPERS = (
     *("checks", "devices", "disk", "registry", "text", "threads", "types", "version"),
     *("images", "index.storage", "layers", "ops", "structures"),
 )
 
-#: Kinds of plug-ins, and one of each that what is added derives from.
+#: Kinds of plug-ins, and for each the plug-in from which the added one is derived.
 ADDED = {
     "pooling": "gem",
     "rerank": "query_expansion",
@@ -69,7 +69,7 @@ from tests.{kind}.test_{name} import *  # noqa: F403
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--fast", action="store_true", help="without the parts that run other programs")
+    parser.add_argument("--fast", action="store_true", help="leave out the figures that need other programs to run")
     options = parser.parse_args(argv)
     counts = {**sizes(), **arrows(), **walk()}
     if not options.fast:
@@ -89,7 +89,7 @@ def files() -> Iterator[tuple[Path, str]]:
 
 
 def sizes() -> dict[str, Any]:
-    """Lines, short files, and what the type checker is not told."""
+    """Modules and lines, short modules, and places that the type checker does not check."""
     lengths = {path: text.count("\n") for path, text in files()}
     faces = {PACKAGE / "__main__.py", *entry_points()}
     short = [
@@ -120,7 +120,7 @@ def _is_plugin(text: str) -> bool:
 
 
 def arrows() -> dict[str, Any]:
-    """Rooms, and which of them import which."""
+    """The number of rooms, and of pairs of rooms of which one imports the other."""
     pairs = set()
     for path, text in files():
         room = _room(path)
@@ -128,12 +128,12 @@ def arrows() -> dict[str, Any]:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("objemb."):
                 pairs.add((room, node.module.split(".")[1]))
     rooms = {_room(path) for path, _ in files() if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")}
-    found = {pair for pair in pairs if pair[0] != pair[1] and pair[1] in rooms and pair[0] in rooms}
-    back = {(a, b) for a, b in found if (b, a) in found}
+    imports = {pair for pair in pairs if pair[0] != pair[1] and pair[1] in rooms and pair[0] in rooms}
+    mutual = {(a, b) for a, b in imports if (b, a) in imports}
     return {
         "rooms": len(rooms),
-        "arrows between rooms": len(found),
-        "pairs of rooms with arrows both ways": len(back) // 2,
+        "arrows between rooms": len(imports),
+        "pairs of rooms with arrows both ways": len(mutual) // 2,
     }
 
 
@@ -142,7 +142,7 @@ def _room(path: Path) -> str:
 
 
 def walk() -> dict[str, Any]:
-    """The modules in which anything is called between a photo with a box and the answer, and those to follow it."""
+    """The number of modules called between a photo with a box and its answer, and of those a reader has to open."""
     called = modules_called()
     return {
         "files to open to follow a photo with a box to its answer": len(called) - len(helpers(called)),
@@ -151,14 +151,14 @@ def walk() -> dict[str, Any]:
 
 
 def helpers(modules: Collection[str]) -> set[str]:
-    """Those of some modules that are in a room of :data:`HELPERS`, or in one of these parts of a room."""
+    """The modules that belong to :data:`HELPERS`."""
     return {m for m in modules if any(m == f"objemb.{h}" or m.startswith(f"objemb.{h}.") for h in HELPERS)}
 
 
 def modules_called() -> set[str]:
-    """The modules of objemb in which anything is called by the first search with a box in an index that was opened.
+    """The modules of objemb with a call during the first search with a box in an index that has just been opened.
 
-    The method is ``hard_attention_crop`` with a small network, the search exact, the photo a file.
+    The method is ``hard_attention_crop`` with a small network, the search is exact, and the photo is a file.
     """
     import numpy as np
     from PIL import Image
@@ -191,7 +191,7 @@ def modules_called() -> set[str]:
 
 
 def times() -> dict[str, Any]:
-    """Processor time of what a user types first, in seconds."""
+    """Processor time of the first commands of a new user, in seconds."""
     import objemb
 
     with tempfile.TemporaryDirectory() as folder:
@@ -219,7 +219,7 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 
 def weights() -> dict[str, Any]:
-    """MB on the disk of what the package needs, with and without PyTorch, as installed here."""
+    """MB on disk of the package's dependencies, with and without PyTorch, as installed here."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = _closure({_name(line) for line in project["dependencies"]})
     torch = _closure({_name(line) for line in project["optional-dependencies"]["torch"]})
@@ -234,13 +234,13 @@ def _name(requirement: str) -> str:
 
 
 def _needed_by(name: str) -> set[str]:
-    """What a distribution needs on this machine without any extra."""
+    """The dependencies of a distribution on this machine, without extras."""
     lines = [line for line in importlib.metadata.requires(name) or [] if "extra ==" not in line]
     return {_name(line) for line in lines}
 
 
 def _closure(names: set[str]) -> set[str]:
-    """Distributions with all that they need, as far as they are installed."""
+    """Distributions and all their dependencies, as far as they are installed."""
     known: set[str] = set()
     waiting = set(names)
     while waiting:
@@ -255,7 +255,7 @@ def _closure(names: set[str]) -> set[str]:
 
 
 def _bytes(names: set[str]) -> int:
-    """What distributions take on the disk."""
+    """The size of distributions on disk."""
     total = 0
     for name in names:
         for file in importlib.metadata.files(name) or []:
@@ -265,15 +265,18 @@ def _bytes(names: set[str]) -> int:
 
 
 def touched() -> dict[str, Any]:
-    """Files that have to be written or changed for another plug-in, by kind."""
+    """The number of files that have to be written or changed for another plug-in, by kind."""
     return {f"files to touch for another plug-in of `{kind}`": _added(kind, name) for kind, name in ADDED.items()}
 
 
 def _added(kind: str, name: str) -> int:
-    """Add a plug-in and its test to a copy; raises where the contract tests do not find it, or do not pass it.
+    """Add a plug-in and its test to a copy of the checkout and run the contract tests on it.
 
     Returns:
         The number of files that were written.
+
+    Raises:
+        RuntimeError: The contract tests do not find the plug-in, or fail.
     """
     from objemb import registry
 
@@ -299,8 +302,10 @@ def _added(kind: str, name: str) -> int:
         ]
         environment = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:  # 5: no test was found
-            raise RuntimeError(f"{kind}: expected contract tests of the added plug-in that pass, found\n{done.stdout}")
+        if done.returncode:  # 5 means that no test was found
+            raise RuntimeError(
+                f"{kind}: expected the contract tests of the added plug-in to pass, found\n{done.stdout}"
+            )
     return len(written)
 
 

@@ -1,12 +1,12 @@
-"""Kills writers of an index at random moments, corrupts its files at random places, and looks what becomes of it.
+"""Kill writers of an index at random moments, corrupt its files at random places, and check the index afterwards.
 
     python tools/torture_index.py --kills 200 --corruptions 1000 --seed 0
     python tools/torture_index.py --kind words
 
 After every kill the index must open, verify, and hold exactly what was published: the last state that the writer
-acknowledged in its journal, or the one that it was just publishing. After every corruption ``verify`` must report
-something, and opening and searching must work or raise an ``ObjembError``. Prints the counts as JSON; the exit code is
-1 when anything failed.
+    acknowledged in its journal, or the one that it was publishing when it was killed. After every corruption ``verify``
+    must report a problem, and opening and searching must either work or raise an ``ObjembError``. The counts are
+    printed as JSON; the exit code is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from objemb.types import Uint8Array
 DIM = 192
 SIZE = (480, 640)
 IDS = 250
-#: A writer dies within this many seconds after one of its first ``STEPS`` steps; a step takes about as long.
+#: A writer is killed within this many seconds of one of its first ``STEPS`` steps; a step takes about as long.
 LIFETIME = 0.05
 STEPS = 6
 WORDS = 300
@@ -51,12 +51,12 @@ SCHEMAS: dict[str, RowSchema] = {
     "vectors": UnitVectors(DIM),
     "words": WordRows(DIM, WORDS, items="regions", positions=True),
 }
-#: What an index holds: the version of every image.
+#: The contents of an index: the version of every image.
 State = dict[str, int]
 
 
 def described(image: str, version: int, kind: str) -> Described:
-    """The image as it is in this version: all of it follows from the arguments."""
+    """The image in this version, a function of the arguments alone."""
     rng = np.random.default_rng(zlib.crc32(f"{image} {version}".encode()))
     count = int(rng.integers(0, 12))
     vectors = rng.standard_normal((count, DIM)).astype(np.float32)
@@ -103,7 +103,8 @@ def _signs(rng: np.random.Generator, count: int) -> Uint8Array:
 
 
 class Journal:
-    """What a writer was about to publish, and what it knows to be published; it waits until a line is on disk."""
+    """A log of what a writer is about to publish and of what it has published; ``append`` returns once it is on
+    disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -132,13 +133,13 @@ class Journal:
     def _entries(self) -> Iterator[dict[str, Any]]:
         data = self._path.read_bytes() if self._path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):  # the writer died within a line
+        if len(whole) < len(data):  # the writer was killed in the middle of a line
             os.truncate(self._path, len(whole))
         yield from (json.loads(line) for line in whole.splitlines())
 
 
 def work(folder: Path, journal_path: Path, kind: str, seed: int, steps: Connection) -> None:
-    """Index, delete and compact at random until killed; tells of every step before it begins."""
+    """Index, delete and compact at random until killed. A message is sent before each step."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     journal = Journal(journal_path)
@@ -160,14 +161,14 @@ def work(folder: Path, journal_path: Path, kind: str, seed: int, steps: Connecti
 
 
 def changes(rng: random.Random, state: State) -> tuple[State, list[str]]:
-    """Images to add or replace, with their new versions, and others to delete."""
+    """Images to add or replace, with their new versions, and images to delete."""
     picked = rng.sample([f"photo {n}.jpg" for n in range(IDS)], rng.randint(1, 40))
     added = picked[: rng.randint(0, len(picked))] if rng.random() < 0.8 else []
     return {i: state.get(i, 0) + rng.randint(1, 99) for i in added}, picked[len(added) :]
 
 
 def kill_once(folder: Path, journal_path: Path, kind: str, seed: int, result: dict[str, Any]) -> None:
-    """Start a writer, kill it, check the index, and note in the journal what was found."""
+    """Start a writer, kill it, check the index, and record in the journal what had been published."""
     context, journal = multiprocessing.get_context("forkserver"), Journal(journal_path)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=work, args=(folder, journal_path, kind, seed, sender), daemon=True)
@@ -181,42 +182,42 @@ def kill_once(folder: Path, journal_path: Path, kind: str, seed: int, result: di
     child.join()
     receiver.close()
     if child.exitcode != -9:
-        result["failures"].append(f"kill {seed}: the writer ended by itself with exit code {child.exitcode}")
+        result["failures"].append(f"kill {seed}: the writer exited with code {child.exitcode} before it was killed")
     state, pending = journal.states()
     result["leftover_files"] += count_leftovers(folder)
-    problems, found = inspect(folder, kind)
+    problems, contents = inspect(folder, kind)
     result["failures"] += [f"kill {seed}: {p}" for p in problems]
-    if found not in (state, pending):
-        result["failures"].append(f"kill {seed}: the index holds neither the acknowledged state nor the next")
+    if contents not in (state, pending):
+        result["failures"].append(f"kill {seed}: the index holds neither the acknowledged state nor the next one")
     if pending is not None:
-        applied = found == pending
+        applied = contents == pending
         result["killed_while_publishing"] += 1
         result["published_before_death"] += applied
         journal.append({"published": applied})
 
 
 def inspect(folder: Path, kind: str) -> tuple[list[str], State]:
-    """Problems of an index, and what it holds; contents are compared bit by bit."""
+    """Problems of an index, and its contents. What is stored of each image is compared bit by bit with its version."""
     index = Index.open(folder)
     problems = index.verify()
-    found: State = {}
+    contents: State = {}
     for image, stamp, metadata in index.images():
-        found[image] = int(stamp or -1)
-        if metadata != {"version": found[image]}:
+        contents[image] = int(stamp or -1)
+        if metadata != {"version": contents[image]}:
             problems.append(f"{image}: stamp {stamp} and metadata {metadata} differ")
-        if not same(index.schema, index.get(image), described(image, found[image], kind)):
+        if not same(index.schema, index.get(image), described(image, contents[image], kind)):
             problems.append(f"{image}: contents differ from version {stamp}")
-    return problems, found
+    return problems, contents
 
 
-def same(schema: RowSchema, found: Described | None, expected: Described) -> bool:
-    """Whether all that is stored of an image is equal."""
-    if found is None:
+def same(schema: RowSchema, stored: Described | None, expected: Described) -> bool:
+    """Whether everything that is stored of an image equals what is expected."""
+    if stored is None:
         return False
-    columns, others = schema.encode(found), schema.encode(expected)
-    regions, expected_regions = found.regions, expected.regions
+    columns, expected_columns = schema.encode(stored), schema.encode(expected)
+    regions, expected_regions = stored.regions, expected.regions
     return (
-        all(np.array_equal(columns[name], others[name]) for name in others)
+        all(np.array_equal(columns[name], expected_columns[name]) for name in expected_columns)
         and regions.size == expected_regions.size
         and np.array_equal(regions.boxes, expected_regions.boxes)
         and np.array_equal(regions.scores, expected_regions.scores)
@@ -225,13 +226,13 @@ def same(schema: RowSchema, found: Described | None, expected: Described) -> boo
 
 
 def count_leftovers(folder: Path) -> int:
-    """Files that no published state needs."""
+    """The number of files that are not part of the published state."""
     needed = {f.name for f in read_manifest(folder).files}
     return sum(1 for p in folder.iterdir() if DATA_FILE.fullmatch(p.name) and p.name not in needed)
 
 
 def torture_by_killing(folder: Path, kind: str, kills: int, seed: int) -> dict[str, Any]:
-    """``kills`` writers on one index, one after the other."""
+    """Kill ``kills`` writers of one index, one after another."""
     multiprocessing.set_forkserver_preload(["objemb.index.store", "torch"])
     result: dict[str, Any] = {"kills": kills, "killed_while_publishing": 0, "published_before_death": 0}
     result |= {"leftover_files": 0, "failures": []}
@@ -247,7 +248,7 @@ def torture_by_killing(folder: Path, kind: str, kills: int, seed: int) -> dict[s
 
 
 def build_varied(folder: Path, kind: str, rng: random.Random) -> Index:
-    """An index with several segments, deleted images and, where FAISS is there, an approximate structure."""
+    """An index with several segments, deleted images and, where FAISS is installed, an approximate structure."""
     index = Index.create(folder, schema=SCHEMAS[kind], fingerprint="torture", model={"describer": {"name": "none"}})
     for start in range(0, 120, 40):
         with index.writer(flush_rows=200) as writer:
@@ -262,7 +263,7 @@ def build_varied(folder: Path, kind: str, rng: random.Random) -> Index:
 
 @contextmanager
 def corrupted(path: Path, rng: random.Random) -> Iterator[str]:
-    """One byte changed, or the end cut off; yields what was done and undoes it."""
+    """Change one byte or cut off the end of a file; yields a description of the change and undoes it afterwards."""
     original = path.read_bytes()
     place = rng.randrange(len(original))
     if rng.random() < 0.5:
@@ -279,7 +280,7 @@ def corrupted(path: Path, rng: random.Random) -> Iterator[str]:
 
 
 def use(folder: Path, kind: str) -> None:
-    """All that reads an index."""
+    """Use everything that reads an index."""
     index = Index.open(folder)
     index.info()
     list(index.images())
@@ -300,7 +301,7 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, str | None, str | None]:
 
 
 def torture_by_corruption(folder: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
-    """``count`` single corruptions of a healthy index, each undone before the next."""
+    """Corrupt a healthy index ``count`` times, undoing each corruption before the next."""
     rng = random.Random(seed)
     index = build_varied(folder / "corrupted", kind, rng)
     files = [p for p in sorted(index.path.iterdir()) if p.stat().st_size]
@@ -318,13 +319,15 @@ def torture_by_corruption(folder: Path, kind: str, count: int, seed: int) -> dic
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run both tortures and print what happened."""
+    """Run both tests and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=tuple(SCHEMAS), default="vectors", help="what a row of the index is")
+    parser.add_argument("--kind", choices=tuple(SCHEMAS), default="vectors", help="the kind of rows")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--corruptions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="work in a new folder inside this one (default: where temporary files go)"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         result: dict[str, Any] = {

@@ -78,7 +78,7 @@ def test_ratios_are_those_of_what_both_measure(
 
 def test_a_benchmark_that_fails(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool, "ROOT", checkout(tmp_path / "now", "a"))
-    with pytest.raises(RuntimeError, match=r"'broken'.*ended with 7 in the middle of its measurements"):
+    with pytest.raises(RuntimeError, match=r"'broken'.*exited with code 7 before its measurements were complete"):
         tool.main([str(checkout(tmp_path / "before", "a")), "--only", "broken"])
 
 

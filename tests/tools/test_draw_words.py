@@ -43,23 +43,28 @@ def test_what_is_compared(tmp_path: Path) -> None:
     retrieval = retrieval_of(tmp_path, positions=True)
     compared = TOOL["compare"](retrieval, tmp_path / "query.png", (0.0, 0.0, 80.0, 80.0))
     assert compared.hit.image == "1.png"
-    assert (compared.asked.points[compared.inside] <= 80).all()
+    assert (compared.query_features.points[compared.inside] <= 80).all()
     assert len(compared.agreeing) >= 8
-    moved = compared.stored.points[compared.agreeing[:, 1]] - compared.asked.points[compared.agreeing[:, 0]]
+    moved = (
+        compared.match_features.points[compared.agreeing[:, 1]]
+        - compared.query_features.points[compared.agreeing[:, 0]]
+    )
     assert np.abs(moved - 80).max() < 10
     assert compared.scores.shape == (1,)
 
 
 def test_an_index_without_places_is_refused(tmp_path: Path) -> None:
     retrieval = retrieval_of(tmp_path, positions=False)
-    with pytest.raises(ValueError, match="INDEX: expected visual words with the places of local features, found Word"):
+    with pytest.raises(
+        ValueError, match="INDEX: expected visual words with the positions of local features, found Word"
+    ):
         TOOL["compare"](retrieval, tmp_path / "query.png", (0.0, 0.0, 80.0, 80.0))
 
 
-def test_a_piece_at_the_edge_repeats_its_last_pixels() -> None:
+def test_a_patch_at_the_edge_repeats_its_last_pixels() -> None:
     photo = random_photo(40, 60)
-    piece = TOOL["_piece"](photo, np.array([0.0, 39.0], np.float32))
-    assert piece.shape == (64, 64, 3)
-    assert (piece[-1, 0] == photo.pixels[:, 39, 0]).all()
-    assert (piece[:, :32] == piece[:, :1]).all()
-    assert (piece[0, -1] == photo.pixels[:, 23, 15]).all()
+    patch = TOOL["_patch"](photo, np.array([0.0, 39.0], np.float32))
+    assert patch.shape == (64, 64, 3)
+    assert (patch[-1, 0] == photo.pixels[:, 39, 0]).all()
+    assert (patch[:, :32] == patch[:, :1]).all()
+    assert (patch[0, -1] == photo.pixels[:, 23, 15]).all()

@@ -1,7 +1,7 @@
 """An index of visual words against the public package ``asmk``, whose inverted file lies in memory, and its growth.
 
-Both get the same words with the same binary residuals, one thread, and answer with the best 100 images. The package
-adds to its memory, the index writes files that survive a power cut.
+Both get the same words with the same binary residuals and one thread, and return the best 100 images. The package keeps
+everything in memory; the index writes files that survive a power cut.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from tools.benchmarks.asmk_memory import CLEAR, DEPTH, DIM, as_words, peaks, wri
 FULL = {"few": 2_000, "many": 20_000, "most": 100_000, "added": 1_000, "features": 300, "queries": 5, "rounds": 7}
 SMALL = {"few": 20, "many": 60, "most": 100, "added": 20, "features": 10, "queries": 2, "rounds": 2}
 ASSIGNMENTS = 5
-#: Of an image, beside the whole photo, where sizes on the disk are compared.
+#: Boxes of an image, beside the whole photo, where sizes on disk are compared.
 BOXES = 10
 CODEBOOKS = (1_024, 65_536)
 
 
 def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
-    """All ratios: against the package where it is installed, then growth."""
+    """All ratios: against the package where it is installed, then growth, then sizes on disk."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    word_kernels.COMPILE_AFTER = 0  # where Numba is installed, it is done before anything is measured
+    word_kernels.COMPILE_AFTER = 0  # where Numba is installed, compile before anything is measured
     with tempfile.TemporaryDirectory() as folder:
         for words in CODEBOOKS if find_spec("asmk") else ():
             for images in ("few", "many"):
@@ -56,11 +56,11 @@ def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words:
     theirs = inverted_file.IVF.initialize_empty(codebook_size=words, use_idf=False)
     own, packed, lists = [], [], []
     for number in range(count):
-        found, residuals = _drawn(random, words, sizes["features"])
-        own.append(_as_words(f"{number}", found, residuals))
+        image_words, residuals = _drawn(random, words, sizes["features"])
+        own.append(_as_words(f"{number}", image_words, residuals))
         packed.append(hamming.binarize_and_pack_2D(residuals))
-        lists.append(found)
-    signs, numbers = np.concatenate(packed), np.repeat(np.arange(count), [len(found) for found in lists])
+        lists.append(image_words)
+    signs, numbers = np.concatenate(packed), np.repeat(np.arange(count), [len(image_words) for image_words in lists])
     start = time.perf_counter()
     theirs.add(signs, np.concatenate(lists), numbers)
     their_seconds = time.perf_counter() - start
@@ -112,7 +112,7 @@ def _against_package(folder: Path, sizes: Mapping[str, int], images: str, words:
 
 
 def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
-    """Seconds of a query at each size, and what it costs to add images to a large index and to an empty one."""
+    """Seconds of a query at each size, and of adding images to a large index and to an empty one."""
     random, words = np.random.default_rng(seed), CODEBOOKS[1]
     queries = [
         _as_words("query", *_drawn(random, words, sizes["features"] * ASSIGNMENTS)) for _ in range(sizes["queries"])
@@ -141,8 +141,8 @@ def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio
 
 
 def _forms(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
-    """Bytes of an image on the disk in each form, with and without the positions of its features, beside ASMK without
-    boxes: all forms have the same features and words."""
+    """Bytes of an image on disk in each form, with and without the positions of its features, over those of ASMK
+    without boxes. All forms have the same features and words."""
     random, words = np.random.default_rng(seed), CODEBOOKS[1]
     drawn = [_with_boxes(random, words, sizes["features"]) for _ in range(sizes["few"])]
     least = None
@@ -163,7 +163,8 @@ def _forms(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]
 
 
 def _with_boxes(random: np.random.Generator, words: int, features: int) -> tuple[WordPlaces, Float32Array]:
-    """Features with words, places in a photo of 640 x 480 and signs; and boxes of a quarter to half of its sides."""
+    """Features with words, positions in a photo of 640 x 480 pixels and signs; and boxes a quarter to half as wide and
+    high as the photo."""
     points = random.random((features, 2)) * (640, 480)
     codes = random.integers(0, 256, (features, DIM // 8), np.uint8)
     places = WordPlaces(random.integers(0, words, features).astype(np.int32), points.astype(np.float32), codes)
@@ -173,7 +174,7 @@ def _with_boxes(random: np.random.Generator, words: int, features: int) -> tuple
 
 
 def _in_form(name: str, form: str, features: WordPlaces, boxes: Float32Array) -> VisualWords:
-    """Features as words of the whole photo, with the boxes as regions without words, or with words of their own."""
+    """Features as words of the whole photo; boxes are regions without words, or with words of their own."""
     regions = Regions.whole((480, 640))
     if form != "ASMK":
         every = np.concatenate([regions.boxes, boxes])
@@ -183,17 +184,17 @@ def _in_form(name: str, form: str, features: WordPlaces, boxes: Float32Array) ->
         inside[1:] = False
     row, feature = np.nonzero(inside)
     pairs, first = np.unique(np.stack([row, features.words[feature]], axis=1), axis=0, return_index=True)
-    rows, found = pairs.T
+    rows, row_words = pairs.T
     scales = np.ones(len(regions), np.float32)
-    ones = np.ones(len(found), np.float32)
+    ones = np.ones(len(row_words), np.float32)
     signs = features.codes[feature[first]]
-    return VisualWords(name, regions, DIM, rows, found.astype(np.int32), signs, ones, scales, features)
+    return VisualWords(name, regions, DIM, rows, row_words.astype(np.int32), signs, ones, scales, features)
 
 
 def _drawn(random: np.random.Generator, words: int, features: int) -> tuple[Int64Array, Float32Array]:
     """The words that some features have, and a residual for each."""
-    found = np.unique(random.integers(0, words, features))
-    return found, random.standard_normal((len(found), DIM)).astype(np.float32)
+    distinct = np.unique(random.integers(0, words, features))
+    return distinct, random.standard_normal((len(distinct), DIM)).astype(np.float32)
 
 
 def _as_words(name: str, words: Int64Array, residuals: Float32Array) -> VisualWords:

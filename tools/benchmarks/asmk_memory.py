@@ -1,10 +1,10 @@
-"""Peak memory of an index of visual words beside the public package ``asmk``, each in a process of its own.
+"""Peak memory of an index of visual words and of the public package ``asmk``, each in a separate process.
 
     python -m tools.benchmarks.asmk_memory build|query asmk|objemb FOLDER WORDS
 
-prints by how many bytes a step raises the largest resident memory of its process: building, where what is to be added
-lies in memory already; opening and searching, where all libraries are loaded and the loop of Numba is compiled. The
-pages of files that the index has mapped count as memory. Needs ``/proc`` of Linux.
+prints by how many bytes a step raises the peak resident memory of its process. The step ``build`` adds words that are
+in memory already; the step ``query`` opens and searches after all libraries are loaded and Numba has compiled its loop.
+Pages of files that the index has mapped count as memory. Needs ``/proc`` of Linux.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from objemb.types import AnyArray, Int64Array, Uint8Array
 
 DIM, DEPTH = 128, 100
 SIDES = ("asmk", "objemb")
-#: Begins the peak of a process anew, when 5 is written to it.
+#: Writing 5 to this file resets the peak memory of the process.
 CLEAR = Path("/proc/self/clear_refs")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def as_words(name: str, words: Int64Array, signs: Uint8Array) -> VisualWords:
-    """The words of an image or a query, whose signs are packed."""
+    """The words of an image or a query, with packed signs."""
     return VisualWords(
         name,
         Regions.whole((480, 640)),
@@ -47,7 +47,7 @@ def as_words(name: str, words: Int64Array, signs: Uint8Array) -> VisualWords:
 def write_words(
     folder: Path, name: str, words: Sequence[Int64Array], signs: Sequence[AnyArray], theirs: Sequence[AnyArray]
 ) -> None:
-    """Words of images or queries for :func:`peaks`, with their signs as either side packs them."""
+    """Write words of images or queries for :func:`peaks`, with their signs as each side packs them."""
     np.save(folder / f"{name}.counts.npy", np.array([len(w) for w in words]))
     np.save(folder / f"{name}.words.npy", np.concatenate(words))
     np.save(folder / f"{name}.objemb.npy", np.concatenate(signs))
@@ -55,7 +55,7 @@ def write_words(
 
 
 def peaks(folder: Path, words: int) -> dict[str, dict[str, int]]:
-    """Bytes of each step and side, for the ``images`` and ``queries`` that were written to a folder."""
+    """Peak bytes of each step and side, for the ``images`` and ``queries`` that were written to a folder."""
     return {step: {side: _peak(step, side, folder, words) for side in SIDES} for step in STEPS}
 
 
@@ -65,7 +65,7 @@ def _peak(step: str, side: str, folder: Path, words: int) -> int:
 
 
 def main(step: str, side: str, folder: Path, words: int) -> int:
-    """Bytes by which a step of a side raises the memory of this process."""
+    """Bytes by which a step of one side raises the peak memory of this process."""
     run = STEPS[step][side](folder, words)
     before = _memory("VmRSS")
     CLEAR.write_text("5", encoding="ascii")
@@ -76,10 +76,10 @@ def main(step: str, side: str, folder: Path, words: int) -> int:
 
 
 def _asmk_built(folder: Path, words: int) -> Callable[[], Callable[[], None]]:
-    """Building in memory; then its lists are written, as long as they are with their room to grow."""
+    """Build in memory; afterwards the lists are written at the length that they have allocated."""
     from asmk import inverted_file
 
-    counts, found, signs = _read(folder, "images", "asmk")
+    counts, image_words, signs = _read(folder, "images", "asmk")
     numbers = np.repeat(np.arange(len(counts)), counts)
     built = inverted_file.IVF.initialize_empty(codebook_size=words, use_idf=False)
 
@@ -92,7 +92,7 @@ def _asmk_built(folder: Path, words: int) -> Callable[[], Callable[[], None]]:
         np.save(folder / "lists.norm_factor.npy", built.norm_factor)
 
     def run() -> Callable[[], None]:
-        built.add(signs, found, numbers)
+        built.add(signs, image_words, numbers)
         return write
 
     return run
@@ -114,8 +114,8 @@ def _asmk_searched(folder: Path, words: int) -> Callable[[], Callable[[], None]]
         lists = {"ivf_vecs": np.split(codes, ends), "ivf_image_ids": np.split(ids, ends)}
         state = {"norm_factor": norms, "n_images": len(norms), **lists, "counts": counts, "imid_offset": 0}
         index = inverted_file.IVF(**state, idf=np.ones(words, np.float32), use_idf=False)
-        for found, signs in queries:
-            index.search(signs, found, similarity_func=similarity, topk=DEPTH)
+        for query_words, signs in queries:
+            index.search(signs, query_words, similarity_func=similarity, topk=DEPTH)
         return _nothing
 
     return run
@@ -128,15 +128,17 @@ def _objemb_built(folder: Path, words: int) -> Callable[[], Callable[[], None]]:
 
     def run() -> Callable[[], None]:
         with index.writer() as writer:
-            for number, (found, signs) in enumerate(images):
-                writer.add(as_words(f"{number}", found, signs))
+            for number, (image_words, signs) in enumerate(images):
+                writer.add(as_words(f"{number}", image_words, signs))
         return _nothing
 
     return run
 
 
 def _objemb_searched(folder: Path, words: int) -> Callable[[], Callable[[], None]]:
-    queries = [as_words("query", found, signs) for found, signs in _each(*_read(folder, "queries", "objemb"))]
+    queries = [
+        as_words("query", query_words, signs) for query_words, signs in _each(*_read(folder, "queries", "objemb"))
+    ]
     word_kernels.COMPILE_AFTER = 0
     _index_of_one(folder / "query", words, queries[0]).search(queries[0], DEPTH, runners_up=0)
 
@@ -150,7 +152,7 @@ def _objemb_searched(folder: Path, words: int) -> Callable[[], Callable[[], None
 
 
 def _index_of_one(folder: Path, words: int, image: VisualWords) -> Index:
-    """An index of one image: whatever is loaded late is loaded then."""
+    """An index of one image. Building it loads everything that is loaded on first use."""
     index = Index.create(folder, schema=WordRows(DIM, words), fingerprint="benchmark")
     with index.writer() as writer:
         writer.add(image)
@@ -174,7 +176,7 @@ def _each(counts: Int64Array, words: Int64Array, signs: AnyArray) -> Iterator[tu
 
 
 def _nothing() -> None:
-    """There is nothing to write."""
+    """Write nothing."""
 
 
 def _memory(name: str) -> int:

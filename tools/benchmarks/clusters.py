@@ -1,4 +1,4 @@
-"""Region vectors that look like those of a photo collection, for benchmarks of search."""
+"""Region vectors distributed like those of a photo collection, for benchmarks of search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from objemb.types import Float32Array, Int64Array
 
-#: Rows made at once.
+#: Rows generated at once.
 ROWS_PER_STEP = 65536
 
 
@@ -18,8 +18,8 @@ class Collection:
 
     Attributes:
         vectors: float32 ``(images * regions, D)``, unit length.
-        images: int64 ``(images * regions,)``.
-        queries: float32 ``(Q, D)``, unit length, other views of objects that the gallery shows.
+        images: int64 ``(images * regions,)``, the image of each row.
+        queries: float32 ``(Q, D)``, unit length, other views of objects of the gallery.
     """
 
     vectors: Float32Array
@@ -28,12 +28,12 @@ class Collection:
 
 
 def clustered_regions(images: int, regions: int, dim: int, queries: int, seed: int) -> Collection:
-    """Objects in categories, some common and some rare, seen with more or less change; and clutter.
+    """Views of common and rare objects, grouped in categories, and clutter.
 
-    A category is a random direction with a falling spectrum (as vectors have before full whitening), an object lies
-    near its category, a region near its object: the cosine of two views of an object spreads from about 0.65 to 0.95,
-    of two objects of one category it is about 0.5. An object's frequency falls with its rank as a power law. Three
-    regions in ten are clutter that shows no object twice.
+    A category is a random direction with a decaying spectrum (as vectors have before full whitening); an object lies
+    near its category, and a view near its object. The cosine of two views of an object is between about 0.65 and 0.95,
+    that of two objects of one category about 0.5. The frequency of objects follows a power law of their rank. Three
+    regions in ten are clutter that occurs only once.
     """
     random = np.random.default_rng(seed)
     rows = images * regions
@@ -58,12 +58,12 @@ def clustered_regions(images: int, regions: int, dim: int, queries: int, seed: i
         clutter = np.flatnonzero(random.random(len(here)) < 0.3)
         own = categories[random.integers(len(categories), size=len(clutter))]
         here[clutter] = _unit(own + 1.2 * _directions(random, len(clutter), spectrum))
-    asked = views(random.choice(kinds, size=queries, p=frequency))
-    return Collection(vectors, np.repeat(np.arange(images), regions), asked)
+    query_vectors = views(random.choice(kinds, size=queries, p=frequency))
+    return Collection(vectors, np.repeat(np.arange(images), regions), query_vectors)
 
 
 def _directions(random: np.random.Generator, count: int, spectrum: Float32Array) -> Float32Array:
-    """Random vectors of about unit length whose columns fall off as ``spectrum``."""
+    """Random vectors of about unit length whose components decay as ``spectrum``."""
     return random.standard_normal((count, len(spectrum)), dtype=np.float32) * spectrum
 
 

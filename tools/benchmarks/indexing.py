@@ -26,12 +26,12 @@ from objemb.structures import Photo
 FULL = {"arch": "resnet50", "photos": 32, "side": 640, "rounds": 3, "few": 1000, "many": 20_000, "memory_side": 128}
 SMALL = {"arch": "squeezenet1_1", "photos": 5, "side": 64, "rounds": 1, "few": 4, "many": 12, "memory_side": 48}
 BATCH_SIZE, WORKERS = 8, 2
-#: Different pictures; more photos than that are links to them under other names.
+#: Number of distinct pictures; further photos are links to these under other names.
 PICTURES = 64
 #: The command line of objemb, as the installed program runs it.
 PROGRAM = "from objemb.cli.main import main; main()"
-#: Runs a command and prints the peak memory of its processes. A process of its own, because on Linux a program starts
-#: with the peak of whoever started it, and this one is small.
+#: Runs a command and prints the peak memory of its processes. This is a separate, small process, because on Linux the
+#: peak of a program is at least that of the process that started it.
 MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -41,14 +41,14 @@ sys.exit(done.returncode)
 
 
 def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
-    """Images per second against the describer alone, and memory against the number of images."""
+    """Images per second over those of the describer alone, and peak memory of many images over that of few."""
     with tempfile.TemporaryDirectory() as folder:
         yield _speed(Path(folder), sizes, seed)
         yield _memory(Path(folder), sizes, seed)
 
 
 def _speed(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
-    """A run from files to a published index, and the describer on photos that are in memory."""
+    """A run from files to a published index, and the describer alone on photos in memory."""
     photos = folder / "photos"
     write_photos(photos, sizes["photos"], sizes["side"], seed)
     settings = load_config(
@@ -82,7 +82,7 @@ def _index(model: Model, photos: Path, folder: Path) -> None:
 
 
 def _memory(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
-    """Peak memory of indexing many photos over that of few."""
+    """Peak memory of indexing many photos over that of indexing few."""
     model = folder / "model"
     settings = load_config(
         "mac", ["backbone.arch=squeezenet1_1", "backbone.weights=random", f"extractor.size={sizes['memory_side']}"]
@@ -99,17 +99,17 @@ def _memory(folder: Path, sizes: Mapping[str, Any], seed: int) -> Ratio:
 
 
 def _peak(photos: Path, model: Path, index: Path) -> float:
-    """Largest resident memory in MiB of `objemb index`, or of one of its workers if that is larger."""
+    """Peak resident memory in MiB of `objemb index`, or of one of its workers if that is larger."""
     arguments = ["index", str(photos), "--model", str(model), "-o", str(index), "--json", "--workers", str(WORKERS)]
     command = [sys.executable, "-c", MEASURE, sys.executable, "-c", PROGRAM, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"objemb index ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"objemb index exited with code {done.returncode}: {done.stderr[-2000:]}")
     return int(done.stdout) / 1024
 
 
 def write_photos(folder: Path, count: int, side: int, seed: int) -> None:
-    """JPEGs of smooth noise, ``side`` by three quarters of it."""
+    """Write JPEGs of smooth noise, ``side`` pixels wide and three quarters of that high."""
     random = np.random.default_rng(seed)
     folder.mkdir()
     for number in range(count):

@@ -1,11 +1,11 @@
-"""What boxes and vectors from one pass cost, beside the bare detector and beside teachers that need further passes.
+"""Time of detection and description in one pass, over the detector alone and over teachers that need a second pass.
 
-All sides start with the same detector and describe the same boxes of the same photo, so many on every side by
-construction: with random weights a detector finds nothing that is worth describing. Its proposals, box head and
-suppression run all the same; what they find is thrown away.
+All variants run the same detector on the same photo and describe the same given boxes, because a detector with random
+weights finds nothing worth describing. Its proposals, box head and suppression run all the same; their boxes are
+ignored.
 
-What comes after the detector is timed right behind it, round after round, and added to the detector's own time of that
-round. The detector is thus the same on both sides of a ratio, and does not blur it.
+In each round, the step after the detector is timed separately and added to the detector's time of that round. The same
+time of the detector is thus part of both sides of a ratio and adds no noise to it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from objemb.pooling.gem import Gem
 from objemb.regions.whole_image import WholeImage
 from objemb.structures import Photo, Regions
 
-#: Networks; ``(height, width)`` of photos as detector and second pass see them, that of COCO and one of few pixels; the
-#: side of a crop in pixels; counts.
+#: Networks; ``(height, width)`` of photos at the input of the detector and of the second pass, once the usual one for
+#: COCO and once a small one; the side of a crop in pixels; numbers of boxes and rounds.
 FULL = {
     "detector": "fasterrcnn_resnet50_fpn",
     "network": "resnet50",
@@ -65,7 +65,7 @@ BARE, HEAD, MAP, CROPS = "detector", "embedding head", "map", "crops"
 
 
 def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
-    """Heads over their detectors, and two kinds of teacher over the student."""
+    """Detectors with heads over the detectors alone, and two kinds of teachers over the student."""
     for size in sizes["photos"]:
         yield from _with_teachers(sizes, size, seed)
         yield from _mobile(sizes, size, seed)
@@ -74,31 +74,31 @@ def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
 
 @torch.no_grad()
 def _with_teachers(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
-    """A detector with its heads, and the classification network of the same trunk."""
+    """A detector with each head, and teachers with the classification network of the same trunk."""
     photo, boxes = noise(size, seed), scattered(sizes["boxes"], size, seed)
     network = TorchvisionCnn(arch=sizes["network"])
     heads = {HEAD: EmbeddingHead(), f"tail of {sizes['network']} from stride 16": _tail(network, 16)}
     detector = TorchvisionRcnn(sizes["detector"], min_size=min(size), max_size=max(size))
     parts = _Parts(detector, {n: OnePass(detector=detector, head=h) for n, h in heads.items()}, photo, boxes)
-    looks = {MAP: Map(size=max(size), sampling="aligned"), CROPS: Crop(size=sizes["crop"])}
+    extractors = {MAP: Map(size=max(size), sampling="aligned"), CROPS: Crop(size=sizes["crop"])}
     teachers = {
-        name: PooledRegions(regions=WholeImage(), backbone=network, extractor=look, pooling=Gem())
-        for name, look in looks.items()
+        name: PooledRegions(regions=WholeImage(), backbone=network, extractor=extractor, pooling=Gem())
+        for name, extractor in extractors.items()
     }
     describe = {name: lambda t=teacher: t.describe([photo], [boxes]) for name, teacher in teachers.items()}
     times = alternate({BARE: parts.detect, **parts.heads, **describe}, sizes["rounds"])
-    facts, seen = {"boxes": len(boxes)}, f"{size[1]} x {size[0]}"
+    facts, resolution = {"boxes": len(boxes)}, f"{size[1]} x {size[0]}"
     for name in heads:
-        label = f"{sizes['detector']} with {name} over without, {seen}"
+        label = f"{sizes['detector']} with {name} over without, {resolution}"
         yield ratio(label, _sum(times, name), times[BARE], "<= 1.06" if name == HEAD else "", **facts)
     for name, wanted in ((MAP, ">= 1.3"), (CROPS, ">= 2.4")):
-        label = f"two passes ({name}, {sizes['network']}) over one pass, {seen}"
+        label = f"two passes ({name}, {sizes['network']}) over one pass, {resolution}"
         yield ratio(label, _sum(times, name), _sum(times, HEAD), wanted, **facts)
 
 
 @torch.no_grad()
 def _mobile(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
-    """A small network, and its own upper stages as the head."""
+    """A detector on a small network, with the upper stages of the network as its head."""
     photo, boxes = noise(size, seed), scattered(sizes["boxes"], size, seed)
     network = TorchvisionCnn(arch="mobilenet_v2")
     name = "tail of mobilenet_v2 from stride 8"
@@ -111,10 +111,10 @@ def _mobile(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Itera
 
 @torch.no_grad()
 def _every_size(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> Iterator[Ratio]:
-    """Objects of all sizes and the whole photo, seen as large as the head has learned them, over as large as they are.
+    """Objects of all sizes and the whole photo, resized to the object size of the head (windows), over unresized.
 
-    What that costs is beside a pass of the same networks, and beside what a pass took before batch norms were folded.
-    On a detector of torchvision's width, and on the light one of ``configs/train/distill_products.yaml``.
+    Compared with a pass of the same networks without windows, with and without folded batch norms; for a detector of
+    torchvision's width and for the light one of ``configs/train/distill_products.yaml``.
     """
     photo = noise(size, seed)
     boxes = Regions.cat([Regions.whole(size), of_every_size(sizes["boxes"], size, seed)])
@@ -128,13 +128,13 @@ def _every_size(sizes: Mapping[str, Any], size: tuple[int, int], seed: int) -> I
         parts = _Parts(detector, students, photo, boxes)
         plain = {"plain detector": _unfolded(parts.detect), "plain": _unfolded(parts.heads["none"])}
         times = alternate({BARE: parts.detect, **parts.heads, **plain}, sizes["rounds"])
-        label, seen = f"{kind} on mobilenet_v2 with its tail", f"{size[1]} x {size[0]}"
+        label, resolution = f"{kind} on mobilenet_v2 with its tail", f"{size[1]} x {size[0]}"
         windows, none = _sum(times, "windows"), _sum(times, "none")
         yield ratio(
-            f"{label}, objects of every size with windows over without, {seen}", windows, none, boxes=len(boxes)
+            f"{label}, objects of every size with windows over without, {resolution}", windows, none, boxes=len(boxes)
         )
         before = [first + second for first, second in zip(*(times[name] for name in plain), strict=True)]
-        label = f"{label}, with windows over without and with norms that are not folded, {seen}"
+        label = f"{label}, with windows over without windows and without folded norms, {resolution}"
         yield ratio(label, windows, before, "<= 1.15", boxes=len(boxes))
 
 
@@ -147,7 +147,7 @@ def _unfolded(part: Callable[[], object]) -> Callable[[], None]:
 
 
 class _Parts:
-    """A detector, and students that go on from the maps that it has just computed."""
+    """A detector, and students that describe boxes from the maps that it computed last."""
 
     def __init__(
         self, detector: NetworkDetector, students: Mapping[str, OnePass], photo: Photo, boxes: Regions
@@ -159,20 +159,20 @@ class _Parts:
         }
 
     def detect(self) -> None:
-        """All that a detector does to a photo."""
+        """Run the detector on the photo."""
         self._batch = self._detector.preprocess([self._photo])
         self._maps = self._detector.features(self._batch)
         self._detector.regions(self._batch, self._maps, [self._photo])
 
 
 def noise(size: tuple[int, int], seed: int) -> Photo:
-    """A photo of ``(height, width)``; the weights that are drawn next depend on the seed as well."""
+    """A photo of random pixels, of ``(height, width)``. Also seeds the weights that are drawn next."""
     torch.manual_seed(seed)
     return Photo("noise", torch.randint(256, (3, *size), dtype=torch.uint8).numpy(), size)
 
 
 def scattered(count: int, size: tuple[int, int], seed: int) -> Regions:
-    """Boxes of sides from a tenth to a half of the photo's, anywhere in it."""
+    """Boxes a tenth to half as wide and high as the photo, anywhere in it."""
     generator = torch.Generator().manual_seed(seed)
     sides = 0.1 + 0.4 * torch.rand(count, 2, generator=generator)
     corners = (1 - sides) * torch.rand(count, 2, generator=generator)
@@ -181,7 +181,7 @@ def scattered(count: int, size: tuple[int, int], seed: int) -> Regions:
 
 
 def of_every_size(count: int, size: tuple[int, int], seed: int) -> Regions:
-    """Boxes whose longer side is 4 to 100 % of the photo's, evenly in the logarithm; the other is at least a third."""
+    """Boxes whose longer side is 4 to 100 % of the photo's longer side, log-uniformly, with aspect ratios up to 3."""
     generator = torch.Generator().manual_seed(seed)
     longer = max(size) * 0.04 ** torch.rand(count, generator=generator)
     shorter = longer * 3 ** -torch.rand(count, generator=generator)
@@ -198,5 +198,5 @@ def _tail(network: Backbone, stride: int) -> Tail:
 
 
 def _sum(times: Mapping[str, Sequence[float]], behind: str) -> list[float]:
-    """The detector and what comes behind it, by round."""
+    """Seconds of the detector together with the step after it, by round."""
     return [first + second for first, second in zip(times[BARE], times[behind], strict=True)]

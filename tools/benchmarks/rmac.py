@@ -1,4 +1,4 @@
-"""What pooling the regions of R-MAC costs beside the network that makes the map."""
+"""Time of pooling the regions of R-MAC, over that of the network that computes the map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = {"height": 64, "width": 96, "rounds": 2}
 
 @torch.inference_mode()
 def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
-    """Pooling over backbone, in three ways of pooling."""
+    """Time of pooling over that of the backbone, for three implementations of pooling."""
     torch.manual_seed(seed)
     backbone = TorchvisionCnn(arch="resnet50")
     pixels = torch.rand(1, 3, sizes["height"], sizes["width"])
@@ -44,7 +44,7 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
 
 
 def _roi_pool(maps: Tensor, cells: Tensor) -> Tensor:
-    last = cells - torch.tensor([0, 0, 0, 1, 1])  # roi_pool counts the last cell in
+    last = cells - torch.tensor([0, 0, 0, 1, 1])  # the ends of roi_pool are inclusive
     pooled: Tensor = roi_pool(maps, last.float(), output_size=1).flatten(1)
     return pooled
 

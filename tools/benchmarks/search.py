@@ -1,4 +1,4 @@
-"""Exact search against FAISS flat search grouped in Python, and approximate search against exact search."""
+"""Exact search compared with FAISS flat search grouped in Python, and approximate search compared with exact search."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CASES = {"1 query of 1 box": (1, 1, 10), "1 query of 5 boxes": (1, 5, 10), "64 q
 #: Images per query.
 DEPTHS = (10, 100)
 
-#: image, score, row, query row
-Found = list[list[tuple[int, float, int, int]]]
+#: The hits of each query: image, score, row, query row.
+Hits = list[list[tuple[int, float, int, int]]]
 Search = Callable[[Float32Array, Int64Array, int], Any]
 
 
@@ -41,21 +41,21 @@ def run(sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
     encoding = {"encode_seconds": time.perf_counter() - start}
     blocks = {"8-bit codes": coded, "no codes": plain}
     flat = Flat(data)
-    for task in tasks(data):
-        yield from _against_flat(task, flat, blocks, sizes["rounds"], encoding)
+    for case in search_cases(data):
+        yield from _against_flat(case, flat, blocks, sizes["rounds"], encoding)
     start = time.perf_counter()
     index = IvfSq8(seed=seed).build([coded])
     facts: dict[str, Any] = {"build_seconds": time.perf_counter() - start}
     facts |= {"lists": index.lists, "probes": {f"k={k}": default_probes(index.lists, index.covered, k) for k in DEPTHS}}
     for k in DEPTHS:
         yield _recall(data, index, coded, k, facts)
-    for task in tasks(data):
-        yield from _against_exact(task, index, blocks, sizes["rounds"])
+    for case in search_cases(data):
+        yield from _against_exact(case, index, blocks, sizes["rounds"])
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """Batches of queries, to be searched one after another, and how many images each query wants."""
+class SearchCase:
+    """Batches of queries that are searched one after another, and the number of images to return for each query."""
 
     name: str
     batches: Sequence[Float32Array]
@@ -63,7 +63,7 @@ class Task:
     k: int
 
     def each(self, search: Search) -> list[Any]:
-        """What ``search(queries, groups, k)`` finds for each batch."""
+        """The result of ``search(queries, groups, k)`` for each batch."""
         return [search(queries, self.groups, self.k) for queries in self.batches]
 
     def exactly(self, block: VectorBlock) -> list[GroupedHits]:
@@ -71,55 +71,57 @@ class Task:
         return self.each(lambda queries, groups, k: search_exact([block], queries, groups, k))
 
 
-def tasks(data: Collection) -> Iterator[Task]:
+def search_cases(data: Collection) -> Iterator[SearchCase]:
     """All cases at all depths."""
     for name, (count, rows, turns) in CASES.items():
         batches = [data.queries[start : start + count * rows] for start in range(0, turns * count * rows, count * rows)]
         for k in DEPTHS:
-            yield Task(f"{name}, k={k}", batches, np.repeat(np.arange(count), rows), k)
+            yield SearchCase(f"{name}, k={k}", batches, np.repeat(np.arange(count), rows), k)
 
 
 def _against_flat(
-    task: Task, flat: Flat, blocks: Mapping[str, VectorBlock], rounds: int, facts: Mapping[str, Any]
+    case: SearchCase, flat: Flat, blocks: Mapping[str, VectorBlock], rounds: int, facts: Mapping[str, Any]
 ) -> Iterator[Ratio]:
-    sides = {name: lambda block=block: task.exactly(block) for name, block in blocks.items()}
-    times = alternate({"flat": lambda: task.each(flat.search), **sides}, rounds)
-    expected = task.each(flat.search)
+    sides = {name: lambda block=block: case.exactly(block) for name, block in blocks.items()}
+    times = alternate({"flat": lambda: case.each(flat.search), **sides}, rounds)
+    expected = case.each(flat.search)
     for name, block in blocks.items():
-        same = min(agreement(*pair) for pair in zip(task.exactly(block), expected, strict=True))
+        same = min(agreement(*pair) for pair in zip(case.exactly(block), expected, strict=True))
         wanted = ">= 3" if block.codes is not None else ""
-        label = f"faiss flat + grouping over exact search ({name}), {task.name}"
-        yield ratio(label, times["flat"], times[name], wanted, agreement=same, searches=len(task.batches), **facts)
+        label = f"faiss flat + grouping over exact search ({name}), {case.name}"
+        yield ratio(label, times["flat"], times[name], wanted, agreement=same, searches=len(case.batches), **facts)
 
 
-def _against_exact(task: Task, index: IvfStructure, blocks: Mapping[str, VectorBlock], rounds: int) -> Iterator[Ratio]:
+def _against_exact(
+    case: SearchCase, index: IvfStructure, blocks: Mapping[str, VectorBlock], rounds: int
+) -> Iterator[Ratio]:
     stored = [next(iter(blocks.values()))]
-    sides = {name: lambda block=block: task.exactly(block) for name, block in blocks.items()}
-    approximate = {"ivf": lambda: task.each(lambda q, groups, k: index.search(q, groups, k, stored))}
+    sides = {name: lambda block=block: case.exactly(block) for name, block in blocks.items()}
+    approximate = {"ivf": lambda: case.each(lambda q, groups, k: index.search(q, groups, k, stored))}
     times = alternate({**sides, **approximate}, rounds)
-    wanted = ">= 20" if task.k == DEPTHS[0] else ""
+    wanted = ">= 20" if case.k == DEPTHS[0] else ""
     for name in blocks:
-        label = f"exact search ({name}) over ivf_sq8, {task.name}"
-        yield ratio(label, times[name], times["ivf"], wanted, searches=len(task.batches))
+        label = f"exact search ({name}) over ivf_sq8, {case.name}"
+        yield ratio(label, times[name], times["ivf"], wanted, searches=len(case.batches))
 
 
 def _recall(data: Collection, index: IvfStructure, coded: VectorBlock, k: int, facts: Mapping[str, Any]) -> Ratio:
     groups = np.arange(len(data.queries))
     exact = search_exact([coded], data.queries, groups, k)
-    found = index.search(data.queries, groups, k, [coded])
-    recall = float(np.mean([np.isin(e, f).mean() for e, f in zip(exact.images, found.images, strict=True)]))
+    approximate = index.search(data.queries, groups, k, [coded])
+    recall = float(np.mean([np.isin(e, a).mean() for e, a in zip(exact.images, approximate.images, strict=True)]))
     return Ratio(f"ivf_sq8 image recall@{k}", recall, ">= 0.98" if k == DEPTHS[0] else "", facts=facts)
 
 
 class Flat:
-    """The usual way: FAISS flat search, and grouping in Python."""
+    """The usual approach: FAISS flat search, and grouping in Python."""
 
     def __init__(self, data: Collection) -> None:
         self.index = faiss.IndexFlatIP(data.vectors.shape[1])
         self.index.add(data.vectors)
         self.images = data.images.tolist()
 
-    def search(self, queries: Float32Array, groups: Int64Array, k: int) -> Found:
+    def search(self, queries: Float32Array, groups: Int64Array, k: int) -> Hits:
         """The best images of each query."""
         faiss.omp_set_num_threads(torch.get_num_threads())
         return grouped_in_python(self.index, self.images, queries, groups.tolist(), k)
@@ -127,8 +129,8 @@ class Flat:
 
 def grouped_in_python(
     flat: faiss.IndexFlatIP, images: Sequence[int], queries: Float32Array, groups: Sequence[int], k: int
-) -> Found:
-    """The usual way: fetch rows, keep the best of each image in a dict, fetch twice as many where that was too few."""
+) -> Hits:
+    """Fetch rows, keep the best of each image in a dict, and fetch twice as many rows if that gives too few images."""
     fetch = 2 * k
     while True:
         scores, rows = flat.search(queries, min(fetch, flat.ntotal))
@@ -144,13 +146,13 @@ def grouped_in_python(
                     of_query[image] = (score, row, query_row)
             fewest = min(fewest, len(own))
         if enough or fewest >= k:
-            ranked = [sorted(((i, *found) for i, found in b.items()), key=lambda hit: -hit[1])[:k] for b in best]
+            ranked = [sorted(((i, *values) for i, values in b.items()), key=lambda hit: -hit[1])[:k] for b in best]
             return ranked
         fetch *= 2
 
 
-def agreement(hits: GroupedHits, expected: Found) -> float:
-    """Share of places whose score is the same within 1e-5, and whose image is (or ties with) the expected one."""
+def agreement(hits: GroupedHits, expected: Hits) -> float:
+    """Share of ranks with the expected score (within 1e-5) and the expected image, or one that ties with it."""
     good = total = 0
     for query, hit_list in enumerate(expected):
         for place, (image, score, _, _) in enumerate(hit_list):
