@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from objemb.describers._windows import MARGIN, ROUNDING
+from objemb.ops.byte_resize import filter_weights, resized_parts
 
-#: PyTorch's weights of bytes are whole numbers below this, over a power of two of at most so many bits.
-WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
 #: Largest difference of maps, of values around 1, between a window and the same window on a canvas, that is rounding.
 TOLERANCE = 1e-3
 
@@ -21,8 +20,7 @@ TOLERANCE = 1e-3
 class WindowProgram(nn.Module):
     """What :func:`objemb.describers._windows.windows_around` gives, each window in the corner of a square canvas.
 
-    Pixels are resized by two products of matrices, whose rows are the weights of PyTorch's antialiased bilinear filter,
-    and rounded to bytes after each, as PyTorch resizes bytes; weights are rounded to its 16-bit numbers as well.
+    Pixels are resized as PyTorch resizes bytes, see :mod:`objemb.ops.byte_resize`.
 
     Args:
         side: Longer side of a box in its window, in pixels.
@@ -67,34 +65,16 @@ class WindowProgram(nn.Module):
         scale = (sizes / (stop - begin)).float()
         corner = begin.float().flip(1).repeat(1, 2)
         moved = (boxes - corner) * scale.flip(1).repeat(1, 2)
-        rows = self._weights(begin[:, :1], stop[:, :1], sizes[:, :1], height)
-        columns = self._weights(begin[:, 1:], stop[:, 1:], sizes[:, 1:], width)
-        flat = photo.permute(2, 0, 1).reshape(3 * height, width).float()
-        across = (flat @ columns.reshape(-1, width).T).reshape(3, height, -1, self.canvas).permute(2, 0, 1, 3)
-        pixels = _rounded(rows[:, None] @ _rounded(across)) / 255
+        none = torch.zeros_like(begin[:, :1])
+        rows, columns = (
+            filter_weights(begin[:, i : i + 1], stop[:, i : i + 1], sizes[:, i : i + 1], none, self.canvas, side)
+            for i, side in enumerate((height, width))
+        )
+        pixels = resized_parts(photo, rows, columns) / 255
         places = torch.arange(self.canvas, device=boxes.device)
         filled = places < sizes[:, :, None]
         inside = filled[:, 0, :, None] & filled[:, 1, None, :]
         return torch.where(inside[:, None], pixels, self.colour[:, None, None]), lengths.long(), moved
-
-    def _weights(self, begin: Tensor, stop: Tensor, size: Tensor, length: int) -> Tensor:
-        """float32 ``(M, canvas, length)``: of each pixel along a side of the photo in each pixel of a window."""
-        scale = (stop - begin) / size
-        centres = begin + scale * (torch.arange(self.canvas, device=begin.device) + 0.5)
-        pixels = torch.arange(length, device=begin.device) + 0.5
-        distances = (pixels - centres[:, :, None]).abs() / scale.clamp(min=1.0)[:, :, None]
-        cut = (pixels > begin[:, :, None]) & (pixels < stop[:, :, None])
-        cut = cut & (torch.arange(self.canvas, device=begin.device) < size)[:, :, None]
-        weights = torch.where(cut, (1 - distances).clamp(min=0), 0.0)
-        weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1e-6)
-        largest = weights.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        steps = 2.0 ** ((WEIGHT_LIMIT - 0.5) / largest).log2().floor().clamp(max=WEIGHT_BITS)
-        return ((weights * steps + 0.5).floor() / steps).float()
-
-
-def _rounded(pixels: Tensor) -> Tensor:
-    """To whole numbers, halves up."""
-    return (pixels + 0.5).floor().clamp(0, 255)
 
 
 class CanvasMaps(nn.Module):

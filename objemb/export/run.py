@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from objemb import checks, registry
-from objemb.card import check_free, read_card, write_folder
+from objemb import checks
+from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
 from objemb.export.graphs import traced
 from objemb.export.verify import Verification, verify
 from objemb.export.writers import OPSET, write_graph
 from objemb.models.build import model_card
+from objemb.models.exported import open_exported
 from objemb.models.model import Model
-from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import EXPORT, FORMATS, Exported, Graph
 from objemb.structures import Photo
 
@@ -125,16 +125,8 @@ def export_model(
         if photos:
             trial = Path(scratch) / "trial"
             _write(model, exported, Path(scratch), trial)
-            runtime = registry.build(Runtime, {"name": RUNTIMES[settings.format]})
-            verification = verify(
-                describer.limited(program.max_detections),
-                trial,
-                exported,
-                read_card(trial),
-                runtime,
-                photos,
-                program.min_score,
-            )
+            opened = open_exported(trial, runtime=RUNTIMES[settings.format])
+            verification = verify(model.limited(program.max_detections), opened, photos, program.min_score)
             if verification.failures:
                 raise VerificationError(
                     f"{folder}: expected what PyTorch gives, found other results, so that nothing was written: "

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from objemb.describers.base import Describer
+from objemb.models.base import EmbeddingModel
+from objemb.models.exported import ExportedModel
+from objemb.models.model import Model
 from objemb.ops.boxes import iou
 from objemb.ops.tensors import as_tensor
-from objemb.runtimes.base import Runtime
-from objemb.runtimes.exported import BOXES, PHOTOS, Exported
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Described, Photo, RegionDescriptors, Regions
 from objemb.types import Float32Array
 
 #: The photos of the small search are shown again at this share of their sides.
@@ -80,37 +79,32 @@ class Verification:
         return asdict(self)
 
 
-def verify(
-    describer: Describer,
-    folder: Path,
-    exported: Exported,
-    card: Mapping[str, Any],
-    runtime: Runtime,
-    photos: Sequence[Photo],
-    min_score: float,
-) -> Verification:
-    """Compare what a describer and its exported graphs give for some photos.
+def verify(model: Model, exported: ExportedModel, photos: Sequence[Photo], min_score: float) -> Verification:
+    """Compare what a model and its exported graphs give for some photos.
 
     Args:
-        describer: The describer.
-        folder: Where the graphs lie.
-        exported, card: What its card says.
-        runtime: Runs the graphs.
+        model: The model, with no more boxes per photo than the graphs give.
+        exported: The model whose graphs are open.
         photos: The photos; where the graphs take one size alone, they are resized to it.
         min_score: Boxes with lower scores are left out by both.
     """
-    verification = Verification(TOLERANCES[exported.precision])
-    graphs = _Graphs(folder, exported, card, runtime)
+    size = exported.exported.size
+    verification = Verification(TOLERANCES[exported.exported.precision])
     expected, found = _Rows(), _Rows()
     for photo in photos:
-        decoded = _as_taken(photo, exported)
-        ours, theirs = describer.describe([decoded])[0], graphs.describe(decoded)
-        _compare(verification, photo.id, ours, theirs, min_score)
-        again = describer.describe([decoded], [ours.regions])[0]
-        _compare_vectors(verification, photo.id, "given boxes", again.vectors, graphs.boxes(decoded, ours.regions))
-        shrunk = decoded if exported.size is not None else _shrunk(decoded)
-        expected.add(ours.vectors, describer.describe([shrunk])[0].vectors[0])
-        found.add(theirs.vectors, graphs.describe(shrunk).vectors[0])
+        decoded = _as_taken(photo, size)
+        ours, theirs = _rows(model, decoded), _rows(exported, decoded)
+        if exported.per_region:
+            _compare(verification, photo.id, ours, theirs, min_score)
+        else:
+            _compare_vectors(verification, photo.id, "the photo", ours.vectors, theirs.vectors)
+        if exported.per_region or size is None:
+            boxes, crop = ours.regions.boxes, "context" if exported.per_region else "crop"
+            again, of_graph = (one.query(decoded, boxes, crop=crop) for one in (model, exported))
+            _compare_vectors(verification, photo.id, "given boxes", _vectors(again), _vectors(of_graph))
+        shrunk = decoded if size is not None else _shrunk(decoded)
+        expected.add(ours.vectors, _rows(model, shrunk).vectors[0])
+        found.add(theirs.vectors, _rows(exported, shrunk).vectors[0])
         verification.photos += 1
     verification.map_pytorch, verification.map_exported = (
         expected.mean_average_precision(),
@@ -125,31 +119,13 @@ def verify(
     return verification
 
 
-class _Graphs:
-    """The graphs of a folder as a describer."""
+def _rows(model: EmbeddingModel, photo: Photo) -> RegionDescriptors:
+    """The rows of a photo for an index."""
+    return cast(RegionDescriptors, model.describe(photo))  # of a model of vectors
 
-    def __init__(self, folder: Path, exported: Exported, card: Mapping[str, Any], runtime: Runtime) -> None:
-        self._exported = exported
-        self._photos = runtime.open(PHOTOS, exported, card, folder)
-        self._boxes = runtime.open(BOXES, exported, card, folder)
 
-    def describe(self, photo: Photo) -> RegionDescriptors:
-        """The whole photo and its boxes, in pixels of the decoded photo. The last photo of a batch is taken."""
-        batch = np.repeat(_rows_of_pixels(photo)[None], self._exported.batch, axis=0)
-        outputs = {name: array[-1] for name, array in self._photos({"photos": batch}).items()}
-        count = int(outputs["count"])
-        boxes = Regions(
-            outputs["boxes"][:count], photo.size, scores=outputs["scores"][:count], labels=outputs["labels"][:count]
-        )
-        vectors = np.concatenate([outputs["whole"][None], outputs["vectors"][:count]])
-        return RegionDescriptors(photo.id, Regions.cat([Regions.whole(photo.size), boxes]), vectors)
-
-    def boxes(self, photo: Photo, regions: Regions) -> Float32Array:
-        """Vectors of given boxes."""
-        vectors: Float32Array = self._boxes({"photo": _rows_of_pixels(photo), "boxes": np.asarray(regions.boxes)})[
-            "vectors"
-        ]
-        return vectors
+def _vectors(rows: Described) -> Float32Array:
+    return np.asarray(cast(RegionDescriptors, rows).vectors)
 
 
 @dataclass
@@ -218,15 +194,10 @@ def _shown(regions: Regions, row: int) -> str:
     return f"({x1}, {y1}, {x2}, {y2}) with score {float(regions.scores[row]):.3f}"
 
 
-def _rows_of_pixels(photo: Photo) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 ``(H, W, 3)``."""
-    return np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
-
-
-def _as_taken(photo: Photo, exported: Exported) -> Photo:
+def _as_taken(photo: Photo, size: tuple[int, int] | None) -> Photo:
     """The decoded pixels as a photo of their own: what the graphs see has no other size."""
-    if exported.size is not None and photo.pixels.shape[1:] != exported.size:
-        return _resized(photo, exported.size)
+    if size is not None and photo.pixels.shape[1:] != size:
+        return _resized(photo, size)
     return replace(photo, size=(photo.pixels.shape[1], photo.pixels.shape[2]))
 
 
@@ -236,5 +207,5 @@ def _shrunk(photo: Photo) -> Photo:
 
 
 def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
-    image = Image.fromarray(_rows_of_pixels(photo)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = Image.fromarray(photo.pixels.transpose(1, 2, 0)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return replace(photo, pixels=np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), size=size)

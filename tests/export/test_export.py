@@ -27,6 +27,7 @@ from objemb.export.verify import TOLERANCES, verify
 from objemb.images.decode import read_photo
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model
+from objemb.models.exported import open_exported
 from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import BOXES, FORMATS, PHOTOS, Exported
 from objemb.structures import Photo
@@ -144,15 +145,12 @@ def test_a_graph_that_gives_something_else_is_found_out(model: Model, folder: Pa
     """Another model beside the graphs: the photo is named, with what differs."""
     generator = torch.Generator().manual_seed(5)
     other = model.whitened(Whitening.fit(torch.randn(60, 16, generator=generator), 12, fitted_on="noise"))
-    card = read_card(folder)
-    runtime = registry.build(Runtime, {"name": "onnxruntime"})
-    describer = other.limited(4).vector_describer("test")
-    found = verify(describer, folder, Exported.of_card(card, folder), card, runtime, photos[:1], 0.0)
+    exported = open_exported(folder)
+    found = verify(other.limited(4), exported, photos[:1], 0.0)
     assert re.match(
         r"photo 0: expected vectors of objects of cosine 0\.9999 or more, found -?0\.\d+", found.failures[0]
     )
-    fewer = other.limited(1).vector_describer("test")
-    found = verify(fewer, folder, Exported.of_card(card, folder), card, runtime, photos[:1], 0.0)
+    found = verify(other.limited(1), exported, photos[:1], 0.0)
     assert any("found one of the exported model alone, (" in failure for failure in found.failures)
     assert found.unmatched == 3
 
