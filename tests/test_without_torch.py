@@ -33,6 +33,8 @@ MODULES = (
     *("checks", "disk", "registry", "config", "types", "cli.app", "cli.main", "visualize.page"),
     *("models.base", "models.exported", "models.opening", "models.row_schema", "models.stream", "models.origins"),
     *("search.approximate", "search.indexing", "search.kinds", "search.retrieval"),
+    *("rerank.base", "rerank.query_expansion", "rerank.database_augmentation", "rerank.diffusion"),
+    *("rerank.region_expansion", "rerank.region_match", "search.words"),
     *("datasets.evaluation_set", "datasets.protocols", "datasets.benchmarks", "detectors.stored_boxes"),
 )
 
@@ -246,15 +248,63 @@ def test_an_exported_model_indexes_searches_and_detects(tmp_path: Path) -> None:
         assert message in run("search", tmp_path / "i", photos / "1.jpg", "--box", box, code=2).stderr
 
 
+#: Re-rankers of vectors and boxes alone; diffusion needs SciPy.
+WITHOUT_NETWORKS = (
+    "query_expansion,top=2",
+    "query_expansion,top=3,alpha=3",
+    "database_augmentation,top=3",
+    "region_expansion,top=3",
+    "region_match",
+    "diffusion,neighbours=4,query_neighbours=3",
+)
+
+
+def test_rerankers_that_need_no_network_give_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model, photos = write_model(tmp_path / "model"), tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        colour = np.random.default_rng(number).integers(0, 256, 3)
+        Image.new("RGB", (20 + number, 30), tuple(colour.tolist())).save(photos / f"{number}.png")
+    run("index", photos, "-o", tmp_path / "i", "--model", model)
+    plain = [h["image"] for h in searched(tmp_path / "i", photos / "3.png", ())]
+    changed = 0
+    for step in WITHOUT_NETWORKS:
+        if step.startswith("diffusion"):
+            pytest.importorskip("scipy")
+        arguments = ("search", tmp_path / "i", photos / "3.png", "--json", "--rerank", step)
+        hits = json.loads(run(*arguments).stdout)["hits"]
+        expected = searched(tmp_path / "i", photos / "3.png", ("--rerank", step))
+        assert [h["image"] for h in hits] == [h["image"] for h in expected], step
+        assert [h["box"] for h in hits] == [h["box"] for h in expected], step
+        np.testing.assert_allclose([h["score"] for h in hits], [h["score"] for h in expected], rtol=1e-5)
+        changed += [h["image"] for h in hits] != plain
+    assert changed >= 3, "they do not rank as a plain search does"
+
+
+def searched(index: Path, photo: Path, options: tuple[str, ...]) -> list[dict[str, object]]:
+    """The hits of ``objemb search`` here, where PyTorch is installed."""
+    done = CliRunner().invoke(app, ["search", str(index), str(photo), "--json", *options])
+    assert done.exit_code == 0, done.output
+    hits: list[dict[str, object]] = json.loads(done.stdout)["hits"]
+    return hits
+
+
 def test_rerankers_of_an_exported_model_say_what_they_need(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    settings = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 2}]}
+    settings = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 2}, {"name": "spatial_verification"}]}
     model = write_model(tmp_path / "model", settings=settings)
     Image.new("RGB", (20, 20), (9, 90, 0)).save(tmp_path / "a.png")
     run("index", tmp_path / "a.png", "-o", tmp_path / "i", "--model", model)
-    stderr = run("search", tmp_path / "i", tmp_path / "a.png", code=2).stderr
-    assert "the re-rankers of the model ('query_expansion') need PyTorch" in stderr
-    run("search", tmp_path / "i", tmp_path / "a.png", "--rerank", "none")
+    search = ("search", tmp_path / "i", tmp_path / "a.png")
+    needs = "rerank: 'spatial_verification' needs PyTorch: pip install 'objemb[torch]'"
+    assert needs in run(*search, code=2).stderr
+    assert needs in run(*search, "--rerank", "spatial_verification", code=2).stderr
+    run(*search, "--rerank", "none")
+    run(*search, "--rerank", "query_expansion")
+    stderr = run(*search, "--rerank", "region_match,look=true", code=2).stderr
+    assert "expected the describer of a PyTorch model" in stderr
+    assert "an exported model does not have one" in stderr
 
 
 def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _message(error: BaseException, code: int) -> str:
     if isinstance(error, WhereError):
         return str(error)  # its second and third line point at the position
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "torchvision"):
-        return "this command needs PyTorch: pip install 'objemb[torch]'"
+        return str(error) if "pip install" in str(error) else "this command needs PyTorch: pip install 'objemb[torch]'"
     text = " ".join(str(error).split()) or type(error).__name__
     if code == INTERNAL:
         return f"internal error: {type(error).__name__}: {text} ('objemb --debug ...' shows where)"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from objemb.card import CARD, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.models.base import EmbeddingModel, least_longest_side
 from objemb.ops.batches import batched, group_equal
+from objemb.rerank.base import Reranker
 from objemb.runtimes.base import Runtime, Session
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
 from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.types import AnyArray, Float32Array, Uint8Array
-
-if TYPE_CHECKING:  # it needs PyTorch
-    from objemb.rerank.base import Reranker
 
 log = logging.getLogger(__name__)
 
@@ -109,21 +107,7 @@ class ExportedModel(EmbeddingModel):
     @property
     def rerankers(self) -> tuple[Reranker, ...]:
         """See :attr:`EmbeddingModel.rerankers`."""
-        steps = self.settings.get("rerank") or []
-        if not steps:
-            return ()
-        try:
-            from objemb.rerank.base import Reranker
-
-            return tuple(registry.build(Reranker, step) for step in steps)
-        except ModuleNotFoundError as error:
-            if error.name not in ("torch", "torchvision"):
-                raise
-            named = checks.listed(step.get("name") for step in steps)
-            raise ImportError(
-                f"rerank: the re-rankers of the model ({named}) need PyTorch: pip install 'objemb[torch]'; "
-                "--rerank none (rerank=[] in Python) searches without them"
-            ) from error
+        return tuple(registry.build(Reranker, step) for step in self.settings.get("rerank") or [])
 
     def computing(self) -> AbstractContextManager[None]:
         """See :meth:`EmbeddingModel.computing`."""

@@ -150,8 +150,19 @@ def _own(kind: str) -> list[str]:
 
 
 def _marked(kind: str, name: str, where: str) -> type:
-    """The marked class of a plug-in's file; raises ``TypeError`` unless there is exactly one."""
-    module = importlib.import_module(f"objemb.{kind}.{name}")
+    """The marked class of a plug-in's file.
+
+    Raises:
+        TypeError: There is none, or more than one.
+        ModuleNotFoundError: It needs PyTorch, which is not installed; the message says so.
+    """
+    try:
+        module = importlib.import_module(f"objemb.{kind}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision"):
+            raise
+        message = f"{kind}: {name!r} needs PyTorch: pip install 'objemb[torch]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
     marked = [
         c
         for _, c in inspect.getmembers(module, inspect.isclass)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from objemb.ops.tensors import l2
 from objemb.types import Float32Array
 
 
@@ -31,7 +29,15 @@ def mean_with_neighbours(
     if not normalise:
         means: Float32Array = mixed / (1 + weights.sum(axis=1, keepdims=True))
         return means
-    return l2(torch.from_numpy(mixed)).numpy()
+    return unit_rows(mixed)
+
+
+def unit_rows(vectors: Float32Array) -> Float32Array:
+    """Rows ``(N, D)`` at unit length, as :func:`objemb.ops.tensors.l2` has them; a row of zeros stays one."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    scaled = vectors / np.where(largest > 0, largest, 1)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return (scaled / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
 def similarity_weights(similarities: Float32Array, alpha: float) -> Float32Array:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
-from objemb.ops.tensors import as_tensor
+from objemb.ops.products import float_products
 from objemb.rerank._database import Database
 from objemb.types import Float32Array, Int64Array
 
@@ -64,8 +62,8 @@ def nearest_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tup
         here = slice(start, start + ROWS)
         best, at = _nearest_to(vectors, groups, here, k)
         count = min(k, best.shape[1])
-        products[here, :count] = best.numpy()
-        rows[here, :count] = np.where(np.isneginf(products[here, :count]), NO_HIT, at.numpy())
+        products[here, :count] = best
+        rows[here, :count] = np.where(np.isneginf(best), NO_HIT, at)
     return rows, products
 
 
@@ -88,17 +86,27 @@ def approximate_neighbours(vectors: Float32Array, groups: Int64Array, k: int) ->
     return rows, products
 
 
-def _nearest_to(vectors: Float32Array, groups: Int64Array, here: slice, k: int) -> tuple[Tensor, Tensor]:
+def _nearest_to(vectors: Float32Array, groups: Int64Array, here: slice, k: int) -> tuple[Float32Array, Int64Array]:
     """Products and rows of the neighbours of some rows, falling."""
-    own, own_groups = as_tensor(vectors[here]), groups[here]
-    best, at = torch.zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.int64)
+    own, own_groups = vectors[here], groups[here]
+    best, at = np.zeros((len(own), 0), np.float32), np.zeros((len(own), 0), np.int64)
     for start in range(0, len(vectors), COLUMNS):
         there = groups[start : start + COLUMNS]
-        products = own @ as_tensor(vectors[start : start + COLUMNS]).T
+        products = float_products(own, vectors[start : start + COLUMNS])
         if there[0] <= own_groups[-1] and there[-1] >= own_groups[0]:
-            products[torch.from_numpy(own_groups[:, None] == there[None])] = -torch.inf
-        some, columns = products.topk(min(k, len(there)), dim=1)
-        best, at = torch.cat([best, some], 1), torch.cat([at, columns + start], 1)
-        best, order = best.topk(min(k, best.shape[1]), dim=1)
-        at = at.gather(1, order)
-    return best, at
+            products[own_groups[:, None] == there[None]] = -np.inf
+        columns = _largest(products, k)
+        best = np.concatenate([best, np.take_along_axis(products, columns, axis=1)], axis=1)
+        at = np.concatenate([at, columns + start], axis=1)
+        kept = _largest(best, k)
+        best, at = np.take_along_axis(best, kept, axis=1), np.take_along_axis(at, kept, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(at, order, axis=1)
+
+
+def _largest(values: Float32Array, k: int) -> Int64Array:
+    """The columns of the ``k`` largest values of each row, in any order; all where there are no more."""
+    columns = values.shape[1]
+    if columns <= k:
+        return np.broadcast_to(np.arange(columns), values.shape)
+    return np.argpartition(values, columns - k, axis=1)[:, columns - k :]

@@ -6,13 +6,16 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from objemb.checks import ObjembError
-from objemb.describers.base import Describer, FeatureDescriber
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
 from objemb.structures import Match, Photo, RegionDescriptors, SearchResult, VisualWords
 from objemb.structures.results import COSINE
+
+if TYPE_CHECKING:  # these need PyTorch, and re-rankers that use vectors and boxes alone run without it
+    from objemb.describers.base import Describer, FeatureDescriber
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +75,20 @@ class Search:
         return self.open_query(number)
 
     def needed_describer(self) -> Describer:
-        """The describer of vectors. Raises ``ValueError`` where there is none."""
+        """The describer of vectors. Raises ``ValueError`` where there is none, as of an exported model."""
+        if self.describer is None:
+            raise ValueError(
+                "re-ranking: expected the describer of a PyTorch model, with which parts of photos are described, "
+                "found none; an exported model does not have one"
+            )
+
+        from objemb.describers.base import Describer
+
         if not isinstance(self.describer, Describer):
-            other = "none" if self.describer is None else repr(self.describer.registry_name)
-            raise ValueError(f"re-ranking: expected the describer of vectors that described the photos, found {other}")
+            raise ValueError(
+                "re-ranking: expected the describer of vectors that described the photos, found "
+                f"{self.describer.registry_name!r}"
+            )
         return self.describer
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from objemb import checks
-from objemb.ops.tensors import l2
 from objemb.registry import plugin
 from objemb.rerank._database import Database
+from objemb.rerank._expansion import unit_rows
 from objemb.rerank._pairs import best_pair, similarities
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import RegionDescriptors, SearchResult
@@ -41,6 +39,6 @@ class RegionExpansion(Reranker):
         if not pairs:
             return query
         matched = database.vectors[[database.rows(image).start + row for image, (row, _) in pairs]]
-        mean = l2(torch.from_numpy(matched.sum(axis=0, keepdims=True)))
+        mean = unit_rows(matched.sum(axis=0, keepdims=True))
         _, (_, first) = pairs[0]
         return RegionDescriptors(query.image, query.regions[first], mean, query.metadata)

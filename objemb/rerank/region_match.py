@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from objemb import checks
-from objemb.ops.boxes import area, intersection, iou
-from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
 from objemb.rerank._pairs import similarities
@@ -109,6 +107,9 @@ def _looked_at(search: Search, number: int) -> RegionDescriptors:
 
 def _within(regions: Regions, wanted: Regions) -> BoolArray:
     """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
+    from objemb.ops.boxes import area, intersection, iou
+    from objemb.ops.tensors import as_tensor  # here, since only the describer of a PyTorch model finds regions
+
     boxes, others = as_tensor(regions.boxes), as_tensor(wanted.boxes)
     shared = intersection(boxes[:, None], others[None]).amax(dim=1)
     areas = area(boxes)

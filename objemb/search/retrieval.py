@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from objemb import checks, registry
 from objemb.card import read_card
@@ -23,12 +22,11 @@ from objemb.models.base import EmbeddingModel
 from objemb.models.hub import model_folder
 from objemb.models.opening import open_model
 from objemb.rerank._database import Database
+from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
 from objemb.search.kinds import check_model, gives_of
+from objemb.search.words import search_words
 from objemb.structures import Match, Photo, SearchResult, VisualWords
-
-if TYPE_CHECKING:
-    from objemb.rerank.base import Reranker
 
 #: Number of cached databases for re-ranking, one per filter, each at most as large as the index.
 HELD_DATABASES = 2
@@ -138,8 +136,6 @@ class Retrieval:
         image = as_encoded(image)
         query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
         if isinstance(query, VisualWords):
-            from objemb.search.words import search_words  # here, since re-rankers need PyTorch
-
             found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
             return search_words(self.index, query, found, k, rerankers, min_score, where)
         if not rerankers:
@@ -150,8 +146,6 @@ class Retrieval:
             raise ValueError("exact: expected True or None, since re-ranking searches exactly, found False")
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
         database = self._database(_without(exclude, where))
-
-        from objemb.rerank.base import search_and_rerank  # here, since re-rankers need PyTorch
 
         with self.model.computing():  # re-rankers that open photos describe them
             search = search_and_rerank(
@@ -238,8 +232,6 @@ def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:
     """Re-rankers from objects or texts such as ``query_expansion,top=5``."""
     if not steps:
         return ()
-
-    from objemb.rerank.base import Reranker
 
     if isinstance(steps, str):
         raise TypeError(f"rerank: expected a list of re-rankers, found the text {steps!r}")

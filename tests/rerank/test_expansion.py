@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights
+from objemb.ops.tensors import l2
+from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights, unit_rows
 
 MISSING = -np.inf
 
@@ -50,3 +52,13 @@ def test_many_at_once_and_shared_neighbours() -> None:
 
 def test_what_cancels_stays_zero() -> None:
     assert mean_with_neighbours(array([1, 0]), array([-1, 0])[None], array([1]), normalise=True).tolist() == [[0, 0]]
+
+
+def test_unit_rows_are_those_of_pytorch() -> None:
+    rows = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
+    rows[3], rows[4], rows[5] = 0, 1e-30, 1e30
+    found = unit_rows(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, l2(torch.from_numpy(rows)).numpy(), atol=1e-7)
+    assert found[3].tolist() == [0] * 7
+    assert unit_rows(np.zeros((2, 0), np.float32)).shape == (2, 0)
