@@ -67,6 +67,10 @@ class WordAggregator(FeatureAggregator):
         vectors = [np.zeros((0, dim), np.float32), *(one.features.vectors for one in described)]
         return torch.from_numpy(np.concatenate(vectors))
 
+    def most_samples(self, part: str, features: int) -> int | None:
+        """See :meth:`FeatureAggregator.most_samples`."""
+        return features if part == "codebook" else super().most_samples(part, features)
+
     def assigned(self, vectors: Float32Array, count: int) -> Assigned:
         """Features float32 ``(N, D)`` with their nearest words."""
         centres = self.codebook.array

@@ -104,6 +104,11 @@ class FeatureAggregator(ImageAggregator[RegionFeatures]):
 
     takes = RegionFeatures
 
+    def most_samples(self, part: str, features: int) -> int | None:
+        """The most vectors that a part learns from in a photo of so many local features; None where it is not known."""
+        del part, features
+        return None
+
     @property
     @abstractmethod
     def dim(self) -> int:

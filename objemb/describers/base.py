@@ -361,6 +361,14 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
         object.__setattr__(self, "backbone", local_features.backbone)
         self.scales = local_features.scales
 
+    @abstractmethod
+    def most_features(self, *, boxed: bool) -> int | None:
+        """The most local features of a photo; None where that is not known, as of regions that are cut out.
+
+        Args:
+            boxed: Whether boxes of the photos are given.
+        """
+
     def with_local_features(self, extractor: LocalExtractor) -> Self:
         """This describer with another extractor that gives features of the same kind. Everything else is shared with
         this one."""

@@ -68,6 +68,11 @@ class Local(FeatureDescriber):
         side = None if self.region_features == CROP else self.local_features.decode_side()
         return side if side is None or self.regions is None else max(side, self.regions.decode_side())
 
+    def most_features(self, *, boxed: bool) -> int | None:
+        """See :meth:`FeatureDescriber.most_features`."""
+        several = self.region_features == CROP and (boxed or self.regions is not None)
+        return None if several else self.local_features.count
+
     def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
         """See :meth:`FeatureDescriber.describe_parts`."""
         cuts = [photo.part(box) for box in boxes]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from objemb import checks
 from objemb.layers.fitted import Fitted
-from objemb.ops.faiss import clusters, nearest
+from objemb.ops.faiss import clusters, faiss_library, nearest
 from objemb.types import Float32Array, Int64Array
 
+logger = logging.getLogger(__name__)
+
+#: Fewer features per word leave the centres noisy, as faiss has it.
+FEW = 39
 #: Stands for an image among the numbers of its words.
 IMAGE = -1.0
 
@@ -24,7 +30,7 @@ class Codebook(Fitted):
         words: Number k of words, from 2 on. Detect-to-retrieve has 65,536, and 1,024 as a small one.
         iterations: Most rounds of k-means.
         samples: Features per word that k-means sees, an even sample of those of all photos. More than 256 do not move
-            the centres any more, fewer than 39 leave them noisy (as faiss has it); 1 at least.
+            the centres any more, fewer than :data:`FEW` leave them noisy; 1 at least.
         seed: Of the first centres.
 
     Attributes:
@@ -40,17 +46,34 @@ class Codebook(Fitted):
         self.needed = checks.whole("words", words, least=2) * checks.whole("samples", samples)
         self.register_buffer("centres", torch.zeros(words, checks.whole("dim", dim)))
 
+    def expect(self, most: int | None) -> None:
+        """See :meth:`Fitted.expect`."""
+        faiss_library("k-means")
+        if most is not None:
+            self._expect_enough(most, f"at most {most}")
+
     def learn(self, vectors: Tensor) -> None:
         """See :meth:`Fitted.learn`; from local features. Raises ``ValueError`` for fewer features than words."""
         words, dim = self.centres.shape
         checks.shape("vectors", vectors, (None, dim))
-        if len(vectors) < words:
-            raise ValueError(
-                f"codebook: expected at least {words} local features for as many words, found {len(vectors)}; give "
-                "more photos to --fit-on, or take fewer words"
+        self._expect_enough(len(vectors), str(len(vectors)))
+        if len(vectors) < FEW * words:
+            logger.warning(
+                "codebook: %d local features for %d words are few: below %d a word, the words are noisy",
+                len(vectors),
+                words,
+                FEW,
             )
         centres = clusters(vectors.cpu().numpy(), words, iterations=self.iterations, seed=self.seed, on_round=self.step)
         self.centres.copy_(torch.from_numpy(centres))
+
+    def _expect_enough(self, count: int, found: str) -> None:
+        words = len(self.centres)
+        if count < words:
+            raise ValueError(
+                f"codebook: expected at least {words} local features for as many words, found {found}; give more "
+                "photos to --fit-on, or take fewer words"
+            )
 
     @property
     def array(self) -> Float32Array:

@@ -50,6 +50,18 @@ class Fitted(nn.Module, ABC):
             ValueError: Too few vectors, or vectors of another length.
         """
 
+    def expect(self, most: int | None) -> None:
+        """Raise an error that :meth:`learn` is known to raise, so that no photo is described in vain.
+
+        Args:
+            most: The most vectors that can be gathered; None where that is not known.
+
+        Raises:
+            ImportError: A library that it needs is not installed.
+            ValueError: Too few vectors.
+        """
+        del most
+
     @torch.no_grad()
     def fit(
         self, vectors: Tensor, *, fitted_on: str, on_step: Callable[[int, int], None] = lambda done, of: None

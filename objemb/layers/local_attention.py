@@ -37,5 +37,5 @@ class LocalAttention(nn.Module):
         """Raise :class:`~objemb.checks.NotFittedError` where all cells still have the same weight."""
         if not bool(self.out.weight.any()):
             raise NotFittedError(
-                "attention: expected one that has been trained, found a fresh one; `objemb train attend` trains it"
+                "attention: expected a trained one, found a fresh one; `objemb train attend_local` trains it"
             )

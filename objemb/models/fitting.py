@@ -15,7 +15,7 @@ from objemb.aggregators.keep import Keep
 from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.inputs import as_regions
-from objemb.images.sources import ImageRef, SkippedImage
+from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.layers.whitening import Whitening
 from objemb.models.base import given_regions
 from objemb.models.model import Model
@@ -71,11 +71,14 @@ def fit_parts(
         on_skip: Called with each photo that could not be read or described, likewise.
 
     Raises:
-        ValueError: Too few vectors were found for a part, or not one of the boxes could be used.
+        ImportError: A library that a part learns with is not installed; raised before any photo is opened.
+        ValueError: Too few vectors were found for a part, or not one of the boxes could be used. Where the number of
+            photos says that there will be too few, that is raised before any is opened.
     """
     waiting = model.pipeline.unfitted()
     if not waiting:
         return model
+    _expect_to_learn(model, waiting, photos, boxed=boxes is not None)
     model = replace(model, describer=copy.deepcopy(model.describer), aggregator=copy.deepcopy(model.aggregator))
     for name in waiting:
         part = model.pipeline.fitted_parts()[name]
@@ -224,6 +227,22 @@ def whiten(
         ValueError: Too few vectors for ``dim``.
     """
     return model.whitened(Whitening.fit(vectors, dim, power, fitted_on=fitted_on))
+
+
+def _expect_to_learn(
+    model: Model, parts: Sequence[str], photos: Sequence[str | Path] | Sequence[Photo], *, boxed: bool
+) -> None:
+    """Raise what parts are known to raise when they learn from so many photos."""
+    most = {part: model.pipeline.most_samples(part, boxed=boxed) for part in parts}
+    count = 0 if all(of_photo is None for of_photo in most.values()) else _count(photos)
+    for part, of_photo in most.items():
+        model.pipeline.fitted_parts()[part].expect(None if of_photo is None else of_photo * count)
+
+
+def _count(photos: Sequence[str | Path] | Sequence[Photo]) -> int:
+    """The number of photos, those that cannot be read included."""
+    sources = [one for one in photos if not isinstance(one, Photo)]
+    return len(photos) - len(sources) + (sum(1 for _ in find_images(sources)) if sources else 0)
 
 
 def _samples(

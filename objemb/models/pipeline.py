@@ -65,6 +65,16 @@ class Pipeline(ABC, Generic[Taken]):
             return self.aggregator.samples(part.removeprefix(AGGREGATOR), self.describer.describe(photos, given))
         return self.describer.samples(part, photos, given)
 
+    def most_samples(self, part: str, *, boxed: bool) -> int | None:
+        """The most vectors that a part learns from in one photo; None where that is not known.
+
+        Args:
+            part: A key of :meth:`fitted_parts`.
+            boxed: Whether boxes of the photos are given.
+        """
+        del part, boxed
+        return None
+
     def fitted_parts(self) -> dict[str, Fitted]:
         """Parts that learn, by dotted name, in the order in which they have to: the describer's come first."""
         own = {f"{AGGREGATOR}{name}": part for name, part in self.aggregator.fitted_parts().items()}
@@ -164,6 +174,13 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""
         return least_longest_side(boxes) if crop == "crop" else None
+
+    def most_samples(self, part: str, *, boxed: bool) -> int | None:
+        """See :meth:`Pipeline.most_samples`."""
+        features = self.describer.most_features(boxed=boxed)
+        if features is None or not part.startswith(AGGREGATOR):
+            return features
+        return self.aggregator.most_samples(part.removeprefix(AGGREGATOR), features)
 
     def _features_of(self, photo: Photo, boxes: Regions, crop: str) -> RegionFeatures:
         """The local features by which boxes are searched for, in their order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -14,6 +15,8 @@ from objemb.ops.word_matching import region_scores
 from objemb.rerank.base import Reranker, WordSearch, rerank_words
 from objemb.structures import Match, SearchResult, VisualWords
 from objemb.structures.fields import points_inside
+
+logger = logging.getLogger(__name__)
 
 
 def search_words(
@@ -39,6 +42,8 @@ def search_words(
     Raises:
         ValueError: A re-ranker needs vectors, or something that is not stored.
     """
+    if not len(query.words):
+        logger.warning("no local features in what is searched for, so that nothing can be found")
     wanted = (len(index) if r.depth is None else r.depth for r in rerankers)
     result = localised(index, query, search(max(k, *wanted, 0)), where)
     done = rerank_words(WordSearch((query,), (result,), lambda image: stored_words(index, image, where)), rerankers)

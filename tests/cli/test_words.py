@@ -63,7 +63,7 @@ def test_build_tells_what_was_learned(run: Run, words: Path, config: Path, photo
     assert "expected to be fitted, found a fresh one; add --fit-on PHOTOS" in error
     few = ("model", "build", config, "aggregator.words=65536", "--fit-on", photos, "-o", tmp_path / "m")
     error = run(*few, code=2).stderr
-    assert "codebook: expected at least 65536 local features for as many words, found 2400" in error
+    assert "codebook: expected at least 65536 local features for as many words, found at most 2400" in error
     assert "give more photos to --fit-on, or take fewer words" in error
     assert not (tmp_path / "m").exists()
 
@@ -93,6 +93,9 @@ def test_a_box_is_found_where_it_is(run: Run, photos: Path, word_index: Path, tm
     )
     assert two["query"]["boxes"] == [[0, 0, 9, 9], [60, 20, 110, 70]]
     assert "1.png" not in [hit["image"] for hit in two["hits"]]
+    between = run("search", word_index, photos / "1.png", "--box", "60.1,20.1,60.2,20.2")
+    assert between.stdout == "nothing found\n"
+    assert "no local features in what is searched for, so that nothing can be found" in between.stderr
     labelled = parsed(run("search", word_index, photos / "1.png", "--where", "label = blue", "--json"))
     assert {hit["label"] for hit in labelled["hits"]} == {"blue"}
 

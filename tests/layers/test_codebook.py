@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_too_few_features() -> None:
         Codebook(2, 100).fit(features(), fitted_on="points")
     with pytest.raises(ValueError, match=r"vectors: expected shape \(any, 3\), found \(90, 2\)"):
         Codebook(3, 10).fit(features(), fitted_on="points")
+
+
+def test_what_cannot_be_learned_is_known_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    book = Codebook(2, 100)
+    book.expect(None)
+    book.expect(100)
+    with pytest.raises(ValueError, match=r"codebook: expected at least 100 local features .* found at most 99; give"):
+        book.expect(99)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match="k-means needs FAISS"):
+        book.expect(None)
+
+
+def test_few_features_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("faiss")
+    Codebook(2, 2).fit(features(78), fitted_on="points")
+    assert not caplog.messages
+    Codebook(2, 2).fit(features(77), fitted_on="points")
+    assert caplog.messages == ["codebook: 77 local features for 2 words are few: below 39 a word, the words are noisy"]
 
 
 @pytest.mark.parametrize("wrong", [{"words": 1}, {"dim": 0}, {"iterations": 0}, {"samples": 0}, {"seed": -1}])

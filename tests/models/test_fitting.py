@@ -15,6 +15,7 @@ from objemb.aggregators.keep import Keep
 from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError, NotFittedError
 from objemb.detectors.base import Detector
+from objemb.images.inputs import as_photo
 from objemb.images.sources import SkippedImage
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model, save_model
@@ -145,6 +146,51 @@ def test_too_little_to_learn_from(photos: Path, tmp_path: Path) -> None:
         fit_parts(with_pooling("netvlad"), [tmp_path])
     with pytest.raises(ValueError, match="expected at least 9999 vectors for as many clusters, found 960"):
         fit_parts(with_pooling("many"), [photos])
+
+
+def of_words(aggregator: dict[str, Any], **describer: Any) -> Model:
+    return build_model(
+        {
+            "describer": {"name": "local", "local_features": {"name": "sift", "count": 20}, **describer},
+            "aggregator": aggregator,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "describer", "boxed", "most"),
+    [
+        ({"name": "asmk", "words": 101}, {}, False, 20),
+        ({"name": "vlad", "words": 101}, {"region_features": "inside"}, True, 20),
+        ({"name": "vlad", "words": 101}, {"region_features": "crop"}, False, 20),
+        ({"name": "vlad", "words": 101}, {"region_features": "crop"}, True, None),  # as many as there are boxes
+    ],
+)
+def test_too_few_photos_are_refused_before_one_is_opened(
+    aggregator: dict[str, Any],
+    describer: dict[str, Any],
+    boxed: bool,
+    most: int | None,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """101 words of 5 photos that have 20 features at most."""
+    pytest.importorskip("faiss")
+    model = of_words(aggregator, **describer)
+    assert model.pipeline.most_samples("aggregator.codebook", boxed=boxed) == most
+    if boxed:
+        return
+    opened: list[object] = []
+    monkeypatch.setattr("objemb.models.fitting.process_stream", lambda *given, **named: opened.append(given))
+    for source in ([photos], [as_photo(file) for file in sorted(photos.iterdir())]):
+        with pytest.raises(ValueError, match=r"codebook: expected at least 101 local features .* found at most 100;"):
+            fit_parts(model, source)  # type: ignore[arg-type]
+    assert not opened
+
+
+def test_how_much_other_parts_learn_from_is_not_known() -> None:
+    assert of_words({"name": "asmk", "idf": True}).pipeline.most_samples("aggregator.idf", boxed=False) is None
+    assert with_pooling("netvlad").pipeline.most_samples("pooling", boxed=False) is None
 
 
 def test_many_vectors_are_sampled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
