@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from objemb.types import AnyArray, BoolArray, Float32Array, FloatArray, Int64Arr
 S = TypeVar("S", bound=np.generic)
 T = TypeVar("T", bound=np.generic)
 
+#: Score, row and query row of a pair.
+ScoredPair: TypeAlias = tuple[float, int, int]
 #: Fills the places of ``GroupedHits`` for which there was no image.
 NO_HIT = -1
 #: Numbers that are gathered at once to score pairs; few enough for the processor's cache.
@@ -45,20 +47,20 @@ class Block(ABC):
         """The same rows, of which a search may return those only that are alive in ``alive``, bool ``(n,)``, too."""
 
     @abstractmethod
-    def pairs_of_image(
-        self, rows: slice, best: tuple[float, int, int], queries: Any, count: int
-    ) -> list[tuple[float, int, int]]:
-        """Where an image matched a query.
+    def pairs_of_images(
+        self, images: Sequence[slice], best: Sequence[ScoredPair], queries: Any, count: int
+    ) -> list[list[ScoredPair]]:
+        """Where images matched a query.
 
         Args:
-            rows: The rows of the image.
-            best: Score, row and query row of the pair that a search returned.
+            images: The rows of each image, which are in this block.
+            best: For each image the pair that a search returned.
             queries: The rows of the query, as the schema of the rows encodes them; query rows count through these.
-            count: How many further pairs to give at most.
+            count: How many further pairs of an image to give at most.
 
         Returns:
-            ``(score, row, query row)`` of the pair that is to be shown, with the score of ``best``, and of the next
-            best pairs of alive rows, whose scores fall and are no higher.
+            For each image the pair that is to be shown, with the score of ``best``, and the next best pairs of alive
+            rows, whose scores fall and are no higher.
         """
 
 
@@ -94,32 +96,38 @@ class VectorBlock(Block):
         """As :meth:`Block.among`."""
         return replace(self, alive=alive if self.alive is None else alive & self.alive)
 
-    def pairs_of_image(
-        self, rows: slice, best: tuple[float, int, int], queries: Float32Array, count: int
-    ) -> list[tuple[float, int, int]]:
-        """As :meth:`Block.pairs_of_image`; ``queries`` is float32 ``(q, D)``."""
-        score, row, query_row = best
-        if not count or (rows.stop - rows.start) * len(queries) < 2:
-            return [best]
-        scores = self.vectors[rows].astype(np.float32) @ queries.T
-        if self.alive is not None:
-            scores[~self.alive[rows]] = -np.inf
-        scores[row - rows.start, query_row] = -np.inf
-        return [best, *((min(s, score), r, q) for s, r, q in best_entries(scores, rows.start, count))]
+    def pairs_of_images(
+        self, images: Sequence[slice], best: Sequence[ScoredPair], queries: Float32Array, count: int
+    ) -> list[list[ScoredPair]]:
+        """As :meth:`Block.pairs_of_images`; ``queries`` is float32 ``(q, D)``."""
+        pairs = []
+        for rows, first in zip(images, best, strict=True):
+            if not count or (rows.stop - rows.start) * len(queries) < 2:
+                pairs.append([first])
+                continue
+            scores = self.vectors[rows].astype(np.float32) @ queries.T
+            if self.alive is not None:
+                scores[~self.alive[rows]] = -np.inf
+            pairs.append(with_next_best(first, scores, rows.start, count))
+        return pairs
 
 
-def best_entries(scores: Float32Array, first_row: int, count: int) -> list[tuple[float, int, int]]:
-    """``(score, row, query row)`` of the largest scores above -inf, best first; of equal ones the first.
+def with_next_best(best: ScoredPair, scores: Float32Array, first_row: int, count: int) -> list[ScoredPair]:
+    """The best pair of an image, then those of the largest scores above -inf; of equal ones the first.
 
     Args:
-        scores: float32 ``(n, q)``.
+        best: The best pair, which is not given twice; no other score is above its own.
+        scores: float32 ``(n, q)``, of all pairs of the image; changed.
         first_row: Number of the first of the n rows.
-        count: How many at most.
+        count: How many more at most.
     """
+    score, row, query_row = best
+    scores[row - first_row, query_row] = -np.inf
     flat = scores.ravel()
     order = np.argsort(-flat, kind="stable")[:count]
     rows, query_rows = np.unravel_index(order[flat[order] > -np.inf], scores.shape)
-    return [(float(scores[r, q]), first_row + int(r), int(q)) for r, q in zip(rows, query_rows, strict=True)]
+    others = zip(rows.tolist(), query_rows.tolist(), strict=True)
+    return [best, *((min(float(scores[r, q]), score), first_row + r, q) for r, q in others)]
 
 
 @dataclass(frozen=True, eq=False)

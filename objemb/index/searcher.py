@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
-from objemb.index.blocks import Block, GroupedHits, Pairs, pairs_of, top_images
+from objemb.index.blocks import Block, GroupedHits, Pairs, ScoredPair, pairs_of, top_images
 from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
@@ -189,29 +189,26 @@ def _results(
     images: dict[int, tuple[str, dict[str, Scalar]]] = {}
     for number, query in enumerate(queries):
         rows, boxes = snapshot.manifest.schema.queries([query]), _boxes(query.regions.boxes.tolist())
-        matches = []
+        found = []
         for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
             place = int(segments[number, rank])
-            image = _Image(snapshot.segments[place], blocks[place], int(hits.images[number, rank]))
             row = int(hits.rows[number, rank] - snapshot.first_rows[place])
             query_row = int(hits.query_rows[number, rank]) - first_query_row
-            score = float(hits.scores[number, rank])
+            best = float(hits.scores[number, rank]), row, query_row
+            found.append(_Image(snapshot.segments[place], place, int(hits.images[number, rank]), best))
+        matches = []
+        for image, pairs in zip(found, _pairs(snapshot, blocks, found, rows, runners_up), strict=True):
             if image.number not in images:
                 images[image.number] = (image.id, image.metadata)
             id_, metadata = images[image.number]
             try:
-                pairs = image.pairs((score, row, query_row), rows, runners_up)
+                (score, best_row, of_query), *others = pairs
                 rest = tuple(
-                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in pairs[1:]
+                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in others
                 )
-                _, best, of_query = pairs[0]
-                label = image.segment.label(best)
-                matches.append(Match(id_, score, image.box(best), boxes[of_query], label, metadata, rest))
-            except (
-                ValueError,
-                TypeError,
-                DamagedIndexError,
-            ) as error:
+                label = image.segment.label(best_row)
+                matches.append(Match(id_, score, image.box(best_row), boxes[of_query], label, metadata, rest))
+            except (ValueError, TypeError, DamagedIndexError) as error:
                 # the query has been checked: what the index holds is wrong
                 raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
         if len({m.image for m in matches}) != len(matches):
@@ -221,13 +218,39 @@ def _results(
     return answers
 
 
-class _Image:
-    """An image among the hits."""
+def _pairs(
+    snapshot: Snapshot, blocks: Sequence[Block], found: Sequence[_Image], query: Any, count: int
+) -> list[list[ScoredPair]]:
+    """The best pairs of each image with a query, ``count`` and one at most."""
+    pairs: list[list[ScoredPair]] = [[] for _ in found]
+    for place in {image.place for image in found}:
+        here = [n for n, image in enumerate(found) if image.place == place]
+        try:
+            of_block = blocks[place].pairs_of_images(
+                [found[n].rows for n in here], [found[n].best for n in here], query, count
+            )
+        except (ValueError, TypeError, DamagedIndexError) as error:
+            raise DamagedIndexError(f"{snapshot.folder}: {error} ('objemb verify' tells which file)") from error
+        for n, of_image in zip(here, of_block, strict=True):
+            pairs[n] = of_image
+    return pairs
 
-    def __init__(self, segment: Segment, block: Block, number: int) -> None:
+
+class _Image:
+    """An image among the hits.
+
+    Attributes:
+        segment: Where its rows are.
+        place: Number of that segment and its block.
+        number: Its internal number.
+        best: The pair that the search returned.
+    """
+
+    def __init__(self, segment: Segment, place: int, number: int, best: ScoredPair) -> None:
         self.segment = segment
+        self.place = place
         self.number = number
-        self._block = block
+        self.best = best
         self._position = int(np.searchsorted(segment.numbers, number))
 
     @property
@@ -238,14 +261,15 @@ class _Image:
     def metadata(self) -> dict[str, Scalar]:
         return tables.metadata_from_bytes(self.segment.images.column("metadata")[self._position].as_py())
 
+    @property
+    def rows(self) -> slice:
+        """The rows of the image in its segment."""
+        start, stop = self.segment.starts[self._position : self._position + 2].tolist()
+        return slice(start, stop)
+
     def box(self, row: int) -> Box:
         x1, y1, x2, y2 = self.segment.boxes[row].tolist()
         return (x1, y1, x2, y2)
-
-    def pairs(self, best: tuple[float, int, int], query: Any, count: int) -> list[tuple[float, int, int]]:
-        """As :meth:`objemb.index.blocks.Block.pairs_of_image`."""
-        start, stop = self.segment.starts[self._position : self._position + 2].tolist()
-        return self._block.pairs_of_image(slice(start, stop), best, query, count)
 
 
 def _boxes(boxes: list[list[float]]) -> list[Box]:

@@ -49,6 +49,35 @@ class Lists:
     postings: Uint32Array
     residuals: AnyArray
 
+    def of_rows(self, rows: Int64Array, count: int) -> Lists:
+        """The postings of some rows, numbered by their places in ``rows``.
+
+        Args:
+            rows: int64 ``(n,)``, each once, in any order.
+            count: How many rows there are.
+
+        Raises:
+            DamagedIndexError: A posting is of a row that does not exist.
+        """
+        wanted = np.zeros(count, bool)
+        wanted[rows] = True
+        words, chosen = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for step in _steps(self):
+            postings = step.gathered(self.postings)
+            if len(postings) and int(postings.max()) >= count:
+                raise _outside()
+            here = np.flatnonzero(wanted[postings])
+            chosen.append(step.places[here])
+            words.append(step.words.start + np.searchsorted(np.cumsum(step.lengths), here, side="right"))
+        numbers = np.concatenate(chosen)
+        place = np.zeros(count, np.uint32)
+        place[rows] = np.arange(len(rows))
+        lengths = np.bincount(np.concatenate(words), minlength=len(self.first))
+        last = np.cumsum(lengths)
+        postings, residuals = place[self.postings[numbers]], self.residuals[numbers]
+        postings.flags.writeable = residuals.flags.writeable = False  # as what is mapped, else Numba compiles twice
+        return Lists(last - lengths, last, postings, residuals)
+
 
 class _Compiled:
     """The compiled loop, once there is a reason to have it."""
@@ -77,7 +106,6 @@ def add_similarities(
     dim: int,
     kernel: MatchKernel,
     sums: Float64Array,
-    first_row: int,
 ) -> None:
     """Add ``weight * sigma(<u, v>)`` of each posting to the sum of its row.
 
@@ -87,30 +115,27 @@ def add_similarities(
         weights: float64 ``(M,)``.
         dim: D.
         kernel: With sigma.
-        sums: float64 ``(n,)``, of the rows from ``first_row`` on; added to.
-        first_row: The row that the first sum is of.
+        sums: float64 ``(n,)``, of all rows; added to.
 
     Raises:
         DamagedIndexError: A posting is of another row. Some may have been added by then.
     """
     if kernel.binary:
-        _add_signs(lists, residuals, weights, kernel.sigma((dim - 2 * np.arange(dim + 1)) / dim), sums, first_row)
+        _add_signs(lists, residuals, weights, kernel.sigma((dim - 2 * np.arange(dim + 1)) / dim), sums)
         return
     for step in _steps(lists):
         part = step.gathered(lists.residuals).astype(np.float64)
         asked = np.broadcast_to(step.repeated(residuals), part.shape).astype(np.float64)
         similarities = np.einsum("pd,pd->p", part, asked)  # row by row: equal rows have equal similarities
-        _add(step.gathered(lists.postings), step.repeated(weights) * kernel.sigma(similarities), sums, first_row)
+        _add(step.gathered(lists.postings), step.repeated(weights) * kernel.sigma(similarities), sums)
 
 
-def _add_signs(
-    lists: Lists, residuals: AnyArray, weights: Float64Array, table: FloatArray, sums: Float64Array, first_row: int
-) -> None:
+def _add_signs(lists: Lists, residuals: AnyArray, weights: Float64Array, table: FloatArray, sums: Float64Array) -> None:
     """The same of signs, where ``table`` has sigma for each number of signs that differ."""
     loop = _compiled.loop(int((lists.last - lists.first).sum()))
     if loop is not None:
         ranges = lists.first, lists.last, lists.postings, lists.residuals
-        if not loop(*ranges, residuals, weights, table, sums, first_row):
+        if not loop(*ranges, residuals, weights, table, sums):
             raise _outside()
         return
     for step in _steps(lists):
@@ -120,7 +145,7 @@ def _add_signs(
             distances += np.bitwise_count(part[:, column] ^ step.repeated(residuals[:, column]))
         if len(distances) and int(distances.max()) >= len(table):
             raise _outside()
-        _add(step.gathered(lists.postings), step.repeated(weights) * table.take(distances), sums, first_row)
+        _add(step.gathered(lists.postings), step.repeated(weights) * table.take(distances), sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +167,9 @@ class _Step:
         ranges = zip(self.first.tolist(), (self.first + self.lengths).tolist(), strict=True)
         if len(self.first) == 1:
             return values[slice(*next(ranges))]
-        if len(self._places) >= LONG_LIST * len(self.first):
+        if len(self.places) >= LONG_LIST * len(self.first):
             return np.concatenate([values[first:last] for first, last in ranges])
-        return values.take(self._places, axis=0)
+        return values.take(self.places, axis=0)
 
     def repeated(self, values: AnyArray) -> AnyArray:
         """The value of the word of each of these postings; of one word it alone, to be broadcast."""
@@ -152,7 +177,7 @@ class _Step:
         return here if len(here) == 1 else np.repeat(here, self.lengths, axis=0)
 
     @cached_property
-    def _places(self) -> Int64Array:
+    def places(self) -> Int64Array:
         """The number of each of these postings."""
         ends = np.cumsum(self.lengths)
         places = np.repeat(self.first - (ends - self.lengths), self.lengths)
@@ -178,12 +203,10 @@ def _steps(lists: Lists) -> Iterator[_Step]:
         word = stop
 
 
-def _add(postings: AnyArray, similarities: FloatArray, sums: Float64Array, first_row: int) -> None:
-    rows = postings.astype(np.intp)
-    rows -= first_row
-    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(sums)):
+def _add(postings: AnyArray, similarities: FloatArray, sums: Float64Array) -> None:
+    if len(postings) and int(postings.max()) >= len(sums):
         raise _outside()
-    np.add.at(sums, rows, similarities)
+    np.add.at(sums, postings.astype(np.intp), similarities)
 
 
 def _outside() -> DamagedIndexError:
@@ -193,7 +216,7 @@ def _outside() -> DamagedIndexError:
 def compiled_loop() -> Callable[..., bool] | None:
     """The sums of binary residuals as a compiled loop that lets other threads run; None where Numba cannot make it.
 
-    Called with ``(first, last, postings, residuals, query residuals, weights, table, sums, first row)``; false where a
+    Called with ``(first, last, postings, residuals, query residuals, weights, table, sums)``; false where a
     posting is of another row or has more signs than the table.
     """
     try:
@@ -220,7 +243,6 @@ def compiled_loop() -> Callable[..., bool] | None:
         weights: Any,
         table: Any,
         sums: Any,
-        shift: int,
     ) -> bool:
         width, limit, rows = residuals.shape[1], np.uint32(len(table)), np.uint32(len(sums))
         distances = np.empty(COMPILED_STEP, np.uint32)
@@ -245,15 +267,15 @@ def compiled_loop() -> Callable[..., bool] | None:
                             distances[at] += ones(codes[at, column] ^ code)
                 outside = False
                 for at in range(count):
-                    outside |= (distances[at] >= limit) | (np.uint32(numbers[at] - shift) >= rows)
+                    outside |= (distances[at] >= limit) | (numbers[at] >= rows)
                 if outside:
                     return False
                 if long:
                     for at in range(count):
-                        sums[np.uint32(numbers[at] - shift)] += weighted[distances[at]]
+                        sums[numbers[at]] += weighted[distances[at]]
                 else:
                     for at in range(count):
-                        sums[np.uint32(numbers[at] - shift)] += weights[word] * table[distances[at]]
+                        sums[numbers[at]] += weights[word] * table[distances[at]]
         return True
 
     try:
@@ -261,7 +283,7 @@ def compiled_loop() -> Callable[..., bool] | None:
         readonly = np.zeros(1, np.uint32), np.zeros((1, 1), np.uint64)
         for array in readonly:
             array.flags.writeable = False
-        loop(one, one, *readonly, np.zeros((1, 1), np.uint64), np.zeros(1), np.zeros(65), np.zeros(1), 0)
+        loop(one, one, *readonly, np.zeros((1, 1), np.uint64), np.zeros(1), np.zeros(65), np.zeros(1))
     except Exception as error:  # a compiler may fail in any way
         logger.info("visual words are compared by NumPy: %s", error)
         return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from objemb.checks import DamagedIndexError
 from objemb.index import word_kernels
-from objemb.index.blocks import Block, best_entries
+from objemb.index.blocks import Block, ScoredPair, with_next_best
 from objemb.structures import MatchKernel
 from objemb.types import (
     AnyArray,
@@ -98,13 +98,13 @@ class WordBlock(Block):
         first = np.flatnonzero(np.diff(self.images, prepend=self.images[0] - 1))
         return np.repeat(np.logical_or.reduceat(self.alive, first), np.diff(first, append=len(self)))
 
-    def scores(self, queries: WordQueries, row: int, rows: slice | None = None) -> Float32Array:
+    def scores(self, queries: WordQueries, row: int, rows: Int64Array | None = None) -> Float32Array:
         """The match kernel of a query row with rows of this block, float32: summed up in float64 and rounded once.
 
         Args:
             queries: The query rows.
             row: Which of them.
-            rows: Rows of the block; all by default.
+            rows: int64 ``(n,)``, rows of the block, each once; all by default.
 
         Raises:
             DamagedIndexError: A posting is of a row that does not exist, or a score is not finite.
@@ -114,49 +114,37 @@ class WordBlock(Block):
         at = np.searchsorted(self.vocabulary, words)
         known = np.flatnonzero(at < len(self.vocabulary))
         known = known[self.vocabulary[at[known]] == words[known]]
-        first, last = self.starts[at[known]], self.starts[at[known] + 1]
-        wanted = slice(0, len(self)) if rows is None else rows
+        lists = word_kernels.Lists(self.starts[at[known]], self.starts[at[known] + 1], self.postings, self.residuals)
         if rows is not None:
-            first, last = (self._first_posting(first, last, limit) for limit in (rows.start, rows.stop))
-        sums = np.zeros(wanted.stop - wanted.start)
+            lists = lists.of_rows(rows, len(self))
+        scales = self.scales if rows is None else self.scales[rows]
+        sums = np.zeros(len(scales))
         word_kernels.add_similarities(
-            word_kernels.Lists(first, last, self.postings, self.residuals),
-            queries.residuals[own][known],
-            queries.weights[own][known],
-            self.dim,
-            self.kernel,
-            sums,
-            wanted.start,
+            lists, queries.residuals[own][known], queries.weights[own][known], self.dim, self.kernel, sums
         )
         with np.errstate(over="ignore", invalid="ignore"):
-            scores: Float32Array = (sums * self.scales[wanted] * queries.scales[row]).astype(np.float32)
+            scores: Float32Array = (sums * scales * queries.scales[row]).astype(np.float32)
         if not np.isfinite(scores.sum(dtype=np.float64)):
             raise DamagedIndexError("expected residuals and scales that are finite, found others")
         return scores
 
-    def pairs_of_image(
-        self, rows: slice, best: tuple[float, int, int], queries: WordQueries, count: int
-    ) -> list[tuple[float, int, int]]:
-        """As :meth:`Block.pairs_of_image`. Only rows that have a word in common with a query row are given."""
-        score, row, query_row = best
-        if not count or (rows.stop - rows.start) * len(queries) < 2 or (self.by_image and len(queries) < 2):
-            return [best]
+    def pairs_of_images(
+        self, images: Sequence[slice], best: Sequence[ScoredPair], queries: WordQueries, count: int
+    ) -> list[list[ScoredPair]]:
+        """As :meth:`Block.pairs_of_images`. Only rows that have a word in common with a query row are given."""
+        pairs = [[first] for first in best]
+        several = [n for n, rows in enumerate(images) if (rows.stop - rows.start) * len(queries) > 1]
+        if not count or not several or (self.by_image and len(queries) < 2):
+            return pairs
+        rows = np.concatenate([np.arange(images[n].start, images[n].stop) for n in several])
         scores = np.stack([self.scores(queries, q, rows) for q in range(len(queries))], axis=1)
         scores[scores == 0] = -np.inf
         if self.findable is not None:
             scores[~self.findable[rows]] = -np.inf
-        scores[row - rows.start, query_row] = -np.inf
-        return [best, *((min(s, score), r, q) for s, r, q in best_entries(scores, rows.start, count))]
-
-    def _first_posting(self, first: Int64Array, last: Int64Array, row: int) -> Int64Array:
-        """For each of some lists, ``first`` to ``last``, its first posting of that row or a later one."""
-        first, last = first.copy(), last.copy()
-        while (open_ := first < last).any():
-            middle = (first + last) // 2
-            before = open_ & (self.postings[np.minimum(middle, len(self.postings) - 1)] < row)
-            first = np.where(before, middle + 1, first)
-            last = np.where(open_ & ~before, middle, last)
-        return first
+        ends = np.cumsum([images[n].stop - images[n].start for n in several])
+        for n, of_image in zip(several, np.split(scores, ends[:-1]), strict=True):
+            pairs[n] = with_next_best(best[n], of_image, images[n].start, count)
+        return pairs
 
 
 def check_lists(vocabulary: Uint32Array, starts: Int64Array, postings: Uint32Array) -> None:

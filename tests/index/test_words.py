@@ -222,7 +222,7 @@ def test_long_and_short_lists_in_steps(monkeypatch: pytest.MonkeyPatch, length: 
     expected = block.scores(rows.queries([query]), 0)
     monkeypatch.setattr(word_kernels, "POSTINGS_PER_STEP", length)
     np.testing.assert_array_equal(block.scores(rows.queries([query]), 0), expected)
-    for part in (slice(0, 0), slice(3, 20), slice(11, len(block))):
+    for part in (np.arange(0), np.arange(3, 20), np.array([len(block) - 1, 5, 11])):
         np.testing.assert_array_equal(block.scores(rows.queries([query]), 0, part), expected[part])
 
 
@@ -333,7 +333,7 @@ def test_the_compiled_loop_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) 
         images = [words_of(f"{n}", rows, random, most_words=30) for n in range(count)]
         block = in_memory(rows, images)
         query = rows.queries([words_of("q", rows, random, regions=3, most_words=30, query=True)])
-        part = slice(3, len(block) // 2)
+        part = np.arange(3, len(block) // 2)
         with monkeypatch.context() as by_numpy:
             by_numpy.setattr(word_kernels, "_compiled", word_kernels._Compiled())
             by_numpy.setattr(word_kernels, "COMPILE_AFTER", 1 << 62)
@@ -374,7 +374,7 @@ def test_threads_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "expected postings of rows below",
             "expected postings of rows of their segment",
         ),
-        ("postings", lambda a: a[::-1], "expected rows that rise within a word", "postings of rows of their segment"),
+        ("postings", lambda a: a[::-1], "expected rows that rise within a word", None),
         ("vocabulary", lambda a: a[::-1], "expected words that rise", "expected words that rise"),
         ("vocabulary", lambda a: a + 12, "expected words below 12", None),
         ("starts", lambda a: a + 1, "postings of words, found 1 to", "postings of words, found 1 to"),
@@ -415,6 +415,6 @@ def test_damage_beyond_the_best_pair_names_the_index(tmp_path: Path, monkeypatch
     def damaged(*_: object) -> None:
         raise DamagedIndexError("a posting is wrong")
 
-    monkeypatch.setattr(WordBlock, "pairs_of_image", damaged)
-    with pytest.raises(DamagedIndexError, match=r"i: image '.*': a posting is wrong"):
+    monkeypatch.setattr(WordBlock, "pairs_of_images", damaged)
+    with pytest.raises(DamagedIndexError, match=r"i: a posting is wrong \('objemb verify' tells which file\)"):
         index.search(query, runners_up=2)
