@@ -174,7 +174,7 @@ def test_evaluate(run: Run, photos: Path, words: Path, tmp_path: Path) -> None:
     first = run(
         *command, "--cache", tmp_path / "cache", "--projector", tmp_path / "projector", "-o", tmp_path / "r.json"
     )
-    assert "nothing for --projector, which shows vectors" in " ".join(first.stderr.split())
+    assert "nothing to write for --projector" in " ".join(first.stderr.split())
     assert not (tmp_path / "projector").exists()
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["scores"]["P@1"] == 1.0

@@ -187,5 +187,5 @@ def test_from_nothing_to_a_page(
     for picture in sorted((tmp_path / "demo" / "seed1" / "scenes" / "images").glob("test_*"))[:6]:
         shutil.copy(picture, own)
     assert demo.main([*arguments, "--photos", str(own)]) == 0  # goes on where it was: at the end
-    assert "Pretrained weights could not be had" in (tmp_path / "demo" / "photos.html").read_text(encoding="utf-8")
+    assert "Pretrained weights were not available" in (tmp_path / "demo" / "photos.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "seed1" / "done" / "student.json").read_text() == before

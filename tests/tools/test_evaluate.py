@@ -209,7 +209,7 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
     (tmp_path / "other").mkdir()
     same = write_set(tmp_path / "other")
     for more, message in (
-        ([], "--set or --dataset: expected what to measure on"),
+        ([], "--set or --dataset: expected at least one"),
         (["--dataset", "folder"], "--dataset, --root: expected both or none"),
         (["--set", "s.json", "--whiten-on", "p", "--whiten-pairs", "q"], "--whiten-on, --whiten-pairs: expected one"),
         (
@@ -223,13 +223,13 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
         (["mac", "--set", str(set_file)], "expected different methods, found mac more than once"),
         (
             ["gem", "--set", str(set_file), "--reference", "gme"],
-            r"--reference: .*'gem', or its place from 1 to 2, found",
+            r"--reference: .*'gem', or its position from 1 to 2, found",
         ),
         (["gem", "--set", str(set_file), "--reference", "3"], "place from 1 to 2, found '3'"),
         (["gem", "--set", str(set_file), "--reference", "gme"], "did you mean 'gem'"),
         (
             ["--set", str(set_file), "--reference", "mac"],
-            "--reference: expected a method to compare with it, found mac",
+            "--reference: expected at least two methods to compare, found only mac",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -39,7 +39,7 @@ def page(data: EvaluationSet, *failures: Failure) -> str:
 def test_everything_is_on_the_page(data: EvaluationSet) -> None:
     text = page(data, failure())
     assert "2 queries, 1 do not count; the 1 with the lowest average precision" in text
-    assert "AP 12.3, first of 5 right images at place 3" in text
+    assert "AP 12.3, first of 5 right images at rank 3" in text
     assert text.count("data:image/jpeg;base64,") == 5
     for words in ("✓ right", "✗ wrong", "– junk", "– own photo", "1. <span>0.900</span>", "query 7"):
         assert words in text

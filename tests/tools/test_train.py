@@ -43,7 +43,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_random_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["classify_scenes", *SMALL, "-o", str(tmp_path / "run")])
-    assert "random weights to begin with: describer.backbone" in capsys.readouterr().err
+    assert "training starts from random weights: describer.backbone" in capsys.readouterr().err
     assert load_model(tmp_path / "run" / "model").untrained == [], "they have learned"
     with pytest.raises(ValueError, match=r"found none for describer\.backbone \(torchvision_cnn\)"):
         main(["attend", "describer.backbone.weights=null", "-o", str(tmp_path / "other")])

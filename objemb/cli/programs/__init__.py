@@ -1,1 +1,2 @@
-"""The larger programs of `objemb`: training, evaluation, data sets, the demo; each a module with `main` and `run`."""
+"""The larger programs of `objemb`: training, evaluation, data sets, the demo. Each is a module with `main` and
+`run`."""

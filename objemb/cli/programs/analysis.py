@@ -1,14 +1,14 @@
-"""Ask the questions of "An analysis of object embeddings for image retrieval" of a set and two networks.
+"""Repeat the experiments of "An analysis of object embeddings for image retrieval" with two networks on a given set.
 
 .. code-block:: console
 
     objemb analysis CLASSIFICATION DETECTION --set set.json --whiten-on train/ -o analysis/
 
-CLASSIFICATION and DETECTION are model folders or configs (a file, or a name such as ``mac``), behind a comma with
-key=value of their own. Of the first, the backbone is taken; of the second, the trunk of its detector, and its boxes.
-Both must have the same architecture. The layers that are compared are residual blocks, those of conv4 and conv5 unless
-``--layers`` says otherwise; networks without such blocks are compared by the last map of each stride. The folder gets
-``analysis.md``, ``analysis.json`` and pictures.
+CLASSIFICATION and DETECTION are model folders or configs (a file, or a name such as ``mac``), optionally followed by
+overrides (``mac,backbone.arch=resnet18``). The backbone of the first is compared with the trunk of the second's
+detector, which also gives the boxes; both must have the same architecture. The compared layers are the residual blocks
+of conv4 and conv5, unless ``--layers`` names others; networks without such blocks are compared at the last map of each
+stride. ``analysis.md``, ``analysis.json`` and plots are written to the output folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROGRAM = "objemb analysis"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, object]:
-    """Parse, measure, write; returns what is written as JSON."""
+    """Run the program; returns the report that is written as JSON."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
     args.device = find_device(args.device)
@@ -86,13 +86,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="objemb analysis", description=str(__doc__).partition("\n")[0])
-    parser.add_argument(
-        "classification", metavar="CLASSIFICATION", help="model folder or config, whose backbone counts"
-    )
-    parser.add_argument("detection", metavar="DETECTION", help="model folder or config, whose detector counts")
+    parser.add_argument("classification", metavar="CLASSIFICATION", help="model folder or config; its backbone is used")
+    parser.add_argument("detection", metavar="DETECTION", help="model folder or config; its detector is used")
     parser.add_argument("--set", required=True, type=Path, metavar="JSON", help="images, objects and queries")
-    parser.add_argument("--level", choices=LEVELS, default="image", help="what is searched (default: image)")
-    parser.add_argument("--queries", action="append", default=[], metavar="KEY=VALUE", help="only these queries")
+    parser.add_argument(
+        "--level", choices=LEVELS, default="image", help="search for images or objects (default: image)"
+    )
+    parser.add_argument(
+        "--queries", action="append", default=[], metavar="KEY=VALUE", help="use only queries with this value"
+    )
     parser.add_argument("--all-objects-as-queries", action="store_true", help="search for every object of the set")
     parser.add_argument(
         "--layers",
@@ -100,22 +102,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         action=Listed,
         default=[],
         metavar="NAME",
-        help="such as conv4_1 (default: those of the last two rows)",
+        help="names such as conv4_1 (default: the layers of the last two stages)",
     )
     whitening = parser.add_mutually_exclusive_group(required=True)
     whitening.add_argument(
         "--whiten-on", nargs="+", action=Listed, type=Path, metavar="PHOTOS", help="fit PCA whitening on these"
     )
     whitening.add_argument(
-        "--unwhitened", action="store_true", help="compare vectors as they are, in all their dimensions"
+        "--unwhitened", action="store_true", help="compare vectors without whitening, in all their dimensions"
     )
-    parser.add_argument("--whiten-boxes", type=Path, metavar="COCO", help="their boxes (default: the detector's)")
+    parser.add_argument(
+        "--whiten-boxes", type=Path, metavar="COCO", help="boxes of these photos (default: the detector's)"
+    )
     parser.add_argument("--size", type=int, default=1025, help="longest side in pixels (default: 1025)")
     parser.add_argument(
-        "--dims", type=int, nargs="+", action=Listed, default=DIMS, help="after PCA (default: 64 to 2048)"
+        "--dims", type=int, nargs="+", action=Listed, default=DIMS, help="dimensions after PCA (default: 64 to 2048)"
     )
-    parser.add_argument("--margin", type=float, default=MARGIN, help="mAP that counts as equal (default: 0.02)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--margin", type=float, default=MARGIN, help="difference of mAP that counts as none (default: 0.02)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
     parser.add_argument(
@@ -143,7 +149,7 @@ def detector_of(model: Model) -> NetworkDetector:
 
 
 def all_boxes(given: StoredBoxes | None) -> RegionSource | None:
-    """The whole image and stored boxes, all of them; None of none."""
+    """A region source of the whole image and all stored boxes; None if there are no stored boxes."""
     if given is None:
         return None
     return Detections(detector=given, min_score=None, nms_iou=1.0, max_regions=sys.maxsize)

@@ -1,13 +1,13 @@
-"""From nothing to a page: generate scenes, train teacher, detector and student, index, search, measure.
+"""Demonstrate objemb from scratch: generate scenes, train teacher, detector and student, index, search, measure.
 
 .. code-block:: console
 
-    objemb demo                     # demo/report.html, about ten minutes on two cores
+    objemb demo                     # writes demo/report.html, in about ten minutes on two cores
     objemb demo --seed 1            # other products, other weights
-    objemb demo --photos holiday/   # and then demo/photos.html: your own photos, searched
+    objemb demo --photos holiday/   # also indexes and searches your own photos: demo/photos.html
 
-Every step is a command that is printed before it runs. What is done is not done again: an interrupted demo goes on
-where it was.
+Every step is a command that is printed before it runs. Finished steps are skipped, so an interrupted demo can be
+resumed with the same command.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from objemb.datasets.writing import IN_PHOTO, PICTURE
 from objemb.disk import write_whole
 
 PROGRAM = "objemb demo"
-#: The figures and the page are steps as well, though not commands.
+#: Steps that are not commands: the figures and the page.
 OWN_STEPS = 1
-#: Enough for steady figures, and few enough to be described in a dozen ways within two minutes.
+#: Enough for stable figures, and few enough to be described in a dozen ways within two minutes.
 TEST_SCENES = "360"
 #: Columns of the table in the terminal.
 TABLE = ("method", "photo mAP", "P@1", "share", "picture mAP", "P@1", "share")
 ABOUT_TABLE = (
     "found, in percent, by a box in a photo and by a product picture; share: of the teacher's mAP on the same boxes"
 )
-#: Parts of a training config that are photos, and their split.
+#: Keys of a training config that name photos, with the split that they use.
 PARTS = {"data": "train", "validation": "val"}
 
 
@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes and of all training (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes and of all training (default: 0)")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (demo)")
-    parser.add_argument("--photos", type=Path, help="then index and search the photos in this folder")
-    parser.add_argument("--small", action="store_true", help="a few steps on a few scenes, to try the program")
+    parser.add_argument("--photos", type=Path, help="afterwards, index and search the photos in this folder")
+    parser.add_argument("--small", action="store_true", help="train a few steps on a few scenes, to try the program")
     return parser.parse_args(argv)
 
 
@@ -102,15 +102,15 @@ def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
     index = ("objemb", "index", str(scenes / "instances_test.json"), "-o", str(folder / "index"), "--model", student)
     return [
         step("scenes", "draw scenes of products", (*make_scenes, "--workers", "2")),
-        step("teacher", "train the teacher: tell products apart", train("classify_scenes", "teacher"), "scenes"),
+        step("teacher", "train the teacher to classify products", train("classify_scenes", "teacher"), "scenes"),
         step("detector", "train the detector", train("detect_scenes", "detector", *trunk), "teacher"),
-        step("student", "teach the detector's head", train("distill_scenes", "student", *known), "detector"),
+        step("student", "train the detector's embedding head", train("distill_scenes", "student", *known), "detector"),
         step("index", "index the test scenes with the student", index, "student"),
     ]
 
 
 def _photos(file: Path) -> tuple[str, str]:
-    """Keys of a source of examples."""
+    """Overrides for a source of training data."""
     return ("name=coco", f"file={file}")
 
 
@@ -128,7 +128,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     page: Path = options.output / "report.html"
     write_whole(page, report_page(figures, answered))
     if options.small:
-        note("figures of a few steps on a few scenes mean nothing: what the demo is to show is not judged with --small")
+        note("with --small the figures mean nothing, so the expected results are not checked")
         return page
     note(ABOUT_TABLE)
     print_table(TABLE, [_line(row) for row in figures["rows"]])
@@ -147,7 +147,7 @@ def _line(row: Mapping[str, Any]) -> list[str]:
 
 
 def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> dict[str, Any]:
-    """What was measured, now or in an earlier run on the same models."""
+    """The figures, measured now or in an earlier run on the same models."""
     from objemb.cli.programs.demos.figures import SIZE, measure
 
     file = folder / "figures.json"
@@ -167,5 +167,5 @@ def figures_of(folder: Path, steps: Sequence[Step], options: argparse.Namespace)
 
 
 def run(argv: Sequence[str]) -> None:
-    """The program: a step that failed is worth an exit code."""
+    """Run the program and exit with its exit code."""
     sys.exit(main(argv))

@@ -1,4 +1,4 @@
-"""Measure methods on sets of images and queries: describe, search, re-rank, score, and print a table.
+"""Evaluate methods on sets of images and queries: describe, search, re-rank, score, and print a table.
 
 .. code-block:: console
 
@@ -8,9 +8,9 @@
     objemb evaluate teacher student --set set.json --reference teacher
     objemb evaluate my_model --set boxes.json --box-sources ground_truth,detector,grid,whole --regions 1,5,20
 
-A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A key=value on its own holds for all;
-behind a comma it holds for that method alone. With several methods or sets, an error stands in its own place of the
-table and does not stop the others; the exit code is then 3.
+A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A separate key=value argument applies to
+all methods; after a comma it applies to that method only. With several methods or sets, an error is shown in its cell
+of the table and does not stop the others; the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROGRAM = "objemb evaluate"
 
 @dataclass(frozen=True)
 class MethodVariant:
-    """A row of the table: a method, re-ranked, and where its boxes come from in a box-source ablation."""
+    """A row of the table: a method with its re-rankers, and the source of its boxes in a box-source ablation."""
 
     method: Method
     rerank: Sequence[str] = ()
@@ -54,7 +54,7 @@ class MethodVariant:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse, measure, write; returns what is written."""
+    """Run the program; returns the report that is written."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv, str(__doc__).partition("\n")[0])
     methods = parse_methods(args.arguments, args.methods)
@@ -72,8 +72,9 @@ class EvaluationRun:
         methods: In the order of the rows.
         sets: In the order of the columns.
         args: The command line.
-        environment: What stands beside every figure.
-        reference: The method that the others are compared with, with boxes of the same source; None for none.
+        environment: Machine, versions and command, which are part of the report.
+        reference: The method that the others are compared with, with boxes from the same source; None for no
+            comparison.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class EvaluationRun:
         return len(self.sets) > 1
 
     def run(self) -> dict[str, object]:
-        """Measure everything; the report is written after each method, so that an interruption loses little."""
+        """Measure everything. The report is written after each method, so that little is lost on interruption."""
         for method in self.methods:
             for result in self._measure(method):
                 self.results.append(result)
@@ -110,7 +111,7 @@ class EvaluationRun:
         return self.report()
 
     def report(self) -> dict[str, object]:
-        """What was measured so far, JSON-ready: of one set as ``set``, of several as ``sets`` with a ``matrix``."""
+        """The results so far, JSON-ready: one set as ``set``, several as ``sets`` with a ``matrix``."""
         results = with_shares(self.results, self.references)
         if not self.several_sets:
             return {"set": self.about[0], "results": results, "environment": self.environment}
@@ -149,7 +150,7 @@ class EvaluationRun:
         return [MethodVariant(method, self.args.rerank, source) for source in self.sources]
 
     def _cell(self, row: MethodVariant, model: Model, one: OpenSet) -> dict[str, object]:
-        """A method on a set, with the files that belong to this cell alone."""
+        """Measure a method on a set and write the files of this cell."""
         measured = measure(row.name, model, one.data, one.task, row.source, self.args)
         if self.args.report is not None and self.args.failures:
             folder = set_folder(self.args.report, one.data.name, self.several_sets)
@@ -163,7 +164,7 @@ class EvaluationRun:
         name = f"{one.data.name} {row.name}" if self.several_sets else row.name
         points = embedding(name, measured.described, one.data, one.task, self.args.projector_vectors)
         if points is None:
-            note(f"{name}: nothing for --projector, which shows vectors: found visual words, or no described photo")
+            note(f"{name}: nothing to write for --projector: it has visual words instead of vectors, or no photos")
         else:
             self.embeddings.append(points)
 
@@ -182,7 +183,7 @@ def set_name(one: OpenSet | FailedSet) -> str:
 
 
 def failed(method: str, name: str, error: Exception) -> dict[str, object]:
-    """A cell that says what went wrong; a fault of the program itself shows where."""
+    """A cell with an error message; unexpected exceptions also print a traceback."""
     if exit_code(error) == INTERNAL:
         traceback.print_exception(error)
     note(f"{method} on {name}: {error}")
@@ -190,6 +191,6 @@ def failed(method: str, name: str, error: Exception) -> dict[str, object]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """The program: some cells that failed are worth an exit code of their own."""
+    """Run the program; the exit code is 3 if some cells failed."""
     if any("error" in result for result in main(argv)["results"]):
         sys.exit(SKIPPED)

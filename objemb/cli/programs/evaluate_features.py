@@ -1,12 +1,12 @@
-"""Score features that were made elsewhere, a million of them if need be: search, re-rank, and a table.
+"""Score features that were computed elsewhere, even millions of them: search, re-rank, and print a table.
 
 .. code-block:: console
 
     objemb evaluate-features db.npy queries.npy --set rox.json --rerank query_expansion,top=10 -o out.json
 
-DB and QUERIES are float32 NumPy files ``(rows, D)`` of unit vectors, which stay on the disk. Row i of DB is image i of
-the set and row i of QUERIES query i, unless --items and --query-items, int64 NumPy files ``(rows,)``, rising, say
-which image or query each row belongs to. Images of DB behind those of the set are distractors.
+DB and QUERIES are float32 NumPy files ``(rows, D)`` of unit vectors; they are mapped, not loaded into memory. Row i of
+DB is image i of the set, and row i of QUERIES is query i, unless --items and --query-items give the image or query of
+each row as int64 NumPy files ``(rows,)`` in ascending order. Images of DB beyond those of the set are distractors.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from objemb.structures import ImageRows
 from objemb.types import AnyArray, Float32Array, Int64Array
 
 PROGRAM = "objemb evaluate-features"
-#: Numbers that are looked at at once when a file is checked.
+#: Numbers that are read at a time when a file is checked.
 NUMBERS_AT_ONCE = 1 << 24
-#: How far the length of a vector may be from 1.
+#: Tolerance for the length of a unit vector.
 LENGTH_SLACK = 1e-3
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse, measure, write; returns what is written."""
+    """Run the program; returns the report that is written."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
     data = read_evaluation_set(args.set)
@@ -79,22 +79,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--items", type=Path, metavar="NPY", help="the image that each row of DB belongs to")
     parser.add_argument("--query-items", type=Path, metavar="NPY", help="the query that each row belongs to")
     parser.add_argument("--rerank", action="append", default=[], metavar="NAME,KEY=VALUE", help="re-rankers, in order")
-    parser.add_argument("--name", help="what the table calls them (default: the name of DB)")
+    parser.add_argument("--name", help="name of the features in the table (default: the name of DB)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write everything that was measured")
     return parser.parse_args(argv)
 
 
-#: Nothing is described here.
+#: There is no time to report, because nothing is described here.
 TIMES = {"database": 0.0, "queries": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a file.
+    """The vectors of a file, with the image or query that each belongs to.
 
     Attributes:
         vectors: float32 ``(R, D)``, a memory map.
-        items: int64 ``(R,)``, rising: the image or query of each.
+        items: int64 ``(R,)``, ascending: the image or query of each.
     """
 
     vectors: Float32Array
@@ -102,16 +102,20 @@ class Rows:
 
     @property
     def count(self) -> int:
-        """How many images or queries they tell of."""
+        """The number of images or queries."""
         return int(self.items[-1]) + 1 if len(self.items) else 0
 
     def named(self, images: Sequence[str]) -> ImageRows:
-        """The rows of images of these names, without boxes."""
+        """The rows under the given names of images, without boxes."""
         return ImageRows(tuple(images), self.vectors, self.items, np.zeros((len(self.vectors), 4), np.float32))
 
 
 def read_rows(file: Path, items: Path | None) -> Rows:
-    """Unit vectors with the items that they belong to."""
+    """Read unit vectors and the items that they belong to.
+
+    Raises:
+        ValueError: A file does not hold arrays of the expected shape and type, or a vector is not of unit length.
+    """
     vectors = read_array(file)
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"{file}: expected float32 (rows, D), found {vectors.dtype} {vectors.shape}")
@@ -126,7 +130,7 @@ def read_rows(file: Path, items: Path | None) -> Rows:
 
 
 def read_array(file: Path) -> AnyArray:
-    """A NumPy file as a memory map."""
+    """Open a NumPy file as a memory map."""
     try:
         array: AnyArray = np.load(file, mmap_mode="r", allow_pickle=False)
         return array
@@ -135,7 +139,7 @@ def read_array(file: Path) -> AnyArray:
 
 
 def check_lengths(file: Path, vectors: Float32Array) -> None:
-    """All vectors are finite and of unit length, or zero."""
+    """Check that all vectors are finite and of unit length, or zero."""
     step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
     for first in range(0, len(vectors), step):
         block = vectors[first : first + step]
@@ -159,20 +163,20 @@ def _columns_are_unit(vectors: Float32Array) -> bool:
 
 
 def check(database: Rows, queries: Rows, data: EvaluationSet, args: argparse.Namespace) -> None:
-    """Rows and set go together."""
+    """Check that the rows fit the set."""
     if database.vectors.shape[1] != queries.vectors.shape[1]:
         wide, other = database.vectors.shape[1], queries.vectors.shape[1]
-        raise ValueError(f"{args.queries}: expected vectors of length {wide}, as {args.database} has, found {other}")
+        raise ValueError(f"{args.queries}: expected {wide} dimensions as in {args.database}, found {other}")
     images = database.count
     if args.items is None and (images < len(data.images) or (data.distractors and images > len(data.images))):
         expected = f"{'' if data.distractors else 'at least '}{len(data.images)}"
         raise ValueError(f"{args.database}: expected {expected} rows, one for each image of the set, found {images}")
     if queries.count > len(data.queries) or (args.query_items is None and queries.count < len(data.queries)):
-        expected = f"{len(data.queries)} queries, as the set has"
+        expected = f"{len(data.queries)} queries as in the set"
         raise ValueError(f"{args.query_items or args.queries}: expected {expected}, found {queries.count}")
 
 
 def with_distractors(data: EvaluationSet, count: int) -> EvaluationSet:
-    """The set with further images, distractors, where it has fewer than ``count``."""
+    """The set, filled up with distractors to ``count`` images."""
     further = range(len(data.images), count)
     return replace(data, images=data.images + tuple(SetEntry(f"distractor {n}", ()) for n in further))

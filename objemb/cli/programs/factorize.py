@@ -4,9 +4,10 @@
 
     objemb factorize query.jpg a.jpg b.jpg backbone.weights=w.pth --box 216,319,334,370 -o out
 
-The query's box and the photos are factorised together. ``DIR/heat.png`` shows every concept on every photo; the one
-that is strongest in the query is framed, and boxes are around where it is hot. ``DIR/boxes.json`` has the boxes, and
-the share of each photo's activation that this concept explains: where it is small, the object is hardly there.
+The query's box and the photos are factorised together. ``DIR/heat.png`` shows every concept on every photo; the concept
+that is strongest in the query is framed, with boxes around the regions where it is strong. ``DIR/boxes.json`` has the
+boxes, and the share of each photo's activation that this concept explains: where it is small, the object is probably
+not in the photo.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ OVERRIDE = re.compile(r"[\w.]+=")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse, factorise, draw; returns what is written."""
+    """Run the program; returns the results that are written."""
     args = parse(sys.argv[1:] if argv is None else argv)
     query = read_photo(args.query)
     box = None if args.box is None else parse_box(args.box)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _readable(files: Sequence[str]) -> list[Photo]:
-    """The photos that can be read; the others are reported."""
+    """Read photos; those that cannot be read are reported and left out."""
     photos = []
     for file in files:
         try:
@@ -82,20 +83,22 @@ def _readable(files: Sequence[str]) -> list[Photo]:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=str(__doc__).partition("\n")[0])
     parser.add_argument("query", type=Path, metavar="QUERY", help="a photo of the object")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO|KEY=VALUE", help="where to find it, and overrides")
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO|KEY=VALUE", help="photos to find the object in, and overrides"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the results")
     parser.add_argument("--box", metavar="X1,Y1,X2,Y2", help="the object in QUERY, in pixels")
     parser.add_argument(
         "--model", default="factorization", help="config or model folder with the network (default: %(default)s)"
     )
-    parser.add_argument("--rank", type=int, default=3, help="concepts (default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=3, help="number of concepts (default: %(default)s)")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="a box has this share of the heat (default: %(default)s)"
+        "--threshold", type=float, default=0.5, help="share of the heat that a box contains (default: %(default)s)"
     )
     parser.add_argument("--size", type=int, default=513, help="longest side of photos (default: %(default)s)")
     parser.add_argument("--query-size", type=int, default=225, help="longest side of the query (default: %(default)s)")
-    parser.add_argument("--init", choices=INITS, default="random", help="where to start (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of a random start (default: %(default)s)")
+    parser.add_argument("--init", choices=INITS, default="random", help="initialisation (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a random initialisation (default: %(default)s)")
     parser.add_argument("--device", default="auto")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.photos if OVERRIDE.match(text) and not Path(text).exists()]
@@ -123,7 +126,7 @@ def open_backbone(args: argparse.Namespace) -> Backbone:
 def locate(
     crop: Photo, photos: Sequence[Photo], backbone: Backbone, args: argparse.Namespace
 ) -> tuple[list[HeatRow], int | None]:
-    """The heat maps of the query and the photos, with boxes on the photos, and the number of the query's concept."""
+    """The heat maps of the query and the photos, with boxes on the photos, and the index of the query's concept."""
     nmf = Nmf(args.rank, args.init, seed=args.seed)
     features = [Map(size=args.query_size).extract([crop], backbone), Map(size=args.size).extract(photos, backbone)]
     (concepts,) = factorize([[m for f in features for m in f.maps]], nmf)

@@ -1,5 +1,5 @@
-"""Makes data sets: generated scenes, your own product pictures pasted onto your own photos, or the evaluation set of a
-benchmark that you downloaded, or of your own photos.
+"""Make data sets: generated scenes, your own product pictures pasted onto your own photos, or the evaluation set of a
+downloaded benchmark or of your own photos.
 
 objemb prepare-data scenes -o scenes --size 256
 objemb prepare-data compose --objects cutouts --backgrounds photos -o composed --count 2000
@@ -37,20 +37,24 @@ S = TypeVar("S", SceneSettings, ComposeSettings)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; an option for every setting."""
+    """The command line, with an option for every setting."""
     top = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(dest="command", required=True)
     scenes = commands.add_parser("scenes", help="generated scenes of product-like objects")
     scenes.add_argument("--splits", nargs="+", action=Listed, choices=SPLITS, default=list(SPLITS))
-    scenes.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures (jpg)")
+    scenes.add_argument(
+        "--format", choices=("jpg", "png"), default="jpg", help="file format of the pictures (default: jpg)"
+    )
     composed = commands.add_parser("compose", help="your own product pictures pasted onto your own photos")
     composed.add_argument(
-        "--objects", nargs="+", action=Listed, required=True, help="cutouts or crops: folders, lists, images"
+        "--objects", nargs="+", action=Listed, required=True, help="cut-outs or crops: folders, lists, images"
     )
     composed.add_argument("--backgrounds", nargs="+", action=Listed, required=True, help="photos without products")
-    composed.add_argument("--distractors", nargs="+", action=Listed, default=[], help="things that are to be ignored")
+    composed.add_argument(
+        "--distractors", nargs="+", action=Listed, default=[], help="cut-outs of other things, which are not labelled"
+    )
     composed.add_argument(
         "--names", help="instance names: a table with the columns path and instance, JSON, or an evaluation set"
     )
@@ -74,11 +78,11 @@ def add_benchmark(commands: Any, name: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
-        "--root", type=Path, required=True, help="folder that it was downloaded to; nothing is downloaded"
+        "--root", type=Path, required=True, help="folder of the downloaded files; nothing is downloaded"
     )
-    command.add_argument("-o", "--output", type=Path, metavar="JSON", help=f"what to write (ROOT/{name}.json)")
+    command.add_argument("-o", "--output", type=Path, metavar="JSON", help=f"file to write (default: ROOT/{name}.json)")
     command.add_argument(
-        "--distractors", type=Path, metavar="DIR", help="further images that show nothing searched for"
+        "--distractors", type=Path, metavar="DIR", help="further images, which are not relevant to any query"
     )
     texts = dict(re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL))
     for key, argument in registry.arguments(cls).items():
@@ -114,7 +118,7 @@ def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings]
 
 
 def read_settings(settings: type[S], options: argparse.Namespace) -> S:
-    """The settings that the options say."""
+    """The settings given by the options."""
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(settings)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return settings(**given)
@@ -159,7 +163,7 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def object_sizes(instances: str | Path) -> dict[str, int]:
-    """How many boxes of a COCO file are of each size, by the names of :data:`objemb.evaluation.sizes.SIZES`."""
+    """The number of boxes of a COCO file by size, with the names of :data:`objemb.evaluation.sizes.SIZES`."""
     coco = json.loads(Path(instances).read_bytes())
     photos = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
     boxes = np.array([a["bbox"] for a in coco["annotations"]], dtype=float).reshape(-1, 4)
@@ -189,7 +193,7 @@ def make_benchmark(options: argparse.Namespace) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, object]:
-    """Run a command; prints and returns what was made."""
+    """Run a command; prints and returns a summary of what was written."""
     options = parser().parse_args(argv)
     make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
     result = make(options)

@@ -1,4 +1,4 @@
-"""Fair comparison of times: all sides in turn, round after round, and ratios within a round."""
+"""Comparison of running times: all variants run in turn, round after round; ratios are taken within a round."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Ratio:
     """One line of the report.
 
     Attributes:
-        name: What is compared.
+        name: The quantities that are compared.
         value: The ratio, a median over rounds.
-        wanted: What it should be, such as ``">= 3"``; empty where nothing is asked.
+        wanted: The target, such as ``">= 3"``; empty if there is none.
         low: Smallest ratio of any round.
         high: Largest ratio of any round.
-        facts: Whatever else should be known: times, sizes, recall.
+        facts: Further numbers for the report: times, sizes, recall.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Ratio:
 
     @property
     def holds(self) -> bool | None:
-        """Whether it is as wanted; None where nothing is asked."""
+        """Whether the ratio meets its target; None without a target."""
         if not self.wanted:
             return None
         relation, number = self.wanted.split()
@@ -39,7 +39,7 @@ class Ratio:
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side in each round. Sides alternate, so that whatever else the machine does hits all of them."""
+    """Seconds of each variant in each round. They alternate, so that other load on the machine affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():

@@ -1,12 +1,12 @@
-"""Train a model: what a config says, into a folder, from which the same command goes on when it was interrupted.
+"""Train a model as a config says. If a run is interrupted, the same command resumes it.
 
 .. code-block:: console
 
     objemb train classify_scenes -o runs/teacher data.count=1200 run.steps=200
     torchrun --nproc-per-node 2 -m objemb train classify_scenes -o runs/teacher
 
-CONFIG is a YAML file, or the name of one in ``configs/train``. Keys without ``run.`` belong to the task.
-``runs/teacher/model`` is then what ``objemb index --model`` takes.
+CONFIG is a YAML file, or the name of one in ``configs/train``. Keys without ``run.`` belong to the task. The trained
+model is saved in ``runs/teacher/model``, a folder for ``objemb index --model``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PROGRAM = "objemb train"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, object]:
-    """Parse, train, print the figures; returns them."""
+    """Run the program; prints and returns the figures of the run."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
     config = load_training_config(args.config, args.overrides)
     settings = RunSettings.of(config["run"])
-    settings.expect_devices()  # before photos are looked at and weights fetched
+    settings.expect_devices()  # before photos are searched for and weights downloaded
     config["run"] = settings.to_json()
     with Progress() as display:
         display.meter("preparing the task", "parts", None)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     random = untrained(config["task"], {"weights": origins(config["task"], seed=settings.seed)})
     quiet = args.quiet or Said.quiet
     if random and not quiet:
-        note(f"random weights to begin with: {', '.join(random)}")
+        note(f"training starts from random weights: {', '.join(random)}")
     command = [*PROGRAM.split(), *argv]
     metrics = fit(task, settings, args.output, config=config, force=args.force, command=command, quiet=quiet)
     if metrics:
@@ -57,6 +57,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file or the name of a training config")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the task, or run.key=value")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="RUN", help="folder of the run")
-    parser.add_argument("--force", action="store_true", help="start anew, whatever run is in the folder")
+    parser.add_argument(
+        "--force", action="store_true", help="start from the beginning, discarding any run in the folder"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser.parse_intermixed_args(argv)

@@ -55,14 +55,14 @@ def test_networks(gaps: tuple[float, ...], expected: list[str]) -> None:
     assert list(conclusions[2].figures) == ["conv4_1 (stride 16)", "conv4_2 (stride 16)"]
     assert conclusions[0].figures["conv5_1 (stride 32)"].mean == gaps[3]
     (grown,) = conclusions[3].figures.items()
-    assert grown[0] == "difference at conv5_1 less that at conv4_1"
+    assert grown[0] == "difference at conv5_1 minus that at conv4_1"
     assert grown[1].mean == gaps[3] - gaps[1]
 
 
 def test_much_noise_decides_nothing_on_average() -> None:
     conclusions = TEST.networks(scores((0.0, 0.0, 0.0, 0.125), 2.0), LAYERS)
     assert verdicts(conclusions) == [OPEN, HOLDS, OPEN, HOLDS], "but what is counted, and what both layers share"
-    assert conclusions[1].remark == "better in 4 of 4 combinations, in 0 of them the interval lies above 0"
+    assert conclusions[1].remark == "better in 4 of 4 combinations; in 0 of them the interval lies above 0"
 
 
 def of_top(gaps: dict[tuple[str, int], float]) -> list[Score]:

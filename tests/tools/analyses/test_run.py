@@ -129,7 +129,7 @@ def test_without_a_detector_or_true_boxes(data: EvaluationSet, scenes: Path) -> 
 
 def test_a_whitening_of_the_evaluation_photos_is_told(data: EvaluationSet, scenes: Path) -> None:
     found, _ = run(data, scenes, whiten_on=[scenes / "images"], attention=None)
-    assert found.problems == ("the whitening is fitted on 14 photos of the evaluation set, which flatters it",)
+    assert found.problems == ("the whitening is fitted on 14 photos of the evaluation set: its results are too good",)
 
 
 def test_photos_that_cannot_be_read_are_told_once(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""The analysis of Chen, Davis and Lim on any retrieval set: what to embed objects with, and where to look.
+"""The experiments of Chen, Davis and Lim on any retrieval set: which features and which regions to use for objects.
 
-Two questions of "An analysis of object embeddings for image retrieval" (2019) and of its later version, "Efficient
-object embedding for spliced image retrieval" (CVPR 2021), are asked of one set and two networks:
+They are those of "An analysis of object embeddings for image retrieval" (2019) and of its later version, "Efficient
+object embedding for spliced image retrieval" (CVPR 2021), on one set with two networks:
 
-- Which features? The maps of a classification network against those of a detection network with the same trunk, block
-  by block from conv4_1 to conv5_3, in four poolings, each reduced by PCA whitening to several dimensions.
-- Where to look? At the whole image, at the rigid grid of R-MAC, or at the boxes of a detector as hard attention.
+- Which features? The maps of a classification network are compared with those of a detection network with the same
+  trunk, block by block from conv4_1 to conv5_3, in four poolings, each reduced by PCA whitening to several dimensions.
+- Which regions? The whole image, the rigid grid of R-MAC, or the boxes of a detector as hard attention.
 
-Every comparison is one of like with like: of the same pooling and dimension, and of the same matching (one vector per
-image, or the best of several); a whitening is fitted on the kind of regions that it is applied to.
+The two sides of a comparison always have the same pooling, dimension and matching (one vector per image, or the best of
+several), and a whitening is fitted on the kind of regions that it is applied to.
 """

@@ -1,4 +1,4 @@
-"""Whether the claims of the paper hold on a set."""
+"""Test whether the claims of the paper hold on a set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from objemb.evaluation.paired import Difference, equal_within, paired_difference
 from objemb.types import Float64Array
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
-#: What is better than what.
+#: Claims about regions: the better kind, the worse kind, and the claim in words.
 ATTENTION_CLAIMS = (
     (BOXES, GRID, "Detector boxes as hard attention beat R-MAC"),
     (GRID, WHOLE, "R-MAC beats the whole image"),
@@ -39,9 +39,9 @@ class Conclusion:
     """The verdict on a claim of the paper.
 
     Attributes:
-        claim: In words.
+        claim: The claim in words.
         verdict: ``holds``, ``does not hold`` or ``not decided``.
-        figures: The differences of mAP that it rests on, by name.
+        figures: The differences of mAP that the verdict is based on, by name.
         remark: Further information; may be empty.
     """
 
@@ -53,16 +53,17 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class SignificanceTest:
-    """Verdicts from average precisions per query, averaged over all poolings and dimensions that are compared.
+    """Verdicts from the average precision of each query, averaged over all compared poolings and dimensions.
 
-    One side *beats* the other where the interval of their difference lies above 0; the claim does not hold where the
-    interval lies below 0 or within the margin. Both are *equal* where the interval lies within the margin, and differ
-    where it lies outside of it. All else is not decided.
+    One side *beats* the other if the confidence interval of their difference lies above 0; the claim does not hold if
+    the interval lies below 0 or within the margin. Both are *equal* if the interval lies within the margin, and differ
+    if it lies outside. Otherwise the claim is not decided.
 
     Attributes:
-        groups: The instances of each query: queries of the same instance are not independent.
-        margin: Differences of mAP up to this, 0 to 1, count as none.
-        seed: Of the bootstrap.
+        groups: The instances of each query; queries of the same instance are resampled together, because they are not
+            independent.
+        margin: Difference of mAP, 0 to 1, up to which both sides count as equal.
+        seed: Seed of the bootstrap.
     """
 
     groups: Sequence[tuple[str, ...]]
@@ -75,37 +76,37 @@ class SignificanceTest:
     def networks(self, scores: Sequence[Score], layers: Sequence[Layer]) -> list[Conclusion]:
         """Whether classification beats detection at the highest layer and equals it at lower ones.
 
-        The lower layers are those of the last row but one, conv4_x where the network is a ResNet: the paper compares
-        the range of conv4_1 to conv5_3, and finds both networks alike where it begins.
+        The lower layers are those of the last stage but one, conv4_x of a ResNet: the paper compares conv4_1 to
+        conv5_3, and finds both networks equal at the beginning of this range.
 
         Args:
-            scores: Of both networks.
-            layers: Those that were compared, in the order in which they are computed.
+            scores: The scores of both networks.
+            layers: The compared layers, in the order in which they are computed.
         """
         *_, top = layers
         of_layer = {layer: [c for c in scores if c.layer == layer.name] for layer in (*sweep(layers), top)}
         lower = [layer for layer in of_layer if layer.stage != top.stage]
-        gaps = {layer: _gap(found) for layer, found in of_layer.items()}
-        found = {layer: self._difference(gap) for layer, gap in gaps.items()}
+        gaps = {layer: _gap(cells) for layer, cells in of_layer.items()}
+        differences = {layer: self._difference(gap) for layer, gap in gaps.items()}
         claim = "At the highest layer, classification beats detection, averaged over poolings and dimensions"
         conclusions = [
-            Conclusion(claim, self.beats(found[top]), {str(top): found[top]}),
+            Conclusion(claim, self.beats(differences[top]), {str(top): differences[top]}),
             self._everywhere(of_layer[top]),
         ]
         if lower:
             names = lower[0].name if len(lower) == 1 else f"{lower[0].name} to {lower[-1].name}"
             claim = f"At lower layers ({names}), both are equal within {100 * self.margin:g} points of mAP"
-            figures = {str(layer): found[layer] for layer in lower}
+            figures = {str(layer): differences[layer] for layer in lower}
             conclusions.append(Conclusion(claim, self.equal(list(figures.values())), figures))
             growth = self._difference(gaps[top] - gaps[lower[0]])
-            label = f"difference at {top.name} less that at {lower[0].name}"
-            claim = "Classification gains on detection from the lowest of them to the highest layer"
+            label = f"difference at {top.name} minus that at {lower[0].name}"
+            claim = "The lead of classification over detection grows from the lowest to the highest layer"
             conclusions.append(Conclusion(claim, self.beats(growth), {label: growth}))
         return conclusions
 
     def _everywhere(self, scores: Sequence[Score]) -> Conclusion:
-        """Whether classification has the higher mAP in each combination, which is counted, as the paper's table is
-        read; how many of the differences are more than chance is the remark."""
+        """Whether classification has the higher mAP in every combination of pooling and dimension, as in the paper's
+        table. The remark counts the significant differences."""
         by_network = {(c.network, c.setting, c.dim): c for c in scores}
         pairs = {
             f"{setting.name}, {dim} dimensions": (score, by_network[DETECTION, setting, dim])
@@ -119,7 +120,7 @@ class SignificanceTest:
         better = sum(gap.mean > 0 for gap in gaps.values())
         least = min(gaps, key=lambda name: gaps[name].mean)
         sure = sum(gap.above for gap in gaps.values())
-        remark = f"better in {better} of {len(gaps)} combinations, in {sure} of them the interval lies above 0"
+        remark = f"better in {better} of {len(gaps)} combinations; in {sure} of them the interval lies above 0"
         return Conclusion(claim, HOLDS if better == len(gaps) else FAILS, {f"least, {least}": gaps[least]}, remark)
 
     def attention(self, scores: Sequence[Score]) -> list[Conclusion]:
@@ -133,7 +134,7 @@ class SignificanceTest:
             if all(arms):
                 first, second = map(mean_over_scores, arms)
                 difference = self._difference(first - second)
-                figures = {f"{better} less {worse}": difference}
+                figures = {f"{better} minus {worse}": difference}
                 conclusions.append(Conclusion(f"{claim}, {matching}", self.beats(difference), figures))
         return conclusions
 
@@ -153,6 +154,6 @@ class SignificanceTest:
 
 
 def _gap(scores: Sequence[Score]) -> Float64Array:
-    """By how much classification is better, per query."""
+    """float64 ``(Q,)``: average precision of classification minus that of detection, averaged over their scores."""
     first, second = (mean_over_scores(c for c in scores if c.network == n) for n in (CLASSIFICATION, DETECTION))
     return first - second

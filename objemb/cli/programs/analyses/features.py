@@ -1,4 +1,4 @@
-"""Vectors of photos and boxes from several layers of a network, in several ways of pooling, from one pass a photo."""
+"""Vectors of photos and boxes from several layers and poolings of a network, in one forward pass per photo."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RegionRequest:
 
     Attributes:
         item: The item: a photo, an object or a query.
-        kind: What to call these regions.
+        kind: The kind of these regions, such as ``whole``.
         boxes: float32 ``(N, 4)``, xyxy in original pixels.
         grid: Whether each box is followed by the squares that R-MAC lays within it.
     """
@@ -47,7 +47,7 @@ class RegionRequest:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """Which vectors: of a layer by its name, of a kind of regions, in a way of pooling."""
+    """Identifies vectors by the name of their layer, the kind of their regions, and the pooling."""
 
     layer: str
     kind: str
@@ -67,23 +67,23 @@ def describe_layers(
     workers: int = 2,
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None,
 ) -> dict[FeatureView, dict[int, RegionDescriptors]]:
-    """Describe regions of photos; every photo is decoded once and passes through the network once.
+    """Describe regions of photos. Every photo is decoded once and passes through the network once.
 
-    A region is every cell that its box touches, as in R-MAC; so is the whole photo.
+    A region, the whole photo included, covers every cell that its box touches, as in R-MAC.
 
     Args:
         trunk: A network with its layers.
         refs: The photos.
-        requests: The regions of each; one request of a kind for an item.
-        views: What to compute of them; of kinds that no photo has there are no descriptors.
-        size: Pixels of the longest side of a photo when it enters the network.
-        multiple: Both sides become a multiple of this, and of the network's own.
-        side: What the decoder may scale down to.
-        workers: Decoding threads.
+        requests: Gives the regions of a photo; at most one request of each kind for an item.
+        views: The vectors to compute. Kinds that no photo has give no descriptors.
+        size: Longest side of a photo at the network's input, in pixels.
+        multiple: Both sides become a multiple of this, and of the network's own multiple.
+        side: Side to which the decoder may scale photos down, in pixels; None decodes at full size.
+        workers: Number of decoding threads.
         on_skip: Called with each photo that cannot be read.
 
     Returns:
-        By view the unit vectors of each item, with the boxes of their cells.
+        For each view, the unit vectors of each item, with the boxes of their cells in original pixels.
     """
     chosen = list(views)
     described: dict[FeatureView, dict[int, RegionDescriptors]] = {view: {} for view in chosen}
@@ -119,7 +119,7 @@ def _describe(
         parts = [cells[name][number] for number in chosen]
         if sum(map(len, parts)) == 0:
             continue
-        # all kinds at once, for a pooling prepares the map before it sums up the first region
+        # all kinds at once, because a pooling prepares the map before it pools the first region
         rectangles = F.pad(torch.cat(parts), (1, 0))
         vectors = l2(POOLINGS[pooling].rectangles(maps[name], rectangles).float())
         for number, part, rows in zip(chosen, parts, vectors.split([len(p) for p in parts]), strict=True):
@@ -129,7 +129,7 @@ def _describe(
 
 
 def _together(views: Sequence[FeatureView]) -> Mapping[tuple[str, str], Mapping[str, FeatureView]]:
-    """By layer and pooling: the views by kind."""
+    """The views by kind, for each layer and pooling."""
     grouped: dict[tuple[str, str], dict[str, FeatureView]] = defaultdict(dict)
     for view in views:
         grouped[view.layer, view.pooling][view.kind] = view
@@ -137,13 +137,13 @@ def _together(views: Sequence[FeatureView]) -> Mapping[tuple[str, str], Mapping[
 
 
 def _cells_of(request: RegionRequest, grid: Grid) -> Tensor:
-    """int64 ``(M, 4)``: the regions of a request in cells of a map."""
+    """int64 ``(M, 4)``: the regions of a request, xyxy in cells of a map."""
     boxes = touched_cells(grid.to_cells(as_tensor(request.boxes)), (grid.height, grid.width))
     return _with_squares(boxes) if request.grid else boxes
 
 
 def _with_squares(boxes: Tensor) -> Tensor:
-    """Boxes of whole cells, each followed by the squares of R-MAC within it."""
+    """Boxes of whole cells, each followed by the squares of R-MAC inside it."""
     parts = [boxes[:0]]
     for box in boxes:
         x1, y1, x2, y2 = box.tolist()

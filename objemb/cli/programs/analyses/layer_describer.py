@@ -1,4 +1,4 @@
-"""Descriptors of the regions of a set, and of other photos for the whitening, from the layers of a network."""
+"""Descriptors of the regions of a set, and of other photos to fit a whitening on, from the layers of a network."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from objemb.types import Float32Array
 
 
 class LayerDescriber:
-    """Describes the photos of a set, and photos that a whitening is fitted on, with one network after the other.
+    """Describes the photos of a set, and photos to fit a whitening on, with a given network.
 
     Args:
         data: The set.
-        task: What is to be found in what.
+        task: The retrieval task on the set.
         attention: Gives the whole image and boxes of the database photos; None for no such regions.
-        whiten_boxes: The same of the photos for the whitening.
-        size: Longest side of a photo in pixels when it enters a network.
+        whiten_boxes: Gives the same for the photos of the whitening.
+        size: Longest side of a photo at the input of a network, in pixels.
         multiple: Both sides become a multiple of this.
-        workers: Decoding threads.
+        workers: Number of decoding threads.
 
     Attributes:
-        problems: A line for each photo that could not be read, and whether the whitening is fitted on what is measured.
+        problems: A line for each photo that could not be read, and one if the whitening is fitted on photos of the set.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LayerDescriber:
             self._truth[entry.file] += [entry.box] if entry.box is not None else []
 
     def evaluation(self, trunk: Trunk, views: Sequence[FeatureView]) -> dict[FeatureView, ImageRows]:
-        """Rows of the set: images are the database, and behind it the queries."""
+        """Rows of the set. Its images are those of the database, followed by the queries."""
         refs = (ImageRef(file, self.data.photo(file)) for file in self._items)
         kinds = {view.kind for view in views}
         images = [entry.file for entry in (*self.task.database, *self.task.queries)]
@@ -69,7 +69,7 @@ class LayerDescriber:
     def whitening(
         self, trunk: Trunk, views: Sequence[FeatureView], photos: Sequence[str | Path]
     ) -> dict[FeatureView, ImageRows]:
-        """Rows of the same kinds from other photos; images are these photos, or at object level their objects."""
+        """Rows of the same kinds from other photos. Images are these photos, or their objects at object level."""
         sources = list(find_images([Path(p) for p in photos]))
         refs = [ref for ref in sources if isinstance(ref, ImageRef)]
         for skipped in sources:
@@ -78,7 +78,9 @@ class LayerDescriber:
         measured = {self.data.photo(file).resolve() for file in self._items}
         shared = sum(ref.path.resolve() in measured for ref in refs)
         if shared:
-            self.problems.append(f"the whitening is fitted on {shared} photos of the evaluation set, which flatters it")
+            self.problems.append(
+                f"the whitening is fitted on {shared} photos of the evaluation set: its results are too good"
+            )
         images: list[str] = []
         return self._describe(trunk, refs, partial(self._of_other, images), views, images)
 
@@ -126,7 +128,7 @@ class LayerDescriber:
         boxes = self._whiten_boxes.boxes(photo)
         own = boxes[:1] if self.task.level == "image" else boxes[1:]
         number = len(images)
-        # each own box before its squares is an item, as it is in the set
+        # each box is an item, followed by its own squares, as in the set
         images += [photo.id] * (1 + len(own))
         regions = [RegionRequest(number, kind, part) for kind, part in ((WHOLE, own), (BOXES, boxes), (TRUTH, boxes))]
         return regions + [RegionRequest(number + 1 + n, GRID, own[n : n + 1], grid=True) for n in range(len(own))]
@@ -141,14 +143,14 @@ class LayerDescriber:
 
 
 class _Remembered:
-    """The regions of a source, found once for each photo; the whole image where there is no source."""
+    """Caches the regions of a source by photo; without a source, the whole image is the only region."""
 
     def __init__(self, source: RegionSource | None) -> None:
         self._source = source
         self._boxes: dict[str, Float32Array] = {}
 
     def boxes(self, photo: Photo) -> Float32Array:
-        """float32 ``(1 + N, 4)``, the whole image first."""
+        """float32 ``(1 + N, 4)``, xyxy in original pixels, the whole image first."""
         if self._source is None:
             return Regions.whole(photo.size).boxes
         if photo.id not in self._boxes:
@@ -156,5 +158,5 @@ class _Remembered:
         return self._boxes[photo.id]
 
     def decode_side(self) -> int:
-        """What the source can use of a photo."""
+        """Side to which photos may be decoded for the source, in pixels."""
         return 0 if self._source is None else self._source.decode_side()

@@ -1,4 +1,4 @@
-"""An analysis as Markdown and as pictures."""
+"""An analysis as Markdown and as plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objemb.visualize import plots
 
 
 def analysis_markdown(analysis: Analysis) -> str:
-    """The verdicts, then the tables, mAP in percent."""
+    """The verdicts, then the tables of mAP in percent."""
     parts = [_conclusions(analysis), _layers(analysis)]
     if analysis.attention:
         parts.append(_attention(analysis))
@@ -21,7 +21,7 @@ def analysis_markdown(analysis: Analysis) -> str:
 
 
 def draw_layers(analysis: Analysis, file: str | Path) -> None:
-    """mAP over dimension, a panel per layer: a colour per pooling, a style per network.
+    """Plot mAP over dimension: a panel per layer, a colour per pooling, a line style per network.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -41,7 +41,7 @@ def draw_layers(analysis: Analysis, file: str | Path) -> None:
 
 
 def draw_attention(analysis: Analysis, file: str | Path) -> None:
-    """mAP by kind of regions, a panel per pooling, at the largest dimension; nothing is drawn at object level.
+    """Plot mAP by kind of regions at the largest dimension, a panel per pooling. Nothing is drawn at object level.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -79,14 +79,14 @@ def _conclusions(analysis: Analysis) -> str:
 
 
 def _layers(analysis: Analysis) -> str:
-    """Per layer and pooling the figures of classification and detection, by dimension."""
+    """mAP of classification and detection by dimension, for each layer and pooling."""
     names = {layer.name: str(layer) for layer in analysis.layers}
     rows: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
     for c in analysis.scores:
         key = (names[c.layer], c.setting.name)
         rows.setdefault(key, {}).setdefault(c.dim, {})[c.network] = c.mean_precision
     scores = {
-        key: {dim: f"{_percent(found[CLASSIFICATION])} / {_percent(found[DETECTION])}" for dim, found in by_dim.items()}
+        key: {dim: f"{_percent(mean[CLASSIFICATION])} / {_percent(mean[DETECTION])}" for dim, mean in by_dim.items()}
         for key, by_dim in rows.items()
     }
     return "mAP, classification / detection:\n\n" + _table(("layer", "pooling"), scores)
@@ -97,7 +97,7 @@ def _attention(analysis: Analysis) -> str:
     for c in analysis.attention:
         key = (c.setting.pooling, c.setting.kind, c.setting.matching)
         rows.setdefault(key, {})[c.dim] = _percent(c.mean_precision)
-    return f"mAP, classification, {analysis.layers[-1]}:\n\n" + _table(("pooling", "where to look", "matching"), rows)
+    return f"mAP, classification, {analysis.layers[-1]}:\n\n" + _table(("pooling", "regions", "matching"), rows)
 
 
 def _table(header: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[int, str]]) -> str:

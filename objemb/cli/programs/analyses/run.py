@@ -1,4 +1,4 @@
-"""The whole analysis: describe, search, compare, test for significance."""
+"""The whole analysis: describe, search, compare, and test for significance."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.regions.base import RegionSource
 
-#: Dimensions after PCA, of which those are taken that a layer and the photos for the whitening allow.
+#: Dimensions after PCA; those that exceed the rank of a layer's whitening are left out.
 DIMS = (64, 128, 256, 512, 1024, 2048)
-#: Differences of mAP up to this count as none.
+#: Difference of mAP up to which two sides count as equal.
 MARGIN = 0.02
 
 
@@ -40,13 +40,12 @@ class Analysis:
     """The results of an analysis.
 
     Attributes:
-        layers: Those that were compared, in the order in which they are computed.
-        whitened: Whether vectors went through a PCA whitening.
-        scores: Of both networks, all layers and poolings.
-        attention: Of the highest layer of the classification network, by kind of regions; empty at object level.
-        conclusions: On the claims.
-        problems: A line for each photo that could not be read, and one where the whitening is fitted on photos that
-            are measured.
+        layers: The compared layers, in the order in which they are computed.
+        whitened: Whether vectors were whitened by PCA.
+        scores: Scores of both networks, for all layers and poolings.
+        attention: Scores of the highest layer of the classification network by kind of regions; empty at object level.
+        conclusions: Verdicts on the claims of the paper.
+        problems: A line for each photo that could not be read, and one if the whitening is fitted on photos of the set.
     """
 
     layers: Sequence[Layer]
@@ -57,7 +56,7 @@ class Analysis:
     problems: Sequence[str]
 
     def to_json(self) -> dict[str, object]:
-        """A JSON-ready dict, without the figures per query."""
+        """A JSON-ready dict, without the average precision of each query."""
         return {
             "layers": [asdict(layer) for layer in self.layers],
             "whitened": self.whitened,
@@ -85,31 +84,32 @@ def analyse(
     workers: int = 2,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Analysis:
-    """Ask both questions of one set.
+    """Compare features and regions on one set.
 
-    Queries, and objects at object level, are pooled under their box from the map of their whole photo.
+    Queries, and objects at object level, are pooled inside their box from the map of their whole photo.
 
     Args:
         classification: A network with maps of several strides.
-        detection: Another with the same trunk; see :class:`~objemb.backbones.detector_trunk.DetectorTrunk`.
+        detection: A network with the same trunk; see :class:`~objemb.backbones.detector_trunk.DetectorTrunk`.
         data: The set.
-        task: What is to be found in what. At object level, where boxes are given, the second question does not arise.
-        whiten_on: Photos to fit PCA whitenings on, as the paper does, not those of the set; None leaves vectors as they
-            are, in all their dimensions.
-        attention: Gives the whole image and the boxes of a detector; None leaves these out.
+        task: The retrieval task on the set. At object level, boxes are given, so that regions are not compared.
+        whiten_on: Photos to fit PCA whitenings on, as in the paper, other than those of the set; None leaves vectors
+            unwhitened, in all their dimensions.
+        attention: Gives the whole image and the boxes of a detector; None leaves these regions out.
         layers: Names of the layers to compare, see :class:`objemb.cli.programs.analyses.trunks.Layer`; by default those
             of the last two rows: residual blocks conv4_1 to conv5_3 of a ResNet, the range of the paper.
-        whiten_boxes: Gives their boxes; by default ``attention``.
-        size: Longest side of a photo in pixels when it enters a network.
-        dims: Of the vectors after PCA: those that fit on both sides of a comparison, or the most that do.
-        margin: Differences of mAP up to this, 0 to 1, count as none.
-        seed: Of the bootstrap.
-        workers: Decoding threads.
+        whiten_boxes: Gives the boxes of the photos for the whitening; by default ``attention``.
+        size: Longest side of a photo at the input of a network, in pixels.
+        dims: Dimensions after PCA. Those that both sides of a comparison have are used, or if there are none, the
+            largest that both have.
+        margin: Difference of mAP, 0 to 1, up to which two sides count as equal.
+        seed: Seed of the bootstrap.
+        workers: Number of decoding threads.
         on_stage: Called with the name of each stage before it begins.
 
     Raises:
-        ValueError: Networks without the same trunk, or without such a layer; no photos to fit a whitening on, or too
-            few; object level without boxes to fit it on.
+        ValueError: The networks do not have the same trunk, or lack a named layer; there are too few photos to fit a
+            whitening; or at object level there are no boxes to fit it on.
     """
     dims = sorted({checks.whole("dims", d) for d in checks.several("dims", dims)})
     trunks = {CLASSIFICATION: Trunk(classification), DETECTION: Trunk(detection)}
@@ -125,7 +125,7 @@ def analyse(
     sides = {}
     for name, trunk in trunks.items():
         views = _views(compared, kinds if name == CLASSIFICATION else ())
-        on_stage(f"{name}: {len(photos)} sources of photos for the whitening")
+        on_stage(f"{name}: fitting the whitening on photos from {len(photos)} sources")
         sample = describer.whitening(trunk, views, photos) if photos else {}
         on_stage(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
         sides[name] = LayerSearch(describer.evaluation(trunk, views), sample, task)
@@ -141,7 +141,7 @@ def analyse(
 
 
 def _chosen_layers(classification: Trunk, detection: Trunk, names: Sequence[str]) -> Sequence[Layer]:
-    """The layers to compare, which both networks have."""
+    """The layers to compare, which both networks must have."""
     shapes = [{layer.name: (layer.stride, layer.channels) for layer in t.layers} for t in (classification, detection)]
     if shapes[0] != shapes[1] or not shapes[0]:
         raise ValueError(
@@ -161,7 +161,7 @@ def _attention_kinds(data: EvaluationSet, task: RetrievalTask, attention: Region
 
 
 def _views(layers: Sequence[Layer], kinds: Sequence[str]) -> list[FeatureView]:
-    """What is to be computed for all tables; ``kinds`` at the highest layer only."""
+    """The vectors that all tables need; the ``kinds`` of regions at the highest layer only."""
     top = [setting for pooling in POOLINGS for setting in attention_settings(pooling, kinds)] if kinds else []
     wanted = [*itertools.product(layers, LAYER_SETTINGS), *((layers[-1], setting) for setting in top)]
     views = (
@@ -175,7 +175,7 @@ def _views(layers: Sequence[Layer], kinds: Sequence[str]) -> list[FeatureView]:
 def _compared(
     sides: Mapping[str, LayerSearch], layer: Layer, settings: Sequence[Setting], dims: Sequence[int]
 ) -> Iterator[Score]:
-    """Cells that are compared with each other, all of the same dimensions: those that all of them have."""
+    """The scores to compare with each other, at the dimensions that all of them have."""
     most = min(side.rank(layer.name, setting) for side in sides.values() for setting in settings)
     fitting = [d for d in dims if d <= most] or [most]
     for setting, (name, side) in itertools.product(settings, sides.items()):

@@ -1,4 +1,4 @@
-"""Searches with the vectors of one network, and their average precision."""
+"""Searches with the vectors of one network, and the average precision of their results."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from objemb.types import BoolArray, Float32Array, Float64Array
 
 
 class LayerSearch:
-    """Searches of a task with the vectors of one network.
+    """Searches of a retrieval task with the vectors of one network.
 
-    One decomposition gives all dimensions: those of a smaller one are the first of a larger. A whitening is fitted on
-    the regions that count: for a sum, without those of the items' own boxes.
+    One PCA gives all dimensions: a smaller space consists of the first components of a larger one. A whitening is
+    fitted on the same kind of regions that it is applied to: for sums, these are without the items' own boxes.
 
     Args:
-        rows: Of the set: images are the database, and behind it the queries.
-        sample: Of other photos, by the same views, to fit whitenings on; empty for none. Images are these photos, or
-            their objects.
-        task: What is to be found in what.
+        rows: Rows of the set by view. Images are those of the database, followed by the queries.
+        sample: Rows of other photos by the same views, to fit whitenings on; empty for no whitening. Images are these
+            photos, or their objects.
+        task: The retrieval task.
     """
 
     def __init__(
@@ -43,13 +43,14 @@ class LayerSearch:
         self._relevance, self._listed = task.relevance, listed_items(task)
 
     def rank(self, layer: str, setting: Setting) -> int:
-        """The most dimensions that there are: channels of the layer, or those in which its whitening found variance."""
+        """The largest possible dimension: the channels of the layer, or the rank of its whitening."""
         view = FeatureView(layer, setting.kind, setting.pooling)
         space = self._space(view, setting)
         return self._database[view].dim if space is None else space.dim
 
     def precisions(self, layer: str, setting: Setting, dims: Sequence[int]) -> Iterator[Float64Array]:
-        """At each dimension float64 ``(Q,)``: average precision per query, NaN for one without positives or rows."""
+        """For each dimension float64 ``(Q,)``: average precision by query, NaN for queries without positives or
+        rows."""
         view = FeatureView(layer, setting.kind, setting.pooling)
         space = self._space(view, setting)
         stored, asked = self._database[view], self._queries[FeatureView(layer, setting.query_kind, setting.pooling)]
@@ -81,8 +82,8 @@ class LayerSearch:
 
 
 def summands(rows: ImageRows) -> BoolArray:
-    """bool ``(R,)``: the rows that join the sum of their image, all but the first, its own box, which stands for it
-    where it is alone."""
+    """bool ``(R,)``: the rows that are summed. The first row of an image, its own box, is summed only if it is the only
+    one."""
     lengths = np.diff(rows.starts)
     kept = np.ones(len(rows.items), dtype=bool)
     kept[rows.starts[:-1][lengths > 1]] = False
@@ -90,7 +91,7 @@ def summands(rows: ImageRows) -> BoolArray:
 
 
 def summed(rows: ImageRows) -> ImageRows:
-    """One row per image that has any: the sum of those that join it, with its own box."""
+    """One row for each image that has rows: the sum of its :func:`summands`, with the image's own box."""
     kept = summands(rows)
     items, first = np.unique(rows.items[kept], return_index=True)
     sums = np.add.reduceat(rows.vectors[kept], first, axis=0) if len(items) else rows.vectors[:0]

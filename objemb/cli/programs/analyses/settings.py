@@ -1,4 +1,4 @@
-"""How items are summed up and compared, and the figures that result."""
+"""How items are aggregated and compared, and the resulting scores."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from objemb.types import Float64Array
 
 CLASSIFICATION, DETECTION = "classification", "detection"
-#: Kinds of regions of an item (a photo, an object or a query). Its own box is the first of them in all kinds.
+#: Kinds of regions of an item (a photo, an object or a query). In each kind, the first region is the item's own box.
 WHOLE, GRID, BOXES, TRUTH = "whole image", "R-MAC grid", "detector boxes", "true boxes"
 SUM, BEST, ONE = "sum", "best match", "one vector"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How items are summed up and compared.
+    """How items are aggregated and compared.
 
     Attributes:
-        name: What to call it.
-        kind: Regions of an item of the database.
-        pooling: Of each region: ``mean``, ``max`` or ``gem``.
-        matching: ``one vector`` of the item's own box; the ``sum`` of its other regions, as R-MAC has it; or all of its
-            regions, of which the ``best match`` counts.
-        query_kind: Regions of a query, whose vectors are summed up to one.
+        name: Name of the setting in tables.
+        kind: Kind of the regions of a database item.
+        pooling: Pooling of each region: ``mean``, ``max`` or ``gem``.
+        matching: ``one vector``, of the item's own box; ``sum``, of its other regions, as in R-MAC; or ``best match``
+            among all of its regions.
+        query_kind: Kind of the regions of a query, whose vectors are summed.
     """
 
     name: str
@@ -46,7 +46,7 @@ LAYER_SETTINGS = (
 
 
 def attention_settings(pooling: str, kinds: Sequence[str]) -> list[Setting]:
-    """The whole image, and the other kinds of regions in both ways of matching."""
+    """Settings for the whole image, and for the other kinds of regions with both kinds of matching."""
     settings = [Setting(WHOLE, WHOLE, pooling)]
     for matching, kind in itertools.product((BEST, SUM), kinds):
         settings.append(
@@ -57,14 +57,14 @@ def attention_settings(pooling: str, kinds: Sequence[str]) -> list[Setting]:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A figure of the tables.
+    """A score of the tables.
 
     Attributes:
         network: ``classification`` or ``detection``.
-        layer: Its name.
-        setting: How items are summed up and compared.
-        dim: Length of the vectors.
-        precisions: float64 ``(Q,)``, average precision per query, NaN for one that does not count.
+        layer: Name of the layer.
+        setting: How items are aggregated and compared.
+        dim: Dimension of the vectors.
+        precisions: float64 ``(Q,)``, average precision by query, NaN for a query that does not count.
     """
 
     network: str
@@ -81,6 +81,6 @@ class Score:
 
 
 def mean_over_scores(scores: Iterable[Score]) -> Float64Array:
-    """float64 ``(Q,)``: average precision per query, averaged over scores."""
+    """float64 ``(Q,)``: the average precision of each query, averaged over scores."""
     means: Float64Array = np.mean([score.precisions for score in scores], axis=0)
     return means

@@ -1,4 +1,4 @@
-"""The layers of a network that are compared: its residual blocks, or its stages where it has none."""
+"""The layers of a network that are compared: its residual blocks, or its stages if it has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
 
-#: What residual blocks are called in torchvision, Detectron2 and timm.
+#: Class names of residual blocks in torchvision, Detectron2 and timm.
 BLOCKS = ("BasicBlock", "Bottleneck", "BottleneckBlock")
 #: The first stage of residual blocks is conv2_x (He et al. 2016, table 1).
 FIRST_STAGE = 2
@@ -22,12 +22,12 @@ class Layer:
     """A feature map of a network.
 
     Attributes:
-        name: ``conv4_1`` for the first block of the third row of residual blocks, as the ResNet paper numbers them;
-            ``stride16`` for the last map of that stride, where a network has no such blocks.
-        stage: The number of its row: 4 there; layers of one row have the same.
+        name: ``conv4_1`` for the first block of the third stage of residual blocks, as numbered in the ResNet paper;
+            ``stride16`` for the last map of that stride in a network without such blocks.
+        stage: Number of its stage, such as 4 for ``conv4_1``.
         stride: Input pixels from one cell to the next.
-        channels: Of the map.
-        offset: Where its first cell begins, in input pixels; see :class:`objemb.backbones.base.Backbone`.
+        channels: Channels of the map.
+        offset: Start of the first cell in input pixels; see :class:`objemb.backbones.base.Backbone`.
     """
 
     name: str
@@ -41,15 +41,16 @@ class Layer:
 
 
 class Trunk:
-    """A network whose layers can be had from one pass.
+    """A network that gives the maps of all its layers in one pass.
 
-    The maps of residual blocks are what leaves them, behind the addition and the ReLU.
+    The map of a residual block is its output, after the addition and the ReLU.
 
     Args:
-        network: With maps of several strides.
+        network: A network with maps of several strides.
 
     Attributes:
-        layers: In the order in which they are computed; none for a network of one map that has no residual blocks.
+        layers: The layers in the order in which they are computed; empty for a network with a single map and no
+            residual blocks.
     """
 
     def __init__(self, network: Backbone) -> None:
@@ -58,7 +59,7 @@ class Trunk:
         self.layers = self._of_blocks() or self._of_stages()
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """By name of its layer float ``(B, C, h, w)`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""
+        """The maps, float ``(B, C, h, w)``, by the name of their layer, of images ``(B, 3, H, W)``, RGB, 0 to 1."""
         if self._blocks:
             with _watched(self._blocks) as seen:
                 self.network(pixels)
@@ -92,13 +93,13 @@ class Trunk:
 
 
 def sweep(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers of the last two rows: the range of the paper, conv4_1 to conv5_3, where the network is a ResNet."""
+    """The layers of the last two stages: conv4_1 to conv5_3 of a ResNet, the range of the paper."""
     last = sorted({layer.stage for layer in layers})[-2:]
     return tuple(layer for layer in layers if layer.stage in last)
 
 
 def _numbered(paths: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Names and numbers of stages of blocks in their order; those within one module are a stage."""
+    """The name and stage of each block, in order; the blocks of one parent module form a stage."""
     names: dict[str, tuple[str, int]] = {}
     stage, number, before = FIRST_STAGE - 1, 0, None
     for path in paths:

@@ -1,4 +1,4 @@
-"""Queries of the demo, searched in the index that the student has filled."""
+"""Queries of the demo, searched for in the index of the student's vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HITS = 5
 
 
 def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
-    """The best hits of queries in even steps through those of each kind of the test scenes, own photo left out."""
+    """The best hits of evenly spaced queries of each kind of the test scenes, without the query's own photo."""
     data = read_evaluation_set(scenes / "retrieval_test.json")
     tasks = {kind: of_kind(data, kind) for kind in KINDS}
     numbers = {kind: iter(_spread(len(tasks[kind].queries), SHOWN.count(kind))) for kind in KINDS}
@@ -33,19 +33,19 @@ def answers(scenes: Path, model: Path, index: Path) -> list[Answer]:
     return [_answer(kind, tasks[kind], number, data, student, store) for kind, number in chosen]
 
 
-def search_others(index: Index, asked: RegionDescriptors, own: Collection[str]) -> SearchResult:
-    """The best hits but for the query's ``own`` photos in the index, which find themselves first."""
-    result = index.search(asked, k=HITS + len(own))
+def search_others(index: Index, query: RegionDescriptors, own: Collection[str]) -> SearchResult:
+    """The best hits other than the query's ``own`` photos, which would always come first."""
+    result = index.search(query, k=HITS + len(own))
     return replace(result, hits=tuple(hit for hit in result if hit.image not in own)[:HITS])
 
 
 def _spread(count: int, wanted: int) -> range:
-    """At most so many of ``count`` numbers, in even steps."""
+    """At most ``wanted`` of ``count`` numbers, evenly spaced."""
     return range(0, count, max(1, count // wanted))[:wanted]
 
 
 def _answer(kind: str, task: RetrievalTask, number: int, data: EvaluationSet, student: Model, index: Index) -> Answer:
-    """The index was made from a COCO file, which calls the scenes by their names alone."""
+    # the ids of the index are file names without folders, because it was built from a COCO file
     query, relevant = task.queries[number], task.relevance[number]
     paths = {path.name: path for path in (data.photo(entry.file) for entry in task.database)}
     positives, own = (
@@ -53,7 +53,7 @@ def _answer(kind: str, task: RetrievalTask, number: int, data: EvaluationSet, st
         for numbers in (relevant.positives, task.own_photos[number])
     )
     path = data.photo(query.file)
-    asked = expect_vectors("demo", student.query(path, "whole" if query.box is None else [query.box]))
-    result = search_others(index, asked, own)
+    described = expect_vectors("demo", student.query(path, "whole" if query.box is None else [query.box]))
+    result = search_others(index, described, own)
     pictures = result_pictures(result, path, paths.get)
     return Answer(result, *pictures, [hit.image in positives for hit in result], ASKED[kind])

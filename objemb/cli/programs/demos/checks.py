@@ -1,4 +1,4 @@
-"""What the demo is expected to show, and whether this run shows it."""
+"""The results that the demo is expected to show, checked against those of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from objemb.datasets.writing import IN_PHOTO, PICTURE
 
-#: The demo is to take at most so many minutes after installation, on two cores.
+#: Most minutes that the demo may take on two cores.
 MINUTES = 10
 
 
@@ -16,20 +16,20 @@ def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, object]]
 
     Args:
         figures: Rows and detection of :func:`objemb.cli.programs.demos.figures.measure`.
-        seconds: What all steps took.
+        seconds: Running time of all steps.
     """
     ap = {row["key"]: row["by_kind"][IN_PHOTO]["mAP"] for row in figures["rows"]}
     of_pictures = {row["key"]: row["by_kind"][PICTURE]["mAP"] for row in figures["rows"]}
     detection = figures["detection"]
     lost = 100 * (detection["AP50_before"] - detection["AP50"])
     return [
-        _at_least("two passes against R-MAC, best match with best match", ap["crop"] / ap["rmac"], 1.3),
-        _at_least("two passes against R-MAC's sum", ap["crop"] / ap["rmac_sum"], 2.0),
-        _at_least("the teacher against the detector's own features, same boxes", ap["crop"] / ap["detector"], 3.0),
-        _at_least("the one-pass student against the two-pass teacher", ap["student"] / ap["crop"], 0.9),
-        _at_least("the same, product pictures as queries", of_pictures["student"] / of_pictures["crop"], 0.9),
-        _at_most("points of AP50 that the distillation cost", lost, 2.0, "{:.1f}"),
-        _at_most("minutes from nothing to this page", seconds / 60, MINUTES, "{:.1f}"),
+        _at_least("mAP of two passes over R-MAC, both by best match", ap["crop"] / ap["rmac"], 1.3),
+        _at_least("mAP of two passes over R-MAC as a sum", ap["crop"] / ap["rmac_sum"], 2.0),
+        _at_least("mAP of the teacher over the detector's features, same boxes", ap["crop"] / ap["detector"], 3.0),
+        _at_least("mAP of the one-pass student over the two-pass teacher", ap["student"] / ap["crop"], 0.9),
+        _at_least("the same for product pictures as queries", of_pictures["student"] / of_pictures["crop"], 0.9),
+        _at_most("points of AP50 lost by the distillation", lost, 2.0, "{:.1f}"),
+        _at_most("minutes from scratch to this page", seconds / 60, MINUTES, "{:.1f}"),
     ]
 
 

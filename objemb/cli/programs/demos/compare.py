@@ -1,4 +1,4 @@
-"""The demo's table: every way to describe photos, on the same photos, boxes and queries of both kinds."""
+"""The demo's table: all methods on the same photos and boxes, with queries of both kinds."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from objemb.images.stream import stream_photos
 from objemb.models import Model
 from objemb.structures import ImageRows, Photo, Regions
 
-#: Photos on which times are measured, and how often.
+#: Number of photos on which times are measured, and number of rounds.
 TIMED_PHOTOS = 10
 ROUNDS = 4
-#: The kinds of queries: a box in a photo, and the picture of a product by itself.
+#: The kinds of queries: a box in a photo, and the picture of a product.
 KINDS = (IN_PHOTO, PICTURE)
 
 
 def compare(
     models: Mapping[str, Model], data: EvaluationSet, boxes: Mapping[str, Detector | None], advance: Callable[[], None]
 ) -> list[dict[str, object]]:
-    """Measure all rows.
+    """Measure all rows of the table.
 
     Args:
-        models: By the names of :func:`objemb.cli.programs.demos.rows.open_describers`.
-        data: Photos, queries, and which photo shows what.
-        boxes: Stored boxes of the photos by source; None for a method's own regions.
+        models: The models by name, from :func:`objemb.cli.programs.demos.rows.open_describers`.
+        data: The evaluation set.
+        boxes: Boxes of the photos by source; None for a method's own regions.
         advance: Called after each row.
 
     Returns:
-        Per row ``key``, ``title``, ``vectors`` per photo, ``iou`` of the boxes that queries in photos matched, and
-        ``by_kind``: for each of ``KINDS`` the ``mAP``, ``P@1`` (0 to 1), number of ``queries``, and ``share`` of the
-        teacher's mAP on the same boxes.
+        For each row: ``key``, ``title``, ``vectors`` per photo, the mean ``iou`` of the matched boxes (queries in
+        photos), and ``by_kind``: for each of ``KINDS`` the ``mAP``, ``P@1`` (0 to 1), the number of ``queries``, and
+        the ``share`` of the teacher's mAP on the same boxes.
     """
     tasks = {kind: of_kind(data, kind) for kind in KINDS}
     described: dict[tuple[str, str], ImageRows] = {}
@@ -74,10 +74,10 @@ def of_kind(data: EvaluationSet, kind: str) -> RetrievalTask:
 
 
 def milliseconds(models: Mapping[str, Model], data: EvaluationSet, boxes: Detector) -> dict[str, float]:
-    """Milliseconds per photo, without decoding, of each describer and of the ``boxes`` alone.
+    """Milliseconds per photo, without decoding, of each describer and of the detector alone (``boxes``).
 
-    All take turns on the same photos. Two passes are the detector's and the describer's with given boxes; one pass is
-    the student finding its own.
+    All run in turn on the same photos. Two passes are that of the detector and that of the describer with given boxes;
+    one pass is the student with its own boxes.
     """
     refs = [ImageRef(e.file, data.photo(e.file)) for e in data.images[:TIMED_PHOTOS]]
     photos = [p for p in stream_photos(refs) if isinstance(p, Photo)]
@@ -104,14 +104,14 @@ def _measure(
 ) -> dict[str, Any]:
     aggregator: Aggregator = Sum() if row.total else Keep()
     database = aggregated(regions, aggregator)
-    asked = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
+    query_model = Model(model.describer, aggregator if row.cut else Keep(), model.settings)
     by_kind, iou = {}, None
     for kind, task in tasks.items():
-        queries, _ = describe_entries(asked, data, task.queries, crop="scaled" if row.cut else "context")
-        found = evaluate_described(DescribedTask(database, queries), data, task)
-        means = found.scores.means
-        by_kind[kind] = {"mAP": means["mAP"], "P@1": means["P@1"], "queries": found.scores.queries}
-        if kind == IN_PHOTO and found.localisation is not None and not row.total:
-            iou = known(found.localisation.mean_iou)
+        queries, _ = describe_entries(query_model, data, task.queries, crop="scaled" if row.cut else "context")
+        evaluation = evaluate_described(DescribedTask(database, queries), data, task)
+        means = evaluation.scores.means
+        by_kind[kind] = {"mAP": means["mAP"], "P@1": means["P@1"], "queries": evaluation.scores.queries}
+        if kind == IN_PHOTO and evaluation.localisation is not None and not row.total:
+            iou = known(evaluation.localisation.mean_iou)
     vectors = len(database.vectors) / len(data.images)
     return {"key": row.key, "title": row.title, "by_kind": by_kind, "iou": iou, "vectors": vectors}

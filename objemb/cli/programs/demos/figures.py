@@ -1,4 +1,4 @@
-"""Everything that the demo measures, as one JSON file."""
+"""All figures of the demo, as one JSON file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from objemb.cli.programs.demos.compare import compare, milliseconds
-from objemb.cli.programs.demos.rows import ROWS, Made, open_describers
+from objemb.cli.programs.demos.rows import ROWS, DemoFiles, open_describers
 from objemb.cli.progress import Progress
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.base import Detector
@@ -24,16 +24,16 @@ from objemb.images.stream import stream_photos
 from objemb.models import Model, load_model
 from objemb.structures import Photo, Regions
 
-#: Side of a scene in pixels, and of what the networks see.
+#: Side of a scene and of the networks' input, in pixels.
 SIZE = 256
-#: Photos on which the baselines' whitenings are fitted.
+#: Number of photos on which the baselines' whitenings are fitted.
 FITTED_PHOTOS = 200
-#: What a row costs: which describers run, besides the detector where boxes come from it.
+#: Describers that need boxes of the detector, so that its time is part of their cost.
 TWO_PASSES = ("detector", "map", "crop")
 
 
-class Found(Detector):
-    """Boxes that were found before, by photo."""
+class GivenBoxes(Detector):
+    """Boxes that were detected before, by the id of the photo."""
 
     def __init__(self, regions: Mapping[str, Regions]) -> None:
         self._regions = regions
@@ -51,25 +51,25 @@ def measure(
     Args:
         scenes: Folder of the scenes.
         teacher: Model folder of the teacher.
-        detector: Model folder with the detector as it was before the distillation.
+        detector: Model folder with the detector before the distillation.
         student: Model folder of the student.
         size: Side of a scene in pixels.
-        seed: Of the run.
-        display: Shows how far it is.
+        seed: Seed of the run.
+        display: Shows the progress.
     """
     data = read_evaluation_set(scenes / "retrieval_test.json")
     truth = StoredBoxes(scenes / "instances_test.json")
-    made = Made(teacher, student, _some_photos(scenes), scenes / "instances_train.json", size)
+    files = DemoFiles(teacher, student, _some_photos(scenes), scenes / "instances_train.json", size)
     display.meter("whitening the baselines", "parts", None)
-    models = open_describers(made)
+    models = open_describers(files)
     raw = detect_all(models["student"], data, display.meter("detecting", "photos", len(data.images)).step)
     source = models["student"].describer.regions
     assert source is not None
-    selected = {name: source.select(found) for name, found in raw.items()}
-    boxes = {"own": None, "detector": Found(selected), "truth": truth}
+    selected = {name: source.select(detections) for name, detections in raw.items()}
+    boxes = {"own": None, "detector": GivenBoxes(selected), "truth": truth}
     rows = compare(models, data, boxes, display.meter("comparing", "methods", len(ROWS)).step)
     display.meter("timing", "parts", None)
-    times = milliseconds(models, data, Found(selected))
+    times = milliseconds(models, data, GivenBoxes(selected))
     return {
         "seed": seed,
         "machine": f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, no accelerator",
@@ -82,7 +82,7 @@ def measure(
 
 
 def detect_all(model: Model, data: EvaluationSet, advance: Any) -> dict[str, Regions]:
-    """All boxes of the model's detector on the photos of a set, also the unlikely ones."""
+    """All boxes of the model's detector on the photos of a set, including those with low scores."""
     refs = [ImageRef(e.file, data.photo(e.file)) for e in data.images]
     detections: dict[str, Regions] = {}
     assert model.detector is not None
@@ -96,17 +96,17 @@ def detect_all(model: Model, data: EvaluationSet, advance: Any) -> dict[str, Reg
 def detection(
     raw: Mapping[str, Regions], truth: Detector, data: EvaluationSet, before: Path, student: Model
 ) -> dict[str, object]:
-    """AP of the student's detector, and what the distillation did to it."""
-    photos = [Photo(name, np.zeros((3, 1, 1), np.uint8), found.size) for name, found in raw.items()]
+    """AP of the student's detector after and before the distillation."""
+    photos = [Photo(name, np.zeros((3, 1, 1), np.uint8), boxes.size) for name, boxes in raw.items()]
     true = truth.detect(photos)
     after = coco_average_precision(list(raw.values()), true)
     old = load_model(before)
     if _same(old, student):
-        return {**after, "AP50_before": after["AP50"], "change": "the distillation left it as it was, bit for bit"}
+        return {**after, "AP50_before": after["AP50"], "change": "the distillation did not change it, bit for bit"}
     old_boxes = detect_all(old, data, lambda: None)
-    were = coco_average_precision([old_boxes[name] for name in raw], true)
-    change = f"before the distillation AP50 {100 * were['AP50']:.1f}, AP {100 * were['AP']:.1f}"
-    return {**after, "AP50_before": were["AP50"], "change": change}
+    earlier = coco_average_precision([old_boxes[name] for name in raw], true)
+    change = f"before the distillation AP50 {100 * earlier['AP50']:.1f}, AP {100 * earlier['AP']:.1f}"
+    return {**after, "AP50_before": earlier["AP50"], "change": change}
 
 
 def _same(old: Model, new: Model) -> bool:
@@ -116,7 +116,7 @@ def _same(old: Model, new: Model) -> bool:
 
 
 def _some_photos(scenes: Path) -> list[Path]:
-    """The first photos of the training split, as one list file."""
+    """Write a list of the first photos of the training split; returns its path."""
     names = sorted((scenes / "images").glob("train_*"))[:FITTED_PHOTOS]
     listing = scenes / "whitening.txt"
     listing.write_text("".join(f"images/{p.name}\n" for p in names), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The demo's report: one self-contained HTML file without a script."""
+"""The demo's report: one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ pre { background: var(--card); border: 1px solid var(--line); padding: .6rem; ov
 
 @dataclass(frozen=True)
 class Answer:
-    """A query with what was found.
+    """A query with its results.
 
     Attributes:
         result: The search result.
-        query: Its picture.
-        hits: A picture per hit.
-        right: Per hit whether it shows the object; empty when nobody knows.
-        asked: What the query is, for people.
+        query: Picture of the query.
+        hits: A picture of each hit.
+        right: For each hit, whether it shows the object; empty if that is not known.
+        asked: The caption of the query.
     """
 
     result: SearchResult
@@ -58,7 +58,7 @@ def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
     """The page.
 
     Args:
-        figures: What :func:`objemb.cli.programs.demos.figures.measure` gives, with ``steps``.
+        figures: The result of :func:`objemb.cli.programs.demos.figures.measure`, with ``steps``.
         answers: Queries to show.
     """
     body = f"""<h1>Finds the object, not the picture</h1>
@@ -66,11 +66,11 @@ def report_page(figures: Mapping[str, Any], answers: Sequence[Answer]) -> str:
 <h2>How well each way finds the object</h2>
 {_table(figures)}
 {_notes(figures)}
-<h2>What was promised</h2>
+<h2>Expected results</h2>
 {_checks(figures["checks"])}
-<h2>Queries and what the one-pass student found</h2>
-<p>Not picked: queries in even steps through the list. On the left the query, a box in a photo or the picture of a
-product by itself; then the five best photos, each with the box that matched.</p>
+<h2>Queries and the results of the one-pass student</h2>
+<p>The queries are not hand-picked but evenly spaced in the list of all. On the left is the query, a box in a photo or
+the picture of a product; then come the five best photos, each with the box that matched.</p>
 {"".join(_answer(a) for a in answers)}
 <h2>How it was made</h2>
 <p>{escape(figures["machine"])}; seed {figures["seed"]}. Each line is a command that you can run, change and run
@@ -80,31 +80,32 @@ again.</p>
 
 
 def photos_page(name: str, about: str, answers: Sequence[Answer]) -> str:
-    """The page about the user's own photos: what was searched for, and what was found.
+    """The page about the user's own photos: queries and their results.
 
     Args:
-        name: Of the folder.
-        about: Which model it was.
+        name: Name of the folder.
+        about: A sentence about the model that was used.
         answers: Queries to show.
     """
-    sections = "".join(_answer(a) for a in answers) or "<p>No object was found in any of these photos.</p>"
+    sections = "".join(_answer(a) for a in answers) or "<p>No objects were found in these photos.</p>"
     return html_page(f"objemb: {name}", f"<h1>{html_text(name)}</h1><p>{escape(about)}</p>{sections}", OWN_STYLE)
 
 
 def _introduction(figures: Mapping[str, Any]) -> str:
     counts = figures["counts"]
     return (
-        f"<p>From nothing: {counts['train_photos']} generated scenes of {counts['train_instances']} products trained a "
-        f"classification network (the teacher), a detector, and an embedding head inside the detector (the student) "
-        f"that learned to emit the teacher's vectors. The table is about {counts['test_instances']} <b>other</b> "
-        f"products in {counts['test_photos']} scenes: {_counted(figures)} must find the (other) scenes that contain "
-        f"this very product. Variants of a product differ in accents, logo and lettering only.</p>"
+        f"<p>A classification network (the teacher), a detector, and an embedding head inside the detector (the "
+        f"student), which learned to predict the teacher's vectors, were trained from scratch on "
+        f"{counts['train_photos']} generated scenes of {counts['train_instances']} products. The table shows results "
+        f"on {counts['test_instances']} <b>other</b> products in {counts['test_photos']} scenes: {_counted(figures)} "
+        f"must find the (other) scenes that contain the same product. Variants of a product differ only in accents, "
+        f"logo and lettering.</p>"
     )
 
 
 def _counted(figures: Mapping[str, Any]) -> str:
     queries = figures["counts"]["queries"]
-    return f"{queries[IN_PHOTO]} queries with a box in a photo and {queries[PICTURE]} with the picture of a product"
+    return f"{queries[IN_PHOTO]} queries by a box in a photo and {queries[PICTURE]} by the picture of a product"
 
 
 def _table(figures: Mapping[str, Any]) -> str:
@@ -138,20 +139,21 @@ def _found(figures: Mapping[str, Any], best: float) -> str:
 
 
 def _notes(figures: Mapping[str, Any]) -> str:
+    detection = figures["detection"]
     return (
-        f'<p class="soft">mAP in percent (trapezoid average precision) over {_counted(figures)}; share: of the mAP of '
-        f"a crop per box, the teacher, on the same boxes. All vectors have at most {figures['dim']} dimensions, each "
-        f"method whitened on its own kind of region of the training scenes. IoU: of the box that a query in a photo "
-        f"matched with the true one. Vectors and milliseconds are per photo, cost is beside one pass. Times leave out "
-        f"decoding; the rows of true boxes have none, for nobody gives such boxes. Detector: AP50 "
-        f"{100 * figures['detection']['AP50']:.1f}, AP {100 * figures['detection']['AP']:.1f} on the unseen products; "
-        f"{escape(figures['detection']['change'])}.</p>"
+        f'<p class="soft">mAP in percent (trapezoid average precision) over {_counted(figures)}. Share: mAP relative '
+        f"to that of the teacher (a crop per box) on the same boxes. All vectors have at most {figures['dim']} "
+        f"dimensions; each method was whitened on its own kind of regions in the training scenes. IoU: overlap of the "
+        f"matched box and the true one, for queries by a box. Vectors and milliseconds are per photo; cost is relative "
+        f"to one pass. Times are without decoding; rows with true boxes have none, since true boxes are not known in "
+        f"practice. Detector: AP50 {100 * detection['AP50']:.1f}, AP {100 * detection['AP']:.1f} on the unseen "
+        f"products; {escape(detection['change'])}.</p>"
     )
 
 
 def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     if not checks:
-        return "<p>Figures of a few steps on a few scenes mean nothing: <code>--small</code> checks none.</p>"
+        return "<p>With <code>--small</code> the figures mean nothing and are not checked.</p>"
     lines = "".join(
         f"<tr><td>{escape(p['text'])}</td><td>{escape(p['found'])}</td>"
         f'<td class="{"right" if p["holds"] else "wrong"}">{"holds" if p["holds"] else "does not hold"}</td></tr>'

@@ -18,28 +18,28 @@ from objemb.models import Model, load_model
 from objemb.structures.described import expect_vectors
 from objemb.visualize.pictures import result_pictures
 
-#: Queries on the page.
+#: Number of queries on the page.
 QUERIES = 8
 PRETRAINED = "quickstart"
 ABOUT_PRETRAINED = "Objects found and described by torchvision's pretrained networks, as the config quickstart says."
 ABOUT_STUDENT = (
-    "Pretrained weights could not be had, so these photos were searched with the demo's own student. It has seen "
-    "nothing but generated scenes for a few minutes: on photos, expect it to know colours and shapes, not things."
+    "Pretrained weights were not available, so these photos were searched with the demo's own student. It was trained "
+    "for a few minutes on generated scenes: on photos, expect it to match colours and shapes rather than objects."
 )
 
 
 def search_photos(photos: Path, student: Path, output: Path) -> Path:
-    """Index a folder of photos, search for objects that are found in some of them, and write a page.
+    """Index a folder of photos, search for objects detected in some of them, and write a page.
 
-    With pretrained weights where they can be had, else with the student that the demo has trained; the page says which.
+    Uses pretrained weights if they are available, otherwise the student of the demo; the page says which.
 
     Args:
-        photos: The photos.
+        photos: Folder of photos.
         student: Model folder of the demo's student.
-        output: Where the page and the index go.
+        output: Folder for the page and the index.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder of photos does not exist.
         StepFailedError: The photos could not be indexed.
     """
     if not photos.is_dir():
@@ -64,19 +64,19 @@ def _told(*command: str) -> int:
 
 
 def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
-    """The most certain object of photos in even steps, and what else was found to contain it."""
+    """Searches for the object with the highest score in each of some evenly spaced photos."""
     refs = [ref for ref in find_images(photos) if isinstance(ref, ImageRef)]
     paths = {ref.id: ref.path for ref in refs}
     for ref in _spread(refs):
         detections = model.detect(ref.path)
         if not len(detections):
             continue
-        asked = expect_vectors("demo", model.query(ref.path, detections[:1].boxes.tolist()))
-        result = search_others(index, asked, (ref.id,))
+        query = expect_vectors("demo", model.query(ref.path, detections[:1].boxes.tolist()))
+        result = search_others(index, query, (ref.id,))
         yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
 
 
 def _spread(refs: list[ImageRef]) -> Iterator[ImageRef]:
-    """All photos, so that the first few lie far apart: every tenth or so, then those next to them, and so on."""
+    """All photos, ordered so that the first ones are evenly spaced, then those next to them, and so on."""
     step = max(1, len(refs) // QUERIES)
     return (refs[n] for start in range(step) for n in range(start, len(refs), step))

@@ -1,4 +1,4 @@
-"""The rows of the demo's table: one way each to describe photos, on the networks that the demo has trained."""
+"""The rows of the demo's table: methods that use the networks that the demo has trained."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from objemb.models import Model, build_model, fit_whitening, load_model
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        key: Its name for programs.
-        title: Its name for people.
+        key: Identifier of the row.
+        title: Name of the row in the table.
         describer: A key of :func:`open_describers`; rows that share one are described once.
-        boxes: ``own`` regions of the method, or those of the ``detector``, or the ``truth``.
-        total: Whether a photo is the sum of its regions, one vector, instead of its best region.
-        cut: Whether a query box is cut out of its photo, at the same scale, and described as a photo of its own, as
-            the papers of the rigid methods do; else it is described where it is, as the boxes of the database are. A
-            query that is a picture is looked at whole, by rows that sum up their regions as a photo.
+        boxes: ``own`` regions of the method, boxes of the ``detector``, or ``truth``.
+        total: Whether a photo has one vector, the sum of its regions, instead of a vector for each region.
+        cut: Whether a query box is cut out of its photo at the same scale and described as a photo of its own, as in
+            the papers of the rigid methods; otherwise it is described within its photo, like the boxes of the database.
+            A query that is a picture of a product is described as a whole; rows with ``total`` sum its regions.
     """
 
     key: str
@@ -51,20 +51,20 @@ ROWS = (
     ComparedMethod("student_truth", "one pass, true boxes", "student", "truth"),
 )
 
-#: The reference row, which describes each box as a crop, by the source of boxes; other rows are shares of its mAP.
+#: The teacher's row for each source of boxes; other rows show their share of its mAP.
 TEACHERS = {"own": "crop", "detector": "crop", "truth": "crop_truth"}
 
 
 @dataclass(frozen=True)
-class Made:
-    """What the steps before have made.
+class DemoFiles:
+    """Results of the earlier steps.
 
     Attributes:
         teacher: Model folder of the classification teacher.
-        student: Model folder of the student, whose detector is *the* detector.
-        photos: Photos on which the baselines' whitenings are fitted, those of the teacher's training.
-        truth: COCO file of their boxes.
-        size: Longest side of a photo in pixels, that of the networks' input.
+        student: Model folder of the student, whose detector all rows use.
+        photos: Photos on which the baselines' whitenings are fitted, from the teacher's training data.
+        truth: COCO file with the boxes of these photos.
+        size: Longest side of a photo at the networks' input, in pixels.
     """
 
     teacher: Path
@@ -74,40 +74,40 @@ class Made:
     size: int
 
 
-def open_describers(made: Made) -> dict[str, Model]:
-    """The models by name, all with the same length of vectors, each whitened on the kind of region that it pools.
+def open_describers(files: DemoFiles) -> dict[str, Model]:
+    """The models by name, all of the same dimension, each whitened on the kind of regions that it pools.
 
-    A whitening that was fitted on boxes would make the rigid methods look worse than they are. Sum and best match of
-    one method share a whitening, learned from all regions and the whole image, so that rows differ by the matching.
+    A whitening fitted on boxes would put the rigid methods at a disadvantage. Sum and best match of one method share a
+    whitening, fitted on all regions and the whole image, so that these rows differ in the matching only.
     """
-    teacher = load_model(made.teacher)
-    trunk = {**_part(made.teacher, "backbone"), "weights": str(made.teacher)}
-    detector = {**_part(made.student, "detector"), "weights": str(made.student)}
+    teacher = load_model(files.teacher)
+    trunk = {**_part(files.teacher, "backbone"), "weights": str(files.teacher)}
+    detector = {**_part(files.student, "detector"), "weights": str(files.student)}
     own = {"name": "detector_trunk", "detector": detector}
-    boxes = StoredBoxes(made.truth)
+    boxes = StoredBoxes(files.truth)
     return {
-        "whole": _whitened(_pooled("mean", trunk, made), teacher.dim, made, None),
-        "rmac": _whitened(_pooled("rmac", trunk, made), teacher.dim, made, None),
-        "detector": _whitened(_pooled("hard_attention_map", own, made), teacher.dim, made, boxes),
-        "map": _whitened(_pooled("hard_attention_map", trunk, made), teacher.dim, made, boxes),
+        "whole": _whitened(_pooled("mean", trunk, files), teacher.dim, files, None),
+        "rmac": _whitened(_pooled("rmac", trunk, files), teacher.dim, files, None),
+        "detector": _whitened(_pooled("hard_attention_map", own, files), teacher.dim, files, boxes),
+        "map": _whitened(_pooled("hard_attention_map", trunk, files), teacher.dim, files, boxes),
         "crop": replace(teacher, aggregator=Keep()),
-        "student": replace(load_model(made.student), aggregator=Keep()),
+        "student": replace(load_model(files.student), aggregator=Keep()),
     }
 
 
-def _pooled(method: str, backbone: dict[str, Any], made: Made) -> Model:
+def _pooled(method: str, backbone: dict[str, Any], files: DemoFiles) -> Model:
     settings = load_config(method, ("aggregator.name=keep",))
     settings["describer"]["backbone"] = backbone
-    settings["describer"]["extractor"]["size"] = made.size
+    settings["describer"]["extractor"]["size"] = files.size
     return build_model(settings)
 
 
-def _whitened(model: Model, dim: int, made: Made, boxes: StoredBoxes | None) -> Model:
-    return fit_whitening(model, [*made.photos], boxes=boxes, dim=min(dim, model.dim))
+def _whitened(model: Model, dim: int, files: DemoFiles, boxes: StoredBoxes | None) -> Model:
+    return fit_whitening(model, [*files.photos], boxes=boxes, dim=min(dim, model.dim))
 
 
 def _part(folder: Path, key: str) -> dict[str, object]:
-    """The settings of the first part of that kind in a model folder."""
+    """The settings of the first part of a kind in a model folder."""
     waiting = [read_card(folder)["settings"]["describer"]]
     while waiting:
         part = waiting.pop(0)

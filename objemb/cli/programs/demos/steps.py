@@ -1,4 +1,4 @@
-"""Steps that are commands: each is run once, and what is done is not done again."""
+"""Steps that run commands; a finished step is not run again."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from objemb.cli.output import note
 from objemb.disk import write_whole
 from objemb.version import __version__
 
-#: Counted up when the form of what a step writes changes: what was written before is then made again.
+#: Increased when the output format of a step changes, so that output of earlier versions is made again.
 FORM = 2
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command that makes something.
+    """A command that writes a file or folder.
 
     Attributes:
         name: One word, the name of its stamp.
-        title: What it does, for people.
+        title: Description for the user.
         command: Program and arguments; ``python`` and ``objemb`` are those of this environment.
-        makes: What it makes: removed before the step is run anew, for programs that go on with what they find.
-        needs: Steps whose repetition makes this one stale.
+        makes: The output. It is removed before the step is repeated, because some programs resume from existing output.
+        needs: Steps that this one depends on; it is repeated when they are.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The command as one would type it."""
+        """The command as it would be typed in a shell."""
         return shlex.join(self.command)
 
 
@@ -51,13 +51,13 @@ class StepFailedError(RuntimeError):
 
 
 def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
-    """Run what is not yet done, in order, with a stamp for each.
+    """Run the steps that are not finished, in order, and write a stamp for each.
 
-    A stamp is a digest of the command, the version, the form and the stamps of the steps that it builds upon: when one
-    of them changes, all that follows from it is made anew. A step that was interrupted goes on with what it has left.
+    A stamp is a digest of the command, the version, the format and the stamps of the steps that it needs: when one of
+    them changes, all steps that depend on it are repeated. A step that was interrupted resumes from its own output.
 
     Raises:
-        StepFailedError: A command failed; its exit code and text are named.
+        StepFailedError: A command failed; the error names the command and its exit code.
     """
     marks: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
@@ -81,12 +81,12 @@ def run_steps(steps: Sequence[Step], folder: Path, total: int) -> None:
 
 
 def read_stamp(folder: Path, name: str) -> dict[str, Any]:
-    """What is known of a step: ``mark``, ``command``, ``seconds`` (None until it is done); empty before it began."""
+    """The stamp of a step: ``mark``, ``command``, ``seconds`` (None until it is finished); empty before it starts."""
     return read_facts(folder / "done" / f"{name}.json")
 
 
 def read_facts(file: Path) -> dict[str, object]:
-    """What a JSON file says; nothing where it is not there, or damaged: what it told of is then made again."""
+    """Contents of a JSON file; empty if it is missing or damaged, so that the step is repeated."""
     try:
         facts = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""The failure browser: the worst queries with what was found instead, as one self-contained HTML file."""
+"""The failure browser: the worst queries with their results, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from objemb.images.names import without_folders
 from objemb.visualize.html import html_page, html_text, photo_figure
 from objemb.visualize.pictures import DrawnBox, Picture, thumbnail
 
-#: Longest side of a picture in pixels: small, because there are hundreds on a page.
+#: Longest side of a picture in pixels; small, because a page has hundreds of them.
 SIDE = 220
 QUERY, TRUTH = "#0072b2", "#f0e442"
-#: Colours of matched boxes, told apart by people with colour-blindness (after Okabe and Ito); the text says it as well.
+#: Colours of matched boxes that colour-blind people can distinguish (Okabe and Ito); the text repeats their meaning.
 COLOURS = {RIGHT: "#009e73", WRONG: "#d55e00", JUNK: "#999999", OWN_PHOTO: "#56b4e9"}
 SIGNS = {RIGHT: "✓ right", WRONG: "✗ wrong", JUNK: "– junk", OWN_PHOTO: "– own photo"}
 
@@ -46,14 +46,14 @@ def failures_page(
     failures: Sequence[Failure],
     figures: str,
 ) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
-        result: What was measured: ``method``, ``set``, ``queries``, ``skipped``.
+        result: The result of the evaluation: ``method``, ``set``, ``queries``, ``skipped``.
         environment: Command, date, seed and versions.
         data: The set, to find its photos.
         failures: The worst queries, the worst first.
-        figures: What the method is worth, in words.
+        figures: A line with the scores of the method.
     """
     title = f"{result['method']} on {result['set']}"
     tiles = max((len(_tiles(f)) for f in failures), default=1) + 1  # as many columns as the longest row has pictures
@@ -76,7 +76,7 @@ def _counts(result: Mapping[str, object], shown: int) -> str:
             return f"No query to show: none counts{skipped}."
         return f"No query to show: the average precision of all {result['queries']} is 100{skipped}."
     which = f"the {shown} with the lowest average precision"
-    return f"{result['queries']} queries{skipped}; {which}, the worst first; those without a fault are left out."
+    return f"{result['queries']} queries{skipped}; {which}, the worst first; perfect ones are left out."
 
 
 def _legend(failures: Sequence[Failure]) -> str:
@@ -85,8 +85,8 @@ def _legend(failures: Sequence[Failure]) -> str:
     marks = ", ".join(f'<span class="mark {_class(mark)}">{SIGNS[mark]}</span>' for mark in SIGNS)
     return (
         f'<p class="soft">Blue: the query and its box. Then the best images with the box that matched: {marks}. '
-        "Thin yellow: true boxes of the object, where they are known. A dashed frame: the first right image, where it "
-        "is not among the best. Junk has a place below the pictures, but none in what is counted.</p>"
+        "Thin yellow: true boxes of the object, where they are known. Dashed frame: the first right image, if it is "
+        "not among the best. Junk is shown with its rank but does not count in the scores.</p>"
     )
 
 
@@ -100,7 +100,7 @@ def _section(rank: int, failure: Failure, data: EvaluationSet) -> str:
 
 
 def _tiles(failure: Failure) -> list[FoundImage]:
-    """What is shown beside the query: the best images, and the first right one where it is not among them."""
+    """The images shown beside the query: the best ones, and the first right one if it is not among them."""
     return [*failure.hits, *([failure.first_right] if failure.first_right is not None else [])]
 
 
@@ -112,7 +112,7 @@ def _first(failure: Failure) -> str:
     positives = f"{failure.positives} right image{'' if failure.positives == 1 else 's'}"
     if failure.first_rank is None:
         return f"none of {positives} found"
-    return f"first of {positives} at place {failure.first_rank + 1}"
+    return f"first of {positives} at rank {failure.first_rank + 1}"
 
 
 def _query_card(failure: Failure, data: EvaluationSet) -> str:

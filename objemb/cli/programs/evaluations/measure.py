@@ -1,4 +1,4 @@
-"""One method on one set: describe, search, re-rank, score, and what it costs."""
+"""Measure one method on one set: describe, search, re-rank, score, and measure the cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from objemb.evaluation.task_describer import BoxSource, TaskDescriber
 from objemb.models import Model
 
 MAX_SHOWN = 5
-#: Why a method has no figures by the number of regions.
+#: What a method needs for figures by the number of regions.
 NO_BOXES = "expected boxes of a detector or --boxes, at image level"
 
 
@@ -30,27 +30,27 @@ class Measured:
     """A cell of the matrix.
 
     Attributes:
-        result: JSON-ready.
-        found: What it comes from.
+        result: The results, JSON-ready.
+        evaluation: The evaluation that they come from.
         described: The descriptors.
     """
 
     result: dict[str, Any]
-    found: Evaluation
+    evaluation: Evaluation
     described: DescribedTask
 
 
 def measure(
     name: str, model: Model, data: EvaluationSet, task: RetrievalTask, source: str | None, args: argparse.Namespace
 ) -> Measured:
-    """Everything about one method on one set.
+    """Measure one method on one set.
 
     Args:
-        name: Of the row.
+        name: Name of the row.
         model: The model, with its re-rankers.
         data: The set.
-        task: What is to be found in what.
-        source: Where boxes come from in a box-source ablation; None without one.
+        task: The retrieval task on the set.
+        source: Source of the boxes in a box-source ablation; None if there is none.
         args: The command line.
     """
     note(f"{name}: {len(task.database)} {task.level}s, {len(task.queries)} queries")
@@ -67,7 +67,7 @@ def measure(
             evaluation = evaluate_described(
                 described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
             )
-        tell(name, [*warnings, *evaluation.problems])
+        report_problems(name, [*warnings, *evaluation.problems])
         display.meter(f"{name}: figures by regions and cost", "parts", None)
         counts = args.regions if source in (None, DETECTOR) else []
         if counts and not describer.takes_boxes(task):
@@ -97,8 +97,8 @@ def measure(
     return Measured(result, evaluation, described)
 
 
-def tell(name: str, lines: Sequence[str]) -> None:
-    """The first lines on stderr, and how many are left out."""
+def report_problems(name: str, lines: Sequence[str]) -> None:
+    """Print the first lines to stderr, and how many more there are."""
     for line in lines[:MAX_SHOWN]:
         note(f"{name}: {line}")
     if len(lines) > MAX_SHOWN:
@@ -106,7 +106,7 @@ def tell(name: str, lines: Sequence[str]) -> None:
 
 
 def box_source(model: Model, data: EvaluationSet, source: str | None, args: argparse.Namespace) -> BoxSource:
-    """Where the boxes of database photos come from."""
+    """The source of the boxes of database photos."""
     own = BoxSource.of_file(stored_boxes(args.boxes, model))
     if source is None:
         return own

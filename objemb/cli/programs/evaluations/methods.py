@@ -1,4 +1,4 @@
-"""The rows of an evaluation: methods from the command line, opened, fitted, and what they learned from."""
+"""The rows of an evaluation: methods named on the command line, opened and fitted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Method:
     """A row of the table.
 
     Attributes:
-        text: As it was named on the command line.
+        text: The method as given on the command line.
         path: A config or a model folder.
-        own: Key=value for it alone.
-        settings: None for a model folder.
-        parts: So many names at the end of the path say which one it is.
+        own: Overrides (``key=value``) for this method only.
+        settings: Resolved settings of a config; None for a model folder.
+        parts: Number of trailing parts of the path that its name consists of.
     """
 
     text: str
@@ -37,13 +37,13 @@ class Method:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """The name of the method in tables."""
         path = Path(*Path(self.path).parts[-self.parts :])
         return ", ".join((path.as_posix().removesuffix(".yaml"), *self.own))
 
     @staticmethod
     def parse(text: str, shared: Sequence[str]) -> Method:
-        """A config or a model folder, with key=value of its own behind commas."""
+        """Parse a config or a model folder, optionally followed by its own overrides, separated by commas."""
         path, own = split_overrides(text)
         if not Path(path).is_dir():
             return Method(text, path, own, load_config(path, (*shared, *own)))
@@ -53,11 +53,12 @@ class Method:
 
 
 def parse_methods(positional: Sequence[str], listed: str | None) -> list[Method]:
-    """All methods of a command line, each name once: ``runs/a/model`` beside ``runs/b/model`` is called ``a/model``.
+    """All methods of a command line, with unique names: ``runs/a/model`` and ``runs/b/model`` become ``a/model`` and
+    ``b/model``.
 
     Args:
-        positional: METHOD and KEY=VALUE arguments; the latter hold for all methods.
-        listed: What ``--methods`` says: methods with commas between.
+        positional: METHOD and KEY=VALUE arguments; the latter apply to all methods.
+        listed: The value of ``--methods``: methods separated by commas.
     """
     shared = tuple(a for a in positional if is_override(a))
     texts = [a for a in positional if not is_override(a)] + (split_list(listed) if listed else [])
@@ -79,14 +80,14 @@ def find_reference(text: str, methods: Sequence[Method]) -> Method:
     """The method that the others are compared with.
 
     Args:
-        text: Its name, as it stands on the command line or in the table, or its place among the methods, from 1 on.
+        text: Its name, as on the command line or in the table, or its position among the methods, counted from 1.
         methods: All methods of the command line.
 
     Raises:
-        ValueError: There is no such method, or no other one beside it.
+        ValueError: There is no such method, or it is the only one.
     """
     if len(methods) == 1:
-        raise ValueError(f"--reference: expected a method to compare with it, found {methods[0].name} alone")
+        raise ValueError(f"--reference: expected at least two methods to compare, found only {methods[0].name}")
     for method in methods:
         if text in (method.text, method.name):
             return method
@@ -94,7 +95,7 @@ def find_reference(text: str, methods: Sequence[Method]) -> Method:
         return methods[int(text) - 1]
     names = [m.name for m in methods]
     raise ValueError(
-        f"--reference: expected one of {checks.listed(names)}, or its place from 1 to {len(methods)}, "
+        f"--reference: expected one of {checks.listed(names)}, or its position from 1 to {len(methods)}, "
         f"found {text!r}{checks.nearest(text, names)}"
     )
 
@@ -105,7 +106,7 @@ def _more_than_once(methods: Sequence[Method]) -> list[str]:
 
 
 def open_model(method: Method, args: argparse.Namespace) -> Model:
-    """The model of a row, with what it learns from photos before it describes any."""
+    """The model of a row, fitted on the photos that the command line names."""
     if method.settings is None:
         model = load_model(method.path, args.device, args.precision)
     else:
@@ -116,7 +117,7 @@ def open_model(method: Method, args: argparse.Namespace) -> Model:
 
 
 def _fitted(model: Model, args: argparse.Namespace) -> Model:
-    """The model with what it learns from other photos."""
+    """The model with its codebooks and bases, and a whitening, fitted on other photos."""
     calls: dict[str, Any] = {
         "workers": args.workers,
         "on_skip": lambda skipped: note(f"fitting: {skipped.path}: {skipped.reason}"),

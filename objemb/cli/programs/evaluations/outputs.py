@@ -1,4 +1,4 @@
-"""What an evaluation leaves: JSON, Markdown, pictures, failure browsers, and files for the embedding projector."""
+"""Output of an evaluation: JSON, Markdown, plots, failure browsers, and files for the embedding projector."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from objemb.types import Float32Array, Int64Array
 JSON, MARKDOWN = "results.json", "results.md"
 #: Minimum IoU at which a region counts as showing an object.
 FITS = 0.5
-#: Pixels of a photo that a thumbnail of the projector is cut from; small objects need more than the thumbnail has.
+#: Side to which photos are decoded for the thumbnails of the projector, in pixels; larger than a thumbnail, because
+#: small objects are cut out of it.
 CUT_FROM = 512
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """All tables of a report: methods by sets where there are several, then each set by itself."""
+    """All tables of a report: methods by sets if there are several sets, then each set separately."""
     if "matrix" not in report:
         return _tables(report["results"])
     parts = [matrix_markdown(report["matrix"])]
@@ -50,7 +51,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def about(report: Mapping[str, Any]) -> str:
-    """Versions, machine and sets of a report, so that its table can stand alone."""
+    """Versions, machine and sets of a report, to accompany its tables."""
     facts = report["environment"]
     machine = facts["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -63,7 +64,8 @@ def about(report: Mapping[str, Any]) -> str:
     return (
         f"\n```\n{facts['command']}\n```\n\n{counts}- {facts['date']}, seed {facts['seed']}, {versions}\n"
         f"- {machine['system']} {machine['processor']}, {machine['cores']} cores, {facts['threads']} threads, "
-        f"device {facts['device']}; ms/image without decoding, x network: beside one forward pass of the same network\n"
+        f"device {facts['device']}; ms/image without decoding; x network: relative to a forward pass of the same "
+        f"network\n"
     )
 
 
@@ -84,7 +86,7 @@ def _tables(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def write(report: Mapping[str, object], args: argparse.Namespace) -> None:
-    """The report as JSON and Markdown, wherever the command line wants them."""
+    """Write the report as JSON and Markdown to the files that the command line names."""
     text, tables = json.dumps(report, indent=2, allow_nan=False) + "\n", markdown(report)
     files = [(args.output, text), (args.markdown, tables)]
     if args.report is not None:
@@ -96,12 +98,12 @@ def write(report: Mapping[str, object], args: argparse.Namespace) -> None:
 
 
 def set_folder(report: Path, name: str, several: bool) -> Path:
-    """Where the pictures of a set go: a folder of its own where there are several sets."""
+    """Folder for the plots of a set: a subfolder if there are several sets."""
     return report / file_name(name) if several else report
 
 
 def draw(results: Sequence[Mapping[str, object]], folder: Path, name: str) -> None:
-    """Draw the pictures of a set; notes a missing matplotlib."""
+    """Draw the plots of a set; a note is printed if matplotlib is missing."""
     try:
         draw_results(results, folder, name)
     except ImportError as error:
@@ -116,8 +118,8 @@ def write_failures(
     folder: Path,
     args: argparse.Namespace,
 ) -> Path:
-    """The failure browser of a method on a set."""
-    worst = worst_queries(task, measured.found, data.objects, args.failures, args.hits)
+    """Write the failure browser of a method on a set; returns its path."""
+    worst = worst_queries(task, measured.evaluation, data.objects, args.failures, args.hits)
     failures = [failure for failure in worst if failure.average_precision < 1]
     scores = measured.result["scores"]
     figures = ", ".join(f"{name} {score_text(name, value)}" for name, value in scores.items())
@@ -131,10 +133,10 @@ def write_failures(
 def embedding(
     name: str, described: DescribedTask, data: EvaluationSet, task: RetrievalTask, most: int
 ) -> Embedding | None:
-    """Vectors with thumbnails: all queries that fit into a third, and of the database rows in even steps.
+    """Vectors with thumbnails: queries, up to a third of the maximum, and evenly spaced rows of the database.
 
     Returns:
-        None where nothing could be described, and of visual words.
+        None if nothing could be described, or for visual words.
     """
     queries, database = described.queries, described.database
     if not isinstance(queries, ImageRows) or not isinstance(database, ImageRows):
@@ -151,7 +153,7 @@ def embedding(
 
 
 def _stored(task: RetrievalTask, rows: ImageRows, chosen: Int64Array, data: EvaluationSet) -> Iterator[dict[str, str]]:
-    """Labels of rows of the database. A region shows the object whose true box it covers, where these are known."""
+    """Labels of rows of the database. A region is labelled with the object whose true box it covers, if any."""
     truths: dict[str, list[SetEntry]] = {}
     for entry in data.objects:
         truths.setdefault(entry.file, []).append(entry)
@@ -169,7 +171,7 @@ def _asked(task: RetrievalTask, rows: ImageRows, chosen: Int64Array) -> Iterator
 
 
 def _covered(box: Float32Array, truths: Sequence[SetEntry]) -> str:
-    """Instances of the true box that fits a region, ``none`` where none does."""
+    """Instances of the true box that a region covers, or ``none``."""
     ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]
     best = int(np.argmax(ious))
     return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
@@ -180,7 +182,7 @@ def _labels(kind: str, entry: SetEntry, instances: str, box: Float32Array) -> di
 
 
 def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) -> list[Image.Image | None]:
-    """What each box shows; every photo is decoded once."""
+    """A thumbnail of each box. Every photo is decoded once."""
     of_file: dict[str, list[int]] = {}
     for number, file in enumerate(files):
         of_file.setdefault(file, []).append(number)
@@ -189,7 +191,7 @@ def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) 
         try:
             photo = read_photo(data.photo(file), side=CUT_FROM)
         except ObjembError:
-            continue  # told of when it was described, or gone since
+            continue  # already reported when it was described, or deleted since then
         whole = Image.fromarray(photo.pixels.transpose(1, 2, 0))
         scale = np.array([whole.width / photo.size[1], whole.height / photo.size[0]] * 2)
         for number in numbers:

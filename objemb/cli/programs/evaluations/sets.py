@@ -1,4 +1,4 @@
-"""The columns of an evaluation: sets and benchmarks, each with what is to be found in what."""
+"""The columns of an evaluation: sets and benchmarks, each with its retrieval task."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from objemb.images.sources import ImageRef, find_images
 
 @dataclass(frozen=True)
 class OpenSet:
-    """A set that can be measured on.
+    """A set that was opened.
 
     Attributes:
         data: The set.
-        task: What is to be found in what.
+        task: The retrieval task on the set.
     """
 
     data: EvaluationSet
     task: RetrievalTask
 
     def to_json(self, args: argparse.Namespace) -> dict[str, Any]:
-        """What a report says of it."""
+        """The description of the set in a report."""
         data, task = self.data, self.task
         return {
             "name": data.name,
@@ -52,14 +52,15 @@ class OpenSet:
 
 @dataclass(frozen=True)
 class FailedSet:
-    """A set that cannot be measured on, and why."""
+    """A set that could not be opened, with the error."""
 
     name: str
     error: str
 
 
 def open_sets(args: argparse.Namespace) -> list[OpenSet | FailedSet]:
-    """All sets of a command line. A single one that cannot be opened raises; of several, the others are measured on."""
+    """Open all sets of a command line. If there are several, one that cannot be opened becomes a :class:`FailedSet`; if
+    there is only one, the error is raised."""
     openers: dict[str, Callable[[], EvaluationSet]] = {}
     for path in args.set:
         openers[str(path)] = partial(read_evaluation_set, path)
@@ -80,16 +81,16 @@ def open_sets(args: argparse.Namespace) -> list[OpenSet | FailedSet]:
 
 
 def open_benchmark(name: str, root: Path) -> EvaluationSet:
-    """A benchmark in the folder of its name, where there is one, so that several lie side by side; else in ``root``.
+    """Open a benchmark in the subfolder of ``root`` with its name, or in ``root`` if there is no such subfolder.
 
-    Its ground truth is converted once, to ``NAME.json`` there.
+    Its ground truth is converted once, to ``NAME.json`` in that folder.
     """
     folder = root / name if (root / name).is_dir() else root
     return read_evaluation_set(prepared(name, folder))
 
 
 def with_distractors(data: EvaluationSet, folder: Path) -> EvaluationSet:
-    """The set with the photos of a folder behind those of its database, but for those that it has already."""
+    """The set with the photos of a folder added to its database, except those that it has already."""
     if not folder.is_dir():
         raise ValueError(f"--distractors: expected a folder of photos, found none at {folder}")
     known = {os.path.realpath(data.photo(entry.file)) for entry in data.images}
