@@ -1,6 +1,5 @@
-"""Box-source ablation: the same method with true boxes, detected boxes, a rigid grid, or the whole photo alone.
-
-And how many of them.
+"""Box-source ablation: the same method with true boxes, detected boxes, a rigid grid, or the whole photo only, and with
+a limited number of boxes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class TrueBoxes(Detector):
     """The true boxes of an evaluation set's objects.
 
     Args:
-        data: The set. Photos are known by the file they are in the set.
+        data: The set. Photos are identified by their file in the set.
 
     Raises:
         ValueError: The set has no objects.
@@ -86,8 +85,8 @@ class BestBoxes(Detector):
     """The best boxes of another detector, up to a maximum number.
 
     Args:
-        detector: The other one.
-        most: How many.
+        detector: The other detector.
+        most: Largest number of boxes.
     """
 
     def __init__(self, detector: Detector, most: int) -> None:
@@ -96,7 +95,7 @@ class BestBoxes(Detector):
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`Detector.detect`."""
-        return [found[: self._most] for found in self._detector.detect(photos)]
+        return [boxes[: self._most] for boxes in self._detector.detect(photos)]
 
     def decode_side(self) -> int:
         """See :meth:`Detector.decode_side`."""
@@ -118,7 +117,7 @@ def boxes_from(source: str, data: EvaluationSet, own: Detector | None) -> Detect
     Args:
         source: One of :data:`SOURCES`.
         data: The set, for its true boxes.
-        own: What gives them for ``detector``; None leaves it to the method.
+        own: The detector for the source ``detector``; None for the method's own regions.
     """
     checks.one_of("box source", source, SOURCES)
     if source == GROUND_TRUTH:

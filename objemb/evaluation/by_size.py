@@ -1,7 +1,7 @@
-"""Metrics for subsets: by the size of the query, by the size of the object to be found, and by the kind of query.
+"""Metrics of subsets: by the size of the query, by the size of the relevant object, and by the kind of query.
 
-Small objects in clutter are what hard attention is for, and a network is at its best at the sizes that it has learned:
-one mean over all sizes shows neither.
+Hard attention is meant for small objects in clutter, and a network works best at the sizes that it was trained on; a
+mean over all sizes shows neither.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class PartFigures(NamedTuple):
     """Metrics of the rankings of some queries.
 
     Attributes:
-        mean_average_precision: By the trapezoid rule; NaN when no query counts.
-        precision_at_1: How many queries have a positive in the first place, as a share of 1; NaN likewise.
-        queries: How many queries have positives.
+        mean_average_precision: mAP by the trapezoid rule; NaN if no query counts.
+        precision_at_1: Share of queries whose first hit is a positive, 0 to 1; NaN if no query counts.
+        queries: Number of queries with positives.
     """
 
     mean_average_precision: float
@@ -48,7 +48,7 @@ class PartFigures(NamedTuple):
 
     @staticmethod
     def of(ranks: Sequence[ArrayLike], num_positives: Sequence[int]) -> PartFigures:
-        """The means over queries; those without positives do not count."""
+        """Means over queries; those without positives do not count."""
         precision = mean_average_precision(ranks, num_positives)
         first = mean_over_queries(precision_at_k, ranks, num_positives, k=1)
         return PartFigures(precision.value, first.value, precision.queries)
@@ -65,17 +65,17 @@ class PartFigures(NamedTuple):
 def by_object_size(
     task: RetrievalTask, ranked: Sequence[RankedItems], shares: Sequence[Float64Array], answered: Collection[int]
 ) -> dict[str, PartFigures]:
-    """Figures with the positives of one size only; those of other or unknown size are junk, as in COCO's by area.
+    """Metrics with the positives of one size only; those of other or unknown size are junk, as in COCO's AP by area.
 
     Args:
-        task: What was to be found; its main setup counts.
-        ranked: One per query, of all its positives and junk.
-        shares: As :func:`positive_shares` gives them.
-        answered: The queries that could be described; the others are left out.
+        task: The retrieval task; its main setup is used.
+        ranked: For each query, the places of all its positives and junk.
+        shares: Sizes of the positives, from :func:`positive_shares`.
+        answered: Indices of the queries that could be described; the others are left out.
 
     Returns:
-        By the names of :data:`~objemb.evaluation.sizes.SIZES`; queries without a positive of a size are left out of
-        its means.
+        Metrics by the names of :data:`~objemb.evaluation.sizes.SIZES`; queries without a positive of a size are left
+        out of its means.
     """
     lengths = [len(of_query) for of_query in shares]
     classes = np.split(size_classes(np.concatenate([np.zeros(0), *shares])), np.cumsum(lengths[:-1])) if shares else []
@@ -93,30 +93,30 @@ def by_object_size(
     return figures
 
 
-def by_query_size(task: RetrievalTask, found: SetupRanks, queries: ImageRows | ImageWords) -> dict[str, PartFigures]:
-    """Figures by the side share of a query's box in its photo.
+def by_query_size(task: RetrievalTask, ranks: SetupRanks, queries: ImageRows | ImageWords) -> dict[str, PartFigures]:
+    """Metrics by the side share of a query's box in its photo.
 
     Args:
-        task: What was to be found.
-        found: Where, under the setup that counts.
-        queries: Their rows, for the sizes of their photos.
+        task: The retrieval task.
+        ranks: Ranks of the positives under the main setup.
+        queries: Rows of the queries, for the sizes of their photos.
 
     Returns:
-        By the names of :data:`~objemb.evaluation.sizes.SIZES`, and behind them ``WHOLE_PHOTO``: queries without a box.
-        Where the size of the photo is not known, a query with a box is left out.
+        Metrics by the names of :data:`~objemb.evaluation.sizes.SIZES`, and last ``WHOLE_PHOTO`` for queries without a
+        box. A query with a box is left out if the size of its photo is not known.
     """
     boxes = _box_table([query.box for query in task.queries])
     classes = size_classes(side_shares(boxes, _photo_sizes(queries, np.arange(len(boxes)))))
     names = (*SIZES, WHOLE_PHOTO)
     groups = {number: names[size] for number, size in enumerate(classes.tolist()) if size != UNKNOWN}
     groups |= {number: WHOLE_PHOTO for number, query in enumerate(task.queries) if query.box is None}
-    return _by_group(found, groups, names)
+    return _by_group(ranks, groups, names)
 
 
-def by_kind(task: RetrievalTask, found: SetupRanks) -> dict[str, PartFigures]:
-    """Figures by the attribute :data:`KIND` of the queries, in the order of the first ones; empty where none has it."""
+def by_kind(task: RetrievalTask, ranks: SetupRanks) -> dict[str, PartFigures]:
+    """Metrics by the attribute :data:`KIND` of the queries, in order of first appearance; empty if no query has it."""
     groups = {n: str(query.attributes[KIND]) for n, query in enumerate(task.queries) if KIND in query.attributes}
-    return _by_group(found, groups, tuple(dict.fromkeys(groups.values())))
+    return _by_group(ranks, groups, tuple(dict.fromkeys(groups.values())))
 
 
 def localisation_by_size(located: Located, database: ImageRows | ImageWords) -> dict[str, Localisation]:
@@ -135,15 +135,15 @@ def positive_shares(
 ) -> list[Float64Array]:
     """The side share of the object of each positive in its photo.
 
-    At image level that is the largest of the true boxes of the query's instances in the photo.
+    At image level, the object is the largest of the true boxes of the query's instances in the photo.
 
     Args:
-        task: What is to be found.
+        task: The retrieval task.
         objects: The true boxes.
-        database: The rows that are searched, for the sizes of their photos.
+        database: The rows of the database, for the sizes of their photos.
 
     Returns:
-        Per query float64 ``(P,)``, one for each of its positives under the main setup; NaN where it is unknown.
+        For each query float64 ``(P,)``: the side share of each of its positives under the main setup, NaN if unknown.
     """
     largest = _largest_boxes(objects)
 
@@ -159,13 +159,13 @@ def positive_shares(
     return shares
 
 
-def _by_group(found: SetupRanks, groups: dict[int, str], names: Sequence[str]) -> dict[str, PartFigures]:
-    """Figures of the queries of each group; a query without one is left out."""
+def _by_group(ranks: SetupRanks, groups: dict[int, str], names: Sequence[str]) -> dict[str, PartFigures]:
+    """Metrics of the queries of each group; queries without a group are left out."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, name in groups.items():
         numbers[name].append(number)
     return {
-        name: PartFigures.of([found.ranks[n] for n in numbers[name]], [found.num_positives[n] for n in numbers[name]])
+        name: PartFigures.of([ranks.ranks[n] for n in numbers[name]], [ranks.num_positives[n] for n in numbers[name]])
         for name in names
     }
 

@@ -18,16 +18,16 @@ from objemb.types import AnyArray
 
 FORMAT, FORMAT_VERSION = "objemb-cache", 1
 CARD = "entry.json"
-#: An array of more bytes than this stays in its file until it is read.
+#: Arrays of more bytes than this are mapped from their file.
 LARGE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Cached:
-    """An entry.
+    """An entry of the cache.
 
     Attributes:
-        arrays: By name; those of an entry that was found lie in their files until they are read, and cannot be changed.
+        arrays: The arrays by name. Those of a stored entry are read-only, and large ones are mapped from their files.
         about: JSON-ready facts that were stored with them.
     """
 
@@ -36,18 +36,18 @@ class Cached:
 
 
 class ArrayCache:
-    """A folder of entries, each in a folder of its own, published atomically.
+    """A folder of entries, each in a subfolder that is published atomically.
 
     ::
 
-        DIR/KEY/entry.json      what it is, and the checksum of each array
+        DIR/KEY/entry.json      the facts, and the checksum of each array
             NAME.npy            an array
 
-    An entry that is damaged or was written by another version counts as missing; it is told of and removed. Nothing is
-    ever removed otherwise: a cache may be deleted at any time.
+    An entry that is damaged or was written by another version is reported, removed and treated as missing. Otherwise
+    nothing is removed; the folder may be deleted at any time.
 
     Args:
-        folder: Made when something is stored.
+        folder: Created when the first entry is stored.
         on_note: Called with a line for each entry that could not be used.
     """
 
@@ -56,19 +56,19 @@ class ArrayCache:
         self._note = on_note
 
     def load(self, key: str) -> Cached | None:
-        """The entry of a key (see :func:`key_of`), None where there is none that can be used."""
+        """The entry of a key (see :func:`key_of`); None if there is none that can be used."""
         place = self.folder / key
         if not place.exists():
             return None
         try:
             return _read(place)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            self._note(f"{place}: damaged ({error}), computed anew")
+            self._note(f"{place}: damaged ({error}), computed again")
             _remove(place)
             return None
 
     def store(self, key: str, arrays: Mapping[str, AnyArray], about: Mapping[str, object]) -> None:
-        """Keep arrays of numbers and facts. An entry that another process has stored meanwhile stays."""
+        """Store numeric arrays and facts. An entry that another process has stored in the meantime is kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing_folder(self.folder / key, keep=True) as partial:
             for name, array in arrays.items():
@@ -85,7 +85,7 @@ def key_of(facts: Mapping[str, object]) -> str:
 
 
 def photo_facts(paths: Iterable[Path]) -> str:
-    """A SHA-256 of the paths, sizes and modification times of files, and of which are missing: 64 hex digits."""
+    """A SHA-256 of the paths, sizes and modification times of files, missing ones included: 64 hex digits."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -104,9 +104,9 @@ def _read(place: Path) -> Cached:
     arrays = {}
     for name, expected in card["sha256"].items():
         file = place / f"{name}.npy"
-        found = file_sha256(file)
-        if found != expected:
-            raise ValueError(f"{file.name}: expected sha256 {expected[:12]}, found {found[:12]}")
+        digest = file_sha256(file)
+        if digest != expected:
+            raise ValueError(f"{file.name}: expected sha256 {expected[:12]}, found {digest[:12]}")
         arrays[name] = np.load(file, mmap_mode="r" if file.stat().st_size > LARGE else None, allow_pickle=False)
     return Cached(arrays, dict(card["about"]))
 

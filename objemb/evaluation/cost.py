@@ -19,7 +19,7 @@ from objemb.detectors.capabilities import NetworkDetector
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 
-#: Rounds that are timed, and rounds of warm-up before them.
+#: Number of timed rounds, and of warm-up rounds before them.
 ROUNDS, WARM_UP = 3, 1
 
 
@@ -28,14 +28,15 @@ class Cost:
     """Times of one method, without decoding.
 
     Attributes:
-        milliseconds: Of the description of a photo: mean over photos, median over rounds.
-        backbone_milliseconds: Of one forward pass, likewise; None for a method without a network.
-        ratio: Description over forward pass within a round, median over rounds; None likewise.
+        milliseconds: Time to describe a photo: mean over photos, median over rounds.
+        backbone_milliseconds: Time of one forward pass: mean over photos, median over rounds; None for a method without
+            a network.
+        ratio: Description over forward pass within a round, median over rounds; None for a method without a network.
         low: Smallest ratio of any round.
         high: Largest ratio of any round.
-        network: What the forward pass is one of, in words.
-        photos: On how many photos.
-        rounds: How often each.
+        network: Description of the network of the forward pass.
+        photos: Number of photos.
+        rounds: Number of rounds.
     """
 
     milliseconds: float
@@ -50,11 +51,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """One forward pass of a describer's network over a whole photo, the pixels being ready on its device.
+    """One forward pass of a describer's network over a whole photo, whose pixels are already on the device.
 
     Attributes:
-        run: Runs it.
-        network: What it is, in words.
+        run: Runs the forward pass.
+        network: Description of the network.
     """
 
     run: Callable[[], object]
@@ -68,15 +69,15 @@ def measure_cost(
     *,
     rounds: int = ROUNDS,
 ) -> Cost:
-    """Time the description of photos and forward passes over the same photos, in turn, round after round.
+    """Time the description of photos and forward passes over the same photos, alternating in each round.
 
-    Whatever else the machine does thus hits both sides of a ratio.
+    Other load on the machine thus affects both sides of a ratio.
 
     Args:
-        describer: Whose network the forward pass is one of.
-        photos: Decoded, at least one.
-        describe: What is timed: a photo becomes rows for an index, one photo at a time.
-        rounds: How often.
+        describer: The describer whose network runs in the forward passes.
+        photos: Decoded photos, at least one.
+        describe: The function to time, which turns a photo into rows of an index.
+        rounds: Number of rounds.
     """
     if not photos:
         raise ValueError("photos: expected at least one, found none")
@@ -103,14 +104,14 @@ def measure_cost(
 
 
 def forward_pass(describer: Describer | FeatureDescriber, photo: Photo) -> ForwardPass | None:
-    """One forward pass of the network of a describer, at the size at which the describer feeds it a whole photo.
+    """One forward pass of the network of a describer, at the input size of a whole photo.
 
-    That is what its backbone gets when the whole photo is described as one region: of an extractor that crops, the crop
-    that is the whole photo; of several scales, the one nearest to the extractor's own size. Where a detector is the
-    network, it is its backbone with the feature pyramid.
+    The input is that of the backbone when the whole photo is described as one region: for an extractor that crops, the
+    crop of the whole photo; with several scales, the one nearest to 1. If the network is a detector, its backbone with
+    the feature pyramid is run.
 
     Returns:
-        None where the describer has no network.
+        None if the describer has no network.
     """
     backbone, detector = describer.backbone, describer.detector
     if backbone is not None:
@@ -129,12 +130,12 @@ def forward_pass(describer: Describer | FeatureDescriber, photo: Photo) -> Forwa
 
 
 def _own_size(scales: Sequence[float]) -> int:
-    """Index of the scale nearest to 1, as a ratio, in the order in which the network gets them."""
+    """Index of the scale nearest to 1 (as a ratio), in the order of the network's inputs."""
     return min(range(len(scales)), key=lambda number: abs(math.log(scales[number])))
 
 
 def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]:
-    """The inputs of a network while something is described."""
+    """The inputs of a network during a description."""
     given: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:

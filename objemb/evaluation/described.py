@@ -21,7 +21,7 @@ from objemb.models.base import EmbeddingModel
 from objemb.structures import Box, Described, ImageRows, ImageWords, Photo, VisualWords
 from objemb.structures.described import expect_vectors
 
-#: A query without a box is searched with its whole photo.
+#: A query without a box stands for its whole photo.
 WHOLE = "whole"
 
 
@@ -30,10 +30,9 @@ class DescribedTask:
     """The descriptors of a task.
 
     Attributes:
-        database: Of the task's database, in its order.
-        queries: Of its queries.
-        seconds: What it took to describe the ``database`` and the ``queries``, decoding included; empty where nobody
-            measured it.
+        database: Rows of the task's database, in its order.
+        queries: Rows of its queries.
+        seconds: Time to describe the ``database`` and the ``queries``, decoding included; empty if not measured.
         problems: A line for each photo that could not be described and each box that leaves its photo.
     """
 
@@ -59,17 +58,16 @@ def describe_task(
     Args:
         model: The model.
         data: The set.
-        task: What is to be found in what.
-        boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is described, as in ``Model.query``, and at object level the boxes that it is compared
-            with; by default as the set says.
-        query_boxes: What a query without a box is searched with: ``whole``, ``detector`` or ``both``, as in
-            ``Model.query``.
-        workers: Decoding threads.
-        on_photo: Called for each photo of database and queries that is done.
+        task: The retrieval task on the set.
+        boxes: At image level, gives the boxes of the database instead of the model's own regions.
+        crop: How query boxes are described, as in ``Model.query``, and at object level also the boxes of the database;
+            by default as the set says.
+        query_boxes: The regions of a query without a box: ``whole``, ``detector`` or ``both``, as in ``Model.query``.
+        workers: Number of decoding threads.
+        on_photo: Called after each photo of database and queries.
     """
     if boxes is not None and task.level != "image":
-        raise ValueError("boxes: expected none at object level, where the set's own objects are the database")
+        raise ValueError("boxes: expected none at object level, where the objects of the set are the database")
     start = time.perf_counter()
     if task.level == "image":
         database, problems = describe_images(
@@ -88,9 +86,9 @@ def describe_task(
 
 
 def object_crop(crop: str) -> str:
-    """How the boxes of an object-level database are described: as those of the queries that they are compared with.
+    """How the boxes of an object-level database are described: in the same way as the query boxes.
 
-    Where queries stand for their whole photo (``whole``), database boxes are still described as boxes (``context``).
+    If queries stand for their whole photo (``whole``), database boxes are still described as boxes (``context``).
     """
     return "context" if crop == "whole" else crop
 
@@ -110,16 +108,16 @@ def describe_images(
         model: The model.
         data: The set that the photos belong to.
         images: The photos.
-        boxes: Where boxes come from instead of the model's own regions.
-        workers: Decoding threads.
-        on_photo: Called for each photo that is done.
+        boxes: Gives the boxes instead of the model's own regions.
+        workers: Number of decoding threads.
+        on_photo: Called after each photo.
 
     Returns:
-        The rows of the photos, named by their files, and a line for each photo that could not be described and for
-        what could not be used of the boxes.
+        The rows of the photos, named by their files, and a line for each photo that could not be described and each
+        problem with the boxes.
 
     Raises:
-        ValueError: Not one of the boxes could be used.
+        ValueError: None of the boxes could be used.
     """
     numbers = {image.file: number for number, image in enumerate(images)}
     refs = [ImageRef(image.file, data.photo(image.file)) for image in images]
@@ -141,12 +139,11 @@ def describe_images(
 
 
 def aggregated(regions: ImageRows, aggregator: Aggregator) -> ImageRows:
-    """The rows of images whose regions have been described, one row each, as an aggregator makes them.
+    """Aggregate the rows of regions.
 
     Args:
-        regions: The rows of all regions, as a model gives them whose aggregator is ``keep``; labels and scores are not
-            known any more.
-        aggregator: Makes the rows.
+        regions: The rows of all regions, from a model with the aggregator ``keep``; without labels and scores.
+        aggregator: Turns the regions of an image into its rows.
     """
     described = {number: regions.descriptors(number) for number in np.unique(regions.items).tolist()}
     rows = {number: aggregator.aggregate(of_image) for number, of_image in described.items()}
@@ -163,19 +160,19 @@ def describe_entries(
     workers: int = 2,
     on_photo: Callable[[], object] = lambda: None,
 ) -> tuple[ImageRows | ImageWords, list[str]]:
-    """Describe boxes, or photos where the box is None; every photo is decoded once.
+    """Describe boxes, or whole photos where the box is None. Every photo is decoded once.
 
-    Photos are decoded at full size where boxes are cut out and described as images of their own, since a part needs
-    more pixels than the whole.
+    Photos are decoded at full size if boxes are cut out and described as separate images, because a part of a photo
+    needs more pixels than the whole.
 
     Args:
         model: The model.
         data: The set that the entries belong to.
-        entries: What to describe.
+        entries: The entries to describe.
         crop: How a box is described, as in ``Model.query``.
-        unboxed: What becomes of an entry without a box: one row for the ``whole`` photo, or a row for each box that is
-            meant by another word of ``Model.query``.
-        workers: Decoding threads.
+        unboxed: The regions of an entry without a box: the ``whole`` photo, or those of another word of
+            ``Model.query``.
+        workers: Number of decoding threads.
         on_photo: Called for each photo before it is described.
 
     Returns:
@@ -206,14 +203,22 @@ def describe_entries(
 
 
 def only_vectors(who: str, rows: ImageRows | ImageWords) -> ImageRows:
-    """Rows that are vectors. Raises ``ArtefactMismatchError`` for visual words; ``who`` needs them."""
+    """The rows if they are vectors.
+
+    Args:
+        who: The part that needs vectors, for the error.
+        rows: Rows of images.
+
+    Raises:
+        ArtefactMismatchError: The rows are visual words.
+    """
     if not isinstance(rows, ImageRows):
         raise ArtefactMismatchError(f"{who}: expected a model of vectors, found visual words")
     return rows
 
 
 def _rows(model: EmbeddingModel, described: Mapping[int, Described], images: Sequence[str]) -> ImageRows | ImageWords:
-    """What a model has made of some of the images, by their numbers."""
+    """The rows of images, from descriptions by the index of the image; some images may have none."""
     if model.kernel is not None:
         words = {number: one for number, one in described.items() if isinstance(one, VisualWords)}
         return ImageWords.of(words, model.dim, model.kernel, images)
@@ -224,7 +229,7 @@ def _rows(model: EmbeddingModel, described: Mapping[int, Described], images: Seq
 def _describe_photo(
     model: EmbeddingModel, photo: Photo, wanted: dict[int, Box | None], crop: str, unboxed: str
 ) -> dict[int, Described]:
-    """The boxes of one photo by their numbers; equal ones are described once."""
+    """Describe the boxes of one photo, given by the index of their entry; equal boxes are described once."""
     distinct = list(dict.fromkeys(box for box in wanted.values() if box is not None))
     rows: dict[Box | None, Described] = {}
     if distinct:

@@ -26,7 +26,7 @@ from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.structures import ImageRows, ImageWords, Photo, SearchResult
 from objemb.types import Int64Array
 
-#: The places of given items, one list per query.
+#: Gives the places of items, from one list of items per query.
 Ranker: TypeAlias = Callable[[Sequence[Int64Array]], list[RankedItems]]
 
 
@@ -35,16 +35,16 @@ class Evaluation:
     """The results of an evaluation.
 
     Attributes:
-        scores: Of the rankings.
-        located: The matched boxes of true positives at image level where true boxes are known, else None.
-        storage: ``vectors`` in all, ``vectors_per_image`` and ``bytes_per_image`` (float32), per database photo. Of
-            visual words the vectors are their residuals, and the bytes those of an index, places included.
+        scores: Scores of the rankings.
+        located: The matched boxes of true positives at image level, if true boxes are known, otherwise None.
+        storage: ``vectors`` in total, ``vectors_per_image`` and ``bytes_per_image`` (float32) per database photo. For
+            visual words, these are the number of residuals and the bytes of an index, positions included.
         seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (the
             places of all relevant and junk items in complete rankings) and, with re-rankers, ``rerank_per_query``.
         problems: Photos that could not be described, boxes outside their photo, queries without positives.
-        results: Per query its best images; empty unless they were asked for or needed. Ids are those of
+        results: The best images of each query; empty unless requested or needed. Ids are those of
             :attr:`RetrievalTask.item_ids`.
-        ranked: Per query the places of all relevant and junk items in the ranking.
+        ranked: For each query, the places of all relevant and junk items in the ranking.
     """
 
     scores: Scores
@@ -93,13 +93,13 @@ def evaluate(
     Args:
         model: The model.
         data: The set.
-        task: What is to be found in what.
-        boxes: At image level: where the boxes of the database come from instead of the model's own regions.
-        crop: How a query box is described, as in ``Model.query``, and at object level the boxes that it is compared
-            with; by default as the set says.
-        query_boxes: What a query without a box is searched with, as in ``Model.query``.
-        workers: Decoding threads.
-        rerankers: What improves the rankings, in this order.
+        task: The retrieval task on the set.
+        boxes: At image level, gives the boxes of the database instead of the model's own regions.
+        crop: How query boxes are described, as in ``Model.query``, and at object level also the boxes of the database;
+            by default as the set says.
+        query_boxes: The regions of a query without a box, as in ``Model.query``.
+        workers: Number of decoding threads.
+        rerankers: Re-rankers, applied in this order.
         hits: Number of best images per query to keep in the results.
     """
     described = describe_task(model, data, task, boxes=boxes, crop=crop, query_boxes=query_boxes, workers=workers)
@@ -118,16 +118,16 @@ def evaluate_described(
     describer: Describer | FeatureDescriber | None = None,
     hits: int = 0,
 ) -> Evaluation:
-    """Search, re-rank and score given descriptors; memory does not grow with the number of queries beyond them.
+    """Search, re-rank and score given descriptors. Beyond these, memory does not grow with the number of queries.
 
     Args:
-        described: The vectors of the task.
+        described: The descriptors of the task.
         data: The set.
-        task: What is to be found in what.
-        rerankers: What improves the rankings, in this order. What they put first comes first; all other images follow
-            in the order of the last search, with the query vectors and the database as the re-rankers left them.
-        describer: What described both, for re-rankers that look into photos; they compute in the precision of the
-            block around this call, see ``Model.computing``.
+        task: The retrieval task on the set.
+        rerankers: Re-rankers, applied in this order. The images that they return come first; all others follow in the
+            order of the last search, with the query vectors and the database as the re-rankers changed them.
+        describer: The describer of the descriptors, for re-rankers that describe parts of photos. They compute in the
+            precision of the enclosing ``Model.computing`` block.
         hits: Number of best images per query to keep in the results.
     """
     needed = max((len(r.junk) + 1 for r in task.relevance), default=0) if GAP in task.protocol.metrics else 0
@@ -172,7 +172,7 @@ def _search(
     depth: int,
     describer: Describer | FeatureDescriber | None,
 ) -> Search:
-    """The re-ranked search for all queries, those that could not be described without rows."""
+    """The re-ranked search for all queries; those that could not be described have no rows."""
 
     def open_item(image: str) -> Photo:
         file = image if task.level == "image" else image.rpartition("#")[0]
@@ -189,7 +189,7 @@ def _search(
 def _ranked(
     rank: Ranker, listed: Sequence[Int64Array], results: Sequence[SearchResult], numbers: Mapping[str, int]
 ) -> list[RankedItems]:
-    """The places of the listed items; with results, behind what these put first."""
+    """The places of the listed items; if there are results, these come first."""
     if not results:
         return rank(listed)
     first = [np.array([numbers[hit.image] for hit in result], dtype=np.int64) for result in results]
@@ -199,7 +199,7 @@ def _ranked(
 
 
 def _guesses(task: RetrievalTask, results: Sequence[SearchResult], numbers: Mapping[str, int]) -> Guesses:
-    """The best image of each query that is no junk."""
+    """The best image of each query, without junk."""
     scores, correct = np.full(len(task.queries), -np.inf), np.zeros(len(task.queries), dtype=bool)
     for number, (result, relevant) in enumerate(zip(results, task.relevance, strict=True)):
         places = ((numbers[hit.image], hit.score) for hit in result)
@@ -219,7 +219,8 @@ def _storage(task: RetrievalTask, database: ImageRows | ImageWords) -> dict[str,
 
 
 def _seconds(task: RetrievalTask, described: DescribedTask, clock: list[float], reranked: bool) -> dict[str, float]:
-    """Times per photo and per query, from the moments before and behind the re-ranked search and the last ranking."""
+    """Seconds per photo and per query. ``clock`` has the times before and after the re-ranked search, and after the
+    last ranking."""
     start, searched, ranked = clock
     queries = max(1, len(task.queries))
     measured = described.seconds

@@ -1,4 +1,4 @@
-"""The queries with the lowest average precision, and what was found instead."""
+"""The queries with the lowest average precision, and their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objemb.evaluation.ranks import UNRANKED, RankedItems
 from objemb.evaluation.retrieval_task import Relevance, RetrievalTask
 from objemb.structures import Box
 
-#: What a found image counts as.
+#: Judgements of an image in a ranking.
 RIGHT, WRONG, JUNK, OWN_PHOTO = "right", "wrong", "junk", "own photo"
 
 
@@ -23,12 +23,12 @@ class FoundImage:
     """An image in a ranking.
 
     Attributes:
-        file: Its photo.
-        place: In the complete ranking, from 0, junk counted.
-        score: Similarity.
-        box: What matched, original pixels; None for an image that was not found at all.
-        mark: What it counts as: ``right``, ``wrong``, ``junk``, or ``own photo`` where that is junk.
-        truths: True boxes of the query's instances there, as far as they are known.
+        file: The photo.
+        place: Its place in the complete ranking, from 0, junk included.
+        score: Similarity to the query.
+        box: The region that matched, xyxy in original pixels; None for an image without a place in the ranking.
+        mark: ``right``, ``wrong``, ``junk``, or ``own photo`` if the query's own photo is junk.
+        truths: True boxes of the query's instances in the photo, if known.
     """
 
     file: str
@@ -41,16 +41,16 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class Failure:
-    """A query with what was found.
+    """A query with its results.
 
     Attributes:
-        number: Of the query.
+        number: Index of the query.
         query: The query.
         average_precision: By the trapezoid rule, under the main setup.
-        first_rank: Of the first right image, from 0, junk left out; None when there is none.
-        positives: How many images are right.
+        first_rank: Rank of the first right image, from 0, without junk; None if there is none.
+        positives: Number of right images.
         hits: The best images, best first.
-        first_right: The first right image where it is not among the hits, else None.
+        first_right: The first right image if it is not among the hits, otherwise None.
     """
 
     number: int
@@ -63,27 +63,30 @@ class Failure:
 
 
 def worst_queries(
-    task: RetrievalTask, found: Evaluation, objects: Sequence[SetEntry], most: int, hits: int
+    task: RetrievalTask, evaluation: Evaluation, objects: Sequence[SetEntry], most: int, hits: int
 ) -> list[Failure]:
-    """The queries with the lowest average precision, the worst first; of equal ones that whose first hit comes later.
+    """The queries with the lowest average precision, worst first; of equal ones, that with the later first right
+    image.
 
     Args:
-        task: What was to be found.
-        found: What was measured, with at least ``hits`` of the best images in its results.
-        objects: The true boxes; may be none.
-        most: How many queries at most. Those that do not count (nothing is relevant, or they could not be described)
+        task: The retrieval task.
+        evaluation: Its evaluation, with at least ``hits`` images per query in its results.
+        objects: The true boxes; may be empty.
+        most: Largest number of queries. Those that do not count (nothing is relevant, or they could not be described)
             are left out.
-        hits: How many images per query at most.
+        hits: Largest number of images per query.
     """
-    counting = [n for n, of_query in enumerate(found.scores.per_query) if of_query["average_precision"] is not None]
+    counting = [
+        n for n, of_query in enumerate(evaluation.scores.per_query) if of_query["average_precision"] is not None
+    ]
     marker = _Marker(task, objects)
 
     def badness(number: int) -> tuple[float, float, int]:
-        figures = found.scores.per_query[number]
+        figures = evaluation.scores.per_query[number]
         first = np.inf if figures["first_rank"] is None else figures["first_rank"]
         return figures["average_precision"], -first, number
 
-    return [_failure(task, found, number, marker, hits) for number in sorted(counting, key=badness)[:most]]
+    return [_failure(task, evaluation, number, marker, hits) for number in sorted(counting, key=badness)[:most]]
 
 
 class _Marker:
@@ -112,15 +115,15 @@ class _Marker:
         return OWN_PHOTO if item in self.task.own_photos[number] else JUNK
 
 
-def _failure(task: RetrievalTask, found: Evaluation, number: int, marker: _Marker, hits: int) -> Failure:
-    figures = found.scores.per_query[number]
-    result = found.results[number].hits[:hits]
+def _failure(task: RetrievalTask, evaluation: Evaluation, number: int, marker: _Marker, hits: int) -> Failure:
+    figures = evaluation.scores.per_query[number]
+    result = evaluation.results[number].hits[:hits]
     items = [marker.numbers[hit.image] for hit in result]
     images = [
         marker.image(number, item, place, hit.score, hit.box)
         for place, (item, hit) in enumerate(zip(items, result, strict=True))
     ]
-    first = _first_right(found.ranked[number], marker.relevance[number])
+    first = _first_right(evaluation.ranked[number], marker.relevance[number])
     missed = first is not None and first not in items
     return Failure(
         number=number,
@@ -129,12 +132,12 @@ def _failure(task: RetrievalTask, found: Evaluation, number: int, marker: _Marke
         first_rank=figures["first_rank"],
         positives=figures["positives"],
         hits=tuple(images),
-        first_right=_ranked_image(marker, number, first, found.ranked[number]) if missed else None,
+        first_right=_ranked_image(marker, number, first, evaluation.ranked[number]) if missed else None,
     )
 
 
 def _first_right(of_query: RankedItems, relevant: Relevance) -> int | None:
-    """The item of the best placed positive; one without a place comes last."""
+    """The positive with the best place; those without a place come last."""
     of_positives = of_query.of(relevant.positives)
     if not len(of_positives.items):
         return None

@@ -1,6 +1,7 @@
-"""Local features of photos that are kept in a folder, so that models which differ in what they make of them share them.
+"""A cache of the local features of photos, shared by models that use the same features in different ways.
 
-A codebook, its form and its kernel do not change the features of a photo, and features are what takes the time.
+Codebook, aggregation and kernel do not change the features of a photo, and computing the features takes most of the
+time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from objemb.models.state import model_fingerprint
 from objemb.structures import LocalFeatures, Photo
 from objemb.version import __version__
 
-#: The folder of features in that of a cache.
+#: Subfolder of a cache that holds the features.
 FOLDER = "local_features"
 
 
@@ -31,12 +32,12 @@ class FeatureCache:
     """The features of one extractor.
 
     Args:
-        folder: Of the cache of an evaluation.
-        facts: JSON-ready: all that decides what the extractor gives for a photo.
+        folder: Folder of the cache of an evaluation.
+        facts: JSON-ready facts that determine the extractor's features of a photo.
         on_note: As for :class:`~objemb.evaluation.cache.ArrayCache`.
 
     Attributes:
-        spared: Seconds that it once took to compute what was loaded instead, up to now.
+        spared: Seconds it originally took to compute all features that were loaded from the cache so far.
     """
 
     def __init__(self, folder: Path, facts: dict[str, object], on_note: Callable[[str], None]) -> None:
@@ -45,11 +46,11 @@ class FeatureCache:
         self.spared = 0.0
 
     def load(self, photo: Photo, size: float | None) -> LocalFeatures | None:
-        """The features of a photo, None where they are not there.
+        """The features of a photo; None if they are not in the cache.
 
         Args:
-            photo: Known by its pixels, wherever its file lies; a part that was cut out is a photo like any other.
-            size: Of the extractor.
+            photo: Identified by its pixels, not its file; a part that was cut out is a photo like any other.
+            size: The ``size`` setting of the extractor, in pixels.
         """
         entry = self._arrays.load(self._key(photo, size))
         if entry is None:
@@ -66,7 +67,7 @@ class FeatureCache:
         )
 
     def store(self, photo: Photo, size: float | None, features: LocalFeatures, seconds: float) -> None:
-        """Keep the features of a photo, and how many ``seconds`` it took to compute them."""
+        """Store the features of a photo, with the ``seconds`` that it took to compute them."""
         columns = (features.points, *(c[:, None] for c in (features.scales, features.sides, features.strengths)))
         arrays = {"vectors": features.vectors, "cells": np.concatenate(columns, axis=1)}
         self._arrays.store(self._key(photo, size), arrays, {"photo": photo.id, "seconds": seconds})
@@ -78,11 +79,11 @@ class FeatureCache:
 
 
 class CachedExtractor(LocalExtractor):
-    """An extractor that computes the features of photos which are not in a cache yet, and keeps them there.
+    """An extractor that reads features from a cache, and computes and stores those that are missing.
 
     Args:
         extractor: Computes the features.
-        cache: Keeps them.
+        cache: Stores the features.
     """
 
     def __init__(self, extractor: LocalExtractor, cache: FeatureCache) -> None:
@@ -122,15 +123,17 @@ class CachedExtractor(LocalExtractor):
         return [of_photo for of_photo in features if of_photo is not None]
 
     def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
-        """See :meth:`LocalExtractor._samples`; these are not kept."""
+        """See :meth:`LocalExtractor._samples`; samples are not cached."""
         return [self.extractor.samples(part.partition(".")[2], photos)]
 
 
 def with_feature_cache(
     model: Model, folder: Path | None, on_note: Callable[[str], None]
 ) -> tuple[Model, FeatureCache | None]:
-    """A model that keeps the local features of photos, and where; the model itself, and None, without local features or
-    without a folder. Networks are shared with the model."""
+    """A model that caches the local features of photos, and its cache. Networks are shared with the given model.
+
+    Without local features, or without a folder, the model itself and None are returned.
+    """
     describer = model.describer
     if folder is None or not isinstance(describer, FeatureDescriber):
         return model, None

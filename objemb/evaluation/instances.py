@@ -1,4 +1,4 @@
-"""Retrieval among boxes of known identity: the validation metrics of a training."""
+"""Retrieval among boxes of known identity: the validation metrics of training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BLOCK = 512
 
 
 class ByClass(NamedTuple):
-    """Figures of :func:`instance_retrieval` by class, in the order of the classes.
+    """Metrics of :func:`instance_retrieval` by class, in the order of the classes.
 
     Attributes:
-        queries: Of the boxes of each class as queries, whatever they are to find.
-        objects: With the boxes of each class alone as what is to be found, whatever asks. Those of the same instance
-            that are of other classes count neither for nor against.
+        queries: With the boxes of each class as queries, and positives of all classes.
+        objects: With queries of all classes, and the boxes of each class as positives. Boxes of the same instance in
+            other classes are junk.
     """
 
     queries: list[dict[str, float]]
@@ -36,26 +36,26 @@ def instance_retrieval(
     *,
     asking: Tensor | None = None,
 ) -> dict[str, float]:
-    """Every box searches for the others of its instance, in other images than its own.
+    """Search with every box for the other boxes of its instance in other images.
 
-    The boxes of the query's own image are junk: they count neither for nor against. A box without an identity is not
-    a query but counts as a wrong answer. Boxes whose instance is in no other image are not queries either.
+    Boxes of the query's own image are junk: they are left out of the ranking. A box without an identity is not a query,
+    but counts as a wrong hit. Boxes whose instance occurs in no other image are not queries either.
     Average precision is that of the retrieval benchmarks (trapezoid rule), see
     :func:`objemb.evaluation.metrics.average_precision`.
 
     Args:
-        vectors: float ``(N, D)``, compared by scalar product: unit vectors, where cosines are meant.
+        vectors: float ``(N, D)``, compared by inner product; unit vectors for cosine similarity.
         instances: int64 ``(N,)``, identity of each box, negative for none.
-        images: int64 ``(N,)``, the image that each box is in.
+        images: int64 ``(N,)``, the image of each box.
         queries: bool ``(N,)``, which boxes may be queries; by default all.
-        asking: float ``(N, D)``: the vectors of the same boxes as queries, where another model makes them than made
-            those that are searched; by default ``vectors``.
+        asking: float ``(N, D)``, the vectors of the same boxes as queries, if another model computes these; by default
+            ``vectors``.
 
     Returns:
-        ``mAP`` and ``P@1``, 0 to 1, means over ``queries`` queries; NaN where there are none.
+        ``mAP`` and ``P@1``, 0 to 1, means over ``queries`` queries; NaN if there are none.
 
     Raises:
-        ValueError: Shapes that do not go together, vectors that are not finite.
+        ValueError: The shapes do not match, or vectors are not finite.
     """
     count = len(checks.finite("vectors", checks.shape("vectors", vectors, (None, None))))
     may = torch.ones(count, dtype=torch.bool) if queries is None else checks.shape("queries", queries, (count,)).cpu()
@@ -72,15 +72,15 @@ def instance_retrieval_by_class(
     *,
     asking: Tensor | None = None,
 ) -> ByClass:
-    """:func:`instance_retrieval` by a class of the boxes, such as that of their size.
+    """:func:`instance_retrieval` by a class of the boxes, such as their size.
 
     Args:
-        vectors: See there for this and the next two.
-        instances: See there.
-        images: See there.
+        vectors: See :func:`instance_retrieval`.
+        instances: See :func:`instance_retrieval`.
+        images: See :func:`instance_retrieval`.
         classes: int64 ``(N,)``, 0 to ``count - 1``, negative for none.
-        count: How many classes there are.
-        asking: See there.
+        count: Number of classes.
+        asking: See :func:`instance_retrieval`.
     """
     of_boxes = checks.shape("classes", classes, (len(vectors),)).cpu()
     if len(of_boxes) and int(of_boxes.max()) >= checks.whole("count", count):
@@ -95,7 +95,7 @@ def instance_retrieval_by_class(
 
 
 def _means(scores: Tensor) -> dict[str, float]:
-    """Means of ``(2, Q)`` average precisions and first places over the queries that have some."""
+    """Means of ``(2, Q)`` average precisions and precisions at 1 over the queries that have positives."""
     precision, first = scores[:, ~scores[0].isnan()]
     return {"mAP": float(precision.mean()), "P@1": float(first.mean()), "queries": len(first)}
 
@@ -109,7 +109,7 @@ def _all_scores(
     classes: Tensor | None = None,
     count: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The queries, int64 ``(Q,)``, and float64 ``(2, 1 + count, Q)``: what :func:`_scores` says of them."""
+    """The queries, int64 ``(Q,)``, and their scores from :func:`_scores`, float64 ``(2, 1 + count, Q)``."""
     checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
     checks.shape("instances", instances, (len(vectors),))
     checks.shape("images", images, (len(vectors),))
@@ -130,15 +130,16 @@ def _scores(
     classes: Tensor | None,
     count: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Block by block the queries that have positives, int64 ``(Q,)``, and float64 ``(2, 1 + count, Q)`` of them.
+    """In blocks, the queries that have positives, int64 ``(Q,)``, and their scores, float64 ``(2, 1 + count, Q)``.
 
-    Average precision, and whether the best is right; of all positives, then of those of each class, NaN without any.
+    The scores are average precision and precision at 1, first for all positives, then for those of each class, NaN
+    without any.
     """
     for numbers in queries.split(BLOCK):
         other = images[numbers, None] != images[None]
         same = (instances[numbers, None] == instances[None]) & other
         numbers, other, same = (rows[same.any(dim=1)] for rows in (numbers, other, same))
-        similar = (sides[0][numbers] @ sides[1].T).masked_fill(~other, -torch.inf)  # junk goes to the end
+        similar = (sides[0][numbers] @ sides[1].T).masked_fill(~other, -torch.inf)  # junk is sorted to the end
         order = similar.argsort(dim=1, descending=True, stable=True)
         same = same.gather(1, order)
         parts = [same] if classes is None else [same, *(same & (classes[order] == c) for c in range(count))]
@@ -146,11 +147,11 @@ def _scores(
 
 
 def _figures(right: Tensor, kept: Tensor) -> Tensor:
-    """float64 ``(2, Q)``: average precision and precision at 1, NaN for rows without anything right.
+    """float64 ``(2, Q)``: average precision and precision at 1, NaN for rows without positives.
 
     Args:
-        right: bool ``(Q, N)``, what is right, in ranked order.
-        kept: bool ``(Q, N)``, what counts; all else is left out of the ranking.
+        right: bool ``(Q, N)``, the positives, in ranked order.
+        kept: bool ``(Q, N)``, False for junk, which is left out of the ranking.
     """
     precision = torch.from_numpy(average_precisions(right.numpy(), kept.numpy()))
     first = (right & (kept.cumsum(dim=1) == 1)).any(dim=1).double()

@@ -1,4 +1,4 @@
-"""Train-test leakage: photos of an evaluation set among those that something was fitted or trained on."""
+"""Train-test leakage: photos of an evaluation set that a model was fitted or trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
 from objemb.models.model import Model
 
-#: Settings of training data that are texts but no photos, or more photos than were trained on.
+#: Settings of training data that are not paths of photos, or name more photos than were used.
 NO_SOURCES = ("name", "names", "images", "split")
 
 
@@ -24,9 +24,9 @@ class Leak:
     """A part that was fitted on photos of the evaluation set.
 
     Attributes:
-        part: What was fitted, such as ``whitening``.
-        sources: The folders, tables and photos it was fitted on that hold photos of the set.
-        photos: How many photos of the set they hold.
+        part: The fitted part, such as ``whitening``.
+        sources: The folders, tables and photos it was fitted on that contain photos of the set.
+        photos: Number of photos of the set in them.
     """
 
     part: str
@@ -37,18 +37,18 @@ class Leak:
         photos = "photo" if self.photos == 1 else "photos"
         return (
             f"the {self.part} was fitted on {self.photos} {photos} of the evaluation set ({', '.join(self.sources)}), "
-            "which flatters the method"
+            "which makes the results too good"
         )
 
 
 class SeenPhotos:
-    """Recognises the photos of an evaluation set among others by path or content.
+    """Recognises the photos of an evaluation set by path or content.
 
-    A photo is the same where its path without links is, or where size and bytes are; bytes are only read of files of
-    the same size. Photos that were resized or re-encoded are not recognised.
+    Two photos are the same if their resolved paths are equal, or their sizes and bytes; only files of the same size are
+    read. Photos that were resized or re-encoded are not recognised.
 
     Args:
-        data: The set; distractors and photos that are missing do not count.
+        data: The set; distractors and missing photos are ignored.
     """
 
     def __init__(self, data: EvaluationSet) -> None:
@@ -58,9 +58,9 @@ class SeenPhotos:
         self._digests: dict[Path, str] = {}
 
     def among(self, source: str | Path) -> set[Path]:
-        """The photos of the set that a folder, a table, another evaluation set or a photo holds; none where there is no
-        such thing."""
-        return {found for path in _photos(Path(source)) for found in self._same(path)}
+        """The photos of the set in a folder, a table, another evaluation set or a photo; none if the source does not
+        exist."""
+        return {photo for path in _photos(Path(source)) for photo in self._same(path)}
 
     def _same(self, path: Path) -> list[Path]:
         place = path.resolve()
@@ -75,7 +75,7 @@ class SeenPhotos:
         sizes: dict[int, list[Path]] = {}
         for path in self._paths:
             sizes.setdefault(_size(path), []).append(path)
-        sizes.pop(0, None)  # missing and empty files are the same as nothing
+        sizes.pop(0, None)  # missing and empty files match nothing
         return sizes
 
     def _digest_of(self, path: Path) -> str:
@@ -85,11 +85,11 @@ class SeenPhotos:
 
 
 def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """Per part of a model the folders, tables and photos that it learned from, as far as that is recorded.
+    """For each part of a model, the folders, tables and photos that it was fitted or trained on, as far as recorded.
 
     Args:
         model: The model.
-        whitened_on: What its whitening has just been fitted on; the model itself says it in words.
+        whitened_on: The sources that its whitening has just been fitted on, which the model records only as a text.
     """
     sources_of: dict[str, list[str]] = {}
     for name, part in model.pipeline.fitted_parts().items():
@@ -103,10 +103,10 @@ def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, li
 
 
 def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> list[Leak]:
-    """What was fitted on photos of an evaluation set.
+    """The parts of a model that were fitted on photos of an evaluation set.
 
     Args:
-        fitted_on: Per part the folders, tables and photos it learned from; relative paths are looked up from the
+        fitted_on: For each part, the folders, tables and photos it was fitted on; relative paths are relative to the
             current folder.
         data: The set.
     """
@@ -122,12 +122,12 @@ def find_leaks(fitted_on: Mapping[str, Sequence[str]], data: EvaluationSet) -> l
 
 
 def sources_in(fitted_on: str) -> list[str]:
-    """The paths in what a whitening or a codebook says it was fitted on: words, a colon, paths with commas between."""
+    """The paths in the record of a whitening or a codebook: words, a colon, and paths separated by commas."""
     return [name for name in (n.strip() for n in fitted_on.rpartition(": ")[2].split(", ")) if name]
 
 
 def _photos(source: Path) -> list[Path]:
-    """All photos of a source; empty where it is not a source of photos."""
+    """All photos of a source; empty if it is not a source of photos."""
     if not source.exists():
         return []
     with contextlib.suppress(ValueError):
@@ -150,7 +150,7 @@ def _digest(path: Path) -> str:
 
 
 def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What is known of a model, and of the model folders that its weights came from."""
+    """The provenance of a model, and of the model folders that its weights came from."""
     yield place, provenance
     for key, origin in (provenance.get("weights") or {}).items():
         folder = Path(str(origin.get("name")))

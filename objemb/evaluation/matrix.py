@@ -7,7 +7,7 @@ from typing import Any
 
 from objemb.evaluation.report import NOTHING, escaped, score_text, share_text, share_title, table
 
-#: A cell whose method failed on the set; the reason is below the table.
+#: Text of a cell whose method failed on the set; the error is below the table.
 FAILED = "failed"
 
 
@@ -15,13 +15,13 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
     """The main figure of each method on each set.
 
     Args:
-        results: Each with its ``method``, its ``set``, and ``scores`` or an ``error``.
-        figures: The figure that sums up each set, such as ``mAP medium``, by its name; empty where a set could not be
-            opened. In this order they become columns.
+        results: Results with ``method``, ``set``, and ``scores`` or an ``error``.
+        figures: The main figure of each set, such as ``mAP medium``, by the name of the set, in the order of the
+            columns; empty for a set that could not be opened.
 
     Returns:
         JSON-ready: ``figures`` as given, ``methods`` in their order, and ``cells``: by method and set ``{"score"}``
-        (0 to 1, None where nothing counts), with its ``share`` ``of`` a reference where there is one, or ``{"error"}``.
+        (0 to 1, None if no query counts), with its ``share`` ``of`` a reference if there is one, or ``{"error"}``.
     """
     cells: dict[str, dict[str, object]] = {}
     for result in results:
@@ -30,21 +30,21 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
     return {"figures": dict(figures), "methods": list(cells), "cells": cells}
 
 
-def matrix_markdown(found: Mapping[str, Any]) -> str:
-    """The table as Markdown, and below it the errors of cells that failed."""
-    figures: Mapping[str, str] = found["figures"]
+def matrix_markdown(matrix: Mapping[str, Any]) -> str:
+    """The table as Markdown, followed by the errors of cells that failed."""
+    figures: Mapping[str, str] = matrix["figures"]
     header = ["method", *(escaped(f"{name} ({figure})" if figure else name) for name, figure in figures.items())]
     rows = []
-    for method in found["methods"]:
-        cells = {name: found["cells"][method].get(name) for name in figures}
+    for method in matrix["methods"]:
+        cells = {name: matrix["cells"][method].get(name) for name in figures}
         rows.append([escaped(method), *(_cell(cell, figures[name]) for name, cell in cells.items())])
         if of := next((cell["of"] for cell in cells.values() if cell and "of" in cell), None):
             shares = [share_text((cell or {}).get("share")) for cell in cells.values()]
             rows.append([share_title(method, of), *shares])
     failures = [
         f"- {escaped(method)} on {escaped(name)}: {escaped(cell['error'])}\n"
-        for method in found["methods"]
-        for name, cell in found["cells"][method].items()
+        for method in matrix["methods"]
+        for name, cell in matrix["cells"][method].items()
         if "error" in cell
     ]
     return table(header, rows) + ("\n" + "".join(failures) if failures else "")

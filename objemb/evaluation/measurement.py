@@ -1,4 +1,4 @@
-"""What is measured of one method on one set beside its main figures: parts of the set, numbers of regions, cost."""
+"""Further measurements of a method on a set: metrics of parts of the set and by the number of regions, and the cost."""
 
 from __future__ import annotations
 
@@ -22,54 +22,53 @@ from objemb.images.stream import stream_photos
 from objemb.models.base import given_regions
 from objemb.structures import Box, Photo, Regions
 
-#: Decimal places of a precision-recall curve's numbers.
+#: Decimals of the numbers of a precision-recall curve.
 DIGITS = 5
 
 
-def curve(task: RetrievalTask, found: Evaluation) -> list[float] | None:
-    """Precision at the recalls of :data:`objemb.evaluation.metrics.RECALLS` under the main setup; None where no query
+def curve(task: RetrievalTask, evaluation: Evaluation) -> list[float] | None:
+    """Precision at the recalls of :data:`objemb.evaluation.metrics.RECALLS` under the main setup; None if no query
     counts."""
-    main = found.scores.setups[task.protocol.main]
+    main = evaluation.scores.setups[task.protocol.main]
     precisions = precision_recall(main.ranks, main.num_positives).round(DIGITS).tolist()
     return None if math.isnan(precisions[0]) else precisions
 
 
 def figures_by_parts(
-    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, found: Evaluation
+    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, evaluation: Evaluation
 ) -> dict[str, object]:
-    """Figures ``by_kind`` of the query, ``by_query_size`` and ``by_object_size``, JSON-ready.
-
-    None for what the set does not contain.
-    """
-    main = found.scores.setups[task.protocol.main]
+    """Metrics ``by_kind`` of the query, ``by_query_size`` and ``by_object_size``, JSON-ready; None for those that the
+    set has no data for."""
+    main = evaluation.scores.setups[task.protocol.main]
     kinds = {kind: figures.to_json() for kind, figures in by_kind(task, main).items()}
     of_queries = by_query_size(task, main, described.queries)
     return {
         "by_kind": kinds or None,
         "by_query_size": {size: figures.to_json() for size, figures in of_queries.items()},
-        "by_object_size": _by_object_size(task, data, described, found) if data.objects else None,
+        "by_object_size": _by_object_size(task, data, described, evaluation) if data.objects else None,
     }
 
 
 def _by_object_size(
-    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, found: Evaluation
+    task: RetrievalTask, data: EvaluationSet, described: DescribedTask, evaluation: Evaluation
 ) -> dict[str, dict[str, object]]:
     """Metrics of rankings and localisation, by the size of the object."""
     shares = positive_shares(task, data.objects, described.database)
-    ranked = by_object_size(task, found.ranked, shares, set(described.queries.items.tolist()))
+    ranked = by_object_size(task, evaluation.ranked, shares, set(described.queries.items.tolist()))
     figures = {size: of_size.to_json() for size, of_size in ranked.items()}
-    if found.located is not None:
-        for size, of_size in localisation_by_size(found.located, described.database).items():
+    if evaluation.located is not None:
+        for size, of_size in localisation_by_size(evaluation.located, described.database).items():
             figures[size] |= {name: known(value) for name, value in of_size._asdict().items()}
     return figures
 
 
 def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Sequence[int]) -> list[dict[str, object]]:
-    """The main figure of a method, for each of ``counts``, with at most that number of regions per photo; JSON-ready.
+    """The main figure of a method with at most so many regions per photo, for each of ``counts``; JSON-ready.
 
     Args:
-        describer: Of a method that takes boxes one by one (:meth:`TaskDescriber.takes_boxes`), with its re-rankers.
-        task: What is to be found in what, at image level.
+        describer: Describer of a method whose boxes can be limited (:meth:`TaskDescriber.takes_boxes`), with its
+            re-rankers.
+        task: The retrieval task, at image level.
         counts: Maximum numbers of regions.
     """
     model, figure = describer.model, task.protocol.main_figure
@@ -86,15 +85,15 @@ def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Se
 
 
 def cost_of_photos(describer: TaskDescriber, task: RetrievalTask, count: int) -> Cost | None:
-    """What the description of a database photo costs.
+    """The cost of describing a database photo.
 
     Args:
-        describer: Of the method.
-        task: What is to be found in what.
-        count: Number of photos, in even steps through the database.
+        describer: Describer of the method.
+        task: The retrieval task.
+        count: Number of photos, evenly spaced in the database.
 
     Returns:
-        None where not one of them can be decoded.
+        None if none of them can be decoded.
     """
     files = list(dict.fromkeys(entry.file for entry in task.database))
     chosen = [files[n] for n in evenly(len(files), count)]
@@ -109,7 +108,7 @@ def cost_of_photos(describer: TaskDescriber, task: RetrievalTask, count: int) ->
 
 
 def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Photo], object]:
-    """How a photo becomes rows of the database."""
+    """A function that describes a photo as in the database."""
     model, boxes = describer.model, describer.boxes.detector
     if task.level == "image":
 
@@ -124,7 +123,7 @@ def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Phot
     crop = object_crop(describer.crop)
 
     def describe_boxes(photo: Photo) -> object:
-        inside = [box for box in of_photos[photo.id] if fits(box, photo.size)]  # the others are among the problems
+        inside = [box for box in of_photos[photo.id] if fits(box, photo.size)]  # the others are reported as problems
         return model.query(photo, Regions(torch.tensor(inside).reshape(-1, 4), photo.size), crop=crop)
 
     return describe_boxes

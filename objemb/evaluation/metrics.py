@@ -1,8 +1,8 @@
-"""Retrieval and localisation metrics: pure functions of NumPy arrays, which they never change.
+"""Retrieval and localisation metrics: pure functions of NumPy arrays, which are never modified.
 
-One convention for all: a query is summed up by the 0-based *ranks* at which its positives were found, counted after
-junk was taken out of the list, and by the *number* of its positives, found or not. A query without positives scores
-NaN; means over queries leave it out, and say how many they left out.
+By convention, a query is given by the 0-based *ranks* of the positives that were found, counted without junk, and by
+the *number* of all its positives, found or not. The metrics of a query without positives are NaN; means over queries
+leave such queries out, and report how many there were.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from objemb.ops.boxes import paired_iou
 from objemb.ops.tensors import as_tensor
 from objemb.types import BoolArray, Float64Array, Int64Array
 
-#: A function of the ranks of a query's positives and the number of these.
+#: A function of the ranks of a query's positives and of their number.
 Metric: TypeAlias = Callable[[ArrayLike, int], float]
 #: Images of an object in UKBench.
 UKBENCH_IMAGES = 4
-#: Recalls at which curves are read: 0, 0.01 ... 1.
+#: Recalls at which precision is measured: 0, 0.01 ... 1.
 RECALLS = np.linspace(0, 1, 101)
 
 
@@ -32,9 +32,9 @@ class QueryMean(NamedTuple):
     """A mean over queries.
 
     Attributes:
-        value: The mean; NaN when no query counts.
-        queries: How many queries count.
-        skipped: How many were left out because they have no positives.
+        value: The mean; NaN if no query counts.
+        queries: Number of queries that count.
+        skipped: Number of queries left out because they have no positives.
     """
 
     value: float
@@ -43,12 +43,12 @@ class QueryMean(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """How well the matched boxes lie on the object.
+    """How well the matched boxes agree with the true ones.
 
     Attributes:
-        mean_iou: Mean intersection over union with the true box; NaN when there is none to compare with.
-        corloc: Share of matched boxes with an IoU of at least the threshold; NaN likewise.
-        boxes: Number of matched boxes compared.
+        mean_iou: Mean intersection over union with the true box; NaN without true boxes.
+        corloc: Share of matched boxes with an IoU of at least the threshold; NaN without true boxes.
+        boxes: Number of matched boxes that were compared.
     """
 
     mean_iou: float
@@ -82,7 +82,7 @@ def average_precisions(right: BoolArray, kept: BoolArray) -> Float64Array:
 
     Args:
         right: bool ``(Q, N)``: whether each place of a ranking, best first, holds a positive.
-        kept: bool ``(Q, N)``: what is no junk, all positives among it.
+        kept: bool ``(Q, N)``: False for junk; all positives are True.
 
     Returns:
         float64 ``(Q,)``, 0 to 1; NaN for a query without positives.
@@ -107,7 +107,7 @@ def revisited_precision_at_k(ranks: ArrayLike, num_positives: int, k: int) -> fl
     """The precision whose mean is mP@k of the revisited benchmarks: k is cut to the rank of the last positive.
 
     A query with fewer than k positives, all found at the top, thus reaches 1. A positive that was not found counts as
-    ranked behind place k. Radenovic et al., Revisiting Oxford and Paris, CVPR 2018.
+    ranked below place k. Radenovic et al., Revisiting Oxford and Paris, CVPR 2018.
 
     Args: see :func:`precision_at_k`. Returns NaN when there are no positives.
     """
@@ -157,22 +157,22 @@ def ukbench_score(ranks: ArrayLike, num_positives: int) -> float:
 
 
 def global_average_precision(scores: ArrayLike, correct: ArrayLike, num_known: int) -> float:
-    """GAP: how well the scores of one guess per query tell right guesses from wrong ones, over all queries at once.
+    """GAP (global average precision, micro-AP): one prediction per query, ranked over all queries at once.
 
-    All guesses are ranked by their score, and each right one adds the precision up to its place. A query that shows
-    nothing that could be known should have a low score: its guess is wrong in any case. Weyand et al., CVPR 2020.
+    All predictions are ranked by their score, and each correct one adds the precision up to its place. A query that
+    shows nothing known should have a low score, because its prediction is always wrong. Weyand et al., CVPR 2020.
 
     Args:
-        scores: float ``(Q,)``, of the guess of each query; of equal scores the earlier query comes first.
-        correct: bool ``(Q,)``, whether the guess is right.
-        num_known: Number of queries that show something known, at least as many as are correct.
+        scores: float ``(Q,)``, score of the prediction of each query; ties are in the order of queries.
+        correct: bool ``(Q,)``, whether the prediction is correct.
+        num_known: Number of queries that show something known, at least the number of correct ones.
 
     Returns:
-        0 to 1, or NaN when no query shows anything known.
+        0 to 1, or NaN if no query shows anything known.
     """
     sure, right = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
     if sure.ndim != 1 or sure.shape != right.shape:
-        raise ValueError(f"correct: expected shape {sure.shape}, as the scores have, found {right.shape}")
+        raise ValueError(f"correct: expected shape {sure.shape} as in scores, found {right.shape}")
     if right.sum() > num_known:
         raise ValueError(f"num_known: expected at least the {right.sum()} that are correct, found {num_known}")
     if num_known == 0:
@@ -189,9 +189,9 @@ def mean_over_queries(
 
     Args:
         metric: A function of ``(ranks, num_positives, **arguments)``.
-        ranks: Per query the ranks of its positives.
-        num_positives: Per query the number of its positives.
-        **arguments: Passed on, such as ``k=5``.
+        ranks: For each query, the ranks of its positives.
+        num_positives: For each query, the number of its positives.
+        **arguments: Further arguments of the metric, such as ``k=5``.
     """
     if len(ranks) != len(num_positives):
         raise ValueError(f"ranks: expected {len(num_positives)} queries as in num_positives, found {len(ranks)}")
@@ -213,8 +213,8 @@ def precision_recall(ranks: Sequence[Int64Array], num_positives: Sequence[int]) 
     that was found (Manning, Raghavan and Schuetze, "Introduction to Information Retrieval", 2008, equation 8.7).
 
     Args:
-        ranks: Per query the 0-based ranks of the positives that were found, without junk, in any order.
-        num_positives: Per query the number of all its positives; queries without any are left out.
+        ranks: For each query, the 0-based ranks of the positives that were found, without junk, in any order.
+        num_positives: For each query, the number of all its positives; queries without any are left out.
 
     Returns:
         float64 ``(101,)``; NaN when no query counts.
@@ -224,19 +224,23 @@ def precision_recall(ranks: Sequence[Int64Array], num_positives: Sequence[int]) 
 
 
 def scored(name: str, ranks: Sequence[Int64Array], num_positives: Sequence[int]) -> float:
-    """The mean of a figure over the queries that have positives.
+    """The mean of a metric over the queries that have positives.
 
     Args:
         name: ``mAP`` (trapezoid rule), ``mAP@k`` (of Google Landmarks), ``P@k``, ``mP@k`` (revisited), ``R@k`` or
             ``N-S``.
-        ranks: Per query the 0-based ranks of its positives, without junk.
-        num_positives: Per query how many there are.
+        ranks: For each query, the 0-based ranks of its positives, without junk.
+        num_positives: For each query, the number of its positives.
     """
     return mean_over_queries(metric_named(name), ranks, num_positives).value
 
 
 def metric_named(name: str) -> Metric:
-    """The function of ``(ranks, num_positives)`` behind the name of a figure."""
+    """The function of ``(ranks, num_positives)`` for the name of a metric.
+
+    Raises:
+        ValueError: There is no metric of this name.
+    """
     if name in _PLAIN:
         return _PLAIN[name]
     parts = _WITH_K.fullmatch(name)
@@ -246,17 +250,17 @@ def metric_named(name: str) -> Metric:
 
 
 def known(value: float) -> float | None:
-    """A figure as JSON takes it: None for NaN."""
+    """The value for JSON: None instead of NaN."""
     return None if math.isnan(value) else value
 
 
 def best_iou(boxes: ArrayLike, truths: ArrayLike, owners: ArrayLike) -> Float64Array:
-    """The intersection over union of each box with the best fitting of its true boxes.
+    """The largest intersection over union of each box with its true boxes.
 
     Args:
         boxes: ``(N, 4)`` xyxy, the matched boxes.
         truths: ``(T, 4)`` xyxy, true boxes; a box may have several (two bottles of a kind in one photo).
-        owners: int ``(T,)``, the number of the box that each true box belongs to.
+        owners: int ``(T,)``, the index of the box that each true box belongs to.
 
     Returns:
         float64 ``(N,)``, 0 to 1; NaN for a box without true boxes, 0 where both boxes have no area.
@@ -276,8 +280,8 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
     CorLoc: Deselaers et al., Localizing objects while learning their appearance, ECCV 2010.
 
     Args:
-        ious: The IoU of each true positive's matched box; NaN, where there is no true box, is left out.
-        threshold: From which IoU on a box counts as correct.
+        ious: The IoU of each true positive's matched box; NaN (no true box) is left out.
+        threshold: Smallest IoU at which a box counts as correct.
     """
     values = np.asarray(list(ious), dtype=float)
     known = values[~np.isnan(values)]
@@ -287,7 +291,8 @@ def localisation(ious: Iterable[float], threshold: float = 0.5) -> Localisation:
 
 
 def _trapezoids(before: Int64Array, ranks: Int64Array) -> Float64Array:
-    """The mean of the precision just before and just after a positive at each rank, behind so many positives."""
+    """The mean of the precision just before and just after a positive at each rank, with ``before`` positives above
+    it."""
     precision_before = np.where(ranks <= 0, 1.0, before / np.maximum(ranks, 1))
     return np.asarray((precision_before + (before + 1) / np.maximum(ranks + 1, 1)) / 2)
 
@@ -295,7 +300,7 @@ def _trapezoids(before: Int64Array, ranks: Int64Array) -> Float64Array:
 def _curve(ranked: Int64Array, num_positives: int) -> Float64Array:
     hits = np.arange(1, len(ranked) + 1)
     precision = np.maximum.accumulate((hits / (ranked + 1))[::-1])[::-1]
-    # the place of the first positive that reaches each recall; rounding must not ask for one more
+    # the first positive that reaches each recall; rounding errors must not require one more
     place = np.ceil(RECALLS * num_positives - 1e-9).astype(np.int64).clip(1) - 1
     curve: Float64Array = np.append(precision, 0.0)[np.minimum(place, len(ranked))]
     return curve
@@ -318,12 +323,12 @@ def _boxes(name: str, values: ArrayLike) -> Float64Array:
 
 
 def _checked_ranks(ranks: ArrayLike, num_positives: int, k: int = 1) -> Int64Array:
-    """The ranks, rising."""
+    """The ranks in ascending order."""
     ranked = np.sort(_numbers("ranks", ranks))
     if num_positives < len(ranked):
         raise ValueError(f"num_positives: expected at least the {len(ranked)} that were found, found {num_positives}")
     if len(ranked) and (ranked[0] < 0 or np.any(np.diff(ranked) == 0)):
-        raise ValueError(f"ranks: expected different numbers from 0 on, found {ranked.tolist()}")
+        raise ValueError(f"ranks: expected different numbers of at least 0, found {ranked.tolist()}")
     if k < 1:
         raise ValueError(f"k: expected at least 1, found {k}")
     return ranked

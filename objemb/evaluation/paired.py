@@ -1,4 +1,4 @@
-"""Paired comparison of two rankings of the same queries, with a bootstrap interval."""
+"""Paired comparison of two methods on the same queries, with a bootstrap confidence interval."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from objemb import checks
 from objemb.types import Float64Array
 
-#: Draws of the bootstrap, and the share of them that the interval holds.
+#: Number of bootstrap samples, and confidence level of the interval.
 DRAWS, CONFIDENCE = 2000, 0.95
-#: Fewer groups of queries than this say too little about others of their kind to decide anything.
+#: With fewer groups of queries than this, the interval is not reliable.
 FEWEST_GROUPS = 5
 
 
@@ -21,11 +21,11 @@ class Difference:
     """A mean difference per query.
 
     Attributes:
-        mean: Over the queries that both sides count; NaN when there are none.
-        low: Lower end of the interval in which the mean lies with 95 % confidence.
-        high: Its upper end.
-        queries: How many queries count.
-        groups: How many independent groups they form.
+        mean: Mean over the queries that count on both sides; NaN if there are none.
+        low: Lower end of the 95 % confidence interval of the mean.
+        high: Upper end of the interval.
+        queries: Number of queries that count.
+        groups: Number of independent groups of these queries.
     """
 
     mean: float
@@ -36,34 +36,34 @@ class Difference:
 
     @property
     def decided(self) -> bool:
-        """Whether there are groups enough to believe the interval."""
+        """Whether there are enough groups for a reliable interval."""
         return self.groups >= FEWEST_GROUPS
 
     @property
     def above(self) -> bool:
-        """Whether the first side is better, beyond chance."""
+        """Whether the first side is significantly better."""
         return self.decided and self.low > 0
 
     @property
     def below(self) -> bool:
-        """Whether the second side is better, beyond chance."""
+        """Whether the second side is significantly better."""
         return self.decided and self.high < 0
 
 
 def paired_difference(
     first: Float64Array, second: Float64Array, groups: Sequence[Hashable], seed: int = 0
 ) -> Difference:
-    """The mean of ``first - second`` and its interval, by a bootstrap over groups of queries.
+    """The mean of ``first - second`` and its confidence interval, by a bootstrap over groups of queries.
 
-    Queries of the same object rise and fall together, so that not single queries but whole groups are drawn, with
-    replacement; the interval is that of the percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap",
-    1993, chapter 13).
+    The results of queries of the same object are correlated, so whole groups of queries are resampled with replacement;
+    the interval is the percentile interval (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter
+    13).
 
     Args:
-        first: float64 ``(Q,)``, a figure per query; NaN for one that does not count.
-        second: float64 ``(Q,)``, likewise.
-        groups: Per query what it shares with others, such as the instance that it shows.
-        seed: Of the draws.
+        first: float64 ``(Q,)``, the metric of each query; NaN for a query that does not count.
+        second: float64 ``(Q,)``, the same for the second method.
+        groups: The group of each query, such as the instance that it shows.
+        seed: Seed of the bootstrap.
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if differences.ndim != 1 or len(groups) != len(differences):
@@ -82,7 +82,8 @@ def paired_difference(
 
 
 def equal_within(difference: Difference, margin: float) -> bool | None:
-    """Whether two sides are equal within ``margin``: True if the interval lies within, False if beyond, else None."""
+    """Whether two sides are equal within ``margin``: True if the interval is within it, False if outside, otherwise
+    None."""
     checks.positive("margin", margin)
     if not difference.decided:
         return None

@@ -1,4 +1,4 @@
-"""Results as pictures: precision against recall, and mAP by size of query and object and by number of regions."""
+"""Plots of results: precision over recall, and mAP by size of query and object and by number of regions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Result = Mapping[str, Any]
 
 
 def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Path]:
-    """Draw what results hold; pictures of an earlier run that nothing is drawn for are removed.
+    """Draw all plots that the results have data for; other plots of an earlier run are removed.
 
     Args:
-        results: Each with its ``method`` and, where they were measured, ``precision_recall``,
-            ``by_query_size``, ``by_object_size`` and ``by_regions``.
-        folder: Where the pictures go.
-        title: Of the set.
+        results: Results with their ``method`` and, if measured, ``precision_recall``, ``by_query_size``,
+            ``by_object_size`` and ``by_regions``.
+        folder: Folder for the plots.
+        title: Title of the set.
 
     Returns:
-        The pictures.
+        The files of the plots.
     """
     drawn = []
     pictures: dict[str, Callable[[Axes, Sequence[Result], str], bool]] = {
@@ -68,7 +68,7 @@ def _by_size(what: str, axis: Axes, results: Sequence[Result], title: str) -> bo
     if sizes:
         labels = [_places(size, [r[part][size]["queries"] for r in measured]) for size in sizes]
         plots.bars(axis, f"{title}: by the side of the {what} in its photo", bars, labels, y_label="mAP (%)", top=100)
-        plots.legend_below(axis, 2)  # with one method, too: it says which
+        plots.legend_below(axis, 2)  # even for a single method, to name it
     return bool(sizes)
 
 
@@ -89,5 +89,5 @@ def _percent(share: float | None) -> float:
 
 
 def _places(size: str, queries: Sequence[int]) -> str:
-    """The label of a size, with its number of queries where all methods have the same."""
+    """The label of a size, with its number of queries if it is the same for all methods."""
     return f"{size}\n({queries[0]} queries)" if len(set(queries)) == 1 else size

@@ -1,4 +1,4 @@
-"""Vectors with thumbnails as files that TensorBoard's embedding projector shows."""
+"""Vectors with thumbnails, as files for TensorBoard's embedding projector."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from objemb.disk import replacing, write_whole
 from objemb.types import Float32Array, Int64Array
 
 CONFIG, VECTORS, LABELS, SPRITE = "projector_config.pbtxt", "vectors.tsv", "labels.tsv", "thumbnails.png"
-#: Side of a thumbnail in pixels, and the largest side of the picture that holds them all: browsers refuse larger ones.
+#: Side of a thumbnail in pixels, and the largest side of the sprite image of all thumbnails that browsers accept.
 THUMBNAIL, LARGEST_SPRITE = 64, 8192
-#: Most vectors of an embedding: beyond it, thumbnails would not fit into one picture.
+#: Most vectors of an embedding: more thumbnails would not fit into one sprite image.
 MOST = (LARGEST_SPRITE // THUMBNAIL) ** 2
 #: Colour of a missing thumbnail, RGB.
 BLANK = (150, 150, 150)
@@ -26,13 +26,13 @@ BLANK = (150, 150, 150)
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Vectors with what is known of each.
+    """Vectors with labels and thumbnails.
 
     Attributes:
-        name: As TensorBoard shows it; also the folder of its files.
-        vectors: float32 ``(N, D)``, N at least 1 and at most :data:`MOST`.
-        labels: Per column N texts; TensorBoard colours and searches by them.
-        thumbnails: N pictures, or None where there is none to show.
+        name: Name in TensorBoard, and of the folder of its files.
+        vectors: float32 ``(N, D)``, N from 1 to :data:`MOST`.
+        labels: N texts for each column; TensorBoard colours and searches by them.
+        thumbnails: N pictures, or None for a vector without one.
     """
 
     name: str
@@ -52,10 +52,10 @@ def write_embeddings(folder: str | Path, embeddings: Sequence[Embedding]) -> Pat
 
     ::
 
-        FOLDER/projector_config.pbtxt       which embeddings there are
-               NAME/vectors.tsv             a line each, numbers between tabs
-               NAME/labels.tsv              a heading and a line each
-               NAME/thumbnails.png          the pictures, row by row in a square
+        FOLDER/projector_config.pbtxt       the list of embeddings
+               NAME/vectors.tsv             a line for each vector, numbers separated by tabs
+               NAME/labels.tsv              a header, then a line for each vector
+               NAME/thumbnails.png          the sprite image: the thumbnails, row by row in a square
 
     Returns:
         The configuration file.
@@ -78,7 +78,7 @@ def write_embeddings(folder: str | Path, embeddings: Sequence[Embedding]) -> Pat
 
 
 def sprite(thumbnails: Sequence[Image.Image | None]) -> Image.Image:
-    """All thumbnails in one square picture, row by row, each brought into a square of :data:`THUMBNAIL` pixels."""
+    """All thumbnails in one square picture, row by row, each fitted into a square of :data:`THUMBNAIL` pixels."""
     side = max(1, math.ceil(math.sqrt(len(thumbnails))))
     whole = Image.new("RGB", (side * THUMBNAIL, side * THUMBNAIL), "white")
     for number, one in enumerate(thumbnails):
@@ -88,7 +88,7 @@ def sprite(thumbnails: Sequence[Image.Image | None]) -> Image.Image:
 
 
 def evenly(count: int, most: int) -> Int64Array:
-    """At most ``most`` numbers from 0 to ``count - 1``, in even steps."""
+    """int64: at most ``most`` numbers from 0 to ``count - 1``, evenly spaced."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).round().astype(np.int64)
@@ -100,7 +100,7 @@ def box_text(box: ArrayLike) -> str:
 
 
 def _square(thumbnail: Image.Image | None) -> Image.Image:
-    """A thumbnail with its proportions on a white square."""
+    """A thumbnail on a white square, with its aspect ratio kept."""
     square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white" if thumbnail is not None else BLANK)
     if thumbnail is not None:
         small = thumbnail.convert("RGB")
@@ -110,14 +110,14 @@ def _square(thumbnail: Image.Image | None) -> Image.Image:
 
 
 def _labels(embedding: Embedding) -> str:
-    """The table of labels. With a single column, TensorBoard expects no heading."""
+    """The table of labels. With a single column, TensorBoard expects no header."""
     lines = [tuple(embedding.labels)] if len(embedding.labels) > 1 else []
     lines += zip(*embedding.labels.values(), strict=True)
     return "".join("\t".join(_cell(value) for value in line) + "\n" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """A text that no tab or line break ends; TensorBoard takes an empty one for a missing column."""
+    """A text without tabs and line breaks, and not empty, because TensorBoard would take that for a missing column."""
     return " ".join(text.split()).encode("utf-8", "replace").decode() or "-"
 
 
@@ -133,5 +133,5 @@ def _entry(name: str, embedding: Embedding) -> str:
 
 
 def file_name(name: str) -> str:
-    """A name that a file system, a URL and a text in quotes can hold."""
+    """A name that is valid in a file system, in a URL and in quotes."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.=") else "_" for c in name).strip(".") or "_"

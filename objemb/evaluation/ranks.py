@@ -1,10 +1,10 @@
 """The places of given items in a ranking, computed by counting, without sorting the whole ranking.
 
-The place of an item is the number of items with a greater score; of equal scores the item with the lower number comes
-first. So it is enough to compute all scores once, block by block, and to count. A place depends neither on the size of
-the blocks nor on threads: a block's scores, from one matrix product in float64, decide where they differ by more than
-rounding can change, and the few that do not are scored once more, pair by pair, as
-:func:`objemb.index.engines.exact.search_exact` scores them.
+The place of an item is the number of items with a higher score; ties are ordered by the number of the item. It is
+therefore enough to compute all scores once, block by block, and to count. Places depend neither on the size of the
+blocks nor on threads: the scores of a block, from one matrix product in float64, are compared where they differ by more
+than the rounding error, and the few others are computed again, pair by pair, as in
+:func:`objemb.index.engines.exact.search_exact`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from objemb.index.blocks import Pairs, RowTable, VectorBlock, best_of_images, pa
 from objemb.structures import ImageRows
 from objemb.types import Float32Array, Float64Array, Int64Array
 
-#: The place of an item that has no rows, or of any item for a query that has none.
+#: The place of an item without rows, or of any item for a query without rows.
 UNRANKED = -1
-#: Query rows that share one pass over the database.
+#: Number of query rows that share one pass over the database.
 QUERY_ROWS_PER_PASS = 256
-#: Numbers of a block of the database, which bounds the memory.
+#: Numbers in a block of the database, which limits the memory.
 NUMBERS_PER_BLOCK = 1 << 22
 
 
@@ -32,10 +32,11 @@ class RankedItems:
     """The places of some items in the complete ranking of one query.
 
     Attributes:
-        items: int64 ``(L,)``, rising.
+        items: int64 ``(L,)``, ascending.
         places: int64 ``(L,)``, from 0; ``UNRANKED`` for an item without rows.
-        scores: float32 ``(L,)``, the largest inner product of a row of the item and a row of the query; -inf.
-        boxes: float32 ``(L, 4)``, of the row that matched best; NaN.
+        scores: float32 ``(L,)``, the largest inner product of a row of the item and a row of the query; -inf for an
+            item without rows.
+        boxes: float32 ``(L, 4)``, xyxy in original pixels, of the row that matched best; NaN for an item without rows.
     """
 
     items: Int64Array
@@ -44,12 +45,12 @@ class RankedItems:
     boxes: Float32Array
 
     def of(self, items: Int64Array) -> RankedItems:
-        """Of some of the items, in the given order; all of them have to be among :attr:`items`."""
+        """The places of some of the items, in the given order; all of them have to be among :attr:`items`."""
         at = np.searchsorted(self.items, items)
         return RankedItems(items, self.places[at], self.scores[at], self.boxes[at])
 
     def ranks(self, positives: Int64Array, junk: Int64Array) -> Int64Array:
-        """The 0-based ranks of the positives that are somewhere, rising, in a ranking without the junk.
+        """int64, ascending: the 0-based ranks of those positives that have a place, in a ranking without the junk.
 
         Args:
             positives: int64 ``(P,)``, among :attr:`items`; none of them is junk.
@@ -60,11 +61,11 @@ class RankedItems:
         return np.asarray(places - np.searchsorted(junk_places, places), dtype=np.int64)
 
     def behind(self, first: Int64Array, boxes: Float32Array) -> RankedItems:
-        """The same items where ``first`` come first, in their order, and all others follow in the order they had.
+        """The same items with ``first`` moved to the front, in the given order; all others keep their order.
 
         Args:
             first: int64 ``(K,)``, each once, among :attr:`items`.
-            boxes: float32 ``(K, 4)``, where these match now.
+            boxes: float32 ``(K, 4)``, their matched boxes, xyxy in original pixels.
         """
         moved = np.searchsorted(self.items, first)
         overtaken = np.sort(self.places[moved])
@@ -80,12 +81,12 @@ def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[Int64Ar
     """The places of the wanted items for each query, in one pass over the database per 256 query rows.
 
     Args:
-        database: The rows that are searched, at most of unit length. Items are its images by their numbers.
-        queries: The rows that are searched with.
-        wanted: Per query the items whose places are asked for: int64, rising, each once.
+        database: The rows of the database, of length 1 or less. Items are the indices of its images.
+        queries: The rows of the queries.
+        wanted: For each query, the items whose places to compute: int64, ascending, each once.
 
     Returns:
-        One per query, in their order.
+        The places for each query.
     """
     table = RowTable([VectorBlock(database.vectors, database.items)])
     asked = (queries.vectors[first:behind] for first, behind in pairwise(queries.starts.tolist()))
@@ -96,11 +97,11 @@ def rank_items(database: ImageRows, queries: ImageRows, wanted: Sequence[Int64Ar
 
 
 class _RankCounter:
-    """Counts, for one query, how many items come before each of those that are wanted.
+    """Counts, for one query, the items that come before each of the wanted items.
 
     Attributes:
         queries: float32 ``(r, D)``, the rows of the query.
-        scores: float64 ``(P,)``, exact scores of the wanted items that have rows, rising.
+        scores: float64 ``(P,)``, exact scores of the wanted items that have rows, ascending.
     """
 
     def __init__(self, table: RowTable, database: ImageRows, queries: Float32Array, wanted: Int64Array) -> None:
@@ -119,8 +120,8 @@ class _RankCounter:
 
         Args:
             items: int64 ``(m,)``.
-            scores: float64 ``(m,)`` of each, off by no more than ``slack``.
-            slack: What rounding may have changed.
+            scores: float64 ``(m,)``, the score of each, with an error of at most ``slack``.
+            slack: Bound of the rounding error.
         """
         margin = np.spacing(np.abs(self._float_scores)).astype(np.float64) + slack
         greater = np.searchsorted(self.scores + margin, scores, side="left")
@@ -136,7 +137,7 @@ class _RankCounter:
         self._before += counts.sum() - np.cumsum(counts)[:-1]
 
     def result(self) -> RankedItems:
-        """The result, when all blocks were added."""
+        """The result, after all blocks were added."""
         count = len(self._wanted)
         places, scores = np.full(count, UNRANKED, dtype=np.int64), np.full(count, -np.inf, dtype=np.float32)
         boxes = np.full((count, 4), np.nan, dtype=np.float32)
@@ -145,7 +146,7 @@ class _RankCounter:
         return RankedItems(self._wanted, places, scores, boxes)
 
     def _best(self, items: Int64Array) -> Pairs:
-        """The exactly scored best pair of rows of each of the items that have rows, in no order."""
+        """The best pair of rows, with its exact score, of each item that has rows, in no particular order."""
         rows = self._database.rows_of(items)
         pair_rows = np.repeat(rows, len(self.queries))
         query_rows = np.tile(np.arange(len(self.queries)), len(rows))
@@ -155,7 +156,7 @@ class _RankCounter:
 
 
 def _passes(counters: Sequence[_RankCounter]) -> Iterator[list[_RankCounter]]:
-    """Runs of queries with about ``QUERY_ROWS_PER_PASS`` rows."""
+    """Groups of consecutive queries with about ``QUERY_ROWS_PER_PASS`` rows."""
     some: list[_RankCounter] = []
     for counter in counters:
         if some and sum(len(c.queries) for c in some) + len(counter.queries) > QUERY_ROWS_PER_PASS:
@@ -183,8 +184,8 @@ def _count(database: ImageRows, counters: Sequence[_RankCounter]) -> None:
 
 
 def _blocks(database: ImageRows) -> Iterator[tuple[Int64Array, Int64Array]]:
-    """Runs of items with about ``NUMBERS_PER_BLOCK`` numbers: int64 ``(m,)`` items that have rows, and int64
-    ``(m + 1,)``, the first row of each and the one behind the last."""
+    """Blocks of consecutive items with about ``NUMBERS_PER_BLOCK`` numbers: int64 ``(m,)``, the items that have rows,
+    and int64 ``(m + 1,)``, the first row of each and the end of the last."""
     size = max(1, NUMBERS_PER_BLOCK // max(1, database.dim))
     present = np.flatnonzero(np.diff(database.starts))
     starts = np.append(database.starts[present], len(database.vectors))

@@ -7,17 +7,17 @@ from typing import Any
 
 from objemb.datasets.protocols import NO_SHARES
 
-#: Shown where nothing could be measured.
+#: Text of a cell without a value.
 NOTHING = "-"
 
 Result = Mapping[str, Any]
 
 
 def markdown_table(results: Sequence[Result]) -> str:
-    """A table of results as ``Evaluation.to_json`` gives them, each with its ``method``, and its ``cost`` where known.
+    """A table of results of ``Evaluation.to_json``, each with its ``method``, and its ``cost`` if known.
 
-    Scores are in percent, a dash where nothing could be measured. Columns that no result has are left out. A result
-    that has but an ``error`` becomes a row that says so, and one with shares of a reference gets a second row.
+    Scores are in percent, with a dash for a missing value. Columns that no result has are left out. A result with only
+    an ``error`` becomes a row with a note, and a result with shares of a reference has a second row.
     """
     measured = [result for result in results if "error" not in result]
     names = list(dict.fromkeys(name for result in measured for name in result["scores"]))
@@ -46,14 +46,15 @@ def markdown_table(results: Sequence[Result]) -> str:
 
 
 def part_table(results: Sequence[Result], part: str) -> str:
-    """mAP and P@1 of groups of queries or positives, empty where no result has any.
+    """A table of mAP and P@1 of groups of queries or positives; empty if no result has any.
 
     Args:
-        results: As an evaluation writes them, perhaps with shares of a reference.
+        results: Results of evaluations, optionally with shares of a reference.
         part: ``by_kind``, ``by_query_size`` or ``by_object_size``.
 
     Returns:
-        In percent, with the number of queries in brackets; groups without a query in any result are left out.
+        The table, in percent, with the number of queries in brackets; groups without queries in all results are left
+        out.
     """
 
     def cell(figures: Result) -> str:
@@ -66,7 +67,8 @@ def part_table(results: Sequence[Result], part: str) -> str:
 
 
 def localisation_table(results: Sequence[Result]) -> str:
-    """IoU and CorLoc in percent by the size of the object, the number of boxes in brackets; empty without any."""
+    """A table of IoU and CorLoc in percent by the size of the object, with the number of boxes in brackets; empty if no
+    result has any."""
 
     def cell(figures: Result) -> str:
         return f"{percent(figures['mean_iou'])} / {percent(figures['corloc'])} ({figures['boxes']})"
@@ -81,7 +83,7 @@ def _group_table(
     cell: Callable[[Result], str],
     shares: Callable[[Result], str] | None = None,
 ) -> str:
-    """A column for each group of a part in which some result counts something."""
+    """A table with a column for each group of a part that is not empty in all results."""
     measured = [result for result in results if result.get(part)]
     groups = [g for g in dict.fromkeys(g for r in measured for g in r[part]) if _any_counted(measured, part, g, count)]
     if not groups:
@@ -101,7 +103,8 @@ def _any_counted(results: Sequence[Result], part: str, group: str, count: str) -
 
 
 def region_table(results: Sequence[Result]) -> str:
-    """mAP in percent by the most regions per photo, with the vectors per image; empty where no result has it."""
+    """A table of mAP in percent by the maximum number of regions per photo, with the vectors per image; empty if no
+    result has any."""
     measured = [result for result in results if result.get("by_regions")]
     most = sorted({point["max_regions"] for r in measured for point in r["by_regions"]})
     rows = []
@@ -120,7 +123,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that stays in its cell of a table."""
+    """A text escaped for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -130,19 +133,19 @@ def percent(share: float | None) -> str:
 
 
 def score_text(name: str, value: float | None) -> str:
-    """The value of a figure: in percent where it is a share of 1, else as it is."""
+    """The value of a metric: in percent if it is between 0 and 1 by definition, otherwise unchanged."""
     if value is None or name.partition(" ")[0] not in NO_SHARES:
         return percent(value)
     return f"{value:.2f}"
 
 
 def share_title(method: str, of: str) -> str:
-    """The first cell of a row of shares."""
+    """The first cell of a row with shares."""
     return escaped(f"{method}: share of {of}")
 
 
 def share_text(value: float | None) -> str:
-    """A figure as a share of the reference's."""
+    """The text of a share of the reference's value."""
     return NOTHING if value is None else f"{value:.3f}"
 
 

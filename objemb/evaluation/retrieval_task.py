@@ -1,4 +1,4 @@
-"""A retrieval task: the database, the queries and what is relevant to each."""
+"""A retrieval task: a database, queries, and the relevant items of each query."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LEVELS = ("image", "object")
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """What counts for one query under one setup, as database numbers.
+    """Positives and junk of one query under one setup, as indices into the database.
 
     Attributes:
-        positives: int64 ``(P,)``, rising: what should be found.
-        junk: int64 ``(J,)``, rising: what is left out of the ranking.
+        positives: int64 ``(P,)``, ascending: items that should be found.
+        junk: int64 ``(J,)``, ascending: items that are left out of the ranking.
     """
 
     positives: Int64Array
@@ -33,17 +33,17 @@ class Relevance:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """A database, queries, and what is relevant to each.
+    """A database, queries, and the relevant items of each query.
 
-    At image level the database is the photos, and a photo is relevant when it shows the query's instance, or as the
-    query's own lists say. At object level it is the boxed objects, and an object is relevant when it is of the query's
-    instance. Whether what comes from the query's own photo counts is up to the protocol.
+    At image level, the database consists of photos; a photo is relevant if it shows the query's instance, or if the
+    query's own lists say so. At object level, it consists of objects with boxes; an object is relevant if it is of the
+    query's instance. The protocol decides whether items from the query's own photo count.
 
     Attributes:
         level: ``image`` or ``object``.
         database: Photos, or objects.
-        queries: What is searched for.
-        protocol: How it is judged.
+        queries: The queries.
+        protocol: The protocol of the evaluation.
     """
 
     level: str
@@ -60,11 +60,11 @@ class RetrievalTask:
 
     @property
     def relevance(self) -> list[Relevance]:
-        """Per query what is relevant and what is left out, under the main setup of the protocol."""
+        """Positives and junk of each query under the main setup of the protocol."""
         return self.relevance_in(self.protocol.main_setup)
 
     def relevance_in(self, setup: Setup) -> list[Relevance]:
-        """Per query what is relevant and what is left out under a setup; what is both is left out."""
+        """Positives and junk of each query under a setup; an item that would be both is junk."""
         per_query = []
         for grades, own in zip(self.grades, self.own_photos, strict=True):
             junk = [own] if self.protocol.own_photo_is_junk else []
@@ -75,7 +75,8 @@ class RetrievalTask:
 
     @functools.cached_property
     def grades(self) -> list[Mapping[str, Int64Array]]:
-        """Per query the database numbers of each grade, rising; without lists, of what shows its instance."""
+        """For each query, the database indices of each grade, ascending; without lists, those that show its
+        instance."""
         by_instance: dict[str, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.database):
             for instance in entry.instances:
@@ -89,7 +90,7 @@ class RetrievalTask:
 
     @functools.cached_property
     def own_photos(self) -> list[Int64Array]:
-        """Per query all of the database that comes from its own photo."""
+        """For each query, the database indices of items from its own photo."""
         return [_numbers(self._by_file.get(query.file, ())) for query in self.queries]
 
     @functools.cached_property
@@ -100,9 +101,9 @@ class RetrievalTask:
         return numbers
 
     def queries_without_positives(self) -> list[str]:
-        """One line per query to which nothing in the database is relevant under any setup.
+        """A line for each query without relevant items under any setup.
 
-        Queries are left out of the means of the setups under which nothing is relevant to them.
+        Queries are left out of the means of those setups under which they have no relevant items.
         """
         others = " in another photo" if self.protocol.own_photo_is_junk else ""
         of_queries = zip(*(self.relevance_in(setup) for setup in self.protocol.setups), strict=True)
@@ -113,8 +114,8 @@ class RetrievalTask:
         ]
 
 
-def _numbers(found: Iterable[int]) -> Int64Array:
-    return np.array(sorted(found), dtype=np.int64)
+def _numbers(numbers: Iterable[int]) -> Int64Array:
+    return np.array(sorted(numbers), dtype=np.int64)
 
 
 def _union(parts: Sequence[Int64Array]) -> Int64Array:
@@ -143,7 +144,7 @@ def make_task(data: EvaluationSet, level: str = "image", *, all_objects_as_queri
 
 
 def pick_queries(task: RetrievalTask, conditions: Sequence[str]) -> RetrievalTask:
-    """The same task with the queries that meet all conditions; the database stays whole.
+    """The same task with only those queries that meet all conditions; the database is unchanged.
 
     Args:
         task: The task.
@@ -151,7 +152,7 @@ def pick_queries(task: RetrievalTask, conditions: Sequence[str]) -> RetrievalTas
             ``file`` and ``instance``.
 
     Raises:
-        ValueError: A condition of another form, a key that no query has, or no query that meets all conditions.
+        ValueError: A condition has another form, no query has its key, or no query meets all conditions.
     """
     queries = task.queries
     for condition in conditions:
@@ -169,12 +170,12 @@ def pick_queries(task: RetrievalTask, conditions: Sequence[str]) -> RetrievalTas
 
 
 def with_photos_as_queries(task: RetrievalTask) -> RetrievalTask:
-    """The same task with one query for each photo of its queries, without a box, for anything that they look for in it.
+    """The same task with one query for each photo of its queries, without a box, for all instances of these queries.
 
-    A photo's attributes are those that its queries have in common.
+    The attributes of such a query are those that all queries of the photo share.
 
     Raises:
-        ValueError: Queries with lists of what is relevant to them, which are about their boxes.
+        ValueError: Queries have lists of relevant images, which refer to their boxes.
     """
     if any(query.relevant for query in task.queries):
         raise ValueError("photos as queries: expected queries of instances, found lists of relevant images")
@@ -191,7 +192,7 @@ def with_photos_as_queries(task: RetrievalTask) -> RetrievalTask:
 
 
 def _values(query: SetEntry, key: str) -> tuple[str, ...]:
-    """The values of a query under a key as they are written in a condition: JSON, strings without quotes."""
+    """The values of a query for a key, as written in a condition: JSON, but strings without quotes."""
     if key == "instance":
         return query.instances
     if key == "file":

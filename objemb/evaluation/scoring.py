@@ -1,4 +1,4 @@
-"""Metrics of rankings, as the protocol of a task defines them."""
+"""Metrics of rankings, as defined by the protocol of a task."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.structures import Box
 from objemb.types import BoolArray, Float32Array, Float64Array, Int64Array
 
-#: The figure that is not a mean over queries.
+#: The metric that is not a mean over queries.
 GAP = "GAP"
 
 
 @dataclass(frozen=True, eq=False)
 class SetupRanks:
-    """Where the positives of each query were found under one setup.
+    """Ranks of the positives of each query under one setup.
 
     Attributes:
-        ranks: Per query int64 ``(F,)``, rising, from 0, without junk; empty for a query that does not count.
-        num_positives: Per query how many positives there are; 0 for a query that does not count.
+        ranks: For each query int64 ``(F,)``, ascending, from 0, without junk; empty for a query that does not count.
+        num_positives: For each query, the number of its positives; 0 for a query that does not count.
     """
 
     ranks: list[Int64Array]
@@ -35,7 +35,7 @@ class SetupRanks:
 
     @property
     def queries(self) -> int:
-        """How many queries count."""
+        """Number of queries that count."""
         return sum(n > 0 for n in self.num_positives)
 
 
@@ -44,14 +44,14 @@ class Scores:
     """Metrics of rankings.
 
     Attributes:
-        means: Figure to its mean over the queries that count, as the protocol names them: ``mAP``, ``P@1`` ...; with
-            the setup behind it where there are several: ``mAP medium``.
-        queries: How many queries count under the main setup.
-        skipped: How many do not: nothing is relevant to them, or they could not be described.
-        per_query: Per query its file, box, instances, and under the main setup ``average_precision`` (trapezoid rule;
-            None when skipped), ``first_rank`` (rank of the first positive from 0, None when there is none) and
+        means: The mean of each metric over the queries that count, by the name in the protocol: ``mAP``, ``P@1`` ...;
+            with several setups, followed by the setup: ``mAP medium``.
+        queries: Number of queries that count under the main setup.
+        skipped: Number of queries that do not: nothing is relevant to them, or they could not be described.
+        per_query: For each query its file, box, instances, and under the main setup ``average_precision`` (trapezoid
+            rule; None if skipped), ``first_rank`` (rank of the first positive from 0, None if there is none) and
             ``positives``; with several setups, ``setups`` holds these by name.
-        setups: By name, what the figures come from.
+        setups: The ranks that the metrics are computed from, by setup.
     """
 
     means: dict[str, float]
@@ -63,11 +63,11 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Guesses:
-    """The best image of each query that is no junk, for figures that compare scores across queries.
+    """The best image of each query, without junk, for metrics that compare scores across queries.
 
     Attributes:
-        scores: float ``(Q,)``; -inf for a query that found nothing.
-        correct: bool ``(Q,)``, whether it is a positive.
+        scores: float ``(Q,)``; -inf for a query without results.
+        correct: bool ``(Q,)``, whether the image is a positive.
     """
 
     scores: Float64Array
@@ -79,10 +79,10 @@ class Located:
     """Matched boxes of true positives whose true box is known.
 
     Attributes:
-        queries: int64 ``(N,)``, number of the query.
-        items: int64 ``(N,)``, number of the image that was found.
-        boxes: float32 ``(N, 4)``, the matched box, original pixels.
-        truths: float64 ``(N, 4)``, the true box that it fits best.
+        queries: int64 ``(N,)``, index of the query.
+        items: int64 ``(N,)``, index of the image.
+        boxes: float32 ``(N, 4)``, the matched box, xyxy in original pixels.
+        truths: float64 ``(N, 4)``, the true box with the largest IoU.
         ious: float64 ``(N,)``, 0 to 1.
     """
 
@@ -102,7 +102,7 @@ class Located:
 
 
 def listed_items(task: RetrievalTask) -> list[Int64Array]:
-    """Per query the database numbers whose places :func:`score` needs, rising: all that is positive or junk."""
+    """For each query, the database indices whose places :func:`score` needs, ascending: all positives and junk."""
     of_setups = [task.relevance_in(setup) for setup in task.protocol.setups]
     return [
         np.unique(np.concatenate([part for r in relevant for part in (r.positives, r.junk)]))
@@ -113,13 +113,14 @@ def listed_items(task: RetrievalTask) -> list[Int64Array]:
 def score(
     task: RetrievalTask, ranked: Sequence[RankedItems], answered: Collection[int], guesses: Guesses | None = None
 ) -> Scores:
-    """Means over queries, and figures per query.
+    """Means over queries, and metrics of each query.
 
     Args:
-        task: What was to be found.
-        ranked: One per query, of at least :func:`listed_items`.
-        answered: The queries that could be described. The others are left out, like those without positives.
-        guesses: For protocols with the figure ``GAP``.
+        task: The retrieval task.
+        ranked: The places of at least :func:`listed_items`, for each query.
+        answered: Indices of the queries that could be described. The others are left out, like those without
+            positives.
+        guesses: The best image of each query, for protocols with the metric ``GAP``.
     """
     protocol = task.protocol
     setups = {setup.name: _ranks(task, setup, ranked, answered) for setup in protocol.setups}
@@ -138,14 +139,14 @@ def score(
 
 
 def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence[SetEntry]) -> Located:
-    """How well the matched boxes of all true positives lie on the object.
+    """How well the matched boxes of all true positives agree with the true boxes.
 
-    A matched box is compared with the best fitting of the true boxes of the query's instance in the photo that was
-    found. Photos without such a box, and the query's own photo, are left out.
+    A matched box is compared with the true box of the query's instance in the same photo that has the largest IoU.
+    Photos without a true box, and the query's own photo, are left out.
 
     Args:
-        task: What was to be found, at image level.
-        ranked: One per query, of at least :func:`listed_items`.
+        task: The retrieval task, at image level.
+        ranked: The places of at least :func:`listed_items`, for each query.
         objects: The true boxes.
     """
     true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
@@ -173,7 +174,7 @@ def _located(places: list[tuple[int, int]], boxes: list[Float32Array], truths: l
     matched, true = np.array(boxes, np.float32).reshape(-1, 4), np.array(truths, np.float64).reshape(-1, 4)
     whose = np.array(owners, dtype=np.int64)
     pairs = metrics.best_iou(matched[whose], true, np.arange(len(true)))
-    order = np.lexsort((-pairs, whose))  # stable: of equal ones the first
+    order = np.lexsort((-pairs, whose))  # stable: the first of equal ones
     _, first = np.unique(whose[order], return_index=True)
     best = order[first]
     queries, items = np.array(places, dtype=np.int64).reshape(-1, 2).T
@@ -190,10 +191,10 @@ def _ranks(task: RetrievalTask, setup: Setup, ranked: Sequence[RankedItems], ans
     return SetupRanks(ranks, counts)
 
 
-def _gap(guesses: Guesses | None, found: SetupRanks) -> float:
+def _gap(guesses: Guesses | None, ranks: SetupRanks) -> float:
     if guesses is None:
         raise ValueError("guesses: expected the best image of each query for GAP, found none")
-    return metrics.global_average_precision(guesses.scores, guesses.correct, found.queries)
+    return metrics.global_average_precision(guesses.scores, guesses.correct, ranks.queries)
 
 
 def _figures(query: SetEntry, number: int, setups: Mapping[str, SetupRanks], main: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Metrics of methods as shares of a reference method's: a student of its teacher, a fast method of an exact one."""
+"""Metrics relative to those of a reference: a student to its teacher, a fast method to an exact one."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 Result = Mapping[str, Any]
 
-#: Parts of a result that hold figures by name, and those that hold them by group of queries or positives.
+#: Parts of a result that hold metrics by name, and those that hold them by group of queries or positives.
 SCORES, GROUPED = "scores", ("by_kind", "by_query_size", "by_object_size")
-#: Figures of a group of which there are shares.
+#: Metrics of a group that have shares.
 OF_GROUPS = ("mAP", "P@1")
 
 
 def share(value: float | None, reference: float | None) -> float | None:
-    """``value / reference``; None where one of them is not known, or the reference is 0."""
+    """``value / reference``; None if one of them is not known, or the reference is 0."""
     return None if value is None or not reference else value / reference
 
 
 def with_shares(results: Sequence[Result], references: Mapping[str, str]) -> list[dict[str, object]]:
-    """Results with what each keeps of another's figures on the same set.
+    """Results with their metrics as shares of those of a reference method on the same set.
 
     Args:
-        results: As an evaluation writes them: each with its ``method``, its ``set``, and its figures or an ``error``.
-        references: The method that each method is compared with, by name. A method without one, or whose reference
-            failed or was not measured, gets no shares.
+        results: Results of evaluations, with ``method``, ``set``, and metrics or an ``error``.
+        references: The name of the reference of each method, by name. A method without a reference, or whose reference
+            failed or was not measured, has no shares.
 
     Returns:
-        The results, JSON-ready. Those that have a reference have its share under ``share``: ``of``, the name of the
-        reference, and ``scores``, ``by_kind``, ``by_query_size`` and ``by_object_size`` as the results have them, with
-        the quotient in the place of each figure; None where it is not known or the reference's is 0.
+        The results, JSON-ready. Those with a reference have the key ``share``: ``of``, the name of the reference, and
+        ``scores``, ``by_kind``, ``by_query_size`` and ``by_object_size`` as in the results, with the quotient instead
+        of each metric; None if it is not known or the reference's is 0.
     """
     measured = {(r["set"], r["method"]): r for r in results if "error" not in r}
     completed = []

@@ -1,8 +1,9 @@
-"""The size of an object, one definition for all figures: the longer side of its box as a share of its photo's.
+"""The size of an object, with one definition for all metrics: the longer side of its box as a share of the longer side
+of its photo.
 
-What decides how hard an object is to describe is how many pixels of the network's input it has. Photos are scaled to
-that input by their sides, so a share of the side tells it whatever the photo has; of an input of 512 pixels the classes
-end at 48, 96, 192 and 384.
+How hard an object is to describe depends on its number of pixels in the network's input. Photos are resized to that
+input by their sides, so that this number follows from the share of the side, whatever the size of the photo. For an
+input of 512 pixels, the classes end at 48, 96, 192 and 384 pixels.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from numpy.typing import ArrayLike
 from objemb.structures import Box
 from objemb.types import Float64Array, Int64Array
 
-#: Classes of sizes, and the side share that each ends before; it begins where the one before ends. The last has no end.
+#: Classes of sizes, with the (exclusive) upper end of their side shares; each starts at the end of the one before.
 SIZES = {"<9 %": 0.09375, "9-19 %": 0.1875, "19-38 %": 0.375, "38-75 %": 0.75, ">75 %": 1.0}
-#: The same classes in names of figures that are logged: ``AP_9_19``.
+#: The classes in names of logged metrics, such as ``AP_9_19``.
 SIZE_KEYS = dict(zip(SIZES, ("under_9", "9_19", "19_38", "38_75", "over_75"), strict=True))
-#: The place beside the sizes of what has no box, such as a query with a picture of a product by itself.
+#: Name for queries without a box, such as a picture of a product.
 WHOLE_PHOTO = "whole photo"
 #: The class of an object of unknown size.
 UNKNOWN = -1
@@ -34,7 +35,7 @@ def side_shares(boxes: ArrayLike, sizes: ArrayLike) -> Float64Array:
         float64 ``(N,)``: 0 to 1, NaN where unknown.
 
     Raises:
-        ValueError: Other shapes, or a photo without a pixel.
+        ValueError: The shapes are others, or a photo has no pixels.
     """
     edges, of_photos = np.asarray(boxes, dtype=float), np.asarray(sizes, dtype=float)
     if edges.size == 0:
@@ -55,10 +56,10 @@ def side_share(box: Box, size: tuple[int, int]) -> float:
 
 
 def size_classes(shares: ArrayLike) -> Int64Array:
-    """The number of the class in :data:`SIZES` of each side share; :data:`UNKNOWN` for NaN.
+    """int64 ``(N,)``: the index in :data:`SIZES` of the class of each side share; :data:`UNKNOWN` for NaN.
 
     Args:
-        shares: float ``(N,)``, as :func:`side_shares` gives them; the end of a class belongs to the next one.
+        shares: float ``(N,)``, from :func:`side_shares`; the upper end of a class belongs to the next one.
     """
     values = np.asarray(shares, dtype=float)
     classes = np.searchsorted(list(SIZES.values())[:-1], values, side="right").astype(np.int64)

@@ -1,4 +1,4 @@
-"""Descriptors of a task, computed or found in the cache."""
+"""Descriptors of a task, computed or loaded from a cache."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DATABASE, QUERIES = "database", "queries"
 
 @dataclass(frozen=True)
 class BoxSource:
-    """Where the boxes of database photos come from instead of the model's own regions.
+    """The source of boxes of database photos.
 
     Attributes:
-        detector: Gives them; None leaves it to the model.
-        identity: JSON-ready: what else decides which boxes these are, such as the checksum of their file.
+        detector: Gives the boxes; None for the model's own regions.
+        identity: JSON-ready facts that identify the boxes, such as the checksum of their file.
     """
 
     detector: Detector | None = None
@@ -37,7 +37,7 @@ class BoxSource:
 
     @staticmethod
     def of_file(boxes: Detector | None) -> BoxSource:
-        """Boxes that a detector has read from a file; None leaves them to the model."""
+        """The source of boxes that a detector has read from a file; None for the model's own regions."""
         return BoxSource(boxes, None if boxes is None else boxes.content_hash())
 
 
@@ -48,13 +48,13 @@ class TaskDescriber:
     Attributes:
         model: The model.
         data: The set.
-        boxes: Where boxes come from.
-        crop: How a query box is described, and at object level the boxes of the database.
-        query_boxes: What a query without a box is searched with, as in ``Model.query``.
-        workers: Decoding threads.
-        cache: The folder of descriptors; None for none. Of visual words the local features are kept, for all models
-            that make words of them.
-        on_note: Called with a line for people where the cache cannot be used.
+        boxes: The source of the boxes of database photos.
+        crop: How query boxes are described, and at object level also the boxes of the database.
+        query_boxes: The regions of a query without a box, as in ``Model.query``.
+        workers: Number of decoding threads.
+        cache: The folder of cached descriptors; None for no cache. For visual words, the local features are cached,
+            because several models may compute words from them.
+        on_note: Called with a message if the cache cannot be used.
     """
 
     model: Model
@@ -67,18 +67,18 @@ class TaskDescriber:
     on_note: Callable[[str], None] = lambda text: None
 
     def takes_boxes(self, task: RetrievalTask) -> bool:
-        """Whether the database is described by boxes of a detector, whose number can be limited."""
+        """Whether the database is described by the boxes of a detector, so that their number can be limited."""
         return task.level == "image" and (self.model.detector is not None or self.boxes.detector is not None)
 
     def describe(
         self, task: RetrievalTask, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
     ) -> tuple[DescribedTask, list[str]]:
-        """The descriptors, and which parts of them (``database``, ``queries``) came from the cache.
+        """The descriptors, and the parts (``database``, ``queries``) that were loaded from the cache.
 
         Args:
-            task: What is to be found in what.
-            max_regions: Maximum number of boxes per database photo; None for as many as the method takes.
-            on_photo: Called for each photo that is done.
+            task: The retrieval task.
+            max_regions: Maximum number of boxes per database photo; None for the method's own maximum.
+            on_photo: Called after each photo.
         """
         model, boxes = self.model, self.boxes.detector
         if max_regions is not None:
@@ -118,9 +118,9 @@ class TaskDescriber:
         return DescribedTask(database.rows, queries.rows, seconds, problems), reused
 
     def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], DescribedTask]) -> _Part:
-        """One side of a task, from the cache where it is there."""
+        """One side of a task, from the cache if it is there."""
         entries = task.database if name == DATABASE else task.queries
-        if self.cache is None or self.model.kernel is not None:  # visual words are quickly made of features
+        if self.cache is None or self.model.kernel is not None:  # computing words from cached features is fast
             return _Part.of(name, run())
         cache = ArrayCache(self.cache, self.on_note)
         key = key_of(
@@ -147,7 +147,7 @@ class TaskDescriber:
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of one side of a task, and what it took to describe them, whenever that was."""
+    """Rows of one side of a task, with the seconds that it took to describe them, now or in an earlier run."""
 
     rows: ImageRows | ImageWords
     seconds: float
@@ -160,8 +160,8 @@ class _Part:
         return _Part(rows, described.seconds[name], described.problems)
 
     @staticmethod
-    def of_cached(found: Cached, images: tuple[str, ...]) -> _Part:
-        arrays, about = found.arrays, found.about
+    def of_cached(entry: Cached, images: tuple[str, ...]) -> _Part:
+        arrays, about = entry.arrays, entry.about
         rows = ImageRows(images, arrays["vectors"], arrays["items"], arrays["boxes"], arrays.get("sizes"))
         return _Part(rows, about["seconds"], tuple(about["problems"]), reused=True)
 
@@ -174,12 +174,12 @@ class _Part:
 
 
 def _only(task: RetrievalTask, part: str) -> RetrievalTask:
-    """The task without its other side."""
+    """The task with only one side, ``database`` or ``queries``."""
     return replace(task, database=()) if part == QUERIES else replace(task, queries=())
 
 
 def _own_boxes(model: Model) -> str | None:
-    """The checksum of the file that the model's own boxes come from."""
+    """The checksum of the file of the model's own boxes; None if there is no such file."""
     return None if model.detector is None else model.detector.content_hash()
 
 

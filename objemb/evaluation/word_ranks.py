@@ -21,9 +21,9 @@ class WordRanking:
     """The complete rankings of queries in a database of visual words, by the scores of an inverted file.
 
     Args:
-        database: What is searched. Items are its images by their numbers; those without rows are not ranked, those
-            without a common word score 0.
-        queries: What is searched with.
+        database: The words of the database. Items are the indices of its images; those without rows are not ranked, and
+            those without a common word have the score 0.
+        queries: The words of the queries.
     """
 
     def __init__(self, database: ImageWords, queries: ImageWords) -> None:
@@ -37,15 +37,15 @@ class WordRanking:
         return in_memory(self._schema, list(self.database.described.values()))
 
     def ranked(self, wanted: Sequence[Int64Array]) -> list[RankedItems]:
-        """The places of some items; of equal scores the item with the lower number comes first.
+        """The places of some items; ties are ordered by the number of the item.
 
         Args:
-            wanted: Per query the items: int64, rising, each once.
+            wanted: The items for each query: int64, ascending, each once.
         """
         return [self._ranked(number, items) for number, items in enumerate(wanted)]
 
     def search(self, depth: int, rerankers: Sequence[Reranker] = ()) -> tuple[SearchResult, ...]:
-        """The best items of each query, at least so many where there are so many, in the order of the re-rankers."""
+        """At least the ``depth`` best items of each query, if there are so many, in the order of the re-rankers."""
         wanted = (len(self.database.images) if r.depth is None else r.depth for r in rerankers)
         most = max(depth, *wanted, 1)
         queries = [self.queries.words(number) for number in range(len(self.queries.images))]
@@ -72,7 +72,7 @@ class WordRanking:
         return RankedItems(wanted, places, best, boxes)
 
     def _first(self, number: int, query: VisualWords, depth: int) -> SearchResult:
-        """The best items of a query, with the regions that matched; those without a common word are no hits."""
+        """The best items of a query, with the regions that matched; items without a common word are left out."""
         items, scores, rows, query_rows = self._scores(number)
         asked = [_box(box) for box in query.regions.boxes]
         best = [n for n in np.lexsort((items, -scores))[:depth].tolist() if scores[n] > 0]
@@ -88,8 +88,8 @@ class WordRanking:
         return SearchResult(self.queries.images[number], tuple(asked), hits, WordRows.scale)
 
     def _scores(self, number: int) -> tuple[Int64Array, Float32Array, Int64Array, Int64Array]:
-        """Items that have rows, rising, with the score of each and the row and the query row that it comes from; none
-        for a query without rows."""
+        """Items that have rows, ascending, with the score of each and the row and query row of this score; empty for a
+        query without rows."""
         query, none = self.queries.words(number), np.zeros(0, np.int64)
         if not len(query) or not len(self._present):
             return none, np.zeros(0, np.float32), none, none
@@ -102,7 +102,7 @@ class WordRanking:
         return self._present, best[rows], rows, query_rows[rows]
 
     def _box(self, number: int, item: int, row: int, query_row: int) -> Float32Array:
-        """Where an item matched: the region that has most of the query, where the places of its features are known."""
+        """The matched box of an item: the region with the highest score, if the positions of its features are known."""
         stored = self.database.described[item]
         if stored.places is not None:
             scores = region_scores(self.queries.described[number], query_row, stored, self.database.kernel)

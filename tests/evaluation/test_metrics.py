@@ -110,7 +110,7 @@ def test_metrics_at_k_without_positives_and_bad_k(metric: Callable[..., float]) 
     ("ranks", "num_positives", "message"),
     [
         ([0, 1], 1, "expected at least the 2 that were found, found 1"),
-        ([-1], 1, "from 0 on"),
+        ([-1], 1, "at least 0"),
         ([2, 2], 2, "different numbers"),
         ([0.5], 1, "integers"),
         ([[0, 1]], 2, "row of integers"),
@@ -194,7 +194,7 @@ def test_global_average_precision() -> None:
     tied = metrics.global_average_precision([0.5, 0.5], [True, False], 1)
     assert tied == 1.0, "of equal scores the earlier query comes first"
     assert math.isnan(metrics.global_average_precision([], [], 0))
-    with pytest.raises(ValueError, match=r"correct: expected shape \(1,\), as the scores have, found \(2,\)"):
+    with pytest.raises(ValueError, match=r"correct: expected shape \(1,\) as in scores, found \(2,\)"):
         metrics.global_average_precision([1.0], [True, False], 2)
     with pytest.raises(ValueError, match="num_known: expected at least the 2 that are correct, found 1"):
         metrics.global_average_precision([1.0, 2.0], [True, True], 1)
