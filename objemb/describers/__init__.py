@@ -1,1 +1,1 @@
-"""Describers: photos become regions with vectors."""
+"""Describers: photos to regions with vectors or local features."""

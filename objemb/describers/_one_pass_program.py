@@ -17,12 +17,12 @@ class OnePassProgram(DescriptionProgram):
     """Boxes of a photo, selected as for an index, and their vectors.
 
     Args:
-        describer: Whose layers these are.
+        describer: The describer, which shares its layers.
         levels: Names of the detector's levels that the head reads.
-        max_detections: At most so many boxes per photo; the describer may be content with fewer.
+        max_detections: Maximum number of boxes per photo; the describer may have a smaller maximum.
         object_side: See :class:`~objemb.describers.one_pass.OnePass`; None for no windows.
-        multiple: Of what sides of windows are multiples.
-        octaves: Boxes that are larger or smaller than ``object_side`` by more than this get a window.
+        multiple: Sides of windows are multiples of this, in pixels.
+        octaves: Boxes larger or smaller than ``object_side`` by more than this are described from a window.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class OnePassProgram(DescriptionProgram):
         }
 
     def _selected(self, found: Found, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows ``(K,)`` of the boxes that :meth:`~objemb.regions.detections.Detections.select` keeps, and how many."""
+        """Rows ``(K,)`` of the boxes that :meth:`~objemb.regions.detections.Detections.select` keeps, and their
+        number."""
         sure = (torch.arange(found.scores.shape[0], device=boxes.device) < found.count) & (
             found.scores >= self.min_score
         )
@@ -108,8 +109,9 @@ class OnePassProgram(DescriptionProgram):
         return vectors if self.whitening is None else self.whitening(vectors)
 
     def _with_windows(self, photo: Tensor, boxes: Tensor, samples: Tensor, apart: Tensor) -> Tensor:
-        """Samples of boxes in which those of some rows come from a window each."""
-        # a window more than needed, of the first box, for no runtime likes a batch of none; its samples are cut off
+        """The samples of boxes, with those of boxes that are ``apart`` replaced by samples from a window each."""
+        # one additional window, of the first box, because runtimes do not support empty batches; its samples are cut
+        # off
         extended = torch.cat([samples, samples[:1]])
         surplus = torch.ones_like(samples[:, 0, 0, 0]).sum().long()[None]
         pixels, sizes, moved = self.windows(photo, torch.cat([boxes[apart], boxes[:1]]))

@@ -18,21 +18,21 @@ from objemb.ops.opencv import DETECTORS, convex_hull, key_points
 from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 
-#: Rows and columns of the masks over the boxes of regions.
+#: Side of the masks over the boxes of regions.
 MASK_SIDE = 28
-#: More groups than this have thousands of unions.
+#: Largest number of groups; more would have thousands of unions.
 MOST_CLUSTERS = 8
 
 
 @dataclass(frozen=True)
 class SalientRegions:
-    """Finds regions by where key points lie that the network finds salient.
+    """Finds regions from groups of salient key points.
 
     Args:
-        key_points: A detector of :data:`objemb.ops.opencv.DETECTORS`, or ``"none"`` to take salient cells always.
-        max_points: Maximum number of key points, those of the largest saliency.
-        min_points: With fewer key points than this, this number of cells of the largest saliency take their place.
-        clusters: L: groups of points; every union of them gives a region, the whole image is one more.
+        key_points: A detector of :data:`objemb.ops.opencv.DETECTORS`, or ``"none"`` to always use salient cells.
+        max_points: Maximum number of key points; the most salient are kept.
+        min_points: With fewer key points than this, the same number of the most salient cells is used instead.
+        clusters: L, the number of groups of points; every union of groups gives a region, besides the whole image.
         min_cells: Regions with fewer cells are dropped.
     """
 
@@ -55,14 +55,13 @@ class SalientRegions:
 
         Args:
             photo: The photo.
-            saliency: float ``(h, w)`` on the CPU, per cell.
-            grid: Where the cells are.
-            shape: ``(height, width)`` at which the photo entered the network, and at which key points are looked for.
+            saliency: float ``(h, w)`` on the CPU, the saliency of each cell.
+            grid: The positions of the cells.
+            shape: ``(height, width)`` of the network's input, the size at which key points are detected.
 
         Returns:
-            Up to ``2 ** clusters`` regions, the first being the whole image, the others the boxes of hulls in original
-            pixels with the hulls as ``masks``, uint8 ``(M, 28, 28)`` over the box; and the cells of each, bool
-            ``(M, h * w)``.
+            Up to ``2 ** clusters`` regions: first the whole image, then the boxes of hulls in original pixels, with the
+            hulls as ``masks``, uint8 ``(M, 28, 28)`` over the box. And the cells of each region, bool ``(M, h * w)``.
         """
         hulls = self.hulls(self.points(photo, saliency, grid, shape))
         cells = in_hulls(cell_centres(grid), hulls)
@@ -71,7 +70,7 @@ class SalientRegions:
         return _as_regions([hulls[i] for i in kept], photo.size), torch.cat([everywhere, cells[kept]])
 
     def points(self, photo: Photo, saliency: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
-        """Salient points, float32 ``(N, 2)``: x and y in original pixels, the most salient first; perhaps none."""
+        """Salient points, float32 ``(N, 2)``: x and y in original pixels, the most salient first; N may be 0."""
         if self.key_points != "none":
             scale = torch.tensor([photo.size[1] / shape[1], photo.size[0] / shape[0]])
             points = key_points(resize(as_tensor(photo.pixels), shape), self.key_points) * scale
@@ -86,7 +85,7 @@ class SalientRegions:
         """The hull of every union of groups of points: single groups first, all points last."""
         if len(points) == 0:
             return []
-        centred = points - points.mean(dim=0)  # large coordinates would cost digits
+        centred = points - points.mean(dim=0)  # for precision, since coordinates may be large
         count = min(self.clusters, len(centred.unique(dim=0)))
         groups = nearest_centres(centred, kmeans(centred, count))[1]
         corners = [convex_hull(points[groups == g]) for g in groups.unique().tolist()]
@@ -95,7 +94,7 @@ class SalientRegions:
 
 
 def cell_centres(grid: Grid) -> Tensor:
-    """float32 ``(h * w, 2)``: x and y in original pixels, row by row. The last may lie beyond the image."""
+    """float32 ``(h * w, 2)``: x and y in original pixels, row by row. The last ones may be outside the image."""
     y = grid.offset[0] + (torch.arange(grid.height) + 0.5) * grid.cell[0]
     x = grid.offset[1] + (torch.arange(grid.width) + 0.5) * grid.cell[1]
     return torch.stack([x.repeat(grid.height), y.repeat_interleave(grid.width)], dim=1)
@@ -110,12 +109,12 @@ def _saliency_at(points: Tensor, saliency: Tensor, grid: Grid) -> Tensor:
 
 
 def _descending(values: Tensor) -> Tensor:
-    """Positions from the largest value to the smallest; of equal ones the first comes first."""
+    """Indices that sort values in descending order; the sort is stable."""
     return values.sort(descending=True, stable=True).indices
 
 
 def _unions(parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Every choice of at least one part, small choices first."""
+    """All non-empty subsets of the parts, small ones first."""
     for count in range(1, len(parts) + 1):
         yield from combinations(parts, count)
 
@@ -136,11 +135,11 @@ def _as_regions(hulls: Sequence[Tensor], size: tuple[int, int]) -> Regions:
 
 
 def in_hulls(points: Tensor, hulls: Sequence[Tensor]) -> Tensor:
-    """Which points lie in which hulls, their borders included.
+    """Which points are inside which hulls, borders included.
 
     Args:
-        points: float ``(P, 2)``, or ``(M, P, 2)`` where each hull has points of its own.
-        hulls: M polygons ``(V, 2)`` as :func:`convex_hull` gives them. Nothing lies in one without area.
+        points: float ``(P, 2)``, or ``(M, P, 2)`` with separate points for each hull.
+        hulls: M polygons ``(V, 2)`` from :func:`convex_hull`. No point is inside a hull without area.
 
     Returns:
         bool ``(M, P)``.
@@ -148,7 +147,7 @@ def in_hulls(points: Tensor, hulls: Sequence[Tensor]) -> Tensor:
     if not hulls:
         return torch.zeros(0, points.shape[-2], dtype=torch.bool)
     most = max(len(h) for h in hulls)
-    # filled up with the first corner: an edge from a corner to itself has every point on its inner side
+    # padded with the first corner: every point is on the inner side of an edge from a corner to itself
     corners = torch.stack([torch.cat([h, h[:1].expand(most - len(h), 2)]) for h in hulls]).double()
     edges = corners.roll(-1, dims=1) - corners
     signed_areas = _cross(corners, corners.roll(-1, dims=1)).sum(dim=1)
@@ -158,5 +157,6 @@ def in_hulls(points: Tensor, hulls: Sequence[Tensor]) -> Tensor:
 
 
 def _cross(first: Tensor, second: Tensor) -> Tensor:
-    """z of the cross product of vectors ``(..., 2)``: above 0 where ``second`` turns from x towards y."""
+    """z of the cross product of vectors ``(..., 2)``, positive if the rotation from ``first`` to ``second`` is from x
+    towards y."""
     return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]

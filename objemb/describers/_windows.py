@@ -1,4 +1,4 @@
-"""Parts of a photo at the scale at which a head knows their objects."""
+"""Windows: parts of a photo, resized so that an object has the size on which a head was trained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from objemb.ops.images import resize
 from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 
-#: Pixels of a window around its object, where the photo goes on: the first layers reach beyond a box.
+#: Context around the box in a window, in pixels, because the receptive fields of the first layers extend beyond a box.
 MARGIN = 8
-#: What float32 may add to a length of pixels.
+#: Rounding error of a length in pixels in float32.
 ROUNDING = 0.01
-#: Windows that go through the network at a time.
+#: Largest number of windows in a batch.
 BATCH = 32
 
 
@@ -28,7 +28,7 @@ class Windows:
     """Windows of one shape.
 
     Attributes:
-        numbers: Which of the boxes, over all photos, each window is for.
+        numbers: For each window, the index of its box among those of all photos.
         pixels: float32 ``(M, 3, h, w)``, RGB, 0 to 1.
         boxes: float32 ``(M, 4)``: the box in pixels of its window.
     """
@@ -48,19 +48,20 @@ def windows_around(
 ) -> Iterator[Windows]:
     """A window around each chosen box, in which the longer side of the box is ``side`` pixels long.
 
-    It is cut from the decoded pixels, of which a photo may have more than a detector's input, and goes on beyond the
-    box as far as the photo does; where the photo ends, ``colour`` fills what is left at the right and at the bottom.
+    It is cut from the decoded pixels, which may be more than those of a detector's input, and includes context from the
+    photo around the box. Beyond the edge of the photo, ``colour`` fills the window at the right and at the bottom.
 
     Args:
         photos: The photos.
-        regions: Per photo its boxes, in original pixels.
-        chosen: Of all boxes, photo by photo, those that get a window.
-        side: See above, in pixels of the window.
+        regions: The boxes of each photo, in original pixels.
+        chosen: For all boxes, photo by photo, whether to cut a window.
+        side: Longer side of a box in its window, in pixels.
         colour: float ``(3,)``, RGB, 0 to 1.
-        multiple: Sides of windows are multiples of this, so that they fall into few shapes, which share a batch.
+        multiple: Sides of windows are multiples of this, so that there are few different shapes and windows can share
+            a batch.
 
     Yields:
-        Windows of equal shapes, at most ``BATCH`` of them; the boxes come in no order.
+        At most ``BATCH`` windows of one shape; the boxes are in no particular order.
     """
     owners = [photo for photo, of_photo in zip(photos, regions, strict=True) for _ in of_photo.boxes]
     boxes = [box for photo, r in zip(photos, regions, strict=True) for box in scale(as_tensor(r.boxes), photo.scale)]
@@ -74,8 +75,8 @@ def windows_around(
 
 @dataclass(frozen=True)
 class _Cut:
-    """Which decoded pixels become a window: ``part`` (x1, y1, x2, y2) resized to ``size`` within ``shape``, both height
-    and width; ``box`` is where the object is then."""
+    """The geometry of a window: ``part`` (x1, y1, x2, y2) of the decoded pixels is resized to ``size`` in a window of
+    ``shape``, both ``(height, width)``; ``box`` is the box in pixels of the window."""
 
     part: tuple[int, int, int, int]
     size: tuple[int, int]

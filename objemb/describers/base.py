@@ -1,4 +1,4 @@
-"""The contract of a describer; :mod:`objemb.describers.capabilities` has those of describers that can do more."""
+"""The contract of describers; :mod:`objemb.describers.capabilities` has those of additional capabilities."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from objemb.regions.base import RegionSource
 from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
 
-#: What is computed of the regions of a photo.
+#: The result of describing a photo.
 Computed = TypeVar("Computed", RegionDescriptors, RegionFeatures)
 
 
 class PhotoDescriber(WithFittedParts, Plugin, ABC, Generic[Computed]):
-    """Finds regions of photos and describes them: what :class:`Describer` and :class:`FeatureDescriber` share.
+    """Finds and describes regions of photos; the common base of :class:`Describer` and :class:`FeatureDescriber`.
 
     Args:
         regions: Chooses the regions; None for a method that finds them itself.
-        backbone: Computes feature maps; None for a method without one.
+        backbone: Computes feature maps; None for a method without a backbone.
 
     Attributes:
-        gives: What is computed of a photo: :class:`~objemb.structures.RegionDescriptors` or
+        gives: The type of the result for a photo: :class:`~objemb.structures.RegionDescriptors` or
             :class:`~objemb.structures.RegionFeatures`.
         regions, backbone: As given.
-        scales: Factors on the size of a photo, in the order in which the backbone gets it.
+        scales: Scale factors of a photo, in the order of the backbone's inputs.
     """
 
     kind = "describers"
@@ -71,20 +71,20 @@ class PhotoDescriber(WithFittedParts, Plugin, ABC, Generic[Computed]):
 
         Args:
             photos: The batch; zero photos give an empty list.
-            regions: Per photo the boxes to describe *instead of* finding some (a query box, ground truth), or None to
-                let the describer find them. Given boxes are described as they are: no whole-image region is added.
+            regions: For each photo, the boxes to describe (a query box, ground truth), or None to let the describer
+                find regions. No whole-image region is added to given boxes.
 
         Returns:
-            Per photo its regions with what was computed of them. Where the describer found the regions, region 0 is
-            the whole image.
+            For each photo, its regions with their descriptors or features. If the describer chose the regions, region 0
+            is the whole image.
 
         Raises:
-            NotFittedError: A part has not learned yet.
-            ValueError: Not one item in ``regions`` per photo, or regions of an image of another size.
+            NotFittedError: A part has not been fitted yet.
+            ValueError: There is not one item in ``regions`` per photo, or regions belong to an image of another size.
         """
 
     def limited(self, max_regions: int) -> Self:
-        """This describer with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
+        """This describer with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image.
 
         Everything else is shared with this one. See :meth:`objemb.regions.base.RegionSource.limited`.
         """
@@ -94,25 +94,25 @@ class PhotoDescriber(WithFittedParts, Plugin, ABC, Generic[Computed]):
         """The part whose attention the task ``attend`` trains.
 
         Raises:
-            TypeError: There is none.
+            TypeError: The describer has no such part.
         """
         raise TypeError(
-            "describer: expected one with an attention to learn (regional_attention, or local with attentive), found "
+            "describer: expected one with learned attention (regional_attention, or local with attentive), found "
             f"{self._label}"
         )
 
     @final
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """The vectors of some photos that a part learns from.
+        """The vectors of some photos on which a part is fitted.
 
         Args:
-            part: A key of :meth:`fitted_parts`; those before it have learned.
+            part: A key of :meth:`fitted_parts`; those before it have been fitted.
             photos: As for :meth:`describe`.
             regions: As for :meth:`describe`.
 
         Returns:
-            float32 ``(N, D)`` on the CPU, N of any size, zero included, in the order of the photos.
+            float32 ``(N, D)`` on the CPU, in the order of the photos; N may be 0.
 
         Raises:
             NotImplementedError: The describer has no vectors for such a part.
@@ -127,11 +127,11 @@ class PhotoDescriber(WithFittedParts, Plugin, ABC, Generic[Computed]):
             photos: The photos; there may be none.
             given: As for :meth:`_describe`.
         """
-        raise NotImplementedError(f"{self._label}: expected no part that learns from vectors, found {part!r}")
+        raise NotImplementedError(f"{self._label}: expected no part to be fitted on vectors, found {part!r}")
 
     @property
     def _label(self) -> str:
-        """The name in settings, for messages; that of the class where it is no plug-in."""
+        """The name in settings, for messages; the name of the class if it is not a plug-in."""
         return self.registry_name or type(self).__name__
 
 
@@ -175,23 +175,23 @@ class DescriptionProgram(nn.Module, ABC):
 class Describer(PhotoDescriber[RegionDescriptors]):
     """Finds regions of photos and computes a unit vector for each.
 
-    A plug-in computes both in :meth:`_describe`. What all describers have in common is done here: given boxes are
-    checked, vectors whitened and moved to the CPU. It stays in eval mode, see :class:`~objemb.layers.frozen.Frozen`; a
-    training sets the part that it trains, and no other, to train mode.
+    A plug-in computes both in :meth:`_describe`. The steps that all describers share are done here: given boxes are
+    checked, vectors are whitened and moved to the CPU. A describer stays in eval mode, see
+    :class:`~objemb.layers.frozen.Frozen`; a training task sets only the part that it trains to train mode.
 
     Args:
         regions: Chooses the regions; None for a method that finds them itself.
-        backbone: Computes the feature maps; None for a method without one.
-        extractor: How the pixels under a box reach the backbone; None for a method that does this itself.
+        backbone: Computes the feature maps; None for a method without a backbone.
+        extractor: Brings the pixels of a box to the backbone; None for a method that does this itself.
         scales: Factors on the extractor's input size.
 
     Attributes:
         regions, backbone, extractor, scales: As given.
-        whitening: Applied to the unit vectors, which are then brought to unit length again; None for none. See
+        whitening: Applied to the unit vectors, which are then normalised again; None for no whitening. See
             :meth:`whitened`.
 
     Raises:
-        ValueError: No scales, or scales that are not positive.
+        ValueError: There are no scales, or scales that are not positive.
     """
 
     gives = RegionDescriptors
@@ -223,9 +223,8 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         return self.raw_dim if self.whitening is None else self.whitening.dim
 
     def decode_side(self) -> int | None:
-        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``.
-
-        A detector may need more pixels than the map that is pooled.
+        """The longest side in pixels that the describer can use, or None for full resolution; see
+        ``Extractor.decode_side``. A detector may need more pixels than the pooled map.
         """
         side = None if self.extractor is None else self.extractor.decode_side(max(self.scales))
         return side if side is None or self.regions is None else max(side, self.regions.decode_side())
@@ -253,24 +252,24 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         """Regions and vectors of a batch, for :meth:`describe`; no gradient is recorded.
 
         Args:
-            photos: At least one.
-            given: Per photo the boxes to describe, or None to find the regions of that photo.
+            photos: At least one photo.
+            given: For each photo, the boxes to describe, or None to find its regions.
 
         Returns:
-            Per photo its regions: the given ones in their order, or those that were found, the first of
-            which is the whole image. And the unit vectors, not whitened, of all regions of all photos in this order,
-            float ``(sum of N, raw_dim)``, on any device.
+            For each photo, its regions: the given ones in their order, or those that were found, starting with the
+            whole image. And the unit vectors of all regions of all photos in this order, before whitening, float
+            ``(sum of N, raw_dim)``, on any device.
         """
 
     def queries_in_context(self, per_region: bool) -> bool:
-        """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; else it is
-        cut out and described as an image of its own.
+        """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; otherwise
+        it is cut out and described as a separate image.
 
-        The vectors of query boxes have to be of the kind that the rows of an index are: vectors of regions where
-        regions are indexed, and of images where their regions are summed up.
+        The vectors of query boxes have to be of the same kind as the rows of an index: vectors of regions if regions
+        are indexed, or of images if the regions of an image are summed.
 
         Args:
-            per_region: Whether the aggregator gives every region a row of its own.
+            per_region: Whether the aggregator gives a row for every region.
         """
         return per_region
 
@@ -283,14 +282,14 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         return self._with(extractor=extractor)
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
-        """The describer of parts of photos that are cut out: they enter the network as large as in their photo.
+        """The describer for parts cut out of photos: they enter the network at the scale that they have in their photo.
 
-        Everything but the extractor is shared. A describer without an extractor, whose network brings any image to a
-        size of its own, is returned as it is.
+        Everything but the extractor is shared. A describer without an extractor, whose network resizes every image to
+        the same size, is returned unchanged.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
-            whole: The same of the photo.
+            whole: ``(height, width)`` of the photo in original pixels.
         """
         return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
 
@@ -322,14 +321,14 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         return self.backbone
 
     def features(self, photos: Sequence[Photo], scale: float = 1.0) -> Features:
-        """The features of photos, as the extractor has the backbone compute them.
+        """The features of photos, from the extractor and the backbone.
 
         Args:
             photos: A batch of any sizes.
             scale: Factor on the extractor's input size.
 
         Raises:
-            ValueError: There is no backbone, or no extractor.
+            ValueError: The describer has no backbone, or no extractor.
         """
         if self.backbone is None or self.extractor is None:
             raise ValueError(f"features: expected a describer with a backbone and an extractor, found {self._label}")
@@ -339,15 +338,15 @@ class Describer(PhotoDescriber[RegionDescriptors]):
 class FeatureDescriber(PhotoDescriber[RegionFeatures]):
     """Finds regions of photos and the local features in them, which an aggregator turns into rows of an index.
 
-    A plug-in does so in :meth:`_describe`. Its parts that learn are :class:`~objemb.layers.fitted.Fitted` submodules.
+    A plug-in does this in :meth:`_describe`. Its fitted parts are :class:`~objemb.layers.fitted.Fitted` submodules.
 
     Args:
         local_features: Computes the features.
-        regions: Chooses the regions; None for the whole image alone.
+        regions: Chooses the regions; None for the whole image only.
 
     Attributes:
         local_features, regions: As given.
-        backbone, scales: Those of the extractor.
+        backbone, scales: Backbone and scales of the extractor.
     """
 
     gives = RegionFeatures
@@ -357,7 +356,7 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
     def __init__(self, *, local_features: LocalExtractor, regions: RegionSource | None = None) -> None:
         super().__init__(regions=regions)
         self.local_features = local_features
-        # that of the extractor, which saves it: no part of the module tree a second time
+        # not registered as a submodule, because the backbone is saved as part of the extractor
         object.__setattr__(self, "backbone", local_features.backbone)
         self.scales = local_features.scales
 
@@ -370,8 +369,8 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
         """
 
     def with_local_features(self, extractor: LocalExtractor) -> Self:
-        """This describer with another extractor that gives features of the same kind. Everything else is shared with
-        this one."""
+        """This describer with another extractor of the same kind of features. Everything else is shared with this
+        one."""
         return self._with(local_features=extractor)
 
     @final
@@ -385,30 +384,31 @@ class FeatureDescriber(PhotoDescriber[RegionFeatures]):
 
     @abstractmethod
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
-        """What :meth:`describe` returns, of at least one photo; no gradient is recorded.
+        """The result of :meth:`describe` for at least one photo; no gradient is recorded.
 
         Args:
             photos: The photos.
-            given: Per photo the boxes to describe, or None to find the regions of that photo.
+            given: For each photo, the boxes to describe, or None to find its regions.
         """
 
     @abstractmethod
     def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
-        """Boxes of a photo that are cut out, each a picture of its own with features of its own; places are those in
-        the photo.
+        """The features of boxes that are cut out of a photo and described as separate images. Positions of features are
+        those in the photo.
 
         Args:
             photo: The photo.
-            boxes: The boxes; none is a normal case.
-            scaled: Whether a part is as large as it would be in its photo; else as large as a photo.
+            boxes: The boxes; there may be none.
+            scaled: Whether a part enters the extractor at the scale that it has in its photo, instead of the size of a
+                photo.
         """
 
 
 def checked_given(photos: Sequence[Photo], regions: Sequence[Regions | None] | None) -> list[Regions | None]:
-    """The second argument of `describe`, one item per photo.
+    """Check the argument ``regions`` of `describe`; None becomes one None per photo.
 
     Raises:
-        ValueError: Another number than that of the photos, or regions of an image of another size.
+        ValueError: There is not one item per photo, or regions belong to an image of another size.
     """
     given: list[Regions | None] = [None] * len(photos) if regions is None else list(regions)
     if len(given) != len(photos):

@@ -1,4 +1,4 @@
-"""Contracts of describers that can do more than describe: what training tasks and re-rankers ask for."""
+"""Contracts of describers with additional capabilities that training tasks and re-rankers need."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from objemb.structures import Photo, Regions
 
 
 class CropEmbedder(Describer):
-    """A describer that embeds an input of its network as one region, so that crops can train it (task ``classify``)."""
+    """A describer that embeds an input of its network as one region, so that it can be trained on crops (task
+    ``classify``)."""
 
     backbone: Backbone
     extractor: Extractor
 
     @abstractmethod
     def embed_crops(self, pixels: Tensor) -> Tensor:
-        """Unit vectors of network inputs, each pooled as a whole, at one scale; with a gradient where one is wanted.
+        """Unit vectors of network inputs, each pooled as a whole, at one scale; differentiable.
 
         Args:
             pixels: float ``(B, 3, h, w)``, RGB, 0 to 1, on the device of the backbone.
 
         Returns:
-            float32 ``(B, raw_dim)``, not whitened.
+            float32 ``(B, raw_dim)``, before whitening.
         """
 
 
 class PhotoEmbedder(Describer):
-    """A describer whose vector of a whole photo can be learned end to end (task ``rank``).
+    """A describer whose vector of a whole photo can be trained end to end (task ``rank``).
 
     Attributes:
-        whole_image: Whether the whole image joins the sum over regions, as for the aggregator ``sum``, which gives the
-            same vector of a photo.
+        whole_image: Whether the whole image is part of the sum over regions, as for the aggregator ``sum``, which gives
+            the same vector of a photo.
     """
 
     backbone: Backbone
@@ -49,30 +50,30 @@ class PhotoEmbedder(Describer):
 
     @abstractmethod
     def embed_photos(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
-        """Vectors of photos at the first scale; with a gradient where one is wanted.
+        """Vectors of photos at the first scale; differentiable.
 
         Args:
             photos: The batch.
-            regions: Per photo the boxes to sum up instead of finding some, or None, as for :meth:`Describer.describe`.
+            regions: For each photo, the boxes to sum, or None to find regions, as for :meth:`Describer.describe`.
 
         Returns:
-            float32 ``(B, raw_dim)``, unit vectors, not whitened, on the device of the network; zeros where there is no
-            box.
+            float32 ``(B, raw_dim)``, unit vectors before whitening, on the device of the network; zeros for a photo
+            without boxes.
 
         Raises:
-            NotFittedError: A part has not learned yet.
+            NotFittedError: A part has not been fitted yet.
         """
 
     @abstractmethod
     def learnable(self) -> nn.ModuleDict:
-        """The parts that a training may change, by name."""
+        """The parts that training may change, by name."""
 
 
 class BoxEmbedder(Describer):
     """A detector with an embedding head, which computes boxes and their vectors in one pass (task ``distill``).
 
     Attributes:
-        regions: Selects among what the detector finds.
+        regions: Selects boxes among those of the detector.
         head: The embedding head.
     """
 
@@ -95,17 +96,16 @@ class BoxEmbedder(Describer):
         unit: bool = True,
         projected: bool = True,
     ) -> Tensor:
-        """Vectors of boxes, not whitened; with a gradient where one is wanted.
+        """Vectors of boxes before whitening; differentiable.
 
         Args:
             photos: The photos.
-            regions: Per photo its boxes in original pixels; zero boxes are a normal case.
-            batch: What the detector's ``preprocess`` gave of the photos.
-            features: What its ``features`` gave of that batch; None where nothing else needs them: then only the layers
-                below the head run, and only if a box is described from them.
-            unit: Whether to bring the vectors to unit length; else they are those of the head as they are, for a loss
-                on their differences.
-            projected: False for what the last layer of the head reads, ``(sum of N, F)``, see
+            regions: The boxes of each photo in original pixels; there may be none.
+            batch: The result of the detector's ``preprocess`` for these photos.
+            features: The result of its ``features`` for that batch; None if nothing else needs them. Then only the
+                layers below the head run, and only if boxes are described from them.
+            unit: Whether to normalise the vectors; False gives the output of the head, for a loss on differences.
+            projected: False for the input of the head's last layer, ``(sum of N, F)``, see
                 :meth:`objemb.heads.base.Head.pooled`.
 
         Returns:
@@ -116,14 +116,14 @@ class BoxEmbedder(Describer):
 
 @dataclass(frozen=True, eq=False)
 class ClassMaps:
-    """Where some classes are active on a photo.
+    """Class activation maps of a photo.
 
     Attributes:
-        classes: int64 ``(n,)``, rows of the network's layer of classes.
+        classes: int64 ``(n,)``, rows of the network's classification layer.
         scores: float32 ``(n,)``, their probabilities.
-        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1; zeros for a class that is active
-            nowhere.
-        grid: Where the cells of the maps lie.
+        maps: float32 ``(n, h, w)``, class activation maps, each scaled from 0 to 1; zeros for a class that is not
+            active anywhere.
+        grid: The positions of the maps' cells.
     """
 
     classes: Tensor
@@ -133,7 +133,7 @@ class ClassMaps:
 
 
 class ClassDescriber(Describer):
-    """A describer that knows where classes are active on a photo (re-ranker ``class_localization``)."""
+    """A describer that computes class activation maps of a photo (re-ranker ``class_localization``)."""
 
     @abstractmethod
     def class_maps(self, photos: Sequence[Photo], classes: Sequence[Sequence[int]] | None = None) -> list[ClassMaps]:
@@ -141,25 +141,26 @@ class ClassDescriber(Describer):
 
         Args:
             photos: A batch of any sizes.
-            classes: Per photo the classes; None for those that :meth:`describe` uses, the likeliest first.
+            classes: The classes of each photo; None for those that :meth:`describe` uses, the most probable first.
 
         Raises:
-            ValueError: No such class, or not one list per photo.
+            ValueError: A class does not exist, or there is not one list per photo.
         """
 
     @abstractmethod
     def describe_as(self, photo: Photo, boxes: Regions, classes: Sequence[int]) -> Tensor:
-        """Boxes of a photo, weighted by the activation of some classes: the vectors by which the first hits and their
-        query are compared.
+        """Vectors of boxes of a photo, weighted by the activation of given classes, for comparing the first hits with
+        their query.
 
         Args:
-            photo: One photo.
-            boxes: ``(n, 4)``; a box covers every cell that it touches. The channel weights are those of its own cells.
-            classes: Numbers of classes, those of the query.
+            photo: The photo.
+            boxes: ``(n, 4)`` in original pixels; a box covers every cell that it touches. The channel weights are those
+                of its own cells.
+            classes: Indices of the query's classes.
 
         Returns:
             float32 ``(n, dim)`` on the CPU, unit vectors: the sum over the classes of their whitened unit vectors.
 
         Raises:
-            ValueError: No class, or no such class.
+            ValueError: There are no classes, or a class does not exist.
         """

@@ -1,4 +1,4 @@
-"""Class-weighted features: a vector for each class that an image may show."""
+"""Class-weighted features: a vector for each probable class of an image."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from objemb.structures import Photo, Regions
 
 @plugin
 class ClassWeighted(ClassDescriber):
-    """A vector for each of the likeliest classes, from class activation maps (Jimenez, Alvarez and
+    """A vector for each of the most probable classes, from class activation maps (Jimenez, Alvarez and
     Giro-i-Nieto, "Class-weighted convolutional features for visual instance search", BMVC 2017).
 
-    With the map ``X`` and the weights ``w`` of the linear layer of classes, the activation map of class c is
-    ``CAM_c = sum over k of w_kc X_k``, divided by its maximum and cut off below 0, and its vector
-    ``F_c = CW_k * sum over cells of X_k CAM_c``, where the channel weights ``CW`` are those of CroW. The vectors of the
-    classes are summed by the aggregator ``sum``.
+    With the map ``X`` and the weights ``w`` of the classification layer, the activation map of class c is
+    ``CAM_c = sum over k of w_kc X_k``, clipped at 0 and divided by its maximum, and its vector is
+    ``F_c = CW_k * sum over cells of X_k CAM_c``, with the channel weights ``CW`` of CroW. The vectors of the classes
+    are summed by the aggregator ``sum``.
 
-    The regions are the whole image, and one per class, the likeliest first: the box around what is hot on its map, with
-    the number of the class as label and its probability as score. The whole image, and given boxes, are the plain sum
-    of the cells that they touch, times the channel weights there, as the paper describes queries: a box that is
-    searched for is described so in its photo, whatever the aggregator. (The program that the authors released weighs
-    a query, too, by the maps of the classes of its box; on generated scenes both are worth the same.)
+    The regions are the whole image, and one for each class, the most probable first: the box around the strongly active
+    cells of its map, with the index of the class as label and its probability as score. The vector of the whole image,
+    and of a given box, is the sum of the cells that it touches, times the channel weights there. This is how the paper
+    describes queries, so a query box is always described in its photo, whatever the aggregator. (The authors' program
+    also weights a query by the maps of the classes of its box; on generated scenes both are equally good.)
 
     Args:
-        backbone: A network that keeps its layer of classes: ``torchvision_cnn`` with ``classes: true``.
-        extractor: One map per photo: ``map``.
-        classes: So many of the likeliest classes of each photo ("OfA" of the paper).
-        fixed_classes: These classes for every photo instead ("OnA", where they are those of the query).
-        threshold: A region is around the cells whose activation is at least this share of the largest.
+        backbone: A network that keeps its classification layer: ``torchvision_cnn`` with ``classes: true``.
+        extractor: An extractor with one map per photo: ``map``.
+        classes: Number of most probable classes of each photo ("OfA" in the paper).
+        fixed_classes: Classes to use for every photo instead ("OnA", if they are those of the query).
+        threshold: A region encloses the cells whose activation is at least this share of the largest.
 
     Raises:
-        TypeError: A backbone that is not known to have a layer of classes.
-        ValueError: It was not kept, or there are no such classes.
+        TypeError: The backbone cannot keep a classification layer.
+        ValueError: The layer was not kept, or a class does not exist.
     """
 
     backbone: Backbone
@@ -73,8 +73,8 @@ class ClassWeighted(ClassDescriber):
         return self.backbone.channels
 
     def queries_in_context(self, per_region: bool) -> bool:
-        """See :meth:`Describer.queries_in_context`. A query is the plain sum under its box, as the paper has it, also
-        where the vectors of the classes are summed up."""
+        """See :meth:`Describer.queries_in_context`. A query is the unweighted sum over its box, as in the paper, even
+        if the vectors of the classes are summed."""
         return True
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class ClassWeighted(ClassDescriber):
         return regions, torch.cat(vectors)
 
     def _class_maps(self, features: Features, number: int, classes: Sequence[int] | None) -> ClassMaps:
-        """Those of one photo, on the device of its map."""
+        """The class maps of one photo, on the device of its feature map."""
         layer, map_ = self.backbone.class_layer(), features.maps[number].float()
         scores = layer(map_.mean(dim=(1, 2))).softmax(dim=0)
         if classes is None:
@@ -132,7 +132,7 @@ class ClassWeighted(ClassDescriber):
         return ClassMaps(picked, scores[picked], _scaled(maps), features.grids[number])
 
     def _class_regions(self, active: ClassMaps, photo: Photo) -> Regions:
-        """A region per class: the box around the cells where it is active."""
+        """A region for each class: the box around the cells in which it is active."""
         boxes = heat_boxes(active.maps, self.threshold, active.grid, photo.size)
         return Regions(boxes, photo.size, active.scores.cpu(), active.classes.cpu())
 
@@ -144,7 +144,7 @@ def _weighted(features: Tensor, maps: Tensor) -> Tensor:
 
 
 def _scaled(maps: Tensor) -> Tensor:
-    """Each of the maps ``(n, h, w)`` over its maximum, what is below 0 cut off; zeros where nothing is above 0."""
+    """Maps ``(n, h, w)``, clipped at 0 and divided by their maximum; zeros for a map without positive values."""
     return maps.clamp_min(0) / maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
 
 

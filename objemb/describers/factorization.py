@@ -27,28 +27,27 @@ SCORES = ("one", "mass")
 
 @plugin
 class Factorization(Describer):
-    """A photo's feature map falls apart into concepts, each of which is a region with a vector (DFF).
+    """The feature map of a photo is factorised into concepts, each of which is a region with a vector (DFF).
 
-    The map is factorised into heat maps times basis vectors, not negative
-    (:func:`~objemb.ops.factorize.factorize`). A basis vector, at unit length, is the vector of a region, whose box is
-    the largest connected part of its heat map (Collins and Susstrunk, "Deep feature factorization for content-based
-    image retrieval and localization", ICIP 2019; how the paper sums vectors up is not published in words).
+    The map is factorised into non-negative heat maps and basis vectors (:func:`~objemb.ops.factorize.factorize`). The
+    normalised basis vector is the vector of a region, whose box encloses the largest connected part of its heat map
+    (Collins and Susstrunk, "Deep feature factorization for content-based image retrieval and localization", ICIP 2019;
+    the paper does not say how vectors are aggregated).
 
-    A box that is given, and the whole image as region 0, are one region, and so one concept: the cells that the box
-    touches are factorised by themselves with rank 1. That is their common direction, in which a cell counts as much as
-    it is active.
+    A given box, and the whole image as region 0, is one concept: the cells that the box touches are factorised
+    separately with rank 1. This gives their common direction, with each cell weighted by its activation.
 
     Args:
         backbone: Computes the feature maps; negative activations count as 0.
-        extractor: One map per photo: ``map``.
-        rank: Concepts per photo, at most. Fewer where the map has fewer cells or nothing is active.
-        scores: Of concepts, for an aggregator that weighs by them: ``"one"`` for all the same, ``"mass"`` for the share
-            of the photo's activation that a concept explains.
-        threshold: A box encloses what has at least this share of the greatest heat.
-        init: See :class:`~objemb.ops.nmf.Nmf`, as for the next three.
-        iterations: Most updates.
-        tolerance: When to stop earlier.
-        seed: Of a random start.
+        extractor: An extractor with one map per photo: ``map``.
+        rank: Maximum number of concepts per photo; fewer if the map has fewer cells or is not active.
+        scores: Scores of concepts, for an aggregator that weights by them: ``"one"`` for equal scores, ``"mass"`` for
+            the share of the photo's activation that a concept explains.
+        threshold: A box encloses the cells with at least this share of the largest heat.
+        init: Initialisation, see :class:`~objemb.ops.nmf.Nmf`, also for the next three.
+        iterations: Maximum number of updates.
+        tolerance: Relative change at which to stop.
+        seed: Seed of a random initialisation.
         scales: Factors on the extractor's input size; the cells of all scales are factorised together.
     """
 
@@ -80,7 +79,7 @@ class Factorization(Describer):
         return self.backbone.channels
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
-        """See :meth:`Describer._describe`. Scores of given boxes stay; that of the whole image is 1."""
+        """See :meth:`Describer._describe`. Given boxes keep their scores; that of the whole image is 1."""
         views = _views([self.features(photos, s) for s in self.scales])
         boxes = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         single = self._single(views, boxes)
@@ -89,14 +88,14 @@ class Factorization(Describer):
         vectors = []
         for i, photo in enumerate(photos):
             vectors.append(single[i])
-            if i in concepts:  # behind the whole image
+            if i in concepts:  # after the whole image
                 vectors.append(concepts[i].basis)
                 concept_regions = self._concept_regions(concepts[i], photo.size, views[i][0].grid)
                 boxes[i] = Regions.cat([boxes[i], concept_regions])
         return boxes, l2(torch.cat(vectors).float())
 
     def _single(self, views: Sequence[Sequence[_View]], boxes: Sequence[Regions]) -> list[Tensor]:
-        """Per photo ``(N, C)``: the one concept of each box, zeros where nothing is active."""
+        """For each photo ``(N, C)``: the concept of each box, zeros if none of its cells is active."""
         sets = [cells for of_photo, where in zip(views, boxes, strict=True) for cells in _cut(of_photo, where)]
         concepts = factorize(sets, dataclasses.replace(self.nmf, rank=1))
         vectors = views[0][0].map.new_zeros(len(sets), self.backbone.channels)
@@ -114,14 +113,14 @@ class Factorization(Describer):
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A photo at one scale: its map ``(C, h, w)``, and where the cells lie."""
+    """A photo at one scale: its map ``(C, h, w)`` and the positions of the cells."""
 
     map: Tensor
     grid: Grid
 
 
 def _views(features: Sequence[Features]) -> list[list[_View]]:
-    """Per photo its views at all scales."""
+    """The views of each photo at all scales."""
     by_scale = [[_View(m, g) for m, g in zip(f.maps, f.grids, strict=True)] for f in features]
     return [list(of_photo) for of_photo in zip(*by_scale, strict=True)]
 

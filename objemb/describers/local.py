@@ -19,9 +19,9 @@ from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import LocalFeatures, Photo, RegionFeatures, Regions
 
-#: Features of the photo that lie in a region; or those of the region, cut out as a picture of its own.
+#: Features of the photo inside a region; or features of the region, cut out as a separate image.
 INSIDE, CROP = "inside", "crop"
-#: Prefix of the parts of the extractor among those of the describer.
+#: Prefix of the extractor's parts among those of the describer.
 EXTRACTOR = "local_features."
 
 
@@ -32,16 +32,16 @@ class Local(FeatureDescriber):
 
     Args:
         local_features: Computes the features.
-        regions: Chooses the regions; None for the whole image alone.
-        region_features: ``inside``: features are computed once, and belong to every region in which their centres lie.
-            ``crop``: each region is cut out and has features of its own, as many as a photo, as in detect-to-retrieve;
-            how large it enters the extractor is up to that (``enlarge: false`` keeps its pixels).
-        shared_detector: Whether the regions are those of the detector whose map the features are (``detector_trunk``
-            with ``size: null``): one pass of it gives boxes and the features of scale 1. The ``regions`` then have no
-            detector of their own.
+        regions: Chooses the regions; None for the whole image only.
+        region_features: ``inside``: features are computed once, and belong to every region that contains their centre.
+            ``crop``: each region is cut out and described separately with as many features as a photo, as in
+            detect-to-retrieve; the extractor decides on its input size (``enlarge: false`` keeps its pixels).
+        shared_detector: Whether the regions come from the detector on whose map the features are computed
+            (``detector_trunk`` with ``size: null``): one pass of it gives boxes and the features of scale 1. The
+            ``regions`` then must not have a detector.
 
     Raises:
-        ValueError: Nothing to share, or regions that cannot.
+        ValueError: The features are not those of a detector, or the regions cannot share one.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Local(FeatureDescriber):
         """Regions and features, where both come from the maps of one detector."""
         detector, source = self.local_features.shared_detector(), self.regions
         if detector is None or source is None:
-            raise ValueError("shared_detector: expected features and regions of one detector, found them apart")
+            raise ValueError("shared_detector: expected features and regions of one detector, found different ones")
         boxed = [number for number, of_photo in enumerate(given) if of_photo is not None]
         features = dict(zip(boxed, self.local_features.extract([photos[n] for n in boxed]), strict=True))
         regions = {number: of_photo for number, of_photo in enumerate(given) if of_photo is not None}
@@ -121,7 +121,7 @@ class Local(FeatureDescriber):
         return [regions[n] for n in range(len(photos))], [features[n] for n in range(len(photos))]
 
     def _share(self) -> None:
-        """Have the regions of the detector whose map the features are."""
+        """Give the regions the detector on whose map the features are computed."""
         detector = self.local_features.shared_detector()
         if detector is None or self.regions is None:
             raise ValueError(
@@ -134,13 +134,13 @@ class Local(FeatureDescriber):
         object.__setattr__(self, "backbone", None)  # the network is the detector, as for one_pass
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
-        """See :meth:`PhotoDescriber._samples`: those that the extractor learns from in whole photos."""
+        """See :meth:`PhotoDescriber._samples`: the extractor's samples of whole photos."""
         if not part.startswith(EXTRACTOR):
             return super()._samples(part, photos, given)
         return [self.local_features.samples(part.removeprefix(EXTRACTOR), photos)]
 
     def _regions(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Regions]:
-        """The given regions, and those that are found in the other photos."""
+        """The given regions, and the regions found in the other photos."""
         wanted = [photo for photo, of_photo in zip(photos, given, strict=True) if of_photo is None]
         if self.regions is None:
             chosen = iter([Regions.whole(photo.size) for photo in wanted])
@@ -149,7 +149,7 @@ class Local(FeatureDescriber):
         return [next(chosen) if of_photo is None else of_photo for of_photo in given]
 
     def _moved(self, photo: Photo, boxes: Regions, parts: Sequence[LocalFeatures]) -> RegionFeatures:
-        """The features of boxes that were cut out, at their places in the photo."""
+        """The features of boxes that were cut out, at their positions in the photo."""
         down, across = photo.scale
         edges = scale(as_tensor(boxes.boxes), photo.scale)
         corners = windows(edges, (photo.pixels.shape[1], photo.pixels.shape[2]))[:, :2].tolist()

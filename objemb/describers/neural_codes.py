@@ -18,7 +18,7 @@ from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from
 from objemb.weights.locate import is_named
 
-#: Layers of the networks whose heads have several.
+#: Layers of classification heads.
 HEADS = r"(classifier|fc|flatten)(\.\w+)?"
 
 
@@ -27,22 +27,23 @@ class NeuralCodes(PooledRegions):
     """Activations of a classifier's head, one vector per region (Babenko, Slesarev, Chigorin and Lempitsky, "Neural
     codes for image retrieval", ECCV 2014).
 
-    Each region is cut out and squeezed into a square, as the network was trained on; the image as published.
+    Each region is cut out and resized to a square, the input on which the network was trained. The paper describes the
+    whole image.
 
     Args:
         regions: Chooses the regions.
         arch: Name of a network in torchvision, such as ``vgg16``.
-        layer: A layer that gives one vector per image: ``classifier.1`` is the first fully connected one of VGG behind
-            its ReLU (fc6, "l6" of the paper), ``classifier.2`` that of AlexNet; ``flatten`` is the average of the map
-            of a network with a single linear layer.
+        layer: A layer with one vector per image: ``classifier.1`` is the first fully connected layer of VGG after its
+            ReLU (fc6, "l6" in the paper), ``classifier.2`` that of AlexNet; ``flatten`` is the average of the map of a
+            network with a single linear layer.
         weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
             ``random`` (None is the same here).
         size: Side of the square in pixels.
         batch: Regions per forward pass.
 
     Raises:
-        ValueError: Unknown arch, layer or name of weights; the layer gives no vector.
-        MissingWeightsError: The weights are neither here nor to be had.
+        ValueError: The arch, layer or name of weights is unknown, or the layer does not give a vector.
+        MissingWeightsError: The weights are not on this machine and cannot be downloaded.
         UnreadableWeightsError: The file does not fit the network.
     """
 
@@ -62,12 +63,12 @@ class NeuralCodes(PooledRegions):
             regions=regions,
             backbone=_Codes(arch, layer, weights, checks.whole("size", size)),
             extractor=Crop(size=size, batch=batch),
-            pooling=Mean(),  # of the one cell
+            pooling=Mean(),  # of a single cell
         )
 
 
 class _Codes(Backbone):
-    """A classifier up to a layer of its head: one cell for an input of the one side that it is for."""
+    """A classifier up to a layer of its head, as a map of one cell, for inputs of one size."""
 
     def __init__(self, arch: str, layer: str, weights: str | Path | None, side: int) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class _Codes(Backbone):
 
 @torch.no_grad()
 def _length(name: str, network: nn.Module, side: int) -> int:
-    """D of a layer that gives ``(B, D)``."""
+    """The dimension D of a layer with output ``(B, D)``."""
     try:
         (codes,) = network(torch.zeros(1, 3, side, side)).values()
     except RuntimeError as error:

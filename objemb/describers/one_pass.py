@@ -1,4 +1,4 @@
-"""One pass: the detector's own network describes the objects as well."""
+"""One pass: the detector's own network also describes the objects."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class OnePass(BoxEmbedder):
         batch: NetworkInput,
         features: Mapping[str, Tensor] | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of boxes and their features for the head: first boxes described in their photo, then windows."""
+        """Indices of boxes and their features for the head: first boxes described in their photo, then windows."""
         device, apart = batch.tensors.device, self._apart(boxes)
         if features is None and (len(apart) == 0 or not apart.all()):
             features = computed(device, self.detector.maps, batch, self.levels)
@@ -178,7 +178,7 @@ class OnePass(BoxEmbedder):
         return apart
 
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
-        """Numbers of the photos of each forward pass: either all with given boxes or all without."""
+        """Indices of the photos of each forward pass: either all with given boxes or all without."""
         for numbers in self.detector.groups(photos):
             without = [i for i in numbers if given[i] is None]
             with_boxes = [i for i in numbers if given[i] is not None]

@@ -1,4 +1,4 @@
-"""Regions first, then a feature vector pooled from each: the scheme of most methods."""
+"""Find regions, then pool a feature vector from each: the scheme of most methods."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class PooledRegions(CropEmbedder):
     Args:
         regions: Chooses the regions.
         backbone: Computes the feature maps.
-        extractor: How the pixels under a box reach the backbone.
-        pooling: How a region is pooled.
+        extractor: Brings the pixels of a box to the backbone.
+        pooling: Pools a region to a vector.
         scales: Factors on the extractor's input size; the vectors of a region are fused over them.
         fusion: ``"mean"`` of the unit vectors of the scales (deep image retrieval), or ``"power"``:
             ``mean(v ** p) ** (1 / p)`` of them, negative elements counting as 0 (GeM).
@@ -76,8 +76,8 @@ class PooledRegions(CropEmbedder):
         return regions, self._fused([self._pool(self.features(photos, scale), regions) for scale in self.scales])
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
-        """See :meth:`Describer._samples`. The pooling learns from the cells that count in the regions, at all scales;
-        as in a description, these are the regions of the first scale."""
+        """See :meth:`Describer._samples`. The pooling is fitted on the cells in the regions, at all scales; as in a
+        description, these are the regions of the first scale."""
         if part != "pooling":
             return super()._samples(part, photos, given)
         regions = self._regions_of(photos, given, self.scales[0])
@@ -87,19 +87,19 @@ class PooledRegions(CropEmbedder):
         return cells
 
     def _regions_of(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> list[Regions]:
-        """The given regions, and those of the source for the photos without any; grids are those of a scale."""
+        """The given regions, and those of the source for the other photos; rigid grids are laid at ``scale``."""
         asked = [photo for photo, g in zip(photos, given, strict=True) if g is None]
         if not asked:
             return [g for g in given if g is not None]
-        found = iter(self.regions.find(asked, self.extractor.grids(asked, self.backbone, scale)))
-        return [next(found) if g is None else g for g in given]
+        chosen = iter(self.regions.find(asked, self.extractor.grids(asked, self.backbone, scale)))
+        return [next(chosen) if g is None else g for g in given]
 
     def _pool(self, features: Features, regions: Sequence[Regions]) -> Tensor:
-        """Unit vectors of all regions of all photos, one scale."""
+        """Unit vectors of all regions of all photos at one scale."""
         return l2(torch.cat(features.pool(regions, self.pooling)).float())
 
     def _fused(self, pooled: Sequence[Tensor]) -> Tensor:
-        """The vectors of all scales as one each."""
+        """The vectors of all scales fused into one for each region."""
         if len(pooled) == 1:
             return pooled[0]
         if self.fusion == "mean":

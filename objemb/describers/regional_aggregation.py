@@ -1,4 +1,4 @@
-"""Regional deep feature aggregation: hulls of salient points, summed up by which channels are active together."""
+"""Regional deep feature aggregation: second-order pooling of the hulls of salient points."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class RegionalAggregation(Describer):
                                      ├── channel weights beta (2)                               │
                                      └── U1^T (beta * f) (4) ── second order over each R, weighted by alpha (5)
 
-    The best pair of regions says how similar two images are (7), which is what the aggregator ``keep`` gives; the
-    describer's whitening is that of (6), the re-ranker ``region_expansion`` is (8). A given box is one region: the
-    cells that it touches.
+    The similarity of two images is that of their best pair of regions (7), which the aggregator ``keep`` gives; the
+    describer's whitening is (6), and the re-ranker ``region_expansion`` is (8). A given box is one region, which
+    consists of the cells that it touches.
 
     Args:
         backbone: Computes the feature maps.
-        extractor: One map per photo: ``map``.
-        order: 2, or 1 for the sum of weighted features (9), which needs nothing to be fitted.
-        reduced: K': local features are reduced to so many dimensions before their products are taken, which makes
-            vectors of length ``reduced * (reduced + 1) / 2``. Of order 2 only.
-        key_points: ``"hessian"``, ``"sift"``, ``"auto"`` for the first of them that this machine's OpenCV has, or
-            ``"none"`` to take the most salient cells always.
-        max_points: So many key points of the largest saliency are kept.
-        min_points: With fewer key points than this, so many cells of the largest saliency take their place.
-        clusters: L: points fall into so many groups; all unions of groups and the whole image are the ``2 ** L``
+        extractor: An extractor with one map per photo: ``map``.
+        order: 2, or 1 for the sum of weighted features (9), which has no fitted part.
+        reduced: K', the dimension to which local features are reduced before their products are computed; the vectors
+            have the length ``reduced * (reduced + 1) / 2``. For order 2 only.
+        key_points: ``"hessian"``, ``"sift"``, ``"auto"`` for the first of them that the installed OpenCV has, or
+            ``"none"`` to always use the most salient cells.
+        max_points: Maximum number of key points; the most salient are kept.
+        min_points: With fewer key points than this, the same number of the most salient cells is used instead.
+        clusters: L, the number of groups of points; all unions of groups and the whole image are the ``2 ** L``
             regions.
-        min_cells: Regions of fewer cells are dropped.
+        min_cells: Regions with fewer cells are dropped.
 
     Attributes:
         reduction: The fitted basis U1; None for order 1.
@@ -86,7 +86,7 @@ class RegionalAggregation(Describer):
 
     @staticmethod
     def stand_alone(settings: Mapping[str, object]) -> dict[str, object]:
-        """Settings that mean the same on every machine: the name of a detector in the place of ``auto``."""
+        """Settings that mean the same on every machine: ``auto`` is replaced by the name of a detector."""
         detector = settings["key_points"]
         return {**settings, "key_points": best_detector() if detector == "auto" else detector}
 
@@ -99,13 +99,13 @@ class RegionalAggregation(Describer):
         return reduced * (reduced + 1) // 2
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
-        """See :meth:`Describer._describe`. Regions that were found have their hulls as ``masks``."""
+        """See :meth:`Describer._describe`. Regions chosen by the method have their hulls as ``masks``."""
         features = self.features(photos)
         regions, cells = self._regions_of(photos, given, features)
         return regions, self._vectors(features.maps, cells)
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
-        """See :meth:`Describer._samples`: the first-order vectors of regions (3), from which U1 is learned."""
+        """See :meth:`Describer._samples`: the first-order vectors of regions (3), on which U1 is fitted."""
         if part != "reduction":
             return super()._samples(part, photos, given)
         features = self.features(photos)
@@ -116,7 +116,7 @@ class RegionalAggregation(Describer):
     def _regions_of(
         self, photos: Sequence[Photo], given: Sequence[Regions | None], features: Features
     ) -> tuple[list[Regions], list[Tensor]]:
-        """Per photo its regions, and bool ``(N, h * w)``: the cells of each."""
+        """The regions of each photo, and their cells, bool ``(N, h * w)``."""
         pairs = []
         for photo, boxes, map_, grid in zip(photos, given, features.maps, features.grids, strict=True):
             if boxes is None:
@@ -130,7 +130,7 @@ class RegionalAggregation(Describer):
         weights = [within.to(m) * saliency(m).flatten() for m, within in zip(maps, cells, strict=True)]
         if self.reduction is None:  # equation 9
             return l2(torch.cat([w @ _local(m) for m, w in zip(maps, weights, strict=True)]))
-        # float64, which not every accelerator has
+        # on the CPU, because not every accelerator has float64
         reduced = [self.reduction(_local(m)).cpu().double() for m in maps]  # equation 4
         moments = [second_moments(f, w.cpu().double()) for f, w in zip(reduced, weights, strict=True)]
         return l2(upper_triangle(regularised_logm(torch.cat(moments)))).float().to(weights[0].device)  # equation 5

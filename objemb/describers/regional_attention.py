@@ -29,9 +29,9 @@ class AttendedRegions:
     """Regions of a batch with their weights.
 
     Attributes:
-        regions: Per photo.
+        regions: The regions of each photo.
         maxima: float ``(M, C)``, the largest activations in all regions of all photos, not normalised.
-        weights: float ``(M,)``, the weight of each region; with a gradient where one is wanted.
+        weights: float ``(M,)``, the weight of each region; differentiable.
     """
 
     regions: list[Regions]
@@ -40,7 +40,7 @@ class AttendedRegions:
 
     @property
     def counts(self) -> list[int]:
-        """Regions of each photo."""
+        """Number of regions of each photo."""
         return [len(r) for r in self.regions]
 
 
@@ -56,17 +56,17 @@ class RegionalAttention(PooledRegions, LearnedAttention):
                   mean of the image ──┘
 
     The weights are the ``scores`` of the regions, for the aggregator ``sum`` with ``weighted: true``. The attention is
-    learned by the task ``attend``; until then all regions count alike.
+    trained by the task ``attend``; before that, all regions have the same weight.
 
     Args:
         regions: Chooses the regions.
         backbone: Computes the feature maps.
-        extractor: One map per photo: ``map``.
+        extractor: An extractor with one map per photo: ``map``.
         hidden: Units of the attention's hidden layer.
-        activation: Of that layer, see :class:`objemb.layers.context_attention.ContextAttention`.
-        dim: Length of the vectors after the PCA, which is learned from maxima as they are (the authors do not
-            normalise before it); null for no PCA: unit vectors of maxima, which may then be whitened.
-        power: Of the PCA's variances, see :class:`objemb.layers.whitening.Whitening`.
+        activation: Activation of that layer, see :class:`objemb.layers.context_attention.ContextAttention`.
+        dim: Dimension after the PCA, which is fitted on maxima without normalisation, as in the paper; null for no PCA:
+            unit vectors of maxima, which may then be whitened.
+        power: Power of the PCA's variances, see :class:`objemb.layers.whitening.Whitening`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         return self._projected(self.pooling(self.backbone(pixels)).float())
 
     def attend(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> AttendedRegions:
-        """Regions of at least one photo with their weights; a gradient reaches the attention, not the backbone.
+        """Regions of at least one photo with their weights, differentiable in the attention, not in the backbone.
 
         Args:
             photos: As for :meth:`describe`.
@@ -124,7 +124,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         return self.backbone.class_layer()
 
     def attended_means(self, photos: Sequence[Photo]) -> Tensor:
-        """See :meth:`LearnedAttention.attended_means`: of the maxima of the grid, which is what the model sums up."""
+        """See :meth:`LearnedAttention.attended_means`: means of the maxima of the grid, which the model sums."""
         attended = self.attend(photos)
         weighted = (attended.maxima * attended.weights[:, None]).split(attended.counts)
         grids = (rows[first_summed(r, False) :] for rows, r in zip(weighted, attended.regions, strict=True))
@@ -138,7 +138,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         return regions, self._projected(attended.maxima)
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
-        """See :meth:`Describer._samples`. The PCA learns from the maxima of the grid, which is what is summed up."""
+        """See :meth:`Describer._samples`. The PCA is fitted on the maxima of the grid, which the model sums."""
         if part != "projection":
             return super()._samples(part, photos, given)
         if not photos:

@@ -1,4 +1,4 @@
-"""R-MAC as a network: every step from the pixels to the vector of an image can be learned."""
+"""R-MAC as a network: every step from the pixels to the vector of an image can be trained."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
                                                                                          │
                                                        output: regions ──────────────────┴── output: image
 
-    With ``regions`` the sum is left to the aggregator ``sum``, which gives the same vector of an image as the network,
-    while ``keep`` makes each region searchable. With ``image`` the network sums by itself, at each scale over regions
-    that are laid (or proposed) on the map of that scale, and adds up the unit vectors of the scales: the
-    multi-resolution descriptor of both papers, where ``sum`` has nothing left to do.
+    With ``regions``, the sum is left to the aggregator ``sum``, which gives the same vector of an image as the network,
+    while ``keep`` makes each region searchable. With ``image``, the network itself sums, at each scale over the regions
+    laid (or proposed) on the map of that scale, and adds the unit vectors of the scales. This is the multi-resolution
+    descriptor of both papers; the aggregator ``sum`` then changes nothing.
 
-    The projection is a fitted part: it starts as PCA whitening of region vectors, and may learn on from there with the
-    backbone, see :class:`objemb.training.tasks.rank.Rank`.
+    The projection is a fitted part: it is initialised as PCA whitening of region vectors, and may be trained further
+    with the backbone, see :class:`objemb.training.tasks.rank.Rank`.
 
     Args:
         regions: Chooses the regions: ``rmac_grid``, or ``rpn_proposals`` as in the ECCV paper.
         backbone: Computes the feature maps.
-        extractor: How the pixels reach the backbone; ``map``.
-        pooling: How a region is pooled; ``max``.
-        dim: Length of the vectors; None for that of the pooled ones.
-        power: Of the variances in the projection's whitening, see :class:`objemb.layers.projection.Projection`.
+        extractor: Brings the pixels to the backbone; ``map``.
+        pooling: Pools a region to a vector; ``max``.
+        dim: Dimension of the vectors; None for that of the pooled vectors.
+        power: Power of the variances in the projection's whitening, see :class:`objemb.layers.projection.Projection`.
         output: ``regions`` or ``image``, see above.
-        whole_image: Whether the whole image joins the sum over regions, as for the aggregator ``sum``.
+        whole_image: Whether the whole image is part of the sum over regions, as for the aggregator ``sum``.
         scales: Factors on the extractor's input size.
 
     Attributes:
         projection: The shift and the fully connected layer.
-        whitening: As of every describer; needless, since the projection whitens.
+        whitening: As for every describer; not needed, because the projection whitens.
     """
 
     def __init__(
@@ -107,16 +107,16 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         return nn.ModuleDict({"backbone": self.backbone, "pooling": self.pooling, "projection": self.projection})
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
-        """See :meth:`Describer._describe`. With ``output: image`` the whole image is the only region of a photo; given
-        boxes are regions, each with a vector of its own, with either output."""
+        """See :meth:`Describer._describe`. With ``output: image``, the whole image is the only region of a photo. Each
+        given box has its own vector with either output."""
         if self.output == "regions":
             return super()._describe(photos, given)
         regions = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
         return regions, self._fused([self._outputs(photos, given, scale) for scale in self.scales])
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
-        """See :meth:`Describer._samples`. The projection learns from the pooled unit vectors of the regions that are
-        summed up, at all scales, each with its own regions."""
+        """See :meth:`Describer._samples`. The projection is fitted on the pooled unit vectors of the regions that are
+        summed, at all scales, each with its own regions."""
         if part != "projection":
             return super()._samples(part, photos, given)
         pooled = [torch.zeros(0, self.projection.weight.shape[1])]
@@ -126,11 +126,11 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         return pooled
 
     def _pool(self, features: Features, regions: Sequence[Regions]) -> Tensor:
-        """Unit vectors of all regions of all photos, one scale."""
+        """Unit vectors of all regions of all photos at one scale."""
         return l2(self.projection(super()._pool(features, regions)))
 
     def _outputs(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> Tensor:
-        """Of each photo the vectors of its given boxes, or that of the image, at one scale."""
+        """The vectors of the given boxes, or of the image, for each photo at one scale."""
         regions = self._regions_of(photos, given, scale)
         vectors = self._pool(self.features(photos, scale), regions)
         images = self._sums(vectors, regions)
@@ -142,6 +142,6 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         return l2(torch.stack([of_photo.sum(dim=0) for of_photo in self._summed(vectors, regions)]))
 
     def _summed(self, vectors: Tensor, regions: Sequence[Regions]) -> list[Tensor]:
-        """Of each photo the vectors of the regions that join the sum."""
+        """The vectors of the summed regions of each photo."""
         rows = vectors.split([len(r) for r in regions])
         return [of_photo[first_summed(r, self.whole_image) :] for of_photo, r in zip(rows, regions, strict=True)]

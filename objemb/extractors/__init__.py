@@ -1,1 +1,1 @@
-"""Ways to look under a box: crop it, pool it from a shared feature map, or from a pyramid of maps."""
+"""Extractors of a box's features: from a crop, from a shared feature map, or from a pyramid of maps."""

@@ -1,4 +1,4 @@
-"""Feature maps of a batch of photos, and pooling regions from them: what ``map`` and ``pyramid`` share."""
+"""Feature maps of a batch of photos, and pooling of regions from them, for ``map`` and ``pyramid``."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from objemb.pooling.base import Pooling
 from objemb.structures import Photo, Regions
 
 SAMPLINGS = ("cells", "aligned")
-#: Regions that are sampled at a time: a sampled region is a small map of its own, and photos may have hundreds.
+#: Number of regions that are sampled at a time: each is a small map, and photos may have hundreds of regions.
 BLOCK = 256
-#: Stands in for an area of zero where it divides zero.
+#: Replaces an area of zero in a division of zero.
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How values under a box are read from a map.
+    """How the values inside a box are read from a map.
 
     Args:
         kind: ``"cells"`` takes every cell that the box touches, as R-MAC does; ``"aligned"`` interpolates
-            ``samples x samples`` values inside the box (RoI align), which is kinder to boxes of few cells.
-        samples: For ``aligned``.
-        masks: Whether the extra ``masks`` of regions weighs the cells or samples.
+            ``samples x samples`` values inside the box (RoI align), which suits boxes of few cells better.
+        samples: Samples per direction for ``aligned``.
+        masks: Whether the extra ``masks`` of regions weights the cells or samples.
     """
 
     kind: str
@@ -50,7 +50,8 @@ class Sampling:
         checks.flag("masks", self.masks)
 
     def pool(self, maps: Tensor, numbers: Tensor, boxes: Tensor, weights: Tensor | None, pooling: Pooling) -> Tensor:
-        """Vectors ``(M, D)`` of ``boxes`` ``(M, 4)`` in cells, each on the map that ``numbers`` ``(M,)`` says."""
+        """Vectors ``(M, D)`` of ``boxes`` ``(M, 4)`` in cells, each on the map with the index in ``numbers``
+        ``(M,)``."""
         if self.kind == "aligned":
             return self._pool_aligned(maps, torch.cat([numbers[:, None].to(boxes), boxes], dim=1), weights, pooling)
         size = (maps.shape[2], maps.shape[3])
@@ -80,7 +81,7 @@ class Sampling:
 
 
 def map_grids(photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> list[Grid]:
-    """Where the cells of the maps lie of photos that enter a network with ``shapes`` (height, width)."""
+    """The positions of the cells of the maps of photos, whose network inputs have ``shapes`` (height, width)."""
     return [
         map_grid(backbone.map_size(shape), shape, photo.size, backbone.stride, backbone.offset)
         for photo, shape in zip(photos, shapes, strict=True)
@@ -88,18 +89,18 @@ def map_grids(photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbo
 
 
 class FeatureMaps:
-    """The maps of some photos, one forward pass for each input shape.
+    """The maps of some photos, from one forward pass for each input shape.
 
     Args:
         photos: The photos.
-        shapes: ``(height, width)`` per photo at which it enters the network.
+        shapes: ``(height, width)`` of the network's input for each photo.
         backbone: The network.
 
     Attributes:
-        grids: A grid per photo.
+        grids: The grid of each photo.
 
     Raises:
-        ValueError: The maps have another size than ``backbone.map_size`` says.
+        ValueError: The size of a map differs from ``backbone.map_size``.
     """
 
     def __init__(self, photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
@@ -118,7 +119,7 @@ class FeatureMaps:
                 )
 
     def by_photo(self) -> list[Tensor]:
-        """Per photo its map ``(C, h, w)``, a view."""
+        """The map ``(C, h, w)`` of each photo, as a view."""
         views = {
             i: one
             for group, maps in zip(self._groups, self._maps, strict=True)
@@ -127,7 +128,7 @@ class FeatureMaps:
         return [views[i] for i in range(len(views))]
 
     def pool(self, regions: Sequence[Regions], pooling: Pooling, sampling: Sampling) -> list[Tensor]:
-        """Per photo the vectors ``(N, D)`` of its regions; see :meth:`Features.pool`."""
+        """The vectors ``(N, D)`` of the regions of each photo; see :meth:`Features.pool`."""
         pooled: dict[int, Tensor] = {}
         for group, maps in zip(self._groups, self._maps, strict=True):
             counts = [len(regions[i]) for i in group]
@@ -139,8 +140,7 @@ class FeatureMaps:
         return [pooled[i] for i in range(len(regions))]
 
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """Per photo the cells ``(n, C)`` that count in its regions, each once; see
-        :meth:`Features.local_features`."""
+        """The cells ``(n, C)`` in the regions of each photo, each once; see :meth:`Features.local_features`."""
         features = []
         for i, (one, of_photo) in enumerate(zip(self.by_photo(), regions, strict=True)):
             cells = touched_cells(self._in_cells(i, of_photo), (one.shape[1], one.shape[2]))
@@ -152,7 +152,7 @@ class FeatureMaps:
         return self.grids[photo].to_cells(as_tensor(regions.boxes))
 
     def _weights(self, group: Sequence[int], regions: Sequence[Regions], sampling: Sampling) -> Tensor | None:
-        """Weights of all regions of a group, or None when none of its photos has masks."""
+        """Weights of all regions of a group, or None if none of its photos has masks."""
         masks = [masks_of(regions[i]) for i in group]
         if all(m is None for m in masks):
             return None
@@ -165,7 +165,8 @@ class FeatureMaps:
 
 
 def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Pooling) -> Tensor:
-    """Rectangles whose cells are weighted, one after the other: weighted copies of all maps would need far more."""
+    """Pool rectangles with weighted cells, one after another, because weighted copies of all maps would need far more
+    memory."""
     pooled = [
         pooling(maps[n : n + 1, :, y1:y2, x1:x2], weights[i : i + 1, y1:y2, x1:x2].to(maps.device))
         for i, (n, x1, y1, x2, y2) in enumerate(cells.tolist())
@@ -174,6 +175,6 @@ def _pool_weighted(maps: Tensor, cells: Tensor, weights: Tensor, pooling: Poolin
 
 
 def _never_empty(weights: Tensor) -> Tensor:
-    """A mask without pixels, or a box without area, selects nothing: then all cells count."""
+    """Weights in which an empty mask, or that of a box without area, is replaced by ones."""
     empty = (weights == 0).flatten(1).all(dim=1)
     return weights.masked_fill(empty[:, None, None], 1.0)

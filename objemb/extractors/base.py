@@ -20,23 +20,23 @@ NO_MAP = "extractor: expected map, which computes one feature map per photo, fou
 
 
 class Features(ABC):
-    """The features of a batch of photos, from which regions are pooled: what :meth:`Extractor.extract` returns.
+    """The features of a batch of photos, from which regions are pooled: the result of :meth:`Extractor.extract`.
 
-    It lives as long as the batch. Extractors whose inputs depend on the regions compute when they are pooled.
+    Extractors whose inputs depend on the regions compute the features when regions are pooled.
     """
 
     @property
     def maps(self) -> list[Tensor]:
-        """Per photo its feature map, float ``(C, h, w)``, on the device of the backbone.
+        """The feature map of each photo, float ``(C, h, w)``, on the device of the backbone.
 
         Raises:
-            TypeError: The extractor computes no such map, see ``Extractor.one_map``.
+            TypeError: The extractor does not compute one map per photo, see ``Extractor.one_map``.
         """
         raise TypeError(NO_MAP)
 
     @property
     def grids(self) -> list[Grid]:
-        """Per photo where the cells of its map lie.
+        """The positions of the cells of each photo's map.
 
         Raises:
             TypeError: As for :attr:`maps`.
@@ -48,35 +48,35 @@ class Features(ABC):
         """Vectors of regions.
 
         Args:
-            regions: One ``Regions`` per photo, boxes in original pixels. A ``masks`` extra, uint8 or bool
-                ``(N, mh, mw)`` over the *box*, restricts a region to its mask where the extractor is told to use it.
-            pooling: How to pool.
+            regions: One ``Regions`` per photo, boxes in original pixels. If the extractor is set to use masks, the
+                extra ``masks``, uint8 or bool ``(N, mh, mw)`` over the *box*, restricts a region to its mask.
+            pooling: The pooling.
 
         Returns:
-            Per photo float ``(N, D)``, D as ``pooling.length`` says, not normalised. One-pixel and empty boxes are
-            widened to the smallest region that can be pooled, so that every region gets a vector.
+            For each photo float ``(N, D)``, not normalised, with D from ``pooling.length``. One-pixel and empty boxes
+            are enlarged to the smallest region that can be pooled, so that every region has a vector.
         """
 
     @abstractmethod
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """The features of the cells under the regions, one vector each: what codebooks are learned from.
+        """The features of the cells in the regions, one vector each, on which codebooks are fitted.
 
         Args:
             regions: One ``Regions`` per photo, boxes in original pixels.
-            pooling: Says which cells of a region count.
+            pooling: Determines which cells of a region are used.
 
         Returns:
-            Per photo float ``(n, C)``, not normalised; a cell of a shared map comes once, however many regions it
-            counts in. A photo without regions has none.
+            For each photo float ``(n, C)``, not normalised; a cell of a shared map is included once, even if several
+            regions contain it. A photo without regions has no cells.
         """
 
 
 class Extractor(Plugin, ABC):
-    """How the pixels under a box reach the network.
+    """Brings the pixels of photos and boxes to the network.
 
     Attributes:
-        one_map: Whether a photo becomes one feature map, so that ``Features.maps`` and ``Features.grids`` are there.
-        cuts_out: Whether every region is cut out and becomes an input of its own, see :meth:`cut`.
+        one_map: Whether a photo has one feature map, so that ``Features.maps`` and ``Features.grids`` are available.
+        cuts_out: Whether every region is cut out as a separate input, see :meth:`cut`.
     """
 
     kind = "extractors"
@@ -85,8 +85,8 @@ class Extractor(Plugin, ABC):
     cuts_out: ClassVar[bool] = False
 
     def grids(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> list[Grid]:
-        """What rigid regions are laid on, found without running the network: the cells of the photo's map, or the
-        pixels of the original where there is no such map.
+        """The grids on which rigid regions are laid, computed without running the network: the cells of the photo's
+        map, or original pixels if there is no such map.
 
         Args:
             photos: The batch.
@@ -101,52 +101,53 @@ class Extractor(Plugin, ABC):
 
         Args:
             photos: The batch.
-            backbone: The network, on the device on which everything is to run.
-            scale: Factor on the extractor's own input size, for multi-scale description.
+            backbone: The network, on the device to compute on.
+            scale: Factor on the extractor's input size, for multi-scale description.
         """
 
     def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
-        """The regions of a photo as inputs of the network, one after the other.
+        """The regions of a photo as inputs of the network, one after another.
 
         Args:
             photo: The photo.
-            regions: Boxes in original pixels, and their masks where the extractor uses them.
+            regions: Boxes in original pixels, and their masks if the extractor uses them.
             backbone: The network.
             scale: As for :meth:`extract`.
 
         Yields:
-            uint8 ``(3, h, w)`` per region.
+            uint8 ``(3, h, w)`` for each region.
 
         Raises:
-            TypeError: The extractor cuts nothing out, see ``cuts_out``.
+            TypeError: The extractor does not cut out regions, see ``cuts_out``.
         """
         raise TypeError(f"extractor: expected crop, which cuts regions out, found {type(self).__name__}")
 
     @abstractmethod
     def decode_side(self, scale: float = 1.0) -> int | None:
-        """The longest side in pixels to which photos are resized at most, or None for full resolution.
+        """The largest longest side, in pixels, to which photos are resized, or None for full resolution.
 
         The decoder may scale JPEGs down (never below twice that side), which saves most of the decoding time.
 
         Args:
-            scale: As for :meth:`extract`; the greatest of several.
+            scale: As for :meth:`extract`; the largest if there are several.
         """
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Extractor:
-        """The extractor with which a part of a photo, cut out, enters the network as large as it would in its photo.
+        """The extractor for a part cut out of a photo: the part enters the network at the scale that it has in its
+        photo.
 
-        An extractor that brings every region to a size of its own returns itself: its features of a part do not depend
-        on the size of the photo.
+        An extractor that resizes every region to the same size returns itself, because its features of a part do not
+        depend on the size of the photo.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
-            whole: The same of the photo.
+            whole: ``(height, width)`` of the photo in original pixels.
         """
         return self
 
 
 def masks_of(regions: Regions) -> Tensor | None:
-    """The masks ``(N, mh, mw)`` over the boxes of regions, on the CPU; None when they have none."""
+    """The masks ``(N, mh, mw)`` over the boxes of regions, on the CPU; None if there are none."""
     masks = regions.array("masks")
     if masks is None:
         return None

@@ -1,4 +1,4 @@
-"""The accurate extractor: every region is cut out of the photo and goes through the network by itself."""
+"""The accurate extractor: every region is cut out of the photo and passes through the network separately."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ MEAN_COLOUR = (124, 116, 104)
 class Crop(Extractor):
     """Cuts regions out, resizes them and pools the whole map of each. The whole image is a crop like any other.
 
-    Crops of all photos share batches, so memory is bounded by ``batch``, whatever the photos hold.
+    Crops of all photos share batches, so that ``batch`` limits the memory.
 
     Args:
         size: Side of the network's input in pixels.
-        margin: Share of a box's width and height that is added on each side, where the photo has it.
-        fit: ``"squash"`` makes every crop a square; ``"pad"`` keeps its aspect on a square canvas of the background
-            colour; ``"keep"`` keeps it without a canvas: the longest side is ``size`` and the other is shorter by
-            whole strides of the network, so that crops fall into few shapes.
-        batch: Crops per forward pass; few keep the caches of a CPU warm, an accelerator wants 32 and more.
-        masks: Whether what lies outside of a region's mask is filled with the background colour.
-        background: The colour, RGB from 0 to 255.
+        margin: Share of a box's width and height that is added on each side, within the photo.
+        fit: ``"squash"`` resizes every crop to a square; ``"pad"`` keeps the aspect ratio on a square canvas of the
+            background colour; ``"keep"`` keeps it without a canvas: the longest side is ``size``, and the other is
+            shorter by whole strides of the network, so that there are few different shapes.
+        batch: Crops per forward pass; small batches suit the caches of a CPU, an accelerator needs 32 and more.
+        masks: Whether pixels outside a region's mask are filled with the background colour.
+        background: The background colour, RGB from 0 to 255.
     """
 
     cuts_out = True
@@ -69,7 +69,7 @@ class Crop(Extractor):
         return _CropFeatures(self, photos, backbone, checks.positive("scale", scale))
 
     def decode_side(self, scale: float = 1.0) -> int | None:
-        """Full resolution: a small object needs every pixel of it."""
+        """None: full resolution, because a small object needs all its pixels."""
         return None
 
     def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
@@ -88,7 +88,7 @@ class Crop(Extractor):
             yield self._fitted(cut, side, backbone)
 
     def _filled(self, cut: Tensor, mask: Tensor, box: Tensor) -> Tensor:
-        """The crop with the background colour outside of the mask over ``box``; an empty mask changes nothing."""
+        """The crop with the background colour outside the mask over ``box``; an empty mask changes nothing."""
         share = coverage(mask, box, (cut.shape[1], cut.shape[2]))
         if not bool(share.any()):
             return cut
@@ -115,7 +115,7 @@ class Crop(Extractor):
 
 
 class _CropFeatures(Features):
-    """Photos of which regions will be cut out."""
+    """Photos whose regions are cut out when they are pooled."""
 
     def __init__(self, crop: Crop, photos: Sequence[Photo], backbone: Backbone, scale: float) -> None:
         self._crop, self._photos, self._backbone, self._scale = crop, photos, backbone, scale
@@ -131,7 +131,7 @@ class _CropFeatures(Features):
         return pooled
 
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
-        """See :meth:`Features.local_features`. Overlapping crops show a place more than once."""
+        """See :meth:`Features.local_features`. Where crops overlap, the same place is included more than once."""
         features: list[list[Tensor]] = [[] for _ in regions]
         for places, images in self._batches(regions):
             maps = self._backbone.feature_maps(images)
@@ -142,7 +142,7 @@ class _CropFeatures(Features):
         return [torch.cat([none, *parts]) for parts in features]
 
     def _batches(self, regions: Sequence[Regions]) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
-        """(photo, row) and network inputs of one shape, never more than a batch of any shape in memory."""
+        """Batches of (photo, row) and network inputs of one shape; at most one batch of each shape is in memory."""
         waiting: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[Tensor]]] = {}
         for photo, of_photo in enumerate(regions):
             cuts = self._crop.cut(self._photos[photo], of_photo, self._backbone, self._scale)
@@ -156,6 +156,6 @@ class _CropFeatures(Features):
 
 
 def _shortened(length: float, side: int, backbone: Backbone) -> int:
-    """The full side less whole strides, nearest to ``length``."""
+    """The full side minus a whole number of strides, as near to ``length`` as possible."""
     strides = math.floor((side - length) / backbone.stride + 0.5)
     return nearest_multiple(side - strides * backbone.stride, backbone.multiple, backbone.smallest)

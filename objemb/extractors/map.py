@@ -1,4 +1,4 @@
-"""The fast extractor: one pass over the photo, regions pooled from its feature map."""
+"""The fast extractor: one pass over the photo, with regions pooled from its feature map."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from objemb.structures import Photo, Regions
 class Map(Extractor):
     """Pools regions from one feature map per photo, as R-MAC does.
 
-    Its cost does not depend on the number of regions, but a small object covers few cells, whose receptive fields reach
-    far beyond it: in clutter, ``crop`` finds much more.
+    Its cost does not depend on the number of regions, but a small object covers few cells, whose receptive fields
+    extend far beyond it: in clutter, ``crop`` finds far more objects.
 
     Args:
-        size: Pixels of the photo's ``side`` when it enters the network.
+        size: Length of the photo's ``side`` at the network's input, in pixels.
         side: ``"longest"`` or ``"shortest"``.
-        enlarge: Whether photos whose side has fewer pixels are enlarged; else they keep their size.
+        enlarge: Whether smaller photos are enlarged; otherwise they keep their size.
         sampling: ``"cells"`` or ``"aligned"``; see :class:`objemb.extractors._maps.Sampling`.
-        samples: Values per direction that ``aligned`` takes under a box.
-        masks: Whether masks of the regions weigh the cells or samples.
+        samples: Samples of ``aligned`` in a box, per direction.
+        masks: Whether the masks of regions weight the cells or samples.
     """
 
     one_map = True
@@ -61,17 +61,17 @@ class Map(Extractor):
         return _MapFeatures(FeatureMaps(photos, self._shapes(photos, backbone, scale), backbone), self.sampling)
 
     def decode_side(self, scale: float = 1.0) -> int | None:
-        """See :meth:`Extractor.decode_side`; a shortest side says nothing about the longest."""
+        """See :meth:`Extractor.decode_side`; None for the shortest side, which does not limit the longest."""
         return math.ceil(self.size * scale) if self.side == "longest" else None
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Map:
-        """See :meth:`Extractor.for_part`. The size is that of the photo's side, so a part gets its share of it."""
+        """See :meth:`Extractor.for_part`. The size of a part is its share of the size of the photo."""
         smaller = copy.copy(self)
         smaller.size = self.size * self._length(part) / self._length(whole)
         return smaller
 
     def _shapes(self, photos: Sequence[Photo], backbone: Backbone, scale: float) -> list[tuple[int, int]]:
-        """``(height, width)`` with which photos enter the network."""
+        """``(height, width)`` of the network's input for each photo."""
         checks.positive("scale", scale)
         return [
             input_size(p.size, self._target(p.size) * scale, self.side, backbone.multiple, backbone.smallest)
@@ -79,11 +79,11 @@ class Map(Extractor):
         ]
 
     def _target(self, size: tuple[int, int]) -> float:
-        """Pixels to which the side of a photo is brought, at scale 1."""
+        """Length to which the side of a photo is resized at scale 1, in pixels."""
         return self.size if self.enlarge else min(self.size, self._length(size))
 
     def _length(self, size: tuple[int, int]) -> int:
-        """Pixels of the side that the size is about."""
+        """Length of the side that ``size`` refers to, in pixels."""
         return max(size) if self.side == "longest" else min(size)
 
 

@@ -1,4 +1,4 @@
-"""Between map and crop: several passes over the photo, each region pooled from the scale that suits it."""
+"""Between map and crop: several passes over the photo, with each region pooled from the best scale for it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from objemb.structures import Photo, Regions
 
 @plugin
 class Pyramid(Extractor):
-    """Pools each region from the feature map on which it comes nearest to a set size.
+    """Pools each region from the feature map of the scale at which its size is nearest to a target.
 
-    The size of a box is the square root of its area. Only the scales that some region needs are computed.
+    The size of a box is the square root of its area. Only scales that some region needs are computed.
 
     Args:
-        sizes: Longest sides of the photo, in input pixels, one per scale.
+        sizes: Longest sides of the photo at the network's input, in pixels, one per scale.
         target: Size in input pixels that a region should have.
         sampling: ``"cells"`` or ``"aligned"``; see :class:`objemb.extractors._maps.Sampling`.
-        samples: Values per direction that ``aligned`` takes under a box.
-        masks: Whether masks of the regions weigh the cells or samples.
+        samples: Samples of ``aligned`` in a box, per direction.
+        masks: Whether the masks of regions weight the cells or samples.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Pyramid(Extractor):
         return math.ceil(self.sizes[-1] * scale)
 
     def levels(self, regions: Regions) -> Tensor:
-        """int64 ``(N,)``: which of ``sizes`` brings each region nearest to the target, as a ratio."""
+        """int64 ``(N,)``: the index of the size in ``sizes`` at which each region is nearest to the target (as a
+        ratio)."""
         factors = torch.tensor(self.sizes) / max(regions.size)
-        sides = area(as_tensor(regions.boxes)).clamp_min(1).sqrt()  # one-pixel boxes belong to the largest scale
+        sides = area(as_tensor(regions.boxes)).clamp_min(1).sqrt()  # one-pixel boxes are pooled at the largest scale
         nearest: Tensor = (sides[:, None] * factors[None] / self.target).log().abs().argmin(dim=1)
         return nearest
 
@@ -79,16 +80,16 @@ class _PyramidFeatures(Features):
 
     def local_features(self, regions: Sequence[Regions], pooling: Pooling) -> list[Tensor]:
         none = torch.zeros(0, self._backbone.channels, device=self._backbone.device)
-        found = [[none] for _ in regions]
+        cells = [[none] for _ in regions]
         for level, rows in self._by_level(regions):
             chosen = [regions[i][r] for i, r in rows.items()]
             features = self._at(level, list(rows)).local_features(chosen, pooling)
             for i, part in zip(rows, features, strict=True):
-                found[i].append(part)
-        return [torch.cat(parts) for parts in found]
+                cells[i].append(part)
+        return [torch.cat(parts) for parts in cells]
 
     def _by_level(self, regions: Sequence[Regions]) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        """Levels that some region needs: per photo that needs it, the rows of those regions."""
+        """The levels that some region needs, with the rows of these regions for each photo that has any."""
         levels = [self._pyramid.levels(r) for r in regions]
         for level in range(len(self._pyramid.sizes)):
             rows = {i: (of_photo == level).nonzero().flatten() for i, of_photo in enumerate(levels)}

@@ -1,1 +1,1 @@
-"""Region sources: where to look."""
+"""Region sources, which choose the regions of a photo to describe."""

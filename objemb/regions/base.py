@@ -16,12 +16,12 @@ from objemb.structures import Photo, Regions
 
 
 class RegionSource(nn.Module, Plugin, ABC):
-    """Chooses the regions of a photo that are described.
+    """Chooses the regions of a photo to describe.
 
-    A module, so that a detector that is a network moves to a device and is saved with the rest of the model.
+    It is a module, so that the network of a detector is moved to a device and saved with the rest of the model.
 
     Attributes:
-        detector: Whose boxes or proposals the regions are; None for a source without one.
+        detector: The detector whose boxes or proposals are the regions; None for a source without a detector.
     """
 
     kind = "regions"
@@ -38,51 +38,52 @@ class RegionSource(nn.Module, Plugin, ABC):
 
         Args:
             photos: The batch.
-            grids: Per photo what rigid regions are laid on, see :meth:`objemb.extractors.base.Extractor.grids`; None
-                for the pixels of the originals. Sources that lay none ignore it.
+            grids: For each photo, the cells on which rigid grids are laid, see
+                :meth:`objemb.extractors.base.Extractor.grids`; None for original pixels. Other sources ignore it.
 
         Returns:
-            Per photo ``Regions`` in original pixels, on the CPU; region 0 is always the whole image.
+            For each photo, ``Regions`` in original pixels, on the CPU; region 0 is always the whole image.
         """
 
-    def select(self, found: Regions) -> Regions:
-        """The regions of a photo whose boxes the detector has found already: the whole image, and those that are kept.
+    def select(self, detections: Regions) -> Regions:
+        """Select the regions of a photo from the output of the detector: the whole image, and the boxes to keep.
 
         Args:
-            found: All boxes or proposals of the photo, as the detector gives them.
+            detections: All boxes or proposals of the photo, as returned by the detector.
 
         Raises:
-            ValueError: The source has no use for boxes of a detector.
+            ValueError: The source does not use boxes of a detector.
         """
         raise ValueError(f"regions: expected a source that takes boxes of a detector, found {self.registry_name}")
 
     def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
-        """As :meth:`find`, where the source's detector has computed its maps already.
+        """The same as :meth:`find`, from maps that the source's detector has already computed.
 
         Args:
-            seen: All maps of the detector, see :meth:`~objemb.detectors.capabilities.NetworkDetector.features`.
-            photos: Those of the pass.
+            seen: A pass of the detector with all maps, see
+                :meth:`~objemb.detectors.capabilities.NetworkDetector.features`.
+            photos: The photos of the pass.
 
         Raises:
-            ValueError: The source has no use for boxes of a detector.
+            ValueError: The source does not use boxes of a detector.
         """
         raise ValueError(f"regions: expected a source of boxes of a detector, found {self.registry_name}")
 
     def share(self, detector: NetworkDetector) -> None:
-        """Take the boxes of a detector that is a part of another module, which moves it and saves it.
+        """Use a detector that belongs to another module, which moves and saves it.
 
         Raises:
-            ValueError: The source has a detector of its own, or no use for one.
+            ValueError: The source already has a detector, or does not use one.
         """
         raise ValueError(f"regions: expected detections, which can share a detector, found {self.registry_name}")
 
     def limited(self, max_regions: int) -> Self:
-        """This source with at most ``max_regions`` boxes of its detector per photo, beside the whole image.
+        """This source with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image.
 
-        The detector is shared. A source without a detector has no best boxes to keep, and is returned as it is.
+        The detector is shared. A source without a detector is returned unchanged.
         """
         return self
 
     def decode_side(self) -> int:
-        """The longest side of a photo in pixels that the source makes use of; 0 for one that needs no pixels."""
+        """The longest side of a photo, in pixels, that the source can use; 0 for a source that needs no pixels."""
         return 0 if self.detector is None else self.detector.decode_side()

@@ -22,10 +22,10 @@ class Detections(RegionSource):
     """The whole image, then the boxes of a detector, best first.
 
     Args:
-        detector: Says where objects are; None looks at the whole image only.
-        min_score: Boxes below it are dropped; None keeps all, whatever their detector calls a score.
-        nms_iou: A box that overlaps a better one of *any* class by more than this is dropped; 1 keeps all.
-        max_regions: At most so many boxes per photo, the whole image not counted; 0 leaves the whole image alone.
+        detector: Detects objects; None for the whole image only.
+        min_score: Boxes with lower scores are dropped; None keeps all.
+        nms_iou: A box whose IoU with a better one of *any* class exceeds this is dropped; 1 keeps all.
+        max_regions: Maximum number of boxes per photo, in addition to the whole image; 0 for the whole image only.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Detections(RegionSource):
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
-        """See :meth:`RegionSource.find`. Extras of the detector ride along; see :meth:`Regions.with_whole`."""
+        """See :meth:`RegionSource.find`. Extras of the detector are kept; see :meth:`Regions.with_whole`."""
         if self.detector is None:
             return [Regions.whole(photo.size) for photo in photos]
-        return [self.select(found) for found in self.detector.detect(photos)]
+        return [self.select(detections) for detections in self.detector.detect(photos)]
 
     def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`RegionSource.find_in`."""
         if not isinstance(self.detector, NetworkDetector):
             return super().find_in(seen, photos)
-        return [self.select(found) for found in self.detector.regions(seen.batch, dict(seen.maps), photos)]
+        return [self.select(detections) for detections in self.detector.regions(seen.batch, dict(seen.maps), photos)]
 
     def share(self, detector: NetworkDetector) -> None:
         """See :meth:`RegionSource.share`."""
@@ -61,7 +61,7 @@ class Detections(RegionSource):
                 "regions.detector: expected null, since the detector of the features is shared, found "
                 f"{self.detector.registry_name}"
             )
-        object.__setattr__(self, "detector", detector)  # not a part of this module as well: it is saved once
+        object.__setattr__(self, "detector", detector)  # not registered as a submodule, so that it is saved once
 
     def limited(self, max_regions: int) -> Self:
         """See :meth:`RegionSource.limited`."""
@@ -69,8 +69,8 @@ class Detections(RegionSource):
         fewer.max_regions = checks.whole("max_regions", max_regions, 0)
         return fewer
 
-    def select(self, found: Regions) -> Regions:
+    def select(self, detections: Regions) -> Regions:
         """See :meth:`RegionSource.select`."""
-        sure = found if self.min_score is None else found[found.scores >= self.min_score]
+        sure = detections if self.min_score is None else detections[detections.scores >= self.min_score]
         kept = sure[nms(as_tensor(sure.boxes), as_tensor(sure.scores), self.nms_iou)[: self.max_regions]]
         return kept.with_whole()

@@ -23,11 +23,11 @@ class RmacGrid(RegionSource):
 
     Args:
         levels: Number of scales L.
-        overlap: Share of a first-level square that its neighbour shall cover.
-        raster: What the squares are laid on: the ``cells`` of the extractor's map, as R-MAC is published
-            (:func:`objemb.ops.rmac.rmac_cells`), or the ``pixels`` of the network's input, from which rounding brings
-            them to cells, as deep image retrieval and regional attention were released
-            (:func:`objemb.ops.rmac.rmac_cells_of_pixels`). Extractors without a map have pixels for cells.
+        overlap: Intended overlap of neighbouring squares at the first level, as a share of their area.
+        raster: The grid is laid on the ``cells`` of the extractor's map, as in the R-MAC paper
+            (:func:`objemb.ops.rmac.rmac_cells`), or on the ``pixels`` of the network's input, and rounded to cells, as
+            in the code of deep image retrieval and regional attention
+            (:func:`objemb.ops.rmac.rmac_cells_of_pixels`). With extractors without a map, cells are pixels.
     """
 
     def __init__(self, *, levels: int = 3, overlap: float = 0.4, raster: str = "cells") -> None:
@@ -37,7 +37,7 @@ class RmacGrid(RegionSource):
         self.raster = checks.one_of("raster", raster, RASTERS)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
-        """See :meth:`RegionSource.find`. Squares that reach beyond the photo with the last cells are cut off there."""
+        """See :meth:`RegionSource.find`. Squares whose last cells extend beyond the photo are clipped to it."""
         grids = [pixel_grid(photo.size) for photo in photos] if grids is None else grids
         return [self._lay(photo, grid) for photo, grid in zip(photos, grids, strict=True)]
 

@@ -23,17 +23,17 @@ from objemb.structures import Photo, Regions
 class RpnProposals(RegionSource):
     """The whole image, then the boxes of a region proposal network (Ren et al. 2015), best first.
 
-    They replace the rigid grid of R-MAC in Gordo et al., "Deep image retrieval", ECCV 2016, which takes up to 256 of
-    them. They cost one pass of the detector's backbone and of its proposal network; its classifying heads stay idle.
+    They replace the rigid grid of R-MAC in Gordo et al., "Deep image retrieval", ECCV 2016, which uses up to 256 of
+    them. They cost one pass of the detector's backbone and its proposal network; its box head does not run.
 
     Args:
-        detector: A network; its weights are its own affair. How many candidates there are at all is a setting of it.
-        nms_iou: A proposal that overlaps a better one by more than this is dropped, also where the detector found them
-            on different levels of its pyramid; 1 keeps all.
-        max_regions: At most so many per photo, the whole image not counted; 0 leaves the whole image alone.
+        detector: A network, configured with its own weights and number of candidates.
+        nms_iou: A proposal whose IoU with a better one exceeds this is dropped, even if they come from different levels
+            of the pyramid; 1 keeps all.
+        max_regions: Maximum number of proposals per photo, in addition to the whole image; 0 for the whole image only.
 
     Raises:
-        TypeError: A detector that is no network, such as stored boxes.
+        TypeError: The detector is not a network, such as stored boxes.
     """
 
     detector: NetworkDetector
@@ -47,7 +47,7 @@ class RpnProposals(RegionSource):
         self.max_regions = checks.whole("max_regions", max_regions, 0)
 
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
-        """See :meth:`RegionSource.find`. Proposals have the score 1: their order says which are better."""
+        """See :meth:`RegionSource.find`. Proposals have the score 1; they are ordered, best first."""
         return [self.select(proposed) for proposed in self.detector.propose(photos)]
 
     def find_in(self, seen: DetectorPass, photos: Sequence[Photo]) -> list[Regions]:
@@ -60,8 +60,8 @@ class RpnProposals(RegionSource):
         fewer.max_regions = checks.whole("max_regions", max_regions, 0)
         return fewer
 
-    def select(self, found: Regions) -> Regions:
-        """See :meth:`RegionSource.select`. Proposals come best first; their scores are not read."""
-        order = torch.arange(len(found), 0, -1)
-        kept = found[nms(as_tensor(found.boxes), order, self.nms_iou)[: self.max_regions]]
-        return Regions.cat([Regions.whole(found.size), kept])
+    def select(self, detections: Regions) -> Regions:
+        """See :meth:`RegionSource.select`. Proposals have to be ordered, best first; their scores are not used."""
+        order = torch.arange(len(detections), 0, -1)
+        kept = detections[nms(as_tensor(detections.boxes), order, self.nms_iou)[: self.max_regions]]
+        return Regions.cat([Regions.whole(detections.size), kept])

@@ -1,4 +1,4 @@
-"""The whole image and nothing else: global descriptors such as MAC, SPoC and GeM."""
+"""The whole image as the only region, for global descriptors such as MAC, SPoC and GeM."""
 
 from __future__ import annotations
 

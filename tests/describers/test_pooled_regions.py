@@ -262,7 +262,7 @@ def test_samples_of_all_scales_for_the_pooling_alone() -> None:
     assert model.samples("pooling", photos, [quarter, None]).shape == (16 + 4 + 64 + 16, 5)
     assert model.samples("pooling", []).shape == (0, 5)
     with pytest.raises(
-        NotImplementedError, match="pooled_regions: expected no part that learns from vectors, found 're"
+        NotImplementedError, match="pooled_regions: expected no part to be fitted on vectors, found 're"
     ):
         model.samples("regions", photos)
     assert model.fitted_parts() == {}

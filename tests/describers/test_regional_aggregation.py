@@ -165,7 +165,7 @@ def test_has_to_be_fitted() -> None:
     with pytest.raises(NotFittedError, match="expected to be fitted, found a fresh one"):
         made.describe(PHOTOS[:1])
     assert describer(order=1).fitted_parts() == {}
-    with pytest.raises(NotImplementedError, match="expected no part that learns from vectors, found 'pooling'"):
+    with pytest.raises(NotImplementedError, match="expected no part to be fitted on vectors, found 'pooling'"):
         made.samples("pooling", PHOTOS)
 
 

@@ -124,9 +124,9 @@ def test_it_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     one = regions((0, 0, 9, 9))
-    with pytest.raises(ValueError, match="one of each per photo, found 1 and 2"):
+    with pytest.raises(ValueError, match="one per photo, found 1 and 2"):
         coco_average_precision([one], [one, one])
-    with pytest.raises(ValueError, match=r"found\[0\]: expected a photo of \(20, 30\) pixels"):
+    with pytest.raises(ValueError, match=r"detections\[0\]: expected a photo of \(20, 30\) pixels"):
         coco_average_precision([one], [Regions.empty((20, 30))])
     with pytest.raises(ValueError, match="max_detections"):
         coco_average_precision([one], [one], max_detections=0)

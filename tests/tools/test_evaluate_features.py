@@ -113,11 +113,11 @@ def save(folder: Path, name: str, array: Any) -> None:
         ),
         ("db.npy", np.ones((50, 32), np.float32), (), r"expected unit vectors .*, found length 5.657 in row 0"),
         ("db.npy", np.full((50, 32), np.nan, np.float32), (), "found length nan in row 0"),
-        ("q.npy", np.zeros((5, 31), np.float32), (), "expected vectors of length 32, as .*db.npy has, found 31"),
-        ("q.npy", np.zeros((4, 32), np.float32), (), "q.npy: expected 5 queries, as the set has, found 4"),
+        ("q.npy", np.zeros((5, 31), np.float32), (), "expected 32 dimensions as in .*db.npy, found 31"),
+        ("q.npy", np.zeros((4, 32), np.float32), (), "q.npy: expected 5 queries as in the set, found 4"),
         ("x.npy", np.arange(3), ("--items",), "x.npy: expected 2000 whole numbers, one for each row"),
         ("x.npy", np.arange(2000)[::-1], ("--items",), "x.npy: expected ascending numbers from 0, found others"),
-        ("x.npy", np.arange(5) + 1, ("--query-items",), "x.npy: expected 5 queries, as the set has, found 6"),
+        ("x.npy", np.arange(5) + 1, ("--query-items",), "x.npy: expected 5 queries as in the set, found 6"),
     ],
 )
 def test_files_that_do_not_go_together(

@@ -82,7 +82,7 @@ def test_the_best_everywhere_is_counted() -> None:
     conclusion = TEST.networks(of_top(gaps), LAYERS[-1:])[1]
     assert conclusion.claim == "At the highest layer, classification is better at every dimension and in every pooling"
     assert conclusion.verdict == FAILS
-    assert conclusion.remark == "better in 3 of 4 combinations, in 3 of them the interval lies above 0"
+    assert conclusion.remark == "better in 3 of 4 combinations; in 3 of them the interval lies above 0"
     assert conclusion.figures["least, GeM, 128 dimensions"].mean == pytest.approx(-0.2)
     assert TEST.networks(of_top({**gaps, ("GeM", 128): 1e-9}), LAYERS[-1:])[1].verdict == HOLDS
     assert TEST.networks(of_top({**gaps, ("GeM", 128): 0.0}), LAYERS[-1:])[1].verdict == FAILS
@@ -110,7 +110,7 @@ def test_where_to_look() -> None:
         ("Detector boxes as hard attention beat R-MAC, sum", FAILS),
         ("R-MAC beats the whole image, sum", HOLDS),
     ]
-    assert conclusions[0].figures[f"detector boxes less {GRID}"].mean == pytest.approx(0.2)
+    assert conclusions[0].figures[f"detector boxes minus {GRID}"].mean == pytest.approx(0.2)
     assert TEST.attention([]) == []
     assert len(TEST.attention([c for c in attention({}) if c.setting.kind in (WHOLE, GRID)])) == 2
 

@@ -169,7 +169,7 @@ def test_the_layer_of_the_network() -> None:
 def test_bad_settings() -> None:
     pooled = {"name": "pooled_regions", "regions": {"name": "whole_image"}, "pooling": {"name": "max"}}
     pooled |= {key: TASK["describer"][key] for key in ("backbone", "extractor")}
-    with pytest.raises(TypeError, match=r"describer: expected one with an attention to learn .* found pooled_regions"):
+    with pytest.raises(TypeError, match=r"describer: expected one with learned attention .* found pooled_regions"):
         task(describer=pooled)
     with pytest.raises(ValueError, match=r"validation: expected the .* instances of the data"):
         task(validation={**SCENES, "split": "val"})
