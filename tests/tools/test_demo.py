@@ -110,7 +110,7 @@ def test_the_page_escapes_and_runs_nothing() -> None:
     assert "&lt;script&gt;" in page
     assert "<script" not in page
     assert "a &lt; b" in page
-    assert "9 queries with a box in a photo and 5 with the picture of a product" in page
+    assert "9 queries by a box in a photo and 5 by the picture of a product" in page
     student = page.partition('<tr class="ours">')[2].partition("</tr>")[0]
     assert re.findall(r">([\d.]+)</td>", student) == ["76.0", "50.0", "0.95", "37.6", "50.0", "0.94", "1.0", "3"]
     assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
