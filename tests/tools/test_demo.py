@@ -114,7 +114,7 @@ def test_the_page_escapes_and_runs_nothing() -> None:
     student = page.partition('<tr class="ours">')[2].partition("</tr>")[0]
     assert re.findall(r">([\d.]+)</td>", student) == ["76.0", "50.0", "0.95", "37.6", "50.0", "0.94", "1.0", "3"]
     assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
-    assert "No object was found" in photos_page("<b>", "about", [])
+    assert "No objects were found" in photos_page("<b>", "about", [])
     assert "<b>" not in photos_page("<b>", "about", [])
 
 

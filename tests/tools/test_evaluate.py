@@ -225,7 +225,7 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
             ["gem", "--set", str(set_file), "--reference", "gme"],
             r"--reference: .*'gem', or its position from 1 to 2, found",
         ),
-        (["gem", "--set", str(set_file), "--reference", "3"], "place from 1 to 2, found '3'"),
+        (["gem", "--set", str(set_file), "--reference", "3"], "position from 1 to 2, found '3'"),
         (["gem", "--set", str(set_file), "--reference", "gme"], "did you mean 'gem'"),
         (
             ["--set", str(set_file), "--reference", "mac"],
