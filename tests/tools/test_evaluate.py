@@ -217,7 +217,10 @@ def test_what_does_not_go_together(tool: ModuleType, set_file: Path, tmp_path: P
             "--whiten-dim: expected together with --whiten-on or --whiten-pairs",
         ),
         (["--set", "s.json", "--whiten-ridge", "1"], "--whiten-ridge: expected together with --whiten-pairs"),
-        (["--set", str(set_file), "--box-sources", "grid", "--level", "object"], "--box-sources: expected --level image"),
+        (
+            ["--set", str(set_file), "--box-sources", "grid", "--level", "object"],
+            "--box-sources: expected --level image",
+        ),
         (["--set", str(set_file), "--projector-vectors", "0"], "--projector-vectors: expected 1 to"),
         (["--set", str(set_file), "--set", str(same)], "sets of different names"),
         (["mac", "--set", str(set_file)], "expected different methods, found mac more than once"),
