@@ -1,21 +1,94 @@
-"""Contracts of describers with additional capabilities that training tasks and re-rankers need."""
+"""Contracts of describers of local features, and of describers that training tasks and re-rankers need."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self, final
 
+import torch
 from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer
+from objemb.describers.base import Describer, PhotoDescriber, checked_given
 from objemb.detectors.capabilities import NetworkDetector, NetworkInput
 from objemb.extractors.base import Extractor
 from objemb.heads.base import Head
+from objemb.local_features.base import LocalExtractor
 from objemb.ops.grid import Grid
+from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
-from objemb.structures import Photo, Regions
+from objemb.structures import Photo, RegionFeatures, Regions
+
+
+class FeatureDescriber(PhotoDescriber[RegionFeatures]):
+    """Finds regions of photos and the local features in them, which an aggregator turns into rows of an index.
+
+    A plug-in does this in :meth:`_describe`. Its fitted parts are :class:`~objemb.layers.fitted.Fitted` submodules.
+
+    Args:
+        local_features: Computes the features.
+        regions: Chooses the regions; None for the whole image only.
+
+    Attributes:
+        local_features, regions: As given.
+        backbone, scales: Backbone and scales of the extractor.
+    """
+
+    gives = RegionFeatures
+
+    local_features: LocalExtractor
+
+    def __init__(self, *, local_features: LocalExtractor, regions: RegionSource | None = None) -> None:
+        super().__init__(regions=regions)
+        self.local_features = local_features
+        # not registered as a submodule, because the backbone is saved as part of the extractor
+        object.__setattr__(self, "backbone", local_features.backbone)
+        self.scales = local_features.scales
+
+    @abstractmethod
+    def most_features(self, *, boxed: bool) -> int | None:
+        """The most local features of a photo; None where that is not known, as of regions that are cut out.
+
+        Args:
+            boxed: Whether boxes of the photos are given.
+        """
+
+    def with_local_features(self, extractor: LocalExtractor) -> Self:
+        """This describer with another extractor of the same kind of features. Everything else is shared with this
+        one."""
+        return self._with(local_features=extractor)
+
+    @final
+    @torch.no_grad()
+    def describe(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None
+    ) -> list[RegionFeatures]:
+        """See :meth:`PhotoDescriber.describe`: regions with their local features."""
+        given = checked_given(photos, regions)
+        return self._describe(photos, given) if photos else []
+
+    @abstractmethod
+    def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[RegionFeatures]:
+        """The result of :meth:`describe` for at least one photo; no gradient is recorded.
+
+        Args:
+            photos: The photos.
+            given: For each photo, the boxes to describe, or None to find its regions.
+        """
+
+    @abstractmethod
+    def describe_parts(self, photo: Photo, boxes: Regions, *, scaled: bool) -> RegionFeatures:
+        """The features of boxes that are cut out of a photo and described as separate images. Positions of features are
+        those in the photo.
+
+        Args:
+            photo: The photo.
+            boxes: The boxes; there may be none.
+            scaled: Whether a part enters the extractor at the scale that it has in its photo, instead of the size of a
+                photo.
+        """
 
 
 class CropEmbedder(Describer):

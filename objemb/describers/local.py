@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from objemb import checks
-from objemb.describers.base import FeatureDescriber
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import DetectorPass
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.layers.precision import computed

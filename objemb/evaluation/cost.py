@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from objemb import checks
-from objemb.describers.base import Describer, FeatureDescriber
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions

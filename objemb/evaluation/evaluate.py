@@ -11,7 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from objemb.datasets.evaluation_set import EvaluationSet
-from objemb.describers.base import Describer, FeatureDescriber
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.evaluation.described import WHOLE, DescribedTask, describe_task
 from objemb.evaluation.metrics import Localisation, known

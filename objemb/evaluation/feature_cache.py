@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from objemb.describers.base import FeatureDescriber
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.evaluation.cache import ArrayCache, key_of
 from objemb.local_features.base import LocalExtractor

@@ -7,32 +7,21 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.searcher import Searcher
-from objemb.index.storage import rewrite, tables
+from objemb.index.storage import rewrite
 from objemb.index.storage.manifest import Manifest, now
 from objemb.index.storage.publish import check_same_model, create
 from objemb.index.storage.schema import RowSchema
-from objemb.index.storage.segment import Segment
-from objemb.index.storage.snapshot import Snapshot
+from objemb.index.storage.snapshot import Snapshot, StoredImage
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
 from objemb.index.verification import verify_index
-from objemb.structures import Described, ImageRows, Scalar, SearchResult
-from objemb.types import BoolArray, Int64Array
-
-
-class StoredImage(NamedTuple):
-    """Stored data of an image apart from its regions: its id, the stamp with which it was added, and its metadata."""
-
-    id: str
-    stamp: str | None
-    metadata: dict[str, Scalar]
+from objemb.structures import Described, ImageRows, SearchResult
+from objemb.types import BoolArray
 
 
 class Index:
@@ -135,7 +124,7 @@ class Index:
 
     def __contains__(self, image: object) -> bool:
         """Whether the index contains an image with this id."""
-        return isinstance(image, str) and self._place(image) is not None
+        return isinstance(image, str) and self._snapshot.place(image) is not None
 
     def __reduce__(self) -> tuple[Callable[[str], Index], tuple[str]]:
         """Pickled as its path: another process opens the latest published state."""
@@ -236,36 +225,27 @@ class Index:
 
     def images(self) -> Iterator[StoredImage]:
         """Every image, in the order in which they were added."""
-        for segment, live in self._live_segments():
-            columns = [segment.images.column(n) for n in ("id", "stamp", "metadata")]
-            for position in live.tolist():
-                id_, stamp, metadata = (c[position].as_py() for c in columns)
-                yield StoredImage(tables.to_text(id_), _text(stamp), tables.metadata_from_bytes(metadata))
+        return self._snapshot.images()
 
     def stamps(self) -> dict[str, str | None]:
         """The stamp of every image by id; a stamp identifies the state of an image that was indexed."""
-        stamps: dict[str, str | None] = {}
-        for segment, live in self._live_segments():
-            ids, marks = (segment.images.column(n).take(live).to_pylist() for n in ("id", "stamp"))
-            stamps.update((tables.to_text(i), _text(s)) for i, s in zip(ids, marks, strict=True))
-        return stamps
+        return self._snapshot.stamps()
 
     def stamp(self, image: str) -> str | None:
         """The stamp of one image. Raises ``KeyError`` if the id is not in the index."""
-        place = self._place(image)
+        place = self._snapshot.place(image)
         if place is None:
             raise KeyError(image)
-        segment, position = place
-        return _text(segment.images.column("stamp")[position].as_py())
+        return place[0].stamp(place[1])
 
     def get(self, image: str) -> Described | None:
         """The stored rows of an image, or None if its id is not in the index. Extras of regions are not stored."""
-        place = self._place(image)
+        place = self._snapshot.place(image)
         return None if place is None else place[0].described(place[1])
 
     def fitting(self, image: str, where: str) -> BoolArray:
         """Which rows of an image fit a filter: bool ``(n,)``. Raises ``KeyError`` for an id that is not there."""
-        place = self._place(image)
+        place = self._snapshot.place(image)
         if place is None:
             raise KeyError(image)
         return self._searcher.fitting(*place, where)
@@ -290,24 +270,7 @@ class Index:
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and the model of the index, JSON-ready."""
-        snapshot, manifest = self._snapshot, self._snapshot.manifest
-        stored = sum(s.images for s in manifest.segments)
-        return {
-            "path": str(self._folder),
-            "format": manifest.format,
-            "images": snapshot.image_count,
-            "regions": snapshot.region_count,
-            "segments": len(manifest.segments),
-            "bytes": sum(f.size for f in manifest.files),
-            **{"schema" if key == "name" else key: value for key, value in manifest.schema.to_json().items()},
-            "fingerprint": manifest.fingerprint,
-            "model": manifest.model,
-            "created": manifest.created,
-            "updated": manifest.updated,
-            "deleted_share": 1 - snapshot.image_count / stored if stored else 0.0,
-            "approximate": manifest.structures[0].engine if manifest.structures else None,
-            "approximate_share": snapshot.covered_share(manifest.structures[0]) if manifest.structures else 0.0,
-        }
+        return {"path": str(self._folder), **self._snapshot.facts()}
 
     def search(
         self,
@@ -416,26 +379,9 @@ class Index:
         self._snapshot = snapshot
         self._searcher = Searcher(snapshot, self._searcher)
 
-    def _place(self, image: str) -> tuple[Segment, int] | None:
-        """The segment of a live image and its position in the segment."""
-        for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
-            for position in segment.positions(image):
-                if live is None or live[position]:
-                    return segment, position
-        return None
-
-    def _live_segments(self) -> Iterator[tuple[Segment, Int64Array]]:
-        """Segments with the positions of their live images."""
-        for segment, live in zip(self._snapshot.segments, self._snapshot.live, strict=True):
-            yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)
-
 
 def _kept(answer: SearchResult, k: int, left_out: frozenset[str], min_score: float | None) -> SearchResult:
     """The ``k`` best hits that are not excluded and score at least ``min_score``."""
     least = -math.inf if min_score is None else min_score
     hits = tuple(hit for hit in answer.hits if hit.score >= least and hit.image not in left_out)[:k]
     return answer if len(hits) == len(answer) else replace(answer, hits=hits)
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else tables.to_text(data)

@@ -16,7 +16,8 @@ from objemb.models.stream import Sources, process_stream
 from objemb.structures import Described, MatchKernel, Photo, Regions
 
 if TYPE_CHECKING:  # these need PyTorch
-    from objemb.describers.base import Describer, FeatureDescriber
+    from objemb.describers.base import Describer
+    from objemb.describers.capabilities import FeatureDescriber
     from objemb.detectors.base import Detector
     from objemb.rerank.base import Reranker
 

@@ -13,7 +13,8 @@ import torch
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer, FeatureDescriber
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import DTYPES, find_device, find_precision

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from objemb import checks, registry
 from objemb.aggregators.base import Aggregator, FeatureAggregator, ImageAggregator, Taken
-from objemb.describers.base import Describer, FeatureDescriber, PhotoDescriber
+from objemb.describers.base import Describer, PhotoDescriber
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.layers.fitted import Fitted
 from objemb.models.base import least_longest_side
 from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions

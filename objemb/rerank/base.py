@@ -15,7 +15,8 @@ from objemb.structures import Match, Photo, RegionDescriptors, SearchResult, Vis
 from objemb.structures.results import COSINE
 
 if TYPE_CHECKING:  # these need PyTorch, and re-rankers that use vectors and boxes alone run without it
-    from objemb.describers.base import Describer, FeatureDescriber
+    from objemb.describers.base import Describer
+    from objemb.describers.capabilities import FeatureDescriber
 
 log = logging.getLogger(__name__)
 

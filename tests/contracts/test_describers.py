@@ -14,7 +14,8 @@ from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
 from objemb.backbones.base import Backbone
-from objemb.describers.base import Describer, FeatureDescriber
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.extractors.base import Extractor
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening

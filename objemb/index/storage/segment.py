@@ -131,6 +131,11 @@ class Segment:
         """Id of the image at a position of the table of images."""
         return tables.to_text(self.images.column("id")[image].as_py())
 
+    def stamp(self, image: int) -> str | None:
+        """Stamp of the image at a position of the table of images."""
+        mark = self.images.column("stamp")[image].as_py()
+        return None if mark is None else tables.to_text(mark)
+
     def positions(self, image: str) -> list[int]:
         """Where an id stands in the table of images; more than once where the image was replaced in one go."""
         ids, order, key = self.images.column("id"), self._order_of_ids, tables.to_bytes(image)

@@ -1,22 +1,34 @@
-"""A published state, opened for reading. It stays as it is while writers publish newer ones."""
+"""A published state, opened for reading. It does not change while writers publish newer ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from objemb.checks import DamagedIndexError
 from objemb.index.blocks import Block
+from objemb.index.storage import tables
 from objemb.index.storage.files import StoredFile, map_file
 from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment
+from objemb.structures import Scalar
 from objemb.types import BoolArray, Int64Array
 
 #: Segments whose tables may wait to be read in open files; those of further segments are read at once.
 HELD_SEGMENTS = 32
+
+
+class StoredImage(NamedTuple):
+    """Stored data of an image apart from its regions: its id, the stamp with which it was added, and its metadata."""
+
+    id: str
+    stamp: str | None
+    metadata: dict[str, Scalar]
 
 
 class Snapshot:
@@ -110,3 +122,53 @@ class Snapshot:
             s.record.rows if live is None else int(s.counts[live].sum())
             for s, live in zip(self.segments, self.live, strict=True)
         )
+
+    def place(self, image: str) -> tuple[Segment, int] | None:
+        """The segment of a live image and its position in the segment; None if the id is not there."""
+        for segment, live in zip(self.segments, self.live, strict=True):
+            for position in segment.positions(image):
+                if live is None or live[position]:
+                    return segment, position
+        return None
+
+    def images(self) -> Iterator[StoredImage]:
+        """Every live image, in the order in which they were added."""
+        for segment, live in self._live_positions():
+            columns = [segment.images.column(n) for n in ("id", "metadata")]
+            for position in live.tolist():
+                id_, metadata = (c[position].as_py() for c in columns)
+                yield StoredImage(tables.to_text(id_), segment.stamp(position), tables.metadata_from_bytes(metadata))
+
+    def stamps(self) -> dict[str, str | None]:
+        """The stamp of every live image by id."""
+        stamps: dict[str, str | None] = {}
+        for segment, live in self._live_positions():
+            ids, marks = (segment.images.column(n).take(live).to_pylist() for n in ("id", "stamp"))
+            texts = (None if mark is None else tables.to_text(mark) for mark in marks)
+            stamps.update(zip(map(tables.to_text, ids), texts, strict=True))
+        return stamps
+
+    def facts(self) -> dict[str, object]:
+        """Counts, sizes, model and search structure, JSON-ready."""
+        manifest = self.manifest
+        stored = sum(s.images for s in manifest.segments)
+        return {
+            "format": manifest.format,
+            "images": self.image_count,
+            "regions": self.region_count,
+            "segments": len(manifest.segments),
+            "bytes": sum(f.size for f in manifest.files),
+            **{"schema" if key == "name" else key: value for key, value in manifest.schema.to_json().items()},
+            "fingerprint": manifest.fingerprint,
+            "model": manifest.model,
+            "created": manifest.created,
+            "updated": manifest.updated,
+            "deleted_share": 1 - self.image_count / stored if stored else 0.0,
+            "approximate": manifest.structures[0].engine if manifest.structures else None,
+            "approximate_share": self.covered_share(manifest.structures[0]) if manifest.structures else 0.0,
+        }
+
+    def _live_positions(self) -> Iterator[tuple[Segment, Int64Array]]:
+        """Segments with the positions of their live images."""
+        for segment, live in zip(self.segments, self.live, strict=True):
+            yield segment, np.arange(segment.record.images) if live is None else np.flatnonzero(live)

@@ -11,7 +11,8 @@ from torch.nn.functional import log_softmax
 from objemb import checks
 from objemb.aggregators.base import Aggregator, FeatureAggregator
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer, FeatureDescriber
+from objemb.describers.base import Describer
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.layers.learned_attention import LearnedAttention
 from objemb.models.fitting import fit_parts
 from objemb.models.model import Model
