@@ -10,15 +10,95 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.disk import file_sha256, left_beside, replacing_folder
+from objemb.types import Settings
 
 FORMAT = "objemb-model"
 FORMAT_VERSION = 1
 CARD = "model.json"
+
+
+class FileFacts(TypedDict):
+    """Size and SHA-256 of a file of the folder."""
+
+    bytes: int
+    sha256: str
+
+
+class FittedFacts(TypedDict):
+    """What a part was fitted on, and the number of vectors."""
+
+    fitted_on: str
+    count: int
+
+
+class WhiteningFacts(FittedFacts):
+    """The constructor arguments of a whitening."""
+
+    input_dim: int
+    dim: int
+    power: float
+
+
+class WeightsOrigin(TypedDict, total=False):
+    """Origin of the weights of a network: a name with the checksum of a file or the fingerprint of a model folder, in
+    which the networks ``random`` had random weights; or ``random`` with a seed."""
+
+    name: str
+    seed: int
+    sha256: str
+    fingerprint: str
+    random: list[str]
+
+
+class PluginOrigin(TypedDict):
+    """A plug-in of another package."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+
+
+class TrainingFacts(TypedDict, total=False):
+    """The training of a model: name of the task, keys of the trained parts, settings of the data and of the run."""
+
+    task: str
+    learned: list[str]
+    data: object
+    run: dict[str, object]
+    examples: int
+
+
+class Provenance(TypedDict, total=False):
+    """Origin of a model; ``weights`` and ``plugins`` by dotted key, ``teacher`` is a fingerprint."""
+
+    created: str
+    command: list[str]
+    weights: dict[str, WeightsOrigin]
+    plugins: dict[str, PluginOrigin]
+    training: TrainingFacts
+    teacher: str
+    versions: dict[str, str]
+    machine: dict[str, object]
+
+
+class ModelCard(TypedDict):
+    """A card as :func:`read_card` returns it; ``export`` is read by :class:`objemb.runtimes.exported.Exported`."""
+
+    settings: Settings
+    fingerprint: str
+    files: dict[str, FileFacts]
+    dim: NotRequired[int]
+    preprocessing: NotRequired[dict[str, object]]
+    whitening: NotRequired[WhiteningFacts | None]
+    fitted: NotRequired[dict[str, FittedFacts]]
+    provenance: NotRequired[Provenance]
+    export: NotRequired[Settings]
 
 
 def check_free(folder: Path, force: bool) -> None:
@@ -68,7 +148,7 @@ def write_folder(folder: Path, card: Mapping[str, object], write: Callable[[Path
         raise ObjembError(f"{folder}: the model could not be written: {reason}; {left}") from error
 
 
-def read_card(folder: str | Path) -> dict[str, Any]:
+def read_card(folder: str | Path) -> ModelCard:
     """The card of a model folder: its settings and facts, without tensors.
 
     Raises:
@@ -83,7 +163,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             f"model: expected a folder made by 'objemb model build' (with {CARD}), found {folder}{hint}"
         )
     try:
-        card = json.loads(file.read_bytes())
+        card: ModelCard = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ArtefactMismatchError(f"{file}: expected JSON, found damage ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("format_version") != FORMAT_VERSION:
@@ -97,14 +177,14 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card
 
 
-def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
+def _of_wrong_type(card: Mapping[str, object]) -> list[str]:
     """Keys of a card whose values have a wrong type; the card may be from an untrusted source."""
     kinds = {"settings": dict, "fingerprint": str, "files": dict, "provenance": dict, "fitted": dict}
     full = {"provenance": {}, "fitted": {}, **card}
     wrong = [key for key, kind in kinds.items() if not isinstance(full.get(key), kind)]
-    if wrong:
-        return wrong
     said = full["provenance"]
+    if wrong or not isinstance(said, dict):
+        return wrong
     inner = {
         "files": full["files"],
         "fitted": full["fitted"],
@@ -118,7 +198,7 @@ def _of_wrong_type(card: Mapping[str, Any]) -> list[str]:
     return wrong if fits else [*wrong, "provenance.training"]
 
 
-def checked_file(folder: str | Path, card: Mapping[str, Any], name: str) -> Path:
+def checked_file(folder: str | Path, card: ModelCard, name: str) -> Path:
     """A file of a model folder, after verifying the checksum in the card.
 
     Raises:
@@ -129,7 +209,7 @@ def checked_file(folder: str | Path, card: Mapping[str, Any], name: str) -> Path
     return file
 
 
-def checked_content(folder: str | Path, card: Mapping[str, Any], name: str) -> bytes:
+def checked_content(folder: str | Path, card: ModelCard, name: str) -> bytes:
     """The content of such a file, read once.
 
     Raises:
@@ -141,7 +221,8 @@ def checked_content(folder: str | Path, card: Mapping[str, Any], name: str) -> b
     return content or b""
 
 
-def _expect_sha256(file: Path, card: Mapping[str, Any], found: str) -> None:
-    expected = card["files"].get(file.name, {}).get("sha256", "none in the card")
+def _expect_sha256(file: Path, card: ModelCard, found: str) -> None:
+    recorded = card["files"].get(file.name)
+    expected = "none in the card" if recorded is None else recorded.get("sha256", "none in the card")
     if found != expected:
         raise ArtefactMismatchError(f"{file}: expected sha256 {expected}, found {found}")

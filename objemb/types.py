@@ -1,7 +1,8 @@
-"""Names for types that all rooms use: arrays by what they hold."""
+"""Names for types that all rooms use: arrays by what they hold, bytes, settings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,3 +22,7 @@ BytesArray: TypeAlias = NDArray[np.bytes_]
 FloatArray: TypeAlias = NDArray[np.floating]
 #: Numbers or booleans of a type that is known at run time only, such as a column that a caller chose.
 AnyArray: TypeAlias = NDArray[Any]
+#: Bytes, or a view of them, such as of an array or of a file that is mapped.
+Buffer: TypeAlias = bytes | memoryview
+#: Settings of a plug-in or a method by name. Which values there may be is up to the constructors, which check them.
+Settings: TypeAlias = Mapping[str, Any]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
 from objemb import checks
 from objemb.detectors._detectron2_heads import WITH_EMBEDDINGS, embedding_head_node
+from objemb.types import Settings
 
 FORMATS = ("BGR", "RGB")
 #: Sections that a network is made from; that of the datasets names the classes.
@@ -36,13 +36,13 @@ def read_file(config: str | Path) -> dict[str, object]:
         raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
 
 
-def of_network(content: Mapping[str, Any]) -> dict[str, object]:
+def of_network(content: Settings) -> dict[str, object]:
     """What of a config is about the network and its input, and not about a training or places on a machine."""
     kept = {key: content[key] for key in NETWORK_KEYS if key in content}
     return {**kept, "MODEL": {k: v for k, v in content.get("MODEL", {}).items() if k != "WEIGHTS"}}
 
 
-def rcnn_config(content: Mapping[str, object], opts: Sequence[object]) -> Any:
+def rcnn_config(content: Mapping[str, object], opts: Sequence[object]) -> CfgNode:
     """The complete config of a Faster or Mask R-CNN.
 
     An embedding head that it names is left out, for heads belong to describers; all stages of a ResNet are kept, so
@@ -76,7 +76,7 @@ def rcnn_config(content: Mapping[str, object], opts: Sequence[object]) -> Any:
     return cfg
 
 
-def add_embedding_head_config(cfg: Any) -> None:
+def add_embedding_head_config(cfg: CfgNode) -> None:
     """See :func:`objemb.detectors.detectron2_rcnn.add_embedding_head_config`."""
     if "ROI_EMBEDDING_HEAD" not in cfg.MODEL:
         cfg.MODEL.ROI_EMBEDDING_HEAD = embedding_head_node()

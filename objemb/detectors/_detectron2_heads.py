@@ -6,7 +6,7 @@ Importing this file registers the ROI heads, and needs Detectron2: whoever uses 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -17,6 +17,9 @@ from torch import Tensor
 from objemb import checks
 from objemb.heads.embedding import EmbeddingHead
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
+
+if TYPE_CHECKING:
+    from detectron2.layers import ShapeSpec
 
 LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "relational": relational_loss}
 
@@ -78,7 +81,7 @@ class WithEmbeddings:
         self.embedding_proposals = embedding_proposals
 
     @classmethod
-    def from_config(cls, cfg: Any, input_shape: dict[str, Any]) -> dict[str, object]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
         """Arguments of the constructor; ``input_shape`` has the channels and stride of each map of the backbone."""
         node = cfg.MODEL.ROI_EMBEDDING_HEAD
         head = EmbeddingHead(

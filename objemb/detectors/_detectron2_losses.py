@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -18,9 +18,12 @@ from objemb.detectors._truth import Truth, masks_in, true_objects
 from objemb.detectors.capabilities import NetworkInput
 from objemb.structures import Regions
 
+if TYPE_CHECKING:
+    from detectron2.modeling import GeneralizedRCNN
+
 
 def detectron2_losses(
-    network: Any, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
+    network: GeneralizedRCNN, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
 ) -> dict[str, Tensor]:
     """The terms of Ren et al., "Faster R-CNN", 2015, and He et al., "Mask R-CNN", 2017, as Detectron2 has them.
 
@@ -28,7 +31,7 @@ def detectron2_losses(
     below a network pixel are left out.
 
     Args:
-        network: A ``GeneralizedRCNN``.
+        network: The network.
         batch: The photos.
         features: All maps of its backbone.
         targets: True boxes in original pixels, labels 0-based. The extra ``masks``, uint8 ``(N, mh, mw)`` within the
@@ -51,7 +54,7 @@ def detectron2_losses(
 
 
 @contextmanager
-def _learning(network: Any, masked: bool) -> Iterator[None]:
+def _learning(network: GeneralizedRCNN, masked: bool) -> Iterator[None]:
     """Computing losses. The flags of these modules alone: their layers stay in eval mode."""
     heads, mask_on = network.roi_heads, network.roi_heads.mask_on
     modules = [network.proposal_generator, heads, *([heads.mask_head] if mask_on else [])]

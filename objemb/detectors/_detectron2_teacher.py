@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.ops.boxes import clip
 from objemb.ops.tensors import as_tensor
-from objemb.structures import Photo, Regions
+from objemb.structures import Photo, RegionDescriptors, Regions
 
 FORMATS = ("BGR", "RGB")
 
@@ -19,8 +19,8 @@ FORMATS = ("BGR", "RGB")
 class BoxDescriber(Protocol):
     """What describes boxes: every describer of objemb, such as ``load_model(folder).describer``."""
 
-    def describe(self, photos: list[Photo], regions: list[Regions]) -> list[Any]:
-        """Per photo an object whose ``vectors`` ``(N, D)`` are those of its regions."""
+    def describe(self, photos: list[Photo], regions: list[Regions]) -> list[RegionDescriptors]:
+        """Per photo its regions with their vectors ``(N, D)``."""
 
 
 class TeacherMapper:

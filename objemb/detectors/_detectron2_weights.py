@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file
 from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
 from objemb.weights.read import UnreadableWeightsError, read_weights
+
+if TYPE_CHECKING:
+    from detectron2.modeling import GeneralizedRCNN
 
 #: Where the ROI heads of a config with an embedding head keep it.
 EMBEDDING_HEAD = "roi_heads.embedding_head."
@@ -33,7 +36,7 @@ MERGED = (".running_mean", ".running_var")
 logger = logging.getLogger(__name__)
 
 
-def fill_network(network: Any, weights: str | Path) -> None:
+def fill_network(network: GeneralizedRCNN, weights: str | Path) -> None:
     """Put weights into a ``GeneralizedRCNN``.
 
     A file without the classifier of boxes, such as ImageNet weights, gives the trunk (in a C4 network the stage above
@@ -58,7 +61,7 @@ def fill_network(network: Any, weights: str | Path) -> None:
     fill(network, state, file)
 
 
-def _read_pickle(network: Any, file: Path) -> Mapping[str, Tensor]:
+def _read_pickle(network: GeneralizedRCNN, file: Path) -> Mapping[str, Tensor]:
     """The state dict in a pickle; Detectron2's heuristics translate the names of other programs, where they are said.
 
     Its own detectors are under ``model`` beside an author; Detectron1's under ``blobs``, or not under anything.
@@ -78,7 +81,7 @@ def _read_pickle(network: Any, file: Path) -> Mapping[str, Tensor]:
     return aligned
 
 
-def _completed(network: Any, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+def _completed(network: GeneralizedRCNN, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The weights of a classifier for the trunk, and those that the network has for everything else."""
     own = network.state_dict()
     trunk = "backbone.bottom_up." if hasattr(network.backbone, "bottom_up") else "backbone."

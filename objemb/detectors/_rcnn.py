@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops.poolers import initLevelMapper
 
 from objemb import checks
@@ -39,7 +39,7 @@ class Rcnn(NetworkDetector):
             ``GeneralizedRCNN`` has them.
     """
 
-    network: Any
+    network: GeneralizedRCNN
 
     @abstractmethod
     def _trunk(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

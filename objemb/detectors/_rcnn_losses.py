@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from objemb.detectors._truth import masks_in, true_objects
 from objemb.detectors.capabilities import NetworkInput
@@ -17,7 +19,7 @@ from objemb.structures import Regions
 
 
 def rcnn_losses(
-    network: Any, batch: NetworkInput, pyramid: Mapping[str, Tensor], targets: Sequence[Regions]
+    network: GeneralizedRCNN, batch: NetworkInput, pyramid: Mapping[str, Tensor], targets: Sequence[Regions]
 ) -> dict[str, Tensor]:
     """The terms of Ren et al., "Faster R-CNN", 2015, and He et al., "Mask R-CNN", 2017, as torchvision has them.
 
@@ -25,7 +27,7 @@ def rcnn_losses(
     below a network pixel are left out.
 
     Args:
-        network: A ``GeneralizedRCNN``.
+        network: The network.
         batch: The photos.
         pyramid: Maps by name, those for proposals alone included.
         targets: True boxes in original pixels, labels 0-based. The extra ``masks``, uint8 ``(N, mh, mw)`` within the
@@ -54,7 +56,7 @@ def rcnn_losses(
 
 
 @contextmanager
-def _learning(rpn: Any) -> Iterator[None]:
+def _learning(rpn: RegionProposalNetwork) -> Iterator[None]:
     """The proposal network computes its losses. The flag of this module alone: its layers stay in eval mode."""
     rpn.training = True
     try:
@@ -63,20 +65,20 @@ def _learning(rpn: Any) -> Iterator[None]:
         rpn.training = False
 
 
-def _truth(network: Any, regions: Regions, input_size: tuple[int, int]) -> dict[str, object]:
+def _truth(network: GeneralizedRCNN, regions: Regions, input_size: tuple[int, int]) -> dict[str, Tensor | None]:
     """The true boxes of a photo as torchvision has them: ``boxes`` in network pixels, ``labels`` from 1, ``masks``."""
     weight = network.roi_heads.box_predictor.cls_score.weight
     true = true_objects(regions, input_size, len(weight) - 1, weight.device)
     return {"boxes": true.boxes, "labels": true.labels + 1, "masks": true.masks}
 
 
-def _foreground(labels: Tensor, truth: Mapping[str, object]) -> Tensor:
+def _foreground(labels: Tensor, truth: Mapping[str, Tensor | None]) -> Tensor:
     """Rows of the sampled boxes that show an object whose mask is known."""
     return torch.where(labels > 0 if truth["masks"] is not None else torch.zeros_like(labels, dtype=torch.bool))[0]
 
 
 def _mask_loss(
-    heads: Any,
+    heads: RoIHeads,
     pyramid: Mapping[str, Tensor],
     sizes: Sequence[tuple[int, int]],
     truth: Sequence[Mapping[str, Any]],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torchvision.ops
 from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.ops import MultiScaleRoIAlign
 
 from objemb.detectors._resize_program import ResizeProgram
 from objemb.detectors.capabilities import TRUNK, DetectionProgram, Found
@@ -36,7 +37,7 @@ class RcnnProgram(DetectionProgram):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Any, strides: Mapping[str, int], colour: Tensor) -> None:
+    def __init__(self, network: GeneralizedRCNN, strides: Mapping[str, int], colour: Tensor) -> None:
         super().__init__()
         self.rpn, self.heads = network.rpn, network.roi_heads
         self.strides = dict(strides)
@@ -145,6 +146,6 @@ def _clipped(boxes: Tensor, size: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp_min(0), size.flip(0).repeat(2))
 
 
-def _roi_align(level: Tensor, rois: Tensor, pool: Any, stride: int) -> Tensor:
+def _roi_align(level: Tensor, rois: Tensor, pool: MultiScaleRoIAlign, stride: int) -> Tensor:
     pooled: Tensor = torchvision.ops.roi_align(level, rois, pool.output_size, 1 / stride, pool.sampling_ratio)
     return pooled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,12 @@ from objemb.ops.images import resize
 from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.types import Settings
 from objemb.weights.locate import is_named
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from detectron2.modeling import Backbone
 
 __all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
 
@@ -140,7 +145,7 @@ class Detectron2Rcnn(NetworkDetector):
             fill_network(self.network, weights)
 
     @staticmethod
-    def stand_alone(settings: Mapping[str, Any]) -> dict[str, object]:
+    def stand_alone(settings: Settings) -> dict[str, object]:
         """Settings that need no file but that of the weights: what a config file says in the place of its path."""
         config = settings["config"]
         if isinstance(config, Mapping) or not Path(config).expanduser().is_file():
@@ -265,7 +270,7 @@ class Detectron2Rcnn(NetworkDetector):
         return self._rgb(self.network.pixel_std)
 
     @property
-    def _trunk(self) -> Any:
+    def _trunk(self) -> Backbone:
         """The classification network: below a feature pyramid, or all there is."""
         return getattr(self.network.backbone, "bottom_up", self.network.backbone)
 
@@ -303,7 +308,7 @@ def _count(num_classes: int | None, classes: Sequence[str] | None) -> int | None
     return None if num_classes is None and classes is None else counted_classes(num_classes, classes)[0]
 
 
-def _dataset_classes(cfg: Any) -> tuple[str, ...]:
+def _dataset_classes(cfg: CfgNode) -> tuple[str, ...]:
     """Names of the classes of the dataset that the config is for; none where Detectron2 does not know it."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,7 @@ from objemb.local_features.base import LocalExtractor
 from objemb.models import Model
 from objemb.models.state import model_fingerprint
 from objemb.structures import LocalFeatures, Photo
+from objemb.types import Settings
 from objemb.version import __version__
 
 #: Subfolder of a cache that holds the features.
@@ -137,7 +138,7 @@ def with_feature_cache(
     describer = model.describer
     if folder is None or not isinstance(describer, FeatureDescriber):
         return model, None
-    settings: dict[str, Any] = model.settings["describer"]["local_features"]
+    settings: Settings = model.settings["describer"]["local_features"]
     tensors = {"local_features": dict(describer.local_features.state_dict())}
     facts: dict[str, object] = {
         "version": __version__,

@@ -7,9 +7,8 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from objemb.card import CARD, read_card
+from objemb.card import CARD, Provenance, read_card
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
@@ -149,7 +148,7 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _provenances(place: str, provenance: Provenance) -> Iterator[tuple[str, Provenance]]:
     """The provenance of a model, and of the model folders that its weights came from."""
     yield place, provenance
     for key, origin in (provenance.get("weights") or {}).items():
@@ -158,7 +157,7 @@ def _provenances(place: str, provenance: Mapping[str, Any]) -> Iterator[tuple[st
             yield from _provenances(f"{key} of the {place}", read_card(folder).get("provenance", {}))
 
 
-def _paths(data: Any) -> Iterator[str]:
+def _paths(data: object) -> Iterator[str]:
     """Paths in the settings of training data."""
     if isinstance(data, Mapping):
         for key, value in data.items():

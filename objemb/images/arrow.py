@@ -6,9 +6,12 @@ import datetime
 import decimal
 import zoneinfo
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Units of Arrow's times, in nanoseconds.
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -24,7 +27,7 @@ def is_single(kind: object) -> bool:
     return not types.is_nested(kind) and not any(test(kind) for test in raw)
 
 
-def values(column: Any) -> list[object]:
+def values(column: pa.Array) -> list[object]:
     """The values of an array: numbers, booleans, texts, None. Decimals become floats.
 
     Moments, dates and times of day become ISO 8601 texts: moments with a zone in its time and with its offset, in UTC
@@ -45,7 +48,7 @@ def values(column: Any) -> list[object]:
     return [None if number is None else convert(number) for number in numbers]
 
 
-def _plain(kind: Any) -> object:
+def _plain(kind: pa.DataType) -> object:
     """The type of the values: what an encoding or an extension wraps."""
     import pyarrow as pa
 
@@ -56,7 +59,7 @@ def _plain(kind: Any) -> object:
     return kind
 
 
-def _of_time(kind: Any) -> Callable[[int], str | float] | None:
+def _of_time(kind: pa.DataType) -> Callable[[int], str | float] | None:
     """What makes a text or a number of the integers behind a type of times; None for other types."""
     import pyarrow.types as types
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from objemb import checks
+from objemb.card import Provenance
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.inputs import BoxesLike, ImageLike, as_encoded, as_photo, as_regions
 from objemb.images.sources import SkippedImage
 from objemb.models.stream import Sources, process_stream
 from objemb.structures import Described, MatchKernel, Photo, Regions
+from objemb.types import Settings
 
 if TYPE_CHECKING:  # these need PyTorch
     from objemb.describers.base import Describer
@@ -44,8 +46,8 @@ class EmbeddingModel(ABC):
             not depend on it.
     """
 
-    settings: Mapping[str, Any]
-    provenance: Mapping[str, object]
+    settings: Settings
+    provenance: Provenance
     device: str
     path: Path | None
     precision: str

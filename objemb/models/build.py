@@ -16,7 +16,7 @@ from torch import Tensor
 
 from objemb import checks, config, registry
 from objemb.aggregators.base import ImageAggregator
-from objemb.card import read_card
+from objemb.card import Provenance, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import PhotoDescriber
 from objemb.detectors.capabilities import NetworkDetector
@@ -37,6 +37,7 @@ from objemb.models.pipeline import AGGREGATOR, AnyAggregator, AnyDescriber, conn
 from objemb.models.state import WHITENING, model_tensors, without_weights
 from objemb.rerank.base import Reranker
 from objemb.runtimes.exported import EXPORT
+from objemb.types import Settings
 from objemb.version import __version__
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def build_model(
     precision = find_precision(precision, device)
     with missing_together(resolved):
         describer, aggregator, rerankers = _build_parts(resolved)
-    provenance = {
+    provenance: Provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "weights": origins(resolved, seed=SEED),
@@ -78,7 +79,7 @@ def build_model(
     )
 
 
-def reranked(model: Model, steps: Sequence[Mapping[str, Any]]) -> Model:
+def reranked(model: Model, steps: Sequence[Settings]) -> Model:
     """The model with other re-rankers than its own.
 
     Args:
@@ -159,8 +160,9 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
         expect_stand_alone(card["settings"])
         settings = config.resolve(card["settings"])
         describer, aggregator, rerankers = _build_parts(settings)
-        if card.get("whitening"):
-            describer = vector_describer(describer, "whitening").whitened(Whitening(**card["whitening"]))
+        whitening = card.get("whitening")
+        if whitening:
+            describer = vector_describer(describer, "whitening").whitened(Whitening(**whitening))
         _fill(describer, aggregator, tensors)
         for name, part in connected(describer, aggregator).fitted_parts().items():
             part.fitted_on = str(card["fitted"][name]["fitted_on"])
@@ -178,7 +180,7 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     return model
 
 
-def _build_parts(settings: Mapping[str, Any]) -> tuple[AnyDescriber, AnyAggregator, tuple[Reranker, ...]]:
+def _build_parts(settings: Settings) -> tuple[AnyDescriber, AnyAggregator, tuple[Reranker, ...]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         describer: Any = registry.build(PhotoDescriber, settings["describer"])

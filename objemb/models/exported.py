@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from objemb import checks, registry
-from objemb.card import CARD, read_card
+from objemb.card import CARD, ModelCard, Provenance, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.models.base import EmbeddingModel, least_longest_side
 from objemb.ops.batches import batched, group_equal
@@ -23,7 +22,7 @@ from objemb.rerank.base import Reranker
 from objemb.runtimes.base import Runtime, Session
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
 from objemb.structures import Photo, RegionDescriptors, Regions
-from objemb.types import AnyArray, Float32Array, Uint8Array
+from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class ExportedModel(EmbeddingModel):
         precision: That of the graphs; of graphs in float32 that of the runtime.
     """
 
-    card: Mapping[str, Any]
+    card: ModelCard
     exported: Exported
     path: Path
     runtime: Runtime
@@ -63,16 +62,14 @@ class ExportedModel(EmbeddingModel):
     device = "cpu"
 
     @property
-    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]  # a dataclass could not leave it to the card
+    def settings(self) -> Settings:  # type: ignore[override]  # a dataclass could not leave it to the card
         """See :attr:`EmbeddingModel.settings`."""
-        settings: Mapping[str, Any] = self.card["settings"]
-        return settings
+        return self.card["settings"]
 
     @property
-    def provenance(self) -> Mapping[str, object]:  # type: ignore[override]
+    def provenance(self) -> Provenance:  # type: ignore[override]
         """See :attr:`EmbeddingModel.provenance`."""
-        provenance: Mapping[str, object] = self.card.get("provenance", {})
-        return provenance
+        return self.card.get("provenance", {})
 
     @property
     def fingerprint(self) -> str:

@@ -18,7 +18,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -72,7 +71,7 @@ def write_folder(
     card_folder.write_folder(folder, card, write, force=force)
 
 
-def read_tensors(folder: str | Path, card: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+def read_tensors(folder: str | Path, card: card_folder.ModelCard) -> dict[str, dict[str, Tensor]]:
     """The tensors of a model folder by group, after checking the files against the checksums of the card.
 
     Raises:

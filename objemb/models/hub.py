@@ -9,12 +9,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from objemb.card import CARD, checked_file, read_card
+from objemb.card import CARD, ModelCard, checked_file, read_card
 from objemb.checks import ObjembError
 from objemb.models.origins import recorded
 from objemb.runtimes.exported import EXPORT
@@ -101,7 +101,7 @@ def push_model(folder: str | Path, model: str, *, license: str, private: bool = 
     return str(commit.commit_url)
 
 
-def hub_card(card: Mapping[str, Any], repository: str, license: str, report: str) -> str:
+def hub_card(card: ModelCard, repository: str, license: str, report: str) -> str:
     """The model card of the hub, Markdown with a head in YAML.
 
     Args:
@@ -115,13 +115,13 @@ def hub_card(card: Mapping[str, Any], repository: str, license: str, report: str
     method = str(settings["describer"]["name"])
     tags = ["objemb", "image-retrieval", "instance-retrieval", "object-embeddings", method]
     tags += [exported["format"]] if exported else ["pytorch"]
-    training = provenance.get("training") or {}
+    training, whitening = provenance.get("training") or {}, card.get("whitening")
     weights = {**recorded(provenance), **{f"fitted {k}": v["fitted_on"] for k, v in card.get("fitted", {}).items()}}
     facts = {
         "fingerprint": f"`{card['fingerprint']}`",
         "method": method,
         "dimension": card.get("dim"),
-        "whitening": (card.get("whitening") or {}).get("fitted_on", "none"),
+        "whitening": whitening.get("fitted_on", "none") if whitening else "none",
         **({"exported to": f"{exported['format']}, {exported['precision']}"} if exported else {}),
         "trained by the task": training.get("task", "none"),
         "command": f"`{' '.join(map(str, provenance.get('command') or ['unknown']))}`",

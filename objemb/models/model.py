@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.card import Provenance
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.base import Detector
@@ -34,6 +35,7 @@ from objemb.models.state import model_fingerprint, model_tensors
 from objemb.regions.base import RegionSource
 from objemb.rerank.base import Reranker
 from objemb.structures import Described, MatchKernel, Photo, Regions
+from objemb.types import Settings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,8 +56,8 @@ class Model(EmbeddingModel):
 
     describer: AnyDescriber
     aggregator: AnyAggregator
-    settings: Mapping[str, Any]
-    provenance: Mapping[str, object] = field(default_factory=dict)
+    settings: Settings
+    provenance: Provenance = field(default_factory=Provenance)
     device: str = "cpu"
     rerankers: tuple[Reranker, ...] = ()
     path: Path | None = None

@@ -7,13 +7,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from objemb import checks, registry
-from objemb.card import read_card
+from objemb.card import PluginOrigin, Provenance, TrainingFacts, WeightsOrigin, read_card
 from objemb.checks import MissingWeightsError
 from objemb.disk import file_sha256
 from objemb.registry import Plugin, PluginError
+from objemb.types import Settings
 from objemb.weights.locate import RANDOM
 
 #: The key of a training task that may hold a describer of its own.
@@ -35,11 +35,11 @@ class Network:
 
     key: str
     plugin: type[Plugin]
-    settings: Mapping[str, object]
+    settings: Settings
     covered: bool
 
     @property
-    def weights(self) -> Any:
+    def weights(self) -> str | None:
         """The value of ``weights`` in its settings, or None."""
         return self.settings.get("weights")
 
@@ -47,7 +47,7 @@ class Network:
         return f"{self.key} ({self.settings['name']})"
 
 
-def networks(settings: Mapping[str, object]) -> Iterator[Network]:
+def networks(settings: Settings) -> Iterator[Network]:
     """The networks in settings, a describer's before its parts; defaults may be missing."""
     inside: list[str] = []
     for key, kind, part in _parts(settings):
@@ -60,7 +60,7 @@ def networks(settings: Mapping[str, object]) -> Iterator[Network]:
                 inside.append(key)
 
 
-def _parts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _parts(settings: Settings, path: str = "") -> Iterator[tuple[str, str, Settings]]:
     """Dotted key, kind and settings of all known parts, each before its nested parts."""
     for key, value in settings.items():
         kind = "describers" if key == TEACHER else registry.KINDS.get(key)
@@ -107,7 +107,7 @@ def expect_stand_alone(settings: Mapping[str, object]) -> None:
             )
 
 
-def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
+def brought(settings: Settings) -> dict[str, PluginOrigin]:
     """The plug-ins of other packages in settings, as stored in a model folder.
 
     Args:
@@ -116,7 +116,7 @@ def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
     Returns:
         By dotted key: ``kind`` and ``name`` of the plug-in, ``package`` (name of the distribution) and its ``version``.
     """
-    plugins = {}
+    plugins: dict[str, PluginOrigin] = {}
     for key, kind, part in _parts(settings):
         origin = registry.origin(kind, part["name"])
         if origin is not None:
@@ -124,7 +124,7 @@ def brought(settings: Mapping[str, object]) -> dict[str, dict[str, str]]:
     return plugins
 
 
-def expect_installed(provenance: Mapping[str, Any]) -> None:
+def expect_installed(provenance: Provenance) -> None:
     """Refuse a model that needs plug-ins of packages that are not installed.
 
     Args:
@@ -170,7 +170,7 @@ def missing_together(settings: Mapping[str, object]) -> Iterator[None]:
         raise MissingWeightsError(message) from error
 
 
-def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str, object]]:
+def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, WeightsOrigin]:
     """The origins of the weights of all networks, as stored in a model folder.
 
     Args:
@@ -181,16 +181,16 @@ def origins(settings: Mapping[str, object], *, seed: int) -> dict[str, dict[str,
         By dotted key: name of the weights with the checksum of a file or the fingerprint of a model folder; ``random``
         with the seed.
     """
-    weights: dict[str, dict[str, object]] = {}
+    weights: dict[str, WeightsOrigin] = {}
     for network in networks(settings):
         if network.weights is not None or not network.covered:
             weights[f"{network.key}.weights"] = _origin(network, seed)
     return weights
 
 
-def _origin(network: Network, seed: int) -> dict[str, object]:
+def _origin(network: Network, seed: int) -> WeightsOrigin:
     weights = network.weights
-    if weights in (None, RANDOM):
+    if weights is None or weights == RANDOM:
         return {"name": RANDOM, "seed": seed}
     place = Path(weights).expanduser()
     if place.is_dir():
@@ -199,12 +199,12 @@ def _origin(network: Network, seed: int) -> dict[str, object]:
         part = network.key.rpartition(".")[2]
         alike = [n.key for n in networks(card["settings"]) if n.key.rpartition(".")[2] == part]
         vain = [key for key in alike if key in random]  # it is not known which of several was used
-        own = {"random": vain} if vain and vain == alike else {}
+        own: WeightsOrigin = {"random": vain} if vain and vain == alike else {}
         return {"name": str(weights), "fingerprint": card["fingerprint"], **own}
     return {"name": str(weights), "sha256": file_sha256(place)} if place.is_file() else {"name": str(weights)}
 
 
-def described(settings: Mapping[str, object], provenance: Mapping[str, object]) -> dict[str, str]:
+def described(settings: Mapping[str, object], provenance: Provenance) -> dict[str, str]:
     """Readable origin of the weights of each network of a model, by dotted key.
 
     Args:
@@ -219,7 +219,7 @@ def described(settings: Mapping[str, object], provenance: Mapping[str, object]) 
     }
 
 
-def recorded(provenance: Mapping[str, Any]) -> dict[str, str]:
+def recorded(provenance: Provenance) -> dict[str, str]:
     """Likewise, of networks that only graphs are left of: as it was kept, without a look at their plug-ins.
 
     Args:
@@ -229,7 +229,7 @@ def recorded(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {key.removesuffix(".weights"): _text(origin) for key, origin in kept.items()}
 
 
-def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) -> list[str]:
+def untrained(settings: Mapping[str, object], provenance: Provenance) -> list[str]:
     """Keys of the networks of a model that have random weights and were not trained."""
     _, learned = _training(provenance)
     return [
@@ -239,22 +239,23 @@ def untrained(settings: Mapping[str, object], provenance: Mapping[str, object]) 
     ]
 
 
-def _training(provenance: Mapping[str, Any]) -> tuple[Mapping[str, object], Collection[str]]:
+def _training(provenance: Provenance) -> tuple[TrainingFacts, Collection[str]]:
     """The recorded training of a model and the keys of its trained parts; all parts if they were not recorded."""
     training = provenance.get("training") or {}
     return training, training.get("learned", ["describer"]) if training else []
 
 
-def _origin_of(key: str, provenance: Mapping[str, Any]) -> Mapping[str, object]:
+def _origin_of(key: str, provenance: Provenance) -> WeightsOrigin:
     """The recorded origin of a network; weights of an enclosing part have replaced its own."""
     recorded = provenance.get("weights") or {}
     path = key.split(".")
     around = [recorded.get(f"{'.'.join(path[:n])}.weights") for n in range(1, len(path) + 1)]
     known = [origin for origin in around if origin]
-    return next((o for o in known if o.get("name") != RANDOM), known[-1] if known else {"name": RANDOM})
+    unknown: WeightsOrigin = {"name": RANDOM}
+    return next((o for o in known if o.get("name") != RANDOM), known[-1] if known else unknown)
 
 
-def _text(origin: Mapping[str, Any]) -> str:
+def _text(origin: WeightsOrigin) -> str:
     name = str(origin.get("name"))
     if name == RANDOM:
         return f"random (seed {origin['seed']})" if "seed" in origin else "random"

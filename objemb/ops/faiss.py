@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from objemb import checks
 from objemb.types import Float32Array, Int64Array
+
+if TYPE_CHECKING:
+    from faiss import IndexIVF as IndexIVF
+    from faiss import IndexIVFPQ as IndexIVFPQ
+    from faiss import SearchParameters as SearchParameters
 
 
 def faiss_library(what: str) -> ModuleType:

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from objemb import checks
 from objemb.registry.plugins import KINDS, Plugin, load, names
+from objemb.types import Settings
 
 P = TypeVar("P", bound=Plugin)
 S = TypeVar("S")
@@ -73,7 +74,7 @@ def _read_arguments(cls: type[object]) -> dict[str, Argument]:
             f"cannot ({error}); import it outside of TYPE_CHECKING"
         ) from error
     made = {f.name: f.default_factory() for f in _fields(cls) if f.default_factory is not dataclasses.MISSING}
-    return {p.name: _argument(p.name, made.get(p.name, p.default), hints.get(p.name, Any)) for p in parameters}
+    return {p.name: _argument(p.name, made.get(p.name, p.default), hints.get(p.name)) for p in parameters}
 
 
 def _argument(name: str, default: object, hint: object) -> Argument:
@@ -109,7 +110,7 @@ def resolve(kind: str, part: object, where: str) -> dict[str, Any]:
     return cls.stand_alone({"name": part["name"], **_complete(cls, own, where, part["name"])})
 
 
-def from_settings(cls: type[S], settings: Any, where: str) -> S:
+def from_settings(cls: type[S], settings: object, where: str) -> S:
     """Create a dataclass of settings from a mapping.
 
     Args:
@@ -123,7 +124,7 @@ def from_settings(cls: type[S], settings: Any, where: str) -> S:
     return _instance(cls, _complete(cls, settings, where, where), where)
 
 
-def build(contract: type[P], settings: Mapping[str, Any]) -> P:
+def build(contract: type[P], settings: Settings) -> P:
     """Build a plug-in from resolved settings; nested parts are built first.
 
     Parts that are already objects are used as they are, and omitted arguments have their defaults.

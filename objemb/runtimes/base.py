@@ -6,12 +6,12 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
 from objemb import checks
-from objemb.card import CARD
+from objemb.card import CARD, ModelCard
 from objemb.checks import ArtefactMismatchError
 from objemb.registry import Plugin
 from objemb.runtimes.exported import Exported, Graph, TensorSpec
@@ -104,7 +104,7 @@ class Runtime(Plugin, ABC):
             return False
 
     @final
-    def open(self, name: str, exported: Exported, card: Mapping[str, Any], folder: str | Path) -> Session:
+    def open(self, name: str, exported: Exported, card: ModelCard, folder: str | Path) -> Session:
         """Open a graph of an exported model.
 
         Args:

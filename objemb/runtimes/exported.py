@@ -33,14 +33,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from objemb import checks
-from objemb.card import CARD, checked_content
+from objemb.card import CARD, ModelCard, checked_content
 from objemb.checks import ArtefactMismatchError
+from objemb.types import Settings
 
 #: The key of the card.
-EXPORT = "export"
+EXPORT: Final = "export"
 FORMATS = ("onnx", "openvino", "pt2")
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Names of graphs.
@@ -111,14 +112,14 @@ class Exported:
     in_context: bool
     untrained: tuple[str, ...] = ()
     opset: int | None = None
-    verified: Mapping[str, Any] = field(default_factory=dict)
+    verified: Mapping[str, object] = field(default_factory=dict)
 
     def as_card(self) -> dict[str, object]:
         """JSON-ready, for :meth:`of_card`."""
         return asdict(self)
 
     @classmethod
-    def of_card(cls, card: Mapping[str, Any], folder: str | Path) -> Exported:
+    def of_card(cls, card: ModelCard, folder: str | Path) -> Exported:
         """Read from a card, which a stranger may have written.
 
         Args:
@@ -167,7 +168,7 @@ class Exported:
             raise ArtefactMismatchError(f"{Path(folder) / CARD}: expected a graph {PHOTOS!r}, found {list(graphs)}")
         return exported
 
-    def contents(self, name: str, card: Mapping[str, Any], folder: str | Path) -> list[bytes]:
+    def contents(self, name: str, card: ModelCard, folder: str | Path) -> list[bytes]:
         """The contents of the files of a graph, after checking them against the checksums of the card.
 
         They are read once: a runtime gets the bytes that were checked, whatever becomes of the folder meanwhile.
@@ -187,12 +188,12 @@ class Exported:
         return contents
 
 
-def _file_name(name: object, card: Mapping[str, Any]) -> str:
+def _file_name(name: object, card: ModelCard) -> str:
     """A file of the folder itself: a card must not name files elsewhere."""
     plain: list[str] = [file for file in card["files"] if file == Path(file).name]
     return checks.one_of("files", str(name), plain)
 
 
-def _tensor(said: Mapping[str, Any]) -> TensorSpec:
+def _tensor(said: Settings) -> TensorSpec:
     shape = tuple(None if side is None else checks.whole("shape", side) for side in said["shape"])
     return TensorSpec(str(said["name"]), str(said["dtype"]), shape)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from objemb import registry
+from objemb.card import ModelCard
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
@@ -13,12 +11,13 @@ from objemb.index.store import Index
 from objemb.runtimes.exported import EXPORT
 from objemb.structures import RegionDescriptors, VisualWords
 from objemb.structures.described import IN_WORDS
+from objemb.types import Settings
 
 #: Output of models, by the name of the schema of its rows.
 GIVEN: dict[str, type[object]] = {UnitVectors.name: RegionDescriptors, WordRows.name: VisualWords}
 
 
-def check_model(index: Index, gives: type[object], settings: Mapping[str, Any], fingerprint: str) -> None:
+def check_model(index: Index, gives: type[object], settings: Settings, fingerprint: str) -> None:
     """Raise ``ArtefactMismatchError`` unless an index was made with a model.
 
     Args:
@@ -37,7 +36,7 @@ def check_model(index: Index, gives: type[object], settings: Mapping[str, Any], 
     index.check_fingerprint(fingerprint)
 
 
-def gives_of(card: Mapping[str, Any]) -> type[object]:
+def gives_of(card: ModelCard) -> type[object]:
     """What the rows of a model are, by its card: of exported models vectors, of others what the aggregator says."""
     if EXPORT in card:
         return RegionDescriptors

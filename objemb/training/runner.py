@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from objemb import checks
+from objemb.card import Provenance
 from objemb.checks import ObjembError, TrainingError
 from objemb.models.build import save_model, versions
 from objemb.models.origins import origins
@@ -93,7 +94,7 @@ def _export(run: Run, command: Sequence[str], after: Mapping[str, object]) -> di
     folder, task, settings = run.folder, run.task.eval(), run.settings
     if run.ema is not None:
         run.ema.copy_to(task)
-    origin = {
+    origin: Provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "weights": origins(task.settings, seed=settings.seed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from objemb.models.origins import expect_weights, missing_together
 from objemb.registry import Plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
 from objemb.training.sampler import seed_everything
+from objemb.types import Settings
 
 
 class Task(nn.Module, Plugin, ABC):
@@ -42,7 +43,7 @@ class Task(nn.Module, Plugin, ABC):
     kind = "training.tasks"
     after: ClassVar[tuple[str, ...]] = ()
     examples: Examples
-    settings: Mapping[str, Any]
+    settings: Settings
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class Task(nn.Module, Plugin, ABC):
         del folder
 
 
-def build_task(settings: Mapping[str, Any], *, seed: int = 0) -> Task:
+def build_task(settings: Settings, *, seed: int = 0) -> Task:
     """Build the task of a config, with initial weights that depend only on the seed.
 
     Args:

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_benchmark(commands: Any, name: str) -> None:
+def add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> None:
     """A command for a benchmark, with an option for each of its arguments."""
     cls = registry.load(Benchmark, name)
     text = inspect.getdoc(cls) or ""

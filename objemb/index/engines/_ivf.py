@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -33,7 +33,10 @@ from objemb.index.blocks import (
 from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.index.engines.exact import search_exact
 from objemb.ops.faiss import faiss_library
-from objemb.types import BoolArray, Float32Array, Int64Array
+from objemb.types import BoolArray, Buffer, Float32Array, Int64Array
+
+if TYPE_CHECKING:
+    from objemb.ops.faiss import IndexIVF, SearchParameters
 
 #: The one file of a structure.
 FILE = "index"
@@ -75,16 +78,17 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
         self.seed = checks.whole("seed", seed, 0)
 
     @abstractmethod
-    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> Any:
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> IndexIVF:
         """An empty inverted file of inner products for vectors of this length."""
 
     @abstractmethod
     def made(self, faiss: ModuleType, index: object) -> bool:
         """Whether a structure of FAISS is of the kind that this engine builds."""
 
-    def parameters(self, faiss: ModuleType, **options: object) -> object:
+    def parameters(self, faiss: ModuleType, **options: object) -> SearchParameters:
         """The search parameters for FAISS."""
-        return faiss.SearchParametersIVF(**options)
+        parameters: SearchParameters = faiss.SearchParametersIVF(**options)
+        return parameters
 
     def build(self, blocks: Sequence[VectorBlock]) -> IvfStructure:
         """As :meth:`objemb.index.engines.base.Engine.build`."""
@@ -105,7 +109,7 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
                 index.add(np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32))
         return IvfStructure(index, self)
 
-    def load(self, files: Mapping[str, Any]) -> IvfStructure:
+    def load(self, files: Mapping[str, Buffer]) -> IvfStructure:
         """As :meth:`objemb.index.engines.base.Engine.load`."""
         faiss = faiss_library("approximate search")
         if set(files) != {FILE}:
@@ -175,7 +179,7 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
     covered: int
     dim: int
 
-    def __init__(self, index: Any, engine: IvfEngine) -> None:
+    def __init__(self, index: IndexIVF, engine: IvfEngine) -> None:
         self._index = index
         self._engine = engine
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)

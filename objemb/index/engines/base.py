@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from objemb.index.blocks import Block, GroupedHits
 from objemb.registry import Plugin
-from objemb.types import Int64Array
+from objemb.types import Buffer, Int64Array
 
 #: The rows of queries, as the schema of the rows encodes them, and the blocks of rows that they are compared with.
 Q = TypeVar("Q")
@@ -111,7 +111,7 @@ class Engine(Plugin, ABC, Generic[Q, B]):
         """
 
     @abstractmethod
-    def load(self, files: Mapping[str, object]) -> Structure[Q, B]:
+    def load(self, files: Mapping[str, Buffer]) -> Structure[Q, B]:
         """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
 
         Args:

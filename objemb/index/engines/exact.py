@@ -30,7 +30,7 @@ from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, float_products
 from objemb.registry import plugin
-from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
+from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
 #: Query rows that share one pass over the index.
 QUERY_ROWS_PER_PASS = 64
@@ -66,7 +66,7 @@ class Exact(Engine[Float32Array, VectorBlock]):
         """A structure for any rows."""
         return ExactSearch()
 
-    def load(self, files: Mapping[str, object]) -> ExactSearch:
+    def load(self, files: Mapping[str, Buffer]) -> ExactSearch:
         """Likewise."""
         return ExactSearch()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.index.words import WordBlock, WordQueries
 from objemb.registry import plugin
 from objemb.threads import usable_threads
-from objemb.types import Int64Array
+from objemb.types import Buffer, Int64Array
 
 
 @plugin
@@ -32,7 +31,7 @@ class InvertedFile(Engine[WordQueries, WordBlock]):
         """A structure for any rows."""
         return InvertedFileSearch()
 
-    def load(self, files: Mapping[str, Any]) -> InvertedFileSearch:
+    def load(self, files: Mapping[str, Buffer]) -> InvertedFileSearch:
         """Likewise."""
         return InvertedFileSearch()
 

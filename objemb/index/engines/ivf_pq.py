@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from objemb.index.engines._ivf import IvfEngine
 from objemb.registry import plugin
+
+if TYPE_CHECKING:
+    from objemb.ops.faiss import IndexIVF, IndexIVFPQ, SearchParameters
 
 #: Bits of the code of some columns; their 256 centroids need as many rows to be learned from.
 BITS = 8
@@ -19,10 +23,10 @@ class IvfPq(IvfEngine):
     coarseness = 4
     least_rows = 1 << BITS
 
-    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> object:
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> IndexIVF:
         """As :meth:`IvfEngine.untrained`."""
         coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
-        index = faiss.IndexIVFPQ(coarse, dim, lists, bytes_of_code(dim), BITS, metric)
+        index: IndexIVFPQ = faiss.IndexIVFPQ(coarse, dim, lists, bytes_of_code(dim), BITS, metric)
         index.pq.cp.seed = self.seed
         return index
 
@@ -30,9 +34,10 @@ class IvfPq(IvfEngine):
         """As :meth:`IvfEngine.made`."""
         return type(index) is faiss.IndexIVFPQ
 
-    def parameters(self, faiss: ModuleType, **options: object) -> object:
+    def parameters(self, faiss: ModuleType, **options: object) -> SearchParameters:
         """As :meth:`IvfEngine.parameters`."""
-        return faiss.IVFPQSearchParameters(**options)
+        parameters: SearchParameters = faiss.IVFPQSearchParameters(**options)
+        return parameters
 
 
 def bytes_of_code(dim: int) -> int:

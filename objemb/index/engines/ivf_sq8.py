@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from objemb.index.engines._ivf import IvfEngine
 from objemb.registry import plugin
+
+if TYPE_CHECKING:
+    from objemb.ops.faiss import IndexIVF
 
 
 @plugin
 class IvfSq8(IvfEngine):
     """Rows as 8-bit scalars, each column in 256 steps of its range."""
 
-    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> object:
+    def untrained(self, faiss: ModuleType, dim: int, lists: int) -> IndexIVF:
         """As :meth:`IvfEngine.untrained`."""
         quantiser, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-        return faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dim), dim, lists, quantiser, metric)
+        coarse = faiss.IndexFlatIP(dim)
+        index: IndexIVF = faiss.IndexIVFScalarQuantizer(coarse, dim, lists, quantiser, metric)
+        return index
 
     def made(self, faiss: ModuleType, index: object) -> bool:
         """As :meth:`IvfEngine.made`."""

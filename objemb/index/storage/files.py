@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from objemb.checks import DamagedIndexError, IndexFolderError, IndexWriteError, ObjembError
+from objemb.types import Buffer
 
 #: Names of the data files of an index: a number that is never reused, and the kind of content.
 DATA_FILE = re.compile(r"\d{8,18}\.[a-z_]{1,32}")
@@ -123,8 +124,8 @@ class NewFile:
         self._size = 0
         self._file = folder.create(name)
 
-    def write(self, data: Any) -> None:
-        """Append bytes (anything with the buffer protocol)."""
+    def write(self, data: Buffer) -> None:
+        """Append bytes."""
         view = memoryview(data)
         if not view.nbytes:  # an empty view cannot be cast
             return
@@ -146,7 +147,7 @@ class NewFile:
             self._file.close()
 
 
-def write_file(folder: Folder, name: str, data: object) -> FileRecord:
+def write_file(folder: Folder, name: str, data: Buffer) -> FileRecord:
     """Write a whole new file."""
     file = NewFile(folder, name)
     try:
@@ -295,7 +296,7 @@ def unreadable(path: Path, error: OSError) -> DamagedIndexError | IndexFolderErr
     return DamagedIndexError(f"{path}: cannot be read: {reason}")
 
 
-def check_buffer(folder: Path, record: FileRecord, buffer: Any) -> None:
+def check_buffer(folder: Path, record: FileRecord, buffer: Buffer) -> None:
     """Raise ``DamagedIndexError`` unless a buffer has the recorded checksum."""
     digest = hashlib.sha256(buffer).hexdigest()
     if digest != record.sha256:

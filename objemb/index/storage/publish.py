@@ -125,7 +125,7 @@ def write_deleted(folder: Folder, next_file: int, numbers: Int64Array) -> FileRe
     """Write the internal numbers of deleted images; None when there are none."""
     if not len(numbers):
         return None
-    return write_file(folder, f"{next_file:08d}.deleted", np.unique(numbers).astype("<i8"))
+    return write_file(folder, f"{next_file:08d}.deleted", np.unique(numbers).astype("<i8").data)
 
 
 def _check_vacant(path: Path) -> None:

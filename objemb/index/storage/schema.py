@@ -18,7 +18,7 @@ import numpy as np
 
 from objemb.index.blocks import Block
 from objemb.structures import Described, Regions, Scalar
-from objemb.types import AnyArray, BoolArray, Int64Array
+from objemb.types import AnyArray, BoolArray, Buffer, Int64Array
 
 #: The columns of some rows by name.
 Columns: TypeAlias = Mapping[str, AnyArray]
@@ -59,7 +59,7 @@ class RowSchema(ABC):
     dim: int
 
     @property
-    def kind(self) -> dict[str, Any]:
+    def kind(self) -> dict[str, object]:
         """What indexes must agree in for the rows of one to be rows of the other."""
         return {"schema": self.name, "dim": self.dim}
 
@@ -91,7 +91,7 @@ class RowSchema(ABC):
         """Raise ``ValueError`` unless files of these sizes in bytes may hold this number of rows."""
 
     @abstractmethod
-    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
+    def decode(self, content: Mapping[str, Buffer], rows: int) -> Columns:
         """Arrays over the bytes of files whose sizes were checked; what is mapped is not read."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class RowSchema(ABC):
         """
         return rows + images
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``{"name": ..., **fields}``; :func:`objemb.index.storage.manifest.schema_from_json` reverses it."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
 

@@ -76,7 +76,7 @@ class SegmentWriter:
 
     def _write(self, columns: Columns) -> None:
         for name, values in columns.items():
-            self._columns[name].write(values)
+            self._columns[name].write(values.data)
 
     def abandon(self) -> None:
         """Close the files that are open; they are left to the next cleaning, their number is not used again."""

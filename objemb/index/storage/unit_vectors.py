@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from objemb.index.blocks import VectorBlock
 from objemb.index.storage.schema import AsTheyCome, Columns, RowSchema
 from objemb.structures import Described, RegionDescriptors, Regions, Scalar
 from objemb.structures.results import COSINE
-from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
+from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
 DTYPES = ("float32", "float16")
 #: Longer vectors are no descriptors.
@@ -80,7 +79,7 @@ class UnitVectors(RowSchema):
         if sizes["vectors"] != rows * self.dim * self._stored_dtype.itemsize:
             raise ValueError(f"vectors: expected {rows} rows, found {sizes['vectors']} bytes")
 
-    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
+    def decode(self, content: Mapping[str, Buffer], rows: int) -> Columns:
         """As :meth:`RowSchema.decode`."""
         return {"vectors": np.frombuffer(content["vectors"], self._stored_dtype).reshape(rows, self.dim)}
 
@@ -122,7 +121,7 @@ class UnitVectors(RowSchema):
         return {"vectors": np.ascontiguousarray(columns["vectors"], dtype=self._stored_dtype)}
 
     @property
-    def _stored_dtype(self) -> np.dtype[Any]:
+    def _stored_dtype(self) -> np.dtype[np.generic]:
         return np.dtype(self.dtype).newbyteorder("<")
 
 

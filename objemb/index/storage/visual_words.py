@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from objemb.index.storage.unit_vectors import DTYPES, MOST_DIM, check_unit
 from objemb.index.words import BITS, WordBlock, WordQueries, check_lists, joined_queries, packed_in_64
 from objemb.structures import Described, MatchKernel, Regions, Scalar, VisualWords, WordPlaces
 from objemb.structures.described import IN_WORDS
-from objemb.types import AnyArray, BoolArray, Int64Array
+from objemb.types import AnyArray, BoolArray, Buffer, Int64Array
 
 #: What a row with words is: a whole image, or each of its regions.
 ITEMS = ("images", "regions")
@@ -84,7 +83,7 @@ class WordRows(RowSchema):
         return MatchKernel(self.words, self.binary, self.alpha, self.tau, self.tau_inclusive, self.positions)
 
     @property
-    def kind(self) -> dict[str, Any]:
+    def kind(self) -> dict[str, object]:
         """As :attr:`RowSchema.kind`: all that is the same for all rows."""
         fields = asdict(self)
         del fields["dtype"]
@@ -167,7 +166,7 @@ class WordRows(RowSchema):
             if sizes[name] != size:
                 raise ValueError(f"{name}: expected {size} bytes for {rows} rows, found {sizes[name]}")
 
-    def decode(self, content: Mapping[str, Any], rows: int) -> Columns:
+    def decode(self, content: Mapping[str, Buffer], rows: int) -> Columns:
         """As :meth:`RowSchema.decode`."""
         types = {"vocabulary": "<u4", "starts": "<i8", "postings": "<u4", "scales": "<f4", "placed": "<u4"}
         columns = {name: np.frombuffer(content[name], types[name]) for name in self.columns if name in types}
@@ -336,11 +335,11 @@ class WordRows(RowSchema):
         return -(-self.dim // BITS) if self.binary else self.dim
 
     @property
-    def _stored_residual(self) -> np.dtype[Any]:
+    def _stored_residual(self) -> np.dtype[np.generic]:
         return np.dtype("<u8") if self.binary else np.dtype(self.dtype).newbyteorder("<")
 
     @property
-    def _place(self) -> np.dtype[Any]:
+    def _place(self) -> np.dtype[np.generic]:
         return np.dtype([("word", "<u4"), ("x", "<u2"), ("y", "<u2"), ("code", "u1", (-(-self.dim // 8),))])
 
 

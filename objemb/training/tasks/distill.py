@@ -15,6 +15,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.keep import Keep
+from objemb.card import Provenance
 from objemb.config import read_yaml
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import BoxEmbedder
@@ -221,7 +222,7 @@ class Distill(Task):
     def model(self) -> Model:
         """The student as a model."""
         settings = {"describer": without_weights(self.settings["describer"]), "aggregator": {"name": "keep"}}
-        provenance = {"teacher": self.teacher.fingerprint}
+        provenance: Provenance = {"teacher": self.teacher.fingerprint}
         return Model(self.describer, Keep(), settings, provenance, str(self.device))
 
     def finish(self, folder: Path) -> None:

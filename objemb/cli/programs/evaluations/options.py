@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from objemb.cli.options import check_whitening
 from objemb.cli.program import Listed
@@ -30,7 +29,7 @@ def parse(argv: Sequence[str], description: str) -> argparse.Namespace:
     return args
 
 
-def _add_sets(group: Any) -> None:
+def _add_sets(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--set", action="append", default=[], type=Path, metavar="JSON", help="an evaluation set: images and queries"
     )
@@ -52,7 +51,7 @@ def _add_sets(group: Any) -> None:
     )
 
 
-def _add_description(group: Any) -> None:
+def _add_description(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--boxes", type=Path, metavar="COCO", help="boxes of the database photos, at image level")
     group.add_argument(
         "--crop",
@@ -83,7 +82,7 @@ def _add_description(group: Any) -> None:
     )
 
 
-def _add_fitting(group: Any) -> None:
+def _add_fitting(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--fit-on",
         nargs="+",
@@ -115,7 +114,7 @@ def _add_fitting(group: Any) -> None:
     )
 
 
-def _add_outputs(group: Any) -> None:
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-o", "--output", type=Path, metavar="JSON", help="write everything that was measured")
     group.add_argument("--markdown", type=Path, metavar="MD", help="write the tables")
     group.add_argument("--report", type=Path, metavar="DIR", help="write both, with plots and failure browsers")
