@@ -22,11 +22,12 @@ import codecs
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import yaml
 
 from objemb import checks, registry
+from objemb.types import Settings
 
 #: The parts of a method; every other key of an override belongs to the first one.
 PARTS = ("describer", "aggregator", "rerank")
@@ -39,7 +40,7 @@ MOST_BYTES = 1 << 22
 KEY = r"[\w.]+="
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Settings of a method, complete: every key that the file does not name has its default.
 
     Args:
@@ -61,7 +62,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Settings of a training run; its task is complete, ``run`` as far as it is named.
 
     Args:
@@ -85,7 +86,7 @@ def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> dic
         raise ValueError(f"{path}: {error}") from error
 
 
-def resolve(settings: Mapping[str, object]) -> dict[str, Any]:
+def resolve(settings: Mapping[str, object]) -> Settings:
     """Settings of a method with every default filled in, checked as :func:`objemb.registry.resolve` does."""
     _check_parts(settings, PARTS)
     full = {"aggregator": {"name": "keep"}, "rerank": [], **settings}
@@ -123,7 +124,7 @@ def _another_plugin(old: Mapping[str, object], new: Mapping[str, object]) -> boo
     return "name" in old and "name" in new and old["name"] != new["name"]
 
 
-def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> dict[str, Any]:
+def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> Settings:
     """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings; other keys belong to the first part."""
     nested: dict[str, object] = {}
     for override in overrides:
@@ -134,10 +135,10 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> d
         path = keys if keys[0] in parts else [parts[0], *keys]
         if len(path) > DEEPEST:
             raise ValueError(f"override: expected at most {DEEPEST} keys within each other, found {len(path)}")
-        value = _value(text, f"override {override!r}")
-        for key in reversed(path):
-            value = {key: value}
-        nested = merge(nested, value)
+        inner = {path[-1]: _value(text, f"override {override!r}")}
+        for key in reversed(path[:-1]):
+            inner = {key: inner}
+        nested = merge(nested, inner)
     return nested
 
 
@@ -178,7 +179,7 @@ def _joined(text: str, belongs: Callable[[str], bool]) -> list[str]:
     return parts
 
 
-def parse_part(key: str, text: str) -> dict[str, object]:
+def parse_part(key: str, text: str) -> Settings:
     """One part from a command line, such as ``query_expansion,top=5``: its name, then its keys, with all defaults.
 
     Args:
@@ -203,8 +204,14 @@ def read_yaml(file: Path) -> dict[str, object]:
 
 def dump_config(settings: Mapping[str, object]) -> str:
     """Settings as YAML text that :func:`load_config` reads back."""
-    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
-    text: str = yaml.dump(registry.plain(settings), Dumper=_Dumper, **style)
+    text: str = yaml.dump(
+        registry.plain(settings),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
+    )
     return text
 
 
@@ -350,7 +357,7 @@ def _parse(text: str, where: str) -> object:
         raise ValueError(f"{where}: expected YAML, found: {' '.join(str(error).split())}") from error
 
 
-def _value(text: str, where: str) -> Any:
+def _value(text: str, where: str) -> object:
     """The value of an override: a flow collection or a quoted text is YAML, anything else one word, as it stands.
 
     So nothing is cut at `` #``, and a path needs no quotes, whatever is in it.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -102,7 +103,7 @@ class _Places(TorchDispatchMode):
         return self._places.get(id(tensor))
 
     def __torch_dispatch__(
-        self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
+        self, func: OpOverload, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
     ) -> object:
         given = dict(kwargs or {})
         made = func(*args, **given)
@@ -183,7 +184,7 @@ def _both(value: Any) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def _by_name(func: Any, args: Sequence[object], given: Mapping[str, object]) -> dict[str, object]:
+def _by_name(func: OpOverload, args: Sequence[object], given: Mapping[str, object]) -> dict[str, object]:
     """The arguments of a call by their names."""
     names = [argument.name for argument in func._schema.arguments]
     return {**dict(zip(names, args, strict=False)), **given}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,6 +26,15 @@ from objemb.weights.read import UnreadableWeightsError, read_weights
 PRETRAINED = "pretrained"
 #: The file of a network in the repository that timm names.
 HUB_FILE = "model.safetensors"
+
+
+class _FeatureInfo(TypedDict):
+    """What timm declares of a feature."""
+
+    module: str
+    num_chs: int
+    num_chs_norm: NotRequired[int]
+    reduction: int
 
 
 @plugin
@@ -78,8 +87,9 @@ class TimmNet(Backbone):
             fill(self.network, of_module(self.network, state, source), source, known)
         data = _timm().data.resolve_model_data_config(self.network)
         self.normalise_by(data["mean"], data["std"])
-        self.channels = declared[number].get("num_chs_norm" if norm else "num_chs", declared[number]["num_chs"])
-        self.stride = declared[number]["reduction"]
+        feature = declared[number]
+        self.channels = feature.get("num_chs_norm", feature["num_chs"]) if norm else feature["num_chs"]
+        self.stride = feature["reduction"]
         self.only_side: int | None = None
         own_side = image_size or data["input_size"][-1]
         self.multiple, self.only_side = self._accepted_sides(arch, own_side)
@@ -180,7 +190,7 @@ class TimmNet(Backbone):
         return (1 if map_shape_or_none(empty, side + 1, side + stride - 1) else stride), None
 
     def _declared_stages(
-        self, declared: Sequence[Mapping[str, Any]], side: int
+        self, declared: Sequence[_FeatureInfo], side: int
     ) -> tuple[dict[int, tuple[str, int]], list[int]]:
         """Stages as of :class:`Backbone`, and which of the declared features they are: the last one of each stride.
 
@@ -301,7 +311,7 @@ def _network(arch: str, image_size: int | None) -> Any:
         ) from error
 
 
-def _declared(arch: str, network: object) -> list[dict[str, Any]]:
+def _declared(arch: str, network: object) -> list[_FeatureInfo]:
     """What timm declares of each feature: ``module``, ``num_chs``, ``reduction``."""
     declared = list(getattr(network, "feature_info", None) or [])
     if not declared or not hasattr(network, "forward_intermediates"):
@@ -309,7 +319,7 @@ def _declared(arch: str, network: object) -> list[dict[str, Any]]:
     return declared
 
 
-def _number(declared: list[dict[str, object]], layer: int | str | None) -> int:
+def _number(declared: Sequence[_FeatureInfo], layer: int | str | None) -> int:
     """Which of the declared features is meant, from 0."""
     names = [str(info["module"]) for info in declared]
     if layer is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -25,6 +25,18 @@ from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
     from objemb.structures import Regions
+
+
+class _DetectedObject(TypedDict):
+    box: list[float]
+    score: float
+    label: str | None
+
+
+class _DetectedImage(TypedDict):
+    image: str
+    size: list[int]
+    objects: list[_DetectedObject]
 
 
 @guarded
@@ -52,7 +64,7 @@ def detect(
     found = find_images(photos)
     opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
-    images: list[dict[str, Any]] = []
+    images: list[_DetectedImage] = []
     skipped = 0
     with Progress() as display:
         total = sum(1 for _ in find_images(photos)) if display.counts else None
@@ -87,7 +99,7 @@ def detect(
         raise typer.Exit(SKIPPED)
 
 
-def _objects(regions: Regions) -> list[dict[str, object]]:
+def _objects(regions: Regions) -> list[_DetectedObject]:
     rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.label_names, strict=True)
     return [{"box": box, "score": score, "label": label} for box, score, label in rows]
 
@@ -96,12 +108,12 @@ def _text(box: list[float]) -> str:
     return ",".join(f"{v:.0f}" for v in box)
 
 
-def _write_coco(file: Path, images: list[dict[str, Any]]) -> None:
+def _write_coco(file: Path, images: list[_DetectedImage]) -> None:
     """Write detections as COCO annotations with scores."""
     from objemb.coco.files import OBJECT
     from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
 
-    def annotated(image: dict[str, Any]) -> AnnotatedImage:
+    def annotated(image: _DetectedImage) -> AnnotatedImage:
         objects = [AnnotatedObject(o["box"], o["label"] or OBJECT, {"score": o["score"]}) for o in image["objects"]]
         height, width = image["size"]
         return AnnotatedImage(image["image"], (height, width), objects)

@@ -6,9 +6,13 @@ import logging
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from objemb.cli.output import Said, note, said
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
 
 #: Seconds between two lines without a terminal.
 SECONDS = 30.0
@@ -23,7 +27,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._meters: list[Meter] = []
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,7 +99,7 @@ class Meter:
         total: Number of steps, None if unknown.
     """
 
-    def __init__(self, bar: Any, what: str, unit: str, total: float | None) -> None:
+    def __init__(self, bar: Bar | None, what: str, unit: str, total: float | None) -> None:
         self.what, self.unit, self.total, self.count = what, unit, total, 0.0
         self._bar = bar
         self._task = None if bar is None else bar.add_task(what, total=total, rate="")
@@ -105,7 +109,7 @@ class Meter:
     def step(self, count: float = 1) -> None:
         """Count ``count`` more steps as done."""
         self.count += count
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             task = self._bar.tasks[self._bar.task_ids.index(self._task)]
             rate = f"{task.speed:.1f} {self.unit}/s" if task.speed else ""
             self._bar.update(self._task, advance=count, rate=rate)
@@ -145,7 +149,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bar(console: Any) -> object:
+def _bar(console: Console) -> Bar:
     """A progress bar with rate and remaining time."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

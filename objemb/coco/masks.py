@@ -105,9 +105,13 @@ def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) 
     return np.array(canvas), [0.0, 0.0, SIDE, SIDE]
 
 
-def _points(polygon: Any) -> Float64Array:
-    numbers = isinstance(polygon, list) and all(isinstance(v, (int, float)) and abs(v) < LIMIT for v in polygon)
-    if not numbers or len(polygon) < 6 or len(polygon) % 2:
+def _points(polygon: object) -> Float64Array:
+    if (
+        not isinstance(polygon, list)
+        or not all(isinstance(v, (int, float)) and abs(v) < LIMIT for v in polygon)
+        or len(polygon) < 6
+        or len(polygon) % 2
+    ):
         raise ValueError("expected polygons of at least three points x, y")
     return np.array(polygon, dtype=np.float64).reshape(-1, 2)
 

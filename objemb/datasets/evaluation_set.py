@@ -47,7 +47,9 @@ from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
 from objemb.structures.fields import ReadOnlyDict
 
 _OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
-_NOTHING: Mapping[str, Any] = ReadOnlyDict()  # one for all: a million distractors have no attributes
+# one of each for all entries: a million distractors have neither
+_NO_ATTRIBUTES: Mapping[str, Scalar] = ReadOnlyDict()
+_NO_GRADES: Mapping[str, tuple[str, ...]] = ReadOnlyDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ class SetEntry:
     file: str
     instances: tuple[str, ...]
     box: Box | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=lambda: _NOTHING)
-    relevant: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NOTHING)
+    attributes: Mapping[str, Scalar] = field(default_factory=lambda: _NO_ATTRIBUTES)
+    relevant: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_GRADES)
 
 
 @dataclass(frozen=True)
@@ -247,9 +249,9 @@ class _Reader:
         if part == "objects" and box is None:
             raise ValueError("expected the key 'box' with [x1, y1, x2, y2], found none")
         attributes = {k: v for k, v in row.items() if k not in _OWN_KEYS and isinstance(v, Scalar)}
-        relevant = _relevant(row["relevant"]) if part == "queries" and "relevant" in row else _NOTHING
+        relevant = _relevant(row["relevant"]) if part == "queries" and "relevant" in row else _NO_GRADES
         instances = () if relevant and "instance" not in row else _instances(row, part)
-        return SetEntry(file, instances, box, attributes or _NOTHING, relevant)
+        return SetEntry(file, instances, box, attributes or _NO_ATTRIBUTES, relevant)
 
 
 def _relevant(lists: object) -> Mapping[str, tuple[str, ...]]:
@@ -290,5 +292,6 @@ def _box(value: object, size: tuple[float, float] | None) -> Box | None:
     return (x1, y1, x2, y2)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9  # no photo is so large; False for NaN
+def _is_number(value: object) -> bool:
+    # no photo is so large; False for NaN
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image
 
@@ -39,6 +39,50 @@ CHUNK = 32
 MIN_QUERY_VISIBILITY = 0.5
 #: The kinds of queries.
 IN_PHOTO, PICTURE = "in photo", "picture"
+
+
+class _ObjectRow(TypedDict):
+    box: list[float]
+    area: int
+    segmentation: dict[str, object]
+    instance: str
+    category: str
+    visibility: float
+
+
+class _SceneRow(TypedDict):
+    file: str
+    height: int
+    width: int
+    objects: list[_ObjectRow]
+
+
+class _SearchedImage(TypedDict):
+    file: str
+    width: int
+    height: int
+    instances: list[str]
+
+
+class _SearchedObject(TypedDict):
+    file: str
+    box: list[float]
+    instance: str
+
+
+class _Query(TypedDict):
+    file: str
+    box: list[float] | None
+    instance: str
+    kind: str
+
+
+class _Retrieval(TypedDict):
+    name: str
+    protocol: str
+    images: list[_SearchedImage]
+    objects: list[_SearchedObject]
+    queries: list[_Query]
 
 
 def write_scenes(
@@ -76,7 +120,7 @@ def write_scenes(
     checks.whole("workers", workers)
     root = Path(folder)
     (root / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
+    rows: list[_SceneRow] = []
     for chunk in _rendered(scenes, root / "images", split, format, workers):
         rows += chunk
         if advance is not None:
@@ -96,9 +140,7 @@ def write_scenes(
     return report
 
 
-def _rendered(
-    scenes: SceneSource, folder: Path, split: str, format: str, workers: int
-) -> Iterator[list[dict[str, object]]]:
+def _rendered(scenes: SceneSource, folder: Path, split: str, format: str, workers: int) -> Iterator[list[_SceneRow]]:
     """Draws and writes the pictures; yields their rows, see :func:`_write_scene`, chunk by chunk in order."""
     chunks = [range(start, min(start + CHUNK, len(scenes))) for start in range(0, len(scenes), CHUNK)]
     if workers == 1 or len(chunks) < 2:
@@ -111,22 +153,22 @@ def _rendered(
         yield from pool.map(_write_chunk, chunks)
 
 
-_worker: list[Any] = []
+_worker: list[tuple[SceneSource, Path, str, str]] = []
 
 
-def _start_worker(*arguments: object) -> None:
-    _worker[:] = arguments
+def _start_worker(scenes: SceneSource, folder: Path, split: str, format: str) -> None:
+    _worker[:] = [(scenes, folder, split, format)]
 
 
-def _write_chunk(numbers: range) -> list[dict[str, object]]:
-    scenes, folder, split, format = _worker
+def _write_chunk(numbers: range) -> list[_SceneRow]:
+    ((scenes, folder, split, format),) = _worker
     return [_write_scene(scenes[n], folder, f"{split}_{n:06d}.{format}") for n in numbers]
 
 
-def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, object]:
+def _write_scene(scene: Scene, folder: Path, name: str) -> _SceneRow:
     """Write one picture; returns its row: file name, size and objects."""
     _save(Image.fromarray(scene.pixels), folder / name)
-    objects = [
+    objects: list[_ObjectRow] = [
         {
             "box": box.tolist(),
             "area": int(mask.sum()),
@@ -143,10 +185,10 @@ def _write_scene(scene: Scene, folder: Path, name: str) -> dict[str, object]:
 
 
 def _write_pictures(
-    scenes: SceneSource, database: Sequence[Mapping[str, Any]], root: Path, split: str, format: str
-) -> list[dict[str, Any]]:
+    scenes: SceneSource, database: Sequence[_SearchedImage], root: Path, split: str, format: str
+) -> list[_Query]:
     """Write the pictures of the instances of the database; returns their queries."""
-    queries: list[dict[str, object]] = []
+    queries: list[_Query] = []
     for instance in sorted({name for row in database for name in row["instances"]}):
         for picture in scenes.pictures(instance):
             (root / "pictures").mkdir(exist_ok=True)
@@ -157,12 +199,14 @@ def _write_pictures(
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    options: dict[str, Any] = {"compress_level": 1} if path.suffix == ".png" else {"quality": JPEG_QUALITY}
     with naming(path):
-        image.save(path, **options)
+        if path.suffix == ".png":
+            image.save(path, compress_level=1)
+        else:
+            image.save(path, quality=JPEG_QUALITY)
 
 
-def _annotated(row: Mapping[str, Any]) -> AnnotatedImage:
+def _annotated(row: _SceneRow) -> AnnotatedImage:
     """What the COCO file says of a scene."""
     objects = [
         AnnotatedObject(
@@ -181,7 +225,7 @@ def _annotated(row: Mapping[str, Any]) -> AnnotatedImage:
     return AnnotatedImage(row["file"], (row["height"], row["width"]), objects)
 
 
-def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, apart: bool) -> dict[str, Any]:
+def _retrieval(name: str, rows: Sequence[_SceneRow], query_every: int, apart: bool) -> _Retrieval:
     """Images, objects and queries; a query has at least one object of its instance in another photo."""
     searched = [row for number, row in enumerate(rows) if number % query_every == 0]
     database = [row for number, row in enumerate(rows) if not apart or number % query_every]
@@ -211,5 +255,5 @@ def _retrieval(name: str, rows: Sequence[Mapping[str, Any]], query_every: int, a
     }
 
 
-def _boxed(row: Mapping[str, object], item: Mapping[str, object]) -> dict[str, object]:
+def _boxed(row: _SceneRow, item: _ObjectRow) -> _SearchedObject:
     return {"file": f"images/{row['file']}", "box": item["box"], "instance": item["instance"]}

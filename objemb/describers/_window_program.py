@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from objemb.describers._windows import MARGIN, ROUNDING
 from objemb.ops.byte_resize import filter_weights, resized_parts
@@ -132,7 +132,7 @@ class CanvasMaps(nn.Module):
             inside = self._inside(args[0], sizes)
             return within(args[0], 0.0).sum(dim=(2, 3), keepdim=True) / inside.sum(dim=(2, 3), keepdim=True)
 
-        handles: list[Any] = []
+        handles: list[RemovableHandle] = []
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
                 handles.append(module.register_forward_pre_hook(before_convolution))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from objemb import checks
 from objemb.evaluation.sizes import SIZE_KEYS, UNKNOWN, side_shares, size_classes
 from objemb.structures import NO_LABEL, Regions
 from objemb.types import Float64Array
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval, Params
 
 #: Names of the figures by class of size, with the number of the class.
 OF_SIZES = {f"AP_{key}": number for number, key in enumerate(SIZE_KEYS.values())}
@@ -61,7 +65,7 @@ def coco_average_precision(
     return {name: float(values[values >= 0].mean()) for name, values in figures.items() if (values >= 0).any()}
 
 
-def _reference() -> tuple[object, object]:
+def _reference() -> tuple[type[COCO], type[COCOeval]]:
     """The classes ``COCO`` and ``COCOeval`` of the reference implementation."""
     try:
         from pycocotools.coco import COCO
@@ -72,8 +76,12 @@ def _reference() -> tuple[object, object]:
 
 
 def _precision(
-    reference: tuple[Any, Any], detections: Sequence[Regions], truth: Sequence[Regions], class_agnostic: bool, most: int
-) -> tuple[Float64Array, Any]:
+    reference: tuple[type[COCO], type[COCOeval]],
+    detections: Sequence[Regions],
+    truth: Sequence[Regions],
+    class_agnostic: bool,
+    most: int,
+) -> tuple[Float64Array, Params]:
     """Precisions ``(IoUs, recalls, labels, 1 + sizes)``, -1 where there is no true box, and the parameters that name
     the axes."""
     COCO, COCOeval = reference

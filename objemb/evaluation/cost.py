@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +138,7 @@ def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]
     """The inputs of a network during a description."""
     given: list[Tensor] = []
 
-    def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given.append(inputs[0])
 
     hook = backbone.register_forward_pre_hook(remember)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from objemb.evaluation.report import NOTHING, escaped, score_text, share_text, share_title, table
+from objemb.evaluation.shares import Result
 
 #: Text of a cell whose method failed on the set; the error is below the table.
 FAILED = "failed"
 
 
-def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> dict[str, object]:
+def matrix(results: Sequence[Result], figures: Mapping[str, str]) -> dict[str, object]:
     """The main figure of each method on each set.
 
     Args:
@@ -30,7 +30,7 @@ def matrix(results: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> 
     return {"figures": dict(figures), "methods": list(cells), "cells": cells}
 
 
-def matrix_markdown(matrix: Mapping[str, Any]) -> str:
+def matrix_markdown(matrix: Result) -> str:
     """The table as Markdown, followed by the errors of cells that failed."""
     figures: Mapping[str, str] = matrix["figures"]
     header = ["method", *(escaped(f"{name} ({figure})" if figure else name) for name, figure in figures.items())]
@@ -50,7 +50,7 @@ def matrix_markdown(matrix: Mapping[str, Any]) -> str:
     return table(header, rows) + ("\n" + "".join(failures) if failures else "")
 
 
-def _measured(result: Mapping[str, Any], figure: str) -> dict[str, object]:
+def _measured(result: Result, figure: str) -> dict[str, object]:
     if "error" in result:
         return {"error": result["error"]}
     shares = result.get("share")
@@ -58,7 +58,7 @@ def _measured(result: Mapping[str, Any], figure: str) -> dict[str, object]:
     return {"score": result["scores"].get(figure), **compared}
 
 
-def _cell(cell: Mapping[str, Any] | None, figure: str) -> str:
+def _cell(cell: Result | None, figure: str) -> str:
     if cell is None:
         return NOTHING
     return FAILED if "error" in cell else score_text(figure, cell["score"])

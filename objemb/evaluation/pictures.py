@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from objemb.evaluation.metrics import RECALLS
+from objemb.evaluation.shares import Result
 from objemb.visualize import plots
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 PRECISION_RECALL, BY_REGIONS = "precision_recall.png", "map_by_regions.png"
 BY_QUERY_SIZE, BY_OBJECT_SIZE = "map_by_query_size.png", "map_by_object_size.png"
-
-Result = Mapping[str, Any]
 
 
 def draw_results(results: Sequence[Result], folder: Path, title: str) -> list[Path]:

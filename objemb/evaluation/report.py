@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from objemb.datasets.protocols import NO_SHARES
+from objemb.evaluation.shares import Result
 
 #: Text of a cell without a value.
 NOTHING = "-"
-
-Result = Mapping[str, Any]
 
 
 def markdown_table(results: Sequence[Result]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.detectors.base import Detector
@@ -18,6 +17,7 @@ from objemb.evaluation.feature_cache import with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.models import Model
 from objemb.structures import ImageRows, ImageWords
+from objemb.types import AnyArray
 from objemb.version import __version__
 
 DATABASE, QUERIES = "database", "queries"
@@ -117,7 +117,9 @@ class TaskDescriber:
         problems = (*database.problems, *queries.problems)
         return DescribedTask(database.rows, queries.rows, seconds, problems), reused
 
-    def _part(self, task: RetrievalTask, name: str, facts: dict[str, Any], run: Callable[[], DescribedTask]) -> _Part:
+    def _part(
+        self, task: RetrievalTask, name: str, facts: Mapping[str, object], run: Callable[[], DescribedTask]
+    ) -> _Part:
         """One side of a task, from the cache if it is there."""
         entries = task.database if name == DATABASE else task.queries
         if self.cache is None or self.model.kernel is not None:  # computing words from cached features is fast
@@ -165,9 +167,9 @@ class _Part:
         rows = ImageRows(images, arrays["vectors"], arrays["items"], arrays["boxes"], arrays.get("sizes"))
         return _Part(rows, about["seconds"], tuple(about["problems"]), reused=True)
 
-    def to_cache(self) -> tuple[dict[str, Any], dict[str, object]]:
+    def to_cache(self) -> tuple[dict[str, AnyArray], dict[str, object]]:
         rows = only_vectors("cache", self.rows)
-        arrays = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
+        arrays: dict[str, AnyArray] = {"vectors": rows.vectors, "items": rows.items, "boxes": rows.boxes}
         if rows.sizes is not None:
             arrays["sizes"] = rows.sizes
         return arrays, {"seconds": self.seconds, "problems": list(self.problems)}

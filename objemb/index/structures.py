@@ -31,7 +31,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
         ValueError: The engine is unknown, does not search such rows, or there are too few.
     """
     resolved = registry.resolve(Engine.kind, settings, "engine")
-    engine, name = registry.build(Engine, resolved), resolved.pop("name")
+    engine, name = registry.build(Engine, resolved), resolved["name"]
     with exclusive(folder, like) as publisher, write_errors(folder):
         snapshot, next_file = publisher.snapshot, publisher.manifest.next_file
         schema = snapshot.manifest.schema

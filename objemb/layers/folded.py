@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
+from torch.fx.node import Argument, map_arg
 from torchvision.models import mobilenetv2, mobilenetv3, resnet
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -212,13 +212,14 @@ def _flat(network: fx.GraphModule) -> fx.GraphModule:
     """The network with rows of layers and residual blocks replaced by what they consist of."""
     graph = fx.Graph()
 
-    def run(part: fx.Graph, path: str, inputs: Iterator[fx.Node]) -> Any:
+    def run(part: fx.Graph, path: str, inputs: Iterator[Argument]) -> Argument:
         """Copy the nodes of the module of this path, and give those of its output."""
-        copied: dict[fx.Node, Any] = {}
+        copied: dict[fx.Node, Argument] = {}
         for node in part.nodes:
             args, kwargs = map_arg((node.args, node.kwargs), copied.__getitem__)
             if node.op == "output":
-                return args[0]
+                output: Argument = args[0]
+                return output
             if node.op == "placeholder":
                 copied[node] = next(inputs)
             elif node.op == "call_module":
@@ -228,7 +229,7 @@ def _flat(network: fx.GraphModule) -> fx.GraphModule:
                 copied[node] = graph.create_node(node.op, target, args, kwargs)
         raise AssertionError("a graph without output")
 
-    def call(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(path: str, args: tuple[Argument, ...], kwargs: dict[str, Argument]) -> Argument:
         layer = network.get_submodule(path)
         if type(layer).forward is nn.Sequential.forward:
             for name in layer._modules:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +39,7 @@ def _is_guarded(layer: nn.Conv2d) -> bool:
     return _contiguous_input in layer._forward_pre_hooks.values()
 
 
-def _contiguous_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
+def _contiguous_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
     if not (torch.is_grad_enabled() and inputs[0].device.type == "cpu"):
         return None
     # a map of one channel has both layouts at once, and `contiguous` would return it as it is

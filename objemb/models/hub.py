@@ -12,13 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from objemb.card import CARD, ModelCard, checked_file, read_card
 from objemb.checks import ObjembError
 from objemb.models.origins import recorded
 from objemb.runtimes.exported import EXPORT
 from objemb.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 PREFIX = "hf:"
 #: Owner, name, and perhaps a branch, tag or commit.
@@ -190,7 +193,7 @@ def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
-def _api() -> Any:
+def _api() -> HfApi:
     try:
         from huggingface_hub import HfApi
     except ModuleNotFoundError as error:

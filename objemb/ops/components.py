@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -44,9 +44,10 @@ def largest_component(masks: Tensor) -> Tensor:
     return ((labels == largest) & (labels > 0)).to(masks.device)
 
 
-def _ndimage() -> Any:
+def _ndimage() -> ModuleType:
     try:
         from scipy import ndimage
     except ImportError as error:
         raise ImportError("connected components need scipy: pip install 'objemb[methods]'") from error
-    return ndimage
+    library: ModuleType = ndimage
+    return library

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from objemb import checks
 from objemb.structures import LocalFeatures
 from objemb.types import BoolArray, Float32Array, Float64Array, Uint8Array
+
+if TYPE_CHECKING:
+    from cv2 import Feature2D
 
 #: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
 #: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
@@ -134,13 +137,15 @@ def convex_hull(points: Tensor) -> Tensor:
     return torch.from_numpy(cv2.convexHull(points.float().contiguous().numpy()).reshape(-1, 2))
 
 
-def _detector(name: str) -> Any:
+def _detector(name: str) -> Feature2D:
     cv2 = _cv2("key points")
     if name == "sift":
-        return cv2.SIFT_create()
+        sift: Feature2D = cv2.SIFT_create()
+        return sift
     if not _has_hessian():
         raise ImportError("key points: expected an OpenCV with xfeatures2d and the non-free modules for 'hessian'")
-    return cv2.xfeatures2d.SURF_create()
+    surf: Feature2D = cv2.xfeatures2d.SURF_create()
+    return surf
 
 
 def _has_hessian() -> bool:

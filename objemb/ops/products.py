@@ -11,7 +11,6 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -121,7 +120,7 @@ class TorchKernel(Kernel):
 
         from objemb.ops.tensors import as_tensor
 
-        self._torch: Any = torch
+        self._torch = torch
         self._as_tensor = as_tensor
         for largest in (127, 63):
             self.largest_code = largest

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 from objemb import checks
@@ -89,7 +89,7 @@ def _fields(cls: type[object]) -> tuple[dataclasses.Field[object], ...]:
     return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
 
 
-def resolve(kind: str, part: object, where: str) -> dict[str, Any]:
+def resolve(kind: str, part: object, where: str) -> Settings:
     """Complete a part and all nested parts with defaults. Checks only keys; constructors check values.
 
     Args:

@@ -6,7 +6,7 @@ Source: Iscen, Tolias, Avrithis, Furon, Chum, Efficient diffusion on region mani
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -108,9 +108,10 @@ def generalised_max_weights(vectors: FloatArray, ridge: float) -> Float64Array:
     return np.asarray(np.linalg.solve(gram, np.ones((*gram.shape[:2], 1)))[..., 0], dtype=np.float64)
 
 
-def _scipy_sparse() -> ModuleType | Any:
+def _scipy_sparse() -> ModuleType:
     try:
         import scipy.sparse
     except ImportError as error:
         raise ImportError("diffusion needs SciPy: pip install 'objemb[methods]'") from error
-    return scipy.sparse
+    library: ModuleType = scipy.sparse
+    return library

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
 
 from objemb.registry import plugin
 from objemb.runtimes.base import Runtime, Session, expect_tensors
 from objemb.runtimes.exported import Graph
 from objemb.types import AnyArray
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, NodeArg
 
 #: Types of tensors as ONNX Runtime calls them, and as NumPy does.
 TYPES: Mapping[str, str] = MappingProxyType(
@@ -50,7 +53,7 @@ class OnnxRuntime(Runtime):
 
 
 class _OnnxSession(Session):
-    def __init__(self, name: str, graph: Graph, session: Any) -> None:
+    def __init__(self, name: str, graph: Graph, session: InferenceSession) -> None:
         super().__init__(name, graph)
         self._session = session
         self._outputs = [spec.name for spec in graph.outputs]
@@ -64,13 +67,14 @@ class _OnnxSession(Session):
         return outputs
 
 
-def _types(arguments: Sequence[Any]) -> dict[str, str]:
+def _types(arguments: Sequence[NodeArg]) -> dict[str, str]:
     return {argument.name: TYPES.get(argument.type, argument.type) for argument in arguments}
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ImportError("runtime onnxruntime: needs pip install 'objemb[onnxruntime]'") from error
-    return onnxruntime
+    library: ModuleType = onnxruntime
+    return library

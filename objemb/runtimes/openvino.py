@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from objemb.registry import plugin
 from objemb.runtimes.base import Runtime, Session, expect_tensors
 from objemb.runtimes.exported import Graph
 from objemb.types import AnyArray
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 #: Precisions as OpenVINO calls them.
 HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "fp16": "f16"})
@@ -51,7 +54,7 @@ class OpenVino(Runtime):
 
 
 class _OpenVinoSession(Session):
-    def __init__(self, name: str, graph: Graph, model: Any) -> None:
+    def __init__(self, name: str, graph: Graph, model: CompiledModel) -> None:
         super().__init__(name, graph)
         self._request, self._lock = model.create_infer_request(), Lock()
         self._outputs = [model.output(spec.name) for spec in graph.outputs]
@@ -67,9 +70,10 @@ def _types(ports: Sequence[Any]) -> dict[str, str]:
     return {min(port.get_names()): np.dtype(port.get_element_type().to_dtype()).name for port in ports}
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import openvino
     except ModuleNotFoundError as error:
         raise ImportError("runtime openvino: needs pip install 'objemb[openvino]'") from error
-    return openvino
+    library: ModuleType = openvino
+    return library

@@ -100,7 +100,7 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def as_array(name: str, value: ArrayLike) -> AnyArray:
+def as_array(name: str, value: object) -> AnyArray:
     """Numbers as a NumPy array, which shares the memory of an array or a CPU tensor and is a copy of anything else.
 
     Args:
@@ -152,7 +152,7 @@ def row_numbers(index: Index, count: int) -> Int64Array:
     return np.where(rows < 0, rows + count, rows)
 
 
-def checked_payload(name: str, value: Any, count: int) -> Payload:
+def checked_payload(name: str, value: object, count: int) -> Payload:
     """Check that a value is an array or a sequence of JSON scalars with ``count`` rows."""
     if not isinstance(value, (str, list, tuple)):
         array = as_array(name, value)
@@ -177,7 +177,7 @@ def cat_payload(values: Sequence[Payload]) -> Payload:
     return tuple(item for v in values for item in (v if isinstance(v, tuple) else v.tolist()))
 
 
-def payload_to_json(value: Payload) -> dict[str, Any]:
+def payload_to_json(value: Payload) -> dict[str, object]:
     """A JSON-ready dict, read by :func:`payload_from_json`."""
     if isinstance(value, tuple):
         return {"dtype": "scalars", "values": list(value)}
@@ -194,7 +194,7 @@ def payload_from_json(data: Mapping[str, Any]) -> Payload:
     return np.array(data["values"], dtype).reshape(data["shape"])
 
 
-def expect_keys(name: str, data: Mapping[str, Any], keys: Sequence[str]) -> None:
+def expect_keys(name: str, data: Mapping[str, object], keys: Sequence[str]) -> None:
     """Raise ``ValueError`` with the expected and the found keys if one of ``keys`` is missing."""
     missing = [k for k in keys if k not in data]
     if missing:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from objemb.disk import naming, write_whole
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -64,7 +67,7 @@ def _place(line: str) -> tuple[float, str]:
         return float("inf"), ""
 
 
-def _summary_writer() -> Any:
+def _summary_writer() -> type[SummaryWriter]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

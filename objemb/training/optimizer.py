@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -16,9 +16,16 @@ from objemb.detectors.capabilities import NetworkDetector
 from objemb.training.settings import RunSettings
 
 
+class ParameterGroup(TypedDict):
+    """Parameters that share a factor on the learning rate, which is 1 by default."""
+
+    params: Sequence[nn.Parameter]
+    factor: NotRequired[float]
+
+
 def groups_by_factor(
     module: nn.Module, factors: Mapping[str, float], frozen: Collection[str] = ()
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """Parameter groups of the parameters whose factor is not 0.
 
     Args:
@@ -76,7 +83,7 @@ def parameters_below(detector: NetworkDetector, level: str) -> set[str]:
     return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
-def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -> Optimizer:
+def make_optimizer(groups: Iterable[ParameterGroup], settings: RunSettings) -> Optimizer:
     """An optimiser for groups of parameters.
 
     Args:
@@ -90,11 +97,12 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], settings: RunSettings) -
     Raises:
         ValueError: A parameter is in two groups, a group has other keys, or there are no parameters.
     """
-    split = [part for group in groups for part in _by_decay(group, settings.weight_decay)]
+    given = list(groups)
+    split = [part for group in given for part in _by_decay(group, settings.weight_decay)]
     if not split:
         raise ValueError("parameter_groups: expected parameters to train, found none")
     seen: set[int] = set()
-    for parameter in (p for group in split for p in group["params"]):
+    for parameter in (p for group in given for p in group["params"] if p.requires_grad):
         if id(parameter) in seen:
             raise ValueError(
                 f"parameter_groups: expected each parameter once, found one twice {tuple(parameter.shape)}"
@@ -125,7 +133,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _by_decay(group: Mapping[str, Any], decay: float) -> list[dict[str, Any]]:
+def _by_decay(group: ParameterGroup, decay: float) -> list[dict[str, object]]:
     unknown = set(group) - {"params", "factor"}
     if unknown:
         raise ValueError(f"parameter_groups: expected the keys 'params' and 'factor', found {checks.listed(unknown)}")

@@ -16,6 +16,7 @@ from objemb.models.model import Model
 from objemb.models.origins import expect_weights, missing_together
 from objemb.registry import Plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
+from objemb.training.optimizer import ParameterGroup
 from objemb.training.sampler import seed_everything
 from objemb.types import Settings
 
@@ -97,7 +98,7 @@ class Task(nn.Module, Plugin, ABC):
             Weighted float scalars by name, on the device of the task.
         """
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """``[{"params": [...], "factor": 1.0}]``: the trained parameters, with factors on the learning rate.
 
         By default one group of all parameters that require a gradient. Parameters of at most one dimension get no

@@ -60,7 +60,7 @@ class _Type:
     def __setstate__(self, state: tuple[object, ...]) -> None:
         self.name = f"{state[1]}{self.name}" if state[1] in ("<", ">") else self.name
 
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         if not isinstance(self.name, str) or np.dtype(self.name).kind not in NUMBERS:
             raise TypeError(f"expected an array of numbers, found one of {self.name!r}")
         return np.dtype(self.name)

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ NUMBERS_AT_ONCE = 1 << 24
 LENGTH_SLACK = 1e-3
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Run the program; returns the report that is written."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
@@ -63,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "dim": described.database.dim,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    report = {"results": [result], "environment": environment(PROGRAM, argv, device="cpu", seed=SEED)}
+    report: dict[str, object] = {
+        "results": [result],
+        "environment": environment(PROGRAM, argv, device="cpu", seed=SEED),
+    }
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(args.output, json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -18,7 +18,6 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ PROGRAM = "objemb factorize"
 OVERRIDE = re.compile(r"[\w.]+=")
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Run the program; returns the results that are written."""
     args = parse(sys.argv[1:] if argv is None else argv)
     query = read_photo(args.query)
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     crop = query if box is None else query.part(as_regions([box], query.size))
     photos = _readable(args.photos)
     rows, chosen = locate(crop, photos, open_backbone(args), args)
-    report = {
+    report: dict[str, object] = {
         "query": {"image": query.id, "box": box and list(box)},
         "concept": chosen,
         "photos": [

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     config = load_training_config(args.config, args.overrides)
     settings = RunSettings.of(config["run"])
     settings.expect_devices()  # before photos are searched for and weights downloaded
-    config["run"] = settings.to_json()
+    config = {**config, "run": settings.to_json()}
     with Progress() as display:
         display.meter("preparing the task", "parts", None)
         task = build_task(config["task"], seed=settings.seed)

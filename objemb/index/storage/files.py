@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict
 
 import pyarrow as pa
 
@@ -37,6 +37,14 @@ CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 1 << 17
 #: Error numbers that mean a lack of memory or file descriptors, not a fault of the file.
 _EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+class FileJson(TypedDict):
+    """A file as the manifest has it: its name, size and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class FileRecord:
         return {"name": self.name, "bytes": self.size, "sha256": self.sha256}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> FileRecord:
+    def from_json(data: FileJson) -> FileRecord:
         """A record from the output of :meth:`to_json`."""
         return FileRecord(data["name"], data["bytes"], data["sha256"])
 

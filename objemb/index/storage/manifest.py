@@ -31,14 +31,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError
-from objemb.index.storage.files import FileRecord, Folder, read_file
+from objemb.index.storage.files import FileJson, FileRecord, Folder, read_file
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
+from objemb.types import Settings
 
 #: The version that is written; format 1 is read as well.
 FORMAT = 2
@@ -49,6 +50,58 @@ MOST_BYTES = 1 << 28
 #: The kinds of rows by name.
 SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors, WordRows.name: WordRows}
 _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
+
+
+class SegmentJson(TypedDict):
+    """A segment as the manifest has it, see :class:`SegmentRecord`."""
+
+    rows: int
+    images: int
+    files: dict[str, FileJson]
+
+
+class StructureJson(TypedDict):
+    """A search structure as the manifest has it, see :class:`StructureRecord`."""
+
+    engine: str
+    settings: dict[str, object]
+    segments: int
+    files: dict[str, FileJson]
+
+
+class _CommonJson(TypedDict):
+    fingerprint: str
+    model: dict[str, object] | None
+    created: str
+    updated: str
+    generation: int
+    next_image: int
+    next_file: int
+    segments: list[SegmentJson]
+    deleted: FileJson | None
+
+
+class ManifestJson(_CommonJson):
+    """The content of a manifest, see :class:`Manifest`."""
+
+    schema: Settings
+    structures: list[StructureJson]
+
+
+class AnnJson(TypedDict):
+    """A search structure in format 1."""
+
+    kind: str
+    segments: int
+    file: FileJson
+
+
+class Format1Json(_CommonJson):
+    """The content of a manifest of format 1."""
+
+    dim: int
+    dtype: str
+    ann: AnnJson | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +128,7 @@ class SegmentRecord:
         return {"rows": self.rows, "images": self.images, "files": _files_to_json(self.files)}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> SegmentRecord:
+    def from_json(data: SegmentJson) -> SegmentRecord:
         """A record from what :meth:`to_json` made."""
         return SegmentRecord(data["rows"], data["images"], _files_from_json(data["files"]))
 
@@ -102,7 +155,7 @@ class StructureRecord:
         return {**plain, "files": _files_to_json(self.files)}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> StructureRecord:
+    def from_json(data: StructureJson) -> StructureRecord:
         """A record from what :meth:`to_json` made."""
         return StructureRecord(data["engine"], data["settings"], data["segments"], _files_from_json(data["files"]))
 
@@ -128,7 +181,7 @@ class Manifest:
 
     schema: RowSchema
     fingerprint: str
-    model: Mapping[str, Any] | None
+    model: Mapping[str, object] | None
     created: str
     updated: str
     generation: int = 0
@@ -179,14 +232,15 @@ class Manifest:
         }
 
     @staticmethod
-    def from_json(data: dict[str, Any], format: int = FORMAT) -> Manifest:
-        """A manifest from what :meth:`to_json` made, in this version or in an earlier one."""
-        if format == 1:
-            data = _from_format_1(data)
-        plain = {k: data[k] for k in ("fingerprint", "model", "created", "updated", "generation")}
+    def from_json(data: ManifestJson, format: int = FORMAT) -> Manifest:
+        """A manifest from what :meth:`to_json` made."""
         return Manifest(
             schema=schema_from_json(data["schema"]),
-            **plain,
+            fingerprint=data["fingerprint"],
+            model=data["model"],
+            created=data["created"],
+            updated=data["updated"],
+            generation=data["generation"],
             next_image=data["next_image"],
             next_file=data["next_file"],
             segments=tuple(SegmentRecord.from_json(s) for s in data["segments"]),
@@ -196,22 +250,34 @@ class Manifest:
         )
 
 
-def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
+def _from_format_1(data: Format1Json) -> ManifestJson:
     """Format 1 had vectors only, and at most one search structure, of one file."""
     schema = {"name": UnitVectors.name, "dim": data["dim"], "dtype": data["dtype"]}
-    structures, ann = [], data["ann"]
-    if ann:
+    structures: list[StructureJson] = []
+    if ann := data["ann"]:
         structures = [
             {"engine": ann["kind"], "settings": {}, "segments": ann["segments"], "files": {"index": ann["file"]}}
         ]
-    return {**data, "schema": schema, "structures": structures}
+    return {
+        "schema": schema,
+        "structures": structures,
+        "fingerprint": data["fingerprint"],
+        "model": data["model"],
+        "created": data["created"],
+        "updated": data["updated"],
+        "generation": data["generation"],
+        "next_image": data["next_image"],
+        "next_file": data["next_file"],
+        "segments": data["segments"],
+        "deleted": data["deleted"],
+    }
 
 
 def _files_to_json(files: Mapping[str, FileRecord]) -> dict[str, object]:
     return {name: file.to_json() for name, file in files.items()}
 
 
-def _files_from_json(data: dict[str, Any]) -> dict[str, FileRecord]:
+def _files_from_json(data: Mapping[str, FileJson]) -> dict[str, FileRecord]:
     return {name: FileRecord.from_json(file) for name, file in data.items()}
 
 
@@ -261,7 +327,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _parsed(path: Path, body: bytes, version: int) -> Manifest:
     try:
-        manifest = Manifest.from_json(json.loads(body), version)
+        data = json.loads(body)
+        manifest = Manifest.from_json(_from_format_1(data) if version == 1 else data, version)
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedIndexError(f"{path}: cannot be understood: {type(error).__name__}: {error}") from error
@@ -304,7 +371,7 @@ def _check_segment(schema: RowSchema, segment: SegmentRecord) -> None:
     schema.check_sizes(segment.rows, {c: segment.files[c].size for c in schema.columns})
 
 
-def schema_from_json(data: Mapping[str, Any]) -> RowSchema:
+def schema_from_json(data: Settings) -> RowSchema:
     """A schema from what :meth:`RowSchema.to_json` made. Raises ``ValueError`` or ``TypeError`` for anything else."""
     fields = dict(data)
     name = checks.one_of("schema", fields.pop("name"), tuple(SCHEMAS))

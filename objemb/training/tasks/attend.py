@@ -21,6 +21,7 @@ from objemb.models.state import without_weights
 from objemb.ops.batches import batched
 from objemb.registry import plugin
 from objemb.training.data.base import NO_INSTANCE, Example, Examples
+from objemb.training.optimizer import ParameterGroup
 from objemb.training.task import Task, expect_identities
 
 CLASSIFIERS = ("network", "learned")
@@ -123,9 +124,10 @@ class Attend(Task):
             row[instances.to(row.device)] = 1 / len(instances)
         return {"classes": -(wanted * log_softmax(scores, dim=1)).sum(dim=1).mean()}
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """The attention with its own learning rate, and the classification layer."""
-        groups = [{"params": list(self._learner.attention.parameters()), "factor": self.attention_rate}]
+        attention = list(self._learner.attention.parameters())
+        groups: list[ParameterGroup] = [{"params": attention, "factor": self.attention_rate}]
         if self.classes is not None:
             groups.append({"params": list(self.classes.parameters()), "factor": 1.0})
         return groups

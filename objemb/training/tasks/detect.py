@@ -20,7 +20,7 @@ from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples, expect_boxes
-from objemb.training.optimizer import groups_by_factor, parameters_below
+from objemb.training.optimizer import ParameterGroup, groups_by_factor, parameters_below
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task
 
@@ -105,7 +105,7 @@ class Detect(Task):
         if self.validation is not None:
             coco_average_precision([], [])
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """The detector's parameters by their factor on the learning rate."""
         return self._groups
 

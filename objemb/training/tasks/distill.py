@@ -30,7 +30,7 @@ from objemb.structures import Photo, Regions
 from objemb.training.comparison import Comparison, VisibleBoxes, compare, detection_metrics
 from objemb.training.data.base import Example, Examples, expect_boxes
 from objemb.training.model_card import make_card, write_card
-from objemb.training.optimizer import groups_by_factor
+from objemb.training.optimizer import ParameterGroup, groups_by_factor
 from objemb.training.pictures import neighbours
 from objemb.training.region_sampling import RegionSampling, region_weights
 from objemb.training.run_folder import CONFIG, MODEL
@@ -162,7 +162,7 @@ class Distill(Task):
         if self.card:
             new_figure()
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """The head and the trained parameters of the detector."""
         return [{"params": list(self.describer.head.parameters()), "factor": 1.0}, *self._trained]
 

@@ -23,7 +23,7 @@ from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples
 from objemb.training.mining import hardest_negatives
 from objemb.training.object_dataset import ITEMS, ObjectDataset
-from objemb.training.optimizer import groups_by_factor
+from objemb.training.optimizer import ParameterGroup, groups_by_factor
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
@@ -125,7 +125,7 @@ class Rank(Task):
         del settings
         return ("describer.backbone",)
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """The trained parameters by their factor on the learning rate."""
         return self._groups
 

@@ -15,6 +15,7 @@ from objemb.config import is_override, load_config, parse_part, split_list, spli
 from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
 from objemb.models.build import reranked
 from objemb.models.fitting import expect_whitening
+from objemb.types import Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Method:
     text: str
     path: str
     own: tuple[str, ...]
-    settings: dict[str, object] | None
+    settings: Settings | None
     parts: int = 1
 
     @property
