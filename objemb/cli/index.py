@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models.base import EmbeddingModel
+    from objemb.search.indexing import Report
 
 #: Number of skipped photos that are printed; the error list has all of them.
 SHOWN = 20
@@ -123,15 +124,7 @@ def index(
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
     report_boxes(given, listing=skipped.file)
-    facts = {
-        **asdict(report),
-        "images": len(target),
-        "regions": target.info()["regions"],
-        "boxes_used": None if given is None else given.used,
-        "box_problems": 0 if given is None else len(given.problems),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    _tell(output, facts, skipped.file, as_json)
+    _tell(target, report, given, time.monotonic() - started, skipped.file, as_json)
     if report.skipped or (given is not None and given.in_doubt):
         raise typer.Exit(SKIPPED)
 
@@ -225,12 +218,24 @@ class _SkippedList:
                 self.file.unlink(missing_ok=True)
 
 
-def _tell(path: Path, facts: dict[str, object], listing: Path, as_json: bool) -> None:
-    errors = str(listing) if facts["skipped"] or facts["box_problems"] else None
+def _tell(
+    target: Index, report: Report, given: StoredBoxes | None, seconds: float, listing: Path, as_json: bool
+) -> None:
+    """Print what was done, and what the index holds now."""
+    counts, problems = asdict(report), 0 if given is None else len(given.problems)
+    errors = str(listing) if report.skipped or problems else None
     if as_json:
-        print_json({"index": str(path), **facts, "errors": errors})
+        facts = {
+            **counts,
+            "images": len(target),
+            "regions": target.info()["regions"],
+            "boxes_used": None if given is None else given.used,
+            "box_problems": problems,
+            "seconds": round(seconds, 3),
+        }
+        print_json({"index": str(target.path), **facts, "errors": errors})
         return
-    counts = ", ".join(f"{facts[k]} {k}" for k in ("added", "updated", "unchanged", "pruned", "skipped") if facts[k])
-    print(f"{path}: {facts['images']} images ({counts or 'nothing to do'}) in {facts['seconds']:.1f} s")
-    if facts["skipped"]:
-        note(f"{facts['skipped']} skipped photos are listed in {errors}")
+    done = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{target.path}: {len(target)} images ({done or 'nothing to do'}) in {seconds:.1f} s")
+    if report.skipped:
+        note(f"{report.skipped} skipped photos are listed in {errors}")

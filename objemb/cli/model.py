@@ -7,9 +7,9 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -20,6 +20,9 @@ from objemb.cli.output import human_bytes, note, note_untrained, print_json, pri
 from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from objemb.detectors.stored_boxes import StoredBoxes
+    from objemb.images.sources import SkippedImage
+    from objemb.models import Model
     from objemb.runtimes.exported import Exported
 
 app = typer.Typer(help="Build a model folder from a method, and inspect one.", no_args_is_help=True)
@@ -78,7 +81,7 @@ def build(
     """
     from objemb.card import check_free
     from objemb.config import load_config
-    from objemb.models import build_model, fit_learned_whitening, fit_parts, fit_whitening, save_model
+    from objemb.models import build_model, save_model
     from objemb.models.fitting import expect_whitening
 
     if boxes is not None and not whiten_on and not fit_on:
@@ -95,28 +98,55 @@ def build(
     if whiten_on or whiten_pairs is not None:
         expect_whitening(model, whiten_dim, power)
     given = stored_boxes(boxes, model)
-    parts = model.pipeline.unfitted()
-    if fit_on and not parts:
+    if fit_on and not model.pipeline.unfitted():
         raise ValueError(f"--fit-on: expected a method with parts to fit such as netvlad, found none in {config}")
-    with reporting_boxes(given):
-        if fit_on:
-            with _fitting("fitting", fit_on, len(parts), as_json) as calls:
-                model = fit_parts(model, fit_on, boxes=given, **calls)
-        if whiten_on:
-            with _fitting("fitting the whitening", whiten_on, len(model.pipeline.unfitted()) + 1, as_json) as calls:
-                model = fit_whitening(model, whiten_on, boxes=given, dim=whiten_dim, power=power, **calls)
-    if whiten_pairs is not None:
-        with _fitting("fitting the whitening", [], 1, as_json) as calls:
-            del calls["on_step"]  # it is a single step
-            model = fit_learned_whitening(model, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge, **calls)
+    model = _fitted(model, given, fit_on, whiten_on, whiten_pairs, dim=whiten_dim, power=power, ridge=whiten_ridge)
     save_model(model, output, force=force)
     _show(output, as_json)
     if given is not None and given.in_doubt:
         raise typer.Exit(SKIPPED)
 
 
+def _fitted(
+    model: Model,
+    given: StoredBoxes | None,
+    fit_on: list[Path] | None,
+    whiten_on: list[Path] | None,
+    whiten_pairs: Path | None,
+    *,
+    dim: int | None,
+    power: float,
+    ridge: float,
+) -> Model:
+    """The model with parts and whitening fitted on photos, with progress, as far as there are any."""
+    from objemb.models import fit_learned_whitening, fit_parts, fit_whitening
+
+    with reporting_boxes(given):
+        if fit_on:
+            with _fitting("fitting", fit_on, len(model.pipeline.unfitted())) as calls:
+                model = fit_parts(model, fit_on, boxes=given, **calls)
+        if whiten_on:
+            with _fitting("fitting the whitening", whiten_on, len(model.pipeline.unfitted()) + 1) as calls:
+                model = fit_whitening(model, whiten_on, boxes=given, dim=dim, power=power, **calls)
+    if whiten_pairs is not None:
+        with _fitting("fitting the whitening", [], 1) as calls:
+            photo, skip = calls["on_photo"], calls["on_skip"]
+            model = fit_learned_whitening(
+                model, whiten_pairs, dim=dim, power=power, ridge=ridge, on_photo=photo, on_skip=skip
+            )
+    return model
+
+
+class _Callbacks(TypedDict):
+    """What the functions of :mod:`objemb.models.fitting` call."""
+
+    on_photo: Callable[[], None]
+    on_step: Callable[[int, int], None]
+    on_skip: Callable[[SkippedImage], None]
+
+
 @contextlib.contextmanager
-def _fitting(what: str, photos: list[Path], rounds: int, as_json: bool) -> Iterator[dict[str, Any]]:
+def _fitting(what: str, photos: list[Path], rounds: int) -> Iterator[_Callbacks]:
     """A progress display for photos that are described ``rounds`` times, with the callbacks that update it."""
     from objemb.images.sources import find_images
 

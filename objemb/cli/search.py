@@ -90,25 +90,16 @@ def search(
     Without --box, --auto or --whole, the query consists of the whole photo and the boxes of the model's detector, and
     the best match of any of them counts.
     """
-    from objemb.images.decode import read_photo
-    from objemb.images.inputs import as_regions
-    from objemb.models.base import DETECTOR, WHOLE
     from objemb.search.retrieval import Retrieval
     from objemb.visualize.pictures import result_pictures
 
-    ways = [name for name, given in (("--box", box), ("--auto", auto), ("--whole", whole)) if given]
-    if len(ways) > 1:
-        raise ValueError(f"--box, --auto, --whole: expected one of them at most, found {' and '.join(ways)}")
-    if not query.exists():
-        raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
+    # everything is checked before a model is loaded
+    boxes = _wanted_boxes(box, auto, whole)
     if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
         raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
     check_file("--html", html)
     check_file("--save", save)
-    boxes = [parse_box(text) for text in box] if box else None
-    size = read_photo(query, side=1, max_pixels=max_pixels).size
-    if boxes:
-        as_regions(boxes, size)  # checked before a model is loaded
+    height, width = _size_of(query, boxes, max_pixels)
     retrieval = Retrieval.open(
         index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
     )
@@ -118,7 +109,7 @@ def search(
         note("note: the query is not in the index, so there is nothing to leave out")
     result = retrieval.search(
         query,
-        boxes or (DETECTOR if auto else WHOLE if whole else None),
+        boxes,
         k=k,
         where=where,
         exclude=excluded,
@@ -126,7 +117,7 @@ def search(
         crop=crop,
         rerank=() if rerank == [NONE] else rerank or None,
     )
-    if auto and result.query_boxes == ((0.0, 0.0, float(size[1]), float(size[0])),):
+    if auto and result.query_boxes == ((0.0, 0.0, float(width), float(height)),):
         note("note: no object was detected in the query, so the whole photo was searched for")
     if html or save:
         pictures = result_pictures(result, query, retrieval.photo_of, max_pixels)
@@ -135,6 +126,31 @@ def search(
         print_json(result.to_json())
     else:
         _show(result)
+
+
+def _wanted_boxes(texts: list[str] | None, auto: bool, whole: bool) -> list[Box] | str | None:
+    """The boxes to search for, as :meth:`Retrieval.search` takes them, by the three options that exclude each other."""
+    from objemb.models.base import DETECTOR, WHOLE
+
+    ways = [name for name, given in (("--box", texts), ("--auto", auto), ("--whole", whole)) if given]
+    if len(ways) > 1:
+        raise ValueError(f"--box, --auto, --whole: expected one of them at most, found {' and '.join(ways)}")
+    if texts:
+        return [parse_box(text) for text in texts]
+    return DETECTOR if auto else WHOLE if whole else None
+
+
+def _size_of(query: Path, boxes: list[Box] | str | None, max_pixels: int) -> tuple[int, int]:
+    """Height and width of the query, whose boxes are checked."""
+    from objemb.images.decode import read_photo
+    from objemb.images.inputs import as_regions
+
+    if not query.exists():
+        raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
+    size = read_photo(query, side=1, max_pixels=max_pixels).size
+    if isinstance(boxes, list):
+        as_regions(boxes, size)
+    return size
 
 
 def _about(retrieval: Retrieval) -> dict[str, str]:

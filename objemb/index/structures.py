@@ -32,6 +32,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
     """
     resolved = registry.resolve(Engine.kind, settings, "engine")
     engine, name = registry.build(Engine, resolved), resolved["name"]
+    own = {key: value for key, value in resolved.items() if key != "name"}
     with exclusive(folder, like) as publisher, write_errors(folder):
         snapshot, next_file = publisher.snapshot, publisher.manifest.next_file
         schema = snapshot.manifest.schema
@@ -53,7 +54,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
             for file in files.values():
                 file.abandon()
         others = [s for s in publisher.manifest.structures if keep and s.engine != name]
-        structure = StructureRecord(name, resolved, len(snapshot.segments), records)
+        structure = StructureRecord(name, own, len(snapshot.segments), records)
         publisher.publish(structures=(structure, *others), next_file=next_file + len(files))
 
 

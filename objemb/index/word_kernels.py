@@ -19,7 +19,7 @@ import numpy as np
 
 from objemb.checks import DamagedIndexError
 from objemb.structures import MatchKernel
-from objemb.types import AnyArray, Float64Array, FloatArray, Int64Array, Uint32Array
+from objemb.types import AnyArray, Float64Array, FloatArray, Int64Array, Uint32Array, Uint64Array
 
 logger = logging.getLogger(__name__)
 
@@ -235,14 +235,14 @@ def compiled_loop() -> Callable[..., bool] | None:
 
     @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
     def loop(
-        first: Any,
-        last: Any,
-        postings: Any,
-        residuals: Any,
-        asked: Any,
-        weights: Any,
-        table: Any,
-        sums: Any,
+        first: Int64Array,
+        last: Int64Array,
+        postings: Uint32Array,
+        residuals: Uint64Array,
+        asked: Uint64Array,
+        weights: Float64Array,
+        table: Float64Array,
+        sums: Float64Array,
     ) -> bool:
         width, limit, rows = residuals.shape[1], np.uint32(len(table)), np.uint32(len(sums))
         distances = np.empty(COMPILED_STEP, np.uint32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NotRequired, TypedDict
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from objemb.training.settings import RunSettings
 class ParameterGroup(TypedDict):
     """Parameters that share a factor on the learning rate, which is 1 by default."""
 
-    params: Sequence[nn.Parameter]
+    params: Iterable[nn.Parameter]
     factor: NotRequired[float]
 
 
@@ -97,20 +97,20 @@ def make_optimizer(groups: Iterable[ParameterGroup], settings: RunSettings) -> O
     Raises:
         ValueError: A parameter is in two groups, a group has other keys, or there are no parameters.
     """
-    given = list(groups)
-    split = [part for group in given for part in _by_decay(group, settings.weight_decay)]
+    split = [part for group in groups for part in _by_decay(group, settings.weight_decay)]
     if not split:
         raise ValueError("parameter_groups: expected parameters to train, found none")
     seen: set[int] = set()
-    for parameter in (p for group in given for p in group["params"] if p.requires_grad):
+    for parameter in (p for part in split for p in part.parameters):
         if id(parameter) in seen:
             raise ValueError(
                 f"parameter_groups: expected each parameter once, found one twice {tuple(parameter.shape)}"
             )
         seen.add(id(parameter))
+    options = [{"params": p.parameters, "weight_decay": p.weight_decay, "factor": p.factor} for p in split]
     if settings.optimizer == "adamw":
-        return AdamW(split, lr=settings.lr)
-    return SGD(split, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return AdamW(options, lr=settings.lr)
+    return SGD(options, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
 def learning_rate(step: int, settings: RunSettings) -> float:
@@ -133,11 +133,17 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _by_decay(group: ParameterGroup, decay: float) -> list[dict[str, object]]:
+class _Part(NamedTuple):
+    parameters: list[nn.Parameter]
+    weight_decay: float
+    factor: float
+
+
+def _by_decay(group: ParameterGroup, decay: float) -> list[_Part]:
     unknown = set(group) - {"params", "factor"}
     if unknown:
         raise ValueError(f"parameter_groups: expected the keys 'params' and 'factor', found {checks.listed(unknown)}")
     factor = checks.between("parameter_groups: factor", group.get("factor", 1.0), 0, 1e6)
-    parameters: list[torch.nn.Parameter] = [p for p in group["params"] if p.requires_grad]
+    parameters = [p for p in group["params"] if p.requires_grad]
     parts = (([p for p in parameters if p.ndim > 1], decay), ([p for p in parameters if p.ndim <= 1], 0.0))
-    return [{"params": some, "weight_decay": d, "factor": factor} for some, d in parts if some]
+    return [_Part(some, d, factor) for some, d in parts if some]
