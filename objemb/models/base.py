@@ -151,6 +151,11 @@ class EmbeddingModel(ABC):
     def _regions_of(self, photo: Photo) -> Regions:
         """The regions that would be indexed, the whole image first; called only if there is a detector."""
 
+    def _objects_of(self, photo: Photo) -> Regions:
+        """The regions that a query without boxes is searched for, the whole image first: those that would be indexed,
+        without boxes that only cover the photo; called only if there is a detector."""
+        return self._regions_of(photo)
+
     @abstractmethod
     def _query_whole(self, photo: Photo) -> Described:
         """The single query row of a whole photo."""
@@ -263,7 +268,7 @@ class EmbeddingModel(ABC):
         if word == WHOLE or crop == "whole":  # if every box is described by the whole image, one suffices
             return None
         self._expect_detector()
-        regions = self._regions_of(photo)
+        regions = self._objects_of(photo)
         wanted = photo_and_objects(regions) if word == BOTH else regions[1:]
         return wanted if len(regions) > 1 else None
 

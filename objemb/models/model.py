@@ -165,6 +165,12 @@ class Model(EmbeddingModel):
             return cast(RegionSource, self.describer.regions).find([photo])[0]
 
     @torch.inference_mode()
+    def _objects_of(self, photo: Photo) -> Regions:
+        """See :meth:`EmbeddingModel._objects_of`."""
+        with self.computing():
+            return cast(RegionSource, self.describer.regions).objects([photo])[0]
+
+    @torch.inference_mode()
     def _query_whole(self, photo: Photo) -> Described:
         """See :meth:`EmbeddingModel._query_whole`."""
         with self.computing():

@@ -45,8 +45,15 @@ class RegionSource(nn.Module, Plugin, ABC):
             For each photo, ``Regions`` in original pixels, on the CPU; region 0 is always the whole image.
         """
 
+    def objects(self, photos: Sequence[Photo]) -> list[Regions]:
+        """The regions of query photos: those of :meth:`find` without boxes that only cover the photo, such as
+        patches in addition to detections."""
+        return self.find(photos)
+
     def select(self, detections: Regions) -> Regions:
         """Select the regions of a photo from the output of the detector: the whole image, and the boxes to keep.
+
+        A source whose regions depend on the size of the photo only returns these.
 
         Args:
             detections: All boxes or proposals of the photo, as returned by the detector.

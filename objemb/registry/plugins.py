@@ -35,6 +35,7 @@ P = TypeVar("P", bound="Plugin")
 KINDS = {
     "describer": "describers",
     "regions": "regions",
+    "of": "regions",
     "detector": "detectors",
     "backbone": "backbones",
     "extractor": "extractors",

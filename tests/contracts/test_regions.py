@@ -47,7 +47,8 @@ class TestRegions:
         assert source.decode_side() == (0 if source.detector is None else source.detector.decode_side())
 
     def test_boxes_that_were_found_before(self, name: str, tmp_path: Path) -> None:
-        """A source of a detector's boxes keeps some of them; one that lays or takes regions itself refuses them."""
+        """A source of a detector's boxes keeps some of them; one whose regions depend on more than the size of a photo
+        refuses them."""
         source, photo = build("regions", name, tmp_path), PHOTOS[0]
         found = Regions([[1, 2, 9, 10], [3, 3, 12, 14]], photo.size, scores=[0.9, 0.8])
         if type(source).select is RegionSource.select:
@@ -56,5 +57,14 @@ class TestRegions:
             return
         kept = source.select(found)
         assert is_whole(kept, photo)
-        assert {tuple(box) for box in kept.boxes[1:].tolist()} <= {tuple(box) for box in found.boxes.tolist()}
         assert len(kept) > 1
+        assert _rows(kept) & _rows(found) or np.array_equal(kept.boxes, source.find([photo])[0].boxes)
+
+    def test_objects_are_among_the_regions(self, name: str, tmp_path: Path) -> None:
+        source = build("regions", name, tmp_path)
+        for few, regions in zip(source.objects(PHOTOS), source.find(PHOTOS), strict=True):
+            assert _rows(few) <= _rows(regions)
+
+
+def _rows(regions: Regions) -> set[tuple[float, ...]]:
+    return {tuple(box) for box in regions.boxes.tolist()}
