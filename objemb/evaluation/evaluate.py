@@ -14,6 +14,7 @@ from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.base import Detector
+from objemb.evaluation.coverage import Coverage, cover
 from objemb.evaluation.described import WHOLE, DescribedTask, describe_task
 from objemb.evaluation.metrics import Localisation, known
 from objemb.evaluation.ranks import RankedItems, rank_items
@@ -38,6 +39,7 @@ class Evaluation:
     Attributes:
         scores: Scores of the rankings.
         located: The matched boxes of true positives at image level, if true boxes are known, otherwise None.
+        coverage: How well the regions of the database cover the true boxes, under the same conditions.
         storage: ``vectors`` in total, ``vectors_per_image`` and ``bytes_per_image`` (float32) per database photo. For
             visual words, these are the number of residuals and the bytes of an index, positions included.
         seconds: ``describe_per_image`` and ``describe_per_query`` (decoding included), ``search_per_query`` (the
@@ -50,6 +52,7 @@ class Evaluation:
 
     scores: Scores
     located: Located | None
+    coverage: Coverage | None
     storage: dict[str, float]
     seconds: dict[str, float]
     problems: tuple[str, ...]
@@ -70,6 +73,7 @@ class Evaluation:
             "skipped": self.scores.skipped,
             "setups": {name: setup.queries for name, setup in self.scores.setups.items()},
             "localisation": None if overlap is None else {name: known(v) for name, v in overlap._asdict().items()},
+            "coverage": None if self.coverage is None else self.coverage.to_json(),
             "storage": self.storage,
             "seconds": self.seconds,
             "problems": list(self.problems),
@@ -153,9 +157,11 @@ def evaluate_described(
     clock.append(time.perf_counter())
     answered = set(described.queries.items.tolist())
     problems = (*described.problems, *task.queries_without_positives())
+    boxed = task.level == "image" and bool(data.objects)
     return Evaluation(
         scores=score(task, ranked, answered, _guesses(task, results, numbers) if needed else None),
-        located=locate(task, ranked, data.objects) if task.level == "image" and data.objects else None,
+        located=locate(task, ranked, data.objects) if boxed else None,
+        coverage=cover(task, described.database, ranked, answered, data.objects) if boxed else None,
         storage=_storage(task, described.database),
         seconds=_seconds(task, described, clock, bool(rerankers)),
         problems=tuple(dict.fromkeys(problems)),

@@ -22,6 +22,8 @@ def markdown_table(results: Sequence[Result]) -> str:
     columns: dict[str, Callable[[Result], str]] = {name: _score(name) for name in names}
     if any(result["localisation"] for result in measured):
         columns |= {"IoU": _located("mean_iou"), "CorLoc": _located("corloc")}
+    if any(_box_recall(result) is not None for result in measured):
+        columns["box recall"] = lambda result: percent(_box_recall(result))
     columns["queries"] = _queries
     columns["vectors/image"] = lambda result: f"{result['storage']['vectors_per_image']:.1f}"
     columns["bytes/image"] = lambda result: f"{result['storage']['bytes_per_image']:,.0f}"
@@ -153,6 +155,10 @@ def _score(name: str) -> Callable[[Result], str]:
 
 def _located(name: str) -> Callable[[Result], str]:
     return lambda result: percent((result["localisation"] or {}).get(name))
+
+
+def _box_recall(result: Result) -> float | None:
+    return (result.get("coverage") or {}).get("recall")
 
 
 def _cost(name: str, form: str) -> Callable[[Result], str]:

@@ -1,0 +1,104 @@
+"""Whether the regions of a database cover the objects that are searched for: misses of detectors, not of vectors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from objemb.datasets.evaluation_set import SetEntry
+from objemb.evaluation import metrics
+from objemb.evaluation.ranks import RankedItems
+from objemb.evaluation.retrieval_task import RetrievalTask
+from objemb.ops.boxes import iou
+from objemb.ops.tensors import as_tensor
+from objemb.structures import Box, ImageRows, ImageWords
+from objemb.types import Float32Array
+
+#: Smallest IoU of an object with a region that covers it.
+COVERED = 0.5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well the indexed regions cover the true boxes of what is searched for.
+
+    Attributes:
+        recall: Share of the objects with a region whose IoU is at least 0.5; the whole photo counts as a region.
+        mean_iou: Mean of the largest IoU of each object with a region.
+        objects: Number of objects: pairs of a photo and an instance that is relevant to a query in another photo. Of
+            several boxes of an instance in a photo, the best covered one counts.
+        covered_map: mAP if photos whose object no region covers are left out of the ranking. Its difference to 1 is the
+            part of the embedding, its difference to the mAP that of missing regions.
+        queries: Number of queries of which a relevant photo is left.
+    """
+
+    recall: float
+    mean_iou: float
+    objects: int
+    covered_map: float
+    queries: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """A JSON-ready dict; NaN becomes null."""
+        return {
+            "recall": metrics.known(self.recall),
+            "mean_iou": metrics.known(self.mean_iou),
+            "objects": self.objects,
+            "covered_mAP": metrics.known(self.covered_map),
+            "queries": self.queries,
+        }
+
+
+def cover(
+    task: RetrievalTask,
+    database: ImageRows | ImageWords,
+    ranked: Sequence[RankedItems],
+    answered: Collection[int],
+    objects: Sequence[SetEntry],
+) -> Coverage:
+    """Compare the regions of the database with the true boxes of relevant objects.
+
+    Args:
+        task: The retrieval task, at image level; its metrics are those of the main setup.
+        database: The described photos, in the order of the task.
+        ranked: For each query, the places of at least its positives and junk.
+        answered: Indices of the queries that could be described.
+        objects: The true boxes.
+    """
+    true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
+    for entry in objects:
+        for instance in entry.instances:
+            if entry.box is not None:
+                true_boxes[entry.file, instance].append(entry.box)
+    best: dict[tuple[int, str], float] = {}
+    ranks, counts = [], []
+    for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
+        missed = []
+        for item in np.setdiff1d(relevant.positives, task.own_photos[number]).tolist():
+            known = [i for i in query.instances if (task.database[item].file, i) in true_boxes]
+            for instance in known:
+                if (item, instance) not in best:
+                    regions = database.boxes[database.starts[item] : database.starts[item + 1]]
+                    best[item, instance] = _best(regions, true_boxes[task.database[item].file, instance])
+            if known and max(best[item, i] for i in known) < COVERED:
+                missed.append(item)
+        positives = np.setdiff1d(relevant.positives, missed)
+        count = len(positives) if number in answered else 0
+        junk = np.union1d(relevant.junk, np.array(missed, np.int64))
+        ranks.append(of_query.ranks(positives, junk) if count else np.zeros(0, np.int64))
+        counts.append(count)
+    ious = np.array(list(best.values()))
+    figures = metrics.localisation(ious, COVERED)
+    return Coverage(
+        figures.corloc, figures.mean_iou, len(ious), metrics.scored("mAP", ranks, counts), sum(map(bool, counts))
+    )
+
+
+def _best(regions: Float32Array, truths: Sequence[Box]) -> float:
+    """The largest IoU of any region with any of the true boxes; 0 without regions."""
+    if not len(regions):
+        return 0.0
+    return float(iou(as_tensor(regions), as_tensor(np.array(truths, np.float32))).max())
