@@ -20,7 +20,7 @@ from objemb.cli.options import (
     Workers,
     check_file,
 )
-from objemb.cli.output import note, note_untrained, print_json, print_table
+from objemb.cli.output import note, note_reduced, note_untrained, print_json, print_table
 from objemb.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def detect(
     found = find_images(photos)
     opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
+    note_reduced(opened)
     images: list[_DetectedImage] = []
     skipped = 0
     with Progress() as display:

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from objemb.cli.errors import INTERNAL, guarded
 from objemb.cli.options import Device, Json
-from objemb.cli.output import print_json
+from objemb.cli.output import print_json, print_table
 from objemb.version import __version__
+
+if TYPE_CHECKING:
+    from objemb.cli.programs.tuning import Measured
 
 OK, MISSING, BROKEN = "ok", "missing", "BAD"
 REQUIRED = ("numpy", "pillow", "pyarrow", "pyyaml", "safetensors", "rich", "typer")
@@ -60,12 +63,23 @@ def doctor(
         Path | None, typer.Option(help="A folder in which to test writing.  [the folder for temporary files]")
     ] = None,
     device: Device = "auto",
+    tune: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PHOTOS",
+            help="Measure on these photos in which runtime and precision --model is fastest on this machine's CPU, and "
+            "record the choice.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check versions, threads, devices, a model and writing an index. Exit code 1 if a check fails.
 
-    Missing optional libraries are listed with the command that installs them; they are not errors.
+    Missing optional libraries are listed with the command that installs them; they are not errors. With --tune, the
+    recorded choice is what --precision auto means for this model from then on, where no --runtime is given.
     """
+    if tune and model is None:
+        raise ValueError("--tune: expected --model with the model to measure, found none")
     checks: dict[str, Callable[[], str]] = {
         "objemb": lambda: f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         **{name: partial(importlib.metadata.version, name) for name in REQUIRED},
@@ -78,13 +92,47 @@ def doctor(
     }
     results = [_run(name, check) for name, check in checks.items()]
     healthy = not any(r["state"] == BROKEN for r in results)
-    if as_json:
-        print_json({"healthy": healthy, "checks": results})
-    else:
+    if not as_json:
         for r in results:
             print(f"{r['state']:<7}  {r['name']:<15} {r['found']}")
+    tuning = _tuned(model, tune, as_json) if model and tune and healthy else {}
+    if as_json:
+        print_json({"healthy": healthy, "checks": results, **tuning})
     if not healthy:
         raise typer.Exit(INTERNAL)
+
+
+def _tuned(model: Path, photos: list[Path], as_json: bool) -> dict[str, object]:
+    """Measure, print and record in which way a model runs fastest."""
+    from objemb.card import read_card
+    from objemb.cli.programs.tuning import as_choice, best, measure
+    from objemb.models.tuned import write_choice
+
+    measured = measure(model, photos)
+    chosen = best(measured)
+    file = write_choice(read_card(model), as_choice(chosen))
+    if not as_json:
+        print()
+        rows = [
+            (
+                each.way,
+                f"{each.speed.value:.2f}",
+                f"{each.speed.low:.2f} to {each.speed.high:.2f}",
+                f"{each.cosine:.5f}",
+                f"{each.boxes:.0%}",
+                "chosen" if each is chosen else "" if each.agrees else "differs",
+            )
+            for each in measured
+        ]
+        print_table(("runtime", "speed", "in any round", "least cosine", "same boxes", ""), rows)
+        print(f"recorded in {file}: {chosen.way} for this model, where --precision is auto and no --runtime is given")
+    return {"tuning": [_as_json(each) for each in measured], "chosen": str(chosen.way), "recorded": str(file)}
+
+
+def _as_json(measured: Measured) -> dict[str, object]:
+    way, speed = measured.way, measured.speed
+    found = {"speed": speed.value, "lowest": speed.low, "highest": speed.high, "cosine": measured.cosine}
+    return {"runtime": way.runtime, "precision": way.precision, **found, "boxes": measured.boxes}
 
 
 def _run(name: str, check: Callable[[], str]) -> dict[str, object]:

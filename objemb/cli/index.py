@@ -29,7 +29,7 @@ from objemb.cli.options import (
     Workers,
     among,
 )
-from objemb.cli.output import note, note_untrained, print_json
+from objemb.cli.output import note, note_reduced, note_untrained, print_json
 from objemb.cli.progress import Progress
 from objemb.search.approximate import build_approximate
 
@@ -95,6 +95,7 @@ def index(
     skipped = _SkippedList(output, errors)
     opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
+    note_reduced(opened)
     given = stored_boxes(boxes, opened)
     if given is None and not opened.has_detector and _takes_boxes(opened):
         note("note: the model has no detector and no --boxes are given, so only whole images are indexed")

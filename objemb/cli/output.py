@@ -57,6 +57,12 @@ def note_untrained(model: EmbeddingModel) -> None:
         note(f"note: random weights: {', '.join(model.untrained)} not trained, so similarities mean little")
 
 
+def note_reduced(model: EmbeddingModel) -> None:
+    """Print a note if the networks of a model compute in another precision than single precision."""
+    if model.precision != "fp32":
+        note(f"note: the networks compute in {model.precision}")
+
+
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values in two columns."""
     rows = [(name, str(value)) for name, value in pairs]

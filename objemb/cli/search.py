@@ -22,7 +22,7 @@ from objemb.cli.options import (
     check_file,
     plugins,
 )
-from objemb.cli.output import note, note_untrained, print_json, print_table
+from objemb.cli.output import note, note_reduced, note_untrained, print_json, print_table
 from objemb.text import score_text
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def search(
         index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
     )
     note_untrained(retrieval.model)
+    note_reduced(retrieval.model)
     excluded = retrieval.ids_of(query) if exclude_self else []
     if exclude_self and not excluded:
         note("note: the query is not in the index, so there is nothing to leave out")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torchvision.ops
 from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -46,12 +47,12 @@ class RcnnProgram(DetectionProgram):
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("std", std[:, None, None], persistent=False)
         sides = (transform.min_size[-1], transform.max_size)
-        self.resize = ResizeProgram(*sides, transform.size_divisible, colour * std + mean)
+        self.resize = ResizeProgram(*sides, transform.size_divisible, mean, std, colour)
 
     def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`DetectionProgram.prepared`."""
-        pixels, size = self.resize(photos)
-        return self.normalised(pixels), size
+        prepared: tuple[Tensor, Tensor] = self.resize(photos)
+        return prepared
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """See :meth:`DetectionProgram.normalised`."""
@@ -69,29 +70,35 @@ class RcnnProgram(DetectionProgram):
         """Boxes ``(P, 4)`` in network pixels, best first, and bool ``(P,)``: those that are proposals."""
         objectness, deltas = self.rpn.head(list(levels))
         before, after = self.rpn.pre_nms_top_n(), self.rpn.post_nms_top_n()
-        boxes, scores = [], []
         cells: Sequence[Tensor] = self.rpn.anchor_generator.cell_anchors
+        values, moves, anchors = [], [], []
         for level_scores, level_deltas, cell in zip(objectness, deltas, cells, strict=True):
             rows, columns = level_scores.shape[2:]
-            anchors = _anchors(cell, (rows, columns), (padded[0] // rows, padded[1] // columns))
             of_level = level_scores[0].permute(1, 2, 0).reshape(-1)
-            moved = level_deltas[0].reshape(len(cell), 4, rows, columns).permute(2, 3, 0, 1).reshape(-1, 4)
             # a level of few cells is filled up, so that all levels give equally many
-            of_level = torch.cat([of_level, of_level.new_full((before,), -math.inf)])
-            chosen = of_level.topk(before)
-            known = chosen.indices.clamp(max=anchors.shape[0] - 1)
-            decoded = _clipped(self.rpn.box_coder.decode_single(moved[known], anchors[known]), size)
-            sides = decoded[:, 2:] - decoded[:, :2]
-            large = (sides >= self.rpn.min_size).all(dim=1) & (chosen.values > -math.inf)
-            probability = torch.sigmoid(chosen.values)
-            probability = torch.where(large & (probability >= self.rpn.score_thresh), probability, -1.0)
-            kept = torchvision.ops.nms(decoded, probability, self.rpn.nms_thresh)
-            boxes.append(padded_rows(decoded[kept], before))
-            scores.append(padded_rows(probability[kept], before, -1.0))
+            chosen = torch.cat([of_level, of_level.new_full((before,), -math.inf)]).topk(before)
+            known = chosen.indices.clamp(max=of_level.shape[0] - 1)
+            values.append(chosen.values)
+            # of (4 A, rows * columns) deltas, four of each chosen anchor
+            first = (known % len(cell)) * (4 * rows * columns) + known // len(cell)
+            places = first[:, None] + torch.arange(4, device=first.device) * (rows * columns)
+            moves.append(level_deltas.flatten()[places])
+            anchors.append(_anchors(cell, known, columns, (padded[0] // rows, padded[1] // columns)))
+        best = torch.cat(values)
+        decoded = _clipped(_decoded(self.rpn.box_coder, torch.cat(moves), torch.cat(anchors)), size)
+        sides = decoded[:, 2:] - decoded[:, :2]
+        large = (sides >= self.rpn.min_size).all(dim=1) & (best > -math.inf)
+        probability = torch.sigmoid(best)
+        probability = torch.where(large & (probability >= self.rpn.score_thresh), probability, -1.0)
+        boxes, scores = [], []
+        for of_level, probable in zip(decoded.split(before), probability.split(before), strict=True):
+            kept = torchvision.ops.nms(of_level, probable, self.rpn.nms_thresh)
+            boxes.append(padded_rows(of_level[kept], before))
+            scores.append(padded_rows(probable[kept], before, -1.0))
         of_all = torch.cat([*scores, scores[0].new_full((after,), -1.0)])
-        best = of_all.topk(after)
+        proposals = of_all.topk(after)
         everything = torch.cat([*boxes, boxes[0].new_zeros(after, 4)])
-        return everything[best.indices], best.values >= 0
+        return everything[proposals.indices], proposals.values >= 0
 
     def _pooled(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """``(P, C, s, s)``: each box from the level of its size."""
@@ -117,8 +124,8 @@ class RcnnProgram(DetectionProgram):
     ) -> Found:
         """The best boxes after non-maximum suppression within each class."""
         classes = logits.shape[1]
-        decoded = self.heads.box_coder.decode_single(deltas, proposals).reshape(-1, classes, 4)
-        boxes = _clipped(decoded[:, 1:].reshape(-1, 4), size)
+        of_classes = deltas.reshape(-1, classes, 4)[:, 1:]
+        boxes = _clipped(_decoded(self.heads.box_coder, of_classes, proposals[:, None]).reshape(-1, 4), size)
         scores = (logits.softmax(dim=1) * valid[:, None])[:, 1:].reshape(-1)
         labels = torch.arange(classes - 1, device=boxes.device).repeat(proposals.shape[0])
         large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
@@ -132,13 +139,23 @@ class RcnnProgram(DetectionProgram):
         return Found(boxes, scores, labels, count)
 
 
-def _anchors(cell: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """``(rows * columns * A, 4)``: the anchors ``(A, 4)`` of a cell around the first pixel of each cell of a level."""
-    y = torch.arange(grid[0], device=cell.device) * stride[0]
-    x = torch.arange(grid[1], device=cell.device) * stride[1]
-    y, x = y[:, None].expand(grid), x[None].expand(grid)
-    shifts = torch.stack([x, y, x, y], dim=2).reshape(-1, 1, 4)
-    return (shifts + cell).reshape(-1, 4)
+def _anchors(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int]) -> Tensor:
+    """``(N, 4)``: anchors of a level by number, row by row; those of a cell, ``(A, 4)``, lie around its first pixel."""
+    cells = numbers // len(cell)
+    row = cells // columns
+    y, x = row * stride[0], (cells - row * columns) * stride[1]  # exporters lack the remainder of a traced length
+    return torch.stack([x, y, x, y], dim=1) + cell[numbers % len(cell)]
+
+
+def _decoded(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes ``(..., 4)`` moved by ``deltas``, as torchvision's ``BoxCoder.decode_single`` does it."""
+    by_x, by_y, by_width, by_height = coder.weights
+    sides = boxes[..., 2:] - boxes[..., :2]
+    centres = boxes[..., :2] + 0.5 * sides
+    moved = deltas[..., :2] / deltas.new_tensor([by_x, by_y]) * sides + centres
+    scales = deltas[..., 2:] / deltas.new_tensor([by_width, by_height])
+    half = 0.5 * (scales.clamp(max=coder.bbox_xform_clip).exp() * sides)
+    return torch.cat([moved - half, moved + half], dim=-1)
 
 
 def _clipped(boxes: Tensor, size: Tensor) -> Tensor:

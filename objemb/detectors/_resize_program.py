@@ -26,15 +26,18 @@ class ResizeProgram(nn.Module):
         shorter: Length to which the shorter side of a photo is brought, in pixels.
         longer: The longer side never exceeds this.
         multiple: Both sides are padded to multiples of this, at the right and at the bottom.
-        colour: ``(3,)``, 0 to 1: of the padding.
+        mean, std: ``(3,)``: what the network expects pixels from 0 to 1 to be reduced by, and then divided by.
+        colour: ``(3,)``: of the padding, in the units of the network's input.
     """
 
     lost: Tensor
     exponents: Tensor
     halves: Tensor
+    factor: Tensor
+    offset: Tensor
     colour: Tensor
 
-    def __init__(self, shorter: int, longer: int, multiple: int, colour: Tensor) -> None:
+    def __init__(self, shorter: int, longer: int, multiple: int, mean: Tensor, std: Tensor, colour: Tensor) -> None:
         super().__init__()
         self.shorter, self.longer, self.multiple = shorter, longer, multiple
         lost, exponents = zip(*(_shortfalls(target) for target in (shorter, longer)), strict=True)
@@ -42,26 +45,32 @@ class ResizeProgram(nn.Module):
         self.register_buffer("exponents", torch.stack(exponents), persistent=False)
         below = [0, *((n - 1).bit_length() - 1 for n in range(1, longer + 1))]
         self.register_buffer("halves", torch.tensor(below) - 1, persistent=False)
-        self.register_buffer("colour", colour.clone().float(), persistent=False)
+        for name, values in {"factor": 1 / (255 * std), "offset": -mean / std, "colour": colour}.items():
+            self.register_buffer(name, values.clone().float()[:, None, None], persistent=False)
+        self.has_colour = bool(colour.any())
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
-        """The input of a network, not normalised yet.
+        """The input of a network.
 
         Args:
             photos: uint8 ``(B, H, W, 3)``.
 
         Returns:
-            float32 ``(B, 3, h, w)``, RGB, 0 to 1, and the float32 ``(2,)`` height and width of the photo within it.
+            float32 ``(B, 3, h, w)``, RGB, normalised, and the float32 ``(2,)`` height and width of the photo within it.
         """
-        height, width = photos.shape[1:3]
+        count, height, width, _ = photos.shape
         short, long = _min(height, width), _max(height, width)
         sides = [_max(1, _min(side * self.shorter // short, side * self.longer // long)) for side in (height, width)]
         padded = [(side + self.multiple - 1) // self.multiple * self.multiple for side in sides]
         size = self._size((height, width), (short, long))
-        rows = _resampled(photos, 1, height, size[0], padded[0])
-        pixels = _resampled(rows, 2, width, size[1], padded[1]).permute(0, 3, 1, 2) / 255
-        inside = (_places(padded[0], size)[:, None] < size[0]) & (_places(padded[1], size) < size[1])
-        return torch.where(inside, pixels, self.colour[:, None, None]), size
+        # the axis that is resampled has one long axis behind it: runtimes compute along the last axis, and three
+        # channels there would be as slow as single numbers
+        rows = _resampled(photos.flatten(2), height, size[0], padded[0]).reshape(count, padded[0], width, 3)
+        columns = _resampled(rows.permute(0, 2, 3, 1).flatten(2), width, size[1], padded[1])
+        pixels = columns.reshape(count, padded[1], 3, padded[0]).permute(0, 2, 3, 1)
+        inside = ((_places(padded[0], size)[:, None] < size[0]) & (_places(padded[1], size) < size[1])).float()
+        normalised = (pixels * self.factor + self.offset) * inside
+        return (normalised + self.colour * (1 - inside) if self.has_colour else normalised), size
 
     def _size(self, sides: tuple[int, int], extremes: tuple[int, int]) -> Tensor:
         """float32 ``(2,)``: height and width at which a photo enters the network."""
@@ -121,12 +130,12 @@ def _places(count: int, like: Tensor) -> Tensor:
     return torch.arange(count, device=like.device).to(torch.float32)
 
 
-def _resampled(photos: Tensor, axis: int, length: int, resized: Tensor, count: int) -> Tensor:
-    """Linear interpolation along an axis of ``length``, as ``F.interpolate`` has it: ``count`` places, of which
-    ``resized`` span the axis; the others repeat its end."""
+def _resampled(lines: Tensor, length: int, resized: Tensor, count: int) -> Tensor:
+    """Linear interpolation of lines ``(B, length, N)``, as ``F.interpolate`` has it, to ``(B, count, N)``: ``count``
+    places, of which ``resized`` span the axis; the others repeat its end."""
     source = ((_places(count, resized) + 0.5) * (length / resized) - 0.5).clamp(min=0)
     low = source.floor().clamp(max=length - 1)
-    share = (source - low).clamp(max=1).reshape(-1, *[1] * (photos.ndim - axis - 1))
-    first = photos.index_select(axis, low.long()).float()
-    second = photos.index_select(axis, (low + 1).clamp(max=length - 1).long()).float()
+    share = (source - low).clamp(max=1)[:, None]
+    first = lines.index_select(1, low.long()).float()
+    second = lines.index_select(1, (low + 1).clamp(max=length - 1).long()).float()
     return first + (second - first) * share

@@ -272,6 +272,11 @@ def open_exported(
     return model
 
 
+def is_available(runtime: str) -> bool:
+    """Whether there is a runtime of this name, and it is installed."""
+    return runtime in registry.names(Runtime.kind) and registry.load(Runtime, runtime).is_installed()
+
+
 def _runtime(format: str, name: str | None, **settings: object) -> Runtime:
     """The named runtime, or the first that is installed and reads a format."""
     if name is not None:

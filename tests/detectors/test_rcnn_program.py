@@ -108,7 +108,7 @@ def test_boxes_below_the_least_score_are_left_out() -> None:
 @pytest.mark.parametrize(("shorter", "longer"), [(512, 512), (800, 1333), (48, 96), (1, 1)])
 def test_sizes_are_those_of_float64(shorter: int, longer: int) -> None:
     """Also where float64 falls short of a whole number, which happens to a twelfth of all photos that are shrunk."""
-    program = ResizeProgram(shorter, longer, 32, torch.zeros(3))
+    program = ResizeProgram(shorter, longer, 32, torch.zeros(3), torch.ones(3), torch.zeros(3))
     generator = torch.Generator().manual_seed(0)
     shapes = torch.randint(1, 1200, (400, 2), generator=generator).tolist()
     shapes += [(side, side) for side in (49, 98, 103, 107, 161, 187, 196, 197)]
@@ -125,7 +125,7 @@ def test_sizes_are_those_of_float64(shorter: int, longer: int) -> None:
 
 
 def test_photos_of_one_size_in_a_batch() -> None:
-    program = ResizeProgram(48, 96, 32, torch.tensor([0.1, 0.2, 0.3]))
+    program = ResizeProgram(48, 96, 32, torch.zeros(3), torch.ones(3), torch.tensor([0.1, 0.2, 0.3]))
     photos = torch.randint(0, 256, (3, 20, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels, size = program(photos)
     assert size.tolist() == [27, 96]

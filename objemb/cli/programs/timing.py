@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Ratio:
         return self.value >= float(number) if relation == ">=" else self.value <= float(number)
 
 
-def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def alternate(sides: Mapping[T, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[T, list[float]]:
     """Seconds of each variant in each round. They alternate, so that other load on the machine affects all alike."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[T, list[float]] = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():
             start = time.perf_counter()
