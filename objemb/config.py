@@ -371,7 +371,7 @@ def _value(text: str, where: str) -> object:
     if text[0] in "[{\"'":
         return _parse(text, where)
     loader = _Loader("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's types lack it
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text))
     except ValueError as error:  # a number of thousands of digits

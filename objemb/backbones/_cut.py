@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 
-def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Module:
+def upper_part(network: fx.GraphModule, below: str | int, last: str | int) -> nn.Module:
     """What computes the output ``last`` from the output ``below``: a copy, as a network of its own, in eval mode.
 
     Args:
@@ -22,7 +22,7 @@ def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Modu
     """
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
-    nodes = list(network.graph.nodes)  # type: ignore[union-attr,arg-type]
+    nodes = list(network.graph.nodes)
     outputs: Any = next(node for node in nodes if node.op == "output").args[0]
     copied[outputs[below]] = graph.placeholder("maps")
     needed = _needed(outputs[last], outputs[below])
@@ -33,7 +33,7 @@ def upper_part(network: nn.Module, below: str | int, last: str | int) -> nn.Modu
     return copy.deepcopy(fx.GraphModule(network, graph)).eval()
 
 
-def lower_part(network: nn.Module, names: Sequence[str]) -> fx.GraphModule:
+def lower_part(network: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
     """What computes some outputs, and nothing else; it shares its layers with ``network``.
 
     Args:
@@ -42,9 +42,9 @@ def lower_part(network: nn.Module, names: Sequence[str]) -> fx.GraphModule:
     """
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
-    outputs: Any = next(node for node in network.graph.nodes if node.op == "output").args[0]  # type: ignore[union-attr]
+    outputs: Any = next(node for node in network.graph.nodes if node.op == "output").args[0]
     needed = set[fx.Node]().union(*(_needed(outputs[name], None) for name in names))
-    for node in network.graph.nodes:  # type: ignore[union-attr]
+    for node in network.graph.nodes:
         if node in needed:
             copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output(tuple(copied[outputs[name]] for name in names))

@@ -94,7 +94,7 @@ class _Places(TorchDispatchMode):
     """Tracks receptive fields through all operations: layers change them, all other operations keep them."""
 
     def __init__(self, pixels: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         self._places: dict[int, _Pair] = {id(pixels): (Place(0.5, 1.0), Place(0.5, 1.0))}
         self._alive: list[Tensor] = [pixels]  # keeps tensors alive, since ids of freed ones may be reused
 

@@ -6,14 +6,14 @@ import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import ParamSpec
 
 import typer
 
 from objemb.cli.interrupt import INTERRUPTED, Work
 from objemb.cli.output import complain
 
-F = TypeVar("F", bound=Callable[..., None])
+P = ParamSpec("P")
 
 #: Exit codes, on which scripts can rely.
 OK, INTERNAL, USAGE, SKIPPED, MISMATCH, TERMINATED = 0, 1, 2, 3, 4, 143
@@ -72,15 +72,15 @@ def one_line_errors(name: str = "objemb", interrupted: str = KEPT) -> Iterator[N
         Work.begun = False
 
 
-def guarded(command: F) -> F:
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """Wrap a command in :func:`one_line_errors`."""
 
     @functools.wraps(command)
-    def run(*args: object, **kwargs: object) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with one_line_errors():
             command(*args, **kwargs)
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def _message(error: BaseException, code: int) -> str:

@@ -62,7 +62,7 @@ class WithEmbeddings:
     :class:`objemb.detectors.detectron2_rcnn.TeacherMapper` adds both.
     """
 
-    @configurable  # type: ignore[untyped-decorator]
+    @configurable  # type: ignore[untyped-decorator]  # no types
     def __init__(
         self,
         *,
@@ -96,7 +96,7 @@ class WithEmbeddings:
         levels = {name: (shape.channels, shape.stride) for name, shape in input_shape.items()}
         names = head.connect(levels, cfg.MODEL.ROI_HEADS.IN_FEATURES)
         return {
-            **super().from_config(cfg, input_shape),  # type: ignore[misc]
+            **super().from_config(cfg, input_shape),  # type: ignore[misc]  # no types
             "embedding_head": head,
             "embedding_in_features": list(names),
             "embedding_loss": node.LOSS,
@@ -112,14 +112,14 @@ class WithEmbeddings:
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See ``ROIHeads.forward``; at inference the base class calls :meth:`forward_with_given_boxes`."""
-        instances, losses = super().forward(images, features, proposals, targets)  # type: ignore[misc]
-        if self.training and self.embedding_loss_weight > 0:  # type: ignore[attr-defined]
+        instances, losses = super().forward(images, features, proposals, targets)  # type: ignore[misc]  # no types
+        if self.training and self.embedding_loss_weight > 0:  # type: ignore[attr-defined]  # no types
             losses["loss_embedding"] = self._loss(features, proposals, targets or [])
         return instances, losses
 
     def forward_with_given_boxes(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
         """See ``ROIHeads.forward_with_given_boxes``."""
-        instances = super().forward_with_given_boxes(features, instances)  # type: ignore[misc]
+        instances = super().forward_with_given_boxes(features, instances)  # type: ignore[misc]  # no types
         vectors = self.embedding_head(self._maps(features), [i.pred_boxes.tensor for i in instances])
         for of_image, rows in zip(instances, vectors.split([len(i) for i in instances]), strict=True):
             of_image.pred_embeddings = rows
@@ -157,7 +157,7 @@ class WithEmbeddings:
     def _foreground(self, proposals: Instances, target: Instances) -> tuple[Tensor, Tensor]:
         """Numbers of random foreground proposals, and for each that of its ground-truth box."""
         overlaps = pairwise_iou(target.gt_boxes, proposals.proposal_boxes)
-        matched, labels = self.proposal_matcher(overlaps)  # type: ignore[attr-defined]
+        matched, labels = self.proposal_matcher(overlaps)  # type: ignore[attr-defined]  # no types
         foreground = (labels == 1).nonzero().flatten()
         order = torch.randperm(len(foreground), device=foreground.device)
         chosen = foreground[order[: self.embedding_proposals]]
@@ -165,17 +165,17 @@ class WithEmbeddings:
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]
+class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]  # no types
     """``StandardROIHeads`` (FPN, C5), with embeddings."""
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):  # type: ignore[misc]
+class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):  # type: ignore[misc]  # no types
     """``Res5ROIHeads`` (C4), with embeddings, pooled from the map below the stage that works on boxes."""
 
 
 @ROI_HEADS_REGISTRY.register()
-class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):  # type: ignore[misc]
+class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):  # type: ignore[misc]  # no types
     """``CascadeROIHeads``, with embeddings of the boxes of the last stage."""
 
 

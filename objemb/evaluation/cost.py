@@ -160,7 +160,7 @@ def _round(
     device = torch.device("cpu") if state is None else state.device
     described = passed = 0.0
     for photo, one in zip(photos, passes, strict=True):
-        described += _seconds(lambda photo=photo: describe(photo), device)  # type: ignore[misc]
+        described += _seconds(partial(describe, photo), device)
         if one is not None:
             passed += _seconds(one.run, device)
     return described, passed

@@ -91,7 +91,8 @@ class Tail(Head):
         self.adapter = None if self.channels == (self.entry,) else nn.Conv2d(sum(self.channels), self.entry, 1)
         if self.adapter is not None and self.channels[0] == self.entry:
             nn.init.dirac_(self.adapter.weight)
-            nn.init.zeros_(self.adapter.bias)  # type: ignore[arg-type]
+            if self.adapter.bias is not None:
+                nn.init.zeros_(self.adapter.bias)
 
     def pooled(self, samples: Tensor) -> Tensor:
         """See :meth:`Head.pooled`."""

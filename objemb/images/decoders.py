@@ -70,13 +70,13 @@ class Tiff(TiffImageFile):
 
     def _setup(self) -> None:
         """Let libtiff read planes of 16 bits: Pillow's own reader takes their bytes for pixels of 8 bits."""
-        super()._setup()  # type: ignore[no-untyped-call,unused-ignore]
+        super()._setup()  # type: ignore[no-untyped-call,unused-ignore]  # private to Pillow
         deep = max(self.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
         apart = self.tag_v2.get(PLANAR) == SEPARATE and len(self.getbands()) > 1
         if deep and apart and not self.use_load_libtiff:
             self.use_load_libtiff = True
             box = (0, 0, self.tag_v2[IMAGE_WIDTH], self.tag_v2[IMAGE_LENGTH])
-            raw = (f"{self.mode};16N", False, self.tag_v2.offset)  # type: ignore[attr-defined,unused-ignore]
+            raw = (f"{self.mode};16N", False, self.tag_v2.offset)  # type: ignore[attr-defined,unused-ignore]  # likewise
             self.tile = [type(self.tile[0])("libtiff", box, 0, raw)]
 
     def prepare(self, expect_size: Callable[[tuple[int, int]], None], length: int) -> None:

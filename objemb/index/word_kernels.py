@@ -228,12 +228,12 @@ def compiled_loop() -> Callable[..., bool] | None:
         logger.info("visual words are compared by NumPy: %s", error)
         return None
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
     def ones(_: Any, number: Any) -> Any:
         """Number of bits that are set."""
         return number(number), lambda context, builder, signature, values: builder.ctpop(values[0])
 
-    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]  # Numba has no types
     def loop(
         first: Int64Array,
         last: Int64Array,

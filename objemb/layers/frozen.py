@@ -28,7 +28,7 @@ class Frozen(nn.Module):
         super().add_module(name, None if module is None else module.eval())
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         self.eval()
 
     def train(self, mode: bool = True) -> Self:

@@ -67,7 +67,7 @@ class ExportedModel(EmbeddingModel):
         return self.card["settings"]
 
     @property
-    def provenance(self) -> Provenance:  # type: ignore[override]
+    def provenance(self) -> Provenance:  # type: ignore[override]  # likewise
         """See :attr:`EmbeddingModel.provenance`."""
         return self.card.get("provenance", {})
 

@@ -91,7 +91,8 @@ def as_refs(
     Raises:
         TypeError, ValueError: Something that is no image; the message has its number.
     """
-    items: Iterable[ImageLike | ImageRef | SkippedImage] = [sources] if _is_one(sources) else sources  # type: ignore[list-item, assignment]
+    items: Iterable[ImageLike | ImageRef | SkippedImage]
+    items = [sources] if _is_one(sources) else sources  # type: ignore[list-item, assignment]  # told apart at run time
     waiting: list[str | Path] = []
     for number, item in enumerate(items):
         if isinstance(item, (str, Path)):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from objemb import checks
+
+
+class EmaState(TypedDict):
+    """The state of an average in a checkpoint."""
+
+    updates: int
+    average: dict[str, Tensor]
 
 
 class Ema:
@@ -69,20 +77,19 @@ class Ema:
                 for value, kept in own:
                     value.copy_(kept)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> EmaState:
         """The state that :meth:`load_state_dict` restores."""
         return {"updates": self.updates, "average": self.average}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: EmaState) -> None:
         """Restore the averages of the same module; additional ones, such as of frozen parameters, are ignored.
 
         Raises:
             KeyError: An average is missing in the state.
         """
-        average: Mapping[str, Tensor] = state["average"]  # type: ignore[assignment]
-        self.updates = int(state["updates"])  # type: ignore[call-overload]
+        self.updates = int(state["updates"])
         for name, kept in self.average.items():
-            kept.copy_(average[name])
+            kept.copy_(state["average"][name])
 
     def _averaged(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Names and current values, without gradients, of the averaged parameters and buffers."""

@@ -160,7 +160,7 @@ def _state_dict(content: object, file: Path) -> OrderedDict[str, Tensor]:
     state = OrderedDict(content)
     metadata = getattr(content, "_metadata", None)
     if isinstance(metadata, OrderedDict):  # layer versions, by which modules translate old names
-        state._metadata = metadata  # type: ignore[attr-defined]
+        state._metadata = metadata  # type: ignore[attr-defined]  # as PyTorch does
     for prefix in PREFIXES:
         consume_prefix_in_state_dict_if_present(state, prefix)
     return state

@@ -156,8 +156,9 @@ def all_boxes(given: StoredBoxes | None) -> RegionSource | None:
 
 
 def source_of(model: Model) -> RegionSource:
-    source: RegionSource = model.describer.regions  # type: ignore[assignment]
-    return source
+    if model.describer.regions is None:
+        raise ValueError(f"DETECTION: expected a model with regions of its own, found {model!r}")
+    return model.describer.regions
 
 
 def described(model: Model) -> dict[str, object]:

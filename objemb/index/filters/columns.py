@@ -54,7 +54,7 @@ class Column:
         orders = {}
         for kind in self.types:
             at = [n for n, v in enumerate(self.values) if type_of(v) == kind]
-            at.sort(key=self.values.__getitem__)  # type: ignore[arg-type]
+            at.sort(key=self.values.__getitem__)  # type: ignore[arg-type]  # those of one type have an order
             places = np.full(len(self.values) + 1, -1)
             places[at] = np.arange(len(at))
             orders[kind] = ([self.values[n] for n in at], places)

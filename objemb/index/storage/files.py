@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -165,7 +166,7 @@ def write_file(folder: Folder, name: str, data: Buffer) -> FileRecord:
         file.abandon()
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> FileIO:
     """Open a regular file for reading, unbuffered; pipes, devices and the like could block or never end.
 
     Raises:
@@ -244,15 +245,14 @@ class StoredFile:
         return content
 
 
-def _read_into(file: BinaryIO, view: memoryview, at: int) -> int:
+def _read_into(file: FileIO, view: memoryview, at: int) -> int:
     """Read from a position of a file; returns the number of bytes, 0 at its end or for an empty view."""
     if not len(view):
         return 0
     if hasattr(os, "preadv"):  # a forked child shares the position of an open file with its parent
         return os.preadv(file.fileno(), [view], at)
     file.seek(at)
-    count: int = file.readinto(view)  # type: ignore[attr-defined]
-    return count
+    return file.readinto(view)
 
 
 def read_file(path: Path, most: int) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ class ColumnSorter(ABC):
         """What remains to be written when the segment is complete."""
 
 
+@dataclass(frozen=True)
 class RowSchema(ABC):
     """A kind of row. Subclasses are frozen dataclasses whose fields are plain values, which the manifest holds.
 
@@ -130,7 +131,7 @@ class RowSchema(ABC):
 
     def to_json(self) -> dict[str, object]:
         """``{"name": ..., **fields}``; :func:`objemb.index.storage.manifest.schema_from_json` reverses it."""
-        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+        return {"name": self.name, **asdict(self)}
 
 
 class AsTheyCome(ColumnSorter):

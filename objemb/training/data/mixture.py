@@ -73,7 +73,8 @@ class MixtureExamples(Examples):
     def box_count(self) -> int | None:
         """See :meth:`Examples.box_count`."""
         counts = [part.box_count() for part in self.parts]
-        return None if None in counts else sum(counts)  # type: ignore[arg-type]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
 
 def _renumbered(numbers: Tensor, names: Sequence[str], among: Sequence[str], none: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -114,10 +115,10 @@ def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """The outputs of modules, by name, while this context is open."""
     seen: dict[str, Tensor] = {}
 
-    def note(name: str) -> object:
-        return lambda module, inputs, output: seen.update({name: output})
+    def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[name] = output
 
-    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]  # type: ignore[arg-type]
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in modules.items()]
     try:
         yield seen
     finally:

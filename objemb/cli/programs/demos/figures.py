@@ -17,6 +17,7 @@ from objemb.cli.programs.demos.rows import ROWS, DemoFiles, open_describers
 from objemb.cli.progress import Progress
 from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.evaluation.average_precision import coco_average_precision
 from objemb.images.sources import ImageRef
@@ -111,7 +112,10 @@ def detection(
 
 def _same(old: Model, new: Model) -> bool:
     """Whether two models have the same detector."""
-    first, second = (m.detector.state_dict() for m in (old, new))  # type: ignore[union-attr]
+    before, after = old.detector, new.detector
+    if not isinstance(before, NetworkDetector) or not isinstance(after, NetworkDetector):
+        return before is after
+    first, second = before.state_dict(), after.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 

@@ -172,7 +172,7 @@ def _asked(task: RetrievalTask, rows: ImageRows, chosen: Int64Array) -> Iterator
 
 def _covered(box: Float32Array, truths: Sequence[SetEntry]) -> str:
     """Instances of the true box that a region covers, or ``none``."""
-    ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]
+    ious = [float(best_iou([box], [truth.box], [0])[0]) for truth in truths]  # type: ignore[arg-type]  # all have boxes
     best = int(np.argmax(ious))
     return ", ".join(truths[best].instances) if ious[best] >= FITS else "none"
 
