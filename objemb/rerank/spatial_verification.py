@@ -37,8 +37,9 @@ class SpatialVerification(Reranker):
     local features. Of a model of vectors, these here are SIFT features of the photos, compared by their square roots,
     and the matched box becomes the one that the map takes the query box to, where enough pairs agree. Of a model of
     visual words they are the features that are stored with the words (``aggregator.positions``), so that no photo is
-    opened: those in the same word are compared by the signs of their residuals, and the matched box becomes the one
-    that the agreeing features of the hit cover.
+    opened: those in the same word are compared by the signs of their residuals. As that rules out fewer pairs, some
+    agree by chance, and only ``least`` of them or more count. A box that the words have found stays; where they have
+    found the whole photo, the matched box becomes the one that the map takes the query box to.
 
     The new score of a hit is that number plus a share of 1 that keeps the old order.
 
@@ -50,7 +51,7 @@ class SpatialVerification(Reranker):
         similarity: Of visual words, the least inner product of the signs of two residuals, as a share of their length:
             from -1 to 1.
         tolerance: Pixels of the original photo by which a point may miss.
-        least: Least number of inliers from which the box of a hit is replaced.
+        least: Least number of inliers from which the box of a hit is replaced; of visual words, from which they count.
     """
 
     scale = "number of local features that agree; fractions keep the old order"
@@ -139,7 +140,7 @@ class SpatialVerification(Reranker):
         return count, _taken(hit.query_box, affine, features.size)
 
     def _by_words(self, query: VisualWords, hit: Match, stored: VisualWords) -> Agreement:
-        """Number of pairs that agree, and the box that they cover, if they are enough."""
+        """Number of pairs that agree, if they are enough, and where the query box comes to lie in a whole photo."""
         if query.places is None or stored.places is None:
             which = "a query" if query.places is None else "an index"
             raise ValueError(
@@ -148,13 +149,12 @@ class SpatialVerification(Reranker):
             )
         inside = query.places.inside(hit.query_box)
         pairs = matched_places(inside, stored.places, query.dim, self.similarity)
-        there = stored.places.points[pairs[:, 1]]
-        affine, agree = self._agreeing(inside.points[pairs[:, 0]], there)
+        affine, agree = self._agreeing(inside.points[pairs[:, 0]], stored.places.points[pairs[:, 1]])
         count = int(agree.sum())
         if affine is None or count < self.least:
-            return count, None
-        (x1, y1), (x2, y2) = there[agree].min(axis=0).tolist(), there[agree].max(axis=0).tolist()
-        return count, (x1, y1, x2, y2)
+            return 0, None
+        height, width = stored.regions.size
+        return count, _taken(hit.query_box, affine, stored.regions.size) if hit.box == (0, 0, width, height) else None
 
     def _agreeing(self, first: Float32Array, second: Float32Array) -> tuple[Float64Array | None, BoolArray]:
         """The affine map of pairs of points, as :func:`objemb.ops.opencv.agreeing` finds it; None of too few."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,9 @@ from objemb.extractors.map import Map
 from objemb.ops.boxes import iou
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
+from objemb.rerank.base import WordSearch
 from objemb.rerank.spatial_verification import SpatialVerification
+from objemb.structures import Box, Match, Regions, SearchResult, VisualWords, WordPlaces
 from tests.rerank.looking import blobs, photo, searched
 from tests.rerank.made import names, scores
 from tests.tiny import TinyBackbone
@@ -60,3 +63,50 @@ def test_flat_photos() -> None:
     assert names(SpatialVerification().rerank(before)) == names(before)
     with pytest.raises(ValueError, match="least: expected"):
         SpatialVerification(least=2)
+
+
+def words(image: str, points: np.ndarray, size: tuple[int, int] = (200, 300)) -> VisualWords:
+    """A photo whose feature n is in word n; residuals of four signs of one."""
+    numbers = np.arange(len(points), dtype=np.int32)
+    regions = Regions([[0, 0, size[1], size[0]], [100, 50, 200, 150]], size)
+    return VisualWords(
+        image,
+        regions,
+        8,
+        np.zeros(len(points), np.int64),
+        numbers,
+        np.full((len(points), 1), 0b11110000, np.uint8),
+        np.ones(len(points), np.float32),
+        np.ones(2, np.float32),
+        WordPlaces(numbers, points.astype(np.float32), np.full((len(points), 1), 0b11110000, np.uint8)),
+    )
+
+
+def verified_words(count: int, box: Box) -> SearchResult:
+    """A query box whose features are, moved by (80, 20) and twice as large, ``count`` of those of photo "same", which
+    a photo without a feature in common precedes."""
+    places = np.random.default_rng(0).uniform(0, 40, (count, 2))
+    query = words("q", np.concatenate([places + 10, [[250.0, 150.0]]]))
+    stored = {"same": words("same", 2 * (places + 10) + (80, 20)), "other": words("other", np.zeros((0, 2)))}
+    whole = (0.0, 0.0, 300.0, 200.0)
+    hits = (Match("other", 0.9, whole, (10, 10, 50, 50)), Match("same", 0.5, box, (10, 10, 50, 50), label="cup"))
+    result = SearchResult("q", ((10, 10, 50, 50),), hits, "match kernel of visual words")
+    return SpatialVerification(least=6).rerank_words(WordSearch((query,), (result,), stored.__getitem__)).results[0]
+
+
+def test_features_in_the_same_word_that_agree() -> None:
+    first, second = verified_words(6, (0, 0, 300, 200))
+    assert (first.image, first.score) == ("same", 6)
+    np.testing.assert_allclose(first.box, (100, 40, 180, 120), atol=0.01)  # where the map takes the query box
+    assert (second.image, second.score) == ("other", 0.5)
+
+
+def test_a_box_that_words_have_found_stays() -> None:
+    first = verified_words(6, (100, 50, 200, 150))[0]
+    assert (first.image, first.score, first.box, first.label) == ("same", 6, (100, 50, 200, 150), "cup")
+
+
+def test_few_features_in_the_same_word_agree_by_chance() -> None:
+    result = verified_words(5, (0, 0, 300, 200))
+    assert [(hit.image, hit.score) for hit in result] == [("other", 0.5), ("same", 0)]
+    assert result[1].box == (0, 0, 300, 200)
