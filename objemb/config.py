@@ -37,7 +37,9 @@ TRAINING_PARTS = ("task", "run")
 MOST_NODES, DEEPEST = 100_000, 50
 MOST_BYTES = 1 << 22
 #: The key of an override; those of YAML mappings have a colon.
-KEY = r"[\w.]+="
+KEY = r"[\w.]+(\[\d+\][\w.]*)*="
+#: The number of an entry of a list, as a key of an override.
+ENTRY = re.compile(r"\[\d+\]")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
@@ -46,7 +48,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     Args:
         path: A YAML file, or the name of a method that comes with objemb, such as ``rmac``.
         overrides: ``dotted.key=value``; lists and mappings are written as in YAML: ``scales=[1.0, 0.5]``. The prefix
-            ``describer.`` may be left out: ``extractor.size=320``. The later of two for the same key wins.
+            ``describer.`` may be left out: ``extractor.size=320``. An entry of a list has its number:
+            ``regions.of[0].min_score=0.3``. The later of two for the same key wins.
 
     Returns:
         ``{"describer": {...}, "aggregator": {...}, "rerank": [...]}``, ready for :func:`objemb.models.build_model`.
@@ -110,11 +113,22 @@ def _check_parts(settings: Mapping[str, object], parts: Sequence[str]) -> None:
 
 
 def merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """``above`` laid over ``below``, key by key; a part with another ``name`` replaces the part below it."""
+    """``above`` laid over ``below``, key by key; a part with another ``name`` replaces the part below it.
+
+    Keys ``[0]``, ``[1]`` ... of a mapping that is laid over a list are numbers of its entries.
+
+    Raises:
+        ValueError: The list has no such entry.
+    """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _another_plugin(old, value):
+        if isinstance(old, (list, tuple)) and isinstance(value, Mapping) and all(map(ENTRY.fullmatch, value)):
+            entries = {f"[{number}]": entry for number, entry in enumerate(old)}
+            if unknown := [number for number in value if number not in entries]:
+                raise ValueError(f"{key}{unknown[0]}: expected one of the {len(old)} entries of {key}, counted from 0")
+            value = list(merge(entries, value).values())
+        elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _another_plugin(old, value):
             value = merge(old, value)
         merged[key] = value
     return merged
@@ -129,7 +143,7 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> S
     nested: dict[str, object] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
-        keys = dotted.strip().split(".")
+        keys = dotted.strip().replace("[", ".[").split(".")
         if not equals or not all(keys):
             raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
         path = keys if keys[0] in parts else [parts[0], *keys]

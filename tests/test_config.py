@@ -495,3 +495,20 @@ def test_settings_within_a_task_are_overridden_one_by_one() -> None:
         load_training_config("distill_scenes", ["max_boxes=3"])
     with pytest.raises(ValueError, match=r"task.guidance: expected settings, some of 'sources', .*found 'jittered'"):
         load_training_config("distill_scenes", ["guidance=jittered"])
+
+
+def test_an_override_of_an_entry_of_a_list() -> None:
+    overrides = ["regions.of[0].min_score=0.25", "regions.of[1].levels=2", "regions.of[0].detector.weights=random"]
+    of = load_config("hard_attention_union", overrides)["describer"]["regions"]["of"]
+    assert [part["name"] for part in of] == ["detections", "patchify"]
+    assert (of[0]["min_score"], of[0]["nms_iou"], of[1]["levels"]) == (0.25, 0.5, 2)
+    assert of[0]["detector"]["weights"] == "random"
+    assert split_overrides("hard_attention_union,regions.of[1].levels=2,regions.max_regions=9") == (
+        "hard_attention_union",
+        ("regions.of[1].levels=2", "regions.max_regions=9"),
+    )
+
+
+def test_an_override_of_an_entry_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match=r"of\[2\]: expected one of the 2 entries of of, counted from 0"):
+        load_config("hard_attention_union", ["regions.of[2].levels=2"])

@@ -18,7 +18,9 @@ from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.boxes import scale
 from objemb.ops.tensors import as_tensor
+from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
+from objemb.regions.union import Union
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
@@ -55,6 +57,9 @@ class OnePass(BoxEmbedder):
         min_score: Boxes with a lower score are dropped, see :class:`~objemb.regions.detections.Detections`.
         nms_iou: A box whose IoU with a better one of *any* class exceeds this is dropped; 1 keeps all.
         max_regions: Maximum number of boxes per photo, in addition to the whole image.
+        beside: Further sources of regions, such as ``patchify``, for photos in which few boxes are detected, see
+            :class:`~objemb.regions.union.Union`. Their boxes are described like all others.
+        fill_to: They are used only in photos with fewer boxes than this; None to use them in all photos.
         object_side: Longer side, in pixels of the network's input, at which the head describes objects; None to
             describe each box at its own size. ``samples`` times the stride of the head's level gives one cell per
             sample.
@@ -77,12 +82,21 @@ class OnePass(BoxEmbedder):
         nms_iou: float = 0.5,
         max_regions: int = 20,
         object_side: float | None = None,
+        beside: Sequence[RegionSource] | None = None,
+        fill_to: int | None = None,
     ) -> None:
         if not isinstance(detector, NetworkDetector):
             raise TypeError(f"detector: expected a network such as torchvision_rcnn, found {type(detector).__name__}")
-        super().__init__(
-            regions=Detections(detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions)
+        regions: RegionSource = Detections(
+            detector=detector, min_score=min_score, nms_iou=nms_iou, max_regions=max_regions
         )
+        if beside:
+            regions = Union(of=[regions, *beside], max_regions=max_regions, fill_to=fill_to)
+        elif fill_to is not None:
+            raise ValueError(
+                f"fill_to: expected sources that fill up photos in beside, found none and fill_to {fill_to}"
+            )
+        super().__init__(regions=regions)
         self.levels = head.connect(detector.levels(), detector.pyramid)
         self.head = head
         self.object_side = None if object_side is None else checks.positive("object_side", object_side)
@@ -103,6 +117,8 @@ class OnePass(BoxEmbedder):
 
     def program(self, max_detections: int) -> OnePassProgram:
         """See :meth:`Describer.program`."""
+        if not isinstance(self.regions, Detections):
+            raise ValueError("beside: expected null in a model that is exported, found further sources of regions")
         return OnePassProgram(self, tuple(self.levels), max_detections, self.object_side, self._multiple, OCTAVES)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:

@@ -33,7 +33,11 @@ def model_fingerprint(settings: Mapping[str, object], tensors: Mapping[str, Mapp
 
 def without_weights(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings whose ``weights`` are null: the tensors lie in the model folder, where they came from is provenance."""
-    return {
-        key: without_weights(value) if isinstance(value, Mapping) else None if key == "weights" else value
-        for key, value in settings.items()
-    }
+    return {key: None if key == "weights" else _without_weights(value) for key, value in settings.items()}
+
+
+def _without_weights(value: object) -> object:
+    """Likewise of any value; several parts form a list."""
+    if isinstance(value, Mapping):
+        return without_weights(value)
+    return [_without_weights(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -36,6 +36,7 @@ KINDS = {
     "describer": "describers",
     "regions": "regions",
     "of": "regions",
+    "beside": "regions",
     "detector": "detectors",
     "backbone": "backbones",
     "extractor": "extractors",

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from objemb.heads.tail import Tail
 from objemb.layers.whitening import Whitening
 from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections
+from objemb.regions.patchify import Patchify
+from objemb.regions.union import Union
 from objemb.structures import Photo, Regions
 from tests.small_settings import RCNN
 from tests.tiny import random_photo
@@ -324,3 +327,32 @@ def test_what_the_last_layer_reads_is_in_the_order_of_the_boxes(every_size: OneP
 def test_object_side_is_a_length() -> None:
     with pytest.raises(ValueError, match="object_side: expected a number above 0, found -3"):
         sized(-3)
+
+
+def test_patches_beside_detections(one: OnePass) -> None:
+    filled = student(max_regions=9, beside=[Patchify(levels=2)])
+    assert isinstance(filled.regions, Union)
+    for photo in (PHOTO, TALL):
+        plain, more = one.describe([photo])[0], filled.describe([photo])[0]
+        assert np.array_equal(more.regions.boxes[: len(plain)], plain.regions.boxes)
+        patches = {tuple(box) for box in Patchify(levels=2).find([photo])[0].boxes.tolist()}
+        added = {tuple(box) for box in more.regions.boxes[len(plain) :].tolist()}
+        assert added
+        assert added <= patches
+        assert np.allclose(more.vectors[: len(plain)], plain.vectors, atol=1e-5)
+        (given,) = filled.describe([photo], regions=[more.regions])
+        assert np.allclose(given.vectors, more.vectors, atol=1e-5)
+
+
+def test_patches_where_nothing_is_detected(one: OnePass) -> None:
+    sparse = student(beside=[Patchify()], fill_to=1)
+    assert len(sparse.describe([PHOTO])[0]) == len(one.describe([PHOTO])[0]), "there are detections"
+    none = student(min_score=1.0, max_regions=50, beside=[Patchify()], fill_to=1)
+    assert len(none.describe([PHOTO])[0]) == 30
+
+
+def test_patches_beside_detections_are_not_exported_and_need_a_source() -> None:
+    with pytest.raises(ValueError, match="beside: expected null in a model that is exported"):
+        student(beside=[Patchify()]).program(5)
+    with pytest.raises(ValueError, match="fill_to: expected sources that fill up photos in beside, found none"):
+        student(fill_to=3)

@@ -173,3 +173,19 @@ def test_a_model_indexes_patches_and_searches_for_objects(tmp_path: Path) -> Non
     again = load_model(tmp_path / "model")
     assert again.fingerprint == model.fingerprint
     assert np.allclose(again.describe(array).vectors, rows.vectors, atol=1e-5)
+
+
+def test_weights_of_sources_in_a_saved_model(tmp_path: Path) -> None:
+    """Weights of parts in a list are part of the folder, and the settings no longer name them."""
+    detector: dict[str, Any] = {"name": "faster_rcnn", **FASTER}
+    resolved = registry.resolve("detectors", detector, "detector")
+    torch.save(registry.build(Detector, resolved).state_dict(), tmp_path / "detector.pt")
+    of = [{"name": "detections", "detector": {**detector, "weights": str(tmp_path / "detector.pt")}}]
+    describer = {**CROPS, "regions": {"name": "union", "of": of}}
+    model = build_model(resolve({"describer": describer, "aggregator": {"name": "keep"}}))
+    model.save(tmp_path / "model")
+    (tmp_path / "detector.pt").unlink()
+    again = load_model(tmp_path / "model")
+    assert again.fingerprint == model.fingerprint
+    assert again.settings["describer"]["regions"]["of"][0]["detector"]["weights"] is None
+    assert "describer.regions.of[0].detector.weights" in again.provenance["weights"]
