@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -27,7 +27,8 @@ from objemb.models.origins import untrained
 from objemb.models.pipeline import (
     AnyAggregator,
     AnyDescriber,
-    Pipeline,
+    FeaturePipeline,
+    VectorPipeline,
     connected,
     vector_describer,
 )
@@ -67,7 +68,7 @@ class Model(EmbeddingModel):
         checks.one_of("precision", self.precision, tuple(DTYPES))
 
     @functools.cached_property
-    def pipeline(self) -> Pipeline[Any]:
+    def pipeline(self) -> VectorPipeline | FeaturePipeline:
         """Describer and aggregator combined. Raises ``ValueError`` if they do not fit together."""
         return connected(self.describer, self.aggregator)
 
@@ -174,15 +175,13 @@ class Model(EmbeddingModel):
     def _query_whole(self, photo: Photo) -> Described:
         """See :meth:`EmbeddingModel._query_whole`."""
         with self.computing():
-            row: Described = self.pipeline.query_whole(photo)
-            return row
+            return self.pipeline.query_whole(photo)
 
     @torch.inference_mode()
     def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
         """See :meth:`EmbeddingModel._query_boxes`."""
         with self.computing():
-            rows: Described = self.pipeline.query_boxes(photo, boxes, crop)
-            return rows
+            return self.pipeline.query_boxes(photo, boxes, crop)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`EmbeddingModel.least_cut_side`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias
+from typing import Generic, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -195,7 +195,7 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         return RegionFeatures(photo.id, boxes, whole.features, members, photo.metadata)
 
 
-def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> Pipeline[Any]:
+def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> VectorPipeline | FeaturePipeline:
     """A pipeline of two steps that fit together.
 
     Raises:

@@ -13,9 +13,8 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -86,7 +85,7 @@ def _download(url: str, file: Path) -> None:
                 raise OSError(f"expected a SHA-256 that begins with {expected[1]}, found {digest.hexdigest()}")
 
 
-def _received(answer: Any) -> Iterator[bytes]:
+def _received(answer: HTTPResponse) -> Iterator[bytes]:
     """The parts of an answer; an error of the connection says so, and does not pass for one of the file."""
     try:
         while chunk := answer.read(CHUNK):
@@ -95,9 +94,9 @@ def _received(answer: Any) -> Iterator[bytes]:
         raise ConnectionError(f"the connection broke: {error}") from error
 
 
-def _open(url: str) -> Any:
+def _open(url: str) -> HTTPResponse:
     """The answer to a request, or the error, in bounded time: name resolution has no timeout, hence the thread."""
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
