@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from objemb.describers._windows import MARGIN, ROUNDING
-from objemb.ops.byte_resize import filter_weights, resized_parts
+from objemb.ops.byte_resize import resized_parts
 
 #: Largest difference of maps, of values around 1, between a window and the same window on a canvas, that is rounding.
 TOLERANCE = 1e-3
@@ -44,7 +44,7 @@ class WindowProgram(nn.Module):
 
         Args:
             photo: uint8 ``(H, W, 3)``.
-            boxes: float32 ``(M, 4)`` in its pixels.
+            boxes: float32 ``(M, 4)`` in its pixels, M at least 1.
 
         Returns:
             float32 ``(M, 3, canvas, canvas)``, 0 to 1; int64 ``(M, 2)``, rows and columns of each window; and
@@ -65,12 +65,8 @@ class WindowProgram(nn.Module):
         scale = (sizes / (stop - begin)).float()
         corner = begin.float().flip(1).repeat(1, 2)
         moved = (boxes - corner) * scale.flip(1).repeat(1, 2)
-        none = torch.zeros_like(begin[:, :1])
-        rows, columns = (
-            filter_weights(begin[:, i : i + 1], stop[:, i : i + 1], sizes[:, i : i + 1], none, self.canvas, side)
-            for i, side in enumerate((height, width))
-        )
-        pixels = resized_parts(photo, rows, columns) / 255
+        canvas = self.canvas, self.canvas
+        pixels = resized_parts(photo, begin, stop, sizes, torch.zeros_like(sizes), canvas) / 255
         places = torch.arange(self.canvas, device=boxes.device)
         filled = places < sizes[:, :, None]
         inside = filled[:, 0, :, None] & filled[:, 1, None, :]

@@ -69,9 +69,10 @@ def traced(program: DescriptionProgram, batch: int, size: tuple[int, int] | None
     )
     boxes = torch.tensor([[0.0, 0.0, width, height], [0.0, 0.0, width / 3, height / 2], [9.0, 9.0, 40.0, 30.0]])
     sides = {} if size is not None else {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    dim = program.boxes(photos[0], boxes).shape[1]
+    photo = photos[0].clone()  # conditions on a view would name what it is a view of
+    dim = program.boxes(photo, boxes).shape[1]
     of_boxes = Traced(
-        _export(_Boxes(program), (photos[0], boxes), (sides, {0: Dim.DYNAMIC})),
+        _export(_Boxes(program), (photo, boxes), (sides, {0: Dim.DYNAMIC})),
         (TensorSpec("photo", "uint8", (*(size or (None, None)), 3)), TensorSpec("boxes", "float32", (None, 4))),
         (TensorSpec("vectors", "float32", (None, dim)),),
     )

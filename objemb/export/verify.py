@@ -30,8 +30,8 @@ class Tolerances:
         iou: Least overlap at which a box is the same box.
         score: Largest difference of the scores of a box. A box that is missing or too many is forgiven where its score
             is that near to the least one that counts.
-        cosine: Least cosine of the vectors of a box, of the whole photo, and of the boxes handed to the graph
-            ``boxes``.
+        cosine: Least cosine to PyTorch's vectors of the same boxes: for those that the graph found and the whole photo,
+            and for those that PyTorch found and the graph ``boxes`` describes.
         map: Points of mAP that the small search may lose.
     """
 
@@ -95,7 +95,9 @@ def verify(model: Model, exported: ExportedModel, photos: Sequence[Photo], min_s
         decoded = _as_taken(photo, size)
         ours, theirs = _rows(model, decoded), _rows(exported, decoded)
         if exported.per_region:
-            _compare(verification, photo.id, ours, theirs, min_score)
+            _compare(verification, photo.id, ours.regions, theirs.regions, min_score)
+            same_boxes = _vectors(model.query(decoded, theirs.regions.boxes))
+            _compare_vectors(verification, photo.id, "objects", same_boxes, theirs.vectors)
         else:
             _compare_vectors(verification, photo.id, "the photo", ours.vectors, theirs.vectors)
         if exported.per_region or size is None:
@@ -150,13 +152,11 @@ class _Rows:
         return float(100 * (1 / ranks).mean())
 
 
-def _compare(
-    verification: Verification, id: str, ours: RegionDescriptors, theirs: RegionDescriptors, min_score: float
-) -> None:
-    """Boxes, matched by overlap and not by order, since equal scores have none; scores; vectors."""
+def _compare(verification: Verification, id: str, ours: Regions, theirs: Regions, min_score: float) -> None:
+    """Boxes, matched by overlap and not by order, since equal scores have none, and their scores."""
     tolerances = verification.tolerances
-    overlaps = iou(as_tensor(ours.regions.boxes[1:]), as_tensor(theirs.regions.boxes[1:]))
-    same = as_tensor(ours.regions.labels[1:])[:, None] == as_tensor(theirs.regions.labels[1:])[None]
+    overlaps = iou(as_tensor(ours.boxes[1:]), as_tensor(theirs.boxes[1:]))
+    same = as_tensor(ours.labels[1:])[:, None] == as_tensor(theirs.labels[1:])[None]
     overlaps = torch.where(same, overlaps, -1.0)
     pairs = [(0, 0)]
     while overlaps.numel() and float(overlaps.max()) >= tolerances.iou:
@@ -166,18 +166,17 @@ def _compare(
         pairs.append((row + 1, column + 1))
     verification.matched += len(pairs) - 1
     rows, columns = (list(side) for side in zip(*pairs, strict=True))
-    difference = float(np.abs(ours.regions.scores[rows[1:]] - theirs.regions.scores[columns[1:]]).max(initial=0.0))
+    difference = float(np.abs(ours.scores[rows[1:]] - theirs.scores[columns[1:]]).max(initial=0.0))
     verification.score = max(verification.score, difference)
     if difference > tolerances.score:
         verification.failures.append(f"{id}: expected scores within {tolerances.score:g}, found {difference:.4f}")
-    for whose, regions, known in (("PyTorch", ours.regions, rows), ("the exported model", theirs.regions, columns)):
+    for whose, regions, known in (("PyTorch", ours, rows), ("the exported model", theirs, columns)):
         for row in sorted(set(range(1, len(regions))) - set(known)):
             verification.unmatched += 1
             if float(regions.scores[row]) - min_score > tolerances.score:
                 verification.failures.append(
                     f"{id}: expected the same boxes, found one of {whose} alone, {_shown(regions, row)}"
                 )
-    _compare_vectors(verification, id, "objects", ours.vectors[rows], theirs.vectors[columns])
 
 
 def _compare_vectors(verification: Verification, id: str, what: str, ours: Float32Array, theirs: Float32Array) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ def write_graph(
     if format == "pt2":
         if precision != "fp32":
             raise ValueError(f"--precision: expected fp32 for the format pt2, found {precision}")
+        _spell_out_sums(traced.program.graph_module)
         torch.export.save(traced.program, file)
         return [file.name]
     if format == "onnx":
@@ -56,6 +58,24 @@ def write_graph(
     convert_to_openvino(onnx, file, precision)
     onnx.unlink()
     return [file.name, file.with_suffix(".bin").name]
+
+
+def _spell_out_sums(module: torch.nn.Module) -> None:
+    """Replace sums of several lengths, which :func:`torch.export.save` does not know, by sums of two."""
+    for part in module.modules():
+        if not isinstance(part, torch.fx.GraphModule):
+            continue
+        for node in list(part.graph.nodes):
+            if node.target is not torch.sym_sum:
+                continue
+            total, *others = node.args[0]
+            with part.graph.inserting_before(node):
+                for other in others:
+                    total = part.graph.call_function(operator.add, (total, other))
+                    total.meta.update(node.meta)
+            node.replace_all_uses_with(total)
+            part.graph.erase_node(node)
+        part.recompile()
 
 
 def convert_to_openvino(onnx: Path, file: Path, precision: str) -> None:

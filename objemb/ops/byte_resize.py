@@ -2,59 +2,104 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
 #: PyTorch's weights of bytes are whole numbers below this, over a power of two of at most so many bits.
 WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
+#: Pixels of a photo that are resized at a time; at least one row.
+AT_A_TIME = 1 << 22
 
 
-def filter_weights(begin: Tensor, stop: Tensor, size: Tensor, first: Tensor, canvas: int, length: int) -> Tensor:
-    """What each pixel along one side of a photo adds to each place along the same side of a canvas.
+def resized_parts(
+    photo: Tensor, begin: Tensor, stop: Tensor, sizes: Tensor, first: Tensor, canvas: tuple[int, int]
+) -> Tensor:
+    """Parts of a photo on canvases of one size, rounded to bytes after each side as PyTorch does.
 
-    The weights are those of :func:`objemb.ops.images.resize`: a triangle as wide as two pixels of the source, or of the
+    A loop reads the pixels of one part after the other, some rows at a time, so that neither time nor memory grows with
+    what lies around the parts, nor memory with their number of pixels. All lengths are rows and columns, whole numbers
+    in float64 ``(M, 2)``, M at least 1.
+
+    Args:
+        photo: uint8 ``(H, W, 3)``.
+        begin: The first pixel of each part.
+        stop: One behind the last.
+        sizes: Pixels that the part is resized to.
+        first: Where these begin on the canvas.
+        canvas: Height and width.
+
+    Returns:
+        float32 ``(M, 3, height, width)``, whole numbers from 0 to 255; 0 where a part does not fill its canvas.
+    """
+    height, width = photo.shape[:2]
+    rows = cast(int, torch.sym_max(1, AT_A_TIME // width))
+    blocks = height // rows + 2  # two at least: a tracer takes an axis of one for a constant
+    starts = torch.arange(blocks, device=photo.device) * rows
+    needed = (starts < stop[:, :1] - begin[:, :1]).nonzero()
+    owners, starts = needed[:, 0], starts[needed[:, 1]]
+    count = torch.ones_like(owners).sum()
+    parts = torch.cat([begin, stop], dim=1).long()
+
+    def is_left(number: Tensor, _: Tensor) -> Tensor:
+        return number < count
+
+    def add_block(number: Tensor, resized: Tensor) -> tuple[Tensor, Tensor]:
+        owner, start = owners[number[None]], starts[number[None]][0]
+        top, left, bottom, right = parts[owner][0].unbind()
+        size, corner = sizes[owner][0], first[owner][0]
+        y = _slice(top + start, torch.minimum(top + start + rows, bottom), height)
+        block = photo[y, _slice(left, right, width)].permute(2, 0, 1).float()
+        across = _rounded(block @ _weights(block.shape[2], size[1], corner[1], canvas[1]).T)
+        down = _weights(cast(int, (bottom - top).item()), size[0], corner[0], canvas[0])
+        down = down.index_select(1, start + torch.arange(block.shape[1], device=photo.device))
+        return number + 1, resized.index_put((owner,), (down @ across)[None], accumulate=True)
+
+    state = torch.zeros_like(count), torch.zeros((begin.shape[0], 3, *canvas), device=photo.device)
+    if torch.compiler.is_exporting():
+        state = while_loop(is_left, add_block, state)
+    else:  # the same, which PyTorch would compile first
+        while is_left(*state):
+            state = add_block(*state)
+    return _rounded(state[1])
+
+
+def _weights(length: int, size: Tensor, first: Tensor, canvas: int) -> Tensor:
+    """What each pixel along one side of a part adds to each place along the same side of its canvas.
+
+    The weights are those of :func:`objemb.ops.images.resize`: a triangle as wide as two pixels of the part, or of the
     result where that is smaller, rounded to PyTorch's 16-bit numbers.
 
     Args:
-        begin: float64 ``(M, 1)``, whole numbers: the first pixel of each part of the side.
-        stop: float64 ``(M, 1)``, whole numbers: one behind the last.
-        size: float64 ``(M, 1)``, whole numbers: places that the part is resized to.
-        first: float64 ``(M, 1)``, whole numbers: the first of these places.
+        length: Pixels of the part.
+        size: float64 ``()``: places that they are resized to.
+        first: float64 ``()``: the first of these places.
         canvas: Places in all; those that the part does not fill have weights of zero.
-        length: Pixels of the side.
 
     Returns:
-        float32 ``(M, canvas, length)``.
+        float32 ``(canvas, length)``.
     """
-    scale = (stop - begin) / size
-    places = torch.arange(canvas, device=begin.device)[None] - first
-    centres = begin + scale * (places + 0.5)
-    pixels = torch.arange(length, device=begin.device) + 0.5
-    distances = (pixels - centres[:, :, None]).abs() / scale.clamp(min=1.0)[:, :, None]
-    cut = (pixels > begin[:, :, None]) & (pixels < stop[:, :, None])
-    cut = cut & ((places >= 0) & (places < size))[:, :, None]
-    weights = torch.where(cut, (1 - distances).clamp(min=0), 0.0)
-    weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1e-6)
-    largest = weights.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+    scale = length / size
+    places = torch.arange(canvas, dtype=torch.float64, device=size.device) - first
+    pixels = torch.arange(length, dtype=torch.float64, device=size.device)
+    distances = pixels + 0.5 - scale * (places[:, None] + 0.5)
+    filled = ((places >= 0) & (places < size))[:, None]
+    weights = (1 - distances.abs() / scale.clamp(min=1.0)).clamp(min=0) * filled
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    largest = weights.amax(dim=(0, 1)).clamp(min=1e-6)
     steps = 2.0 ** ((WEIGHT_LIMIT - 0.5) / largest).log2().floor().clamp(max=WEIGHT_BITS)
     return ((weights * steps + 0.5).floor() / steps).float()
 
 
-def resized_parts(photo: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Parts of a photo on canvases, rounded to bytes after each side as PyTorch does.
-
-    Args:
-        photo: uint8 ``(H, W, 3)``.
-        rows: float32 ``(M, h, H)``, see :func:`filter_weights`.
-        columns: float32 ``(M, w, W)``.
-
-    Returns:
-        float32 ``(M, 3, h, w)``, whole numbers from 0 to 255; 0 where a part does not fill its canvas.
-    """
-    height, width = photo.shape[:2]
-    flat = photo.permute(2, 0, 1).reshape(3 * height, width).float()
-    across = (flat @ columns.reshape(-1, width).T).reshape(3, height, -1, columns.shape[1]).permute(2, 0, 1, 3)
-    return _rounded(rows[:, None] @ _rounded(across))
+def _slice(first: Tensor, last: Tensor, length: int) -> slice:
+    """Of an axis of that length."""
+    ends = first.item(), last.item()
+    for end in ends:
+        torch._check(end >= 0)
+        torch._check(end <= length)
+    return slice(*ends)
 
 
 def _rounded(pixels: Tensor) -> Tensor:

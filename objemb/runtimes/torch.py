@@ -25,7 +25,8 @@ MEMBERS = re.compile(
 )
 #: What a program may call.
 OPERATORS = re.compile(
-    r"torch\.ops\.(aten|torchvision)\.(?!from_file)\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+"
+    r"torch\.ops\.(aten|torchvision)\.(?!from_file)\w+(\.\w+)?|torch\.ops\.higher_order\.while_loop"
+    r"|_operator\.\w+|math\.\w+|torch\.sym_\w+"
 )
 #: Words of expressions over the sizes of arrays; SymPy evaluates them, so that a stranger's could be any program.
 EXPRESSION = re.compile(

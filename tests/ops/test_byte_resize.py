@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from objemb.ops.byte_resize import filter_weights, resized_parts
+from objemb.ops import byte_resize
+from objemb.ops.byte_resize import resized_parts
 from objemb.ops.images import resize
 
 
-def column(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)[:, None]
+def sides(*rows_and_columns: tuple[int, int]) -> torch.Tensor:
+    return torch.tensor(rows_and_columns, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -26,9 +27,7 @@ def test_it_is_the_resize_of_bytes(
 ) -> None:
     photo = torch.randint(0, 256, (23, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     x1, y1, x2, y2 = part
-    rows = filter_weights(column(y1), column(y2), column(size[0]), column(first[0]), canvas[0], 23)
-    columns = filter_weights(column(x1), column(x2), column(size[1]), column(first[1]), canvas[1], 37)
-    found = resized_parts(photo, rows, columns)[0]
+    found = resized_parts(photo, sides((y1, x1)), sides((y2, x2)), sides(size), sides(first), canvas)[0]
     expected = resize(photo.permute(2, 0, 1)[:, y1:y2, x1:x2].contiguous(), size).float()
     inside = found[:, first[0] : first[0] + size[0], first[1] : first[1] + size[1]]
     difference = (inside - expected).abs()
@@ -41,10 +40,20 @@ def test_it_is_the_resize_of_bytes(
 
 def test_several_parts_at_once() -> None:
     photo = torch.randint(0, 256, (10, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    begin, stop, size, first = column(0, 2), column(8, 7), column(4, 6), column(0, 1)
-    rows = filter_weights(begin, stop, size, first, 7, 10)
-    columns = filter_weights(begin, stop, size, first, 7, 8)
-    both = resized_parts(photo, rows, columns)
-    assert both.shape == (2, 3, 7, 7)
+    begin, stop = sides((0, 0), (2, 1)), sides((8, 8), (7, 6))
+    size, first = sides((4, 5), (6, 3)), sides((0, 0), (1, 2))
+    both = resized_parts(photo, begin, stop, size, first, (7, 6))
+    assert both.shape == (2, 3, 7, 6)
     for i in range(2):
-        assert torch.equal(both[i : i + 1], resized_parts(photo, rows[i : i + 1], columns[i : i + 1]))
+        one = slice(i, i + 1)
+        assert torch.equal(both[one], resized_parts(photo, begin[one], stop[one], size[one], first[one], (7, 6)))
+
+
+def test_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = torch.randint(0, 256, (23, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    args = (photo, sides((0, 0), (3, 5)), sides((23, 37), (21, 30)), sides((9, 14), (12, 12)), sides((0, 0), (0, 0)))
+    at_once = resized_parts(*args, (16, 16))
+    for pixels in (1, 37, 5 * 37):
+        monkeypatch.setattr(byte_resize, "AT_A_TIME", pixels)
+        assert torch.allclose(resized_parts(*args, (16, 16)), at_once, atol=1)
+        assert float((resized_parts(*args, (16, 16)) != at_once).float().mean()) < 0.01
