@@ -34,8 +34,8 @@ class Writer:
     """A transaction on an index, as a context manager; made by ``Index.writer``.
 
     Changes become visible, all at once, at :meth:`commit` and at the end of the block. When the block ends with an
-    exception, what was not committed is dropped. Memory is constant apart from 24 bytes per image
-    id. Not for use from several threads at a time.
+    exception, what was not committed is dropped. Memory is constant apart from the published tables of images and, for
+    a large transaction, 24 bytes per image id. Not for use from several threads at a time.
 
     Raises:
         IndexLockedError: Another writer is at work.
@@ -92,7 +92,7 @@ class Writer:
         self._check_usable()
         entry = tables.entry(self._next_image, described, stamp, self.manifest.schema)
         self._usable = False  # until the entry has gone all the way
-        self._replace(entry.id, entry.number)
+        self._numbers.put(entry.id, entry.number)
         self._pending.append(entry)
         self._pending_rows += len(entry.boxes)
         self._pending_size += sum(values.nbytes for values in entry.columns.values())
@@ -107,11 +107,8 @@ class Writer:
         self._check_usable()
         unknown = []
         for image in dict.fromkeys(images):
-            number = self._numbers.remove(tables.to_bytes(image))
-            if number is None:
+            if not self._numbers.remove(tables.to_bytes(image)):
                 unknown.append(image)
-            else:
-                self._newly_deleted.append(number)
         return unknown
 
     def copy(self, columns: Columns, rows: pa.Table, images: pa.Table) -> None:
@@ -124,7 +121,7 @@ class Writer:
         self._write_pending()
         numbers = self._next_image + np.arange(images.num_rows, dtype=np.int64)
         for image, number in zip(images["id"].to_pylist(), numbers.tolist(), strict=True):
-            self._replace(image, number)
+            self._numbers.put(image, number)
         row_numbers = np.repeat(numbers, images["rows"].to_numpy())
         rows = rows.set_column(0, tables.ROWS.field("image"), pa.array(row_numbers))
         images = images.set_column(0, tables.IMAGES.field("image"), pa.array(numbers))
@@ -144,6 +141,7 @@ class Writer:
     def commit(self) -> None:
         """Publish all changes so far. Does nothing when there are none."""
         self._check_usable()
+        self._newly_deleted += self._numbers.take_replaced()
         if self._next_image == self.manifest.next_image and not self._newly_deleted:
             return
         self._usable = False
@@ -170,11 +168,6 @@ class Writer:
         self._publisher.publish(
             segments=tuple(segments), deleted=deleted, next_image=self._next_image, next_file=next_file
         )
-
-    def _replace(self, image: bytes, number: int) -> None:
-        previous = self._numbers.put(image, number)
-        if previous is not None:
-            self._newly_deleted.append(previous)
 
     def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
