@@ -8,12 +8,15 @@ import operator
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 #: Of ONNX: the last one that ONNX Runtime and OpenVINO both read in full.
 OPSET = 20
@@ -114,10 +117,21 @@ def _write_onnx(traced: Traced, file: Path, precision: str, about: Mapping[str, 
     model = program.model_proto
     if precision == "fp16":
         _halve(model)
+    _forget_origins(model.graph)
     del model.metadata_props[:]
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, file)
+
+
+def _forget_origins(graph: GraphProto) -> None:
+    """Remove where nodes and values were traced: paths of this machine, and a megabyte of them."""
+    for part in (*graph.node, *graph.value_info):
+        del part.metadata_props[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_origins(inner)
 
 
 def _halve(model: Any) -> None:

@@ -6,10 +6,12 @@ Nothing here needs PyTorch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 AUTO = "auto"
 #: What the graph of photos gives of boxes, beside their vectors.
@@ -137,14 +142,29 @@ class ExportedModel(EmbeddingModel):
     ) -> list[RegionDescriptors]:
         """See :meth:`EmbeddingModel._rows`."""
         if given is not None:
-            return [self._of_boxes(photo, regions) for photo, regions in zip(photos, given, strict=True)]
-        rows: dict[int, RegionDescriptors] = {}
-        for numbers in group_equal(photo.pixels.shape for photo in photos):
-            for some in batched(numbers, self.exported.batch):
-                found = self._outputs([photos[i] for i in some])
-                for place, number in enumerate(some):
-                    rows[number] = self._row(photos[number], {k: v[place] for k, v in found.items()}, max_regions)
+            pairs = list(zip(photos, given, strict=True))
+            return self._each(lambda pair: self._of_boxes(*pair), pairs)
+
+        def described(numbers: Sequence[int]) -> list[tuple[int, RegionDescriptors]]:
+            found = self._outputs([photos[number] for number in numbers])
+            of_photos = ({name: array[place] for name, array in found.items()} for place in range(len(numbers)))
+            return [
+                (n, self._row(photos[n], outputs, max_regions)) for n, outputs in zip(numbers, of_photos, strict=True)
+            ]
+
+        groups = group_equal(photo.pixels.shape for photo in photos)
+        batches = [some for numbers in groups for some in batched(numbers, self.exported.batch)]
+        rows = dict(row for of_batch in self._each(described, batches) for row in of_batch)
         return [rows[number] for number in range(len(photos))]
+
+    def _each(self, call: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
+        """Results in order, of as many calls at the same time as the runtime gains by: small networks have layers
+        that do not fill all cores."""
+        at_once = min(len(arguments), max(session.at_once for session in self.sessions.values()))
+        if at_once < 2:
+            return [call(argument) for argument in arguments]
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(call, arguments))
 
     def _expect_regions(self, given: bool, max_regions: int | None) -> None:
         """See :meth:`EmbeddingModel._expect_regions`: the one row of a photo is made in the graph."""

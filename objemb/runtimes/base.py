@@ -15,7 +15,11 @@ from objemb.card import CARD, ModelCard
 from objemb.checks import ArtefactMismatchError
 from objemb.registry import Plugin
 from objemb.runtimes.exported import Exported, Graph, TensorSpec
+from objemb.threads import usable_threads
 from objemb.types import AnyArray
+
+#: Most runs of a graph that are worth computing at the same time: each takes the memory of all its layers.
+AT_ONCE = 4
 
 
 class Session(ABC):
@@ -24,11 +28,17 @@ class Session(ABC):
     Args:
         name: What messages call the graph.
         graph: Its inputs and outputs, as the card has them.
+        at_once: Number of runs that may be computed at the same time, from as many threads, in less time than one
+            after the other.
+
+    Attributes:
+        name, graph, at_once: As given.
     """
 
-    def __init__(self, name: str, graph: Graph) -> None:
+    def __init__(self, name: str, graph: Graph, at_once: int = 1) -> None:
         self.name = name
         self.graph = graph
+        self.at_once = at_once
 
     @final
     def __call__(self, arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -71,7 +81,7 @@ class Runtime(Plugin, ABC):
     A plug-in does so in :meth:`_open`. Checksums and the names of inputs and outputs are checked here.
 
     Args:
-        threads: Threads that a graph computes with; None for as many as the runtime takes by itself.
+        threads: Threads that a graph computes with; None for those of :func:`objemb.threads.usable_threads`.
         precision: How networks of float32 compute, one of ``precisions``. It is always set: some runtimes take half
             precision by themselves on processors that have it.
 
@@ -79,7 +89,8 @@ class Runtime(Plugin, ABC):
         formats: Formats of graphs that it reads, of :data:`objemb.runtimes.exported.FORMATS`.
         precisions: What it can be told, ``fp32`` being the first.
         package: What is imported to run graphs.
-        threads, precision: As given.
+        threads: Number of threads.
+        precision: As given.
 
     Raises:
         ImportError: The runtime is not installed; the message says what to install.
@@ -92,7 +103,7 @@ class Runtime(Plugin, ABC):
     package: ClassVar[str]
 
     def __init__(self, *, threads: int | None = None, precision: str = "fp32") -> None:
-        self.threads = None if threads is None else checks.whole("threads", threads)
+        self.threads = usable_threads() if threads is None else checks.whole("threads", threads)
         self.precision = checks.one_of(f"precision of {self.registry_name}", precision, self.precisions)
 
     @classmethod

@@ -7,7 +7,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from objemb.registry import plugin
-from objemb.runtimes.base import Runtime, Session, expect_tensors
+from objemb.runtimes.base import AT_ONCE, Runtime, Session, expect_tensors
 from objemb.runtimes.exported import Graph
 from objemb.types import AnyArray
 
@@ -32,7 +32,10 @@ ERRORS = 3
 
 @plugin
 class OnnxRuntime(Runtime):
-    """ONNX graphs on the processor, in the precision of their weights."""
+    """ONNX graphs on the processor, in the precision of their weights.
+
+    Its threads sleep while they wait for each other, see :func:`objemb.threads.wait_without_spinning`.
+    """
 
     formats = ("onnx",)
     package = "onnxruntime"
@@ -44,17 +47,17 @@ class OnnxRuntime(Runtime):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS
         options.inter_op_num_threads = 1
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = self.threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(contents[0], options, providers=["CPUExecutionProvider"])
         expect_tensors(name, _types(session.get_inputs()), graph.inputs, "inputs")
         expect_tensors(name, _types(session.get_outputs()), graph.outputs, "outputs")
-        return _OnnxSession(name, graph, session)
+        return _OnnxSession(name, graph, min(AT_ONCE, self.threads), session)
 
 
 class _OnnxSession(Session):
-    def __init__(self, name: str, graph: Graph, session: InferenceSession) -> None:
-        super().__init__(name, graph)
+    def __init__(self, name: str, graph: Graph, at_once: int, session: InferenceSession) -> None:
+        super().__init__(name, graph, at_once)
         self._session = session
         self._outputs = [spec.name for spec in graph.outputs]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from threading import Lock
+from queue import SimpleQueue
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from objemb.registry import plugin
-from objemb.runtimes.base import Runtime, Session, expect_tensors
+from objemb.runtimes.base import AT_ONCE, Runtime, Session, expect_tensors
 from objemb.runtimes.exported import Graph
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, InferRequest
 
 #: Precisions as OpenVINO calls them.
 HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "fp16": "f16"})
@@ -36,13 +36,12 @@ class OpenVino(Runtime):
         """See :meth:`Runtime._open`."""
         openvino = _library()
         core = openvino.Core()
+        streams = min(AT_ONCE, self.threads)
         settings: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": self.threads,
         }
-        if self.threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self.threads
         if len(contents) == 2:
             weights = openvino.Tensor(np.frombuffer(contents[1], np.uint8).copy())
             model = core.read_model(model=contents[0], weights=weights)
@@ -50,20 +49,25 @@ class OpenVino(Runtime):
             model = core.read_model(model=contents[0])
         expect_tensors(name, _types(model.inputs), graph.inputs, "inputs")
         expect_tensors(name, _types(model.outputs), graph.outputs, "outputs")
-        return _OpenVinoSession(name, graph, core.compile_model(model, "CPU", settings))
+        return _OpenVinoSession(name, graph, streams, core.compile_model(model, "CPU", settings))
 
 
 class _OpenVinoSession(Session):
-    def __init__(self, name: str, graph: Graph, model: CompiledModel) -> None:
-        super().__init__(name, graph)
-        self._request, self._lock = model.create_infer_request(), Lock()
+    def __init__(self, name: str, graph: Graph, at_once: int, model: CompiledModel) -> None:
+        super().__init__(name, graph, at_once)
+        self._idle: SimpleQueue[InferRequest] = SimpleQueue()
+        for _ in range(at_once):
+            self._idle.put(model.create_infer_request())
         self._outputs = [model.output(spec.name) for spec in graph.outputs]
 
     def _run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         named = {spec.name: array for spec, array in zip(self.graph.inputs, inputs, strict=True)}
-        with self._lock:  # what it gives is overwritten by the next photo
-            outputs = self._request.infer(named)
-            return [np.array(outputs[port]) for port in self._outputs]
+        request = self._idle.get()
+        try:
+            outputs = request.infer(named)
+            return [np.array(outputs[port]) for port in self._outputs]  # the next photo overwrites the outputs
+        finally:
+            self._idle.put(request)
 
 
 def _types(ports: Sequence[Any]) -> dict[str, str]:

@@ -136,6 +136,11 @@ def test_photos_of_any_size(model: Model, folder: Path, size: tuple[int, int]) -
     assert float((again * expected.vectors).sum(axis=1).min()) > 0.9995
 
 
+def test_no_path_of_this_machine_is_in_a_graph(folder: Path) -> None:
+    for file in folder.glob("*.onnx"):
+        assert b".py" not in file.read_bytes()
+
+
 def test_the_file_alone_says_whose_it_is(model: Model, folder: Path) -> None:
     known = ort.InferenceSession(folder / "photos.onnx").get_modelmeta().custom_metadata_map
     assert known["objemb.fingerprint"] == model.fingerprint

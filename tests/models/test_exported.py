@@ -126,9 +126,10 @@ class TestDescribing:
         assert photo.pixels.shape[1:] == (100, 150)
         same(model.describe(tmp_path / "a.jpg"), *rows_of(photo))
 
+    @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("batch", [1, 2, 4])
-    def test_batches_of_photos_of_several_sizes(self, batch: int, tmp_path: Path) -> None:
-        model = open_exported(write_model(tmp_path / "m", batch=batch))
+    def test_batches_of_photos_of_several_sizes(self, batch: int, threads: int, tmp_path: Path) -> None:
+        model = open_exported(write_model(tmp_path / "m", batch=batch), threads=threads)
         photos = [
             random_photo(h, w, seed=s, id=str(s)) for s, (h, w) in enumerate([(9, 8), (8, 9), (9, 8), (1, 1), (9, 8)])
         ]

@@ -11,6 +11,7 @@ from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import PHOTOS
 from objemb.runtimes.onnxruntime import OnnxRuntime
 from objemb.runtimes.openvino import OpenVino
+from objemb.threads import usable_threads
 from tests.runtimes.graphs import PROJECTION, onnx_graph, write_exported
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -18,18 +19,19 @@ onnx = pytest.importorskip("onnx")
 
 
 def test_threads_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    asked: list[tuple[int, str]] = []
     made = onnxruntime.InferenceSession
 
     def session(content: bytes, options: Any, **others: Any) -> Any:
-        asked.append(options.intra_op_num_threads)
+        spinning = options.get_session_config_entry("session.intra_op.allow_spinning")
+        asked.append((options.intra_op_num_threads, spinning))
         return made(content, options, **others)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     exported, card = write_exported(tmp_path / "m", "onnx")
     OnnxRuntime(threads=3).open(PHOTOS, exported, card, tmp_path / "m")
     OnnxRuntime().open(PHOTOS, exported, card, tmp_path / "m")
-    assert asked == [3, 0], "0 is as many as it takes by itself"
+    assert asked == [(3, "0"), (usable_threads(), "0")]
 
 
 @pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVino])

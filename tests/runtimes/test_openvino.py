@@ -7,6 +7,7 @@ import pytest
 
 from objemb.runtimes.exported import PHOTOS
 from objemb.runtimes.openvino import OpenVino
+from objemb.threads import usable_threads
 from tests.runtimes.graphs import write_exported
 
 openvino = pytest.importorskip("openvino")
@@ -27,6 +28,8 @@ def test_precision_and_threads_are_always_set(
     monkeypatch.setattr(openvino.Core, "compile_model", compiled)
     exported, card = write_exported(tmp_path / "m", "openvino")
     OpenVino(precision=precision, threads=1).open(PHOTOS, exported, card, tmp_path / "m")
+    OpenVino(precision=precision, threads=6).open(PHOTOS, exported, card, tmp_path / "m")
     OpenVino(precision=precision).open(PHOTOS, exported, card, tmp_path / "m")
-    assert [settings["INFERENCE_PRECISION_HINT"] for settings in asked] == [hint, hint]
-    assert [settings.get("INFERENCE_NUM_THREADS") for settings in asked] == [1, None]
+    assert [settings["INFERENCE_PRECISION_HINT"] for settings in asked] == [hint] * 3
+    assert [settings["INFERENCE_NUM_THREADS"] for settings in asked] == [1, 6, usable_threads()]
+    assert [settings["NUM_STREAMS"] for settings in asked][:2] == [1, 4]
