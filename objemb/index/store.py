@@ -239,7 +239,11 @@ class Index:
         return place[0].stamp(place[1])
 
     def get(self, image: str) -> Described | None:
-        """The stored rows of an image, or None if its id is not in the index. Extras of regions are not stored."""
+        """The stored rows of an image, or None if its id is not in the index.
+
+        Added to an index, they are found with the scores of the original. Extras of regions are not stored, nor are
+        weights of visual words, which count in queries only: they are 1, as in a query without idf.
+        """
         place = self._snapshot.place(image)
         return None if place is None else place[0].described(place[1])
 

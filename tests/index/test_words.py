@@ -214,6 +214,36 @@ def test_runners_up_are_the_next_pairs_with_a_common_word(tmp_path: Path) -> Non
         np.testing.assert_allclose([hit.score, *(r.score for r in hit.runners_up)], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positions": True},
+        {"items": "regions", "positions": True},
+        {"binary": False},
+        {"binary": False, "dtype": "float32"},
+    ],
+)
+def test_what_is_got_can_be_added_again(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """With the same scores, from an index of idf too: its weights belong to queries."""
+    rows, random = schema(**changes), np.random.default_rng(4)
+    originals = [replace(i, weights=i.weights * 3) for i in images_of(rows, 40)]
+    first = made(tmp_path / "first", rows, originals)
+    got = [first.get(i.image) for i in originals]
+    second = made(tmp_path / "second", rows, [i for i in got if isinstance(i, VisualWords)])
+    assert len(second) == 40
+    for number in range(10):
+        query = words_of(f"q{number}", rows, random, regions=2, query=True)
+        assert second.search(query, 40) == first.search(query, 40)
+    for one in got:
+        assert isinstance(one, VisualWords)
+        again = second.get(one.image)
+        assert isinstance(again, VisualWords)
+        assert same_words(again, one)
+        assert (again.weights == 1).all()
+        if one.places is not None and again.places is not None:
+            np.testing.assert_array_equal(again.places.points, one.places.points)
+
+
 @pytest.mark.parametrize("length", [1, 5, 64, 3000])
 def test_long_and_short_lists_in_steps(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     rows = schema(words=4, dim=70)
