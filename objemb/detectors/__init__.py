@@ -1,1 +1,1 @@
-"""Detectors: networks, or files of stored boxes, that say where objects are."""
+"""Detectors: networks or files of stored boxes."""

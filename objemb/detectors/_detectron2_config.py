@@ -1,7 +1,7 @@
-"""Configs of Detectron2: where they are, what a detector may change in them, and the node of the embedding head.
+"""Configs of Detectron2: finding them, overriding their keys, and the node of the embedding head.
 
-Needs Detectron2: whoever uses this file imports it inside a function. ``detectron2.model_zoo``, which current
-setuptools break, is never imported: the configs are read as the files they are.
+This module needs Detectron2, so it is imported inside functions only. ``detectron2.model_zoo`` is never imported,
+because it does not work with current setuptools; the config files are read directly.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from objemb.detectors._detectron2_heads import WITH_EMBEDDINGS, embedding_head_n
 from objemb.types import Settings
 
 FORMATS = ("BGR", "RGB")
-#: Sections that a network is made from; that of the datasets names the classes.
+#: Sections that define a network; that of the datasets gives the names of classes.
 NETWORK_KEYS = ("VERSION", "MODEL", "INPUT", "TEST", "DATASETS")
 
 
 def read_file(config: str | Path) -> dict[str, object]:
-    """A config file with all that it is based on, as plain values; in YAML that can hold nothing else.
+    """Read a config file and the files that it is based on, as plain values; the YAML must not contain anything else.
 
     Raises:
         FileNotFoundError: It is neither a file nor the name of a config that comes with Detectron2.
-        ValueError: It is not such YAML.
+        ValueError: It is not a Detectron2 config.
     """
     file = _find(config)
     try:
         node = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
         return {str(key): _plain(value) for key, value in node.items()}
-    except Exception as error:  # of PyYAML, of yacs, and bare ones of fvcore
+    except Exception as error:  # PyYAML and yacs have their own, fvcore raises plain ones
         raise ValueError(f"{file}: expected a Detectron2 config, found: {' '.join(str(error).split())}") from error
 
 
 def of_network(content: Settings) -> dict[str, object]:
-    """What of a config is about the network and its input, and not about a training or places on a machine."""
+    """The part of a config that defines the network and its input, without training settings and paths."""
     kept = {key: content[key] for key in NETWORK_KEYS if key in content}
     return {**kept, "MODEL": {k: v for k, v in content.get("MODEL", {}).items() if k != "WEIGHTS"}}
 
@@ -45,15 +45,15 @@ def of_network(content: Settings) -> dict[str, object]:
 def rcnn_config(content: Mapping[str, object], opts: Sequence[object]) -> CfgNode:
     """The complete config of a Faster or Mask R-CNN.
 
-    An embedding head that it names is left out, for heads belong to describers; all stages of a ResNet are kept, so
-    that they can be pooled from.
+    An embedding head in it is left out, because heads belong to describers; all stages of a ResNet are kept, so that
+    features can be pooled from them.
 
     Args:
-        content: As :func:`read_file` gives it.
-        opts: Key, value, key, value ... laid over it.
+        content: The config, from :func:`read_file`.
+        opts: Overrides: key, value, key, value ...
 
     Raises:
-        ValueError: Keys or values that Detectron2 does not take, or a network of another kind.
+        ValueError: Detectron2 does not accept a key or value, or the network is of another kind.
     """
     cfg = get_cfg()
     cfg.MODEL.ROI_EMBEDDING_HEAD = embedding_head_node()
@@ -100,7 +100,7 @@ def _find(config: str | Path) -> Path:
 
 
 def _plain(value: object) -> object:
-    """Nodes as dicts and tuples as lists: what survives JSON and YAML."""
+    """Nodes as dicts and tuples as lists, as in JSON and YAML."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""The embedding head within Detectron2: ROI heads for its registry, and the config node that they read.
+"""The embedding head in Detectron2: ROI heads for its registry, and the config node that they read.
 
-Importing this file registers the ROI heads, and needs Detectron2: whoever uses it imports it inside a function, and
-:func:`objemb.detectors.detectron2_rcnn.add_embedding_head_config` is the way in from outside.
+Importing this module registers the ROI heads. It needs Detectron2, so it is imported inside functions only;
+:func:`objemb.detectors.detectron2_rcnn.add_embedding_head_config` is the public interface.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "relational": relational_loss}
 def embedding_head_node() -> object:
     """``MODEL.ROI_EMBEDDING_HEAD`` with its defaults."""
     node = CfgNode()
-    # Maps of the backbone to pool from; empty for those that the box head pools from.
+    # Backbone maps to pool from; empty for the same as the box head.
     node.IN_FEATURES = []
     # Shape of the head: see objemb.heads.embedding.EmbeddingHead.
     node.DIM = 128
@@ -36,28 +36,28 @@ def embedding_head_node() -> object:
     node.SAMPLES = 7
     node.SAMPLING_RATIO = 2
     node.ANCHOR = "middle"
-    # What is minimised, one of "cosine", "l2", "relational" (objemb.losses.distillation), and its weight beside the
-    # losses of the detector. With 0, nothing is learned and no teacher vectors are needed.
+    # The loss, one of "cosine", "l2", "relational" (objemb.losses.distillation), and its weight relative to the losses
+    # of the detector. With weight 0, the head is not trained and no teacher vectors are needed.
     node.LOSS = "cosine"
     node.LOSS_WEIGHT = 1.0
-    # Foreground proposals per image to learn from, beside all ground truth.
+    # Foreground proposals per image to train on, in addition to all ground-truth boxes.
     node.PROPOSALS_PER_IMAGE = 32
     return node
 
 
 class WithEmbeddings:
-    """What the ROI heads of Detectron2 gain; the first base of each class below.
+    """Mixin that adds embeddings to ROI heads of Detectron2; the first base of each class below.
 
-    At inference every final box gets a row of ``pred_embeddings``: float32 ``(N, D)`` of unit length, ``(0, D)`` where
-    nothing was found. So do boxes that are given (``forward_with_given_boxes``), in pixels of the network's input.
+    At inference, every final box has a row in ``pred_embeddings``, float32 ``(N, D)`` of unit length, ``(0, D)``
+    without boxes. The same holds for given boxes (``forward_with_given_boxes``), in pixels of the network's input.
 
-    In training ``loss_embedding`` is added, of all ground-truth boxes and of proposals that overlap one of them as much
-    as the box head asks of its foreground; such a proposal has the teacher's vector of its ground-truth box. The
-    ``targets`` carry the fields
+    In training, ``loss_embedding`` is added for all ground-truth boxes and for proposals that overlap one of them
+    enough to be foreground for the box head; the target of such a proposal is the teacher's vector of its ground-truth
+    box. The ``targets`` need the fields
 
     * ``gt_embeddings``, float ``(N, D)``: the teacher's vectors of the ground-truth boxes;
-    * ``gt_image_embeddings``, float ``(N, D)``, optional: its vector of the whole image, the same on each row, because
-      a field has a row for each box. The whole image is then learned as well.
+    * ``gt_image_embeddings``, float ``(N, D)``, optional: its vector of the whole image, repeated in each row, because
+      a field has a row for each box. The whole image is then a training example as well.
 
     :class:`objemb.detectors.detectron2_rcnn.TeacherMapper` adds both.
     """
@@ -136,7 +136,7 @@ class WithEmbeddings:
 
     @torch.no_grad()
     def _examples(self, proposals: Instances, target: Instances) -> tuple[Tensor, Tensor]:
-        """Boxes ``(M, 4)`` of an image to learn from, and the teacher's vectors ``(M, D)``."""
+        """Training boxes ``(M, 4)`` of an image, and the teacher's vectors ``(M, D)``."""
         truth, dim = target.gt_boxes.tensor, self.embedding_head.dim
         if not len(truth):
             return truth, truth.new_zeros(0, dim)
@@ -155,7 +155,7 @@ class WithEmbeddings:
         return torch.cat(boxes), torch.cat(teacher)
 
     def _foreground(self, proposals: Instances, target: Instances) -> tuple[Tensor, Tensor]:
-        """Numbers of random foreground proposals, and for each that of its ground-truth box."""
+        """Indices of random foreground proposals, and the index of the ground-truth box of each."""
         overlaps = pairwise_iou(target.gt_boxes, proposals.proposal_boxes)
         matched, labels = self.proposal_matcher(overlaps)  # type: ignore[attr-defined]  # no types
         foreground = (labels == 1).nonzero().flatten()
@@ -171,7 +171,7 @@ class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]
 
 @ROI_HEADS_REGISTRY.register()
 class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):  # type: ignore[misc]  # no types
-    """``Res5ROIHeads`` (C4), with embeddings, pooled from the map below the stage that works on boxes."""
+    """``Res5ROIHeads`` (C4), with embeddings pooled from the map below the stage that runs on boxes."""
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -179,7 +179,7 @@ class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):  # type: ignore
     """``CascadeROIHeads``, with embeddings of the boxes of the last stage."""
 
 
-#: ROI heads of Detectron2, and those that do the same and embed.
+#: ROI heads of Detectron2, and the same with embeddings.
 WITH_EMBEDDINGS = {
     "StandardROIHeads": "EmbeddingROIHeads",
     "Res5ROIHeads": "EmbeddingRes5ROIHeads",

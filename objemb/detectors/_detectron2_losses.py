@@ -1,6 +1,6 @@
 """The losses of a Detectron2 network, without putting its layers into training mode.
 
-Needs Detectron2: whoever uses this file imports it inside a function.
+This module needs Detectron2, so it is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def detectron2_losses(
         batch: The photos.
         features: All maps of its backbone.
         targets: True boxes in original pixels, labels 0-based. The extra ``masks``, uint8 ``(N, mh, mw)`` within the
-            boxes, teaches the masks of a Mask R-CNN, from a batch whose boxes all have it.
+            boxes, is the target of the mask head of a Mask R-CNN, if all boxes of the batch have it.
 
     Returns:
         ``loss_rpn_cls``, ``loss_rpn_loc``, ``loss_cls``, ``loss_box_reg`` (of each stage of a cascade) and, from a Mask
-        R-CNN that is shown masks, ``loss_mask``.
+        R-CNN with target masks, ``loss_mask``.
     """
     heads, device = network.roi_heads, batch.tensors.device
     true = [true_objects(t, s, heads.num_classes, device) for t, s in zip(targets, batch.image_sizes, strict=True)]
@@ -55,7 +55,7 @@ def detectron2_losses(
 
 @contextmanager
 def _learning(network: GeneralizedRCNN, masked: bool) -> Iterator[None]:
-    """Computing losses. The flags of these modules alone: their layers stay in eval mode."""
+    """Make the network compute losses. Only the flags of these modules are set; their layers stay in eval mode."""
     heads, mask_on = network.roi_heads, network.roi_heads.mask_on
     modules = [network.proposal_generator, heads, *([heads.mask_head] if mask_on else [])]
     try:
@@ -78,7 +78,7 @@ def _instances(true: Truth, input_size: tuple[int, int], masked: bool) -> Instan
 
 @dataclass(frozen=True, eq=False)
 class _BoxMasks:
-    """Masks within their boxes, where Detectron2 expects masks of the image, which it crops to other boxes.
+    """Masks within their boxes, with the interface of Detectron2's masks of whole images.
 
     Attributes:
         boxes: ``(N, 4)``.
@@ -95,5 +95,5 @@ class _BoxMasks:
         return _BoxMasks(self.boxes[rows], self.masks[rows])
 
     def crop_and_resize(self, boxes: Tensor, side: int) -> Tensor:
-        """The mask of each object within its box of ``boxes``: float ``(N, side, side)``."""
+        """The mask of each object, cropped to its row of ``boxes`` and resized: float ``(N, side, side)``."""
         return masks_in(boxes, self.boxes, self.masks, side)

@@ -1,4 +1,4 @@
-"""A teacher for Detectron2's own training: its data mapper, with the vectors of the boxes added."""
+"""A teacher for Detectron2's own training: a data mapper that adds the vectors of the boxes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ FORMATS = ("BGR", "RGB")
 
 
 class BoxDescriber(Protocol):
-    """What describes boxes: every describer of objemb, such as ``load_model(folder).describer``."""
+    """Anything that describes boxes, such as ``load_model(folder).describer``."""
 
     def describe(self, photos: list[Photo], regions: list[Regions]) -> list[RegionDescriptors]:
-        """Per photo its regions with their vectors ``(N, D)``."""
+        """For each photo, its regions with their vectors ``(N, D)``."""
 
 
 class TeacherMapper:
-    """A data mapper of Detectron2 that also describes each picture, as the student will get it, with the teacher.
+    """A data mapper of Detectron2 that also describes each augmented picture with the teacher.
 
     ::
 
         mapper = TeacherMapper(DatasetMapper(cfg, is_train=True), load_model("teacher").describer, cfg.INPUT.FORMAT)
         loader = build_detection_train_loader(cfg, mapper=mapper)
 
-    It adds the fields ``gt_embeddings`` and ``gt_image_embeddings`` to the instances, float32 ``(N, D)`` each, which
-    the ROI heads with embeddings learn from. The teacher runs where the mapper does: in the processes of the loader,
-    hence on the CPU unless ``DATALOADER.NUM_WORKERS`` is 0.
+    It adds the fields ``gt_embeddings`` and ``gt_image_embeddings`` to the instances, float32 ``(N, D)`` each, the
+    targets of the ROI heads with embeddings. The teacher runs in the same process as the mapper: in the workers of the
+    loader, hence on the CPU, unless ``DATALOADER.NUM_WORKERS`` is 0.
 
     Args:
         mapper: Gives dicts with ``image``, uint8 ``(3, h, w)``, and ``instances`` with ``gt_boxes``; None is passed on.
@@ -46,7 +46,7 @@ class TeacherMapper:
         self.image_format = checks.one_of("image_format", image_format, FORMATS)
 
     def __call__(self, dataset_dict: object) -> object:
-        """What the mapper makes of a picture, with the teacher's vectors."""
+        """The output of the mapper, with the teacher's vectors."""
         mapped = self.mapper(dataset_dict)
         if mapped is not None and "instances" in mapped:
             instances = mapped["instances"]

@@ -1,6 +1,6 @@
-"""Files of weights for Detectron2's networks: of its model zoo, of its trainer, of Detectron1, and of classifiers.
+"""Weights for Detectron2's networks: from its model zoo, its trainer, Detectron1, and classification networks.
 
-Needs Detectron2: whoever uses this file imports it inside a function.
+This module needs Detectron2, so it is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from objemb.weights.read import UnreadableWeightsError, read_weights
 if TYPE_CHECKING:
     from detectron2.modeling import GeneralizedRCNN
 
-#: Where the ROI heads of a config with an embedding head keep it.
+#: Prefix of the embedding head in ROI heads with embeddings.
 EMBEDDING_HEAD = "roi_heads.embedding_head."
-#: In old files: anchors, which are computed from the config.
+#: Anchors in old files; they are computed from the config instead.
 ANCHORS = "anchor_generator.cell_anchors"
-#: The last layer of the boxes' classifier, the first stage's in a cascade.
+#: The last layer of the box classifier, in a cascade that of the first stage.
 CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.0.cls_score.weight")
-#: Files of Detectron1 lack these: its batch norms were merged into a scale and a shift.
+#: Missing in files of Detectron1, whose batch norms are merged into a scale and a shift.
 MERGED = (".running_mean", ".running_var")
 
 logger = logging.getLogger(__name__)
 
 
 def fill_network(network: GeneralizedRCNN, weights: str | Path) -> None:
-    """Put weights into a ``GeneralizedRCNN``.
+    """Fill a ``GeneralizedRCNN`` with weights.
 
-    A file without the classifier of boxes, such as ImageNet weights, gives the trunk (in a C4 network the stage above
-    it as well); the rest keeps its random values. An embedding head in the file is left aside.
+    A file without a box classifier, such as ImageNet weights, fills only the trunk (in a C4 network also the stage
+    above it); the rest keeps its random values. An embedding head in the file is ignored.
 
     Raises:
-        MissingWeightsError: There is no such file.
+        MissingWeightsError: The file does not exist.
         UnreadableWeightsError: It cannot be read, or does not fit the network.
         ValueError: It has another number of classes.
     """
@@ -82,7 +82,7 @@ def _read_pickle(network: GeneralizedRCNN, file: Path) -> Mapping[str, Tensor]:
 
 
 def _completed(network: GeneralizedRCNN, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The weights of a classifier for the trunk, and those that the network has for everything else."""
+    """The weights of a classifier for the trunk, and the network's own for everything else."""
     own = network.state_dict()
     trunk = "backbone.bottom_up." if hasattr(network.backbone, "bottom_up") else "backbone."
     missing = [k for k in own if k.startswith(trunk) and k not in state and not k.endswith(MERGED)]

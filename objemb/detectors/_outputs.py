@@ -9,7 +9,7 @@ from torch import Tensor
 from objemb.ops.boxes import clip, scale
 from objemb.structures import Photo, Regions
 
-#: A cell shows the object if the network gives it at least this probability.
+#: A cell belongs to the mask if the network gives it at least this probability.
 MASK_THRESHOLD = 0.5
 
 
@@ -37,7 +37,7 @@ def photo_regions(
     extras = {}
     if masks is not None:
         certain = masks >= MASK_THRESHOLD
-        # where no cell is certain the mask is the whole box, for nothing could be pooled otherwise
+        # if no cell reaches the threshold, the mask is the whole box, because an empty mask could not be pooled
         extras["masks"] = (certain | ~certain.flatten(1).any(1)[:, None, None]).byte()
     return Regions(
         boxes=clip(scale(boxes, (photo.size[0] / input_size[0], photo.size[1] / input_size[1])), photo.size),

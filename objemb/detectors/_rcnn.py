@@ -1,4 +1,4 @@
-"""What all Faster and Mask R-CNNs on torchvision's heads have in common."""
+"""The common base of Faster and Mask R-CNNs with torchvision's heads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 from objemb.weights.fill import fill, of_module
 
-#: Layers with outputs for each class.
+#: Layers with an output for each class.
 OF_CLASSES = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
@@ -60,7 +60,7 @@ class Rcnn(NetworkDetector):
         sizes = [self.network_size(_decoded(photo)) for photo in photos]
         height, width = self._padded_size(sizes)
         tensors = self._padding.to(device)[None, :, None, None].repeat(len(photos), 1, height, width)
-        tensors = tensors.contiguous(memory_format=torch.channels_last)  # a tenth faster and more on a CPU
+        tensors = tensors.contiguous(memory_format=torch.channels_last)  # at least 10 % faster on a CPU
         for tensor, photo, (h, w) in zip(tensors, photos, sizes, strict=True):
             pixels = self.network.transform.normalize(as_tensor(photo.pixels).to(device).float() / 255)[None]
             tensor[:, :h, :w] = F.interpolate(pixels, (h, w), mode="bilinear", align_corners=False)[0]
@@ -73,16 +73,16 @@ class Rcnn(NetworkDetector):
         return NetworkInput(tensors, [(height, width)] * len(pixels))
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
-        """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""
+        """See :meth:`NetworkDetector.features`; includes the pyramid levels that are for proposals only."""
         below, trunk = self._trunk(batch.tensors)
         return {**self.network.backbone.fpn(below), **trunk}
 
     def boxes(self, batch: NetworkInput, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the heads find in each image, best first.
+        """The detections of the heads in each image, best first.
 
         Returns:
-            Per image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background), and
-            from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
+            For each image ``boxes`` ``(N, 4)`` in network pixels, ``scores``, ``labels`` from 1 (0 is the background),
+            and from Mask R-CNN ``masks`` ``(N, 1, 28, 28)``, probabilities within the boxes.
         """
         with _full_precision(features) as pyramid:
             proposals, _ = self.network.rpn(batch, pyramid)
@@ -132,12 +132,12 @@ class Rcnn(NetworkDetector):
         return int(self.network.roi_heads.box_predictor.cls_score.out_features) - 1
 
     def decode_side(self) -> int:
-        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
+        """See :meth:`Detector.decode_side`: the network's input never has a longer side."""
         return int(self.network.transform.max_size)
 
     def _set_scales(self) -> None:
-        """Say which level boxes are pooled from at which scale. torchvision infers it from the first photo that comes,
-        wrongly from one of a few pixels, and keeps it for all others."""
+        """Set the scale of each level that boxes are pooled from. Otherwise torchvision infers it from the first photo,
+        which is wrong if it is tiny, and keeps it for all others."""
         strides = [self.levels()[name][1] for name in self.pyramid]
         first, last = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
         for pool in (self.network.roi_heads.box_roi_pool, self.network.roi_heads.mask_roi_pool):
@@ -158,20 +158,20 @@ class Rcnn(NetworkDetector):
         return height, width
 
     def _fill(self, state: Mapping[str, Tensor], file: Path, new_classes: bool) -> None:
-        """Put the weights of a whole detector into the network, from a file of it or of a model that it is part of.
+        """Fill the network with the weights of a whole detector, or of a model that contains it.
 
-        With ``new_classes`` the layers that tell classes apart keep what they have.
+        With ``new_classes``, the layers with an output for each class keep their values.
         """
         state = of_module(self.network, state, file)
         if checks.flag("new_classes", new_classes):
             own = {k: v for k, v in self.network.state_dict().items() if k.startswith(OF_CLASSES)}
             state = {**state, **own}
-        found = state.get("roi_heads.box_predictor.cls_score.weight")
-        if found is not None and len(found) != self.num_classes + 1:
+        weights = state.get("roi_heads.box_predictor.cls_score.weight")
+        if weights is not None and len(weights) != self.num_classes + 1:
             raise ValueError(
-                f"{file}: expected weights for {self.num_classes} classes, found {len(found) - 1}; "
-                f"pass num_classes={len(found) - 1} or their names as classes, "
-                "or new_classes=True to learn others from its features"
+                f"{file}: expected weights for {self.num_classes} classes, found {len(weights) - 1}; "
+                f"pass num_classes={len(weights) - 1} or their names as classes, "
+                "or new_classes=True to train for other classes"
             )
         fill(self.network, state, file)
 
@@ -183,9 +183,9 @@ def _decoded(photo: Photo) -> tuple[int, int]:
 
 @contextmanager
 def _full_precision(features: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The levels of the pyramid for heads in float32, whatever the backbone computed in.
+    """The levels of the pyramid in float32, for the heads, whatever the precision of the backbone.
 
-    The heads take the precision of their boxes from that of the maps, and half precision would shift them by pixels.
+    The heads compute boxes in the precision of the maps, and half precision would shift them by pixels.
     """
     pyramid = {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
     with torch.autocast(next(iter(pyramid.values())).device.type, enabled=False):
@@ -193,10 +193,10 @@ def _full_precision(features: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor
 
 
 def counted_classes(num_classes: int | None, classes: Sequence[str] | None) -> tuple[int, tuple[str, ...]]:
-    """Number and names of classes, where at least one of them is known.
+    """The number and names of classes, from the number or the names.
 
     Raises:
-        ValueError: None at all, or a number that is not that of the names.
+        ValueError: Neither is given, or they do not match.
     """
     if classes is None:
         return checks.whole("num_classes", num_classes or 0), ()

@@ -29,12 +29,12 @@ def rcnn_losses(
     Args:
         network: The network.
         batch: The photos.
-        pyramid: Maps by name, those for proposals alone included.
+        pyramid: Maps by name, including levels for proposals only.
         targets: True boxes in original pixels, labels 0-based. The extra ``masks``, uint8 ``(N, mh, mw)`` within the
-            boxes, teaches the masks of a Mask R-CNN; photos without it teach boxes only.
+            boxes, is the target of the mask head of a Mask R-CNN; photos without it train only the boxes.
 
     Returns:
-        ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg`` and, from a Mask R-CNN when a
+        ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg`` and, from a Mask R-CNN if a
         photo has masks, ``loss_mask``.
     """
     truth = [_truth(network, t, s) for t, s in zip(targets, batch.image_sizes, strict=True)]
@@ -46,7 +46,7 @@ def rcnn_losses(
     logits, found = heads.box_predictor(heads.box_head(heads.box_roi_pool(pyramid, proposals, batch.image_sizes)))
     if len(logits):
         losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, found, labels, deltas)
-    else:  # no proposal at all: torchvision's mean would be 0 / 0
+    else:  # no proposals: torchvision's mean would be 0 / 0
         losses["loss_classifier"], losses["loss_box_reg"] = logits.sum(), found.sum()
     if heads.has_mask() and any(t["masks"] is not None for t in truth):
         rows = [_foreground(of_photo, t) for of_photo, t in zip(labels, truth, strict=True)]
@@ -57,7 +57,7 @@ def rcnn_losses(
 
 @contextmanager
 def _learning(rpn: RegionProposalNetwork) -> Iterator[None]:
-    """The proposal network computes its losses. The flag of this module alone: its layers stay in eval mode."""
+    """Make the proposal network compute losses. Only the flag of this module is set; its layers stay in eval mode."""
     rpn.training = True
     try:
         yield
@@ -66,14 +66,15 @@ def _learning(rpn: RegionProposalNetwork) -> Iterator[None]:
 
 
 def _truth(network: GeneralizedRCNN, regions: Regions, input_size: tuple[int, int]) -> dict[str, Tensor | None]:
-    """The true boxes of a photo as torchvision has them: ``boxes`` in network pixels, ``labels`` from 1, ``masks``."""
+    """The true boxes of a photo as torchvision expects them: ``boxes`` in network pixels, ``labels`` from 1,
+    ``masks``."""
     weight = network.roi_heads.box_predictor.cls_score.weight
     true = true_objects(regions, input_size, len(weight) - 1, weight.device)
     return {"boxes": true.boxes, "labels": true.labels + 1, "masks": true.masks}
 
 
 def _foreground(labels: Tensor, truth: Mapping[str, Tensor | None]) -> Tensor:
-    """Rows of the sampled boxes that show an object whose mask is known."""
+    """Indices of the sampled boxes that are foreground and have a target mask."""
     return torch.where(labels > 0 if truth["masks"] is not None else torch.zeros_like(labels, dtype=torch.bool))[0]
 
 

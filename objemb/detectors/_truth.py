@@ -1,4 +1,4 @@
-"""True boxes and masks of a photo, as the losses of a network need them: in network pixels."""
+"""True boxes and masks of a photo in network pixels, for the losses of a network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from objemb.ops.boxes import scale
 from objemb.ops.tensors import as_tensor
 from objemb.structures import Regions
 
-#: A true box that is narrower or lower than this in network pixels is left out: it has no pixel, and
-#: the logarithm of a side of zero would end the training.
+#: True boxes with a shorter side than this, in network pixels, are left out: they contain no pixel, and
+#: the logarithm of a side of zero would make the loss infinite.
 MIN_SIDE = 1.0
-#: Values of a mask that are averaged for a cell of its target, in each direction.
+#: Samples of a mask that are averaged for a cell of the target, per direction.
 MASK_SAMPLES = 2
 
 
@@ -26,7 +26,7 @@ class Truth:
     Attributes:
         boxes: float32 ``(N, 4)`` in network pixels, no side below ``MIN_SIDE``.
         labels: int64 ``(N,)``, 0-based.
-        masks: float ``(N, mh, mw)`` within the boxes; None where they are unknown.
+        masks: float ``(N, mh, mw)`` within the boxes; None if they are unknown.
     """
 
     boxes: Tensor
@@ -40,11 +40,11 @@ def true_objects(regions: Regions, input_size: tuple[int, int], classes: int, de
     Args:
         regions: The true boxes in pixels of the photo.
         input_size: ``(height, width)`` of the photo as the network's input.
-        classes: Number of classes of the network. One of one class is class-agnostic: every box is of this class.
-        device: Where the network is.
+        classes: Number of classes of the network. With one class it is class-agnostic: every box is of this class.
+        device: Device of the network.
 
     Raises:
-        ValueError: Labels that the network does not have.
+        ValueError: A label is not a class of the network.
     """
     boxes = scale(
         as_tensor(regions.boxes).to(device), (input_size[0] / regions.size[0], input_size[1] / regions.size[1])
@@ -63,9 +63,9 @@ def masks_in(boxes: Tensor, objects: Tensor, masks: Tensor, side: int) -> Tensor
 
     Args:
         boxes: ``(N, 4)``.
-        objects: Box of the object that each of them is to show, ``(N, 4)``.
+        objects: The box of the object for each of them, ``(N, 4)``.
         masks: The mask of each of these objects, within its box, float ``(N, mh, mw)``.
-        side: Cells on a side of the result.
+        side: Side of the result in cells.
     """
     corner, extent = objects[:, :2].repeat(1, 2), (objects[:, 2:] - objects[:, :2]).repeat(1, 2)
     cells = boxes.new_tensor([masks.shape[2], masks.shape[1]] * 2)

@@ -1,4 +1,4 @@
-"""The contract of a detector; :mod:`objemb.detectors.capabilities` has that of one that is a network."""
+"""The contract of detectors; :mod:`objemb.detectors.capabilities` has that of detectors that are networks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from objemb.structures import Photo, Regions
 
 
 class Detector(Plugin, ABC):
-    """Finds objects. A detector that is a network is an ``nn.Module`` as well, always in eval mode.
+    """Detects objects. A detector that is a network is also an ``nn.Module``, always in eval mode.
 
     Attributes:
-        classes: Names of the labels, 0-based without background; empty when unknown.
+        classes: Names of the classes, 0-based without background; empty if unknown.
     """
 
     kind = "detectors"
@@ -21,16 +21,16 @@ class Detector(Plugin, ABC):
 
     @abstractmethod
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of a batch of photos, all of them: thresholds and limits belong to the region source.
+        """All boxes of a batch of photos; thresholds and limits belong to the region source.
 
         Returns:
-            Per photo ``Regions`` in original pixels, sorted by falling score, labels 0-based without background. A
-            detector that knows masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask
-            *within the box*, stretched over it (28 x 28 as Mask R-CNN predicts it).
+            For each photo, ``Regions`` in original pixels, sorted by descending score, with labels 0-based without
+            background. A detector with masks adds the extra ``masks``: uint8 0 or 1 ``(N, mh, mw)``, the mask *within
+            the box*, stretched over it (28 x 28 as predicted by Mask R-CNN).
         """
 
     def decode_side(self) -> int:
-        """The longest side of a photo in pixels that is of use; 0 for a detector that does not use pixels."""
+        """The longest side of a photo, in pixels, that the detector can use; 0 if it does not use pixels."""
         return 0
 
     def content_hash(self) -> str | None:
@@ -39,8 +39,8 @@ class Detector(Plugin, ABC):
 
     @property
     def problems(self) -> list[tuple[str, str]]:
-        """``(entry, reason)`` of what could not be used so far, where boxes come from elsewhere, such as a file."""
+        """``(entry, reason)`` for each entry that could not be used so far, if boxes are read from a file."""
         return []
 
     def expect_used(self) -> None:
-        """Raise ``ValueError`` where boxes come from elsewhere, and not one of them could be used so far."""
+        """Raise ``ValueError`` if boxes are read from a file and none of them could be used so far."""

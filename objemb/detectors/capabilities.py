@@ -1,4 +1,4 @@
-"""The contract of a detector that is a network, and its input."""
+"""The contract of detectors that are networks, and their input."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from objemb.layers.frozen import Frozen
 from objemb.layers.precision import computed
 from objemb.structures import Photo, Regions
 
-#: Trunk levels are called by this and their stride: ``trunk8``.
+#: Prefix of the names of trunk levels, followed by their stride: ``trunk8``.
 TRUNK = "trunk"
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """A batch of photos as a network takes it.
+    """A batch of photos as the input of a network.
 
     Attributes:
         tensors: float ``(B, 3, h, w)``, resized, normalised and, at the right and bottom, padded to one size.
-        image_sizes: ``(height, width)`` of each photo within it, in network pixels without the padding.
+        image_sizes: ``(height, width)`` of each photo in it, in network pixels, without padding.
     """
 
     tensors: Tensor
@@ -33,11 +33,11 @@ class NetworkInput:
 
 @dataclass(frozen=True, eq=False)
 class DetectorPass:
-    """What a detector has computed of a batch of photos, for others that read its maps.
+    """The input and maps of a detector for a batch of photos, for other parts that use its maps.
 
     Attributes:
-        batch: The photos as the network took them.
-        maps: By name at least those that are to be read, ``(B, C, h, w)`` each.
+        batch: The input of the network.
+        maps: At least the maps that are used, by name, ``(B, C, h, w)`` each.
     """
 
     batch: NetworkInput
@@ -95,7 +95,8 @@ class DetectionProgram(nn.Module, ABC):
 
 
 class NetworkDetector(Frozen, Detector):
-    """A detector that is a network, in parts, so that others may use its feature maps or train it.
+    """A detector that is a network, whose steps are separate methods, so that its feature maps can be used by other
+    parts and it can be trained.
 
     ::
 
@@ -103,8 +104,8 @@ class NetworkDetector(Frozen, Detector):
                                                                                    └── losses (with true boxes)
 
     Feature maps are the *pyramid* levels that it pools boxes from, and *trunk* levels, ``trunk4`` to ``trunk32``: the
-    last map of each stride of the classification network below. It stays in eval mode, also while it is trained:
-    normalisation layers keep their statistics.
+    last map of each stride of the classification network below. The detector stays in eval mode even while it is
+    trained, so that normalisation layers keep their statistics.
 
     Attributes:
         pyramid: Names of the pyramid levels, the finest first.
@@ -114,7 +115,7 @@ class NetworkDetector(Frozen, Detector):
 
     @abstractmethod
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
-        """Numbers of the photos that may share a batch: those that need no more padding together than alone."""
+        """Indices of photos that may share a batch, because they need no more padding together than separately."""
 
     @abstractmethod
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -122,22 +123,23 @@ class NetworkDetector(Frozen, Detector):
 
     @abstractmethod
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
-        """Photos resized, normalised and padded to one batch, on the device of the network."""
+        """Resize, normalise and pad photos to a batch on the device of the network."""
 
     @abstractmethod
     def normalised(self, pixels: Tensor) -> NetworkInput:
-        """Images ``(B, 3, h, w)``, RGB, 0 to 1, normalised as the network expects it, neither resized nor padded."""
+        """Normalise images ``(B, 3, h, w)``, RGB, 0 to 1, as the network expects, without resizing or padding."""
 
     @abstractmethod
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
         """At least all maps of :meth:`levels`, ``(B, C, h, w)`` each, from one pass of the backbone."""
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
-        """Some of the maps that :meth:`features` gives, by name, where no others are wanted.
+        """Only those maps of :meth:`features` that are named.
 
         Args:
             batch: The photos.
-            names: Keys of :meth:`levels`. The layers behind trunk levels do not run, where a detector can stop there.
+            names: Keys of :meth:`levels`. The layers above the named trunk levels do not run, if the detector can stop
+                there.
         """
         return {name: map_ for name, map_ in self.features(batch).items() if name in names}
 
@@ -151,10 +153,10 @@ class NetworkDetector(Frozen, Detector):
 
     @abstractmethod
     def proposals(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes that the region proposal network takes for objects of any class, best first, in original pixels.
+        """Boxes of the region proposal network, best first, in original pixels.
 
-        Without gradients, scores or labels: for other heads than the detector's own. The features are given, so that
-        proposals and what is pooled under them come from one pass; :meth:`propose` is for proposals alone.
+        They have no gradients, scores or labels, and are meant for other heads than the detector's own. The features
+        are given, so that proposals and pooled features come from one pass; :meth:`propose` is for proposals only.
         """
 
     @abstractmethod
@@ -165,17 +167,17 @@ class NetworkDetector(Frozen, Detector):
 
         Args:
             batch: The photos.
-            features: Of the batch, with gradients where the backbone is trained as well.
-            targets: Per photo the true boxes in *original* pixels, labels 0-based as in ``classes``. A photo may have
-                none: it teaches the background.
-            photos: Of the batch.
+            features: Features of the batch, with gradients if the backbone is trained as well. targets: The true boxes
+                of each photo in *original* pixels, labels 0-based as in ``classes``. A photo without boxes is an
+                example of background.
+            photos: The photos of the batch.
 
         Returns:
-            Scalars; finite, and connected to the parameters, for a batch without a box too. Random samples are drawn
-            by torch's default generator, so that ``torch.manual_seed`` repeats them.
+            Scalars; finite and differentiable even for a batch without boxes. Random samples are drawn with torch's
+            default generator, so that ``torch.manual_seed`` makes them reproducible.
 
         Raises:
-            ValueError: Labels that the detector does not have.
+            ValueError: A label is not a class of the detector.
         """
 
     def program(self) -> DetectionProgram:
@@ -197,12 +199,12 @@ class NetworkDetector(Frozen, Detector):
     @property
     @abstractmethod
     def mean(self) -> Tensor:
-        """Mean colour ``(3,)`` that is subtracted from RGB, 0 to 1."""
+        """Mean ``(3,)`` that is subtracted from RGB, 0 to 1."""
 
     @property
     @abstractmethod
     def std(self) -> Tensor:
-        """Deviation ``(3,)`` by which what is left is divided."""
+        """Standard deviation ``(3,)`` by which the difference is divided."""
 
     @torch.no_grad()
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
@@ -214,12 +216,12 @@ class NetworkDetector(Frozen, Detector):
         """Proposals of a batch of photos of any sizes: one pass of the backbone and of the proposal network.
 
         Returns:
-            Per photo what :meth:`proposals` gives: boxes in original pixels, best first.
+            For each photo, its :meth:`proposals`: boxes in original pixels, best first.
         """
         return self._by_group(photos, self.proposals)
 
     def _by_group(self, photos: Sequence[Photo], heads: Callable[..., list[Regions]]) -> list[Regions]:
-        """The output of ``heads`` on the features of each photo; the photos of a group share a batch."""
+        """The output of ``heads`` for the features of each photo; the photos of a group share a batch."""
         regions: dict[int, Regions] = {}
         for numbers in self.groups(photos):
             group = [photos[i] for i in numbers]

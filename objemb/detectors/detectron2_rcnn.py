@@ -31,9 +31,9 @@ __all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
 
 
 def add_embedding_head_config(cfg: object) -> None:
-    """Give a Detectron2 config an embedding head: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
+    """Add an embedding head to a Detectron2 config: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
 
-    Call it after the usual config has been merged, then set the keys of the head, and use Detectron2 as always::
+    Call it after merging the usual config, then set the keys of the head, and use Detectron2 as usual::
 
         cfg = get_cfg()
         cfg.merge_from_file("my_faster_rcnn.yaml")
@@ -42,14 +42,15 @@ def add_embedding_head_config(cfg: object) -> None:
         model = build_model(cfg)
 
     ``instances.pred_embeddings`` are the vectors, float32 ``(N, D)`` of unit length; see
-    :class:`objemb.detectors._detectron2_heads.WithEmbeddings` for how they are learned, and
+    :class:`objemb.detectors._detectron2_heads.WithEmbeddings` for their training, and
     :func:`objemb.detectors._detectron2_heads.embedding_head_node` for the keys. COCO weights load as usual; the head
-    starts fresh. A file that has the node itself is merged after this call, for Detectron2 takes no unknown keys; it
-    says ``MODEL.ROI_HEADS.NAME: EmbeddingROIHeads`` too, as the ``config.yaml`` beside a trained model does, or this is
-    called once more.
+    keeps its random initialisation. A file that contains the node has to be merged after this call, because Detectron2
+    rejects unknown keys. Such a file should also contain ``MODEL.ROI_HEADS.NAME: EmbeddingROIHeads``, like the
+    ``config.yaml`` of a trained model; otherwise, call this function again afterwards.
 
     Args:
-        cfg: A ``CfgNode``, changed in place: an existing node stays, ROI heads are exchanged for those with embeddings.
+        cfg: A ``CfgNode``, changed in place: an existing node is kept, and ROI heads are replaced by those with
+            embeddings.
 
     Raises:
         ValueError: ``MODEL.ROI_HEADS.NAME`` is none of ``StandardROIHeads``, ``Res5ROIHeads``, ``CascadeROIHeads``.
@@ -72,33 +73,32 @@ class Detectron2Rcnn(NetworkDetector):
     Nothing is ever downloaded: the weights that a config names are ignored.
 
     Args:
-        config: Name of a config that comes with Detectron2, a YAML file of your own, or what such a file says, as a
-            mapping. A model folder keeps what the file said.
-        weights: A file of Detectron2's model zoo (``.pkl``, read without running it) or of ``torch.save``, such as its
-            trainer leaves (``model_final.pth``; an embedding head in it is left aside: it goes to ``head.weights``), a
-            model folder, or ``random`` (None is the same here). Weights of a classifier, such as ImageNet's, fill the
-            trunk, and the heads stay random.
-        opts: Key, value, key, value ... laid over the config: ``[MODEL.RESNETS.DEPTH, 101]``.
-        classes: Names of the classes; by default those of the dataset that the config was made for, where Detectron2
-            knows them.
-        num_classes: Number of classes *without* the background; that of the config by default.
-        score_threshold: Boxes with lower scores are not even candidates; for this and all below, None means as the
-            config says.
-        nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
-        max_detections: Best boxes per photo to keep.
+        config: Name of a config that comes with Detectron2, a YAML file of your own, or the contents of such a file as
+            a mapping. A model folder stores the contents.
+        weights: A file of Detectron2's model zoo (``.pkl``, read without executing it) or of ``torch.save``, such as
+            ``model_final.pth`` of its trainer (an embedding head in it is ignored; give the file as ``head.weights``
+            too), a model folder, or ``random`` (None is the same here). Weights of a classifier, such as those for
+            ImageNet, fill the trunk; the heads stay random.
+        opts: Overrides of the config: key, value, key, value ..., such as ``[MODEL.RESNETS.DEPTH, 101]``.
+        classes: Names of the classes; by default those of the dataset of the config, if Detectron2 knows it.
+        num_classes: Number of classes *without* the background; by default that of the config.
+        score_threshold: Boxes with lower scores are not detected. For this and all further arguments, None means the
+            value of the config.
+        nms_iou: IoU above which the lower-scoring of two boxes *of the same class* is dropped.
+        max_detections: Maximum number of boxes per photo.
         min_size: The shorter side of the network's input, in pixels.
-        max_size: The longer side never exceeds this.
+        max_size: Limit of the longer side, in pixels.
 
     Raises:
-        FileNotFoundError: There is no such config.
-        ValueError: A config that is not of such a network, or ``classes`` and ``num_classes`` that differ.
-        MissingWeightsError: There is no such file of weights.
+        FileNotFoundError: The config does not exist.
+        ValueError: The config is for another kind of network, or ``classes`` and ``num_classes`` do not match.
+        MissingWeightsError: The file of weights does not exist.
         UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
         ImportError: Detectron2 is not installed.
     """
 
     published = "FILE (of Detectron2's model zoo or trainer)"
-    #: Settings that may name a file, and what they say when they name none: a config that comes with Detectron2.
+    #: Settings that may name a file, with a pattern of values that name none: configs that come with Detectron2.
     files: ClassVar[dict[str, str]] = {"config": r"[A-Z][\w.-]*/[\w.-]+\.yaml"}
 
     def __init__(
@@ -146,7 +146,7 @@ class Detectron2Rcnn(NetworkDetector):
 
     @staticmethod
     def stand_alone(settings: Settings) -> dict[str, object]:
-        """Settings that need no file but that of the weights: what a config file says in the place of its path."""
+        """Settings that need no file except that of the weights: a config file is replaced by its contents."""
         config = settings["config"]
         if isinstance(config, Mapping) or not Path(config).expanduser().is_file():
             return dict(settings)
@@ -179,7 +179,7 @@ class Detectron2Rcnn(NetworkDetector):
         return NetworkInput(tensors, [(height, width)] * len(pixels))
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
-        """See :meth:`NetworkDetector.features`; the pyramid's levels of proposals alone are there as well."""
+        """See :meth:`NetworkDetector.features`; includes the pyramid levels that are for proposals only."""
         outputs: dict[str, Tensor] = {}
         hook = self._trunk.register_forward_hook(lambda _module, _args, maps: outputs.update(maps))
         try:
@@ -189,7 +189,7 @@ class Detectron2Rcnn(NetworkDetector):
         return {**maps, **{trunk: outputs[name] for trunk, name in self._trunk_names.items()}}
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
-        """See :meth:`NetworkDetector.maps`: other trunks than ResNets run to their end."""
+        """See :meth:`NetworkDetector.maps`. Trunks other than ResNets run completely."""
         if not all(name in self._trunk_names for name in names):
             return super().maps(batch, names)
         from detectron2.modeling import ResNet
@@ -256,7 +256,7 @@ class Detectron2Rcnn(NetworkDetector):
         return int(self.network.roi_heads.num_classes)
 
     def decode_side(self) -> int:
-        """See :meth:`Detector.decode_side`: no longer side ever reaches the network."""
+        """See :meth:`Detector.decode_side`: the network's input never has a longer side."""
         return self.max_size
 
     @property
@@ -271,7 +271,7 @@ class Detectron2Rcnn(NetworkDetector):
 
     @property
     def _trunk(self) -> Backbone:
-        """The classification network: below a feature pyramid, or all there is."""
+        """The classification network: the part below a feature pyramid, or the whole backbone."""
         return getattr(self.network.backbone, "bottom_up", self.network.backbone)
 
     def _rgb(self, colour: Tensor) -> Tensor:
@@ -309,7 +309,7 @@ def _count(num_classes: int | None, classes: Sequence[str] | None) -> int | None
 
 
 def _dataset_classes(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the classes of the dataset that the config is for; none where Detectron2 does not know it."""
+    """Names of the classes of the config's dataset; empty if Detectron2 does not know it."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]

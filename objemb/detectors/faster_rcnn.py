@@ -19,7 +19,7 @@ from objemb.registry import plugin
 from objemb.weights.locate import existing_file, is_named
 from objemb.weights.read import read_weights
 
-#: Sides of anchors in cells of their level, as of Lin et al. 2017: 32 pixels on stride 4.
+#: Side of anchors in cells of their level, as in Lin et al. 2017: 32 pixels at stride 4.
 ANCHOR_CELLS = 8
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 BOX_SAMPLES = 7
@@ -29,40 +29,40 @@ BOX_SAMPLES = 7
 class FasterRcnn(Rcnn):
     """Faster R-CNN (Ren et al. 2015) with a feature pyramid (Lin et al. 2017) on the trunk of any backbone.
 
-    The trunk is the classification network that a teacher may have as well, all of whose maps of strides 4 and more are
-    levels, so that an embedding head can go on from layers below the pyramid's. The heads are torchvision's.
+    The trunk is a classification network, which may be the same as that of a teacher. All its maps of stride 4 and more
+    are levels, so that an embedding head can read layers below those of the pyramid. The heads are torchvision's.
 
     Args:
         backbone: A network with maps of several strides, such as ``torchvision_cnn``, ``timm_net`` or
-            ``narrow_resnet``; its own setting ``weights`` says where its weights come from.
-        num_classes: Number of classes *without* the background. 1, which is the default when there are no ``classes``
-            either, is class-agnostic: all objects are objects, whatever their labels.
-        classes: Their names; may stand instead of ``num_classes``.
-        new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
-            other classes.
-        weights: Of the whole detector: a file with a state dict, a model folder, or ``random``. None leaves the heads
-            at random values, and the backbone what it is.
-        pyramid_strides: Of the maps that boxes are found on, a choice of those of the backbone. One coarser level, for
-            proposals alone, is added.
-        channels: Of each level of the pyramid.
-        anchor_sizes: Sides of the square anchors in network pixels, a number for each level, that for proposals alone
-            included, or a list of numbers for each, all equally long, since the levels share the layers that judge
-            anchors. Anchors half and twice as high as wide have the same area. 8 times the stride by default.
+            ``narrow_resnet``, configured with its own ``weights``.
+        num_classes: Number of classes *without* the background. With 1, the default without ``classes``, the detector
+            is class-agnostic: labels are ignored.
+        classes: Names of the classes; may be given instead of ``num_classes``.
+        new_classes: Whether the layers with an output for each class keep their random values instead of those of
+            ``weights``, to train for other classes.
+        weights: Weights of the whole detector: a file with a state dict, a model folder, or ``random``. None leaves the
+            heads random and the backbone unchanged.
+        pyramid_strides: Strides of the pyramid levels, some of those of the backbone. One coarser level for proposals
+            only is added.
+        channels: Channels of each level of the pyramid.
+        anchor_sizes: Sides of square anchors in network pixels, including those of the level for proposals only: a
+            number for each level, or a list for each. Lists must be equally long, because the levels share their
+            proposal layers. Anchors with aspect ratios of 0.5 and 2 have the same areas. 8 times the stride by default.
         box_width: Channels of the two layers of the box head.
-        sampling_ratio: RoI align averages ``sampling_ratio x sampling_ratio`` values per cell; 1 learns faster on a
-            CPU.
-        proposals: Best candidates per photo that reach the box head.
-        box_batch_per_image: How many of them are sampled per photo for the losses, at most a quarter of them objects.
-        score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
-        nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
-        max_detections: Best boxes per photo to keep.
+        sampling_ratio: RoI align averages ``sampling_ratio x sampling_ratio`` values per cell; training on a CPU is
+            faster with 1.
+        proposals: Maximum number of proposals per photo for the box head.
+        box_batch_per_image: Number of proposals sampled per photo for the losses, at most a quarter of them foreground.
+        score_threshold: Boxes with lower scores are not detected. The default is low, because region sources select.
+        nms_iou: IoU above which the lower-scoring of two boxes *of the same class* is dropped.
+        max_detections: Maximum number of boxes per photo.
         min_size: The shorter side of the network's input, in pixels.
-        max_size: The longer side never exceeds this.
+        max_size: Limit of the longer side, in pixels.
 
     Raises:
-        TypeError: A backbone with one map only.
-        ValueError: Strides that the backbone does not have, or numbers out of range.
-        MissingWeightsError: There is no such file.
+        TypeError: The backbone has only one map.
+        ValueError: The backbone does not have the strides, or numbers are out of range.
+        MissingWeightsError: The file of weights does not exist.
         UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
     """
 
@@ -104,7 +104,7 @@ class FasterRcnn(Rcnn):
             box_predictor=FastRCNNPredictor(width, count + 1),
             min_size=checks.whole("min_size", min_size),
             max_size=checks.whole("max_size", max_size),
-            image_mean=(0.0, 0.0, 0.0),  # the backbone normalises by itself
+            image_mean=(0.0, 0.0, 0.0),  # the backbone normalises
             image_std=(1.0, 1.0, 1.0),
             size_divisible=max(32, backbone.stride),
             box_score_thresh=checks.between("score_threshold", score_threshold, 0, 1),
@@ -161,8 +161,8 @@ class _Trunk(nn.Module):
     """A backbone and the pyramid on it, as torchvision's detectors expect them.
 
     Attributes:
-        levels: Strides of the pyramid's levels, by torchvision's names of them.
-        out_channels: Of each of them.
+        levels: Strides of the pyramid's levels, by torchvision's names.
+        out_channels: Channels of each level.
     """
 
     def __init__(self, backbone: Backbone, strides: Sequence[int], channels: int) -> None:
@@ -179,7 +179,7 @@ class _Trunk(nn.Module):
         self.fpn = FeaturePyramidNetwork([backbone.stages[s][1] for s in chosen], channels, LastLevelMaxPool())
 
     def below(self, maps: dict[int, Tensor]) -> dict[str, Tensor]:
-        """Of the maps of the trunk those that the pyramid is built on."""
+        """Those maps of the trunk that the pyramid is built on."""
         return {name: maps[stride] for name, stride in self.levels.items()}
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -197,13 +197,13 @@ def _anchors(sizes: Sequence[float | Sequence[float]] | None, strides: Sequence[
         raise ValueError(f"anchor_sizes: expected one for each of the strides {list(strides)}, found {list(sizes)}")
     if len({len(level) for level in chosen}) > 1:
         raise ValueError(
-            "anchor_sizes: expected as many for each level, since all levels share the layers that judge anchors, "
+            "anchor_sizes: expected equally many for each level, since all levels share their proposal layers, "
             f"found {list(sizes)}"
         )
     return AnchorGenerator(tuple(chosen), (ASPECT_RATIOS,) * len(chosen))
 
 
 def _candidates(proposals: int) -> dict[str, int]:
-    """Candidates of each level before, and of all levels after suppression: as many in training as in use."""
+    """Settings for the number of proposals before and after suppression, equal in training and inference."""
     moments = ("train", "test")
     return {f"rpn_{when}_nms_top_n_{moment}": proposals for when in ("pre", "post") for moment in moments}

@@ -1,4 +1,4 @@
-"""Boxes that are stored in a file: ground truth, or what any other detector found."""
+"""Boxes that are stored in a file: ground truth, or the output of any other detector."""
 
 from __future__ import annotations
 
@@ -24,34 +24,33 @@ from objemb.structures import Photo, Regions
 class StoredBoxes(Detector):
     """Boxes of a COCO file, instances or results.
 
-    A photo is looked for by its name: the ``file_name`` is the photo's id, or what its path ends with, folders
-    included, whatever the normal form of its letters. A name without folders is that of a photo in any folder, but of
-    one photo only: a second one of this name gets no boxes. Then by its id: it is the image id of the file, where the
-    photo's own name does not speak against it. Where the file has no names but ids alone, the photo's name without its
-    suffix and, if it is a number, without leading zeros is the id (``val/000000000139.jpg`` is image 139, as COCO and
-    its tools have it).
+    A photo is matched by name first: the ``file_name`` has to be the photo's id, or the end of its path including
+    folders; Unicode normalisation is ignored. A name without folders matches a photo in any folder, but only one photo:
+    a second photo of this name has no boxes. Otherwise a photo is matched by the image id, if its name does not
+    contradict it. If the file has only ids and no names, the id is the photo's name without its suffix and, for a
+    number, without leading zeros (``val/000000000139.jpg`` is image 139, as in COCO).
 
-    Boxes are clipped to the image and, where the file gives another size for it than the photo has, turned or scaled
-    with it, see :mod:`objemb.ops.frames`. Whatever cannot be used is left out and recorded in ``problems``; nothing of
-    it is fatal.
+    Boxes are clipped to the image. If the size of an image in the file differs from that of the photo, they are rotated
+    or scaled accordingly, see :mod:`objemb.ops.frames`. Entries that cannot be used are left out and recorded in
+    ``problems``; they do not raise errors.
 
     Args:
         file: COCO instances, or COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
-        images: Instances file that gives the images and categories of a results file their names; without it, they are
-            called by their numbers.
-        min_score: Boxes with lower scores are left out, None for all boxes; ground truth has score 1.
-        masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
+        images: Instances file with the names of the images and categories of a results file; without it, their ids are
+            their names.
+        min_score: Boxes with lower scores are left out, None for all boxes; ground truth has the score 1.
+        masks: Whether segmentations become the extra ``masks``. The mask of an object without one is its whole box.
 
     Attributes:
-        entries: How many boxes the file has, usable or not.
-        left_out: Ids of photos that got no boxes although the file has boxes that may be theirs: made for another
-            frame or another photo, or there are two images that could be the photo.
-        adjusted: Ids of photos whose boxes were turned or scaled with them.
-        fractional_ids: Whether ids of the file are written as ``7.0``; they are read as 7.
+        entries: Number of boxes in the file, usable or not.
+        left_out: Ids of photos without boxes although the file may have boxes for them: those were made for another
+            frame or another photo, or two images match the photo.
+        adjusted: Ids of photos whose boxes were rotated or scaled.
+        fractional_ids: Whether ids in the file are written as ``7.0``; they are read as 7.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a COCO file, or its boxes are not x, y, width, height in pixels.
     """
 
     #: Settings that name a file, whatever they say.
@@ -81,23 +80,23 @@ class StoredBoxes(Detector):
 
     @property
     def problems(self) -> list[tuple[str, str]]:
-        """``(entry, reason)`` of all that was left out so far, in the file and for the photos seen, each once."""
+        """``(entry, reason)`` for everything that was left out so far, in the file and for photos, each once."""
         return list(self._problems)
 
     @property
     def used(self) -> int:
-        """How many boxes of the file were given out so far, each counted once."""
+        """Number of boxes of the file that were used so far, each counted once."""
         return sum(self._used.values())
 
     @property
     def unused(self) -> bool:
-        """Whether there were photos, and boxes, but not one box of them could be used so far."""
+        """Whether none of the boxes could be used so far, although there were photos and boxes."""
         return self._asked and self.entries > 0 and bool(self._problems) and not self.used
 
     @property
     def in_doubt(self) -> bool:
-        """Whether someone should look at what became of the boxes: photos that the file may mean are without theirs, no
-        box was used at all, or some were read otherwise than they are written: turned, scaled, ids as ``7.0``."""
+        """Whether a user should check the boxes: photos may be without their boxes, no box was used, or boxes were
+        rotated or scaled, or ids are written as ``7.0``."""
         return bool(self.left_out or self.unused or self.adjusted) or (self.fractional_ids and self._asked)
 
     def expect_used(self) -> None:
@@ -105,12 +104,12 @@ class StoredBoxes(Detector):
         if self.unused:
             entry, reason = next(reversed(self._problems))
             raise ValueError(
-                f"{self.file}: expected boxes of the photos, found that none of its {self.entries} can be used; "
+                f"{self.file}: expected boxes of the photos, found none among its {self.entries} that can be used; "
                 f"the last problem is {entry}: {reason}"
             )
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
-        """Boxes of photos, in original pixels, by falling score. A photo that the file does not know has none."""
+        """Boxes of photos, in original pixels, by descending score. A photo that is not in the file has none."""
         self._asked |= len(photos) > 0
         return [self._regions(photo) for photo in photos]
 
@@ -135,7 +134,7 @@ class StoredBoxes(Detector):
         return regions
 
     def _expect_first(self, photo: Photo, image: CocoImage) -> None:
-        """The boxes of an image are those of one photo."""
+        """Check that the boxes of an image are not used for two photos."""
         path, id = self._served.setdefault(image.id, (photo.path, photo.id))
         known = None not in (path, photo.path)
         if (path != photo.path) if known else (id != photo.id):
@@ -150,15 +149,15 @@ class StoredBoxes(Detector):
 
 
 class _AmbiguousError(ValueError):
-    """Two images could be the photo, or two photos the image."""
+    """Two images match the photo, or two photos match the image."""
 
 
 class _Images:
     """The images of a file, looked up for photos.
 
     Args:
-        images: All of them.
-        named: Whether their names are names, not ids.
+        images: All images.
+        named: Whether they have names, instead of ids only.
     """
 
     def __init__(self, images: Sequence[CocoImage], named: bool) -> None:
@@ -174,10 +173,10 @@ class _Images:
             self._by_last_part[parts[-1]].append(image)
 
     def of(self, photo: Photo) -> CocoImage | None:
-        """The image that a photo is, None where there is none.
+        """The image that matches a photo; None if there is none.
 
         Raises:
-            _AmbiguousError: Two images of the file could be the photo; both are named.
+            _AmbiguousError: Two images of the file match the photo; both are named.
         """
         matching = self._by_name.get(photo.id) or self._of_these_folders(photo)
         if not self._named:
@@ -192,7 +191,7 @@ class _Images:
         return matching[0] if matching else None
 
     def hint(self, photo: Photo) -> str:
-        """What comes near a photo that no image is."""
+        """A hint for a photo without an image: an image that nearly matches."""
         elsewhere = self._of_this_name(photo)
         if elsewhere:
             return f"; {elsewhere[0].file_name!r} is in another folder"
@@ -201,33 +200,33 @@ class _Images:
         return ""
 
     def _of_these_folders(self, photo: Photo) -> list[CocoImage]:
-        """Images whose folders and name a photo lies in, of the most folders, as far as both sides know them."""
+        """Images whose name and folders match the end of the photo's path, with as many folders as possible."""
         id = _parts(photo.id)
         path = id if photo.path is None else _parts(photo.path)
         ends = (self._by_parts.get(path[-n:]) for n in range(len(path), 0, -1))
         if images := next(filter(None, ends), None):
             return images
-        if len(id) == 1 and photo.path is not None:  # its own folders are known, and are others
+        if len(id) == 1 and photo.path is not None:  # its folders are known and differ
             return []
         return [i for i in self._by_last_part.get(id[-1], ()) if _parts(i.file_name)[-len(id) :] == id]
 
     def _of_this_name(self, photo: Photo) -> list[CocoImage]:
-        """Images whose name without folders is that of a photo."""
+        """Images whose name matches a photo's, without folders."""
         lasts = dict.fromkeys(_parts(name)[-1] for name in (photo.id, photo.path) if name is not None)
         return [image for last in lasts for image in self._by_last_part.get(last, ())]
 
     def _same_name(self, image: CocoImage, photo: Photo) -> bool:
-        """Whether an image with a photo's id may be the photo by its name, folders left out of account."""
+        """Whether the name of an image with a photo's id does not contradict the photo's name; folders are ignored."""
         return photo.path is None or _parts(image.file_name)[-1] == _parts(photo.path)[-1]
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Folders and name, in one normal form of letters, whatever the system that wrote them; at least one part."""
+    """Folders and name in Unicode normal form, with separators of any system; at least one part."""
     parts = posixpath.normpath(composed(name).replace("\\", "/")).split("/")
     return tuple(p for p in parts if p not in ("", "..")) or ("",)
 
 
 def _numbers(photo: Photo) -> list[str]:
-    """What the image of a photo may be called in a file that has ids alone."""
+    """Possible ids of a photo's image in a file without names."""
     stems = [posixpath.splitext(_parts(name)[-1])[0] for name in (photo.path, photo.id) if name is not None]
     return [n for stem in stems for n in (stem, str(int(stem)) if stem.isdecimal() else stem)]

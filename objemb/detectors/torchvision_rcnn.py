@@ -20,11 +20,11 @@ from objemb.weights.locate import is_named, locate
 from objemb.weights.read import read_weights
 
 FAMILIES = ("fasterrcnn_", "maskrcnn_")
-#: Published weights of these were trained with a batch norm that adds nothing to the variance.
+#: Published weights of these were trained with batch norms without eps.
 TRAINED_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
-#: Cells of the coarsest level on a side of the image by which strides are read off.
+#: Side, in cells of the coarsest level, of the blank image from which strides are determined.
 PROBED_CELLS = 4
-#: Maps of smaller strides are no levels: they are large, and respond to edges only.
+#: Maps of smaller strides are not used as levels: they are large, and respond to edges only.
 FINEST_STRIDE = 4
 
 
@@ -36,20 +36,20 @@ class TorchvisionRcnn(Rcnn):
         arch: Name in torchvision, such as ``fasterrcnn_resnet50_fpn_v2``.
         weights: Name in torchvision (``COCO_V1``, ``DEFAULT``), a file with a state dict, or ``random``
             (None is the same here).
-        num_classes: Number of classes *without* the background, for a network of your own; the 90 of COCO by default
-            (80 of which exist, the others are called ``N/A``).
-        new_classes: Whether the layers that tell classes apart start at random instead of from ``weights``, to learn
-            other classes.
-        classes: Their names; those of COCO when neither this nor ``num_classes`` is given.
-        score_threshold: Boxes with lower scores are not even candidates. Low, because region sources choose.
-        nms_iou: Overlap above which the lower of two boxes *of the same class* is dropped.
-        max_detections: Best boxes per photo to keep.
+        num_classes: Number of classes *without* the background, for a network of your own; by default the 90 of COCO
+            (80 of them exist, the others are called ``N/A``).
+        new_classes: Whether the layers with an output for each class keep their random values instead of those of
+            ``weights``, to train for other classes.
+        classes: Names of the classes; those of COCO if neither this nor ``num_classes`` is given.
+        score_threshold: Boxes with lower scores are not detected. The default is low, because region sources select.
+        nms_iou: IoU above which the lower-scoring of two boxes *of the same class* is dropped.
+        max_detections: Maximum number of boxes per photo.
         min_size: The shorter side of the network's input, in pixels; by default that of the arch.
-        max_size: The longer side never exceeds this; by default that of the arch.
+        max_size: Limit of the longer side, in pixels; by default that of the arch.
 
     Raises:
-        ValueError: Unknown arch or name of weights, or ``classes`` and ``num_classes`` that differ.
-        MissingWeightsError: The weights are neither here nor to be had.
+        ValueError: The arch or name of weights is unknown, or ``classes`` and ``num_classes`` do not match.
+        MissingWeightsError: The weights are not on this machine and cannot be downloaded.
         UnreadableWeightsError: The file does not fit the network, for instance has another number of classes.
     """
 
@@ -86,7 +86,7 @@ class TorchvisionRcnn(Rcnn):
             box_detections_per_img=checks.whole("max_detections", max_detections),
             **{name: checks.whole(name, side) for name, side in sides.items() if side is not None},
         )
-        #: By the children whose outputs they give; their layers are those of the network.
+        #: Networks that give outputs of children of the trunk, by the names of the children; they share its layers.
         self._parts: dict[tuple[str, ...], Folded] = {}
         if is_named(weights):
             self._load(arch, weights, new_classes)
@@ -132,7 +132,7 @@ class TorchvisionRcnn(Rcnn):
 
     @torch.no_grad()
     def _probe(self) -> None:
-        """Read the levels off the maps of a blank image, whose sides every stride divides: nothing is rounded."""
+        """Determine the levels from the maps of a blank image, whose sides are multiples of every stride."""
         side = PROBED_CELLS * self.network.transform.size_divisible
         blank = torch.zeros(1, 3, side, side)
         body = self.network.backbone.body
@@ -158,8 +158,8 @@ class TorchvisionRcnn(Rcnn):
 def add_eps(network: nn.Module, state: dict[str, Tensor], prefix: str = "") -> None:
     """Correct, in place, the scales of batch norms that were trained without the ``eps`` that ``network`` adds.
 
-    ``w' / sqrt(var + eps) = w / sqrt(var)``, so that the network computes what it was trained to, with the ``eps`` that
-    every other file expects.
+    ``w' / sqrt(var + eps) = w / sqrt(var)``, so that the network gives the same results as in training, with the
+    ``eps`` that all other files need.
     """
     for name, module in network.named_modules(prefix=prefix.rstrip(".")):
         if isinstance(module, nn.BatchNorm2d) and f"{name}.running_var" in state:

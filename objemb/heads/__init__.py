@@ -1,1 +1,1 @@
-"""Heads: what a detector gains to emit more than boxes."""
+"""Embedding heads, which give a detector a vector for each box."""

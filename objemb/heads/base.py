@@ -1,4 +1,4 @@
-"""The contract of an embedding head: boxes to vectors, from feature maps that the detector has computed anyway."""
+"""The contract of embedding heads: boxes to vectors, from feature maps that the detector has computed anyway."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file, is_named
 from objemb.weights.read import read_weights
 
-#: Boxes at a time: each becomes maps of its own, and photos may have hundreds.
+#: Number of boxes that are sampled at a time: each needs small maps, and photos may have hundreds of boxes.
 BLOCK = 128
-#: Where a map's first cell looks: around the middle of its ``stride x stride`` pixels, or around the first of them.
+#: Centre of the first cell of a map: the middle of its ``stride x stride`` pixels, or the first of these.
 ANCHORS = ("middle", "corner")
 
 
 class Head(Frozen, Plugin, ABC):
-    """A vector for each box.
+    """Computes a vector for each box.
 
-    Like the mask head of Mask R-CNN (He et al. 2017), it pools features itself: from the final boxes at inference, from
-    the training boxes in training. The whole image is a box like any other. A vector depends on its own box alone, so
-    that training and inference compute the same whatever the batch; layers that normalise over a batch stay in eval
+    Like the mask head of Mask R-CNN (He et al. 2017), it pools features itself: from the final boxes at inference, and
+    from the training boxes in training. The whole image is a box like any other. A vector depends only on its own box,
+    so that training and inference compute the same, whatever the batch; layers that normalise over a batch stay in eval
     mode.
 
-    A head is built, then connected to a detector once, which makes the layers that depend on the detector's channels.
+    After construction, a head is connected to a detector once, which creates the layers that depend on the detector's
+    channels.
 
     Args:
-        samples: A box is sampled at ``samples x samples`` places.
+        samples: A box is sampled on a grid of ``samples x samples``.
         sampling_ratio: Each sample averages ``sampling_ratio x sampling_ratio`` interpolated values.
         levels: Names of the detector's levels to sample; None for the head's default levels.
-        anchor: One of ``ANCHORS``: what the cells of these levels look at. RoI align takes the first cell for the
-            middle of its pixels. Layers with odd kernels and padding, as ResNet and MobileNet have them, centre it on
-            the first pixel instead, nearly half a cell up and to the left, which ``corner`` makes up for. Patches
-            (ConvNeXt) lie where ``middle`` says; so do, once trained, networks that pad as TensorFlow does. Not an
-            anchor of a region proposal network; the name is part of the fingerprints of saved models.
-        weights: A model folder, or a file with a state dict, in which the head is: what a training left, in Detectron2
-            (``model_final.pth``) as well. ``random``, as is None, for a head that is to be trained.
+        anchor: One of ``ANCHORS``: the alignment of the cells of these levels. RoI align assumes that the first cell is
+            centred in the middle of its pixels (``middle``). Layers with odd kernels and padding, as in ResNet and
+            MobileNet, centre it on the first pixel instead, nearly half a cell up and to the left; ``corner``
+            compensates for that. Patches (ConvNeXt) need ``middle``, and so do trained networks with TensorFlow's
+            padding. This is not an anchor of a region proposal network; the name is part of the fingerprints of saved
+            models.
+        weights: A model folder, or a file with a state dict, that contains the trained head; also one of Detectron2
+            (``model_final.pth``). ``random`` or None for a head that is to be trained.
 
     Raises:
-        MissingWeightsError: There is no such file of weights.
+        MissingWeightsError: The file of weights does not exist.
 
     Attributes:
-        dim: Length D of the vectors.
-        project: The last layer, linear; None where the vectors are the pooled ones.
-        channels: Of each connected level.
-        strides: Of each connected level: pixels of the network's input from cell to cell. Declared, never guessed from
-            the shapes of a batch, which padding and rounding distort.
+        dim: Dimension D of the vectors.
+        project: The last, linear layer; None if the vectors are the pooled ones.
+        channels: Channels of each connected level.
+        strides: Stride of each connected level, in pixels of the network's input. Declared, not inferred from the
+            shapes of a batch, which depend on padding and rounding.
     """
 
     kind = "heads"
@@ -84,19 +86,19 @@ class Head(Frozen, Plugin, ABC):
         self.anchor = checks.one_of("anchor", anchor, ANCHORS)
 
     def connect(self, levels: Mapping[str, tuple[int, int]], pyramid: Sequence[str]) -> tuple[str, ...]:
-        """Choose from the levels of a detector, and make the layers that read them.
+        """Choose levels of a detector, and create the layers that read them.
 
         Args:
-            levels: By name channels and stride.
-            pyramid: Names of those that the detector itself pools boxes from.
+            levels: Channels and stride by name.
+            pyramid: Names of the levels that the detector itself pools boxes from.
 
         Returns:
-            The names of the levels that :meth:`forward` takes, in this order.
+            The names of the levels for :meth:`forward`, in order.
 
         Raises:
-            ValueError: Levels that the detector does not have.
+            ValueError: The detector does not have a level.
             UnreadableWeightsError: The file of weights does not fit the head.
-            RuntimeError: The head is connected already.
+            RuntimeError: The head is already connected.
         """
         if self.channels:
             raise RuntimeError(f"head: expected one that is not connected yet, found one for {self.channels} channels")
@@ -111,18 +113,18 @@ class Head(Frozen, Plugin, ABC):
 
     @abstractmethod
     def default_levels(self, pyramid: Sequence[str]) -> Sequence[str]:
-        """Names of the levels to take when none were asked for."""
+        """Names of the levels to use by default."""
 
     @abstractmethod
     def build(self) -> None:
-        """Make the layers that depend on ``channels``."""
+        """Create the layers that depend on ``channels``."""
 
     @abstractmethod
     def pooled(self, samples: Tensor) -> Tensor:
-        """What the last layer reads, float ``(M, F)``, of the samples of boxes ``(M, sum of C, samples, samples)``."""
+        """The input of the last layer, float ``(M, F)``, for samples of boxes ``(M, sum of C, samples, samples)``."""
 
     def embed(self, samples: Tensor) -> Tensor:
-        """Vectors ``(M, D)``, of any length, of the samples of boxes ``(M, sum of C, samples, samples)``."""
+        """Vectors ``(M, D)``, not normalised, for samples of boxes ``(M, sum of C, samples, samples)``."""
         pooled = self.pooled(samples)
         return pooled if self.project is None else self.project(pooled)
 
@@ -130,7 +132,7 @@ class Head(Frozen, Plugin, ABC):
         """The last layer, :attr:`project`.
 
         Raises:
-            ValueError: The head has none.
+            ValueError: The head has no such layer.
         """
         if self.project is None:
             raise ValueError("head: expected one with a linear layer at its end (dim=256), found none (dim=null)")
@@ -138,15 +140,15 @@ class Head(Frozen, Plugin, ABC):
 
     @torch.no_grad()
     def fit(self, pooled: Tensor, targets: Tensor, strength: float) -> None:
-        """Replace the last layer by the one that maps pooled vectors to targets best, in closed form.
+        """Replace the last layer by the ridge regression from pooled vectors to targets, in closed form.
 
         Args:
-            pooled: float ``(N, F)``, what the last layer reads of N boxes: :meth:`vectors` with ``projected=False``.
+            pooled: float ``(N, F)``, the input of the last layer for N boxes: :meth:`vectors` with ``projected=False``.
             targets: float ``(N, D)``.
-            strength: Of the penalty, see :func:`objemb.ops.ridge.ridge_map`.
+            strength: Strength of the penalty, see :func:`objemb.ops.ridge.ridge_map`.
 
         Raises:
-            ValueError: There is no such layer; shapes that do not fit it, or fewer than two boxes.
+            ValueError: There is no such layer, the shapes do not fit it, or there are fewer than two boxes.
         """
         layer = self.expect_linear()
         checks.shape("pooled", pooled, (None, layer.in_features))
@@ -156,15 +158,15 @@ class Head(Frozen, Plugin, ABC):
         layer.bias.copy_(bias)
 
     def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:
-        """Start from the layers of a teacher, for heads that can.
+        """Initialise the layers of the head from those of a teacher, if it has such layers.
 
         Args:
             backbone: The teacher's network.
-            whitening: What the teacher does to pooled vectors of unit length, or None for nothing.
+            whitening: The whitening of the teacher's vectors, or None.
 
         Raises:
-            TypeError: A head that has no such layers.
-            ValueError: Layers that differ in shape, or vectors in length.
+            TypeError: The head has no layers of a teacher.
+            ValueError: The layers differ in shape, or the vectors in dimension.
         """
         raise TypeError(
             f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}"
@@ -174,24 +176,24 @@ class Head(Frozen, Plugin, ABC):
         """Vectors of the boxes of a batch of images.
 
         Args:
-            features: Per connected level float ``(B, C, h, w)``.
-            boxes: Per image ``(N, 4)``, xyxy edges in pixels of the *network's input*; zero boxes are a normal case.
-            unit: Whether to bring the vectors to unit length; without it they suit a loss on their differences.
+            features: float ``(B, C, h, w)`` for each connected level.
+            boxes: ``(N, 4)`` for each image, xyxy edges in pixels of the *network's input*; N may be 0.
+            unit: Whether to normalise the vectors; False for a loss on their differences.
 
         Returns:
             float32 ``(sum of N, D)``: the boxes of the first image, then those of the second, and so on.
 
         Raises:
-            ValueError: Levels or boxes that do not fit the head or the batch.
+            ValueError: Levels or boxes do not fit the head or the batch.
         """
         return self.vectors(self.sampled(features, boxes), unit=unit)
 
     def sampled(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
-        """What :meth:`vectors` takes, of boxes of a batch of images.
+        """Samples of the boxes of a batch of images, for :meth:`vectors`.
 
         Args:
             features: As for :meth:`forward`.
-            boxes: Likewise.
+            boxes: As for :meth:`forward`.
 
         Yields:
             float32 ``(M, sum of C, samples, samples)``, M at most ``BLOCK``; one of zero boxes for zero boxes.
@@ -207,12 +209,12 @@ class Head(Frozen, Plugin, ABC):
             yield self.sampled_rois(features, block)
 
     def vectors(self, samples: Iterable[Tensor], *, unit: bool = True, projected: bool = True) -> Tensor:
-        """Vectors of samples of boxes, of one or of several batches of images; small blocks are joined.
+        """Vectors for samples of boxes, of one or several batches of images; small blocks are joined.
 
         Args:
             samples: Blocks of :meth:`sampled`, at least one.
             unit: As for :meth:`forward`.
-            projected: False for what the last layer reads, see :meth:`pooled`, instead of what it makes of it.
+            projected: False for the input of the last layer, see :meth:`pooled`, instead of its output.
 
         Returns:
             float32 ``(sum of M, D)``, or ``(sum of M, F)``, in the order of the samples.
@@ -229,14 +231,14 @@ class Head(Frozen, Plugin, ABC):
         return l2(vectors) if unit else vectors
 
     def sampled_rois(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """One block of :meth:`sampled`, unchecked, of any length.
+        """One block of :meth:`sampled`, of any length, without checks.
 
         Args:
             features: As for :meth:`forward`.
-            rois: float32 ``(M, 5)``: the number of the image, then the box in pixels of the network's input.
+            rois: float32 ``(M, 5)``: the index of the image, then the box in pixels of the network's input.
 
         Returns:
-            float32 ``(M, sum of C, samples, samples)``, for half precision would shift the boxes.
+            float32 ``(M, sum of C, samples, samples)``; half precision would shift the boxes.
         """
         levels = []
         for level, stride in zip(features, self.strides, strict=True):
@@ -248,7 +250,7 @@ class Head(Frozen, Plugin, ABC):
 
 
 def _rois(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
-    """float32 ``(sum of N, 5)``: the number of the image before each box."""
+    """float32 ``(sum of N, 5)``: the index of the image, then the box."""
     numbered = [
         F.pad(checks.shape(f"boxes[{i}]", b, (None, 4)).to(device).float(), (1, 0), value=i)
         for i, b in enumerate(boxes)

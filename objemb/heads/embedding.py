@@ -1,4 +1,4 @@
-"""A small convolutional head that learns from nothing."""
+"""A small convolutional head that is trained from scratch."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class EmbeddingHead(Head):
                                              │                                  └── max ───┤
                                              └── mean (shortcut) ──────────────────────────┘
 
-    All of its levels are read, unlike in the mask head of Mask R-CNN, because a box needs the fine ones to tell its
-    details and the coarse ones to tell what it is. Samples are normalised by groups of channels within a box (Wu and
-    He, "Group normalization", 2018).
+    Unlike the mask head of Mask R-CNN, it reads all of its levels for each box: the fine ones for details, and the
+    coarse ones for the kind of object. Samples are normalised by groups of channels within a box (Wu and He, "Group
+    normalization", 2018).
 
-    Which levels matters more than anything else: those of a pyramid have learned to tell objects from background, and
-    hold little of which object it is. The trunk's levels of strides 8 and 16 (``levels: [trunk8, trunk16]``, with
-    ``anchor: corner`` for most networks) hold what a classification network knows of textures and parts. With
-    ``shortcut`` a linear layer reads them past the convolutions, so that a closed-form fit of that layer
-    (:meth:`~objemb.heads.base.Head.fit`) is a useful head before any training.
+    The choice of levels matters most. Those of a pyramid are trained to separate objects from background, and say
+    little about which object it is. The trunk's levels of strides 8 and 16 (``levels: [trunk8, trunk16]``, with
+    ``anchor: corner`` for most networks) have the textures and parts that a classification network represents. With
+    ``shortcut``, the last linear layer also reads them directly, so that a closed-form fit of that layer
+    (:meth:`~objemb.heads.base.Head.fit`) gives a useful head before any training.
 
     Args:
         dim: Length D of the vectors.
         width: Channels inside the head, a multiple of 8.
         depth: Number of 3x3 convolutions.
-        samples: See :class:`~objemb.heads.base.Head` for this and the next three.
-        sampling_ratio: Interpolated values per sample, on a side.
-        shortcut: Whether the last layer also reads the mean of the samples themselves.
-        levels: Those of the pyramid by default.
-        anchor: ``middle`` or ``corner``.
-        weights: Of a head that has been trained, see :class:`~objemb.heads.base.Head`.
+        samples: See :class:`~objemb.heads.base.Head`.
+        sampling_ratio: See :class:`~objemb.heads.base.Head`.
+        shortcut: Whether the last layer also reads the mean of the samples.
+        levels: See :class:`~objemb.heads.base.Head`; by default those of the pyramid.
+        anchor: ``middle`` or ``corner``, see :class:`~objemb.heads.base.Head`.
+        weights: Weights of a trained head, see :class:`~objemb.heads.base.Head`.
     """
 
     published = "MODEL (a folder or file that a training left)"

@@ -1,4 +1,4 @@
-"""The upper stages of a classification network, transplanted onto a lower level of a detector."""
+"""The upper stages of a classification network, on a low level of a detector."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from objemb.registry import plugin
 
 @plugin
 class Tail(Head):
-    """A vector for each box from the layers that a classification network would have gone on with.
+    """Computes a vector for each box with the upper stages of a classification network.
 
     ::
 
         trunk8 ── RoI align ── upper stages ── pooling ── unit length ── linear ── unit length
 
-    A low level of the detector's trunk has a small receptive field, so that its features in a box contain little of the
-    background, unlike those of the deep levels: they are what a classification network computes from the box cut out,
-    but for the border and the scale. The stages above that level are taken from the teacher with their weights; where
-    the detector's trunk has kept the teacher's lower stages as well, the head is useful before any training. It is the
-    stage that works on boxes in Faster R-CNN on C4 (He et al., "Deep residual learning for image recognition", 2016,
-    appendix A), starting at a lower level and taken from the teacher; that choice is this project's.
+    Features of a low level of the detector's trunk have small receptive fields, so that those inside a box contain
+    little of the background, unlike those of deep levels: apart from the border and the scale, they are what a
+    classification network computes from a crop of the box. The stages above that level are taken from the teacher with
+    their weights. If the detector's trunk has the teacher's lower stages as well, the head is useful before any
+    training. It corresponds to the stage that runs on boxes in Faster R-CNN with C4 features (He et al., "Deep residual
+    learning for image recognition", 2016, appendix A), but starts at a lower level and comes from the teacher, which is
+    a choice of this project.
 
-    Where the levels are not exactly the map that the stages were trained on, a 1x1 convolution comes before them: at
-    first the identity on the first level, if that has as many channels, and zero on others.
+    If the levels are not exactly the map that the stages were trained on, a 1x1 convolution precedes them. It is
+    initialised as the identity on the first level, if the number of channels is the same, and as zero on others.
 
     Args:
-        backbone: The classification network whose upper stages are taken. With ``weights`` of its own they come along;
-            else they are random until a training or :meth:`initialise` fills them.
-        pooling: What becomes of the last map; that of the teacher.
-        stride: Of the map of ``backbone`` behind which the stages begin.
-        dim: Length D of the vectors; None for that of the pooled ones, without a linear layer.
-        samples: See :class:`~objemb.heads.base.Head` for this and the next three. Odd numbers suit layers that halve
-            with odd kernels.
-        sampling_ratio: Interpolated values per sample, on a side.
-        levels: By default the trunk's level of the same stride.
-        anchor: ``middle`` or ``corner``.
-        weights: Of a whole head that has been trained, see :class:`~objemb.heads.base.Head`.
+        backbone: The classification network that the upper stages are taken from, with its ``weights``; without
+            weights, they are random until they are trained or :meth:`initialise` fills them.
+        pooling: Pools the last map; that of the teacher.
+        stride: Stride of the map of ``backbone`` after which the stages begin.
+        dim: Dimension D of the vectors; None for that of the pooled vectors, without a linear layer.
+        samples: See :class:`~objemb.heads.base.Head`. Odd numbers suit strided layers with odd kernels.
+        sampling_ratio: See :class:`~objemb.heads.base.Head`.
+        levels: See :class:`~objemb.heads.base.Head`; by default the trunk's level of the same stride.
+        anchor: ``middle`` or ``corner``, see :class:`~objemb.heads.base.Head`.
+        weights: Weights of a whole trained head, see :class:`~objemb.heads.base.Head`.
 
     Attributes:
         upper: The stages.
         project: The linear layer, or None.
 
     Raises:
-        TypeError: A backbone that cannot be cut.
-        ValueError: A stride that the backbone does not have below its last map.
+        TypeError: The backbone cannot be cut.
+        ValueError: The backbone does not have the stride below its last map.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class Tail(Head):
 
     @torch.no_grad()
     def initialise(self, backbone: Backbone, whitening: Whitening | None) -> None:
-        """See :meth:`Head.initialise`. A whitening is linear on vectors of unit length: it becomes the last layer."""
+        """See :meth:`Head.initialise`. A whitening is affine on unit vectors and becomes the last layer."""
         teacher = backbone.upper(self.stride)
         _expect_like(self.upper, teacher)
-        found = None if whitening is None else whitening.dim
-        if (self.project is None) != (whitening is None) or found not in (None, self.dim):
+        given = None if whitening is None else whitening.dim
+        if (self.project is None) != (whitening is None) or given not in (None, self.dim):
             raise ValueError(
                 f"whitening: expected {'none' if self.project is None else f'one to dim={self.dim}'}, "
-                f"found {'none' if found is None else f'one to {found}'}"
+                f"found {'none' if given is None else f'one to {given}'}"
             )
         self.upper.load_state_dict(teacher.state_dict())
         if self.project is not None and whitening is not None:

@@ -1,1 +1,1 @@
-"""Weights of networks: where they lie, how they are downloaded and read, and how they fill a network."""
+"""Weights of networks: finding, downloading and reading them, and filling networks with them."""

@@ -15,9 +15,9 @@ from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import locate
 from objemb.weights.read import read_weights
 
-#: Networks without feature maps.
+#: Transformers, which have no feature maps.
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")
-#: Networks that were trained with another normalisation and convert from ImageNet's themselves when told to.
+#: Networks that were trained with another normalisation, and have an option to convert from ImageNet's.
 CONVERTING = ("googlenet", "inception_v3")
 
 
@@ -25,7 +25,7 @@ def classifier_network(arch: str) -> nn.Module:
     """A convolutional network of torchvision with random weights, in eval mode, for ImageNet's normalisation.
 
     Raises:
-        ValueError: No such network, or a transformer.
+        ValueError: The network does not exist, or is a transformer.
     """
     known = [n for n in models.list_models(module=models) if not n.startswith(TRANSFORMERS)]
     if str(arch).startswith(TRANSFORMERS):
@@ -37,14 +37,16 @@ def classifier_network(arch: str) -> nn.Module:
 
 
 def layer_names(classifier: nn.Module, pattern: str = ".*") -> list[str]:
-    """Names that match, of all steps of the forward pass and of the modules that they belong to, in order."""
+    """Names that match the pattern, of all steps of the forward pass and of the modules that they belong to, in
+    order."""
     steps = (node.split(".") for node in get_graph_node_names(classifier, suppress_diff_warning=True)[1])
     names = dict.fromkeys(".".join(parts[: i + 1]) for parts in steps for i in range(len(parts)))
     return [n for n in list(names)[1:] if re.fullmatch(pattern, n)]  # the first is the input
 
 
 def checked_layer(classifier: nn.Module, layer: str, suggested: str) -> str:
-    """``layer``, if it is the name of one; or ``ValueError`` that lists those that match a pattern."""
+    """``layer``, if it is the name of a layer; otherwise raises ``ValueError``, which lists those that match
+    ``suggested``."""
     known = layer_names(classifier)
     if layer not in known:
         raise ValueError(
@@ -55,17 +57,17 @@ def checked_layer(classifier: nn.Module, layer: str, suggested: str) -> str:
 
 
 def fill_from(weights: str | Path, arch: str, classifier: nn.Module, *parts: nn.Module) -> None:
-    """Put published weights, or those of a file, into parts of a network.
+    """Fill parts of a network with published weights, or with those of a file.
 
     Args:
         weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file, or a model folder.
         arch: Name of the network in torchvision.
         classifier: The network.
-        parts: Modules in which layers have the names that they have in the network.
+        parts: Modules whose layers have the same names as in the network.
 
     Raises:
-        ValueError: Unknown name of weights.
-        MissingWeightsError: The weights are neither here nor to be had.
+        ValueError: The name of weights is unknown.
+        MissingWeightsError: The weights are not on this machine and cannot be downloaded.
         UnreadableWeightsError: The file does not fit the network.
     """
     file = locate(weights, _published(arch))

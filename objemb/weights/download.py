@@ -1,7 +1,7 @@
 """Published files of weights: from the cache of torch hub, or downloaded into it.
 
-The cache is ``torch.hub.get_dir()/checkpoints``. A file is downloaded only where it is not there yet; without network
-that ends within seconds in an error that says which file to place where.
+The cache is ``torch.hub.get_dir()/checkpoints``. A file is downloaded only if it is not there yet; without a network
+connection, this fails within seconds, with an error that says which file to put where.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from urllib.request import Request, urlopen
 from objemb.checks import MissingWeightsError
 from objemb.disk import replacing
 
-#: A server has to answer within this time, name resolution, proxy and redirections included.
+#: Seconds within which a server has to answer, including name resolution, proxy and redirects.
 ANSWER_SECONDS = 8.0
-#: A connection, or a download that has begun, may stand still for this long.
+#: Seconds without data after which a connection or a download is given up.
 STALL_SECONDS = 5.0
 CHUNK = 1 << 20
 MEGABYTE = 1e6
-#: Seconds between two reports of how far a download is.
+#: Seconds between two progress messages of a download.
 TELL_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
 def fetch(url: str, name: str | None = None) -> Path:
-    """A published file: from the cache of torch hub, or downloaded into it, all of it or nothing.
+    """A published file: from the cache of torch hub, or downloaded into it atomically.
 
     Args:
-        url: Where it is published.
-        name: What it is called in the cache; the last part of the URL by default. A hash in it, as in
-            ``resnet50-0676ba61.pth``, is the beginning of the SHA-256 of the file and is checked.
+        url: URL of the file.
+        name: Name in the cache; by default the last part of the URL. A hash in it, as in ``resnet50-0676ba61.pth``, is
+            the beginning of the file's SHA-256 and is checked.
 
     Raises:
-        MissingWeightsError: It is not in the cache and could not be downloaded. Comes within seconds when there is no
-            network, and names the URL, the place and the reason.
+        MissingWeightsError: It is not in the cache and could not be downloaded. Without a network connection, this is
+            raised within seconds; the message names the URL, the place in the cache and the reason.
     """
-    import torch  # here, so that what is said of weights is read without PyTorch
+    import torch  # here, so that settings with weights can be read without PyTorch
 
     file = Path(torch.hub.get_dir(), "checkpoints", name or PurePosixPath(urlsplit(url).path).name)
     if file.is_file():
@@ -55,8 +55,8 @@ def fetch(url: str, name: str | None = None) -> Path:
     except (OSError, HTTPException, ValueError) as error:
         raise MissingWeightsError(
             f"weights: {file.name} is not on this machine and could not be downloaded "
-            f"({type(error).__name__}: {error}). Get {url} on a machine with network and place it at {file}, "
-            f"or put it anywhere and pass its path as weights"
+            f"({type(error).__name__}: {error}). Download {url} on a machine with a network connection and put it at "
+            f"{file}, or pass its path as weights"
         ) from error
     return file
 
@@ -86,7 +86,7 @@ def _download(url: str, file: Path) -> None:
 
 
 def _received(answer: HTTPResponse) -> Iterator[bytes]:
-    """The parts of an answer; an error of the connection says so, and does not pass for one of the file."""
+    """The chunks of a response; an error of the connection is raised as ``ConnectionError``."""
     try:
         while chunk := answer.read(CHUNK):
             yield chunk
@@ -95,7 +95,7 @@ def _received(answer: HTTPResponse) -> Iterator[bytes]:
 
 
 def _open(url: str) -> HTTPResponse:
-    """The answer to a request, or the error, in bounded time: name resolution has no timeout, hence the thread."""
+    """The response to a request, in limited time. It runs in a thread, because name resolution has no timeout."""
     answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
     def ask() -> None:

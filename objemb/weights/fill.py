@@ -1,4 +1,4 @@
-"""State dicts into networks: the tensors of one part, and all of them or an error."""
+"""Filling networks from state dicts: selecting the tensors of one part, and loading them strictly."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from objemb.weights.read import SHOWN, UnreadableWeightsError, first_of
 
 
 def of_module(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
-    """The tensors of a part, where ``state`` is that of a larger module, such as a whole model: names without prefix.
+    """The tensors of a part, if ``state`` is that of a larger module such as a whole model, with names without prefix.
 
     Args:
         module: The part.
-        state: Tensors by name; of the part itself, it is returned as it is, as when no part of it fits.
-        source: What to call it in errors.
+        state: Tensors by name. Returned unchanged if it is that of the part itself, or if no part of it fits.
+        source: Name of the state dict in errors.
 
     Raises:
-        UnreadableWeightsError: Several parts fit; their prefixes are named.
+        UnreadableWeightsError: Several parts of ``state`` fit; their prefixes are named.
     """
     names = [k for k in module.state_dict() if not k.endswith("num_batches_tracked")]
     if not names or any(k in state for k in names):
@@ -34,23 +34,24 @@ def of_module(module: nn.Module, state: Mapping[str, Tensor], source: str | Path
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, known: Collection[str] = ()) -> None:
-    """Put a state dict into a network, strictly: every parameter and buffer must be in it, with the right shape.
+    """Load a state dict into a network strictly: every parameter and buffer must be in it, with the right shape.
 
-    Parts that the network lacks altogether (a classifier above a feature extractor) may be in ``state`` and are
-    ignored; keys *inside* its parts that neither it nor ``known`` has are an error: they mean another architecture.
+    ``state`` may contain parts that the network does not have at all (a classifier on top of a feature extractor); they
+    are ignored. Keys *inside* its parts that are neither in the network nor in ``known`` are an error, because they
+    belong to another architecture.
 
     Args:
         module: The network.
         state: Tensors by name; ``num_batches_tracked`` may be missing.
-        source: What to call it in errors.
-        known: More names that may be there: those of the whole network, where ``module`` is a part of it.
+        source: Name of the state dict in errors.
+        known: Further names that are allowed: those of the whole network, if ``module`` is a part of it.
 
     Raises:
-        UnreadableWeightsError: Names, shapes or values do not fit; the network is then partly filled.
+        UnreadableWeightsError: Names, shapes or values do not fit; the network may then be partly filled.
     """
     try:
         outcome = module.load_state_dict(state, strict=False)
-    except Exception as error:  # wrong shapes, and whatever a hostile file leads to
+    except Exception as error:  # wrong shapes, or any other error from a malicious file
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1 : 1 + SHOWN]) or str(error)
         raise UnreadableWeightsError(f"{source}: the weights do not fit the network: {reason}") from error
     missing = [k for k in outcome.missing_keys if not k.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""What ``weights`` in settings stands for: a published name, a file, a model folder, or random values."""
+"""The setting ``weights``: the name of published weights, a file, a model folder, or random values."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from objemb import checks
 from objemb.checks import MissingWeightsError
 from objemb.weights.download import fetch
 
-#: The file in a model folder that holds the tensors of its networks.
+#: The file in a model folder with the tensors of its networks.
 MODEL_WEIGHTS = "weights.safetensors"
-#: The value of ``weights`` that asks for random ones, in place of a file or of published weights.
+#: The value of ``weights`` for random weights.
 RANDOM = "random"
 
 
 def is_named(weights: str | Path | None) -> TypeGuard[str | Path]:
-    """Whether a file or published weights are named; not so for ``random``, and for None, which is the same here.
+    """Whether ``weights`` names a file or published weights; False for ``random`` and None.
 
     Raises:
-        ValueError: It is neither, such as ``true`` or an empty text.
+        ValueError: It is none of these, such as ``true`` or an empty string.
     """
     if weights is None or weights == RANDOM:
         return False
@@ -30,7 +30,7 @@ def is_named(weights: str | Path | None) -> TypeGuard[str | Path]:
 
 
 def locate(weights: str | Path, named: Mapping[str, str]) -> Path:
-    """The file that ``weights`` stands for: a key of ``named`` (names of published weights to their URLs), or a path.
+    """The file of ``weights``, a key of ``named`` (URLs by the names of published weights) or a path.
 
     Raises as :func:`fetch` and :func:`existing_file` do.
     """
@@ -42,13 +42,13 @@ def existing_file(weights: str | Path, named: Collection[str]) -> Path:
     """``weights`` as the path of a file.
 
     Args:
-        weights: The path of a file, or of a model folder, which stands for its file of weights; :func:`of_module` finds
-            the part of it that is wanted.
-        named: Names that could have stood in its place, for the error.
+        weights: The path of a file, or of a model folder, which gives its file of weights; :func:`of_module` selects
+            the tensors of a part.
+        named: Names that are also possible, for the error.
 
     Raises:
-        MissingWeightsError: It is a path, but there is no such file.
-        ValueError: It does not even look like a path: most likely a misspelt name.
+        MissingWeightsError: It is a path, but the file does not exist.
+        ValueError: It does not look like a path, and is probably a misspelt name.
     """
     file = Path(weights).expanduser()
     if (file / MODEL_WEIGHTS).is_file():

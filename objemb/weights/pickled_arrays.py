@@ -1,7 +1,7 @@
-"""Reading pickles of others without running them: plain values and NumPy arrays, nothing else.
+"""Reading pickles from others without executing them: plain values and NumPy arrays, nothing else.
 
-A pickle is a program that may call anything. Here it may call what NumPy arrays and strings of bytes are written with,
-and each of these calls ends in code of this file; whatever else it asks for is refused by name.
+A pickle is a program that may call any function. Here it may only call the functions that NumPy arrays and byte strings
+need, all of which are replaced by code of this module; everything else is refused with an error that names it.
 """
 
 from __future__ import annotations
@@ -17,42 +17,41 @@ import numpy as np
 from objemb.checks import ObjembError
 from objemb.types import AnyArray
 
-#: Kinds of NumPy's numbers: truth values, integers, floats, complex. Not objects, texts or records.
+#: Kinds of NumPy's numeric types: boolean, integer, floating point, complex; not objects, strings or records.
 NUMBERS = "biufc"
-#: What a pickle holds, unfolded; ground truth of the largest benchmarks has a few millions.
+#: Maximum number of values in a pickle, repeated ones included; ground truth of the largest benchmarks has a few
+#: million.
 MOST_VALUES = 50_000_000
 
 
 class UnreadablePickleError(ObjembError):
-    """A pickle is damaged, or asks for more than arrays. The message says what was found; nothing of it was run."""
+    """A pickle is damaged, or needs more than arrays. The message says what was found; nothing was executed."""
 
 
 def read_pickled_arrays(file: str | Path) -> object:
-    """What a pickle holds: dicts, lists, tuples, texts, numbers and NumPy arrays of numbers.
+    """The contents of a pickle: dicts, lists, tuples, strings, numbers and numeric NumPy arrays.
 
-    Python 2's texts are read as Latin-1, as NumPy wants it.
+    Strings of Python 2 are read as Latin-1, as NumPy requires.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        UnreadablePickleError: It is damaged, or holds something else.
+        FileNotFoundError: The file does not exist.
+        UnreadablePickleError: It is damaged, or contains something else.
     """
     with Path(file).open("rb") as stream:
         try:
             return _Revealer()(_Unpickler(stream, encoding="latin1").load())
-        except Exception as error:  # a broken or hostile file leads anywhere
+        except Exception as error:  # a damaged or malicious file may cause any error
             reason = " ".join(str(error).split())[:300]
             found = f"{type(error).__name__}: {reason}"
-            if isinstance(error, KeyError):  # the number of a byte that is no instruction
-                found = (
-                    f"UnpicklingError: no pickle, or a damaged one, with the byte {reason} where an instruction is due"
-                )
+            if isinstance(error, KeyError):  # an unknown opcode
+                found = f"UnpicklingError: not a pickle, or a damaged one, with the unknown opcode {reason}"
             raise UnreadablePickleError(
                 f"{file}: expected a pickle of plain values and NumPy arrays, found {found}"
             ) from error
 
 
 class _Type:
-    """Stands for ``numpy.dtype``: a name such as ``f4``, and a byte order that follows as state."""
+    """Replaces ``numpy.dtype``: a name such as ``f4``, and the byte order in its state."""
 
     def __init__(self, name: str, *_: object) -> None:
         self.name = name
@@ -67,7 +66,8 @@ class _Type:
 
 
 class _Array:
-    """Stands for an array: made empty, then filled by its state ``(version, shape, dtype, Fortran order, bytes)``."""
+    """Replaces an array: created empty, then filled from its state ``(version, shape, dtype, Fortran order,
+    bytes)``."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
@@ -80,7 +80,7 @@ def _values(kind: _Type, content: bytes) -> AnyArray:
 
 
 def _scalar(kind: _Type, content: bytes | str) -> object:
-    """Stands for ``numpy.core.multiarray.scalar``."""
+    """Replaces ``numpy.core.multiarray.scalar``."""
     data = content.encode("latin1") if isinstance(content, str) else content
     return _values(kind, data).reshape(()).item()
 
@@ -90,21 +90,21 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
-    """Stands for ``numpy.core.numeric._frombuffer``, by which protocol 5 writes arrays."""
+    """Replaces ``numpy.core.numeric._frombuffer``, which protocol 5 uses for arrays."""
     array = _Array()
     array.__setstate__((1, shape, kind, order == "F", bytes(content)))
     return array
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """Stands for ``_codecs.encode``, by which protocols 0 to 2 write bytes."""
+    """Replaces ``_codecs.encode``, which protocols 0 to 2 use for bytes."""
     if encoding != "latin1":
         raise TypeError(f"expected bytes written as latin1, found {encoding!r}")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """Stands for ``bytes``, which those protocols call for the empty string of bytes."""
+    """Replaces ``bytes``, which those protocols call for the empty byte string."""
     return b""
 
 
@@ -127,18 +127,19 @@ ALLOWED: dict[tuple[str, str], Callable[..., object]] = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """The one in Python: the one in C fills tables of gigabytes where a few bytes name a memo of a high number."""
+    """The unpickler written in Python: the one in C allocates gigabytes for a memo with a high index."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}, which would have to be run to be read")
+            raise pickle.UnpicklingError(f"{module}.{name}, which would have to be executed")
         return ALLOWED[module, name]
 
 
 class _Revealer:
-    """Puts arrays in the place of what stands for them; what is there several times stays one object.
+    """Replaces the placeholders by arrays; an object that occurs several times stays one object.
 
-    A few bytes can name a list of lists that are all the same, whose values, one after the other, have no end.
+    The number of values is limited, because a few bytes can describe nested lists of the same list, whose expansion is
+    exponential.
     """
 
     def __init__(self) -> None:
@@ -148,13 +149,13 @@ class _Revealer:
         return self._revealed(value)[0]
 
     def _revealed(self, value: object) -> tuple[object, int]:
-        """The value, and how many values it unfolds to."""
+        """The value, and the number of values that it contains."""
         if isinstance(value, _Array):
             return value.value, 1
         if not isinstance(value, (dict, list, tuple)):
             return value, 1
         if id(value) not in self._known:
-            self._known[id(value)] = (None, MOST_VALUES)  # what holds itself has no end
+            self._known[id(value)] = (None, MOST_VALUES)  # an object that contains itself is infinite
             inner = [self._revealed(v) for v in (value.values() if isinstance(value, dict) else value)]
             count = 1 + sum(n for _, n in inner)
             if count > MOST_VALUES:

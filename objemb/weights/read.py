@@ -1,4 +1,4 @@
-"""State dicts in files of other programs: tensors only, nothing in a file is ever run."""
+"""State dicts in files of other programs: only tensors are read, and nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ WRAPPERS = (
 )
 #: Prefixes that parallel training and compilation leave on every key.
 PREFIXES = ("module.", "_orig_mod.")
-#: What checkpoints hold beside the tensors, such as a loss or the options of the run: passed over, not made.
+#: Other objects in checkpoints, such as a loss or the options of the run, which are skipped and not created.
 ASIDE = re.compile(
     r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)|_codecs\.encode|argparse\.Namespace"
     r"|pathlib\.(_local\.)?\w+|datetime\.\w+|omegaconf\.[\w.]+|yacs\.config\.CfgNode|types\.SimpleNamespace"
 )
-#: Kinds of objects that a file may hold beside tensors, before it is given up.
+#: Maximum number of other types of objects in a file.
 MOST_KINDS = 64
-#: The first bytes of files that are not weights, what such files are, and what to do.
+#: First bytes of files that are not weights, with a description of such files and advice.
 OTHERS = (
     (rb"version https://git-lfs", "a pointer of Git LFS, not the file: run 'git lfs pull' where it was cloned"),
     (
@@ -51,7 +51,7 @@ OTHERS = (
     (rb"\s*[{\[]", "a text in JSON: if it is the index of weights in several files, join them to one first"),
 )
 SHOWN = 3
-#: Wrappers within wrappers.
+#: Maximum nesting of wrappers.
 DEEPEST = 3
 
 
@@ -60,15 +60,16 @@ class UnreadableWeightsError(ObjembError):
 
 
 def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
-    """The state dict in a file of safetensors or of ``torch.save``, which the content decides on, not the name.
+    """The state dict in a file of safetensors or ``torch.save``; the format is recognised by the contents, not the
+    name.
 
-    Checkpoints that keep it under one of ``WRAPPERS`` are unwrapped, and the prefixes of parallel training are removed.
-    What else is in a checkpoint, such as NumPy numbers or the options of the run, is left aside.
+    Checkpoints with the state dict under one of ``WRAPPERS`` are unwrapped, and prefixes of parallel training are
+    removed. Other contents of a checkpoint, such as NumPy numbers or the options of the run, are ignored.
 
     Raises:
-        MissingWeightsError: There is no such file.
-        UnreadableWeightsError: The file is damaged or something else, holds objects that would have to be run to be
-            read, or holds no state dict. The message says what to do where something can be done.
+        MissingWeightsError: The file does not exist.
+        UnreadableWeightsError: The file is damaged or of another format, contains objects that would have to be
+            executed, or contains no state dict. The message gives advice if possible.
     """
     file = Path(file)
     if not file.is_file():
@@ -76,14 +77,14 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
     with file.open("rb") as stream:
         start = stream.read(64)
     safe = _is_safetensors(start, file.stat().st_size)
-    found = None if safe else next((said for first, said in OTHERS if re.match(first, start, re.IGNORECASE)), None)
-    if found is not None or not start:
-        raise UnreadableWeightsError(f"{file}: expected weights, found {found or 'an empty file'}")
+    other = None if safe else next((text for first, text in OTHERS if re.match(first, start, re.IGNORECASE)), None)
+    if other is not None or not start:
+        raise UnreadableWeightsError(f"{file}: expected weights, found {other or 'an empty file'}")
     try:
         content: object = load_file(file) if safe else _load_torch(file)
     except UnreadableWeightsError:
         raise
-    except Exception as error:  # the readers raise whatever the bytes of a broken file lead to
+    except Exception as error:  # a damaged file may cause any error in the readers
         reason = " ".join(str(error).split())[:300]
         raise UnreadableWeightsError(
             f"{file}: expected tensors saved by torch.save or safetensors, found damage "
@@ -93,7 +94,7 @@ def read_weights(file: str | Path) -> OrderedDict[str, Tensor]:
 
 
 class _Aside:
-    """Stands for an object that is ignored."""
+    """Replaces an object that is ignored."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -101,12 +102,12 @@ class _Aside:
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
-    """Whether a file begins as safetensors do: the length of a header, and the brace that it begins with."""
+    """Whether a file starts like safetensors: with the length of a header and its opening brace."""
     return 8 + int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{"
 
 
 def _load_torch(file: Path) -> object:
-    """What ``torch.save`` wrote, with ``_Aside`` in the place of objects that checkpoints have beside the tensors."""
+    """Contents of a file of ``torch.save``, with ``_Aside`` instead of objects other than tensors."""
     if _is_script(file):
         raise UnreadableWeightsError(
             f"{file}: expected tensors, found a program of TorchScript, which would have to be run to be read; "
@@ -115,10 +116,10 @@ def _load_torch(file: Path) -> object:
     aside: list[Any] = []
     while True:
         try:
-            # opened here, for by a path torch goes by its suffix
+            # opened here, because with a path torch decides by its suffix
             with torch.serialization.safe_globals(aside), file.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # its text advises to run the file: not for a user's eyes
+        except pickle.UnpicklingError as error:  # its message advises to execute the file, which users should not see
             said = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
             name = said[1] if said else None
             if name is None or not ASIDE.fullmatch(name) or len(aside) >= MOST_KINDS:
@@ -159,7 +160,7 @@ def _state_dict(content: object, file: Path) -> OrderedDict[str, Tensor]:
         )
     state = OrderedDict(content)
     metadata = getattr(content, "_metadata", None)
-    if isinstance(metadata, OrderedDict):  # layer versions, by which modules translate old names
+    if isinstance(metadata, OrderedDict):  # versions of layers, which modules use to translate old names
         state._metadata = metadata  # type: ignore[attr-defined]  # as PyTorch does
     for prefix in PREFIXES:
         consume_prefix_in_state_dict_if_present(state, prefix)
@@ -171,6 +172,6 @@ def _all_tensors(content: Mapping[object, object]) -> bool:
 
 
 def first_of(names: Collection[object]) -> str:
-    """The first names of many, and how many more there are."""
+    """The first names, and how many more there are."""
     rest = len(names) - SHOWN
     return checks.listed(list(names)[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

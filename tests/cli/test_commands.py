@@ -258,10 +258,10 @@ def test_boxes_to_fit_on_that_cannot_be_used_are_told(run: Run, photos: Path, tm
     boxes.write_text(json.dumps(coco).replace(".png", ".jpg"))
     told = run("model", "build", *BUILD, "-o", tmp_path / "c", *more, code=2).stderr
     assert f"boxes: 0 of 6 boxes of {boxes} were used\n" in told
-    assert f"objemb: {boxes}: expected boxes of the photos, found that none of its 6 can be used" in told
+    assert f"objemb: {boxes}: expected boxes of the photos, found none among its 6 that can be used" in told
     assert not (tmp_path / "c").exists()
     fit = ("model", "build", *NETVLAD, "-o", tmp_path / "c", "--fit-on", photos, "--boxes", boxes)
-    assert "found that none of its 6 can be used" in run(*fit, code=2).stderr
+    assert "found none among its 6 that can be used" in run(*fit, code=2).stderr
 
 
 def test_detect_writes_boxes_that_can_be_indexed(

@@ -52,12 +52,12 @@ class Hostile:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Hostile(), r"posix.mkdir, which would have to be run"),
+        (Hostile(), r"posix.mkdir, which would have to be executed"),
         ({"a": np.array([Hostile()], dtype=object)}, "found "),
         (np.array(["text"]), "expected an array of numbers"),
         (np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]), "found "),
-        (print, r"builtins.print, which would have to be run"),
-        (Path("x"), "which would have to be run"),
+        (print, r"builtins.print, which would have to be executed"),
+        (Path("x"), "which would have to be executed"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 5])

@@ -173,7 +173,7 @@ def test_all_problems_of_a_file_come_at_once(root: Path) -> None:
     ("content", "message"),
     [
         (b"no pickle", "expected a pickle of plain values and NumPy arrays, found UnpicklingError"),
-        (b"\x80\x04cos\nsystem\n(X\x02\x00\x00\x00lstR.", "os.system, which would have to be run"),
+        (b"\x80\x04cos\nsystem\n(X\x02\x00\x00\x00lstR.", "os.system, which would have to be executed"),
         (b"\x80\x04]q\x00.", "expected a dict of imlist, qimlist and gnd, found list"),
         (b"\x80\x04}q\x00.", "expected the keys 'imlist', 'qimlist', 'gnd', found"),
     ],
