@@ -1,1 +1,1 @@
-"""Aggregators: the regions of an image become the rows of an index."""
+"""Aggregators: the regions of an image to rows of an index."""

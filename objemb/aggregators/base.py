@@ -1,4 +1,4 @@
-"""The contracts of aggregators: of region vectors, and of local features."""
+"""The contracts of aggregators of region vectors and of local features."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from objemb.layers.fitted import WithFittedParts
 from objemb.registry import Plugin
 from objemb.structures import Described, MatchKernel, RegionDescriptors, RegionFeatures, Regions
 
-#: What a describer gives of an image.
+#: The output of a describer for an image.
 Taken = TypeVar("Taken", RegionDescriptors, RegionFeatures)
 
 
 class ImageAggregator(WithFittedParts, Plugin, ABC, Generic[Taken]):
-    """Turns what a describer gives of an image into the rows that are indexed: what :class:`Aggregator` and
-    :class:`FeatureAggregator` share.
+    """Turns the output of a describer for an image into rows of an index; the common base of :class:`Aggregator` and
+    :class:`FeatureAggregator`.
 
-    Parts that learn, such as a codebook, are :class:`~objemb.layers.fitted.Fitted` submodules. They stay on the CPU,
-    and are saved with the weights of the describer.
+    Fitted parts, such as a codebook, are :class:`~objemb.layers.fitted.Fitted` submodules. They stay on the CPU, and
+    are saved with the weights of the describer.
 
     Attributes:
-        takes: What a describer has to give: :class:`~objemb.structures.RegionDescriptors` or
+        takes: Type of the describer's output: :class:`~objemb.structures.RegionDescriptors` or
             :class:`~objemb.structures.RegionFeatures`.
-        gives: What the rows are: :class:`~objemb.structures.RegionDescriptors` or
+        gives: Type of the rows: :class:`~objemb.structures.RegionDescriptors` or
             :class:`~objemb.structures.VisualWords`.
-        kernel: How rows of visual words are compared; None where rows are vectors.
-        per_region: Whether every region keeps a row of its own, so that a query box is one region too.
+        kernel: Kernel to compare rows of visual words; None for vectors.
+        per_region: Whether there is a row for every region, so that a query box is a region as well.
     """
 
     kind = "aggregators"
@@ -39,10 +39,10 @@ class ImageAggregator(WithFittedParts, Plugin, ABC, Generic[Taken]):
     per_region: bool
 
     def connect(self, dim: int) -> None:
-        """Make the parts whose shapes depend on what is taken; called once, when a model is built.
+        """Create the parts whose shapes depend on the describer; called once, when a model is built.
 
         Args:
-            dim: Length of the vectors that a describer gives.
+            dim: Dimension of the describer's vectors.
         """
         del dim
 
@@ -56,32 +56,32 @@ class ImageAggregator(WithFittedParts, Plugin, ABC, Generic[Taken]):
         """
 
     def first_counted(self, regions: Regions) -> int:
-        """The first of an image's regions that a row is made of: 1 where region 0 is left out, else 0.
+        """The index of the first region that is used: 1 if region 0 is left out, otherwise 0.
 
-        What learns from the vectors of regions, such as a whitening, learns from those that count.
+        Parts that are fitted on the vectors of regions, such as a whitening, are fitted on those that are used.
         """
         return 0
 
     def samples(self, part: str, described: Sequence[Taken]) -> Tensor:
-        """What a part learns from in some photos, float32 ``(N, D)`` on the CPU, N of any size, zero included.
+        """Vectors of some photos on which a part is fitted, float32 ``(N, D)`` on the CPU; N may be 0.
 
         Args:
-            part: A key of :meth:`fitted_parts`; those before it have learned.
-            described: The photos.
+            part: A key of :meth:`fitted_parts`; those before it have been fitted.
+            described: The output of the describer for the photos.
 
         Raises:
             NotImplementedError: There is no such part.
         """
         del described
-        raise NotImplementedError(f"{self.registry_name}: expected no part that learns, found {part!r}")
+        raise NotImplementedError(f"{self.registry_name}: expected no part to be fitted, found {part!r}")
 
 
 class Aggregator(ImageAggregator[RegionDescriptors]):
     """Turns all region descriptors of an image into the ones that are indexed.
 
     Attributes:
-        per_region: Whether every region keeps a row of its own, so that a query box is one region too. Where an image
-            is summed up instead, a query box is cut out and described as an image of its own.
+        per_region: Whether there is a row for every region, so that a query box is a region as well. Otherwise, a query
+            box is cut out and described as a separate image.
     """
 
     takes = RegionDescriptors
@@ -105,14 +105,14 @@ class FeatureAggregator(ImageAggregator[RegionFeatures]):
     takes = RegionFeatures
 
     def most_samples(self, part: str, features: int) -> int | None:
-        """The most vectors that a part learns from in a photo of so many local features; None where it is not known."""
+        """Maximum number of vectors for a part from a photo with this number of local features; None if not known."""
         del part, features
         return None
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Length of the vectors, or of the residuals, of a row; there after :meth:`connect`."""
+        """Dimension of the vectors, or residuals, of a row; available after :meth:`connect`."""
 
     @abstractmethod
     def aggregate_query(self, described: RegionFeatures) -> Described:

@@ -1,4 +1,4 @@
-"""Every region is a row of the index: a hit says which box matched which."""
+"""One row of the index for every region, so that a hit has the pair of boxes that matched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from objemb.structures import RegionDescriptors
 
 @plugin
 class Keep(Aggregator):
-    """Returns the regions as they are."""
+    """Returns the regions unchanged."""
 
     per_region = True
 

@@ -1,4 +1,4 @@
-"""The sum of region vectors: one row per image, as R-MAC has it (Tolias, Sicre and Jegou 2015)."""
+"""The sum of region vectors: one row per image, as in R-MAC (Tolias, Sicre and Jegou 2015)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from objemb.structures import RegionDescriptors, Regions
 
 @plugin
 class Sum(Aggregator):
-    """``l2(sum of the regions' unit vectors)``, on the box that encloses them all: the whole image when it is one.
+    """``l2(sum of the regions' unit vectors)``, with the box that encloses all regions.
 
     Args:
-        whole_image: Whether a region 0 that is the whole image joins the sum. R-MAC as published sums the grid only;
-            some implementations add the whole image. It always counts where there is nothing else.
-        weighted: Whether regions count as much as their scores say: the attention of a describer, or a detector's
-            certainty.
+        whole_image: Whether a region 0 that is the whole image is part of the sum. The R-MAC paper sums only the grid;
+            some implementations add the whole image. It is always used if it is the only region.
+        weighted: Whether regions are weighted by their scores: the attention of a describer, or the scores of a
+            detector.
     """
 
     per_region = False

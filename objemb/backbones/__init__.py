@@ -1,1 +1,1 @@
-"""Classification networks as feature maps with declared channels and stride."""
+"""Backbones: classification networks that give feature maps with declared channels and stride."""

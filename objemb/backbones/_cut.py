@@ -1,4 +1,4 @@
-"""Parts of a network that has been traced."""
+"""Cutting parts out of a traced network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import fx, nn
 
 
 def upper_part(network: fx.GraphModule, below: str | int, last: str | int) -> nn.Module:
-    """What computes the output ``last`` from the output ``below``: a copy, as a network of its own, in eval mode.
+    """The layers that compute the output ``last`` from the output ``below``: a copy, as a separate network in eval
+    mode.
 
     Args:
-        network: With a graph whose outputs have names, such as ``create_feature_extractor`` makes; in eval mode.
-        below: Name of the output to go on from.
-        last: Name of the output to give.
+        network: A traced network with named outputs, such as one of ``create_feature_extractor``; in eval mode.
+        below: Name of the output that is the input of the part.
+        last: Name of the output of the part.
 
     Raises:
         ValueError: ``last`` needs more of the image than ``below``.
@@ -34,11 +35,11 @@ def upper_part(network: fx.GraphModule, below: str | int, last: str | int) -> nn
 
 
 def lower_part(network: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
-    """What computes some outputs, and nothing else; it shares its layers with ``network``.
+    """Only the layers that compute some outputs, shared with ``network``.
 
     Args:
         network: As for :func:`upper_part`.
-        names: Of the outputs, in the order in which the part gives them, as a tuple.
+        names: Names of the outputs, in the order of the tuple that the part returns.
     """
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
@@ -65,6 +66,6 @@ def _needed(last: fx.Node, below: fx.Node | None) -> set[fx.Node]:
 def _known(copied: dict[fx.Node, fx.Node], node: fx.Node, below: str | int) -> fx.Node:
     if node not in copied:
         raise ValueError(
-            f"stride: expected a map that all that follows is computed from, found {below!r} without {node}"
+            f"stride: expected a map from which all later layers are computed, found {below!r}, which lacks {node}"
         )
     return copied[node]

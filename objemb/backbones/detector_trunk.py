@@ -1,4 +1,4 @@
-"""A feature map of a detector, to be pooled as that of a classification network."""
+"""A feature map of a detector, pooled like that of a classification network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from objemb.registry import plugin
 
 @runtime_checkable
 class Levelled(Protocol):
-    """What is asked of a detector; ``objemb.detectors.capabilities.NetworkDetector`` is one."""
+    """The required interface of a detector; ``objemb.detectors.capabilities.NetworkDetector`` has it."""
 
     @property
     def mean(self) -> Tensor:
@@ -24,13 +24,13 @@ class Levelled(Protocol):
 
     @property
     def std(self) -> Tensor:
-        """``(3,)``, likewise."""
+        """``(3,)``, RGB, 0 to 1."""
 
     def levels(self) -> dict[str, tuple[int, int]]:
-        """Channels and stride by name: of the pyramid, then of the trunk, each with rising strides."""
+        """Channels and stride by name: of the pyramid, then of the trunk, each with ascending strides."""
 
     def normalised(self, pixels: Tensor) -> object:
-        """Images ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`maps` takes them."""
+        """Images ``(B, 3, h, w)``, RGB, 0 to 1, as input of :meth:`maps`."""
 
     def maps(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
         """Maps by name."""
@@ -38,25 +38,25 @@ class Levelled(Protocol):
 
 @plugin
 class DetectorTrunk(Backbone):
-    """One of the maps of a detector: the features that it finds objects with, under boxes from anywhere.
+    """One of the maps of a detector, to pool its features from any boxes.
 
-    Images enter at the size that an extractor gives them, not at the detector's own; what is computed besides the map,
-    such as the pyramid above a trunk, is thrown away. Chen, Davis and Lim ("An analysis of object embeddings for image
-    retrieval", 2019) compare such features with those of a classification network of the same architecture.
+    Images enter at the size given by an extractor, not at the detector's own; other outputs, such as the pyramid above
+    a trunk, are discarded. Chen, Davis and Lim ("An analysis of object embeddings for image retrieval", 2019) compare
+    such features with those of a classification network of the same architecture.
 
     Args:
-        detector: A network; its weights are its own affair.
-        level: ``trunk16`` or ``trunk32`` for a map of the classification network below, ``0`` or ``p2`` and so on for a
-            level of the pyramid, as the detector calls them; by default the coarsest map of the trunk.
+        detector: A network, configured with its own weights.
+        level: ``trunk16`` or ``trunk32`` for a map of the classification network below, or the detector's name of a
+            level of the pyramid (``0``, ``p2`` ...); by default the coarsest map of the trunk.
 
     Attributes:
         level: The level.
-        multiple: The coarsest stride of all levels: pyramids fit together where it divides both sides.
+        multiple: The coarsest stride of all levels, because pyramids need sides that are multiples of it.
         stages: Levels of the same kind, trunk or pyramid, up to this one.
 
     Raises:
-        TypeError: A detector that is no network, such as stored boxes.
-        ValueError: A level that the detector does not have.
+        TypeError: The detector is not a network, such as stored boxes.
+        ValueError: The detector does not have the level.
     """
 
     detector: Levelled
@@ -93,7 +93,7 @@ class DetectorTrunk(Backbone):
 
 
 def _finer(levels: dict[str, tuple[int, int]], level: str) -> dict[int, tuple[str, int]]:
-    """Name and channels by rising stride, of a level and of those of its kind: those before it with smaller ones."""
+    """Name and channels of a level and of the finer levels of its kind, by ascending stride."""
     names = list(levels)
     stages: dict[int, tuple[str, int]] = {}
     for name in reversed(names[: names.index(level) + 1]):

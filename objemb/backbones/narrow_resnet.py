@@ -1,4 +1,4 @@
-"""A small residual network to be trained from nothing."""
+"""A small residual network for training from scratch."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ class NarrowResnet(Backbone):
     Args:
         width: Channels of the first stage; 64 in the paper.
         blocks: Number of basic blocks of each of the four stages.
-        stride: Of the last map: 32 as in the paper, or 16, which leaves the last stage at the resolution of the third.
-        weights: A file with a state dict, or ``random``, as None is: it is made to learn from nothing.
-        layer: Where to cut: the stage whose map is given. Later ones are not built.
+        stride: Stride of the last map: 32 as in the paper, or 16, which keeps the last stage at the resolution of the
+            third.
+        weights: A file with a state dict, or ``random`` (None is the same here).
+        layer: The stage whose map is the output; later stages are not built.
 
     Attributes:
         network: The layers by name, in order.
 
     Raises:
-        ValueError: Values out of range.
-        MissingWeightsError: There is no such file.
+        ValueError: Values are out of range.
+        MissingWeightsError: The file does not exist.
         UnreadableWeightsError: The file does not fit the network.
     """
 
@@ -72,7 +73,7 @@ class NarrowResnet(Backbone):
             layers[name] = _stage(channels, wider, number, step)
             channels = wider
         self.network = nn.Sequential(layers)
-        #: By stride the layers up to its map; they are those of the network.
+        #: The layers up to each map, by stride; they are shared with the network.
         self._parts: dict[int, Folded] = {}
         guard_strided(self.network)
         self._start()
@@ -109,7 +110,8 @@ class NarrowResnet(Backbone):
         return copy.deepcopy(nn.Sequential(OrderedDict(layers[first:]))).eval()
 
     def _start(self) -> None:
-        """He et al., "Delving deep into rectifiers", 2015, for what leaves a convolution; norms start as identities."""
+        """Initialise convolutions as in He et al., "Delving deep into rectifiers", 2015 (fan-out), and norms as
+        identities."""
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

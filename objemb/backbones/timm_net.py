@@ -1,4 +1,4 @@
-"""Any network of timm that declares its features, transformers such as DINOv2 included."""
+"""Any network of timm that declares its features, including transformers such as DINOv2."""
 
 from __future__ import annotations
 
@@ -39,26 +39,28 @@ class _FeatureInfo(TypedDict):
 
 @plugin
 class TimmNet(Backbone):
-    """A network of timm as a feature map; mean and deviation are those that timm states for the weights.
+    """A network of timm as a feature map, normalised with the mean and standard deviation that timm declares.
 
-    Channels and stride are the ones that timm declares; the probe at construction refuses a network that does not keep
-    to them. A network of one fixed input size has ``multiple`` equal to that size, and refuses others.
+    Channels and stride are those that timm declares; a network whose output differs is an error at construction. For a
+    network with a fixed input size, ``multiple`` is that size, and other sizes are errors.
 
-    A network that declares features of several strides and takes images of many sizes gives the last one of each as
-    maps. Where ``torch.fx`` can follow its layers, as it can those of nearly all convolutional ones, it can be cut.
+    A network that declares features of several strides, and takes images of any size, gives the last feature of each
+    stride as maps. It can be cut if ``torch.fx`` can trace its layers, which holds for nearly all convolutional
+    networks.
 
     Args:
         arch: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``, with or without a tag
             (``resnet50.a1_in1k``).
         weights: ``pretrained`` for those of the arch's tag (timm's default tag when it has none), a tag, a file with a
             state dict of the whole network, or ``random`` (None is the same here).
-        layer: Which of the declared features: a number as in ``-1``, or a name as in ``blocks.9``; by default the last.
-        image_size: Input side of a network that has one fixed size; by default its own.
-        norm: Whether the final norm of a transformer is applied to the features, as DINOv2 wants it.
+        layer: One of the declared features: an index such as ``-1``, or a name such as ``blocks.9``; by default the
+            last.
+        image_size: Input side of a network with a fixed size; by default its own.
+        norm: Whether the final norm of a transformer is applied to the features, as intended for DINOv2.
 
     Raises:
-        ValueError: Unknown arch, tag or layer; a network whose features are not a map.
-        MissingWeightsError: The weights are neither here nor to be had.
+        ValueError: The arch, tag or layer is unknown, or the features are not a map.
+        MissingWeightsError: The weights are not on this machine and cannot be downloaded.
         UnreadableWeightsError: The file does not fit the network.
         ImportError: timm is not installed.
     """
@@ -128,18 +130,18 @@ class TimmNet(Backbone):
         self._below_last(stride)
         try:
             traced = _traced(self.network, dict(zip(self.stages, self._numbers, strict=True)), self.norm)
-        except Exception as error:  # what torch.fx cannot follow, it refuses in many ways
+        except Exception as error:  # torch.fx raises many kinds of errors
             raise TypeError(
-                f"{wanted}, whose layers torch.fx cannot follow ({type(error).__name__}: {error})"
+                f"{wanted}, whose layers torch.fx cannot trace ({type(error).__name__}: {error})"
             ) from error
         upper = upper_part(traced, stride, self.stride)
         if not self._goes_on(upper, stride):
-            raise TypeError(f"{wanted}, of which torch.fx makes another network")
+            raise TypeError(f"{wanted}, which torch.fx does not trace correctly")
         return upper
 
     @torch.no_grad()
     def _goes_on(self, upper: nn.Module, stride: int) -> bool:
-        """Whether ``upper`` makes the last map of that of a stride, as the whole network does."""
+        """Whether ``upper`` computes the same last map from that of a stride as the whole network."""
         side = -(-max(self.smallest, 3 * self.stride) // self.multiple) * self.multiple
         noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(self.mean)
         maps = self.maps(noise)
@@ -165,9 +167,9 @@ class TimmNet(Backbone):
             raise ValueError(f"pixels: expected sides of multiples of {self.multiple}, found {height} x {width}")
 
     def _accepted_sides(self, arch: str, side: int) -> tuple[int, int | None]:
-        """Of what sides have to be multiples, and the only side if there is just one.
+        """The number that sides have to be multiples of, and the only possible side if it is fixed.
 
-        Raises ``ValueError`` when the map does not keep to the declared channels and stride.
+        Raises ``ValueError`` if the map does not have the declared channels and stride.
         """
         stride, empty = self.stride, meta_copy(self)
         try:
@@ -192,9 +194,9 @@ class TimmNet(Backbone):
     def _declared_stages(
         self, declared: Sequence[_FeatureInfo], side: int
     ) -> tuple[dict[int, tuple[str, int]], list[int]]:
-        """Stages as of :class:`Backbone`, and which of the declared features they are: the last one of each stride.
+        """Stages as for :class:`Backbone`, and the indices of their declared features: the last one of each stride.
 
-        None for a network whose maps do not grow with the image as declared, or which takes one size only.
+        Empty for a network whose maps do not grow with the image as declared, or with a fixed input size.
         """
         ends = {int(info["reduction"]): n for n, info in enumerate(declared) if info["reduction"] >= FINEST_STRIDE}
         strides, numbers = sorted(ends), sorted(ends.values())
@@ -209,7 +211,7 @@ class TimmNet(Backbone):
         return {s: (str(declared[n]["module"]), shape[1]) for s, n, shape in levels}, numbers
 
     def _shapes(self, numbers: Sequence[int], side: int) -> list[tuple[int, ...]]:
-        """Of these features of an image; none where the network refuses."""
+        """Shapes of features of an image; empty if the network rejects its size."""
         pixels = torch.empty(1, 3, side, side, device="meta")
         try:
             with torch.no_grad():
@@ -219,7 +221,7 @@ class TimmNet(Backbone):
 
 
 def _intermediates(network: Any, pixels: Tensor, numbers: Sequence[int], norm: bool) -> list[Tensor]:
-    """Features of these numbers, of normalised images, in one pass; what is behind the last of them does not run."""
+    """Features with the given indices, of normalised images, in one pass; layers after the last of them do not run."""
     features: list[Tensor] = network.forward_intermediates(
         pixels, indices=list(numbers), norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
@@ -227,9 +229,9 @@ def _intermediates(network: Any, pixels: Tensor, numbers: Sequence[int], norm: b
 
 
 def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.GraphModule:
-    """What computes the features of these numbers of normalised images, with outputs by their keys.
+    """A traced network that computes the features with the given indices from normalised images, with outputs by key.
 
-    It shares its layers with the network. What timm says that cannot be followed stays whole.
+    It shares its layers with the network. Modules that timm declares as not traceable are kept whole.
     """
     layers = _timm().layers
     whole = tuple(layers.get_notrace_modules())
@@ -241,7 +243,7 @@ def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.Gr
         def call_module(
             self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
         ) -> object:
-            if type(m) is nn.Sequential:  # it may be a slice of a row, which is no module of the network
+            if type(m) is nn.Sequential:  # it may be a slice of a Sequential, which is not a module of the network
                 return forward(*args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
 
@@ -307,12 +309,12 @@ def _network(arch: str, image_size: int | None) -> Any:
         return create(arch, pretrained=False, **size)
     except TypeError as error:
         raise ValueError(
-            f"image_size: expected None, for {arch} has no fixed input size; found {image_size}"
+            f"image_size: expected None, because {arch} has no fixed input size; found {image_size}"
         ) from error
 
 
 def _declared(arch: str, network: object) -> list[_FeatureInfo]:
-    """What timm declares of each feature: ``module``, ``num_chs``, ``reduction``."""
+    """timm's declaration of each feature: ``module``, ``num_chs``, ``reduction``."""
     declared = list(getattr(network, "feature_info", None) or [])
     if not declared or not hasattr(network, "forward_intermediates"):
         raise ValueError(f"arch: expected a network of timm with declared features, found {arch!r}")
@@ -320,7 +322,7 @@ def _declared(arch: str, network: object) -> list[_FeatureInfo]:
 
 
 def _number(declared: Sequence[_FeatureInfo], layer: int | str | None) -> int:
-    """Which of the declared features is meant, from 0."""
+    """The index of the declared feature, from 0."""
     names = [str(info["module"]) for info in declared]
     if layer is None:
         return len(names) - 1
@@ -330,7 +332,7 @@ def _number(declared: Sequence[_FeatureInfo], layer: int | str | None) -> int:
 
 
 def _weights(network: Any, weights: str | Path | None) -> tuple[Mapping[str, Tensor] | None, str]:
-    """A state dict for the whole network, and where it is from."""
+    """A state dict for the whole network, and its source."""
     if weights is None:
         return None, ""
     file = _published_file(network.pretrained_cfg) if weights == PRETRAINED else Path(weights)
@@ -348,7 +350,7 @@ def _weights(network: Any, weights: str | Path | None) -> tuple[Mapping[str, Ten
 
 
 def _published_file(published: Mapping[str, str | None]) -> Path:
-    """The file with the weights that timm states for a network: from a cache, or downloaded."""
+    """The file of the weights that timm declares for a network: from a cache, or downloaded."""
     repository, url = published.get("hf_hub_id"), published.get("url")
     if repository:
         from huggingface_hub import hf_hub_url, try_to_load_from_cache  # timm brings it

@@ -22,7 +22,7 @@ from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.weights.locate import is_named
 
-#: Names of the last convolutional stage, by which the families of torchvision differ.
+#: Names of the last convolutional stage in the families of torchvision.
 LAST_STAGES = ("layer4", "trunk_output", "conv5", "inception5b", "Mixed_7c", "layers", "features")
 #: Names of layers that are no part of another one; those of ``CONTAINERS`` are rows of them.
 OUTER = r"\w+|(features|layers|trunk_output)\.\w+"
@@ -35,24 +35,24 @@ PROBE_SIDE = 128
 class TorchvisionCnn(Backbone):
     """ResNet, ResNeXt, RegNet, VGG, MobileNet, DenseNet, EfficientNet, ConvNeXt and the like as feature maps.
 
-    Nothing behind the layer is computed. Networks without padding (Inception, AlexNet, SqueezeNet) give a cell or two
-    less than ``h / stride``.
+    Layers after ``layer`` do not run. Networks without padding (Inception, AlexNet, SqueezeNet) give a cell or two less
+    than ``h / stride``.
 
     Args:
         arch: Name in torchvision, such as ``resnet50``.
         weights: Name in torchvision (``IMAGENET1K_V1``, ``DEFAULT``), a file with a state dict of the whole network, or
             ``random`` (None is the same here). ``DEFAULT`` may mean other weights in another version of torchvision.
-        layer: Where to cut, a name as in ``layer3`` or ``features.28``; by default the last convolutional features:
-            what the network pools globally. For VGG and AlexNet that is the last ReLU, before the max-pool at the end
-            (stride 16), as retrieval uses them (Tolias et al. 2015).
-        mean: Of the RGB channels of the training images, 0 to 1.
-        std: Their deviation.
-        classes: Whether to keep the linear layer above the global average of the map; see :meth:`class_layer`.
+        layer: Name of the layer whose output is the map, such as ``layer3`` or ``features.28``; by default the last
+            convolutional features, which the network pools globally. For VGG and AlexNet that is the last ReLU before
+            the final max-pool (stride 16), as usual in retrieval (Tolias et al. 2015).
+        mean: Mean of the RGB channels of the training images, 0 to 1.
+        std: Standard deviation of these channels.
+        classes: Whether to keep the linear layer after the global average of the map; see :meth:`class_layer`.
 
     Raises:
-        ValueError: Unknown arch, layer or name of weights; the layer gives no feature map, or ``classes`` of a network
-            with more than one linear layer above it.
-        MissingWeightsError: The weights are neither here nor to be had.
+        ValueError: The arch, layer or name of weights is unknown; the layer does not give a feature map; or ``classes``
+            is set for a network with more than one linear layer after it.
+        MissingWeightsError: The weights are not on this machine and cannot be downloaded.
         UnreadableWeightsError: The file does not fit the network.
     """
 
@@ -83,7 +83,7 @@ class TorchvisionCnn(Backbone):
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))
         self.normalise_by(mean, std)
         self._whole = Folded(self.network)
-        #: By stride the layers up to its map; they are those of the network, so they are no part of the module tree.
+        #: The layers up to each map, by stride; they are shared with the network, so they are not registered.
         self._lower: dict[int, Folded] = {}
         self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = meta_copy(self)
@@ -114,7 +114,9 @@ class TorchvisionCnn(Backbone):
     def class_layer(self) -> nn.Linear:
         """See :meth:`Backbone.class_layer`."""
         if self.classes is None:
-            raise ValueError("backbone: expected classes: true, which keeps the layer of classes, found classes: false")
+            raise ValueError(
+                "backbone: expected classes: true, which keeps the classification layer, found classes: false"
+            )
         return next(m for m in self.classes.modules() if isinstance(m, nn.Linear))
 
     def _outputs(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -124,12 +126,12 @@ class TorchvisionCnn(Backbone):
 
 
 def _last_features(classifier: nn.Module) -> str:
-    """Name of what the network pools globally; without a max-pool at its end."""
+    """Name of the features that the network pools globally, before a final max-pool."""
     stage = next((s for s in LAST_STAGES if hasattr(classifier, s)), None)
     if stage is None:
         raise ValueError(f"layer: this arch needs one by name, one of {checks.listed(layer_names(classifier, OUTER))}")
     if isinstance(classifier, models.DenseNet):
-        return "relu"  # a function in its forward, behind the features
+        return "relu"  # a function in its forward, after the features
     modules = getattr(classifier, stage)
     if isinstance(modules, nn.Sequential) and isinstance(modules[-1], nn.MaxPool2d):
         return f"{stage}.{len(modules) - 2}"
@@ -138,13 +140,13 @@ def _last_features(classifier: nn.Module) -> str:
 
 def _kept_whole(classifier: nn.Module, cut: str) -> list[type[nn.Module]]:
     """Classes of modules that tracing keeps whole, so that their outputs have names: residual blocks, unless the cut is
-    within one."""
+    inside one."""
     blocks = [n for n, m in classifier.named_modules() if isinstance(m, (BasicBlock, Bottleneck))]
     return [] if any(cut.startswith(f"{n}.") for n in blocks) else [BasicBlock, Bottleneck]
 
 
 def _class_layer(classifier: nn.Module, network: nn.Module, cut: str) -> nn.Module:
-    """The linear layer that is all there is above the cut, in a module in which it is called as in the classifier."""
+    """The only linear layer after the cut, in a module in which it has the same name as in the classifier."""
     above = classifier.state_dict().keys() - network.state_dict().keys()
     linear = {n: m for n, m in classifier.named_modules() if isinstance(m, nn.Linear) and f"{n}.weight" in above}
     if len(linear) != 1 or above != {f"{n}.{k}" for n, m in linear.items() for k in m.state_dict()}:
@@ -162,9 +164,9 @@ def _class_layer(classifier: nn.Module, network: nn.Module, cut: str) -> nn.Modu
 
 
 def _stage_ends(classifier: nn.Module, cut: str) -> dict[int, str]:
-    """By stride, from 4 on: the last outer layer with a map of this stride before the cut.
+    """The last outermost layer with a map of each stride from 4 on, before the cut.
 
-    A cut that is no outer layer lies within one, or is a row of them, or is behind all of them.
+    A cut that is not an outermost layer is inside one, or is a container of them, or is after all of them.
     """
     outer = [n for n, _ in classifier.named_modules() if re.fullmatch(OUTER, n) and n not in CONTAINERS]
     ends: dict[int, str] = {}
@@ -175,7 +177,7 @@ def _stage_ends(classifier: nn.Module, cut: str) -> dict[int, str]:
             ends[stride] = name
     last = max(ends, default=0)
     if ends.get(last, "").startswith(f"{cut}."):
-        del ends[last]  # where a row ends, the cut ends as well
+        del ends[last]  # the end of a container is the cut
     return ends
 
 

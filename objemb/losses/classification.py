@@ -21,10 +21,10 @@ def cosine_softmax_loss(
 
     Args:
         vectors: float ``(N, D)``; for N = 0 the loss is 0, with a gradient of 0.
-        prototypes: float ``(C, D)``, trained: the direction of each identity.
+        prototypes: float ``(C, D)``, trainable: the direction of each identity.
         labels: int64 ``(N,)``, 0 to C - 1.
-        scale: s, the inverse temperature: with cosines of at most 1, a softmax without it is never confident.
-        margin: m, by which the cosine of the right identity has to exceed the others.
+        scale: s, the inverse temperature. Without it, a softmax of cosines could never be confident.
+        margin: m, by which the cosine of the correct identity should exceed the others.
 
     Returns:
         A float32 scalar.

@@ -1,7 +1,7 @@
-"""Embeddings that are learned by order: what shows the same thing has to be nearer than anything else.
+"""Ranking losses, with which positives become more similar to a query than negatives.
 
-The losses take queries, a positive for each, and any number of negatives, each of which belongs to one query. They
-compute in float32 and return a scalar; without any query it is a zero that still has a gradient path.
+They take queries, a positive for each, and any number of negatives, each of which belongs to one query. They compute in
+float32 and return a scalar; without queries it is a differentiable zero.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def contrastive_loss(
         positives: float ``(N, D)``.
         negatives: float ``(M, D)``.
         owners: int64 ``(M,)``: the row of the query that each negative is of.
-        margin: m: how far apart is far enough.
+        margin: m, the distance beyond which a negative has no loss.
     """
     queries, positives, negatives = _checked(queries, positives, negatives, owners)
     checks.positive("margin", margin)

@@ -1,1 +1,1 @@
-"""Poolings: many feature vectors under a region become one."""
+"""Poolings: the feature vectors in a region to one vector."""

@@ -1,4 +1,4 @@
-"""Cells of a feature map that are worth keeping."""
+"""Selection of cells of a feature map."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SELECTIONS = ("max", "sum")
 def selection(maps: Tensor, weights: Tensor | None, kind: str) -> Tensor:
     """Selective masks (Hoang et al., "Selective deep convolutional features for image retrieval", ACM MM 2017).
 
-    ``"max"`` selects the cells in which at least one channel has its maximum over the region (all of them where several
-    share it); constant channels select no cell. ``"sum"`` selects the cells whose sum over the channels is at least the
+    ``"max"`` selects the cells in which at least one channel has its maximum over the region (all of several equal
+    ones); constant channels select no cell. ``"sum"`` selects the cells whose sum over the channels is at least the
     median of these sums over the region.
 
     Args:
         maps: float ``(M, C, h, w)``.
-        weights: float ``(M, h, w)``; cells of weight 0 are no part of the region. None for all cells.
+        weights: float ``(M, h, w)``; cells with weight 0 are not part of the region. None for all cells.
         kind: One of :data:`SELECTIONS`.
 
     Returns:
-        bool ``(M, h, w)``, inside the region; all of the region where nothing stands out.
+        bool ``(M, h, w)``, inside the region; the whole region if no cell is selected.
     """
     checks.one_of("kind", kind, SELECTIONS)
     inside = region(maps, weights)
@@ -37,7 +37,7 @@ def region(maps: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def or_all(chosen: Tensor, inside: Tensor) -> Tensor:
-    """The chosen cells ``(M, h, w)``, or all ``inside`` where none was chosen: every region gets a vector."""
+    """The chosen cells ``(M, h, w)``, or all ``inside`` if none was chosen, so that every region has a vector."""
     return chosen | (inside & ~chosen.flatten(1).any(dim=1)[:, None, None])
 
 
@@ -50,7 +50,7 @@ def _peaks(maps: Tensor, inside: Tensor) -> Tensor:
 
 
 def _upper_half(values: Tensor, inside: Tensor) -> Tensor:
-    """Cells whose value is at least the median, which for an even number of cells is between the two in the middle."""
+    """Cells whose value is at least the median; for an even number of cells, that is the mean of the middle two."""
     ordered = values.masked_fill(~inside, float("inf")).flatten(1).sort(dim=1).values
     last = (inside.flatten(1).sum(dim=1, keepdim=True) - 1).clamp_min(0)
     middle = torch.cat([last // 2, (last + 1) // 2], dim=1)

@@ -11,24 +11,24 @@ from objemb.registry import Plugin
 
 
 class Pooling(nn.Module, Plugin, ABC):
-    """Sums up the cells of feature maps, one vector each, vectorised over everything.
+    """Pools the cells of feature maps to one vector each, vectorised over everything.
 
-    Results are *not* normalised: that is the describer's step, so that poolings can be fused over scales before it.
+    Results are *not* normalised; the describer does that.
     """
 
     kind = "pooling"
 
-    #: Length of the result per map channel (2 for a pooling that concatenates two statistics).
+    #: Length of the result per channel of the map (2 for a pooling that concatenates two statistics).
     expansion: int = 1
 
     def connect(self, channels: int) -> None:
         """Set the number of channels of the maps, once, before the first map.
 
-        A pooling with state of that shape, such as a codebook, makes it here; others ignore it.
+        A pooling with state of that shape, such as a codebook, creates it here; others ignore it.
 
         Raises:
-            RuntimeError: It was connected before.
-            ValueError: It cannot pool so few channels.
+            RuntimeError: The pooling is already connected.
+            ValueError: There are too few channels for the pooling.
         """
 
     def length(self, channels: int) -> int:
@@ -41,22 +41,22 @@ class Pooling(nn.Module, Plugin, ABC):
 
         Args:
             maps: float ``(M, C, h, w)``.
-            weights: float ``(M, h, w)`` in 0 to 1, how much of a cell belongs to the region (masks); None for all.
-                A map whose weights are all 0 pools to zeros.
+            weights: float ``(M, h, w)``, 0 to 1, the share of each cell that belongs to the region (masks); None for
+                all cells. A map whose weights are all 0 is pooled to zeros.
 
         Returns:
-            float ``(M, D)``, D as :meth:`length` says.
+            float ``(M, D)``, with D from :meth:`length`.
         """
 
     def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
         """Pool rectangles of cells, as R-MAC does.
 
-        By default they are copied out, those of one shape together; poolings that can do without override this.
+        By default, rectangles of one shape are copied and pooled together; poolings that need no copies override this.
 
         Args:
             maps: float ``(B, C, h, w)``.
-            cells: int64 ``(M, 5)``: map number, x1, y1, x2, y2 in cells; ``x2`` and ``y2`` are exclusive, every
-                rectangle holds at least one cell. On the CPU, so that no accelerator is waited for.
+            cells: int64 ``(M, 5)``: index of the map, x1, y1, x2, y2 in cells; ``x2`` and ``y2`` are exclusive, and
+                every rectangle has at least one cell. On the CPU, to avoid synchronisation with an accelerator.
 
         Returns:
             float ``(M, D)``, equal to ``forward(maps[b:b+1, :, y1:y2, x1:x2])`` for each row.
@@ -67,9 +67,9 @@ class Pooling(nn.Module, Plugin, ABC):
         return pooled
 
     def counted(self, maps: Tensor, cells: Tensor) -> Tensor:
-        """Which cells join the sum of each rectangle: all within it, unless a pooling selects some.
+        """The cells of each rectangle that are pooled: all cells in it, unless a pooling selects some.
 
-        A pooling that learns from cells learns from these.
+        A pooling that is fitted on cells is fitted on these.
 
         Args:
             maps: As for :meth:`rectangles`.

@@ -14,18 +14,18 @@ from objemb.registry import plugin
 
 @plugin
 class Crow(Pooling):
-    """The mean of each channel, with a larger weight for more active cells, then times the rarity of the channel.
+    """The weighted mean of each channel, with larger weights for more active cells and for sparser channels.
 
-    With the activations ``X``, a cell weighs ``S ** (1 / power)`` where ``S`` is the sum of its channels, and a channel
-    ``log(sum of all Q / Q)`` where ``Q`` is the share of the region's cells in which it is above 0. What the paper
-    divides S by is one number per region, as is the area: neither changes a direction. The variant without either
-    weight, uCroW, is ``mean``.
+    With the activations ``X``, the weight of a cell is ``S ** (1 / power)``, where ``S`` is the sum of its channels,
+    and that of a channel is ``log(sum of all Q / Q)``, where ``Q`` is the share of the region's cells in which it is
+    above 0. The paper divides S by a number that is the same for all cells of a region, which does not change the
+    direction of the vector. The variant without these weights, uCroW, is ``mean``.
 
-    Activations are those behind a ReLU; sums below 0, which other layers may give, count as 0.
+    Activations are expected after a ReLU; negative sums from other layers are replaced by 0.
 
     Args:
-        power: b of the paper; the larger, the more equal are the weights of the cells.
-        spatial: Whether cells are weighted at all.
+        power: b in the paper; a larger value makes the weights of the cells more equal.
+        spatial: Whether cells are weighted.
     """
 
     def __init__(self, *, power: float = 2.0, spatial: bool = True) -> None:

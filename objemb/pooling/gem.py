@@ -13,11 +13,11 @@ from objemb.registry import plugin
 
 @plugin
 class Gem(Pooling):
-    """``mean(max(x, eps) ** p) ** (1 / p)`` of each channel: the mean at ``p = 1``, nearing the maximum as p grows.
+    """``mean(max(x, eps) ** p) ** (1 / p)`` of each channel: the mean for ``p = 1``, nearly the maximum for large p.
 
     Args:
         p: The exponent.
-        eps: Smallest activation, so that the power is defined where a network gives negative values.
+        eps: Smallest activation, so that the power is defined for networks with negative activations.
     """
 
     def __init__(self, *, p: float = 3.0, eps: float = 1e-6) -> None:
@@ -36,7 +36,8 @@ class Gem(Pooling):
         return rectangle_mean(powers, cells) ** (1 / self.p) * peaks[cells[:, 0].to(maps.device)]
 
     def _powers(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """``(x / peak) ** p`` and the peaks ``(M, C)`` of the channels: dividing first keeps large p finite."""
+        """``(x / peak) ** p`` and the peaks ``(M, C)`` of the channels; dividing first keeps powers with large p
+        finite."""
         positive = maps.clamp_min(self.eps)
         peaks = positive.amax(dim=(2, 3), keepdim=True)
         return (positive / peaks) ** self.p, peaks.flatten(1)

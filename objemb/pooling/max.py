@@ -11,7 +11,7 @@ from objemb.registry import plugin
 
 @plugin
 class Max(Pooling):
-    """The largest value of each channel. With weights, cells of weight 0 are left out and all others count in full."""
+    """The largest value of each channel. With weights, cells with weight 0 are left out; others are not weighted."""
 
     def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
         """See :meth:`Pooling.forward`."""

@@ -1,4 +1,4 @@
-"""Mean of activations (sum pooling up to length, as SPoC without its centre prior)."""
+"""Mean of activations (sum pooling up to normalisation, SPoC without its centre prior)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from objemb.registry import plugin
 
 @plugin
 class Mean(Pooling):
-    """The mean of each channel, weighted where weights are given."""
+    """The mean of each channel, weighted if weights are given."""
 
     def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
         """See :meth:`Pooling.forward`."""

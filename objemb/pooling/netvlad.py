@@ -17,7 +17,8 @@ from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
 ASSIGNMENTS = ("dot", "distance")
-#: Share of the best cluster that the second best gets at first, for a local feature between them as the average one is.
+#: Initial assignment to the second best cluster relative to the best, for a local feature with the mean difference of
+#: scores between the two.
 SECOND_BEST = 0.01
 
 
@@ -26,22 +27,22 @@ class NetVlad(Pooling, Fitted):
     """Residuals of local features to the centres of clusters, to which they are assigned softly.
 
     With ``x`` the unit local features, ``V_k = sum_x a_k(x) (x - c_k)`` and ``a(x) = softmax(w x + b)`` (equations 2 to
-    4); each ``V_k`` is brought to unit length (intra-normalisation), and they are concatenated. Cells without any
-    activation have no direction: they are left out. The caller brings the whole to unit length.
+    4); each ``V_k`` is normalised (intra-normalisation), and they are concatenated. Cells without any activation have
+    no direction and are left out. The caller normalises the result.
 
-    It starts as VLAD would: ``c`` are clusters of local features, and ``alpha`` is chosen so that the second best
-    cluster of an average feature gets a hundredth of what the best gets.
+    The initialisation is close to VLAD: ``c`` are the centres of clusters of local features, and ``alpha`` is chosen so
+    that for an average feature the second best cluster has a hundredth of the weight of the best.
 
     * ``dot``, the first version of the authors' code: ``w_k = alpha c_k / |c_k|``, ``b = 0``, alpha from the mean
       difference of the two largest cosines.
     * ``distance``, the paper's derivation: ``w_k = 2 alpha c_k``, ``b_k = -alpha |c_k|^2``, alpha from the mean
       difference of the two smallest squared distances. The second version of the authors' code has ``|c_k|`` without
-      the square in ``b``; here it is what the softmax of ``-alpha |x - c_k|^2`` gives exactly.
+      the square in ``b``; here, it is exactly that of the softmax of ``-alpha |x - c_k|^2``.
 
-    Afterwards ``w``, ``b`` and ``c`` are parameters of their own, ready for training.
+    Afterwards ``w``, ``b`` and ``c`` are independent parameters that can be trained.
 
     Args:
-        clusters: K; vectors are K times as long as the map has channels.
+        clusters: K; the length of vectors is K times the channels of the map.
         assignment: ``"dot"`` or ``"distance"``.
 
     Attributes:
@@ -100,7 +101,7 @@ class NetVlad(Pooling, Fitted):
         return pooled
 
     def _assign(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features ``(M, C, P)`` of P cells, and their shares of the clusters ``(M, K, P)``."""
+        """Unit features ``(M, C, P)`` of P cells, and their soft assignments to the clusters ``(M, K, P)``."""
         self.check_fitted()
         features = F.normalize(checks.shape("maps", maps, (None, self.centres.shape[1], None, None)).flatten(2), dim=1)
         scores = self.weight @ features
@@ -109,13 +110,14 @@ class NetVlad(Pooling, Fitted):
         return features, scores.softmax(dim=1) * (features != 0).any(dim=1, keepdim=True)
 
     def _residuals(self, features: Tensor, assigned: Tensor) -> Tensor:
-        """From what :meth:`_assign` gave, vectors ``(M, K * C)``."""
+        """Vectors ``(M, K * C)`` from the output of :meth:`_assign`."""
         centres = assigned.sum(dim=2)[:, :, None] * self.centres
         return F.normalize(assigned @ features.transpose(1, 2) - centres, dim=2).flatten(1)
 
 
 def _sharpness(scores: Tensor) -> float:
-    """alpha, such that scores ``(N, K)`` times alpha put the mean second best at ``SECOND_BEST`` of the best."""
+    """alpha for which the softmax of alpha times scores ``(N, K)`` gives the second best ``SECOND_BEST`` of the best,
+    at the mean difference of their scores."""
     best, second = scores.topk(2, dim=1).values.unbind(dim=1)
     gap = float((best - second).double().mean())
     if gap <= 0:

@@ -17,10 +17,10 @@ from objemb.registry import plugin
 
 @plugin
 class Scda(Pooling):
-    """The mean and the maximum of each channel over the main object, both at unit length, one behind the other.
+    """The mean and the maximum of each channel over the main object, each normalised, concatenated.
 
     The main object is the largest 8-connected component of the cells whose sum over the channels is above the mean of
-    these sums over the region; all of the region where no cell is, as when it is a single one.
+    these sums over the region; the whole region if there is no such cell, as in a region of a single cell.
     """
 
     expansion = 2
@@ -41,7 +41,7 @@ def main_object(maps: Tensor, weights: Tensor | None) -> Tensor:
 
     Args:
         maps: float ``(M, C, h, w)``.
-        weights: float ``(M, h, w)``; None for all cells alike.
+        weights: float ``(M, h, w)``; None for equal weights.
 
     Returns:
         bool ``(M, h, w)``.

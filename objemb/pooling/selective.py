@@ -16,7 +16,7 @@ class Selective(Pooling):
     """The mean of each channel over the cells that :func:`objemb.pooling._selection.selection` selects.
 
     Args:
-        mask: ``"max"``, cells in which some channel has its maximum, or ``"sum"``, the busier half of the cells.
+        mask: ``"max"``, cells in which some channel has its maximum, or ``"sum"``, the more active half of the cells.
     """
 
     def __init__(self, *, mask: str = "max") -> None:

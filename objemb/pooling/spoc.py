@@ -14,14 +14,15 @@ from objemb.registry import plugin
 
 @plugin
 class Spoc(Pooling):
-    """The mean of each channel, cells counting the more the nearer they are to the centre of the region.
+    """The weighted mean of each channel, with larger weights for cells near the centre of the region.
 
-    A cell weighs ``exp(-d ** 2 / (2 sigma ** 2))``, d being the distance of its middle from the centre and sigma a
-    share of the distance from the centre to the nearest border. The centre is that of the region, or of the rectangle
-    around the cells with a weight. The mean has the direction of the published sum. Without the prior, it is ``mean``.
+    The weight of a cell is ``exp(-d ** 2 / (2 sigma ** 2))``, where d is the distance of its middle from the centre,
+    and sigma a share of the distance from the centre to the nearest border. The centre is that of the region, or of the
+    bounding rectangle of the cells with a weight. The mean has the same direction as the sum in the paper. Without the
+    prior, this is ``mean``.
 
     Args:
-        spread: Sigma as a share of the distance from the centre to the nearest border; 1/3 as published.
+        spread: Sigma as a share of the distance from the centre to the nearest border; 1/3 in the paper.
     """
 
     def __init__(self, *, spread: float = 1 / 3) -> None:
@@ -40,17 +41,19 @@ class Spoc(Pooling):
         return means_over_maps(maps, cells[:, 0], self._prior(held))
 
     def _prior(self, held: Tensor) -> Tensor:
-        """Weights ``(M, h, w)``, 1 for the cell of the region that is nearest to its centre, 0 outside of it."""
+        """Weights ``(M, h, w)``: 1 for the cell of the region nearest to its centre, 0 outside the region."""
         y, height = _from_centre(held.any(dim=2))
         x, width = _from_centre(held.any(dim=1))
         sigma = self.spread * torch.minimum(height, width)[:, None, None] / 2
         squares = (y[:, :, None] ** 2 + x[:, None, :] ** 2).masked_fill(~held, float("inf"))
-        nearest = squares.amin(dim=(1, 2), keepdim=True)  # a region with a hole in its middle has no weight near 1
+        nearest = squares.amin(
+            dim=(1, 2), keepdim=True
+        )  # a region with a hole in its middle has no cell near the centre
         return ((nearest - squares) / (2 * sigma**2)).exp().masked_fill(~held, 0)
 
 
 def _from_centre(filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances ``(M, n)`` of cells from the middle of the filled ones ``(M, n)``, and how many ``(M,)`` these span."""
+    """Distances ``(M, n)`` of cells from the middle of the filled ones ``(M, n)``, and the extent ``(M,)`` of these."""
     places = torch.arange(filled.shape[1], device=filled.device)
     last = places.masked_fill(~filled, -1).amax(dim=1)
     first = places.masked_fill(~filled, filled.shape[1]).amin(dim=1)

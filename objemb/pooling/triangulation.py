@@ -19,39 +19,40 @@ from objemb.pooling._selection import SELECTIONS, selection
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
-#: Local features that are embedded at a time while learning.
+#: Number of local features that are embedded at a time while fitting.
 BLOCK = 4096
 MASKS = ("none", *SELECTIONS)
 
 
 @plugin
 class Triangulation(Pooling, Fitted):
-    """Directions from the centres of clusters to each selected cell, whitened and summed up.
+    """Directions from the centres of clusters to each selected cell, whitened and summed.
 
     The chain for convolutional features is that of Hoang et al., "Selective deep convolutional features for image
-    retrieval", ACM MM 2017: a cell is reduced by PCA and brought to unit length, ``x``; its embedding is
-    ``S (R(x) - mean)``, where ``R(x)`` concatenates the unit directions ``(x - c_j) / |x - c_j|`` from all centres and
-    ``S`` whitens them along their principal directions, without the first ones; the embeddings of the cells are summed
-    up, and the power ``sign(v) |v| ** power`` tames what repeats. The caller brings the vector to unit length. Cells
-    without any activation are left out. It learns from the cells that the mask selects, as it sums up those.
+    retrieval", ACM MM 2017: a cell is reduced by PCA and normalised, ``x``; its embedding is ``S (R(x) - mean)``, where
+    ``R(x)`` concatenates the unit directions ``(x - c_j) / |x - c_j|`` from all centres, and ``S`` whitens them along
+    their principal directions, without the first ones. The embeddings of the cells are summed, and the power
+    ``sign(v) |v| ** power`` reduces the effect of repeated features (burstiness). The caller normalises the vector.
+    Cells without any activation are left out. The pooling is fitted on the cells that the mask selects, because only
+    these are summed.
 
-    Hoang et al. rotate the sums by one more basis, learned from whole images, before they drop components; here the
-    basis of the whitening does both, so that nothing has to be learned in a second pass. In their program the 33 least
-    variances of the whitening are raised to that of the 33rd; here directions without variance are refused instead.
+    Hoang et al. rotate the sums by a further basis, fitted on whole images, before they drop components; here, the
+    basis of the whitening is used for both, so that no second pass is needed. In their code, the 33 smallest variances
+    of the whitening are raised to the 33rd smallest; here, directions without variance are an error instead.
 
     Args:
-        dim: d, what local features are reduced to.
-        words: k, number of centres; vectors are ``k * d - dropped`` long.
-        dropped: How many of the first principal directions are left out.
-        mask: Which cells count: ``"max"`` or ``"sum"``, see :func:`~objemb.pooling._selection.selection`; all of
-            them with ``"none"``.
-        power: Exponent; 1 changes nothing.
+        dim: d, the dimension to which local features are reduced.
+        words: k, the number of centres; vectors have the length ``k * d - dropped``.
+        dropped: Number of first principal directions that are left out.
+        mask: The cells to use: ``"max"`` or ``"sum"``, see :func:`~objemb.pooling._selection.selection`, or ``"none"``
+            for all cells.
+        power: Exponent; 1 for no effect.
 
     Attributes:
-        mean: float32 ``(C,)``, of local features.
+        mean: float32 ``(C,)``, the mean of local features.
         basis: float32 ``(d, C)``, their principal directions.
-        centres: float32 ``(k, d)``.
-        direction_mean: float32 ``(k * d,)``, of ``R(x)``.
+        centres: float32 ``(k, d)``, the centres of clusters.
+        direction_mean: float32 ``(k * d,)``, the mean of ``R(x)``.
         whitening: S, float32 ``(k * d - dropped, k * d)``.
     """
 
@@ -107,8 +108,8 @@ class Triangulation(Pooling, Fitted):
         full = self.dim * self.words
         if components.rank < full:
             raise ValueError(
-                f"triangulation: expected features whose directions vary in dim * words = {full} ways, "
-                f"found {components.rank} for {len(features)} features; take more photos, or fewer words"
+                f"triangulation: expected directions of rank dim * words = {full}, "
+                f"found rank {components.rank} for {len(features)} features; use more photos, or fewer words"
             )
         whitening = components.map(len(self.whitening), 0.5, dropped=self.dropped)
         self.direction_mean.copy_(whitening.centre)
@@ -133,12 +134,13 @@ class Triangulation(Pooling, Fitted):
         if self.mask != "none":
             for rows, cut in equal_rectangles(maps, cells):
                 block = held[rows]
-                block[block.clone()] = selection(cut, None, self.mask).flatten()  # cells lie in the same order in both
+                block[block.clone()] = selection(cut, None, self.mask).flatten()  # both have the same order of cells
                 held[rows] = block
         return held
 
     def _embedded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(M, D, h, w)`` of the cells, and which of them have any activation, float ``(M, h, w)``."""
+        """Embeddings ``(M, D, h, w)`` of the cells, and float ``(M, h, w)``: 1 for cells with any activation, else
+        0."""
         self.check_fitted()
         features = checks.shape("maps", maps, (None, len(self.mean), None, None)).permute(0, 2, 3, 1)
         directions = self._directions(self._reduced(features.flatten(0, 2)))
@@ -147,7 +149,7 @@ class Triangulation(Pooling, Fitted):
         return embedded.unflatten(0, features.shape[:3]).permute(0, 3, 1, 2), seen
 
     def _reduced(self, features: Tensor) -> Tensor:
-        """Unit vectors ``(N, d)`` of local features ``(N, C)``; zeros of those without any activation."""
+        """Unit vectors ``(N, d)`` of local features ``(N, C)``; zeros for features without any activation."""
         return AffineMap(self.basis, self.mean).unit(features)
 
     def _directions(self, reduced: Tensor) -> Tensor:

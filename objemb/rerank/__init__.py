@@ -1,1 +1,1 @@
-"""Re-ranking: results of a search in a better order. Results in, results out; matched boxes survive."""
+"""Re-rankers, which improve the order of search results. Matched boxes are kept."""

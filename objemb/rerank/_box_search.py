@@ -1,4 +1,4 @@
-"""Approximate max-pooling localisation: the box of a feature map that is most like a vector."""
+"""Approximate max-pooling localisation: the box of a feature map that is most similar to a vector."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from objemb import checks
 from objemb.ops.tensors import l2
 
-#: Boxes that are scored at a time: each needs a vector as long as the map has channels.
+#: Number of boxes that are scored at a time; each needs a vector with a number for each channel of the map.
 BLOCK = 4096
-#: Steps of the refinement, in cells, and how often each is tried.
+#: Step sizes of the refinement in cells, and the number of rounds with each.
 STEPS, PASSES = (3, 2, 1), 5
 
 
 class PowerSums:
-    """``(sum over a box of X ** power) ** (1 / power)`` of any box of a map, which is nearly its maximum for a large
-    power (Tolias, Sicre and Jegou 2015, section 4), from sums over all boxes that begin in the corner.
+    """``(sum over a box of X ** power) ** (1 / power)`` of any box of a map, which approximates its maximum for a large
+    power (Tolias, Sicre and Jegou 2015, section 4), from an integral image.
 
-    Activations are divided by the largest of their channel first, so that the powers stay finite, and the sums are
-    float64: differences of large sums would lose what is in a small box.
+    Activations are divided by the maximum of their channel first, so that the powers stay finite. The sums are float64,
+    because differences of large sums are not precise enough for small boxes in float32.
 
     Args:
         map_: float ``(C, h, w)``, not negative.
@@ -56,7 +56,7 @@ class PowerSums:
 
 @dataclass(frozen=True)
 class BoxSearch:
-    """Which boxes are tried.
+    """Search for the box of a map that is most similar to a query.
 
     Attributes:
         step: Cells between corners of the exhaustive search; the paper's 3.
@@ -75,12 +75,12 @@ class BoxSearch:
         checks.positive("power", self.power)
 
     def best(self, map_: Tensor, query: Tensor, ratio: float) -> tuple[Tensor, float]:
-        """The box that is most like a query, searched for on a coarse raster and then refined side by side.
+        """The box that is most similar to a query, by exhaustive search on a coarse raster and coordinate refinement.
 
         Args:
             map_: float ``(C, h, w)``, not negative, on the CPU.
             query: ``(C,)``, the maxima of the query's map.
-            ratio: Height by width of the query.
+            ratio: Height over width of the query.
 
         Returns:
             int64 ``(4,)``, xyxy in cells, ``x2`` and ``y2`` exclusive, and its cosine.
@@ -93,7 +93,7 @@ class BoxSearch:
         return self._refined(sums, unit, boxes[best], float(scores[best]))
 
     def _candidates(self, size: tuple[int, int], ratio: float) -> Tensor:
-        """Boxes between corners on the raster that are shaped like the query; the whole map where none is."""
+        """Boxes with corners on the raster and about the aspect ratio of the query; the whole map if there are none."""
         (y1, y2), (x1, x2) = (_intervals(side, self.step) for side in size)
         heights, widths = (y2 - y1)[:, None], (x2 - x1)[None]
         fitting = (torch.log(heights / widths) - math.log(ratio)).abs() <= math.log(self.stretch) + 1e-9
@@ -119,14 +119,14 @@ class BoxSearch:
 
 
 def _intervals(length: int, step: int) -> tuple[Tensor, Tensor]:
-    """Starts and ends of all intervals between places on a raster of a side; the end of the side is one of them."""
+    """Starts and ends of all intervals between the points of a raster along a side, including the end of the side."""
     places = torch.unique(torch.tensor([*range(0, length, step), length]))
     first, second = torch.triu_indices(len(places), len(places), offset=1)
     return places[first], places[second]
 
 
 def _moved(box: Tensor, side: int, step: int, size: tuple[int, int]) -> Tensor:
-    """The box with one side moved either way, as far as that is a box inside the map: int64 ``(0 to 2, 4)``."""
+    """The box with one side moved in either direction, if that is a box inside the map: int64 ``(0 to 2, 4)``."""
     moved = box.repeat(2, 1)
     moved[:, side] += torch.tensor([-step, step])
     x1, y1, x2, y2 = moved.unbind(dim=1)

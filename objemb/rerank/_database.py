@@ -1,4 +1,4 @@
-"""The rows that were searched, as re-rankers see them."""
+"""The database of a search, for re-rankers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
 from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, SearchResult
 
-#: Places of results that are searched for at once.
+#: Number of results (queries times depth) that are searched for at a time.
 PLACES_AT_ONCE = 1 << 20
 
 
@@ -22,10 +22,10 @@ PLACES_AT_ONCE = 1 << 20
 class Database(ImageRows):
     """The rows of images that are searched, in memory or in a mapped file; no two images have the same id.
 
-    Vectors are at most of unit length.
+    Vectors have a length of at most 1.
 
     Attributes:
-        open_photo: Decodes the photo of an image by its id, for re-rankers that look again; None without photos.
+        open_photo: Decodes the photo of an image by its id, for re-rankers that open photos; None without photos.
     """
 
     open_photo: Callable[[str], Photo] | None = None
@@ -37,7 +37,7 @@ class Database(ImageRows):
 
     @staticmethod
     def of_rows(rows: ImageRows, open_photo: Callable[[str], Photo] | None = None) -> Database:
-        """Rows whose images have different ids."""
+        """A database from rows whose images have different ids."""
         return Database(rows.images, rows.vectors, rows.items, rows.boxes, rows.sizes, open_photo)
 
     @staticmethod
@@ -48,8 +48,8 @@ class Database(ImageRows):
 
         Args:
             described: Images with their rows.
-            dim: Length of the vectors, needed where there are no images.
-            open_photo: As the attribute.
+            dim: Dimension of the vectors, needed if there are no images.
+            open_photo: See :attr:`open_photo`.
         """
         return Database.of_rows(ImageRows.from_descriptors(described, dim), open_photo)
 
@@ -58,34 +58,34 @@ class Database(ImageRows):
         """The rows of an index, in memory unless it is a single segment of float32 (as after ``Index.compact``).
 
         Args:
-            index: It shows the state that it was opened with.
-            where: Only the rows that fit a filter, see :mod:`objemb.index.filters.parser`.
-            open_photo: As the attribute.
+            index: The index, in the state in which it was opened.
+            where: Use only rows that match a filter, see :mod:`objemb.index.filters.parser`.
+            open_photo: See :attr:`open_photo`.
         """
         return Database.of_rows(index.dense_rows(where), open_photo)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each image by its id."""
+        """The index of each image by its id."""
         return {image: number for number, image in enumerate(self.images)}
 
     def rows(self, image: str) -> slice:
-        """The rows of an image, perhaps none. Raises ``KeyError`` for an image that is not there."""
+        """The rows of an image; may be empty. Raises ``KeyError`` for an image that is not in the database."""
         number = self.numbers[image]
         return slice(int(self.starts[number]), int(self.starts[number + 1]))
 
     def search(self, queries: Sequence[RegionDescriptors], depth: int) -> list[SearchResult]:
-        """Exact search, in bounded memory whatever the number of rows.
+        """Exact search, in limited memory whatever the number of rows.
 
-        The score of an image is the largest inner product of a row of it and a row of the query; of equal scores the
-        lower row comes first.
+        The score of an image is the largest inner product of one of its rows and a row of the query; ties are ordered
+        by row.
 
         Args:
-            queries: Their ``image`` becomes that of the result; a query without rows finds nothing.
-            depth: Images per result; fewer where the database has fewer with rows.
+            queries: Their ``image`` becomes that of the result; a query without rows has no hits.
+            depth: Images per result; fewer if the database has fewer with rows.
 
         Returns:
-            One result per query, whose matches carry the pair of boxes that matched, but neither labels nor metadata.
+            One result per query, whose matches have the pair of boxes that matched, but no labels and no metadata.
         """
         checks.whole("depth", depth)
         depth = max(1, min(depth, len(self.images)))
@@ -119,5 +119,5 @@ class Database(ImageRows):
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> tuple[Box, ...]:
-    """Rows of four numbers as the boxes of matches."""
+    """Rows of four numbers as boxes of matches."""
     return tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in rows)

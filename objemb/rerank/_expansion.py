@@ -1,4 +1,4 @@
-"""Vectors mixed with their neighbours: what query expansion and database augmentation have in common."""
+"""Means of vectors with their neighbours, for query expansion and database augmentation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def mean_with_neighbours(
     *,
     normalise: bool,
 ) -> Float32Array:
-    """``(v + sum_j w_j n_j) / (1 + sum_j w_j)``: a vector counts with weight 1 beside its neighbours.
+    """``(v + sum_j w_j n_j) / (1 + sum_j w_j)``: the weighted mean of a vector, with weight 1, and its neighbours.
 
     Args:
         vectors: float32 ``(N, D)``.
-        neighbours: float32 ``(N, k, D)``, or ``(1, k, D)`` for the same ones everywhere.
-        weights: float32 ``(N, k)``, 0 or more; 0 leaves a neighbour out.
-        normalise: Give the means unit length; those that vanish stay zero.
+        neighbours: float32 ``(N, k, D)``, or ``(1, k, D)`` for the same ones in all rows.
+        weights: float32 ``(N, k)``, not negative; 0 leaves a neighbour out.
+        normalise: Whether to normalise the means; zero vectors stay zero.
 
     Returns:
         float32 ``(N, D)``.
@@ -33,7 +33,7 @@ def mean_with_neighbours(
 
 
 def unit_rows(vectors: Float32Array) -> Float32Array:
-    """Rows ``(N, D)`` at unit length, as :func:`objemb.ops.tensors.l2` has them; a row of zeros stays one."""
+    """Rows ``(N, D)`` at unit length, as :func:`objemb.ops.tensors.l2`; a row of zeros stays zero."""
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
     scaled = vectors / np.where(largest > 0, largest, 1)
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
@@ -43,17 +43,17 @@ def unit_rows(vectors: Float32Array) -> Float32Array:
 def similarity_weights(similarities: Float32Array, alpha: float) -> Float32Array:
     """``max(0, s) ^ alpha`` (alpha-QE: Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval, TPAMI 2018, sec. 4).
 
-    A negative similarity has no power for most ``alpha``, and a negative weight for an odd one would push a vector away
-    from what is merely unlike it: its weight is 0. With ``alpha`` 0 all weights are 1, also those of negative
-    similarities: the average query expansion of Chum et al., Total recall, ICCV 2007. Similarities of -inf stand for
-    missing neighbours, whose weight is 0.
+    Negative similarities have the weight 0: for most ``alpha`` their power is not defined, and for odd ones a negative
+    weight would push a vector away from one that is merely dissimilar. With ``alpha`` 0, all weights are 1, even those
+    of negative similarities: the average query expansion of Chum et al., Total recall, ICCV 2007. A similarity of -inf
+    means a missing neighbour, whose weight is 0.
     """
     weights = np.maximum(similarities, 0) ** np.float32(alpha)
     return np.where(np.isneginf(similarities), 0, weights).astype(np.float32)
 
 
 def rank_weights(similarities: Float32Array) -> Float32Array:
-    """``1, (k-1)/k, ..., 1/k`` by rank, of neighbours ``(N, k)`` in falling order; 0 for missing ones (-inf).
+    """``1, (k-1)/k, ..., 1/k`` by rank, for neighbours ``(N, k)`` in descending order; 0 for missing ones (-inf).
 
     Source: Gordo et al., End-to-end learning of deep visual representations for image retrieval, IJCV 2017, as in the
     code that comes with it.

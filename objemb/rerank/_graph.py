@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def mutual_affinity(neighbours: Int64Array, similarities: Float32Array, gamma: float) -> csr_array:
-    """``a_ij = max(0, x_i . x_j) ^ gamma`` where i is among the neighbours of j and j among those of i, else 0.
+    """``a_ij = max(0, x_i . x_j) ^ gamma`` if i is among the neighbours of j and j among those of i, otherwise 0.
 
     Args:
         neighbours: int64 ``(R, k)`` rows other than the row itself, ``NO_HIT`` for none.
@@ -54,10 +54,10 @@ def diffuse(system: csr_array, start: Float64Array, iterations: int, tolerance: 
     """``f`` with ``(I - alpha S) f = y``, by conjugate gradient.
 
     Args:
-        system: What :func:`laplacian` gives, ``(R, R)``.
+        system: Sparse ``(R, R)``, from :func:`laplacian`.
         start: y, float64 ``(R,)``.
-        iterations: At most this many steps; what the last one gives is taken as it is.
-        tolerance: Stop when the residual has fallen to this share of y.
+        iterations: Maximum number of steps; the result of the last one is used even if it has not converged.
+        tolerance: Stop when the residual is at most this share of y.
     """
     from scipy.sparse.linalg import cg
 
@@ -66,14 +66,14 @@ def diffuse(system: csr_array, start: Float64Array, iterations: int, tolerance: 
 
 
 def start_vector(similarities: Float32Array, neighbours: int, gamma: float) -> Float64Array:
-    """``y``: where diffusion starts from, a number per row of the database.
+    """``y``, the start of the diffusion: a number for each row of the database.
 
-    Every region of the query names its nearest rows; the similarities that a row was named with are added up over the
-    regions, the largest sums are kept, and raised to ``gamma`` (0 where negative).
+    For every region of the query, its nearest rows are selected; the similarities of selected rows are summed over the
+    regions, the largest sums are kept and raised to ``gamma`` (0 if negative).
 
     Args:
         similarities: float32 ``(R, Q)``, of all rows to the Q regions of a query.
-        neighbours: How many rows a region names, and how many are kept in the end.
+        neighbours: Number of rows selected for each region, and number of sums that are kept.
         gamma: Exponent, that of :func:`mutual_affinity`.
 
     Returns:
@@ -92,13 +92,13 @@ def start_vector(similarities: Float32Array, neighbours: int, gamma: float) -> F
 
 
 def generalised_max_weights(vectors: FloatArray, ridge: float) -> Float64Array:
-    """``c = (V V^T + ridge I)^-1 1``: how much each region counts, less where several show the same.
+    """``c = (V V^T + ridge I)^-1 1``: the weight of each region, which is smaller for similar regions.
 
-    Generalised max pooling (Murray, Perronnin, CVPR 2014) in the dual form that the paper pools regional scores with.
+    Generalised max pooling (Murray, Perronnin, CVPR 2014), in the dual form with which the paper pools regional scores.
 
     Args:
         vectors: ``(B, n, D)``, the n region vectors of B images.
-        ridge: Above 0.
+        ridge: Positive.
 
     Returns:
         float64 ``(B, n)``.

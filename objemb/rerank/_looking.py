@@ -1,4 +1,4 @@
-"""Looking into the photos of hits again: what the re-rankers that do so share."""
+"""Common functions of re-rankers that open the photos of hits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def box_vector(search: Search, photo: Photo, boxes: Regions) -> Tensor:
 
 
 def with_photos(search: Search, hits: Iterable[Match]) -> Iterator[tuple[Match, Photo]]:
-    """Hits with their photos, one after the other; those whose photo cannot be opened any more are left out."""
+    """Hits with their photos, one after another; those whose photo can no longer be opened are left out."""
     for hit in hits:
         photo = search.found_photo(hit.image)
         if photo is not None:
@@ -30,13 +30,12 @@ def with_photos(search: Search, hits: Iterable[Match]) -> Iterator[tuple[Match, 
 def expanded(
     result: SearchResult, hits: Sequence[Match], vectors: Sequence[Tensor], query: Tensor, mixed: int
 ) -> SearchResult:
-    """Hits ranked by the similarity of a vector each, then once more by that to the query mixed with the best of them.
-
-    The mean of the query and of the first vectors is the query expansion of the re-rankers that open photos.
+    """Rank hits by the similarity of their vectors to the query, then again by that to the mean of the query and the
+    best of them: the query expansion of re-rankers that open photos.
 
     Args:
-        result: What was found before; the hits are some of it.
-        hits: ``n`` of them, with their new boxes; none, and the result stays as it is.
+        result: The result before re-ranking, which contains the hits.
+        hits: ``n`` hits with their new boxes; if there are none, the result is unchanged.
         vectors: ``n`` unit vectors ``(D,)`` of these boxes.
         query: ``(D,)``.
         mixed: Number of first vectors averaged with the query; 0 for none.
@@ -52,6 +51,6 @@ def expanded(
 
 
 def moved(hit: Match, box: Sequence[float]) -> Match:
-    """A hit whose matched box is another one; its runners-up, which belong to the old one, go."""
+    """A hit with another matched box, without its runners-up, which belong to the old box."""
     x1, y1, x2, y2 = (float(v) for v in box)
     return replace(hit, box=(x1, y1, x2, y2), runners_up=())

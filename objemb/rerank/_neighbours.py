@@ -1,4 +1,4 @@
-"""The nearest neighbours of every row of a database, exactly where that takes minutes, approximately where hours."""
+"""The nearest neighbours of every row of a database: exact, or approximate for large databases."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from objemb.types import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
 
-#: From this many rows on, neighbours are approximate where FAISS is installed.
+#: From this number of rows on, neighbours are approximate if FAISS is installed.
 APPROXIMATE_ROWS = 200_000
-#: Rows that FAISS searches for at once.
+#: Number of rows in one FAISS search.
 SEARCHED = 1 << 12
-#: Rows that are compared with ``COLUMNS`` others at once: their products take 64 MB.
+#: Number of rows that are compared with ``COLUMNS`` others at a time; their products take 64 MB.
 ROWS, COLUMNS = 1 << 10, 1 << 14
 
 
 def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[Int64Array, Float32Array]:
-    """The ``k`` nearest rows of every row, as :func:`nearest_neighbours` gives them.
+    """The ``k`` nearest rows of every row, as :func:`nearest_neighbours`.
 
     Args:
-        database: R rows. From :data:`APPROXIMATE_ROWS` on FAISS searches, which may miss neighbours.
+        database: R rows. From :data:`APPROXIMATE_ROWS` rows on, FAISS is used, which may miss neighbours.
         k: Neighbours per row.
-        other_images: Leave out the rows of the same image; else the row itself alone.
+        other_images: Whether to leave out all rows of the same image, instead of only the row itself.
     """
     groups = database.items if other_images else np.arange(len(database.items))
     if len(groups) < APPROXIMATE_ROWS:
@@ -44,16 +44,16 @@ def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[I
 def nearest_neighbours(vectors: Float32Array, groups: Int64Array, k: int) -> tuple[Int64Array, Float32Array]:
     """The ``k`` rows of other groups with the largest inner products, for each row, exactly.
 
-    Takes time quadratic in the number of rows, memory linear in it; ``vectors`` may be a memory map. Of equal
-    products any is taken.
+    Time is quadratic in the number of rows, memory is linear; ``vectors`` may be a memory map. The choice among equal
+    products is arbitrary.
 
     Args:
         vectors: float32 ``(R, D)``.
-        groups: int64 ``(R,)``, non-decreasing. ``arange(R)`` leaves out nothing but the row itself.
+        groups: int64 ``(R,)``, non-decreasing. ``arange(R)`` leaves out only the row itself.
         k: Neighbours per row.
 
     Returns:
-        int64 ``(R, k)`` rows, nearest first, ``NO_HIT`` where there are fewer, and their products float32 ``(R, k)``.
+        int64 ``(R, k)`` rows, nearest first, padded with ``NO_HIT``, and their products float32 ``(R, k)``.
     """
     checks.whole("k", k)
     rows = np.full((len(vectors), k), NO_HIT, dtype=np.int64)
@@ -87,7 +87,7 @@ def approximate_neighbours(vectors: Float32Array, groups: Int64Array, k: int) ->
 
 
 def _nearest_to(vectors: Float32Array, groups: Int64Array, here: slice, k: int) -> tuple[Float32Array, Int64Array]:
-    """Products and rows of the neighbours of some rows, falling."""
+    """Products and rows of the neighbours of some rows, in descending order."""
     own, own_groups = vectors[here], groups[here]
     best, at = np.zeros((len(own), 0), np.float32), np.zeros((len(own), 0), np.int64)
     for start in range(0, len(vectors), COLUMNS):
@@ -105,7 +105,7 @@ def _nearest_to(vectors: Float32Array, groups: Int64Array, here: slice, k: int) 
 
 
 def _largest(values: Float32Array, k: int) -> Int64Array:
-    """The columns of the ``k`` largest values of each row, in any order; all where there are no more."""
+    """The columns of the ``k`` largest values of each row, in any order; all columns if there are no more than k."""
     columns = values.shape[1]
     if columns <= k:
         return np.broadcast_to(np.arange(columns), values.shape)

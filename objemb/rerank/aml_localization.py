@@ -1,4 +1,4 @@
-"""Hits ranked by the box in them that is most like the query: approximate max-pooling localisation."""
+"""Hits ranked by the box that is most similar to the query: approximate max-pooling localisation."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class AmlLocalization(Reranker):
     """Localisation by approximate max-pooling, and query expansion (AML + QE: Tolias, Sicre and Jegou, "Particular
     object retrieval with integral max-pooling of CNN activations", 2015, sections 4 and 5).
 
-    In the feature map of each hit, the box is searched for whose maximum activations are most like those of the query.
-    The hit is then scored by the vector of that box: the describer's, over an R-MAC grid in the cells of the box or
-    over the box alone, compared with that of the query. The mean of the query and of the best boxes' vectors ranks once
-    more. As in the paper, one map serves for both: the box is searched for in it, and described from it; the query is
-    cut out at the scale of its photo. The paper's quantised activations, which served its storage, are left out.
+    In the feature map of each hit, the box is found whose maximum activations are most similar to those of the query.
+    The hit is then scored by the similarity of the describer's vector of that box, over an R-MAC grid in the box or
+    over the box only, to that of the query. Finally, hits are ranked by the mean of the query and of the vectors of the
+    best boxes. As in the paper, the box is found in and described from the same map, and the query is cut out at the
+    scale of its photo. The paper's quantisation of activations, which saved storage, is left out.
 
     Args:
         top: Number of hits per query that are re-ranked; the paper's 1,000.
         mixed: Number of vectors of the best boxes averaged with the query; the paper's 5; 0 for no expansion.
         vector: ``rmac``: the sum over the grid laid in the box; ``mac``: the box alone.
         levels: Levels of that grid.
-        size: Longest side in pixels of photos of queries and hits when they enter the network; None for that of the
+        size: Longest side of the photos of queries and hits at the network's input, in pixels; None for that of the
             describer's own extractor, a ``map``.
         step: Cells between corners of the exhaustive search, see :class:`objemb.rerank._box_search.BoxSearch`.
-        stretch: Greatest factor between the ratios of sides of box and query.
-        power: That stands for the maximum.
+        stretch: Largest factor between the aspect ratios of box and query.
+        power: Power of the approximate maximum.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class AmlLocalization(Reranker):
         """See :meth:`Reranker.rerank`. A query with several boxes is looked for by the one that matched each hit best.
 
         Raises:
-            ValueError: Photos cannot be opened; the describer has no backbone of its own, or computes no map and there
-                is no ``size``.
+            ValueError: Photos cannot be opened; or the describer has no backbone, or does not compute one map per photo
+                and ``size`` is not given.
         """
         if not any(len(result) for result in search.results):
             return search
@@ -104,7 +104,7 @@ class AmlLocalization(Reranker):
         return expanded(result, [hit for hit, _ in located], [v for _, v in located], mean, self.mixed)
 
     def _query(self, describer: Describer, photo: Photo, box: tuple[float, ...]) -> _Query:
-        """What is searched for: a part of a photo, cut out at the scale of its photo."""
+        """The query: a part of a photo, cut out at the scale of its photo."""
         cut = photo.part(Regions(torch.tensor([box]), photo.size))
         describer = describer.for_part(cut.size, photo.size)
         map_, grid = _map(describer, cut)
@@ -120,9 +120,9 @@ class AmlLocalization(Reranker):
         return moved(hit, box), self._vector(describer, photo, grid, cells)
 
     def _vector(self, describer: Describer, photo: Photo, grid: Grid, cells: Tensor) -> Tensor:
-        """The unit vector of a box of cells ``(4,)``, over the squares of R-MAC in it or over the box alone.
+        """The unit vector of a box of cells ``(4,)``, over the squares of R-MAC in it or over the box only.
 
-        Boxes of whole cells are pooled from exactly these cells, so that the squares are laid as if the box were a map.
+        Boxes of whole cells are pooled from exactly these cells, so that the grid is laid as if the box were a map.
         """
         x1, y1, x2, y2 = cells.tolist()
         parts = cells[None]
@@ -133,7 +133,7 @@ class AmlLocalization(Reranker):
 
 
 class _Query(NamedTuple):
-    """The maxima ``(C,)`` of a query's map, its height by width, and its vector ``(D,)``."""
+    """The maxima ``(C,)`` of a query's map, its height over width, and its vector ``(D,)``."""
 
     maxima: Tensor
     ratio: float
@@ -141,7 +141,7 @@ class _Query(NamedTuple):
 
 
 def _map(describer: Describer, photo: Photo) -> tuple[Tensor, Grid]:
-    """The map ``(C, h, w)`` of a photo, and where its cells lie."""
+    """The map ``(C, h, w)`` of a photo, and the positions of its cells."""
     features = describer.features([photo])
     return features.maps[0], features.grids[0]
 

@@ -1,4 +1,4 @@
-"""The contract of a re-ranker, and a search with re-rankers in a row."""
+"""The contract of re-rankers, and a search followed by re-rankers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Queries, what was searched, and what was found: all that a re-ranker may use.
+    """Queries, database and results of a search: everything that a re-ranker may use.
 
     Attributes:
-        queries: The rows that were searched with.
-        results: One per query, in their order.
-        database: The rows that were searched.
-        describer: What described both, for re-rankers that look into photos.
-        open_query: Decodes the photo of a query by its number. Where a query is a part of a photo, its boxes say so.
+        queries: The rows of the queries.
+        results: The result of each query.
+        database: The rows of the database.
+        describer: The describer of both, for re-rankers that open photos.
+        open_query: Decodes the photo of a query by its index. If a query is a part of a photo, its boxes say which.
     """
 
     queries: tuple[RegionDescriptors, ...]
@@ -47,16 +47,16 @@ class Search:
 
     @property
     def depth(self) -> int:
-        """Most hits of a result, at least 1: as deep as a new search has to go."""
+        """Largest number of hits of a result, at least 1: the depth of a new search."""
         return max(1, *(len(r) for r in self.results), 1)
 
     def again(self, queries: Iterable[RegionDescriptors], database: Database) -> Search:
-        """The search of other queries, or in another database, as deep as this one."""
+        """A search with other queries or in another database, of the same depth."""
         asked = tuple(queries)
         return replace(self, queries=asked, results=tuple(database.search(asked, self.depth)), database=database)
 
     def found_photo(self, image: str) -> Photo | None:
-        """The photo of an image that was found; None, and a warning, where it has gone or cannot be read any more.
+        """The photo of a hit; None, with a warning, if it is missing or can no longer be read.
 
         Raises:
             ValueError: No photo can be opened.
@@ -65,18 +65,18 @@ class Search:
             raise ValueError("re-ranking: expected a database whose photos can be opened, found one without photos")
         try:
             return self.database.open_photo(image)
-        except (ObjembError, OSError) as error:  # one photo must not cost the answer
-            log.warning("not looked into, and ranked behind those that were: %s", error)
+        except (ObjembError, OSError) as error:  # a single photo must not make the search fail
+            log.warning("not re-ranked, and placed after those that were: %s", error)
             return None
 
     def query_photo(self, number: int) -> Photo:
-        """The photo of a query by its number. Raises ``ValueError`` where photos cannot be opened."""
+        """The photo of a query by its index. Raises ``ValueError`` if photos cannot be opened."""
         if self.open_query is None:
             raise ValueError("re-ranking: expected queries whose photos can be opened, found vectors alone")
         return self.open_query(number)
 
     def needed_describer(self) -> Describer:
-        """The describer of vectors. Raises ``ValueError`` where there is none, as of an exported model."""
+        """The describer of vectors. Raises ``ValueError`` if there is none, as for an exported model."""
         if self.describer is None:
             raise ValueError(
                 "re-ranking: expected the describer of a PyTorch model, with which parts of photos are described, "
@@ -95,12 +95,12 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class WordSearch:
-    """The same of a search for visual words.
+    """Queries and results of a search for visual words.
 
     Attributes:
-        queries: The rows that were searched with.
-        results: One per query, in their order.
-        stored: What is stored of an image that was found.
+        queries: The rows of the queries.
+        results: The result of each query.
+        stored: Gives the stored words of a hit.
     """
 
     queries: tuple[VisualWords, ...]
@@ -117,15 +117,14 @@ class WordSearch:
 
 
 class Reranker(Plugin, ABC):
-    """Puts results into a better order.
+    """Improves the order of results.
 
-    A re-ranker has no weights of its own; where it needs a network, that is the describer of the search. So it does
-    not count in the fingerprint of a model: vectors do not depend on it.
+    A re-ranker has no weights; if it needs a network, it uses the describer of the search. Vectors do not depend on it,
+    so it is not part of a model's fingerprint.
 
     Attributes:
-        depth: How many hits it wants in each result that it is given; None for all images. Given fewer, it makes do
-            with those.
-        scale: What the scores are that it gives, in words; None where it leaves them as they were.
+        depth: Number of hits that it needs in each result; None for all images. It also works with fewer.
+        scale: Description of its scores; None if it does not change them.
     """
 
     kind = "rerank"
@@ -136,17 +135,17 @@ class Reranker(Plugin, ABC):
     def rerank(self, search: Search) -> Search:
         """The same queries in the same order, with better results.
 
-        Results stay at least as deep as they were, and each match names the pair of boxes that matched. A re-ranker
-        that changes query vectors puts them into ``queries``, one that changes the rows of the database into
-        ``database``, so that the next one builds on that. What it is given is not edited. A query without rows, a
-        result without hits and an empty database are normal cases.
+        Results do not lose hits, and each match has the pair of boxes that matched. A re-ranker that changes query
+        vectors returns them in ``queries``, and one that changes the rows of the database in ``database``, for use by
+        the next one. The given search is not modified. Queries without rows, results without hits and an empty database
+        are allowed.
         """
 
     def rerank_words(self, search: WordSearch) -> WordSearch:
-        """The same of a search for visual words.
+        """The same for a search for visual words.
 
         Raises:
-            ValueError: It re-ranks vectors alone.
+            ValueError: It only re-ranks searches of vectors.
         """
         del search
         raise ValueError(
@@ -156,17 +155,16 @@ class Reranker(Plugin, ABC):
 
 
 def scored(match: Match, score: float) -> Match:
-    """A match with another score, which its runners-up do not exceed."""
+    """A match with another score; scores of its runners-up are limited to it."""
     runners_up = tuple(replace(r, score=min(r.score, score)) for r in match.runners_up)
     return replace(match, score=score, runners_up=runners_up)
 
 
 def put_first(result: SearchResult, hits: Iterable[Match]) -> SearchResult:
-    """A result that begins with newly scored hits, by falling score; the others follow in their old order.
+    """A result that starts with newly scored hits by descending score, followed by the others in their old order.
 
-    The others keep their scores where these fit in, and are lowered to the last new score where they do not: scores
-    fall along a result, and what was not looked at again cannot come before what was. Of equal scores, the hit that
-    comes first in ``hits`` stays first.
+    The scores of the others are limited to the last new score, so that scores descend along the result and hits that
+    were not re-ranked do not come before those that were. Ties are in the order of ``hits``.
     """
     first = sorted(hits, key=lambda hit: -hit.score)
     new = {hit.image for hit in first}
@@ -183,18 +181,18 @@ def search_and_rerank(
     describer: Describer | FeatureDescriber | None = None,
     open_query: Callable[[int], Photo] | None = None,
 ) -> Search:
-    """Exact search, and the re-rankers in their order, each on what the one before it made.
+    """Exact search, followed by re-rankers, each applied to the output of the one before.
 
-    The results say on which scale the last re-ranker that gave scores gave them.
+    The results have the scale of the last re-ranker that changed scores.
 
     Args:
-        queries: The rows to search with.
-        database: The rows to search.
-        rerankers: What to do with the results; nothing is a normal case.
-        depth: Least number of hits per result (where there are so many images); a re-ranker that wants more makes the
-            results deeper, and they are not cut in the end.
-        describer: What described both, for re-rankers that look into photos.
-        open_query: Decodes the photo of a query by its number, likewise.
+        queries: The rows of the queries.
+        database: The rows of the database.
+        rerankers: The re-rankers, in order; may be empty.
+        depth: Minimum number of hits per result (if there are so many images). A re-ranker that needs more makes the
+            results longer, and they are not truncated afterwards.
+        describer: The describer of both, for re-rankers that open photos.
+        open_query: Decodes the photo of a query by its index, for re-rankers that open photos.
     """
     wanted = (len(database.images) if r.depth is None else r.depth for r in rerankers)
     first = tuple(database.search(queries, max(depth, *wanted, 1)))
@@ -207,10 +205,10 @@ def search_and_rerank(
 
 
 def rerank_words(search: WordSearch, rerankers: Sequence[Reranker]) -> WordSearch:
-    """The re-rankers in their order, of a search for visual words.
+    """Apply re-rankers, in order, to a search for visual words.
 
     Raises:
-        ValueError: One of them re-ranks vectors alone.
+        ValueError: One of them only re-ranks searches of vectors.
     """
     for reranker in rerankers:
         before = search.results
@@ -222,5 +220,5 @@ def rerank_words(search: WordSearch, rerankers: Sequence[Reranker]) -> WordSearc
 def _on_scale(
     reranker: Reranker, before: Sequence[SearchResult], after: Sequence[SearchResult]
 ) -> tuple[SearchResult, ...]:
-    """Results that say on which scale their scores are."""
+    """Results with the scale of the re-ranker, if it changed scores."""
     return tuple(replace(new, scale=reranker.scale or old.scale) for new, old in zip(after, before, strict=True))

@@ -1,4 +1,4 @@
-"""Hits ranked by the box around what is of the query's classes in them."""
+"""Hits ranked by the box in which the query's classes are active: localisation by class activation maps."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class ClassLocalization(Reranker):
     """Localisation by class activation maps (Jimenez, Alvarez and Giro-i-Nieto, "Class-weighted convolutional features
     for visual instance search", BMVC 2017, section 3.4).
 
-    The likeliest classes of the query are looked for in each hit. The mean of the activation maps of the first of them,
-    cut at several shares of its maximum, gives as many boxes, each around the largest connected part. Each box is
-    described by its cells as weighted by the maps of all these classes, and so is the box of the query; the most
-    similar box is that of the hit, and its similarity the score.
+    The activation maps of the query's most probable classes are computed for each hit. The mean of the maps of the
+    first of these classes is thresholded at several shares of its maximum; the largest connected component at each
+    threshold gives a box. The boxes, and the box of the query, are described by their cells, weighted by the maps of
+    all these classes; the most similar box becomes that of the hit, and its similarity the score.
 
-    The query joins the mean of its expansion; for the authors it is the first of the hits, since their database holds
-    the photos of the queries.
+    The query is part of the mean in the query expansion. In the paper it is the first of the hits, because the database
+    contains the photos of the queries.
 
     Args:
         top: Number of hits per query whose photos are opened; the paper's 100 (1,000 at most).
         mixed: Number of best boxes averaged with the query for another ranking; the paper's 10; 0 for none.
-        classes: Number of the query's likeliest classes that weight the cells of a box; the paper's 6.
-        averaged: Number of these classes whose maps are averaged and cut to boxes; the paper's 2.
-        thresholds: The shares.
-        smallest: Boxes of fewer cells along a side are left out; the authors' 5. Where none remains, the hit is
-            described as a whole.
+        classes: Number of the query's most probable classes that weight the cells of a box; the paper's 6.
+        averaged: Number of these classes whose maps are averaged and thresholded; the paper's 2.
+        thresholds: Thresholds as shares of the maximum.
+        smallest: Boxes with fewer cells along a side are left out; the authors' 5. If none remains, the whole hit is
+            described.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClassLocalization(Reranker):
         """See :meth:`Reranker.rerank`. A query with several boxes is looked for by the one that matched a hit best.
 
         Raises:
-            TypeError: A describer without class activation maps.
+            TypeError: The describer has no class activation maps.
             ValueError: Photos cannot be opened.
         """
         if not any(len(result) for result in search.results):
@@ -92,7 +92,8 @@ class ClassLocalization(Reranker):
         return expanded(result, [hit for hit, _ in located], [v for _, v in located], mean, self.mixed)
 
     def _asked(self, describer: ClassDescriber, photo: Photo, box: tuple[float, ...]) -> tuple[list[int], Tensor]:
-        """The likeliest classes of a box, which is cut out at the scale of its photo, and its vector in its photo."""
+        """The most probable classes of a box, cut out at the scale of its photo, and the vector of the box in its
+        photo."""
         region = Regions(torch.tensor([box]), photo.size)
         cut = photo.part(region)
         (likely,) = describer.for_part(cut.size, photo.size).class_maps([cut])

@@ -1,4 +1,4 @@
-"""Database rows mixed with their neighbours, and searched again."""
+"""Database augmentation: a new search in rows averaged with their neighbours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similar
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank.base import Reranker, Search
 
-#: How neighbours are weighted.
+#: Weightings of neighbours.
 WEIGHTS = ("rank", "similarity")
-#: Numbers that are gathered at once.
+#: Numbers that are gathered at a time.
 NUMBERS = 1 << 24
 
 
@@ -29,17 +29,17 @@ class DatabaseAugmentation(Reranker):
     Gordo et al., End-to-end learning of deep visual representations for image retrieval, IJCV 2017, with 20
     neighbours, not normalised. ``similarity``: alpha-DBA, the weights of alpha-QE; with ``alpha`` 0 the plain mean.
 
-    The augmented rows are held in memory, as large as the vectors of the database, and are made once per database;
-    time is quadratic in the number of rows, except for the approximate neighbours of 200,000 rows and more.
+    The augmented rows need as much memory as the vectors of the database, and are computed once per database, in time
+    quadratic in the number of rows, except from 200,000 rows on, where neighbours are approximate.
 
     Args:
         top: Neighbours per row.
         weights: ``rank`` or ``similarity``.
-        alpha: Exponent of the similarity, where that weighs.
-        normalise: Give the mixed rows unit length. Otherwise they are weighted means.
+        alpha: Exponent of the similarity, for ``similarity``.
+        normalise: Whether to normalise the weighted means.
     """
 
-    depth = 1  # only as deep as the other re-rankers need it
+    depth = 1  # the others decide on the depth
 
     def __init__(self, *, top: int = 20, weights: str = "rank", alpha: float = 3.0, normalise: bool = False) -> None:
         self.top = checks.whole("top", top)

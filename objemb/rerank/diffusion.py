@@ -1,4 +1,4 @@
-"""Results ranked by diffusion over the neighbourhoods of the database."""
+"""Results ranked by diffusion on the nearest-neighbour graph of the database."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from objemb.types import Float32Array, Float64Array, Int64Array
 if TYPE_CHECKING:
     from objemb.rerank._graph import csr_array
 
-#: Numbers that are gathered at once to weigh regions.
+#: Numbers that are gathered at a time to weight regions.
 NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class _Graph:
-    """What of a database does not depend on queries.
+    """The part of diffusion that does not depend on queries.
 
     Attributes:
-        affinity: ``(R, R)``.
-        system: The equations of the whole graph, ``(R, R)``, or None where every query has its own.
-        weights: float64 ``(R,)``, how much each row counts in its image.
+        affinity: Sparse ``(R, R)``.
+        system: The linear system of the whole graph, ``(R, R)``, or None if every query has its own.
+        weights: float64 ``(R,)``, the weight of each row in its image.
     """
 
     affinity: csr_array
@@ -45,31 +45,32 @@ class Diffusion(Reranker):
     """Diffusion on the graph of mutual nearest neighbours, global or regional.
 
     Iscen, Tolias, Avrithis, Furon, Chum, Efficient diffusion on region manifolds, CVPR 2017. Similarity spreads from
-    the rows nearest to the query to their neighbours and on, so that views are found which resemble the query only by
-    way of others. With one row per image (``neighbours`` 50, ``query_neighbours`` 10 in the paper) this is global
-    diffusion, with several (200 and 200) regional: the scores of an image's rows are pooled by generalised max pooling.
+    the rows nearest to the query to their neighbours, and so on, so that views are found that resemble the query only
+    through other views. With one row per image (``neighbours`` 50, ``query_neighbours`` 10 in the paper) this is global
+    diffusion; with several (200 and 200) it is regional, and the scores of an image's rows are pooled by generalised
+    max pooling.
 
-    Images that diffusion does not reach follow in their old order. Scores are no similarities; what counts is their
-    order. A match has the row that contributes most, and the query row most similar to it. Needs SciPy.
+    Images that diffusion does not reach follow in their old order. Scores are not similarities; only their order is
+    meaningful. A match has the row that contributes most, and the query row most similar to it. Needs SciPy.
 
-    The graph is made once per database, in time quadratic in its rows except for the approximate neighbours of 200,000
-    rows and more; it takes up to 16 bytes x ``neighbours`` per row.
+    The graph is computed once per database, in time quadratic in the number of rows, except from 200,000 rows on, where
+    neighbours are approximate; it takes up to 16 bytes x ``neighbours`` per row.
 
     Args:
-        neighbours: k, at least 2; two rows are connected when each is among the k nearest of the other. A row is the
-            first of its own nearest, as the authors count: k = 50 leaves 49 others.
-        query_neighbours: k_q, how many rows diffusion starts from.
-        alpha: How much is passed on, above 0 and below 1.
+        neighbours: k, at least 2; two rows are connected if each is among the k nearest of the other. As in the
+            authors' code, a row is the first of its own neighbours: k = 50 leaves 49 others.
+        query_neighbours: k_q, the number of rows that diffusion starts from.
+        alpha: Share of similarity that is passed on, above 0 and below 1.
         gamma: Exponent of similarities.
-        iterations: Most steps of conjugate gradient.
-        tolerance: Residual, as a share of the start, at which it stops.
-        truncate: Diffuse over no more than this many rows, those nearest to the query (all of its regions count);
-            None for all. The similarities among them are normalised anew.
+        iterations: Maximum number of conjugate gradient steps.
+        tolerance: Residual at which to stop, as a share of the start vector.
+        truncate: Maximum number of rows to diffuse over, those nearest to the query (considering all its regions);
+            None for all. The similarities among them are normalised again.
         ridge: lambda of the generalised max pooling.
     """
 
-    depth = 1  # it looks for its own rows
-    scale = "similarity that diffusion carries over; only the order says something"
+    depth = 1  # it selects rows itself
+    scale = "similarity after diffusion; only the order is meaningful"
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class Diffusion(Reranker):
         self._graphs: WeakKeyDictionary[Database, _Graph] = WeakKeyDictionary()
 
     def rerank(self, search: Search) -> Search:
-        """The images that diffusion reaches, by falling score, then the others."""
+        """The images that diffusion reaches, by descending score, then the others."""
         database = search.database
         if not len(database.vectors):
             return search
@@ -111,12 +112,12 @@ class Diffusion(Reranker):
         return _Graph(affinity, laplacian(affinity, self.alpha) if whole else None, self._weights(database))
 
     def _most(self, database: Database) -> int:
-        """How many rows take part in the diffusion of a query."""
+        """Number of rows in the diffusion of a query."""
         count = len(database.vectors)
         return count if self.truncate is None else min(self.truncate, count)
 
     def _weights(self, database: Database) -> Float64Array:
-        """How much each row counts in its image, float64 ``(R,)``; images of as many rows are solved for together."""
+        """The weight of each row in its image, float64 ``(R,)``; images with equally many rows are solved together."""
         counts = np.diff(database.starts)
         weights = np.empty(len(database.vectors))
         for count in np.unique(counts[counts > 0]):
@@ -147,14 +148,14 @@ def _matches(
     rows: Int64Array,
     scores: Float64Array,
 ) -> list[Match]:
-    """The images with a score above 0, by falling score.
+    """The images with a score above 0, by descending score.
 
     Args:
         database: R rows.
         query: Q rows.
         products: ``(R, Q)``.
-        rows: ``(n,)``, rising: the rows that have a score.
-        scores: ``(n,)``, to be added up per image.
+        rows: ``(n,)``, ascending: the rows that have a score.
+        scores: ``(n,)``, their scores, which are summed for each image.
     """
     items = database.items[rows]
     of_images = np.bincount(items, scores, minlength=len(database.images))

@@ -1,4 +1,4 @@
-"""Where in a hit the object of the query is, by factorising both together."""
+"""Localisation of the query's object in hits, by factorising both together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from objemb.structures import Box, Match, Photo, Regions, SearchResult
 from objemb.structures.results import COSINE
 
 ORDERS = ("keep", "similarity")
-#: Photos of hits that are open at the same time.
+#: Number of photos of hits that are processed at a time.
 BATCH = 8
 
 
@@ -31,24 +31,24 @@ BATCH = 8
 class JointFactorization(Reranker):
     """Localisation by deep feature factorization (Collins and Susstrunk, ICIP 2019).
 
-    The box of a query is cropped and described as a picture alone; the feature maps of this crop and of the photo of a
-    hit are factorised together into a few concepts. The concept with the largest mass in the crop is the object, and
-    the box of the hit becomes that of the largest hot part of its heat map in the hit.
+    The box of a query is cropped; the feature maps of this crop and of the photo of a hit are factorised together into
+    a few concepts. The concept with the largest mass in the crop is taken for the object, and the box of the hit
+    becomes that of the largest connected component of its thresholded heat map in the hit.
 
-    It finds objects that fill several cells of the feature map; of smaller ones it finds the surroundings.
+    It localises objects that cover several cells of the feature map; for smaller ones it finds the surroundings.
 
     Args:
         top: Number of hits per query whose photos are opened.
-        rank: Concepts of a pair of crop and hit.
-        threshold: The box encloses what has at least this share of the greatest heat.
-        size: Longest side of the photo of a hit when it enters the network, in pixels.
-        query_size: The same of the crop.
-        order: ``"keep"`` leaves order and scores alone and changes boxes only. ``"similarity"`` describes the new boxes
-            with the describer of the search, and orders these hits by the similarity of their vectors to the query's.
-        init: See :class:`~objemb.ops.nmf.Nmf`, as for the next three.
-        iterations: Most updates.
-        tolerance: When to stop earlier.
-        seed: Of a random start.
+        rank: Number of concepts of a pair of crop and hit.
+        threshold: The box encloses the cells with at least this share of the largest heat.
+        size: Longest side of the photo of a hit at the network's input, in pixels.
+        query_size: Longest side of the crop at the network's input, in pixels.
+        order: ``"keep"`` changes only boxes, not order and scores. ``"similarity"`` describes the new boxes with the
+            describer of the search, and orders these hits by the similarity of their vectors to the query's.
+        init: Initialisation, see :class:`~objemb.ops.nmf.Nmf`, also for the next three.
+        iterations: Maximum number of updates.
+        tolerance: Relative change at which to stop.
+        seed: Seed of a random initialisation.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class JointFactorization(Reranker):
         """See :meth:`Reranker.rerank`. A hit on which the concept is not active keeps its box.
 
         Raises:
-            ValueError: Photos cannot be opened, or the describer has no backbone of its own.
+            ValueError: Photos cannot be opened, or the describer has no backbone.
         """
         if not any(len(result) for result in search.results):
             return search

@@ -1,4 +1,4 @@
-"""Queries mixed with what they found, and searched again."""
+"""Query expansion: a new search with queries averaged with their first hits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class QueryExpansion(Reranker):
 
     AQE: Chum, Philbin, Sivic, Isard, Zisserman, Total recall, ICCV 2007, here on global or region vectors. alpha-QE:
     Radenovic, Tolias, Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, who use ``top`` 50
-    and ``alpha`` 3. R-MAC uses AQE with 5, CroW and CAM with 10 (they add up, which is the same after normalisation),
+    and ``alpha`` 3. R-MAC uses AQE with 5, CroW and CAM with 10 (they sum, which is the same after normalisation),
     DIR with 1 and without normalisation.
 
-    Of each found image, the row that matched best is mixed into the query row that it matched. So several query boxes
-    of different objects stay apart, and a photo of many regions contributes the one that was looked for.
+    The best-matching row of each hit is averaged with the query row that it matched. Query boxes of different objects
+    thus stay separate, and a photo with many regions contributes only the relevant one.
 
     Args:
-        top: How many of the first hits are mixed in.
-        alpha: 0 for equal weights (AQE), else the exponent of the similarity (alpha-QE), negative ones counting 0. The
-            query itself has weight 1.
-        normalise: Give the mixed vector unit length. Otherwise it is the weighted mean.
+        top: Number of first hits that are averaged with the query.
+        alpha: 0 for equal weights (AQE), otherwise the exponent of the similarity (alpha-QE), with weight 0 for
+            negative ones. The query itself has weight 1.
+        normalise: Whether to normalise the weighted mean.
     """
 
     def __init__(self, *, top: int = 5, alpha: float = 0.0, normalise: bool = True) -> None:
@@ -41,7 +41,7 @@ class QueryExpansion(Reranker):
         self.normalise = checks.flag("normalise", normalise)
 
     def rerank(self, search: Search) -> Search:
-        """The search of the expanded queries."""
+        """The search with the expanded queries."""
         pairs = zip(search.queries, search.results, strict=True)
         expanded = (self._expand(search.database, query, result.hits[: self.top]) for query, result in pairs)
         return search.again(expanded, search.database)

@@ -13,13 +13,13 @@ from objemb.structures import RegionDescriptors, SearchResult
 
 @plugin
 class RegionExpansion(Reranker):
-    """Searches again with the mean of the region vectors that matched best in the first results.
+    """Searches again with the mean of the region vectors that matched best in the first hits.
 
-    The new query is one vector, ``l2(sum of the best row of each of the first results)``; the query's own vectors are
-    not in it. It goes by the box that matched the first result.
+    The new query is a single vector, ``l2(sum of the best row of each of the first hits)``, without the query's own
+    vectors. Its box is the query box that matched the first hit.
 
     Args:
-        top: N_QE: the number of results that are used.
+        top: N_QE, the number of hits that are used.
     """
 
     def __init__(self, *, top: int = 10) -> None:

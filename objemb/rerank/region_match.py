@@ -1,4 +1,4 @@
-"""Results ranked by how well all regions of the query are matched."""
+"""Results ranked by how well all regions of the query match."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResu
 from objemb.structures.results import COSINE
 from objemb.types import BoolArray, Float32Array, Int64Array
 
-#: How the pairs of regions become the score of an image.
+#: Ways to compute the score of an image from its pairs of regions.
 SCORES = ("mean", "mutual", "max")
-#: What scores are where all regions of the query count.
+#: The scale of scores over all regions of the query.
 MEAN_COSINE = "mean of the cosine similarities of the query's regions, at most 1"
-#: Pairs of boxes that a match names beside the best.
+#: Maximum number of runners-up of a match.
 RUNNERS_UP = 3
-#: Share of a region that has to lie in a query box to belong to it.
+#: Share of a region's area that has to be inside a query box for the region to belong to it.
 INSIDE = 0.5
-#: Above this IoU two regions are the same.
+#: IoU above which two regions are taken for the same.
 SAME = 0.99
 
 
@@ -39,12 +39,12 @@ class RegionMatch(Reranker):
     A match keeps the best pair of boxes; the other pairs are its runners-up, whose scores are cut to that of the match.
 
     Args:
-        top: How many of the first hits are ranked again.
-        score: ``mean``: of the best similarities of the query regions. ``mutual``: likewise, but a pair that is not
-            also the best one for the region of the image counts 0, so that a region is matched once. ``max``: the
-            best pair alone, as a search does.
-        look: Also match the regions that the describer finds in the photo of the query, of which at least half lies
-            within a query box; those that equal one are not counted twice.
+        top: Number of first hits that are re-ranked.
+        score: ``mean``: the mean of the best similarities of the query regions. ``mutual``: the same, but a pair that
+            is not also the best one for the region of the image counts 0, so that a region is matched once. ``max``:
+            the best pair only, as in a plain search.
+        look: Whether to add the regions that the describer finds in the photo of the query, if at least half of their
+            area is inside a query box; regions that equal a query box are not added.
     """
 
     def __init__(self, *, top: int = 100, score: str = "mean", look: bool = False) -> None:
@@ -88,7 +88,7 @@ class RegionMatch(Reranker):
         return replace(pairs[0], score=score, runners_up=tuple(pairs[1:]))
 
     def _score(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> float:
-        """The score of an image from the best row of it for each query row, and the product of these two."""
+        """The score of an image, from its best row for each query row and their product."""
         if self.score == "max":
             return float(best.max())
         if self.score == "mutual":
@@ -97,7 +97,7 @@ class RegionMatch(Reranker):
 
 
 def _looked_at(search: Search, number: int) -> RegionDescriptors:
-    """The rows of a query, and the regions that the describer finds within its boxes."""
+    """The rows of a query, and those of the regions that the describer finds inside its boxes."""
     query = search.queries[number]
     (found,) = search.needed_describer().describe([search.query_photo(number)])
     inside = found[_within(found.regions, query.regions)]
@@ -106,9 +106,9 @@ def _looked_at(search: Search, number: int) -> RegionDescriptors:
 
 
 def _within(regions: Regions, wanted: Regions) -> BoolArray:
-    """Which regions lie at least half in one of the wanted ones, and are none of these: bool ``(N,)``."""
+    """bool ``(N,)``: regions that are at least half inside one of the wanted ones, and do not equal it."""
     from objemb.ops.boxes import area, intersection, iou
-    from objemb.ops.tensors import as_tensor  # here, since only the describer of a PyTorch model finds regions
+    from objemb.ops.tensors import as_tensor  # imported here, since only the describer of a PyTorch model finds regions
 
     boxes, others = as_tensor(regions.boxes), as_tensor(wanted.boxes)
     shared = intersection(boxes[:, None], others[None]).amax(dim=1)

@@ -1,4 +1,4 @@
-"""Hits ranked by the proposal in them that is most like the query: region re-ranking."""
+"""Hits ranked by the proposal that is most similar to the query: region re-ranking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from objemb.rerank._looking import box_vector, expanded, moved
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Match, SearchResult
 
-#: Photos whose regions are kept: the same hits come up for many queries.
+#: Number of photos whose regions are cached, because the same hits occur for many queries.
 KEPT = 200
 
 
@@ -28,16 +28,16 @@ class RegionRerank(Reranker):
     """Region re-ranking over the proposals of a detector (Salvador, Giro-i-Nieto, Marques and Satoh, "Faster R-CNN
     features for instance search", CVPR workshops 2016).
 
-    The photos are filtered by whole images first; then each hit is scored by that of its proposals whose features are
-    most like those under the query box, and this proposal is its box. The mean of the query and of the best boxes'
-    features ranks once more.
+    After a search by whole images, each hit is scored by its proposal whose features are most similar to those of the
+    query box, and this proposal becomes its box. Finally, hits are ranked by the mean of the features of the query and
+    of the best boxes.
 
     Args:
         top: Number of hits per query whose photos are opened; the paper's 100.
         mixed: Number of best boxes averaged with the query; the paper's 5; 0 for no expansion.
-        regions: Where proposals come from; null: the proposal network of the detector whose features the describer
-            pools (``detector_trunk``).
-        proposals: Maximum number of them per photo.
+        regions: Source of proposals; null for the proposal network of the detector whose features the describer pools
+            (``detector_trunk``).
+        proposals: Maximum number of proposals per photo.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RegionRerank(Reranker):
         """See :meth:`Reranker.rerank`. Of a query with several boxes, each hit is scored by the one that fits best.
 
         Raises:
-            ValueError: Photos cannot be opened, or nothing is known that makes proposals.
+            ValueError: Photos cannot be opened, or there is no source of proposals.
         """
         if not any(len(result) for result in search.results):
             return search
@@ -80,13 +80,13 @@ class RegionRerank(Reranker):
         if not isinstance(detector, NetworkDetector):
             raise ValueError(
                 "region_rerank: expected regions, such as {name: rpn_proposals, ...}, or a describer that pools the "
-                f"features of a detector (detector_trunk), found {type(search.describer).__name__} without"
+                f"features of a detector (detector_trunk), found {type(search.describer).__name__} without them"
             )
         return RpnProposals(detector=detector, max_regions=self.proposals)
 
 
 def _best(hit: Match, asked: Tensor, result: SearchResult, vectors: Tensor, boxes: Tensor) -> tuple[Match, Tensor]:
-    """A hit with the box that is most like any of the query's, and the vector of that box."""
+    """A hit with the box that is most similar to any of the query's, and the vector of that box."""
     products = vectors @ asked.T
     row, query_row = divmod(int(products.argmax()), products.shape[1])
     return replace(moved(hit, boxes[row].tolist()), query_box=result.query_boxes[query_row]), vectors[row]
@@ -97,7 +97,7 @@ _Described = tuple[Tensor, Tensor]
 
 
 def _described_regions(search: Search, source: RegionSource, image: str) -> _Described | None:
-    """The regions of a source in the photo of a hit; None where that cannot be opened any more."""
+    """The regions of a source in the photo of a hit; None if it can no longer be opened."""
     photo = search.found_photo(image)
     if photo is None:
         return None

@@ -1,4 +1,4 @@
-"""Hits ranked by how many local features agree on where the object is: spatial verification."""
+"""Hits ranked by the number of local features that agree with one affine map: spatial verification."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from objemb.rerank.base import Reranker, Search, WordSearch, put_first, scored
 from objemb.structures import Box, LocalFeatures, Match, SearchResult, VisualWords
 from objemb.types import BoolArray, Float32Array, Float64Array, Int64Array
 
-#: Photos whose features are kept: the same hits come up for many queries.
+#: Number of photos whose features are cached, because the same hits occur for many queries.
 KEPT = 1000
 #: An affine map needs this many pairs, and one more that could contradict.
 LEAST_PAIRS = 4

@@ -140,7 +140,7 @@ def test_the_codebook_learns_from_all_features() -> None:
     aggregator.fitted_parts()["codebook"].fit(rows, fitted_on="two photos")
     assert aggregator.codebook.array.shape == (3, 2)
     assert aggregator.samples("codebook", []).shape == (0, 2)
-    with pytest.raises(NotImplementedError, match="expected no part that learns, found 'centres'"):
+    with pytest.raises(NotImplementedError, match="expected no part to be fitted, found 'centres'"):
         aggregator.samples("centres", [INDEXED])
 
 

@@ -95,14 +95,14 @@ def test_networks_with_maps_that_cannot_be_cut() -> None:
         TypeError, match=r"found swin_tiny_patch4_window7_224 of timm, whose layers torch.fx cannot foll"
     ):
         swin.upper(8)
-    with pytest.raises(ValueError, match="stride: expected a map that all that follows is computed from, found 8 with"):
+    with pytest.raises(ValueError, match="stride: expected a map from which all later layers are computed, found 8"):
         joined.upper(8)
 
 
 def test_what_torch_fx_misunderstands_is_no_upper_part(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = TimmNet("test_resnet")
     monkeypatch.setattr(timm_net, "upper_part", lambda traced, below, last: torch.nn.Identity())
-    with pytest.raises(TypeError, match=r"found test_resnet of timm, of which torch\.fx makes another network"):
+    with pytest.raises(TypeError, match=r"found test_resnet of timm, which torch\.fx does not trace correctly"):
         backbone.upper(8)
 
 

@@ -91,7 +91,7 @@ def test_the_layer_of_classes_is_kept_when_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UnreadableWeightsError, match=r"2 tensors of the network are missing: expected 'fc\.weight'"):
         TorchvisionCnn("resnet18", weights=tmp_path / "model.pth", classes=True)
     again.classes = None
-    with pytest.raises(ValueError, match="expected classes: true, which keeps the layer of classes"):
+    with pytest.raises(ValueError, match="expected classes: true, which keeps the classification layer"):
         again.class_layer()
 
 

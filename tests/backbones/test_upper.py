@@ -74,7 +74,9 @@ def test_a_map_that_is_not_all_there_is() -> None:
 
     traced = create_feature_extractor(Forked().eval(), ["one", "two", "add"])
     assert upper_part(traced, "one", "two")(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)
-    with pytest.raises(ValueError, match="expected a map that all that follows is computed from, found 'one' without"):
+    with pytest.raises(
+        ValueError, match="expected a map from which all later layers are computed, found 'one', which lacks"
+    ):
         upper_part(traced, "one", "add")
 
 

@@ -36,7 +36,7 @@ KNOWN = 7
 
 
 class TinyClassifier(TinyBackbone):
-    """The tiny network with a linear layer of classes above it."""
+    """The tiny network with a linear classification layer."""
 
     def __init__(self) -> None:
         super().__init__(stride=8)
@@ -246,7 +246,7 @@ def test_a_part_enters_at_the_scale_of_its_photo() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(TypeError, match=r"backbone: expected one with a layer of classes .* found TinyBackbone"):
+    with pytest.raises(TypeError, match=r"backbone: expected one with a classification layer .* found TinyBackbone"):
         describer(TinyBackbone())
     with pytest.raises(ValueError, match="fixed_classes: expected numbers below 7, found 7"):
         describer(fixed_classes=[0, 7])

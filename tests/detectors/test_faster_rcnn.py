@@ -181,7 +181,7 @@ def test_a_trunk_starts_from_a_detector(tmp_path: Path, detector: FasterRcnn) ->
         ({"anchor_sizes": [[24], [], [96]]}, r"anchor_sizes: expected a list of at least one item, found \[\]"),
         ({"anchor_sizes": [24, "48", 96]}, "anchor_sizes: expected a list of at least one item, found '48'"),
         ({"anchor_sizes": [[24, 32], [48, -1], [96, 150]]}, "anchor_sizes: expected a number above 0, found -1"),
-        ({"anchor_sizes": [[24, 32], 48, 96]}, r"as many for each level.*found \[\[24, 32\], 48, 96\]"),
+        ({"anchor_sizes": [[24, 32], 48, 96]}, r"equally many for each level.*found \[\[24, 32\], 48, 96\]"),
         ({"proposals": 0}, "proposals"),
         ({"weights": "nothing.pth"}, "expected a file or a model folder, found no file"),
     ],

@@ -216,7 +216,7 @@ def test_boxes_of_another_photo_are_left_out(store, size: tuple[int, int], found
     ((entry, reason),) = detector.problems
     assert entry == "a.jpg"
     assert reason.endswith(f"left out: expected a photo of 60 x 40 pixels, rotated or scaled, found {found}")
-    with pytest.raises(ValueError, match=r"none of its 1 can be used; the last problem is a\.jpg"):
+    with pytest.raises(ValueError, match=r"none among its 1 that can be used; the last problem is a\.jpg"):
         detector.expect_used()
 
 
