@@ -1,1 +1,1 @@
-"""Modules with state of their own: what is learned or fitted, and how networks run."""
+"""Modules that networks, describers and aggregators share: trained and fitted layers, and ways to run networks."""

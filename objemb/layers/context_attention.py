@@ -17,14 +17,14 @@ class ContextAttention(nn.Module):
     """``softplus(W_c g(W_r [m_r, m_I] + b_r) + b_c)``: the context-aware attention of Kim and Yoon, "Regional attention
     based deep feature for image retrieval", BMVC 2018.
 
-    ``m_r`` and ``m_I`` are the means of the feature map over a region and over the image. The last layer starts from
-    zeros, so that all regions have the same weight before training.
+    ``m_r`` and ``m_I`` are the means of the feature map over a region and over the image. The last layer is initialised
+    with zeros, so that all regions have the same weight before training.
 
     Args:
         channels: C of the feature map.
         hidden: Units of the hidden layer.
-        activation: g: ``tanh`` or ``softplus``. The authors' programs train with the latter and test with the former;
-            here it is one and the same.
+        activation: g: ``tanh`` or ``softplus``. The authors' code uses the latter in training and the former in
+            testing; here, it is the same in both.
     """
 
     def __init__(self, channels: int, hidden: int = 64, activation: str = "tanh") -> None:

@@ -1,4 +1,4 @@
-"""Parts of a method that are fitted to vectors, without labels, before anything is described."""
+"""Parts of a method that are fitted on vectors, without labels, before anything is described."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from objemb.registry import Plugin
 
 
 class Fitted(nn.Module, ABC):
-    """A codebook, a basis, a mean: state that is learned from vectors once and is saved with the weights.
+    """State that is fitted on vectors once and saved with the weights: a codebook, a basis, a mean.
 
-    A plug-in inherits from this beside the contract of its kind. Buffers or parameters have their final shapes once the
-    describer is built, so that a saved model fills them; :meth:`learn` computes their content; whatever reads them
-    calls :meth:`check_fitted` first. A describer says by its ``samples`` which vectors a part learns from.
+    A plug-in inherits from this class and from the contract of its kind. Buffers or parameters have their final shapes
+    when the describer is built, so that a saved model can fill them; :meth:`learn` computes their contents; everything
+    that uses them calls :meth:`check_fitted` first. A describer defines by its ``samples`` on which vectors a part is
+    fitted.
 
     Attributes:
-        needed: The most vectors that are gathered for it; more do not improve the fit.
-        fitted_on: What it was learned from, in words: for people, and for a warning on the evaluation set. Empty
+        needed: Maximum number of vectors that are gathered for it; more do not improve the fit.
+        fitted_on: A description of the data that it was fitted on, also used to warn about the evaluation set. Empty
             before.
-        count: Number of vectors it was learned from, an int64 scalar buffer; 0 before.
+        count: Number of vectors it was fitted on, an int64 scalar buffer; 0 before.
     """
 
     needed: int = 100_000
@@ -41,24 +42,24 @@ class Fitted(nn.Module, ABC):
     def learn(self, vectors: Tensor) -> None:
         """Fill the buffers, in place.
 
-        The same vectors in the same order always give the same state: what is random has a fixed seed of its own.
+        The same vectors in the same order always give the same state; random numbers have a fixed seed.
 
         Args:
             vectors: float32 ``(N, D)``, N at least 1, finite, on the device of the buffers.
 
         Raises:
-            ValueError: Too few vectors, or vectors of another length.
+            ValueError: There are too few vectors, or they have another dimension.
         """
 
     def expect(self, most: int | None) -> None:
-        """Raise an error that :meth:`learn` is known to raise, so that no photo is described in vain.
+        """Raise early an error that :meth:`learn` would raise, before photos are described.
 
         Args:
-            most: The most vectors that can be gathered; None where that is not known.
+            most: Maximum number of vectors that can be gathered; None if not known.
 
         Raises:
-            ImportError: A library that it needs is not installed.
-            ValueError: Too few vectors.
+            ImportError: A required library is not installed.
+            ValueError: There are too few vectors.
         """
         del most
 
@@ -66,16 +67,16 @@ class Fitted(nn.Module, ABC):
     def fit(
         self, vectors: Tensor, *, fitted_on: str, on_step: Callable[[int, int], None] = lambda done, of: None
     ) -> None:
-        """Learn from vectors, replacing what was learned before.
+        """Fit on vectors, replacing any earlier state.
 
         Args:
             vectors: float ``(N, D)``, any device.
             fitted_on: See the class.
-            on_step: Called by parts that take long, such as a codebook after each round of k-means: with the number of
-                steps that are done, from 1, and that of all.
+            on_step: Called during long computations, such as by a codebook after each round of k-means, with the number
+                of the step, from 1, and the total number.
 
         Raises:
-            ValueError: No vectors or too few, NaN or infinite ones, or of another length.
+            ValueError: There are too few vectors, or they are not finite or of another dimension.
         """
         if not fitted_on:
             raise ValueError("fitted_on: expected a description of the origin of the vectors, found none")
@@ -91,37 +92,37 @@ class Fitted(nn.Module, ABC):
         self.count.fill_(len(vectors))
 
     def step(self, done: int, of: int) -> None:
-        """Called by :meth:`learn` of a part that takes long, see ``on_step`` of :meth:`fit`."""
+        """Called during a long :meth:`learn`, see ``on_step`` of :meth:`fit`."""
         self._on_step(done, of)
 
     def settings(self) -> dict[str, object]:
-        """What it has learned from, JSON-ready, for the card of a model folder."""
+        """The data that it was fitted on, JSON-ready, for the card of a model folder."""
         return {"fitted_on": self.fitted_on, "count": int(self.count)}
 
     @property
     def label(self) -> str:
-        """What messages call it: the name of the plug-in, or that of the class."""
+        """Name in messages: that of the plug-in, or of the class."""
         return (isinstance(self, Plugin) and self.registry_name) or type(self).__name__
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it has learned."""
+        """Whether it has been fitted."""
         return bool(self.count > 0)
 
     def check_fitted(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` where nothing has been learned yet."""
+        """Raise :class:`~objemb.checks.NotFittedError` if it has not been fitted yet."""
         if not self.is_fitted:
-            raise NotFittedError(f"{self.label}: expected to be fitted, found a fresh one; add --fit-on PHOTOS")
+            raise NotFittedError(f"{self.label}: expected a fitted part, found an unfitted one; add --fit-on PHOTOS")
 
 
 class WithFittedParts(Frozen):
     """A frozen module that may contain :class:`Fitted` parts: a describer, an aggregator, an extractor of features."""
 
     def fitted_parts(self) -> dict[str, Fitted]:
-        """Parts that learn from vectors, by dotted module name, in the order in which they have to learn."""
+        """The fitted parts by dotted module name, in the order in which they have to be fitted."""
         return {name: part for name, part in self.named_modules() if isinstance(part, Fitted)}
 
     def check_fitted(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` if a part has not learned yet."""
+        """Raise :class:`~objemb.checks.NotFittedError` if a part has not been fitted yet."""
         for part in self.fitted_parts().values():
             part.check_fitted()

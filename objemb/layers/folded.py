@@ -1,4 +1,4 @@
-"""Batch norms as part of the convolutions before them, where no gradients are wanted."""
+"""Batch norms folded into the convolutions before them, when no gradients are needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d
 BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)
 #: The second has the tensors of the first and no mode; where a type is called for, the first stands for both.
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
-#: Largest difference from PyTorch's own convolution, of values around 1, that is rounding.
+#: Tolerance for rounding differences from PyTorch's own convolution, for values around 1.
 TOLERANCE = 1e-4
 
 _WANTED: ContextVar[bool] = ContextVar("objemb_folded", default=True)
@@ -29,7 +29,7 @@ Convolve = Callable[[Tensor, Tensor, Tensor, list[int], list[int], list[int], in
 
 @contextmanager
 def unfolded() -> Iterator[None]:
-    """Within the block every network runs as it is, for comparisons."""
+    """Inside the block, networks run unfolded, for comparisons."""
     token = _WANTED.set(False)
     try:
         yield
@@ -38,24 +38,24 @@ def unfolded() -> Iterator[None]:
 
 
 class Folded:
-    """A network, with its batch norms folded into its convolutions where no gradients are wanted on a CPU.
+    """A network whose batch norms are folded into its convolutions when it runs on a CPU without gradients.
 
     In eval mode a batch norm multiplies and shifts each channel by constants: ``gamma (w * x + b - mean) / sqrt(var +
-    eps) + beta`` is the convolution with the weights ``w gamma / sqrt(var + eps)`` and the bias ``(b - mean) gamma /
-    sqrt(var + eps) + beta`` (Jacob et al., "Quantization and training of neural networks for efficient
-    integer-arithmetic-only inference", 2018, section 3.2). One pass over each map is saved that way, and the
-    convolutions are oneDNN's throughout: PyTorch computes 1 x 1 convolutions of less than 16 images on a single thread
-    otherwise, in twice the time. The result is the network's up to rounding.
+        eps) + beta`` is the convolution with the weights ``w gamma / sqrt(var + eps)`` and the bias ``(b - mean) gamma
+        / sqrt(var + eps) + beta`` (Jacob et al., "Quantization and training of neural networks for efficient
+        integer-arithmetic-only inference", 2018, section 3.2). This saves one pass over each map. All convolutions are
+        oneDNN's; otherwise, PyTorch would compute 1 x 1 convolutions of less than 16 images on a single thread, in
+        twice the time. The result is that of the network up to rounding.
 
-    The network itself stays as it is, with its parameters and their names, and computes whatever is not such a case:
-    with gradients, within :func:`unfolded`, on another device, in another precision, with a norm in training mode, or
-    where a hook waits for the output of a layer that would not run. A change of its weights is noticed, unless it
-    bypasses the counter of changes that PyTorch keeps for a tensor, as assigning to ``parameter.data[...]`` does. This
-    is no module, so that an owner whose attribute it is has no further parameters for it.
+    The network itself is unchanged, with its parameters and their names, and runs in all other cases: with gradients,
+    inside :func:`unfolded`, on another device, in another precision, with a norm in training mode, or if a hook needs
+    the output of a layer that would not run. Changes of its weights are detected, unless they bypass PyTorch's version
+    counter of tensors, as assigning to ``parameter.data[...]`` does. This class is not a module, so that it adds no
+    parameters to the module that owns it.
 
     Args:
-        network: A traced network, see also :func:`in_turn`. Of anything else it is just the network: there is no graph
-            that says what follows on what.
+        network: A traced network, see also :func:`in_turn`. Other networks run unfolded, because they have no graph of
+            their layers.
 
     Attributes:
         network: The network.
@@ -66,10 +66,10 @@ class Folded:
         self._fast: _Fast | None = None
 
     def __reduce__(self) -> tuple[type[Folded], tuple[nn.Module]]:
-        return Folded, (self.network,)  # copies and pickles hold the weights once
+        return Folded, (self.network,)  # copies and pickles contain the weights once
 
     def __call__(self, maps: Tensor) -> Any:
-        """What ``network(maps)`` gives, up to rounding."""
+        """The same as ``network(maps)`` up to rounding."""
         if (
             _WANTED.get()
             and isinstance(self.network, fx.GraphModule)
@@ -88,14 +88,14 @@ class Folded:
 
 
 def in_turn(network: nn.Module, names: Collection[str]) -> fx.GraphModule:
-    """What the children of a network compute one after another, as a graph that :class:`Folded` can fold.
+    """The children of a network in sequence, as a graph that :class:`Folded` can fold.
 
     Args:
-        network: Its layers are shared.
-        names: Of the children whose outputs are of use, at least one; those behind the last of them do not run.
+        network: The network, which shares its layers.
+        names: Names of the children whose outputs are needed, at least one; children after the last of them do not run.
 
     Returns:
-        From maps to outputs by name.
+        A network from maps to outputs by name.
     """
     graph, outputs = fx.Graph(), dict[str, fx.Node]()
     maps = graph.placeholder("maps")
@@ -110,7 +110,7 @@ def in_turn(network: nn.Module, names: Collection[str]) -> fx.GraphModule:
 
 
 class _Fast:
-    """The folded network, which shares all but the folded weights with its original."""
+    """The folded network, which shares everything but the folded weights with the original."""
 
     def __init__(self, network: fx.GraphModule) -> None:
         self.network = _flat(network)
@@ -125,7 +125,7 @@ class _Fast:
         self._hidden = [m for m in network.modules() if m is not network and m not in running]
 
     def _replace(self, node: fx.Node, path: str) -> None:
-        """A convolution gives way to a foldable one, and the norm behind it to nothing."""
+        """Replace a convolution by a foldable one, and remove the norm after it."""
         layer, before = self.network.get_submodule(path), node.args[0]
         if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             owner, _, name = path.rpartition(".")
@@ -143,18 +143,21 @@ class _Fast:
                 self.network.delete_submodule(path)
 
     def allowed(self) -> bool:
-        """Whether the layers that do not run would do no more than what is folded."""
+        """Whether the layers that do not run have no other effects than the folded ones."""
         return all(c.folds() for c in self._convolutions) and not any(
             m._forward_hooks or m._forward_pre_hooks for m in self._hidden
         )
 
 
 class _Convolution(nn.Module):
-    """A convolution with the batch norm behind it, folded when it is needed, and anew when a weight has changed."""
+    """A convolution and the batch norm after it, folded when needed, and again when a weight has changed."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self._own, self._norms = [convolution], list[nn.BatchNorm2d]()  # in lists they are no parts of this module
+        self._own, self._norms = (
+            [convolution],
+            list[nn.BatchNorm2d](),
+        )  # in lists, so that they are not registered as submodules
         self._padding = [int(p) for p in convolution.padding]
         self._stride, self._dilation, self._groups = (
             list(convolution.stride),
@@ -166,14 +169,14 @@ class _Convolution(nn.Module):
         self._folded: tuple[Tensor, Tensor] | None = None
 
     def takes(self, norm: nn.BatchNorm2d) -> bool:
-        """Make this norm part of the convolution, if it can be and none is."""
+        """Add this norm to the convolution, if possible and if it has none yet."""
         if self._norms or norm.running_mean is None or norm.running_var is None:
             return False
         self._norms.append(norm)
         return True
 
     def folds(self) -> bool:
-        """Whether what is folded is constant: a norm in training mode depends on the batch."""
+        """Whether the norm is constant; in training mode it depends on the batch."""
         return not any(norm.training for norm in self._norms)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -185,7 +188,7 @@ class _Convolution(nn.Module):
     def _weights(self) -> tuple[Tensor, Tensor]:
         layers = (*self._own, *self._norms)
         tensors = [t for m in layers for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-        if any(t.is_inference() for t in tensors):  # nobody counts the changes of these
+        if any(t.is_inference() for t in tensors):  # these have no version counter
             return self._fold()
         seen, folded = tuple((t.data_ptr(), t._version) for t in tensors), self._folded
         if folded is None or seen != self._seen:
@@ -209,11 +212,11 @@ class _Convolution(nn.Module):
 
 
 def _flat(network: fx.GraphModule) -> fx.GraphModule:
-    """The network with rows of layers and residual blocks replaced by what they consist of."""
+    """The network with containers and residual blocks replaced by their layers."""
     graph = fx.Graph()
 
     def run(part: fx.Graph, path: str, inputs: Iterator[Argument]) -> Argument:
-        """Copy the nodes of the module of this path, and give those of its output."""
+        """Copy the nodes of the module at this path; returns those of its output."""
         copied: dict[fx.Node, Argument] = {}
         for node in part.nodes:
             args, kwargs = map_arg((node.args, node.kwargs), copied.__getitem__)
@@ -247,7 +250,7 @@ def _flat(network: fx.GraphModule) -> fx.GraphModule:
 def fastest_convolution() -> Convolve:
     """oneDNN's convolution of maps, weights and bias with padding, stride, dilation and groups.
 
-    PyTorch has it undocumented, so it has to give right results first; where it does not, this is PyTorch's own choice.
+    It is undocumented in PyTorch, so it is tested first; if a result is wrong, PyTorch's own convolution is used.
     """
     generator = torch.Generator().manual_seed(0)
     for groups, side, stride in ((1, 1, 1), (1, 3, 2), (16, 3, 1)):

@@ -1,4 +1,4 @@
-"""Networks that always are in eval mode."""
+"""Networks that are always in eval mode."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import nn
 
 
 class Frozen(nn.Module):
-    """A module that stays in eval mode, with all that is in it: what it gives must not depend on the batch.
+    """A module that stays in eval mode with all its submodules, so that its output does not depend on the batch.
 
-    It is in eval mode from the start, and so are parts as soon as they are assigned, and copies (plain copies of
-    ``torch.fx`` graphs are not). Its parameters may be trained nevertheless; a task that wants training mode as well,
-    such as for the statistics of batch norms, sets the mode of that part alone.
+    Submodules are put into eval mode when they are assigned, and copies stay in eval mode (plain copies of ``torch.fx``
+    graphs do not). Parameters may be trained nevertheless; a task that needs training mode, such as for the statistics
+    of batch norms, sets the mode of only that part.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Frozen(nn.Module):
         super().__setattr__(name, value.eval() if isinstance(value, nn.Module) else value)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """As that of ``nn.Module``, in eval mode."""
+        """As in ``nn.Module``; the module is put into eval mode."""
         super().add_module(name, None if module is None else module.eval())
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -32,13 +32,13 @@ class Frozen(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode, whatever ``mode`` says."""
+        """Stay in eval mode, whatever the ``mode``."""
         return super().train(False)
 
     def _with(self, **parts: object) -> Self:
         """A copy in which some attributes are replaced, and which shares everything else."""
         other = copy.copy(self)
-        other._modules = dict(self._modules)  # a table of its own: otherwise this module would change as well
+        other._modules = dict(self._modules)  # a separate table, so that this module is not changed
         for name, part in parts.items():
             setattr(other, name, part)
         return other

@@ -1,4 +1,4 @@
-"""What the task ``attend`` asks of whatever has an attention to learn."""
+"""The contract of parts with a learned attention, for the task ``attend``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from objemb.structures import Photo
 
 
 class LearnedAttention(ABC):
-    """A part of a method that weighs regions or local features by a small network, learned with classification as a
-    proxy: the weighted mean of what it weighs has to tell what a photo shows.
+    """A part of a method that weights regions or local features with a small network. It is trained with classification
+    as a proxy task: the class of a photo is predicted from the weighted mean.
 
     Attributes:
-        attention: The network, which alone is learned.
+        attention: The network; only it is trained.
     """
 
     attention: nn.Module
@@ -23,18 +23,18 @@ class LearnedAttention(ABC):
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Length C of what is weighed."""
+        """Dimension C of the weighted vectors."""
 
     @abstractmethod
     def class_layer(self) -> nn.Linear:
-        """The backbone's own layer of classes, which takes C numbers; see ``Backbone.class_layer``."""
+        """The backbone's classification layer with C inputs; see ``Backbone.class_layer``."""
 
     @abstractmethod
     def attended_means(self, photos: Sequence[Photo]) -> Tensor:
-        """The mean of what is weighed times its weights; a gradient reaches the attention, not the backbone.
+        """The weighted means of photos, differentiable in the attention, not in the backbone.
 
         Args:
-            photos: At least one, of any sizes.
+            photos: At least one photo, of any sizes.
 
         Returns:
             float32 ``(B, C)`` on the device of the network.

@@ -13,7 +13,7 @@ class LocalAttention(nn.Module):
     """``softplus(w_2 relu(W_1 x + b_1) + b_2)`` of activations x (Noh, Araujo, Sim, Weyand and Han, "Large-scale image
     retrieval with attentive deep local features", ICCV 2017, section 3.2).
 
-    The last layer starts from zeros, so that all cells have the same weight before training.
+    The last layer is initialised with zeros, so that all cells have the same weight before training.
 
     Args:
         channels: C of the map.
@@ -34,8 +34,8 @@ class LocalAttention(nn.Module):
         return softplus(self.out(self.hidden(maps).relu())).squeeze(1)
 
     def check_trained(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` where all cells still have the same weight."""
+        """Raise :class:`~objemb.checks.NotFittedError` if all cells still have the same weight."""
         if not bool(self.out.weight.any()):
             raise NotFittedError(
-                "attention: expected a trained one, found a fresh one; `objemb train attend_local` trains it"
+                "attention: expected a trained one, found an untrained one; `objemb train attend_local` trains it"
             )

@@ -1,4 +1,4 @@
-"""Networks in half precision, everything behind them in single."""
+"""Networks in half precision, and everything after them in single precision."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DTYPE: ContextVar[torch.dtype | None] = ContextVar("objemb_precision", default=
 
 @contextmanager
 def networks_in(dtype: torch.dtype | None) -> Iterator[None]:
-    """Within the block, backbones and the trunks of detectors compute in ``dtype``; None leaves them as they are.
+    """Inside the block, backbones and the trunks of detectors compute in ``dtype``; None changes nothing.
 
-    Their weights stay as they are, and what comes out is float32 again: boxes, pooling, whitening and lengths, where
-    eight bits of a mantissa would show, are computed in single precision.
+    Their weights are unchanged, and their outputs are float32: boxes, pooling, whitening and normalisation, for which
+    half precision would be too inaccurate, are computed in single precision.
     """
     token = _DTYPE.set(dtype)
     try:
@@ -31,7 +31,7 @@ def networks_in(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def computed(device: torch.device, network: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What a network gives, a tensor or tensors by name, computed as :func:`networks_in` says."""
+    """The output of a network, a tensor or tensors by name, computed in the precision of :func:`networks_in`."""
     dtype = _DTYPE.get()
     if dtype is None:
         return network(*args, **kwargs)

@@ -12,22 +12,22 @@ from objemb.ops.pca import pca_map
 
 
 class Projection(Fitted):
-    """``W v + b``, which starts as PCA whitening: ``W = diag(lambda ** -power) U^T`` and ``b = -W mean``.
+    """``W v + b``, initialised as PCA whitening: ``W = diag(lambda ** -power) U^T`` and ``b = -W mean``.
 
-    The layers that Gordo et al., "Deep image retrieval", ECCV 2016, section 3, put in the place of the whitening of
-    R-MAC, so that it can be learned together with all below it. Rows of zeros stay zeros: they hold no evidence.
+    These layers replace the whitening of R-MAC in Gordo et al., "Deep image retrieval", ECCV 2016, section 3, so that
+    it can be trained together with the layers below. Rows of zeros stay zeros.
 
     Args:
-        input_dim: Length of the vectors that come in.
-        dim: Length of the vectors that go out.
-        power: Of the variances, see :func:`objemb.ops.pca.pca_map`.
+        input_dim: Dimension of the input vectors.
+        dim: Dimension of the output vectors.
+        power: Power of the variances, see :func:`objemb.ops.pca.pca_map`.
 
     Attributes:
         weight: float32 ``(dim, input_dim)``; requires a gradient, like ``bias``.
         bias: float32 ``(dim,)``.
 
     Raises:
-        ValueError: ``dim`` above ``input_dim``, or ``power`` out of range.
+        ValueError: ``dim`` exceeds ``input_dim``, or ``power`` is out of range.
     """
 
     def __init__(self, input_dim: int, dim: int, power: float = 0.5) -> None:
@@ -38,7 +38,7 @@ class Projection(Fitted):
 
     @property
     def dim(self) -> int:
-        """Length of the vectors that go out."""
+        """Dimension of the output vectors."""
         return len(self.weight)
 
     def learn(self, vectors: Tensor) -> None:
@@ -49,20 +49,21 @@ class Projection(Fitted):
         self.bias.copy_(bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """float ``(N, input_dim)`` to ``(N, dim)``, not normalised. Raises ``NotFittedError`` where it is fresh."""
+        """float ``(N, input_dim)`` to ``(N, dim)``, not normalised. Raises ``NotFittedError`` if not fitted."""
         self.check_fitted()
         return AffineMap(self.weight, bias=self.bias)(vectors)
 
 
 class PcaBasis(Fitted):
-    """Projects on the first eigenvectors of the covariance of the vectors that it learned from.
+    """Projects on the first eigenvectors of the covariance of the vectors that it was fitted on.
 
-    No mean is subtracted: what is projected need not be of the kind that was learned from, such as local features in
-    a basis of region vectors. For whitened unit vectors there is :class:`objemb.layers.whitening.Whitening`.
+    No mean is subtracted, because the basis may be applied to other kinds of vectors than it was fitted on, such as
+    local features in a basis of region vectors. For whitened unit vectors, use
+    :class:`objemb.layers.whitening.Whitening`.
 
     Args:
-        input_dim: Length of the vectors that come in.
-        dim: Length of the vectors that go out.
+        input_dim: Dimension of the input vectors.
+        dim: Dimension of the output vectors.
 
     Attributes:
         directions: float32 ``(dim, input_dim)``, orthonormal rows, that of the largest variance first.
@@ -80,7 +81,7 @@ class PcaBasis(Fitted):
         self.directions.copy_(pca_map(vectors, len(self.directions), power=0.0).projection)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """float32 ``(N, input_dim)`` to ``(N, dim)``. Raises ``NotFittedError`` where nothing was learned yet."""
+        """float32 ``(N, input_dim)`` to ``(N, dim)``. Raises ``NotFittedError`` if not fitted."""
         self.check_fitted()
         return AffineMap(self.directions)(vectors)
 

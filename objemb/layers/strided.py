@@ -1,25 +1,24 @@
-"""Gradients of strided 1 x 1 convolutions that are right on every processor."""
+"""Correct gradients of strided 1 x 1 convolutions on every processor."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-#: From this many input channels on the gradients are right whatever the processor, the map and the threads.
+#: From this number of input channels on, gradients are correct on all processors, for all maps and numbers of threads.
 ENOUGH_CHANNELS = 16
 
 
 def guard_strided(network: nn.Module) -> None:
-    """Let narrow strided 1 x 1 convolutions see a contiguous input while they learn.
+    """Give narrow strided 1 x 1 convolutions a contiguous input in training.
 
-    oneDNN's gradient for the weights of an ungrouped 1 x 1 convolution with a stride writes past its workspace where
-    the input is ``channels_last`` and has few channels: fewer than 8 with AVX2, fewer than 16 with AVX-512
-    (uxlfoundation/oneDNN issue 6035). It crashes, hangs, or gives wrong gradients without a word. Another layout of
-    the input takes another path, and costs a copy of a map that is small by its nature. Nothing changes where no
-    gradient is asked for.
+    oneDNN's gradient for the weights of an ungrouped 1 x 1 convolution with a stride writes beyond its workspace if the
+    input is ``channels_last`` and has few channels: fewer than 8 with AVX2, fewer than 16 with AVX-512
+    (uxlfoundation/oneDNN issue 6035). It crashes, hangs, or silently gives wrong gradients. A contiguous input avoids
+    this code, at the cost of copying a small map. Nothing changes without gradients.
 
     Args:
-        network: Changed in place; its copies are guarded with it. Guarding twice is guarding once.
+        network: Changed in place; copies are guarded as well. Guarding twice has no further effect.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and _needs_it(module) and not _is_guarded(module):
@@ -42,5 +41,5 @@ def _is_guarded(layer: nn.Conv2d) -> bool:
 def _contiguous_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
     if not (torch.is_grad_enabled() and inputs[0].device.type == "cpu"):
         return None
-    # a map of one channel has both layouts at once, and `contiguous` would return it as it is
+    # a map of one channel has both layouts at once, so that `contiguous` would not copy it
     return (inputs[0].clone(memory_format=torch.contiguous_format),)

@@ -11,21 +11,21 @@ from objemb.ops.pca import learned_map, pca_map
 
 class Whitening(nn.Module):
     """``l2(diag(lambda ** -power) U^T (v - mean))``: subtract the mean, project on the first eigenvectors of the
-    covariance, shrink each direction by its variance ``lambda``, and bring to unit length.
+    covariance, divide each direction by a power of its variance ``lambda``, and normalise.
 
     Fit it on vectors of the *kind of region* that it will be applied to (single regions for R-MAC and object
-    embeddings, not their sums), and on *other photos* than those on which results are measured: whitening that has seen
-    the evaluation set flatters it.
+    embeddings, not their sums), and on *other photos* than those of the evaluation set; otherwise, the results are too
+    good.
 
     The fitted state is in two buffers (``mean`` float32 ``(input_dim,)`` and ``projection`` float32
     ``(dim, input_dim)``, eigenvectors as rows, already divided); ``Whitening(**settings)`` with the result of
-    :meth:`settings` makes an empty one for ``load_state_dict``.
+    :meth:`settings` creates an empty one for ``load_state_dict``.
 
     Args:
-        input_dim: Length of the vectors that come in.
-        dim: Length of the vectors that go out.
-        power: 0.5 whitens fully, 0.25 half way (shrinkage, as deep image retrieval uses it), 0 is plain PCA.
-        fitted_on: What it was fitted on, in words: for people and for a warning on the evaluation set.
+        input_dim: Dimension of the input vectors.
+        dim: Dimension of the output vectors.
+        power: 0.5 whitens fully, 0.25 halfway (shrinkage, as in deep image retrieval), 0 is plain PCA.
+        fitted_on: A description of the data that it was fitted on, also used to warn about the evaluation set.
         count: Number of vectors it was fitted on.
     """
 
@@ -41,16 +41,17 @@ class Whitening(nn.Module):
 
     @classmethod
     def fit(cls, vectors: Tensor, dim: int | None = None, power: float = 0.5, *, fitted_on: str) -> Whitening:
-        """Learn from vectors, see :func:`objemb.ops.pca.pca_map`.
+        """Fit on vectors, see :func:`objemb.ops.pca.pca_map`.
 
         Args:
             vectors: float ``(N, D)``, N at least 2.
-            dim: How many directions to keep; None for all that have any variance.
+            dim: Number of directions to keep; None for all with variance.
             power: See the class.
             fitted_on: See the class.
 
         Raises:
-            ValueError: Too few vectors, all of them equal, or a ``dim`` above the number of directions with variance.
+            ValueError: There are too few vectors, all are equal, or ``dim`` exceeds the number of directions with
+                variance.
         """
         return cls._of(pca_map(vectors, dim, power), power, fitted_on, len(vectors))
 
@@ -65,22 +66,23 @@ class Whitening(nn.Module):
         ridge: float = 0.0,
         fitted_on: str,
     ) -> Whitening:
-        """Learn from pairs of vectors of the same thing, so that what differs within pairs counts little.
+        """Fit on pairs of matching vectors, so that differences within pairs are reduced.
 
-        The learned whitening of Radenovic et al., see :func:`objemb.ops.pca.learned_map`; applied like any other.
+        This is the learned whitening of Radenovic et al., see :func:`objemb.ops.pca.learned_map`; it is applied like
+        any other.
 
         Args:
             vectors: float ``(N, D)``.
             pairs: int64 ``(P, 2)``: the rows of a query and of its positive. With fewer pairs than D, some directions
-                differ within no pair and count far too much: use more, or a ``ridge``.
-            dim: How many directions to keep, those of the largest variance over all vectors; None for all.
-            power: Shrinkage of these by their variance; 0 as the authors do it.
+                have no differences within pairs and are amplified far too much: use more pairs, or a ``ridge``.
+            dim: Number of directions to keep, those of the largest variance over all vectors; None for all.
+            power: Power of the variance by which these are divided; 0 in the paper.
             ridge: See :func:`objemb.ops.learned_whitening.whiten_within_pairs`.
             fitted_on: See the class.
 
         Raises:
-            ValueError: No pairs, rows that do not exist, pairs without any difference, or a ``dim`` above the number
-                of directions with variance.
+            ValueError: There are no pairs, rows do not exist, the vectors of all pairs are equal, or ``dim`` exceeds
+                the number of directions with variance.
         """
         return cls._of(learned_map(vectors, pairs, dim, power, ridge=ridge), power, fitted_on, len(vectors))
 
@@ -93,15 +95,15 @@ class Whitening(nn.Module):
 
     @property
     def map(self) -> AffineMap:
-        """What it does before vectors are brought to unit length."""
+        """The affine map before normalisation."""
         return AffineMap(self.projection, self.mean)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """float ``(N, input_dim)`` to unit vectors ``(N, dim)``; rows of zeros stay zeros: they hold no evidence."""
+        """float ``(N, input_dim)`` to unit vectors ``(N, dim)``; rows of zeros stay zeros."""
         return self.map.unit(vectors)
 
     def settings(self) -> dict[str, object]:
-        """Constructor arguments, JSON-ready: with the ``state_dict`` they are all there is to save."""
+        """Constructor arguments, JSON-ready; together with the ``state_dict``, this is everything to save."""
         return {
             "input_dim": self.input_dim,
             "dim": self.dim,

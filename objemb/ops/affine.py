@@ -1,4 +1,4 @@
-"""Affine maps of vectors: what PCA, whitening and projection layers apply."""
+"""Affine maps of vectors, for PCA, whitening and projection layers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from objemb.ops.tensors import l2
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    """``P (v - mean) + bias`` of vectors ``v``. Rows of zeros stay zeros: they hold no evidence.
+    """``P (v - mean) + bias`` of vectors ``v``. Rows of zeros, which stand for missing vectors, stay zeros.
 
-    Modules keep the tensors, which a map only refers to: gradients reach them.
+    The tensors belong to modules and are only referenced, so that gradients reach them.
 
     Attributes:
         projection: P, float ``(dim, input_dim)``.
-        mean: float ``(input_dim,)``; None subtracts nothing.
-        bias: float ``(dim,)``; None adds nothing.
+        mean: float ``(input_dim,)``; None for zeros.
+        bias: float ``(dim,)``; None for zeros.
     """
 
     projection: Tensor
@@ -41,10 +41,10 @@ class AffineMap:
 
     @property
     def centre(self) -> Tensor:
-        """``(input_dim,)``: the vector that is subtracted; zeros where none is."""
+        """``(input_dim,)``: the vector that is subtracted; zeros if there is none."""
         return self.projection.new_zeros(self.projection.shape[1]) if self.mean is None else self.mean
 
     def weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        """The same as a fully connected layer has it: ``P``, and ``bias - P mean`` ``(dim,)``."""
+        """Weight and bias of the equivalent fully connected layer: ``P``, and ``bias - P mean`` ``(dim,)``."""
         bias = -(self.projection @ self.centre)
         return self.projection, bias if self.bias is None else self.bias + bias

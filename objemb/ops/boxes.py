@@ -8,7 +8,7 @@ from torch import Tensor
 
 from objemb import checks
 
-#: Boxes that reach into a cell by less than this share of it do not touch it: rounding of float32 coordinates.
+#: A box that overlaps a cell by less than this share of its side does not touch it, because of float32 rounding.
 CELL_TOLERANCE = 1e-3
 
 
@@ -23,14 +23,14 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union ``(...)`` of each box ``(..., 4)`` with the other at its place; shapes are broadcast."""
+    """Intersection over union ``(...)`` of corresponding boxes ``(..., 4)``; shapes are broadcast."""
     overlap = intersection(first, second)
     union = area(first) + area(second) - overlap
     return torch.where(union > 0, overlap / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union))
 
 
 def intersection(first: Tensor, second: Tensor) -> Tensor:
-    """Area ``(...)`` that each box ``(..., 4)`` shares with the other at its place; shapes are broadcast."""
+    """Area of the intersection ``(...)`` of corresponding boxes ``(..., 4)``; shapes are broadcast."""
     corner = torch.maximum(first[..., :2], second[..., :2])
     opposite = torch.minimum(first[..., 2:], second[..., 2:])
     return (opposite - corner).clamp_min(0).prod(-1)
@@ -42,7 +42,7 @@ def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
     Args:
         boxes: float ``(N, 4)``.
         scores: float ``(N,)``.
-        max_iou: A box that overlaps a better one by more than this is dropped; 1 keeps all.
+        max_iou: A box whose IoU with a better one exceeds this is dropped; 1 keeps all.
 
     Returns:
         int64 row numbers of the kept boxes, best score first.
@@ -53,7 +53,7 @@ def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes cut off at the borders of an image of ``size`` ``(height, width)``."""
+    """Boxes clipped to an image of ``size`` ``(height, width)``."""
     height, width = size
     return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height, width, height]))
 
@@ -68,9 +68,9 @@ def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor
     """The pixels to cut out for each box.
 
     Args:
-        boxes: float ``(N, 4)`` in pixels of the image that is cut.
-        size: ``(height, width)`` of that image.
-        margin: Share of a box's width and height to add on each side; what leaves the image is cut off.
+        boxes: float ``(N, 4)`` in pixels of the image.
+        size: ``(height, width)`` of the image.
+        margin: Share of a box's width and height to add on each side, within the image.
 
     Returns:
         int64 ``(N, 4)``: edges rounded to the nearest pixel, inside the image, at least one pixel wide and high.
@@ -83,7 +83,7 @@ def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor
 def touched_cells(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """All cells of a raster that each box touches.
 
-    A rectangle of whole cells gives exactly these cells, also when float32 rounded its edges or when the raster ends
+    A rectangle of whole cells gives exactly these cells, even if float32 has rounded its edges, or if the raster ends
     before or beyond the image.
 
     Args:
@@ -99,7 +99,7 @@ def touched_cells(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _at_least_one(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whole-numbered rectangles inside the raster, widened to one cell where they are empty."""
+    """Integer rectangles inside the raster; empty ones are enlarged to one cell."""
     height, width = size
     low = torch.minimum(rectangles[:, :2], rectangles.new_tensor([width - 1, height - 1]))
     return torch.cat([low, torch.maximum(rectangles[:, 2:], low + 1)], dim=1)

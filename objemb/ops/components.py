@@ -11,16 +11,16 @@ from objemb import checks
 
 
 def largest_component(masks: Tensor) -> Tensor:
-    """The largest component of each mask; of several equally large ones the first in reading order.
+    """The largest component of each mask; of equally large ones, the first in reading order.
 
-    Cells are connected where they touch at a side or at a corner (8-connected), as in MATLAB's ``bwconncomp`` and
-    OpenCV's ``findContours``, by which the authors of SCDA and of class-weighted features look for components.
+    Cells are connected if they share a side or a corner (8-connected), as in MATLAB's ``bwconncomp`` and OpenCV's
+    ``findContours``, which the authors of SCDA and of class-weighted features use.
 
     Args:
         masks: bool ``(M, h, w)``.
 
     Returns:
-        bool ``(M, h, w)`` on the same device; a mask without any cell stays empty.
+        bool ``(M, h, w)`` on the same device; an empty mask stays empty.
 
     Raises:
         ImportError: scipy is not installed.
@@ -37,8 +37,8 @@ def largest_component(masks: Tensor) -> Tensor:
     labelled, count = _ndimage().label(masks.cpu().numpy(), around.numpy())
     labels = torch.from_numpy(labelled).long()
     sizes = torch.bincount(labels.flatten(), minlength=count + 1)
-    sizes[0] = 0  # label 0 is what is outside of the masks
-    # Labels count up in reading order, mask after mask, so that the first cell of the greatest size decides.
+    sizes[0] = 0  # label 0 is the outside of the masks
+    # labels ascend in reading order, mask after mask, so that the first cell of the largest size decides
     first = sizes[labels].flatten(1).argmax(dim=1, keepdim=True)
     largest = labels.flatten(1).gather(1, first)[:, :, None]
     return ((labels == largest) & (labels > 0)).to(masks.device)

@@ -1,4 +1,4 @@
-"""Deep feature factorization: feature maps fall apart into concepts, each with a heat map on every map.
+"""Deep feature factorization: feature maps are factorised into concepts, each with a heat map on every feature map.
 
 Collins, Achanta and Susstrunk, "Deep feature factorization for concept discovery", ECCV 2018; for retrieval and
 localisation Collins and Susstrunk, "Deep feature factorization for content-based image retrieval and localization",
@@ -19,13 +19,13 @@ from objemb.ops.nmf import Nmf
 
 @dataclass(frozen=True, eq=False)
 class Concepts:
-    """What some feature maps have in common, strongest first. Concepts of two factorisations must not be compared by
-    number: their order is that of their mass.
+    """The concepts of some feature maps, in descending order of their mass. Concepts of two factorisations do not
+    correspond by index.
 
     Attributes:
-        heat: Per map ``(k, h, w)``: how much of the activation of each cell, summed over the channels, a concept
-            explains. This fixes the scale that a factorisation leaves open, so that concepts compare.
-        basis: ``(k, C)``: the channels of each concept; each row sums up to 1.
+        heat: For each map ``(k, h, w)``: the activation of each cell, summed over channels, that a concept explains.
+            This fixes the scale that a factorisation leaves open, so that concepts can be compared.
+        basis: ``(k, C)``: the channels of each concept; each row sums to 1.
     """
 
     heat: tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class Concepts:
         return torch.stack([h.sum(dim=(1, 2)) for h in self.heat]).sum(dim=0)
 
     def strongest(self, number: int) -> int | None:
-        """The concept with the largest mass on one of the maps; None where no concept has any."""
+        """The index of the concept with the largest mass on one of the maps; None if no concept has any."""
         mass = self.heat[number].sum(dim=(1, 2))
         return int(mass.argmax()) if bool((mass > 0).any()) else None
 
@@ -46,13 +46,13 @@ def factorize(sets: Sequence[Sequence[Tensor]], nmf: Nmf) -> list[Concepts]:
     """Concepts of sets of feature maps; the positions of all maps of a set are factorised together.
 
     Args:
-        sets: At least one map ``(C, h, w)`` in each; sizes may differ, C not. Negative activations count as 0: the
-            networks of the papers end in a ReLU and have none.
-        nmf: How to factorise.
+        sets: At least one map ``(C, h, w)`` in each set; sizes may differ, but not C. Negative activations, which the
+            networks of the papers do not have, because they end in a ReLU, count as 0.
+        nmf: The factorisation.
 
     Returns:
-        For each set its concepts: at most ``nmf.rank``; those without any heat are left out, so that maps of zeros have
-        none at all.
+        The concepts of each set, at most ``nmf.rank``; concepts without heat are left out, so that maps of zeros have
+        none.
     """
     matrices = [torch.cat([m.clamp_min(0).flatten(1).T for m in checks.several("maps", maps)]) for maps in sets]
     return [

@@ -1,8 +1,8 @@
-"""What faiss computes: clusters of many vectors, and their nearest centres.
+"""Functions that use FAISS: k-means of many vectors, and their nearest centres.
 
-For a thousand vectors and 65,536 centres of 128 numbers an exact search takes 0.36 s on one core. An inverted list
-structure takes a quarter of that (and misses hardly any), a graph a third, but they need 6 and 9 s to build whenever a
-model is opened: features of one photo take longer to compute than what they would save.
+For a thousand vectors and 65,536 centres of 128 dimensions, an exact search takes 0.36 s on one core. Inverted lists
+take a quarter of that (and miss hardly any), a graph a third, but building them would take 6 and 9 s whenever a model
+is opened; computing the features of a photo takes longer than the search.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def faiss_library(what: str) -> ModuleType:
-    """The library.
+    """The module ``faiss``.
 
     Args:
-        what: What needs it, for the message.
+        what: The part that needs it, for the message.
 
     Raises:
         ImportError: It is not installed.
@@ -47,23 +47,23 @@ def clusters(
     seed: int,
     on_round: Callable[[int, int], None] = lambda done, of: None,
 ) -> Float32Array:
-    """Centres of clusters by Lloyd's k-means, begun at random vectors; for as many centres as :mod:`objemb.ops.kmeans`
-    is too slow for.
+    """Centres of clusters by Lloyd's k-means, initialised with random vectors, for numbers of centres at which
+    :mod:`objemb.ops.kmeans` is too slow.
 
-    A cluster that loses all its vectors takes half of those of a large one, as faiss has it.
+    A cluster that loses all its vectors takes half of those of a large one, as in faiss.
 
     Args:
-        vectors: float32 ``(N, D)``; how many is up to the caller.
+        vectors: float32 ``(N, D)``; all of them are used.
         count: Number of clusters k.
-        iterations: Rounds of assignment and update; fewer where nothing changes any more.
-        seed: Of the choice of the first centres.
-        on_round: Called after each round with its number, from 1, and that of all.
+        iterations: Maximum number of rounds of assignment and update; fewer if nothing changes.
+        seed: Seed of the initialisation.
+        on_round: Called after each round with its number, from 1, and the total number.
 
     Returns:
         float32 ``(k, D)``.
 
     Raises:
-        ValueError: Fewer than k vectors.
+        ValueError: There are fewer than k vectors.
         ImportError: faiss is not installed.
     """
     faiss = faiss_library("k-means")
@@ -86,12 +86,12 @@ def clusters(
 
 
 def nearest(vectors: Float32Array, centres: Float32Array, count: int) -> Int64Array:
-    """Numbers of the nearest centres by Euclidean distance, the nearest first: int64 ``(N, min(count, k))``.
+    """Indices of the nearest centres by Euclidean distance, the nearest first: int64 ``(N, min(count, k))``.
 
     Args:
         vectors: float32 ``(N, D)``.
         centres: float32 ``(k, D)``, at least one.
-        count: How many for each vector.
+        count: Number of centres for each vector.
 
     Raises:
         ImportError: faiss is not installed.

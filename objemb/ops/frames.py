@@ -1,8 +1,8 @@
-"""Boxes that were made in another frame of a photo: on the file's pixels before EXIF turned them, or on a smaller copy.
+"""Boxes made in another frame of a photo: in the file's pixels before EXIF rotation, or in a smaller copy.
 
-A frame is a ``(height, width)``. Sizes alone have to say how one frame becomes the other. They cannot tell a photo that
-is mirrored or upside down (EXIF orientations 2, 3 and 4), nor a turned square one, from the upright photo: boxes for
-such a frame of the same size are taken as boxes of the upright photo, as COCO and its tools mean them.
+A frame is a ``(height, width)``. The relation of two frames is inferred from their sizes. These do not distinguish a
+photo that is mirrored or upside down (EXIF orientations 2, 3 and 4), or a rotated square one, from the upright photo:
+boxes for a frame of the same size are taken as boxes of the upright photo, as in COCO.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 from objemb.structures import SIDEWAYS, Photo
 from objemb.types import Float64Array, Uint8Array
 
-#: What the EXIF orientations do that swap height and width; left and right are quarters of a turn.
+#: The EXIF orientations that swap height and width; left and right are rotations by 90 degrees.
 TRANSPOSED, RIGHT, TRANSVERSE, LEFT = SIDEWAYS
-#: Sides of a copy are whole pixels, so its shape may differ from the original's by this much, and by one pixel.
+#: Tolerance for the aspect ratio of a copy, whose sides are rounded to pixels, in addition to one pixel.
 SHAPE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How coordinates of one frame become those of a photo.
+    """The transformation of coordinates from a frame to a photo.
 
     Attributes:
         size: ``(height, width)`` of the frame.
-        target: That of the photo.
-        orientation: The EXIF orientation, 1 or one of :data:`SIDEWAYS`, that turns the frame as the photo is.
+        target: ``(height, width)`` of the photo.
+        orientation: The EXIF orientation from the frame to the photo, 1 or one of :data:`SIDEWAYS`.
     """
 
     size: tuple[int, int]
@@ -35,7 +35,7 @@ class Frame:
     orientation: int = 1
 
     def boxes(self, edges: Float64Array) -> Float64Array:
-        """Edges float64 ``(N, 4)`` in pixels of the frame as edges in pixels of the photo."""
+        """Edges float64 ``(N, 4)`` in pixels of the frame, converted to pixels of the photo."""
         height, width = self.size
         x1, y1, x2, y2 = edges.T
         columns = {
@@ -50,7 +50,7 @@ class Frame:
         return np.stack(columns[self.orientation], axis=1) * (x, y, x, y)
 
     def masks(self, masks: Uint8Array) -> Uint8Array:
-        """Masks uint8 ``(N, h, w)`` that are stretched over boxes of the frame, stretched over them in the photo."""
+        """Masks uint8 ``(N, h, w)``, stretched over boxes of the frame, converted to boxes of the photo."""
         if self.orientation == 1:
             return masks
         flips = {TRANSPOSED: (), RIGHT: (2,), TRANSVERSE: (1, 2), LEFT: (1,)}
@@ -58,10 +58,10 @@ class Frame:
 
 
 def frame_in(photo: Photo, size: tuple[int, int]) -> Frame:
-    """The frame of ``size`` ``(height, width)`` that boxes of a photo were made in.
+    """The frame of ``size`` ``(height, width)`` in which boxes of a photo were made.
 
     Raises:
-        ValueError: The sizes do not say how this frame lies in the photo, or say it in two ways.
+        ValueError: The sizes do not determine the relation of frame and photo, or allow two.
     """
     if size == photo.size:
         return Frame(size, photo.size)
@@ -71,7 +71,7 @@ def frame_in(photo: Photo, size: tuple[int, int]) -> Frame:
         return Frame(size, photo.size, photo.orientation)
     scaled, both = _same_shape(size, photo.size), sideways and _same_shape(turned, photo.size)
     if scaled == both:
-        why = ", which may have been turned or not" if scaled else ""
+        why = ", which may have been rotated or not" if scaled else ""
         raise ValueError(
             f"expected a photo of {size[1]} x {size[0]} pixels, rotated or scaled, "
             f"found {photo.size[1]} x {photo.size[0]}{why}"

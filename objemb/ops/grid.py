@@ -1,4 +1,4 @@
-"""The raster of a feature map over a photo."""
+"""The positions of a feature map's cells on a photo."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a feature map, each over the part of the photo in whose middle it looks; or the pixels themselves.
+    """The cells of a feature map on a photo, each around the centre of its receptive field; or original pixels.
 
     Attributes:
         height: Number of cells from top to bottom.
         width: Number of cells from left to right.
         cell: ``(height, width)`` of a cell in original pixels.
-        offset: ``(y, x)`` of the outer corner of the first cell in original pixels: negative where a network pads, so
-            that its first cell looks around the first pixel. The last cells may reach beyond the image, or end before.
-        stride: Pixels of the network's input along a cell; 1 where the cells are pixels.
+        offset: ``(y, x)`` of the outer corner of the first cell in original pixels: negative for a network with
+            padding, whose first cell is centred on the first pixel. The last cells may extend beyond the image, or end
+            before.
+        stride: Pixels of the network's input per cell; 1 if the cells are pixels.
     """
 
     height: int
@@ -27,7 +28,7 @@ class Grid:
     stride: int = 1
 
     def shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        """``(height, width)`` with which a photo of ``size`` entered the network."""
+        """``(height, width)`` of the network's input for a photo of ``size``."""
         height, width = (round(self.stride * s / c) for s, c in zip(size, self.cell, strict=True))
         return height, width
 
@@ -36,7 +37,7 @@ class Grid:
         return (boxes - _xyxy(boxes, self.offset)) / _xyxy(boxes, self.cell)
 
     def to_pixels(self, boxes: Tensor) -> Tensor:
-        """The opposite of :meth:`to_cells`; boxes may leave the photo."""
+        """The inverse of :meth:`to_cells`; boxes may extend beyond the photo."""
         return boxes * _xyxy(boxes, self.cell) + _xyxy(boxes, self.offset)
 
 

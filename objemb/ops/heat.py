@@ -11,22 +11,22 @@ from objemb.ops.boxes import clip
 from objemb.ops.components import largest_component
 from objemb.ops.grid import Grid
 
-#: Parts of a cell, in both directions, to which a heat map is interpolated before it is cut at a threshold.
+#: Parts of a cell, per direction, to which a heat map is interpolated before it is thresholded.
 PARTS = 8
 
 
 def heat_boxes(heat: Tensor, threshold: float, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Boxes of the largest connected part of each heat map that is hotter than a share of its hottest place.
+    """Boxes around the largest connected component of each heat map above a share of its maximum.
 
     Args:
         heat: float ``(M, h, w)``, not negative.
-        threshold: That share, 0 to 1.
-        grid: Where the ``h x w`` cells lie.
+        threshold: Share of the maximum, 0 to 1.
+        grid: Positions of the ``h x w`` cells.
         size: ``(height, width)`` of the original image.
 
     Returns:
         float32 ``(M, 4)`` on the CPU: xyxy in original pixels, inside the image, in steps of a :data:`PARTS`-th cell;
-        the whole image for a map that is the same everywhere.
+        the whole image for a constant map.
 
     Raises:
         ImportError: scipy is not installed.
@@ -41,7 +41,7 @@ def heat_boxes(heat: Tensor, threshold: float, grid: Grid, size: tuple[int, int]
 def hot_cells(heat: Tensor, threshold: float) -> Tensor:
     """The same in whole cells: int64 ``(M, 4)`` on the CPU, xyxy, ``x2`` and ``y2`` exclusive.
 
-    All of a map where nothing is hotter than that share: one of zeros, or any at a share of 1.
+    The whole map if no cell is above the threshold: for a map of zeros, or a share of 1.
     """
     checks.shape("heat", heat, (None, None, None))
     checks.between("threshold", threshold, 0, 1)
@@ -55,7 +55,7 @@ def hot_cells(heat: Tensor, threshold: float) -> Tensor:
 
 
 def spread(heat: Tensor, grid: Grid, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
-    """Heat maps as pictures of the image, bilinear between the middles of cells.
+    """Heat maps interpolated to the size of a picture, bilinear between the centres of cells.
 
     Args:
         heat: float ``(M, h, w)``.
@@ -67,7 +67,7 @@ def spread(heat: Tensor, grid: Grid, size: tuple[int, int], shape: tuple[int, in
         float32 ``(M, *shape)`` on the CPU.
     """
     checks.shape("heat", heat, (None, None, None))
-    # where the middle of each pixel lies among the cells, -1 and 1 being their outer edges
+    # the centre of each pixel in coordinates of the map, in which -1 and 1 are the outer edges
     y, x = (
         2 * ((torch.arange(n) + 0.5) * side / n - corner) / (cells * length) - 1
         for n, side, corner, cells, length in zip(shape, size, grid.offset, heat.shape[1:], grid.cell, strict=True)
@@ -77,6 +77,6 @@ def spread(heat: Tensor, grid: Grid, size: tuple[int, int], shape: tuple[int, in
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """First true place of each row of bool ``(M, n)``, and the place behind the last."""
+    """The index of the first True in each row of bool ``(M, n)``, and that after the last."""
     places = line.to(torch.uint8)
     return places.argmax(dim=1), line.shape[1] - places.flip(1).argmax(dim=1)

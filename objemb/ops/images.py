@@ -1,9 +1,9 @@
 """From decoded bytes to the input of a network.
 
-The resize rule, the same everywhere: one factor brings the longest (or shortest) side of the *original* image to the
-size that was asked for; both sides are then rounded to the nearest pixel, or the nearest multiple that the network
-wants, with halves going up; pixels are averaged by an antialiased bilinear filter whose corners are those of the image
-(``align_corners=False``). Nothing is ever padded to make a batch: images of equal shape share one.
+The resize rule is the same everywhere: both sides are scaled by the factor that brings the longest (or shortest) side
+of the *original* image to the requested size, and rounded to the nearest pixel, or to the nearest multiple that the
+network needs, with halves rounded up. Pixels are resized with an antialiased bilinear filter (``align_corners=False``).
+Images are never padded to make a batch; images of equal shape share one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from objemb import checks
 
-#: The side of an image that a size refers to.
+#: Sides of an image that a size may refer to.
 SIDES = ("longest", "shortest")
 
 
 def nearest_multiple(value: float, multiple: int = 1, smallest: int = 1) -> int:
-    """The multiple nearest to ``value`` (halves go up) that is at least ``smallest``."""
+    """The multiple nearest to ``value`` (halves are rounded up) that is at least ``smallest``."""
     return max(math.floor(value / multiple + 0.5), math.ceil(smallest / multiple), 1) * multiple
 
 
@@ -36,7 +36,7 @@ def input_size(
         target: Length of the chosen side in pixels.
         side: ``"longest"`` or ``"shortest"``.
         multiple: Both sides become a multiple of this.
-        smallest: Neither side is shorter than this: a strip of one pixel would vanish in the network.
+        smallest: Minimum of both sides; a strip of one pixel would vanish in the network.
     """
     checks.one_of("side", side, SIDES)
     factor = checks.positive("target", target) / (max(size) if side == "longest" else min(size))
@@ -47,7 +47,7 @@ def input_size(
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Antialiased bilinear resize of bytes to bytes.
 
-    Bytes are several times faster to resize than floats on a CPU and differ from them by one grey level at most.
+    On a CPU, resizing bytes is several times faster than resizing floats, and differs by at most one grey level.
 
     Args:
         pixels: uint8 ``(3, h, w)``.
@@ -55,15 +55,15 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(pixels.shape[1:]) == tuple(size):
         return pixels
-    # PyTorch's kernels for a CPU fail, or mix up colours, where a result is one pixel wide, or the strides of an image
-    # that is one pixel wide or high leave open in which order it lies in memory
+    # PyTorch's CPU kernels fail, or mix up colours, if a result is one pixel wide, or if the memory format of an image
+    # that is one pixel wide or high is ambiguous
     pixels = pixels.clone(memory_format=torch.contiguous_format) if 1 in pixels.shape[1:] else pixels
     if size[1] == 1:
         if size[0] > 1:
             return resize(pixels.transpose(1, 2), (1, size[0])).transpose(1, 2).contiguous()
         row = pixels if pixels.shape[2] == 1 else resize(pixels, (1, pixels.shape[2])).transpose(1, 2)
         return resize(row.expand(-1, -1, 2).contiguous(), (1, 2))[:, :, :1].contiguous()
-    source = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()  # bytes are for the CPU only
+    source = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()  # only the CPU resizes bytes
     resized = F.interpolate(source, size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized[0] if resized.dtype == torch.uint8 else resized[0].round().clamp(0, 255).byte()
 
@@ -73,10 +73,10 @@ def as_batch(images: Sequence[Tensor], device: torch.device | str) -> Tensor:
 
     Args:
         images: uint8 ``(3, h, w)`` each, at least one.
-        device: Where the network is; bytes travel there, floats are made there.
+        device: Device of the network. Bytes are copied to it and converted to floats there.
 
     Returns:
-        float32 ``(B, 3, h, w)``, 0 to 1, channels last in memory: convolutions are up to twice as fast that way.
+        float32 ``(B, 3, h, w)``, 0 to 1, in ``channels_last`` format, which makes convolutions up to twice as fast.
     """
     stacked = torch.stack(list(images)).to(device)
     return stacked.contiguous(memory_format=torch.channels_last).float().div_(255)

@@ -1,12 +1,12 @@
 """8-bit approximations of vectors: a quarter of the memory to read, with a proven bound on the error.
 
-A row x is written as ``x = s c + e`` with integer codes c, a scale s of its own and a remainder e; a query likewise as
-``q = t d + f``. By Cauchy and Schwarz
+A row x is written as ``x = s c + e`` with integer codes c, a scale s of the row and a remainder e, and a query as
+``q = t d + f``. By the Cauchy-Schwarz inequality
 
     |<q, x> - s t <d, c>|  =  |<q, e> + <f, s c>|  <=  |q| max|e| + |f| max|s c|
 
-so integer products, which processors do several times faster than float ones, prove of nearly every row that it cannot
-be among the best. The few that remain are scored from the vectors themselves: the result is exact.
+so integer products, which are several times faster than float products, prove for nearly every row that it cannot be
+among the best. The few others are scored with the original vectors, so that the result is exact.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from objemb.ops.products import TINY, Kernel, best_kernel
 from objemb.types import Float32Array, FloatArray, Int8Array, Int64Array
 
-#: Rows that are encoded at once; few enough to stay in the processor's cache.
+#: Number of rows that are encoded at a time; few enough to stay in the processor's cache.
 ROWS_PER_STEP = 4096
 #: Float32 rounding in scaling a product of codes, relative to the largest score.
 ROUNDING = 1e-6
-#: Bytes of a line of the processor's cache.
+#: Bytes of a cache line.
 CACHE_LINE = 64
 
 
@@ -36,7 +36,7 @@ class Codes:
         scales: float32 ``(n,)``, multiplies the values of a row.
         error: Largest length of a remainder e.
         reach: Largest length of a decoded row s c.
-        kernel: What multiplies them exactly.
+        kernel: The kernel that multiplies them exactly.
     """
 
     values: Int8Array
@@ -71,7 +71,7 @@ def encode(vectors: FloatArray, kernel: Kernel | None = None) -> Codes:
 
     Args:
         vectors: The rows.
-        kernel: What is to multiply them; by default the fastest here.
+        kernel: The kernel that will multiply them; by default the fastest on this machine.
 
     Raises:
         ValueError: A vector is not finite.
@@ -85,14 +85,14 @@ def encode(vectors: FloatArray, kernel: Kernel | None = None) -> Codes:
         rows = np.ascontiguousarray(vectors[here], dtype=np.float32)
         values[here], scales[here], lengths, remainders = kernel.quantise(rows)
         longest = float(lengths.max())
-        if not math.isfinite(longest):  # the bound would be none, and every row would be ruled out
+        if not math.isfinite(longest):  # there would be no bound, and every row would be excluded
             raise ValueError(f"expected finite vectors, found others among rows {start} to {start + len(rows)}")
         reach, error = max(reach, longest), max(error, float(remainders.max()))
     return Codes(values, scales, error * (1 + ROUNDING) + TINY, reach * (1 + ROUNDING) + TINY, kernel)
 
 
 def _aligned(shape: tuple[int, ...]) -> Int8Array:
-    """Memory for codes that begins with a line of the processor's cache: NumPy's own slows products down."""
+    """Memory for codes, aligned to a cache line; products are slower with NumPy's own alignment."""
     size = math.prod(shape)
     memory = np.empty(size + CACHE_LINE, dtype=np.int8)
     start = -memory.ctypes.data % CACHE_LINE
@@ -100,7 +100,7 @@ def _aligned(shape: tuple[int, ...]) -> Int8Array:
 
 
 def encode_queries(queries: Float32Array, kernel: Kernel) -> EncodedQueries:
-    """Codes of float32 ``(C, D)`` query rows, to be multiplied with those of the same kernel."""
+    """Codes of float32 ``(C, D)`` query rows, for products with codes of the same kernel."""
     values, scales, _, remainders = kernel.quantise(queries)
     remainders = (remainders * (1 + ROUNDING) + TINY).astype(np.float32)
     return EncodedQueries(values, scales, row_lengths(queries), remainders)
@@ -118,8 +118,8 @@ def code_scores(codes: Codes, rows: slice | Int64Array, queries: EncodedQueries)
 
 
 def row_lengths(rows: Float32Array) -> Float32Array:
-    """Lengths of ``(C, D)`` rows, never below the true ones, nor below :data:`~objemb.ops.products.TINY`, whose square
-    would underflow: float32 ``(C,)``."""
+    """float32 ``(C,)``: upper bounds of the lengths of ``(C, D)`` rows, at least :data:`~objemb.ops.products.TINY`,
+    because the squares of smaller values would underflow."""
     lengths = np.sqrt(np.einsum("cd,cd->c", rows, rows, dtype=np.float64))
     above: Float32Array = (lengths * (1 + ROUNDING) + TINY).astype(np.float32)
     return above

@@ -1,4 +1,5 @@
-"""k-means (Lloyd 1982), begun by k-means++ (Arthur and Vassilvitskii, "The advantages of careful seeding", 2007)."""
+"""k-means (Lloyd 1982) with k-means++ initialisation (Arthur and Vassilvitskii, "The advantages of careful seeding",
+2007)."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from objemb import checks
 
 ITERATIONS = 50
 SEED = 0
-#: Distances that are held at a time.
+#: Number of distances in memory at a time.
 DISTANCES = 1 << 22
-#: Vectors that are copied at a time.
+#: Number of vectors that are copied at a time.
 BLOCK = 8192
 
 
@@ -21,20 +22,20 @@ BLOCK = 8192
 def kmeans(vectors: Tensor, count: int, *, iterations: int = ITERATIONS, seed: int = SEED) -> Tensor:
     """Centres of clusters.
 
-    The same vectors give the same centres, bit for bit on a CPU; an accelerator may add up in another order. A cluster
-    that loses all its vectors starts again at the one that is farthest from its own centre.
+    The same vectors give the same centres, bit for bit on a CPU; an accelerator may sum in another order. A cluster
+    that loses all its vectors is moved to the vector that is farthest from its centre.
 
     Args:
         vectors: float32 ``(N, D)``.
         count: Number of clusters k.
-        iterations: Most rounds of assignment and update; fewer where nothing changes any more.
-        seed: Of the choice of the first centres.
+        iterations: Maximum number of rounds of assignment and update; fewer if nothing changes.
+        seed: Seed of the initialisation.
 
     Returns:
         float32 ``(k, D)``.
 
     Raises:
-        ValueError: Fewer than k different vectors.
+        ValueError: There are fewer than k different vectors.
     """
     checks.shape("vectors", vectors, (None, None))
     checks.whole("iterations", iterations)
@@ -53,14 +54,14 @@ def kmeans(vectors: Tensor, count: int, *, iterations: int = ITERATIONS, seed: i
 
 
 def nearest_centres(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance and number of the nearest centre of each vector, ``(N,)`` and int64 ``(N,)``, in blocks."""
+    """Squared distance and index of the nearest centre of each vector, ``(N,)`` and int64 ``(N,)``."""
     nearest = [torch.min(block, dim=1) for block in squared_distances(vectors, centres)]
     none = vectors.new_zeros(0)
     return torch.cat([none, *(f.values for f in nearest)]), torch.cat([none.long(), *(f.indices for f in nearest)])
 
 
 def squared_distances(vectors: Tensor, centres: Tensor) -> Iterator[Tensor]:
-    """``(n, k)`` for one block of vectors after another, none below 0."""
+    """Squared distances ``(n, k)``, not negative, for one block of vectors after another."""
     lengths = centres.square().sum(dim=1)
     for block in vectors.split(max(1, DISTANCES // len(centres))):
         products = block @ centres.T
@@ -68,7 +69,7 @@ def squared_distances(vectors: Tensor, centres: Tensor) -> Iterator[Tensor]:
 
 
 def _seeded(vectors: Tensor, count: int, seed: int) -> Tensor:
-    """Centres among the vectors, each drawn with a chance that grows with the square of its distance to the others."""
+    """Centres among the vectors, each drawn with a probability proportional to its squared distance to the others."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
     chosen = [int(draws[0] * len(vectors))]
@@ -84,12 +85,12 @@ def _seeded(vectors: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _squared_distance(vectors: Tensor, row: int) -> Tensor:
-    """``(N,)`` to one of the vectors, by differences: exactly 0 for those that are equal."""
+    """Squared distances ``(N,)`` to one of the vectors, from differences: exactly 0 for equal vectors."""
     return torch.cat([(block - vectors[row]).square().sum(dim=1) for block in vectors.split(BLOCK)])
 
 
 def _moved(vectors: Tensor, centres: Tensor, nearest: Tensor, distances: Tensor) -> Tensor:
-    """The means of the clusters, in float64; one without vectors moves to the worst placed vector left."""
+    """The means of the clusters, in float64; an empty cluster moves to the vector farthest from its centre."""
     sizes = torch.bincount(nearest, minlength=len(centres))
     sums = torch.zeros(centres.shape, dtype=torch.float64, device=vectors.device)
     for rows, numbers in zip(vectors.split(BLOCK), nearest.split(BLOCK), strict=True):

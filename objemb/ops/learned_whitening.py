@@ -1,4 +1,4 @@
-"""Whitening learned from pairs: the part that uses which vectors belong together.
+"""Whitening learned from pairs of matching vectors.
 
 Mikolajczyk and Matas, "Improving descriptors for fast tree matching by optimal linear projection", ICCV 2007; as used
 by Radenovic, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", PAMI 2018.
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from objemb import checks
 
-#: The first number that is added to the diagonal where it is needed; it grows tenfold until it suffices.
+#: The smallest regularisation of the diagonal; it is multiplied by ten until the matrix is positive definite.
 FIRST_REGULARISER = 1e-10
 
 
 def whiten_within_pairs(vectors: Tensor, pairs: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
-    """The projection after which differences within pairs vary equally in all directions.
+    """The projection that makes the variance of differences within pairs equal in all directions.
 
-    ``C_S = mean (x_q - x_p)(x_q - x_p)^T`` over the pairs, ``P = chol(C_S)^-1``. Where ``C_S`` is not positive
-    definite, ``1e-10 I`` is added, or ten times as much, until it is.
+    ``C_S = mean (x_q - x_p)(x_q - x_p)^T`` over the pairs, ``P = chol(C_S)^-1``. If ``C_S`` is not positive definite,
+    ``1e-10 I`` is added, multiplied by ten until it is.
 
     Args:
         vectors: float ``(N, D)``.
         pairs: int64 ``(P, 2)``: rows of a query and of its positive.
-        ridge: Added to the diagonal of ``C_S`` at once, as a share of its mean element: for few pairs.
+        ridge: Regularisation for few pairs: added to the diagonal of ``C_S``, as a share of its mean element.
 
     Returns:
-        The mean of the queries ``(D,)``, one per pair, and P ``(D, D)``, both float64.
+        The mean of the queries of all pairs ``(D,)``, and P ``(D, D)``, both float64.
 
     Raises:
-        ValueError: No pairs, rows that do not exist, or pairs without any difference.
+        ValueError: There are no pairs, rows do not exist, or the vectors of all pairs are equal.
     """
     checks.shape("pairs", pairs, (None, 2))
     checks.between("ridge", ridge, 0, 1e6)

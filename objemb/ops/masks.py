@@ -16,7 +16,7 @@ B = TypeVar("B", FloatArray, "Tensor")
 
 
 def box_of(mask: BoolArray) -> tuple[int, int, int, int]:
-    """The tightest box around the true pixels of a ``(h, w)`` mask, xyxy edges; all 0 when there are none."""
+    """The tightest box around the True pixels of a ``(h, w)`` mask, xyxy edges; zeros if there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return 0, 0, 0, 0
@@ -24,9 +24,9 @@ def box_of(mask: BoolArray) -> tuple[int, int, int, int]:
 
 
 def coverage(masks: AnyArray | Tensor, boxes: B, size: tuple[int, int]) -> B:
-    """How much of each cell of a raster lies under a mask; of arrays, or of tensors on any device.
+    """The share of each cell of a raster that is covered by a mask; for arrays, or tensors on any device.
 
-    Exact for any sizes: the overlap of a cell with a mask pixel is a product of two lengths, so that the whole is one
+    Exact for any sizes: the overlap of a cell with a mask pixel is a product of two lengths, so that the result is one
     matrix product per direction.
 
     Args:
@@ -35,7 +35,7 @@ def coverage(masks: AnyArray | Tensor, boxes: B, size: tuple[int, int]) -> B:
         size: ``(height, width)`` of the raster.
 
     Returns:
-        ``(N, height, width)`` in 0 to 1, of the type of the boxes; all 0 under a box without area.
+        ``(N, height, width)``, 0 to 1, of the type of the boxes; zeros for a box without area.
     """
     height, width = size
     names = _namespace(boxes)
@@ -46,7 +46,7 @@ def coverage(masks: AnyArray | Tensor, boxes: B, size: tuple[int, int]) -> B:
 
 
 def _namespace(values: AnyArray | Tensor) -> ModuleType:
-    """NumPy for arrays, PyTorch for tensors: both have the functions of the array API standard."""
+    """NumPy for arrays, PyTorch for tensors; both have the functions of the array API standard."""
     if isinstance(values, np.ndarray):
         return np
     import torch

@@ -19,21 +19,21 @@ INITS = ("random", "nndsvd", "nndsvda")
 CHECK_EVERY = 10
 #: Replaces a denominator of zero.
 TINY = 1e-7
-#: Elements of matrices that are factorised together. A CPU is several times faster while they fit into its cache: every
-#: iteration reads them twice.
+#: Largest number of elements of matrices that are factorised together. A CPU is several times faster if they fit into
+#: its cache, because every iteration reads them twice.
 BLOCK_CPU = 1 << 19
 BLOCK = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """``V ~= weights @ basis``. The order of the factors means nothing, and each has a scale of its own choosing.
+    """``V ~= weights @ basis``. The order and the scales of the factors are arbitrary.
 
     Attributes:
         weights: W, ``(n, k)``, not negative; of the dtype of the matrix, as the basis.
         basis: H, ``(k, C)``, not negative.
-        errors: Frobenius norms of what is left of V, float64 on the CPU: at the start, then every ``CHECK_EVERY``
-            iterations, at last at the end.
+        errors: Frobenius norms of the residual of V, float64 on the CPU: at the start, then every ``CHECK_EVERY``
+            iterations, and at the end.
     """
 
     weights: Tensor
@@ -46,15 +46,15 @@ class Nmf:
     """Multiplicative updates of the Frobenius error, the weights first, then the basis.
 
     Args:
-        rank: Number of factors k. A matrix gets no more factors than it has rows or columns: more could only repeat.
-        init: ``"random"``: ``|N(0, 1)| sqrt(mean(V) / k)``, the same numbers for all matrices of a shape, whatever they
-            are factorised with. ``"nndsvd"``: the positive or the negative parts of the leading singular vectors,
+        rank: Number of factors k; at most the number of rows or columns of the matrix.
+        init: ``"random"``: ``|N(0, 1)| sqrt(mean(V) / k)``, the same numbers for all matrices of a shape, regardless of
+            the others in the batch. ``"nndsvd"``: the positive or the negative parts of the leading singular vectors,
             whichever are larger (Boutsidis and Gallopoulos, "SVD based initialization", 2008); zeros stay zeros, so
-            that parts stay sparse. ``"nndsvda"``: the same with ``mean(V)`` in place of zeros.
-        iterations: Most updates.
+            that factors stay sparse. ``"nndsvda"``: the same with ``mean(V)`` instead of zeros.
+        iterations: Maximum number of updates.
         tolerance: A matrix is finished when ``CHECK_EVERY`` iterations have lowered its error by no more than this
             share of its error at the start.
-        seed: Of ``"random"``.
+        seed: Seed of ``"random"``.
     """
 
     rank: int = 4
@@ -71,13 +71,13 @@ class Nmf:
         checks.whole("seed", self.seed, 0)
 
     def fit(self, matrices: Sequence[Tensor]) -> list[Factors]:
-        """Factors of each matrix by itself.
+        """Factorise each matrix separately.
 
         Args:
-            matrices: float32 or float64 ``(n, C)`` with at least one row, not negative; n may differ, C not.
+            matrices: float32 or float64 ``(n, C)`` with at least one row, not negative; n may differ, but not C.
 
         Raises:
-            ValueError: Another shape, negative or infinite elements, or NaN.
+            ValueError: A matrix has another shape, or negative, infinite or NaN elements.
         """
         _check(matrices)
         ranks = [min(self.rank, *m.shape) for m in matrices]
@@ -90,9 +90,9 @@ class Nmf:
         return [by_number[i] for i in range(len(matrices))]
 
     def project(self, matrices: Sequence[Tensor], basis: Tensor) -> list[Factors]:
-        """Weights of each matrix on a basis that is known, ``(k, C)``, not negative, and stays as it is.
+        """Weights of each matrix for a given, fixed basis ``(k, C)``, not negative.
 
-        The problem is convex: the weights start at random numbers, whatever ``init`` says.
+        The problem is convex, so the weights always start at random numbers.
         """
         _check([*matrices, checks.shape("basis", basis, (None, None))])
         by_number: dict[int, Factors] = {}
@@ -105,7 +105,7 @@ class Nmf:
         return [by_number[i] for i in range(len(matrices))]
 
     def _start(self, batch: _Batch, rank: int) -> tuple[Tensor, Tensor]:
-        """Transposed weights ``(B, k, n)`` and basis ``(B, k, C)``; the weights of rows that only pad are 0."""
+        """Transposed weights ``(B, k, n)`` and basis ``(B, k, C)``; the weights of padding rows are 0."""
         if self.init == "random":
             return self._random(batch, rank)
         weights, basis = _nndsvd(batch.values, rank)
@@ -115,7 +115,8 @@ class Nmf:
         return weights * batch.real(), basis
 
     def _random(self, batch: _Batch, rank: int) -> tuple[Tensor, Tensor]:
-        """Numbers are drawn on the CPU for each number of rows: a batch, padding and the device change nothing."""
+        """Random factors, drawn on the CPU for each number of rows, so that batch, padding and device have no
+        effect."""
         columns = batch.values.shape[2]
         drawn = {}
         for rows in set(batch.rows):
@@ -127,9 +128,10 @@ class Nmf:
         return weights.to(batch.values) * rank**-0.5, basis.to(batch.values) * rank**-0.5
 
     def _descend(self, batch: _Batch, weights: Tensor, basis: Tensor, *, learn_basis: bool) -> Iterator[Factors]:
-        """Update all matrices until each is finished, and leave the finished ones alone.
+        """Update all matrices until each is finished; finished ones are not updated further.
 
-        Weights are ``(B, k, n)`` here: products of matrices with few columns are up to thirty times slower on a CPU.
+        Weights are ``(B, k, n)`` here, because products of matrices with few columns are up to thirty times slower on a
+        CPU.
         """
         values, active = batch.values, torch.arange(len(weights), device=weights.device)
         found_weights, found_basis = weights.clone(), basis.clone()
@@ -159,12 +161,12 @@ class Nmf:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Matrices one behind the other: shorter ones end in rows of zeros, whose weights are 0 and stay 0.
+    """A batch of matrices, padded with rows of zeros, whose weights are 0 and stay 0.
 
     Attributes:
-        values: ``(B, n, C)``, each divided by its mean, so that no product of factors leaves the range of the numbers.
+        values: ``(B, n, C)``, each divided by its mean, so that products of factors do not overflow or underflow.
         means: ``(B, 1, 1)``; 1 for matrices of zeros.
-        rows: How many rows each really has.
+        rows: Number of rows of each without padding.
     """
 
     values: Tensor
@@ -178,7 +180,7 @@ class _Batch:
         return _Batch(pad_sequence(list(matrices), batch_first=True).div_(means), means, [len(m) for m in matrices])
 
     def real(self) -> Tensor:
-        """1 for rows of the matrices, 0 for those that pad, ``(B, 1, n)``."""
+        """``(B, 1, n)``: 1 for rows of the matrices, 0 for padding."""
         numbers = torch.arange(self.values.shape[1])[None, None]
         return (numbers < torch.tensor(self.rows)[:, None, None]).to(self.values)
 
@@ -194,7 +196,7 @@ def _check(matrices: Sequence[Tensor]) -> None:
 
 
 def _blocks(matrices: Sequence[Tensor], numbers: Sequence[int]) -> Iterator[list[int]]:
-    """The numbered matrices by falling size, as many at a time as a block allows, at least one."""
+    """Indices of matrices by descending size, as many at a time as a block allows, at least one."""
     waiting = sorted(numbers, key=lambda i: -matrices[i].numel())
     while waiting:
         largest = matrices[waiting[0]]
@@ -208,12 +210,13 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
 
 
 def _flush_denormals(factors: Tensor) -> Tensor:
-    """Zeros for numbers of which three, multiplied, would no longer be normal: quotients of such could be anything."""
+    """Replace by zero those numbers whose cube would be denormal, because quotients of denormals are inaccurate."""
     return factors.where(factors >= torch.finfo(factors.dtype).tiny ** (1 / 3), 0)
 
 
 def _errors(values: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
-    """Frobenius norms ``(B,)`` of what is left, exact; the short cut through traces loses half of the digits."""
+    """Frobenius norms ``(B,)`` of the residuals, computed directly; the formula with traces loses half of the
+    digits."""
     norms: Tensor = torch.linalg.vector_norm(torch.baddbmm(values, weights.mT, basis, alpha=-1), dim=(1, 2))
     return norms
 
@@ -239,8 +242,8 @@ def _nndsvd(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _leading(values: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``rank`` largest singular values ``(B, k)`` between their vectors ``(B, k, n)`` and ``(B, k, C)``.
 
-    From the eigenvectors of the smaller Gram matrix, which is far quicker than a complete decomposition; in float64, as
-    squaring halves the digits. Directions that are mere rounding get zeros.
+    Computed from the eigenvectors of the smaller Gram matrix, which is much faster than a full SVD; in float64, because
+    squaring halves the digits. Directions below the rounding error are replaced by zeros.
     """
     if values.shape[1] > values.shape[2]:
         right, singular, left = _leading(values.mT, rank)

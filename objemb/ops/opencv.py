@@ -1,4 +1,4 @@
-"""What OpenCV computes: key points, SIFT features, affine maps on which points agree, and convex hulls."""
+"""Functions that use OpenCV: key points, SIFT features, affine maps by RANSAC, and convex hulls."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from objemb.types import BoolArray, Float32Array, Float64Array, Uint8Array
 if TYPE_CHECKING:
     from cv2 import Feature2D
 
-#: ``hessian``: maxima of the determinant of the Hessian over place and scale, where Hessian-affine points lie as well
-#: (only their shapes are affine, which OpenCV does not offer to Python); in builds with the non-free modules only.
-#: ``sift``: extrema of the difference of Gaussians, in every build.
+#: ``hessian``: maxima of the determinant of the Hessian over position and scale, as for Hessian-affine points (whose
+#: affine shapes OpenCV does not offer in Python); only in builds with the non-free modules. ``sift``: extrema of the
+#: difference of Gaussians, in every build.
 DETECTORS = ("hessian", "sift")
-#: RANSAC: maximum number of draws, and the confidence at which it stops earlier.
+#: RANSAC: maximum number of iterations, and the confidence at which it stops earlier.
 TRIALS, CERTAINTY = 1000, 0.999
 #: Length of SIFT vectors: 8 orientations in 4 x 4 parts.
 SIFT_DIM = 128
 
 
 def best_detector() -> str:
-    """The first of :data:`DETECTORS` that this machine's OpenCV has."""
+    """The first of :data:`DETECTORS` that the installed OpenCV has."""
     return "hessian" if _has_hessian() else "sift"
 
 
 def key_points(pixels: Tensor, detector: str) -> Tensor:
-    """Places of key points.
+    """Positions of key points.
 
     Args:
         pixels: uint8 ``(3, h, w)``, RGB.
         detector: One of :data:`DETECTORS`.
 
     Returns:
-        float32 ``(N, 2)``: x and y in pixels, where the first pixel spans 0 to 1. A plain image has none; a place at
-        which the detector finds several scales occurs once.
+        float32 ``(N, 2)``: x and y in pixels, where the first pixel spans 0 to 1. An image of one colour has none; a
+        position at which the detector finds several scales occurs once.
 
     Raises:
         ImportError: OpenCV is missing, or was built without the detector.
@@ -57,17 +57,17 @@ def key_points(pixels: Tensor, detector: str) -> Tensor:
 
 
 def root_sift(grey: Uint8Array, size: tuple[int, int], count: int) -> LocalFeatures:
-    """SIFT features, of which square roots are compared (Arandjelovic and Zisserman, "Three things everyone should
-    know to improve object retrieval", CVPR 2012).
+    """RootSIFT features (Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval",
+    CVPR 2012).
 
     Args:
         grey: uint8 ``(h, w)``.
         size: ``(height, width)`` of the original photo.
-        count: The most features to return, the strongest first.
+        count: Maximum number of features, the strongest first.
 
     Returns:
-        Vectors of unit length. The strength is the contrast at the point; the scale is that of the octave, and the side
-        that of the 4 x 4 histograms, each 3 times as wide as the scale of the point (Lowe 2004, section 6.1).
+        Vectors of unit length. The strength is the contrast at the point, the scale is that of the octave, and the side
+        is that of the 4 x 4 histograms, each 3 times as wide as the scale of the point (Lowe 2004, section 6.1).
 
     Raises:
         ImportError: OpenCV is not installed.
@@ -95,17 +95,17 @@ def root_sift(grey: Uint8Array, size: tuple[int, int], count: int) -> LocalFeatu
 
 
 def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tuple[Float64Array | None, BoolArray]:
-    """The affine map on which most pairs of points agree, by RANSAC, and which do.
+    """The affine map with the most inliers among pairs of points, by RANSAC, and the inliers.
 
-    The same points always give the same map: OpenCV draws from a generator of its own with a fixed seed.
+    The same points always give the same map, because OpenCV uses its own generator with a fixed seed.
 
     Args:
         first: ``(n, 2)``, n at least 3.
-        second: ``(n, 2)``, where the map takes them.
-        tolerance: Pixels by which a point may miss.
+        second: ``(n, 2)``, the corresponding points.
+        tolerance: Largest distance of an inlier from its mapped point, in pixels.
 
     Returns:
-        float64 ``(2, 3)`` or None, and whether each pair agrees, bool ``(n,)``.
+        float64 ``(2, 3)`` or None, and whether each pair is an inlier, bool ``(n,)``.
 
     Raises:
         ImportError: OpenCV is not installed.
@@ -124,8 +124,8 @@ def convex_hull(points: Tensor) -> Tensor:
         points: float ``(N, 2)``, at least one.
 
     Returns:
-        float32 ``(V, 2)``, one corner after the other around the polygon. One or two corners where all points are equal
-        or lie on a line.
+        float32 ``(V, 2)``, the corners in order around the polygon. One or two corners if all points are equal or on a
+        line.
 
     Raises:
         ImportError: OpenCV is missing.
@@ -154,7 +154,7 @@ def _has_hessian() -> bool:
         cv2.xfeatures2d.SURF_create()
     except (ImportError, AttributeError):
         return False
-    except cv2.error:  # there by name, but left out of the build
+    except cv2.error:  # the name exists, but the algorithm is not part of the build
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Principal component analysis, and the affine maps that follow from it: projections and whitenings.
+"""Principal component analysis, and the affine maps based on it: projections and whitenings.
 
 Whitening of unit vectors by PCA: Jegou and Chum, "Negative evidences and co-occurrences in image retrieval", 2012.
 """
@@ -16,20 +16,20 @@ from objemb.ops.affine import AffineMap
 from objemb.ops.learned_whitening import whiten_within_pairs
 from objemb.ops.tensors import l2
 
-#: Directions with less than this share of the largest variance are rounding, not data.
+#: Directions with less than this share of the largest variance are taken for rounding errors.
 NO_VARIANCE = 1e-12
-#: Vectors that are made float64 at a time.
+#: Number of vectors that are converted to float64 at a time.
 BLOCK = 65536
 
 
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents:
-    """In which directions vectors vary, that of the largest variance first; all in float64.
+    """The principal directions of vectors, that of the largest variance first; all in float64.
 
     Attributes:
         mean: ``(D,)``.
-        variances: ``(R,)``, falling, none below 0.
-        directions: ``(R, D)``, orthonormal rows; those without any variance may be zeros.
+        variances: ``(R,)``, descending, not negative.
+        directions: ``(R, D)``, orthonormal rows; those without variance may be zeros.
     """
 
     mean: Tensor
@@ -38,16 +38,17 @@ class PrincipalComponents:
 
     @property
     def rank(self) -> int:
-        """The number of directions with any variance."""
+        """The number of directions with variance."""
         return int((self.variances > NO_VARIANCE * self.variances[:1]).sum())
 
     def map(self, dim: int, power: float, *, dropped: int = 0) -> AffineMap:
         """``diag(variances ** -power) U^T (v - mean)``, as float32.
 
         Args:
-            dim: Of the result: how many directions U has, all of them with some variance where ``power`` is above 0.
-            power: 0.5 whitens, 0 only turns.
-            dropped: How many of the first directions are left out before these.
+            dim: Dimension of the result, the number of directions in U; they must have variance if ``power`` is above
+                0.
+            power: 0.5 whitens, 0 only rotates.
+            dropped: Number of first directions that are left out.
         """
         kept = slice(dropped, dropped + dim)
         projection = self.directions[kept] * self.variances[kept, None] ** -power
@@ -56,18 +57,19 @@ class PrincipalComponents:
 
 @torch.no_grad()
 def pca_map(vectors: Tensor, dim: int | None = None, power: float = 0.5) -> AffineMap:
-    """Subtracts the mean, projects on the first principal directions, and shrinks each by its variance.
+    """The map that subtracts the mean, projects on the first principal directions, and divides each by a power of its
+    variance.
 
     Args:
-        vectors: float ``(N, D)``, N at least 2. Fewer vectors than D are fine: at most N - 1 directions remain.
-        dim: How many directions to keep; None for all that have any variance.
-        power: Of the variances: 0.5 whitens fully, 0.25 half way, 0 is plain PCA.
+        vectors: float ``(N, D)``, N at least 2. With N of at most D, there are at most N - 1 directions.
+        dim: Number of directions to keep; None for all with variance.
+        power: Power of the variances: 0.5 whitens fully, 0.25 halfway, 0 is plain PCA.
 
     Returns:
         A map with a mean, float32, on the device of the vectors.
 
     Raises:
-        ValueError: Too few vectors, all of them equal, or a ``dim`` above the number of directions with variance.
+        ValueError: There are too few vectors, all are equal, or ``dim`` exceeds the number of directions with variance.
     """
     checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
     checks.between("power", power, 0, 1)
@@ -82,7 +84,7 @@ def pca_map(vectors: Tensor, dim: int | None = None, power: float = 0.5) -> Affi
 def learned_map(
     vectors: Tensor, pairs: Tensor, dim: int | None = None, power: float = 0.0, *, ridge: float = 0.0
 ) -> AffineMap:
-    """The learned whitening of Radenovic et al.: what differs within pairs of vectors of the same thing counts little.
+    """The learned whitening of Radenovic et al., which reduces differences within pairs of matching vectors.
 
     The vectors are whitened within pairs, see :func:`objemb.ops.learned_whitening.whiten_within_pairs`, and then
     projected on their first principal directions.
@@ -90,16 +92,16 @@ def learned_map(
     Args:
         vectors: float ``(N, D)``.
         pairs: int64 ``(P, 2)``: the rows of a query and of its positive.
-        dim: How many directions to keep, those of the largest variance over all vectors; None for all.
-        power: Of the variances; 0 as the authors do it.
+        dim: Number of directions to keep, those of the largest variance over all vectors; None for all.
+        power: Power of the variances; 0 in the paper.
         ridge: See :func:`~objemb.ops.learned_whitening.whiten_within_pairs`.
 
     Returns:
         A map with a mean, float32, on the device of the vectors.
 
     Raises:
-        ValueError: No pairs, rows that do not exist, pairs without any difference, or a ``dim`` above the number of
-            directions with variance.
+        ValueError: There are no pairs, rows do not exist, the vectors of all pairs are equal, or ``dim`` exceeds the
+            number of directions with variance.
     """
     checks.finite("vectors", checks.shape("vectors", vectors, (None, None)))
     checks.between("power", power, 0, 1)
@@ -118,7 +120,7 @@ def principal_components(blocks: Callable[[], Iterable[Tensor]]) -> PrincipalCom
     """Principal components of vectors that need not be in memory together.
 
     Args:
-        blocks: Called twice, gives all vectors both times, as float blocks ``(n, D)``, at least one.
+        blocks: Called twice; each time gives all vectors in float blocks ``(n, D)``, at least one.
 
     Returns:
         All ``D`` directions.
@@ -134,10 +136,10 @@ def principal_components(blocks: Callable[[], Iterable[Tensor]]) -> PrincipalCom
 
 
 def _components_of_few(vectors: Tensor) -> PrincipalComponents:
-    """As :func:`principal_components`, of no more vectors than they are long, with ``N`` directions.
+    """The same as :func:`principal_components` for ``N`` vectors with N of at most D, with ``N`` directions.
 
-    They come from the products of the vectors with each other, of which there are fewer than of their elements. A
-    direction without variance is one of zeros.
+    Computed from the Gram matrix of the vectors, which is smaller than the covariance. Directions without variance are
+    zeros.
     """
     mean = vectors.mean(dim=0, dtype=torch.float64)
     products = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=vectors.device)
@@ -152,18 +154,19 @@ def _components_of_few(vectors: Tensor) -> PrincipalComponents:
 
 
 def _eigenvectors(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``(D,)`` from large to small, none below 0, and eigenvectors ``(D, D)`` as rows."""
+    """Eigenvalues ``(D,)`` in descending order, not negative, and eigenvectors ``(D, D)`` as rows."""
     values, vectors = torch.linalg.eigh(covariance)
     return values.flip(0).clamp_min(0), _pointing(vectors.T.flip(0))
 
 
 def _pointing(directions: Tensor) -> Tensor:
-    """Eigenvectors ``(N, D)``, which may point either way, with a positive largest element: every machine agrees."""
+    """Eigenvectors ``(N, D)`` with the sign that makes their largest element positive, for the same result on every
+    machine."""
     return directions * directions.gather(1, directions.abs().argmax(dim=1, keepdim=True)).sign()
 
 
 def _checked_dim(dim: int | None, components: PrincipalComponents, vectors: Tensor) -> int:
-    """How many directions to keep, at most those with any variance; all of these for None."""
+    """The number of directions to keep, at most those with variance; all of these for None."""
     count, length = vectors.shape
     rank = components.rank
     if rank == 0:

@@ -1,8 +1,8 @@
-"""Products of 8-bit codes and of floats, by NumPy or, where PyTorch is installed, by its kernels.
+"""Products of 8-bit codes and of floats, by NumPy or, if PyTorch is installed, by its kernels.
 
-NumPy's is the reference and always there, but no faster than products of floats. PyTorch multiplies 8-bit integers
-several times faster, by a private function; so its kernel is used after it has given right products of extreme and
-random codes, and search without it finds the same.
+NumPy is the reference and always available, but for codes it is no faster than for floats. PyTorch multiplies 8-bit
+integers several times faster, with a private function; its kernel is used only after it has given the correct products
+of extreme and random codes. Search gives the same results without it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from objemb.types import Float32Array, Float64Array, FloatArray, Int8Array
 
 logger = logging.getLogger(__name__)
 
-#: Rows whose largest value is below this are written as zeros: the reciprocal of their scale would overflow.
+#: Rows whose largest value is below this are encoded as zeros, because the reciprocal of their scale would overflow.
 TINY = 1e-20
-#: Whole numbers up to this, and so sums of products that stay below, are exact in float32.
+#: Integers up to this, and hence sums of products up to this, are exact in float32.
 EXACT_FLOAT32 = 1 << 24
 
 
 class Kernel(ABC):
-    """Codes of rows, and their products.
+    """Computes codes of rows, and their products.
 
     Attributes:
         largest_code: Products of codes from ``-largest_code`` to ``largest_code`` are exact.
@@ -45,8 +45,8 @@ class Kernel(ABC):
     ) -> Float32Array:
         """Inner products ``(C, n)`` of ``(C, D)`` codes with ``(n, D)`` codes, times the scales ``(C,)`` and ``(n,)``.
 
-        The integer product is exact, rounded to float32 once, and multiplied by the scale of the row, then that of the
-        query: every kernel gives the same bits.
+        The integer product is exact, rounded to float32 once, and multiplied by the scale of the row, then by that of
+        the query, so that every kernel gives the same bits.
         """
 
     @abstractmethod
@@ -54,14 +54,14 @@ class Kernel(ABC):
         """Codes of ``(n, D)`` rows.
 
         Returns:
-            int8 ``(n, D)`` codes, the same of every kernel of the same ``largest_code``; float32 ``(n,)`` scales that
-            multiply them; ``(n,)`` lengths of what is decoded, and of the remainders. Rows that are not finite have
-            lengths that are not.
+            int8 ``(n, D)`` codes, the same for all kernels with the same ``largest_code``; float32 ``(n,)`` scales by
+            which they are multiplied; ``(n,)`` lengths of the decoded rows, and of the remainders. The lengths of rows
+            that are not finite are not finite either.
         """
 
 
 class NumpyKernel(Kernel):
-    """Products of codes as products of floats, in as many columns at a time as keep every sum exact."""
+    """Products of codes as products of floats, with as many columns at a time as keep every sum exact."""
 
     largest_code = 127
     fast_codes = False
@@ -74,7 +74,7 @@ class NumpyKernel(Kernel):
         row_scales: Float32Array,
     ) -> Float32Array:
         """As :meth:`Kernel.products`."""
-        # whatever the order of a sum, all its parts are whole numbers that float32 holds
+        # in any order of summation, all partial sums are integers that float32 represents exactly
         width = EXACT_FLOAT32 // 128**2
         dim = queries.shape[1]
         if dim <= width:
@@ -105,12 +105,13 @@ class NumpyKernel(Kernel):
 class TorchKernel(Kernel):
     """PyTorch's products, on as many threads as PyTorch uses.
 
-    Kernels for processors without VNNI add two products in 16 bits, one side shifted to be unsigned: 8-bit codes
-    overflow there, 7-bit codes never do, as ``(63 + 128) * 63 * 2`` fits. Testing the kernel is surer than knowing it.
+    Kernels for processors without VNNI add two products in 16 bits, with one side shifted to be unsigned: 8-bit codes
+    overflow there, 7-bit codes never do, because ``(63 + 128) * 63 * 2`` fits. The kernel is tested instead of relying
+    on the type of processor.
 
     Raises:
         ImportError: PyTorch is not installed.
-        RuntimeError: Its products of codes are wrong, or it no longer has them.
+        RuntimeError: Its products of codes are wrong, or the function no longer exists.
     """
 
     fast_codes = True
@@ -137,7 +138,7 @@ class TorchKernel(Kernel):
     ) -> Float32Array:
         """As :meth:`Kernel.products`."""
         left, right = self._as_tensor(queries), self._as_tensor(rows)
-        # of a single column, the integer kernel answers with what it finds in memory
+        # for a single column, the integer kernel returns uninitialised memory
         product = self._torch._int_mm if queries.shape[1] > 1 else lambda a, b: a.int() * b.int()
         products = product(left, right.T)
         scaled = products.float().mul_(self._as_tensor(row_scales)).mul_(self._as_tensor(query_scales)[:, None])
@@ -159,7 +160,7 @@ class TorchKernel(Kernel):
 
 @cache
 def best_kernel() -> Kernel:
-    """The fastest kernel that gives right products here."""
+    """The fastest kernel with correct products on this machine."""
     try:
         return TorchKernel()
     except ImportError:
@@ -175,8 +176,8 @@ _NUMPY = NumpyKernel()
 def float_products(queries: Float32Array, rows: Float32Array) -> Float32Array:
     """Inner products ``(C, n)`` of ``(C, D)`` query rows with ``(n, D)`` rows; not finite where a row is not.
 
-    By PyTorch where it is imported already: the threads of NumPy's library are others than PyTorch's, and on a machine
-    that has more to do they cost a multiple of the time. It is not imported for this, which takes longer than a search.
+    Computed by PyTorch if it is already imported, because NumPy's BLAS has its own threads besides PyTorch's, which
+    makes it several times slower on a busy machine. PyTorch is not imported for this; that takes longer than a search.
     """
     if sys.modules.get("torch") is None:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -184,13 +185,14 @@ def float_products(queries: Float32Array, rows: Float32Array) -> Float32Array:
     from objemb.ops.tensors import as_tensor
 
     left, right = as_tensor(queries), as_tensor(rows)
-    if len(left) == 1:  # some BLAS multiply by one column at a fraction of the speed of two
+    if len(left) == 1:  # some BLAS are much slower for one column than for two
         return (right @ left.repeat(2, 1).T)[:, :1].T.contiguous().numpy()
     return (right @ left.T).T.contiguous().numpy()
 
 
 def _exact(kernel: Kernel) -> bool:
-    """Whether products of codes are those of the reference: the largest ones, and random ones of odd shapes."""
+    """Whether products of codes equal those of the reference, for the largest codes and for random ones of odd
+    shapes."""
     top = kernel.largest_code
     extreme = np.full((64, 64), top, dtype=np.int8)
     random = np.random.default_rng(0).integers(-top, top + 1, (117, 150), dtype=np.int8)

@@ -14,13 +14,13 @@ COPIED = 1 << 22
 def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
     """Maximum over rectangles of feature maps.
 
-    A rectangle is the union of four overlapping ones whose sides are powers of two, and a table of the maxima over
-    those is made by doubling (the sparse table of range-maximum queries, in two dimensions). The cost hardly depends on
-    the number of rectangles, and channels that lie together in memory are compared together.
+    A rectangle is the union of four overlapping ones whose sides are powers of two; a table of the maxima over those is
+    built by doubling (the sparse table of range-maximum queries, in two dimensions). The cost hardly depends on the
+    number of rectangles, and channels that are contiguous in memory are compared together.
 
     Args:
         maps: float ``(B, C, h, w)``.
-        cells: int64 ``(M, 5)`` on the CPU: map number, x1, y1, x2, y2; ``x2`` and ``y2`` exclusive, never empty.
+        cells: int64 ``(M, 5)`` on the CPU: index of the map, x1, y1, x2, y2; ``x2`` and ``y2`` exclusive, never empty.
 
     Returns:
         float ``(M, C)``.
@@ -57,7 +57,7 @@ def rectangle_mean(maps: Tensor, cells: Tensor, weights: Tensor | None = None) -
 
 
 def means_over_maps(maps: Tensor, numbers: Tensor, weights: Tensor) -> Tensor:
-    """Weighted means over whole maps. Sums have no cancellation, unlike those of integral images.
+    """Weighted means over whole maps, without the cancellation errors of integral images.
 
     Args:
         maps: float ``(B, C, h, w)``.
@@ -78,7 +78,7 @@ def means_over_maps(maps: Tensor, numbers: Tensor, weights: Tensor) -> Tensor:
 
 
 def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which cells of a raster each rectangle holds.
+    """The cells of a raster inside each rectangle.
 
     Args:
         rectangles: int64 ``(M, 4)``: x1, y1, x2, y2 in cells, ``x2`` and ``y2`` exclusive.
@@ -94,7 +94,7 @@ def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def equal_rectangles(maps: Tensor, cells: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Copies of rectangles, those of one shape together, in blocks of bounded size.
+    """Copies of rectangles, grouped by shape, in blocks of limited size.
 
     Args:
         maps: As for :func:`rectangle_max`, like ``cells``.

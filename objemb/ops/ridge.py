@@ -1,4 +1,4 @@
-"""Linear regression with a penalty, in closed form."""
+"""Ridge regression in closed form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.ops.affine import AffineMap
 
-#: A deviation below this share of a column's greatest value is rounding: such a column counts as constant.
+#: A column whose standard deviation is below this share of its largest value is taken for constant.
 NO_DEVIATION = 1e-6
 
 
@@ -17,21 +17,20 @@ def ridge_map(inputs: Tensor, targets: Tensor, strength: float) -> AffineMap:
     """The affine map from inputs to targets with the least squared error and a penalty on its coefficients.
 
     Ridge regression on standardised inputs (Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal
-    problems", 1970): with ``Z``, the inputs less their mean and divided by their deviation, and ``Y``, the targets less
-    their mean, the coefficients are ``(Z^T Z + strength N I)^-1 Z^T Y``. The constant is not penalised. Computed in
-    float64.
+    problems", 1970): with the standardised inputs ``Z`` and the centred targets ``Y``, the coefficients are
+    ``(Z^T Z + strength N I)^-1 Z^T Y``. The intercept is not penalised. Computed in float64.
 
     Args:
-        inputs: float ``(N, F)``, N at least 2. A column that does not vary gets coefficients of 0.
+        inputs: float ``(N, F)``, N at least 2. The coefficients of a constant column are 0.
         targets: float ``(N, D)``.
-        strength: Of the penalty, above 0; as a share of the variance of one standardised column.
+        strength: Strength of the penalty, positive, relative to the variance of a standardised column.
 
     Returns:
-        In float32; maps ``(M, F)`` to ``(M, D)``.
+        A float32 map from ``(M, F)`` to ``(M, D)``.
 
     Raises:
-        ValueError: Fewer than two rows, shapes that do not go together, values that are not finite, a strength of 0
-            or below.
+        ValueError: There are fewer than two rows, the shapes do not match, values are not finite, or the strength is
+            not positive.
     """
     checks.finite("inputs", checks.shape("inputs", inputs, (None, None)))
     checks.finite("targets", checks.shape("targets", targets, (len(inputs), None)))

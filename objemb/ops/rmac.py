@@ -1,5 +1,5 @@
-"""The rigid multi-scale grid of R-MAC, and which of its regions are summed up (Tolias, Sicre and Jegou, "Particular
-object retrieval with integral max-pooling of CNN activations", 2015)."""
+"""The rigid multi-scale grid of R-MAC, and the selection of regions that are summed (Tolias, Sicre and Jegou,
+"Particular object retrieval with integral max-pooling of CNN activations", 2015)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from objemb import checks
 from objemb.structures import Regions
 
-#: How many regions the grid may lay along the longer side of its first level.
+#: Maximum number of regions along the longer side at the first level.
 STEPS = range(2, 8)
 
 
 def rmac_cells(height: int, width: int, levels: int = 3, overlap: float = 0.4) -> Tensor:
-    """Square regions at several scales that cover a map with about the same overlap.
+    """Square regions at several scales that cover a map with about equal overlap.
 
-    Level ``l`` has ``l`` squares along the shorter side, of side ``2 min(height, width) / (l + 1)``; the longer side
-    gets as many more as bring the overlap of neighbours on the first level nearest to ``overlap``. Levels whose squares
-    would be smaller than a cell are left out.
+    Level ``l`` has ``l`` squares along the shorter side, of side ``2 min(height, width) / (l + 1)``; the number of
+    additional squares along the longer side is that for which the overlap of neighbours at the first level is nearest
+    to ``overlap``. Levels whose squares would be smaller than a cell are left out.
 
     Args:
-        height: Cells from top to bottom.
-        width: Cells from left to right.
+        height: Height of the map in cells.
+        width: Width of the map in cells.
         levels: Number of scales L.
-        overlap: Share of a first-level square that its neighbour should cover.
+        overlap: Intended overlap of neighbouring squares at the first level, as a share of their area.
 
     Returns:
         int64 ``(R, 4)``: x1, y1, x2, y2 in cells, ``x2`` and ``y2`` exclusive; coarse levels first, row by row.
@@ -41,23 +41,23 @@ def rmac_cells(height: int, width: int, levels: int = 3, overlap: float = 0.4) -
 def rmac_cells_of_pixels(
     shape: tuple[int, int], raster: tuple[int, int], stride: int, levels: int = 3, overlap: float = 0.4
 ) -> Tensor:
-    """The same squares, laid on the pixels of a network's input and brought to the cells of its map.
+    """The same squares, laid on the pixels of a network's input and rounded to the cells of its map.
 
     A square's first and last pixel, divided by the stride and rounded (halves up), are its first and last cell, both
-    included, as ROI pooling was in Caffe: neighbours that touch share a row of cells, and squares that are smaller than
-    a cell have one. So do the programs that the authors of deep image retrieval (Gordo et al., IJCV 2017) and of
-    regional attention (Kim and Yoon, BMVC 2018) released.
+    inclusive, as in Caffe's ROI pooling: adjacent squares share a row of cells, and squares smaller than a cell have
+    one. This is also done by the code of deep image retrieval (Gordo et al., IJCV 2017) and of regional attention (Kim
+    and Yoon, BMVC 2018).
 
     Args:
-        shape: ``(height, width)`` of the input in pixels.
-        raster: The same of the map in cells. A square that begins behind the last cell gets the last one, where those
-            programs have zeros; it takes an input of less than a few strides.
-        stride: Pixels of the input along a cell.
-        levels: As for :func:`rmac_cells`, as the next.
-        overlap: As there.
+        shape: ``(height, width)`` of the input in pixels. raster: ``(height, width)`` of the map in cells. A square
+            that starts after the last cell is moved to it, instead of giving zeros as in that code; this happens only
+            for inputs of less than a few strides.
+        stride: Pixels of the input per cell.
+        levels: See :func:`rmac_cells`.
+        overlap: See :func:`rmac_cells`.
 
     Returns:
-        int64 ``(R, 4)``, as there.
+        int64 ``(R, 4)``, see :func:`rmac_cells`.
     """
     squares = rmac_cells(*shape, levels, overlap)
     most = torch.tensor([raster[1], raster[0]])
@@ -67,14 +67,14 @@ def rmac_cells_of_pixels(
 
 
 def first_summed(regions: Regions, whole_image: bool) -> int:
-    """The row that a sum of the vectors of regions starts from.
+    """The index of the first region in the sum over the regions of an image.
 
-    It is 1 where region 0 is the whole image and is left out of the sum over the grid, as in R-MAC (Tolias, Sicre and
-    Jegou 2015); else 0. A whole image that is the only region is always summed.
+    It is 1 if region 0 is the whole image and is left out of the sum over the grid, as in R-MAC (Tolias, Sicre and
+    Jegou 2015); otherwise 0. A whole image that is the only region is always summed.
 
     Args:
-        regions: Of an image.
-        whole_image: Whether the whole image joins.
+        regions: The regions of an image.
+        whole_image: Whether the whole image is part of the sum.
     """
     if whole_image or len(regions) < 2:
         return 0

@@ -1,4 +1,4 @@
-"""Basic functions of tensors: made of arrays without a copy, brought to unit length, cut or filled to known shapes."""
+"""Basic functions of tensors: conversion from arrays without a copy, normalisation, selection and padding of rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from objemb.types import AnyArray
 
 
 def as_tensor(array: AnyArray) -> Tensor:
-    """A tensor over the memory of an array, which may be a read-only map; then it must not be written to.
+    """A tensor that shares the memory of an array. If the array is read-only, such as a memory map, the tensor must not
+    be modified.
 
-    ``torch.from_numpy`` warns of arrays that are read only, and ``torch.from_dlpack`` takes them in few combinations of
-    versions; so the array is shown as one that may be written to. The tensor keeps it alive.
+    ``torch.from_numpy`` warns about read-only arrays, and ``torch.from_dlpack`` accepts them only with some versions,
+    so the array is presented as writable. The tensor keeps it alive.
     """
     if array.flags.writeable:
         return torch.from_numpy(array)
@@ -23,7 +24,7 @@ def as_tensor(array: AnyArray) -> Tensor:
 def l2(vectors: Tensor) -> Tensor:
     """Rows ``(N, D)`` at unit length; a row of zeros stays a row of zeros.
 
-    Rows are scaled by their largest element first, so that neither huge nor tiny ones overflow or vanish in the square.
+    Rows are divided by their largest element first, so that squares neither overflow nor underflow.
     """
     largest = vectors.abs().amax(dim=1, keepdim=True) if vectors.shape[1] else vectors.new_ones(len(vectors), 1)
     scaled = vectors / largest.where(largest > 0, torch.ones_like(largest))
@@ -33,9 +34,9 @@ def l2(vectors: Tensor) -> Tensor:
 
 
 def rows_where(chosen: Tensor) -> Tensor:
-    """int64 numbers of the rows that are true in bool ``(N,)``, in order.
+    """int64 indices of the True elements of bool ``(N,)``, in order.
 
-    For programs that are traced: the number of rows depends on values there, and nothing else may depend on it.
+    For traced programs, in which the number of rows depends on values, and nothing else may depend on it.
     """
     rows = chosen.nonzero()[:, 0]
     torch._check(rows.shape[0] <= chosen.shape[0])
@@ -43,9 +44,9 @@ def rows_where(chosen: Tensor) -> Tensor:
 
 
 def padded_rows(rows: Tensor, count: int, value: float = 0.0) -> Tensor:
-    """The first ``count`` rows ``(count, ...)`` of a tensor that may have fewer; ``value`` stands for the missing.
+    """The first ``count`` rows ``(count, ...)`` of a tensor, padded with ``value`` if it has fewer.
 
-    For programs that are traced, where shapes have to be known in advance.
+    For traced programs, in which shapes have to be known in advance.
     """
     missing = rows.new_full((count, *rows.shape[1:]), value)
     joined = torch.cat([rows, missing])
@@ -54,7 +55,7 @@ def padded_rows(rows: Tensor, count: int, value: float = 0.0) -> Tensor:
 
 
 class _Writable:
-    """An array that says that it may be written to; what NumPy makes of it keeps this object, and so the array."""
+    """Presents an array as writable. Arrays that NumPy makes from it keep a reference to it, and hence to the array."""
 
     def __init__(self, array: AnyArray) -> None:
         self._array = array

@@ -1,4 +1,4 @@
-"""How much each cell of a feature map counts, and how much each channel."""
+"""Weights of the cells and channels of feature maps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ EPSILON = 1e-6
 
 
 def saliency(features: Tensor) -> Tensor:
-    """The sum over channels, at unit length over all cells (Jeong et al., "Regional deep feature aggregation", eq. 1).
+    """The sum over channels, normalised over all cells (Jeong et al., "Regional deep feature aggregation", eq. 1).
 
-    Sums below 0, which networks without a ReLU at their end may give, count as 0: nothing was detected there.
+    Negative sums, from networks that do not end in a ReLU, are replaced by 0.
 
     Args:
         features: float ``(C, h, w)``.
 
     Returns:
-        float ``(h, w)``, 0 to 1, squares adding up to 1; all 0 where no cell is active.
+        float ``(h, w)``, 0 to 1, with squares that sum to 1; zeros if no cell is active.
     """
     total = checks.shape("features", features, (None, None, None)).sum(dim=0).clamp_min(0)
     return l2(total.reshape(1, -1)).reshape(total.shape)
@@ -30,20 +30,20 @@ def saliency(features: Tensor) -> Tensor:
 def sparsity_weights(features: Tensor) -> Tensor:
     """``log((C eps + sum_k Q_k) / (eps + Q_c))`` where Q is the share of cells in which a channel is above 0.
 
-    An inverse document frequency (Kalantidis et al., "Cross-dimensional weighting", 2016): a channel that is active
-    everywhere tells little.
+    Like an inverse document frequency (Kalantidis et al., "Cross-dimensional weighting", 2016), it is small for
+    channels that are active everywhere.
 
     Args:
         features: float ``(..., C, h, w)``.
 
     Returns:
-        float ``(..., C)``, none below 0.
+        float ``(..., C)``, not negative.
     """
     return rarity((features > 0).to(features.dtype).mean(dim=(-2, -1)))
 
 
 def rarity(active: Tensor) -> Tensor:
-    """The same from the shares Q themselves, float ``(..., C)``, 0 to 1."""
+    """The same from the shares Q, float ``(..., C)``, 0 to 1."""
     return ((active + EPSILON).sum(dim=-1, keepdim=True) / (active + EPSILON)).log()
 
 

@@ -1,1 +1,1 @@
-"""Output for people: pictures of results, pages, sheets, heat maps and plots."""
+"""Visualisation: pictures of results, HTML pages, contact sheets, heat maps and plots."""

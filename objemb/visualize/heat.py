@@ -17,20 +17,20 @@ from objemb.visualize.pictures import COLOURS
 
 BACKGROUND, INK = (250, 250, 248), (28, 28, 26)
 SIDE, GAP, LINE = 240, 8, 22
-#: How bright a photo is under its heat.
+#: Brightness of a photo under its heat map.
 DIMMED = 0.55
 
 
 @dataclass(frozen=True, eq=False)
 class HeatRow:
-    """A photo and how hot each concept is on it.
+    """A photo with the heat map of each concept.
 
     Attributes:
-        photo: What was looked at.
+        photo: The photo.
         heat: float ``(k, h, w)``, not negative.
-        grid: Where its cells lie on the photo.
+        grid: The positions of the cells on the photo.
         title: A line above the row.
-        box: Where the object is, in original pixels; None to draw none.
+        box: The box of the object, in original pixels; None for no box.
     """
 
     photo: Photo
@@ -41,12 +41,11 @@ class HeatRow:
 
 
 def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Image:
-    """An RGB picture. A concept has the same colour and the same scale in all rows, so that it stays dark where it is
-    not.
+    """An RGB picture. A concept has the same colour and scale in all rows, so that photos without it stay dark.
 
     Args:
-        rows: Of one joint factorisation: as many concepts in each, each of them somewhere above 0.
-        chosen: The concept whose column is marked.
+        rows: Rows of one joint factorisation, with the same concepts, each of which is above 0 somewhere.
+        chosen: Index of the concept whose column is framed.
     """
     concepts = len(rows[0].heat) if rows else 0
     most = torch.stack([row.heat.flatten(1).amax(dim=1) for row in rows]).amax(dim=0) if concepts else torch.zeros(0)
@@ -69,7 +68,7 @@ def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Imag
 
 
 def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
-    """The photo with its box, then once for each concept, dimmed, with the concept's heat."""
+    """The photo with its box, then dimmed with the heat map of each concept."""
     plain = Image.fromarray(row.photo.pixels.transpose(1, 2, 0))
     factor = SIDE / max(plain.size)
     plain = plain.resize((max(1, round(plain.width * factor)), max(1, round(plain.height * factor))))

@@ -1,4 +1,4 @@
-"""The frame of all HTML pages of objemb: self-contained files without a script, every text escaped."""
+"""The common frame of HTML pages: self-contained files without scripts, with all text escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from objemb.text import visible
 from objemb.visualize.pictures import DrawnBox, Picture, short
 
-# Nothing may run and nothing may be fetched, whatever a file name or a label says.
+# Nothing may be executed or loaded, whatever a file name or a label contains.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 STYLE = """
@@ -58,7 +58,7 @@ def html_page(title: str, body: str, style: str) -> str:
     Args:
         title: Plain text.
         body: HTML.
-        style: CSS of this page, behind what all pages share.
+        style: CSS of this page, after the common style.
     """
     return f"""<!doctype html>
 <html lang="en">
@@ -79,15 +79,15 @@ def html_page(title: str, body: str, style: str) -> str:
 
 
 def photo_figure(picture: Picture, most: str) -> str:
-    """The photo, at most so high, with its boxes drawn over it, so that they stay sharp at every size.
+    """The photo, with a height of at most ``most`` (CSS), and its boxes as vector graphics.
 
     A box that is the whole photo is not drawn.
     """
     height, width = picture.size
     boxes = "".join(_frame(frame) for frame in picture.frames if not picture.is_whole(frame.box))
-    gone = "" if picture.found else '<div class="gone">The photo has gone, or has changed since it was indexed.</div>'
+    gone = "" if picture.found else '<div class="gone">The photo is missing, or has changed since it was indexed.</div>'
     name = html_text(short(picture.name))
-    limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo must not fill several screens
+    limit = f"max-width: calc({most} * {width / height:.4f})"  # a tall photo should not fill several screens
     return (
         f'<div class="photo"><div style="{limit}"><img src="{data_uri(picture.image)}" alt="{name}" '
         f'width="{picture.image.width}" height="{picture.image.height}">'
@@ -105,12 +105,12 @@ def _frame(frame: DrawnBox) -> str:
 
 
 def html_text(words: str) -> str:
-    """A text for HTML, in which nothing is hidden: names are foreign."""
+    """A text escaped for HTML, with invisible characters made visible, because names come from outside."""
     return escape(visible(words))
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture within a page, as a JPEG."""
+    """A picture as a data URI (JPEG), to be part of a page."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -28,13 +28,13 @@ main { max-width: 120rem; display: grid; gap: 1rem; }
 def search_page(
     result: SearchResult, query: Picture, hits: Sequence[Picture], about: Mapping[str, str] | None = None
 ) -> str:
-    """The page. It names files, but not where they lie: pages are handed on.
+    """The page as HTML. It contains file names but no folders, because pages may be shared.
 
     Args:
-        result: What was found.
+        result: The result.
         query: The query with its boxes.
-        hits: A picture per hit, in order.
-        about: What else belongs on it, by name, such as the model, the index and the date.
+        hits: A picture of each hit, in order.
+        about: Further facts by name, such as the model, the index and the date.
     """
     name = html_text(short(result.query_image))
     facts = " · ".join(f"{html_text(k)}: {html_text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
@@ -76,8 +76,8 @@ def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: Searc
 
 
 def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:
-    """What was asked for and what was found, cut out side by side; whole photos, which are on the page already, in
-    words. Where it is clear which of the query's boxes matched, a whole photo needs no partner."""
+    """Close-ups of the matched query box and of the matched box, side by side; words instead of whole photos, which are
+    on the page already. If only one query box is possible, a matched whole photo is shown without it."""
     asked_whole, found_whole = query.is_whole(hit.query_box), picture.is_whole(hit.box)
     several = len(result.query_boxes) > 1
     if found_whole and (asked_whole or not several):
@@ -121,5 +121,5 @@ def _boxes_text(result: SearchResult, query: Picture) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A long name that may go on in the next line behind its separators."""
+    """A long name that may be broken after its separators."""
     return re.sub(r"([/_])", r"\1<wbr>", html_text(name))

@@ -1,4 +1,4 @@
-"""The photos of a search result, small enough for a page, with what to draw on them."""
+"""The photos of a search result as thumbnails, with boxes to draw."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from objemb.checks import ObjembError
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.structures import Box, Match, Photo, SearchResult
 
-#: One colour per query box, distinguishable with colour-blindness and on photos (after Okabe and Ito).
+#: A colour for each query box, distinguishable by colour-blind people and on photos (Okabe and Ito).
 COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
 GREY = (150, 150, 150)
 THUMBNAIL_SIDE = 640
 CLOSE_UP_SIDE = 160
-#: A close-up shows the box and this share of its sides around it.
+#: Margin of a close-up around the box, as a share of its sides.
 CLOSE_UP_MARGIN = 0.08
 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A box to draw: edges in original pixels, a colour, thin for runners-up."""
+    """A box to draw: edges in original pixels, a colour, and whether it is thin, for runners-up."""
 
     box: Box
     colour: str
@@ -36,10 +36,10 @@ class Picture:
 
     Attributes:
         name: The id of the image.
-        image: The whole photo, at most ``THUMBNAIL_SIDE`` pixels; grey when the file is gone.
+        image: The whole photo, at most ``THUMBNAIL_SIDE`` pixels; grey if the file is missing.
         size: ``(height, width)`` of the original, the frame of the boxes.
         frames: Boxes to draw, the important ones last.
-        close_ups: The main boxes cut out, a picture and a colour each.
+        close_ups: Crops of the main boxes, each with its colour.
         found: Whether the file could be read.
     """
 
@@ -51,13 +51,13 @@ class Picture:
     found: bool = True
 
     def is_whole(self, box: Box) -> bool:
-        """Whether a box is the whole photo, as far as it could be opened."""
+        """Whether a box is the whole photo; False if the photo could not be opened."""
         height, width = self.size
         return self.found and all(abs(a - b) < 0.5 for a, b in zip(box, (0, 0, width, height), strict=True))
 
 
 def short(name: str) -> str:
-    """The last part of a name that may be a path: pages and sheets are handed on."""
+    """The last part of a name that may be a path, because pages and sheets may be shared."""
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
@@ -85,7 +85,8 @@ def result_pictures(
     path_of: Callable[[str], Path | None],
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Picture, list[Picture]]:
-    """The query and all hits; ``path_of`` tells where the photo of an image id lies, and larger ones stay grey."""
+    """Pictures of the query and of all hits; ``path_of`` gives the path of an image's photo. Photos of more than
+    ``max_pixels`` are grey."""
     hits = [hit_picture(hit, path_of(hit.image), result.query_boxes, max_pixels) for hit in result]
     return query_picture(result, query, max_pixels), hits
 
@@ -110,7 +111,7 @@ def _picture(name: str, path: Path | None, frames: tuple[DrawnBox, ...], max_pix
 
 
 def _read(path: Path | None, side: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo | None:
-    """The photo, or None where it has vanished or cannot be read any more."""
+    """The photo, or None if it is missing or can no longer be read."""
     try:
         return read_photo(path, side=side, max_pixels=max_pixels) if path is not None else None
     except (ObjembError, OSError):
@@ -132,7 +133,7 @@ def _missing(name: str, frames: Sequence[DrawnBox]) -> Picture:
 
 
 def _close_up(photo: Photo, box: Box) -> Image.Image:
-    """The pixels under a box and a little around it."""
+    """The pixels of a box with a margin."""
     scale_y, scale_x = photo.scale
     margin_x, margin_y = (box[2] - box[0]) * CLOSE_UP_MARGIN, (box[3] - box[1]) * CLOSE_UP_MARGIN
     height, width = photo.pixels.shape[1:]
@@ -145,12 +146,12 @@ def _close_up(photo: Photo, box: Box) -> Image.Image:
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    """At most ``side`` pixels on the longest side."""
+    """The image shrunk to at most ``side`` pixels on the longest side."""
     return image if max(image.size) <= side else _fitted(image, side)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """Exactly ``side`` pixels on the longest side."""
+    """The image resized to ``side`` pixels on the longest side."""
     scale = side / max(image.size)
     return image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS

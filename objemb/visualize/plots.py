@@ -1,4 +1,4 @@
-"""Bars, lines and histograms as PNG or JPEG files: the one place that draws with matplotlib."""
+"""Bar charts, line plots and histograms as PNG or JPEG files, with matplotlib."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Inches of a panel.
+#: Size of a panel in inches.
 WIDTH, HEIGHT = 4.6, 3.7
-#: Share of the place of a group that its bars fill.
+#: Width of a group of bars as a share of its space.
 FILLED = 0.8
 #: Characters of a title that fit over a panel.
 TITLE_WIDTH = 46
-#: Shares of the height of a panel: of a line of labels below it, and of what lies between them and the legend.
+#: Shares of the height of a panel: a line of labels below it, and the gap between labels and legend.
 LINE_SHARE, LEGEND_GAP = 0.055, 0.05
-#: Of lines, with their marks.
+#: Line styles, with their markers.
 STYLES = ("-o", "--x", ":s", "-.^")
 
 
@@ -49,7 +49,8 @@ def new_figure(rows: int = 1, columns: int = 1) -> tuple[Figure, AnyArray]:
 
 
 def save(figure: Figure, file: str | Path) -> None:
-    """Write a PNG file, or a JPEG where the name ends in ``.jpg``. It is replaced; equal figures give equal bytes."""
+    """Write a PNG file, or a JPEG if the name ends in ``.jpg``, replacing any earlier one; equal figures give equal
+    bytes."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
@@ -73,16 +74,16 @@ def bars(
 
     Args:
         axis: A panel of :func:`new_figure`.
-        title: Above it.
-        groups: By name, which the legend shows where there are several: a value per label.
-        labels: Of the places on the x axis.
-        y_label: What the values are.
-        top: The value that the y axis ends with, just above it; None leaves it to the values.
-        digits: Behind the point of the values.
+        title: Title of the panel.
+        groups: A value for each label, by the name of the group; the legend shows the names if there are several.
+        labels: Labels of the x axis.
+        y_label: Label of the y axis.
+        top: Upper end of the y axis; None to fit the values.
+        digits: Decimals of the values.
     """
     for name, values in groups.items():
         if len(values) != len(labels):
-            raise ValueError(f"bars {name!r}: expected {len(labels)} values, one a label, found {len(values)}")
+            raise ValueError(f"bars {name!r}: expected {len(labels)} values, one per label, found {len(values)}")
     places, width = np.arange(len(labels)), FILLED / max(1, len(groups))
     for number, (name, values) in enumerate(groups.items()):
         drawn = axis.bar(places - FILLED / 2 + (number + 0.5) * width, values, width, label=name)
@@ -108,18 +109,18 @@ def lines(
     doubling: bool = False,
     marks: bool = True,
 ) -> None:
-    """Curves, with a mark at each point.
+    """Curves, with a marker at each point.
 
     Args:
         axis: A panel of :func:`new_figure`.
-        title: Above it.
-        curves: ``(x, y)`` points from left to right, by two names: the first gives the colour, the second the style of
-            the line. A curve without points is not drawn.
-        x_label: What x is.
-        y_label: What y is.
-        top: Where the y axis, from 0 on, ends, just above it; None leaves both ends to the values.
-        doubling: Whether x doubles from mark to mark: a logarithmic axis with the numbers themselves as its ticks.
-        marks: Whether points are marked; not where there are many.
+        title: Title of the panel.
+        curves: ``(x, y)`` points from left to right, by two names: the first gives the colour, the second the line
+            style. A curve without points is not drawn.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        top: Upper end of the y axis, which then starts at 0; None to fit the values.
+        doubling: Whether x doubles from point to point, for a logarithmic axis with the values of x as ticks.
+        marks: Whether to draw markers; False if there are many points.
     """
     names = dict.fromkeys(name for of_colour in curves.values() for name in of_colour)
     styles = {name: STYLES[number % len(STYLES)] for number, name in enumerate(names)}
@@ -147,13 +148,13 @@ def lines(
 
 
 def legend_below(axis: Axes, lines_of_labels: int) -> None:
-    """A legend under the labels of the x axis: bars leave no room within."""
+    """A legend below the labels of the x axis, because there is no space between bars."""
     place = (0.5, -LEGEND_GAP - lines_of_labels * LINE_SHARE)
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=place, ncols=3)
 
 
 def _entitle(axis: Axes, title: str) -> None:
-    """A title over a panel, in as many lines as it takes; of a word that is longer than a line, too."""
+    """A title above a panel, in as many lines as needed; words longer than a line are broken."""
     axis.set_title("\n".join(textwrap.wrap(title, TITLE_WIDTH)), fontsize=11)
 
 
@@ -166,7 +167,7 @@ def histogram(axis: Axes, title: str, counts: Sequence[int], low: float, high: f
 
 
 def remark(axis: Axes, title: str, text: str) -> None:
-    """A panel that says why there is nothing to draw."""
+    """A panel with a text instead of a plot."""
     _entitle(axis, title)
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
     axis.set_axis_off()

@@ -20,9 +20,9 @@ def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture])
     """An RGB image for a message or a slide.
 
     Args:
-        result: What was found.
+        result: The result.
         query: The query with its boxes.
-        hits: A picture per hit, in order.
+        hits: A picture of each hit, in order.
     """
     columns = max(1, min(MAX_COLUMNS, math.ceil(math.sqrt(len(hits) * 1.5))))
     rows = math.ceil(len(hits) / columns)
@@ -49,7 +49,7 @@ def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture])
 def _place(
     sheet: Image.Image, picture: Picture, corner: tuple[int, int], room: tuple[int, int], title: str, facts: str
 ) -> None:
-    """A picture with its boxes, centred in its room, and two lines of text below."""
+    """Draw a picture with its boxes, centred in its space, and two lines of text below."""
     scale = min(room[0] / picture.image.width, room[1] / picture.image.height)
     width, height = (max(1, round(side * scale)) for side in picture.image.size)
     image = picture.image.resize((width, height), Image.Resampling.LANCZOS)
@@ -75,7 +75,7 @@ def _draw_frames(image: Image.Image, picture: Picture) -> None:
 
 
 def _clipped(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:
-    """One printable line; the *end* of a long path is what distinguishes photos."""
+    """One printable line; of a long path the *end* is kept, because it distinguishes photos."""
     text = "".join(c if c.isprintable() else "?" for c in text.encode("utf-8", "replace").decode())
     while len(text) > 8 and pen.textlength(text, font) > room:
         text = "..." + text[4 + len(text) // 20 :]

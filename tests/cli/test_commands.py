@@ -75,7 +75,7 @@ def test_build_with_a_whitening_from_pairs(run: Run, photos: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*NETVLAD, "-o", "m"], "netvlad: expected to be fitted, found a fresh one; add --fit-on PHOTOS"),
+        ([*NETVLAD, "-o", "m"], "netvlad: expected a fitted part, found an unfitted one; add --fit-on PHOTOS"),
         ([*BUILD, "--fit-on", ".", "-o", "m"], "--fit-on: expected a method with parts to fit such as netvlad"),
         ([*BUILD, "--whiten-on", ".", "--whiten-pairs", ".", "-o", "m"], "expected one of them, found both"),
         ([*BUILD, "--whiten-on", ".", "--whiten-ridge", "1", "-o", "m"], "--whiten-pairs, found alone"),

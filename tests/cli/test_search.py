@@ -181,7 +181,7 @@ def test_a_photo_that_has_vanished_is_grey(run: Run, photos: Path, index: Path, 
     (photos / "3.png").write_bytes(b"broken meanwhile")
     page = tmp_path / "out.html"
     run("search", index, photos / "1.png", "--html", page, "--save", tmp_path / "out.png")
-    assert page.read_text(encoding="utf-8").count("has gone, or has changed since") == 2
+    assert page.read_text(encoding="utf-8").count("is missing, or has changed since") == 2
 
 
 def test_nothing_found_is_a_page_too(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_an_index_cannot_say_which_files_go_into_a_page(
         writer.add(stored, stamp=json.dumps({**stamp, "path": str(secret)}))
     page = tmp_path / "out.html"
     run("search", index, photos / "1.png", "--html", page, "--save", tmp_path / "out.png")
-    assert page.read_text(encoding="utf-8").count("has gone, or has changed since") == 1
+    assert page.read_text(encoding="utf-8").count("is missing, or has changed since") == 1
 
 
 def test_a_page_says_where_its_answer_comes_from_but_no_paths(

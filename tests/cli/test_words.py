@@ -60,7 +60,7 @@ def test_build_tells_what_was_learned(run: Run, words: Path, config: Path, photo
     assert "of 6 photos" in card["fitted"]["aggregator.codebook"]["fitted_on"]
     assert card["dim"] == 16
     error = run("model", "build", config, "-o", tmp_path / "m", code=2).stderr
-    assert "expected to be fitted, found a fresh one; add --fit-on PHOTOS" in error
+    assert "expected a fitted part, found an unfitted one; add --fit-on PHOTOS" in error
     few = ("model", "build", config, "aggregator.words=65536", "--fit-on", photos, "-o", tmp_path / "m")
     error = run(*few, code=2).stderr
     assert "codebook: expected at least 65536 local features for as many words, found at most 2400" in error

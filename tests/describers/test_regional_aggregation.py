@@ -162,7 +162,7 @@ def test_key_points_are_looked_for_in_what_the_network_sees(monkeypatch: pytest.
 def test_has_to_be_fitted() -> None:
     made = describer(fit=False)
     assert list(made.fitted_parts()) == ["reduction"]
-    with pytest.raises(NotFittedError, match="expected to be fitted, found a fresh one"):
+    with pytest.raises(NotFittedError, match="expected a fitted part, found an unfitted one"):
         made.describe(PHOTOS[:1])
     assert describer(order=1).fitted_parts() == {}
     with pytest.raises(NotImplementedError, match="expected no part to be fitted on vectors, found 'pooling'"):

@@ -40,7 +40,7 @@ def test_the_state_says_that_it_was_fitted() -> None:
 
 def test_a_fresh_one_says_what_to_do() -> None:
     with pytest.raises(
-        NotFittedError, match="Middle: expected to be fitted, found a fresh one; add --fit-on PHOTOS"
+        NotFittedError, match="Middle: expected a fitted part, found an unfitted one; add --fit-on PHOTOS"
     ) as caught:
         Middle().check_fitted()
     assert isinstance(caught.value, ObjembError)

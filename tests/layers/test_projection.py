@@ -50,7 +50,7 @@ def test_nothing_stays_nothing() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(NotFittedError, match="Projection: expected to be fitted, found a fresh one"):
+    with pytest.raises(NotFittedError, match="Projection: expected a fitted part, found an unfitted one"):
         Projection(6, 3)(VECTORS)
     with pytest.raises(ValueError, match=r"dim: expected at most the length of the vectors \(6\), found 7"):
         Projection(6, 7)
@@ -92,7 +92,7 @@ def test_against_singular_vectors() -> None:
 def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match=r"dim: expected at most the length of the vectors \(3\), found 4"):
         PcaBasis(3, 4)
-    with pytest.raises(NotFittedError, match="PcaBasis: expected to be fitted, found a fresh one"):
+    with pytest.raises(NotFittedError, match="PcaBasis: expected a fitted part, found an unfitted one"):
         PcaBasis(3, 2)(torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"vectors: expected shape \(any, 3\), found \(2, 4\)"):
         PcaBasis(3, 2).fit(torch.zeros(2, 4), fitted_on="noise")

@@ -61,7 +61,9 @@ def test_what_the_attention_learns_from() -> None:
 def test_a_fresh_attention_is_refused() -> None:
     extractor = Attentive(backbone=TinyBackbone(), size=24, scales=[1.0], dim=4)
     assert extractor.attention(torch.randn(2, 5, 3, 4)).unique().numel() == 1
-    with pytest.raises(NotFittedError, match="expected a trained one, found a fresh one; `objemb train attend_local`"):
+    with pytest.raises(
+        NotFittedError, match="expected a trained one, found an untrained one; `objemb train attend_local`"
+    ):
         extractor.samples("projection", [random_photo(16, 24)])
 
 

@@ -95,7 +95,7 @@ def test_the_codebook_is_part_of_the_fingerprint(asmk: Model, tmp_path: Path) ->
 
 def test_a_model_that_has_not_learned_says_so(photo: Path, tmp_path: Path) -> None:
     fresh = build_model(settings())
-    with pytest.raises(NotFittedError, match="expected to be fitted, found a fresh one; add --fit-on PHOTOS"):
+    with pytest.raises(NotFittedError, match="expected a fitted part, found an unfitted one; add --fit-on PHOTOS"):
         fresh.describe(photo)
     with pytest.raises(NotFittedError, match="--fit-on"):
         fresh.save(tmp_path / "model")

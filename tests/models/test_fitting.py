@@ -89,7 +89,7 @@ def test_a_card_that_has_lost_what_was_fitted(photos: Path, tmp_path: Path) -> N
 
 
 def test_an_unfitted_model_says_so(fresh: Model, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFittedError, match="expected to be fitted, found a fresh one; add --fit-on PHOTOS"):
+    with pytest.raises(NotFittedError, match="expected a fitted part, found an unfitted one; add --fit-on PHOTOS"):
         fresh.describe(photos / "0.png")
     with pytest.raises(NotFittedError, match="--fit-on"):
         list(fresh.stream([photos]))

@@ -82,7 +82,7 @@ def test_every_way_to_round_a_side_is_a_scaled_copy() -> None:
         ((100, 200), (200, 100), 1, "found 100 x 200$"),  # turned, but by what?
         ((100, 200), (100, 200 + 40), 1, "found 240 x 100$"),  # a crop
         ((1, 1), (100, 200), 1, "found 200 x 100$"),
-        ((50, 50), (100, 101), 6, "found 101 x 100, which may have been turned or not"),
+        ((50, 50), (100, 101), 6, "found 101 x 100, which may have been rotated or not"),
     ],
 )
 def test_sizes_that_do_not_say_how_are_refused(

@@ -32,7 +32,7 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     plots.bars(axes[0, 0], "bars", {}, [])
     plots.lines(axes[0, 1], "lines", {}, doubling=True)
     plots.save(figure, tmp_path / "empty.png")
-    with pytest.raises(ValueError, match="bars 'a': expected 2 values, one a label, found 1"):
+    with pytest.raises(ValueError, match="bars 'a': expected 2 values, one per label, found 1"):
         plots.bars(axes[0, 0], "bars", {"a": [1.0]}, ["x", "y"])
 
 
