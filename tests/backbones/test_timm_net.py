@@ -92,7 +92,7 @@ def test_networks_with_maps_that_cannot_be_cut() -> None:
     swin, joined = TimmNet("swin_tiny_patch4_window7_224"), TimmNet("hrnet_w18_small")
     assert list(swin.maps(torch.rand(1, 3, 64, 96))) == [4, 8, 16, 32]
     with pytest.raises(
-        TypeError, match=r"found swin_tiny_patch4_window7_224 of timm, whose layers torch.fx cannot foll"
+        TypeError, match=r"found swin_tiny_patch4_window7_224 of timm, whose layers torch.fx cannot trac"
     ):
         swin.upper(8)
     with pytest.raises(ValueError, match="stride: expected a map from which all later layers are computed, found 8"):

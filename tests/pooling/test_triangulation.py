@@ -124,7 +124,7 @@ def test_mistakes_are_named() -> None:
         ValueError, match=r"dim: expected 1 to 2 \(3 vectors of length 6 vary in 2 directions\), found 3"
     ):
         fresh.fit(noise(3, 6), fitted_on="x")
-    with pytest.raises(ValueError, match=r"dim \* words = 12 ways, found \d+ for 8 features; take more photos"):
+    with pytest.raises(ValueError, match=r"dim \* words = 12, found rank \d+ for 8 features; use more photos"):
         fresh.fit(noise(8, 6), fitted_on="x")
     with pytest.raises(ValueError, match=r"dropped: expected fewer than dim \* words \(12\), found 12"):
         Triangulation(dim=3, words=4, dropped=12)
