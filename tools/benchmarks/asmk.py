@@ -128,16 +128,20 @@ def _growth(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio
     for large, small in (("many", "few"), ("most", "many")):
         label = f"queries: {sizes[large]} / {sizes[small]} images, {words} words"
         yield ratio(label, times[large], times[small], queries=len(queries))
-    added = [_as_words(f"added {n}", *_drawn(random, words, sizes["features"])) for n in range(sizes["added"])]
-    seconds = []
-    for target in (indexes["most"], Index.create(folder / "new", schema=WordRows(DIM, words), fingerprint="benchmark")):
-        start = time.perf_counter()
-        with target.writer() as writer:
-            for image in added:
-                writer.add(image)
-        seconds.append(time.perf_counter() - start)
+    seconds: dict[str, list[float]] = {"most": [], "none": []}
+    for number in range(sizes["rounds"]):
+        added = [
+            _as_words(f"added {number} {n}", *_drawn(random, words, sizes["features"])) for n in range(sizes["added"])
+        ]
+        empty = Index.create(folder / f"none {number}", schema=WordRows(DIM, words), fingerprint="benchmark")
+        for name, target in (("most", indexes["most"]), ("none", empty)):
+            start = time.perf_counter()
+            with target.writer() as writer:
+                for image in added:
+                    writer.add(image)
+            seconds[name].append(time.perf_counter() - start)
     label = f"adding {sizes['added']} images: to {sizes['most']} / to none"
-    yield ratio(label, seconds[:1], seconds[1:])
+    yield ratio(label, seconds["most"], seconds["none"])
 
 
 def _forms(folder: Path, sizes: Mapping[str, int], seed: int) -> Iterator[Ratio]:
