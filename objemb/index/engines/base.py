@@ -115,8 +115,8 @@ class Engine(Plugin, ABC, Generic[Q, B]):
         """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
 
         Args:
-            files: The bytes of its files by name (anything with the buffer protocol). Their checksums have been
-                checked, yet a stranger may have written them.
+            files: The bytes of its files by name. Their checksums have been checked, but they may come from an
+                untrusted source.
 
         Raises:
             ImportError: A library that the engine needs is not installed; the message says which.

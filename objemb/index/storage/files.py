@@ -267,7 +267,7 @@ def read_file(path: Path, most: int) -> bytes:
     return data
 
 
-def map_file(folder: Path, record: FileRecord) -> pa.Buffer:
+def map_file(folder: Path, record: FileRecord) -> Buffer:
     """A published file, memory-mapped unless it is small. It stays readable if it is deleted meanwhile.
 
     Arrow's mapping keeps no file descriptor open, so an index may have thousands of segments.
@@ -282,11 +282,11 @@ def map_file(folder: Path, record: FileRecord) -> pa.Buffer:
         found = os.fstat(file.fileno()).st_size
         _check_size(path, record, found)
         if record.size < SMALL_BYTES:
-            return pa.py_buffer(read_file(path, record.size))
+            return read_file(path, record.size)
     try:
         with pa.memory_map(str(path)) as mapped:
             _check_size(path, record, mapped.size())
-            return mapped.read_buffer()
+            return memoryview(mapped.read_buffer())
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from objemb.checks import DamagedIndexError
 from objemb.index.blocks import Block
@@ -17,7 +16,7 @@ from objemb.index.storage.files import StoredFile, map_file
 from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
-from objemb.types import BoolArray, Int64Array
+from objemb.types import BoolArray, Buffer, Int64Array
 
 #: Segments whose tables may wait to be read in open files; those of further segments are read at once.
 HELD_SEGMENTS = 32
@@ -99,7 +98,7 @@ class Snapshot:
         """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 
-    def structure_files(self, structure: StructureRecord) -> dict[str, pa.Buffer]:
+    def structure_files(self, structure: StructureRecord) -> dict[str, Buffer]:
         """The files of a structure of this state, mapped and not yet checked."""
         return self._structure_files[self.manifest.structures.index(structure)]
 
