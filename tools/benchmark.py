@@ -34,7 +34,7 @@ from rich.table import Table
 from objemb.disk import write_whole
 
 #: Each is a module of ``tools/benchmarks`` with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
-CASES = ("search", "rmac", "indexing", "one_pass", "asmk")
+CASES = ("search", "rmac", "indexing", "one_pass", "export", "asmk")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -47,13 +47,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     table = Table("ratio", "value", "lowest", "highest", "wanted", "")
     for name in options.only:
         case = _case(name)
-        sizes = case.SMALL if options.small else case.FULL
+        sizes = dict(case.SMALL if options.small else case.FULL)
+        if name == "export":
+            sizes |= {"models": options.models, "exported": options.exported, "files": options.photos}
         results = []
         for ratio in case.run(sizes, options.seed):
             results.append({**asdict(ratio), "holds": ratio.holds})
             table.add_row(*_row(ratio))
             print(f"{ratio.name}: {ratio.value:.4g}", file=sys.stderr)
-        report["cases"][name] = {"sizes": dict(sizes), "ratios": results}
+        report["cases"][name] = {"sizes": json.loads(json.dumps(sizes, default=str)), "ratios": results}
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if options.output:
         write_whole(options.output, json.dumps(report, indent=1) + "\n")
@@ -91,6 +93,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, help="threads of torch and FAISS (default: torch's own default)")
     parser.add_argument("--seed", type=int, default=0)
+    for option, metavar, text in (
+        ("--models", "DIR", "model folders that the case export measures, in place of random weights"),
+        ("--exported", "DIR", "folders that 'objemb export' made of them; the others are exported first"),
+        ("--photos", "PHOTOS", "photos on which they are measured"),
+    ):
+        parser.add_argument(option, type=Path, nargs="+", default=[], metavar=metavar, help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a JSON report")
     return parser.parse_args(argv)
 

@@ -14,7 +14,8 @@ from objemb.index import word_kernels
 from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
-from tools.benchmarks import asmk_memory
+from tests.runtimes.models import write_model
+from tools.benchmarks import asmk_memory, export
 from tools.benchmarks.asmk_memory import CLEAR, DIM, write_words
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -53,6 +54,22 @@ def test_one_pass_on_tiny_inputs(tool: ModuleType) -> None:
     assert all(r["value"] > 1 for r in ratios[:2])
     assert [r["facts"]["boxes"] for r in ratios] == [3] * 5 + [4] * 4, "the whole photo with those of every size"
     assert [r["wanted"] for r in ratios if r["wanted"]] == ["<= 1.06", ">= 1.3", ">= 2.4", "<= 1.15", "<= 1.15"]
+
+
+def test_exported_models_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs made by hand stand for those of an export, which would take most of a minute."""
+    for module in ("onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    monkeypatch.setattr(export, "export_model", lambda model, folder, settings: write_model(folder))
+    ratios = tool.main(["--small", "--only", "export"])["cases"]["export"]["ratios"]
+    names = [r["name"].removeprefix("tiny: ") for r in ratios]
+    assert names[:3] == [
+        "a plain loop over PyTorch eager fp32",
+        "PyTorch eager fp32 over onnxruntime fp32",
+        "a plain loop over onnxruntime fp32",
+    ]
+    assert {"PyTorch eager fp32 over openvino fp32", "PyTorch eager fp32 over openvino bf16"} < set(names)
+    assert all(r["value"] > 0 and r["facts"]["photos"] == 2 for r in ratios)
 
 
 def test_visual_words_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
