@@ -35,7 +35,7 @@ def test_words_are_learned_told_and_saved() -> None:
 
 
 def test_a_fresh_codebook() -> None:
-    with pytest.raises(NotFittedError, match="Codebook: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="Codebook: expected a fitted part"):
         Codebook(2, 3).assign(np.zeros((1, 2), np.float32), 1)
 
 
