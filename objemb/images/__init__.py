@@ -1,4 +1,4 @@
-"""From files to pixels: which images there are, what one shows, and many of them at once."""
+"""From files to pixels: finding images, decoding one, and streaming many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of Arrow columns as Python has them, moments and durations among them that Python's own types cannot hold."""
+"""Values of Arrow columns as Python objects, including times and durations that Python's own types cannot represent."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def is_single(kind: object) -> bool:
 def values(column: pa.Array) -> list[object]:
     """The values of an array: numbers, booleans, texts, None. Decimals become floats.
 
-    Moments, dates and times of day become ISO 8601 texts: moments with a zone in its time and with its offset, in UTC
-    where the zone is not known here or the year is beyond 1 to 9999. Durations become seconds.
+    Timestamps, dates and times of day become ISO 8601 texts: timestamps with a zone in local time with the offset, or
+        in UTC if the zone is not known on this machine or the year is outside 1 to 9999. Durations become seconds.
     """
     import pyarrow as pa
 

@@ -41,7 +41,7 @@ _EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class FileJson(TypedDict):
-    """A file as the manifest has it: its name, size and SHA-256."""
+    """A file in the manifest: its name, size and SHA-256."""
 
     name: str
     bytes: int
@@ -151,7 +151,7 @@ class NewFile:
         return FileRecord(self._name, self._size, self._hash.hexdigest())
 
     def abandon(self) -> None:
-        """Close without regard to the content (the disk may be full)."""
+        """Close and ignore errors (the disk may be full)."""
         with suppress(OSError):
             self._file.close()
 

@@ -53,7 +53,7 @@ _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
 
 
 class SegmentJson(TypedDict):
-    """A segment as the manifest has it, see :class:`SegmentRecord`."""
+    """A segment in the manifest, see :class:`SegmentRecord`."""
 
     rows: int
     images: int
@@ -61,7 +61,7 @@ class SegmentJson(TypedDict):
 
 
 class StructureJson(TypedDict):
-    """A search structure as the manifest has it, see :class:`StructureRecord`."""
+    """A search structure in the manifest, see :class:`StructureRecord`."""
 
     engine: str
     settings: dict[str, object]
@@ -109,9 +109,9 @@ class SegmentRecord:
     """A segment in the manifest.
 
     Attributes:
-        rows: Number of regions, those of deleted images included.
-        images: Number of images, deleted ones included.
-        files: By what is inside: the columns of the index's schema, and the tables ``rows`` and ``images``.
+        rows: Number of regions, including those of deleted images.
+        images: Number of images, including deleted ones.
+        files: The files by content: the columns of the index's schema, and the tables ``rows`` and ``images``.
     """
 
     rows: int
@@ -139,9 +139,9 @@ class StructureRecord:
 
     Attributes:
         engine: Name of the engine that built it, see :mod:`objemb.index.engines.base`.
-        settings: The engine's settings; what is left out has its default.
-        segments: How many segments, from the first on, it covers.
-        files: By the names that the engine gave them.
+        settings: The engine's settings, without those that have their default.
+        segments: Number of segments that it covers, from the first on.
+        files: The files by the names that the engine gave them.
     """
 
     engine: str
@@ -165,8 +165,8 @@ class Manifest:
     """A published state.
 
     Attributes:
-        schema: What a row is.
-        fingerprint: Which model made the vectors.
+        schema: The schema of the rows.
+        fingerprint: The fingerprint of the model of the rows.
         model: Description of that model, JSON, or None.
         created: When the index was created, ISO 8601 in UTC.
         updated: When this state was published.
@@ -175,8 +175,8 @@ class Manifest:
         next_file: The next free file number.
         segments: In the order of their internal image numbers.
         deleted: Internal numbers of deleted images that are still in segments, or None.
-        structures: The search structures, in the order in which they are asked.
-        format: Version of the format that the state was read in; the next one is written in :data:`FORMAT`.
+        structures: The search structures, in order of preference.
+        format: Version of the format in which the state was read; the next state is written in :data:`FORMAT`.
     """
 
     schema: RowSchema
@@ -206,13 +206,13 @@ class Manifest:
 
     @property
     def column_files(self) -> tuple[FileRecord, ...]:
-        """Those that hold the rows themselves, beside the tables."""
+        """The files of the columns of rows, without the tables."""
         return tuple(s.files[c] for s in self.segments for c in self.schema.columns)
 
     @property
     def kind(self) -> dict[str, object]:
-        """What indexes must agree in for the rows of one to be rows of the other."""
-        kind = self.schema.kind  # of other rows, the model is another one as well: they are named first
+        """Properties that two indexes must share to be merged."""
+        kind = self.schema.kind  # named first, because different rows imply different models
         return {"schema": kind["schema"], "fingerprint": self.fingerprint, **kind}
 
     def to_json(self) -> dict[str, object]:
@@ -294,12 +294,12 @@ def write_manifest(folder: Folder, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The state that is published now.
+    """The published state.
 
     Raises:
         IndexFolderError: There is no index.
         ArtefactMismatchError: The index was written by a newer objemb.
-        DamagedIndexError: The manifest was changed or truncated, or is no regular file.
+        DamagedIndexError: The manifest was changed or truncated, or is not a regular file.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -336,7 +336,7 @@ def _parsed(path: Path, body: bytes, version: int) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """What everything else relies on: every field has its type, and no wrong number leads outside of a file."""
+    """Check that every field has its type, and that no number refers to something outside a file."""
     texts = {k: getattr(manifest, k) for k in ("fingerprint", "created", "updated")}
     for name, value in texts.items():
         if not isinstance(value, str):

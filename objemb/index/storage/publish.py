@@ -20,11 +20,11 @@ from objemb.types import Int64Array
 
 
 class Publisher:
-    """The right to publish, for as long as the lock of an index is held; made by :func:`exclusive`.
+    """Publishes new states while the lock of an index is held; created by :func:`exclusive`.
 
     Attributes:
-        folder: The locked folder, where new files are made.
-        snapshot: The state that was published when the lock was taken.
+        folder: The locked folder, in which new files are created.
+        snapshot: The state that was published when the lock was acquired.
         manifest: The state that is published now.
     """
 
@@ -35,10 +35,10 @@ class Publisher:
         self.manifest = snapshot.manifest
 
     def publish(self, **changes: Any) -> None:
-        """Make a new state the published one. Its files must be on disk.
+        """Publish a new state. Its files must be on disk.
 
         Raises:
-            IndexWriteError: The folder, its lock or what is published in it is no longer what was opened.
+            IndexWriteError: The folder, its lock or its published state is not the one that was opened.
         """
         self.check()
         newer = replace(self.manifest, format=FORMAT, generation=self.manifest.generation + 1, updated=now(), **changes)
@@ -46,7 +46,7 @@ class Publisher:
         self.manifest = newer
 
     def check(self) -> None:
-        """Raise ``IndexWriteError`` unless nobody else has written or put another folder in this one's place."""
+        """Raise ``IndexWriteError`` if another writer has published, or if the folder was replaced."""
         self._lock.check()
         path = self.folder.path
         if read_manifest(path) != self.manifest:
@@ -57,14 +57,14 @@ class Publisher:
 def exclusive(path: Path, like: Manifest) -> Iterator[Publisher]:
     """Hold the writer's lock, with the newest state.
 
-    Files that no state needs (a killed writer's, or those of a failed attempt) are deleted before and after.
+    Files that are not part of a state (left by a killed writer or a failed attempt) are deleted before and after.
 
     Args:
         path: Folder of the index.
-        like: A state of this index; meanwhile another one may have been put in its place.
+        like: A state of this index, to detect that the folder was replaced by another index.
 
     Raises:
-        ArtefactMismatchError: The index that is there now is of another model.
+        ArtefactMismatchError: The folder now contains an index of another model.
     """
     with WriterLock(path) as lock:
         snapshot = Snapshot.load(path)
@@ -76,17 +76,17 @@ def exclusive(path: Path, like: Manifest) -> Iterator[Publisher]:
         try:
             yield publisher
         finally:
-            # whatever happened, the manifest on disk says what is needed; the next writer cleans up what fails here
+            # in any case, the manifest on disk lists the files that are needed; the next writer cleans up if this fails
             with suppress(ObjembError, OSError):
                 lock.check()
                 clean(lock.folder, read_manifest(path))
 
 
 def create(path: Path, manifest: Manifest) -> None:
-    """Publish the first state, in a folder that is made for it or is empty.
+    """Publish the first state in a new or empty folder.
 
     Raises:
-        IndexFolderError: The folder holds an index or something else.
+        IndexFolderError: The folder contains an index or something else.
     """
     check_system()
     with write_errors(path):
@@ -101,12 +101,12 @@ def create(path: Path, manifest: Manifest) -> None:
 
 
 def check_same_model(path: Path, expected: Manifest, found: Manifest) -> None:
-    """Raise ``ArtefactMismatchError`` where another index has taken the place of one."""
+    """Raise ``ArtefactMismatchError`` if the index was replaced by another one."""
     for (name, before), after in zip(expected.kind.items(), found.kind.values(), strict=True):
         if before != after:
             raise ArtefactMismatchError(
                 f"{path}: expected an index of {name} {before!r}, as it was opened, found {after!r}: "
-                "another index was put in its place; open it anew"
+                "it was replaced by another index; open it again"
             )
 
 
@@ -115,21 +115,21 @@ def clean(folder: Folder, manifest: Manifest) -> None:
     needed = {f.name for f in manifest.files}
     contents = {"rows", "images", "deleted", "ann", *(c for s in SCHEMAS.values() for c in s.columns)}
     for name in os.listdir(folder.descriptor):
-        # not every name that a data file may have: somebody's 20260101.jpg stays
+        # only names of data files, so that a user's 20260101.jpg is kept
         ours = DATA_FILE.fullmatch(name) and name.partition(".")[2] in contents
         if (ours and name not in needed) or name == MANIFEST_FILE + TEMPORARY_SUFFIX:
             folder.unlink(name)
 
 
 def write_deleted(folder: Folder, next_file: int, numbers: Int64Array) -> FileRecord | None:
-    """Write the internal numbers of deleted images; None when there are none."""
+    """Write the internal numbers of deleted images; None if there are none."""
     if not len(numbers):
         return None
     return write_file(folder, f"{next_file:08d}.deleted", np.unique(numbers).astype("<i8").data)
 
 
 def _check_vacant(path: Path) -> None:
-    """Only what a creation that was killed left behind may be there."""
+    """Check that the folder contains at most the leftovers of an interrupted creation."""
     leftovers = {LOCK_FILE, MANIFEST_FILE + TEMPORARY_SUFFIX}
     others = sorted(p.name for p in path.iterdir() if p.name not in leftovers)
     if MANIFEST_FILE in others:

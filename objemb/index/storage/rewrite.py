@@ -1,4 +1,4 @@
-"""Compacting one index, merging several. Memory is bounded."""
+"""Compacting an index, and merging several, in limited memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLLISIONS = ("error", "replace", "keep")
 
 
 def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lambda count: None) -> bool:
-    """Drop deleted images for good and join small segments. Internal image numbers stay.
+    """Remove deleted images permanently and join small segments. Internal image numbers do not change.
 
     Args:
         folder: The index.

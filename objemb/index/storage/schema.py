@@ -1,10 +1,10 @@
-"""What a row of an index is: which files of a segment hold it, and how they are encoded, decoded and checked.
+"""Schemas of rows: the files of a segment that store them, and how these are encoded, decoded and checked.
 
-A segment has one file for each column of the schema, beside its two tables (:mod:`objemb.index.storage.tables`), which
-every index has. A kind of row is a file of this folder with a class that is listed in
-:mod:`objemb.index.storage.manifest`. It says in which order the files hold what belongs to the rows: vectors follow one
-another as they come, so that they are written at once; the words of an inverted file are sorted when a segment is
-closed, so that they wait in memory until then.
+A segment has one file for each column of the schema, and two tables (:mod:`objemb.index.storage.tables`), which every
+index has. A schema is a class in a file of this folder that is listed in :mod:`objemb.index.storage.manifest`. It
+determines the order of the rows in the files: vectors are stored in the order in which they are added, so they are
+written immediately; the words of an inverted file are sorted when a segment is closed, so they are kept in memory until
+then.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Columns: TypeAlias = Mapping[str, AnyArray]
 
 
 class ColumnSorter(ABC):
-    """What brings the rows of one segment into the order of its files."""
+    """Brings the rows of one segment into the order of its files."""
 
     @abstractmethod
     def add(self, columns: Columns) -> Columns:
-        """Take rows; gives what can be written to the files of the columns by now."""
+        """Add rows; returns columns that can already be written to the files."""
 
     @abstractmethod
     def rest(self) -> Iterator[Columns]:
-        """What remains to be written when the segment is complete."""
+        """The remaining columns to write when the segment is complete."""
 
 
 @dataclass(frozen=True)
 class RowSchema(ABC):
-    """A kind of row. Subclasses are frozen dataclasses whose fields are plain values, which the manifest holds.
+    """A schema of rows. Subclasses are frozen dataclasses whose fields are plain values, which the manifest contains.
 
-    Rows in memory, on their way into a segment, are columns that :meth:`encode` and :meth:`select` make. Columns of a
-    segment, as :meth:`decode` gives them, may be others.
+    Rows in memory, before they are written to a segment, are columns from :meth:`encode` and :meth:`select`. The
+    columns of a segment, from :meth:`decode`, may be others.
 
     Attributes:
-        name: In the manifest.
+        name: Name in the manifest.
         columns: Names of the columns of a segment, which are also the endings of their files: lower-case letters.
-        scale: What scores of such rows are, in words.
+        scale: Description of the scores of such rows.
         engine: Name of the engine that searches such rows exactly, see :mod:`objemb.index.engines.base`.
         most_rows: A compacted segment is closed at this :meth:`weight`.
-        dim: Length of the vectors that a model hands in, to be stored or to be searched for.
+        dim: Dimension of the model's vectors or residuals.
     """
 
     name: ClassVar[str]
@@ -61,12 +61,12 @@ class RowSchema(ABC):
 
     @property
     def kind(self) -> dict[str, object]:
-        """What indexes must agree in for the rows of one to be rows of the other."""
+        """Properties that two indexes must share to be merged."""
         return {"schema": self.name, "dim": self.dim}
 
     @abstractmethod
     def check(self, name: str, described: Described) -> None:
-        """Raise ``ArtefactMismatchError`` unless an index of this schema can take, and be asked for, such rows."""
+        """Raise ``ArtefactMismatchError`` if such rows can be neither stored in nor searched for in this schema."""
 
     @abstractmethod
     def encode(self, described: Described) -> Columns:
@@ -85,23 +85,23 @@ class RowSchema(ABC):
 
     @abstractmethod
     def sorter(self) -> ColumnSorter:
-        """For the rows of a new segment, of this schema or of one of the same :attr:`kind`."""
+        """A sorter for a new segment, with rows of this schema or of one of the same :attr:`kind`."""
 
     @abstractmethod
     def check_sizes(self, rows: int, sizes: Mapping[str, int]) -> None:
-        """Raise ``ValueError`` unless files of these sizes in bytes may hold this number of rows."""
+        """Raise ``ValueError`` if files of these sizes in bytes cannot contain this number of rows."""
 
     @abstractmethod
     def decode(self, content: Mapping[str, Buffer], rows: int) -> Columns:
-        """Arrays over the bytes of files whose sizes were checked; what is mapped is not read."""
+        """Arrays over the bytes of files whose sizes were checked; mapped files are not read."""
 
     @abstractmethod
     def select(self, columns: Columns, first: int, kept: BoolArray) -> Columns:
-        """Those of the rows of a segment from ``first`` on for which ``kept`` is true, as rows in memory."""
+        """The rows of a segment from ``first`` on for which ``kept`` is True, as rows in memory."""
 
     @abstractmethod
     def problems(self, columns: Columns, on_bytes: Callable[[int], None]) -> Iterator[str]:
-        """What is wrong with the rows of a segment, in words; tells of numbers of bytes that were read."""
+        """The problems with the rows of a segment; ``on_bytes`` is called with numbers of bytes that were read."""
 
     @abstractmethod
     def block(self, columns: Columns, images: Int64Array, alive: BoolArray | None) -> Block:
@@ -109,18 +109,18 @@ class RowSchema(ABC):
 
     @abstractmethod
     def queries(self, described: Sequence[Described]) -> Any:
-        """The rows of one or more queries, one after the other, as engines and blocks of such rows take them."""
+        """The rows of one or more queries, one after another, as input of engines and blocks of such rows."""
 
     @abstractmethod
     def check_score(self, score: float, queries: Any) -> None:
-        """Raise ``DamagedIndexError`` for a largest score that sound rows cannot have with these queries."""
+        """Raise ``DamagedIndexError`` for a score that undamaged rows cannot have with these queries."""
 
     def joined(self, parts: Sequence[Columns]) -> Columns:
         """Rows in memory of several parts, in order."""
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def weight(self, rows: int, images: int, size: int) -> int:
-        """What a segment counts as, when it is to be closed or joined: its regions and images together.
+        """The weight of a segment, which decides when it is closed or joined: its regions and images together.
 
         Args:
             rows: Number of regions.
@@ -135,10 +135,10 @@ class RowSchema(ABC):
 
 
 class AsTheyCome(ColumnSorter):
-    """Rows whose files hold them in the order in which they come.
+    """Keeps the order in which rows are added.
 
     Args:
-        stored: Rows in memory as the bytes that the files take.
+        stored: Converts rows in memory to the contents of the files.
     """
 
     def __init__(self, stored: Callable[[Columns], Columns]) -> None:

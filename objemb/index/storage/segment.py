@@ -27,24 +27,24 @@ T = TypeVar("T", bound=np.generic)
 class Segment:
     """Regions and images that were written together.
 
-    All files are opened at once, so that the segment stays readable when it is deleted. Tables are read when they are
-    first needed, and checked against their checksum and each other: no number in them leads outside of anything.
-    Columns are mapped, and checked by ``verify`` only.
+    All files are opened immediately, so that the segment stays readable if it is deleted. Tables are read when they are
+    first needed, and checked against their checksums and each other, so that all numbers in them are valid. Columns are
+    mapped, and checked only by ``verify``.
 
     Attributes:
         record: The segment's entry in the manifest.
-        schema: What a row is.
-        columns: The rows, as the schema decodes them; mapped.
+        schema: The schema of the rows.
+        columns: The rows, as decoded by the schema; mapped.
 
     Raises:
         FileNotFoundError: A file is gone.
-        DamagedIndexError: A file has another length than the manifest says.
+        DamagedIndexError: A file does not have the length that the manifest says.
 
     Args:
         folder: Folder of the index.
         record: The segment's entry in the manifest.
-        schema: What a row is.
-        hold: Whether large tables may wait in open files until they are needed.
+        schema: The schema of the rows.
+        hold: Whether large tables may be kept as open files until they are needed.
     """
 
     def __init__(self, folder: Path, record: SegmentRecord, schema: RowSchema, *, hold: bool = True) -> None:
@@ -118,7 +118,7 @@ class Segment:
         return [tables.to_text(name) for name in self.rows.column("label").dictionary.to_pylist()]
 
     def check_columns(self) -> None:
-        """Read all columns; raises ``DamagedIndexError`` when a byte was changed. To be called before copying them."""
+        """Read all columns; raises ``DamagedIndexError`` if a byte was changed. To be called before copying them."""
         for name, content in self._content.items():
             check_buffer(self._folder, self.record.files[name], content)
 
@@ -137,7 +137,7 @@ class Segment:
         return None if mark is None else tables.to_text(mark)
 
     def positions(self, image: str) -> list[int]:
-        """Where an id stands in the table of images; more than once where the image was replaced in one go."""
+        """Positions of an id in the table of images; several if an image was replaced in the same transaction."""
         ids, order, key = self.images.column("id"), self._order_of_ids, tables.to_bytes(image)
         first, stop = (side(order, key, key=lambda at: ids[int(at)].as_py()) for side in (bisect_left, bisect_right))
         return sorted(order[first:stop].tolist())
@@ -149,12 +149,12 @@ class Segment:
 
     @cached_property
     def _order_of_ids(self) -> Uint64Array:
-        """Positions in the order of the ids: sorted once, so that looking one up takes microseconds."""
+        """Positions in the order of the ids, sorted once, so that a look-up takes microseconds."""
         order: Uint64Array = pc.array_sort_indices(self.images.column("id")).to_numpy()
         return order
 
     def described(self, image: int) -> Described:
-        """All that is stored of the image at a position of the table of images."""
+        """The stored rows and metadata of the image at a position of the table of images."""
         columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width", "metadata")}
         start, stop = self.starts[image : image + 2].tolist()
         name, metadata = self.image_id(image), tables.metadata_from_bytes(columns["metadata"])

@@ -12,18 +12,18 @@ from objemb.index.storage.schema import Columns, RowSchema
 
 
 class SegmentWriter:
-    """Writes rows to segments and begins a new one when the last is full.
+    """Writes rows to segments, and starts a new one when the last is full.
 
-    Columns go to the disk as soon as their schema allows; of the tables one segment is held in memory.
+    Columns are written to disk as soon as their schema allows; the tables of one segment are kept in memory.
 
     Args:
         folder: Folder of the index, locked for writing.
         next_file: The first file number that may be used.
-        schema: What a row is.
-        max_rows: A segment is full when it has this :meth:`RowSchema.weight`.
+        schema: The schema of the rows.
+        max_rows: The :meth:`RowSchema.weight` at which a segment is full.
 
     Attributes:
-        next_file: The first file number that is still free.
+        next_file: The next unused file number.
         done: Records of the segments that are complete and on disk.
     """
 
@@ -54,7 +54,7 @@ class SegmentWriter:
             self.close_segment()
 
     def close_segment(self) -> None:
-        """Complete the segment that was begun, if any."""
+        """Complete the current segment, if there is one."""
         if not self._columns:
             return
         for columns in self._sorter.rest():
@@ -79,7 +79,7 @@ class SegmentWriter:
             self._columns[name].write(values.data)
 
     def abandon(self) -> None:
-        """Close the files that are open; they are left to the next cleaning, their number is not used again."""
+        """Close the open files. They are deleted by the next clean-up, and their number is not used again."""
         for file in self._columns.values():
             file.abandon()
         self.next_file += bool(self._columns)

@@ -18,7 +18,8 @@ from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
 from objemb.types import BoolArray, Buffer, Int64Array
 
-#: Segments whose tables may wait to be read in open files; those of further segments are read at once.
+#: Number of segments whose tables may be kept as open files until needed; those of further segments are read
+#: immediately.
 HELD_SEGMENTS = 32
 
 
@@ -52,7 +53,7 @@ class Snapshot:
             else Segment(folder, r, manifest.schema, hold=number < HELD_SEGMENTS)
             for number, r in enumerate(manifest.segments)
         ]
-        # a wrong bit would bring deleted images back, and the next writer would give it a right checksum
+        # a wrong bit would restore deleted images, and the next writer would compute a valid checksum for it
         numbers = StoredFile(folder, manifest.deleted).content() if manifest.deleted else b""
         self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
         if (np.diff(self.deleted) <= 0).any():
@@ -63,7 +64,7 @@ class Snapshot:
 
     @staticmethod
     def load(folder: Path, earlier: Snapshot | None = None) -> Snapshot:
-        """Open what is published now; opened segments of ``earlier`` (of the same folder) are used again.
+        """Open the published state; opened segments of ``earlier`` (of the same folder) are used again.
 
         Raises:
             DamagedIndexError: A file is missing or has the wrong length, or the manifest is damaged.
@@ -82,7 +83,7 @@ class Snapshot:
 
     @cached_property
     def live(self) -> list[BoolArray | None]:
-        """Per segment which images are not deleted: bool ``(images,)``, or None for all."""
+        """For each segment, the images that are not deleted: bool ``(images,)``, or None for all."""
         return [s.live(self.deleted) for s in self.segments]
 
     @cached_property
@@ -95,7 +96,7 @@ class Snapshot:
 
     @cached_property
     def first_rows(self) -> Int64Array:
-        """First row of each segment when all rows are counted through, and their number: int64 ``(segments + 1,)``."""
+        """int64 ``(segments + 1,)``: number of the first row of each segment among all rows, and the number of rows."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 
     def structure_files(self, structure: StructureRecord) -> dict[str, Buffer]:

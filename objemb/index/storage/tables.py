@@ -1,4 +1,4 @@
-"""The two tables of a segment, and their way from and to described images.
+"""The two tables of a segment, and their conversion from and to described images.
 
 Regions of an image are adjacent rows; images and regions are in the order of the internal image numbers. Texts are
 UTF-8 bytes (a file name may hold lone surrogates, which Arrow's string type forbids); metadata is one JSON object per
@@ -42,7 +42,7 @@ IMAGES = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """One image as it will be stored: a copy, so that the caller may reuse its tensors."""
+    """One image to be stored, as a copy, so that the caller may reuse its tensors."""
 
     number: int
     id: bytes
@@ -61,7 +61,7 @@ def to_bytes(text: str) -> bytes:
 
 
 def to_text(data: bytes) -> str:
-    """The reverse of :func:`to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    """The inverse of :func:`to_bytes`. Raises ``DamagedIndexError`` for invalid bytes."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
@@ -69,7 +69,8 @@ def to_text(data: bytes) -> str:
 
 
 def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
-    """Metadata as JSON. Raises ``ValueError`` for numbers that JSON cannot hold (integers of thousands of digits)."""
+    """Metadata as JSON. Raises ``ValueError`` for numbers that JSON cannot represent (integers of thousands of
+    digits)."""
     try:
         return json.dumps(dict(metadata), separators=(",", ":")).encode("ascii")
     except ValueError as error:
@@ -77,7 +78,7 @@ def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
 
 
 def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
-    """The reverse of :func:`metadata_to_bytes`. Raises ``DamagedIndexError`` for bytes that it did not make."""
+    """The inverse of :func:`metadata_to_bytes`. Raises ``DamagedIndexError`` for invalid bytes."""
     if data == b"{}":
         return {}
     try:
@@ -90,7 +91,7 @@ def metadata_from_bytes(data: bytes) -> dict[str, Scalar]:
 
 
 def entry(number: int, described: Described, stamp: str | None, schema: RowSchema) -> Entry:
-    """Check one described image and make it ready to be stored.
+    """Check one described image and convert it for storage.
 
     Raises:
         ArtefactMismatchError: The rows are of another kind or length than those of the schema.
@@ -135,7 +136,7 @@ def tables(entries: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
 
 
 def numbers_of(batch: pa.RecordBatch, column: str) -> AnyArray:
-    """A column of numbers as an array, without copying. Columns of boxes give ``(n, 4)``."""
+    """A numeric column as an array, without copying; ``(n, 4)`` for boxes."""
     values = batch.column(column)
     in_lists = pa.types.is_fixed_size_list(values.type)
     numbers: AnyArray = (values.flatten() if in_lists else values).to_numpy(zero_copy_only=True)

@@ -1,4 +1,4 @@
-"""Rows of one vector of unit length each."""
+"""The schema of rows with one vector of unit length each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from objemb.structures.results import COSINE
 from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
 DTYPES = ("float32", "float16")
-#: Longer vectors are no descriptors.
+#: Maximum dimension of vectors.
 MOST_DIM = 1 << 24
-#: Vectors must be this close to unit length (or to zero); float16 networks are not more exact.
+#: Tolerance for unit (or zero) length; networks in float16 are not more accurate.
 UNIT_TOLERANCE = 0.01
-#: Rows that are checked at a time.
+#: Number of rows that are checked at a time.
 CHUNK_ROWS = 16_384
 
 
@@ -126,7 +126,7 @@ class UnitVectors(RowSchema):
 
 
 def check_unit(name: str, vectors: FloatArray) -> None:
-    """Check that rows have unit length or are zero; scores are inner products and mean nothing otherwise."""
+    """Check that rows have unit length or are zero, since scores are inner products."""
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
     wrong = np.flatnonzero((np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths != 0))
     if len(wrong):

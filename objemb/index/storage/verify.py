@@ -1,4 +1,4 @@
-"""Reading every byte of an index again, to check whether it is what was written."""
+"""Verification of an index, by reading every byte."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from objemb.index.storage.snapshot import Snapshot
 
 
 def verify(folder: str | Path, on_bytes: Callable[[int], None] = lambda count: None) -> list[str]:
-    """Everything that is wrong with an index, in words; an empty list when nothing is.
+    """The problems of an index; an empty list if there are none.
 
-    Checks length and checksum of every file, then that the tables fit each other: row counts, ascending image numbers,
-    ids that are there once, boxes inside their images, rows as their schema says. Damage never raises.
+    Checks the length and checksum of every file, then the consistency of the tables: row counts, ascending image
+    numbers, unique ids, boxes inside their images, and rows that are valid for their schema. Damage does not raise
+    errors.
 
     Args:
         folder: The index.
-        on_bytes: Called with numbers of bytes that were read; those of columns are read twice.
+        on_bytes: Called with numbers of bytes that were read; columns are read twice.
 
     Raises:
         IndexFolderError: There is no index at all.
@@ -43,7 +44,7 @@ def verify(folder: str | Path, on_bytes: Callable[[int], None] = lambda count: N
 
 
 def _outdated(folder: Path, manifest: Manifest) -> bool:
-    """Whether a writer published meanwhile, so that files may be gone for a good reason."""
+    """Whether a writer has published in the meantime, which explains missing files."""
     try:
         return read_manifest(folder) != manifest
     except ObjembError:

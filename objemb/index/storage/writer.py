@@ -24,22 +24,22 @@ from objemb.structures import Described
 
 #: A segment is closed when it has this weight: its regions and images together, unless the schema says otherwise.
 FLUSH_ROWS = 65_536
-#: Images are turned into tables this many regions (or images) at a time.
+#: Number of regions (or images) that are converted to tables at a time.
 BATCH_ROWS = 1_024
 #: Or this many bytes of their rows.
 BATCH_BYTES = 1 << 20
 
 
 class Writer:
-    """A transaction on an index, as a context manager; made by ``Index.writer``.
+    """A transaction on an index, as a context manager; created by ``Index.writer``.
 
     Changes become visible, all at once, at :meth:`commit` and at the end of the block. When the block ends with an
     exception, what was not committed is dropped. Memory is constant apart from the published tables of images and, for
     a large transaction, 24 bytes per image id. Not for use from several threads at a time.
 
     Raises:
-        IndexLockedError: Another writer is at work.
-        IndexWriteError: Writing failed. Nothing uncommitted is left, and this writer is of no more use.
+        IndexLockedError: Another writer is active.
+        IndexWriteError: Writing failed. Uncommitted changes are lost, and this writer cannot be used any more.
     """
 
     def __init__(self, folder: Path, like: Manifest, flush_rows: int, published: Callable[[], None]) -> None:
@@ -83,7 +83,7 @@ class Writer:
             described: Boxes, detector scores, label names, vectors of unit length (or zero) or visual words, and
                 metadata are stored; other extras of the regions are not. Zero regions are allowed: the image is known,
                 and never found.
-            stamp: Anything that tells whether the image has changed (time and size of the file); see ``Index.images``.
+            stamp: A text that changes with the image (time and size of the file); see ``Index.images``.
 
         Raises:
             ArtefactMismatchError: The rows are of another kind or length than those of the index.
@@ -91,7 +91,7 @@ class Writer:
         """
         self._check_usable()
         entry = tables.entry(self._next_image, described, stamp, self.manifest.schema)
-        self._usable = False  # until the entry has gone all the way
+        self._usable = False  # until the entry is complete
         self._numbers.put(entry.id, entry.number)
         self._pending.append(entry)
         self._pending_rows += len(entry.boxes)
@@ -139,7 +139,7 @@ class Writer:
         return self._publisher.manifest
 
     def commit(self) -> None:
-        """Publish all changes so far. Does nothing when there are none."""
+        """Publish all changes so far. Does nothing if there are none."""
         self._check_usable()
         self._newly_deleted += self._numbers.take_replaced()
         if self._next_image == self.manifest.next_image and not self._newly_deleted:
