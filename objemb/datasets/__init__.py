@@ -1,1 +1,1 @@
-"""Where training and evaluation images come from: generated scenes, composed photos, annotation files."""
+"""Data for training and evaluation: generated scenes, composed photos, evaluation sets and benchmarks."""

@@ -1,4 +1,4 @@
-"""Boxes of an evaluation set, and the photos that they lie in."""
+"""Boxes of an evaluation set in the frames of their photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from objemb.structures import BOX_TOLERANCE, Box
 
 
 def fits(box: Box | None, size: tuple[int, int]) -> bool:
-    """Whether a box lies in a photo of ``(height, width)``; None, the whole photo, does."""
+    """Whether a box is inside a photo of ``(height, width)``; True for None, the whole photo."""
     return box is None or (box[2] <= size[1] + BOX_TOLERANCE and box[3] <= size[0] + BOX_TOLERANCE)
 
 
@@ -25,14 +25,14 @@ def outside(size: tuple[int, int], box: Box | None) -> str:
 
 
 class Frames:
-    """Brings boxes that a set gives for another size of their photo into the frame of the photo.
+    """Converts boxes that a set gives for another size of their photo to the frame of the photo.
 
     Args:
-        sizes: ``(width, height)`` by file, where the set gives it.
-        folder: What files are relative to.
+        sizes: ``(width, height)`` by file, if the set gives it.
+        folder: The folder that files are relative to.
 
     Attributes:
-        problems: A line for each photo whose size does not say how its boxes lie in it.
+        problems: A line for each photo whose size does not determine the frame of its boxes.
     """
 
     def __init__(self, sizes: Mapping[str, tuple[float, float]], folder: Path) -> None:
@@ -41,7 +41,7 @@ class Frames:
         self._frames: dict[str, Frame | None] = {}
 
     def place(self, file: str, box: Box) -> Box:
-        """A box in pixels of its photo. One that cannot be read, or is not there, is told when it is looked at."""
+        """A box in pixels of its photo. Photos that cannot be read are reported when they are used."""
         if file not in self._sizes:
             return box
         if file not in self._frames:

@@ -1,4 +1,4 @@
-"""Cut, paste and learn: a user's own product pictures on a user's own photos, as a data set without a labelled box.
+"""Cut, paste and learn: a user's product pictures pasted onto photos, as a data set that needs no manual boxes.
 
 After Dwibedi, Misra and Hebert, "Cut, Paste and Learn: Surprisingly Easy Synthesis for Instance Detection", ICCV 2017.
 """
@@ -30,7 +30,7 @@ __all__ = [
     "split_compositions",
 ]
 
-#: Photos with a shorter side are of no use.
+#: Minimum length of the shorter side of a photo, in pixels.
 SMALLEST_PHOTO = 32
 
 
@@ -47,26 +47,27 @@ def compose(
 ) -> dict[str, Any]:
     """Make a data set of products on photos.
 
-    Products are held out by instance and photos by file: neither is in both splits. The folder then holds ``images/``,
-    ``instances_train.json``, ``instances_val.json``, ``retrieval_val.json`` (held-out products: query scenes are not
-    in the database and show pictures of their own), ``pictures/`` (those pictures, which are queries by themselves),
-    ``preview.png`` and ``skipped.json`` (inputs of no use, and why).
+    Products are held out by instance and photos by file: neither is in both splits. The folder then contains
+        ``images/``, ``instances_train.json``, ``instances_val.json``, ``retrieval_val.json`` (held-out products; query
+        scenes are not in the database, and show pictures that it does not contain), ``pictures/`` (those pictures,
+        which are also queries), ``preview.png`` and ``skipped.json`` (inputs that could not be used, with the reasons).
 
     Args:
-        objects: Pictures of products: cutouts with alpha, or crops.
+        objects: Pictures of products: cut-outs with alpha, or crops.
         backgrounds: Photos without products.
-        folder: Is made if it is not there.
-        settings: How scenes are made.
+        folder: The output folder, created if necessary.
+        settings: Settings of the scenes.
         distractors: Pictures of other things.
         names: Instance names, see :func:`objemb.datasets.ingredients.instance_names`.
-        workers: Processes; the files do not depend on it.
+        workers: Number of processes; it does not affect the files.
         advance: Called with the number of scenes that were written since the last call.
 
     Returns:
-        Per split what :func:`objemb.datasets.writing.write_scenes` returns with its instances and photos; paths.
+        For each split, the output of :func:`objemb.datasets.writing.write_scenes` with its instances and photos; and
+        paths.
 
     Raises:
-        ValueError: No usable picture, or no usable photo.
+        ValueError: There is no usable picture, or no usable photo.
     """
     settings, root = settings or ComposeSettings(), Path(folder)
     ingredients = find_ingredients(objects, backgrounds, settings, distractors=distractors, names=names)
@@ -95,11 +96,11 @@ def compose(
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What scenes are made of, all of it readable, and what could not be used.
+    """The usable pictures and photos for scenes, and those that cannot be used.
 
     Attributes:
         products: Pictures of products with their instances.
-        photos: What they are laid on.
+        photos: Background photos.
         distractors: Pictures of other things.
         skipped: Pictures that cannot be used, with the reasons.
     """
@@ -118,7 +119,7 @@ def find_ingredients(
     distractors: Sequence[str | Path] = (),
     names: str | Path | None = None,
 ) -> Ingredients:
-    """All pictures and photos that can be used; see :func:`compose` for the arguments and errors."""
+    """All usable pictures and photos; see :func:`compose` for the arguments and errors."""
     products = _find_products(objects, settings, instance_names(names))
     photos = find_pictures(backgrounds, lambda path: _check_photo(path, settings), lambda ref: "")
     others = _find_products(distractors, settings, lambda ref: DISTRACTOR) if distractors else Pictures()
@@ -131,9 +132,10 @@ def find_ingredients(
 
 
 def split_compositions(ingredients: Ingredients, settings: ComposeSettings) -> dict[str, Compositions]:
-    """Scenes of the splits ``train`` and ``val``, which share neither a product nor, where there are two, a photo.
+    """Scenes of the splits ``train`` and ``val``, which share no product and, if there are at least two photos, no
+    photo.
 
-    A split without a product, or of which the settings want no scene, is missing.
+    A split without products, or with zero scenes in the settings, is left out.
     """
     train_names, val_names = split_names(
         (p.instance for p in ingredients.products), settings.val_share, settings.held_out, settings.seed

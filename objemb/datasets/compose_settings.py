@@ -15,28 +15,28 @@ class ComposeSettings:
     """How products are pasted onto photos.
 
     Attributes:
-        seed: Of everything.
+        seed: Seed of all random numbers.
         size: Side of a scene in pixels.
-        count: Scenes for training.
-        val_count: Scenes of the held-out products, a fifth of ``count`` if not given.
-        val_share: Part of the products, and of the photos, that is held out.
-        held_out: Patterns of instance names that are held out instead of a share.
-        cut: What becomes of pictures without alpha: auto, plain or none, see ``read_cutout``.
-        objects_per_scene: Least and greatest number of products in a scene.
-        picture_queries: Greatest number of a held-out product's pictures that are queries by themselves.
-        distractors_per_scene: Least and greatest number of other things, or of pieces of photos where none are given.
-        annotate_distractors: Whether those are annotated too, in a category of their own.
-        object_size: Least and greatest longer side of an object as a share of the scene's side.
-        alone: Share of scenes that are the picture of one product alone, in a frame of its own aspect ratio.
-        max_zoom: Pictures are enlarged at most by this factor.
-        rotation: Greatest turn in degrees.
-        perspective: Greatest shift of a corner as a share of the object's sides.
-        min_visibility: Least visible share of an object.
-        blends: Kinds of seams; each object gets one of them.
-        shadows: Chance that an object casts a shadow.
+        count: Number of training scenes.
+        val_count: Number of scenes of the held-out products, by default a fifth of ``count``.
+        val_share: Share of the products, and of the photos, that is held out.
+        held_out: Patterns of instance names to hold out, instead of a share.
+        cut: How pictures without alpha are cut out: auto, plain or none, see ``read_cutout``.
+        objects_per_scene: Minimum and maximum number of products in a scene.
+        picture_queries: Maximum number of pictures of a held-out product that are queries.
+        distractors_per_scene: Minimum and maximum number of other things, or of pieces of photos if none are given.
+        annotate_distractors: Whether distractors are annotated, in a separate category.
+        object_size: Minimum and maximum longer side of an object as a share of the scene's side.
+        alone: Share of scenes that show the picture of a single product, with its aspect ratio.
+        max_zoom: Maximum factor by which pictures are enlarged.
+        rotation: Maximum rotation in degrees.
+        perspective: Maximum shift of a corner as a share of the object's sides.
+        min_visibility: Minimum visible share of an object.
+        blends: Kinds of seams, one of which is chosen for each object.
+        shadows: Probability that an object casts a shadow.
         light: Strength of light and shade, 0 to 1.
-        colour: Strength of the change of an object's colours, 0 to 1.
-        noise: Greatest standard deviation of the sensor's noise, in grey levels.
+        colour: Strength of colour changes of an object, 0 to 1.
+        noise: Maximum standard deviation of sensor noise, in grey levels.
     """
 
     seed: int = 0
@@ -86,11 +86,11 @@ class ComposeSettings:
 
     @property
     def card_side(self) -> int:
-        """The longer side of a product's picture that is of use, in pixels."""
+        """The largest useful longer side of a product's picture, in pixels."""
         return max(64, math.ceil(1.25 * self.object_size[1] * self.size))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Scenes of each split."""
+        """Number of scenes of each split."""
         fifth = -(-self.count // 5)
         return {"train": self.count, "val": fifth if self.val_count is None else self.val_count}

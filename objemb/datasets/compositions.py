@@ -44,16 +44,16 @@ PICTURE_SIDE = 1024
 
 
 class Compositions:
-    """Scenes of products on photos: ``compositions[i]`` makes scene ``i``, the same bytes always.
+    """Scenes of products on photos: ``compositions[i]`` renders scene ``i``, always with the same bytes.
 
     Args:
-        settings: How they are made.
+        settings: Settings of the scenes.
         split: Part of the seed, so that the scenes of two splits differ.
         products: Pictures of products with their instances.
-        photos: What they are laid on.
-        distractors: Pictures of other things; pieces of photos are taken where there are none.
-        query_every: Every ``query_every``-th scene shows, of instances with several pictures, only pictures that no
-            other scene shows: a query then never finds its own pixels. None for the same pictures everywhere.
+        photos: Background photos.
+        distractors: Pictures of other things; if there are none, pieces of photos are used.
+        query_every: In every ``query_every``-th scene, instances with several pictures are shown by pictures that no
+            other scene uses, so that a query never finds its own pixels. None for the same pictures in all scenes.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Compositions:
         return make_scene(pixels, visible, [item.label for item in kept], tuple(item.name for item in kept), categories)
 
     def pictures(self, instance: str) -> Iterator[Image.Image]:
-        """The first pictures that query scenes show of an instance, as their files have them; transparency is white.
+        """The first pictures of an instance that query scenes show, as in their files, with transparency as white.
 
-        Of an instance with one picture alone that is the one that all scenes show.
+        For an instance with a single picture, it is the one that all scenes show.
         """
         _, views = self._views.get(instance, ((), ()))
         for view in views[: self.settings.picture_queries]:
@@ -110,7 +110,7 @@ class Compositions:
             yield picture
 
     def _split_views(self, pictures: list[SourcePicture]) -> tuple[list[SourcePicture], list[SourcePicture]]:
-        """Pictures of an instance for the database and for queries; the same for both where there is only one."""
+        """Pictures of an instance for the database and for queries; the same for both if there is only one."""
         if self.query_every is None or len(pictures) < 2:
             return pictures, pictures
         order = generator("views", self.settings.seed, pictures[0].instance).permutation(len(pictures))
@@ -120,7 +120,7 @@ class Compositions:
     def _choose(self, rng: np.random.Generator, number: int) -> list[_Item]:
         """The objects of a scene, in random depth."""
         count = _number(rng, self.settings.objects_per_scene)
-        # each instance leads as many scenes as the others: none is left without a view
+        # each instance comes first in equally many scenes, so that none is left out
         labels = [round_robin(self._leads, number), *rng.integers(len(self.instances), size=count).tolist()]
         views = [self._view(rng, label, number) for label in labels[:count]]
         items = [_Item(n, v.instance, self._card(v)) for n, v in zip(labels, views, strict=False)]
@@ -128,7 +128,7 @@ class Compositions:
         return [items[n] for n in rng.permutation(len(items))]
 
     def _view(self, rng: np.random.Generator, label: int, number: int) -> SourcePicture:
-        """A view of an instance, of those that the scene of this number may show."""
+        """A picture of an instance that the scene with this number may show."""
         views = self._views[self.instances[label]][int(self.query_every is not None and number % self.query_every == 0)]
         return views[int(rng.integers(len(views)))]
 
@@ -153,7 +153,7 @@ class Compositions:
         return to_planes(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop)
 
     def _lay(self, rng: np.random.Generator, item: _Item, canvas: Float32Array) -> _Pasted:
-        """Where an object lies, and in which light."""
+        """Place an object in the scene, with its light."""
         settings, card = self.settings, item.card
         side = settings.size * math.exp(rng.uniform(*np.log(settings.object_size)))
         zoom = min(side / max(card.size), settings.max_zoom)
@@ -167,7 +167,7 @@ class Compositions:
         return self._paste(rng, card, quad, canvas, zoom)
 
     def _lay_alone(self, rng: np.random.Generator, number: int) -> tuple[Float32Array, list[_Item], list[_Pasted]]:
-        """The ground of a product's picture alone, and the picture as it lies there."""
+        """A scene with the picture of a single product: its ground, and the placed picture."""
         label = round_robin(self._leads, number)
         view = self._view(rng, label, number)
         card = self._card(view, max(self.settings.size, self.settings.card_side))
@@ -179,7 +179,7 @@ class Compositions:
     def _paste(
         self, rng: np.random.Generator, card: Card, quad: Float64Array, canvas: Float32Array, zoom: float
     ) -> _Pasted:
-        """An object upon a quadrilateral, in the light of the place."""
+        """An object warped to a quadrilateral, with the light of its place."""
         settings = self.settings
         patch = warp(card, quad, (canvas.shape[1], canvas.shape[2]))
         blend = settings.blends[int(rng.integers(len(settings.blends)))]
@@ -203,7 +203,7 @@ class Compositions:
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """An object before it is laid down."""
+    """An object before it is placed."""
 
     label: int
     name: str
@@ -212,7 +212,7 @@ class _Item:
 
 @dataclass(frozen=True, eq=False)
 class _Pasted:
-    """An object as it lies, and how its edge is treated."""
+    """A placed object, with the blending of its edge."""
 
     patch: Patch
     blend: str

@@ -1,4 +1,4 @@
-"""A product's picture as a cutout: from its own alpha, from a plain background that is taken away, or as it is."""
+"""A product's picture as a cut-out: with its own alpha, with a plain background removed, or unchanged."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from objemb.ops.masks import box_of
 from objemb.types import BoolArray
 
 CUTS = ("auto", "plain", "none")
-#: A background is looked for at this size; its edge is drawn out to the picture's.
+#: Side at which a background is detected; the mask is then enlarged to the picture's size.
 SEARCH_SIDE = 192
 #: Least and greatest distance of a background pixel from the background's colour, in grey levels of the worst channel;
 #: between them it is as wide as the noise of the rim asks for.
 TOLERANCES = (8.0, 24.0)
-#: Share of the picture's rim that must have the background's colour.
+#: Minimum share of the picture's rim with the background's colour.
 PLAIN_RIM = 0.8
-#: Tight crops of dark products have plain dark rims: unasked, only a light background with few blemishes is believed.
+#: With ``auto``, a background has to be light and nearly uniform, because tight crops of dark products have plain dark
+#: rims.
 SURE_RIM, SURE_GREY = 0.9, 110
-#: Share of a cutout that must be further than two pixels from its edge: shreds are no product.
+#: Minimum share of a cut-out that is more than two pixels from its edge, to exclude shreds.
 SOLID = 0.6
-#: Shares of the picture that a cutout may fill; anything else is a background that was not understood.
+#: Minimum and maximum share of the picture that a cut-out may fill; otherwise the background was detected wrongly.
 CUTOUT_SHARE = (0.05, 0.97)
-#: Pictures with a shorter side are of no use.
+#: Minimum length of the shorter side of a picture, in pixels.
 SMALLEST_SIDE = 12
-#: Alpha below this is nothing.
+#: Alpha below this is taken for transparent.
 FAINT = 8
 
 
@@ -37,13 +38,13 @@ def read_cutout(path: str | Path, *, cut: str = "auto", side: int = 512) -> Imag
 
     Args:
         path: JPEG, PNG, WebP, BMP or TIFF.
-        cut: What becomes of pictures without alpha. ``auto``: a plain and light background is taken away where there
-            surely is one, other pictures stay rectangles; ``plain``: there must be one, of any colour; ``none``: all
-            stay rectangles.
-        side: The longer side in pixels that is of use; larger pictures are scaled down.
+        cut: How pictures without alpha are cut out. ``auto``: a plain, light background is removed if it is detected
+            with certainty, other pictures stay rectangles; ``plain``: a plain background of any colour is required;
+            ``none``: all stay rectangles.
+        side: Maximum length of the longer side in pixels; larger pictures are scaled down.
 
     Returns:
-        RGBA, tight around what is not transparent.
+        RGBA, cropped to the pixels that are not transparent.
 
     Raises:
         UnreadableImageError: The file cannot be read, is too small or transparent, or has no plain background.
@@ -82,7 +83,7 @@ def _with_own_alpha(path: Path) -> Image.Image | None:
 
 
 def _without_background(picture: Image.Image, sure: bool) -> Image.Image | None:
-    """Alpha without a background of one colour, or None when there is no such background."""
+    """The picture with a background of one colour removed, or None if there is no such background."""
     small = picture.convert("RGB")
     small.thumbnail((SEARCH_SIDE, SEARCH_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small).astype(np.int16)
@@ -96,26 +97,26 @@ def _without_background(picture: Image.Image, sure: bool) -> Image.Image | None:
     mask = Image.fromarray(np.where(outside, 0, 255).astype(np.uint8))
     if not _like_a_product(mask):
         return None
-    shaved = mask.filter(ImageFilter.MinFilter(3))  # edge pixels have some of the background in them
+    shaved = mask.filter(ImageFilter.MinFilter(3))  # edge pixels are mixed with the background
     return shaved.resize(picture.size, Image.Resampling.BICUBIC)
 
 
 def _like_a_product(mask: Image.Image) -> bool:
-    """Whether a cutout is of a sensible size and solid."""
+    """Whether a cut-out is solid and of a plausible size."""
     share = (np.asarray(mask) > 0).mean()
     core = (np.asarray(mask.filter(ImageFilter.MinFilter(5))) > 0).mean()
     return bool(CUTOUT_SHARE[0] <= share <= CUTOUT_SHARE[1] and core >= SOLID * share)
 
 
 def _outside(free: BoolArray) -> BoolArray:
-    """What of the background's colour is reached from the rim without passing a gap of two pixels or less."""
+    """Pixels of the background's colour that are connected to the rim by gaps wider than two pixels."""
     wide = Image.fromarray(np.pad(free, 2, mode="edge")).convert("L").filter(ImageFilter.MinFilter(3))
     reached = Image.fromarray(reachable(np.asarray(wide) > 0)).convert("L").filter(ImageFilter.MaxFilter(3))
     return (np.asarray(reached)[2:-2, 2:-2] > 0) & free
 
 
 def reachable(free: BoolArray) -> BoolArray:
-    """The true pixels ``(h, w)`` that are joined to the rim by true pixels, side by side."""
+    """The True pixels ``(h, w)`` that are connected to the rim by True pixels (4-connected)."""
     reached = free.copy()
     reached[1:-1, 1:-1] = False
     count = -1

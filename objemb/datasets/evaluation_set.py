@@ -47,7 +47,7 @@ from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
 from objemb.structures.fields import ReadOnlyDict
 
 _OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
-# one of each for all entries: a million distractors have neither
+# shared by all entries, because there may be a million distractors without them
 _NO_ATTRIBUTES: Mapping[str, Scalar] = ReadOnlyDict()
 _NO_GRADES: Mapping[str, tuple[str, ...]] = ReadOnlyDict()
 
@@ -58,10 +58,10 @@ class SetEntry:
 
     Attributes:
         file: Path of the photo, relative to the set; equal strings are the same photo.
-        instances: What the photo, or the box in it, shows.
-        box: Where, or None for the whole photo.
-        attributes: Everything else that is known of it.
-        relevant: Of a query: the images of each grade; empty where its instances tell what is relevant.
+        instances: The instances that the photo, or the box, shows.
+        box: The box, xyxy in EXIF-corrected original pixels, or None for the whole photo.
+        attributes: All other keys of the entry.
+        relevant: For a query, the images of each grade; empty if relevance is given by its instances.
     """
 
     file: str
@@ -73,16 +73,16 @@ class SetEntry:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What a JSON file of images and queries holds.
+    """The contents of a JSON file of images and queries.
 
     Attributes:
         path: The JSON file; photos are relative to its folder.
         name: Its name, or the name of the file.
-        images: The database photos, behind them the distractors.
-        objects: The boxed objects in them; may be none.
-        queries: What is searched for.
-        protocol: How it is judged.
-        distractors: How many of the images come from the folder of distractors.
+        images: The database photos, followed by the distractors.
+        objects: The objects with boxes in them; may be empty.
+        queries: The queries.
+        protocol: The protocol of the evaluation.
+        distractors: Number of images from the folder of distractors.
         crop: How the boxes of queries, and at object level all boxes, are cut out, as in ``Model.query``.
     """
 
@@ -96,11 +96,11 @@ class EvaluationSet:
     crop: str = "context"
 
     def photo(self, file: str) -> Path:
-        """Where the photo of an entry lies, its name in whichever normal form of letters."""
+        """The path of an entry's photo, whatever the Unicode normal form of its name."""
         return self.path.parent / find_spelled(self.path.parent, file)[0]
 
     def missing_photos(self) -> list[str]:
-        """One line per photo that is named but not there."""
+        """A line for each photo that does not exist."""
         files = dict.fromkeys(e.file for e in (*self.images, *self.objects, *self.queries))
         return [f"{file}: no such photo" for file in files if not self.photo(file).is_file()]
 
@@ -108,13 +108,12 @@ class EvaluationSet:
 def read_evaluation_set(path: str | Path) -> EvaluationSet:
     """Read and check a JSON file of images and queries.
 
-    Photos are opened only where they have boxes and the file gives their ``width`` and ``height``: where they have
-    another size, their boxes are turned or scaled with them, see :mod:`objemb.ops.frames`.
+    Photos are opened only if they have boxes and the file gives their ``width`` and ``height``: if their size differs,
+    the boxes are rotated or scaled accordingly, see :mod:`objemb.ops.frames`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of the format, or its boxes were made for other photos; the message names the file and the
-            first entries that are wrong.
+        FileNotFoundError: The file does not exist. ValueError: It is not of this format, or its boxes were made for
+            other photos; the message names the file and the first wrong entries.
     """
     path = Path(path)
     data = _read_json(path)
@@ -159,7 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads entries and gathers everything that is wrong with them, so that one look at the message mends a file."""
+    """Reads entries and collects all problems with them, so that they can be reported together."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -193,7 +192,7 @@ class _Reader:
     def expect_lists(
         self, queries: Sequence[SetEntry], images: Sequence[SetEntry], protocol: EvaluationProtocol
     ) -> None:
-        """Lists of relevant images name grades of the protocol, and images that are there, each but once."""
+        """Check that lists of relevant images name grades of the protocol and images of the set, each image once."""
         known = {e.file for e in images}
         for number, query in enumerate(queries):
             where = f"queries[{number}] ({query.file})"
@@ -224,7 +223,7 @@ class _Reader:
             return INSTANCES
 
     def distractors(self, data: Mapping[str, object], folder: Path, images: Sequence[SetEntry]) -> tuple[SetEntry, ...]:
-        """The images of the folder of distractors, but for those that are images of the set already."""
+        """The images of the folder of distractors, except those that are already images of the set."""
         name = data.get("distractors")
         if name is None:
             return ()
@@ -264,7 +263,7 @@ def _relevant(lists: object) -> Mapping[str, tuple[str, ...]]:
 
 
 def _instances(row: Mapping[str, object], part: str) -> tuple[str, ...]:
-    """What an entry shows; an image or a query may show many things or, with an empty list, nothing."""
+    """The instances of an entry; an image or a query may have several or, with an empty list, none."""
     if part != "objects" and "instances" in row:
         names = row["instances"]
     elif "instance" in row:

@@ -1,4 +1,4 @@
-"""What is composed: pictures of products with their instance names, and photos to lay them on."""
+"""Ingredients of compositions: pictures of products with their instance names, and background photos."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SourcePicture:
     """A picture that can be read.
 
     Attributes:
-        id: Its name among all pictures of its kind.
-        path: Where it is.
-        instance: What it shows; empty for photos.
+        id: Its unique name among the pictures of its kind.
+        path: Its path.
+        instance: The instance that it shows; empty for photos.
     """
 
     id: str
@@ -50,7 +50,7 @@ def find_pictures(
 
     Args:
         sources: Folders, lists and images, as :func:`objemb.images.find_images` takes them.
-        read: Raises ``UnreadableImageError`` for a picture that is of no use.
+        read: Raises ``UnreadableImageError`` for a picture that cannot be used.
         name: The instance of a picture, or None to leave it out.
     """
     usable, skipped = [], []
@@ -70,10 +70,10 @@ def find_pictures(
 
 
 def instance_names(names: str | Path | None) -> Callable[[ImageRef], str | None]:
-    """How pictures get their instance names.
+    """A function that gives the instance name of a picture.
 
-    Without a file: the column ``instance`` (or ``label``) of the list that named the picture; else its sub-folder; else
-    its name without suffix. With one: what the file says, and nothing for pictures that it does not know.
+    Without a file, it is the column ``instance`` (or ``label``) of the list that named the picture, otherwise its
+    sub-folder, otherwise its name without suffix. With a file, it is the name in the file, and None for other pictures.
 
     Args:
         names: A table (CSV or Parquet) with the columns ``path`` and ``instance``, under any of their names, see
@@ -81,7 +81,7 @@ def instance_names(names: str | Path | None) -> Callable[[ImageRef], str | None]
             and queries). Paths are relative to it, or ids of pictures. Rows that cannot be read are left out, logged.
 
     Raises:
-        ValueError: The file is missing or none of these.
+        ValueError: The file is missing or of another kind.
     """
     if names is None:
         return _own_name
@@ -140,13 +140,13 @@ def split_names(names: Iterable[str], share: float, held_out: Sequence[str], see
     """Names for training and names that are held out, both sorted.
 
     Args:
-        names: All of them.
-        share: Part that is held out, drawn by the seed; at least one name stays on each side where there are two.
-        held_out: Patterns such as ``tea*`` that say it instead; the share then does not count.
-        seed: Of the draw.
+        names: All names.
+        share: Share to hold out at random; with at least two names, both sides have at least one.
+        held_out: Patterns such as ``tea*`` of names to hold out, instead of a share.
+        seed: Seed of the random choice.
 
     Raises:
-        ValueError: A pattern that fits no name, or nothing is left for training.
+        ValueError: A pattern matches no name, or no name is left for training.
     """
     known = sorted(set(names))
     if held_out:
@@ -159,5 +159,5 @@ def split_names(names: Iterable[str], share: float, held_out: Sequence[str], see
         order = generator("held out", seed).permutation(len(known))
         chosen = {known[n] for n in order[:count]}
     if known and len(chosen) == len(known):
-        raise ValueError("held_out: expected that a name is left for training, found that all are held out")
+        raise ValueError("held_out: expected at least one name to be left for training, found none")
     return [n for n in known if n not in chosen], [n for n in known if n in chosen]

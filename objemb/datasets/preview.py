@@ -1,4 +1,4 @@
-"""A few scenes at a glance."""
+"""A preview of some scenes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def preview_sheet(scenes: SceneSource, count: int = 12, side: int = 320) -> Imag
     """The first scenes with their boxes and instance names, in rows of four; an instance has one colour throughout.
 
     Args:
-        scenes: At least one.
-        count: How many scenes are shown, or all where there are fewer.
-        side: Of a scene on the sheet, in pixels.
+        scenes: At least one scene.
+        count: Maximum number of scenes.
+        side: Side of a scene on the sheet, in pixels.
     """
     count = min(count, len(scenes))
     columns = min(4, count)

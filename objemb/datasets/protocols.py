@@ -1,4 +1,4 @@
-"""The protocols of the field: what counts as relevant on a benchmark, and by which figures it is judged."""
+"""Evaluation protocols of benchmarks: which images are relevant, and which metrics are used."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 from objemb import checks
 
-#: The grade of what shows the query's instance, where a set has no lists of what is relevant to each query.
+#: The grade of images that show the query's instance, in a set without lists of relevant images.
 POSITIVE = "positive"
-#: The grade of what counts neither for nor against.
+#: The grade of images that are left out of the ranking.
 JUNK = "junk"
-#: Figures that are no shares of 1, and how large they can be.
+#: Metrics that are not between 0 and 1, with their maximum.
 NO_SHARES = {"N-S": 4}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """One way to read the grades of a query's images.
+    """An interpretation of the grades of a query's images.
 
     Attributes:
-        name: As it stands behind the names of figures; empty where a protocol has but one setup.
-        positive: The grades that should be found.
-        junk: The grades that are left out of the ranking. All other images count as wrong.
+        name: Suffix of the names of metrics; empty if a protocol has only one setup.
+        positive: The grades of positives.
+        junk: The grades that are left out of the ranking. All other images are negatives.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Setup:
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How a benchmark is judged.
+    """The evaluation protocol of a benchmark.
 
     Attributes:
-        name: As evaluation sets name it.
-        setups: At least one.
-        metrics: Names of figures, as :func:`objemb.evaluation.metrics.metric_named` knows them, and ``GAP``; the first
-            sums up the benchmark.
-        own_photo_is_junk: Whether what comes from the query's own photo is left out of the ranking. Otherwise it
-            counts like any other.
-        main: The setup by which queries are compared with each other.
+        name: Its name in evaluation sets.
+        setups: At least one setup.
+        metrics: Names of metrics of :func:`objemb.evaluation.metrics.metric_named`, and ``GAP``; the first is the main
+            metric of the benchmark.
+        own_photo_is_junk: Whether items from the query's own photo are left out of the ranking. Otherwise they count
+            like any other.
+        main: The setup that is used for single queries.
     """
 
     name: str
@@ -57,7 +57,7 @@ class EvaluationProtocol:
 
     @property
     def graded(self) -> bool:
-        """Whether queries need lists of what is relevant to them: an instance alone does not tell these grades."""
+        """Whether queries need lists of relevant images, because grades do not follow from instances."""
         return POSITIVE not in self.grades
 
     @property
@@ -67,7 +67,7 @@ class EvaluationProtocol:
 
     @property
     def main_figure(self) -> str:
-        """The one figure that sums up the benchmark, such as ``mAP`` or ``mAP medium``."""
+        """The main figure of the benchmark, such as ``mAP`` or ``mAP medium``."""
         return figure(self.metrics[0], self.main_setup)
 
 
@@ -83,7 +83,7 @@ _REVISITED = (
     Setup("hard", ("hard",), (JUNK, "easy")),
 )
 
-#: By the name that an evaluation set gives as its ``protocol``.
+#: Protocols by their name in the key ``protocol`` of evaluation sets.
 PROTOCOLS: Mapping[str, EvaluationProtocol] = {
     protocol.name: protocol
     for protocol in (

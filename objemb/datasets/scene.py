@@ -21,7 +21,7 @@ class Scene:
     Attributes:
         pixels: uint8 ``(h, w, 3)``, RGB.
         boxes: float32 ``(N, 4)``, xyxy edges in pixels, tight around the visible part.
-        labels: int64 ``(N,)``, number of the instance in the data set.
+        labels: int64 ``(N,)``, index of the instance in the data set.
         instances: Name of each object's instance.
         categories: Name of each object's category.
         visibilities: float32 ``(N,)``, visible share of each object.
@@ -38,16 +38,16 @@ class Scene:
 
 
 class SceneSource(Protocol):
-    """Numbered scenes; a number gives the same scene always, in any process."""
+    """Numbered scenes; a number always gives the same scene, in any process."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Scene: ...
 
     def pictures(self, instance: str) -> Iterable[Image.Image]:
-        """Pictures of an instance by itself, RGB, to search with: none that a scene of the database shows.
+        """Pictures of an instance, RGB, for queries, other than those in scenes of the database.
 
-        None of something that is no instance, such as a distractor.
+        Empty for anything that is not an instance, such as a distractor.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What generated scenes are like."""
+"""Settings of generated scenes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ CATEGORIES = ("object", "silhouette")
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What the scenes are like.
+    """Settings of generated scenes.
 
     Attributes:
-        seed: Of everything.
+        seed: Seed of all random numbers.
         size: Side of a scene in pixels.
         train_families, val_families, test_families: Families per split; no split shares one with another.
         variants: Products of a family.
         train_scenes, val_scenes, test_scenes: Scenes per split.
-        objects_per_scene: Least and greatest number of objects in a scene.
-        object_size: Least and greatest longer side of an object as a share of the scene's side.
-        alone: Share of scenes that are the picture of one product alone, in a frame of its own aspect ratio.
-        rotation: Greatest turn of lying objects in degrees; standing ones turn by a tenth of it.
-        perspective: Greatest shift of a corner as a share of the object's sides.
-        siblings: Chance that an object is of the family of the one before it.
-        occlusion: Chance that something gets in front of an object.
-        min_visibility: Least visible share of an object.
-        clutter: Amount of things that are no product, 0 to 1.
-        light: Strength of ramps, shades, casts, shadows and glare, 0 to 1.
-        noise: Greatest standard deviation of the sensor's noise, in grey levels.
+        objects_per_scene: Minimum and maximum number of objects in a scene.
+        object_size: Minimum and maximum longer side of an object as a share of the scene's side.
+        alone: Share of scenes that show the picture of a single product, with its aspect ratio.
+        rotation: Maximum rotation of lying objects in degrees; standing ones rotate by a tenth of it.
+        perspective: Maximum shift of a corner as a share of the object's sides.
+        siblings: Probability that an object is of the same family as the one before it.
+        occlusion: Probability that an object is partly occluded.
+        min_visibility: Minimum visible share of an object.
+        clutter: Amount of clutter, 0 to 1.
+        light: Strength of gradients, shades, colour casts, shadows and glare, 0 to 1.
+        noise: Maximum standard deviation of sensor noise, in grey levels.
         category: ``object`` (one category) or ``silhouette`` (eight).
     """
 
@@ -75,9 +75,9 @@ class SceneSettings:
         object.__setattr__(self, "object_size", checks.interval("object_size", self.object_size, 0.02, 1))
 
     def families(self, split: str) -> int:
-        """Families of a split."""
+        """Number of families of a split."""
         return int(getattr(self, f"{split}_families"))
 
     def scenes(self, split: str) -> int:
-        """Scenes of a split."""
+        """Number of scenes of a split."""
         return int(getattr(self, f"{split}_scenes"))

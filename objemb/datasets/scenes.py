@@ -1,7 +1,7 @@
 """Procedural scenes of product-like objects: a data set for instance search that needs no download.
 
-A *family* fixes the looks of a product (outline, base colours, pattern, layout); its *variants* differ in accents,
-emblem and writing, and are the hard negatives of each other. A family belongs to one split only.
+A *family* determines the appearance of a product (outline, base colours, pattern, layout); its *variants* differ in
+accents, emblem and writing, and are hard negatives of each other. A family belongs to one split only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from objemb.types import Float32Array, Float64Array, Uint8Array
 
 __all__ = ["SPLITS", "Scene", "SceneSettings", "Scenes"]
 
-#: Places that are tried for an object; the freest is taken.
+#: Number of random places for an object, of which the one with the least overlap is chosen.
 PLACES = 6
 #: Every fifth scene of the validation and test split gives queries.
 QUERY_EVERY = 5
@@ -50,10 +50,10 @@ CATALOGUE_MARGIN = 0.05
 
 
 class Scenes:
-    """The scenes of a split: ``scenes[i]`` draws scene ``i``, the same bytes always, in any process and any order.
+    """The scenes of a split: ``scenes[i]`` renders scene ``i``, always with the same bytes, in any process and order.
 
     Args:
-        settings: What they are like.
+        settings: Settings of the scenes.
         split: ``train``, ``val`` or ``test``.
     """
 
@@ -64,7 +64,7 @@ class Scenes:
         self.instances = tuple(instance_name(split, *divmod(n, settings.variants)) for n in range(count))
         self.categories = ("object",) if settings.category == "object" else tuple(SILHOUETTES)
         self._numbers = {name: number for number, name in enumerate(self.instances)}
-        # each instance leads as many scenes as the others: none is left without a view
+        # each instance comes first in equally many scenes, so that none is left out
         self._leads = generator("leads", settings.seed, split).permutation(count).tolist()
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class Scenes:
         return _card(self.settings.seed, self.split, *divmod(label, self.settings.variants), side)
 
     def pictures(self, instance: str) -> list[Image.Image]:
-        """The picture of an instance in a catalogue: upright and unlit on white, with a narrow margin."""
+        """The catalogue picture of an instance: upright on white without lighting, with a narrow margin."""
         family, variant = divmod(self._numbers[instance], self.settings.variants)
         product = draw_product(_family(self.settings.seed, self.split, family), variant, self.settings.size)
         margin = round(CATALOGUE_MARGIN * self.settings.size)
@@ -104,13 +104,14 @@ class Scenes:
     def write(
         self, folder: str | Path, workers: int = 1, *, format: str = "jpg", advance: Callable[[int], None] | None = None
     ) -> dict[str, object]:
-        """Write pictures and ``instances_<split>.json`` (COCO); but for training, also ``retrieval_<split>.json``.
+        """Write pictures and ``instances_<split>.json`` (COCO), and except for training, ``retrieval_<split>.json``.
 
-        The retrieval set asks for objects in scenes and with the catalogue picture of each instance, in ``pictures/``.
+        The queries of the retrieval set are objects in scenes, and the catalogue picture of each instance, in
+        ``pictures/``.
 
         Args:
-            folder: Is made if it is not there; files of the same names are replaced.
-            workers: Processes; the files do not depend on it.
+            folder: The output folder, created if necessary; files of the same names are replaced.
+            workers: Number of processes; it does not affect the files.
             format: ``jpg`` or ``png`` (exact, but slower and larger).
             advance: Called with the number of scenes that were written since the last call.
 
@@ -131,7 +132,7 @@ class Scenes:
         )
 
     def _draw_alone(self, rng: np.random.Generator, label: int) -> Scene:
-        """The picture of a product alone, in light of its own."""
+        """A scene with the picture of a single product, with its own light."""
         card = self.card(label, 1.0)
         canvas, quad = frame_alone(rng, card, self.settings.size)
         size = (canvas.shape[1], canvas.shape[2])
@@ -149,7 +150,7 @@ class Scenes:
         return _family(self.settings.seed, self.split, label // self.settings.variants).silhouette
 
     def _choose(self, rng: np.random.Generator, lead: int) -> list[int]:
-        """Numbers of the instances in a scene, the leading one first (in front)."""
+        """Indices of the instances in a scene, ``lead`` first (in front)."""
         low, high = self.settings.objects_per_scene
         variants = self.settings.variants
         labels = [lead]
@@ -161,7 +162,7 @@ class Scenes:
         return labels[: int(rng.integers(low, high + 1))]
 
     def _arrange(self, rng: np.random.Generator, labels: list[int], backdrop: Backdrop) -> list[Patch]:
-        """The objects as they stand on the shelf or lie about, from the front to the back."""
+        """The objects placed on the shelf or on a surface, from front to back."""
         patches: list[Patch] = []
         boxes = np.zeros((0, 4))
         for label in labels:
@@ -202,7 +203,7 @@ class Scenes:
     def _occlude(
         self, rng: np.random.Generator, patches: list[Patch], visible: list[VisibleObject]
     ) -> tuple[list[Patch], list[VisibleObject]]:
-        """Things in front of some objects, where enough of every object stays visible."""
+        """Occlude some objects, as long as enough of every object stays visible."""
         occluders: list[Patch] = []
         for item in visible if self.settings.occlusion else ():
             if rng.random() >= self.settings.occlusion:
@@ -221,7 +222,7 @@ class Scenes:
     def _render(
         self, rng: np.random.Generator, canvas: Float32Array, objects: list[Patch], occluders: list[Patch]
     ) -> Uint8Array:
-        """Everything from the back to the front, then light and noise over it."""
+        """Render everything from back to front, then add light and noise."""
         settings = self.settings
         away = settings.size * rng.uniform(-0.03, 0.03), settings.size * rng.uniform(0.005, 0.03)
         strength = settings.light * rng.uniform(0.3, 1.0)
@@ -244,7 +245,7 @@ def instance_name(split: str, family: int, variant: int) -> str:
 
 
 def _overlap(quad: Float64Array, boxes: Float64Array) -> float:
-    """Greatest share of a quadrilateral's box that lies under one of the others."""
+    """Largest share of a quadrilateral's bounding box that one of the other boxes covers."""
     if len(boxes) == 0:
         return 0.0
     low, high = np.maximum(quad.min(0), boxes[:, :2]), np.minimum(quad.max(0), boxes[:, 2:])

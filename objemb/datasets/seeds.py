@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and on nothing else."""
+"""Random numbers that depend only on given keys."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def generator(*keys: int | str) -> np.random.Generator:
 
 
 def round_robin(order: Sequence[int], number: int) -> int:
-    """Item ``number`` of an order that is repeated, each time from one place later.
+    """Item ``number`` of an order that is repeated, each time shifted by one.
 
-    Every item comes up as often as the others, also among every fifth or every tenth number.
+    All items occur equally often, even among every fifth or every tenth number.
     """
     return int(order[(number + number // len(order)) % len(order)])
 
 
 def is_alone(share: float, seed: int, split: str, number: int) -> bool:
-    """Whether scene ``number`` shows one product and nothing else, where a share of the scenes does.
+    """Whether scene ``number`` is one of the ``share`` of scenes that show a single product.
 
-    It is drawn independently of the content of the scene, so that another share leaves the other scenes as they are.
+    It is drawn independently of the contents of the scene, so that another share does not change the other scenes.
     """
     return share > 0 and generator("alone", seed, split, number).random() < share

@@ -3,12 +3,12 @@
 .. code-block:: text
 
     folder/images/test_000000.jpg ...
-    folder/pictures/test_000000.jpg ...  pictures of the products by themselves, to search with
-    folder/instances_test.json      COCO; annotations have "instance" and "visibility" beside COCO's own keys
-    folder/retrieval_test.json      images, objects and queries as evaluation sets have them
+    folder/pictures/test_000000.jpg ...  pictures of single products, for queries
+    folder/instances_test.json      COCO; annotations have "instance" and "visibility" in addition to COCO's keys
+    folder/retrieval_test.json      an evaluation set of images, objects and queries
 
-Queries are of two kinds, and say so in the attribute ``kind``: objects ``in photo``, with their boxes, and the
-``picture`` of a product by itself, without a box.
+Queries are of two kinds, given by the attribute ``kind``: objects ``in photo``, with their boxes, and the ``picture``
+of a single product, without a box.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from objemb.version import __version__
 
 FORMATS = ("jpg", "png")
 JPEG_QUALITY = 92
-#: Scenes that a process draws before it reports.
+#: Number of scenes that a process renders at a time.
 CHUNK = 32
-#: Objects with a smaller visible share are no queries.
+#: Minimum visible share of objects that are queries.
 MIN_QUERY_VISIBILITY = 0.5
 #: The kinds of queries.
 IN_PHOTO, PICTURE = "in photo", "picture"
@@ -100,21 +100,21 @@ def write_scenes(
     """Write scenes as a split of a data set.
 
     Args:
-        scenes: The scenes; must be picklable when there are several workers.
-        folder: Is made if it is not there; files of the same names are replaced.
+        scenes: The scenes; must be picklable if there are several workers.
+        folder: The output folder, created if necessary; files of the same names are replaced.
         split: Part of the file names.
-        workers: Processes; the files do not depend on it.
+        workers: Number of processes; it does not affect the files.
         format: ``jpg`` or ``png``.
-        about: Goes to ``info`` of the COCO file.
+        about: Written to ``info`` of the COCO file.
         query_every: The objects of every ``query_every``-th scene are queries, and so is each picture that the source
             has of an instance of the database; None for no retrieval set.
-        queries_apart: Whether query scenes are left out of the database; else they are in it, and hits in the photo of
-            the query do not count, as always.
+        queries_apart: Whether query scenes are left out of the database; otherwise they are in it, and hits in the
+            query's own photo do not count.
         advance: Called with the number of scenes that were written since the last call.
 
     Returns:
         ``{"instances", "images", "annotations"}`` and, with queries, ``"retrieval"``, ``"queries"``: paths and
-        counts, of queries by their kind.
+        counts, with queries counted by kind.
     """
     checks.one_of("format", format, FORMATS)
     checks.whole("workers", workers)
@@ -141,13 +141,13 @@ def write_scenes(
 
 
 def _rendered(scenes: SceneSource, folder: Path, split: str, format: str, workers: int) -> Iterator[list[_SceneRow]]:
-    """Draws and writes the pictures; yields their rows, see :func:`_write_scene`, chunk by chunk in order."""
+    """Render and write the pictures; yields their rows, see :func:`_write_scene`, in chunks, in order."""
     chunks = [range(start, min(start + CHUNK, len(scenes))) for start in range(0, len(scenes), CHUNK)]
     if workers == 1 or len(chunks) < 2:
         for chunk in chunks:
             yield [_write_scene(scenes[n], folder, f"{split}_{n:06d}.{format}") for n in chunk]
         return
-    context = multiprocessing.get_context("spawn")  # a forked child may inherit locks of threads that it has not
+    context = multiprocessing.get_context("spawn")  # a forked child may inherit locks held by other threads
     arguments = (scenes, folder, split, format)
     with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, arguments) as pool:
         yield from pool.map(_write_chunk, chunks)
@@ -207,7 +207,7 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _annotated(row: _SceneRow) -> AnnotatedImage:
-    """What the COCO file says of a scene."""
+    """The entry of a scene in the COCO file."""
     objects = [
         AnnotatedObject(
             item["box"],

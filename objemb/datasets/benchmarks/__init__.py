@@ -1,4 +1,4 @@
-"""The retrieval benchmarks of the field: from what a user downloaded to an evaluation set. Nothing is downloaded."""
+"""Public retrieval benchmarks, converted from downloaded files to evaluation sets. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KIND = Benchmark.kind
 
 
 class MissingFilesError(checks.ObjembError):
-    """Files of a benchmark are not there. The message says which, where they belong and where a user gets them."""
+    """Files of a benchmark are missing. The message says which, where they belong and where to get them."""
 
 
 def names() -> tuple[str, ...]:
@@ -31,24 +31,24 @@ def prepare(
     distractors: str | Path | None = None,
     **options: object,
 ) -> Path:
-    """Check what a user downloaded, and write it as an evaluation set.
+    """Check a downloaded benchmark, and write it as an evaluation set.
 
     Args:
-        name: Of the benchmark.
-        root: The folder that it was downloaded to.
-        output: The file to write, which is replaced; by default ``NAME.json`` in ``root``, with the variant that the
-            options ask for in its name.
-        distractors: A folder of further images that show nothing that is searched for, such as the million of
-            Radenovic et al., 2018.
+        name: Name of the benchmark.
+        root: Folder of the downloaded files.
+        output: The file to write, which is replaced; by default ``NAME.json`` in ``root``, with the variant selected by
+            the options in its name.
+        distractors: A folder of further images that are not relevant to any query, such as the million of Radenovic et
+            al., 2018.
         **options: Arguments of the benchmark.
 
     Returns:
         The file that was written.
 
     Raises:
-        MissingFilesError: Files are not there.
+        MissingFilesError: Files are missing.
         BadGroundTruthError: The ground truth contradicts itself or the images.
-        ValueError: There is no such benchmark, option or folder.
+        ValueError: The benchmark, option or folder does not exist.
     """
     root = Path(root)
     benchmark = registry.build(Benchmark, registry.resolve(KIND, {"name": name, **options}, name))
@@ -73,7 +73,7 @@ def prepare(
 
 
 def prepared(name: str, root: str | Path) -> Path:
-    """The evaluation set of a benchmark without options, written now where it was not before.
+    """The evaluation set of a benchmark without options, written if it does not exist yet.
 
     Raises:
         MissingFilesError, BadGroundTruthError, ValueError: As :func:`prepare`.
@@ -84,7 +84,7 @@ def prepared(name: str, root: str | Path) -> Path:
 
 
 def _moved(data: dict[str, Any], prefix: str) -> dict[str, object]:
-    """A set whose files were relative to the root, as the file that is written sees them."""
+    """A set with files relative to the root, converted to be relative to the written file."""
     if prefix == ".":
         return data
 

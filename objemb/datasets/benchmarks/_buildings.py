@@ -1,4 +1,4 @@
-"""What the Oxford and the Paris buildings have in common, as they were first published."""
+"""The common base of the original Oxford and Paris buildings."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 #: How a query is cut out, as in ``Model.query``.
 QUERIES = ("crop", "full")
-#: Grades of what is to be found; in pickles there is but the second.
+#: Grades of positives; pickles have only the second.
 POSITIVE = ("good", "ok")
 
 
 class Buildings(Benchmark):
     """Photos of landmarks and, for each landmark, five queries: parts of photos of the database.
 
-    What is good (clearly visible) and ok (at least a quarter visible) is to be found, the query's own photo among it;
-    junk counts neither for nor against. Philbin et al., CVPR 2007 and CVPR 2008.
+    Images graded good (clearly visible) and ok (at least a quarter visible) are positives, including the query's own
+    photo; junk is left out of the ranking. Philbin et al., CVPR 2007 and CVPR 2008.
 
     Args:
-        queries: ``crop`` searches for the box of a query, at the scale that it has in its photo: the protocol. ``full``
-            searches for its whole photo: figures of such queries are no figures of the benchmark.
+        queries: ``crop`` searches for the box of a query, at the scale that it has in its photo, as in the protocol.
+            ``full`` searches for its whole photo; such results are not comparable with those of the benchmark.
     """
 
     pickle: ClassVar[str]

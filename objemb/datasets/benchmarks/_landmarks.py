@@ -1,4 +1,4 @@
-"""What the files of Google Landmarks have in common."""
+"""Common parts of the benchmarks of Google Landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from objemb.datasets.benchmarks._problems import Problems
 from objemb.datasets.benchmarks._tables import read_table
 from objemb.datasets.benchmarks.base import Benchmark
 
-#: Parts of the queries, and of which values of the column ``Usage`` each consists.
+#: Parts of the queries, with their values of the column ``Usage``.
 USAGES = {"private": ("Private",), "public": ("Public",), "all": ("Private", "Public")}
 KNOWN_USAGES = ("Private", "Public", "Ignored")
 

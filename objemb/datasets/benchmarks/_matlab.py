@@ -1,4 +1,4 @@
-"""MATLAB files as plain values: the one place that reads them."""
+"""Reading MATLAB files as plain values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_matlab(file: Path) -> dict[str, object]:
         data = loadmat(str(file), simplify_cells=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # a damaged file leads anywhere
+    except Exception as error:  # a damaged file may cause any error
         reason = " ".join(str(error).split())[:300]
         raise BadGroundTruthError(f"{file}: expected a MATLAB file, found {type(error).__name__}: {reason}") from error
     return {key: value for key, value in data.items() if not key.startswith("__")}

@@ -1,4 +1,4 @@
-"""The images of a benchmark, which its ground truth names without folder and ending."""
+"""The images of a benchmark, named in its ground truth without folder and suffix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a file of ground truth, in one message."""
+"""All problems of a file of ground truth in one message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from objemb import checks
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.structures import Box, are_shares
 
-#: Boxes may leave their photo by this many pixels, as annotators count them, and are cut off there.
+#: Boxes may extend beyond their photo by this many pixels, and are clipped.
 BOX_SLACK = 1.0
 #: Coordinates are below it. (NaN is not, and integers of any length do no harm.)
 LIMIT = 1e9
@@ -22,14 +22,14 @@ class BadGroundTruthError(checks.ObjembError):
 
 
 class Problems:
-    """Gathers what is wrong with a file, so that one look at the message mends it.
+    """Collects the problems of a file, so that they can be reported together.
 
     .. code-block:: python
 
         with Problems(file) as problems:
             problems.add("gnd[3]", "expected ..., found ...")
 
-    Leaving the block raises :class:`BadGroundTruthError` where something was added.
+    Leaving the block raises :class:`BadGroundTruthError` if there are problems.
 
     Args:
         source: The file, or the folder of the files that the entries name.
@@ -47,18 +47,18 @@ class Problems:
             self.check()
 
     def add(self, entry: str, text: str) -> None:
-        """An entry, and what was expected of it and found."""
+        """Add a problem: the entry, and a text with what was expected and found."""
         self._lines.append(f"{entry}: {text}")
 
     def check(self) -> None:
-        """Raise :class:`BadGroundTruthError` where something was added."""
+        """Raise :class:`BadGroundTruthError` if there are problems."""
         if self._lines:
             raise BadGroundTruthError(f"{self.source}: expected sound ground truth, found{checks.lines(self._lines)}")
 
     def box(self, entry: str, values: Sequence[float], photo: Path) -> Box | None:
         """A box ``(x1, y1, x2, y2)`` inside its photo, or None and a problem.
 
-        A box that leaves the photo by up to :data:`BOX_SLACK` is cut off.
+        A box that extends beyond the photo by at most :data:`BOX_SLACK` is clipped.
         """
         try:
             height, width = read_photo(photo, side=1).size
@@ -84,13 +84,13 @@ class Problems:
         return box
 
     def once(self, entry: str, lists: Mapping[str, Sequence[str]]) -> None:
-        """Each image stands in one list, once."""
+        """Check that each image occurs in one list, once."""
         for name, count in Counter(name for listed in lists.values() for name in listed).items():
             if count > 1:
                 inside = checks.listed(grade for grade, listed in lists.items() if name in listed)
                 self.add(entry, f"expected each image once, found {name!r} {count} times (in {inside})")
 
     def positives(self, entry: str, lists: Mapping[str, Sequence[str]], grades: Sequence[str]) -> None:
-        """Something is to be found."""
+        """Check that there is at least one positive."""
         if not any(lists.get(grade) for grade in grades):
             self.add(entry, f"expected at least one image in {checks.listed(grades)}, found none")

@@ -1,4 +1,4 @@
-"""What the revisited Oxford and Paris have in common."""
+"""The common base of the revisited Oxford and Paris."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a benchmark."""
+"""The contract of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from objemb.registry import Plugin
 
 
 class Benchmark(Plugin, ABC):
-    """Reads what a user downloaded. Constructor arguments are the options of its command.
+    """Reads a downloaded benchmark. Constructor arguments are the options of its command.
 
     Attributes:
-        layout: Which files go where below the root folder, and in words where a user gets them.
+        layout: A description of the expected files below the root folder, and of where to get them.
     """
 
     kind = "datasets.benchmarks"
@@ -21,17 +21,17 @@ class Benchmark(Plugin, ABC):
 
     @property
     def title(self) -> str:
-        """The name of the set, which says what differs from the benchmark as its paper has it."""
+        """The name of the set, which mentions deviations from the benchmark of the paper."""
         return self.registry_name
 
     @property
     def variant(self) -> str:
-        """What the options add to the name of the file, such as ``-full``; empty for the benchmark itself."""
+        """The suffix of the file name for the options, such as ``-full``; empty for the benchmark itself."""
         return ""
 
     @abstractmethod
     def missing(self, root: Path) -> list[str]:
-        """A line for each file or folder that has to be there and is not; a look at the folders, nothing is read."""
+        """A line for each required file or folder that is missing; files are not read."""
 
     @abstractmethod
     def convert(self, root: Path) -> dict[str, object]:

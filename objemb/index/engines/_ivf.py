@@ -269,11 +269,11 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         return state.pairs(rows[at, place], query_rows[at])
 
     def _selector(self, blocks: Sequence[VectorBlock]) -> tuple[object, int]:
-        """What tells FAISS which rows are alive (None for all), and their number. Kept for the next search."""
+        """The FAISS selector of alive rows (None for all), and their number. Cached for the next search."""
         masks = [b.alive for b in blocks]
         if all(m is None for m in masks):
             return None, self.covered
-        kept = self._filter  # once: another thread may keep another one meanwhile
+        kept = self._filter  # read once, because another thread may replace it
         if kept is None or not _same(kept[0], masks):
             alive = np.concatenate([np.ones(len(b), bool) if b.alive is None else b.alive for b in blocks])
             selector = faiss_library("approximate search").IDSelectorBitmap(np.packbits(alive, bitorder="little"))
