@@ -174,7 +174,7 @@ def test_the_later_override_wins() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["backbone.arch", "=3", "a..b=1", ".a=1", ""])
-def test_an_override_without_key_or_value_is_told(wrong: str) -> None:
+def test_an_override_without_key_or_value_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="expected key=value"):
         parse_overrides([wrong])
 
@@ -211,7 +211,7 @@ def test_inheritance_over_two_steps(tmp_path: Path) -> None:
     assert settings["aggregator"]["name"] == "sum"
 
 
-def test_a_missing_base_and_a_circle_are_told(tmp_path: Path) -> None:
+def test_a_missing_base_and_a_circle_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="base"):
         load_config(write(tmp_path, "a.yaml", "base: nowhere.yaml\n"))
     write(tmp_path, "x.yaml", "base: y.yaml\n")
@@ -345,7 +345,7 @@ def test_an_empty_override_is_refused(text: str) -> None:
             read(f"top={text}")
 
 
-def test_odd_overrides_are_told() -> None:
+def test_invalid_overrides_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at most 50 keys within each other, found 901"):
         parse_overrides([".".join("a" * 900) + "=1"])
     with pytest.raises(ValueError, match=r"override 'a=99.*expected a value, found"):
@@ -355,7 +355,7 @@ def test_odd_overrides_are_told() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["true", "2024", "1e5"])
-def test_a_number_in_the_place_of_a_text_is_told(wrong: str) -> None:
+def test_a_number_in_place_of_a_text_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"describer.backbone.weights: expected a text, found .*; put it in quotes"):
         load_config("mac", [f"backbone.weights={wrong}"])
     assert load_config("mac", [f"backbone.weights='{wrong}'"])["describer"]["backbone"]["weights"] == wrong

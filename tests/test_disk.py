@@ -43,7 +43,7 @@ def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path: Path) -> None:
     assert not Path(os.devnull).is_file()
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     for error in (OSError(28, "No space left on device"), OSError(28, "No space", "")):
         with pytest.raises(OSError, match="No space") as caught, replacing(file):

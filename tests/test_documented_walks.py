@@ -50,7 +50,7 @@ def test_what_is_on_the_way_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["objemb.search.retrieval.Retrieval.find", "objemb.search.nothing.at_all"])
-def test_what_is_not_there_is_told(name: str) -> None:
+def test_missing_names_are_reported(name: str) -> None:
     with pytest.raises((AttributeError, ModuleNotFoundError)):
         resolved(name)
 

@@ -324,7 +324,7 @@ def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:
         assert "needs PyTorch: pip install 'objemb[torch]'" in stderr, (arguments, stderr)
 
 
-def test_the_doctor_tells_what_is_missing_from_what_is_broken() -> None:
+def test_the_doctor_distinguishes_missing_from_broken_packages() -> None:
     report = json.loads(run("doctor", "--json").stdout)
     states = {check["name"]: check["state"] for check in report["checks"]}
     assert report["healthy"]

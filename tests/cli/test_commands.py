@@ -114,7 +114,7 @@ def test_a_model_is_not_overwritten_by_accident(run: Run, tmp_path: Path) -> Non
     assert load_model(tmp_path / "m").settings["describer"]["extractor"]["margin"] == 0.1
 
 
-def test_a_model_that_is_there_is_told_before_anything_is_done(run: Run, tmp_path: Path) -> None:
+def test_an_existing_model_is_refused_before_any_work(run: Run, tmp_path: Path) -> None:
     run("model", "build", *BUILD, "-o", tmp_path / "m")
     build = ("rmac", "backbone.arch=alexnet", "backbone.weights=nowhere.pth")
     assert "--force" in run("model", "build", *build, "-o", tmp_path / "m", code=2).stderr
@@ -243,7 +243,7 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_boxes_to_fit_on_that_cannot_be_used_are_told(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_unusable_boxes_to_fit_on_are_reported(run: Run, photos: Path, tmp_path: Path) -> None:
     boxes = tmp_path / "boxes.json"
     coco = json.loads(boxes.read_text())
     boxes.write_text(json.dumps(coco).replace('"0.png"', '"x.png"'))
@@ -315,7 +315,7 @@ def test_detect_needs_a_detector(run: Run, photos: Path, model: Path) -> None:
     assert "expected a model with a detector" in run("detect", photos, "--model", model, code=2).stderr
 
 
-def test_detect_tells_a_wrong_output_before_any_work(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+def test_detect_refuses_a_wrong_output_before_any_work(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     error = run("detect", photos, "--model", model, "-o", tmp_path / "nowhere" / "x.json", code=2).stderr
     assert "--output: expected a file in a folder that exists" in error
 
@@ -330,7 +330,7 @@ def test_doctor(run: Run, model: Path, tmp_path: Path) -> None:
     assert re.search("^BAD +model ", run("doctor", "--model", tmp_path, code=1).stdout, re.MULTILINE)
 
 
-def test_doctor_tells_missing_extras_from_what_is_there(
+def test_doctor_distinguishes_missing_extras_from_installed_ones(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = importlib.metadata.version
@@ -384,7 +384,7 @@ def test_help_and_version(run: Run) -> None:
         run(command, "--help")
 
 
-def test_where_weights_come_from_is_told(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_the_origin_of_weights_is_shown(run: Run, photos: Path, tmp_path: Path) -> None:
     build = (*BUILD[:2], *BUILD[3:])  # without saying random
     wrong = run("model", "build", *build, "-o", tmp_path / "m", code=2)
     assert "describer.backbone.weights=random for random weights" in wrong.stderr
@@ -405,7 +405,7 @@ def test_where_weights_come_from_is_told(run: Run, photos: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("file", ["photos", "nowhere/out.html"])
-def test_outputs_that_cannot_be_written_are_told_before_the_work(
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(
     run: Run, photos: Path, index: Path, tmp_path: Path, file: str
 ) -> None:
     message = f"expected a file in a folder that exists, found {tmp_path / file}"

@@ -59,7 +59,7 @@ def test_other_boxes_describe_the_photos_anew(run: Run, photos: Path, model: Pat
     assert Index.open(index).info()["regions"] == 6
 
 
-def test_no_images_at_all_are_told(run: Run, model: Path, tmp_path: Path) -> None:
+def test_having_no_images_at_all_is_an_error(run: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("index", tmp_path / "empty", "-o", tmp_path / "index", "--model", model)
     assert f"no images were found in {tmp_path / 'empty'}" in result.stderr
@@ -174,7 +174,7 @@ def test_broken_photos_are_listed_and_the_exit_code_is_3(run: Run, photos: Path,
     assert not listing.exists(), "the list of an earlier run does not stay"
 
 
-def test_the_error_list_goes_where_it_is_told(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+def test_the_error_list_is_written_to_the_given_file(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_bytes(b"")
     more = ("--errors", tmp_path / "deep" / "errors.jsonl")
     report = index_json(run, photos, tmp_path / "index", model, *more, code=3)
@@ -206,7 +206,7 @@ def test_a_note_when_only_whole_images_are_indexed(
     assert told(run("index", photos, "-o", tmp_path / "b", "--model", rmac)) == []
 
 
-def test_boxes_that_fit_nothing_are_told(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+def test_boxes_that_fit_no_image_are_reported(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
     coco = json.loads((tmp_path / "boxes.json").read_text())
     coco["annotations"][0]["bbox"] = [500, 500, 10, 10]
     (tmp_path / "boxes.json").write_text(json.dumps(coco))
@@ -216,7 +216,7 @@ def test_boxes_that_fit_nothing_are_told(run: Run, photos: Path, model: Path, tm
     assert Index.open(tmp_path / "index").info()["regions"] == 11
 
 
-def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
+def test_boxes_of_another_frame_are_reported_with_exit_code_3(
     run: Run, photos: Path, model: Path, tmp_path: Path
 ) -> None:
     coco = json.loads((tmp_path / "boxes.json").read_text())
@@ -238,7 +238,7 @@ def test_boxes_of_another_frame_are_told_and_end_in_exit_code_3(
 
 
 @pytest.mark.parametrize("changed", ["ids", "frame"])
-def test_boxes_that_are_read_otherwise_than_written_are_used_and_told(
+def test_boxes_read_in_another_frame_are_used_and_reported(
     run: Run, photos: Path, model: Path, tmp_path: Path, changed: str
 ) -> None:
     boxes, more = tmp_path / "boxes.json", ("--model", model, "--boxes", tmp_path / "boxes.json")
@@ -452,7 +452,7 @@ def test_where_no_list_can_be_nothing_is_made(run: Run, photos: Path, model: Pat
     assert not (tmp_path / "listed").exists()
 
 
-def test_a_system_without_locks_is_told_before_the_model_is_loaded(
+def test_a_system_without_locks_is_refused_before_the_model_is_loaded(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("objemb.index.storage.lock.os", type("Windows", (), {"name": "nt"}))

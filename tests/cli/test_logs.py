@@ -64,7 +64,7 @@ def test_how_much_is_said(options: dict, lines: list[str], capsys: pytest.Captur
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_downloads_are_told_without_asking(capsys: pytest.CaptureFixture[str]) -> None:
+def test_downloads_are_logged_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     download = logging.getLogger("objemb.weights.download")
     configure()
     download.info("downloading x")
@@ -92,7 +92,7 @@ def test_a_log_file_gets_everything(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.splitlines() == ["error: broken", "objemb: no result"]
 
 
-def test_a_log_file_that_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_log_file_that_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -> None:
     assert "nowhere" in run("--log-file", tmp_path / "nowhere" / "log", "info", tmp_path, code=2).stderr
 
 

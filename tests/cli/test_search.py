@@ -241,7 +241,7 @@ def test_the_scale_of_scores_is_said_everywhere(run: Run, photos: Path, index: P
     assert last["scale"] == "cosine similarity, at most 1"
 
 
-def test_a_photo_that_has_gone_keeps_its_hit_when_others_are_looked_into(run: Run, photos: Path, index: Path) -> None:
+def test_a_missing_photo_keeps_its_hit_when_others_are_reranked(run: Run, photos: Path, index: Path) -> None:
     pytest.importorskip("cv2")
     (photos / "2.png").unlink()
     (photos / "3.png").write_bytes(b"broken meanwhile")
@@ -253,7 +253,9 @@ def test_a_photo_that_has_gone_keeps_its_hit_when_others_are_looked_into(run: Ru
         assert f"{image}: expected the indexed photo, found that it was removed or changed since" in found.stderr
 
 
-def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
+def test_an_index_without_photos_cannot_be_reranked_by_photos(
+    run: Run, photos: Path, model: Path, tmp_path: Path
+) -> None:
     opened = load_model(model)
     made = Index.create(tmp_path / "made", schema=UnitVectors(opened.dim), fingerprint=opened.fingerprint)
     with made.writer() as writer:
@@ -266,9 +268,7 @@ def test_an_index_without_photos_cannot_be_looked_into(run: Run, photos: Path, m
     assert len(parsed(run(*ask, "--json"))["hits"]) == 6
 
 
-def test_photos_of_many_pixels_can_be_searched_with_and_looked_into(
-    run: Run, photos: Path, index: Path, tmp_path: Path
-) -> None:
+def test_photos_of_many_pixels_can_be_queries_and_reranked(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     page = tmp_path / "out.html"
     ask = ("search", index, photos / "1.png", "--rerank", "spatial_verification", "--html", page, "--json")

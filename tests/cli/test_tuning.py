@@ -95,7 +95,7 @@ def test_what_is_measured(photos: Path, exported: Path, seconds: dict[Way, float
     assert found[Way("openvino", "fp32")].agrees
 
 
-def test_other_vectors_and_boxes_are_told(
+def test_other_vectors_and_boxes_are_reported(
     photos: Path, exported: Path, seconds: dict[Way, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A way that turns vectors by an angle of known cosine, and loses one box of two."""

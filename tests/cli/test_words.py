@@ -54,7 +54,7 @@ def word_index(run: Run, photos: Path, words: Path, tmp_path: Path) -> Path:
     return tmp_path / "words"
 
 
-def test_build_tells_what_was_learned(run: Run, words: Path, config: Path, photos: Path, tmp_path: Path) -> None:
+def test_build_shows_what_was_learned(run: Run, words: Path, config: Path, photos: Path, tmp_path: Path) -> None:
     card = parsed(run("model", "info", words, "--json"))
     assert list(card["fitted"]) == ["local_features.projection", "aggregator.codebook"]
     assert "of 6 photos" in card["fitted"]["aggregator.codebook"]["fitted_on"]

@@ -246,7 +246,7 @@ def test_boxes_in_shares_of_their_photo_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), True])
-def test_odd_numbers_are_told_with_their_entry(tmp_path: Path, value: Any) -> None:
+def test_invalid_numbers_are_reported_with_their_entry(tmp_path: Path, value: Any) -> None:
     row = {"file": "a.jpg", "instance": "cup"}
     path = write(tmp_path, images=[{**row, "width": value, "height": 2}], queries=[{**row, "box": [1, 2, 3, value]}])
     with pytest.raises(ValueError, match=r"queries\[0\] \(a\.jpg\): expected box as \[x1, y1, x2, y2\], found"):

@@ -268,7 +268,7 @@ def test_samples_of_all_scales_for_the_pooling_alone() -> None:
     assert model.fitted_parts() == {}
 
 
-def test_a_pooling_is_told_the_channels() -> None:
+def test_a_pooling_is_given_the_channels() -> None:
     model = describer(Map(size=64), pooling=NetVlad(clusters=3))
     assert model.dim == 15
     assert list(model.fitted_parts()) == ["pooling"]

@@ -74,7 +74,7 @@ def test_best_scores_come_first_and_low_ones_not_at_all(store) -> None:
     assert found.scores.tolist() == pytest.approx([0.9, 0.5, 0.3])
 
 
-def test_all_scores_count_unless_told_otherwise(store) -> None:
+def test_all_scores_count_by_default(store) -> None:
     found = store([box(score=s) for s in (-2.0, 0.5, -0.1)]).detect([photo("a.jpg")])[0]
     assert found.scores.tolist() == pytest.approx([0.5, -0.1, -2.0])
 

@@ -62,7 +62,7 @@ def test_the_first_of_two_that_store_the_same_stays(cache: ArrayCache) -> None:
         ("vectors.npy", None),
     ],
 )
-def test_a_damaged_entry_is_told_of_and_removed(
+def test_a_damaged_entry_is_reported_and_removed(
     cache: ArrayCache, notes: list[str], file: str, content: bytes | None
 ) -> None:
     cache.store(KEY, ARRAYS, {})

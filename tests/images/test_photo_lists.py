@@ -67,7 +67,7 @@ def test_a_list_with_impossible_paths(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_list_without_a_photo_is_told_at_once(name: str, content: bytes, found: str, tmp_path: Path) -> None:
+def test_a_list_without_a_photo_is_refused_at_once(name: str, content: bytes, found: str, tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     source = write(tmp_path / name, content)
     with pytest.raises(ValueError, match=rf"{name}: expected a list of at least one photo, {found}"):
@@ -75,7 +75,7 @@ def test_a_list_without_a_photo_is_told_at_once(name: str, content: bytes, found
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet", ".json"])
-def test_lists_that_cannot_be_opened_are_told_at_once(
+def test_lists_that_cannot_be_opened_are_refused_at_once(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -168,7 +168,7 @@ def test_ids_of_two_tables_do_not_clash(tmp_path: Path) -> None:
         ("path,x\na.jpg," + "9" * 200_000 + "\n", "expected CSV, found in line 2: field larger than field limit"),
     ],
 )
-def test_broken_tables_are_told_at_once(text: str, message: str, tmp_path: Path) -> None:
+def test_broken_tables_are_refused_at_once(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"photos\.csv: .*{message}"):
         find_images([write(tmp_path / "photos.csv", text.encode())])
 
@@ -299,7 +299,7 @@ def test_an_evaluation_set_is_a_list_of_its_photos(tmp_path: Path) -> None:
         ("[" * 100_000, "expected a COCO file in JSON, found: "),
     ],
 )
-def test_broken_coco_is_told_at_once(text: str, message: str, tmp_path: Path) -> None:
+def test_broken_coco_is_refused_at_once(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"c\.json: {message}"):
         find_images([write(tmp_path / "c.json", text.encode())])
 

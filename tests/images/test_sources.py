@@ -74,7 +74,7 @@ def test_photos_of_other_names_are_found_by_their_content(tmp_path: Path) -> Non
     ]
 
 
-def test_formats_that_are_not_decoded_are_told_of(tmp_path: Path) -> None:
+def test_formats_that_are_not_decoded_are_reported(tmp_path: Path) -> None:
     write(tmp_path / "a.HEIC", b"\0\0\0\x18ftypheic" + bytes(20))
     write(tmp_path / "b", b"\0\0\0\x1cftypavif" + bytes(20))
     write(tmp_path / "c.gif", flat("GIF", mode="P", colour=0))

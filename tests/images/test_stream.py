@@ -160,7 +160,7 @@ def test_a_programming_error_is_not_an_unreadable_image(workers: int, monkeypatc
         ({"max_pixels": 0}, "max_pixels: expected a number above 0, found 0"),
     ],
 )
-def test_numbers_that_make_no_sense_are_told_at_once(options: dict[str, int], message: str) -> None:
+def test_invalid_numbers_are_refused_at_once(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stream_photos([], **options)
 

@@ -179,7 +179,7 @@ def test_paths_that_lead_nowhere_stay_as_they_are_written(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("address", ["https://a.org/b.jpg", "HTTP://a/b", "s3://bucket/b.jpg", "gs://b/c"])
-def test_addresses_are_told(address: str, tmp_path: Path) -> None:
+def test_addresses_are_skipped(address: str, tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", b"")
     first, second = find_images([csv(tmp_path, f"path\n{address}\na.jpg\n")])
     assert first == SkippedImage(

@@ -83,7 +83,7 @@ def test_images_are_found_by_id_in_whatever_order_they_were_added(tmp_path: Path
             index.stamp(name)
 
 
-def test_the_state_tells_changes(tmp_path: Path) -> None:
+def test_the_state_shows_changes(tmp_path: Path) -> None:
     index = new(tmp_path / "i", described("a", 1))
     other, before = Index.open(tmp_path / "i"), index.state
     assert other.state == before
@@ -385,7 +385,7 @@ def test_scores_below_the_least_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["photo.jpg", Path("photo.jpg"), b"bytes", None, np.zeros((4, 4, 3), np.uint8)])
-def test_what_is_no_described_photo_is_told_how_to_become_one(tmp_path: Path, query: object) -> None:
+def test_what_is_no_described_photo_is_refused_with_advice(tmp_path: Path, query: object) -> None:
     index = new(tmp_path / "i", described("a"))
     with pytest.raises(TypeError, match=r"index\.search\(model\.query\('photo\.jpg'\)\), found "):
         index.search(query)  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def test_it_finds_what_exact_search_finds(index: Index, monkeypatch: pytest.Monk
     assert index.verify() == []
 
 
-def test_small_indexes_are_searched_exactly_unless_told_otherwise(index: Index) -> None:
+def test_small_indexes_are_searched_exactly_by_default(index: Index) -> None:
     index.search(described("q"))
     assert not index._searcher._structures
     index.search(described("q"), exact=False)
@@ -161,7 +161,7 @@ def test_several_structures_are_asked_in_turn(index: Index) -> None:
     assert len(list(index.path.glob("*.ann"))) == 1
 
 
-def test_a_structure_of_few_rows_is_asked_only_when_told(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_structure_of_few_rows_is_used_only_on_request(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
     for first in (60, 180):
         assert index._snapshot.covered_share(index._snapshot.manifest.structures[0]) >= searcher.LEAST_SHARE

@@ -17,7 +17,7 @@ def features(count: int = 90) -> torch.Tensor:
     return middles[torch.arange(count) % 3] + torch.rand(count, 2, generator=generator)
 
 
-def test_words_are_learned_told_and_saved() -> None:
+def test_codes_are_learned_assigned_and_saved() -> None:
     pytest.importorskip("faiss")
     book, copy = Codebook(2, 3, samples=20), Codebook(2, 3)
     assert (book.needed, copy.needed) == (60, 192)

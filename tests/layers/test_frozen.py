@@ -22,7 +22,7 @@ def modes(network: nn.Module) -> set[bool]:
     return {module.training for module in network.modules()}
 
 
-def test_from_the_start_and_whatever_it_is_told() -> None:
+def test_layers_are_frozen_from_the_start_whatever_the_mode() -> None:
     assert modes(Network()) == {False}
     assert modes(Network().train()) == {False}
     assert modes(nn.Sequential(Network()).train()[0]) == {False}

@@ -101,7 +101,7 @@ def test_a_model_that_has_not_learned_says_so(photo: Path, tmp_path: Path) -> No
         fresh.save(tmp_path / "model")
 
 
-def test_tensors_of_another_codebook_are_told(asmk: Model, tmp_path: Path) -> None:
+def test_tensors_of_another_codebook_are_refused(asmk: Model, tmp_path: Path) -> None:
     asmk.save(tmp_path / "model")
     card = tmp_path / "model" / "model.json"
     card.write_text(card.read_text().replace('"idf": true', '"idf": false'))

@@ -140,7 +140,7 @@ def test_another_user_may_read_a_model(rmac: Model, photos: Path, tmp_path: Path
     assert rights == {"m": 0o755, "model.json": 0o644, "weights.safetensors": 0o644, "whitening.safetensors": 0o644}
 
 
-def test_a_replacement_that_was_cut_off_is_told(folder: Path) -> None:
+def test_an_interrupted_replacement_is_reported(folder: Path) -> None:
     folder.rename(folder.with_name(".0123456789ab.model"))
     with pytest.raises(
         FileNotFoundError, match=r"its replacement was interrupted, which left '.*\.0123456789ab\.model'"

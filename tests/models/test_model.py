@@ -104,7 +104,7 @@ def test_other_images_are_refused(model: Model, image: object, error: type[Excep
 
 
 @pytest.mark.parametrize("boxes", [[(0, 0, 81, 60)], [(5, 5, 4, 6)], [(1, 2, 3)], ["1234"], (1, 2, 3, 4)])
-def test_boxes_that_are_wrong_are_told(model: Model, photos: Path, boxes: list[tuple[float, ...]]) -> None:
+def test_invalid_boxes_are_refused(model: Model, photos: Path, boxes: list[tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="expected"):
         model.describe(photos / "0.png", boxes)
 

@@ -111,7 +111,7 @@ def test_weights_of_a_whole_detector_are_those_of_its_trunk(tmp_path: Path) -> N
     assert texts["describer.regions.detector.backbone"] == texts["describer.regions.detector"]
 
 
-def test_networks_to_learn_from_nothing_need_no_weights_and_it_is_told(tmp_path: Path) -> None:
+def test_networks_trained_from_scratch_need_no_weights_and_are_reported(tmp_path: Path) -> None:
     model = build_model(crops())
     assert model.untrained == ["describer.backbone"]
     assert model.provenance["weights"] == {"describer.backbone.weights": {"name": "random", "seed": 0}}
@@ -165,7 +165,7 @@ def test_a_head_comes_from_what_a_training_left(tmp_path: Path) -> None:
         build_model(one_pass(name="embedding", weights=str(tmp_path / "nothing.pth")))
 
 
-def test_all_missing_weights_are_told_at_once(tmp_path: Path) -> None:
+def test_all_missing_weights_are_reported_at_once(tmp_path: Path) -> None:
     settings = crops(
         backbone={**CNN, "weights": "a/first.pth"},
         regions={"name": "detections", "detector": {**RCNN, "backbone": {**CNN, "weights": "b/second.pth"}}},
@@ -256,7 +256,7 @@ def test_every_method_that_comes_along_names_its_networks() -> None:
     assert build(Backbone, {**NARROW, "weights": "random"}).channels == build(Backbone, NARROW).channels
 
 
-def test_an_odd_value_is_told(model: Model) -> None:
+def test_an_invalid_value_is_refused(model: Model) -> None:
     for wrong in (True, 3, "", " "):
         with pytest.raises(ValueError, match="weights"):
             build_model(crops(backbone={**NARROW, "weights": wrong}))

@@ -59,7 +59,7 @@ def test_the_whitening_against_the_formula() -> None:
     assert found.settings() == {"input_dim": 6, "dim": 3, "power": 0.0, "fitted_on": "views", "count": 160}
 
 
-def test_it_tells_things_apart_better_than_pca_does() -> None:
+def test_it_separates_instances_better_than_pca_does() -> None:
     vectors, pairs = views(noise=3.0)
     vectors = l2(vectors)
     things = torch.arange(len(vectors)) // 4

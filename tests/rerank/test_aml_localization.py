@@ -91,7 +91,7 @@ def test_the_grid_lies_on_the_cells_of_the_box(size: int | None) -> None:
         assert hit.score == pytest.approx(float(vector(map_, box) @ asked), abs=1e-5)  # type: ignore[arg-type]
 
 
-def test_photos_are_looked_into_as_they_are_indexed() -> None:
+def test_photos_are_described_as_they_are_indexed() -> None:
     before = searched(describer(), QUERY, (20, 20, 60, 60), PHOTOS)
     own, same = (AmlLocalization(size=size).rerank(before) for size in (None, 96))
     assert [(h.image, h.box, h.score) for h in own.results[0]] == [(h.image, h.box, h.score) for h in same.results[0]]
@@ -117,7 +117,7 @@ def test_query_expansion_mixes_the_best_boxes() -> None:
         assert hit.score == pytest.approx(float(vectors[hit.image] @ expanded), abs=2e-2)
 
 
-def test_only_the_first_are_looked_into() -> None:
+def test_only_the_first_hits_are_localized() -> None:
     before = searched(describer(), QUERY, (20, 20, 60, 60), PHOTOS)
     after = AmlLocalization(top=1, size=96).rerank(before)
     assert names(after) == names(before)

@@ -29,7 +29,7 @@ def test_runners_up_are_lowered_with_their_match() -> None:
     assert [r.score for r in found.runners_up] == [0.5, 0.3]
 
 
-def test_what_is_missing_is_told() -> None:
+def test_missing_inputs_are_reported() -> None:
     asked = search(database([(1.0, 0.0)]), query((1.0, 0.0)))
     for call in (lambda: asked.found_photo("0"), lambda: asked.query_photo(0)):
         with pytest.raises(ValueError, match="photos can be opened"):

@@ -80,7 +80,7 @@ def test_the_object_is_found(init: str, batch: int, monkeypatch: pytest.MonkeyPa
     assert [(h.image, h.score, h.query_box) for h in new] == [(h.image, h.score, h.query_box) for h in old]
 
 
-def test_only_the_first_hits_are_looked_into() -> None:
+def test_only_the_first_hits_are_localized() -> None:
     before = search()
     after = reranker(top=1).rerank(before)
     moved = [a.box != b.box for a, b in zip(before.results[0], after.results[0], strict=True)]

@@ -78,7 +78,7 @@ def test_too_few_features() -> None:
     assert SpatialVerification().rerank_words(empty).results == empty.results
 
 
-def test_what_is_missing_is_told() -> None:
+def test_missing_inputs_are_reported() -> None:
     with pytest.raises(ValueError, match=r"expected a query with the places of local features .* found none"):
         SpatialVerification().rerank_words(WordSearch((image("q", None),), searched().results, STORED.__getitem__))
     bare = WordSearch(searched().queries, searched().results, lambda name: image(name, None))

@@ -149,7 +149,9 @@ def test_the_photo_of_a_hit(photos: Path, retrieval: Retrieval) -> None:
         retrieval.photo_of("7.png")
 
 
-def test_an_index_without_photos_is_searched_but_not_looked_into(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_an_index_without_photos_is_searched_but_not_reranked_by_photos(
+    photos: Path, model: Path, tmp_path: Path
+) -> None:
     loaded = load_model(model)
     made = Index.create(tmp_path / "made", schema=UnitVectors(loaded.dim), fingerprint=loaded.fingerprint)
     with made.writer() as writer:

@@ -121,7 +121,7 @@ def test_a_model_folder_is_a_method(tool: ModuleType, set_file: Path, tmp_path: 
         tool.main([str(tmp_path / "model"), "aggregator.name=sum", "--set", str(set_file)])
 
 
-def test_problems_are_told(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_reported(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_set(tmp_path)
     (tmp_path / "c.png").write_bytes(b"")
     assert tool.main(["mac", *SMALL, "--set", str(path)])["results"][0]["problems"][0].startswith("c.png")
@@ -167,7 +167,7 @@ def test_rerankers_of_the_command_line_and_of_a_config(tool: ModuleType, set_fil
         tool.main([*command, "--rerank", "query_expnsion"])
 
 
-def test_descriptors_are_kept_and_told_of(
+def test_descriptors_are_kept_and_reported(
     tool: ModuleType, set_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*more: str) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def test_half_a_character_in_a_name_does_not_lose_the_report(tool: ModuleType, s
     assert "\\ud800" in page.read_text(encoding="utf-8")
 
 
-def test_boxes_of_a_file_that_cannot_be_used_are_told(
+def test_unusable_boxes_of_a_file_are_reported(
     tool: ModuleType, set_file: Path, coco_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["hard_attention_crop", *SMALL, "--set", str(set_file), "--boxes", str(coco_file)]
@@ -280,7 +280,7 @@ def test_boxes_of_a_file_that_cannot_be_used_are_told(
     assert f"boxes: 0 of 6 boxes of {coco_file} were used" in capsys.readouterr().err
 
 
-def test_an_object_outside_its_photo_is_told_with_its_file(tool: ModuleType, set_file: Path) -> None:
+def test_an_object_outside_its_photo_is_reported_with_its_file(tool: ModuleType, set_file: Path) -> None:
     data = json.loads(set_file.read_text())
     data["objects"][0]["box"] = [0, 0, 50, 20]
     set_file.write_text(json.dumps(data))

@@ -136,7 +136,7 @@ def test_mistakes_end_in_one_line(folder: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_vectors_in_columns_are_told(tool: ModuleType, folder: Path) -> None:
+def test_vectors_in_columns_are_refused(tool: ModuleType, folder: Path) -> None:
     columns = np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
     save(folder, "db.npy", columns / np.linalg.norm(columns, axis=0))
     with pytest.raises(ValueError, match=r"found length .*; its columns have unit length: transpose it to \(rows, D\)"):

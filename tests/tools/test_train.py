@@ -41,7 +41,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_random_weights_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["classify_scenes", *SMALL, "-o", str(tmp_path / "run")])
     assert "training starts from random weights: describer.backbone" in capsys.readouterr().err
     assert load_model(tmp_path / "run" / "model").untrained == [], "they have learned"

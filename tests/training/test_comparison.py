@@ -136,7 +136,7 @@ def test_labels_count_where_they_are_the_same() -> None:
     assert detection_metrics(Knows(("thing",), 0), Two())["AP50"] == found  # type: ignore[arg-type]
 
 
-def test_data_without_labels_tells_nothing() -> None:
+def test_data_without_labels_have_no_metrics() -> None:
     class Plain(Noisy):
         classes = ()
 

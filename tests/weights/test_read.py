@@ -98,13 +98,13 @@ def test_the_length_of_a_header_looks_like_nothing_else(tmp_path: Path, first: i
     ],
 )
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_what_is_no_weights_is_told_with_the_way_out(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_files_without_weights_are_refused_with_advice(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableWeightsError, match=rf"{name}: expected weights, found {message}"):
         read_weights(tmp_path / name)
 
 
-def test_whole_networks_and_programs_are_told_with_the_way_out(tmp_path: Path) -> None:
+def test_whole_networks_and_programs_are_refused_with_advice(tmp_path: Path) -> None:
     network = torchvision.models.squeezenet1_1()
     for zipped in (True, False):
         torch.save({"model": network}, tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)

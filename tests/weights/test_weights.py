@@ -243,7 +243,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), TimeoutError("timed out")])
-def test_a_connection_that_breaks_is_told_as_such(
+def test_a_broken_connection_is_reported_as_such(
     error: OSError, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "net.pth").write_bytes(b"x" * 100)
@@ -277,7 +277,7 @@ def test_a_full_disk_names_the_file(cache: Path, tmp_path: Path, monkeypatch: py
     assert list(cache.iterdir()) == []
 
 
-def test_locating_tells_files_from_names(tmp_path: Path) -> None:
+def test_locating_distinguishes_files_from_names(tmp_path: Path) -> None:
     file = tmp_path / "own.pth"
     file.write_bytes(b"x")
     named = {"IMAGENET1K_V1": "https://example.invalid/net.pth"}

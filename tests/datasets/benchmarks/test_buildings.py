@@ -109,7 +109,7 @@ def test_paris_leaves_damaged_files_out(tmp_path: Path) -> None:
     assert written["queries"][0]["relevant"] == {"ok": [e.file for e in data.images], "junk": []}
 
 
-def test_what_is_missing_is_told_with_where_it_goes(tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_their_place(tmp_path: Path) -> None:
     with pytest.raises(MissingFilesError, match=r"jpg/: no such folder\n.*gnd_oxford5k.pkl(.|\n)*Visual Geometry"):
         prepare("oxford5k", tmp_path)
     (tmp_path / "jpg").mkdir()

@@ -60,7 +60,7 @@ def test_corner_and_size(tmp_path: Path) -> None:
     assert [q.box for q in data.queries] == [(20, 10, 35, 28), (0, 0, 40, 30)]
 
 
-def test_boxes_that_fit_both_ways_are_told_by_those_beside_the_photos(tmp_path: Path) -> None:
+def test_boxes_that_fit_both_ways_are_decided_by_the_files_beside_the_photos(tmp_path: Path) -> None:
     write(tmp_path, [[2, 3, 20, 20], [1, 1, 30, 25]])
     with pytest.raises(BadGroundTruthError, match=r"gnd: bbx: expected boxes that are .* found both possible: 0 and 0"):
         prepare("instre", tmp_path)

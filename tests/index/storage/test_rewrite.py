@@ -44,7 +44,7 @@ def test_compact_keeps_the_contents_and_drops_the_rest(tmp_path: Path, monkeypat
     )
 
 
-def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "CHUNK_ROWS", 3)
     index, other = filled(tmp_path / "i", "abcdefghij"), filled(tmp_path / "j", "klm")
     index.delete("bdj")

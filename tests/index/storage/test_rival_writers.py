@@ -174,7 +174,7 @@ def test_an_error_while_unlocking_hides_no_other_and_gives_the_lock_back(
     assert len(index) == 5
 
 
-def test_a_system_without_such_locks_is_told_at_once(
+def test_a_system_without_such_locks_is_refused_at_once(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "os", type("Windows", (), {"name": "nt"}))

@@ -79,7 +79,7 @@ def test_a_newer_format_is_refused_with_both_versions(index: Index) -> None:
         Index.open(index.path)
 
 
-def test_progress_is_told(index: Index) -> None:
+def test_progress_is_reported(index: Index) -> None:
     steps: list[int] = []
     assert verify(index.path, steps.append) == []
     vectors = sum(f.size for f in read_manifest(index.path).column_files)

@@ -127,19 +127,19 @@ def test_without_a_detector_or_true_boxes(data: EvaluationSet, scenes: Path) -> 
     assert len(found.conclusions) == 6
 
 
-def test_a_whitening_of_the_evaluation_photos_is_told(data: EvaluationSet, scenes: Path) -> None:
+def test_a_whitening_of_the_evaluation_photos_is_reported(data: EvaluationSet, scenes: Path) -> None:
     found, _ = run(data, scenes, whiten_on=[scenes / "images"], attention=None)
     assert found.problems == ("the whitening is fitted on 14 photos of the evaluation set: its results are too good",)
 
 
-def test_photos_that_cannot_be_read_are_told_once(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
+def test_photos_that_cannot_be_read_are_reported_once(data: EvaluationSet, scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     found, _ = run(data, scenes, whiten_on=[scenes / "instances_train.json", tmp_path])
     assert len(found.problems) == 1
     assert found.problems[0].startswith("broken.png: ")
 
 
-def test_boxes_outside_their_photo_are_told_with_it(data: EvaluationSet, scenes: Path) -> None:
+def test_boxes_outside_their_photo_are_reported_with_it(data: EvaluationSet, scenes: Path) -> None:
     first, *others = data.objects
     odd = replace(data, objects=(replace(first, box=(0.0, 0.0, 9999.0, 10.0)), *others))
     found, _ = run(odd, scenes)

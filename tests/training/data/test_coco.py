@@ -50,7 +50,7 @@ def test_generated_scenes_come_back(written: tuple[Path, Scenes]) -> None:
     assert len(CocoExamples(file=folder / "instances_train.json", count=2)) == 2
 
 
-def test_what_is_wrong_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_entries_are_left_out_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (30, 20)).save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"no picture")
