@@ -122,7 +122,7 @@ def test_idf_by_hand() -> None:
     aggregator = learned(CENTRES, idf=True, query_assignments=1, binary=False)
     other = described(np.array([[1, 2]]), [(0, 0)], 1)
     assert list(aggregator.fitted_parts()) == ["codebook", "idf"], "in the order in which they learn"
-    with pytest.raises(NotFittedError, match="InverseFrequency: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="InverseFrequency: expected a fitted part"):
         aggregator.aggregate(INDEXED)
     aggregator.fitted_parts()["idf"].fit(aggregator.samples("idf", [INDEXED, other]), fitted_on="two photos")
     found = aggregator.aggregate(INDEXED)
@@ -240,5 +240,5 @@ def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
 def test_a_fresh_one_is_refused() -> None:
     aggregator = Asmk(words=3)
     aggregator.connect(2)
-    with pytest.raises(NotFittedError, match="Codebook: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="Codebook: expected a fitted part"):
         aggregator.aggregate(INDEXED)

@@ -91,7 +91,7 @@ class TestFeatureAggregators:
         for part_name, part in parts.items():
             assert aggregator.samples(part_name, []).shape == (0, aggregator.samples(part_name, [image]).shape[1])
             part.count.zero_()
-            with pytest.raises(NotFittedError, match="expected to be fitted"):
+            with pytest.raises(NotFittedError, match="expected a fitted part"):
                 aggregator.aggregate(image)
             part.count.fill_(1)
         with pytest.raises(NotImplementedError, match="'nothing'"):

@@ -84,7 +84,7 @@ class TestLocalExtractors:
         extractor = self.made(name, tmp_path)
         for part in extractor.fitted_parts().values():
             part.count.zero_()
-            with pytest.raises(NotFittedError, match="expected to be fitted"):
+            with pytest.raises(NotFittedError, match="expected a fitted part"):
                 extractor.extract(DETAILED)
             part.count.fill_(1)
         with pytest.raises(NotImplementedError, match="found 'nothing'"):

@@ -272,5 +272,5 @@ def test_a_pooling_is_given_the_channels() -> None:
     model = describer(Map(size=64), pooling=NetVlad(clusters=3))
     assert model.dim == 15
     assert list(model.fitted_parts()) == ["pooling"]
-    with pytest.raises(NotFittedError, match="netvlad: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="netvlad: expected a fitted part"):
         model.describe([random_photo(64, 64)])

@@ -127,7 +127,7 @@ def test_it_can_be_trained() -> None:
 def test_mistakes_are_named() -> None:
     fresh = NetVlad(clusters=4)
     fresh.connect(6)
-    with pytest.raises(NotFittedError, match="netvlad: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="netvlad: expected a fitted part"):
         fresh(torch.rand(1, 6, 3, 3))
     with pytest.raises(RuntimeError, match="netvlad: expected one not connected yet, found 6 channels"):
         fresh.connect(6)

@@ -116,7 +116,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"dim: expected at most the number of channels \(2\), found 3"):
         fresh.connect(2)
     fresh.connect(6)
-    with pytest.raises(NotFittedError, match="triangulation: expected to be fitted"):
+    with pytest.raises(NotFittedError, match="triangulation: expected a fitted part"):
         fresh(torch.rand(1, 6, 3, 3))
     with pytest.raises(RuntimeError, match="expected one not connected yet, found 6 channels"):
         fresh.connect(6)
