@@ -98,6 +98,23 @@ class Aggregator(ImageAggregator[RegionDescriptors]):
             At most as many regions, float32 unit vectors of the same length (zero vectors stay zero).
         """
 
+    def row(self, vectors: Tensor, scores: Tensor) -> Tensor:
+        """The row of an image by operations that exporters can follow, where :meth:`aggregate` makes a single one.
+
+        Args:
+            vectors: float32 ``(R, D)`` of the whole image and its other regions, R at least 1.
+            scores: float32 ``(R,)``.
+
+        Returns:
+            float32 ``(D,)``.
+
+        Raises:
+            TypeError: There is none for this aggregator, for instance because every region is a row.
+        """
+        raise TypeError(
+            f"aggregator: expected one row per image that can be exported (sum), found {self.registry_name}"
+        )
+
 
 class FeatureAggregator(ImageAggregator[RegionFeatures]):
     """Turns the local features of an image and its regions into the rows that are indexed."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.aggregators.base import Aggregator
-from objemb.ops.rmac import first_summed
+from objemb.ops.rmac import first_summed, summed_rows
 from objemb.ops.tensors import as_tensor, l2
 from objemb.registry import plugin
 from objemb.structures import RegionDescriptors, Regions
@@ -41,6 +41,11 @@ class Sum(Aggregator):
         return RegionDescriptors(
             described.image, Regions(_enclosing(as_tensor(regions.boxes)), regions.size), total, described.metadata
         )
+
+    def row(self, vectors: Tensor, scores: Tensor) -> Tensor:
+        """See :meth:`Aggregator.row`."""
+        counted = vectors * scores[:, None] if self.weighted else vectors
+        return l2(summed_rows(counted, self.whole_image)[None])[0]
 
     def first_counted(self, regions: Regions) -> int:
         """See :meth:`ImageAggregator.first_counted`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Generic, Self, TypeVar, final
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, Self, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from objemb.regions.base import RegionSource
 from objemb.registry import Plugin
 from objemb.structures import Photo, RegionDescriptors, RegionFeatures, Regions
 
+#: From the vectors ``(R, D)`` of the regions of a photo, the first of which is the whole image, and their scores
+#: ``(R,)``, to the unit vector ``(D,)`` that is the only row of the photo.
+RowOfRegions: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 #: The result of describing a photo.
 Computed = TypeVar("Computed", RegionDescriptors, RegionFeatures)
 
@@ -194,6 +197,8 @@ class Describer(PhotoDescriber[RegionDescriptors]):
     """
 
     gives = RegionDescriptors
+    #: Why no exporter can follow it, for :meth:`program`.
+    not_exported: ClassVar[str] = "which has no program for exporters"
 
     extractor: Extractor | None
     whitening: Whitening | None
@@ -292,17 +297,19 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         """
         return self if self.extractor is None else self.with_extractor(self.extractor.for_part(part, whole))
 
-    def program(self, max_detections: int) -> DescriptionProgram:
+    def program(self, max_detections: int, row: RowOfRegions | None = None) -> DescriptionProgram:
         """This describer for exporters; it shares the layers.
 
         Args:
-            max_detections: At most so many boxes per photo; its regions may be content with fewer.
+            max_detections: At most so many boxes per photo; its regions may be content with fewer. Where a photo has
+                one row, its regions are not limited.
+            row: Makes the row of a photo; None where every region is a row.
 
         Raises:
             TypeError: There is none for this describer, or for its parts.
             ValueError: Its settings say what no program can do.
         """
-        raise TypeError(f"describer: expected one that can be exported (one_pass), found {self._label}")
+        raise TypeError(f"describer: expected one that can be exported, found {self._label}, {self.not_exported}")
 
     def needed_backbone(self, who: str) -> Backbone:
         """The backbone.

@@ -48,6 +48,8 @@ class ClassWeighted(ClassDescriber):
         ValueError: The layer was not kept, or a class does not exist.
     """
 
+    not_exported = "whose boxes lie around components that SciPy finds"
+
     backbone: Backbone
     extractor: Extractor
 

@@ -51,6 +51,8 @@ class Factorization(Describer):
         scales: Factors on the extractor's input size; the cells of all scales are factorised together.
     """
 
+    not_exported = "whose factors are found by iteration"
+
     backbone: Backbone
     extractor: Extractor
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.describers._one_pass_program import OnePassProgram
 from objemb.describers._windows import windows_around
+from objemb.describers.base import RowOfRegions
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector, NetworkInput
@@ -115,11 +116,11 @@ class OnePass(BoxEmbedder):
         """See :meth:`Describer.decode_side`."""
         return self.detector.decode_side()
 
-    def program(self, max_detections: int) -> OnePassProgram:
+    def program(self, max_detections: int, row: RowOfRegions | None = None) -> OnePassProgram:
         """See :meth:`Describer.program`."""
         if not isinstance(self.regions, Detections):
             raise ValueError("beside: expected null in a model that is exported, found further sources of regions")
-        return OnePassProgram(self, tuple(self.levels), max_detections, self.object_side, self._multiple, OCTAVES)
+        return OnePassProgram(self, tuple(self.levels), max_detections, row, self.object_side, self._multiple, OCTAVES)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`."""

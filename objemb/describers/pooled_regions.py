@@ -9,6 +9,8 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.describers._pooled_program import PooledProgram
+from objemb.describers.base import RowOfRegions
 from objemb.describers.capabilities import CropEmbedder
 from objemb.extractors.base import Extractor, Features
 from objemb.ops.tensors import l2
@@ -67,13 +69,21 @@ class PooledRegions(CropEmbedder):
 
     def embed_crops(self, pixels: Tensor) -> Tensor:
         """See :meth:`CropEmbedder.embed_crops`."""
-        return l2(self.pooling(self.backbone(pixels)).float())
+        return self.embedded(self.pooling(self.backbone(pixels)))
+
+    def embedded(self, pooled: Tensor) -> Tensor:
+        """Unit vectors float32 ``(N, raw_dim)`` of one scale from what the pooling gave, float ``(N, D)``."""
+        return l2(pooled.float())
+
+    def program(self, max_detections: int, row: RowOfRegions | None = None) -> PooledProgram:
+        """See :meth:`Describer.program`."""
+        return PooledProgram(self, max_detections, row)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`. Rigid grids are laid on the map of the first scale."""
         regions = self._regions_of(photos, given, self.scales[0])
         # the maps of one scale at a time
-        return regions, self._fused([self._pool(self.features(photos, scale), regions) for scale in self.scales])
+        return regions, self.fused([self._pool(self.features(photos, scale), regions) for scale in self.scales])
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
         """See :meth:`Describer._samples`. The pooling is fitted on the cells in the regions, at all scales; as in a
@@ -96,10 +106,10 @@ class PooledRegions(CropEmbedder):
 
     def _pool(self, features: Features, regions: Sequence[Regions]) -> Tensor:
         """Unit vectors of all regions of all photos at one scale."""
-        return l2(torch.cat(features.pool(regions, self.pooling)).float())
+        return self.embedded(torch.cat(features.pool(regions, self.pooling)))
 
-    def _fused(self, pooled: Sequence[Tensor]) -> Tensor:
-        """The vectors of all scales fused into one for each region."""
+    def fused(self, pooled: Sequence[Tensor]) -> Tensor:
+        """The unit vectors ``(N, raw_dim)`` of all scales fused into one for each region."""
         if len(pooled) == 1:
             return pooled[0]
         if self.fusion == "mean":

@@ -58,6 +58,8 @@ class RegionalAggregation(Describer):
         reduction: The fitted basis U1; None for order 1.
     """
 
+    not_exported = "whose key points OpenCV finds and groups"
+
     backbone: Backbone
     extractor: Extractor
 

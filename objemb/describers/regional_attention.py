@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from objemb.backbones.base import Backbone
-from objemb.describers.base import checked_given
+from objemb.describers._pooled_program import AttendedProgram
+from objemb.describers.base import RowOfRegions, checked_given
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.base import Extractor, Features
 from objemb.layers.context_attention import ContextAttention
@@ -83,16 +84,20 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         super().__init__(regions=regions, backbone=backbone, extractor=extractor, pooling=Max())
         self.attention = ContextAttention(backbone.channels, hidden, activation)
         self.projection = None if dim is None else Projection(backbone.channels, dim, power)
-        self._mean = Mean()
+        self.mean = Mean()
 
     @property
     def raw_dim(self) -> int:
         """See :attr:`Describer.raw_dim`."""
         return super().raw_dim if self.projection is None else self.projection.dim
 
-    def embed_crops(self, pixels: Tensor) -> Tensor:
-        """See :meth:`CropEmbedder.embed_crops`."""
-        return self._projected(self.pooling(self.backbone(pixels)).float())
+    def embedded(self, pooled: Tensor) -> Tensor:
+        """See :meth:`PooledRegions.embedded`."""
+        return l2(pooled.float() if self.projection is None else self.projection(pooled.float()))
+
+    def program(self, max_detections: int, row: RowOfRegions | None = None) -> AttendedProgram:
+        """See :meth:`Describer.program`."""
+        return AttendedProgram(self, max_detections, row)
 
     def attend(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> AttendedRegions:
         """Regions of at least one photo with their weights, differentiable in the attention, not in the backbone.
@@ -106,7 +111,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
             attended = self._regions_of(photos, given, self.scales[0])
             features = self.features(photos, self.scales[0])
             maxima = torch.cat(features.pool(attended, self.pooling)).float()
-            means = torch.cat(features.pool(attended, self._mean)).float()
+            means = torch.cat(features.pool(attended, self.mean)).float()
             images = _means_of_images(features, attended)
         return AttendedRegions(attended, maxima, self.attention(means, images))
 
@@ -135,7 +140,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         attended = self.attend(photos, given)
         weights = attended.weights.cpu().split(attended.counts)
         regions = [replace(r, scores=w) for r, w in zip(attended.regions, weights, strict=True)]
-        return regions, self._projected(attended.maxima)
+        return regions, self.embedded(attended.maxima)
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
         """See :meth:`Describer._samples`. The PCA is fitted on the maxima of the grid, which the model sums."""
@@ -146,9 +151,6 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         attended = self.attend(photos, given)
         rows = attended.maxima.split(attended.counts)
         return [r[first_summed(of_photo, False) :] for r, of_photo in zip(rows, attended.regions, strict=True)]
-
-    def _projected(self, maxima: Tensor) -> Tensor:
-        return l2(maxima if self.projection is None else self.projection(maxima))
 
 
 def _means_of_images(features: Features, regions: Sequence[Regions]) -> Tensor:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.describers.base import checked_given
+from objemb.describers._pooled_program import PooledProgram, SummedProgram
+from objemb.describers.base import RowOfRegions, checked_given
 from objemb.describers.capabilities import PhotoEmbedder
 from objemb.describers.pooled_regions import PooledRegions
-from objemb.extractors.base import Extractor, Features
+from objemb.extractors.base import Extractor
 from objemb.layers.projection import Projection
 from objemb.ops.rmac import first_summed
 from objemb.ops.tensors import l2
@@ -88,9 +89,14 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         aggregator."""
         return per_region and self.output == "regions"
 
-    def embed_crops(self, pixels: Tensor) -> Tensor:
-        """See :meth:`CropEmbedder.embed_crops`."""
-        return l2(self.projection(super().embed_crops(pixels)))
+    def embedded(self, pooled: Tensor) -> Tensor:
+        """See :meth:`PooledRegions.embedded`."""
+        return l2(self.projection(super().embedded(pooled)))
+
+    def program(self, max_detections: int, row: RowOfRegions | None = None) -> PooledProgram:
+        """See :meth:`Describer.program`."""
+        made = SummedProgram if self.output == "image" else PooledProgram
+        return made(self, max_detections, row)
 
     def embed_photos(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
         """See :meth:`PhotoEmbedder.embed_photos`."""
@@ -112,7 +118,7 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         if self.output == "regions":
             return super()._describe(photos, given)
         regions = [Regions.whole(p.size) if g is None else g for p, g in zip(photos, given, strict=True)]
-        return regions, self._fused([self._outputs(photos, given, scale) for scale in self.scales])
+        return regions, self.fused([self._outputs(photos, given, scale) for scale in self.scales])
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
         """See :meth:`Describer._samples`. The projection is fitted on the pooled unit vectors of the regions that are
@@ -122,12 +128,9 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         pooled = [torch.zeros(0, self.projection.weight.shape[1])]
         for scale in self.scales if photos else ():
             regions = self._regions_of(photos, given, scale)
-            pooled += self._summed(super()._pool(self.features(photos, scale), regions).cpu(), regions)
+            maxima = torch.cat(self.features(photos, scale).pool(regions, self.pooling))
+            pooled += self._summed(super().embedded(maxima).cpu(), regions)
         return pooled
-
-    def _pool(self, features: Features, regions: Sequence[Regions]) -> Tensor:
-        """Unit vectors of all regions of all photos at one scale."""
-        return l2(self.projection(super()._pool(features, regions)))
 
     def _outputs(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> Tensor:
         """The vectors of the given boxes, or of the image, for each photo at one scale."""

@@ -60,15 +60,15 @@ class RcnnProgram(DetectionProgram):
 
     def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
         """See :meth:`DetectionProgram.forward`."""
-        levels = {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
-        proposals, valid = self._proposals(list(levels.values()), padded, size)
+        levels = _pyramid(features)
+        proposals, valid = self.proposals(levels, padded, size)
         pooled = self._pooled([levels[name] for name in self.strides], proposals)
         logits, deltas = self.heads.box_predictor(self.heads.box_head(pooled))
         return self._final(logits, deltas, proposals, valid, size, min_score)
 
-    def _proposals(self, levels: Sequence[Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes ``(P, 4)`` in network pixels, best first, and bool ``(P,)``: those that are proposals."""
-        objectness, deltas = self.rpn.head(list(levels))
+    def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`DetectionProgram.proposals`."""
+        objectness, deltas = self.rpn.head(list(_pyramid(features).values()))
         before, after = self.rpn.pre_nms_top_n(), self.rpn.post_nms_top_n()
         cells: Sequence[Tensor] = self.rpn.anchor_generator.cell_anchors
         values, moves, anchors = [], [], []
@@ -137,6 +137,11 @@ class RcnnProgram(DetectionProgram):
         count = torch.ones_like(kept).sum().clamp(max=most)
         boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
         return Found(boxes, scores, labels, count)
+
+
+def _pyramid(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The levels that heads read, in float32."""
+    return {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
 
 
 def _anchors(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int]) -> Tensor:

@@ -46,10 +46,10 @@ class DetectorPass:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a :class:`DetectionProgram` finds in a photo: K rows, of which the first ``count`` are boxes, best first.
+    """What a program finds in a photo: K rows, of which the first ``count`` are boxes, best first.
 
     Attributes:
-        boxes: float32 ``(K, 4)``, in pixels of the network's input, without its padding.
+        boxes: float32 ``(K, 4)``, zeros from ``count`` on.
         scores: float32 ``(K,)``.
         labels: int64 ``(K,)``, 0-based.
         count: int64 ``()``.
@@ -84,13 +84,26 @@ class DetectionProgram(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
-        """What the detector finds in one photo.
+        """What the detector finds in one photo, in pixels of the network's input.
 
         Args:
             features: The maps of the photo, ``(1, C, h, w)`` each, in the order of :meth:`NetworkDetector.features`.
             padded: ``(h, w)`` of the network's input.
             size: Of the photo within it.
             min_score: Boxes with lower scores are of no use.
+        """
+
+    @abstractmethod
+    def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
+        """The boxes of :meth:`NetworkDetector.proposals` in one photo, in pixels of the network's input.
+
+        Args:
+            features: As for :meth:`forward`, like the others.
+            padded: Likewise.
+            size: Likewise.
+
+        Returns:
+            Boxes float32 ``(P, 4)``, best first, and bool ``(P,)``: those that are proposals.
         """
 
 

@@ -14,6 +14,13 @@ from objemb.runtimes.exported import BOXES, PHOTOS, TensorSpec
 
 #: ``(height, width)`` of the photo that is traced where any size will do: no number of it may become a constant.
 EXAMPLE_SIZE = (300, 412)
+#: Nodes by which a program refuses what tracing did not expect, such as fewer than two boxes, though all that it does is
+#: right for them.
+ASSUMED = (
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten.sym_constrain_range.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +89,14 @@ def traced(program: DescriptionProgram, batch: int, size: tuple[int, int] | None
 def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
-        return torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
+    graph = program.graph_module.graph
+    for node in reversed(graph.nodes):
+        if node.target in ASSUMED:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
-from objemb.ops.grid import Grid, pixel_grid
+from objemb.ops.grid import Grid, TracedGrid, pixel_grid
 from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
 from objemb.registry import Plugin
@@ -71,6 +71,39 @@ class Features(ABC):
         """
 
 
+class TracedFeatures(ABC):
+    """The features of a photo in a program that is traced: what :class:`Features` are otherwise."""
+
+    @property
+    def map(self) -> Tensor:
+        """The feature map, float ``(C, h, w)``.
+
+        Raises:
+            TypeError: The extractor computes no such map.
+        """
+        raise TypeError(NO_MAP)
+
+    @abstractmethod
+    def pool(self, boxes: Tensor, pooling: Pooling) -> Tensor:
+        """Vectors float ``(N, D)``, not normalised, of boxes float32 ``(N, 4)`` in pixels of the photo."""
+
+
+class ExtractionProgram(nn.Module, ABC):
+    """An extractor with its network as a function of tensors, for exporters."""
+
+    @abstractmethod
+    def grid(self, photos: Tensor) -> TracedGrid | None:
+        """See :meth:`Extractor.grids`; None for the pixels of the photos, which have one size."""
+
+    @abstractmethod
+    def forward(self, photos: Tensor) -> list[TracedFeatures]:
+        """The features of photos of one size.
+
+        Args:
+            photos: uint8 ``(B, H, W, 3)``, RGB.
+        """
+
+
 class Extractor(Plugin, ABC):
     """Brings the pixels of photos and boxes to the network.
 
@@ -121,6 +154,18 @@ class Extractor(Plugin, ABC):
             TypeError: The extractor does not cut out regions, see ``cuts_out``.
         """
         raise TypeError(f"extractor: expected crop, which cuts regions out, found {type(self).__name__}")
+
+    def program(self, backbone: Backbone, scale: float = 1.0) -> ExtractionProgram:
+        """This extractor for exporters; it shares the layers of the network.
+
+        Args:
+            backbone: The network.
+            scale: As for :meth:`extract`.
+
+        Raises:
+            TypeError: There is none for this extractor, or for its settings.
+        """
+        raise TypeError(f"extractor: expected one that can be exported (crop, map), found {self.registry_name}")
 
     @abstractmethod
     def decode_side(self, scale: float = 1.0) -> int | None:

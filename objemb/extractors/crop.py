@@ -10,6 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.extractors._program import CropProgram
 from objemb.extractors.base import Extractor, Features, masks_of
 from objemb.ops.boxes import scale as scale_boxes
 from objemb.ops.boxes import windows
@@ -86,6 +87,17 @@ class Crop(Extractor):
             if masks is not None:
                 cut = self._filled(cut, masks[i : i + 1], insides[i : i + 1])
             yield self._fitted(cut, side, backbone)
+
+    def program(self, backbone: Backbone, scale: float = 1.0) -> CropProgram:
+        """See :meth:`Extractor.program`."""
+        if self.masks:
+            raise TypeError("extractor: expected masks: false for an exported model, whose boxes have none, found true")
+        if self.fit == "keep":
+            raise TypeError(
+                "extractor: expected a fit whose crops are squares (squash, pad) for an exported model, found 'keep'"
+            )
+        side = nearest_multiple(self.size * scale, backbone.multiple, backbone.smallest)
+        return CropProgram(backbone, side, self.margin, self.fit == "pad", self._colour[:, 0, 0].float() / 255)
 
     def _filled(self, cut: Tensor, mask: Tensor, box: Tensor) -> Tensor:
         """The crop with the background colour outside the mask over ``box``; an empty mask changes nothing."""

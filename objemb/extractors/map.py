@@ -11,6 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling, map_grids
+from objemb.extractors._program import MapProgram
 from objemb.extractors.base import Extractor, Features
 from objemb.ops.grid import Grid
 from objemb.ops.images import SIDES, input_size
@@ -59,6 +60,12 @@ class Map(Extractor):
     def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
         """See :meth:`Extractor.extract`. The photos of a batch that share an input shape share one forward pass."""
         return _MapFeatures(FeatureMaps(photos, self._shapes(photos, backbone, scale), backbone), self.sampling)
+
+    def program(self, backbone: Backbone, scale: float = 1.0) -> MapProgram:
+        """See :meth:`Extractor.program`."""
+        if self.sampling.masks:
+            raise TypeError("extractor: expected masks: false for an exported model, whose boxes have none, found true")
+        return MapProgram(backbone, self.size, self.side, self.enlarge, self.sampling, scale)
 
     def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`; None for the shortest side, which does not limit the longest."""

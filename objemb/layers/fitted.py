@@ -110,8 +110,11 @@ class Fitted(nn.Module, ABC):
         return bool(self.count > 0)
 
     def check_fitted(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` if it has not been fitted yet."""
-        if not self.is_fitted:
+        """Raise :class:`~objemb.checks.NotFittedError` if it has not been fitted yet.
+
+        While a program is traced, nothing is read: what is exported has run once before.
+        """
+        if not torch.compiler.is_exporting() and not self.is_fitted:
             raise NotFittedError(f"{self.label}: expected a fitted part, found an unfitted one; add --fit-on PHOTOS")
 
 

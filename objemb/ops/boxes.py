@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 import torchvision.ops
 from torch import Tensor
@@ -10,6 +12,8 @@ from objemb import checks
 
 #: A box that overlaps a cell by less than this share of its side does not touch it, because of float32 rounding.
 CELL_TOLERANCE = 1e-3
+#: ``(height, width)``; in programs that are traced an int64 tensor ``(2,)`` of them, since sizes vary there.
+Size: TypeAlias = tuple[int, int] | Tensor
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -52,10 +56,9 @@ def nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
     return kept
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip(boxes: Tensor, size: Size) -> Tensor:
     """Boxes clipped to an image of ``size`` ``(height, width)``."""
-    height, width = size
-    return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height, width, height]))
+    return torch.minimum(boxes.clamp_min(0), _ends(size, boxes).repeat(2))
 
 
 def scale(boxes: Tensor, factors: tuple[float, float]) -> Tensor:
@@ -64,7 +67,7 @@ def scale(boxes: Tensor, factors: tuple[float, float]) -> Tensor:
     return boxes * boxes.new_tensor([x, y, x, y])
 
 
-def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+def windows(boxes: Tensor, size: Size, margin: float = 0.0) -> Tensor:
     """The pixels to cut out for each box.
 
     Args:
@@ -80,7 +83,7 @@ def windows(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor
     return _at_least_one(rounded, size)
 
 
-def touched_cells(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def touched_cells(boxes: Tensor, size: Size) -> Tensor:
     """All cells of a raster that each box touches.
 
     A rectangle of whole cells gives exactly these cells, even if float32 has rounded its edges, or if the raster ends
@@ -98,8 +101,12 @@ def touched_cells(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return _at_least_one(clip(torch.cat([low, high], dim=1), size).long(), size)
 
 
-def _at_least_one(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
+def _at_least_one(rectangles: Tensor, size: Size) -> Tensor:
     """Integer rectangles inside the raster; empty ones are enlarged to one cell."""
-    height, width = size
-    low = torch.minimum(rectangles[:, :2], rectangles.new_tensor([width - 1, height - 1]))
+    low = torch.minimum(rectangles[:, :2], _ends(size, rectangles) - 1)
     return torch.cat([low, torch.maximum(rectangles[:, 2:], low + 1)], dim=1)
+
+
+def _ends(size: Size, like: Tensor) -> Tensor:
+    """``(width, height)`` as a tensor ``(2,)`` of the type and on the device of another."""
+    return size.flip(0).to(like) if isinstance(size, Tensor) else like.new_tensor([size[1], size[0]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -60,6 +61,44 @@ def map_grid(
     """
     down, across = size[0] / shape[0], size[1] / shape[1]
     return Grid(*raster, (stride * down, stride * across), (offset * down, offset * across), stride)
+
+
+@dataclass(frozen=True, eq=False)
+class TracedGrid:
+    """The same as tensors, for programs that are traced, where the sizes of photos vary.
+
+    Attributes:
+        raster: int64 ``(2,)``: height and width of the map in cells.
+        size: int64 ``(2,)``: height and width of the photo in pixels.
+        shape: int64 ``(2,)``: the same of the input of the network.
+        stride: Pixels of the input along a cell.
+        offset: Where the first cell begins, in pixels of the input.
+    """
+
+    raster: Tensor
+    size: Tensor
+    shape: Tensor
+    stride: int
+    offset: float
+
+    def to_cells(self, boxes: Tensor) -> Tensor:
+        """See :meth:`Grid.to_cells`."""
+        return (boxes - self._pixel * self.offset) / (self._pixel * self.stride)
+
+    def to_pixels(self, boxes: Tensor) -> Tensor:
+        """See :meth:`Grid.to_pixels`."""
+        return boxes * (self._pixel * self.stride) + self._pixel * self.offset
+
+    @property
+    def _pixel(self) -> Tensor:
+        """float32 ``(4,)``: width, height, width and height of a pixel of the input in pixels of the photo."""
+        return (self.size.double() / self.shape.double()).flip(0).repeat(2).float()
+
+
+def lengths(sides: tuple[int, int], like: Tensor) -> Tensor:
+    """int64 ``(2,)`` of two lengths, which may be those of tensors of any shape in a program that is traced."""
+    one = torch.ones((), dtype=torch.int64, device=like.device)
+    return torch.stack([one * sides[0], one * sides[1]])
 
 
 def _xyxy(boxes: Tensor, values: tuple[float, float]) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Values that :func:`equal_rectangles` copies at a time.
 COPIED = 1 << 22
+#: Tables of :func:`rectangle_max_of_one`.
+TABLES = 11
 
 
 def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
@@ -37,6 +39,35 @@ def rectangle_max(maps: Tensor, cells: Tensor) -> Tensor:
             if len(rows):
                 pooled[rows.to(maps.device)] = _four_corners(high, cells[rows].to(maps.device), 2**i, 2**j)
     return pooled
+
+
+def rectangle_max_of_one(map_: Tensor, cells: Tensor) -> Tensor:
+    """What :func:`rectangle_max` gives for a single map, by operations that do not depend on values, for exporters.
+
+    Along the width as there, by a table of maxima over ``2 ** i`` cells; along the height, what lies outside is masked.
+
+    Args:
+        map_: float ``(1, C, h, w)``, at most ``2 ** TABLES - 1`` cells wide.
+        cells: int64 ``(N, 4)``: x1, y1, x2, y2; ``x2`` and ``y2`` exclusive, never empty.
+
+    Returns:
+        float ``(N, C)``.
+    """
+    wide = map_[0].permute(2, 1, 0)
+    height, width = map_.shape[2:]
+    places = torch.arange(width, device=map_.device)
+    tables = [wide]
+    for i in range(TABLES - 1):
+        tables.append(torch.maximum(tables[-1], tables[-1].index_select(0, (places + 2**i).clamp(max=width - 1))))
+    table = torch.cat(tables)
+    lengths = 2 ** torch.arange(TABLES, device=map_.device)
+    x1, y1, x2, y2 = cells.unbind(1)
+    power = ((x2 - x1)[:, None] >= lengths).sum(dim=1) - 1
+    start = power * width
+    columns = torch.maximum(table[start + x1], table[start + x2 - lengths[power]])
+    rows = torch.arange(height, device=map_.device)
+    held = (rows >= y1[:, None]) & (rows < y2[:, None])
+    return columns.masked_fill(~held[:, :, None], -torch.inf).amax(dim=1)
 
 
 def rectangle_mean(maps: Tensor, cells: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -70,6 +101,8 @@ def means_over_maps(maps: Tensor, numbers: Tensor, weights: Tensor) -> Tensor:
     flat = weights.flatten(1).to(maps.dtype)
     total = flat.sum(dim=1, keepdim=True)
     shares = flat / total.where(total > 0, torch.ones_like(total))
+    if maps.shape[0] == 1:
+        return shares @ maps[0].flatten(1).T
     pooled = maps.new_empty(len(numbers), maps.shape[1])
     for number in numbers.unique().tolist():
         mine = (numbers == number).nonzero().flatten().to(maps.device)

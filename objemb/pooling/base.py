@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from objemb.ops.rectangles import equal_rectangles, inside
@@ -20,6 +21,10 @@ class Pooling(nn.Module, Plugin, ABC):
 
     #: Length of the result per channel of the map (2 for a pooling that concatenates two statistics).
     expansion: int = 1
+    #: Whether :meth:`rectangles` of a single map does what exporters can follow: nothing depends on values.
+    followed: bool = False
+    #: Why no exporter can follow it at all; None where one can.
+    not_exported: str | None = None
 
     def connect(self, channels: int) -> None:
         """Set the number of channels of the maps, once, before the first map.
@@ -64,6 +69,26 @@ class Pooling(nn.Module, Plugin, ABC):
         pooled = maps.new_empty(len(cells), self.length(maps.shape[1]))
         for rows, cut in equal_rectangles(maps, cells):
             pooled[rows] = self(cut)
+        return pooled
+
+    def rectangles_of_one(self, map_: Tensor, cells: Tensor) -> Tensor:
+        """Pool rectangles of a single map by operations that exporters can follow, with the result of
+        :meth:`rectangles`.
+
+        By default that is :meth:`rectangles` where it is ``followed``, else :meth:`forward` with the cells outside of
+        each rectangle weighing nothing.
+
+        Args:
+            map_: float ``(1, C, h, w)``.
+            cells: int64 ``(N, 4)``: x1, y1, x2, y2 in cells, as for :meth:`rectangles`.
+
+        Returns:
+            float ``(N, D)``.
+        """
+        if self.followed:
+            return self.rectangles(map_, F.pad(cells, (1, 0)))
+        weights = inside(cells, (map_.shape[2], map_.shape[3])).to(map_)
+        pooled: Tensor = self(map_.expand(cells.shape[0], -1, -1, -1), weights)
         return pooled
 
     def counted(self, maps: Tensor, cells: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ class Crow(Pooling):
         spatial: Whether cells are weighted.
     """
 
+    followed = True
+
     def __init__(self, *, power: float = 2.0, spatial: bool = True) -> None:
         super().__init__()
         self.power = float(checks.positive("power", power))

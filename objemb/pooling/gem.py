@@ -20,6 +20,8 @@ class Gem(Pooling):
         eps: Smallest activation, so that the power is defined for networks with negative activations.
     """
 
+    followed = True
+
     def __init__(self, *, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__()
         self.p = float(checks.positive("p", p))

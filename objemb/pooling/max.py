@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from objemb.ops.rectangles import rectangle_max
+from objemb.ops.rectangles import rectangle_max, rectangle_max_of_one
 from objemb.pooling.base import Pooling
 from objemb.registry import plugin
 
@@ -25,3 +25,7 @@ class Max(Pooling):
     def rectangles(self, maps: Tensor, cells: Tensor) -> Tensor:
         """See :meth:`Pooling.rectangles`."""
         return rectangle_max(maps, cells)
+
+    def rectangles_of_one(self, map_: Tensor, cells: Tensor) -> Tensor:
+        """See :meth:`Pooling.rectangles_of_one`."""
+        return rectangle_max_of_one(map_, cells)

@@ -14,6 +14,8 @@ from objemb.registry import plugin
 class Mean(Pooling):
     """The mean of each channel, weighted if weights are given."""
 
+    followed = True
+
     def forward(self, maps: Tensor, weights: Tensor | None = None) -> Tensor:
         """See :meth:`Pooling.forward`."""
         return weighted_mean(maps, weights)

@@ -24,6 +24,7 @@ class Scda(Pooling):
     """
 
     expansion = 2
+    not_exported = "whose main object is a connected component that SciPy finds"
 
     def __init__(self) -> None:
         super().__init__()

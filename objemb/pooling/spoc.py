@@ -25,6 +25,8 @@ class Spoc(Pooling):
         spread: Sigma as a share of the distance from the centre to the nearest border; 1/3 in the paper.
     """
 
+    followed = True
+
     def __init__(self, *, spread: float = 1 / 3) -> None:
         super().__init__()
         self.spread = float(checks.positive("spread", spread))

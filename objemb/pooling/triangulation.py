@@ -72,6 +72,7 @@ class Triangulation(Pooling, Fitted):
         if self.dropped >= dim * words:
             raise ValueError(f"dropped: expected fewer than dim * words ({dim * words}), found {dropped}")
         self.mask = checks.one_of("mask", mask, MASKS)
+        self.followed = self.mask == "none"
         self.power = checks.between("power", power, 0, 1)
         self.needed = max(1000 * words, 10 * dim * words)
 

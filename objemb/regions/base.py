@@ -6,13 +6,39 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import DetectorPass, NetworkDetector
-from objemb.ops.grid import Grid
+from objemb.detectors.capabilities import DetectorPass, Found, NetworkDetector
+from objemb.ops.grid import Grid, TracedGrid
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
+
+
+class RegionProgram(nn.Module, ABC):
+    """Regions beside the whole image as functions of tensors, for exporters.
+
+    Attributes:
+        max_detections: K, the number of rows for boxes; 0 where there are none.
+        min_score: Boxes with lower scores are left out.
+        detects: Whether the boxes are objects that a detector found.
+    """
+
+    max_detections: int
+    min_score: float = 0.0
+    detects: bool = False
+
+    @abstractmethod
+    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[Found]:
+        """The boxes of photos of one size, in their pixels.
+
+        Args:
+            photos: uint8 ``(B, H, W, 3)``, RGB.
+            grid: What rigid regions are laid on; None for the pixels of the photos.
+
+        Returns:
+            Per photo K boxes or fewer.
+        """
 
 
 class RegionSource(nn.Module, Plugin, ABC):
@@ -90,6 +116,18 @@ class RegionSource(nn.Module, Plugin, ABC):
         The detector is shared. A source without a detector is returned unchanged.
         """
         return self
+
+    def program(self, max_detections: int | None) -> RegionProgram:
+        """This source for exporters; it shares the layers.
+
+        Args:
+            max_detections: At most so many boxes of a detector per photo; the source may be content with fewer. None
+                for as many as it selects.
+
+        Raises:
+            TypeError: There is none for this source, or for its detector.
+        """
+        raise TypeError(f"regions: expected a source that can be exported, found {self.registry_name}")
 
     def decode_side(self) -> int:
         """The longest side of a photo, in pixels, that the source can use; 0 for a source that needs no pixels."""

@@ -12,7 +12,8 @@ from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.ops.tensors import as_tensor
-from objemb.regions.base import RegionSource
+from objemb.regions._program import DetectedRegions, NoRegions
+from objemb.regions.base import RegionProgram, RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
 
@@ -68,6 +69,15 @@ class Detections(RegionSource):
         fewer = copy.copy(self)
         fewer.max_regions = checks.whole("max_regions", max_regions, 0)
         return fewer
+
+    def program(self, max_detections: int | None) -> RegionProgram:
+        """See :meth:`RegionSource.program`."""
+        return NoRegions() if self.detector is None else self.network_program(max_detections)
+
+    def network_program(self, max_detections: int | None) -> DetectedRegions:
+        """As :meth:`program`, of a source with a detector. Raises ``TypeError`` for one without."""
+        most = self.max_regions if max_detections is None else min(max_detections, self.max_regions)
+        return DetectedRegions(self.detector, self.nms_iou, most, self.min_score or 0.0)
 
     def select(self, detections: Regions) -> Regions:
         """See :meth:`RegionSource.select`."""

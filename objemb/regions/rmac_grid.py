@@ -9,7 +9,8 @@ import numpy as np
 from objemb import checks
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid, pixel_grid
-from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
+from objemb.ops.rmac import RmacLayout, rmac_cells, rmac_cells_of_pixels
+from objemb.regions._program import GridRegions
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -40,6 +41,10 @@ class RmacGrid(RegionSource):
         """See :meth:`RegionSource.find`. Squares whose last cells extend beyond the photo are clipped to it."""
         grids = [pixel_grid(photo.size) for photo in photos] if grids is None else grids
         return [self._lay(photo, grid) for photo, grid in zip(photos, grids, strict=True)]
+
+    def program(self, max_detections: int | None) -> GridRegions:
+        """See :meth:`RegionSource.program`."""
+        return GridRegions(RmacLayout(self.levels, self.overlap), self.raster == "pixels")
 
     def _lay(self, photo: Photo, grid: Grid) -> Regions:
         size = (grid.height, grid.width)

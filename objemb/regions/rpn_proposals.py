@@ -14,6 +14,7 @@ from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.ops.tensors import as_tensor
+from objemb.regions._program import ProposedRegions
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -59,6 +60,11 @@ class RpnProposals(RegionSource):
         fewer = copy.copy(self)
         fewer.max_regions = checks.whole("max_regions", max_regions, 0)
         return fewer
+
+    def program(self, max_detections: int | None) -> ProposedRegions:
+        """See :meth:`RegionSource.program`."""
+        most = self.max_regions if max_detections is None else min(max_detections, self.max_regions)
+        return ProposedRegions(self.detector, self.nms_iou, most)
 
     def select(self, detections: Regions) -> Regions:
         """See :meth:`RegionSource.select`. Proposals have to be ordered, best first; their scores are not used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from objemb.ops.grid import Grid
+from objemb.regions._program import NoRegions
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
@@ -17,3 +18,7 @@ class WholeImage(RegionSource):
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`."""
         return [Regions.whole(photo.size) for photo in photos]
+
+    def program(self, max_detections: int | None) -> NoRegions:
+        """See :meth:`RegionSource.program`."""
+        return NoRegions()
