@@ -36,3 +36,12 @@ STUDENT: dict[str, Any] = {
     "head": {"name": "embedding", "dim": 16, "width": 8, "weights": "random"},
     "min_score": 0.0,
 }
+#: A head of that student that reads a level of the trunk.
+TAIL: dict[str, Any] = {
+    "name": "tail",
+    "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"},
+    "pooling": {"name": "mean"},
+    "stride": 8,
+    "dim": 16,
+    "samples": 5,
+}

@@ -51,8 +51,9 @@ class PooledProgram(DescriptionProgram):
         self.regions = describer.regions.program(None if row is not None else max_detections)
         programs = [describer.extractor.program(describer.backbone, scale) for scale in describer.scales]
         self.extractions = cast(Sequence[ExtractionProgram], nn.ModuleList(programs))
-        self.max_detections, self.min_score = self.regions.max_detections, self.regions.min_score
-        if row is None and self.max_detections and not (self.regions.detects or self.sums):
+        self.max_detections = self.regions.max_detections if self.regions.detects else 0
+        self.min_score = self.regions.min_score
+        if row is None and self.regions.max_detections and not (self.regions.detects or self.sums):
             raise ValueError(
                 "aggregator: expected one row per photo (sum) for a grid of regions in an exported model, found a row "
                 "for each region"

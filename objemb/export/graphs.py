@@ -14,8 +14,8 @@ from objemb.runtimes.exported import BOXES, PHOTOS, TensorSpec
 
 #: ``(height, width)`` of the photo that is traced where any size will do: no number of it may become a constant.
 EXAMPLE_SIZE = (300, 412)
-#: Nodes by which a program refuses what tracing did not expect, such as fewer than two boxes, though all that it does is
-#: right for them.
+#: Nodes by which a program refuses what tracing did not expect, such as fewer than two boxes, although its operations
+#: are right for any number.
 ASSUMED = (
     torch.ops.aten._assert_scalar.default,
     torch.ops.aten.sym_constrain_range.default,
@@ -56,13 +56,16 @@ class _Boxes(nn.Module):
 
 
 @torch.no_grad()
-def traced(program: DescriptionProgram, batch: int, size: tuple[int, int] | None) -> dict[str, Traced]:
-    """Both graphs of a describer, as :mod:`objemb.runtimes.exported` lists them.
+def traced(
+    program: DescriptionProgram, batch: int, size: tuple[int, int] | None, in_context: bool
+) -> dict[str, Traced]:
+    """The graphs of a describer, as :mod:`objemb.runtimes.exported` lists them.
 
     Args:
         program: The describer, on the CPU.
         batch: Photos that the graph ``photos`` takes at once.
         size: ``(height, width)`` of the only photos that it takes; None for any.
+        in_context: Whether boxes are described in their photo, so that there is a graph ``boxes``.
     """
     height, width = size or EXAMPLE_SIZE
     noise = torch.Generator().manual_seed(0)
@@ -74,6 +77,8 @@ def traced(program: DescriptionProgram, batch: int, size: tuple[int, int] | None
         (TensorSpec("photos", "uint8", (batch, *(size or (None, None)), 3)),),
         tuple(TensorSpec(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in outputs.items()),
     )
+    if not in_context:
+        return {PHOTOS: of_photos}
     boxes = torch.tensor([[0.0, 0.0, width, height], [0.0, 0.0, width / 3, height / 2], [9.0, 9.0, 40.0, 30.0]])
     sides = {} if size is not None else {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     photo = photos[0].clone()  # conditions on a view would name what it is a view of

@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from objemb import checks
+from objemb.aggregators.base import Aggregator
 from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
 from objemb.export.graphs import traced
@@ -95,8 +97,10 @@ def export_model(
         raise ValueError(f"export: expected a model on cpu in fp32, found {model.device} in {model.precision}")
     model.pipeline.check_fitted()
     describer = model.vector_describer("export")
-    program = describer.program(settings.max_detections)
-    programs = traced(program, settings.batch, settings.size)
+    aggregator = cast(Aggregator, model.aggregator)  # of a describer of vectors
+    in_context = describer.queries_in_context(aggregator.per_region)
+    program = describer.program(settings.max_detections, None if aggregator.per_region else aggregator.row)
+    programs = traced(program, settings.batch, settings.size, in_context)
     about = {"objemb.fingerprint": model.fingerprint, "objemb.dim": str(model.dim)}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {
@@ -116,8 +120,8 @@ def export_model(
             max_detections=program.max_detections,
             classes=() if model.detector is None else tuple(model.detector.classes),
             decode_side=model.decode_side,
-            per_region=model.aggregator.per_region,
-            in_context=describer.queries_in_context(model.aggregator.per_region),
+            per_region=aggregator.per_region,
+            in_context=in_context,
             untrained=tuple(model.untrained),
             opset=OPSET if settings.format == "onnx" else None,
         )

@@ -100,8 +100,8 @@ def verify(model: Model, exported: ExportedModel, photos: Sequence[Photo], min_s
             _compare_vectors(verification, photo.id, "objects", same_boxes, theirs.vectors)
         else:
             _compare_vectors(verification, photo.id, "the photo", ours.vectors, theirs.vectors)
-        if exported.per_region or size is None:
-            boxes, crop = ours.regions.boxes, "context" if exported.per_region else "crop"
+        if exported.exported.in_context or size is None:
+            boxes, crop = ours.regions.boxes, "context" if exported.exported.in_context else "crop"
             again, of_graph = (one.query(decoded, boxes, crop=crop) for one in (model, exported))
             _compare_vectors(verification, photo.id, "given boxes", _vectors(again), _vectors(of_graph))
         shrunk = decoded if size is not None else _shrunk(decoded)

@@ -165,7 +165,10 @@ class Extractor(Plugin, ABC):
         Raises:
             TypeError: There is none for this extractor, or for its settings.
         """
-        raise TypeError(f"extractor: expected one that can be exported (crop, map), found {self.registry_name}")
+        raise TypeError(
+            f"extractor: expected one that can be exported, found {self.registry_name}, which has no program for "
+            "exporters"
+        )
 
     @abstractmethod
     def decode_side(self, scale: float = 1.0) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import Backbone
 from objemb.extractors._maps import FeatureMaps, Sampling
-from objemb.extractors.base import Extractor, Features
+from objemb.extractors.base import ExtractionProgram, Extractor, Features
 from objemb.ops.boxes import area
 from objemb.ops.images import input_size
 from objemb.ops.tensors import as_tensor
@@ -54,6 +54,13 @@ class Pyramid(Extractor):
     def decode_side(self, scale: float = 1.0) -> int | None:
         """See :meth:`Extractor.decode_side`."""
         return math.ceil(self.sizes[-1] * scale)
+
+    def program(self, backbone: Backbone, scale: float = 1.0) -> ExtractionProgram:
+        """See :meth:`Extractor.program`; there is none."""
+        raise TypeError(
+            "extractor: expected one that can be exported, found pyramid, which computes the maps that its regions need: an "
+            "exported graph computes the same ones for all photos"
+        )
 
     def levels(self, regions: Regions) -> Tensor:
         """int64 ``(N,)``: the index of the size in ``sizes`` at which each region is nearest to the target (as a

@@ -104,8 +104,8 @@ class RmacLayout(nn.Module):
             int64 ``(most, 4)`` as of :func:`rmac_cells`, and the int64 number of those that are squares, which come
             first.
         """
-        short = size.amin()
-        extra = self._extra(short, size.amax())
+        short = size.amin(dim=0)
+        extra = self._extra(short, size.amax(dim=0))
         more = torch.where(size > size.flip(0), extra, 0)
         squares, real = [], []
         for level in range(1, self.levels + 1):
@@ -134,7 +134,7 @@ class RmacLayout(nn.Module):
         shifts = room.double() / steps
         starts = (half + places * shifts[:, None]).floor() - half
         exact = places * room[:, None] // steps[:, None]
-        return torch.where((room + side).amax() <= SMALL, exact, starts.long())
+        return torch.where((room + side).amax(dim=0) <= SMALL, exact, starts.long())
 
     def _extra(self, short: Tensor, long: Tensor) -> Tensor:
         """See :func:`_extra_regions`."""
@@ -142,7 +142,7 @@ class RmacLayout(nn.Module):
         least, steps = short.double(), torch.arange(STEPS.start - 1, STEPS.stop - 1, device=short.device)
         shifts = (long - short).double() / steps
         misses = ((least * least - least * shifts) / (least * least) - self.overlap).abs()
-        return torch.where(long <= SMALL, known, misses.argmin() + 1)
+        return torch.where(long <= SMALL, known, misses.argmin(dim=0) + 1)
 
 
 def first_summed(regions: Regions, whole_image: bool) -> int:

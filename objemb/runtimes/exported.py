@@ -18,14 +18,15 @@ graph       tensor          type, shape         meaning
             ``scores``      float32 (B, K)      zeros from ``count`` on
             ``count``       int64 (B,)          boxes of each photo, 0 to K
             ``vectors``     float32 (B, K, D)   of the boxes, row for row; unit length, zeros from ``count`` on
-            ``whole``       float32 (B, D)      of the whole photo
+            ``whole``       float32 (B, D)      of the whole photo; of a model of one row per photo, that row
 ``boxes``   in ``photo``    uint8 (H, W, 3)     as above
             in ``boxes``    float32 (N, 4)      edges in pixels of the photo that is given; N at least 1
             ``vectors``     float32 (N, D)      unit vectors of the boxes
 ==========  ==============  ==================  ================================================================
 
 A model that finds no boxes has ``whole`` alone, and one that finds boxes but describes them by another network
-has no ``vectors`` and no ``whole``: its ``boxes`` graph describes both.
+has no ``vectors`` and no ``whole``: its ``boxes`` graph describes both. A model of one row per photo has no
+``vectors``, and no graph ``boxes`` where query boxes are cut out.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch import Tensor
 from objemb import registry
 from objemb.aggregators.base import FeatureAggregator
 from objemb.describers.base import PhotoDescriber
+from objemb.layers.context_attention import ContextAttention
 from objemb.layers.fitted import Fitted
 from objemb.layers.local_attention import LocalAttention
 from objemb.local_features.base import LocalExtractor
@@ -73,12 +74,7 @@ def build(kind: str, name: str, folder: Path, **changed: Any) -> Any:
     torch.manual_seed(0)
     built: Any = registry.build(registry.load(kind, name), settings)
     if isinstance(built, torch.nn.Module):
-        for module in built.modules():
-            if isinstance(module, LocalAttention):  # as if it had been trained
-                torch.nn.init.normal_(module.out.weight)
-    if isinstance(built, (PhotoDescriber, LocalExtractor)):
-        for part_name, part in built.fitted_parts().items():
-            part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
+        ready(built)
     if isinstance(built, FeatureAggregator):
         built.connect(4)
         noise = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).numpy()
@@ -93,9 +89,23 @@ def build(kind: str, name: str, folder: Path, **changed: Any) -> Any:
     return built
 
 
+def ready(built: Any) -> Any:
+    """A part whose attention is as if it had been trained, and whose parts that learn have learned."""
+    for module in built.modules():
+        if isinstance(module, (LocalAttention, ContextAttention)):
+            torch.nn.init.normal_(module.out.weight)
+    if isinstance(built, (PhotoDescriber, LocalExtractor)):
+        for part_name, part in built.fitted_parts().items():
+            part.fit(built.samples(part_name, PHOTOS), fitted_on="photos of the tests")
+    return built
+
+
 def every(kind: str) -> pytest.MarkDecorator:
     """Parametrises a test with the names of all plug-ins of a kind that come with objemb."""
     return pytest.mark.parametrize("name", [n for n in registry.names(kind) if registry.origin(kind, n) is None])
+
+
+ALL_DESCRIBERS = [n for n in registry.names("describers") if registry.origin("describers", n) is None]
 
 
 def in_frame(regions: Regions, photo: Photo) -> bool:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -15,17 +13,9 @@ from objemb.describers.base import Describer
 from objemb.describers.one_pass import OnePass
 from objemb.layers.whitening import Whitening
 from objemb.structures import Photo, Regions
-from tests.small_settings import CROPS, STUDENT
+from tests.small_settings import STUDENT, TAIL
 from tests.tiny import random_photo
 
-TAIL: dict[str, Any] = {
-    "name": "tail",
-    "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"},
-    "pooling": {"name": "mean"},
-    "stride": 8,
-    "dim": 16,
-    "samples": 5,
-}
 DESCRIBERS = {
     "embedding": STUDENT,
     "tail": {**STUDENT, "head": TAIL},
@@ -100,11 +90,6 @@ def test_no_boxes_are_wanted() -> None:
     assert found["boxes"].shape == (1, 0, 4)
     assert int(found["count"]) == 0
     assert float(found["whole"].norm()) == pytest.approx(1, abs=1e-5)
-
-
-def test_a_describer_without_a_program() -> None:
-    with pytest.raises(TypeError, match="expected one that can be exported"):
-        registry.build(Describer, CROPS).program(5)
 
 
 @pytest.mark.parametrize("size", [(200, 150), (47, 300), (20, 20), (1, 90)])

@@ -32,7 +32,7 @@ from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import BOXES, FORMATS, PHOTOS, Exported
 from objemb.structures import Photo
 from tests.cli.conftest import Run, run  # noqa: F401  a fixture
-from tests.small_settings import STUDENT
+from tests.small_settings import STUDENT, TAIL
 from tests.tiny import random_photo
 
 onnx = pytest.importorskip("onnx")
@@ -42,19 +42,11 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < export_run.LE
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
-HEAD = {
-    "name": "tail",
-    "backbone": {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"},
-    "pooling": {"name": "mean"},
-    "stride": 8,
-    "dim": 16,
-    "samples": 5,
-}
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    describer = {**copy.deepcopy(STUDENT), "head": HEAD, "object_side": 32.0, "nms_iou": 1.0}
+    describer = {**copy.deepcopy(STUDENT), "head": TAIL, "object_side": 32.0, "nms_iou": 1.0}
     built = build_model({"describer": describer, "aggregator": {"name": "keep"}, "rerank": []})
     generator = torch.Generator().manual_seed(0)
     return built.whitened(Whitening.fit(torch.randn(60, 16, generator=generator), 12, fitted_on="noise"))
@@ -68,7 +60,7 @@ def photos() -> list[Photo]:
 
 @pytest.fixture(scope="module")
 def graphs(model: Model) -> dict[str, Traced]:
-    return traced(model.vector_describer("test").program(4), 1, None)
+    return traced(model.vector_describer("test").program(4), 1, None, True)
 
 
 @pytest.fixture
