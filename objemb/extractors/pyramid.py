@@ -58,8 +58,8 @@ class Pyramid(Extractor):
     def program(self, backbone: Backbone, scale: float = 1.0) -> ExtractionProgram:
         """See :meth:`Extractor.program`; there is none."""
         raise TypeError(
-            "extractor: expected one that can be exported, found pyramid, which computes the maps that its regions need: an "
-            "exported graph computes the same ones for all photos"
+            "extractor: expected one that can be exported, found pyramid, which computes the maps that its regions "
+            "need: an exported graph computes the same ones for all photos"
         )
 
     def levels(self, regions: Regions) -> Tensor:

@@ -21,6 +21,7 @@ from objemb.export.graphs import traced
 from objemb.extractors.base import Extractor
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline, vector_describer
+from objemb.regions.rmac_grid import RmacGrid
 from objemb.runtimes.exported import BOXES, PHOTOS
 from objemb.structures import Photo
 from tests.contracts.made import ALL_DESCRIBERS, build, every, ready
@@ -75,7 +76,6 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
             **CROPS,
             "regions": OBJECTS,
             "extractor": {"name": "crop", "size": 33, "fit": "pad", "margin": 0.1},
-            "scales": [1.0, 2.0],
         },
         {"name": "keep"},
     ),
@@ -112,7 +112,7 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
     ),
 }
 #: Those that are traced as well: each kind of part once.
-TRACED = ("gem at several scales", "triangulation", "r-mac", "proposals", "padded crops", "cells of a map", "attention")
+TRACED = ("r-mac", "proposals", "padded crops", "cells of a map")
 SIZES = ((60, 80), (90, 31), (1, 70), (1, 1), (300, 220), (128, 128))
 
 
@@ -121,7 +121,7 @@ def made(name: str) -> tuple[Describer, Aggregator]:
     settings, aggregating = MODELS[name]
     torch.manual_seed(3)
     describer = ready(registry.build(Describer, settings))
-    whitening = Whitening.fit(torch.randn(60, describer.dim), 6, fitted_on="noise")
+    whitening = Whitening.fit(torch.randn(60, describer.dim), 5, fitted_on="noise")
     return describer.whitened(whitening), registry.build(Aggregator, aggregating)
 
 
@@ -144,9 +144,19 @@ def compare(describer: Describer, aggregator: Aggregator, photo: Photo, photos: 
     if own and aggregator.per_region:
         count = int(found["count"][0])
         assert count == len(expected) - 1
-        assert np.allclose(found["boxes"][0, :count], expected.regions.boxes[1:], atol=2e-2)
-        assert np.allclose(found["scores"][0, :count], expected.regions.scores[1:], atol=1e-5)
-        assert np.array_equal(found["labels"][0, :count], expected.regions.labels[1:])
+        scores = expected.regions.scores[1:]
+        assert np.allclose(found["scores"][0, :count], scores, atol=1e-5)
+        # equal scores have no order, and of those that are as good as the last one others may be kept
+        sure = scores > scores.min(initial=1) + 1e-5
+        ours, theirs = (
+            np.concatenate([boxes, np.asarray(labels)[:, None]], axis=1)
+            for boxes, labels in (
+                (found["boxes"][0, :count], found["labels"][0, :count]),
+                (expected.regions.boxes[1:], expected.regions.labels[1:]),
+            )
+        )
+        differences = np.abs(theirs[sure, None] - ours[None]).max(axis=2, initial=0)
+        assert not sure.any() or differences.min(axis=1).max() < 2e-2
         assert not found["boxes"][0, count:].any()
     if "whole" in found:
         assert float((found["whole"][0] * torch.as_tensor(expected.vectors[0])).sum()) > 0.9999
@@ -201,6 +211,10 @@ def test_every_describer(name: str, aggregator: Aggregator, tmp_path: Path) -> N
         with pytest.raises(TypeError, match=f"expected one that can be exported, found {name}, whose "):
             program_of(describer, aggregator)
         return
+    if aggregator.per_region and isinstance(describer.regions, RmacGrid):
+        with pytest.raises(ValueError, match=r"aggregator: expected one row per photo \(sum\) for a grid of regions"):
+            program_of(describer, aggregator)
+        return
     program = program_of(describer, aggregator)
     for photo in HOSTILE:
         taken = replace(photo, size=(photo.pixels.shape[1], photo.pixels.shape[2]))
@@ -210,11 +224,6 @@ def test_every_describer(name: str, aggregator: Aggregator, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "aggregator", "message"),
     [
-        (
-            pooled(regions=GRID),
-            Keep(),
-            r"aggregator: expected one row per photo \(sum\) for a grid of regions .* found a row for each region",
-        ),
         (
             pooled(pooling={"name": "scda"}),
             Keep(),
