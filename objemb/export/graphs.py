@@ -95,12 +95,13 @@ def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
         program = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
-    graph = program.graph_module.graph
-    for node in reversed(graph.nodes):
-        if node.target in ASSUMED:
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
-    program.graph_module.recompile()
+    for part in program.graph_module.modules():  # the bodies of loops are parts of their own
+        if isinstance(part, torch.fx.GraphModule):
+            for node in reversed(part.graph.nodes):
+                if node.target in ASSUMED:
+                    part.graph.erase_node(node)
+            part.graph.eliminate_dead_code()
+            part.recompile()
     return program
 
 

@@ -12,7 +12,7 @@ from objemb.backbones.base import Backbone
 from objemb.extractors._maps import Sampling
 from objemb.extractors.base import ExtractionProgram, TracedFeatures
 from objemb.ops.boxes import touched_cells, windows
-from objemb.ops.byte_resize import filter_weights, resized_parts
+from objemb.ops.byte_resize import resized_parts
 from objemb.ops.grid import TracedGrid, lengths
 from objemb.pooling.base import Pooling
 
@@ -55,11 +55,11 @@ class MapProgram(ExtractionProgram):
         """See :meth:`ExtractionProgram.forward`."""
         height, width = photos.shape[1:3]
         shape = self._shape((height, width))
-        rows, columns = (
-            _of_side(photos, length, places) for length, places in zip((height, width), shape, strict=True)
-        )
-        pixels = torch.cat([resized_parts(photo, rows, columns) for photo in photos.unbind()]) / 255
         grid = self.grid(photos)
+        size, places = grid.size[None].double(), grid.shape[None].double()
+        none = torch.zeros_like(size)
+        resized = [resized_parts(photo, none, size, places, none, shape) for photo in photos.unbind()]
+        pixels = torch.cat(resized) / 255
         return [_TracedMap(map_[None], grid, self.sampling) for map_ in self.backbone(pixels).unbind()]
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -111,21 +111,11 @@ class CropProgram(ExtractionProgram):
         if self.padded:
             sizes = (ends * (self.side / ends.amax(dim=1, keepdim=True)) + 0.5).floor().clamp(min=1)
         first = ((self.side - sizes) / 2).floor()
-        columns, rows = (
-            filter_weights(
-                cuts[:, i : i + 1],
-                cuts[:, i + 2 : i + 3],
-                sizes[:, i : i + 1],
-                first[:, i : i + 1],
-                self.side,
-                length,
-            )
-            for i, length in enumerate((width, height))
-        )
-        pixels = resized_parts(photo, rows, columns) / 255
+        begin, stop, sizes, first = (sides.flip(1) for sides in (cuts[:, :2], cuts[:, 2:], sizes, first))
+        pixels = resized_parts(photo, begin, stop, sizes, first, (self.side, self.side)) / 255
         if self.padded:
             places = torch.arange(self.side, device=photo.device)
-            across, down = (
+            down, across = (
                 (places >= first[:, i : i + 1]) & (places < first[:, i : i + 1] + sizes[:, i : i + 1]) for i in (0, 1)
             )
             inside = down[:, None, :, None] & across[:, None, None, :]
@@ -158,9 +148,3 @@ class _TracedCrops(TracedFeatures):
     def pool(self, boxes: Tensor, pooling: Pooling) -> Tensor:
         pooled: Tensor = pooling(self._program.maps(self._photo, boxes))
         return pooled
-
-
-def _of_side(photos: Tensor, length: int, places: int) -> Tensor:
-    """Weights ``(1, places, length)`` by which a whole side of a photo is resized."""
-    none = photos.new_zeros((1, 1), dtype=torch.float64)
-    return filter_weights(none, none + length, none + places, none, places, length)

@@ -15,7 +15,8 @@ from objemb import registry
 from objemb.aggregators.base import Aggregator
 from objemb.aggregators.keep import Keep
 from objemb.aggregators.sum import Sum
-from objemb.describers.base import Describer, DescriptionProgram, FeatureDescriber
+from objemb.describers.base import Describer, DescriptionProgram
+from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.export.graphs import traced
 from objemb.extractors.base import Extractor
