@@ -13,8 +13,8 @@ from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import Found, NetworkDetector, NetworkInput
 from objemb.ops.boxes import clip
 from objemb.ops.grid import TracedGrid, lengths
-from objemb.ops.rmac import RmacLayout
 from objemb.ops.tensors import padded_rows, rows_where
+from objemb.regions._rmac_layout import RmacLayout
 from objemb.regions.base import RegionProgram
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from objemb import checks
 from objemb.ops.boxes import clip
 from objemb.ops.grid import Grid, pixel_grid
-from objemb.ops.rmac import RmacLayout, rmac_cells, rmac_cells_of_pixels
+from objemb.ops.rmac import rmac_cells, rmac_cells_of_pixels
 from objemb.regions._program import GridRegions
+from objemb.regions._rmac_layout import RmacLayout
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
