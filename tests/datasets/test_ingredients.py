@@ -120,5 +120,5 @@ def test_held_out_names() -> None:
     assert split_names([], 0.5, (), 0) == ([], [])
     with pytest.raises(ValueError, match=r"held_out: expected patterns of .*, found 'x\*'"):
         split_names(names, 0.25, ("x*",), 0)
-    with pytest.raises(ValueError, match="all are held out"):
+    with pytest.raises(ValueError, match="expected at least one name to be left for training"):
         split_names(names, 0.25, ("*",), 0)
