@@ -70,8 +70,8 @@ def search(
         typer.Option(
             metavar="NAME,KEY=VALUE",
             autocompletion=plugins("rerank"),
-            help="A re-ranker such as query_expansion,top=5; repeatable, applied in order; 'none' for no re-ranking. "
-            "All vectors are read; those of an index of several segments are held in memory.  [that of the model]",
+            help="A re-ranker such as query_expansion,top=5; repeatable, applied in order; 'none' for no re-ranking.  "
+            "[that of the model]",
         ),
     ] = None,
     max_pixels: Annotated[

@@ -23,7 +23,7 @@ from objemb.evaluation.scoring import GAP, Guesses, Located, Scores, listed_item
 from objemb.evaluation.word_ranks import WordRanking
 from objemb.images.decode import read_photo
 from objemb.models.base import EmbeddingModel
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Reranker, Search, search_and_rerank
 from objemb.structures import ImageRows, ImageWords, Photo, SearchResult
 from objemb.types import Int64Array
@@ -147,7 +147,7 @@ def evaluate_described(
         if rerankers or depth:
             search = _search(described.database, described.queries, data, task, rerankers, depth, describer)
             asked = ImageRows.from_descriptors(search.queries, search.database.dim)
-            rank, results = partial(rank_items, search.database, asked), search.results
+            rank, results = partial(rank_items, search.database.dense(), asked), search.results
     else:
         found = f"{type(described.database).__name__} and {type(described.queries).__name__}"
         raise TypeError(f"described: expected database and queries of one kind, found {found}")
@@ -190,7 +190,9 @@ def _search(
         return read_photo(data.photo(file), id=file)
 
     queries = [asked.descriptors(number) for number in range(len(task.queries))]
-    return search_and_rerank(queries, Database.of_rows(database, open_item), rerankers, depth, describer, open_query)
+    return search_and_rerank(
+        queries, DenseDatabase.of_rows(database, open_item), rerankers, depth, describer, open_query
+    )
 
 
 def _ranked(

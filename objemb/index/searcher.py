@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -96,12 +96,42 @@ class Searcher:
 
     def dense_rows(self, where: str | None) -> ImageRows:
         """The vectors of live images that fit a filter, in one piece."""
+        return _dense_rows(self._snapshot.segments, self._blocks(where), self._vectors_schema().dim)
+
+    def rows_of_images(self, images: Sequence[str], where: str | None) -> ImageRows:
+        """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
+        dim = self._vectors_schema().dim
+        alive = {id(s): b.alive for s, b in zip(self._snapshot.segments, self._blocks(where), strict=True)}
+        vectors, boxes = [np.zeros((0, dim), np.float32)], [np.zeros((0, 4), np.float32)]
+        for image in images:
+            segment, position = self._snapshot.place(image) or _absent(image)
+            start, stop = segment.starts[position : position + 2].tolist()
+            mask = alive[id(segment)]
+            kept = slice(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
+            vectors.append(segment.columns["vectors"][kept])
+            boxes.append(segment.boxes[kept])
+        items = np.repeat(np.arange(len(images)), [len(rows) for rows in boxes[1:]])
+        return ImageRows(tuple(images), np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
+
+    def named(self, hit: Match) -> Match:
+        """A hit with the metadata of its image, and with the label of its box if that is a stored one.
+
+        Raises:
+            KeyError: Its image is not in the index.
+        """
+        segment, position = self._snapshot.place(hit.image) or _absent(hit.image)
+        start, stop = segment.starts[position : position + 2].tolist()
+        boxes = _boxes(segment.boxes[start:stop].tolist())
+        label = segment.label(start + boxes.index(hit.box)) if hit.box in boxes else None
+        return replace(hit, label=label, metadata=segment.metadata(position))
+
+    def _vectors_schema(self) -> UnitVectors:
         schema = self._snapshot.manifest.schema
-        if schema.name != UnitVectors.name:
+        if not isinstance(schema, UnitVectors):
             raise ArtefactMismatchError(
                 f"{self._snapshot.folder}: expected an index of {UnitVectors.name!r}, found one of {schema.name!r}"
             )
-        return _dense_rows(self._snapshot.segments, self._blocks(where), schema.dim)
+        return schema
 
     def _blocks(self, where: str | None) -> list[Block]:
         """The rows of live images that fit a filter; None for all of them."""
@@ -200,6 +230,7 @@ def _results(
         for image, pairs in zip(found, _pairs(snapshot, blocks, found, rows, runners_up), strict=True):
             if image.number not in images:
                 images[image.number] = (image.id, image.metadata)
+                snapshot.remember(image.id, image.segment, image.position)
             id_, metadata = images[image.number]
             try:
                 (score, best_row, of_query), *others = pairs
@@ -243,6 +274,7 @@ class _Image:
         segment: Where its rows are.
         place: Number of that segment and its block.
         number: Its internal number.
+        position: Its position in the segment.
         best: The pair that the search returned.
     """
 
@@ -251,25 +283,29 @@ class _Image:
         self.place = place
         self.number = number
         self.best = best
-        self._position = int(np.searchsorted(segment.numbers, number))
+        self.position = int(np.searchsorted(segment.numbers, number))
 
     @property
     def id(self) -> str:
-        return self.segment.image_id(self._position)
+        return self.segment.image_id(self.position)
 
     @property
     def metadata(self) -> dict[str, Scalar]:
-        return tables.metadata_from_bytes(self.segment.images.column("metadata")[self._position].as_py())
+        return self.segment.metadata(self.position)
 
     @property
     def rows(self) -> slice:
         """The rows of the image in its segment."""
-        start, stop = self.segment.starts[self._position : self._position + 2].tolist()
+        start, stop = self.segment.starts[self.position : self.position + 2].tolist()
         return slice(start, stop)
 
     def box(self, row: int) -> Box:
         x1, y1, x2, y2 = self.segment.boxes[row].tolist()
         return (x1, y1, x2, y2)
+
+
+def _absent(image: str) -> NoReturn:
+    raise KeyError(image)
 
 
 def _boxes(boxes: list[list[float]]) -> list[Box]:

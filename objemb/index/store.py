@@ -20,7 +20,7 @@ from objemb.index.storage.snapshot import Snapshot, StoredImage
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
 from objemb.index.verification import verify_index
-from objemb.structures import Described, ImageRows, SearchResult
+from objemb.structures import Described, ImageRows, Match, SearchResult
 from objemb.types import BoolArray
 
 
@@ -271,6 +271,26 @@ class Index:
             ArtefactMismatchError: The index contains visual words.
         """
         return self._searcher.dense_rows(where)
+
+    def rows_of_images(self, images: Sequence[str], where: str | None = None) -> ImageRows:
+        """The vectors of some images, one image after the other, in memory.
+
+        Args:
+            images: Ids.
+            where: Return only the rows that match this filter; an image without such rows has none.
+
+        Raises:
+            KeyError: An id is not in the index.
+            ArtefactMismatchError: The index contains visual words.
+        """
+        return self._searcher.rows_of_images(images, where)
+
+    def named(self, hit: Match) -> Match:
+        """A hit with the metadata of its image, and the label of its box if that is a stored one.
+
+        For hits that were moved to another box. Raises ``KeyError`` for an image that is not in the index.
+        """
+        return self._searcher.named(hit)
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and the model of the index, JSON-ready."""

@@ -1,8 +1,9 @@
-"""The database of a search, for re-rankers."""
+"""What was searched, as re-rankers see it: an index, or rows in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,14 +19,58 @@ from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, S
 PLACES_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class Database(ImageRows):
-    """The rows of images that are searched, in memory or in a mapped file; no two images have the same id.
+class Database(ABC):
+    """Images with their rows, which can be searched again.
 
-    Vectors have a length of at most 1.
+    Most re-rankers need further searches and the rows of the hits, which take no longer in a large database; those that
+    work on all rows ask for :meth:`dense`.
 
     Attributes:
         open_photo: Decodes the photo of an image by its id, for re-rankers that open photos; None without photos.
+    """
+
+    open_photo: Callable[[str], Photo] | None
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length D of the vectors."""
+
+    @property
+    @abstractmethod
+    def image_count(self) -> int:
+        """Number of images, at least of those that a search may return."""
+
+    @abstractmethod
+    def search(self, queries: Sequence[RegionDescriptors], depth: int) -> list[SearchResult]:
+        """The images whose best row is most similar to a row of a query.
+
+        Args:
+            queries: Their ``image`` becomes that of the result; a query without rows finds nothing.
+            depth: Images per result; fewer where the database has fewer with rows.
+
+        Returns:
+            One result per query, whose matches carry the pair of boxes that matched.
+        """
+
+    @abstractmethod
+    def rows_of_images(self, images: Sequence[str]) -> ImageRows:
+        """The rows of some images, one image after the other; an image may have none.
+
+        Raises:
+            KeyError: An image is not in the database.
+        """
+
+    @abstractmethod
+    def dense(self) -> DenseDatabase:
+        """All rows; the same object every time, so that re-rankers may keep what they make of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseDatabase(ImageRows, Database):
+    """All rows in memory or in a mapped file, searched exactly; no two images have the same id.
+
+    Vectors have a length of at most 1.
     """
 
     open_photo: Callable[[str], Photo] | None = None
@@ -33,17 +78,17 @@ class Database(ImageRows):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.numbers) != len(self.images):
-            raise ValueError("Database.images: expected each id once, found one twice")
+            raise ValueError("DenseDatabase.images: expected each id once, found one twice")
 
     @staticmethod
-    def of_rows(rows: ImageRows, open_photo: Callable[[str], Photo] | None = None) -> Database:
+    def of_rows(rows: ImageRows, open_photo: Callable[[str], Photo] | None = None) -> DenseDatabase:
         """A database from rows whose images have different ids."""
-        return Database(rows.images, rows.vectors, rows.items, rows.boxes, rows.sizes, open_photo)
+        return DenseDatabase(rows.images, rows.vectors, rows.items, rows.boxes, rows.sizes, open_photo)
 
     @staticmethod
     def of(
         described: Sequence[RegionDescriptors], dim: int, open_photo: Callable[[str], Photo] | None = None
-    ) -> Database:
+    ) -> DenseDatabase:
         """The rows of described images.
 
         Args:
@@ -51,41 +96,35 @@ class Database(ImageRows):
             dim: Dimension of the vectors, needed if there are no images.
             open_photo: See :attr:`open_photo`.
         """
-        return Database.of_rows(ImageRows.from_descriptors(described, dim), open_photo)
+        return DenseDatabase.of_rows(ImageRows.from_descriptors(described, dim), open_photo)
 
-    @staticmethod
-    def of_index(index: Index, where: str | None = None, open_photo: Callable[[str], Photo] | None = None) -> Database:
-        """The rows of an index, in memory unless it is a single segment of float32 (as after ``Index.compact``).
-
-        Args:
-            index: The index, in the state in which it was opened.
-            where: Use only rows that match a filter, see :mod:`objemb.index.filters.parser`.
-            open_photo: See :attr:`open_photo`.
-        """
-        return Database.of_rows(index.dense_rows(where), open_photo)
+    @property
+    def image_count(self) -> int:
+        """As :attr:`Database.image_count`."""
+        return len(self.images)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The index of each image by its id."""
         return {image: number for number, image in enumerate(self.images)}
 
-    def rows(self, image: str) -> slice:
-        """The rows of an image; may be empty. Raises ``KeyError`` for an image that is not in the database."""
-        number = self.numbers[image]
-        return slice(int(self.starts[number]), int(self.starts[number + 1]))
+    def rows_of_images(self, images: Sequence[str]) -> ImageRows:
+        """As :meth:`Database.rows_of_images`."""
+        numbers = np.array([self.numbers[image] for image in images], dtype=np.int64)
+        rows = self.rows_of(numbers)
+        items = np.repeat(np.arange(len(images)), self.starts[numbers + 1] - self.starts[numbers])
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return ImageRows(tuple(images), self.vectors[rows], items, self.boxes[rows], sizes)
+
+    def dense(self) -> DenseDatabase:
+        """This database."""
+        return self
 
     def search(self, queries: Sequence[RegionDescriptors], depth: int) -> list[SearchResult]:
-        """Exact search, in limited memory whatever the number of rows.
+        """As :meth:`Database.search`, exactly, in limited memory whatever the number of rows.
 
         The score of an image is the largest inner product of one of its rows and a row of the query; ties are ordered
-        by row.
-
-        Args:
-            queries: Their ``image`` becomes that of the result; a query without rows has no hits.
-            depth: Images per result; fewer if the database has fewer with rows.
-
-        Returns:
-            One result per query, whose matches have the pair of boxes that matched, but no labels and no metadata.
+        by row. Matches have neither labels nor metadata.
         """
         checks.whole("depth", depth)
         depth = max(1, min(depth, len(self.images)))
@@ -116,6 +155,73 @@ class Database(ImageRows):
         )
         matches = tuple(Match(self.images[i], s, box, boxes[q]) for i, s, box, q in zip(*columns, strict=True))
         return SearchResult(query.image, boxes, matches)
+
+
+class IndexDatabase(Database):
+    """An index in the state that it was opened with, searched as :meth:`Index.search` does: by its structure for
+    approximate search where that is used, and without reading the rows of other images than the hits.
+
+    Args:
+        index: The index.
+        where: Only the rows that match a filter, see :mod:`objemb.index.filters.parser`.
+        exclude: Ids of images that are left out.
+        exact: As for :meth:`Index.search`; :meth:`dense` is searched exactly whatever is said here.
+        open_photo: See :attr:`Database.open_photo`.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        where: str | None = None,
+        *,
+        exclude: Collection[str] = (),
+        exact: bool | None = None,
+        open_photo: Callable[[str], Photo] | None = None,
+    ) -> None:
+        self.open_photo = open_photo
+        self._index = index
+        self._where = where
+        self._exclude = frozenset(exclude)
+        self._exact = exact
+
+    @property
+    def dim(self) -> int:
+        """As :attr:`Database.dim`."""
+        return self._index.dim
+
+    @property
+    def image_count(self) -> int:
+        """As :attr:`Database.image_count`."""
+        return len(self._index)
+
+    def search(self, queries: Sequence[RegionDescriptors], depth: int) -> list[SearchResult]:
+        """As :meth:`Database.search`."""
+        checks.whole("depth", depth)
+        left_out = [self._exclude] * len(queries)
+        return self._index.search_many(
+            queries, depth, where=self._where, exclude=left_out, runners_up=0, exact=self._exact
+        )
+
+    def rows_of_images(self, images: Sequence[str]) -> ImageRows:
+        """As :meth:`Database.rows_of_images`."""
+        return self._index.rows_of_images(images, self._where)
+
+    def dense(self) -> DenseDatabase:
+        """A copy of all rows in memory, unless the index is a single segment of float32 (as after
+        :meth:`Index.compact`)."""
+        return self._dense
+
+    @cached_property
+    def _dense(self) -> DenseDatabase:
+        return DenseDatabase.of_rows(self._index.dense_rows(without(self._exclude, self._where)), self.open_photo)
+
+
+def without(images: Collection[str], where: str | None) -> str | None:
+    """Extend a filter so that it also leaves out some images."""
+    if not images:
+        return where
+    names = ", ".join("'" + image.replace("'", "''") + "'" for image in sorted(images))
+    return f"image not in ({names})" + ("" if where is None else f" and ({where})")
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> tuple[Box, ...]:

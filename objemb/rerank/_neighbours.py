@@ -10,7 +10,7 @@ from objemb import checks
 from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.products import float_products
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.types import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SEARCHED = 1 << 12
 ROWS, COLUMNS = 1 << 10, 1 << 14
 
 
-def row_neighbours(database: Database, k: int, *, other_images: bool) -> tuple[Int64Array, Float32Array]:
+def row_neighbours(database: DenseDatabase, k: int, *, other_images: bool) -> tuple[Int64Array, Float32Array]:
     """The ``k`` nearest rows of every row, as :func:`nearest_neighbours`.
 
     Args:

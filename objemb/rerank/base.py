@@ -181,7 +181,7 @@ def search_and_rerank(
     describer: Describer | FeatureDescriber | None = None,
     open_query: Callable[[int], Photo] | None = None,
 ) -> Search:
-    """Exact search, followed by re-rankers, each applied to the output of the one before.
+    """A search, followed by re-rankers, each applied to the output of the one before.
 
     The results have the scale of the last re-ranker that changed scores.
 
@@ -194,7 +194,7 @@ def search_and_rerank(
         describer: The describer of both, for re-rankers that open photos.
         open_query: Decodes the photo of a query by its index, for re-rankers that open photos.
     """
-    wanted = (len(database.images) if r.depth is None else r.depth for r in rerankers)
+    wanted = (database.image_count if r.depth is None else r.depth for r in rerankers)
     first = tuple(database.search(queries, max(depth, *wanted, 1)))
     search = Search(tuple(queries), first, database, describer, open_query)
     for reranker in rerankers:

@@ -10,7 +10,7 @@ import numpy as np
 from objemb import checks
 from objemb.index.blocks import NO_HIT
 from objemb.registry import plugin
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank.base import Reranker, Search
@@ -46,15 +46,16 @@ class DatabaseAugmentation(Reranker):
         self.weights = checks.one_of("weights", weights, WEIGHTS)
         self.alpha = checks.between("alpha", alpha, 0, 100)
         self.normalise = checks.flag("normalise", normalise)
-        self._made: WeakKeyDictionary[Database, Database] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[DenseDatabase, DenseDatabase] = WeakKeyDictionary()
 
     def rerank(self, search: Search) -> Search:
         """The same queries in the augmented database."""
-        if search.database not in self._made:
-            self._made[search.database] = self._augmented(search.database)
-        return search.again(search.queries, self._made[search.database])
+        database = search.database.dense()
+        if database not in self._made:
+            self._made[database] = self._augmented(database)
+        return search.again(search.queries, self._made[database])
 
-    def _augmented(self, database: Database) -> Database:
+    def _augmented(self, database: DenseDatabase) -> DenseDatabase:
         rows, similarities = row_neighbours(database, self.top, other_images=True)
         weights = rank_weights(similarities) if self.weights == "rank" else similarity_weights(similarities, self.alpha)
         vectors = np.empty(database.vectors.shape, dtype=np.float32)

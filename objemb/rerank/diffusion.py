@@ -10,7 +10,7 @@ import numpy as np
 
 from objemb import checks
 from objemb.registry import plugin
-from objemb.rerank._database import Database, as_boxes
+from objemb.rerank._database import DenseDatabase, as_boxes
 from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.rerank._neighbours import row_neighbours
 from objemb.rerank._pairs import all_similarities
@@ -92,11 +92,11 @@ class Diffusion(Reranker):
         self.tolerance = checks.positive("tolerance", tolerance)
         self.truncate = None if truncate is None else checks.whole("truncate", truncate)
         self.ridge = checks.positive("ridge", ridge)
-        self._graphs: WeakKeyDictionary[Database, _Graph] = WeakKeyDictionary()
+        self._graphs: WeakKeyDictionary[DenseDatabase, _Graph] = WeakKeyDictionary()
 
     def rerank(self, search: Search) -> Search:
         """The images that diffusion reaches, by descending score, then the others."""
-        database = search.database
+        database = search.database.dense()
         if not len(database.vectors):
             return search
         if database not in self._graphs:
@@ -106,17 +106,17 @@ class Diffusion(Reranker):
         results = [self._ranked(database, graph, q, r) if len(q) else r for q, r in pairs]
         return replace(search, results=tuple(results))
 
-    def _graph(self, database: Database) -> _Graph:
+    def _graph(self, database: DenseDatabase) -> _Graph:
         affinity = mutual_affinity(*row_neighbours(database, self.neighbours - 1, other_images=False), self.gamma)
         whole = self._most(database) == len(database.vectors)
         return _Graph(affinity, laplacian(affinity, self.alpha) if whole else None, self._weights(database))
 
-    def _most(self, database: Database) -> int:
+    def _most(self, database: DenseDatabase) -> int:
         """Number of rows in the diffusion of a query."""
         count = len(database.vectors)
         return count if self.truncate is None else min(self.truncate, count)
 
-    def _weights(self, database: Database) -> Float64Array:
+    def _weights(self, database: DenseDatabase) -> Float64Array:
         """The weight of each row in its image, float64 ``(R,)``; images with equally many rows are solved together."""
         counts = np.diff(database.starts)
         weights = np.empty(len(database.vectors))
@@ -129,7 +129,7 @@ class Diffusion(Reranker):
         return weights
 
     def _ranked(
-        self, database: Database, graph: _Graph, query: RegionDescriptors, result: SearchResult
+        self, database: DenseDatabase, graph: _Graph, query: RegionDescriptors, result: SearchResult
     ) -> SearchResult:
         products = all_similarities(database, query)
         rows, system = np.arange(len(products)), graph.system
@@ -142,7 +142,7 @@ class Diffusion(Reranker):
 
 
 def _matches(
-    database: Database,
+    database: DenseDatabase,
     query: RegionDescriptors,
     products: Float32Array,
     rows: Int64Array,

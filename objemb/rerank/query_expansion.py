@@ -50,13 +50,14 @@ class QueryExpansion(Reranker):
         if not len(query):
             return query
         images = [hit.image for hit in hits]
-        products = similarities(database, query, images)
+        rows = database.rows_of_images(images)
+        products = similarities(rows, query)
         weights = np.zeros((len(query), len(hits)), dtype=np.float32)
         neighbours = np.zeros((len(hits), database.dim), dtype=np.float32)
-        for number, (image, of_image) in enumerate(zip(images, products, strict=True)):
+        for number, of_image in enumerate(products):
             if len(of_image):
                 row, query_row = best_pair(of_image)
-                neighbours[number] = database.vectors[database.rows(image).start + row]
+                neighbours[number] = rows.vectors[rows.starts[number] + row]
                 weights[query_row, number] = similarity_weights(of_image[row, query_row], self.alpha)
         mixed = mean_with_neighbours(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
         return replace(query, vectors=mixed)

@@ -32,13 +32,12 @@ class RegionExpansion(Reranker):
 
     def _expanded(self, query: RegionDescriptors, result: SearchResult, database: Database) -> RegionDescriptors:
         images = [hit.image for hit in result.hits[: self.top]]
-        products = similarities(database, query, images)
-        pairs = [
-            (image, best_pair(of_image)) for image, of_image in zip(images, products, strict=True) if of_image.size
-        ]
+        rows = database.rows_of_images(images)
+        products = zip(rows.starts.tolist(), similarities(rows, query), strict=False)
+        pairs = [(start, best_pair(of_image)) for start, of_image in products if of_image.size]
         if not pairs:
             return query
-        matched = database.vectors[[database.rows(image).start + row for image, (row, _) in pairs]]
+        matched = rows.vectors[[start + row for start, (row, _) in pairs]]
         mean = unit_rows(matched.sum(axis=0, keepdims=True))
         _, (_, first) = pairs[0]
         return RegionDescriptors(query.image, query.regions[first], mean, query.metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -66,20 +67,21 @@ class RegionMatch(Reranker):
         if self.look:
             query = _looked_at(search, number)
         boxes = as_boxes(query.regions.boxes.tolist())
-        products = similarities(search.database, query, [hit.image for hit in hits])
+        rows = search.database.rows_of_images([hit.image for hit in hits])
+        starts = rows.starts.tolist()
         matches = [
-            self._match(search, hit, of_image, boxes)
-            for hit, of_image in zip(hits, products, strict=True)
+            self._match(hit, of_image, rows.boxes[start:stop], boxes)
+            for hit, of_image, (start, stop) in zip(hits, similarities(rows, query), pairwise(starts), strict=True)
             if len(of_image)
         ]
         return put_first(replace(result, query_boxes=boxes), matches)
 
-    def _match(self, search: Search, hit: Match, products: Float32Array, query_boxes: Sequence[Box]) -> Match:
-        """A hit with its new score and pairs, from ``(rows, query rows)`` products."""
+    def _match(self, hit: Match, products: Float32Array, rows: Float32Array, query_boxes: Sequence[Box]) -> Match:
+        """A hit with its new score and pairs, from ``(rows, query rows)`` products and the boxes of the rows."""
         of_query = products.argmax(axis=0)
         best = products[of_query, np.arange(len(of_query))]
         score = self._score(products, of_query, best)
-        boxes = as_boxes(search.database.boxes[search.database.rows(hit.image)][of_query].tolist())
+        boxes = as_boxes(rows[of_query].tolist())
         order = np.argsort(-best, kind="stable")[: 1 + RUNNERS_UP].tolist()
         pairs = [
             replace(hit, score=min(score, float(best[q])), box=boxes[q], query_box=query_boxes[q], runners_up=())

@@ -21,14 +21,15 @@ from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.models.hub import model_folder
 from objemb.models.opening import open_model
-from objemb.rerank._database import Database
+from objemb.rerank._database import IndexDatabase
 from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
 from objemb.search.kinds import check_model, gives_of
 from objemb.search.words import search_words
-from objemb.structures import Match, Photo, SearchResult, VisualWords
+from objemb.structures import Photo, SearchResult, VisualWords
 
-#: Number of cached databases for re-ranking, one per filter, each at most as large as the index.
+#: Databases that are kept between re-ranked queries, one per filter; what some re-rankers make of all rows is kept with
+#: them, and may be larger than the index.
 HELD_DATABASES = 2
 
 
@@ -56,7 +57,7 @@ class Retrieval:
         self._lock = Lock()
         self._state = index.state
         self._stamps: dict[str, str | None] | None = None
-        self._databases: OrderedDict[str | None, Database] = OrderedDict()
+        self._databases: OrderedDict[tuple[object, ...], IndexDatabase] = OrderedDict()
 
     @staticmethod
     def open(
@@ -116,9 +117,10 @@ class Retrieval:
             min_score: Leave out photos with a lower score, on the scale of the last re-ranker if there is one.
             crop: How a box is described: ``context``, ``crop``, ``scaled`` or ``whole``, as for :meth:`Model.query`.
             rerank: Re-rankers to apply, in order: objects, or texts such as ``query_expansion,top=5``. None for those
-                of the model, an empty list for none. With re-ranking, search is exact, and the rows of the index are
-                held in memory unless it is a single segment.
-            exact: True for exact search, False for approximate search, None to choose by the size of the index.
+                of the model, an empty list for none. Re-rankers read the rows of the hits;
+                ``database_augmentation`` and ``diffusion`` hold all rows in memory, and search them exactly.
+            exact: True for exact search, False for approximate search, None to choose by the size of the index; with
+                re-rankers, this holds for each of their searches in the index.
 
         Returns:
             The photos, best first, with boxes in original pixels. Labels and metadata are those of the index; ``scale``
@@ -142,10 +144,8 @@ class Retrieval:
             return self.index.search(query, k, where=where, exclude=exclude, min_score=min_score, exact=exact)
 
         checks.whole("k", k)
-        if exact is False:
-            raise ValueError("exact: expected True or None, since re-ranking searches exactly, found False")
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
-        database = self._database(_without(exclude, where))
+        database = self._database(where, frozenset((exclude,) if isinstance(exclude, str) else exclude), exact)
 
         with self.model.computing():  # re-rankers that open photos describe them
             search = search_and_rerank(
@@ -157,7 +157,7 @@ class Retrieval:
                 lambda number: as_photo(image, max_pixels=self.max_pixels),
             )
         (result,) = search.results
-        return replace(result, hits=tuple(self._named(hit) for hit in result.hits[:k] if hit.score >= least))
+        return replace(result, hits=tuple(self.index.named(hit) for hit in result.hits[:k] if hit.score >= least))
 
     def ids_of(self, photo: str | Path) -> list[str]:
         """Ids under which a photo is in the index; empty if it is not.
@@ -175,14 +175,15 @@ class Retrieval:
         """Path of the photo of an indexed image; None if it has been removed or changed since it was indexed."""
         return indexed_photo(self.index.stamp(image))
 
-    def _database(self, where: str | None) -> Database:
-        """The rows of the index that match a filter, cached while the state of the index is the same."""
+    def _database(self, where: str | None, exclude: frozenset[str], exact: bool | None) -> IndexDatabase:
+        """What re-rankers see of the index, cached while the state of the index is the same."""
+        key = where, exclude, exact
         with self._lock:
             self._forget_older()
-            database = self._databases.pop(where, None)
+            database = self._databases.pop(key, None)
             if database is None:
-                database = Database.of_index(self.index, where, self._open_photo)
-            self._databases[where] = database
+                database = IndexDatabase(self.index, where, exclude=exclude, exact=exact, open_photo=self._open_photo)
+            self._databases[key] = database
             while len(self._databases) > HELD_DATABASES:
                 self._databases.popitem(last=False)
             return database
@@ -203,15 +204,6 @@ class Retrieval:
                 "rerank: expected an index with the paths of its photos, found none; write it with 'objemb index'"
             )
         raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
-
-    def _named(self, hit: Match) -> Match:
-        """Add the metadata of its image to a hit, and the label of its box if it is an indexed box."""
-        stored = self.index.get(hit.image)
-        if stored is None:
-            return hit
-        boxes = [tuple(box) for box in stored.regions.boxes.tolist()]
-        label = stored.regions.label_names[boxes.index(hit.box)] if hit.box in boxes else None
-        return replace(hit, label=label, metadata=stored.metadata)
 
 
 def _recorded_model(index: Index) -> Path:
@@ -238,12 +230,3 @@ def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:
     return tuple(
         registry.build(Reranker, parse_part("rerank", step)) if isinstance(step, str) else step for step in steps
     )
-
-
-def _without(images: str | Collection[str], where: str | None) -> str | None:
-    """Extend a filter so that it also leaves out some images."""
-    left_out = (images,) if isinstance(images, str) else images
-    if not left_out:
-        return where
-    names = ", ".join("'" + image.replace("'", "''") + "'" for image in sorted(left_out))
-    return f"image not in ({names})" + ("" if where is None else f" and ({where})")

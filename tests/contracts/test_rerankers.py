@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import Photo, Regions
 from tests.contracts import made
@@ -26,7 +26,7 @@ class TestRerankers:
         )
         photos = PHOTOS[:5]
         found = describer.describe(photos)
-        database = Database.of(
+        database = DenseDatabase.of(
             [*(d[:rows] for d in found[:4]), found[4][:0]], describer.dim, {p.id: p for p in photos}.__getitem__
         )
         halves = [Regions(torch.tensor([[0.0, 0, p.size[1] / 2, p.size[0]]]), p.size) for p in photos[:3]]
@@ -96,5 +96,5 @@ class TestRerankers:
         assert reranker.rerank(replace(full, queries=(), results=())).results == ()
         nothing = tuple(replace(r, hits=()) for r in full.results)
         assert len(reranker.rerank(replace(full, results=nothing)).results) == 4
-        empty = replace(full, results=nothing, database=Database.of([], full.database.dim))
+        empty = replace(full, results=nothing, database=DenseDatabase.of([], full.database.dim))
         assert [len(r) for r in reranker.rerank(empty).results] == [0] * 4

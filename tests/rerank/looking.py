@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from objemb.describers.base import Describer
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Search
 from objemb.structures import Photo, Regions
 
@@ -29,6 +29,6 @@ def photo(pixels: torch.Tensor, id: str) -> Photo:
 
 def searched(describer: Describer, query: Photo, box: Sequence[float], photos: Sequence[Photo]) -> Search:
     """A search for a box in photos, as a describer sees them."""
-    database = Database.of(describer.describe(photos), describer.dim, {p.id: p for p in photos}.__getitem__)
+    database = DenseDatabase.of(describer.describe(photos), describer.dim, {p.id: p for p in photos}.__getitem__)
     (asked,) = describer.describe([query], [Regions(torch.tensor([[float(v) for v in box]]), query.size)])
     return Search((asked,), tuple(database.search([asked], len(photos))), database, describer, [query].__getitem__)

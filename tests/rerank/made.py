@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Search
 from objemb.structures import RegionDescriptors, Regions
 
@@ -25,16 +25,16 @@ def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def database(*images: Rows, dim: int = 2) -> Database:
+def database(*images: Rows, dim: int = 2) -> DenseDatabase:
     """Images "0", "1" ... of these rows."""
-    return Database.of([described(str(n), rows, dim) for n, rows in enumerate(images)], dim)
+    return DenseDatabase.of([described(str(n), rows, dim) for n, rows in enumerate(images)], dim)
 
 
 def query(*rows: Sequence[float], dim: int = 2) -> RegionDescriptors:
     return described("query", rows, dim)
 
 
-def search(data: Database, *queries: RegionDescriptors, depth: int = 100) -> Search:
+def search(data: DenseDatabase, *queries: RegionDescriptors, depth: int = 100) -> Search:
     return Search(queries, tuple(data.search(queries, depth)), data)
 
 
@@ -55,8 +55,8 @@ def random_rows(count: int, dim: int = 8, seed: int = 0) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def random_database(images: int, most: int = 4, dim: int = 8, seed: int = 0) -> Database:
+def random_database(images: int, most: int = 4, dim: int = 8, seed: int = 0) -> DenseDatabase:
     """Images of 0 to ``most`` rows."""
     items = np.repeat(np.arange(images), np.random.default_rng(seed).integers(0, most + 1, images))
     boxes = np.tile(np.array([0, 0, 10, 10], np.float32), (len(items), 1))
-    return Database(tuple(str(i) for i in range(images)), random_rows(len(items), dim, seed), items, boxes)
+    return DenseDatabase(tuple(str(i) for i in range(images)), random_rows(len(items), dim, seed), items, boxes)

@@ -9,7 +9,7 @@ import torch
 from objemb.describers.one_pass import OnePass
 from objemb.heads.embedding import EmbeddingHead
 from objemb.layers.whitening import Whitening
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Search
 from objemb.rerank.chamfer import Chamfer
 from objemb.structures import Regions
@@ -76,7 +76,7 @@ def test_a_student_is_compared_by_the_trunk_of_its_detector() -> None:
     photos = [random_photo(48, 64, seed=n, id=str(n)) for n in range(3)]
     box = Regions([[4, 4, 40, 40]], (48, 64))
     described = student.describe(photos, [box] * 3)
-    database = Database.of(described, 8, {p.id: p for p in photos}.__getitem__)
+    database = DenseDatabase.of(described, 8, {p.id: p for p in photos}.__getitem__)
     results = database.search(described[:1], 3)
     found = Search(tuple(described[:1]), tuple(results), database, student, lambda number: photos[0])
     own = Chamfer(size=64, weight=1.0).rerank(found).results[0]

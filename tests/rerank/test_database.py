@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from objemb.rerank import _database as module
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase, IndexDatabase
 from tests.index.made import DIM, described, new
 from tests.rerank.made import database, query, random_database
 
@@ -22,18 +23,24 @@ def test_the_best_pair_of_each_image() -> None:
     assert found.query_boxes == ((0, 0, 10, 10), (10, 0, 20, 10))
 
 
-def test_rows_of_an_image() -> None:
+def test_rows_of_images() -> None:
     data = database([X, Y], [], [X])
-    assert [data.rows(i) for i in "012"] == [slice(0, 2), slice(2, 2), slice(2, 3)]
+    rows = data.rows_of_images(["2", "1", "0", "2"])
+    assert rows.images == ("2", "1", "0", "2")
+    assert rows.vectors.tolist() == [[1, 0], [1, 0], [0, 1], [1, 0]]
+    assert rows.items.tolist() == [0, 2, 2, 3]
+    assert rows.boxes[:, 0].tolist() == [0, 0, 10, 0]
+    assert (rows.sizes == 100).all()
+    assert len(data.rows_of_images([]).vectors) == 0
     with pytest.raises(KeyError):
-        data.rows("3")
+        data.rows_of_images(["0", "3"])
 
 
 def test_depth_and_empty_cases() -> None:
     data = database([X], [Y])
     assert [len(r) for r in data.search([query(X), query(), query(X, Y)], 1)] == [1, 0, 1]
     assert data.search([], 5) == []
-    assert [len(r) for r in Database.of([], 2).search([query(X), query()], 5)] == [0, 0]
+    assert [len(r) for r in DenseDatabase.of([], 2).search([query(X), query()], 5)] == [0, 0]
     assert len(data.search([query()], 5)[0].hits) == 0
     with pytest.raises(ValueError, match="depth: expected an integer of 1 or more, found 0"):
         data.search([query(X)], 0)
@@ -65,33 +72,76 @@ def test_mistakes_are_named(change: dict, message: str) -> None:
         "items": np.array([0, 1]),
         "boxes": np.zeros((2, 4), np.float32),
     }
-    Database(**good)
+    DenseDatabase(**good)
     with pytest.raises(ValueError, match=message):
-        Database(**{**good, **change})
+        DenseDatabase(**{**good, **change})
 
 
 def test_of_an_index(tmp_path: Path) -> None:
     images = [described(name, seed, price=seed) for seed, name in enumerate("abcd")]
     index = new(tmp_path / "one", *images)
-    single = Database.of_index(index)
-    assert not single.vectors.flags.owndata, "a single segment stays in its file"
-    asked = [described("q", 9), described("r", 2)]
-    assert [[(h.image, h.score, h.box) for h in r] for r in single.search(asked, 4)] == [
-        [(h.image, h.score, h.box) for h in r] for r in index.search_many(asked, 4)
-    ]
+    single = IndexDatabase(index)
+    assert not single.dense().vectors.flags.owndata, "a single segment stays in its file"
+    assert single.dense() is single.dense()
+    check_like_dense(single, "cbad")
     with index.writer() as writer:
         writer.add(described("e", 5))
         writer.add(described("f", 6, count=0))
     index.delete(["b"])
-    joined = Database.of_index(index)
-    assert joined.images == ("a", "c", "d", "e")
-    assert np.bincount(joined.items).tolist() == [3, 3, 3, 3]
-    assert [[(h.image, h.score, h.box) for h in r] for r in joined.search(asked, 4)] == [
-        [(h.image, h.score, h.box) for h in r] for r in index.search_many(asked, 4)
-    ]
-    assert Database.of_index(index, "price > 1").images == ("c", "d")
-    assert len(Database.of_index(index, "label = bottle").vectors) == len(index.find("label = bottle"))
-    assert len(Database.of_index(new(tmp_path / "none")).images) == 0
-    half = Database.of_index(new(tmp_path / "half", *images, dtype="float16"))
-    assert half.vectors.dtype == np.float32
+    joined = IndexDatabase(index)
+    assert joined.dense().images == ("a", "c", "d", "e")
+    assert np.bincount(joined.dense().items).tolist() == [3, 3, 3, 3]
+    check_like_dense(joined, "ecda")
+    assert len(joined.rows_of_images(["f"]).vectors) == 0
+    for image in "bg":
+        with pytest.raises(KeyError, match=image):
+            joined.rows_of_images(["a", image])
+    filtered = IndexDatabase(index, "price > 1")
+    assert filtered.dense().images == ("c", "d")
+    check_like_dense(filtered, "dc")
+    assert filtered.rows_of_images(["a", "c"]).items.tolist() == [1, 1, 1]
+    left_out = IndexDatabase(index, exclude=["c", "it's not there"])
+    assert left_out.dense().images == ("a", "d", "e")
+    check_like_dense(left_out, "dea")
+    by_label = IndexDatabase(index, "label = bottle", exclude="a")
+    assert len(by_label.dense().vectors) == len(set(index.find("label = bottle")) - {"a"})
+    check_like_dense(by_label, by_label.dense().images)
+    nothing = IndexDatabase(new(tmp_path / "none"))
+    assert (nothing.image_count, nothing.dense().images) == (0, ())
+    assert [len(r) for r in nothing.search([described("q", 9)], 4)] == [0]
+    half = IndexDatabase(new(tmp_path / "half", *images, dtype="float16"))
+    assert half.dense().vectors.dtype == np.float32
     assert half.dim == DIM
+    check_like_dense(half, "cbad")
+    with pytest.raises(ValueError, match="depth: expected an integer of 1 or more, found 0"):
+        half.search([], 0)
+
+
+def test_the_structure_of_an_index_is_asked_as_in_a_plain_search(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    index = new(tmp_path, *(described(str(n), n) for n in range(20)))
+    asked = [described("q", 30), described("r", 2)]
+    with pytest.raises(ValueError, match="expected a search structure, found none"):
+        IndexDatabase(index, exact=False).search(asked, 4)
+    index.build_structure({"name": "ivf_sq8", "lists": 4})
+    for exact in (False, True):
+        found = IndexDatabase(index, exact=exact).search(asked, 4)
+        assert [[h.score for h in r] for r in found] == [
+            [h.score for h in r] for r in index.search_many(asked, 4, exact=exact)
+        ]
+        assert len(index._searcher._structures) == 1, "loaded by the first search"
+
+
+def check_like_dense(database: IndexDatabase, images: Sequence[str]) -> None:
+    """Searches and the rows of images are those of all rows in memory."""
+    asked = [described("q", 9), described("r", 2), described("s", 3, count=0)]
+    answers = [
+        [[(h.image, h.score, h.box, h.query_box) for h in r] for r in searched.search(asked, 4)]
+        for searched in (database, database.dense())
+    ]
+    assert answers[0] == answers[1]
+    rows, expected = (searched.rows_of_images(list(images)) for searched in (database, database.dense()))
+    assert rows.images == expected.images == tuple(images)
+    assert rows.vectors.dtype == np.float32
+    for column in ("vectors", "items", "boxes"):
+        np.testing.assert_array_equal(getattr(rows, column), getattr(expected, column))

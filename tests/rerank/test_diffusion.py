@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.diffusion import Diffusion
 from objemb.structures import RegionDescriptors
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
@@ -30,7 +30,7 @@ def published_affinity(vectors: np.ndarray, k: int) -> np.ndarray:
     return affinity
 
 
-def slow(data: Database, asked: RegionDescriptors, k: int, kq: int, rows: np.ndarray | None = None) -> np.ndarray:
+def slow(data: DenseDatabase, asked: RegionDescriptors, k: int, kq: int, rows: np.ndarray | None = None) -> np.ndarray:
     """Score per image, with full matrices; ``rows`` are those of a truncated graph."""
     affinity = published_affinity(data.vectors.astype(float), k)
     rows = np.arange(len(affinity)) if rows is None else rows
@@ -46,10 +46,10 @@ def slow(data: Database, asked: RegionDescriptors, k: int, kq: int, rows: np.nda
     scores = np.zeros(len(data.images))
     for image in range(len(data.images)):
         inside = np.flatnonzero(data.items[rows] == image)
-        own = data.vectors[data.rows(str(image))].astype(float)
+        own = data.rows_of_images([str(image)]).vectors.astype(float)
         if len(inside):
             weights = np.linalg.solve(own @ own.T + np.eye(len(own)), np.ones(len(own)))
-            offset = data.rows(str(image)).start
+            offset = int(data.starts[image])
             scores[image] = weights[rows[inside] - offset] @ spread[inside]
     return scores
 

@@ -13,7 +13,7 @@ from objemb.extractors.map import Map
 from objemb.pooling.mean import Mean
 from objemb.regions.whole_image import WholeImage
 from objemb.rerank import joint_factorization as module
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Search
 from objemb.rerank.joint_factorization import JointFactorization
 from objemb.structures import Photo, Regions
@@ -56,7 +56,7 @@ PHOTOS = [
 
 def search(query_box: tuple[float, float, float, float] = (4, 4, 28, 28), **changes: Any) -> Search:
     describer = PooledRegions(regions=WholeImage(), backbone=Colours(), extractor=Map(size=64), pooling=Mean())
-    database = Database.of(describer.describe(PHOTOS), describer.dim, {p.id: p for p in PHOTOS}.__getitem__)
+    database = DenseDatabase.of(describer.describe(PHOTOS), describer.dim, {p.id: p for p in PHOTOS}.__getitem__)
     queries = describer.describe([QUERY], [Regions(torch.tensor([query_box]), QUERY.size)])
     results = database.search(queries, 4)
     return replace(Search(tuple(queries), tuple(results), database, describer, lambda number: QUERY), **changes)

@@ -38,7 +38,7 @@ def test_adding_up_is_averaging() -> None:
     """CroW and CAM add the first ten to the query, which differs by a factor that normalisation takes away."""
     data = random_database(30, most=1)
     asked = search(data, described("q", random_rows(1, seed=4).tolist(), 8))
-    rows = [data.vectors[data.rows(hit.image)][0] for hit in asked.results[0].hits[:10]]
+    rows = [data.rows_of_images([hit.image]).vectors[0] for hit in asked.results[0].hits[:10]]
     total = torch.as_tensor(asked.queries[0].vectors)[0].numpy() + np.sum(rows, axis=0)
     found = QueryExpansion(top=10).rerank(asked)
     assert torch.as_tensor(found.queries[0].vectors)[0].numpy() == pytest.approx(
@@ -54,7 +54,7 @@ def test_regions_as_the_loop_gives_them(alpha: float) -> None:
     for old, new, result in zip(asked.queries, found.queries, asked.results, strict=True):
         expected = torch.as_tensor(old.vectors).clone()
         for hit in result.hits[:6]:
-            rows = torch.as_tensor(data.vectors[data.rows(hit.image)])
+            rows = torch.as_tensor(data.rows_of_images([hit.image]).vectors)
             pairs = [(float(r @ q), i, j) for i, r in enumerate(rows) for j, q in enumerate(old.vectors)]
             score, i, j = max(pairs)
             expected[j] += rows[i] * max(0.0, score) ** alpha

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from objemb.ops.tensors import l2
-from objemb.rerank._database import Database
+from objemb.rerank._database import DenseDatabase
 from objemb.rerank.base import Search
 from objemb.rerank.region_expansion import RegionExpansion
 from objemb.structures import RegionDescriptors, Regions
@@ -21,7 +21,7 @@ def described(image: str, vectors: Tensor) -> RegionDescriptors:
 
 
 def searched(queries: list[RegionDescriptors], images: list[RegionDescriptors]) -> Search:
-    database = Database.of(images, queries[0].dim)
+    database = DenseDatabase.of(images, queries[0].dim)
     return Search(tuple(queries), tuple(database.search(queries, len(images))), database)
 
 

@@ -43,7 +43,10 @@ def test_scores_as_the_loop_gives_them(score: str) -> None:
     asked = search(data, described("q", random_rows(4, seed=9).tolist(), 8))
     found = RegionMatch(score=score).rerank(asked)
     for hit in found.results[0]:
-        rows, queries = torch.as_tensor(data.vectors[data.rows(hit.image)]), torch.as_tensor(asked.queries[0].vectors)
+        rows, queries = (
+            torch.as_tensor(data.rows_of_images([hit.image]).vectors),
+            torch.as_tensor(asked.queries[0].vectors),
+        )
         values = []
         for q in queries:
             row = max(range(len(rows)), key=lambda i: float(rows[i] @ q))

@@ -104,25 +104,29 @@ def test_what_is_left_out(photos: Path, retrieval: Retrieval, tmp_path: Path) ->
         assert kept.hits == tuple(hit for hit in others if hit.score >= least)
 
 
-def test_rows_are_joined_once_and_not_after_a_change(
+def test_all_rows_are_read_only_where_a_reranker_needs_them(
     photos: Path, retrieval: Retrieval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
     dense = Index.dense_rows
     monkeypatch.setattr(Index, "dense_rows", lambda self, where=None: (asked.append(where), dense(self, where))[1])
+    plain = retrieval.search(photos / "1.png", rerank=STEPS)
+    assert asked == []
+    assert "4.png" in {hit.image for hit in plain}
+    steps = ("database_augmentation,top=2", *STEPS)
     for _ in range(3):
-        before = retrieval.search(photos / "1.png", rerank=STEPS)
+        before = retrieval.search(photos / "1.png", rerank=steps)
     assert asked == [None]
     assert "4.png" in {hit.image for hit in before}
     assert retrieval.ids_of(photos / "4.png") == ["4.png"]
     retrieval.index.delete(["4.png"])
-    after = retrieval.search(photos / "1.png", rerank=STEPS)
+    after = retrieval.search(photos / "1.png", rerank=steps)
     assert asked == [None, None]
     assert {hit.image for hit in after} == {hit.image for hit in before} - {"4.png"}
     assert retrieval.ids_of(photos / "4.png") == []
     filters = [f"label = {colour}" for colour in ("red", "green", "blue")]
     for where in (*filters, filters[-1], filters[0]):
-        retrieval.search(photos / "1.png", rerank=STEPS, where=where)
+        retrieval.search(photos / "1.png", rerank=steps, where=where)
     assert asked[2:] == [*filters, filters[0]]
     assert len(retrieval._databases) == HELD_DATABASES
 
@@ -200,7 +204,7 @@ def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"rerank": STEPS, "exact": False}, ValueError, "exact: expected True or None, since re-ranking searches"),
+        ({"rerank": STEPS, "exact": False}, ValueError, "expected a search structure, found none"),
         ({"rerank": "query_expansion"}, TypeError, "rerank: expected a list of re-rankers, found the text"),
         ({"rerank": ["query_expanson"]}, ValueError, "did you mean 'query_expansion'"),
         ({"rerank": STEPS, "k": 0}, ValueError, "k: expected an integer of 1 or more, found 0"),

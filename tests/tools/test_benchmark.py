@@ -48,6 +48,21 @@ def test_indexing_on_tiny_inputs(tool: ModuleType) -> None:
     assert [r["value"] > 0 for r in ratios] == [True, True]
 
 
+def test_reranking_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    from tools.benchmarks import rerank
+
+    monkeypatch.setattr(rerank, "APPROXIMATE_ROWS", 1000)
+    ratios = tool.main(["--small", "--only", "rerank"])["cases"]["rerank"]["ratios"]
+    assert len(ratios) == 3 * 2 * (1 + 2), "re-rankers, numbers of boxes, and both ways of searching the larger index"
+    assert [r["facts"]["searches"] for r in ratios] == [10] * 18
+    assert sum(r["wanted"] == "<= 1.5" for r in ratios) == 12
+    assert {r["name"].split(", ", 1)[1] for r in ratios} >= {
+        "120 rows, 5 boxes, exact",
+        "1,200 rows, 1 box, approximate",
+    }
+
+
 def test_one_pass_on_tiny_inputs(tool: ModuleType) -> None:
     ratios = tool.main(["--small", "--only", "one_pass"])["cases"]["one_pass"]["ratios"]
     assert len(ratios) == 9
@@ -104,7 +119,7 @@ def test_memory_of_visual_words_on_tiny_inputs(tmp_path: Path, monkeypatch: pyte
 def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.main(["--only", "serch"])
-    assert "expected some of search, rmac, indexing, one_pass, asmk, found serch" in capsys.readouterr().err
+    assert "expected some of search, rerank, rmac, indexing, one_pass, asmk, found serch" in capsys.readouterr().err
 
 
 def test_ratios_are_taken_within_a_round() -> None:

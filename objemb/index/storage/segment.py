@@ -18,7 +18,7 @@ from objemb.index.storage.files import StoredFile, check_buffer, map_file
 from objemb.index.storage.ipc import from_ipc
 from objemb.index.storage.manifest import SegmentRecord
 from objemb.index.storage.schema import RowSchema
-from objemb.structures import Described, Regions
+from objemb.structures import Described, Regions, Scalar
 from objemb.types import BoolArray, Float32Array, Int32Array, Int64Array, Uint64Array
 
 T = TypeVar("T", bound=np.generic)
@@ -136,6 +136,10 @@ class Segment:
         mark = self.images.column("stamp")[image].as_py()
         return None if mark is None else tables.to_text(mark)
 
+    def metadata(self, image: int) -> dict[str, Scalar]:
+        """Metadata of the image at a position of the table of images."""
+        return tables.metadata_from_bytes(self.images.column("metadata")[image].as_py())
+
     def positions(self, image: str) -> list[int]:
         """Positions of an id in the table of images; several if an image was replaced in the same transaction."""
         ids, order, key = self.images.column("id"), self._order_of_ids, tables.to_bytes(image)
@@ -155,9 +159,9 @@ class Segment:
 
     def described(self, image: int) -> Described:
         """The stored rows and metadata of the image at a position of the table of images."""
-        columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width", "metadata")}
+        columns = {n: self.images.column(n)[image].as_py() for n in ("height", "width")}
         start, stop = self.starts[image : image + 2].tolist()
-        name, metadata = self.image_id(image), tables.metadata_from_bytes(columns["metadata"])
+        name, metadata = self.image_id(image), self.metadata(image)
         try:
             regions = Regions(
                 boxes=self.boxes[start:stop].copy(),

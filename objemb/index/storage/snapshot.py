@@ -18,6 +18,8 @@ from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
 from objemb.types import BoolArray, Buffer, Int64Array
 
+#: Images whose places are remembered: those that were searched for or looked up last.
+REMEMBERED_PLACES = 1 << 16
 #: Number of segments whose tables may be kept as open files until needed; those of further segments are read
 #: immediately.
 HELD_SEGMENTS = 32
@@ -58,6 +60,7 @@ class Snapshot:
         self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
         if (np.diff(self.deleted) <= 0).any():
             raise DamagedIndexError(f"{folder}: expected ascending numbers of deleted images, found others")
+        self._places: dict[str, tuple[Segment, int]] = {}
         self._structure_files = [
             {name: map_file(folder, file) for name, file in s.files.items()} for s in manifest.structures
         ]
@@ -125,11 +128,21 @@ class Snapshot:
 
     def place(self, image: str) -> tuple[Segment, int] | None:
         """The segment of a live image and its position in the segment; None if the id is not there."""
+        place = self._places.get(image)
+        if place is not None:
+            return place
         for segment, live in zip(self.segments, self.live, strict=True):
             for position in segment.positions(image):
                 if live is None or live[position]:
+                    self.remember(image, segment, position)
                     return segment, position
         return None
+
+    def remember(self, image: str, segment: Segment, position: int) -> None:
+        """Remember the place of a live image that was found: hits are looked up again by re-rankers and pages."""
+        if len(self._places) >= REMEMBERED_PLACES:
+            self._places.clear()
+        self._places[image] = segment, position
 
     def images(self) -> Iterator[StoredImage]:
         """Every live image, in the order in which they were added."""
