@@ -1,4 +1,4 @@
-"""Making, saving and opening models."""
+"""Building, saving and opening models."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ from objemb.version import __version__
 
 log = logging.getLogger(__name__)
 
-#: Random weights are the same in every build of the same settings.
+#: Seed of random weights, so that they are the same in every build of the same settings.
 SEED = 0
 
 
 def build_model(
     settings: Mapping[str, object], *, device: str = "cpu", precision: str = "fp32", command: Sequence[str] = ()
 ) -> Model:
-    """A model from settings, with the weights that they name.
+    """Build a model from settings, with the weights named in them.
 
     Args:
-        settings: What :func:`objemb.config.load_config` gives; defaults may be missing.
-        device: Where it runs, as for :func:`load_model`.
-        precision: How its networks compute, likewise.
+        settings: Settings from :func:`objemb.config.load_config`; defaults may be missing.
+        device: Device of its networks, as for :func:`load_model`.
+        precision: Precision of its networks, as for :func:`load_model`.
         command: The command line, for the provenance.
 
     Raises:
-        ValueError: Unknown keys or values, a network whose weights nobody named although some are published, or a
+        ValueError: Unknown keys or values, a network without weights in the settings although some are published, or a
             device that this machine does not have.
-        MissingWeightsError: Weights that are neither on this machine nor downloadable; the message lists all of them.
+        MissingWeightsError: Weights are neither on this machine nor downloadable; the message lists all of them.
     """
     resolved = config.resolve(settings)
     expect_weights(resolved)
@@ -80,10 +80,10 @@ def build_model(
 
 
 def reranked(model: Model, steps: Sequence[Settings]) -> Model:
-    """The model with other re-rankers than its own.
+    """A copy of a model with other re-rankers.
 
     Args:
-        model: The model; everything else is shared with it.
+        model: The model; the copy shares everything else with it.
         steps: Settings of the re-rankers, in order.
 
     Raises:
@@ -94,13 +94,18 @@ def reranked(model: Model, steps: Sequence[Settings]) -> Model:
 
 
 def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:
-    """Write a model folder, at once or not at all; see :mod:`objemb.models.folder`.
+    """Write a model folder atomically; see :mod:`objemb.models.folder`.
+
+    Args:
+        model: A fitted model.
+        folder: The folder to create.
+        force: Whether to replace an existing model.
 
     Raises:
-        FileExistsError: The folder exists (a model may be replaced with ``force``).
-        NotFittedError: A part has not learned yet.
-        ValueError: The model's boxes come from a file, or a re-ranker has a network of its own, which a model folder
-            could not carry.
+        FileExistsError: The folder exists and is not a model, or is one and ``force`` is false.
+        NotFittedError: A part is not fitted.
+        ValueError: The model's boxes come from a file, or a re-ranker has its own network; a model folder cannot
+            contain either.
     """
     if model.detector is not None and not isinstance(model.detector, NetworkDetector):
         raise ValueError(
@@ -116,7 +121,7 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
 
 
 def model_card(model: Model) -> dict[str, object]:
-    """What the card of a model's folder says, JSON-ready, but for format and checksums."""
+    """The card of a model folder without format and checksums, JSON-ready."""
     whitening = model.whitening
     plugins = brought(model.settings)
     return {
@@ -131,20 +136,20 @@ def model_card(model: Model) -> dict[str, object]:
 
 
 def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:
-    """Open a model folder. Nothing is fetched from anywhere, and nothing in it is executed.
+    """Open a model folder. Nothing is downloaded, and no code in it is executed.
 
     Args:
-        path: What ``objemb model build`` or :meth:`Model.save` made.
-        device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` for a GPU where there is one, else the
-            CPU; ``gpu`` for a GPU or an error. See :func:`objemb.devices.find_device`.
-        precision: How its networks compute: ``fp32``, ``bf16``, ``fp16``, or ``auto``, see
+        path: A folder written by ``objemb model build`` or :meth:`Model.save`.
+        device: Device of its networks: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` for a GPU if there is one, else
+            the CPU; ``gpu`` for a GPU or an error. See :func:`objemb.devices.find_device`.
+        precision: Precision of its networks: ``fp32``, ``bf16``, ``fp16``, or ``auto``, see
             :func:`objemb.devices.find_precision`. Vectors are float32 in any case, and the fingerprint is the same.
 
     Raises:
-        FileNotFoundError: No model folder.
-        ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
-        PluginError: It uses plug-ins of packages that are not installed; they are named.
-        ValueError: A device that this machine does not have.
+        FileNotFoundError: The path is not a model folder.
+        ArtefactMismatchError: Files are damaged or do not belong together; the message has expected and found values.
+        PluginError: The model needs plug-ins of packages that are not installed; the message names them.
+        ValueError: This machine does not have the device.
     """
     device = find_device(device)
     precision = find_precision(precision, device)
@@ -192,7 +197,7 @@ def _build_parts(settings: Settings) -> tuple[AnyDescriber, AnyAggregator, tuple
 
 
 def _fill(describer: torch.nn.Module, aggregator: torch.nn.Module, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Load all tensors, no more and no less."""
+    """Load tensors into the networks; raise ``ValueError`` if any are missing or left over."""
     state = {**tensors["weights"], **{f"{WHITENING}{k}": v for k, v in tensors["whitening"].items()}}
     expected = [*describer.state_dict(), *(f"{AGGREGATOR}{k}" for k in aggregator.state_dict())]
     missing, surplus = [k for k in expected if k not in state], [k for k in state if k not in expected]
@@ -208,6 +213,6 @@ def _first(names: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of objemb and of the libraries that compute vectors."""
     names = ("torch", "torchvision", "numpy", "pillow")
     return {"objemb": __version__, "python": platform.python_version(), **{n: metadata.version(n) for n in names}}

@@ -1,4 +1,4 @@
-"""What a model learns from photos before it describes any: its codebooks and bases, then a whitening."""
+"""Fitting the parts of a model to photos before it is used: codebooks and bases, then a whitening."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from objemb.ops.tensors import as_tensor
 from objemb.structures import Photo, Regions
 from objemb.structures.described import expect_vectors
 
-#: More vectors do not make a better covariance.
+#: Maximum number of vectors for a covariance; more do not improve it.
 MAX_VECTORS = 100_000
-#: Fewer of those that are very long: so many elements together.
+#: Maximum number of elements of these vectors together, which limits the number of long vectors further.
 MAX_ELEMENTS = 1 << 29
 
 
 def expect_whitening(model: Model, dim: int | None, power: float) -> None:
-    """Raise ``ValueError`` for a whitening that no photos could give a model; that is known before any is described."""
+    """Raise ``ValueError``, before any photo is described, if a model cannot have a whitening with these settings."""
     describer = model.vector_describer("whitening")
     if describer.whitening is not None:
         raise ValueError("whitening: expected a model without one, found one that is whitened")
@@ -54,26 +54,26 @@ def fit_parts(
     on_step: Callable[[int, int], None] = lambda done, of: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
-    """A model whose :class:`~objemb.layers.fitted.Fitted` parts, such as codebooks, have learned from photos.
+    """Fit the :class:`~objemb.layers.fitted.Fitted` parts of a model, such as codebooks, to photos.
 
-    Each part that has not learned yet goes through the photos once, the first part first, since a later one may need
-    it. Of many vectors an even sample is used, see ``Fitted.needed``.
+    All photos are described once for each unfitted part, in the order of the parts, since a part may depend on earlier
+    ones. If there are more vectors than a part needs (``Fitted.needed``), a uniform sample is used.
 
     Args:
-        model: Any model; it stays as it is. One without such parts is given back as it is.
+        model: Any model; it is not changed. A model without unfitted parts is returned as it is.
         photos: Folders, lists or images, or photos in memory; not those on which the model will be evaluated.
-        named: What the record of the photos calls them; by default their paths.
-        boxes: Where boxes of the photos come from, None for the model's own regions.
-        batch_size: Photos at once.
-        workers: Decoding workers.
-        on_photo: Called after each photo, once for each part that learns.
-        on_step: Called by parts that take long, see :meth:`objemb.layers.fitted.Fitted.fit`.
-        on_skip: Called with each photo that could not be read or described, likewise.
+        named: Name of the photos in the provenance; by default their paths.
+        boxes: Source of boxes of the photos, None for the model's own regions.
+        batch_size: Photos per batch.
+        workers: Number of decoding workers.
+        on_photo: Called after each photo, once per part that is fitted.
+        on_step: Called with the progress of slow parts, see :meth:`objemb.layers.fitted.Fitted.fit`.
+        on_skip: Called with each photo that could not be read or described, once per part that is fitted.
 
     Raises:
-        ImportError: A library that a part learns with is not installed; raised before any photo is opened.
-        ValueError: Too few vectors were found for a part, or not one of the boxes could be used. Where the number of
-            photos says that there will be too few, that is raised before any is opened.
+        ImportError: A library with which a part is fitted is not installed; raised before any photo is opened.
+        ValueError: There are too few vectors for a part, or none of the boxes could be used. If the number of photos
+            shows that there will be too few vectors, this is raised before any photo is opened.
     """
     waiting = model.pipeline.unfitted()
     if not waiting:
@@ -112,28 +112,31 @@ def fit_whitening(
     on_step: Callable[[int, int], None] = lambda done, of: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
-    """A model with a PCA whitening fitted on the regions of photos, before they are aggregated.
+    """Fit a PCA whitening to the regions of photos, before aggregation.
 
-    It learns from the regions that count: where an aggregator sums up the grid of R-MAC without the whole image, the
-    whole image is left out here as well (Tolias, Sicre and Jegou 2015; Gordo et al. 2017).
+    It is fitted to the regions that are aggregated: if the aggregator sums the regions of the R-MAC grid without the
+    whole image, the whole image is left out here as well (Tolias, Sicre and Jegou 2015; Gordo et al. 2017).
 
-    Parts that have not learned yet do so first, from the same photos, see :func:`fit_parts`.
+    Unfitted parts are fitted first, to the same photos, see :func:`fit_parts`.
 
     Args:
-        model: A model without whitening; it stays as it is.
+        model: A model without whitening; it is not changed.
         photos: Folders, lists or images; not those on which the model will be evaluated.
-        boxes: Where boxes of the photos come from, None for the model's own regions.
+        boxes: Source of boxes of the photos, None for the model's own regions.
         dim: Dimensions to keep, None for all.
         power: Shrinkage, see :class:`objemb.layers.whitening.Whitening`.
-        batch_size: Photos at once.
-        workers: Decoding workers.
-        on_photo: Called after each photo, once for each part that learns and once for the whitening.
+        batch_size: Photos per batch.
+        workers: Number of decoding workers.
+        on_photo: Called after each photo, once per part that is fitted and once for the whitening.
         on_step: As for :func:`fit_parts`.
-        on_skip: Called with each photo that could not be described, likewise.
+        on_skip: As for :func:`fit_parts`, and once more for the whitening.
+
+    Returns:
+        The fitted model with the whitening.
 
     Raises:
-        ValueError: The model has a whitening, or too few vectors were found for ``dim``, or not one of the boxes could
-            be used: a whitening of whole photos is another one.
+        ValueError: The model has a whitening, there are too few vectors for ``dim``, or none of the boxes could be
+            used (a whitening of whole photos would be a different one).
     """
     expect_whitening(model, dim, power)
     model = fit_parts(
@@ -174,25 +177,29 @@ def fit_learned_whitening(
     on_photo: Callable[[], None] = lambda: None,
     on_skip: Callable[[SkippedImage], None] | None = None,
 ) -> Model:
-    """A model with a whitening learned from pairs that show the same thing.
+    """Fit a whitening to pairs of photos or boxes that show the same instance.
 
-    Boxes are described as they are given, whatever the model's own regions are.
+    The labelled boxes are described, independent of the model's own regions.
 
     Args:
-        model: A model without whitening whose parts have learned; it stays as it is.
+        model: A fitted model without whitening; it is not changed.
         pairs: Photos of the same instances, see :func:`objemb.models.pairs.read_labelled`; not those of the evaluation.
         dim: Dimensions to keep, None for all.
-        power: See :meth:`objemb.layers.whitening.Whitening.fit_pairs`.
-        ridge: Likewise; needed where there are fewer pairs than dimensions.
-        batch_size: Photos at once.
-        workers: Decoding workers.
+        power: As for :meth:`objemb.layers.whitening.Whitening.fit_pairs`.
+        ridge: As for :meth:`objemb.layers.whitening.Whitening.fit_pairs`; needed if there are fewer pairs than
+            dimensions.
+        batch_size: Photos per batch.
+        workers: Number of decoding workers.
         on_photo: Called after each photo.
         on_skip: Called with each photo that could not be read or described; its pairs are left out.
 
+    Returns:
+        The model with the whitening; networks are shared.
+
     Raises:
-        FileNotFoundError: Neither a file nor a folder.
-        NotFittedError: A part of the model has not learned yet.
-        ValueError: The model has a whitening, or there are no pairs, or too few vectors for ``dim``.
+        FileNotFoundError: ``pairs`` is neither a file nor a folder.
+        NotFittedError: A part of the model is not fitted.
+        ValueError: The model has a whitening, there are no pairs, or there are too few vectors for ``dim``.
     """
     expect_whitening(model, dim, power)
     vectors: list[Tensor] = []
@@ -214,17 +221,20 @@ def fit_learned_whitening(
 def whiten(
     model: Model, vectors: Tensor, *, dim: int | None = None, power: float = 0.5, fitted_on: str = "vectors"
 ) -> Model:
-    """A model with a PCA whitening fitted on vectors that it has given.
+    """Fit a PCA whitening to vectors of a model.
 
     Args:
-        model: A model without whitening; it stays as it is.
-        vectors: float ``(N, D)`` of single regions, of the kind that will be searched.
+        model: A model without whitening; it is not changed.
+        vectors: float ``(N, D)`` vectors of single regions, of the kind that will be searched.
         dim: Dimensions to keep, None for all.
         power: Shrinkage, see :class:`objemb.layers.whitening.Whitening`.
-        fitted_on: What they are vectors of, in words.
+        fitted_on: Description of the vectors, for the provenance.
+
+    Returns:
+        The model with the whitening; networks are shared.
 
     Raises:
-        ValueError: Too few vectors for ``dim``.
+        ValueError: There are too few vectors for ``dim``.
     """
     return model.whitened(Whitening.fit(vectors, dim, power, fitted_on=fitted_on))
 
@@ -232,7 +242,7 @@ def whiten(
 def _expect_to_learn(
     model: Model, parts: Sequence[str], photos: Sequence[str | Path] | Sequence[Photo], *, boxed: bool
 ) -> None:
-    """Raise what parts are known to raise when they learn from so many photos."""
+    """Raise the errors of parts that are known from the number of photos alone."""
     most = {part: model.pipeline.most_samples(part, boxed=boxed) for part in parts}
     count = 0 if all(of_photo is None for of_photo in most.values()) else _count(photos)
     for part, of_photo in most.items():
@@ -240,7 +250,7 @@ def _expect_to_learn(
 
 
 def _count(photos: Sequence[str | Path] | Sequence[Photo]) -> int:
-    """The number of photos, those that cannot be read included."""
+    """The number of photos, including those that cannot be read."""
     sources = [one for one in photos if not isinstance(one, Photo)]
     return len(photos) - len(sources) + (sum(1 for _ in find_images(sources)) if sources else 0)
 
@@ -254,7 +264,7 @@ def _samples(
     workers: int,
     on_skip: Callable[[SkippedImage], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Numbers of photos and the vectors that a part learns from in them."""
+    """Per batch, the number of photos and the vectors to which a part is fitted."""
 
     @torch.inference_mode()
     def sampled(batch: Sequence[Photo]) -> list[tuple[int, Tensor]]:
@@ -280,7 +290,7 @@ def _labelled_vectors(
     workers: int,
     on_skip: Callable[[SkippedImage], None] | None,
 ) -> Iterator[tuple[list[str], Tensor]]:
-    """Per photo the instances it shows and their vectors."""
+    """Per photo, the instances that it shows and their vectors."""
     by_photo: dict[str, list[LabelledRegion]] = {}
     for one in labelled:
         by_photo.setdefault(str(one.path), []).append(one)

@@ -2,12 +2,12 @@
 
 ::
 
-    DIR/model.json               settings, preprocessing, what was fitted on what, fingerprint, checksums, provenance
-    DIR/weights.safetensors      tensors of the networks, and what their parts have learned, such as codebooks
+    DIR/model.json               settings, preprocessing, data of fitted parts, fingerprint, checksums, provenance
+    DIR/weights.safetensors      tensors of the networks and of fitted parts, such as codebooks
     DIR/whitening.safetensors    tensors of the whitening, if there is one
 
-There is no pickle in it, and nothing in it refers to a file outside. Other files, such as the report of a training, may
-lie there: they are not looked at, and go when the model is replaced.
+It contains no pickle and no reference to a file outside. It may contain other files, such as the report of a training:
+they are not read, and are removed when the model is replaced.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from objemb import card as card_folder
 from objemb.checks import ArtefactMismatchError
 from objemb.weights.locate import MODEL_WEIGHTS
 
-#: Tensors by file: ``weights`` are the networks, ``whitening`` is fitted.
+#: File of each group of tensors: ``weights`` for the networks, ``whitening`` for the fitted whitening.
 TENSOR_FILES = {"weights": MODEL_WEIGHTS, "whitening": "whitening.safetensors"}
 
 
 def fingerprint(settings: Mapping[str, object], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
-    """SHA-256, as hex, of everything that a vector depends on: settings and tensors.
+    """Hexadecimal SHA-256 of everything that a vector depends on: settings and tensors.
 
-    Two models with the same fingerprint give vectors that may be compared. Where weights came from, when and by which
-    version does not count.
+    The vectors of two models with the same fingerprint are comparable. The fingerprint does not depend on the origin
+    of weights, on the time, or on versions.
 
     Args:
         settings: Resolved settings without the origin of weights.
-        tensors: Group (a key of ``TENSOR_FILES``) to name to tensor.
+        tensors: Tensors by group (a key of ``TENSOR_FILES``) and name.
     """
     digest = hashlib.sha256(
         json.dumps(settings, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -72,10 +72,10 @@ def write_folder(
 
 
 def read_tensors(folder: str | Path, card: card_folder.ModelCard) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a model folder by group, after checking the files against the checksums of the card.
+    """The tensors of a model folder by group, after verifying the checksums in the card.
 
     Raises:
-        ArtefactMismatchError: A file is missing or is not the one that was written; both checksums are named.
+        ArtefactMismatchError: A file is missing or has another checksum; the message has both checksums.
     """
     tensors: dict[str, dict[str, Tensor]] = {group: {} for group in TENSOR_FILES}
     for group, name in TENSOR_FILES.items():
@@ -90,6 +90,6 @@ def read_tensors(folder: str | Path, card: card_folder.ModelCard) -> dict[str, d
 
 
 def _reason(error: SafetensorError) -> str:
-    """What the system said, which safetensors has in its text alone."""
+    """The error of the operating system, which safetensors has only in its text."""
     said = re.search(r"\(os error (\d+)\)", str(error))
     return str(error) if said is None else os.strerror(int(said[1]))

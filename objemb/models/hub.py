@@ -1,6 +1,6 @@
 """Model folders on the Hugging Face Hub: ``hf:ORG/NAME`` and ``hf:ORG/NAME@REVISION`` wherever a model is named.
 
-``HF_ENDPOINT`` names another hub; who one is there, and where downloads are kept, is the affair of ``huggingface_hub``.
+``HF_ENDPOINT`` selects another hub; ``huggingface_hub`` handles credentials and the cache of downloads.
 """
 
 from __future__ import annotations
@@ -24,63 +24,63 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf:"
-#: Owner, name, and perhaps a branch, tag or commit.
+#: Owner, name, and optionally a branch, tag or commit.
 NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-#: What a training says of its model, beside the card: parts of the model card on the hub.
+#: The report of a training, stored beside the card; it becomes part of the model card on the hub.
 REPORT = "report.md"
 README = "README.md"
 
 
 def is_on_hub(model: str | Path) -> bool:
-    """Whether a model is named by its place on the hub."""
+    """Whether the name of a model refers to the hub."""
     return str(model).startswith(PREFIX)
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a model on this machine; one on the hub is downloaded, unless it was before.
+    """The folder of a model on this machine; a model on the hub is downloaded unless it is in the cache.
 
-    Of a repository only the card and the files that it lists are fetched, all of one commit. Nothing is executed.
+    Only the card of a repository and the files listed in it are downloaded, all of one commit. Nothing is executed.
 
     Args:
         model: A folder, or ``hf:ORG/NAME`` with or without ``@REVISION``.
 
     Raises:
-        ValueError: No name of a repository.
-        ObjembError: It cannot be had: no network, no such repository, revision or model.
+        ValueError: The name of the repository is invalid.
+        ObjembError: The model is not available: no network, or no such repository, revision or model.
         ImportError: ``huggingface_hub`` is not installed.
     """
     if not is_on_hub(model):
         return Path(model)
     repository, revision = _parsed(str(model))
     api = _api()
-    with _told(str(model)):
+    with _hub_errors(str(model)):
         card = Path(api.hf_hub_download(repository, CARD, revision=revision))
-    # downloads lie in a folder named by their commit: what follows is of the same
+    # the folder of a download is named by its commit: the other files are taken from the same one
     for name in read_card(card.parent)["files"]:
         if name != Path(name).name:
             raise ObjembError(f"{model}: expected files of the folder itself, found {name!r}")
-        with _told(str(model)):
+        with _hub_errors(str(model)):
             api.hf_hub_download(repository, name, revision=card.parent.name)
     return card.parent
 
 
 def push_model(folder: str | Path, model: str, *, license: str, private: bool = False, message: str = "") -> str:
-    """Upload a model folder with a model card for people; the repository is made where it is not there yet.
+    """Upload a model folder with a readable model card; the repository is created if it does not exist.
 
     Args:
-        folder: Any model folder; its files are checked first, and no others are uploaded but the report of a training.
-        model: ``hf:ORG/NAME``, with ``@BRANCH`` for another branch than the main one.
-        license: Of the weights, as the hub calls it, such as ``apache-2.0``: for the card.
+        folder: Any model folder. Its files are checked first; besides them only the report of a training is uploaded.
+        model: ``hf:ORG/NAME``, with ``@BRANCH`` for a branch other than the main one.
+        license: License of the weights by its name on the hub, such as ``apache-2.0``, for the card.
         private: Whether a new repository is private.
-        message: Of the commit.
+        message: Commit message.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        FileNotFoundError, ArtefactMismatchError: No model folder, or a damaged one.
-        ValueError: No name of a repository.
-        ObjembError: It cannot be uploaded: no network, no right to.
+        FileNotFoundError, ArtefactMismatchError: The folder is not a model folder, or it is damaged.
+        ValueError: The name of the repository is invalid.
+        ObjembError: The upload failed: no network, or no permission.
         ImportError: ``huggingface_hub`` is not installed.
     """
     folder = Path(folder)
@@ -89,7 +89,7 @@ def push_model(folder: str | Path, model: str, *, license: str, private: bool = 
     repository, revision = _parsed(model)
     report = folder / REPORT
     api = _api()
-    with tempfile.TemporaryDirectory() as staging, _told(model):
+    with tempfile.TemporaryDirectory() as staging, _hub_errors(model):
         for file in (*files, folder / CARD):
             shutil.copyfile(file, Path(staging, file.name))
         text = report.read_text(encoding="utf-8") if report.is_file() else ""
@@ -105,13 +105,13 @@ def push_model(folder: str | Path, model: str, *, license: str, private: bool = 
 
 
 def hub_card(card: ModelCard, repository: str, license: str, report: str) -> str:
-    """The model card of the hub, Markdown with a head in YAML.
+    """The model card on the hub, Markdown with YAML front matter.
 
     Args:
-        card: Of the model folder.
+        card: Card of the model folder.
         repository: ``ORG/NAME``.
         license: As for :func:`push_model`.
-        report: What a training measured, in Markdown; empty where nothing was.
+        report: Report of a training in Markdown; empty if there is none.
     """
     settings, provenance = card["settings"], card.get("provenance", {})
     exported = card.get(EXPORT)
@@ -176,8 +176,8 @@ def _parsed(model: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _told(model: str) -> Iterator[None]:
-    """Errors of the hub, which has many types of them, as one that says what was wanted and why it failed."""
+def _hub_errors(model: str) -> Iterator[None]:
+    """A context that turns the many types of errors of the hub into one, with the name of the model and the reason."""
     try:
         yield
     except ObjembError:

@@ -1,4 +1,4 @@
-"""Which photos, and boxes in them, show the same thing: what a whitening is learned from."""
+"""Pairs of photos, or of boxes in them, that show the same instance, from which a whitening is learned."""
 
 from __future__ import annotations
 

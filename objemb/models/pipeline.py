@@ -1,4 +1,4 @@
-"""A describer with an aggregator: from photos to the rows of an index, and to those of a query."""
+"""A describer combined with an aggregator: computes the rows of an index and of a query from photos."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from objemb.structures.described import IN_WORDS
 
 AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
-#: Prefix of the parts of the aggregator among those of a model.
+#: Prefix of the names of the aggregator's parts.
 AGGREGATOR = "aggregator."
-#: What becomes of a box: a region of its photo, or a picture that is cut out of it, which enters the network as large
-#: as it would in its photo, or as large as a photo.
+#: How a box is described: as a region of its photo, or cut out, either at the scale of its photo or at the size of a
+#: photo.
 REGION, PART, ALONE = "region", "part", "alone"
 
 
 class Pipeline(ABC, Generic[Taken]):
-    """What a model does with photos, whatever it makes of them.
+    """A describer and an aggregator, with vectors or visual words as rows.
 
     Attributes:
         describer, aggregator: The two steps.
@@ -45,55 +45,56 @@ class Pipeline(ABC, Generic[Taken]):
 
     @abstractmethod
     def query_whole(self, photo: Photo) -> Described:
-        """The one row to search with for a whole photo."""
+        """The single query row of a whole photo."""
 
     @abstractmethod
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """One row for each box, in their order and in the frame of the photo; ``crop`` as for a model's ``query``."""
+        """One query row per box, in order and in the frame of the photo; ``crop`` as for a model's ``query``."""
 
     @abstractmethod
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
-        """The longest side in original pixels of the least box that is cut out and described at the size of a photo;
-        None where no box is."""
+        """Longest side, in original pixels, of the smallest box that is cut out and described at the size of a photo;
+        None if no box is."""
 
     def rows(self, photos: Sequence[Photo], given: Sequence[Regions | None] | None = None) -> list[Described]:
-        """Rows for an index, photo by photo; ``given`` are regions, as for ``describer.describe``."""
+        """Rows of each photo for an index; ``given`` are regions, as for ``describer.describe``."""
         return [self.aggregator.aggregate(one) for one in self.describer.describe(photos, given)]
 
     def samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None] | None = None) -> Tensor:
-        """The vectors of some photos that a part learns from, a key of :meth:`fitted_parts`."""
+        """The vectors of photos to which a part is fitted, float ``(N, D)``; ``part`` is a key of
+        :meth:`fitted_parts`."""
         if part.startswith(AGGREGATOR):
             return self.aggregator.samples(part.removeprefix(AGGREGATOR), self.describer.describe(photos, given))
         return self.describer.samples(part, photos, given)
 
     def most_samples(self, part: str, *, boxed: bool) -> int | None:
-        """The most vectors that a part learns from in one photo; None where that is not known.
+        """Maximum number of vectors per photo to which a part is fitted; None if unknown.
 
         Args:
             part: A key of :meth:`fitted_parts`.
-            boxed: Whether boxes of the photos are given.
+            boxed: Whether boxes are given for the photos.
         """
         del part, boxed
         return None
 
     def fitted_parts(self) -> dict[str, Fitted]:
-        """Parts that learn, by dotted name, in the order in which they have to: the describer's come first."""
+        """Parts to be fitted, by dotted name, in the order of fitting: those of the describer come first."""
         own = {f"{AGGREGATOR}{name}": part for name, part in self.aggregator.fitted_parts().items()}
         return {**self.describer.fitted_parts(), **own}
 
     def unfitted(self) -> list[str]:
-        """Names of the parts that have not learned yet, in the order in which they have to."""
+        """Names of the parts that are not fitted yet, in the order of fitting."""
         return [name for name, part in self.fitted_parts().items() if not part.is_fitted]
 
     def check_fitted(self) -> None:
-        """Raise :class:`~objemb.checks.NotFittedError` where a part has not learned yet."""
+        """Raise :class:`~objemb.checks.NotFittedError` if a part is not fitted."""
         for part in self.fitted_parts().values():
             part.check_fitted()
 
 
 @dataclass(frozen=True, eq=False)
 class VectorPipeline(Pipeline[RegionDescriptors]):
-    """A vector for each region, and an aggregator of them."""
+    """A describer that computes a vector per region, and an aggregator of vectors."""
 
     describer: Describer
     aggregator: Aggregator
@@ -104,7 +105,7 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
         return self.describer.dim
 
     def query_whole(self, photo: Photo) -> RegionDescriptors:
-        """See :meth:`Pipeline.query_whole`: region 0 where regions are indexed, else the row of the photo itself."""
+        """See :meth:`Pipeline.query_whole`: region 0 if regions are indexed, else the row of the photo."""
         whole = Regions.whole(photo.size)
         given = [whole] if self.aggregator.per_region and self.describer.queries_in_context(True) else None
         row = self.aggregator.aggregate(self.describer.describe([photo], given)[0]).vectors[:1]
@@ -113,11 +114,11 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> RegionDescriptors:
         """See :meth:`Pipeline.query_boxes`.
 
-        Where the index has a row per region, a box is one region. Where an image is summed up to one row, a box is an
-        image of its own: it is cut out, described with the method's own regions, and summed up in the same way. Unless
-        ``crop`` says otherwise, it enters the network at the scale of its photo, as the benchmarks of this field and
-        the programs that the authors of R-MAC, deep image retrieval, GeM and regional attention released have it: the
-        objects of the database were described at that scale, too.
+        If the index has one row per region, a box is described as one region. If it has one row per image, a box is
+        described as an image: it is cut out, described with the method's own regions, and aggregated in the same way.
+        By default (``context``) it enters the network at the scale of its photo, the scale at which the objects of the
+        database were described. This is the convention of retrieval benchmarks and of the code released by the authors
+        of R-MAC, deep image retrieval, GeM and regional attention.
         """
         if len(boxes) == 0:
             return RegionDescriptors(photo.id, boxes, np.zeros((0, self.dim), np.float32), photo.metadata)
@@ -144,7 +145,7 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
             return ALONE
         describer, per_region = self.describer, self.aggregator.per_region
         has_scale = describer.extractor is not None
-        # a region has the scale of its photo; to be one among regions, a part that is cut out is described as one
+        # a region has the scale of its photo; with one row per region, a part that is cut out is described as a region
         keeps_scale = crop == "context" or not has_scale or not per_region
         if describer.queries_in_context(per_region) and keeps_scale:
             return REGION
@@ -153,7 +154,7 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
 
 @dataclass(frozen=True, eq=False)
 class FeaturePipeline(Pipeline[RegionFeatures]):
-    """Local features in regions, and an aggregator of them."""
+    """A describer that computes local features, and an aggregator of them."""
 
     describer: FeatureDescriber
     aggregator: FeatureAggregator
@@ -168,8 +169,8 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         return self.query_boxes(photo, Regions.whole(photo.size), "context")
 
     def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """See :meth:`Pipeline.query_boxes`: the features inside each box, or those of a picture that is cut out
-        (``crop``, ``scaled``), or those of the photo for every box (``whole``)."""
+        """See :meth:`Pipeline.query_boxes`: the features inside each box (``context``), those of the box cut out
+        (``crop``, ``scaled``), or those of the whole photo for every box (``whole``)."""
         return self.aggregator.aggregate_query(self._features_of(photo, boxes, crop))
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
@@ -184,7 +185,7 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         return self.aggregator.most_samples(part.removeprefix(AGGREGATOR), features)
 
     def _features_of(self, photo: Photo, boxes: Regions, crop: str) -> RegionFeatures:
-        """The local features by which boxes are searched for, in their order."""
+        """The local features with which boxes are searched for, in the order of the boxes."""
         if crop in ("crop", "scaled"):
             return self.describer.describe_parts(photo, boxes, scaled=crop == "scaled")
         if crop != "whole":
@@ -199,7 +200,7 @@ def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> VectorPipel
     """A pipeline of two steps that fit together.
 
     Raises:
-        ValueError: They do not; both are named.
+        ValueError: They do not fit; the message names both.
     """
     if isinstance(describer, Describer) and isinstance(aggregator, Aggregator):
         return VectorPipeline(describer, aggregator)
@@ -217,14 +218,14 @@ def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> VectorPipel
 
 
 def vector_describer(describer: AnyDescriber, who: str) -> Describer:
-    """A describer of vectors.
+    """The describer, if it computes vectors.
 
     Args:
-        describer: What may be one.
-        who: What needs it, for the message.
+        describer: Any describer.
+        who: Name of the component that needs vectors, for the message.
 
     Raises:
-        ValueError: It gives local features.
+        ValueError: The describer computes local features.
     """
     if not isinstance(describer, Describer):
         raise ValueError(

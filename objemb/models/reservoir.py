@@ -1,25 +1,25 @@
-"""An even sample of more vectors than fit into memory."""
+"""A uniform sample of more vectors than fit into memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Seed of the priorities that vectors draw.
+#: Seed of the random priorities.
 SEED = 0
 
 
 class Reservoir:
-    """At most ``most`` of all vectors that come by, each with the same chance, in the order in which they came.
+    """A uniform sample of at most ``most`` of all added vectors, in the order in which they were added.
 
-    Every vector draws a random priority, and those with the smallest ones stay. Unlike every n-th vector, that cannot
-    fall into step with the rows of a feature map. The same vectors give the same sample, always.
+    Each vector gets a random priority, and those with the smallest priorities are kept (reservoir sampling). Unlike
+    taking every n-th vector, this cannot align with the rows of a feature map. The sample is deterministic.
 
     Args:
-        most: How many to keep; twice as many are in memory at most.
+        most: Maximum size of the sample; at most twice as many vectors are in memory.
 
     Attributes:
-        seen: How many have come by.
+        seen: Number of vectors added so far.
     """
 
     def __init__(self, most: int) -> None:
@@ -32,7 +32,7 @@ class Reservoir:
         self._generator = torch.Generator().manual_seed(SEED)
 
     def add(self, vectors: Tensor) -> None:
-        """Let float ``(N, D)`` come by; they are copied to the CPU where they stay."""
+        """Add float vectors ``(N, D)``; those that are kept are copied to the CPU."""
         priorities = torch.rand(len(vectors), generator=self._generator, dtype=torch.float64)
         self.seen += len(vectors)
         rows = (priorities < self._bound).nonzero().flatten()
@@ -45,7 +45,7 @@ class Reservoir:
             self._thin()
 
     def vectors(self) -> Tensor:
-        """The sample ``(M, D)``, ``M <= most``; ``(0, 0)`` when nothing came by."""
+        """The sample ``(M, D)``, ``M <= most``; ``(0, 0)`` if nothing was added."""
         if not self._kept:
             return torch.zeros(0, 0)
         self._thin()

@@ -1,4 +1,4 @@
-"""The rows of an index as a model makes them."""
+"""The schema of the rows that a model computes for an index."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from objemb.models.base import EmbeddingModel
 
 
 def row_schema(model: EmbeddingModel, dtype: str | None = None) -> RowSchema:
-    """What ``Index.create`` has to be told of the rows of a model.
+    """The schema of the rows of a model, for ``Index.create``.
 
     Args:
-        model: The model; its parts may still have to learn.
-        dtype: Number type of vectors, or of residuals that are not signs, on disk; None for what is usual.
+        model: The model; its parts need not be fitted yet.
+        dtype: Number type on disk of vectors, or of residuals that are not binary; None for the default.
 
     Raises:
-        ValueError: There is no such type, or the residuals are signs, which have none.
+        ValueError: The type is unknown, or the residuals are binary and have no type.
     """
     kernel, items = model.kernel, "regions" if model.per_region else "images"
     if kernel is None:

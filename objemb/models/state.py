@@ -1,4 +1,4 @@
-"""What a model consists of besides code: tensors, and settings that stand without any file."""
+"""The state of a model apart from code: its tensors, and settings that refer to no file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHITENING = "whitening."
 
 
 def model_tensors(describer: AnyDescriber, aggregator: AnyAggregator) -> dict[str, dict[str, Tensor]]:
-    """Tensors by file: ``weights`` of the networks and of what an aggregator has learned, and ``whitening``."""
+    """Tensors by file: ``weights`` with those of the networks and of the fitted aggregator, and ``whitening``."""
     learned = {f"{AGGREGATOR}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     state = {**describer.state_dict(), **learned}
     return {
@@ -25,19 +25,19 @@ def model_tensors(describer: AnyDescriber, aggregator: AnyAggregator) -> dict[st
 def model_fingerprint(settings: Mapping[str, object], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
     """The fingerprint of a model; see :func:`objemb.models.folder.fingerprint`.
 
-    Re-ranking does not count: it changes results, not vectors.
+    It does not depend on re-rankers, since they change results, not vectors.
     """
     vectors = {part: value for part, value in settings.items() if part != "rerank"}
     return fingerprint(without_weights(vectors), tensors)
 
 
 def without_weights(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings whose ``weights`` are null: the tensors lie in the model folder, where they came from is provenance."""
+    """Settings with every ``weights`` set to None: the model folder has the tensors, the provenance their origin."""
     return {key: None if key == "weights" else _without_weights(value) for key, value in settings.items()}
 
 
 def _without_weights(value: object) -> object:
-    """Likewise of any value; several parts form a list."""
+    """As :func:`without_weights`, for any value, such as a list of parts."""
     if isinstance(value, Mapping):
         return without_weights(value)
     return [_without_weights(v) for v in value] if isinstance(value, (list, tuple)) else value

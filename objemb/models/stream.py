@@ -21,12 +21,12 @@ from objemb.structures.fields import is_tensor
 
 log = logging.getLogger(__name__)
 
-#: Photos that are decoded ahead: the network never waits, and memory does not depend on how many photos there are.
+#: Number of batches decoded ahead, so that the network does not wait and memory is bounded.
 PREFETCHED_BATCHES = 2
-#: Bytes of pixels above which a batch is closed early.
+#: Bytes of pixels from which a batch is processed although it is not full.
 BATCH_BYTES = 2**28
 
-#: A path or an image, several, a batch of arrays, or images that were found already.
+#: A path or an image, several of them, a batch of arrays, or references to images.
 Sources: TypeAlias = "ImageLike | ImageRef | SkippedImage | Iterable[ImageLike | ImageRef | SkippedImage]"
 T = TypeVar("T")
 
@@ -42,21 +42,24 @@ def process_stream(
     on_skip: Callable[[SkippedImage], None] | None,
     works: Callable[[Photo], object],
 ) -> Iterator[T]:
-    """What becomes of photos in batches, in order; what cannot be read or described is handed to ``on_skip``.
+    """Process photos in batches, in order; photos that cannot be read or processed are passed to ``on_skip``.
 
     Args:
         sources: See :meth:`objemb.models.Model.stream`.
-        process: Makes a result of each photo of a batch.
-        side: The longest side at which photos are looked at.
-        batch_size: Photos at once.
-        workers: Decoding threads.
-        max_pixels: Larger photos are skipped.
-        on_skip: Called with what is skipped; by default a warning is logged.
-        works: Puts a photo that is surely good through the networks. Where that fails too, what failed before was not
-            the fault of its photo.
+        process: Computes one result per photo of a batch.
+        side: The longest side in pixels at which photos are used, None for full resolution.
+        batch_size: Photos per batch.
+        workers: Number of decoding threads.
+        max_pixels: Photos with more pixels are skipped.
+        on_skip: Called with each skipped photo; by default a warning is logged.
+        works: Runs the networks on a valid test photo. If that fails too, an earlier failure was not caused by its
+            photo.
+
+    Yields:
+        The results, in the order of the photos.
 
     Raises:
-        Exception: What ``process`` raises where the networks do not work at all.
+        Exception: The error of ``process``, if the networks fail for the test photo too.
     """
     batch: list[Photo] = []
     paths: dict[str, str] = {}
@@ -84,15 +87,15 @@ def _log_skipped(skipped: SkippedImage) -> None:
 def as_refs(
     sources: Sources, side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[ImageRef | Photo | SkippedImage]:
-    """Images of paths (folders, lists, single files), behind the images that were found or decoded already.
+    """The images of all sources: first references and images in memory, then those found at paths.
 
-    An image in memory has its number among the sources as its id, a :class:`Photo` its own.
+    The id of an image in memory is its number among the sources; a :class:`Photo` keeps its id.
 
     Raises:
-        TypeError, ValueError: Something that is no image; the message has its number.
+        TypeError, ValueError: A source is not an image; the message has its number.
     """
     items: Iterable[ImageLike | ImageRef | SkippedImage]
-    items = [sources] if _is_one(sources) else sources  # type: ignore[list-item, assignment]  # told apart at run time
+    items = [sources] if _is_one(sources) else sources  # type: ignore[list-item, assignment]  # checked at run time
     waiting: list[str | Path] = []
     for number, item in enumerate(items):
         if isinstance(item, (str, Path)):
@@ -106,7 +109,7 @@ def as_refs(
 
 
 def _is_one(sources: Sources) -> bool:
-    """Whether sources are a single one, although it may be iterated over; arrays of four dimensions are batches."""
+    """Whether this is a single source, even if it is iterable; arrays of four dimensions are batches."""
     if isinstance(sources, np.ndarray):
         return sources.ndim < 4 and sources.dtype.kind in "biuf"
     if is_tensor(sources):
@@ -130,7 +133,7 @@ def _in_memory(item: ImageLike, number: int, side: int | None, max_pixels: int) 
 def _remember(
     refs: Iterable[ImageRef | Photo | SkippedImage], paths: dict[str, str]
 ) -> Iterator[ImageRef | Photo | SkippedImage]:
-    """Note the path of each image while it is on its way, for the record of one that cannot be described."""
+    """Record the path of each image while it is processed, for the report if it cannot be described."""
     for ref in refs:
         if not isinstance(ref, Photo):
             paths[ref.id] = str(ref.path)
@@ -147,16 +150,16 @@ def _process_all(
 ) -> Generator[T, None, int]:
     """Process a batch in parts of at most ``size``; returns the size that fits into memory.
 
-    A batch that fails is tried again in halves, so that memory is found where there is any, and a single image that
-    fails is skipped while its neighbours are described. If not for memory, then only where another photo succeeds:
-    networks that do not work would otherwise make every photo a bad one.
+    A batch that fails is tried again in halves, which need less memory and isolate a photo that fails: it is skipped,
+    and the others are processed. A photo that fails for a reason other than memory is skipped only if the test photo
+    succeeds; otherwise networks that never work would lead to skipping every photo.
     """
     waiting = [photos[i : i + size] for i in range(0, len(photos), size)]
     while waiting:
         part = waiting.pop(0)
         try:
             results = process(part)
-        except (ImportError, KeyboardInterrupt, NotFittedError, NotImplementedError):  # it is not the photo
+        except (ImportError, KeyboardInterrupt, NotFittedError, NotImplementedError):  # not caused by the photo
             raise
         except Exception as error:
             memory = _is_out_of_memory(error)
@@ -180,7 +183,7 @@ def _process_all(
 
 
 def _succeeds(works: Callable[[Photo], object]) -> bool:
-    """Whether a photo that is surely good can be described: grey levels from dark to light."""
+    """Whether the networks process a valid test photo, a ramp of grey levels."""
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 256, 256)).copy()
     try:
         works(Photo("a photo to try the network on", ramp, (256, 256)))
@@ -191,13 +194,13 @@ def _succeeds(works: Callable[[Photo], object]) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")  # where it was never imported, its memory is not what is missing
+    torch = sys.modules.get("torch")  # if it was never imported, the error is not about its memory
     kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or _says_out_of_memory(str(error))
 
 
 def _says_out_of_memory(text: str) -> bool:
-    """Neither PyTorch nor other runtimes have a type of their own for the memory of the processor."""
+    """Whether a message is about memory: PyTorch and other runtimes have no type of error for that of the CPU."""
     return "alloc" in text and "memory" in text
 
 
