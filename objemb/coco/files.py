@@ -12,13 +12,13 @@ from typing import Any
 from objemb import checks
 from objemb.coco.units import LIMIT, expect_pixels
 
-#: The one class of a file that is read without regard to its categories.
+#: The only class of a file that is read class-agnostically.
 OBJECT = "object"
-#: Category of objects that were annotated but are no instance: never searched for.
+#: Category of annotated objects without an instance, which are never queries.
 DISTRACTOR = "distractor"
 INSTANCES_KEYS = ("images", "annotations", "categories")
 RESULT_KEYS = ("image_id", "category_id", "bbox")
-#: A whole number as a text, perhaps as a table program writes it that takes ids for measurements: ``7`` or ``7.0``.
+#: An integer as a string, ``7``, or ``7.0`` as written by table programs that treat ids as floats.
 WHOLE = re.compile(r"(\d+)(\.0*)?", re.ASCII)
 
 
@@ -33,16 +33,16 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoBox:
-    """A box as the file has it: finite, with an area, perhaps reaching beyond its image.
+    """A box of a file: finite, with a positive area, not clipped to its image.
 
     Attributes:
-        entry: The place of its annotation in the file, for messages.
-        image: The id of its image.
+        entry: Position of its annotation in the file, for messages.
+        image: Id of its image.
         box: ``(x1, y1, x2, y2)`` edges in pixels of the image.
-        score: 1 where the file has none.
-        label: From 0.
-        segmentation: As it stands in the file, unchecked; see :mod:`objemb.coco.masks`.
-        instance: The name of the individual object, in files of objemb's own generators.
+        score: Its score, 1 if the file has none.
+        label: Its label, from 0.
+        segmentation: Its segmentation in the file, unchecked; see :mod:`objemb.coco.masks`.
+        instance: Name of its instance, in files written by ``objemb prepare-data``; None in others.
     """
 
     entry: str
@@ -56,16 +56,16 @@ class CocoBox:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What could be read.
+    """The valid content of a file.
 
     Attributes:
-        images: In the order of the file.
-        boxes: All usable ones.
-        classes: Names of the labels: categories by rising id.
+        images: Images in the order of the file.
+        boxes: All valid boxes.
+        classes: Names of the labels: categories by increasing id.
         problems: ``(entry, reason)`` of everything that was left out.
-        entries: How many boxes the file has, usable or not.
-        named: Whether it names its images; without names, their ids are their ``file_name``.
-        fractional_ids: Whether ids are written as ``7.0``, as tables write whole numbers beside missing ones.
+        entries: Number of boxes in the file, valid or not.
+        named: Whether the images have file names; otherwise their ids are used as ``file_name``.
+        fractional_ids: Whether ids are written as ``7.0``, as tables write integers in columns with missing values.
     """
 
     images: tuple[CocoImage, ...]
@@ -78,15 +78,19 @@ class CocoFile:
 
 
 def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
-    """Read an instances file, or a results file with or without the instances file that names images and categories.
+    """Read an instances file or a results file.
 
-    Without one, images and categories are called by their numbers. An id may be a number or a text; ``7``, ``7.0`` and
-    ``"7"`` are the same.
+    An id may be a number or a string; ``7``, ``7.0`` and ``"7"`` are the same.
+
+    Args:
+        file: The file of instances or results.
+        images: For results, the instances file with their images and categories; without it, images and categories are
+            named by their ids.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a COCO file, or its boxes as a whole are no x, y, width, height in pixels; the message
-            says what was found. Single bad entries are only recorded.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a COCO file, or its boxes are not x, y, width, height in pixels; the message says what was
+            found. Single invalid entries are only recorded.
     """
     content = read_json(file)
     if isinstance(content, Mapping):
@@ -116,7 +120,7 @@ def read_coco(file: str | Path, images: str | Path | None = None) -> CocoFile:
 
 
 def file_name_of(entry: object, key: str = "file_name") -> str | None:
-    """The ``file_name`` of an entry of ``images``, or a text under another ``key``; None where it has none."""
+    """The ``file_name`` of an entry of ``images``, or a string with another ``key``; None if it has none."""
     name = entry.get(key) if isinstance(entry, Mapping) else None
     return name if isinstance(name, str) and name else None
 
@@ -125,8 +129,8 @@ def read_json(file: str | Path) -> Any:
     """The content of a COCO file, unchecked.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not valid JSON.
     """
     try:
         return json.loads(Path(file).read_bytes())
@@ -153,7 +157,7 @@ def _checked_results(content: object, file: str | Path) -> list[object]:
 
 
 def _implied(entries: list[object]) -> dict[str, list[dict[str, object]]]:
-    """Images and categories named by their numbers, where nothing else names them."""
+    """Images and categories of results without an instances file, named by their ids."""
     usable = [e for e in entries if isinstance(e, Mapping)]
     images, categories = (
         dict.fromkeys(i for e in usable if (i := _id(e.get(key))) is not None) for key in ("image_id", "category_id")
@@ -190,7 +194,7 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _categories(entries: Iterable[Any], problems: list[tuple[str, str]]) -> dict[str, str]:
-    """Names by id, numbers rising, behind them texts."""
+    """Names of categories by id: numbers in increasing order, then strings."""
     names: dict[str, str] = {}
     for number, entry in enumerate(entries):
         id = _id(entry.get("id")) if isinstance(entry, Mapping) else None
@@ -243,7 +247,7 @@ def _box(name: str, entry: object, images: set[str], labels: dict[str, int]) -> 
 
 
 def _entry_name(kind: str, number: int, entry: object) -> str:
-    """Its place in the file and, where it has one, its id."""
+    """The position of an entry in the file and, if it has one, its id."""
     id = _id(entry.get("id")) if isinstance(entry, Mapping) else None
     return f"{kind}[{number}]" if id is None else f"{kind}[{number}] (id {id})"
 
@@ -258,7 +262,7 @@ def _edges(bbox: object) -> tuple[float, float, float, float]:
 
 
 def _id(value: object) -> str | None:
-    """An id as a text, the same for ``7``, ``7.0``, ``"7"`` and ``"7.0"``; None for what is no id."""
+    """An id as a string, the same for ``7``, ``7.0``, ``"7"`` and ``"7.0"``; None for an invalid id."""
     if type(value) is float and abs(value) < 2**53 and value.is_integer():
         value = int(value)
     if type(value) is int:

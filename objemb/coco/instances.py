@@ -1,4 +1,4 @@
-"""COCO instances: pictures with true boxes, as they are learned from."""
+"""COCO instances: photos with ground-truth boxes, as used for training."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from objemb.structures import Photo, Regions
 class CocoInstances:
     """A file of COCO instances (Lin et al., "Microsoft COCO", 2014).
 
-    Category ids, which have gaps, become labels from 0 in their order. Whatever cannot be used is left out and recorded
-    in ``problems``: annotations of crowds, which are no single objects, and those that are broken. Images without
-    annotations are normal.
+    Category ids, which may have gaps, are mapped to labels from 0 in their order. Crowd annotations and invalid entries
+    are left out and recorded in ``problems``. Images may have no annotations.
 
     Args:
         file: The JSON file.
-        class_agnostic: Whether all boxes are of one class, ``object``, whatever their categories.
-        masks: Whether segmentations are read.
+        class_agnostic: Whether to give all boxes the class ``object``, independent of their categories.
+        masks: Whether to read segmentations.
 
     Attributes:
-        images: In the order of the file.
+        images: Images in the order of the file.
         classes: Names of the labels.
-        instances: Names of the identities that the annotations have (the key ``instance`` of files that
-            ``objemb prepare-data`` makes), sorted; empty where there are none. Annotated distractors have none.
+        instances: Sorted names of the instances of annotations (the key ``instance`` in files written by
+            ``objemb prepare-data``); empty if there are none. Annotated distractors have no instance.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no COCO file, or has no images.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a COCO file, or has no images.
     """
 
     images: tuple[CocoImage, ...]
@@ -57,7 +56,7 @@ class CocoInstances:
         self.instances = tuple(sorted({name for b in boxes if (name := self._instance(b)) is not None}))
 
     def box_count(self, number: int) -> int:
-        """How many boxes of image ``number``, from 0, lie in it as far as the file says, its photo unseen."""
+        """Number of boxes of image ``number`` (from 0) inside the size that the file gives; the photo is not read."""
         image = self.images[number]
         height, width = image.size or (math.inf, math.inf)
         boxes = (b.box for b in self._boxes.get(image.id, ()))
@@ -65,23 +64,23 @@ class CocoInstances:
 
     @property
     def problems(self) -> list[tuple[str, str]]:
-        """``(entry, reason)`` of all that was left out so far, each once. An entry gives the id of an annotation."""
+        """``(entry, reason)`` of everything left out so far, each once. An entry has the id of its annotation."""
         return list(self._problems)
 
     def regions(self, number: int, photo: Photo) -> tuple[Regions, tuple[str | None, ...]]:
-        """The true boxes of an image, clipped to its photo, and the identity of each where it is known.
+        """The ground-truth boxes of an image, clipped to its photo, and their instances.
 
         Args:
-            number: Of the image, from 0.
-            photo: The picture that it names. Boxes outside it are left out and recorded; where it has another size
-                than the file says, they are turned or scaled with it, see :mod:`objemb.ops.frames`.
+            number: Number of the image, from 0.
+            photo: The photo of the image. Boxes outside it are left out and recorded; if its size differs from that in
+                the file, boxes are rotated or scaled to it, see :mod:`objemb.ops.frames`.
 
         Returns:
             ``Regions`` in original pixels, with the extra ``masks``, uint8 ``(N, 28, 28)`` within the boxes, if masks
-            are read; names or None, one per row.
+            are read; and the name of the instance of each row, or None.
 
         Raises:
-            FrameError: There are boxes, but they were made for another picture: none can be used.
+            FrameError: There are boxes, but they belong to another photo.
         """
         image = self.images[number]
         boxes = self._boxes.get(image.id, [])

@@ -1,4 +1,4 @@
-"""Segmentations of COCO files: run lengths of masks, and polygons and runs as small masks over a box."""
+"""Segmentations of COCO files: run-length encoding of masks, and polygons or runs as small masks over a box."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from objemb.coco.units import LIMIT
 from objemb.ops.masks import coverage
 from objemb.types import BoolArray, Float64Array, Uint8Array
 
-#: Side of a mask, as Mask R-CNN has it.
+#: Side of a mask, as in Mask R-CNN.
 SIDE = 28
-#: Polygons are drawn this much larger than the mask, so that its borders are right to a fraction of a cell.
+#: Polygons are drawn at this multiple of the mask's resolution, so that borders are accurate to a fraction of a cell.
 OVERSAMPLING = 8
-#: A cell of which exactly half is covered counts as covered, whatever rounding made of it.
+#: Tolerance with which a cell that is exactly half covered counts as covered, in spite of rounding.
 ROUNDING = 1e-9
-#: Runs of larger images are refused: a line of text could fill the memory.
+#: Runs of larger images are refused, since a single line of text could fill the memory.
 MOST_PIXELS = 1 << 30
 
 
 def encode_mask(mask: BoolArray) -> dict[str, object]:
-    """COCO's uncompressed run lengths of a ``(h, w)`` mask: ``{"size": [h, w], "counts": [...]}``.
+    """COCO's uncompressed run-length encoding of a mask ``(h, w)``: ``{"size": [h, w], "counts": [...]}``.
 
-    The runs go down the columns, from left to right, and begin with the zeros (perhaps none of them).
+    The runs are in column-major order and begin with a run of zeros, which may be empty.
     """
     flat = mask.T.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -37,14 +37,14 @@ def encode_mask(mask: BoolArray) -> dict[str, object]:
 
 
 def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
-    """The mask ``(h, w)`` of run lengths, as :func:`encode_mask` has them or in COCO's text form.
+    """Decode run lengths, as a list (see :func:`encode_mask`) or in COCO's text form, to a mask ``(h, w)``.
 
     Args:
-        runs: ``{"size": [h, w], "counts": ...}``, perhaps written by a stranger.
-        size: ``(height, width)`` that they must fill exactly.
+        runs: ``{"size": [h, w], "counts": ...}``, possibly from an untrusted source.
+        size: Expected ``(height, width)``.
 
     Raises:
-        ValueError: They are not runs of this size, or the size is above ``MOST_PIXELS``.
+        ValueError: The runs are invalid or have another size, or the size exceeds ``MOST_PIXELS``.
     """
     height, width = size
     if height * width > MOST_PIXELS:
@@ -61,11 +61,11 @@ def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
 
 
 def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int]) -> Uint8Array:
-    """The mask of an object, stretched over its box: a cell is set where at least half of it is covered.
+    """The mask of an object within its box: a cell is set if at least half of it is covered.
 
     Args:
         segmentation: Polygons ``[[x1, y1, x2, y2, ...], ...]``, or runs ``{"size": [height, width], "counts": ...}``
-            down the columns, beginning with background, as a list or in COCO's text form.
+            in column-major order, beginning with background, as a list or in COCO's text form.
         box: ``(x1, y1, x2, y2)`` in pixels, inside the image and not empty.
         size: ``(height, width)`` of the image.
 
@@ -73,7 +73,8 @@ def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int
         uint8 ``(28, 28)``, 0 or 1.
 
     Raises:
-        ValueError: The segmentation is of neither form, does not belong to an image of this size, or covers nothing.
+        ValueError: The segmentation has neither form, belongs to an image of another size, or covers nothing of the
+            box.
     """
     if isinstance(segmentation, list) and segmentation:
         mask = _sampled(*_drawn(segmentation, box, size))
@@ -87,14 +88,14 @@ def mask_in_box(segmentation: object, box: Sequence[float], size: tuple[int, int
 
 
 def _sampled(raster: Uint8Array, frame: list[float]) -> Uint8Array:
-    """A raster that lies at ``frame`` (in cells of the mask), averaged over these cells."""
+    """A raster at the position ``frame`` (in cells of the mask), averaged over the cells."""
     shares = coverage(raster[None], np.array([frame]), (SIDE, SIDE))
     covered: BoolArray = shares[0] >= 0.5 - ROUNDING
     return covered.astype(np.uint8)
 
 
 def _drawn(polygons: list[object], box: Sequence[float], size: tuple[int, int]) -> tuple[Uint8Array, list[float]]:
-    """Polygons on a canvas that spans the box."""
+    """Polygons drawn on a canvas that covers the box, and its position in cells of the mask."""
     canvas = Image.new("L", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)
     corner, extent = np.array(box[:2]), np.array([box[2] - box[0], box[3] - box[1]])
@@ -117,7 +118,7 @@ def _points(polygon: object) -> Float64Array:
 
 
 def _cut(mask: Uint8Array, box: Sequence[float]) -> tuple[Uint8Array, list[float]]:
-    """The whole pixels that a box touches, and where they lie in cells of the mask."""
+    """The pixels that a box overlaps, and their position in cells of the mask."""
     x1, y1, x2, y2 = box
     left, top, right, bottom = math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
     across, down = SIDE / (x2 - x1), SIDE / (y2 - y1)
@@ -126,10 +127,10 @@ def _cut(mask: Uint8Array, box: Sequence[float]) -> tuple[Uint8Array, list[float
 
 
 def _lengths(text: str) -> list[int]:
-    """Runs from COCO's text form.
+    """Run lengths in COCO's text form.
 
-    Each character carries five bits, least significant first, a flag that says whether more follow, and in the last one
-    the sign; from the fourth on, a number is the difference to the one before the last.
+    Each character has five bits of a number, least significant first, and a flag whether more characters follow; the
+    last character has the sign. From the fourth number on, each is the difference to the number two before it.
     """
     numbers, value, shift = [], 0, 0
     for character in text:

@@ -1,4 +1,4 @@
-"""Boxes of a COCO file on the photo that they were made for."""
+"""Boxes of a COCO file as regions of a photo."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from objemb.ops.frames import Frame, frame_in
 from objemb.structures import Photo, Regions
 from objemb.types import Uint8Array
 
-#: Takes an entry, of the file or a photo, and what is wrong with it.
+#: Called with an entry of the file, or a photo, and the reason why it is wrong.
 Report = Callable[[str, str], None]
 
 
 class FrameError(ValueError):
-    """The boxes of a file were made for another photo, or for a frame of it that cannot be told."""
+    """The boxes of a file belong to another photo, or to an unknown frame of it."""
 
 
 def regions_of(
@@ -30,20 +30,23 @@ def regions_of(
     masks: bool,
     report: Report,
 ) -> tuple[Regions, list[CocoBox]]:
-    """Boxes clipped to a photo, by falling score, and the entry of each row.
+    """The regions of a photo in order of decreasing score, with boxes clipped to it, and the entry of each.
 
     Args:
         photo: The photo.
-        image: Its entry in the file. Where the file gives another size than the photo has, boxes and masks are
-            rotated or scaled with it, see :mod:`objemb.ops.frames`.
+        image: Its entry in the file. If the size in the file differs from that of the photo, boxes and masks are
+            rotated or scaled to the photo, see :mod:`objemb.ops.frames`.
         boxes: Its boxes in the file. Those outside the image are left out and reported.
         classes: Names of the labels.
-        masks: Whether segmentations become the extra ``masks``. An object without one gets its whole box.
-        report: Called with everything that is wrong with single boxes.
+        masks: Whether to add segmentations as the extra ``masks``. The mask of an object without one is its whole box.
+        report: Called for each box that is wrong.
+
+    Returns:
+        ``Regions`` in original pixels, and the entries of the file in the same order.
 
     Raises:
-        FrameError: There are boxes, but none can be used: the file's size of the photo does not say how they lie in
-            it, or it says none and they leave the photo.
+        FrameError: There are boxes, but the size in the file does not fit the photo, or the file has no size and boxes
+            lie outside the photo.
     """
     frame = _frame(photo, image, boxes) if boxes else Frame(photo.size, photo.size)
     usable = sorted(_usable(image, boxes, frame.size, report), key=lambda b: -b[0].score)
@@ -60,7 +63,7 @@ def regions_of(
 
 
 def _frame(photo: Photo, image: CocoImage, boxes: Sequence[CocoBox]) -> Frame:
-    """The frame that the boxes of an image were made in."""
+    """The frame of the boxes of an image."""
     size = image.size or _size_of_runs(boxes)
     if size is not None:
         try:
@@ -77,7 +80,7 @@ def _frame(photo: Photo, image: CocoImage, boxes: Sequence[CocoBox]) -> Frame:
 
 
 def _size_of_runs(boxes: Sequence[CocoBox]) -> tuple[int, int] | None:
-    """The ``(height, width)`` that masks say, where they are runs."""
+    """The ``(height, width)`` of masks given as run lengths, None if there are none."""
     for box in boxes:
         size = box.segmentation.get("size") if isinstance(box.segmentation, Mapping) else None
         if isinstance(size, list) and len(size) == 2 and all(type(s) is int and 0 < s < LIMIT for s in size):
@@ -88,7 +91,7 @@ def _size_of_runs(boxes: Sequence[CocoBox]) -> tuple[int, int] | None:
 def _usable(
     image: CocoImage, boxes: Sequence[CocoBox], size: tuple[int, int], report: Report
 ) -> list[tuple[CocoBox, list[float]]]:
-    """The boxes that lie in an image of ``(height, width)``, with their edges clipped to it."""
+    """The boxes that overlap an image of ``(height, width)``, with their edges clipped to it."""
     height, width = size
     usable = []
     for stored in boxes:

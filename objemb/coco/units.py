@@ -1,4 +1,4 @@
-"""What the numbers of a file's boxes are: x, y, width, height in pixels, or something else that is taken for them."""
+"""Detects boxes of a file that are not x, y, width, height in pixels, but fractions of the image or corners."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-#: Coordinates are below it: no photo has so many pixels on a side. (Compared with it, NaN is no coordinate either, and
-#: integers of any length do no harm.)
+#: Upper limit of coordinates, larger than any photo. (A comparison with it also excludes NaN, and is safe for integers
+#: of any length.)
 LIMIT = 1e9
-#: Boxes may leave their image by this share of its side, and by a pixel, as annotators and detectors have them.
+#: Boxes may leave their image by this fraction of its side and a pixel, since annotations and detections often do.
 SLACK = 0.05
-#: A file is not in pixels where this share of its boxes lies in the first pixel of their images.
+#: The unit is not pixels if at least this fraction of the boxes lies within the first pixel of their images.
 SHARES = 0.5
-#: Boxes are corners where all but one in a hundred can be, and of this share the widths and heights leave the image.
+#: The boxes are corners if at least the first fraction of them is valid as corners, and the second fraction would
+#: leave the image as widths and heights.
 CORNERS, LEAVING = 0.99, 0.25
 
 
 def expect_pixels(
     file: str, edges: Sequence[tuple[float, float, float, float]], sizes: Sequence[tuple[int, int] | None]
 ) -> None:
-    """Check all boxes of a file together: one alone does not show its unit.
+    """Check the unit of all boxes of a file together, since a single box does not show it.
 
     Args:
-        file: What to call it.
-        edges: ``(x1, y1, x2, y2)`` of each box, its numbers read as x, y, width, height.
-        sizes: ``(height, width)`` of the image of each, as far as the file gives it.
+        file: Name of the file, for the message.
+        edges: ``(x1, y1, x2, y2)`` of each box, read as x, y, width, height.
+        sizes: ``(height, width)`` of the image of each box, None if the file does not give it.
 
     Raises:
-        ValueError: The numbers are shares of the image, from 0 to 1, or corners; the message says how to correct it.
+        ValueError: The numbers are fractions of the image, from 0 to 1, or corners; the message says how to correct
+            them.
     """
     if not edges:
         return
@@ -59,9 +61,9 @@ def expect_pixels(
 
 
 def leaves(edges: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
-    """Whether a box ``(x1, y1, x2, y2)`` reaches further beyond an image of ``(height, width)`` than :data:`SLACK`.
+    """Whether a box ``(x1, y1, x2, y2)`` exceeds an image of ``(height, width)`` by more than :data:`SLACK`.
 
-    Boxes that begin before the image say nothing about its size.
+    Negative coordinates do not count, since they do not depend on the size of the image.
     """
     height, width = size
     return any(x2 > width * (1 + SLACK) + 1 or y2 > height * (1 + SLACK) + 1 for _, _, x2, y2 in edges)

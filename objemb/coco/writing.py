@@ -13,11 +13,11 @@ from objemb.disk import write_whole
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """An object to write.
+    """An object of a file to write.
 
     Attributes:
         box: ``(x1, y1, x2, y2)`` edges in pixels of its image.
-        category: The name of its category.
+        category: Name of its category.
         more: Further keys of its annotation, such as ``score`` or ``segmentation``; JSON-ready.
     """
 
@@ -28,7 +28,7 @@ class AnnotatedObject:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image to write, ``size`` is ``(height, width)`` in pixels."""
+    """An image of a file to write; ``size`` is ``(height, width)`` in pixels."""
 
     file_name: str
     size: tuple[int, int]
@@ -38,19 +38,19 @@ class AnnotatedImage:
 def write_instances(
     file: Path, images: Iterable[AnnotatedImage], categories: Sequence[str], info: Mapping[str, object] | None = None
 ) -> int:
-    """Write a COCO file with boxes as x, y, width, height, all ids counting from 1; returns the number of annotations.
+    """Write a COCO file with boxes as x, y, width, height and ids from 1; returns the number of annotations.
 
-    A file that was there is replaced, see :func:`objemb.disk.replacing`.
+    An existing file is replaced, see :func:`objemb.disk.replacing`.
 
     Args:
-        file: Where it is written.
-        images: The images, those without objects included.
-        categories: Their names, in the order of their ids.
-        info: Goes to ``info`` of the file, which has none by default.
+        file: The file to write.
+        images: The images, including those without objects.
+        categories: Names of the categories in the order of their ids.
+        info: The entry ``info`` of the file; None to write none.
 
     Raises:
-        ValueError: An object is of a category that is not among ``categories``.
-        OSError: Of the file system.
+        ValueError: The category of an object is not among ``categories``.
+        OSError: The file cannot be written.
     """
     ids = {name: number for number, name in enumerate(categories, 1)}
     listed: list[dict[str, object]] = []
