@@ -119,7 +119,10 @@ def test_memory_of_visual_words_on_tiny_inputs(tmp_path: Path, monkeypatch: pyte
 def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.main(["--only", "serch"])
-    assert "expected some of search, rerank, rmac, indexing, one_pass, asmk, found serch" in capsys.readouterr().err
+    assert (
+        "expected some of search, rerank, rmac, indexing, one_pass, export, asmk, found serch"
+        in capsys.readouterr().err
+    )
 
 
 def test_ratios_are_taken_within_a_round() -> None:

@@ -9,6 +9,7 @@ threads, and memory is bounded whatever the number of rows and queries.
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,8 @@ SPARSE = 0.25
 FLOAT32_ROUNDING = 2.0**-23
 #: Encoding the vectors takes as long as searching this many query rows without codes.
 ENCODE_AFTER = 16
+#: Rows on which searches with and without codes are timed, enough to exceed the processor's caches, and how often.
+TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 3
 #: Sizes of an index, in numbers of its vectors, for which codes are made: a smaller one is searched in a millisecond
 #: without, and the codes of a larger one, a byte per number, would take too much memory.
 LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
@@ -72,12 +75,18 @@ class Exact(Engine[Float32Array, VectorBlock]):
 
 
 class ExactSearch(Structure[Float32Array, VectorBlock]):
-    """Exact search of any blocks. Once so much was searched that 8-bit codes would have paid off, it makes them, of
-    each array of vectors one time."""
+    """Exact search of any blocks. After as many queries as pay for encoding, it makes 8-bit codes of the vectors, once
+    for each array, if searching with them is faster.
+
+    How much faster products of codes are depends on the processor and on the number of query rows: several times with
+    VNNI, not at all on some processors without. So the first search of each size is timed on some of the rows, with and
+    without codes, and codes are used for the sizes for which they were faster.
+    """
 
     def __init__(self) -> None:
         self._query_rows = 0
         self._codes: dict[int, Codes] = {}
+        self._codes_are_faster: dict[tuple[int, int, int], bool] = {}
 
     def search(
         self,
@@ -92,8 +101,22 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         self._query_rows += len(queries)
         numbers = sum(b.vectors.size for b in blocks)
         if self._query_rows >= ENCODE_AFTER and LEAST_CODES <= numbers <= MOST_CODES and best_kernel().fast_codes:
-            blocks = [replace(b, codes=self._codes_of(b.vectors)) for b in blocks]
+            checked_queries(RowTable(blocks), queries, groups, k, count)
+            if len(queries) and self._use_codes(queries, groups, k, blocks):
+                blocks = [replace(b, codes=self._codes_of(b.vectors)) for b in blocks]
         return search_exact(blocks, queries, groups, k, count=count)
+
+    def _use_codes(self, queries: Float32Array, groups: Int64Array, k: int, blocks: Sequence[VectorBlock]) -> bool:
+        """Whether codes are faster for searches of this size, timed once for each power of two of query rows and k."""
+        rows = min(len(queries), QUERY_ROWS_PER_PASS)
+        size = queries.shape[1], rows.bit_length(), k.bit_length()
+        if size not in self._codes_are_faster:
+            largest = max(blocks, key=len)
+            plain = VectorBlock(largest.vectors[:TIMED_ROWS], largest.images[:TIMED_ROWS])
+            coded = replace(plain, codes=_encoded(plain.vectors))
+            seconds = [_seconds([block], queries[:rows], groups[:rows], k) for block in (plain, coded) * TIMED_ROUNDS]
+            self._codes_are_faster[size] = min(seconds[1::2]) < min(seconds[::2])
+        return self._codes_are_faster[size]
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """Writes nothing."""
@@ -102,13 +125,25 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         """The codes of an array, kept as long as the array is."""
         codes = self._codes.get(id(vectors))
         if codes is None:
-            try:
-                codes = encode(vectors)
-            except ValueError as error:
-                raise DamagedIndexError(str(error)) from error
+            codes = _encoded(vectors)
             self._codes[id(vectors)] = codes
             weakref.finalize(vectors, self._codes.pop, id(vectors), None)
         return codes
+
+
+def _encoded(vectors: FloatArray) -> Codes:
+    """Codes of vectors from an index; ``DamagedIndexError`` if they are not finite."""
+    try:
+        return encode(vectors)
+    except ValueError as error:
+        raise DamagedIndexError(str(error)) from error
+
+
+def _seconds(blocks: Sequence[VectorBlock], queries: Float32Array, groups: Int64Array, k: int) -> float:
+    """Running time of an exact search."""
+    start = time.perf_counter()
+    search_exact(blocks, queries, groups, k)
+    return time.perf_counter() - start
 
 
 def search_exact(

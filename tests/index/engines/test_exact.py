@@ -196,3 +196,41 @@ def test_vectors_that_are_not_finite_are_an_error_when_their_codes_are_made(monk
     block = VectorBlock(vectors, np.arange(100))
     with pytest.raises(DamagedIndexError, match="expected finite vectors, found others among rows 0 to 100"):
         exact.ExactSearch().search(queries, np.zeros(exact.ENCODE_AFTER, np.int64), 5, [block])
+
+
+def test_codes_are_made_and_used_for_sizes_of_search_that_they_make_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exact.best_kernel().fast_codes:
+        pytest.skip("there is no kernel for which codes are made")
+    monkeypatch.setattr(exact, "LEAST_CODES", 1)
+    monkeypatch.setattr(exact, "TIMED_ROWS", 30)
+    timed: list[tuple[int, int, int, bool]] = []
+
+    def seconds(blocks: list[VectorBlock], queries: np.ndarray, groups: np.ndarray, k: int) -> float:
+        coded = blocks[0].codes is not None
+        timed.append((len(blocks[0]), len(queries), k, coded))
+        return (1.0 if len(queries) > 8 else 3.0) if coded else 2.0  # faster for many query rows only
+
+    monkeypatch.setattr(exact, "_seconds", seconds)
+    random = np.random.default_rng(0)
+    blocks = [VectorBlock(unit_rows(random, n, 6), np.arange(n) + first) for n, first in ((20, 0), (100, 20))]
+    one, many = (unit_rows(random, n, 6) for n in (1, exact.ENCODE_AFTER))
+    search = exact.ExactSearch()
+
+    def check(queries: np.ndarray, k: int) -> None:
+        groups = np.arange(len(queries))
+        found, expected = search.search(queries, groups, k, blocks), search_exact(blocks, queries, groups, k)
+        for column in ("images", "scores", "rows", "query_rows"):
+            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+
+    for _ in range(exact.ENCODE_AFTER - 1):
+        check(one, 5)
+    assert timed == []
+    check(one, 5)
+    assert timed == [(30, 1, 5, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+    assert search._codes == {}
+    for _ in range(2):
+        check(many, 5)
+    assert timed[6:] == [(30, len(many), 5, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+    assert set(search._codes) == {id(b.vectors) for b in blocks}
+    check(one, 20)
+    assert timed[12:] == [(30, 1, 20, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
