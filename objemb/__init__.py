@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from objemb.models import EmbeddingModel, Model
     from objemb.models import open_model as load
     from objemb.search.retrieval import Retrieval
+    from objemb.search.views import View
     from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Retrieval",
     "SearchResult",
     "UnitVectors",
+    "View",
     "__version__",
     "load",
 ]
@@ -52,6 +54,7 @@ _HOMES = {
     "Retrieval": ("objemb.search.retrieval", "Retrieval"),
     "SearchResult": ("objemb.structures", "SearchResult"),
     "UnitVectors": ("objemb.index.storage.unit_vectors", "UnitVectors"),
+    "View": ("objemb.search.views", "View"),
     "load": ("objemb.models.opening", "open_model"),
 }
 

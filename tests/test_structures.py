@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.structures import NO_LABEL, Match, Photo, RegionDescriptors, Regions, SearchResult
+from objemb.structures import NO_LABEL, Match, Photo, QueryView, RegionDescriptors, Regions, SearchResult
 from objemb.structures.fields import ReadOnlyDict
 
 SIZE = (20, 30)  # height, width
@@ -266,7 +266,7 @@ def match(image: str = "a.jpg", score: float = 0.5, **changes: Any) -> Match:
 class TestMatch:
     def test_json_round_trip(self) -> None:
         found = match(label="cup", metadata={"price": 3}, runners_up=(match(score=0.4),))
-        assert set(found.to_json()) == {"image", "score", "box", "query_box", "label", "metadata", "runners_up"}
+        assert set(found.to_json()) == {"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}
         assert Match.from_json(through_json(found)) == found
 
     def test_json_has_no_number_that_json_lacks(self) -> None:
@@ -286,6 +286,7 @@ class TestMatch:
             ({"box": (2, 0, 1, 1)}, r"Match.box: expected \(x1, y1, x2, y2\)"),
             ({"box": (0, 0, 1)}, r"Match.box: expected .*, found \(0, 0, 1\)"),
             ({"query_box": (0, 0, 1, float("inf"))}, "Match.query_box: expected"),
+            ({"view": -1}, "Match.view: expected an integer of 0 or more"),
             ({"runners_up": (match(score=0.6),)}, "Match.runners_up: expected scores of at most 0.5"),
         ],
     )
@@ -301,8 +302,17 @@ class TestSearchResult:
         assert found[1].image == "b"
         assert [hit.image for hit in found] == ["a", "b", "c"]
         data = through_json(found)
-        assert data["query"] == {"image": "q.jpg", "boxes": [[0, 0, 2, 2]]}
+        assert data["query"] == {"image": "q.jpg", "boxes": [[0, 0, 2, 2]], "more_views": [], "unlike": []}
         assert SearchResult.from_json(data) == found
+        views = SearchResult(
+            "q.jpg",
+            ((0, 0, 2, 2),),
+            (match("a", 0.9, view=1),),
+            more_views=(QueryView("r.jpg", ((0, 0, 1, 1),)),),
+            unlike=(QueryView("s.jpg", ()),),
+        )
+        assert SearchResult.from_json(through_json(views)) == views
+        assert [view.image for view in views.views] == ["q.jpg", "r.jpg"]
         assert len(SearchResult("q.jpg", (), ())) == 0
 
     @pytest.mark.parametrize(
@@ -310,6 +320,7 @@ class TestSearchResult:
         [
             ((match("a", 0.1), match("b", 0.2)), "expected scores in descending order"),
             ((match("a", 0.2), match("a", 0.1)), "expected each image at most once"),
+            ((match("a", view=1),), "expected views below 1, found a hit of another"),
         ],
     )
     def test_is_checked(self, hits: tuple[Match, ...], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from objemb.models.base import EmbeddingModel
     from objemb.structures import Box
 
+#: What may be a box behind the name of a photo.
+_NUMBERS = re.compile(r"[-+0-9.,e ]+")
 #: Number of problems of a file that are shown.
 SHOWN = 20
 
@@ -59,11 +62,22 @@ def report_boxes(given: StoredBoxes | None, listing: Path | None = None) -> None
     note(f"boxes: {given.used} of {given.entries} boxes of {given.file} were used{left_out}")
 
 
-def parse_box(text: str) -> Box:
+def parse_view(option: str, text: str) -> tuple[Path, list[Box] | None]:
+    """The photo and the box, if one is named, of ``--like PHOTO[:X1,Y1,X2,Y2]``.
+
+    A file whose name ends in a colon and numbers is meant if it exists.
+    """
+    name, colon, box = text.rpartition(":")
+    if not colon or Path(text).exists() or not _NUMBERS.fullmatch(box):
+        return Path(text), None
+    return Path(name), [parse_box(box, option)]
+
+
+def parse_box(text: str, option: str = "--box") -> Box:
     """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; not yet checked against its photo."""
     from objemb.structures import are_shares
 
-    expected = "--box: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"
+    expected = f"{option}: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"
     try:
         x1, y1, x2, y2 = (float(v) for v in text.split(","))
     except ValueError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from objemb.cli.boxes import parse_box
+from objemb.cli.boxes import parse_box, parse_view
 from objemb.cli.errors import guarded
 from objemb.cli.options import (
     MOST_PIXELS,
@@ -39,7 +39,9 @@ NONE = "none"
 @guarded
 def search(
     index: IndexPath,
-    query: Annotated[Path, typer.Argument(metavar="QUERY", help="A photo.")],
+    query: Annotated[
+        Path | None, typer.Argument(metavar="[QUERY]", help="A photo; may be left out with --like.", show_default=False)
+    ] = None,
     *,
     model: Annotated[Path | None, typer.Option(help="A model folder.  [the one with which the index was made]")] = None,
     box: Annotated[
@@ -48,6 +50,25 @@ def search(
     ] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Search only for the boxes of the model's detector.")] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Search only for the whole photo, as one object.")] = False,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PHOTO:X1,Y1,X2,Y2", help="A further view of the same object, with or without a box; repeatable."
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PHOTO:X1,Y1,X2,Y2", help="A counter-example, likewise; repeatable."),
+    ] = None,
+    combine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,KEY=VALUE",
+            autocompletion=plugins("search.combiners"),
+            help="How several views become one query: best (the best match of any view), mean (the mean of their "
+            "vectors), classifier (a linear classifier against a sample of the index).",
+        ),
+    ] = "best",
     k: Annotated[int, typer.Option("-k", min=1, help="Number of photos to return.")] = 10,
     where: Annotated[
         str | None, typer.Option(help="Search only regions that match a filter such as 'label=bottle and price<5'.")
@@ -91,26 +112,40 @@ def search(
     the best match of any of them counts.
     """
     from objemb.search.retrieval import Retrieval
+    from objemb.search.views import View
     from objemb.visualize.pictures import result_pictures
 
     # everything is checked before a model is loaded
     boxes = _wanted_boxes(box, auto, whole)
+    if query is None and (boxes is not None or exclude_self):
+        raise ValueError("--box, --auto, --whole, --exclude-self: expected a QUERY that they are of, found none")
+    views = {
+        name: [parse_view(f"--{name}", text) for text in texts or ()]
+        for name, texts in (("like", like), ("unlike", unlike))
+    }
+    if query is None and not views["like"]:
+        raise ValueError("QUERY: expected a photo, or views by --like, found neither")
     if save is not None and save.suffix.lower() not in PICTURE_SUFFIXES:
         raise ValueError(f"--save: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {str(save)!r}")
     check_file("--html", html)
     check_file("--save", save)
-    height, width = _size_of(query, boxes, max_pixels)
+    for name, photo, wanted in (("query", query, boxes), *((n, *view) for n in views for view in views[n])):
+        if photo is not None:
+            _check_photo(name, photo, wanted, max_pixels)
     retrieval = Retrieval.open(
         index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
     )
     note_untrained(retrieval.model)
     note_reduced(retrieval.model)
-    excluded = retrieval.ids_of(query) if exclude_self else []
+    excluded = retrieval.ids_of(query) if exclude_self and query is not None else []
     if exclude_self and not excluded:
         note("note: the query is not in the index, so there is nothing to leave out")
     result = retrieval.search(
         query,
         boxes,
+        like=[View(photo, given) for photo, given in views["like"]],
+        unlike=[View(photo, given) for photo, given in views["unlike"]],
+        combine=combine,
         k=k,
         where=where,
         exclude=excluded,
@@ -118,10 +153,11 @@ def search(
         crop=crop,
         rerank=() if rerank == [NONE] else rerank or None,
     )
-    if auto and result.query_boxes == ((0.0, 0.0, float(width), float(height)),):
+    if auto and query is not None and _is_whole(query, result, max_pixels):
         note("note: no object was detected in the query, so the whole photo was searched for")
     if html or save:
-        pictures = result_pictures(result, query, retrieval.photo_of, max_pixels)
+        photos = [*([] if query is None else [query]), *(photo for photo, _ in views["like"])]
+        pictures = result_pictures(result, photos, retrieval.photo_of, max_pixels)
         _write_pictures(result, pictures, _about(retrieval), html, save)
     if as_json:
         print_json(result.to_json())
@@ -141,17 +177,24 @@ def _wanted_boxes(texts: list[str] | None, auto: bool, whole: bool) -> list[Box]
     return DETECTOR if auto else WHOLE if whole else None
 
 
-def _size_of(query: Path, boxes: list[Box] | str | None, max_pixels: int) -> tuple[int, int]:
-    """Height and width of the query, whose boxes are checked."""
+def _check_photo(name: str, photo: Path, boxes: list[Box] | str | None, max_pixels: int) -> None:
+    """Raise an error for a photo that cannot be read, or for boxes outside of it."""
     from objemb.images.decode import read_photo
     from objemb.images.inputs import as_regions
 
-    if not query.exists():
-        raise FileNotFoundError(f"query: expected a photo, found nothing at {query}")
-    size = read_photo(query, side=1, max_pixels=max_pixels).size
+    if not photo.exists():
+        raise FileNotFoundError(f"{name}: expected a photo, found nothing at {photo}")
+    size = read_photo(photo, side=1, max_pixels=max_pixels).size
     if isinstance(boxes, list):
         as_regions(boxes, size)
-    return size
+
+
+def _is_whole(query: Path, result: SearchResult, max_pixels: int) -> bool:
+    """Whether the whole query is the only box that was searched for."""
+    from objemb.images.decode import read_photo
+
+    height, width = read_photo(query, side=1, max_pixels=max_pixels).size
+    return result.query_boxes == ((0.0, 0.0, float(width), float(height)),)
 
 
 def _about(retrieval: Retrieval) -> dict[str, str]:
@@ -167,7 +210,7 @@ def _about(retrieval: Retrieval) -> dict[str, str]:
 
 def _write_pictures(
     result: SearchResult,
-    pictures: tuple[Picture, list[Picture]],
+    pictures: tuple[list[Picture], list[Picture]],
     about: dict[str, str],
     html: Path | None,
     save: Path | None,
@@ -187,15 +230,19 @@ def _write_pictures(
 
 
 def _show(result: SearchResult) -> None:
-    several = len(result.query_boxes) > 1
-    header = ["", "score", "image", "box", *(["query box"] if several else []), "label"]
+    several = sum(len(view.boxes) for view in result.views) > 1
+    views = len(result.views) > 1
+    header = ["", "score", "image", "box", *(["view"] * views), *(["query box"] * several), "label"]
+    from objemb.visualize.pictures import short
+
     rows = [
         [
             rank,
             score_text(hit.score),
             hit.image,
             _box_text(hit.box),
-            *([_box_text(hit.query_box)] if several else []),
+            *([short(result.views[hit.view].image)] * views),
+            *([_box_text(hit.query_box)] * several),
             hit.label or "",
         ]
         for rank, hit in enumerate(result, 1)

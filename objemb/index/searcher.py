@@ -125,6 +125,20 @@ class Searcher:
         label = segment.label(start + boxes.index(hit.box)) if hit.box in boxes else None
         return replace(hit, label=label, metadata=segment.metadata(position))
 
+    def sample(self, count: int) -> Float32Array:
+        """Vectors of live images, evenly spread over all of them: float32 ``(N, D)``, N at most ``count``."""
+        parts, dim = [], self._vectors_schema().dim
+        alive = [
+            np.arange(s.record.rows) if b.alive is None else np.flatnonzero(b.alive)
+            for s, b in zip(self._snapshot.segments, self._snapshot.blocks, strict=True)
+        ]
+        ends = np.cumsum([0, *map(len, alive)])
+        picked = np.linspace(0, ends[-1], min(count, int(ends[-1])), endpoint=False).astype(np.int64)
+        for segment, rows, first, stop in zip(self._snapshot.segments, alive, ends[:-1], ends[1:], strict=True):
+            here = picked[(picked >= first) & (picked < stop)] - first
+            parts.append(segment.columns["vectors"][rows[here]].astype(np.float32))
+        return np.concatenate([np.zeros((0, dim), np.float32), *parts])
+
     def _vectors_schema(self) -> UnitVectors:
         schema = self._snapshot.manifest.schema
         if not isinstance(schema, UnitVectors):

@@ -21,7 +21,7 @@ from objemb.index.storage.writer import FLUSH_ROWS, Writer
 from objemb.index.structures import DEFAULT_ENGINE, build_structure
 from objemb.index.verification import verify_index
 from objemb.structures import Described, ImageRows, Match, SearchResult
-from objemb.types import BoolArray
+from objemb.types import BoolArray, Float32Array
 
 
 class Index:
@@ -291,6 +291,14 @@ class Index:
         For hits that were moved to another box. Raises ``KeyError`` for an image that is not in the index.
         """
         return self._searcher.named(hit)
+
+    def sample(self, count: int) -> Float32Array:
+        """Vectors of the index, evenly spread over all rows: float32 ``(N, D)``, at most ``count``.
+
+        Raises:
+            ArtefactMismatchError: The index contains visual words.
+        """
+        return self._searcher.sample(checks.whole("count", count))
 
     def info(self) -> dict[str, Any]:
         """Counts, sizes and the model of the index, JSON-ready."""

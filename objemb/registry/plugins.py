@@ -51,6 +51,7 @@ KINDS = {
     "benchmark": "datasets.benchmarks",
     "engine": "index.engines",
     "runtime": "runtimes",
+    "combine": "search.combiners",
 }
 
 #: Modules of a kind's package that contain contracts, not plug-ins. All other modules without a plug-in begin

@@ -23,10 +23,12 @@ from objemb.models.hub import model_folder
 from objemb.models.opening import open_model
 from objemb.rerank._database import IndexDatabase
 from objemb.rerank.base import Reranker, search_and_rerank
+from objemb.search.combiners.base import Combiner
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
 from objemb.search.kinds import check_model, gives_of
+from objemb.search.views import SAMPLE, SeveralViews, View, as_combiner, as_view
 from objemb.search.words import search_words
-from objemb.structures import Photo, SearchResult, VisualWords
+from objemb.structures import Described, Photo, SearchResult, VisualWords
 
 #: Databases that are kept between re-ranked queries, one per filter; what some re-rankers make of all rows is kept with
 #: them, and may be larger than the index.
@@ -94,9 +96,12 @@ class Retrieval:
 
     def search(
         self,
-        image: ImageLike,
+        image: ImageLike | None = None,
         boxes: BoxesLike | str | None = None,
         *,
+        like: Sequence[View | ImageLike] = (),
+        unlike: Sequence[View | ImageLike] = (),
+        combine: str | Combiner = "best",
         k: int = 10,
         where: str | None = None,
         exclude: str | Collection[str] = (),
@@ -109,8 +114,16 @@ class Retrieval:
 
         Args:
             image: The query: a path, bytes, a PIL image, an array ``(H, W, 3)`` ..., as for :meth:`Model.describe`.
+                None if there are views in ``like``.
             boxes: The objects to search for: rows of x1, y1, x2, y2 in original pixels of the query, one of the words
                 ``whole``, ``detector`` and ``both``, or None for the default of the model; as for :meth:`Model.query`.
+            like: Further views of the same object: images, or :class:`~objemb.search.views.View` objects with boxes.
+            unlike: Counter-examples, likewise.
+            combine: How views and counter-examples become one query: a combiner, or a text such as
+                ``mean,margin=0.1``. ``best``: the best match of any view counts. ``mean``: the mean of their vectors.
+                ``classifier``: a linear classifier of the views against a sample of the index. With ``best`` and
+                ``mean``, boxes that are closer to a counter-example than to the views, less the margin, have a lower
+                score; ``classifier`` learns from counter-examples. Without ``like`` and ``unlike`` it is not used.
             k: Maximum number of photos; fewer are returned if the index, or the filter, has no more.
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
             exclude: Ids of images to leave out, such as those of :meth:`ids_of`; other images take their places.
@@ -130,13 +143,61 @@ class Retrieval:
             FileNotFoundError, UnreadableImageError: The query does not exist or is not a readable image.
             WhereError: The filter is not valid.
             ValueError, TypeError: Boxes are outside the photo, ``detector`` is used without a detector, or a re-ranker
-                does not exist or needs something that is missing, such as the paths of the indexed photos.
+                does not exist or needs something that is missing, such as the paths of the indexed photos, or the photo
+                of the query where there are several views; or there are re-rankers together with counter-examples or a
+                classifier, whose scores they would replace.
         """
         rerankers = self.model.rerankers if rerank is None else _rerankers(rerank)
         if where is not None:
             parse(where)
+        if like or unlike:
+            views = [*([] if image is None else [View(image, boxes)]), *(as_view("like", view) for view in like)]
+            several = self._views(views, [as_view("unlike", view) for view in unlike], as_combiner(combine), crop)
+            query = several.query(partial(self.index.sample, SAMPLE))
+            answer = partial(self._answer, query, None, where=where, exclude=exclude, exact=exact)
+            if rerankers and (unlike or several.combiner.margin is None):
+                raise ValueError(
+                    "rerank: expected no re-rankers, whose scores would replace those of counter-examples and "
+                    f"classifiers, found {checks.listed([r.registry_name for r in rerankers])}; --rerank none "
+                    "(rerank=[]) searches without them"
+                )
+            least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
+            search = partial(answer, rerankers=rerankers, min_score=None)
+            found = several.result(several.told_apart(query, search, self.index, k, where), self.index)
+            return replace(found, hits=tuple(hit for hit in found if hit.score >= least))
+        if image is None:
+            raise ValueError("image: expected a photo, or views in like (--like), found neither")
         image = as_encoded(image)
         query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
+        return self._answer(
+            query, image, k, rerankers=rerankers, where=where, exclude=exclude, min_score=min_score, exact=exact
+        )
+
+    def _views(self, views: Sequence[View], unlike: Sequence[View], combiner: Combiner, crop: str) -> SeveralViews:
+        """The described views and counter-examples of a query."""
+        if not views:
+            raise ValueError("like: expected at least one view beside counter-examples, found none")
+        given = [
+            replace(view, boxes=combiner.unboxed) if view.boxes is None and number < len(views) else view
+            for number, view in enumerate([*views, *unlike])
+        ]
+        described = [self.model.query(v.image, v.boxes, crop=crop, max_pixels=self.max_pixels) for v in given]
+        return SeveralViews(tuple(described[: len(views)]), tuple(described[len(views) :]), combiner)
+
+    def _answer(
+        self,
+        query: Described,
+        image: ImageLike | None,
+        k: int,
+        *,
+        rerankers: Sequence[Reranker],
+        where: str | None,
+        exclude: str | Collection[str],
+        min_score: float | None,
+        exact: bool | None,
+    ) -> SearchResult:
+        """The answer to a described query; ``image`` is its photo, for re-rankers, if it is one. Others as for
+        :meth:`search`."""
         if isinstance(query, VisualWords):
             found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
             return search_words(self.index, query, found, k, rerankers, min_score, where)
@@ -146,16 +207,9 @@ class Retrieval:
         checks.whole("k", k)
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
         database = self._database(where, frozenset((exclude,) if isinstance(exclude, str) else exclude), exact)
-
+        opened = None if image is None else partial(_opened, image, self.max_pixels)
         with self.model.computing():  # re-rankers that open photos describe them
-            search = search_and_rerank(
-                [query],
-                database,
-                rerankers,
-                k,
-                self.model.photo_describer,
-                lambda number: as_photo(image, max_pixels=self.max_pixels),
-            )
+            search = search_and_rerank([query], database, rerankers, k, self.model.photo_describer, opened)
         (result,) = search.results
         return replace(result, hits=tuple(self.index.named(hit) for hit in result.hits[:k] if hit.score >= least))
 
@@ -218,6 +272,12 @@ def _recorded_model(index: Index) -> Path:
             f"model: expected the model of the index at {path}, found nothing; pass --model (model=)"
         )
     return Path(path)
+
+
+def _opened(image: ImageLike, max_pixels: int, number: int) -> Photo:
+    """The photo of a query, whose number is 0."""
+    del number
+    return as_photo(image, max_pixels=max_pixels)
 
 
 def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:

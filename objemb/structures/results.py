@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from objemb import checks
 from objemb.structures.fields import (
     Box,
     Scalar,
@@ -34,6 +35,7 @@ class Match:
         label: Name of the matched region's class, or None.
         metadata: Metadata stored with the image, by column.
         runners_up: The next best pairs of boxes in the same image, best first, without ``runners_up`` of their own.
+        view: The view of the query that matched, a number in :attr:`SearchResult.views`.
     """
 
     image: str
@@ -43,6 +45,7 @@ class Match:
     label: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     runners_up: tuple[Match, ...] = ()
+    view: int = 0
 
     def __post_init__(self) -> None:
         checked_id("Match.image", self.image)
@@ -56,15 +59,17 @@ class Match:
         object.__setattr__(self, "query_box", checked_box("Match.query_box", self.query_box))
         object.__setattr__(self, "metadata", frozen_metadata("Match.metadata", self.metadata))
         object.__setattr__(self, "runners_up", tuple(self.runners_up))
+        checks.whole("Match.view", self.view, 0)
         if any(r.score > score for r in self.runners_up):
             raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
 
     def to_json(self) -> dict[str, object]:
-        """``{"image", "score", "box", "query_box", "label", "metadata", "runners_up"}``."""
+        """``{"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}``."""
         return {
             "image": self.image,
             "score": self.score,
             "box": list(self.box),
+            "view": self.view,
             "query_box": list(self.query_box),
             "label": self.label,
             "metadata": metadata_to_json(self.metadata),
@@ -74,7 +79,7 @@ class Match:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Match:
         """A match from the output of :meth:`to_json`."""
-        expect_keys("Match", data, ("image", "score", "box", "query_box", "label", "metadata", "runners_up"))
+        expect_keys("Match", data, ("image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"))
         return Match(
             image=data["image"],
             score=data["score"],
@@ -83,7 +88,35 @@ class Match:
             label=data["label"],
             metadata=data["metadata"],
             runners_up=tuple(Match.from_json(r) for r in data["runners_up"]),
+            view=data["view"],
         )
+
+
+@dataclass(frozen=True)
+class QueryView:
+    """A photo of a query.
+
+    Attributes:
+        image: Id or path of the photo.
+        boxes: Its boxes that were searched for, ``(x1, y1, x2, y2)`` in its original pixels.
+    """
+
+    image: str
+    boxes: tuple[Box, ...]
+
+    def __post_init__(self) -> None:
+        checked_id("QueryView.image", self.image)
+        object.__setattr__(self, "boxes", tuple(checked_box("QueryView.boxes", box) for box in self.boxes))
+
+    def to_json(self) -> dict[str, object]:
+        """``{"image", "boxes"}``."""
+        return {"image": self.image, "boxes": [list(b) for b in self.boxes]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> QueryView:
+        """A view from the output of :meth:`to_json`."""
+        expect_keys("QueryView", data, ("image", "boxes"))
+        return QueryView(data["image"], tuple(tuple(b) for b in data["boxes"]))
 
 
 @dataclass(frozen=True)
@@ -95,18 +128,24 @@ class SearchResult:
         query_boxes: The query's boxes that were searched for, ``(x1, y1, x2, y2)`` in original pixels of the query.
         hits: The matches.
         scale: Meaning of the scores, in words; re-rankers may replace cosine similarities by other scores.
+        more_views: Further photos of the query, if it has several.
+        unlike: Counter-examples: photos with boxes that were not to be found.
     """
 
     query_image: str
     query_boxes: tuple[Box, ...]
     hits: tuple[Match, ...]
     scale: str = COSINE
+    more_views: tuple[QueryView, ...] = ()
+    unlike: tuple[QueryView, ...] = ()
 
     def __post_init__(self) -> None:
         checked_id("SearchResult.query_image", self.query_image)
         boxes = tuple(checked_box("SearchResult.query_boxes", box) for box in self.query_boxes)
         object.__setattr__(self, "query_boxes", boxes)
         object.__setattr__(self, "hits", tuple(self.hits))
+        object.__setattr__(self, "more_views", tuple(self.more_views))
+        object.__setattr__(self, "unlike", tuple(self.unlike))
         if not isinstance(self.scale, str) or not self.scale:
             raise TypeError(f"SearchResult.scale: expected a description of the scores, found {self.scale!r}")
         scores = [h.score for h in self.hits]
@@ -114,6 +153,14 @@ class SearchResult:
             raise ValueError(f"SearchResult.hits: expected scores in descending order, found {scores}")
         if len({h.image for h in self.hits}) != len(self.hits):
             raise ValueError("SearchResult.hits: expected each image at most once, found one twice")
+
+        if any(h.view > len(self.more_views) for h in self.hits):
+            raise ValueError(f"SearchResult.hits: expected views below {len(self.views)}, found a hit of another")
+
+    @property
+    def views(self) -> tuple[QueryView, ...]:
+        """All photos of the query: first ``query_image`` with ``query_boxes``, then :attr:`more_views`."""
+        return (QueryView(self.query_image, self.query_boxes), *self.more_views)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -125,18 +172,24 @@ class SearchResult:
         return iter(self.hits)
 
     def to_json(self) -> dict[str, object]:
-        """``{"query": {"image", "boxes"}, "scale", "hits": [...]}``: what ``objemb search --json`` prints."""
-        return {
-            "query": {"image": self.query_image, "boxes": [list(b) for b in self.query_boxes]},
-            "scale": self.scale,
-            "hits": [h.to_json() for h in self.hits],
+        """What ``objemb search --json`` prints: ``{"query", "scale", "hits": [...]}``.
+
+        ``query`` is ``{"image", "boxes", "more_views", "unlike"}``, the latter two lists of ``{"image", "boxes"}``.
+        """
+        query = {
+            **QueryView(self.query_image, self.query_boxes).to_json(),
+            "more_views": [view.to_json() for view in self.more_views],
+            "unlike": [view.to_json() for view in self.unlike],
         }
+        return {"query": query, "scale": self.scale, "hits": [h.to_json() for h in self.hits]}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchResult:
         """A result from the output of :meth:`to_json`."""
         expect_keys("SearchResult", data, ("query", "scale", "hits"))
-        expect_keys("SearchResult.query", data["query"], ("image", "boxes"))
-        boxes = tuple(tuple(b) for b in data["query"]["boxes"])
+        query = data["query"]
+        expect_keys("SearchResult.query", query, ("image", "boxes", "more_views", "unlike"))
+        first = QueryView.from_json(query)
+        more, unlike = (tuple(map(QueryView.from_json, query[name])) for name in ("more_views", "unlike"))
         hits = tuple(Match.from_json(h) for h in data["hits"])
-        return SearchResult(data["query"]["image"], boxes, hits, data["scale"])
+        return SearchResult(first.image, first.boxes, hits, data["scale"], more, unlike)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from objemb.structures import Match, SearchResult
+from objemb.structures import Match, QueryView, SearchResult
 from objemb.text import score_text
 from objemb.visualize.html import data_uri, html_page, html_text, photo_figure
 from objemb.visualize.pictures import Picture, short
@@ -26,28 +26,33 @@ main { max-width: 120rem; display: grid; gap: 1rem; }
 
 
 def search_page(
-    result: SearchResult, query: Picture, hits: Sequence[Picture], about: Mapping[str, str] | None = None
+    result: SearchResult, queries: Sequence[Picture], hits: Sequence[Picture], about: Mapping[str, str] | None = None
 ) -> str:
     """The page as HTML. It contains file names but no folders, because pages may be shared.
 
     Args:
         result: The result.
-        query: The query with its boxes.
+        queries: The views of the query with their boxes, one in most cases.
         hits: A picture of each hit, in order.
         about: Further facts by name, such as the model, the index and the date.
     """
-    name = html_text(short(result.query_image))
     facts = " · ".join(f"{html_text(k)}: {html_text(v)}" for k, v in {**(about or {}), "score": result.scale}.items())
     found = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
     cards = "\n".join(
-        _card(rank, hit, picture, query, result)
+        _card(rank, hit, picture, queries[hit.view], result)
         for rank, (hit, picture) in enumerate(zip(result, hits, strict=True), 1)
+    )
+    height = "70vh" if len(queries) == 1 else "35vh"
+    views = "\n".join(
+        f"""<div class="card">{photo_figure(picture, height)}
+<div class="text"><div class="name">{html_text(short(view.image))}</div>
+<div class="soft">{_boxes_text(view, picture)}</div></div></div>"""
+        for view, picture in zip(result.views, queries, strict=True)
     )
     body = f"""<section class="query">
 <h1>Query</h1>
-<div class="card">{photo_figure(query, "70vh")}
-<div class="text"><div class="name">{name}</div>
-<div class="soft">{_boxes_text(result, query)}</div></div></div>
+{views}
+{_unlike_text(result)}
 </section>
 <section>
 <h2>{found}</h2>
@@ -79,10 +84,11 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
     """Close-ups of the matched query box and of the matched box, side by side; words instead of whole photos, which are
     on the page already. If only one query box is possible, a matched whole photo is shown without it."""
     asked_whole, found_whole = query.is_whole(hit.query_box), picture.is_whole(hit.box)
-    several = len(result.query_boxes) > 1
+    boxes = result.views[hit.view].boxes
+    several = sum(len(view.boxes) for view in result.views) > 1
     if found_whole and (asked_whole or not several):
         return '<div class="soft">the whole photo matched</div>'
-    number = result.query_boxes.index(hit.query_box) if hit.query_box in result.query_boxes else len(query.close_ups)
+    number = boxes.index(hit.query_box) if hit.query_box in boxes else len(query.close_ups)
     asked = _side("the whole query" if asked_whole else "", query.close_ups[number : number + 1], "query box")
     matched = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
     if not asked or not matched or (asked_whole and not several):
@@ -113,9 +119,14 @@ def _metadata(hit: Match) -> str:
     return f"<details><summary>Metadata</summary><dl>{rows}</dl></details>"
 
 
-def _boxes_text(result: SearchResult, query: Picture) -> str:
-    whole = any(query.is_whole(box) for box in result.query_boxes)
-    count = sum(not query.is_whole(box) for box in result.query_boxes)
+def _unlike_text(result: SearchResult) -> str:
+    names = ", ".join(html_text(short(view.image)) for view in result.unlike)
+    return f'<p class="soft">but unlike {names}</p>' if names else ""
+
+
+def _boxes_text(view: QueryView, query: Picture) -> str:
+    whole = any(query.is_whole(box) for box in view.boxes)
+    count = sum(not query.is_whole(box) for box in view.boxes)
     boxes = "this box" if count == 1 else f"these {count} boxes" if count or not whole else ""
     return "searched for " + " and ".join(filter(None, ("the whole photo" if whole else "", boxes)))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from objemb.checks import ObjembError
-from objemb.images.decode import MAX_PIXELS, read_photo
+from objemb.images.decode import MAX_PIXELS
+from objemb.images.inputs import ImageLike, as_photo
 from objemb.structures import Box, Match, Photo, SearchResult
 
 #: A colour for each query box, distinguishable by colour-blind people and on photos (Okabe and Ito).
@@ -61,34 +62,47 @@ def short(name: str) -> str:
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def colour_of(box: Box, query_boxes: Sequence[Box]) -> str:
-    """The colour of a query box."""
-    number = query_boxes.index(box) if box in query_boxes else 0
-    return COLOURS[number % len(COLOURS)]
+def colour_of(box: Box, result: SearchResult, view: int = 0) -> str:
+    """The colour of a box of a view of the query; boxes are counted through all views."""
+    boxes = result.views[view].boxes
+    number = boxes.index(box) if box in boxes else 0
+    return COLOURS[(number + sum(len(v.boxes) for v in result.views[:view])) % len(COLOURS)]
 
 
-def query_picture(result: SearchResult, path: Path | None, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The query with its boxes."""
-    frames = tuple(DrawnBox(box, colour_of(box, result.query_boxes)) for box in result.query_boxes)
-    return _picture(result.query_image, path, frames, max_pixels)
+def view_pictures(
+    result: SearchResult, images: Sequence[ImageLike | None], max_pixels: int = MAX_PIXELS
+) -> list[Picture]:
+    """The views of the query with their boxes; ``images`` are their photos, None for those that are not there."""
+    return [
+        _picture(
+            view.image,
+            image,
+            tuple(DrawnBox(box, colour_of(box, result, number)) for box in view.boxes),
+            max_pixels,
+        )
+        for number, (view, image) in enumerate(zip(result.views, images, strict=True))
+    ]
 
 
-def hit_picture(hit: Match, path: Path | None, query_boxes: Sequence[Box], max_pixels: int = MAX_PIXELS) -> Picture:
+def hit_picture(hit: Match, path: Path | None, result: SearchResult, max_pixels: int = MAX_PIXELS) -> Picture:
     """A hit with its matched box in the colour of the query box, and thin frames for the runners-up."""
-    frames = [DrawnBox(r.box, colour_of(r.query_box, query_boxes), thin=True) for r in reversed(hit.runners_up)]
-    return _picture(hit.image, path, (*frames, DrawnBox(hit.box, colour_of(hit.query_box, query_boxes))), max_pixels)
+    frames = [DrawnBox(r.box, colour_of(r.query_box, result, r.view), thin=True) for r in reversed(hit.runners_up)]
+    main = DrawnBox(hit.box, colour_of(hit.query_box, result, hit.view))
+    return _picture(hit.image, path, (*frames, main), max_pixels)
 
 
 def result_pictures(
     result: SearchResult,
-    query: Path | None,
+    queries: Sequence[ImageLike | None],
     path_of: Callable[[str], Path | None],
     max_pixels: int = MAX_PIXELS,
-) -> tuple[Picture, list[Picture]]:
-    """Pictures of the query and of all hits; ``path_of`` gives the path of an image's photo. Photos of more than
-    ``max_pixels`` are grey."""
-    hits = [hit_picture(hit, path_of(hit.image), result.query_boxes, max_pixels) for hit in result]
-    return query_picture(result, query, max_pixels), hits
+) -> tuple[list[Picture], list[Picture]]:
+    """The views of the query, whose photos are given, and all hits.
+
+    ``path_of`` tells where the photo of an image id lies; photos of more than ``max_pixels`` are shown in grey.
+    """
+    hits = [hit_picture(hit, path_of(hit.image), result, max_pixels) for hit in result]
+    return view_pictures(result, queries, max_pixels), hits
 
 
 def thumbnail(name: str, path: Path | None, frames: tuple[DrawnBox, ...], side: int) -> Picture:
@@ -99,7 +113,7 @@ def thumbnail(name: str, path: Path | None, frames: tuple[DrawnBox, ...], side: 
     return Picture(name, _shrunk(_image(photo), side), photo.size, frames)
 
 
-def _picture(name: str, path: Path | None, frames: tuple[DrawnBox, ...], max_pixels: int) -> Picture:
+def _picture(name: str, path: ImageLike | None, frames: tuple[DrawnBox, ...], max_pixels: int) -> Picture:
     photo = _read(path, max_pixels=max_pixels)
     if photo is None:
         return _missing(name, frames)
@@ -110,10 +124,10 @@ def _picture(name: str, path: Path | None, frames: tuple[DrawnBox, ...], max_pix
     return Picture(name, small, photo.size, frames, close_ups)
 
 
-def _read(path: Path | None, side: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo | None:
+def _read(image: ImageLike | None, side: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo | None:
     """The photo, or None if it is missing or can no longer be read."""
     try:
-        return read_photo(path, side=side, max_pixels=max_pixels) if path is not None else None
+        return as_photo(image, side, max_pixels=max_pixels) if image is not None else None
     except (ObjembError, OSError):
         return None
 

@@ -16,28 +16,25 @@ QUERY_SIDE, CELL_WIDTH, CELL_HEIGHT, CAPTION, GAP = 480, 300, 260, 44, 16
 MAX_COLUMNS = 5
 
 
-def contact_sheet(result: SearchResult, query: Picture, hits: Sequence[Picture]) -> Image.Image:
+def contact_sheet(result: SearchResult, queries: Sequence[Picture], hits: Sequence[Picture]) -> Image.Image:
     """An RGB image for a message or a slide.
 
     Args:
         result: The result.
-        query: The query with its boxes.
+        queries: The views of the query with their boxes, one in most cases.
         hits: A picture of each hit, in order.
     """
     columns = max(1, min(MAX_COLUMNS, math.ceil(math.sqrt(len(hits) * 1.5))))
     rows = math.ceil(len(hits) / columns)
     left = QUERY_SIDE + 2 * GAP
     width = left + columns * (CELL_WIDTH + GAP) if hits else left
-    height = max(QUERY_SIDE + CAPTION, rows * (CELL_HEIGHT + CAPTION + GAP) - GAP) + 2 * GAP
+    side = QUERY_SIDE if len(queries) == 1 else CELL_HEIGHT
+    height = max(len(queries) * (side + CAPTION + GAP), rows * (CELL_HEIGHT + CAPTION + GAP)) + GAP
     sheet = Image.new("RGB", (width, height), BACKGROUND)
-    _place(
-        sheet,
-        query,
-        (GAP, GAP),
-        (QUERY_SIDE, QUERY_SIDE),
-        f"{short(query.name)}, {len(hits)} found",
-        f"score: {result.scale}",
-    )
+    for number, query in enumerate(queries):
+        corner = (GAP, GAP + number * (side + CAPTION + GAP))
+        title = f"{short(query.name)}, {len(hits)} found" if number == 0 else short(query.name)
+        _place(sheet, query, corner, (QUERY_SIDE, side), title, f"score: {result.scale}" if number == 0 else "")
     for number, (hit, picture) in enumerate(zip(result, hits, strict=True)):
         row, column = divmod(number, columns)
         corner = (left + column * (CELL_WIDTH + GAP), GAP + row * (CELL_HEIGHT + CAPTION + GAP))

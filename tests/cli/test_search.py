@@ -19,10 +19,15 @@ def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
     found = parsed(run("search", index, photos / "1.png", "--box", "60,20,110,70", "-k", 3, "--json"))
     assert set(found) == {"query", "scale", "hits"}
     assert found["scale"] == "cosine similarity, at most 1"
-    assert found["query"] == {"image": str(photos / "1.png"), "boxes": [[60, 20, 110, 70]]}
+    assert found["query"] == {
+        "image": str(photos / "1.png"),
+        "boxes": [[60, 20, 110, 70]],
+        "more_views": [],
+        "unlike": [],
+    }
     assert len(found["hits"]) == 3
     hit = found["hits"][0]
-    assert set(hit) == {"image", "score", "box", "query_box", "label", "metadata", "runners_up"}
+    assert set(hit) == {"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}
     assert (hit["image"], hit["box"], hit["label"]) == ("1.png", [60, 20, 110, 70], "green")
     assert hit["query_box"] == [60, 20, 110, 70]
     assert hit["score"] == pytest.approx(1, abs=1e-4)

@@ -16,7 +16,7 @@ def test_colours_pair_query_boxes_with_hits(tmp_path: Path) -> None:
     runner_up = Match("a", 0.4, (2, 2, 8, 8), boxes[0])
     hits = (Match("a", 0.5, (3, 3, 50, 50), boxes[1], runners_up=(runner_up,)), Match("b", 0.3, (0, 0, 4, 4), boxes[0]))
     result = SearchResult("q", boxes, hits)
-    query, pictures = result_pictures(result, tmp_path / "a.png", {"a": tmp_path / "a.png"}.get)
+    query, pictures = result_pictures(result, [tmp_path / "a.png"], {"a": tmp_path / "a.png"}.get)
     assert [f.colour for f in query.frames] == [COLOURS[0], COLOURS[1]]
     assert [(f.colour, f.thin) for f in pictures[0].frames] == [(COLOURS[0], True), (COLOURS[1], False)]
     assert [p.found for p in pictures] == [True, False]
@@ -30,7 +30,7 @@ def test_a_page_says_which_row_of_the_query_matched(tmp_path: Path) -> None:
     pairs = [(whole, whole), (whole, box), (box, whole), (box, box)]
     hits = tuple(Match(f"{n}.png", 0.9 - n / 10, found, asked) for n, (asked, found) in enumerate(pairs))
     result = SearchResult("q", (whole, box), hits)
-    page = search_page(result, *result_pictures(result, tmp_path / "a.png", lambda image: tmp_path / "a.png"))
+    page = search_page(result, *result_pictures(result, [tmp_path / "a.png"], lambda image: tmp_path / "a.png"))
     assert "searched for the whole photo and this box" in page
     cards = [card.partition("</li>")[0] for card in page.split('<li class="card">')[1:]]
     shown = [re.findall(r">(the whole [a-z ]*)<|alt=\"(\w+ box)\"", card) for card in cards]
@@ -45,7 +45,7 @@ def test_a_page_says_which_row_of_the_query_matched(tmp_path: Path) -> None:
 def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 0)
     result = SearchResult("q\u202egpj.exe", ((0, 0, 9, 9),), (Match("\u2066x\ud800", 0.5, (0, 0, 4, 4), (0, 0, 9, 9)),))
-    page = search_page(result, *result_pictures(result, tmp_path / "a.png", {}.get))
+    page = search_page(result, *result_pictures(result, [tmp_path / "a.png"], {}.get))
     assert r"q\u202egpj.exe" in page
     assert r"\u2066x\ud800" in page
     page.encode("utf-8")

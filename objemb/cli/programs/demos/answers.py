@@ -55,5 +55,5 @@ def _answer(kind: str, task: RetrievalTask, number: int, data: EvaluationSet, st
     path = data.photo(query.file)
     described = expect_vectors("demo", student.query(path, "whole" if query.box is None else [query.box]))
     result = search_others(index, described, own)
-    pictures = result_pictures(result, path, paths.get)
-    return Answer(result, *pictures, [hit.image in positives for hit in result], ASKED[kind])
+    (shown,), hits = result_pictures(result, [path], paths.get)
+    return Answer(result, shown, hits, [hit.image in positives for hit in result], ASKED[kind])

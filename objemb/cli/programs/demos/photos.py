@@ -73,7 +73,8 @@ def _answers(photos: Path, model: Model, index: Index) -> Iterator[Answer]:
             continue
         query = expect_vectors("demo", model.query(ref.path, detections[:1].boxes.tolist()))
         result = search_others(index, query, (ref.id,))
-        yield Answer(result, *result_pictures(result, ref.path, paths.get), right=())
+        (shown,), hits = result_pictures(result, [ref.path], paths.get)
+        yield Answer(result, shown, hits, right=())
 
 
 def _spread(refs: list[ImageRef]) -> Iterator[ImageRef]:

@@ -1,0 +1,1 @@
+"""How several views of an object become one query."""
