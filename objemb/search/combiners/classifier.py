@@ -53,5 +53,4 @@ def _direction(rows: Float64Array, weights: Float64Array, positive: int, strengt
     covariance = (centred * weights[:, None]).T @ centred
     penalty = strength * max(float(np.trace(covariance)) / len(covariance), np.finfo(np.float64).tiny)
     towards = centred.T @ (weights * (targets - weights @ targets))
-    solved: Float64Array = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), towards)
-    return solved
+    return np.linalg.solve(covariance + penalty * np.eye(len(covariance)), towards).astype(np.float64, copy=False)
