@@ -39,7 +39,8 @@ class SpatialVerification(Reranker):
     visual words they are the features that are stored with the words (``aggregator.positions``), so that no photo is
     opened: those in the same word are compared by the signs of their residuals. As that rules out fewer pairs, some
     agree by chance, and only ``least`` of them or more count. A box that the words have found stays; where they have
-    found the whole photo, the matched box becomes the one that the map takes the query box to.
+    found the whole photo, the matched box becomes the one that the map takes the query box to; of a query that is a
+    whole photo, which says nothing about the size of the object, the one that the agreeing features of the hit cover.
 
     The new score of a hit is that number plus a share of 1 that keeps the old order.
 
@@ -140,7 +141,7 @@ class SpatialVerification(Reranker):
         return count, _taken(hit.query_box, affine, features.size)
 
     def _by_words(self, query: VisualWords, hit: Match, stored: VisualWords) -> Agreement:
-        """Number of pairs that agree, if they are enough, and where the query box comes to lie in a whole photo."""
+        """Number of pairs that agree, if they are enough, and the box of a photo found as a whole."""
         if query.places is None or stored.places is None:
             which = "a query" if query.places is None else "an index"
             raise ValueError(
@@ -149,18 +150,29 @@ class SpatialVerification(Reranker):
             )
         inside = query.places.inside(hit.query_box)
         pairs = matched_places(inside, stored.places, query.dim, self.similarity)
-        affine, agree = self._agreeing(inside.points[pairs[:, 0]], stored.places.points[pairs[:, 1]])
+        there = stored.places.points[pairs[:, 1]]
+        affine, agree = self._agreeing(inside.points[pairs[:, 0]], there)
         count = int(agree.sum())
         if affine is None or count < self.least:
             return 0, None
-        height, width = stored.regions.size
-        return count, _taken(hit.query_box, affine, stored.regions.size) if hit.box == (0, 0, width, height) else None
+        if hit.box != _whole(stored):
+            return count, None
+        if hit.query_box != _whole(query):
+            return count, _taken(hit.query_box, affine, stored.regions.size)
+        (x1, y1), (x2, y2) = there[agree].min(axis=0).tolist(), there[agree].max(axis=0).tolist()
+        return count, (x1, y1, x2, y2)
 
     def _agreeing(self, first: Float32Array, second: Float32Array) -> tuple[Float64Array | None, BoolArray]:
         """The affine map of pairs of points, as :func:`objemb.ops.opencv.agreeing` finds it; None of too few."""
         if len(first) < LEAST_PAIRS:
             return None, np.zeros(len(first), bool)
         return agreeing(first, second, self.tolerance)
+
+
+def _whole(words: VisualWords) -> Box:
+    """The box of the whole image."""
+    height, width = words.regions.size
+    return (0.0, 0.0, float(width), float(height))
 
 
 def _taken(box: Box, affine: Float64Array, size: tuple[int, int]) -> Box | None:

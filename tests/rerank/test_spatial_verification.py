@@ -82,15 +82,15 @@ def words(image: str, points: np.ndarray, size: tuple[int, int] = (200, 300)) ->
     )
 
 
-def verified_words(count: int, box: Box) -> SearchResult:
+def verified_words(count: int, box: Box, query_box: Box = (10, 10, 50, 50)) -> SearchResult:
     """A query box whose features are, moved by (80, 20) and twice as large, ``count`` of those of photo "same", which
     a photo without a feature in common precedes."""
     places = np.random.default_rng(0).uniform(0, 40, (count, 2))
     query = words("q", np.concatenate([places + 10, [[250.0, 150.0]]]))
     stored = {"same": words("same", 2 * (places + 10) + (80, 20)), "other": words("other", np.zeros((0, 2)))}
     whole = (0.0, 0.0, 300.0, 200.0)
-    hits = (Match("other", 0.9, whole, (10, 10, 50, 50)), Match("same", 0.5, box, (10, 10, 50, 50), label="cup"))
-    result = SearchResult("q", ((10, 10, 50, 50),), hits, "match kernel of visual words")
+    hits = (Match("other", 0.9, whole, query_box), Match("same", 0.5, box, query_box, label="cup"))
+    result = SearchResult("q", (query_box,), hits, "match kernel of visual words")
     return SpatialVerification(least=6).rerank_words(WordSearch((query,), (result,), stored.__getitem__)).results[0]
 
 
@@ -99,6 +99,12 @@ def test_features_in_the_same_word_that_agree() -> None:
     assert (first.image, first.score) == ("same", 6)
     np.testing.assert_allclose(first.box, (100, 40, 180, 120), atol=0.01)  # where the map takes the query box
     assert (second.image, second.score) == ("other", 0.5)
+
+
+def test_where_the_features_of_a_whole_photo_are() -> None:
+    first = verified_words(6, (0, 0, 300, 200), (0, 0, 300, 200))[0]
+    places = 2 * (np.random.default_rng(0).uniform(0, 40, (6, 2)) + 10) + (80, 20)
+    np.testing.assert_allclose(first.box, [*places.min(axis=0), *places.max(axis=0)], atol=0.01)
 
 
 def test_a_box_that_words_have_found_stays() -> None:
