@@ -137,6 +137,7 @@ class Runtime(Plugin, ABC):
         contents = exported.contents(name, card, folder)
         graph = exported.graphs[name]
         file = Path(folder) / graph.files[0]
+        self._expect_precision(graph)
         try:
             session = self._open(str(file), contents, graph)
         except (ImportError, ArtefactMismatchError):
@@ -147,6 +148,10 @@ class Runtime(Plugin, ABC):
                 f"{file}: expected a graph that {self.registry_name} reads, found {type(error).__name__}: {reason}"
             ) from error
         return session
+
+    def _expect_precision(self, graph: Graph) -> None:
+        """Raise ``ValueError`` if the precision does not suffice for a graph; by default, it does for all."""
+        del graph
 
     @abstractmethod
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:

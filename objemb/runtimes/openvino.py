@@ -11,7 +11,7 @@ import numpy as np
 
 from objemb.registry import plugin
 from objemb.runtimes.base import AT_ONCE, Runtime, Session, expect_tensors
-from objemb.runtimes.exported import Graph
+from objemb.runtimes.exported import BOXES, Graph
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
@@ -31,6 +31,15 @@ class OpenVino(Runtime):
     formats = ("openvino", "onnx")
     package = "openvino"
     precisions = tuple(HINTS)
+
+    def _expect_precision(self, graph: Graph) -> None:
+        """See :meth:`Runtime._expect_precision`. OpenVINO computes coordinates of boxes in the same precision as the
+        networks, so that they would be pixels off, and has no way to except them."""
+        if self.precision != "fp32" and BOXES in {spec.name for spec in graph.outputs}:
+            raise ValueError(
+                "precision of openvino: expected 'fp32' for a model with a detector, whose boxes would be pixels off "
+                f"otherwise, found {self.precision!r}"
+            )
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:
         """See :meth:`Runtime._open`."""

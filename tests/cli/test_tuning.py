@@ -28,7 +28,13 @@ DEFAULT = Way("onnxruntime", "fp32")
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model")
+    return write_model(tmp_path / "model", detector=False)
+
+
+@pytest.fixture
+def detecting(tmp_path: Path) -> Path:
+    """With a detector, for which OpenVINO has ``fp32`` alone."""
+    return write_model(tmp_path / "detecting")
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def test_what_is_measured(photos: Path, exported: Path, seconds: dict[Way, float
 
 
 def test_other_vectors_and_boxes_are_reported(
-    photos: Path, exported: Path, seconds: dict[Way, float], monkeypatch: pytest.MonkeyPatch
+    photos: Path, detecting: Path, seconds: dict[Way, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A way that turns vectors by an angle of known cosine, and loses one box of two."""
     rows = tuning._rows
@@ -114,7 +120,8 @@ def test_other_vectors_and_boxes_are_reported(
         return others
 
     monkeypatch.setattr(tuning, "_rows", turned)
-    found = {each.way: each for each in measure(exported, [photos])}
+    found = {each.way: each for each in measure(detecting, [photos])}
+    assert set(found) == {DEFAULT, Way("openvino", "fp32")}
     assert found[Way("openvino", "fp32")].cosine == pytest.approx(0.8, abs=1e-5)
     assert found[Way("openvino", "fp32")].boxes == 0.5
     assert not found[Way("openvino", "fp32")].agrees
@@ -162,7 +169,7 @@ def test_the_command_records_what_the_others_take(
     seconds[Way("openvino", "bf16")] = 3
     assert parsed(run("doctor", "--model", exported, "--tune", photos, "--json"))["chosen"] == "onnxruntime fp32"
     assert len(json.loads(file.read_text())["choices"]) == 1
-    assert "note" not in run("detect", photos, "--model", exported).stderr
+    assert "note: the networks" not in run("index", photos, "-o", tmp_path / "k", "--model", exported).stderr
     assert "--tune: expected --model" in run("doctor", "--tune", photos, code=2).stderr
 
 

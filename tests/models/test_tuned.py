@@ -84,7 +84,7 @@ def test_a_damaged_file_is_named_and_written_anew(content: str, file: Path, capl
 def test_opening_takes_the_choice_where_nothing_else_is_asked_for(file: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
-    folder = write_model(tmp_path / "model")
+    folder = write_model(tmp_path / "model", detector=False)
     write_choice(read_card(folder), CHOICE)
 
     def opened(**options: str) -> tuple[str, str]:

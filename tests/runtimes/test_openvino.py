@@ -5,12 +5,25 @@ from typing import Any
 
 import pytest
 
+from objemb.models.exported import open_exported
 from objemb.runtimes.exported import PHOTOS
 from objemb.runtimes.openvino import OpenVino
 from objemb.threads import usable_threads
 from tests.runtimes.graphs import write_exported
+from tests.runtimes.models import write_model
 
 openvino = pytest.importorskip("openvino")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_boxes_are_computed_in_single_precision_alone(precision: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    message = (
+        f"expected 'fp32' for a model with a detector, whose boxes would be pixels off otherwise, found '{precision}'"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_exported(folder, runtime="openvino", precision=precision)
+    assert open_exported(folder, runtime="openvino").precision == "fp32"
 
 
 @pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16"), ("fp16", "f16")])

@@ -83,7 +83,7 @@ def test_exported_models_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.Mo
         "PyTorch eager fp32 over onnxruntime fp32",
         "a plain loop over onnxruntime fp32",
     ]
-    assert {"PyTorch eager fp32 over openvino fp32", "PyTorch eager fp32 over openvino bf16"} < set(names)
+    assert {"PyTorch eager fp32 over openvino fp32", "a plain loop over openvino fp32"} == set(names[3:])
     assert all(r["value"] > 0 and r["facts"]["photos"] == 2 for r in ratios)
 
 
