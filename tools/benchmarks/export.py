@@ -27,7 +27,8 @@ from tools.benchmarks.indexing import write_photos
 
 MOBILENET = {"name": "torchvision_cnn", "arch": "mobilenet_v2", "weights": "random"}
 #: The student of ``configs/train/detect_products.yaml`` and ``distill_products.yaml``, and one on a larger network.
-#: Their weights are random; so that boxes are described, no score is too low.
+#: Their weights are random; so that boxes are described, no score is too low. One class, as for objects of any kind:
+#: of 90, each proposal would be 90 candidates, which a trained network rejects by their scores.
 ANY_SCORE = {"min_score": 0.0, "max_regions": 20}
 LIGHT = {
     "describer": {
@@ -57,6 +58,7 @@ LARGE = {
             "name": "torchvision_rcnn",
             "arch": "fasterrcnn_resnet50_fpn",
             "weights": "random",
+            "num_classes": 2,
             "min_size": 512,
             "max_size": 512,
             "score_threshold": 0.0,
