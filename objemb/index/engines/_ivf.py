@@ -1,8 +1,8 @@
 """Approximate search with FAISS: candidates from an inverted file, always scored again from the stored vectors.
 
-Rows are sorted into lists around k-means centroids and kept there in few bytes, each engine in its own way. A query
-looks into the few lists nearest to it. Scores and matched rows are exact for all rows that were looked at; what may be
-missed is an image whose rows lie in other lists.
+Rows are assigned to lists by k-means centroids and stored there as compact codes, which depend on the engine. A query
+probes the few lists nearest to it. Scores and matched rows are exact for all rows that were probed; images whose rows
+are in other lists may be missed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
 SAMPLE = 1 << 14
 #: Rows that a query scores in its lists, in all and per requested image.
 ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
-#: Rows that are added to the structure at once.
+#: Number of rows that are added to the structure at a time.
 ROWS_PER_STEP = 1 << 16
 #: Candidates per wanted image in the first round; every further round takes this many times more of them, from as many
 #: times more lists.
@@ -58,15 +58,15 @@ SELECTIVE = 0.05
 
 
 class IvfEngine(Engine[Float32Array, VectorBlock]):
-    """An inverted file of FAISS, which searches on as many threads as PyTorch where that is in use.
+    """An inverted file of FAISS, which searches on as many threads as PyTorch if PyTorch is in use.
 
     Attributes:
-        coarseness: How many times more candidates are scored again, because those of the lists are less faithful.
-        least_rows: Number of rows without which there is nothing to train on.
+        coarseness: Factor on the number of candidates that are scored again, larger for less accurate codes.
+        least_rows: Minimum number of rows for training.
 
     Args:
         lists: Number of inverted lists; by default :func:`default_lists` of the number of rows.
-        seed: Chooses the sample and starts k-means.
+        seed: Seed of the sample and of k-means.
     """
 
     accepts = frozenset({"unit_vectors"})
@@ -97,7 +97,7 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
         if not len(table):
             raise ValueError("blocks: expected at least one row, found none")
         if len(table) < self.least_rows:
-            raise ValueError(f"blocks: expected at least {self.least_rows} rows to learn codes of, found {len(table)}")
+            raise ValueError(f"blocks: expected at least {self.least_rows} rows to train codes, found {len(table)}")
         most = default_lists(len(table)) if self.lists is None else checks.between("lists", self.lists, 1, len(table))
         index = self.untrained(faiss, table.dim or 0, most)
         index.cp.seed = self.seed
@@ -148,7 +148,7 @@ def default_probes(lists: int, rows: int, k: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _SearchState:
-    """What is searched for, and among what: the arguments of one search."""
+    """The arguments of one search."""
 
     table: RowTable
     queries: Float32Array
@@ -193,7 +193,7 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         def step(data: bytes) -> None:
             try:
                 file.write(data)
-            except BaseException as error:  # FAISS would make a RuntimeError of it
+            except BaseException as error:  # FAISS would turn it into a RuntimeError
                 failed.append(error)
                 raise
 
@@ -216,11 +216,11 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
     ) -> GroupedHits:
         """As :meth:`objemb.index.engines.base.Structure.search`.
 
-        Probes more lists until there are ``k`` distinct images; where three rounds were not enough, or few rows
-        are alive, searches exactly.
+        More lists are probed until there are ``k`` distinct images. If three rounds are not enough, or few rows are
+        alive, the search is exact.
 
         Args:
-            queries: See there, and so on.
+            queries: See :meth:`objemb.index.engines.base.Structure.search`, also for the next four.
             probes: Number of lists probed at first; by default :func:`default_probes`.
         """
         table = RowTable(blocks)
@@ -238,7 +238,7 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         return self._rounds(state, default_probes(self.lists, self.covered, k) if probes is None else max(1, probes))
 
     def _rounds(self, state: _SearchState, probes: int) -> GroupedHits:
-        """Search in more and more lists for queries that lack some of their ``k`` images, at last in all."""
+        """Search in more and more lists, finally in all, for queries with fewer than ``k`` images."""
         candidates = CANDIDATES * self._engine.coarseness * state.k
         every = np.arange(len(state.queries))
         hits = top_images(self._probe(state, every, candidates, probes), state.count, state.k)

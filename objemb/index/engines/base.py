@@ -1,9 +1,9 @@
-"""The contract of index engines: what builds a search structure over the rows of an index, and what searches it.
+"""The contract of index engines, which build search structures over the rows of an index, and of these structures.
 
-An engine is a plug-in: one file of this package with one class, whose constructor arguments are its settings. What it
-builds is stored beside the rows and named in the manifest with the engine's name and settings, so that it is found and
-loaded again wherever the engine is installed. A structure is searched for the rows that it was built over; the index
-searches rows that were added since exactly, and joins both answers.
+An engine is a plug-in: one file of this package with one class, whose constructor arguments are its settings. The
+structure that it builds is stored with the rows, and the manifest contains the engine's name and settings, so that the
+structure can be loaded wherever the engine is installed. It is used to search the rows that it was built over; the
+index searches newer rows exactly, and merges both results.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from objemb.index.blocks import Block, GroupedHits
 from objemb.registry import Plugin
 from objemb.types import Buffer, Int64Array
 
-#: The rows of queries, as the schema of the rows encodes them, and the blocks of rows that they are compared with.
+#: The rows of queries, as encoded by the schema, and the blocks of rows that they are compared with.
 Q = TypeVar("Q")
 B = TypeVar("B", bound=Block)
 
 
 class ByteOutput(Protocol):
-    """What takes the bytes of one file, some at a time."""
+    """An output for the bytes of one file."""
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
 
 
 class Structure(ABC, Generic[Q, B]):
-    """Rows of an index, ready to be searched. Searching from several threads is safe.
+    """A search structure over rows of an index. Searching from several threads is safe.
 
-    The score of two vectors is their inner product, that of the visual words of two rows the match kernel of their
-    schema (:class:`objemb.index.storage.visual_words.WordRows`); either is summed in float64 and rounded once.
+    The score of two vectors is their inner product; that of the visual words of two rows is the match kernel of their
+    schema (:class:`objemb.index.storage.visual_words.WordRows`). Both are summed in float64 and rounded once.
 
     Attributes:
-        covered: Number of rows that it was built over; None where it searches whatever rows it is given.
-        dim: Length of the vectors that it searches for; None likewise.
+        covered: Number of rows that it was built over; None if it searches any given rows.
+        dim: Dimension of the vectors that it was built over; None if it searches any given rows.
     """
 
     covered: int | None = None
@@ -54,19 +54,19 @@ class Structure(ABC, Generic[Q, B]):
     ) -> GroupedHits:
         """The best ``k`` images of each query.
 
-        The score of an image is the largest of any of its alive rows with any row of the query. Of equal scores the
-        lower row comes first, then the lower query row. An engine that is not ``exact`` may miss images, but what it
-        returns has exact scores and rows.
+        The score of an image is the largest of any of its alive rows with any row of the query. Ties are ordered by
+        row, then by query row. An engine that is not ``exact`` may miss images, but the scores and rows that it returns
+        are exact.
 
         Args:
             queries: The R rows of all queries as :meth:`objemb.index.storage.schema.RowSchema.queries` encodes them:
                 float32 ``(R, D)``, finite, or :class:`objemb.index.words.WordQueries`.
             groups: int64 ``(R,)``, non-decreasing: the query that each row belongs to, numbered from 0.
             k: Images per query.
-            blocks: The rows that the structure was built over, in the same blocks; which rows are alive may differ from
-                search to search, and no other row may be returned.
-            count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows find
-                nothing.
+            blocks: The rows that the structure was built over, in the same blocks; the rows that are alive may differ
+                between searches, and only these may be returned.
+            count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows have no
+                hits.
 
         Returns:
             Hits with ``(Q, k)`` fields, padded where a query has fewer images.
@@ -78,11 +78,11 @@ class Structure(ABC, Generic[Q, B]):
 
     @abstractmethod
     def write(self, create: Callable[[str], ByteOutput]) -> None:
-        """Hand out all bytes of the structure; an error of what takes them goes on unchanged.
+        """Write all bytes of the structure; errors of the outputs are not caught.
 
         Args:
-            create: Gives what takes the bytes of a file of this name, unique within the structure. Files may be written
-                in turn or side by side. A structure that lives elsewhere may create none.
+            create: Opens an output for a file with the given name, which is unique in the structure. Several files may
+                be open at the same time. A structure that is stored elsewhere may create none.
         """
 
 
@@ -91,7 +91,7 @@ class Engine(Plugin, ABC, Generic[Q, B]):
 
     Attributes:
         accepts: Names of the schemas whose rows it can search, see :mod:`objemb.index.storage.schema`.
-        exact: Whether its structures find all that exact search finds, whatever the query.
+        exact: Whether its structures give the same results as exact search.
     """
 
     kind = "index.engines"
@@ -101,29 +101,30 @@ class Engine(Plugin, ABC, Generic[Q, B]):
 
     @abstractmethod
     def build(self, blocks: Sequence[B]) -> Structure[Q, B]:
-        """A structure over all rows of ``blocks``, dead ones included, so that numbers of rows stay positions in them.
+        """A structure over all rows of ``blocks``, including dead ones, so that row numbers are positions in the
+        blocks.
 
         Rows are read in steps; memory is that of the structure and of a sample of the rows.
 
         Raises:
-            ImportError: A library that the engine needs is not installed; the message says which.
-            ValueError: There are no rows, or too few.
+            ImportError: A library that the engine needs is not installed; the message names it.
+            ValueError: There are too few rows.
         """
 
     @abstractmethod
     def load(self, files: Mapping[str, Buffer]) -> Structure[Q, B]:
-        """The structure that :meth:`Structure.write` wrote, whatever the settings of this engine are by now.
+        """Load a structure written by :meth:`Structure.write`, regardless of the current settings of this engine.
 
         Args:
             files: The bytes of its files by name. Their checksums have been checked, but they may come from an
                 untrusted source.
 
         Raises:
-            ImportError: A library that the engine needs is not installed; the message says which.
-            DamagedIndexError: The bytes are something else.
+            ImportError: A library that the engine needs is not installed; the message names it.
+            DamagedIndexError: The bytes are not such a structure.
         """
 
 
-#: A structure, and an engine, of whatever rows: the schema of an index says which.
+#: A structure and an engine for rows of any schema.
 AnyStructure: TypeAlias = Structure[Any, Any]
 AnyEngine: TypeAlias = Engine[Any, Any]

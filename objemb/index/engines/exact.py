@@ -1,9 +1,9 @@
 """Exact search: the best images by the best pair of rows, over any number of blocks.
 
-The rows are read once, in chunks, for up to 64 query rows at a time. A chunk gives scores that are off by no more than
-a known bound: from 8-bit codes where a block has them, else by float32 products. The pairs that such scores cannot rule
-out, a tiny share, are scored from the vectors. So the result depends neither on codes, blocks and kernels nor on
-threads, and memory is bounded whatever the number of rows and queries.
+The rows are read once, in chunks, for up to 64 query rows at a time. The scores of a chunk have a known error bound:
+they are computed from 8-bit codes if a block has them, otherwise by float32 products. The few pairs that they cannot
+rule out are scored from the vectors. The result thus does not depend on codes, blocks, kernels or threads, and memory
+is limited whatever the number of rows and queries.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from objemb.ops.products import Kernel, best_kernel, float_products
 from objemb.registry import plugin
 from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
-#: Query rows that share one pass over the index.
+#: Number of query rows that share one pass over the index.
 QUERY_ROWS_PER_PASS = 64
 #: Scores of a chunk: few enough for the processor's cache, many enough that threads seldom wait for each other.
 SCORES_PER_CHUNK = 1 << 20
-#: Numbers of a chunk's vectors, which bounds the memory where they have to be gathered or converted.
+#: Numbers in a chunk's vectors, which limits the memory if they have to be gathered or converted.
 NUMBERS_PER_CHUNK = 1 << 25
 #: Below this share of alive rows in a block, they are gathered instead of scoring all.
 SPARSE = 0.25
@@ -47,8 +47,8 @@ FLOAT32_ROUNDING = 2.0**-23
 ENCODE_AFTER = 16
 #: Rows on which searches with and without codes are timed, enough to exceed the processor's caches, and how often.
 TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 3
-#: Sizes of an index, in numbers of its vectors, for which codes are made: a smaller one is searched in a millisecond
-#: without, and the codes of a larger one, a byte per number, would take too much memory.
+#: Sizes of an index, in numbers of its vectors, for which codes are computed: a smaller one is searched in a
+#: millisecond without them, and the codes of a larger one, a byte per number, would take too much memory.
 LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
 #: Rows from which the first lower bound is taken, at least and per wanted image.
 BOUND_ROWS, BOUND_ROWS_PER_IMAGE = 1 << 14, 32
@@ -70,7 +70,7 @@ class Exact(Engine[Float32Array, VectorBlock]):
         return ExactSearch()
 
     def load(self, files: Mapping[str, Buffer]) -> ExactSearch:
-        """Likewise."""
+        """A structure for any rows; there are no files."""
         return ExactSearch()
 
 
@@ -122,7 +122,7 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         """Writes nothing."""
 
     def _codes_of(self, vectors: FloatArray) -> Codes:
-        """The codes of an array, kept as long as the array is."""
+        """The codes of an array, cached as long as the array exists."""
         codes = self._codes.get(id(vectors))
         if codes is None:
             codes = _encoded(vectors)
@@ -157,14 +157,14 @@ def search_exact(
     """The ``k`` best images of each query.
 
     The score of an image is the largest inner product of any of its alive rows with any row of the query, summed in
-    float64 and rounded once. Of equal scores the lower row comes first, then the lower query row.
+    float64 and rounded once. Ties are ordered by row, then by query row.
 
     Args:
-        blocks: The rows, expected to be at most of unit length; zero blocks and blocks without rows are allowed.
+        blocks: The rows, with lengths of at most 1; there may be no blocks, and blocks without rows.
         queries: float32 ``(R, D)``, the rows of all queries, finite.
         groups: int64 ``(R,)``, non-decreasing: the query that each row belongs to, numbered from 0.
         k: Images per query.
-        count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows find nothing.
+        count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows have no hits.
 
     Returns:
         Hits with ``(Q, k)`` fields, padded where a query has fewer images: ``28 Q k`` bytes.
@@ -195,7 +195,7 @@ def _one_pass(table: RowTable, queries: Float32Array, groups: Int64Array, k: int
 
 
 def _chunks(block: VectorBlock, size: int) -> Iterator[slice | Int64Array]:
-    """The rows of a block in turn, as slices; as arrays of the alive rows alone where those are few."""
+    """The rows of a block in chunks: slices, or if few rows are alive, arrays of these."""
     few = None
     if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
         few = np.flatnonzero(block.alive)
@@ -222,7 +222,7 @@ class _Scorer:
             scores, slack = float_products(self._queries, vectors), self._float_slack
             with np.errstate(invalid="ignore", over="ignore"):
                 total = float(scores.sum())
-            if not math.isfinite(total):  # NaN loses every comparison: nothing would be found, and nobody would know
+            if not math.isfinite(total):  # NaN loses every comparison, so rows would silently be missed
                 raise DamagedIndexError(f"expected finite vectors, found others among rows {_named(rows)} of a block")
         if block.alive is not None:
             np.copyto(scores, -np.inf, where=~block.alive[rows])
@@ -310,7 +310,7 @@ class _TopK:
         self._raise_lower_bound(np.partition(of_images, -self._k, axis=1)[:, -self._k])
 
     def _may_be_best_of_image(self, scores: Float32Array, images: Int64Array) -> BoolArray:
-        """Pairs that no other pair of the same image and query is proven to beat: bool ``(C, n)``.
+        """bool ``(C, n)``: pairs that may be the best of their image and query.
 
         With fewer than k images every image is a result, so that no lower bound rules out any; of each, one pair is
         enough.
@@ -335,7 +335,7 @@ class _TopK:
         self._lower_bound = np.maximum(self._lower_bound, lower_bound)
 
     def _kth_best_image(self, queries: Int64Array, images: Int64Array, scores: Float32Array) -> Float32Array:
-        """Per query the k-th largest of the best scores of its images; -inf with fewer than k images."""
+        """For each query, the k-th largest of the best scores of its images; -inf with fewer than k images."""
         count = len(self._lower_bound)
         keys = images * count + queries
         order = np.argsort(keys)

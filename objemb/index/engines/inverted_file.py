@@ -1,4 +1,4 @@
-"""Exact search of visual words: only rows that have a word in common with the query are looked at."""
+"""Exact search of visual words, which reads only rows that have a word in common with the query."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from objemb.types import Buffer, Int64Array
 
 @plugin
 class InvertedFile(Engine[WordQueries, WordBlock]):
-    """Compares a query with every row that has one of its words. The rows are stored as lists of words already, so that
-    nothing is built. Rows whose score is 0 have nothing in common with the query and are not returned.
+    """Compares a query with every row that has one of its words. The rows are stored as an inverted file, so that there
+    is nothing to build. Rows without common words have the score 0 and are not returned.
 
-    Each query row runs in a thread of its own, over one block after the other, with a sum for each row of the block:
+    Each query row is searched in its own thread, block after block, with a sum for each row of the block, so that
     memory does not grow with the number of blocks.
     """
 
@@ -32,7 +32,7 @@ class InvertedFile(Engine[WordQueries, WordBlock]):
         return InvertedFileSearch()
 
     def load(self, files: Mapping[str, Buffer]) -> InvertedFileSearch:
-        """Likewise."""
+        """A structure for any rows; there are no files."""
         return InvertedFileSearch()
 
 
@@ -70,9 +70,9 @@ class InvertedFileSearch(Structure[WordQueries, WordBlock]):
 def _best_of_row(
     queries: WordQueries, row: int, query: int, k: int, blocks: Sequence[WordBlock], firsts: Int64Array
 ) -> Pairs:
-    """Pairs of a query row with rows of images, those of its ``k`` best images among them."""
+    """Pairs of a query row with rows of images, including those of its ``k`` best images."""
     parts = []
-    least = -np.inf  # there are k images that score as much
+    least = -np.inf  # there are k images with at least this score
     for block, first in zip(blocks, firsts.tolist(), strict=False):
         scores = block.scores(queries, row)
         chosen = (scores != 0) & (scores >= least)

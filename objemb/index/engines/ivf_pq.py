@@ -11,7 +11,7 @@ from objemb.registry import plugin
 if TYPE_CHECKING:
     from objemb.ops.faiss import IndexIVF, IndexIVFPQ, SearchParameters
 
-#: Bits of the code of some columns; their 256 centroids need as many rows to be learned from.
+#: Bits of the code of a group of columns; training its 256 centroids needs at least 256 rows.
 BITS = 8
 
 

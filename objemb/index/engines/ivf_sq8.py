@@ -1,4 +1,4 @@
-"""An inverted file of 8-bit scalars: a byte per number, fast and faithful."""
+"""An inverted file of 8-bit scalars: a byte per number, fast and accurate."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_default_lists_and_probes() -> None:
 def test_what_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="expected at least one row, found none"):
         engine_named("ivf_sq8").build([])
-    with pytest.raises(ValueError, match="expected at least 256 rows to learn codes of, found 50"):
+    with pytest.raises(ValueError, match="expected at least 256 rows to train codes, found 50"):
         engine_named("ivf_pq").build([gallery(10)])
     with pytest.raises(ValueError, match=r"expected one of .* found .ivfsq8. .did you mean .ivf_sq8."):
         engine_named("ivfsq8")
