@@ -58,7 +58,13 @@ class Searcher:
         self._structures = [(r, s) for r, s in loaded if r in snapshot.manifest.structures]
 
     def search(
-        self, queries: Sequence[Described], k: int, where: str | None, runners_up: int, exact: bool | None
+        self,
+        queries: Sequence[Described],
+        k: int,
+        where: str | None,
+        runners_up: int,
+        exact: bool | None,
+        named: bool,
     ) -> list[SearchResult]:
         """Answers to queries; the arguments are those of ``Index.search_many``."""
         k = min(k, max(1, self._snapshot.image_count))
@@ -76,7 +82,7 @@ class Searcher:
                 schema.check_score(float(hits.scores.max()), rows)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
-        answers = iter(_results(self._snapshot, blocks, asked, hits, runners_up))
+        answers = iter(_results(self._snapshot, blocks, asked, hits, runners_up, named))
         return [next(answers) if len(q) else _nothing(q, schema) for q in queries]
 
     def find(self, where: str) -> list[str]:
@@ -217,6 +223,7 @@ def _results(
     queries: Sequence[Described],
     hits: GroupedHits,
     runners_up: int,
+    named: bool,
 ) -> list[SearchResult]:
     """Hits with ids, boxes, labels, metadata and the next best pairs of boxes.
 
@@ -226,6 +233,7 @@ def _results(
         queries: Q queries of one or more regions each.
         hits: ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
         runners_up: How many further pairs to give per image.
+        named: Whether hits get labels and metadata.
     """
     segments = np.searchsorted(snapshot.first_rows, hits.rows, side="right") - 1
     first_query_row = 0
@@ -243,15 +251,16 @@ def _results(
         matches = []
         for image, pairs in zip(found, _pairs(snapshot, blocks, found, rows, runners_up), strict=True):
             if image.number not in images:
-                images[image.number] = (image.id, image.metadata)
+                images[image.number] = (image.id, image.metadata if named else {})
                 snapshot.remember(image.id, image.segment, image.position)
             id_, metadata = images[image.number]
             try:
                 (score, best_row, of_query), *others = pairs
                 rest = tuple(
-                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r), metadata) for s, r, q in others
+                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r) if named else None, metadata)
+                    for s, r, q in others
                 )
-                label = image.segment.label(best_row)
+                label = image.segment.label(best_row) if named else None
                 matches.append(Match(id_, score, image.box(best_row), boxes[of_query], label, metadata, rest))
             except (ValueError, TypeError, DamagedIndexError) as error:
                 # the query has been checked: what the index holds is wrong

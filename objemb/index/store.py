@@ -366,6 +366,7 @@ class Index:
         fingerprint: str | None = None,
         runners_up: int = 3,
         exact: bool | None = None,
+        named: bool = True,
     ) -> list[SearchResult]:
         """Search for many queries at once, which is faster than calling :meth:`search` for each.
 
@@ -374,6 +375,8 @@ class Index:
             k: As for :meth:`search`, like the arguments that are not listed here.
             exclude: Ids to leave out, one entry per query; ``[q.image for q in queries]`` if the queries are in the
                 index under their own ids.
+            named: Whether hits have labels and metadata. Reading them takes a good part of an approximate search;
+                :meth:`named` adds them to the hits that are needed.
 
         Returns:
             One result per query.
@@ -389,7 +392,7 @@ class Index:
         if min_score is not None and not isinstance(min_score, (int, float)):
             raise TypeError(f"min_score: expected a number, found {min_score!r}")
         most = k + max(map(len, left_out), default=0)
-        answers = self._searcher.search(queries, most, where, runners_up, exact)
+        answers = self._searcher.search(queries, most, where, runners_up, exact, named)
         return [_kept(answer, k, out, min_score) for answer, out in zip(answers, left_out, strict=True)]
 
     def _check_search(self, queries: Sequence[Described], k: int, fingerprint: str | None, runners_up: int) -> None:

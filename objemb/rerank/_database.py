@@ -50,7 +50,7 @@ class Database(ABC):
             depth: Images per result; fewer where the database has fewer with rows.
 
         Returns:
-            One result per query, whose matches carry the pair of boxes that matched.
+            One result per query, whose matches have the pair of boxes that matched, but no labels and no metadata.
         """
 
     @abstractmethod
@@ -124,7 +124,7 @@ class DenseDatabase(ImageRows, Database):
         """As :meth:`Database.search`, exactly, in limited memory whatever the number of rows.
 
         The score of an image is the largest inner product of one of its rows and a row of the query; ties are ordered
-        by row. Matches have neither labels nor metadata.
+        by row.
         """
         checks.whole("depth", depth)
         depth = max(1, min(depth, len(self.images)))
@@ -199,7 +199,7 @@ class IndexDatabase(Database):
         checks.whole("depth", depth)
         left_out = [self._exclude] * len(queries)
         return self._index.search_many(
-            queries, depth, where=self._where, exclude=left_out, runners_up=0, exact=self._exact
+            queries, depth, where=self._where, exclude=left_out, runners_up=0, exact=self._exact, named=False
         )
 
     def rows_of_images(self, images: Sequence[str]) -> ImageRows:

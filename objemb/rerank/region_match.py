@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
 from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
-from objemb.rerank._pairs import similarities
 from objemb.rerank.base import Reranker, Search, put_first
-from objemb.structures import Box, Match, RegionDescriptors, Regions, SearchResult
+from objemb.structures import Box, ImageRows, Match, RegionDescriptors, Regions, SearchResult
 from objemb.structures.results import COSINE
 from objemb.types import BoolArray, Float32Array, Int64Array
 
@@ -68,34 +66,55 @@ class RegionMatch(Reranker):
             query = _looked_at(search, number)
         boxes = as_boxes(query.regions.boxes.tolist())
         rows = search.database.rows_of_images([hit.image for hit in hits])
-        starts = rows.starts.tolist()
-        matches = [
-            self._match(hit, of_image, rows.boxes[start:stop], boxes)
-            for hit, of_image, (start, stop) in zip(hits, similarities(rows, query), pairwise(starts), strict=True)
-            if len(of_image)
-        ]
-        return put_first(replace(result, query_boxes=boxes), matches)
+        return put_first(replace(result, query_boxes=boxes), self._matches(hits, rows, query, boxes))
 
-    def _match(self, hit: Match, products: Float32Array, rows: Float32Array, query_boxes: Sequence[Box]) -> Match:
-        """A hit with its new score and pairs, from ``(rows, query rows)`` products and the boxes of the rows."""
-        of_query = products.argmax(axis=0)
-        best = products[of_query, np.arange(len(of_query))]
-        score = self._score(products, of_query, best)
-        boxes = as_boxes(rows[of_query].tolist())
-        order = np.argsort(-best, kind="stable")[: 1 + RUNNERS_UP].tolist()
-        pairs = [
-            replace(hit, score=min(score, float(best[q])), box=boxes[q], query_box=query_boxes[q], runners_up=())
-            for q in order
-        ]
-        return replace(pairs[0], score=score, runners_up=tuple(pairs[1:]))
+    def _matches(
+        self, hits: Sequence[Match], rows: ImageRows, query: RegionDescriptors, query_boxes: Sequence[Box]
+    ) -> list[Match]:
+        """Hits with new scores and pairs; those without rows are left out."""
+        counts = np.diff(rows.starts)
+        filled = np.flatnonzero(counts)
+        if not len(filled):
+            return []
+        starts, counts = rows.starts[filled], counts[filled]
+        products = rows.vectors @ query.vectors.T
+        best = np.maximum.reduceat(products, starts, axis=0)  # (images, query rows)
+        numbers = np.arange(len(products))[:, None]
+        of_query = np.minimum.reduceat(
+            np.where(products == np.repeat(best, counts, axis=0), numbers, len(products)), starts, axis=0
+        )
+        scores = self._scores(products, of_query, best)
+        shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
+        boxes = rows.boxes[np.take_along_axis(of_query, shown, axis=1)]
+        of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
+        of_pairs[:, 0] = scores
+        pairs = zip(filled.tolist(), of_pairs.tolist(), boxes.tolist(), shown.tolist(), strict=True)
+        return [_match(hits[n], scored, placed, asked, query_boxes) for n, scored, placed, asked in pairs]
 
-    def _score(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> float:
-        """The score of an image, from its best row for each query row and their product."""
+    def _scores(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> Float32Array:
+        """The scores of images, from their best row for each query row and the product of both, ``(images, Q)``."""
         if self.score == "max":
-            return float(best.max())
+            largest: Float32Array = best.max(axis=1)
+            return largest
         if self.score == "mutual":
-            best = np.where(products.argmax(axis=1)[of_query] == np.arange(len(of_query)), best, 0)
-        return float(best.mean())
+            best = np.where(products.argmax(axis=1)[of_query] == np.arange(of_query.shape[1]), best, 0)
+        mean: Float32Array = best.mean(axis=1)
+        return mean
+
+
+def _match(
+    hit: Match,
+    scores: Sequence[float],
+    boxes: Sequence[Sequence[float]],
+    query_rows: Sequence[int],
+    query_boxes: Sequence[Box],
+) -> Match:
+    """A hit with other pairs of boxes, the first of which is the match and the others its runners-up."""
+    pairs = [
+        Match(hit.image, score, box, query_boxes[q], hit.label, hit.metadata)
+        for score, box, q in zip(scores, as_boxes(boxes), query_rows, strict=True)
+    ]
+    return pairs[0] if len(pairs) == 1 else replace(pairs[0], runners_up=tuple(pairs[1:]))
 
 
 def _looked_at(search: Search, number: int) -> RegionDescriptors:
