@@ -280,7 +280,7 @@ def test_photos_of_many_pixels_can_be_queries_and_reranked(run: Run, photos: Pat
     assert "pixels" in run(*ask, "--max-pixels", 11_999, code=2).stderr
     found = run(*ask, "--max-pixels", 12_000)
     assert "not re-ranked" not in found.stderr
-    assert "has gone" not in page.read_text(encoding="utf-8")
+    assert "photo is missing" not in page.read_text(encoding="utf-8")
 
 
 def test_an_index_cannot_say_which_files_go_into_a_page(

@@ -45,7 +45,7 @@ def test_everything_is_on_the_page(data: EvaluationSet) -> None:
         assert words in text
     assert text.count("<rect") == 2 + 3 * 2 + 1  # under and over of each matched box but a whole photo; a thin true one
     assert 'x="1.0" y="2.0" width="2.0" height="2.0"' in text
-    assert "The photo has gone" in text  # of the hostile name, which is no file
+    assert "The photo is missing" in text  # of the hostile name, which is no file
 
 
 def test_nothing_of_a_name_is_read_as_html_and_nothing_is_fetched(data: EvaluationSet) -> None:
