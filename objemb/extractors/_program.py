@@ -16,7 +16,7 @@ from objemb.ops.byte_resize import resized_parts
 from objemb.ops.grid import TracedGrid, lengths
 from objemb.pooling.base import Pooling
 
-#: Sizes of inputs are reckoned in so many parts of a pixel.
+#: Most parts of a pixel in which sizes of inputs are computed.
 PARTS = 1 << 16
 
 
@@ -41,7 +41,9 @@ class MapProgram(ExtractionProgram):
         super().__init__()
         self.backbone, self.sampling = backbone, sampling
         self.longest, self.enlarge = side == "longest", enlarge
-        self.target, self.scale = round(size * scale * PARTS), round(scale * PARTS)
+        # as few parts as these numbers need: OpenVINO computes whole numbers in 32 bits
+        self.parts = next((n for n in (1, 2, 4, 8, 16) if (size * scale * n) % 1 == (scale * n) % 1 == 0), PARTS)
+        self.target, self.scale = round(size * scale * self.parts), round(scale * self.parts)
 
     def grid(self, photos: Tensor) -> TracedGrid:
         """See :meth:`ExtractionProgram.grid`."""
@@ -70,7 +72,7 @@ class MapProgram(ExtractionProgram):
         least = -(-max(self.backbone.smallest, 1) // multiple)
         # in halves of a multiple, so that halves go up
         height, width = (
-            torch.sym_max((2 * s * target // (multiple * PARTS) + length) // (2 * length), least) * multiple
+            torch.sym_max((2 * s * target // (multiple * self.parts) + length) // (2 * length), least) * multiple
             for s in size
         )
         return cast(tuple[int, int], (height, width))
