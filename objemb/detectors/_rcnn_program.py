@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 import torchvision.ops
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -83,15 +82,17 @@ class RcnnProgram(DetectionProgram):
             first = (known % len(cell)) * (4 * rows * columns) + known // len(cell)
             places = first[:, None] + torch.arange(4, device=first.device) * (rows * columns)
             moves.append(level_deltas.flatten()[places])
-            anchors.append(_anchors(cell, known, columns, (padded[0] // rows, padded[1] // columns)))
+            anchors.append(anchors_by_number(cell, known, columns, (padded[0] // rows, padded[1] // columns)))
         best = torch.cat(values)
-        decoded = _clipped(_decoded(self.rpn.box_coder, torch.cat(moves), torch.cat(anchors)), size)
-        sides = decoded[:, 2:] - decoded[:, :2]
+        coder = self.rpn.box_coder
+        moved = decoded(coder.weights, coder.bbox_xform_clip, torch.cat(moves), torch.cat(anchors))
+        candidates = clipped(moved, size)
+        sides = candidates[:, 2:] - candidates[:, :2]
         large = (sides >= self.rpn.min_size).all(dim=1) & (best > -math.inf)
         probability = torch.sigmoid(best)
         probability = torch.where(large & (probability >= self.rpn.score_thresh), probability, -1.0)
         boxes, scores = [], []
-        for of_level, probable in zip(decoded.split(before), probability.split(before), strict=True):
+        for of_level, probable in zip(candidates.split(before), probability.split(before), strict=True):
             kept = torchvision.ops.nms(of_level, probable, self.rpn.nms_thresh)
             boxes.append(padded_rows(of_level[kept], before))
             scores.append(padded_rows(probable[kept], before, -1.0))
@@ -125,7 +126,9 @@ class RcnnProgram(DetectionProgram):
         """The best boxes after non-maximum suppression within each class."""
         classes = logits.shape[1]
         of_classes = deltas.reshape(-1, classes, 4)[:, 1:]
-        boxes = _clipped(_decoded(self.heads.box_coder, of_classes, proposals[:, None]).reshape(-1, 4), size)
+        coder = self.heads.box_coder
+        moved = decoded(coder.weights, coder.bbox_xform_clip, of_classes, proposals[:, None])
+        boxes = clipped(moved.reshape(-1, 4), size)
         scores = (logits.softmax(dim=1) * valid[:, None])[:, 1:].reshape(-1)
         labels = torch.arange(classes - 1, device=boxes.device).repeat(proposals.shape[0])
         large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
@@ -144,7 +147,7 @@ def _pyramid(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: level.float() for name, level in features.items() if not name.startswith(TRUNK)}
 
 
-def _anchors(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int]) -> Tensor:
+def anchors_by_number(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int]) -> Tensor:
     """``(N, 4)``: anchors of a level by number, row by row; those of a cell, ``(A, 4)``, lie around its first pixel."""
     cells = numbers // len(cell)
     row = cells // columns
@@ -152,18 +155,25 @@ def _anchors(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int
     return torch.stack([x, y, x, y], dim=1) + cell[numbers % len(cell)]
 
 
-def _decoded(coder: BoxCoder, deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes ``(..., 4)`` moved by ``deltas``, as torchvision's ``BoxCoder.decode_single`` does it."""
-    by_x, by_y, by_width, by_height = coder.weights
+def decoded(weights: Sequence[float], most: float, deltas: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes ``(..., 4)`` moved by ``deltas``, as torchvision's ``BoxCoder.decode_single`` does it.
+
+    Args:
+        weights: By which the deltas are divided: x, y, width, height.
+        most: Limit of the logarithm of a factor on a side.
+        deltas: float32 ``(..., 4)``.
+        boxes: float32 ``(..., 4)``.
+    """
+    by_x, by_y, by_width, by_height = weights
     sides = boxes[..., 2:] - boxes[..., :2]
     centres = boxes[..., :2] + 0.5 * sides
     moved = deltas[..., :2] / deltas.new_tensor([by_x, by_y]) * sides + centres
     scales = deltas[..., 2:] / deltas.new_tensor([by_width, by_height])
-    half = 0.5 * (scales.clamp(max=coder.bbox_xform_clip).exp() * sides)
+    half = 0.5 * (scales.clamp(max=most).exp() * sides)
     return torch.cat([moved - half, moved + half], dim=-1)
 
 
-def _clipped(boxes: Tensor, size: Tensor) -> Tensor:
+def clipped(boxes: Tensor, size: Tensor) -> Tensor:
     """Boxes within an image of ``size`` ``(height, width)``, a float tensor."""
     return torch.minimum(boxes.clamp_min(0), size.flip(0).repeat(2))
 

@@ -200,7 +200,7 @@ class NetworkDetector(Frozen, Detector):
             TypeError: There is none for this detector.
         """
         raise TypeError(
-            "detector: expected one that can be exported (faster_rcnn, torchvision_rcnn), found "
+            "detector: expected one that can be exported (faster_rcnn, torchvision_rcnn, detectron2_rcnn), found "
             f"{self.registry_name or type(self).__name__}"
         )
 

@@ -14,7 +14,7 @@ from objemb import checks
 from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn import counted_classes
-from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import TRUNK, DetectionProgram, NetworkDetector, NetworkInput
 from objemb.ops.batches import group_equal
 from objemb.ops.images import resize
 from objemb.ops.tensors import as_tensor
@@ -249,6 +249,12 @@ class Detectron2Rcnn(NetworkDetector):
         from objemb.detectors._detectron2_losses import detectron2_losses
 
         return detectron2_losses(self.network, batch, features, targets)
+
+    def program(self) -> DetectionProgram:
+        """See :meth:`NetworkDetector.program`."""
+        from objemb.detectors._detectron2_program import Detectron2Program
+
+        return Detectron2Program(self.network, (self.min_size, self.max_size), self.bgr)
 
     @property
     def num_classes(self) -> int:

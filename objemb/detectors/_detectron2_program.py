@@ -1,0 +1,153 @@
+"""The inference of Detectron2's R-CNNs as a function of tensors that an exporter can trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from objemb.detectors._rcnn_program import anchors_by_number, clipped, decoded
+from objemb.detectors.capabilities import DetectionProgram, Found
+from objemb.ops.byte_resize import resized_parts
+from objemb.ops.grid import lengths
+from objemb.ops.tensors import padded_rows, rows_where
+
+if TYPE_CHECKING:
+    from detectron2.modeling import GeneralizedRCNN
+
+#: Scores of what is no proposal: below all logits, and finite.
+NONE = -1e30
+#: What Detectron2 adds to the side of a box, as a share of the canonical one, before it takes its logarithm.
+SHIFT = 1e-8
+
+
+class Detectron2Program(DetectionProgram):
+    """Region proposals and box heads of Detectron2's ``GeneralizedRCNN``, tensor for tensor (see
+    ``detectron2.modeling.proposal_generator.proposal_utils.find_top_rpn_proposals``, ``poolers.ROIPooler`` and
+    ``roi_heads.fast_rcnn.fast_rcnn_inference_single_image``), but for what no tracer can follow: numbers of boxes that
+    decide what is computed.
+
+    Args:
+        network: The network.
+        sides: Of its input in pixels: the shorter one, and the greatest of the longer one.
+        bgr: Whether the channels of its input are blue, green and red.
+
+    Raises:
+        TypeError: Heads that are no ``StandardROIHeads``, or detect rotated boxes.
+    """
+
+    def __init__(self, network: GeneralizedRCNN, sides: tuple[int, int], bgr: bool) -> None:
+        super().__init__()
+        from detectron2.modeling.proposal_generator.rpn import RPN
+        from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+
+        heads = network.roi_heads
+        standard = isinstance(heads, StandardROIHeads) and not isinstance(heads, CascadeROIHeads)
+        if not standard or type(network.proposal_generator) is not RPN:
+            raise TypeError(
+                "detector: expected StandardROIHeads behind an RPN in a Detectron2 network that is exported, found "
+                f"{type(heads).__name__} behind {type(network.proposal_generator).__name__}"
+            )
+        self.network, self.rpn, self.heads = network, network.proposal_generator, heads
+        self.sides, self.bgr = sides, bgr
+        self.multiple = max(1, network.backbone.size_divisibility)
+
+    def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`DetectionProgram.prepared`."""
+        height, width = photos.shape[1:3]
+        short, long = cast(int, torch.sym_min(height, width)), cast(int, torch.sym_max(height, width))
+        shorter, longer = self.sides
+        size = tuple(
+            torch.sym_max(1, torch.sym_min(_rounded(side, shorter, short), _rounded(side, longer, long)))
+            for side in (height, width)
+        )
+        padded = cast(tuple[int, int], tuple((s + self.multiple - 1) // self.multiple * self.multiple for s in size))
+        extent, inner = (lengths(cast(tuple[int, int], s), photos)[None].double() for s in ((height, width), size))
+        none = torch.zeros_like(extent)
+        pixels = torch.cat([resized_parts(p, none, extent, inner, none, padded) for p in photos.unbind()])
+        rows, columns = (torch.arange(n, device=photos.device) for n in padded)
+        inside = (rows < inner[0, 0])[:, None] & (columns < inner[0, 1])
+        return torch.where(inside, self.normalised(pixels / 255), 0.0), inner[0].float()
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """See :meth:`DetectionProgram.normalised`."""
+        channels = 255 * (pixels.flip(1) if self.bgr else pixels)
+        scaled: Tensor = (channels - self.network.pixel_mean) / self.network.pixel_std
+        return scaled
+
+    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+        """See :meth:`DetectionProgram.forward`."""
+        proposals, valid = self.proposals(features, padded, size)
+        levels = [features[name] for name in self.heads.box_in_features]
+        predictor = self.heads.box_predictor
+        logits, deltas = predictor(self.heads.box_head(self._pooled(levels, proposals)))
+        classes = logits.shape[1] - 1
+        transform = predictor.box2box_transform
+        of_classes = deltas.reshape(len(proposals), -1, 4)
+        moved = decoded(transform.weights, transform.scale_clamp, of_classes, proposals[:, None])
+        boxes = clipped(moved.expand(-1, classes, -1).reshape(-1, 4), size)
+        probabilities = logits.sigmoid() if predictor.use_sigmoid_ce else logits.softmax(dim=1)
+        scores = (probabilities * valid[:, None])[:, :-1].reshape(-1)
+        labels = torch.arange(classes, device=boxes.device).repeat(len(proposals))
+        candidates = rows_where((scores > predictor.test_score_thresh) & (scores >= min_score))
+        boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
+        apart = labels.to(boxes.dtype)[:, None] * (size.amax(dim=0) + 1)
+        kept = torchvision.ops.nms(boxes + apart, scores, predictor.test_nms_thresh)
+        most = int(predictor.test_topk_per_image)
+        count = torch.ones_like(kept).sum().clamp(max=most)
+        boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
+        return Found(boxes, scores, labels, count)
+
+    def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`DetectionProgram.proposals`."""
+        objectness, deltas = self.rpn.rpn_head([features[name] for name in self.rpn.in_features])
+        before, after = int(self.rpn.pre_nms_topk[False]), int(self.rpn.post_nms_topk[False])
+        generator, transform = self.rpn.anchor_generator, self.rpn.box2box_transform
+        boxes, scores = [], []
+        for logits, moves, cell, stride in zip(
+            objectness, deltas, generator.cell_anchors, generator.strides, strict=True
+        ):
+            rows, columns = logits.shape[2:]
+            of_level = logits[0].permute(1, 2, 0).reshape(-1)
+            # a level of few cells is filled up, so that all levels give equally many
+            chosen = torch.cat([of_level, of_level.new_full((before,), -math.inf)]).topk(before)
+            known = chosen.indices.clamp(max=of_level.shape[0] - 1)
+            first = (known % len(cell)) * (4 * rows * columns) + known // len(cell)
+            places = first[:, None] + torch.arange(4, device=first.device) * (rows * columns)
+            anchors = anchors_by_number(cell, known, columns, (stride, stride)) + generator.offset * stride
+            found = clipped(decoded(transform.weights, transform.scale_clamp, moves.flatten()[places], anchors), size)
+            large = (found[:, 2:] - found[:, :2] > self.rpn.min_box_size).all(dim=1)
+            score = torch.where(large & (chosen.values > -math.inf), chosen.values, NONE)
+            kept = torchvision.ops.nms(found, score, self.rpn.nms_thresh)
+            boxes.append(padded_rows(found[kept], before))
+            scores.append(padded_rows(score[kept], before, NONE))
+        of_all = torch.cat([*scores, scores[0].new_full((after,), NONE)])
+        best = of_all.topk(after)
+        everything = torch.cat([*boxes, boxes[0].new_zeros(after, 4)])
+        return everything[best.indices], best.values > NONE / 2
+
+    def _pooled(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """``(P, C, s, s)``: each box from the level of its size (Lin et al. 2017, equation 1)."""
+        pooler = self.heads.box_pooler
+        rois = torch.cat([boxes.new_zeros(boxes.shape[0], 1), boxes], dim=1)
+        if len(levels) == 1:
+            single: Tensor = pooler.level_poolers[0](levels[0], rois)
+            return single
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+        number = (pooler.canonical_level + (sides / pooler.canonical_box_size + SHIFT).log2()).floor()
+        number = number.clamp(pooler.min_level, pooler.max_level) - pooler.min_level
+        rows = [rows_where(number == level) for level in range(len(levels))]
+        pooled = [
+            pool(level, rois[of_level])
+            for level, of_level, pool in zip(levels, rows, pooler.level_poolers, strict=True)
+        ]
+        return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+
+def _rounded(side: int, target: int, length: int) -> int:
+    """``side * target / length``, halves up; lengths may be those of tensors of any shape."""
+    return (2 * side * target + length) // (2 * length)
