@@ -42,7 +42,7 @@ DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 
 # Packages, or parts of packages, that only one file each may import, inside the function that needs them.
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
-DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "weights")}
+DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "program", "weights")}
 LIGHTNING = "training/_lightning.py"
 SUBCLASSING = {*DETECTRON2, LIGHTNING}
 FOREIGN = {
