@@ -14,7 +14,7 @@ from objemb.cli.progress import Progress
 
 #: As in :mod:`objemb.runtimes.exported` and :mod:`objemb.export.run`, which are not imported before the command runs.
 FORMAT_NAMES = ("onnx", "openvino", "pt2")
-PRECISION_NAMES = ("fp32", "fp16")
+PRECISION_NAMES = ("fp32", "fp16", "int8")
 
 
 @guarded
@@ -27,7 +27,10 @@ def export(
     ] = "onnx",
     precision: Annotated[
         str,
-        typer.Option(help="fp32, or fp16: weights of half the size.", autocompletion=among(*PRECISION_NAMES)),
+        typer.Option(
+            help="fp32, fp16: weights of half the size, or int8: convolutions in 8 bits, less exact, with --calibrate.",
+            autocompletion=among(*PRECISION_NAMES),
+        ),
     ] = "fp32",
     max_detections: Annotated[int, typer.Option(min=0, help="At most this many boxes per photo, best first.")] = 100,
     size: Annotated[
@@ -38,38 +41,53 @@ def export(
         list[Path] | None,
         typer.Option(help="Photos on which the result is compared with PyTorch; nothing is written where they differ."),
     ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(help="For int8: some dozens of photos like those to come, others than for --verify."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as graphs that find objects and describe them without PyTorch.
 
     The folder has the fingerprint of the model: `objemb index`, `search` and `detect` take it in its place. Exit code 3
-    when photos to verify on were skipped.
+    when photos to verify on or to calibrate with were skipped.
     """
     from objemb.card import check_free
     from objemb.export.run import ExportSettings, export_model
     from objemb.images.decode import UnreadableImageError, read_photo
     from objemb.images.sources import SkippedImage, find_images
     from objemb.models import load_model
+    from objemb.structures import Photo
 
     check_free(output, force)  # checked before a model is loaded and traced
     settings = ExportSettings(format, precision, max_detections, _size(size), batch)
+    if (precision == "int8") != bool(calibrate):
+        expected = "photos for --precision int8" if precision == "int8" else f"none with --precision {precision}"
+        raise ValueError(f"--calibrate: expected {expected}, found {len(calibrate or [])} paths")
     opened = load_model(model)
     note_untrained(opened)
-    photos, skipped = [], 0
-    for image in find_images(verify or []):
-        try:
-            if isinstance(image, SkippedImage):
-                raise UnreadableImageError(image.reason)
-            photos.append(read_photo(image.path, id=image.id, side=opened.decode_side))
-        except (OSError, UnreadableImageError) as error:
-            skipped += 1
-            note(f"skipped {image.path}: {error}")
-    if verify and not photos:
-        raise ValueError(f"--verify: expected photos, found none of {skipped} readable")
+    skipped = 0
+
+    def readable(option: str, paths: list[Path] | None) -> list[Photo]:
+        nonlocal skipped
+        photos: list[Photo] = []
+        for image in find_images(paths or []):
+            try:
+                if isinstance(image, SkippedImage):
+                    raise UnreadableImageError(image.reason)
+                photos.append(read_photo(image.path, id=image.id, side=opened.decode_side))
+            except (OSError, UnreadableImageError) as error:
+                skipped += 1
+                note(f"skipped {image.path}: {error}")
+        if paths and not photos:
+            raise ValueError(f"{option}: expected photos, found none of {skipped} readable")
+        return photos
+
+    photos, calibration = readable("--verify", verify), readable("--calibrate", calibrate)
     with Progress() as display:
         display.meter("exporting", "graphs", None)
-        verification = export_model(opened, output, settings, photos=photos, force=force)
+        verification = export_model(opened, output, settings, photos=photos, calibration=calibration, force=force)
     if as_json:
         found = None if verification is None else verification.as_card()
         print_json({"path": str(output), "fingerprint": opened.fingerprint, "verified": found})
@@ -80,7 +98,11 @@ def export(
                 ("verified on", f"{verification.photos} photos"),
                 ("boxes", f"{verification.matched} the same, {verification.unmatched} at the least score differ"),
                 ("least cosine", f"{verification.cosine:.6f}"),
-                ("mAP", f"{verification.map_pytorch:.1f} by PyTorch, {verification.map_exported:.1f} exported"),
+                (
+                    "mAP",
+                    f"{verification.map_pytorch:.1f} by PyTorch, {verification.map_exported:.1f} exported, "
+                    f"{verification.map_pytorch - verification.map_exported:.1f} lost",
+                ),
             ]
         print_pairs([("exported", output), ("fingerprint", opened.fingerprint), *compared])
     if skipped:

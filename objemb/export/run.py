@@ -9,24 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 
 from objemb import checks
 from objemb.aggregators.base import Aggregator
 from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
+from objemb.describers.base import DescriptionProgram
 from objemb.export.graphs import traced
-from objemb.export.verify import Verification, verify
+from objemb.export.verify import Verification, as_taken, verify
 from objemb.export.writers import OPSET, write_graph
 from objemb.models.build import model_card
 from objemb.models.exported import open_exported
 from objemb.models.model import Model
-from objemb.runtimes.exported import EXPORT, FORMATS, Exported, Graph
-from objemb.structures import Photo
+from objemb.runtimes.exported import BOXES, EXPORT, FORMATS, PHOTOS, Exported, Graph
+from objemb.structures import Photo, Regions
+from objemb.types import AnyArray
 
 #: The runtime that stands for a format.
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 #: Of PyTorch: earlier ones were not tried, and far earlier ones cannot trace boxes whose number is not known.
 LEAST_TORCH = (2, 14)
 
@@ -41,7 +44,8 @@ class ExportSettings:
 
     Attributes:
         format: One of :data:`objemb.runtimes.exported.FORMATS`.
-        precision: ``fp32``, or ``fp16``: weights are stored in half precision.
+        precision: ``fp32``; ``fp16``: weights are stored in half precision; or ``int8``: convolutions compute in 8-bit
+            whole numbers, see :func:`objemb.export.quantize.quantized`. A ``.pt2`` is in ``fp32``.
         max_detections: At most so many boxes per photo; the model may be content with fewer.
         size: ``(height, width)`` of the only photos that will be taken; None for any size.
         batch: Photos that the graph ``photos`` takes at once, all of one size.
@@ -56,6 +60,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         checks.one_of("format", self.format, FORMATS)
         checks.one_of("precision", self.precision, PRECISIONS)
+        if self.format == "pt2" and self.precision != "fp32":
+            raise ValueError(f"precision: expected fp32 for the format pt2, found {self.precision}")
         checks.whole("max_detections", self.max_detections, 0)
         checks.whole("batch", self.batch)
 
@@ -66,6 +72,7 @@ def export_model(
     settings: ExportSettings | None = None,
     *,
     photos: Sequence[Photo] = (),
+    calibration: Sequence[Photo] = (),
     force: bool = False,
 ) -> Verification | None:
     """Write a model as graphs that run without PyTorch, into a folder that has the model's fingerprint.
@@ -76,6 +83,7 @@ def export_model(
         settings: ONNX for photos of any size by default.
         photos: Photos on which what was written is compared with PyTorch before the folder is there; none compares
             nothing.
+        calibration: For ``int8``: photos like those that will be described, whose activations decide the scales.
         force: Whether a model that is in the folder may be replaced.
 
     Returns:
@@ -95,17 +103,21 @@ def export_model(
     check_free(folder, force)
     if model.device != "cpu" or model.precision != "fp32":
         raise ValueError(f"export: expected a model on cpu in fp32, found {model.device} in {model.precision}")
+    if (settings.precision == "int8") != bool(calibration):
+        expected = "photos to calibrate int8 with" if settings.precision == "int8" else f"none for {settings.precision}"
+        raise ValueError(f"calibration: expected {expected}, found {len(calibration)} photos")
     model.pipeline.check_fitted()
     describer = model.vector_describer("export")
     aggregator = cast(Aggregator, model.aggregator)  # of a describer of vectors
     in_context = describer.queries_in_context(aggregator.per_region)
     program = describer.program(settings.max_detections, None if aggregator.per_region else aggregator.row)
+    samples = _samples(program, [as_taken(photo, settings.size) for photo in calibration], settings.batch)
     programs = traced(program, settings.batch, settings.size, in_context)
     about = {"objemb.fingerprint": model.fingerprint, "objemb.dim": str(model.dim)}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {
             name: Graph(
-                tuple(write_graph(one, Path(scratch), name, settings.format, settings.precision, about)),
+                tuple(write_graph(one, Path(scratch), name, settings.format, settings.precision, about, samples[name])),
                 one.inputs,
                 one.outputs,
             )
@@ -139,6 +151,21 @@ def export_model(
             exported = replace(exported, verified=verification.as_card())
         _write(model, exported, Path(scratch), folder, force=force)
     return verification
+
+
+@torch.no_grad()
+def _samples(program: DescriptionProgram, photos: Sequence[Photo], batch: int) -> dict[str, list[dict[str, AnyArray]]]:
+    """Inputs of both graphs for a calibration: the photos, and with each photo the boxes that are found in it."""
+    samples: dict[str, list[dict[str, AnyArray]]] = {PHOTOS: [], BOXES: []}
+    for photo in photos:
+        pixels = np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
+        found = program.photos(torch.as_tensor(pixels)[None])
+        boxes = [Regions.whole(photo.size).boxes]
+        if "boxes" in found:
+            boxes.append(found["boxes"][0, : int(found["count"][0])].numpy())
+        samples[PHOTOS].append({"photos": np.repeat(pixels[None], batch, axis=0)})
+        samples[BOXES].append({"photo": pixels, "boxes": np.concatenate(boxes)})
+    return samples
 
 
 def _version(numbers: tuple[int, ...]) -> str:

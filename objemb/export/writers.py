@@ -6,7 +6,7 @@ import logging
 import math
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
+from objemb.export.quantize import quantized
+from objemb.types import AnyArray
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -26,7 +28,13 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 
 
 def write_graph(
-    traced: Traced, folder: Path, name: str, format: str, precision: str, about: Mapping[str, str]
+    traced: Traced,
+    folder: Path,
+    name: str,
+    format: str,
+    precision: str,
+    about: Mapping[str, str],
+    samples: Sequence[Mapping[str, AnyArray]] = (),
 ) -> list[str]:
     """Write a graph.
 
@@ -35,29 +43,27 @@ def write_graph(
         folder: Where to.
         name: Of the files, without suffix.
         format: One of :data:`objemb.runtimes.exported.FORMATS`.
-        precision: ``fp32``, or ``fp16`` for weights of half the size, which are computed with in float32 where a
-            processor has nothing better.
+        precision: ``fp32``, the only one of ``pt2``; ``fp16`` for weights of half the size, which are computed with in
+            float32 where a processor has nothing better; or ``int8``, see :func:`objemb.export.quantize.quantized`.
         about: Facts about the model, by name, for whoever has the file alone; ONNX only.
+        samples: For ``int8``: inputs of the graph by name, from photos to calibrate with.
 
     Returns:
         Names of the files, the one to open first.
 
     Raises:
         ImportError: The library of the format is not installed.
-        ValueError: A precision that the format does not have.
     """
     file = folder / f"{name}{SUFFIXES[format]}"
     if format == "pt2":
-        if precision != "fp32":
-            raise ValueError(f"--precision: expected fp32 for the format pt2, found {precision}")
         _spell_out_sums(traced.program.graph_module)
         torch.export.save(traced.program, file)
         return [file.name]
     if format == "onnx":
-        _write_onnx(traced, file, precision, about)
+        _write_onnx(traced, file, precision, about, samples)
         return [file.name]
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, onnx, "fp32", about)
+    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples)
     convert_to_openvino(onnx, file, precision)
     onnx.unlink()
     return [file.name, file.with_suffix(".bin").name]
@@ -94,7 +100,9 @@ def convert_to_openvino(onnx: Path, file: Path, precision: str) -> None:
     openvino.save_model(openvino.convert_model(onnx), file, compress_to_fp16=precision == "fp16")
 
 
-def _write_onnx(traced: Traced, file: Path, precision: str, about: Mapping[str, str]) -> None:
+def _write_onnx(
+    traced: Traced, file: Path, precision: str, about: Mapping[str, str], samples: Sequence[Mapping[str, AnyArray]]
+) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401  torch.onnx needs it
@@ -117,6 +125,8 @@ def _write_onnx(traced: Traced, file: Path, precision: str, about: Mapping[str, 
     model = program.model_proto
     if precision == "fp16":
         _halve(model)
+    elif precision == "int8":
+        model = quantized(model, samples)
     _forget_origins(model.graph)
     del model.metadata_props[:]
     for key, value in about.items():

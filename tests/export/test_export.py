@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import shutil
 import subprocess
@@ -21,18 +20,18 @@ from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.cli.export import FORMAT_NAMES, PRECISION_NAMES
 from objemb.export import run as export_run
-from objemb.export.graphs import Traced, traced
+from objemb.export.graphs import Traced
+from objemb.export.quantize import quantized
 from objemb.export.run import ExportSettings, VerificationError, export_model
 from objemb.export.verify import TOLERANCES, verify
 from objemb.images.decode import read_photo
 from objemb.layers.whitening import Whitening
-from objemb.models import Model, build_model
+from objemb.models import Model
 from objemb.models.exported import open_exported
 from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import BOXES, FORMATS, PHOTOS, Exported
 from objemb.structures import Photo
 from tests.cli.conftest import Run, run  # noqa: F401  a fixture
-from tests.small_settings import STUDENT, TAIL
 from tests.tiny import random_photo
 
 onnx = pytest.importorskip("onnx")
@@ -42,25 +41,6 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < export_run.LE
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    describer = {**copy.deepcopy(STUDENT), "head": TAIL, "object_side": 32.0, "nms_iou": 1.0}
-    built = build_model({"describer": describer, "aggregator": {"name": "keep"}, "rerank": []})
-    generator = torch.Generator().manual_seed(0)
-    return built.whitened(Whitening.fit(torch.randn(60, 16, generator=generator), 12, fitted_on="noise"))
-
-
-@pytest.fixture(scope="module")
-def photos() -> list[Photo]:
-    sizes = ((60, 80), (90, 31), (48, 96), (130, 70))
-    return [random_photo(*size, seed=n, id=f"photo {n}") for n, size in enumerate(sizes)]
-
-
-@pytest.fixture(scope="module")
-def graphs(model: Model) -> dict[str, Traced]:
-    return traced(model.vector_describer("test").program(4), 1, None, True)
 
 
 @pytest.fixture
@@ -73,21 +53,6 @@ def written(graphs: dict[str, Traced], folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(export_run, "traced", lambda *_: graphs)
     monkeypatch.setattr(export_run, "write_graph", copied)
-
-
-@pytest.fixture(scope="module")
-def folder(
-    graphs: dict[str, Traced], model: Model, photos: list[Photo], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    place = tmp_path_factory.mktemp("exported") / "model"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_run, "traced", lambda *_: graphs)  # traced once
-        found = export_model(model, place, ExportSettings(max_detections=4), photos=photos)
-    assert found is not None
-    assert found.failures == []
-    assert found.photos == 4
-    assert found.matched > 4
-    return place
 
 
 def session(folder: Path, name: str) -> Any:
@@ -160,6 +125,45 @@ def test_nothing_is_left_of_an_export_that_fails(
     with pytest.raises(VerificationError, match=r"nothing was written: \n  photo 1: expected vectors of objects"):
         export_model(model, tmp_path / "model", ExportSettings(max_detections=4), photos=photos[1:2])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_need_photos_to_calibrate_with(model: Model, photos: list[Photo], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="calibration: expected photos to calibrate int8 with, found 0 photos"):
+        export_model(model, tmp_path / "model", ExportSettings(precision="int8"))
+    with pytest.raises(ValueError, match="calibration: expected none for fp16, found 4 photos"):
+        export_model(model, tmp_path / "model", ExportSettings(precision="fp16"), calibration=photos)
+    with pytest.raises(ValueError, match="precision: expected fp32 for the format pt2, found int8"):
+        ExportSettings(format="pt2", precision="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_to_calibrate_with_on_the_command_line(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    asked = ["export", str(tmp_path), "-o", str(tmp_path / "new")]
+    message = run(*asked, "--precision", "int8", code=2).stderr
+    assert "--calibrate: expected photos for --precision int8, found 0 paths" in message
+    message = run(*asked, "--calibrate", str(tmp_path), code=2).stderr
+    assert "--calibrate: expected none with --precision fp32, found 1 paths" in message
+
+
+@pytest.mark.usefixtures("written")
+def test_a_model_in_whole_numbers(
+    model: Model, photos: list[Photo], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrated(_graph: Traced, place: Path, name: str, *args: Any) -> list[str]:
+        onnx.save(quantized(onnx.load(folder / f"{name}.onnx"), args[-1], exact=0), place / f"{name}.onnx")
+        return [f"{name}.onnx"]
+
+    monkeypatch.setattr(export_run, "write_graph", calibrated)
+    settings = ExportSettings(precision="int8", max_detections=4)
+    found = export_model(model, tmp_path / "model", settings, photos=photos[:2], calibration=photos[2:])
+    assert found is not None
+    assert 0.5 < found.cosine < 0.99999
+    card = read_card(tmp_path / "model")
+    assert Exported.of_card(card, tmp_path / "model").precision == "int8"
+    assert card["export"]["verified"]["map_lost"] == found.map_pytorch - found.map_exported
+    for name in (PHOTOS, BOXES):
+        weights = onnx.load(tmp_path / "model" / f"{name}.onnx").graph.initializer
+        assert any(weight.data_type == onnx.TensorProto.INT8 and len(weight.dims) == 4 for weight in weights)
 
 
 def test_names_on_the_command_line() -> None:

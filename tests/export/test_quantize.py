@@ -1,0 +1,108 @@
+"""A small graph that holds what a detector's does: shared weights, batch norms, bounds, sums and windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from objemb.types import Float32Array
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from objemb.export.quantize import SCOPES, quantized  # noqa: E402  it needs neither before it runs
+
+
+def graph() -> Any:
+    """Twice ``clip(norm(conv(x)))`` of the same weights, one of which is of windows, then a convolution of 1 x 1, a sum
+    and a product that stays as it is."""
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(size=(8, 3, 3, 3)),
+        "scale": random.uniform(0.5, 2, 8),
+        "shift": random.normal(size=8),
+        "mean": random.normal(size=8),
+        "var": random.uniform(0.5, 2, 8),
+        "v": random.normal(size=(8, 8, 1, 1)),
+        "six": np.array(6.0),
+        "zero": np.array(0.0),
+    }
+    make = onnx.helper.make_node
+    nodes = []
+    for name, seen in (("photo", "x"), ("window", "z")):
+        nodes += [
+            make("Conv", [seen, "w"], [f"{name}_conv"], name=f"{name}_conv", pads=[1, 1, 1, 1]),
+            make(
+                "BatchNormalization",
+                [f"{name}_conv", "scale", "shift", "mean", "var"],
+                [f"{name}_norm"],
+                name=f"{name}_norm",
+            ),
+            make("Clip", [f"{name}_norm", "zero", "six"], [f"{name}_clip"], name=f"{name}_clip"),
+        ]
+    nodes += [
+        make("Conv", ["photo_clip", "v"], ["point"], name="point"),
+        make("Add", ["point", "photo_clip"], ["sum"], name="sum"),
+        make("Mul", ["sum", "window_clip"], ["y"], name="product"),
+    ]
+    nodes[3].metadata_props.add(key=SCOPES, value="['', 'program.canvas_maps', 'conv2d']")
+    return onnx.helper.make_model(
+        onnx.helper.make_graph(
+            nodes,
+            "g",
+            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xz"],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])],
+            [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+
+
+def outputs(model: Any, x: Float32Array) -> Float32Array:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: Float32Array = session.run(None, {"x": x, "z": x})[0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    random = np.random.default_rng(1)
+    noise = [random.normal(size=(1, 3, *size)).astype(np.float32) for size in ((9, 12), (20, 7), (16, 16))]
+    return quantized(graph(), [{"x": x, "z": x} for x in noise], exact=0)
+
+
+def test_it_gives_nearly_the_same(made: Any) -> None:
+    x = np.random.default_rng(2).normal(size=(1, 3, 14, 10)).astype(np.float32)
+    expected, found = outputs(graph(), x), outputs(made, x)
+    assert 0 < np.abs(found - expected).mean() < 0.03 * np.abs(expected).mean()
+
+
+def test_weights_have_7_bits_for_processors_that_add_products_of_8_bits_in_16(made: Any) -> None:
+    arrays = {weight.name: onnx.numpy_helper.to_array(weight) for weight in made.graph.initializer}
+    whole = [array for array in arrays.values() if array.dtype == np.int8 and array.ndim == 4]
+    assert len(whole) == 2
+    for array in whole:
+        assert np.abs(array.astype(int)).max() == 64
+        assert 2 * 255 * np.abs(array.astype(int)).max() < 1 << 15
+    scales = [array for name, array in arrays.items() if name.endswith("_scale") and array.ndim == 1]
+    assert all(array.shape == (8,) for array in scales if array.size > 1), "one for each channel"
+
+
+def whole_inputs(model: Any) -> dict[str, bool]:
+    """Of each convolution, whether it reads whole numbers."""
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    return {n.name: made_by.get(n.input[0]) == "DequantizeLinear" for n in model.graph.node if n.op_type == "Conv"}
+
+
+def test_windows_stay_in_float(made: Any) -> None:
+    assert whole_inputs(made) == {"photo_conv": True, "window_conv": False, "point": True}
+    assert not [node.name for node in made.graph.node if node.op_type == "BatchNormalization"]
+
+
+def test_the_first_convolutions_stay_in_float() -> None:
+    noise = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    made = quantized(graph(), [{"x": noise, "z": noise}], exact=1)
+    assert whole_inputs(made) == {"photo_conv": False, "window_conv": False, "point": True}
