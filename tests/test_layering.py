@@ -60,9 +60,9 @@ FOREIGN = {
     "scipy.io": {"datasets/benchmarks/_matlab.py"},
     "scipy.ndimage": {"ops/components.py"},
     "scipy.sparse": {"rerank/_graph.py"},
-    "onnxruntime": {"runtimes/onnxruntime.py"},
+    "onnxruntime": {"export/quantize.py", "runtimes/onnxruntime.py"},
     "openvino": {"runtimes/openvino.py", "export/writers.py"},
-    "onnx": {"export/writers.py"},
+    "onnx": {"export/quantize.py", "export/writers.py"},
     "onnxscript": {"export/writers.py"},
     "yaml": {"config.py"},
 }
