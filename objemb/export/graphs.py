@@ -92,6 +92,7 @@ def traced(
 
 
 def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:
+    torch.compiler.reset()  # loops are traced by dynamo, which takes sizes that it has seen in other models for special
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
         program = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)

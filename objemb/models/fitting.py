@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -251,8 +252,11 @@ def _expect_to_learn(
 
 def _count(photos: Sequence[str | Path] | Sequence[Photo]) -> int:
     """The number of photos, including those that cannot be read."""
-    sources = [one for one in photos if not isinstance(one, Photo)]
-    return len(photos) - len(sources) + (sum(1 for _ in find_images(sources)) if sources else 0)
+    paths = [one for one in photos if isinstance(one, (str, Path))]
+    in_memory: list[object] = [one for one in photos if not isinstance(one, (str, Path))]
+    several = [len(one) for one in in_memory if isinstance(one, (np.ndarray, Tensor)) and one.ndim == 4]
+    found = sum(1 for _ in find_images(paths)) if paths else 0
+    return found + len(in_memory) - len(several) + sum(several)
 
 
 def _samples(

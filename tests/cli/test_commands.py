@@ -359,7 +359,7 @@ def test_doctor_distinguishes_missing_extras_from_installed_ones(
         (
             "objemb model build",
             "hard_attention_",
-            {"hard_attention_crop", "hard_attention_map", "hard_attention_pyramid"},
+            {"hard_attention_crop", "hard_attention_map", "hard_attention_pyramid", "hard_attention_union"},
         ),
         ("objemb search i q --crop", "", {"context", "crop", "scaled", "whole"}),
         ("objemb search i q --rerank", "region_", {"region_expansion", "region_match", "region_rerank"}),
