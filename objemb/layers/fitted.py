@@ -114,7 +114,7 @@ class Fitted(nn.Module, ABC):
 
         While a program is traced, nothing is read: what is exported has run once before.
         """
-        if not torch.compiler.is_exporting() and not self.is_fitted:
+        if not torch.compiler.is_compiling() and not self.is_fitted:
             raise NotFittedError(f"{self.label}: expected a fitted part, found an unfitted one; add --fit-on PHOTOS")
 
 

@@ -58,7 +58,7 @@ def resized_parts(
         return number + 1, resized.index_put((owner,), (down @ across)[None], accumulate=True)
 
     state = torch.zeros_like(count), torch.zeros((begin.shape[0], 3, *canvas), device=photo.device)
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         state = while_loop(is_left, add_block, state)
     else:  # the same, which PyTorch would compile first
         while is_left(*state):
