@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from objemb.datasets.evaluation_set import SetEntry
 from objemb.evaluation import metrics
 from objemb.evaluation.ranks import RankedItems
 from objemb.evaluation.retrieval_task import RetrievalTask
+from objemb.evaluation.scoring import true_boxes
 from objemb.ops.boxes import iou
 from objemb.ops.tensors import as_tensor
 from objemb.structures import Box, ImageRows, ImageWords
@@ -68,21 +68,17 @@ def cover(
         answered: Indices of the queries that could be described.
         objects: The true boxes.
     """
-    true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
-    for entry in objects:
-        for instance in entry.instances:
-            if entry.box is not None:
-                true_boxes[entry.file, instance].append(entry.box)
+    known_boxes = true_boxes(objects)
     best: dict[tuple[int, str], float] = {}
     ranks, counts = [], []
     for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
         missed = []
         for item in np.setdiff1d(relevant.positives, task.own_photos[number]).tolist():
-            known = [i for i in query.instances if (task.database[item].file, i) in true_boxes]
+            known = [i for i in query.instances if (task.database[item].file, i) in known_boxes]
             for instance in known:
                 if (item, instance) not in best:
                     regions = database.boxes[database.starts[item] : database.starts[item + 1]]
-                    best[item, instance] = _best(regions, true_boxes[task.database[item].file, instance])
+                    best[item, instance] = _best(regions, known_boxes[task.database[item].file, instance])
             if known and max(best[item, i] for i in known) < COVERED:
                 missed.append(item)
         positives = np.setdiff1d(relevant.positives, missed)

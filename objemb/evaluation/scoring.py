@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,11 +148,7 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
         ranked: The places of at least :func:`listed_items`, for each query.
         objects: The true boxes.
     """
-    true_boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
-    for entry in objects:
-        for instance in entry.instances:
-            if entry.box is not None:
-                true_boxes[entry.file, instance].append(entry.box)
+    known_boxes = true_boxes(objects)
     places: list[tuple[int, int]] = []
     boxes: list[Float32Array] = []
     truths: list[Box] = []
@@ -161,13 +156,23 @@ def locate(task: RetrievalTask, ranked: Sequence[RankedItems], objects: Sequence
     for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
         positives = of_query.of(np.setdiff1d(relevant.positives, task.own_photos[number]))
         for box, item in zip(positives.boxes, positives.items.tolist(), strict=True):
-            of_item = [b for i in query.instances for b in true_boxes.get((task.database[item].file, i), ())]
+            of_item = [b for i in query.instances for b in known_boxes.get((task.database[item].file, i), ())]
             if of_item and not np.isnan(box).any():
                 truths += of_item
                 owners += [len(boxes)] * len(of_item)
                 boxes.append(box)
                 places.append((number, item))
     return _located(places, boxes, truths, owners)
+
+
+def true_boxes(objects: Sequence[SetEntry]) -> Mapping[tuple[str, str], list[Box]]:
+    """The true boxes of each pair of a photo's file and an instance; pairs without any are left out."""
+    boxes: dict[tuple[str, str], list[Box]] = {}
+    for entry in objects:
+        for instance in entry.instances:
+            if entry.box is not None:
+                boxes.setdefault((entry.file, instance), []).append(entry.box)
+    return boxes
 
 
 def _located(places: list[tuple[int, int]], boxes: list[Float32Array], truths: list[Box], owners: list[int]) -> Located:

@@ -23,6 +23,7 @@ from objemb.models import Model, build_model, load_model
 from objemb.models.base import EmbeddingModel
 from objemb.models.opening import open_model
 from objemb.search.indexing import Job
+from tools.benchmarks import one_pass
 from tools.benchmarks.indexing import write_photos
 
 MOBILENET = {"name": "torchvision_cnn", "arch": "mobilenet_v2", "weights": "random"}
@@ -36,12 +37,7 @@ LIGHT = {
         "detector": {
             "name": "faster_rcnn",
             "backbone": MOBILENET,
-            "pyramid_strides": [8, 16, 32],
-            "channels": 64,
-            "anchor_sizes": [[20, 32], [48, 76], [120, 190], [300, 460]],
-            "box_width": 256,
-            "sampling_ratio": 1,
-            "proposals": 200,
+            **one_pass.LIGHT,
             "min_size": 512,
             "max_size": 512,
             "score_threshold": 0.0,
