@@ -96,7 +96,7 @@ def export_model(
         ImportError: The library of the format, or for ``photos`` its runtime, is not installed.
         ObjembError: The folder could not be written.
     """
-    if (found := tuple(int(part) for part in torch.__version__.split(".")[:2])) < LEAST_TORCH:
+    if (found := torch_version()) < LEAST_TORCH:
         raise ImportError(f"export: expected PyTorch {_version(LEAST_TORCH)} or later, found {_version(found)}")
     settings = settings or ExportSettings()
     folder = Path(folder)
@@ -166,6 +166,11 @@ def _samples(program: DescriptionProgram, photos: Sequence[Photo], batch: int) -
         samples[PHOTOS].append({"photos": np.repeat(pixels[None], batch, axis=0)})
         samples[BOXES].append({"photo": pixels, "boxes": np.concatenate(boxes)})
     return samples
+
+
+def torch_version() -> tuple[int, ...]:
+    """Major and minor version of PyTorch."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def _version(numbers: tuple[int, ...]) -> str:

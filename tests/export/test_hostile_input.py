@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from objemb.checks import ArtefactMismatchError
-from objemb.export.run import LEAST_TORCH
+from objemb.export.run import LEAST_TORCH, torch_version
 from objemb.images.decode import UnreadableImageError
 from objemb.models import Model
 from objemb.models.base import EmbeddingModel
@@ -23,7 +22,7 @@ from tests.tiny import random_photo
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
-if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LEAST_TORCH:
+if torch_version() < LEAST_TORCH:
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 
