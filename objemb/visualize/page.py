@@ -14,6 +14,7 @@ from objemb.visualize.pictures import Picture, short
 
 OWN_STYLE = """
 main { max-width: 120rem; display: grid; gap: 1rem; }
+.query { display: grid; gap: .7rem; }
 .hits { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 11.5rem), 1fr));
   list-style: none; margin: 0; padding: 0; }
 .pair { display: flex; gap: .4rem; align-items: center; min-height: 4rem; }
@@ -86,10 +87,12 @@ def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) ->
     asked_whole, found_whole = query.is_whole(hit.query_box), picture.is_whole(hit.box)
     boxes = result.views[hit.view].boxes
     several = sum(len(view.boxes) for view in result.views) > 1
+    whole = "the whole query" if len(result.views) == 1 else f"all of {html_text(short(result.views[hit.view].image))}"
     if found_whole and (asked_whole or not several):
-        return '<div class="soft">the whole photo matched</div>'
+        by = f" {whole}" if len(result.views) > 1 else ""
+        return f'<div class="soft">the whole photo matched{by}</div>'
     number = boxes.index(hit.query_box) if hit.query_box in boxes else len(query.close_ups)
-    asked = _side("the whole query" if asked_whole else "", query.close_ups[number : number + 1], "query box")
+    asked = _side(whole if asked_whole else "", query.close_ups[number : number + 1], "query box")
     matched = _side("the whole photo matched" if found_whole else "", picture.close_ups[-1:], "matched box")
     if not asked or not matched or (asked_whole and not several):
         return ""

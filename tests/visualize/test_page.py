@@ -71,3 +71,16 @@ def test_names_on_a_page_hide_nothing(tmp_path: Path) -> None:
     assert r"q\u202egpj.exe" in page
     assert r"\u2066x\ud800" in page
     page.encode("utf-8")
+
+
+def test_a_page_names_the_view_that_matched_as_a_whole(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    whole, box = (0.0, 0.0, 120.0, 100.0), (5.0, 5.0, 45.0, 35.0)
+    hits = (Match("0", 0.9, box, whole, view=1), Match("1", 0.8, whole, whole, view=0))
+    result = SearchResult("first.png", (whole,), hits, more_views=(QueryView("folder/second.png", (whole,)),))
+    photo = tmp_path / "a.png"
+    page = search_page(result, *result_pictures(result, [photo, photo], lambda image: photo))
+    cards = page.split('<li class="card">')[1:]
+    assert "all of second.png" in cards[0]
+    assert "the whole photo matched all of first.png" in cards[1]
+    assert "folder" not in page
