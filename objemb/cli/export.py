@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from objemb.cli.errors import SKIPPED, guarded
-from objemb.cli.options import Json, among
+from objemb.cli.options import Json, among, plugins
 from objemb.cli.output import note, note_untrained, print_json, print_pairs
 from objemb.cli.progress import Progress
 
@@ -41,6 +41,13 @@ def export(
         list[Path] | None,
         typer.Option(help="Photos on which the result is compared with PyTorch; nothing is written where they differ."),
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What runs the result for --verify; by default everything that is installed and reads the format.",
+            autocompletion=plugins("runtimes"),
+        ),
+    ] = None,
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(help="For int8: some dozens of photos like those to come, others than for --verify."),
@@ -65,6 +72,8 @@ def export(
     if (precision == "int8") != bool(calibrate):
         expected = "photos for --precision int8" if precision == "int8" else f"none with --precision {precision}"
         raise ValueError(f"--calibrate: expected {expected}, found {len(calibrate or [])} paths")
+    if runtime and not verify:
+        raise ValueError(f"--runtime: expected --verify with photos to compare on, found {', '.join(runtime)} alone")
     opened = load_model(model)
     note_untrained(opened)
     skipped = 0
@@ -87,15 +96,23 @@ def export(
     photos, calibration = readable("--verify", verify), readable("--calibrate", calibrate)
     with Progress() as display:
         display.meter("exporting", "graphs", None)
-        verification = export_model(opened, output, settings, photos=photos, calibration=calibration, force=force)
+        verifications = export_model(
+            opened,
+            output,
+            settings,
+            photos=photos,
+            runtimes=runtime or (),
+            calibration=calibration,
+            force=force,
+        )
     if as_json:
-        found = None if verification is None else verification.as_card()
+        found = {name: verification.as_card() for name, verification in verifications.items()}
         print_json({"path": str(output), "fingerprint": opened.fingerprint, "verified": found})
     else:
-        compared = [("verified", "no: give --verify PHOTOS")]
-        if verification is not None:
-            compared = [
-                ("verified on", f"{verification.photos} photos"),
+        compared = [] if verifications else [("verified", "no: give --verify PHOTOS")]
+        for name, verification in verifications.items():
+            compared += [
+                ("verified", f"by {name} on {verification.photos} photos"),
                 ("boxes", f"{verification.matched} the same, {verification.unmatched} at the least score differ"),
                 ("least cosine", f"{verification.cosine:.6f}"),
                 (

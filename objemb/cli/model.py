@@ -275,9 +275,14 @@ def _about_graphs(exported: Exported) -> list[tuple[str, object]]:
     """What there is to say of the graphs of an exported model."""
     size = "any size" if exported.size is None else f"{exported.size[1]} x {exported.size[0]} pixels"
     photos = f"{exported.batch} at once, {size}, at most {exported.max_detections} boxes each"
-    verified = ", ".join(f"{key} {value}" for key, value in exported.verified.items() if not isinstance(value, dict))
+    verified = [
+        f"by {name}, "
+        + ", ".join(f"{key} {value}" for key, value in measured.items() if isinstance(value, int | float))
+        for name, measured in exported.verified.items()
+        if isinstance(measured, dict) and "photos" in measured
+    ]
     return [
         ("exported to", f"{exported.format}, {exported.precision}"),
         ("photos", photos),
-        ("verified", verified or ("yes" if exported.verified else "no")),
+        *(("verified", text) for text in verified or ["yes" if exported.verified else "no"]),
     ]

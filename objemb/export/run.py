@@ -23,12 +23,11 @@ from objemb.export.writers import OPSET, write_graph
 from objemb.models.build import model_card
 from objemb.models.exported import open_exported
 from objemb.models.model import Model
+from objemb.runtimes.base import readers
 from objemb.runtimes.exported import BOXES, EXPORT, FORMATS, PHOTOS, Exported, Graph
 from objemb.structures import Photo, Regions
 from objemb.types import AnyArray
 
-#: The runtime that stands for a format.
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Of PyTorch: earlier ones were not tried, and far earlier ones cannot trace boxes whose number is not known.
 LEAST_TORCH = (2, 14)
@@ -72,9 +71,10 @@ def export_model(
     settings: ExportSettings | None = None,
     *,
     photos: Sequence[Photo] = (),
+    runtimes: Sequence[str] = (),
     calibration: Sequence[Photo] = (),
     force: bool = False,
-) -> Verification | None:
+) -> dict[str, Verification]:
     """Write a model as graphs that run without PyTorch, into a folder that has the model's fingerprint.
 
     Args:
@@ -83,15 +83,18 @@ def export_model(
         settings: ONNX for photos of any size by default.
         photos: Photos on which what was written is compared with PyTorch before the folder is there; none compares
             nothing.
+        runtimes: Names of the runtimes that compute it for this comparison; by default all that are installed and read
+            the format.
         calibration: For ``int8``: photos like those that will be described, whose activations decide the scales.
         force: Whether a model that is in the folder may be replaced.
 
     Returns:
-        What the comparison found; None without photos.
+        What the comparison found, by the name of the runtime; empty without photos.
 
     Raises:
         FileExistsError: The folder is there.
-        TypeError, ValueError: A model that cannot be exported, or settings that do not fit it.
+        TypeError, ValueError: A model that cannot be exported, settings that do not fit it, or a runtime that does not
+            read the format.
         VerificationError: What was written gives something else than the model; nothing is left of it.
         ImportError: The library of the format, or for ``photos`` its runtime, is not installed.
         ObjembError: The folder could not be written.
@@ -106,6 +109,8 @@ def export_model(
     if (settings.precision == "int8") != bool(calibration):
         expected = "photos to calibrate int8 with" if settings.precision == "int8" else f"none for {settings.precision}"
         raise ValueError(f"calibration: expected {expected}, found {len(calibration)} photos")
+    if photos:
+        runtimes = _proving(settings.format, runtimes)
     model.pipeline.check_fitted()
     describer = model.vector_describer("export")
     aggregator = cast(Aggregator, model.aggregator)  # of a describer of vectors
@@ -137,20 +142,34 @@ def export_model(
             untrained=tuple(model.untrained),
             opset=OPSET if settings.format == "onnx" else None,
         )
-        verification = None
+        verifications = {}
         if photos:
             trial = Path(scratch) / "trial"
             _write(model, exported, Path(scratch), trial)
-            opened = open_exported(trial, runtime=RUNTIMES[settings.format])
-            verification = verify(model.limited(program.max_detections), opened, photos, program.min_score)
-            if verification.failures:
+            for runtime in runtimes:
+                opened = open_exported(trial, runtime=runtime)
+                limited = model.limited(program.max_detections)
+                verifications[runtime] = verify(limited, opened, photos, program.min_score)
+            failures = [f"{name}: {line}" for name, one in verifications.items() for line in one.failures]
+            if failures:
                 raise VerificationError(
                     f"{folder}: expected what PyTorch gives, found other results, so that nothing was written: "
-                    f"{checks.lines(verification.failures)}"
+                    f"{checks.lines(failures)}"
                 )
-            exported = replace(exported, verified=verification.as_card())
+            exported = replace(exported, verified={name: one.as_card() for name, one in verifications.items()})
         _write(model, exported, Path(scratch), folder, force=force)
-    return verification
+    return verifications
+
+
+def _proving(format: str, names: Sequence[str]) -> list[str]:
+    """Names of the runtimes that compute a trial of a format: those that were named, or all that are installed."""
+    reading = {runtime.registry_name: runtime for runtime in readers(format)}
+    for name in names:
+        checks.one_of(f"runtime for the format {format}", name, tuple(reading))
+    installed = [name for name, runtime in reading.items() if runtime.is_installed()]
+    if missing := [name for name in names if name not in installed] or ([] if installed else list(reading)[:1]):
+        raise ImportError(f"verify: expected the runtime {missing[0]}; pip install 'objemb[{missing[0]}]'")
+    return list(dict.fromkeys(names)) or installed
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from objemb.images.sources import SkippedImage
 from objemb.models.base import EmbeddingModel
 from objemb.models.exported import ExportedModel
 from objemb.models.model import Model
@@ -84,19 +85,19 @@ def verify(model: Model, exported: ExportedModel, photos: Sequence[Photo], min_s
     """Compare what a model and its exported graphs give for some photos.
 
     Args:
-        model: The model, with no more boxes per photo than the graphs give.
-        exported: The model whose graphs are open.
+        model: The model, with no more boxes per photo than the graphs give. It describes one photo after the other.
+        exported: The model whose graphs are open. It describes photos of one size in batches, if it takes any.
         photos: The photos; where the graphs take one size alone, they are resized to it.
         min_score: Boxes with lower scores are left out by both.
     """
     size = exported.exported.size
     verification = Verification(TOLERANCES[exported.exported.precision])
     expected, found = _Rows(), _Rows()
-    for photo in photos:
-        decoded = as_taken(photo, size)
-        ours, theirs = _rows(model, decoded), _rows(exported, decoded)
+    taken = [as_taken(photo, size) for photo in photos]
+    for photo, decoded, theirs in zip(photos, taken, _in_batches(exported, taken), strict=True):
+        ours = _rows(model, decoded)
         if exported.per_region:
-            _compare(verification, photo.id, ours.regions, theirs.regions, min_score)
+            _compare(verification, photo.id, ours.regions, theirs.regions, _least_score(exported, ours, min_score))
             same_boxes = _vectors(model.query(decoded, theirs.regions.boxes))
             _compare_vectors(verification, photo.id, "objects", same_boxes, theirs.vectors)
         else:
@@ -125,6 +126,25 @@ def verify(model: Model, exported: ExportedModel, photos: Sequence[Photo], min_s
 def _rows(model: EmbeddingModel, photo: Photo) -> RegionDescriptors:
     """The rows of a photo for an index."""
     return cast(RegionDescriptors, model.describe(photo))  # of a model of vectors
+
+
+def _in_batches(exported: ExportedModel, photos: Sequence[Photo]) -> list[RegionDescriptors]:
+    """The rows of photos, in their order, from batches of photos of one size."""
+    by_size = sorted(range(len(photos)), key=lambda number: photos[number].size)
+
+    def refuse(skipped: SkippedImage) -> None:
+        raise RuntimeError(f"{skipped.id}: {skipped.reason}")
+
+    ordered = [photos[number] for number in by_size]
+    described = exported.stream(ordered, batch_size=exported.exported.batch, on_skip=refuse)
+    rows = dict(zip(by_size, described, strict=True))
+    return [cast(RegionDescriptors, rows[number]) for number in range(len(photos))]
+
+
+def _least_score(exported: ExportedModel, ours: RegionDescriptors, min_score: float) -> float:
+    """The score at which boxes are left out: that of the last one where there are as many as the graphs give."""
+    full = 1 < len(ours) > exported.exported.max_detections
+    return max(min_score, float(ours.regions.scores[-1])) if full else min_score
 
 
 def _vectors(rows: Described) -> Float32Array:

@@ -21,7 +21,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.models.base import EmbeddingModel, least_longest_side
 from objemb.ops.batches import batched, group_equal
 from objemb.rerank.base import Reranker
-from objemb.runtimes.base import Runtime, Session
+from objemb.runtimes.base import Runtime, Session, readers
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
 from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
@@ -301,15 +301,13 @@ def _runtime(format: str, name: str | None, **settings: object) -> Runtime:
     """The named runtime, or the first that is installed and reads a format."""
     if name is not None:
         return registry.build(Runtime, {"name": name, **settings})
-    reading = [n for n in registry.names(Runtime.kind) if format in registry.load(Runtime, n).formats]
-    missing = []
+    reading = readers(format)
     for each in reading:
-        found = registry.load(Runtime, each)
-        if found.is_installed():
-            return registry.build(Runtime, {"name": each, **settings})
-        missing.append(each)
+        if each.is_installed():
+            return registry.build(Runtime, {"name": each.registry_name, **settings})
     raise ImportError(
-        f"runtime: expected one that reads {format!r}, found none installed; pip install 'objemb[{missing[0]}]'"
+        f"runtime: expected one that reads {format!r}, found none installed; "
+        f"pip install 'objemb[{reading[0].registry_name}]'"
     )
 
 

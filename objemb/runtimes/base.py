@@ -10,7 +10,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from objemb import checks
+from objemb import checks, registry
 from objemb.card import CARD, ModelCard
 from objemb.checks import ArtefactMismatchError
 from objemb.registry import Plugin
@@ -166,6 +166,12 @@ class Runtime(Plugin, ABC):
             ArtefactMismatchError: The graph is another than the card says.
             Exception: Anything for contents that are no graph.
         """
+
+
+def readers(format: str) -> list[type[Runtime]]:
+    """The runtimes that read a format of :data:`objemb.runtimes.exported.FORMATS`, installed or not, by name."""
+    runtimes = [registry.load(Runtime, name) for name in registry.names(Runtime.kind)]
+    return [runtime for runtime in runtimes if format in runtime.formats]
 
 
 def expect_tensors(name: str, found: Mapping[str, str], specs: Sequence[TensorSpec], what: str) -> None:

@@ -98,7 +98,8 @@ class Exported:
             described as a photo of its own.
         untrained: Keys of the networks of the model that have random values.
         opset: Of ONNX; None for other formats.
-        verified: What ``--verify`` measured, and its tolerances; empty where nothing was verified.
+        verified: What ``--verify`` measured, and its tolerances, by the name of the runtime; empty where nothing was
+            verified.
     """
 
     format: str

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from objemb import registry
 from objemb.card import read_card
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.images.sources import ImageRef, find_images
 from objemb.models.base import EmbeddingModel
 from objemb.models.opening import open_model
 from objemb.models.tuned import Choice
-from objemb.runtimes.base import Runtime
+from objemb.runtimes.base import readers
 from objemb.runtimes.exported import EXPORT, Exported
 from objemb.structures import RegionDescriptors
 from objemb.structures.described import expect_vectors
@@ -90,8 +89,7 @@ def ways_of(folder: Path) -> list[Way]:
     if EXPORT not in card:
         return [Way(None, precision) for precision in OF_PYTORCH]
     exported = Exported.of_card(card, folder)
-    runtimes = [registry.load(Runtime, name) for name in registry.names(Runtime.kind)]
-    reading = [runtime for runtime in runtimes if exported.format in runtime.formats and runtime.is_installed()]
+    reading = [runtime for runtime in readers(exported.format) if runtime.is_installed()]
     if not reading:
         raise ImportError(f"--tune: expected a runtime that reads {exported.format!r}, found none installed")
     if exported.precision != "fp32":
