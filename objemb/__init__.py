@@ -4,8 +4,8 @@
 
     import objemb
 
-    retrieval = objemb.Retrieval.open("my_index")  # with the model that made it
-    for hit in retrieval.search("photo.jpg", boxes=[(40, 60, 180, 220)]):
+    index = objemb.open("my_index")  # with the model that made it
+    for hit in index.search("photo.jpg", boxes=[(40, 60, 180, 220)]):
         print(hit.image, hit.score, hit.box, hit.query_box)
 
 Importing the package is cheap: each name below loads its module, and PyTorch with it, when it is first used.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from objemb.index.store import Index
     from objemb.models import EmbeddingModel, Model
     from objemb.models import open_model as load
+    from objemb.search.opening import open_retrieval as open
     from objemb.search.retrieval import Retrieval
     from objemb.search.views import View
     from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
@@ -41,6 +42,7 @@ __all__ = [
     "View",
     "__version__",
     "load",
+    "open",
 ]
 
 _HOMES = {
@@ -56,6 +58,7 @@ _HOMES = {
     "UnitVectors": ("objemb.index.storage.unit_vectors", "UnitVectors"),
     "View": ("objemb.search.views", "View"),
     "load": ("objemb.models.opening", "open_model"),
+    "open": ("objemb.search.opening", "open_retrieval"),
 }
 
 

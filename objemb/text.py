@@ -1,7 +1,8 @@
-"""Foreign texts as people may see them, in a terminal or on a page."""
+"""Foreign texts as people may see them, in a terminal or on a page, and JSON for programs."""
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 
@@ -19,6 +20,25 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
+
+
+def json_text(document: object, encoding: str = "utf-8") -> str:
+    """A document as one line of JSON: what the option ``--json`` of all commands prints, and what a service answers.
+
+    Args:
+        document: The document, such as ``SearchResult.to_json()``.
+        encoding: The encoding of the output. If it lacks a character, or the document contains lone surrogates, all
+            characters that are not ASCII are escaped.
+
+    Raises:
+        ValueError: The document contains NaN or infinity, which JSON cannot hold.
+    """
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(document, ensure_ascii=True, allow_nan=False)
+    return text
 
 
 def score_text(score: float) -> str:

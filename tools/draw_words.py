@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+import objemb
 from objemb.cli.boxes import parse_box
 from objemb.images.decode import read_photo
 from objemb.index.storage.visual_words import WordRows
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     parser.add_argument("--box", required=True, metavar="X1,Y1,X2,Y2", help="the object in PHOTO, in pixels")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="a picture, .jpg or .png")
     options = parser.parse_args(argv)
-    compared = compare(Retrieval.open(options.index), options.photo, parse_box(options.box))
+    compared = compare(objemb.open(options.index), options.photo, parse_box(options.box))
     figure, axes = new_figure(2, 3)
     draw_query(axes[0, 0], compared)
     draw_words(axes[0, 1], compared)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from objemb.text import visible
+from objemb.text import json_text, visible
 
 if TYPE_CHECKING:
     from objemb.models.base import EmbeddingModel
@@ -24,12 +23,7 @@ def print_json(document: object) -> None:
 
     Characters that the encoding of stdout lacks, and lone surrogates, are escaped.
     """
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        text = json.dumps(document, ensure_ascii=True, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(json_text(document, sys.stdout.encoding or "ascii") + "\n")
 
 
 class Said:

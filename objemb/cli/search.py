@@ -111,7 +111,7 @@ def search(
     Without --box, --auto or --whole, the query consists of the whole photo and the boxes of the model's detector, and
     the best match of any of them counts.
     """
-    from objemb.search.retrieval import Retrieval
+    from objemb.search.opening import open_retrieval
     from objemb.search.views import View
     from objemb.visualize.pictures import result_pictures
 
@@ -132,7 +132,7 @@ def search(
     for name, photo, wanted in (("query", query, boxes), *((n, *view) for n in views for view in views[n])):
         if photo is not None:
             _check_photo(name, photo, wanted, max_pixels)
-    retrieval = Retrieval.open(
+    retrieval = open_retrieval(
         index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
     )
     note_untrained(retrieval.model)

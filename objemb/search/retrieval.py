@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 
 from objemb import checks, registry
-from objemb.card import read_card
 from objemb.checks import ObjembError
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
@@ -19,13 +18,11 @@ from objemb.images.inputs import BoxesLike, ImageLike, as_encoded, as_photo
 from objemb.index.filters.parser import parse
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
-from objemb.models.hub import model_folder
-from objemb.models.opening import open_model
 from objemb.rerank._database import IndexDatabase
 from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.combiners.base import Combiner
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
-from objemb.search.kinds import check_model, gives_of
+from objemb.search.kinds import check_model
 from objemb.search.views import SAMPLE, SeveralViews, View, as_combiner, as_view
 from objemb.search.words import search_words
 from objemb.structures import Described, Photo, SearchResult, VisualWords
@@ -60,39 +57,6 @@ class Retrieval:
         self._state = index.state
         self._stamps: dict[str, str | None] | None = None
         self._databases: OrderedDict[tuple[object, ...], IndexDatabase] = OrderedDict()
-
-    @staticmethod
-    def open(
-        index: str | Path,
-        model: str | Path | None = None,
-        *,
-        device: str = "cpu",
-        precision: str | None = None,
-        runtime: str | None = None,
-        threads: int | None = None,
-        max_pixels: int = MAX_PIXELS,
-    ) -> Retrieval:
-        """Open an index with its model.
-
-        Args:
-            index: An index folder.
-            model: A model folder, or ``hf:ORG/NAME``; None for the model with which the index was made, at its recorded
-                path.
-            device: Device of the model, as for :func:`objemb.load`.
-            precision, runtime, threads: As for :func:`objemb.load`.
-            max_pixels: As for the constructor.
-
-        Raises:
-            FileNotFoundError: There is no model at the recorded path, or no path is recorded in the index.
-            ArtefactMismatchError: The index was made with another model; raised before the model is loaded.
-            IndexFolderError, DamagedIndexError: As for :meth:`Index.open`.
-        """
-        opened = Index.open(index)
-        folder = _recorded_model(opened) if model is None else model_folder(model)
-        card = read_card(folder)
-        check_model(opened, gives_of(card), card["settings"], card["fingerprint"])
-        described_with = open_model(folder, device, precision, runtime=runtime, threads=threads)
-        return Retrieval(described_with, opened, max_pixels=max_pixels)
 
     def search(
         self,
@@ -258,20 +222,6 @@ class Retrieval:
                 "rerank: expected an index with the paths of its photos, found none; write it with 'objemb index'"
             )
         raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
-
-
-def _recorded_model(index: Index) -> Path:
-    """The recorded folder of the model with which an index was made."""
-    path = (index.model or {}).get("path")
-    if not isinstance(path, str):
-        raise FileNotFoundError(
-            "model: expected a model folder, since none is recorded in the index; pass --model (model=)"
-        )
-    if not Path(path).is_dir():
-        raise FileNotFoundError(
-            f"model: expected the model of the index at {path}, found nothing; pass --model (model=)"
-        )
-    return Path(path)
 
 
 def _opened(image: ImageLike, max_pixels: int, number: int) -> Photo:

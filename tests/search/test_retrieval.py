@@ -29,7 +29,7 @@ STEPS = ("query_expansion,top=2", "region_match")
 
 @pytest.fixture
 def retrieval(index: Path) -> Retrieval:
-    return Retrieval.open(index)
+    return objemb.open(index)
 
 
 @pytest.mark.parametrize("where", [None, "label = blue or label = green"])
@@ -48,14 +48,14 @@ def test_the_command_and_python_give_the_same_answer(
         )
     )
     boxes = None if box is None else [box]
-    found = Retrieval.open(index).search(str(photos / "1.png"), boxes, k=4, where=where, rerank=steps)
+    found = objemb.open(index).search(str(photos / "1.png"), boxes, k=4, where=where, rerank=steps)
     assert found.to_json() == command
     assert len(found) == 4
     assert {hit.label for hit in found} <= {"green", "blue"} if where else True
 
 
 def test_it_is_found_at_the_top_of_the_package(photos: Path, index: Path) -> None:
-    found = objemb.Retrieval.open(index).search(photos / "1.png", [BOX])
+    found = objemb.open(index).search(photos / "1.png", [BOX])
     assert (found[0].image, found[0].box, found[0].label) == ("1.png", BOX, "green")
 
 
@@ -63,7 +63,7 @@ def test_the_models_own_rerankers_are_asked_unless_others_are_named(run: Run, ph
     settings: dict[str, Any] = {**SETTINGS, "rerank": [{"name": "query_expansion", "top": 2}]}
     save_model(build_model(settings), tmp_path / "model")
     run("index", photos, "-o", tmp_path / "index", "--model", tmp_path / "model")
-    retrieval = Retrieval.open(tmp_path / "index")
+    retrieval = objemb.open(tmp_path / "index")
     own = retrieval.search(photos / "1.png")
     plain = retrieval.search(photos / "1.png", rerank=[])
     assert own == retrieval.search(photos / "1.png", rerank=[QueryExpansion(top=2)])
@@ -164,8 +164,8 @@ def test_an_index_without_photos_is_searched_but_not_reranked_by_photos(
     retrieval = Retrieval(loaded, made)
     assert len(retrieval.search(photos / "1.png", rerank=STEPS)) == 6
     with pytest.raises(FileNotFoundError, match="since none is recorded in the index"):
-        Retrieval.open(made.path)
-    assert len(Retrieval.open(made.path, model).search(photos / "1.png")) == 6
+        objemb.open(made.path)
+    assert len(objemb.open(made.path, model).search(photos / "1.png")) == 6
     pytest.importorskip("cv2")
     with pytest.raises(ValueError, match="rerank: expected an index with the paths of its photos"):
         retrieval.search(photos / "1.png", rerank=["spatial_verification"])
@@ -179,13 +179,32 @@ def test_an_empty_index(model: Path, photos: Path, tmp_path: Path) -> None:
         assert retrieval.search(photos / "1.png", rerank=steps).hits == ()
 
 
+def test_an_open_model_serves_several_indexes(index: Path, model: Path, rmac: Path, photos: Path) -> None:
+    loaded = load_model(model)
+    retrieval = objemb.open(index, loaded)
+    assert retrieval.model is loaded
+    assert retrieval.search(photos / "1.png", [BOX]) == objemb.open(index).search(photos / "1.png", [BOX])
+    with pytest.raises(ArtefactMismatchError, match="which made this index"):
+        objemb.open(index, load_model(rmac))
+
+
+def test_a_recorded_model_that_was_replaced(index: Path, model: Path, rmac: Path, tmp_path: Path) -> None:
+    opened = Index.open(index)
+    shutil.copytree(rmac, tmp_path / "replaced")
+    about = {"path": str(tmp_path / "replaced")}
+    made = Index.create(tmp_path / "made", schema=UnitVectors(opened.dim), fingerprint=opened.fingerprint, model=about)
+    with pytest.raises(ArtefactMismatchError, match=r"another model was put there since: pass .*model="):
+        objemb.open(made.path)
+    assert objemb.open(made.path, model).model.fingerprint == opened.fingerprint
+
+
 def test_another_model_is_refused_before_it_is_built(index: Path, rmac: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtefactMismatchError, match="which made this index"):
         Retrieval(load_model(rmac), Index.open(index))
     shutil.copytree(rmac, tmp_path / "broken")
     (tmp_path / "broken" / "weights.safetensors").write_bytes(b"nothing that could be loaded")
     with pytest.raises(ArtefactMismatchError, match="which made this index"):
-        Retrieval.open(index, tmp_path / "broken")
+        objemb.open(index, tmp_path / "broken")
 
 
 def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> None:
@@ -198,7 +217,7 @@ def test_a_model_that_has_moved(index: Path, model: Path, tmp_path: Path) -> Non
         model={"path": str(tmp_path / "gone")},
     )
     with pytest.raises(FileNotFoundError, match=r"expected the model of the index at .*gone, found nothing"):
-        Retrieval.open(made.path)
+        objemb.open(made.path)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +245,9 @@ def test_wrong_arguments(
 
 def test_photos_of_too_many_pixels(photos: Path, index: Path) -> None:
     with pytest.raises(ValueError, match="max_pixels: expected an integer of 1 or more"):
-        Retrieval.open(index, max_pixels=0)
+        objemb.open(index, max_pixels=0)
     with pytest.raises(UnreadableImageError, match="pixels"):
-        Retrieval.open(index, max_pixels=11_999).search(photos / "1.png")
+        objemb.open(index, max_pixels=11_999).search(photos / "1.png")
 
 
 @pytest.fixture
@@ -250,7 +269,7 @@ def computed_in(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
 def test_rerankers_that_look_into_photos_compute_as_the_model_does(
     photos: Path, index: Path, computed_in: list[torch.dtype], precision: str, dtype: torch.dtype
 ) -> None:
-    retrieval = Retrieval.open(index, precision=precision)
+    retrieval = objemb.open(index, precision=precision)
     counts = []
     for steps in ([], ["region_match,look=true"]):
         computed_in.clear()

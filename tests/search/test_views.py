@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import objemb
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
@@ -23,7 +24,7 @@ from tests.cli.conftest import PLACES, Run, parsed
 
 @pytest.fixture
 def retrieval(index: Path) -> Retrieval:
-    return Retrieval.open(index)
+    return objemb.open(index)
 
 
 def scores(result: SearchResult) -> dict[str, float]:
@@ -205,7 +206,7 @@ def test_the_command_gives_the_same(run: Run, photos: Path, index: Path, tmp_pat
     options = ("--like", text(0), "--like", text(1), "--unlike", text(4), "--combine", "best,margin=0.1", "-k", 4)
     page, sheet = tmp_path / "page.html", tmp_path / "sheet.png"
     found = parsed(run("search", index, *options, "--json", "--html", page, "--save", sheet))
-    expected = Retrieval.open(index).search(
+    expected = objemb.open(index).search(
         like=views, unlike=[View(photos / "4.png", [PLACES[1]])], combine="best,margin=0.1", k=4
     )
     assert found == expected.to_json()

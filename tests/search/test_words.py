@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import objemb
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
@@ -216,7 +217,7 @@ def test_other_kinds_of_models_are_named(model: Model, index: Index, photos: Pat
         Retrieval(model, of_vectors)
     model.save(tmp_path / "model")
     with pytest.raises(ArtefactMismatchError, match="found the model 'local' with the aggregator 'asmk'"):
-        Retrieval.open(tmp_path / "index", tmp_path / "model")
+        objemb.open(tmp_path / "index", tmp_path / "model")
     other = fitted(photos, alpha=1)
     with pytest.raises(ArtefactMismatchError, match="expected the model with fingerprint"):
         Retrieval(other, index)
