@@ -11,13 +11,14 @@ import numpy as np
 
 from objemb import checks
 from objemb.local_features.sift import Sift
+from objemb.ops.feature_matching import nearest_pairs
 from objemb.ops.opencv import agreeing
 from objemb.ops.word_matching import matched_places
 from objemb.registry import plugin
 from objemb.rerank._looking import moved
 from objemb.rerank.base import Reranker, Search, WordSearch, put_first, scored
 from objemb.structures import Box, LocalFeatures, Match, SearchResult, VisualWords
-from objemb.types import BoolArray, Float32Array, Float64Array, Int64Array
+from objemb.types import BoolArray, Float32Array, Float64Array
 
 #: Number of photos whose features are cached, because the same hits occur for many queries.
 KEPT = 1000
@@ -133,7 +134,7 @@ class SpatialVerification(Reranker):
         if features is None:
             return None
         inside = query[query.inside(np.array([hit.query_box]))[0]]
-        pairs = matched(inside, features, self.ratio)
+        pairs = nearest_pairs(inside, features, self.ratio)
         affine, agree = self._agreeing(inside.points[pairs[:, 0]], features.points[pairs[:, 1]])
         count = int(agree.sum())
         if affine is None or count < self.least:
@@ -182,20 +183,3 @@ def _taken(box: Box, affine: Float64Array, size: tuple[int, int]) -> Box | None:
     limits = np.array([size[1], size[0]])
     low, high = corners.min(axis=0).clip(0, limits), corners.max(axis=0).clip(0, limits)
     return (float(low[0]), float(low[1]), float(high[0]), float(high[1])) if (low < high).all() else None
-
-
-def matched(first: LocalFeatures, second: LocalFeatures, ratio: float) -> Int64Array:
-    """Pairs ``(n, 2)`` of features that are nearest neighbours, clearly: numbers in ``first`` and in ``second``.
-
-    The nearest one of ``second`` has to be nearer than ``ratio`` times the second nearest (Lowe 2004).
-    """
-    if not len(first) or len(second) < 2:
-        return np.zeros((0, 2), np.int64)
-    products = first.vectors @ second.vectors.T
-    nearest = np.argpartition(-products, 1, axis=1)[:, :2]
-    pairs = np.take_along_axis(products, nearest, axis=1)
-    order = np.argsort(-pairs, axis=1)
-    nearest, pairs = np.take_along_axis(nearest, order, 1), np.take_along_axis(pairs, order, 1)
-    distances = np.sqrt(np.maximum(0, 2 - 2 * pairs))
-    clear = distances[:, 0] < ratio * distances[:, 1]
-    return np.stack([np.flatnonzero(clear), nearest[clear, 0]], axis=1)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from objemb.ops.feature_matching import nearest_pairs
 from objemb.ops.opencv import agreeing, root_sift
-from objemb.rerank.spatial_verification import matched
 from objemb.structures import LocalFeatures
 
 pytest.importorskip("cv2")
@@ -50,16 +50,40 @@ def test_a_flat_picture_has_none() -> None:
     found = root_sift(np.full((40, 40), 7, np.uint8), (40, 40), 50)
     assert len(found) == 0
     assert found.dim == 128
-    assert matched(found, found, 0.8).shape == (0, 2)
+    assert nearest_pairs(found, found, 0.8).shape == (0, 2)
 
 
 def test_only_clear_matches_by_hand() -> None:
     first = features([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     second = features([[0, 0.96, 0.28], [0, 0.6, 0.8], [1, 0, 0]])
     # of the second, distances are .283 and .894; of the third, .632 and 1.2
-    assert matched(first, second, 0.5).tolist() == [[0, 2], [1, 0]]
-    assert matched(first, second, 0.6).tolist() == [[0, 2], [1, 0], [2, 1]]
-    assert matched(first, features([[1, 0, 0]]), 0.8).shape == (0, 2), "one feature has no second neighbour"
+    assert nearest_pairs(first, second, 0.5).tolist() == [[0, 2], [1, 0]]
+    assert nearest_pairs(first, second, 0.6).tolist() == [[0, 2], [1, 0], [2, 1]]
+    assert nearest_pairs(first, features([[1, 0, 0]]), 0.8).shape == (0, 2), "one feature has no second neighbour"
+
+
+def test_mutual_neighbours_by_hand() -> None:
+    first = features([[1, 0, 0], [0.96, 0.28, 0], [0, 0, 1]])
+    second = features([[0.99, 0.141, 0], [0, -1, 0], [0, 0.28, 0.96]])
+    assert nearest_pairs(first, second, 0.8).tolist() == [[0, 0], [1, 0], [2, 2]]
+    # 0.99 against 0.99: the cosine of the second feature, 0.96 * 0.99 + 0.28 * 0.141 = 0.9899, is a little lower
+    assert nearest_pairs(first, second, 0.8, mutual=True).tolist() == [[0, 0], [2, 2]]
+
+
+def test_the_same_as_a_slow_loop() -> None:
+    rng = np.random.default_rng(3)
+    rows = [rng.normal(size=(n, 4)).astype(np.float32) for n in (23, 31)]
+    first, second = (
+        LocalFeatures((9, 9), np.zeros((len(r), 2)), r / np.linalg.norm(r, axis=1, keepdims=True)) for r in rows
+    )
+    distances = np.linalg.norm(first.vectors[:, None] - second.vectors[None], axis=2)
+    expected = []
+    for number, row in enumerate(distances):
+        order = np.argsort(row)
+        if row[order[0]] < 0.8 * row[order[1]] and distances[:, order[0]].argmin() == number:
+            expected.append([number, int(order[0])])
+    assert 3 < len(expected) < 23
+    assert nearest_pairs(first, second, 0.8, mutual=True).tolist() == expected
 
 
 def test_an_affine_map_is_found_among_wrong_pairs() -> None:
