@@ -34,8 +34,8 @@ PARTS = ("describer", "aggregator", "rerank")
 #: The parts of a training config, likewise.
 TRAINING_PARTS = ("task", "run")
 #: Limits of a config: number of values, expanded anchors included, and depth; far beyond what people write.
-MOST_NODES, DEEPEST = 100_000, 50
-MOST_BYTES = 1 << 22
+MAX_VALUES, MAX_DEPTH = 100_000, 50
+MAX_BYTES = 1 << 22
 #: The key of an override; those of YAML mappings have a colon.
 KEY = r"[\w.]+(\[\d+\][\w.]*)*="
 #: The number of an entry of a list, as a key of an override.
@@ -147,8 +147,8 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> S
         if not equals or not all(keys):
             raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
         path = keys if keys[0] in parts else [parts[0], *keys]
-        if len(path) > DEEPEST:
-            raise ValueError(f"override: expected at most {DEEPEST} keys within each other, found {len(path)}")
+        if len(path) > MAX_DEPTH:
+            raise ValueError(f"override: expected at most {MAX_DEPTH} keys within each other, found {len(path)}")
         inner = {path[-1]: _value(text, f"override {override!r}")}
         for key in reversed(path[:-1]):
             inner = {key: inner}
@@ -322,8 +322,8 @@ class _Loader(yaml.SafeLoader):
         while waiting:
             node, depth = waiting.pop()
             count += 1
-            if count > MOST_NODES or depth > DEEPEST:
-                raise ValueError(f"expected at most {MOST_NODES} values, {DEEPEST} within each other, found more")
+            if count > MAX_VALUES or depth > MAX_DEPTH:
+                raise ValueError(f"expected at most {MAX_VALUES} values, {MAX_DEPTH} within each other, found more")
             if isinstance(node, yaml.MappingNode):
                 waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
             elif isinstance(node, yaml.SequenceNode):
@@ -353,8 +353,8 @@ class _Dumper(yaml.SafeDumper):
 def _text_of(file: Path) -> str:
     """The text of a YAML file: UTF-8, or UTF-16 with the mark that editors put before it."""
     content = file.read_bytes()
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{file}: expected a config of at most {MOST_BYTES} bytes, found {len(content)}")
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{file}: expected a config of at most {MAX_BYTES} bytes, found {len(content)}")
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")

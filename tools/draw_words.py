@@ -44,7 +44,7 @@ GAP = 12
 #: Bars of the histogram; each counts a range of consecutive words.
 BINS = 128
 #: Most lines between two photos; more could not be told apart.
-MOST_LINES = 40
+MAX_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def draw_agreement(axis: Axes, compared: Comparison) -> None:
     sheet[: len(match), left:] = match
     axis.imshow(sheet)
     axis.set_axis_off()
-    for first, second in compared.agreeing[:: max(1, -(-len(compared.agreeing) // MOST_LINES))]:
+    for first, second in compared.agreeing[:: max(1, -(-len(compared.agreeing) // MAX_LINES))]:
         (x1, y1), (x2, y2) = compared.query_features.points[first], compared.match_features.points[second]
         axis.plot([x1, x2 + left], [y1, y2], color="#f0e442", linewidth=0.7)
     _frame(axis, compared.box, QUERY, 2)

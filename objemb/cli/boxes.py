@@ -75,15 +75,15 @@ def parse_view(option: str, text: str) -> tuple[Path, list[Box] | None]:
 
 def parse_box(text: str, option: str = "--box") -> Box:
     """The box of ``--box X1,Y1,X2,Y2``, edges in pixels; not yet checked against its photo."""
-    from objemb.structures import are_shares
+    from objemb.structures import are_fractions
 
     expected = f"{option}: expected X1,Y1,X2,Y2 in pixels such as 40,60,180,220"
     try:
         x1, y1, x2, y2 = (float(v) for v in text.split(","))
     except ValueError:
         raise ValueError(f"{expected}, found {text!r}") from None
-    if are_shares((x1, y1, x2, y2), None):
-        raise ValueError(f"{expected}, found shares of the photo from 0 to 1: {text!r}")
+    if are_fractions((x1, y1, x2, y2), None):
+        raise ValueError(f"{expected}, found fractions of the photo, from 0 to 1: {text!r}")
     if not (x1 < x2 and y1 < y2):
         corners = f"; if that is x, y, width, height, write {x1:g},{y1:g},{x1 + x2:g},{y1 + y2:g}"
         likely = min(x1, y1) >= 0 and min(x2, y2) > 0

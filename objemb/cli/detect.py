@@ -9,7 +9,7 @@ import typer
 
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import (
-    MOST_PIXELS,
+    MAX_PIXELS,
     Device,
     Json,
     MaxPixels,
@@ -48,7 +48,7 @@ def detect(
         Path | None, typer.Option("-o", "--output", help="Write the boxes to a COCO file for `objemb index --boxes`.")
     ] = None,
     workers: Workers = 2,
-    max_pixels: MaxPixels = MOST_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
     runtime: Runtime = None,

@@ -94,7 +94,7 @@ def doctor(
     healthy = not any(r["state"] == BROKEN for r in results)
     if not as_json:
         for r in results:
-            print(f"{r['state']:<7}  {r['name']:<15} {r['found']}")
+            print(f"{r['state']:<7}  {r['name']:<15} {r['detail']}")
     tuning = _tuned(model, tune, as_json) if model and tune and healthy else {}
     if as_json:
         print_json({"healthy": healthy, "checks": results, **tuning})
@@ -137,13 +137,13 @@ def _as_json(measured: Measured) -> dict[str, object]:
 
 def _run(name: str, check: Callable[[], str]) -> dict[str, object]:
     try:
-        return {"name": name, "state": OK, "found": check()}
+        return {"name": name, "state": OK, "detail": check()}
     except MissingExtraError as error:
-        return {"name": name, "state": MISSING, "found": str(error)}
+        return {"name": name, "state": MISSING, "detail": str(error)}
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "torchvision"):
-            return {"name": name, "state": MISSING, "found": f"needs PyTorch (pip install {OPTIONAL['torch']})"}
-        return {"name": name, "state": BROKEN, "found": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            return {"name": name, "state": MISSING, "detail": f"needs PyTorch (pip install {OPTIONAL['torch']})"}
+        return {"name": name, "state": BROKEN, "detail": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
 def _optional(name: str) -> str:

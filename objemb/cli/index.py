@@ -15,7 +15,7 @@ import typer
 from objemb.cli.boxes import report_boxes, stored_boxes
 from objemb.cli.errors import SKIPPED, guarded
 from objemb.cli.options import (
-    MOST_PIXELS,
+    MAX_PIXELS,
     BatchSize,
     Boxes,
     Device,
@@ -56,7 +56,7 @@ def index(
     max_regions: MaxRegions = None,
     batch_size: BatchSize = 8,
     workers: Workers = 2,
-    max_pixels: MaxPixels = MOST_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
     runtime: Runtime = None,

@@ -74,7 +74,7 @@ Threads = Annotated[
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of workers that decode photos.")]
 #: Equal to :data:`objemb.images.decode.MAX_PIXELS`, which is not imported before a command runs.
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 MaxPixels = Annotated[int, typer.Option(min=1, help="Skip photos with more pixels, before they are decoded.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos per batch; halved automatically if memory is short.")]
 MaxRegions = Annotated[int | None, typer.Option(min=0, help="Maximum number of boxes per photo, best first.")]

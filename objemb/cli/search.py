@@ -11,7 +11,7 @@ import typer
 from objemb.cli.boxes import parse_box, parse_view
 from objemb.cli.errors import guarded
 from objemb.cli.options import (
-    MOST_PIXELS,
+    MAX_PIXELS,
     Device,
     IndexPath,
     Json,
@@ -97,7 +97,7 @@ def search(
     ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Do not open larger photos, neither the query nor hits to re-rank or show.")
-    ] = MOST_PIXELS,
+    ] = MAX_PIXELS,
     device: Device = "auto",
     precision: Precision = "auto",
     runtime: Runtime = None,

@@ -22,7 +22,7 @@ OVERSAMPLING = 8
 #: Tolerance with which a cell that is exactly half covered counts as covered, in spite of rounding.
 ROUNDING = 1e-9
 #: Runs of larger images are refused, since a single line of text could fill the memory.
-MOST_PIXELS = 1 << 30
+MAX_PIXELS = 1 << 30
 
 
 def encode_mask(mask: BoolArray) -> dict[str, object]:
@@ -44,11 +44,11 @@ def decode_mask(runs: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
         size: Expected ``(height, width)``.
 
     Raises:
-        ValueError: The runs are invalid or have another size, or the size exceeds ``MOST_PIXELS``.
+        ValueError: The runs are invalid or have another size, or the size exceeds ``MAX_PIXELS``.
     """
     height, width = size
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"expected runs of at most {MOST_PIXELS} pixels, found {width} x {height}")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"expected runs of at most {MAX_PIXELS} pixels, found {width} x {height}")
     if runs["size"] != [height, width]:
         raise ValueError(f"expected runs of size {[height, width]}, found {checks.short(runs['size'])}")
     counts = runs["counts"]

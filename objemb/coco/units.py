@@ -12,7 +12,7 @@ LIMIT = 1e9
 #: Boxes may leave their image by this fraction of its side and a pixel, since annotations and detections often do.
 SLACK = 0.05
 #: The unit is not pixels if at least this fraction of the boxes lies within the first pixel of their images.
-SHARES = 0.5
+FRACTIONS = 0.5
 #: The boxes are corners if at least the first fraction of them is valid as corners, and the second fraction would
 #: leave the image as widths and heights.
 CORNERS, LEAVING = 0.99, 0.25
@@ -39,9 +39,9 @@ def expect_pixels(
     first = boxes.round(6).tolist()[0]
     read = "expected boxes as x, y, width, height in pixels"
     share = np.mean(np.abs(np.stack([x, y, width, height])).max(axis=0) <= 1 + SLACK)
-    if share > SHARES and not all(size is not None and max(size) <= 2 for size in sizes):
+    if share > FRACTIONS and not all(size is not None and max(size) <= 2 for size in sizes):
         raise ValueError(
-            f"{file}: {read}, found shares of the image from 0 to 1 in {_part(share, len(boxes))}; multiply x and "
+            f"{file}: {read}, found fractions of the image, from 0 to 1, in {_part(share, len(boxes))}; multiply x and "
             f"width by the image's width, y and height by its height (the first box is {_raw(first)})"
         )
     known = np.array([size is not None for size in sizes])

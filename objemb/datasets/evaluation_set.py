@@ -43,7 +43,7 @@ from objemb.datasets.box_frames import Frames
 from objemb.datasets.protocols import INSTANCES, EvaluationProtocol, protocol_named
 from objemb.images.names import composed, find_spelled
 from objemb.images.sources import SkippedImage, find_images
-from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_shares
+from objemb.structures import BOX_TOLERANCE, Box, Scalar, are_fractions
 from objemb.structures.fields import ReadOnlyDict
 
 _OWN_KEYS = ("file", "instance", "instances", "box", "relevant")
@@ -282,8 +282,10 @@ def _box(value: object, size: tuple[float, float] | None) -> Box | None:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_number(v) for v in value):
         raise ValueError(f"expected box as [x1, y1, x2, y2], found {value!r}")
     x1, y1, x2, y2 = (float(v) for v in value)
-    if are_shares(value, size):
-        raise ValueError(f"expected box as [x1, y1, x2, y2] in pixels, found shares of the photo from 0 to 1: {value}")
+    if are_fractions(value, size):
+        raise ValueError(
+            f"expected box as [x1, y1, x2, y2] in pixels, found fractions of the photo, from 0 to 1: {value}"
+        )
     width, height = size or (math.inf, math.inf)
     inside = min(x1, y1) >= -BOX_TOLERANCE and x2 <= width + BOX_TOLERANCE and y2 <= height + BOX_TOLERANCE
     if not (inside and x1 <= x2 and y1 <= y2):

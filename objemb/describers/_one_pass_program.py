@@ -9,7 +9,7 @@ from objemb.describers._pooled_program import detected, with_whole
 from objemb.describers._window_program import CanvasMaps, WindowProgram
 from objemb.describers.base import DescriptionProgram, RowOfRegions
 from objemb.describers.capabilities import BoxEmbedder
-from objemb.detectors.capabilities import Found, NetworkInput
+from objemb.detectors.capabilities import NetworkInput, PaddedBoxes
 from objemb.ops.grid import lengths
 from objemb.ops.tensors import l2, padded_rows, rows_where
 
@@ -67,7 +67,7 @@ class OnePassProgram(DescriptionProgram):
         return self._vectors(photo, [maps[name] for name in self.levels], size, boxes)
 
     def _described(
-        self, photos: Tensor, photo: Tensor, maps: list[Tensor], size: Tensor, found: Found
+        self, photos: Tensor, photo: Tensor, maps: list[Tensor], size: Tensor, found: PaddedBoxes
     ) -> dict[str, Tensor]:
         """The vectors of one photo."""
         boxes, scores = with_whole(photos, found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb.describers.base import DescriptionProgram, RowOfRegions
-from objemb.detectors.capabilities import Found
+from objemb.detectors.capabilities import PaddedBoxes
 from objemb.extractors.base import ExtractionProgram, TracedFeatures
 from objemb.ops.grid import lengths
 from objemb.ops.rmac import summed_rows
@@ -74,7 +74,7 @@ class PooledProgram(DescriptionProgram):
         features = [extraction(photo[None])[0] for extraction in self.extractions]
         return self._whitened(self._vectors(features, boxes))
 
-    def _row(self, photos: Tensor, features: Sequence[TracedFeatures], found: Found) -> Tensor:
+    def _row(self, photos: Tensor, features: Sequence[TracedFeatures], found: PaddedBoxes) -> Tensor:
         """The row ``(D,)`` of a photo."""
         boxes, scores = with_whole(photos, found)
         vectors = self._whitened(self._vectors(features, boxes))
@@ -124,19 +124,19 @@ class SummedProgram(PooledProgram):
             sums.append(torch.cat(rows))
         return {**outputs, "whole": self._whitened(self.describer.fused(sums))}
 
-    def _sum(self, photos: Tensor, features: TracedFeatures, found: Found) -> Tensor:
+    def _sum(self, photos: Tensor, features: TracedFeatures, found: PaddedBoxes) -> Tensor:
         """Unit vector ``(1, D)`` of a photo at one scale."""
         boxes, _ = with_whole(photos, found)
         vectors = self.describer.embedded(features.pool(boxes, self.describer.pooling))
         return l2(summed_rows(vectors, self.describer.whole_image)[None])
 
 
-def detected(found: Found) -> dict[str, Tensor]:
+def detected(found: PaddedBoxes) -> dict[str, Tensor]:
     """The outputs of the graph of photos about boxes."""
     return {"boxes": found.boxes, "labels": found.labels, "scores": found.scores, "count": found.count}
 
 
-def with_whole(photos: Tensor, found: Found) -> tuple[Tensor, Tensor]:
+def with_whole(photos: Tensor, found: PaddedBoxes) -> tuple[Tensor, Tensor]:
     """The whole photo and the boxes that were found ``(R, 4)``, and their scores ``(R,)``, 1 for the photo."""
     extent = lengths((photos.shape[1], photos.shape[2]), photos).flip(0).to(found.boxes.dtype)
     whole = torch.cat([torch.zeros_like(extent), extent])[None]

@@ -21,7 +21,7 @@ from objemb.structures import Photo, Regions
 #: Side of the masks over the boxes of regions.
 MASK_SIDE = 28
 #: Largest number of groups; more would have thousands of unions.
-MOST_CLUSTERS = 8
+MAX_CLUSTERS = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SalientRegions:
         checks.whole("max_points", self.max_points)
         checks.whole("min_points", self.min_points)
         checks.whole("clusters", self.clusters)
-        checks.between("clusters", self.clusters, 1, MOST_CLUSTERS)
+        checks.between("clusters", self.clusters, 1, MAX_CLUSTERS)
         checks.whole("min_cells", self.min_cells)
 
     def find(self, photo: Photo, saliency: Tensor, grid: Grid, shape: tuple[int, int]) -> tuple[Regions, Tensor]:

@@ -11,7 +11,7 @@ import torchvision.ops
 from torch import Tensor
 
 from objemb.detectors._rcnn_program import anchors_by_number, clipped, decoded
-from objemb.detectors.capabilities import DetectionProgram, Found
+from objemb.detectors.capabilities import DetectionProgram, PaddedBoxes
 from objemb.ops.byte_resize import resized_parts
 from objemb.ops.grid import lengths
 from objemb.ops.tensors import padded_rows, rows_where
@@ -79,7 +79,9 @@ class Detectron2Program(DetectionProgram):
         scaled: Tensor = (channels - self.network.pixel_mean) / self.network.pixel_std
         return scaled
 
-    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+    def forward(
+        self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float
+    ) -> PaddedBoxes:
         """See :meth:`DetectionProgram.forward`."""
         proposals, valid = self.proposals(features, padded, size)
         levels = [features[name] for name in self.heads.box_in_features]
@@ -100,7 +102,7 @@ class Detectron2Program(DetectionProgram):
         most = int(predictor.test_topk_per_image)
         count = torch.ones_like(kept).sum().clamp(max=most)
         boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
-        return Found(boxes, scores, labels, count)
+        return PaddedBoxes(boxes, scores, labels, count)
 
     def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`DetectionProgram.proposals`."""

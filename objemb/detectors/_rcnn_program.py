@@ -12,14 +12,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
 from objemb.detectors._resize_program import ResizeProgram
-from objemb.detectors.capabilities import TRUNK, DetectionProgram, Found
+from objemb.detectors.capabilities import TRUNK, DetectionProgram, PaddedBoxes
 from objemb.ops.tensors import padded_rows, rows_where
 
 #: RoI align reads a box of this side, in network pixels, from the level whose number is ``CANONICAL_LEVEL``; Lin et al.
 #: 2017, equation 1, with torchvision's shift against rounding.
 CANONICAL_SIDE, CANONICAL_LEVEL, CANONICAL_SHIFT = 224.0, 4, 1e-6
 #: Sides of final boxes in network pixels below which torchvision takes them for empty.
-LEAST_SIDE = 1e-2
+MIN_SIDE = 1e-2
 
 
 class RcnnProgram(DetectionProgram):
@@ -57,7 +57,9 @@ class RcnnProgram(DetectionProgram):
         """See :meth:`DetectionProgram.normalised`."""
         return (pixels - self.mean) / self.std
 
-    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+    def forward(
+        self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float
+    ) -> PaddedBoxes:
         """See :meth:`DetectionProgram.forward`."""
         levels = _pyramid(features)
         proposals, valid = self.proposals(levels, padded, size)
@@ -122,7 +124,7 @@ class RcnnProgram(DetectionProgram):
 
     def _final(
         self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, size: Tensor, min_score: float
-    ) -> Found:
+    ) -> PaddedBoxes:
         """The best boxes after non-maximum suppression within each class."""
         classes = logits.shape[1]
         of_classes = deltas.reshape(-1, classes, 4)[:, 1:]
@@ -131,7 +133,7 @@ class RcnnProgram(DetectionProgram):
         boxes = clipped(moved.reshape(-1, 4), size)
         scores = (logits.softmax(dim=1) * valid[:, None])[:, 1:].reshape(-1)
         labels = torch.arange(classes - 1, device=boxes.device).repeat(proposals.shape[0])
-        large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
+        large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)
         candidates = rows_where(large & (scores > self.heads.score_thresh) & (scores >= min_score))
         boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
         apart = labels.to(boxes.dtype)[:, None] * (size.max() + 1)
@@ -139,7 +141,7 @@ class RcnnProgram(DetectionProgram):
         most = int(self.heads.detections_per_img)
         count = torch.ones_like(kept).sum().clamp(max=most)
         boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
-        return Found(boxes, scores, labels, count)
+        return PaddedBoxes(boxes, scores, labels, count)
 
 
 def _pyramid(features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ class DetectorPass:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PaddedBoxes:
     """What a program finds in a photo: K rows, of which the first ``count`` are boxes, best first.
 
     Attributes:
@@ -83,7 +83,9 @@ class DetectionProgram(nn.Module, ABC):
         """Images float32 ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`NetworkDetector.normalised` makes its tensors."""
 
     @abstractmethod
-    def forward(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float) -> Found:
+    def forward(
+        self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float
+    ) -> PaddedBoxes:
         """What the detector finds in one photo, in pixels of the network's input.
 
         Args:

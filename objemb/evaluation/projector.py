@@ -19,7 +19,7 @@ CONFIG, VECTORS, LABELS, SPRITE = "projector_config.pbtxt", "vectors.tsv", "labe
 #: Side of a thumbnail in pixels, and the largest side of the sprite image of all thumbnails that browsers accept.
 THUMBNAIL, LARGEST_SPRITE = 64, 8192
 #: Most vectors of an embedding: more thumbnails would not fit into one sprite image.
-MOST = (LARGEST_SPRITE // THUMBNAIL) ** 2
+MAX_VECTORS = (LARGEST_SPRITE // THUMBNAIL) ** 2
 #: Colour of a missing thumbnail, RGB.
 BLANK = (150, 150, 150)
 
@@ -30,7 +30,7 @@ class Embedding:
 
     Attributes:
         name: Name in TensorBoard, and of the folder of its files.
-        vectors: float32 ``(N, D)``, N from 1 to :data:`MOST`.
+        vectors: float32 ``(N, D)``, N from 1 to :data:`MAX_VECTORS`.
         labels: N texts for each column; TensorBoard colours and searches by them.
         thumbnails: N pictures, or None for a vector without one.
     """
@@ -41,7 +41,7 @@ class Embedding:
     thumbnails: Sequence[Image.Image | None]
 
     def __post_init__(self) -> None:
-        checks.between("Embedding.vectors: number", len(self.vectors), 1, MOST)
+        checks.between("Embedding.vectors: number", len(self.vectors), 1, MAX_VECTORS)
         for name, values in {**self.labels, "thumbnails": self.thumbnails}.items():
             if len(values) != len(self.vectors):
                 raise ValueError(f"{name}: expected {len(self.vectors)}, one a vector, found {len(values)}")

@@ -30,7 +30,7 @@ from objemb.types import AnyArray
 
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Of PyTorch: earlier ones were not tried, and far earlier ones cannot trace boxes whose number is not known.
-LEAST_TORCH = (2, 14)
+MIN_TORCH = (2, 14)
 
 
 class VerificationError(ObjembError):
@@ -99,8 +99,8 @@ def export_model(
         ImportError: The library of the format, or for ``photos`` its runtime, is not installed.
         ObjembError: The folder could not be written.
     """
-    if (found := torch_version()) < LEAST_TORCH:
-        raise ImportError(f"export: expected PyTorch {_version(LEAST_TORCH)} or later, found {_version(found)}")
+    if (found := torch_version()) < MIN_TORCH:
+        raise ImportError(f"export: expected PyTorch {_version(MIN_TORCH)} or later, found {_version(found)}")
     settings = settings or ExportSettings()
     folder = Path(folder)
     check_free(folder, force)

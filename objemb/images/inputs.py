@@ -12,7 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from objemb.images.decode import MAX_PIXELS, read_photo, upright
 from objemb.images.pixels import FLOAT_WHITES, INTEGER_WHITES, rgb_pixels, scaled
-from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_shares
+from objemb.structures import BOX_TOLERANCE, Photo, Regions, are_fractions
 from objemb.structures.fields import as_array, is_tensor
 from objemb.types import AnyArray, Float32Array, Uint8Array
 
@@ -89,7 +89,7 @@ def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
     """Boxes of an image of ``(height, width)``, checked to lie in it.
 
     Raises:
-        ValueError: Boxes that are no finite x1, y1, x2, y2, leave the image, or are shares of it from 0 to 1.
+        ValueError: Boxes that are no finite x1, y1, x2, y2, leave the image, or are fractions of its size, from 0 to 1.
     """
     if isinstance(boxes, Regions):
         if boxes.size != size:
@@ -142,12 +142,13 @@ def _expect_pixels(rows: Float32Array, size: tuple[int, int]) -> None:
             f"{width} x {height}, found {_shown(found)}"
             + (f"; as x, y, width, height it would be {_shown(corners)}" if could_be else "")
         )
-    shares = [row for row in rows.tolist() if are_shares(row, size)]
-    if shares:
-        x1, y1, x2, y2 = shares[0]
+    fractions = [row for row in rows.tolist() if are_fractions(row, size)]
+    if fractions:
+        x1, y1, x2, y2 = fractions[0]
         raise ValueError(
-            f"boxes: expected x1, y1, x2, y2 in pixels of the image of {width} x {height}, found {_shown(shares[0])}; "
-            f"as shares of it from 0 to 1 it would be {_shown((x1 * width, y1 * height, x2 * width, y2 * height))}"
+            f"boxes: expected x1, y1, x2, y2 in pixels of the image of {width} x {height}, found "
+            f"{_shown(fractions[0])}; as fractions of its size it would be "
+            f"{_shown((x1 * width, y1 * height, x2 * width, y2 * height))}"
         )
 
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 APPROXIMATE_ROWS = 200_000
 #: A structure that covers a smaller share of the rows is not asked: most of the time goes into the exact search of the
 #: others, and approximate search may miss what exact search finds.
-LEAST_SHARE = 0.25
+MIN_SHARE = 0.25
 #: Filters whose rows are remembered.
 REMEMBERED_FILTERS = 8
 
@@ -188,7 +188,7 @@ class Searcher:
         snapshot, every = self._snapshot, len(self._snapshot.segments)
         large = snapshot.first_rows[-1] >= APPROXIMATE_ROWS
         for record in snapshot.manifest.structures:
-            if exact is None and not (large and snapshot.covered_share(record) >= LEAST_SHARE):
+            if exact is None and not (large and snapshot.covered_share(record) >= MIN_SHARE):
                 continue
             try:
                 if exact and not engine_of(snapshot.folder, record).exact:

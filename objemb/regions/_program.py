@@ -10,7 +10,7 @@ import torchvision.ops
 from torch import Tensor
 
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import Found, NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import NetworkDetector, NetworkInput, PaddedBoxes
 from objemb.ops.boxes import clip
 from objemb.ops.grid import TracedGrid, lengths
 from objemb.ops.tensors import padded_rows, rows_where
@@ -23,10 +23,10 @@ class NoRegions(RegionProgram):
 
     max_detections = 0
 
-    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[Found]:
+    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
         """See :meth:`RegionProgram.forward`."""
         none = photos.new_zeros(0, dtype=torch.int64)
-        empty = Found(none.float()[:, None].expand(-1, 4), none.float(), none, none.sum())
+        empty = PaddedBoxes(none.float()[:, None].expand(-1, 4), none.float(), none, none.sum())
         return [empty] * photos.shape[0]
 
 
@@ -42,7 +42,7 @@ class GridRegions(RegionProgram):
         super().__init__()
         self.layout, self.of_pixels, self.max_detections = layout, of_pixels, layout.most
 
-    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[Found]:
+    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
         """See :meth:`RegionProgram.forward`."""
         size = lengths((photos.shape[1], photos.shape[2]), photos)
         grid = TracedGrid(size, size, size, 1, 0.0) if grid is None else grid
@@ -52,7 +52,7 @@ class GridRegions(RegionProgram):
             cells, count = self.layout(grid.raster)
         there = torch.arange(self.max_detections, device=photos.device) < count
         boxes = clip(grid.to_pixels(cells.float()), size) * there[:, None]
-        laid = Found(boxes, there.float(), torch.zeros_like(cells[:, 0]), count)
+        laid = PaddedBoxes(boxes, there.float(), torch.zeros_like(cells[:, 0]), count)
         return [laid] * photos.shape[0]
 
 
@@ -78,12 +78,12 @@ class DetectorRegions(RegionProgram):
         self.detector, self.detection = detector, detector.program()
         self.nms_iou, self.max_detections = nms_iou, most
 
-    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[Found]:
+    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
         """See :meth:`RegionProgram.forward`."""
         pixels, size = self.detection.prepared(photos)
         return self.in_pass(photos, pixels, size, self.detector.features(NetworkInput(pixels, [])))
 
-    def in_pass(self, photos: Tensor, pixels: Tensor, size: Tensor, maps: Mapping[str, Tensor]) -> list[Found]:
+    def in_pass(self, photos: Tensor, pixels: Tensor, size: Tensor, maps: Mapping[str, Tensor]) -> list[PaddedBoxes]:
         """As :meth:`forward`, where the detector has computed its maps already.
 
         Args:
@@ -100,7 +100,9 @@ class DetectorRegions(RegionProgram):
         ]
 
     @abstractmethod
-    def _of_photo(self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor) -> Found:
+    def _of_photo(
+        self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor
+    ) -> PaddedBoxes:
         """The boxes of one photo of ``extent``, int64 ``(2,)``, height and width, in its pixels."""
 
     def _kept(self, boxes: Tensor, order: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,22 +134,28 @@ class DetectedRegions(DetectorRegions):
         super().__init__(detector, nms_iou, most)
         self.min_score = min_score
 
-    def _of_photo(self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor) -> Found:
+    def _of_photo(
+        self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor
+    ) -> PaddedBoxes:
         """See :meth:`DetectorRegions._of_photo`."""
         found = self.detection(maps, padded, size, self.min_score)
         boxes = clip(found.boxes * (extent / size).flip(0).repeat(2), extent)
         places = torch.arange(found.scores.shape[0], device=boxes.device)
         rows, there = self._kept(boxes, found.scores, (places < found.count) & (found.scores >= self.min_score))
-        return Found(boxes[rows] * there[:, None], found.scores[rows] * there, found.labels[rows] * there, there.sum())
+        return PaddedBoxes(
+            boxes[rows] * there[:, None], found.scores[rows] * there, found.labels[rows] * there, there.sum()
+        )
 
 
 class ProposedRegions(DetectorRegions):
     """What :class:`~objemb.regions.rpn_proposals.RpnProposals` selects."""
 
-    def _of_photo(self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor) -> Found:
+    def _of_photo(
+        self, maps: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, extent: Tensor
+    ) -> PaddedBoxes:
         """See :meth:`DetectorRegions._of_photo`."""
         proposed, valid = self.detection.proposals(maps, padded, size)
         boxes = clip(proposed * (extent / size).flip(0).repeat(2), extent)
         order = torch.arange(boxes.shape[0], 0, -1, device=boxes.device).float()
         rows, there = self._kept(boxes, order, valid)
-        return Found(boxes[rows] * there[:, None], there.float(), rows * 0, there.sum())
+        return PaddedBoxes(boxes[rows] * there[:, None], there.float(), rows * 0, there.sum())

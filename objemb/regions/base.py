@@ -9,7 +9,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import DetectorPass, Found, NetworkDetector
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector, PaddedBoxes
 from objemb.ops.grid import Grid, TracedGrid
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
@@ -29,7 +29,7 @@ class RegionProgram(nn.Module, ABC):
     detects: bool = False
 
     @abstractmethod
-    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[Found]:
+    def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
         """The boxes of photos of one size, in their pixels.
 
         Args:

@@ -23,7 +23,7 @@ from objemb.types import BoolArray, Float32Array, Float64Array
 #: Number of photos whose features are cached, because the same hits occur for many queries.
 KEPT = 1000
 #: An affine map needs this many pairs, and one more that could contradict.
-LEAST_PAIRS = 4
+MIN_PAIRS = 4
 #: A number of pairs of features that agree, and where the object is then; None where they are too few to say.
 Agreement: TypeAlias = tuple[int, Box | None]
 
@@ -74,7 +74,7 @@ class SpatialVerification(Reranker):
         self.ratio = checks.between("ratio", ratio, 0, 1)
         self.similarity = checks.between("similarity", similarity, -1, 1)
         self.tolerance = checks.positive("tolerance", tolerance)
-        self.least = checks.whole("least", least, LEAST_PAIRS)
+        self.least = checks.whole("least", least, MIN_PAIRS)
 
     def rerank(self, search: Search) -> Search:
         """See :meth:`Reranker.rerank`.
@@ -165,7 +165,7 @@ class SpatialVerification(Reranker):
 
     def _agreeing(self, first: Float32Array, second: Float32Array) -> tuple[Float64Array | None, BoolArray]:
         """The affine map of pairs of points, as :func:`objemb.ops.opencv.agreeing` finds it; None of too few."""
-        if len(first) < LEAST_PAIRS:
+        if len(first) < MIN_PAIRS:
             return None, np.zeros(len(first), bool)
         return agreeing(first, second, self.tolerance)
 

@@ -19,7 +19,7 @@ from objemb.types import Float32Array
 SAMPLE = 2000
 #: Least number of photos that are compared with counter-examples, and what it is multiplied by while they do not
 #: suffice.
-LEAST_DEPTH, DEEPER = 64, 4
+MIN_DEPTH, DEEPER = 64, 4
 RUNNERS_UP = 3
 
 
@@ -124,7 +124,7 @@ class SeveralViews:
         if margin is None or not self.unlike or not isinstance(query, RegionDescriptors):
             return search(k)
         unlike = _vectors(self.unlike, query.dim)
-        depth = max(DEEPER * k, LEAST_DEPTH)
+        depth = max(DEEPER * k, MIN_DEPTH)
         compared: list[Match] = []
         while True:
             found = search(depth)

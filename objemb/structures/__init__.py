@@ -6,7 +6,7 @@ items; sizes are ``(height, width)``; region 0 of a described image is the whole
 """
 
 from objemb.structures.descriptors import RegionDescriptors
-from objemb.structures.fields import Box, Payload, Scalar, are_shares
+from objemb.structures.fields import Box, Payload, Scalar, are_fractions
 from objemb.structures.image_words import ImageWords
 from objemb.structures.local_features import LocalFeatures, RegionFeatures
 from objemb.structures.match_kernel import MatchKernel
@@ -37,5 +37,5 @@ __all__ = [
     "SearchResult",
     "VisualWords",
     "WordPlaces",
-    "are_shares",
+    "are_fractions",
 ]

@@ -66,7 +66,7 @@ def checked_box(name: str, box: Sequence[float]) -> Box:
     raise ValueError(f"{name}: expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, found {box!r}")
 
 
-def are_shares(box: Sequence[float], size: tuple[float, float] | None) -> bool:
+def are_fractions(box: Sequence[float], size: tuple[float, float] | None) -> bool:
     """Whether the coordinates of a box are fractions of its photo, from 0 to 1, rather than pixels.
 
     ``size`` is that of the photo, in any order, or None if unknown; in a photo of one or two pixels both are possible.

@@ -41,7 +41,7 @@ class RunProgress:
         )
         self._task = self._display.add_task("training", total=steps, completed=start, figures="")
         self._display.start()
-        self._begin = self._told = time.monotonic()
+        self._begin = self._last_output = time.monotonic()
         self._done, self.phase = start, "training"
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._break_silence, name="objemb-training", daemon=True)
@@ -67,12 +67,12 @@ class RunProgress:
         if self.bar:
             self._display.console.print(text, markup=False, highlight=False)
         elif not self.quiet:
-            self._told = time.monotonic()
+            self._last_output = time.monotonic()
             print(text, file=sys.stderr, flush=True)
 
     def _break_silence(self) -> None:
-        while not self._closed.wait(max(0.01, self._told + SECONDS - time.monotonic())):
-            if time.monotonic() - self._told >= SECONDS:
+        while not self._closed.wait(max(0.01, self._last_output + SECONDS - time.monotonic())):
+            if time.monotonic() - self._last_output >= SECONDS:
                 self.note(f"step {self._done}/{self.steps}  {self.phase}")
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from objemb.types import AnyArray
 NUMBERS = "biufc"
 #: Maximum number of values in a pickle, repeated ones included; ground truth of the largest benchmarks has a few
 #: million.
-MOST_VALUES = 50_000_000
+MAX_VALUES = 50_000_000
 
 
 class UnreadablePickleError(ObjembError):
@@ -155,11 +155,11 @@ class _Revealer:
         if not isinstance(value, (dict, list, tuple)):
             return value, 1
         if id(value) not in self._known:
-            self._known[id(value)] = (None, MOST_VALUES)  # an object that contains itself is infinite
+            self._known[id(value)] = (None, MAX_VALUES)  # an object that contains itself is infinite
             inner = [self._revealed(v) for v in (value.values() if isinstance(value, dict) else value)]
             count = 1 + sum(n for _, n in inner)
-            if count > MOST_VALUES:
-                raise ValueError(f"expected at most {MOST_VALUES} values, found more within each other")
+            if count > MAX_VALUES:
+                raise ValueError(f"expected at most {MAX_VALUES} values, found more within each other")
             values = (v for v, _ in inner)
             made = dict(zip(value, values, strict=True)) if isinstance(value, dict) else type(value)(values)
             self._known[id(value)] = made, count

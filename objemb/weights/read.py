@@ -33,7 +33,7 @@ ASIDE = re.compile(
     r"|pathlib\.(_local\.)?\w+|datetime\.\w+|omegaconf\.[\w.]+|yacs\.config\.CfgNode|types\.SimpleNamespace"
 )
 #: Maximum number of other types of objects in a file.
-MOST_KINDS = 64
+MAX_KINDS = 64
 #: First bytes of files that are not weights, with a description of such files and advice.
 OTHERS = (
     (rb"version https://git-lfs", "a pointer of Git LFS, not the file: run 'git lfs pull' where it was cloned"),
@@ -52,7 +52,7 @@ OTHERS = (
 )
 SHOWN = 3
 #: Maximum nesting of wrappers.
-DEEPEST = 3
+MAX_DEPTH = 3
 
 
 class UnreadableWeightsError(ObjembError):
@@ -122,7 +122,7 @@ def _load_torch(file: Path) -> object:
         except pickle.UnpicklingError as error:  # its message advises to execute the file, which users should not see
             said = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
             name = said[1] if said else None
-            if name is None or not ASIDE.fullmatch(name) or len(aside) >= MOST_KINDS:
+            if name is None or not ASIDE.fullmatch(name) or len(aside) >= MAX_KINDS:
                 raise _refusal(file, name) from error
             aside.append((_Aside, name))
 
@@ -147,7 +147,7 @@ def _refusal(file: Path, name: str | None) -> UnreadableWeightsError:
 
 
 def _state_dict(content: object, file: Path) -> OrderedDict[str, Tensor]:
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if isinstance(content, Mapping) and not _all_tensors(content):
             content = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), content)
     if not isinstance(content, Mapping):

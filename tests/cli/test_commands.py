@@ -344,7 +344,7 @@ def test_doctor_distinguishes_missing_extras_from_installed_ones(
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     report = parsed(run("doctor", "--folder", tmp_path, "--json"))
-    found = {c["name"]: (c["state"], c["found"]) for c in report["checks"]}
+    found = {c["name"]: (c["state"], c["detail"]) for c in report["checks"]}
     assert report["healthy"] is True
     assert found["opencv"] == ("ok", "4.12.0")
     assert found["scipy"] == ("missing", "optional, not installed (pip install 'objemb[methods]')")

@@ -278,7 +278,7 @@ def test_boxes_that_are_no_pixels_are_refused(run: Run, photos: Path, model: Pat
         annotation["bbox"] = [v / 120 for v in annotation["bbox"]]
     (tmp_path / "boxes.json").write_text(json.dumps(coco))
     more = ("-o", tmp_path / "index", "--model", model, "--boxes", tmp_path / "boxes.json")
-    assert "found shares of the image from 0 to 1 in 6 of 6 boxes" in run("index", photos, *more, code=2).stderr
+    assert "found fractions of the image, from 0 to 1, in 6 of 6 boxes" in run("index", photos, *more, code=2).stderr
     assert not (tmp_path / "index").exists()
 
 

@@ -99,7 +99,7 @@ def test_another_model_is_refused(run: Run, photos: Path, index: Path, rmac: Pat
         (["nowhere", "{photo}"], "nowhere"),
         (["{index}", "{photo}", "--box", "1,2,3"], "X1,Y1,X2,Y2"),
         (["{index}", "{photo}", "--box", "0,0,500,500"], "inside the image of 120 x 100, found (0, 0, 500, 500)"),
-        (["{index}", "{photo}", "--box", "0.2,0.3,0.4,0.5"], "shares of the photo from 0 to 1: '0.2,0.3,0.4,0.5'"),
+        (["{index}", "{photo}", "--box", "0.2,0.3,0.4,0.5"], "fractions of the photo, from 0 to 1: '0.2,0.3,0.4,0.5'"),
         (["{index}", "{photo}", "--box", "60,50,40,30"], "if that is x, y, width, height, write 60,50,100,80"),
         (["{index}", "{photo}", "--box", "60,50,40,nan"], "X1 < X2 and Y1 < Y2, found '60,50,40,nan'"),
         (["{index}", "{photo}", "--model", "none", "--box", "9,9,99,199"], "inside the image of 120 x 100"),

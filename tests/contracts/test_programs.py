@@ -19,7 +19,7 @@ from objemb.describers.base import Describer, DescriptionProgram
 from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.export.graphs import traced
-from objemb.export.run import LEAST_TORCH, torch_version
+from objemb.export.run import MIN_TORCH, torch_version
 from objemb.extractors.base import Extractor
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline, vector_describer
@@ -176,7 +176,7 @@ def test_a_program_gives_the_rows_of_its_model(name: str) -> None:
         compare(describer, aggregator, random_photo(*size, seed=sum(size)), program.photos, program.boxes)
 
 
-@pytest.mark.skipif(torch_version() < LEAST_TORCH, reason="objemb export needs a newer PyTorch")
+@pytest.mark.skipif(torch_version() < MIN_TORCH, reason="objemb export needs a newer PyTorch")
 @pytest.mark.parametrize("name", TRACED)
 def test_it_can_be_traced(name: str) -> None:
     describer, aggregator = made(name)

@@ -238,7 +238,7 @@ def test_boxes_in_shares_of_their_photo_are_refused(tmp_path: Path) -> None:
     row = {"file": "a.jpg", "instance": "cup"}
     path = write(tmp_path, images=[row], queries=[{**row, "box": [0, 0.5, 0.25, 1]}])
     with pytest.raises(
-        ValueError, match=r"queries\[0\] \(a.jpg\): .* in pixels, found shares of the photo from 0 to 1"
+        ValueError, match=r"queries\[0\] \(a.jpg\): .* in pixels, found fractions of the photo, from 0 to 1"
     ):
         read_evaluation_set(path)
     path = write(tmp_path, images=[{**row, "width": 2, "height": 1}], queries=[{**row, "box": [0, 0, 1, 1]}])

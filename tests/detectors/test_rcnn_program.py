@@ -10,7 +10,7 @@ from objemb import registry
 from objemb.detectors._rcnn import Rcnn
 from objemb.detectors._resize_program import LONGEST, ResizeProgram
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import Found, NetworkInput
+from objemb.detectors.capabilities import NetworkInput, PaddedBoxes
 from objemb.structures import Photo
 from tests.small_settings import FASTER, RCNN
 from tests.tiny import random_photo
@@ -53,11 +53,11 @@ def detector(request: pytest.FixtureRequest) -> Rcnn:
 
 
 @torch.no_grad()
-def found(detector: Rcnn, photo: Photo, min_score: float = 0.0) -> Found:
+def found(detector: Rcnn, photo: Photo, min_score: float = 0.0) -> PaddedBoxes:
     program = detector.program()
     pixels, size = program.prepared(rows_of(photo))
     features = detector.features(NetworkInput(pixels, []))
-    result: Found = program(features, tuple(pixels.shape[2:]), size, min_score)
+    result: PaddedBoxes = program(features, tuple(pixels.shape[2:]), size, min_score)
     return result
 
 

@@ -331,7 +331,7 @@ def test_numbers_of_any_length_do_no_harm(store) -> None:
     [
         (
             [(0.1, 0.2, 0.3, 0.4), (0, 0, 1, 1)],
-            r"shares of the image from 0 to 1 in 2 of 2 boxes.*\[0.1, 0.2, 0.3, 0.4\]",
+            r"fractions of the image, from 0 to 1, in 2 of 2 boxes.*\[0.1, 0.2, 0.3, 0.4\]",
         ),
         ([(30, 20, 50, 35), (5, 5, 40, 30), (10, 10, 58, 38)], r"corners x1, y1, x2, y2.*leave the image in 2 of 3"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.evaluation.projector import MOST, THUMBNAIL, Embedding, box_text, evenly, sprite, write_embeddings
+from objemb.evaluation.projector import MAX_VECTORS, THUMBNAIL, Embedding, box_text, evenly, sprite, write_embeddings
 
 RED = Image.new("RGB", (20, 10), (250, 0, 0))
 
@@ -74,7 +74,7 @@ def test_even_steps() -> None:
     assert evenly(3, 5).tolist() == [0, 1, 2]
     assert evenly(101, 3).tolist() == [0, 50, 100]
     assert evenly(0, 3).tolist() == []
-    assert MOST == 128 * 128
+    assert MAX_VECTORS == 128 * 128
 
 
 def test_box_text() -> None:

@@ -37,7 +37,7 @@ from tests.tiny import random_photo
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
-if export_run.torch_version() < export_run.LEAST_TORCH:
+if export_run.torch_version() < export_run.MIN_TORCH:
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from objemb.checks import ArtefactMismatchError
-from objemb.export.run import LEAST_TORCH, torch_version
+from objemb.export.run import MIN_TORCH, torch_version
 from objemb.images.decode import UnreadableImageError
 from objemb.models import Model
 from objemb.models.base import EmbeddingModel
@@ -22,7 +22,7 @@ from tests.tiny import random_photo
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
-if torch_version() < LEAST_TORCH:
+if torch_version() < MIN_TORCH:
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 

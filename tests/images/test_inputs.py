@@ -65,7 +65,7 @@ def test_what_is_no_list_of_boxes(boxes: Any, found: str) -> None:
         ((100, 50, 40, 30), "found (100, 50, 40, 30); as x, y, width, height it would be (100, 50, 140, 80)$"),
         (
             (0.25, 0.5, 0.75, 1),
-            "found (0.25, 0.5, 0.75, 1); as shares of it from 0 to 1 it would be (50, 50, 150, 100)$",
+            "found (0.25, 0.5, 0.75, 1); as fractions of its size it would be (50, 50, 150, 100)$",
         ),
     ],
 )

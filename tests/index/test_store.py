@@ -196,7 +196,7 @@ def test_search_equals_a_plain_loop(tmp_path: Path) -> None:
 
 
 def test_codes_change_nothing_but_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact_engine, "LEAST_CODES", 1)
+    monkeypatch.setattr(exact_engine, "MIN_CODES", 1)
     monkeypatch.setattr(exact_engine, "_seconds", lambda blocks, *_: 2 - (blocks[0].codes is not None))
     index = new(tmp_path / "i", *(described(f"{n}", n, count=n % 4) for n in range(40)))
     index.delete(["7"])

@@ -164,7 +164,7 @@ def test_several_structures_are_asked_in_turn(index: Index) -> None:
 def test_a_structure_of_few_rows_is_used_only_on_request(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
     for first in (60, 180):
-        assert index._snapshot.covered_share(index._snapshot.manifest.structures[0]) >= searcher.LEAST_SHARE
+        assert index._snapshot.covered_share(index._snapshot.manifest.structures[0]) >= searcher.MIN_SHARE
         with index.writer() as writer:
             for n in range(first, 2 * first):
                 writer.add(described(f"{n}", n))

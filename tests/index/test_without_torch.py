@@ -19,7 +19,7 @@ from objemb.index.store import Index
 from objemb.ops.products import best_kernel
 from objemb.structures import RegionDescriptors, Regions
 
-exact.LEAST_CODES = 1
+exact.MIN_CODES = 1
 random = np.random.default_rng(0)
 boxes = np.tile(np.array([[0, 0, 5, 5]], np.float32), (3, 1))
 

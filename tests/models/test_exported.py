@@ -235,7 +235,7 @@ class TestQueries:
             ([(np.nan, 0, 3, 3)], "expected finite x1, y1, x2, y2"),
             ([(0, 0, 61, 40)], "inside the image of 60 x 40"),
             ([(30, 20, 10, 30)], "x1 <= x2"),
-            ([(0.1, 0.1, 0.9, 0.9)], "as shares of it from 0 to 1"),
+            ([(0.1, 0.1, 0.9, 0.9)], "as fractions of its size"),
             (np.zeros((2, 3)), "expected rows of x1, y1, x2, y2"),
         ],
     )

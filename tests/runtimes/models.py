@@ -17,7 +17,7 @@ DIM, K, CLASSES, FINGERPRINT = 4, 3, ("cup", "pot"), "f" * 64
 RANDOM = np.random.default_rng(0)
 OF_COLOUR = RANDOM.standard_normal((3, DIM)).astype(np.float32) / 100
 OF_BOX = RANDOM.standard_normal((4, DIM)).astype(np.float32)
-#: What is "found" in each photo, as shares of it; the third is padding.
+#: What is "found" in each photo, as fractions of its size; the third is padding.
 SHARES = np.array([[0.1, 0.2, 0.5, 0.6], [0.5, 0.25, 1, 0.75], [0, 0, 0, 0]], np.float32)
 SCORES = np.array([0.9, 0.6, 0], np.float32)
 LABELS = np.array([1, 0, 0])
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {"describer": {"name": "one_pass"}, "aggregator": {"n
 
 
 def vectors_of(photo: Photo, boxes: Float32Array) -> Float32Array:
-    """The vectors of boxes in pixels of the original: their shares of the photo, and its mean colour."""
+    """The vectors of boxes in pixels of the original: in fractions of the photo, and its mean colour."""
     height, width = photo.size
     shares = boxes / np.array([width, height, width, height], np.float32)
     rows = shares @ OF_BOX + photo.pixels.astype(np.float32).mean(axis=(1, 2)) @ OF_COLOUR

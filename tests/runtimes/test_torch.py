@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from objemb.checks import ArtefactMismatchError
-from objemb.export.run import LEAST_TORCH, torch_version
+from objemb.export.run import MIN_TORCH, torch_version
 from objemb.runtimes.exported import PHOTOS
 from objemb.runtimes.torch import EXPRESSION, OPERATORS, Torch
 from tests.runtimes.graphs import contents, write_exported
 
-if torch_version() < LEAST_TORCH:
+if torch_version() < MIN_TORCH:
     pytest.skip("objemb export needs a newer PyTorch", allow_module_level=True)
 
 ATTACK = "(__import__('os').system('touch attacked'), 1)[1]"

@@ -7,13 +7,13 @@ import pytest
 from objemb.training.optimizer import learning_rate
 from objemb.training.settings import RunSettings
 
-LEAST = {"steps": 10, "batch": 4, "lr": 0.1}
+REQUIRED = {"steps": 10, "batch": 4, "lr": 0.1}
 
 
 def test_defaults_and_back() -> None:
-    settings = RunSettings.of(LEAST)
+    settings = RunSettings.of(REQUIRED)
     assert RunSettings.of(settings.to_json()) == settings
-    assert RunSettings.of({**LEAST, "precision": 16}).precision == "16"
+    assert RunSettings.of({**REQUIRED, "precision": 16}).precision == "16"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_defaults_and_back() -> None:
 )
 def test_bad_values_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RunSettings.of({**LEAST, **change})
+        RunSettings.of({**REQUIRED, **change})
 
 
 def test_missing_keys_are_named() -> None:
@@ -40,6 +40,6 @@ def test_missing_keys_are_named() -> None:
 
 
 def test_a_trial_is_shorter_than_the_warm_up() -> None:
-    settings = RunSettings.of({**LEAST, "steps": 3, "warmup": 20})
+    settings = RunSettings.of({**REQUIRED, "steps": 3, "warmup": 20})
     assert settings.warmup == 3
     assert [learning_rate(step, settings) for step in range(3)] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])

@@ -133,7 +133,7 @@ def finish(folder: Path, steps: Sequence[Step], options: argparse.Namespace) -> 
     note(ABOUT_TABLE)
     print_table(TABLE, [_line(row) for row in figures["rows"]])
     for one in figures["checks"]:
-        note(f"{'holds' if one['holds'] else 'DOES NOT HOLD'}: {one['text']}: {one['found']}")
+        note(f"{'holds' if one['holds'] else 'DOES NOT HOLD'}: {one['text']}: {one['measured']}")
     return page
 
 

@@ -30,11 +30,11 @@ PHOTOS, ROUNDS = 12, 5
 #: Precisions of a PyTorch model on a CPU; half precision is several times slower there.
 OF_PYTORCH = ("fp32", "bf16")
 #: A way that is faster by less than this is not worth a choice.
-LEAST_SPEED = 1.05
+MIN_SPEED = 1.05
 #: Least cosine of a vector with that of the default, by precision; of others, that of :data:`REDUCED`.
 EXACT, REDUCED = 0.9999, 0.999
 #: Least share of boxes that both find, and how far edges of such a box may differ, as a share of its longer side.
-LEAST_BOXES, MOVED = 0.95, 0.05
+MIN_BOXES, MOVED = 0.95, 0.05
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Measured:
     def agrees(self) -> bool:
         """Whether it gives what the default gives, as far as its precision allows."""
         least = EXACT if self.way.precision == "fp32" else REDUCED
-        return self.cosine >= least and self.boxes >= LEAST_BOXES
+        return self.cosine >= least and self.boxes >= MIN_BOXES
 
 
 def ways_of(folder: Path) -> list[Way]:
@@ -177,7 +177,7 @@ def best(measured: Sequence[Measured]) -> Measured:
     """The fastest way that agrees with the default, which is the first, and is clearly faster; else the default."""
     default, *others = measured
     return max(
-        (each for each in others if each.agrees and each.speed.value >= LEAST_SPEED),
+        (each for each in others if each.agrees and each.speed.value >= MIN_SPEED),
         key=lambda each: each.speed.value,
         default=default,
     )

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from objemb import checks
 from objemb.images.decode import UnreadableImageError, read_photo
-from objemb.structures import Box, are_shares
+from objemb.structures import Box, are_fractions
 
 #: Boxes may extend beyond their photo by this many pixels, and are clipped.
 BOX_SLACK = 1.0
@@ -74,8 +74,8 @@ class Problems:
             return None
         x1, y1, x2, y2 = (float(v) for v in values)
         inside = min(x1, y1) >= -BOX_SLACK and x2 <= width + BOX_SLACK and y2 <= height + BOX_SLACK
-        if are_shares(values, (width, height)):
-            self.add(entry, f"expected a box in pixels, found shares of the photo from 0 to 1: {list(values)}")
+        if are_fractions(values, (width, height)):
+            self.add(entry, f"expected a box in pixels, found fractions of the photo, from 0 to 1: {list(values)}")
             return None
         box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if not inside or box[0] >= box[2] or box[1] >= box[3]:

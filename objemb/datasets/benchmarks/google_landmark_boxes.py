@@ -89,14 +89,14 @@ def _first_of_each(objects: list[dict[str, object]]) -> list[dict[str, Any]]:
 
 
 def _box(problems: Problems, entry: str, text: str, photo: Path) -> Box | None:
-    """A box in pixels from shares of the photo, which are taken to be of the upright one: top, left, bottom, right."""
+    """A box in pixels from fractions top, left, bottom, right of the photo, which is taken to be upright."""
     try:
         top, left, bottom, right = (float(word) for word in text.split())
     except ValueError:
         problems.add(entry, f"expected a box as four numbers top left bottom right, found {text!r}")
         return None
     if not all(-SHARE_SLACK <= v <= 1 + SHARE_SLACK for v in (top, left, bottom, right)):
-        problems.add(entry, f"expected shares of the photo from 0 to 1, top left bottom right, found {text!r}")
+        problems.add(entry, f"expected fractions of the photo, from 0 to 1: top left bottom right, found {text!r}")
         return None
     try:
         height, width = read_photo(photo, side=1).size

@@ -1,4 +1,4 @@
-"""Prints that cover a surface. All lengths are shares of its height, so that they look alike at any size."""
+"""Prints that cover a surface. All lengths are fractions of its height, so that they look alike at any size."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Silhouette:
     Attributes:
         aspect: Width by height.
         profile: Half the width at heights from 0 (top) to 1 (bottom), as a share of the greatest; straight between.
-        body: Top and bottom of the part that carries print, as shares of the height.
+        body: Top and bottom of the part that carries print, as fractions of the height.
         cap: Top and bottom of the lid or cap, or None.
         round: A solid of revolution, which is shaded darker towards both sides.
     """

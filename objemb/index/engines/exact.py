@@ -49,13 +49,13 @@ ENCODE_AFTER = 16
 TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 3
 #: Sizes of an index, in numbers of its vectors, for which codes are computed: a smaller one is searched in a
 #: millisecond without them, and the codes of a larger one, a byte per number, would take too much memory.
-LEAST_CODES, MOST_CODES = 1 << 20, 1 << 30
+MIN_CODES, MAX_CODES = 1 << 20, 1 << 30
 #: Rows from which the first lower bound is taken, at least and per wanted image.
 BOUND_ROWS, BOUND_ROWS_PER_IMAGE = 1 << 14, 32
 #: Minimum number of pending pairs before pruning; otherwise twice the survivors of the last pruning.
 CAPACITY = 1 << 12
 #: Number of pending pairs from which pruning scores them exactly and keeps the k best images only.
-MOST_PENDING = 1 << 20
+MAX_PENDING = 1 << 20
 
 
 @plugin
@@ -100,7 +100,7 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         """As :meth:`objemb.index.engines.base.Structure.search`, of whatever blocks."""
         self._query_rows += len(queries)
         numbers = sum(b.vectors.size for b in blocks)
-        if self._query_rows >= ENCODE_AFTER and LEAST_CODES <= numbers <= MOST_CODES and best_kernel().fast_codes:
+        if self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and best_kernel().fast_codes:
             checked_queries(RowTable(blocks), queries, groups, k, count)
             if len(queries) and self._use_codes(queries, groups, k, blocks):
                 blocks = [replace(b, codes=self._codes_of(b.vectors)) for b in blocks]
@@ -327,9 +327,9 @@ class _TopK:
         slack = self._slack[pairs.query_rows]
         self._raise_lower_bound(self._kth_best_image(pairs.queries, pairs.images, pairs.scores - slack))
         pairs = pairs[pairs.scores + slack >= self._lower_bound[pairs.queries]]
-        self._pending = [pairs if len(pairs) <= MOST_PENDING else self._exactly(pairs)]
+        self._pending = [pairs if len(pairs) <= MAX_PENDING else self._exactly(pairs)]
         self._count = len(self._pending[0])
-        self._capacity = max(CAPACITY, min(2 * self._count, MOST_PENDING))
+        self._capacity = max(CAPACITY, min(2 * self._count, MAX_PENDING))
 
     def _raise_lower_bound(self, lower_bound: Float32Array) -> None:
         self._lower_bound = np.maximum(self._lower_bound, lower_bound)

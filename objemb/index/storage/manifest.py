@@ -46,7 +46,7 @@ FORMAT = 2
 _READABLE = (1, FORMAT)
 MANIFEST_FILE = "manifest"
 #: A segment takes about 600 bytes of a manifest.
-MOST_BYTES = 1 << 28
+MAX_BYTES = 1 << 28
 #: The kinds of rows by name.
 SCHEMAS: dict[str, type[RowSchema]] = {UnitVectors.name: UnitVectors, WordRows.name: WordRows}
 _HEADER = re.compile(rb"objemb-index (\d{1,9}) sha256:([0-9a-f]{64})\n")
@@ -303,7 +303,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        data = read_file(path, MOST_BYTES)
+        data = read_file(path, MAX_BYTES)
     except FileNotFoundError:
         what = "a folder without a manifest" if folder.is_dir() else "a file" if folder.exists() else "nothing"
         raise IndexFolderError(f"{folder}: expected an objemb index, found {what}") from None

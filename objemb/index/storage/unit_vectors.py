@@ -17,7 +17,7 @@ from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
 DTYPES = ("float32", "float16")
 #: Maximum dimension of vectors.
-MOST_DIM = 1 << 24
+MAX_DIM = 1 << 24
 #: Tolerance for unit (or zero) length; networks in float16 are not more accurate.
 UNIT_TOLERANCE = 0.01
 #: Number of rows that are checked at a time.
@@ -43,7 +43,7 @@ class UnitVectors(RowSchema):
 
     def __post_init__(self) -> None:
         checks.one_of("dtype", self.dtype, DTYPES)
-        checks.between("dim", checks.whole("dim", self.dim), 1, MOST_DIM)
+        checks.between("dim", checks.whole("dim", self.dim), 1, MAX_DIM)
 
     def check(self, name: str, described: Described) -> None:
         """As :meth:`RowSchema.check`."""

@@ -11,7 +11,7 @@ import numpy as np
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.storage.schema import Columns, ColumnSorter, RowSchema
-from objemb.index.storage.unit_vectors import DTYPES, MOST_DIM, check_unit
+from objemb.index.storage.unit_vectors import DTYPES, MAX_DIM, check_unit
 from objemb.index.words import BITS, WordBlock, WordQueries, check_lists, joined_queries, packed_in_64
 from objemb.structures import Described, MatchKernel, Regions, Scalar, VisualWords, WordPlaces
 from objemb.structures.described import IN_WORDS
@@ -20,7 +20,7 @@ from objemb.types import AnyArray, BoolArray, Buffer, Int64Array
 #: What a row with words is: a whole image, or each of its regions.
 ITEMS = ("images", "regions")
 #: More words are no codebook.
-MOST_WORDS = 1 << 30
+MAX_WORDS = 1 << 30
 #: Bytes of a segment that count as one of its regions or images: a segment of 65,536 has at most 128 MB.
 BYTES_PER_ROW = 1 << 11
 #: Postings that are written or checked at a time.
@@ -69,8 +69,8 @@ class WordRows(RowSchema):
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        checks.between("dim", checks.whole("dim", self.dim), 1, MOST_DIM)
-        checks.between("words", self.words, 2, MOST_WORDS)
+        checks.between("dim", checks.whole("dim", self.dim), 1, MAX_DIM)
+        checks.between("words", self.words, 2, MAX_WORDS)
         checks.one_of("items", self.items, ITEMS)
         checks.one_of("dtype", self.dtype, DTYPES)
         _ = self.match_kernel

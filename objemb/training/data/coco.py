@@ -20,7 +20,7 @@ from objemb.training.data.base import INSTANCES, NO_INSTANCE, Example, Examples,
 log = logging.getLogger(__name__)
 
 #: Maximum number of problems per file that are logged.
-MOST_TOLD = 100
+MAX_LOGGED = 100
 
 
 @plugin
@@ -67,17 +67,17 @@ class CocoExamples(Examples):
             raise ValueError(f"images: expected the pictures of {file} in {folder}, found not even {paths[0]}")
         self._present = self._present[: checked_count(count, len(self._present))]
         missing = [path for path in paths if not path.is_file()]
-        for path in missing[:MOST_TOLD]:
+        for path in missing[:MAX_LOGGED]:
             log.warning("%s: left out: no such file", path)
-        self._told = 0
-        self._tell_problems()
+        self._logged = 0
+        self._log_problems()
 
     def __len__(self) -> int:
         return len(self._present)
 
     def __getitem__(self, number: int) -> Example:
         photo, regions, names = self._read(self._checked(number))
-        self._tell_problems()
+        self._log_problems()
         if self.instances:
             regions = replace(regions, extras={**regions.extras, INSTANCES: self._numbers(names).numpy()})
         return Example(photo, regions)
@@ -100,10 +100,10 @@ class CocoExamples(Examples):
         known = {name: number for number, name in enumerate(self.instances)}
         return torch.tensor([known[n] if n is not None else NO_INSTANCE for n in names], dtype=torch.int64)
 
-    def _tell_problems(self) -> None:
-        new = self.annotations.problems[self._told : MOST_TOLD]
-        self._told += len(new)
+    def _log_problems(self) -> None:
+        new = self.annotations.problems[self._logged : MAX_LOGGED]
+        self._logged += len(new)
         for entry, reason in new:
             log.warning("%s: %s: %s", self.annotations.file, entry, reason)
-        if new and self._told == MOST_TOLD:
+        if new and self._logged == MAX_LOGGED:
             log.warning("%s: there may be more, which are not listed", self.annotations.file)

@@ -86,7 +86,7 @@ def test_a_table_elsewhere_and_without_boxes(tmp_path: Path) -> None:
         ("a.jpg,cup,1,2,x,20,", r"line 2: expected a box as four numbers x1 y1 x2 y2, found \['1', '2', 'x', '20'\]"),
         ("a.jpg,cup,1,2,,20,", "line 2: expected a box as four numbers"),
         ("a.jpg,cup,1,2,99,20,", "line 2: expected a box .* inside 40 x 30 pixels"),
-        ("a.jpg,cup,0.1,0.2,0.9,1,", "line 2: expected a box in pixels, found shares of the photo from 0 to 1"),
+        ("a.jpg,cup,0.1,0.2,0.9,1,", "line 2: expected a box in pixels, found fractions of the photo, from 0 to 1"),
         ("a.jpg,cup,1,2,1e999,20,", "line 2: expected a box as four numbers"),
         ("a.jpg,cup,,,,,both", "line 2: expected the role query, database, or an empty cell, found 'both'"),
         ("a.jpg,,,,,,query", "line 2: expected the instance that is searched for, found an empty cell"),

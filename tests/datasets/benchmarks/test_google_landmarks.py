@@ -107,7 +107,7 @@ def test_boxes(tmp_path: Path) -> None:
         prepare("google_landmark_boxes", tmp_path)
     for text in (
         "line 2: expected a box as four numbers top left bottom right, found '0 0 1'",
-        "line 3: expected shares of the photo from 0 to 1, top left bottom right, found '0 0 15 20'",
+        "line 3: expected fractions of the photo, from 0 to 1: top left bottom right, found '0 0 15 20'",
         "line 4: expected a photo of train.csv, found 'zz'",
         "line 5: expected a box x1 < x2, y1 < y2 inside 40 x 30 pixels",
     ):

@@ -106,7 +106,7 @@ def test_chunks_passes_and_sifting_do_not_show(k: int, coded: bool, monkeypatch:
     monkeypatch.setattr(exact, "CAPACITY", 50)
     monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 1000)
     monkeypatch.setattr(exact, "QUERY_ROWS_PER_PASS", 9)
-    monkeypatch.setattr(exact, "MOST_PENDING", 600)
+    monkeypatch.setattr(exact, "MAX_PENDING", 600)
     assert_same(search_exact([gallery], queries, groups, k), expected)
     assert_same(search_exact([replace(gallery, codes=None)], queries, groups, k), expected)
 
@@ -189,7 +189,7 @@ def test_vectors_that_are_not_finite_are_an_error(wrong: float, alive: str | Non
 
 
 def test_vectors_that_are_not_finite_are_an_error_when_their_codes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "LEAST_CODES", 1)
+    monkeypatch.setattr(exact, "MIN_CODES", 1)
     vectors = unit_rows(np.random.default_rng(0), 100, 4)
     vectors[60, 2] = np.nan
     queries = unit_rows(np.random.default_rng(1), exact.ENCODE_AFTER, 4)
@@ -201,7 +201,7 @@ def test_vectors_that_are_not_finite_are_an_error_when_their_codes_are_made(monk
 def test_codes_are_made_and_used_for_sizes_of_search_that_they_make_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     if not exact.best_kernel().fast_codes:
         pytest.skip("there is no kernel for which codes are made")
-    monkeypatch.setattr(exact, "LEAST_CODES", 1)
+    monkeypatch.setattr(exact, "MIN_CODES", 1)
     monkeypatch.setattr(exact, "TIMED_ROWS", 30)
     timed: list[tuple[int, int, int, bool]] = []
 

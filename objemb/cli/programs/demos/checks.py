@@ -12,7 +12,7 @@ MINUTES = 10
 
 
 def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, object]]:
-    """One entry per check: ``text``, ``found``, ``value``, ``holds``.
+    """One entry per check: ``text``, ``measured``, ``value``, ``holds``.
 
     Args:
         figures: Rows and detection of :func:`objemb.cli.programs.demos.figures.measure`.
@@ -34,13 +34,18 @@ def check(figures: Mapping[str, Any], seconds: float) -> list[dict[str, object]]
 
 
 def _at_least(text: str, value: float, wanted: float) -> dict[str, object]:
-    return {"text": f"{text}: at least {wanted:g}", "found": f"{value:.2f}", "value": value, "holds": value >= wanted}
+    return {
+        "text": f"{text}: at least {wanted:g}",
+        "measured": f"{value:.2f}",
+        "value": value,
+        "holds": value >= wanted,
+    }
 
 
 def _at_most(text: str, value: float, wanted: float, form: str) -> dict[str, object]:
     return {
         "text": f"{text}: at most {wanted:g}",
-        "found": form.format(value),
+        "measured": form.format(value),
         "value": value,
         "holds": value <= wanted,
     }

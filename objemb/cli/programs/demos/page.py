@@ -155,7 +155,7 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     if not checks:
         return "<p>With <code>--small</code> the figures mean nothing and are not checked.</p>"
     lines = "".join(
-        f"<tr><td>{escape(p['text'])}</td><td>{escape(p['found'])}</td>"
+        f"<tr><td>{escape(p['text'])}</td><td>{escape(p['measured'])}</td>"
         f'<td class="{"right" if p["holds"] else "wrong"}">{"holds" if p["holds"] else "does not hold"}</td></tr>'
         for p in checks
     )

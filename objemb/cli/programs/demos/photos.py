@@ -45,11 +45,11 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
     if not photos.is_dir():
         raise FileNotFoundError(f"--photos: expected a folder of photos, found {photos}")
     pretrained = output / "pretrained_model"
-    own = not pretrained.is_dir() and bool(_told("objemb", "model", "build", PRETRAINED, "-o", str(pretrained)))
+    own = not pretrained.is_dir() and bool(_run("objemb", "model", "build", PRETRAINED, "-o", str(pretrained)))
     model, about = (student, ABOUT_STUDENT) if own else (pretrained, ABOUT_PRETRAINED)
     index = output / ("photos_index_student" if own else "photos_index_pretrained")
     command = ("objemb", "index", str(photos), "-o", str(index), "--model", str(model), "--prune")
-    code = _told(*command)
+    code = _run(*command)
     if code not in (0, SKIPPED):
         raise StepFailedError(f"index your photos: expected exit code 0 or {SKIPPED}, found {code} from: {command}")
     answers = list(itertools.islice(_answers(photos, load_model(model), Index.open(index)), QUERIES))
@@ -58,7 +58,7 @@ def search_photos(photos: Path, student: Path, output: Path) -> Path:
     return page
 
 
-def _told(*command: str) -> int:
+def _run(*command: str) -> int:
     note(f"$ {' '.join(command)}")
     return run_command(command)
 

@@ -10,7 +10,7 @@ from objemb.cli.options import check_whitening
 from objemb.cli.program import Listed
 from objemb.devices import PRECISIONS, find_device, find_precision
 from objemb.evaluation.ablation import SOURCES
-from objemb.evaluation.projector import MOST
+from objemb.evaluation.projector import MAX_VECTORS
 from objemb.evaluation.retrieval_task import LEVELS
 from objemb.models.base import CROPS, QUERY_BOXES, WHOLE
 
@@ -156,8 +156,8 @@ def _check(args: argparse.Namespace) -> None:
     check_whitening(args.whiten_on, args.whiten_pairs, args.whiten_dim, args.whiten_ridge)
     if args.box_sources and args.level != "image":
         raise ValueError("--box-sources: expected --level image, found object, where boxes are given by the set")
-    if not 1 <= args.projector_vectors <= MOST:
-        raise ValueError(f"--projector-vectors: expected 1 to {MOST}, found {args.projector_vectors}")
+    if not 1 <= args.projector_vectors <= MAX_VECTORS:
+        raise ValueError(f"--projector-vectors: expected 1 to {MAX_VECTORS}, found {args.projector_vectors}")
 
 
 def _words(text: str) -> list[str]:
