@@ -60,6 +60,7 @@ FOREIGN = {
     "scipy.io": {"datasets/benchmarks/_matlab.py"},
     "scipy.ndimage": {"ops/components.py"},
     "scipy.sparse": {"rerank/_graph.py"},
+    "pandas": {"structures/result_table.py"},
     "onnxruntime": {"export/quantize.py", "runtimes/onnxruntime.py"},
     "openvino": {"runtimes/openvino.py", "export/writers.py"},
     "onnx": {"export/quantize.py", "export/writers.py"},

@@ -28,6 +28,8 @@ CROPS = ("context", "crop", "scaled", "whole")
 #: Words for the boxes of a query: the whole photo, the boxes of the model's detector, or both.
 WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
 QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
+#: Photos of queries that are decoded and described at a time.
+QUERIES_AT_ONCE = 8
 #: A detection whose IoU with the whole photo exceeds this is a duplicate of the whole photo.
 SAME_AS_WHOLE = 0.8
 
@@ -151,18 +153,18 @@ class EmbeddingModel(ABC):
     def _regions_of(self, photo: Photo) -> Regions:
         """The regions that would be indexed, the whole image first; called only if there is a detector."""
 
-    def _objects_of(self, photo: Photo) -> Regions:
-        """The regions that a query without boxes is searched for, the whole image first: those that would be indexed,
+    def _objects_of(self, photos: Sequence[Photo]) -> list[Regions]:
+        """The regions that queries without boxes are searched for, the whole image first: those that would be indexed,
         without boxes that only cover the photo; called only if there is a detector."""
-        return self._regions_of(photo)
+        return [self._regions_of(photo) for photo in photos]
 
     @abstractmethod
-    def _query_whole(self, photo: Photo) -> Described:
-        """The single query row of a whole photo."""
+    def _query_whole(self, photos: Sequence[Photo]) -> list[Described]:
+        """The single query row of each photo as a whole."""
 
     @abstractmethod
-    def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """One query row per box, in order and in the frame of the photo."""
+    def _query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
+        """One query row per box of each photo, in order and in the frame of the photo."""
 
     @property
     def about(self) -> dict[str, object]:
@@ -235,20 +237,65 @@ class EmbeddingModel(ABC):
         Raises:
             FileNotFoundError, UnreadableImageError, ValueError, TypeError: As for :meth:`describe`.
         """
+        return self.query_many([image], [boxes], crop=crop, max_pixels=max_pixels)[0]
+
+    def query_many(
+        self,
+        images: Sequence[ImageLike],
+        boxes: Sequence[BoxesLike | str | None] | None = None,
+        *,
+        crop: str = "context",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[Described]:
+        """Describe several queries, eight photos at a time; those of equal shape share a forward pass.
+
+        Args:
+            images: Images as for :meth:`describe`.
+            boxes: The boxes of each image, as for :meth:`query`; None for the default of every image.
+            crop, max_pixels: As for :meth:`query`.
+
+        Returns:
+            One description per image, the same as that of :meth:`query`.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError, ValueError, TypeError: As for :meth:`describe`.
+        """
         checks.one_of("crop", crop, CROPS)
-        image = as_encoded(image)  # read once, but possibly decoded twice
-        if boxes is None:
-            boxes = BOTH if self.has_detector and self.per_region else WHOLE
-        if isinstance(boxes, str):
-            checks.one_of("boxes", boxes, QUERY_BOXES)
-        photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
-        given = self._meant(photo, boxes, crop) if isinstance(boxes, str) else as_regions(boxes, photo.size)
-        if given is None:
-            return self._query_whole(photo)
-        part = None if crop == "whole" else self.least_cut_side(given, crop)
-        if part is not None and photo.scale != (1.0, 1.0):  # a part may need a higher resolution than the whole
-            photo = as_photo(image, self.decode_side, part, max_pixels)
-        return self._query_boxes(photo, given, crop)
+        given = [None] * len(images) if boxes is None else list(boxes)
+        if len(given) != len(images):
+            raise ValueError(f"boxes: expected an entry for each of {len(images)} images, found {len(given)}")
+        default = BOTH if self.has_detector and self.per_region else WHOLE
+        wanted = [default if one is None else one for one in given]
+        for one in wanted:
+            if isinstance(one, str):
+                checks.one_of("boxes", one, QUERY_BOXES)
+        described: list[Described] = []
+        for start in range(0, len(images), QUERIES_AT_ONCE):
+            some = slice(start, start + QUERIES_AT_ONCE)
+            described += self._queries(images[some], wanted[some], crop, max_pixels)
+        return described
+
+    def _queries(
+        self, images: Sequence[ImageLike], wanted: Sequence[BoxesLike | str], crop: str, max_pixels: int
+    ) -> list[Described]:
+        """The rows of a few queries with their boxes, or words for them."""
+        images = [as_encoded(image) for image in images]  # read once, but possibly decoded twice
+        photos = [as_photo(image, self.decode_side, max_pixels=max_pixels) for image in images]
+        boxes = self._query_regions(photos, wanted, crop)
+        whole = [number for number, given in enumerate(boxes) if given is None]
+        rows = dict(zip(whole, self._query_whole([photos[n] for n in whole]), strict=True)) if whole else {}
+        boxed = {number: given for number, given in enumerate(boxes) if given is not None}
+        for number, given in boxed.items():
+            part = None if crop == "whole" else self.least_cut_side(given, crop)
+            if part is not None and photos[number].scale != (
+                1.0,
+                1.0,
+            ):  # it may need a higher resolution than the whole
+                photos[number] = as_photo(images[number], self.decode_side, part, max_pixels)
+        if boxed:
+            described = self._query_boxes([photos[n] for n in boxed], list(boxed.values()), crop)
+            rows.update(zip(boxed, described, strict=True))
+        return [rows[number] for number in range(len(images))]
 
     def detect(self, image: ImageLike) -> Regions:
         """The boxes that would be indexed, best first, without the whole image.
@@ -263,14 +310,26 @@ class EmbeddingModel(ABC):
         if not self.has_detector:
             raise ValueError("detect: expected a model with a detector, found one without")
 
-    def _meant(self, photo: Photo, word: str, crop: str) -> Regions | None:
-        """The boxes for one of the words :data:`QUERY_BOXES`; None for the whole image only."""
-        if word == WHOLE or crop == "whole":  # if every box is described by the whole image, one suffices
-            return None
-        self._expect_detector()
-        regions = self._objects_of(photo)
-        wanted = photo_and_objects(regions) if word == BOTH else regions[1:]
-        return wanted if len(regions) > 1 else None
+    def _query_regions(
+        self, photos: Sequence[Photo], wanted: Sequence[BoxesLike | str], crop: str
+    ) -> list[Regions | None]:
+        """The boxes to describe in each photo, given or named by one of the words :data:`QUERY_BOXES`; None for the
+        whole image only."""
+        # if every box is described by the whole image, one suffices
+        found = [n for n, word in enumerate(wanted) if isinstance(word, str) and word != WHOLE and crop != "whole"]
+        if found:
+            self._expect_detector()
+        detected = dict(zip(found, self._objects_of([photos[n] for n in found]), strict=True)) if found else {}
+        boxes: list[Regions | None] = []
+        for number, (photo, word) in enumerate(zip(photos, wanted, strict=True)):
+            regions = detected.get(number)
+            if not isinstance(word, str):
+                boxes.append(as_regions(word, photo.size))
+            elif regions is None or len(regions) < 2:
+                boxes.append(None)
+            else:
+                boxes.append(photo_and_objects(regions) if word == BOTH else regions[1:])
+        return boxes
 
     def stream(
         self,

@@ -23,7 +23,8 @@ from objemb.ops.batches import batched, group_equal
 from objemb.rerank.base import Reranker
 from objemb.runtimes.base import Runtime, Session, readers
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
-from objemb.structures import Photo, RegionDescriptors, Regions
+from objemb.structures import Described, Photo, RegionDescriptors, Regions
+from objemb.structures.described import expect_vectors
 from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
 
 log = logging.getLogger(__name__)
@@ -234,24 +235,32 @@ class ExportedModel(EmbeddingModel):
         found = self._outputs([photo])
         return self._regions(photo, {name: value[0] for name, value in found.items()})
 
-    def _query_whole(self, photo: Photo) -> RegionDescriptors:
+    def _query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`EmbeddingModel._query_whole`."""
-        whole = Regions.whole(photo.size)
+        wholes = [Regions.whole(photo.size) for photo in photos]
         if self.per_region and BOXES in self.sessions:
-            return self._of_boxes(photo, whole)
-        return RegionDescriptors(photo.id, whole, self._rows([photo], None, None)[0].vectors[:1], photo.metadata)
+            return list(self._each(lambda pair: self._of_boxes(*pair), list(zip(photos, wholes, strict=True))))
+        rows = self._rows(photos, None, None)
+        return [
+            RegionDescriptors(photo.id, whole, row.vectors[:1], photo.metadata)
+            for photo, whole, row in zip(photos, wholes, rows, strict=True)
+        ]
 
-    def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> RegionDescriptors:
+    def _query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
         """See :meth:`EmbeddingModel._query_boxes`."""
-        if crop == "whole":
-            rows = self._query_whole(photo).vectors.repeat(len(boxes), axis=0)
-            return RegionDescriptors(photo.id, boxes, rows, photo.metadata)
-        if self._in_photo(crop):
-            return self._of_boxes(photo, boxes)
-        vectors = [self._query_whole(photo.part(box)).vectors for box in boxes]
-        return RegionDescriptors(
-            photo.id, boxes, np.concatenate([np.zeros((0, self.dim), np.float32), *vectors]), photo.metadata
-        )
+        if crop != "whole" and self._in_photo(crop):
+            return list(self._each(lambda pair: self._of_boxes(*pair), list(zip(photos, boxes, strict=True))))
+        none = np.zeros((0, self.dim), np.float32)
+        rows = []
+        for photo, given in zip(photos, boxes, strict=True):
+            # a box is either the whole photo that it is in, or a photo of its own
+            cuts = [photo] if crop == "whole" else [photo.part(box) for box in given]
+            vectors = [expect_vectors("query", cut).vectors for cut in (self._query_whole(cuts) if cuts else [])]
+            rows.append(vectors[0].repeat(len(given), axis=0) if crop == "whole" else np.concatenate([none, *vectors]))
+        return [
+            RegionDescriptors(photo.id, given, vectors, photo.metadata)
+            for photo, given, vectors in zip(photos, boxes, rows, strict=True)
+        ]
 
 
 def _interleaved(photo: Photo) -> Uint8Array:

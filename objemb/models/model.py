@@ -166,22 +166,22 @@ class Model(EmbeddingModel):
             return cast(RegionSource, self.describer.regions).find([photo])[0]
 
     @torch.inference_mode()
-    def _objects_of(self, photo: Photo) -> Regions:
+    def _objects_of(self, photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`EmbeddingModel._objects_of`."""
         with self.computing():
-            return cast(RegionSource, self.describer.regions).objects([photo])[0]
+            return cast(RegionSource, self.describer.regions).objects(photos)
 
     @torch.inference_mode()
-    def _query_whole(self, photo: Photo) -> Described:
+    def _query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`EmbeddingModel._query_whole`."""
         with self.computing():
-            return self.pipeline.query_whole(photo)
+            return self.pipeline.query_whole(photos)
 
     @torch.inference_mode()
-    def _query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
+    def _query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
         """See :meth:`EmbeddingModel._query_boxes`."""
         with self.computing():
-            return self.pipeline.query_boxes(photo, boxes, crop)
+            return self.pipeline.query_boxes(photos, boxes, crop)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`EmbeddingModel.least_cut_side`."""

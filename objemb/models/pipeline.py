@@ -17,7 +17,8 @@ from objemb.describers.capabilities import FeatureDescriber
 from objemb.layers.fitted import Fitted
 from objemb.models.base import least_longest_side
 from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions
-from objemb.structures.described import IN_WORDS
+from objemb.structures.described import IN_WORDS, expect_vectors
+from objemb.types import Float32Array
 
 AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
@@ -44,12 +45,13 @@ class Pipeline(ABC, Generic[Taken]):
         """Length of the vectors, or of the residuals of visual words."""
 
     @abstractmethod
-    def query_whole(self, photo: Photo) -> Described:
-        """The single query row of a whole photo."""
+    def query_whole(self, photos: Sequence[Photo]) -> list[Described]:
+        """The single query row of each photo as a whole."""
 
     @abstractmethod
-    def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
-        """One query row per box, in order and in the frame of the photo; ``crop`` as for a model's ``query``."""
+    def query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
+        """One query row per box of each photo, in order and in the frame of the photo; ``crop`` as for a model's
+        ``query``."""
 
     @abstractmethod
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
@@ -104,14 +106,17 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
         """See :attr:`Pipeline.dim`."""
         return self.describer.dim
 
-    def query_whole(self, photo: Photo) -> RegionDescriptors:
+    def query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`Pipeline.query_whole`: region 0 if regions are indexed, else the row of the photo."""
-        whole = Regions.whole(photo.size)
-        given = [whole] if self.aggregator.per_region and self.describer.queries_in_context(True) else None
-        row = self.aggregator.aggregate(self.describer.describe([photo], given)[0]).vectors[:1]
-        return RegionDescriptors(photo.id, whole, row, photo.metadata)
+        wholes = [Regions.whole(photo.size) for photo in photos]
+        in_context = self.aggregator.per_region and self.describer.queries_in_context(True)
+        described = self.describer.describe(photos, wholes if in_context else None)
+        return [
+            RegionDescriptors(photo.id, whole, self.aggregator.aggregate(one).vectors[:1], photo.metadata)
+            for photo, whole, one in zip(photos, wholes, described, strict=True)
+        ]
 
-    def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> RegionDescriptors:
+    def query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
         """See :meth:`Pipeline.query_boxes`.
 
         If the index has one row per region, a box is described as one region. If it has one row per image, a box is
@@ -120,20 +125,36 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
         database were described. This is the convention of retrieval benchmarks and of the code released by the authors
         of R-MAC, deep image retrieval, GeM and regional attention.
         """
-        if len(boxes) == 0:
-            return RegionDescriptors(photo.id, boxes, np.zeros((0, self.dim), np.float32), photo.metadata)
+        rows = [np.zeros((0, self.dim), np.float32) for _ in photos]
+        some = [number for number, given in enumerate(boxes) if len(given)]
+        of_some = [photos[number] for number in some]
+        becomes = REGION if crop == "whole" else self._becomes(crop)
         if crop == "whole":
-            whole = self.query_whole(photo).vectors
-            return RegionDescriptors(photo.id, boxes, whole.repeat(len(boxes), axis=0), photo.metadata)
-        becomes = self._becomes(crop)
-        if becomes == REGION:
-            return self.describer.describe([photo], [boxes])[0]
+            for number, whole in zip(some, self._whole_rows(of_some), strict=True):
+                rows[number] = whole.repeat(len(boxes[number]), axis=0)
+        elif becomes == REGION:
+            for number, one in zip(some, self.describer.describe(of_some, [boxes[n] for n in some]), strict=True):
+                rows[number] = one.vectors
+        else:
+            for number in some:
+                rows[number] = self._cut_rows(photos[number], boxes[number], becomes)
+        return [
+            RegionDescriptors(photo.id, given, vectors, photo.metadata)
+            for photo, given, vectors in zip(photos, boxes, rows, strict=True)
+        ]
+
+    def _whole_rows(self, photos: Sequence[Photo]) -> list[Float32Array]:
+        """The vector of each photo as a whole: float32 ``(1, D)``."""
+        return [expect_vectors("query", whole).vectors for whole in self.query_whole(photos)]
+
+    def _cut_rows(self, photo: Photo, boxes: Regions, becomes: str) -> Float32Array:
+        """Vectors of boxes that are cut out one by one: float32 ``(N, D)``."""
         vectors = []
         for box in boxes:
             cut = photo.part(box)
             describer = self.describer.for_part(cut.size, photo.size) if becomes == PART else self.describer
-            vectors.append(VectorPipeline(describer, self.aggregator).query_whole(cut).vectors)
-        return RegionDescriptors(photo.id, boxes, np.concatenate(vectors), photo.metadata)
+            vectors += VectorPipeline(describer, self.aggregator)._whole_rows([cut])
+        return np.concatenate(vectors)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""
@@ -164,14 +185,14 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
         """See :attr:`Pipeline.dim`."""
         return self.aggregator.dim
 
-    def query_whole(self, photo: Photo) -> Described:
+    def query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`Pipeline.query_whole`."""
-        return self.query_boxes(photo, Regions.whole(photo.size), "context")
+        return self.query_boxes(photos, [Regions.whole(photo.size) for photo in photos], "context")
 
-    def query_boxes(self, photo: Photo, boxes: Regions, crop: str) -> Described:
+    def query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
         """See :meth:`Pipeline.query_boxes`: the features inside each box (``context``), those of the box cut out
         (``crop``, ``scaled``), or those of the whole photo for every box (``whole``)."""
-        return self.aggregator.aggregate_query(self._features_of(photo, boxes, crop))
+        return [self.aggregator.aggregate_query(features) for features in self._features_of(photos, boxes, crop)]
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""
@@ -184,16 +205,24 @@ class FeaturePipeline(Pipeline[RegionFeatures]):
             return features
         return self.aggregator.most_samples(part.removeprefix(AGGREGATOR), features)
 
-    def _features_of(self, photo: Photo, boxes: Regions, crop: str) -> RegionFeatures:
-        """The local features with which boxes are searched for, in the order of the boxes."""
+    def _features_of(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[RegionFeatures]:
+        """The local features with which the boxes of each photo are searched for, in the order of the boxes."""
         if crop in ("crop", "scaled"):
-            return self.describer.describe_parts(photo, boxes, scaled=crop == "scaled")
+            return [
+                self.describer.describe_parts(photo, given, scaled=crop == "scaled")
+                for photo, given in zip(photos, boxes, strict=True)
+            ]
         if crop != "whole":
-            return self.describer.describe([photo], [boxes])[0]
-        whole = self.describer.describe([photo], [Regions.whole(photo.size)])[0]
-        features = np.tile(whole.of_region(0), len(boxes))
-        members = np.stack([np.repeat(np.arange(len(boxes)), len(whole.of_region(0))), features], axis=1)
-        return RegionFeatures(photo.id, boxes, whole.features, members, photo.metadata)
+            return self.describer.describe(photos, boxes)
+        wholes = self.describer.describe(photos, [Regions.whole(photo.size) for photo in photos])
+        return [_of_every_box(whole, given) for whole, given in zip(wholes, boxes, strict=True)]
+
+
+def _of_every_box(whole: RegionFeatures, boxes: Regions) -> RegionFeatures:
+    """The features of a whole photo as those of each of its boxes."""
+    inside = whole.of_region(0)
+    members = np.stack([np.repeat(np.arange(len(boxes)), len(inside)), np.tile(inside, len(boxes))], axis=1)
+    return RegionFeatures(whole.image, boxes, whole.features, members, whole.metadata)
 
 
 def connected(describer: AnyDescriber, aggregator: AnyAggregator) -> VectorPipeline | FeaturePipeline:

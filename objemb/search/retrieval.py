@@ -26,6 +26,8 @@ from objemb.search.kinds import check_model
 from objemb.search.views import SAMPLE, SeveralViews, View, as_combiner, as_view
 from objemb.search.words import search_words
 from objemb.structures import Described, Photo, SearchResult, VisualWords
+from objemb.structures.described import expect_vectors
+from objemb.visualize.notebook import result_html
 
 #: Databases that are kept between re-ranked queries, one per filter; what some re-rankers make of all rows is kept with
 #: them, and may be larger than the index.
@@ -111,31 +113,108 @@ class Retrieval:
                 of the query where there are several views; or there are re-rankers together with counter-examples or a
                 classifier, whose scores they would replace.
         """
+        if isinstance(image, (list, tuple)):
+            raise TypeError(
+                f"image: expected one photo, found a {type(image).__name__}; search_many searches for each of several "
+                "photos, and like= is for several views of one object"
+            )
+        if not (like or unlike):
+            if image is None:
+                raise ValueError("image: expected a photo, or views in like (--like), found neither")
+            (result,) = self.search_many(
+                [View(image, boxes)],
+                k=k,
+                where=where,
+                exclude=[exclude],
+                min_score=min_score,
+                crop=crop,
+                rerank=rerank,
+                exact=exact,
+            )
+            return result
+
         rerankers = self.model.rerankers if rerank is None else _rerankers(rerank)
         if where is not None:
             parse(where)
-        if like or unlike:
-            views = [*([] if image is None else [View(image, boxes)]), *(as_view("like", view) for view in like)]
-            several = self._views(views, [as_view("unlike", view) for view in unlike], as_combiner(combine), crop)
-            query = several.query(partial(self.index.sample, SAMPLE))
-            answer = partial(self._answer, query, None, where=where, exclude=exclude, exact=exact)
-            if rerankers and (unlike or several.combiner.margin is None):
-                raise ValueError(
-                    "rerank: expected no re-rankers, whose scores would replace those of counter-examples and "
-                    f"classifiers, found {checks.listed([r.registry_name for r in rerankers])}; --rerank none "
-                    "(rerank=[]) searches without them"
-                )
-            least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
-            search = partial(answer, rerankers=rerankers, min_score=None)
-            found = several.result(several.told_apart(query, search, self.index, k, where), self.index)
-            return replace(found, hits=tuple(hit for hit in found if hit.score >= least))
-        if image is None:
-            raise ValueError("image: expected a photo, or views in like (--like), found neither")
-        image = as_encoded(image)
-        query = self.model.query(image, boxes, crop=crop, max_pixels=self.max_pixels)
-        return self._answer(
-            query, image, k, rerankers=rerankers, where=where, exclude=exclude, min_score=min_score, exact=exact
+        views = [*([] if image is None else [View(image, boxes)]), *(as_view("like", view) for view in like)]
+        views = [replace(view, image=as_encoded(view.image)) for view in views]
+        several = self._views(views, [as_view("unlike", view) for view in unlike], as_combiner(combine), crop)
+        query = several.query(partial(self.index.sample, SAMPLE))
+        if rerankers and (unlike or several.combiner.margin is None):
+            raise ValueError(
+                "rerank: expected no re-rankers, whose scores would replace those of counter-examples and "
+                f"classifiers, found {checks.listed([r.registry_name for r in rerankers])}; --rerank none "
+                "(rerank=[]) searches without them"
+            )
+        least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
+
+        answers = partial(
+            self._answers,
+            [query],
+            [None],
+            rerankers=rerankers,
+            where=where,
+            exclude=[exclude],
+            min_score=None,
+            exact=exact,
         )
+        told_apart = several.told_apart(query, lambda depth: answers(depth)[0], self.index, k, where)
+        found = several.result(told_apart, self.index)
+        kept = replace(found, hits=tuple(hit for hit in found if hit.score >= least))
+        return self._with_photos(kept, [view.image for view in views])
+
+    def search_many(
+        self,
+        queries: Sequence[View | ImageLike],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        exclude: Sequence[str | Collection[str]] | None = None,
+        min_score: float | None = None,
+        crop: str = "context",
+        rerank: Sequence[str | Reranker] | None = None,
+        exact: bool | None = None,
+    ) -> list[SearchResult]:
+        """Search for each of several photos: the answers of :meth:`search`, in less time, since photos of equal shape
+        share a forward pass, and all queries a pass over the vectors of the index.
+
+        Args:
+            queries: Images, or :class:`~objemb.search.views.View` objects with boxes, each a query of its own.
+            exclude: Ids to leave out, one entry per query.
+            k, where, min_score, crop, rerank, exact: As for :meth:`search`, for all queries.
+
+        Returns:
+            One result per query, in order.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError, WhereError, ValueError, TypeError: As for :meth:`search`.
+        """
+        if isinstance(queries, (str, bytes, Path, View)) or not isinstance(queries, Sequence):
+            raise TypeError(f"queries: expected a list of images or views, found {type(queries).__name__}")
+        rerankers = self.model.rerankers if rerank is None else _rerankers(rerank)
+        if where is not None:
+            parse(where)
+        views = [as_view("queries", query) for query in queries]
+        left_out = [()] * len(views) if exclude is None else list(exclude)
+        if isinstance(exclude, str) or len(left_out) != len(views):
+            raise ValueError(
+                f"exclude: expected a list with an entry for each of {len(views)} queries, found "
+                f"{checks.short(exclude)}"
+            )
+        images = [as_encoded(view.image) for view in views]
+        boxes = [view.boxes for view in views]
+        described = self.model.query_many(images, boxes, crop=crop, max_pixels=self.max_pixels)
+        results = self._answers(
+            described,
+            images,
+            k,
+            rerankers=rerankers,
+            where=where,
+            exclude=left_out,
+            min_score=min_score,
+            exact=exact,
+        )
+        return [self._with_photos(result, [image]) for result, image in zip(results, images, strict=True)]
 
     def _views(self, views: Sequence[View], unlike: Sequence[View], combiner: Combiner, crop: str) -> SeveralViews:
         """The described views and counter-examples of a query."""
@@ -148,34 +227,61 @@ class Retrieval:
         described = [self.model.query(v.image, v.boxes, crop=crop, max_pixels=self.max_pixels) for v in given]
         return SeveralViews(tuple(described[: len(views)]), tuple(described[len(views) :]), combiner)
 
-    def _answer(
+    def _answers(
         self,
-        query: Described,
-        image: ImageLike | None,
+        queries: Sequence[Described],
+        images: Sequence[ImageLike | None],
         k: int,
         *,
         rerankers: Sequence[Reranker],
         where: str | None,
-        exclude: str | Collection[str],
+        exclude: Sequence[str | Collection[str]],
         min_score: float | None,
         exact: bool | None,
-    ) -> SearchResult:
-        """The answer to a described query; ``image`` is its photo, for re-rankers, if it is one. Others as for
-        :meth:`search`."""
-        if isinstance(query, VisualWords):
-            found = partial(self.index.search, query, where=where, exclude=exclude, exact=exact)
-            return search_words(self.index, query, found, k, rerankers, min_score, where)
+    ) -> list[SearchResult]:
+        """The answers to described queries; ``images`` are their photos, for re-rankers, None for a query that is not
+        one photo. Others as for :meth:`search_many`."""
+        left_out = [frozenset((one,) if isinstance(one, str) else one) for one in exclude]
+        words = [query for query in queries if isinstance(query, VisualWords)]
+        if words:
+            return [
+                search_words(
+                    self.index,
+                    query,
+                    partial(self.index.search, query, where=where, exclude=out, exact=exact),
+                    k,
+                    rerankers,
+                    min_score,
+                    where,
+                )
+                for query, out in zip(words, left_out, strict=True)
+            ]
         if not rerankers:
-            return self.index.search(query, k, where=where, exclude=exclude, min_score=min_score, exact=exact)
+            return self.index.search_many(queries, k, where=where, exclude=left_out, min_score=min_score, exact=exact)
 
         checks.whole("k", k)
         least = -math.inf if min_score is None else checks.between("min_score", min_score, -math.inf, math.inf)
-        database = self._database(where, frozenset((exclude,) if isinstance(exclude, str) else exclude), exact)
-        opened = None if image is None else partial(_opened, image, self.max_pixels)
-        with self.model.computing():  # re-rankers that open photos describe them
-            search = search_and_rerank([query], database, rerankers, k, self.model.photo_describer, opened)
-        (result,) = search.results
-        return replace(result, hits=tuple(self.index.named(hit) for hit in result.hits[:k] if hit.score >= least))
+        answers: dict[int, SearchResult] = {}
+        for out in dict.fromkeys(left_out):
+            numbers = [number for number, other in enumerate(left_out) if other == out]
+            photos = [image for number in numbers if (image := images[number]) is not None]
+            opened = partial(_opened, photos, self.max_pixels) if len(photos) == len(numbers) else None
+            with self.model.computing():  # re-rankers that open photos describe them
+                search = search_and_rerank(
+                    [expect_vectors("rerank", queries[number]) for number in numbers],
+                    self._database(where, out, exact),
+                    rerankers,
+                    k,
+                    self.model.photo_describer,
+                    opened,
+                )
+            answers.update(zip(numbers, search.results, strict=True))
+        return [_first(answers[number], k, least, self.index) for number in range(len(queries))]
+
+    def _with_photos(self, result: SearchResult, images: Sequence[ImageLike]) -> SearchResult:
+        """A result that shows the photos of its query and hits in a notebook."""
+        path_of = partial(_photo_if_there, self.index)
+        return replace(result, html=partial(result_html, queries=images, path_of=path_of, max_pixels=self.max_pixels))
 
     def ids_of(self, photo: str | Path) -> list[str]:
         """Ids under which a photo is in the index; empty if it is not.
@@ -224,10 +330,22 @@ class Retrieval:
         raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
 
 
-def _opened(image: ImageLike, max_pixels: int, number: int) -> Photo:
-    """The photo of a query, whose number is 0."""
-    del number
-    return as_photo(image, max_pixels=max_pixels)
+def _opened(images: Sequence[ImageLike], max_pixels: int, number: int) -> Photo:
+    """The photo of a query, by its number."""
+    return as_photo(images[number], max_pixels=max_pixels)
+
+
+def _first(result: SearchResult, k: int, least: float, index: Index) -> SearchResult:
+    """The best ``k`` hits with a score of at least ``least``, with labels and metadata."""
+    return replace(result, hits=tuple(index.named(hit) for hit in result.hits[:k] if hit.score >= least))
+
+
+def _photo_if_there(index: Index, image: str) -> Path | None:
+    """Path of the photo of a hit; None if the photo or its image is no longer there, or has changed."""
+    try:
+        return indexed_photo(index.stamp(image))
+    except KeyError:
+        return None
 
 
 def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from objemb import checks
 from objemb.structures.fields import (
@@ -18,6 +18,11 @@ from objemb.structures.fields import (
     frozen_metadata,
     metadata_to_json,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from objemb.structures.result_table import DataFrame
 
 #: Default meaning of scores.
 COSINE = "cosine similarity, at most 1"
@@ -130,6 +135,8 @@ class SearchResult:
         scale: Meaning of the scores, in words; re-rankers may replace cosine similarities by other scores.
         more_views: Further photos of the query, if it has several.
         unlike: Counter-examples: photos with boxes that were not to be found.
+        html: Shows the result as HTML, set by a search that knows the photos. Results are compared without it, and it
+            is not pickled.
     """
 
     query_image: str
@@ -138,6 +145,7 @@ class SearchResult:
     scale: str = COSINE
     more_views: tuple[QueryView, ...] = ()
     unlike: tuple[QueryView, ...] = ()
+    html: Callable[[SearchResult], str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         checked_id("SearchResult.query_image", self.query_image)
@@ -170,6 +178,29 @@ class SearchResult:
 
     def __iter__(self) -> Iterator[Match]:
         return iter(self.hits)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "html": None}
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the photos with their boxes; None, for the text, where there are no photos to show."""
+        return None if self.html is None else self.html(self)
+
+    def to_arrow(self) -> pa.Table:
+        """The hits as a ``pyarrow.Table``, one row per hit; see :mod:`objemb.structures.result_table`."""
+        from objemb.structures.result_table import as_table
+
+        return as_table(self)
+
+    def to_pandas(self) -> DataFrame:
+        """The hits as a data frame with the columns of :meth:`to_arrow`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from objemb.structures.result_table import as_data_frame
+
+        return as_data_frame(self)
 
     def to_json(self) -> dict[str, object]:
         """What ``objemb search --json`` prints: ``{"query", "scale", "hits": [...]}``.

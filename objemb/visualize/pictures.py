@@ -69,6 +69,17 @@ def colour_of(box: Box, result: SearchResult, view: int = 0) -> str:
     return COLOURS[(number + sum(len(v.boxes) for v in result.views[:view])) % len(COLOURS)]
 
 
+def view_frames(result: SearchResult, view: int) -> tuple[DrawnBox, ...]:
+    """The boxes of a view of the query."""
+    return tuple(DrawnBox(box, colour_of(box, result, view)) for box in result.views[view].boxes)
+
+
+def hit_frames(hit: Match, result: SearchResult) -> tuple[DrawnBox, ...]:
+    """Thin frames for the runners-up of a hit, and its matched box in the colour of the query box."""
+    frames = [DrawnBox(r.box, colour_of(r.query_box, result, r.view), thin=True) for r in reversed(hit.runners_up)]
+    return (*frames, DrawnBox(hit.box, colour_of(hit.query_box, result, hit.view)))
+
+
 def view_pictures(
     result: SearchResult, images: Sequence[ImageLike | None], max_pixels: int = MAX_PIXELS
 ) -> list[Picture]:
@@ -77,7 +88,7 @@ def view_pictures(
         _picture(
             view.image,
             image,
-            tuple(DrawnBox(box, colour_of(box, result, number)) for box in view.boxes),
+            view_frames(result, number),
             max_pixels,
         )
         for number, (view, image) in enumerate(zip(result.views, images, strict=True))
@@ -85,10 +96,8 @@ def view_pictures(
 
 
 def hit_picture(hit: Match, path: Path | None, result: SearchResult, max_pixels: int = MAX_PIXELS) -> Picture:
-    """A hit with its matched box in the colour of the query box, and thin frames for the runners-up."""
-    frames = [DrawnBox(r.box, colour_of(r.query_box, result, r.view), thin=True) for r in reversed(hit.runners_up)]
-    main = DrawnBox(hit.box, colour_of(hit.query_box, result, hit.view))
-    return _picture(hit.image, path, (*frames, main), max_pixels)
+    """A hit with its boxes."""
+    return _picture(hit.image, path, hit_frames(hit, result), max_pixels)
 
 
 def result_pictures(
@@ -105,9 +114,12 @@ def result_pictures(
     return view_pictures(result, queries, max_pixels), hits
 
 
-def thumbnail(name: str, path: Path | None, frames: tuple[DrawnBox, ...], side: int) -> Picture:
-    """A photo of at most ``side`` pixels with boxes to draw, without close-ups."""
-    photo = _read(path, side)
+def thumbnail(
+    name: str, image: ImageLike | None, frames: tuple[DrawnBox, ...], side: int, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """A photo of at most ``side`` pixels with boxes to draw, without close-ups; grey if it has more than
+    ``max_pixels``."""
+    photo = _read(image, side, max_pixels)
     if photo is None:
         return _missing(name, frames)
     return Picture(name, _shrunk(_image(photo), side), photo.size, frames)

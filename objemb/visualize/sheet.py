@@ -50,7 +50,7 @@ def _place(
     scale = min(room[0] / picture.image.width, room[1] / picture.image.height)
     width, height = (max(1, round(side * scale)) for side in picture.image.size)
     image = picture.image.resize((width, height), Image.Resampling.LANCZOS)
-    _draw_frames(image, picture)
+    draw_frames(image, picture)
     sheet.paste(image, (corner[0] + (room[0] - width) // 2, corner[1] + (room[1] - height) // 2))
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
@@ -59,7 +59,8 @@ def _place(
     pen.text((corner[0], top + 19), _clipped(facts, pen, font, room[0]), SOFT, font)
 
 
-def _draw_frames(image: Image.Image, picture: Picture) -> None:
+def draw_frames(image: Image.Image, picture: Picture) -> None:
+    """Draw the boxes of a picture into an image of it, of any size."""
     pen = ImageDraw.Draw(image)
     height, width = picture.size
     scale_x, scale_y = image.width / width, image.height / height

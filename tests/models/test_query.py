@@ -68,7 +68,7 @@ def pooled(extractor: Extractor, **changes: Any) -> PooledRegions:
 def asked(describer: Describer, photo: Photo, crop: str, boxes: Any = BOXES, by: Aggregator | None = None) -> Tensor:
     return torch.as_tensor(
         VectorPipeline(describer, by or Keep())
-        .query_boxes(photo, Regions(torch.tensor(boxes), photo.size), crop)
+        .query_boxes([photo], [Regions(torch.tensor(boxes), photo.size)], crop)[0]
         .vectors
     )
 
@@ -98,7 +98,7 @@ def test_a_whole_photo_is_the_same_vector_as_picture_and_as_box(
         height, width = photo.size
         picture = torch.as_tensor(aggregator.aggregate(describer.describe([photo])[0]).vectors[:1])
         torch.testing.assert_close(
-            torch.as_tensor(VectorPipeline(describer, aggregator).query_whole(photo).vectors),
+            torch.as_tensor(VectorPipeline(describer, aggregator).query_whole([photo])[0].vectors),
             picture,
             atol=1e-5,
             rtol=0,
@@ -123,10 +123,10 @@ def test_where_every_region_has_one_size_the_scale_of_the_photo_is_nothing(name:
     assert torch.equal(scaled, cut)
     one = random_photo(600, 900, seed=4)
     same = Photo("same", one.pixels[:, :60, :80], (60, 80))
-    large = VectorPipeline(describer, aggregator).query_boxes(
-        one, Regions(torch.tensor([[0.0, 0, 80, 60]]), one.size), "scaled"
+    (large,) = VectorPipeline(describer, aggregator).query_boxes(
+        [one], [Regions(torch.tensor([[0.0, 0, 80, 60]]), one.size)], "scaled"
     )
-    small = VectorPipeline(describer, aggregator).query_whole(same)
+    (small,) = VectorPipeline(describer, aggregator).query_whole([same])
     torch.testing.assert_close(torch.as_tensor(large.vectors), torch.as_tensor(small.vectors), atol=1e-5, rtol=0)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,17 @@ from PIL import Image
 
 import objemb
 from objemb.checks import ArtefactMismatchError
+from objemb.describers.base import Describer
 from objemb.images import UnreadableImageError
 from objemb.index.filters.syntax import WhereError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
+from objemb.models.base import QUERIES_AT_ONCE
 from objemb.rerank.query_expansion import QueryExpansion
 from objemb.search.retrieval import HELD_DATABASES, Retrieval
+from objemb.search.views import View
+from objemb.text import json_text
 from tests.cli.conftest import PLACES, Run, draw, parsed
 from tests.models.conftest import SETTINGS
 
@@ -72,6 +77,99 @@ def test_the_models_own_rerankers_are_asked_unless_others_are_named(run: Run, ph
     assert plain == retrieval.index.search(retrieval.model.query(photos / "1.png"))
     command = parsed(run("search", tmp_path / "index", photos / "1.png", "--json"))
     assert [hit["score"] for hit in command["hits"]] == [hit.score for hit in own]
+
+
+@pytest.mark.parametrize("rerank", [(), STEPS, ("region_match,look=true",)])
+def test_many_queries_have_the_answers_of_each(photos: Path, retrieval: Retrieval, rerank: Sequence[str]) -> None:
+    Image.open(photos / "2.png").resize((100, 140)).save(photos / "tall.png")
+    queries: list[Any] = [
+        View(photos / "1.png", [BOX]),
+        photos / "tall.png",
+        View((photos / "2.png").read_bytes(), [BOX, PLACES[0]]),
+        View(photos / "3.png", "whole"),
+        View(photos / "4.png", []),
+        View(photos / "1.png", [PLACES[0]]),
+    ]
+    left_out = [(), "2.png", ["1.png", "3.png"], (), (), ()]
+    asked: dict[str, Any] = {"k": 3, "where": "label != red", "min_score": 0.1, "rerank": rerank}
+    together = retrieval.search_many(queries, exclude=left_out, **asked)
+    assert [len(result) for result in together] == [3, 3, 3, 3, 0, 3]
+    for query, out, result in zip(queries, left_out, together, strict=True):
+        view = query if isinstance(query, View) else View(query)
+        expected = retrieval.search(view.image, view.boxes, exclude=out, **asked)
+        assert (result.query_image, result.query_boxes) == (expected.query_image, expected.query_boxes)
+        places = [(hit.image, hit.box, hit.query_box, hit.label) for hit in result]
+        assert places == [(hit.image, hit.box, hit.query_box, hit.label) for hit in expected]
+        assert [hit.score for hit in result] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    assert retrieval.search_many([], rerank=rerank) == []
+
+
+def test_many_queries_share_passes(photos: Path, retrieval: Retrieval, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    describe = Describer.describe
+
+    def counted(self: Describer, photos: Sequence[Any], regions: Any = None) -> Any:
+        batches.append(len(photos))
+        return describe(self, photos, regions)
+
+    monkeypatch.setattr(Describer, "describe", counted)
+    retrieval.search_many([View(photos / f"{n % 6}.png", [BOX]) for n in range(QUERIES_AT_ONCE + 2)])
+    assert batches == [QUERIES_AT_ONCE, 2]
+
+
+@pytest.mark.parametrize(
+    ("queries", "arguments", "error", "message"),
+    [
+        ("1.png", {}, TypeError, "queries: expected a list of images or views, found str"),
+        (View("1.png"), {}, TypeError, "queries: expected a list of images or views, found View"),
+        ([("1.png", [BOX])], {}, TypeError, r"queries: expected images or objemb\.View"),
+        (["1.png"], {"exclude": ["a", "b"]}, ValueError, "an entry for each of 1 queries, found"),
+        (["1.png"], {"exclude": "a"}, ValueError, "exclude: expected a list with an entry for each of 1 queries"),
+        (["0.png", "gone.png"], {}, FileNotFoundError, "found none at .*gone.png"),
+        ([View("0.png", "some")], {}, ValueError, "boxes: expected"),
+        (["0.png"], {"rerank": STEPS, "k": 0}, ValueError, "k: expected"),
+    ],
+)
+def test_wrong_lists_of_queries(
+    photos: Path,
+    retrieval: Retrieval,
+    monkeypatch: pytest.MonkeyPatch,
+    queries: Any,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.chdir(photos)
+    with pytest.raises(error, match=message):
+        retrieval.search_many(queries, **arguments)
+
+
+def test_a_list_is_not_one_photo(photos: Path, retrieval: Retrieval) -> None:
+    with pytest.raises(TypeError, match=r"expected one photo, found a list; search_many .* like= "):
+        retrieval.search([photos / "1.png"])  # type: ignore[arg-type]
+
+
+def test_results_show_their_photos_and_travel_without_them(photos: Path, retrieval: Retrieval) -> None:
+    one = retrieval.search(photos / "1.png", [BOX], k=3)
+    many = retrieval.search_many([(photos / "1.png").read_bytes()], k=3)[0]
+    views = retrieval.search(like=[View(photos / "1.png", [BOX]), photos / "4.png"], k=3)
+    for result, pictures in ((one, 4), (many, 4), (views, 5)):
+        page = result._repr_html_() or ""
+        assert page.count("data:image/jpeg") == pictures
+        assert "missing" not in page
+    (photos / one[2].image).unlink()
+    assert (one._repr_html_() or "").count("the photo is missing, or has changed since") == 1
+    retrieval.index.delete([one[1].image])
+    assert (one._repr_html_() or "").count("the photo is missing, or has changed since") == 2
+    again = pickle.loads(pickle.dumps(one))
+    assert again == one
+    assert again._repr_html_() is None
+
+
+def test_python_writes_the_bytes_of_the_command(run: Run, photos: Path, index: Path) -> None:
+    command = run("search", index, photos / "1.png", "--box", ",".join(map(str, BOX)), "--json")
+    found = objemb.open(index).search(str(photos / "1.png"), [BOX])
+    assert json_text(found.to_json()) + "\n" == command.stdout
 
 
 @pytest.mark.parametrize("rerank", [(), STEPS, ("spatial_verification",)])
