@@ -117,6 +117,15 @@ def agreeing(first: Float32Array, second: Float32Array, tolerance: float) -> tup
     return transform, np.zeros(len(first), bool) if transform is None else inliers.ravel().astype(bool)
 
 
+def use_threads(count: int) -> None:
+    """Let OpenCV use ``count`` threads in this process.
+
+    Raises:
+        ImportError: OpenCV is not installed.
+    """
+    _cv2("local features").setNumThreads(count)
+
+
 def convex_hull(points: Tensor) -> Tensor:
     """The corners of the smallest convex polygon around points.
 

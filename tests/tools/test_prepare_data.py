@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from objemb.checks import ObjembError
+from objemb.config import load_config
 from objemb.datasets import benchmarks
+from objemb.models import build_model
 from tests.datasets.benchmarks.miniature import write_photos
+from tests.datasets.cleaning.collected import write_collected
 from tests.datasets.pictures import write_ingredients
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
@@ -101,3 +104,20 @@ def test_every_benchmark_has_a_command_that_says_what_goes_where(
     shown = capsys.readouterr().out
     assert "Expected below the folder" in shown
     assert "--root ROOT" in shown
+
+
+def test_clean_with_candidates_of_a_model(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    folder = write_collected(tmp_path)
+    overrides = ["backbone.arch=squeezenet1_1", "backbone.weights=random", "extractor.size=64"]
+    build_model(load_config("mean", overrides)).save(tmp_path / "model")
+    command = ["clean", str(folder), "-o", str(tmp_path / "out"), "--size", "256", "--features", "300"]
+    result = tool.main([*command, "--candidates", "3", "--model", str(tmp_path / "model")])
+    assert json.loads(capsys.readouterr().out) == result
+    assert 3 + 3 + 9 * 3 // 2 <= result["pairs"] < 3 + 3 + 9 * 8 // 2, "three partners in the class of nine photos"
+    assert Path(result["list"]).is_file()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]["candidates"] == 3
+    with pytest.raises(ValueError, match=r"expected --candidates together with --model, .*, found only --candidates"):
+        tool.main([*command, "--candidates", "3"])
+    with pytest.raises(ValueError, match="found only --model"):
+        tool.main([*command, "--model", str(tmp_path / "model")])

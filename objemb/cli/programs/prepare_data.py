@@ -1,8 +1,9 @@
-"""Make data sets: generated scenes, your own product pictures pasted onto your own photos, or the evaluation set of a
-downloaded benchmark or of your own photos.
+"""Make data sets: generated scenes, your own product pictures pasted onto your own photos, the photos of collected
+classes that show the same thing, or the evaluation set of a downloaded benchmark or of your own photos.
 
 objemb prepare-data scenes -o scenes --size 256
 objemb prepare-data compose --objects cutouts --backgrounds photos -o composed --count 2000
+objemb prepare-data clean collected -o cleaned --workers 2
 objemb prepare-data roxford5k --root roxford5k
 objemb prepare-data folder --root my_photos
 """
@@ -25,15 +26,20 @@ from objemb.cli.program import Listed
 from objemb.cli.progress import Progress
 from objemb.datasets import benchmarks
 from objemb.datasets.benchmarks.base import Benchmark
+from objemb.datasets.cleaning import CleaningSettings, GlobalDescriptor, clean
 from objemb.datasets.compose import ComposeSettings, compose
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.datasets.preview import preview_sheet
 from objemb.datasets.scenes import SPLITS, Scenes, SceneSettings
 from objemb.disk import replacing
 from objemb.evaluation.sizes import SIZES, side_shares, size_classes
+from objemb.images import ImageRef
+from objemb.models import open_model
+from objemb.structures import RegionDescriptors
+from objemb.types import Float32Array
 
 PROGRAM = "objemb prepare-data"
-S = TypeVar("S", SceneSettings, ComposeSettings)
+S = TypeVar("S", SceneSettings, ComposeSettings, CleaningSettings)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +64,16 @@ def parser() -> argparse.ArgumentParser:
     composed.add_argument(
         "--names", help="instance names: a table with the columns path and instance, JSON, or an evaluation set"
     )
-    for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings)):
+    cleaned = commands.add_parser("clean", help="photos of collected classes that show the same thing, and its boxes")
+    cleaned.add_argument(
+        "sources", nargs="+", help="folders with a sub-folder for each class, or lists with a column instance"
+    )
+    cleaned.add_argument("--names", help="class names: a table with the columns path and instance, JSON")
+    cleaned.add_argument(
+        "--model", help="model whose vectors of whole photos find the --candidates, as objemb index takes it"
+    )
+    cleaned.add_argument("--device", default="auto", help="device of that model (default: auto)")
+    for command, settings in ((scenes, SceneSettings), (composed, ComposeSettings), (cleaned, CleaningSettings)):
         command.add_argument("-o", "--output", type=Path, required=True, help="folder of the data set")
         command.add_argument("--workers", type=int, default=1, help="processes (1)")
         add_settings(command, settings)
@@ -94,7 +109,9 @@ def add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         )
 
 
-def add_settings(command: argparse.ArgumentParser, settings: type[SceneSettings] | type[ComposeSettings]) -> None:
+def add_settings(
+    command: argparse.ArgumentParser, settings: type[SceneSettings] | type[ComposeSettings] | type[CleaningSettings]
+) -> None:
     """An option for each field of a settings class, with the text of its docstring."""
     texts = dict(re.findall(r"^        (\w+): (.+?)$", settings.__doc__ or "", re.MULTILINE))
     group = command.add_argument_group("settings")
@@ -162,6 +179,42 @@ def make_compositions(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def make_clean(options: argparse.Namespace) -> dict[str, object]:
+    """Keep the photos of each class that show the same thing."""
+    settings = read_settings(CleaningSettings, options)
+    if (settings.candidates is None) != (options.model is None):
+        raise ValueError(
+            "clean: expected --candidates together with --model, which finds the most similar photos, found only "
+            + ("--model" if settings.candidates is None else "--candidates")
+        )
+    descriptor = None if options.model is None else global_descriptor(options.model, options.device)
+    with Progress() as display:
+        return clean(
+            options.sources,
+            options.output,
+            settings,
+            names=options.names,
+            descriptor=descriptor,
+            workers=options.workers,
+            meters=lambda what, unit, total: display.meter(what, unit, total).step,
+        )
+
+
+def global_descriptor(name: str, device: str) -> GlobalDescriptor:
+    """The vectors that a model gives whole photos."""
+    model = open_model(name, device)
+    if model.gives is not RegionDescriptors:
+        raise ValueError(f"--model: expected a model of vectors, found {name}, which gives {model.gives.__name__}")
+
+    def describe(paths: Sequence[str]) -> dict[str, Float32Array]:
+        refs = [ImageRef(str(number), Path(path)) for number, path in enumerate(paths)]
+        rows = model.stream(refs, max_regions=0 if model.has_detector else None)
+        # a photo that cannot be described takes no part
+        return {paths[int(row.image)]: row.vectors[0] for row in rows if isinstance(row, RegionDescriptors)}
+
+    return GlobalDescriptor(model.fingerprint, describe)
+
+
 def object_sizes(instances: str | Path) -> dict[str, int]:
     """The number of boxes of a COCO file by size, with the names of :data:`objemb.evaluation.sizes.SIZES`."""
     coco = json.loads(Path(instances).read_bytes())
@@ -195,7 +248,9 @@ def make_benchmark(options: argparse.Namespace) -> dict[str, object]:
 def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Run a command; prints and returns a summary of what was written."""
     options = parser().parse_args(argv)
-    make = {"scenes": make_scenes, "compose": make_compositions}.get(options.command, make_benchmark)
+    make = {"scenes": make_scenes, "compose": make_compositions, "clean": make_clean}.get(
+        options.command, make_benchmark
+    )
     result = make(options)
     print(json.dumps(result, indent=1))
     return result
