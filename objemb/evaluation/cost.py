@@ -63,7 +63,7 @@ class ForwardPass:
 
 
 def measure_cost(
-    describer: Describer | FeatureDescriber,
+    describer: Describer | FeatureDescriber | None,
     photos: Sequence[Photo],
     describe: Callable[[Photo], object],
     *,
@@ -74,7 +74,7 @@ def measure_cost(
     Other load on the machine thus affects both sides of a ratio.
 
     Args:
-        describer: The describer whose network runs in the forward passes.
+        describer: The describer whose network runs in the forward passes; None for a model that runs without PyTorch.
         photos: Decoded photos, at least one.
         describe: The function to time, which turns a photo into rows of an index.
         rounds: Number of rounds.
@@ -103,7 +103,7 @@ def measure_cost(
     )
 
 
-def forward_pass(describer: Describer | FeatureDescriber, photo: Photo) -> ForwardPass | None:
+def forward_pass(describer: Describer | FeatureDescriber | None, photo: Photo) -> ForwardPass | None:
     """One forward pass of the network of a describer, at the input size of a whole photo.
 
     The input is that of the backbone when the whole photo is described as one region: for an extractor that crops, the
@@ -111,8 +111,10 @@ def forward_pass(describer: Describer | FeatureDescriber, photo: Photo) -> Forwa
     the feature pyramid is run.
 
     Returns:
-        None if the describer has no network.
+        None if there is no describer, or it has no network.
     """
+    if describer is None:
+        return None
     backbone, detector = describer.backbone, describer.detector
     if backbone is not None:
         inputs = _inputs(backbone, lambda: describer.describe([photo], [Regions.whole(photo.size)]))
@@ -150,13 +152,13 @@ def _inputs(backbone: nn.Module, describe: Callable[[], object]) -> list[Tensor]
 
 
 def _round(
-    describer: Describer | FeatureDescriber,
+    describer: Describer | FeatureDescriber | None,
     photos: Sequence[Photo],
     describe: Callable[[Photo], object],
     passes: Sequence[ForwardPass | None],
 ) -> tuple[float, float]:
     """Total seconds of the descriptions, and of the forward passes."""
-    state = next(describer.parameters(), None)
+    state = None if describer is None else next(describer.parameters(), None)
     device = torch.device("cpu") if state is None else state.device
     described = passed = 0.0
     for photo, one in zip(photos, passes, strict=True):

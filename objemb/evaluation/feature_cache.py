@@ -19,7 +19,7 @@ from objemb.describers.capabilities import FeatureDescriber
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.evaluation.cache import ArrayCache, key_of
 from objemb.local_features.base import LocalExtractor
-from objemb.models import Model
+from objemb.models import EmbeddingModel, Model
 from objemb.models.state import model_fingerprint
 from objemb.structures import LocalFeatures, Photo
 from objemb.types import Settings
@@ -129,14 +129,14 @@ class CachedExtractor(LocalExtractor):
 
 
 def with_feature_cache(
-    model: Model, folder: Path | None, on_note: Callable[[str], None]
-) -> tuple[Model, FeatureCache | None]:
+    model: EmbeddingModel, folder: Path | None, on_note: Callable[[str], None]
+) -> tuple[EmbeddingModel, FeatureCache | None]:
     """A model that caches the local features of photos, and its cache. Networks are shared with the given model.
 
     Without local features, or without a folder, the model itself and None are returned.
     """
-    describer = model.describer
-    if folder is None or not isinstance(describer, FeatureDescriber):
+    describer = model.photo_describer
+    if folder is None or not isinstance(model, Model) or not isinstance(describer, FeatureDescriber):
         return model, None
     settings: Settings = model.settings["describer"]["local_features"]
     tensors = {"local_features": dict(describer.local_features.state_dict())}
@@ -144,8 +144,7 @@ def with_feature_cache(
         "version": __version__,
         "part": "local_features",
         "extractor": model_fingerprint({"local_features": settings}, tensors),
-        "device": model.device.partition(":")[0],
-        "precision": model.precision,
+        **model.computation,
     }
     cache = FeatureCache(folder, facts, on_note)
     return model.with_local_features(CachedExtractor(describer.local_features, cache)), cache

@@ -12,7 +12,7 @@ from objemb.card import CARD, Provenance, read_card
 from objemb.datasets.evaluation_set import EvaluationSet
 from objemb.disk import file_sha256
 from objemb.images.sources import ImageRef, find_images
-from objemb.models.model import Model
+from objemb.models import EmbeddingModel
 
 #: Settings of training data that are not paths of photos, or name more photos than were used.
 NO_SOURCES = ("name", "names", "images", "split")
@@ -83,19 +83,16 @@ class SeenPhotos:
         return self._digests[path]
 
 
-def learned_from(model: Model, whitened_on: Sequence[Path] = ()) -> dict[str, list[str]]:
+def learned_from(model: EmbeddingModel, whitened_on: Sequence[Path] = ()) -> dict[str, list[str]]:
     """For each part of a model, the folders, tables and photos that it was fitted or trained on, as far as recorded.
 
     Args:
         model: The model.
         whitened_on: The sources that its whitening has just been fitted on, which the model records only as a text.
     """
-    sources_of: dict[str, list[str]] = {}
-    for name, part in model.pipeline.fitted_parts().items():
-        sources_of[name] = sources_in(part.fitted_on)
-    whitening = model.whitening
-    if whitening is not None:
-        sources_of["whitening"] = [*sources_in(whitening.fitted_on), *map(str, whitened_on)]
+    sources_of = {name: sources_in(record) for name, record in model.fitted_on.items()}
+    if "whitening" in sources_of:
+        sources_of["whitening"] += map(str, whitened_on)
     for place, provenance in _provenances("network", model.provenance):
         sources_of[place] = list(_paths((provenance.get("training") or {}).get("data")))
     return {part: sources for part, sources in sources_of.items() if sources}

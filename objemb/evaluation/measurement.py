@@ -77,7 +77,7 @@ def figures_by_regions(describer: TaskDescriber, task: RetrievalTask, counts: Se
         described, _ = describer.describe(task, most)
         with model.computing():
             evaluation = evaluate_described(
-                described, describer.data, task, rerankers=model.rerankers, describer=model.describer
+                described, describer.data, task, rerankers=model.rerankers, describer=model.photo_describer
             )
         score, vectors = known(evaluation.scores.means[figure]), evaluation.storage["vectors_per_image"]
         points.append({"max_regions": most, "figure": figure, "score": score, "vectors_per_image": vectors})
@@ -104,7 +104,7 @@ def cost_of_photos(describer: TaskDescriber, task: RetrievalTask, count: int) ->
     if not photos:
         return None
     with model.computing():
-        return measure_cost(model.describer, photos, _describing(describer, task))
+        return measure_cost(model.photo_describer, photos, _describing(describer, task))
 
 
 def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Photo], object]:
@@ -114,7 +114,7 @@ def _describing(describer: TaskDescriber, task: RetrievalTask) -> Callable[[Phot
 
         def describe(photo: Photo) -> object:
             given = None if boxes is None else given_regions(boxes, [photo])
-            return model.pipeline.rows([photo], given)[0]
+            return model.rows([photo], given)[0]
 
         return describe
     of_photos: dict[str, list[Box | None]] = {}

@@ -15,7 +15,7 @@ from objemb.evaluation.cache import ArrayCache, Cached, key_of, photo_facts
 from objemb.evaluation.described import DescribedTask, describe_task, object_crop, only_vectors
 from objemb.evaluation.feature_cache import with_feature_cache
 from objemb.evaluation.retrieval_task import RetrievalTask
-from objemb.models import Model
+from objemb.models import EmbeddingModel
 from objemb.structures import ImageRows, ImageWords
 from objemb.types import AnyArray
 from objemb.version import __version__
@@ -57,7 +57,7 @@ class TaskDescriber:
         on_note: Called with a message if the cache cannot be used.
     """
 
-    model: Model
+    model: EmbeddingModel
     data: EvaluationSet
     boxes: BoxSource
     crop: str
@@ -68,7 +68,7 @@ class TaskDescriber:
 
     def takes_boxes(self, task: RetrievalTask) -> bool:
         """Whether the database is described by the boxes of a detector, so that their number can be limited."""
-        return task.level == "image" and (self.model.detector is not None or self.boxes.detector is not None)
+        return task.level == "image" and (self.model.has_detector or self.boxes.detector is not None)
 
     def describe(
         self, task: RetrievalTask, max_regions: int | None = None, on_photo: Callable[[], object] = lambda: None
@@ -105,11 +105,11 @@ class TaskDescriber:
             took = described.seconds[name] + features.spared - spared  # as if the features had been computed now
             return replace(described, seconds={**described.seconds, name: took})
 
-        stored = {"boxes": self.boxes.identity, "own_boxes": _own_boxes(model), "max_regions": max_regions}
+        stored = {"boxes": self.boxes.identity, "own_boxes": model.own_boxes, "max_regions": max_regions}
         if task.level == "object":
             stored["crop"] = object_crop(self.crop)
         database = self._part(task, DATABASE, stored, lambda: run(_only(task, DATABASE), boxes))
-        asked = {"crop": self.crop, "query_boxes": self.query_boxes, "own_boxes": _own_boxes(model)}
+        asked = {"crop": self.crop, "query_boxes": self.query_boxes, "own_boxes": model.own_boxes}
         queries = self._part(task, QUERIES, asked, lambda: run(_only(task, QUERIES), None))
         parts = {DATABASE: database, QUERIES: queries}
         seconds = {name: part.seconds for name, part in parts.items()}
@@ -131,8 +131,7 @@ class TaskDescriber:
                 "part": name,
                 "level": task.level,
                 "fingerprint": self.model.fingerprint,
-                "device": self.model.device.partition(":")[0],
-                "precision": self.model.precision,
+                **self.model.computation,
                 "photos": photo_facts(self.data.photo(file) for file in dict.fromkeys(e.file for e in entries)),
                 "entries": _digest([(e.file, e.box) for e in entries]),
                 **facts,
@@ -178,11 +177,6 @@ class _Part:
 def _only(task: RetrievalTask, part: str) -> RetrievalTask:
     """The task with only one side, ``database`` or ``queries``."""
     return replace(task, database=()) if part == QUERIES else replace(task, queries=())
-
-
-def _own_boxes(model: Model) -> str | None:
-    """The checksum of the file of the model's own boxes; None if there is no such file."""
-    return None if model.detector is None else model.detector.content_hash()
 
 
 def _digest(rows: Sequence[object]) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from objemb import checks
 from objemb.card import Provenance
@@ -101,6 +101,23 @@ class EmbeddingModel(ABC):
 
     @property
     @abstractmethod
+    def computation(self) -> dict[str, object]:
+        """What beside the fingerprint decides the last digits of vectors, such as the precision: for keys of a cache,
+        JSON-ready."""
+
+    @property
+    @abstractmethod
+    def fitted_on(self) -> dict[str, str]:
+        """For each part that was learned without labels, the record of the photos it was fitted on; the whitening is
+        ``whitening``."""
+
+    @property
+    def own_boxes(self) -> str | None:
+        """The checksum of the file of the model's own boxes; None if there is no such file."""
+        return None
+
+    @property
+    @abstractmethod
     def rerankers(self) -> tuple[Reranker, ...]:
         """The re-rankers of the method, in order; vectors and fingerprint do not depend on them."""
 
@@ -108,6 +125,26 @@ class EmbeddingModel(ABC):
     @abstractmethod
     def photo_describer(self) -> Describer | FeatureDescriber | None:
         """The describer with which re-rankers describe parts of photos; None for a model that runs without PyTorch."""
+
+    @abstractmethod
+    def limited(self, max_regions: int) -> Self:
+        """A copy with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image; networks
+        are shared.
+
+        Raises:
+            ValueError: The boxes are chosen in a graph.
+        """
+
+    @abstractmethod
+    def reranked(self, steps: Sequence[Settings]) -> Self:
+        """A copy with other re-rankers, which shares everything else.
+
+        Args:
+            steps: Settings of the re-rankers, in order.
+
+        Raises:
+            ValueError: Unknown names, keys or values.
+        """
 
     @abstractmethod
     def computing(self) -> AbstractContextManager[None]:
@@ -296,6 +333,19 @@ class EmbeddingModel(ABC):
             described = self._query_boxes([photos[n] for n in boxed], list(boxed.values()), crop)
             rows.update(zip(boxed, described, strict=True))
         return [rows[number] for number in range(len(images))]
+
+    def rows(self, photos: Sequence[Photo], given: Sequence[Regions] | None = None) -> list[Described]:
+        """The rows of decoded photos for an index.
+
+        Args:
+            photos: At least one photo.
+            given: Regions of each photo to describe, including the whole image; None for the model's own regions.
+
+        Raises:
+            ValueError: The model takes no given regions.
+        """
+        self._expect_regions(given is not None, None)
+        return self._rows(photos, given, None)
 
     def detect(self, image: ImageLike) -> Regions:
         """The boxes that would be indexed, best first, without the whole image.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -79,20 +78,6 @@ def build_model(
     )
 
 
-def reranked(model: Model, steps: Sequence[Settings]) -> Model:
-    """A copy of a model with other re-rankers.
-
-    Args:
-        model: The model; the copy shares everything else with it.
-        steps: Settings of the re-rankers, in order.
-
-    Raises:
-        ValueError: Unknown names, keys or values.
-    """
-    settings = config.resolve({**model.settings, "rerank": list(steps)})
-    return replace(model, settings=settings, rerankers=tuple(registry.build(Reranker, s) for s in settings["rerank"]))
-
-
 def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None:
     """Write a model folder atomically; see :mod:`objemb.models.folder`.
 
@@ -157,7 +142,7 @@ def load_model(path: str | Path, device: str = "cpu", precision: str = "fp32") -
     if EXPORT in card:
         raise ValueError(
             f"{path}: expected a model of PyTorch, found one that 'objemb export' made: objemb.load opens it for "
-            "indexing and search, and for no more"
+            "indexing, search and evaluation, and for no more"
         )
     tensors = read_tensors(path, card)
     expect_installed(card.get("provenance", {}))

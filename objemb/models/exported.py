@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from objemb import checks, registry
+from objemb import checks, config, registry
 from objemb.card import CARD, ModelCard, Provenance, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.models.base import EmbeddingModel, least_longest_side
@@ -53,6 +53,7 @@ class ExportedModel(EmbeddingModel):
         runtime: What runs the graphs.
         sessions: The graphs that are open, by name.
         precision: That of the graphs; of graphs in float32 that of the runtime.
+        most: At most this many boxes of its detector per photo; None for as many as the graphs give.
     """
 
     card: ModelCard
@@ -61,6 +62,7 @@ class ExportedModel(EmbeddingModel):
     runtime: Runtime
     sessions: Mapping[str, Session]
     precision: str
+    most: int | None = None
 
     gives = RegionDescriptors
     kernel = None
@@ -108,9 +110,35 @@ class ExportedModel(EmbeddingModel):
         return list(self.exported.untrained)
 
     @property
+    def computation(self) -> dict[str, object]:
+        """See :attr:`EmbeddingModel.computation`."""
+        files = {name: facts["sha256"] for name, facts in self.card["files"].items()}
+        return {
+            **{"device": self.device, "precision": self.precision},
+            **{"runtime": self.runtime.registry_name, "graphs": files},
+        }
+
+    @property
+    def fitted_on(self) -> dict[str, str]:
+        """See :attr:`EmbeddingModel.fitted_on`."""
+        whitening = self.card.get("whitening")
+        parts = {**self.card.get("fitted", {}), **({} if whitening is None else {"whitening": whitening})}
+        return {name: str(facts["fitted_on"]) for name, facts in parts.items()}
+
+    @property
     def rerankers(self) -> tuple[Reranker, ...]:
         """See :attr:`EmbeddingModel.rerankers`."""
         return tuple(registry.build(Reranker, step) for step in self.settings.get("rerank") or [])
+
+    def limited(self, max_regions: int) -> ExportedModel:
+        """See :meth:`EmbeddingModel.limited`."""
+        self._expect_regions(False, checks.whole("max_regions", max_regions, 0))
+        return replace(self, most=max_regions)
+
+    def reranked(self, steps: Sequence[Settings]) -> ExportedModel:
+        """See :meth:`EmbeddingModel.reranked`."""
+        settings = config.resolve({**self.settings, "rerank": list(steps)})
+        return replace(self, card={**self.card, "settings": settings})
 
     def computing(self) -> AbstractContextManager[None]:
         """See :meth:`EmbeddingModel.computing`."""
@@ -217,8 +245,9 @@ class ExportedModel(EmbeddingModel):
         y, x = photo.scale
         boxes = found["boxes"][:count] / np.array([x, y, x, y], np.float32)
         inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        count = count if self.most is None else min(count, self.most)
         return Regions(
-            inside, photo.size, found["scores"][:count], found["labels"][:count], self.exported.classes
+            inside[:count], photo.size, found["scores"][:count], found["labels"][:count], self.exported.classes
         ).with_whole()
 
     def _of_boxes(self, photo: Photo, boxes: Regions) -> RegionDescriptors:

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from objemb import checks
+from objemb import checks, config, registry
 from objemb.backbones.base import Backbone
 from objemb.card import Provenance
 from objemb.describers.base import Describer
@@ -115,6 +115,22 @@ class Model(EmbeddingModel):
         return untrained(self.settings, self.provenance)
 
     @property
+    def computation(self) -> dict[str, object]:
+        """See :attr:`EmbeddingModel.computation`."""
+        return {"device": self.device.partition(":")[0], "precision": self.precision}
+
+    @property
+    def fitted_on(self) -> dict[str, str]:
+        """See :attr:`EmbeddingModel.fitted_on`."""
+        fitted = {name: part.fitted_on for name, part in self.pipeline.fitted_parts().items()}
+        return fitted if self.whitening is None else {**fitted, "whitening": self.whitening.fitted_on}
+
+    @property
+    def own_boxes(self) -> str | None:
+        """See :attr:`EmbeddingModel.own_boxes`."""
+        return None if self.detector is None else self.detector.content_hash()
+
+    @property
     def decode_side(self) -> int | None:
         """The longest side in pixels at which the model uses a photo, None for full resolution."""
         return self.describer.decode_side()
@@ -197,9 +213,14 @@ class Model(EmbeddingModel):
         return replace(self, describer=self.vector_describer("whitening").whitened(whitening))
 
     def limited(self, max_regions: int) -> Model:
-        """A copy with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image; networks
-        are shared."""
+        """See :meth:`EmbeddingModel.limited`."""
         return replace(self, describer=self.describer.limited(max_regions))
+
+    def reranked(self, steps: Sequence[Settings]) -> Model:
+        """See :meth:`EmbeddingModel.reranked`."""
+        settings = config.resolve({**self.settings, "rerank": list(steps)})
+        built = tuple(registry.build(Reranker, step) for step in settings["rerank"])
+        return replace(self, settings=settings, rerankers=built)
 
     def with_local_features(self, extractor: LocalExtractor) -> Model:
         """A copy of a model of local features with another extractor of the same features, such as one that caches

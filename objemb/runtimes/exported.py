@@ -197,5 +197,5 @@ def _file_name(name: object, card: ModelCard) -> str:
 
 
 def _tensor(said: Settings) -> TensorSpec:
-    shape = tuple(None if side is None else checks.whole("shape", side) for side in said["shape"])
+    shape = tuple(None if side is None else checks.whole("shape", side, 0) for side in said["shape"])
     return TensorSpec(str(said["name"]), str(said["dtype"]), shape)

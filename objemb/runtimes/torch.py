@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ class Torch(Runtime):
         """See :meth:`Runtime._open`. PyTorch would run pickles and expressions of an archive; those are refused."""
         torch = _library()
         _expect_harmless(torch, name, contents[0])
+        logging.getLogger("torch._export.serde").setLevel(logging.ERROR)  # it warns of symbols that nothing uses
         program = torch.export.load(io.BytesIO(contents[0]))
         signature = program.graph_signature
         found = (len(signature.user_inputs), len(signature.user_outputs))

@@ -100,3 +100,13 @@ def test_a_file_of_another_folder_that_the_checksums_name(folder: Path) -> None:
     card[EXPORT]["graphs"][PHOTOS]["files"] = ["../photos.onnx"]
     with pytest.raises(ArtefactMismatchError, match=r"files: expected one of 'photos\.onnx'"):
         Exported.of_card(card, folder)
+
+
+def test_no_boxes_at_all(folder: Path) -> None:
+    """`--max-detections 0`: outputs without a row."""
+    card = read_card(folder)
+    card[EXPORT]["graphs"][PHOTOS]["outputs"][0]["shape"] = [1, 0, 4]
+    card[EXPORT]["max_detections"] = 0
+    exported = Exported.of_card(card, folder)
+    assert exported.max_detections == 0
+    assert exported.graphs[PHOTOS].outputs[0].shape == (1, 0, 4)

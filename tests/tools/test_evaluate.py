@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,9 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.config import load_config
-from objemb.models import build_model
+from objemb.config import load_config, resolve
+from objemb.datasets.evaluation_set import read_evaluation_set
+from objemb.evaluation.evaluate import evaluate
+from objemb.evaluation.retrieval_task import make_task
+from objemb.models import build_model, open_model
 from tests.evaluation.colours import write_set
+from tests.runtimes.models import FINGERPRINT, write_model
+from tests.small_settings import STUDENT
 from tests.tools.conftest import OVERRIDES, SMALL
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
@@ -289,3 +295,45 @@ def test_an_object_outside_its_photo_is_reported_with_its_file(tool: ModuleType,
     assert report["results"][0]["problems"] == [
         f"{file}: expected boxes inside 40 x 20 pixels, found (0.0, 0.0, 50.0, 20.0)"
     ]
+
+
+def test_an_exported_model(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "exported", settings=resolve({"describer": STUDENT}))
+    cache, command = tmp_path / "cache", [str(folder), "--set", str(set_file), "--regions", "0,1", "--cache"]
+    (result,) = tool.main([*command, str(cache)])["results"]
+    assert result["computation"]["runtime"] == "onnxruntime"
+    assert result["fingerprint"] == FINGERPRINT
+    assert result["cost"]["milliseconds"] > 0
+    assert result["cost"]["ratio"] is None
+    assert [point["vectors_per_image"] for point in result["by_regions"]] == [1.0, 2.0]
+    direct = open_model(folder)
+    data = read_evaluation_set(set_file)
+    expected = evaluate(direct, data, make_task(data)).scores.means
+    assert result["scores"] == pytest.approx(expected)
+    assert tool.main([*command, str(cache)])["results"][0]["descriptors_from_cache"] == ["database", "queries"]
+    (other,) = tool.main([*command, str(cache), "--runtime", "openvino", "--rerank", "query_expansion"])["results"]
+    assert other["descriptors_from_cache"] == []
+    assert other["computation"]["runtime"] == "openvino"
+    assert [step["name"] for step in other["settings"]["rerank"]] == ["query_expansion"]
+
+
+def test_the_cache_tells_graphs_of_one_model_apart(tmp_path: Path) -> None:
+    """Two exports in 8 bits, calibrated on other photos, have one fingerprint, one precision and one runtime."""
+    first, second = (open_model(write_model(tmp_path / str(k), max_detections=k)) for k in (2, 3))
+    assert first.fingerprint == second.fingerprint
+    assert first.computation == open_model(tmp_path / "2").computation
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "2", other)
+    card = json.loads((other / "model.json").read_text())
+    graph = (other / "boxes.onnx").read_bytes() + b"\x72\x02\x0a\x00"  # an empty entry of its metadata
+    (other / "boxes.onnx").write_bytes(graph)
+    card["files"]["boxes.onnx"] = {"bytes": len(graph), "sha256": hashlib.sha256(graph).hexdigest()}
+    (other / "model.json").write_text(json.dumps(card))
+    assert open_model(other).computation != first.computation
+
+
+def test_an_exported_model_is_not_fitted(tool: ModuleType, set_file: Path, tmp_path: Path) -> None:
+    command = [str(write_model(tmp_path / "exported")), "--set", str(set_file)]
+    for option in ("--fit-on", "--whiten-on"):
+        with pytest.raises(ValueError, match=f"{option}: expected a model that runs in PyTorch, found the exported"):
+            tool.main([*command, option, str(set_file.parent)])

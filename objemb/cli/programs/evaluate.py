@@ -8,9 +8,9 @@
     objemb evaluate teacher student --set set.json --reference teacher
     objemb evaluate my_model --set boxes.json --box-sources ground_truth,detector,grid,whole --regions 1,5,20
 
-A METHOD is a config (a file, or a name such as ``rmac``) or a model folder. A separate key=value argument applies to
-all methods; after a comma it applies to that method only. With several methods or sets, an error is shown in its cell
-of the table and does not stop the others; the exit code is then 3.
+A METHOD is a config (a file, or a name such as ``rmac``) or a model folder, also an exported one. A separate
+key=value argument applies to all methods; after a comma it applies to that method only. With several methods or
+sets, an error is shown in its cell of the table and does not stop the others; the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from objemb.cli.programs.evaluations.sets import FailedSet, OpenSet, open_sets
 from objemb.evaluation.matrix import matrix
 from objemb.evaluation.projector import Embedding, write_embeddings
 from objemb.evaluation.shares import with_shares
-from objemb.models import Model
+from objemb.models import EmbeddingModel
 from objemb.models.build import SEED
 
 PROGRAM = "objemb evaluate"
@@ -149,7 +149,7 @@ class EvaluationRun:
     def _rows(self, method: Method) -> list[MethodVariant]:
         return [MethodVariant(method, self.args.rerank, source) for source in self.sources]
 
-    def _cell(self, row: MethodVariant, model: Model, one: OpenSet) -> dict[str, object]:
+    def _cell(self, row: MethodVariant, model: EmbeddingModel, one: OpenSet) -> dict[str, object]:
         """Measure a method on a set and write the files of this cell."""
         measured = measure(row.name, model, one.data, one.task, row.source, self.args)
         if self.args.report is not None and self.args.failures:

@@ -18,7 +18,7 @@ from objemb.evaluation.leakage import find_leaks, learned_from
 from objemb.evaluation.measurement import cost_of_photos, curve, figures_by_parts, figures_by_regions
 from objemb.evaluation.retrieval_task import RetrievalTask
 from objemb.evaluation.task_describer import BoxSource, TaskDescriber
-from objemb.models import Model
+from objemb.models import EmbeddingModel
 
 MAX_SHOWN = 5
 #: What a method needs for figures by the number of regions.
@@ -41,7 +41,12 @@ class Measured:
 
 
 def measure(
-    name: str, model: Model, data: EvaluationSet, task: RetrievalTask, source: str | None, args: argparse.Namespace
+    name: str,
+    model: EmbeddingModel,
+    data: EvaluationSet,
+    task: RetrievalTask,
+    source: str | None,
+    args: argparse.Namespace,
 ) -> Measured:
     """Measure one method on one set.
 
@@ -65,7 +70,7 @@ def measure(
         display.meter(f"{name}: searching and scoring", "queries", len(task.queries))
         with model.computing():
             evaluation = evaluate_described(
-                described, data, task, rerankers=model.rerankers, describer=model.describer, hits=hits
+                described, data, task, rerankers=model.rerankers, describer=model.photo_describer, hits=hits
             )
         report_problems(name, [*warnings, *evaluation.problems])
         display.meter(f"{name}: figures by regions and cost", "parts", None)
@@ -90,6 +95,7 @@ def measure(
         "query_boxes": describer.query_boxes,
         "dim": model.dim,
         "precision": model.precision,
+        "computation": model.computation,
         "fingerprint": model.fingerprint,
         "settings": model.settings,
         "provenance": model.provenance,
@@ -105,13 +111,13 @@ def report_problems(name: str, lines: Sequence[str]) -> None:
         note(f"{name}: and {len(lines) - MAX_SHOWN} more problems")
 
 
-def box_source(model: Model, data: EvaluationSet, source: str | None, args: argparse.Namespace) -> BoxSource:
+def box_source(model: EmbeddingModel, data: EvaluationSet, source: str | None, args: argparse.Namespace) -> BoxSource:
     """The source of the boxes of database photos."""
     own = BoxSource.of_file(stored_boxes(args.boxes, model))
     if source is None:
         return own
     if source == DETECTOR:
-        if own.detector is None and model.detector is None:
+        if own.detector is None and not model.has_detector:
             raise ValueError("box source detector: expected a method with a detector, or --boxes, found neither")
         return own
     truth = [(e.file, e.box) for e in data.objects] if source == GROUND_TRUTH else None

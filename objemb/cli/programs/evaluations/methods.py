@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
+from objemb.card import read_card
 from objemb.cli.boxes import reporting_boxes, stored_boxes
 from objemb.cli.output import note, note_untrained
 from objemb.config import is_override, load_config, parse_part, split_list, split_overrides
-from objemb.models import Model, build_model, fit_learned_whitening, fit_parts, fit_whitening, load_model
-from objemb.models.build import reranked
+from objemb.models import (
+    EmbeddingModel,
+    Model,
+    build_model,
+    fit_learned_whitening,
+    fit_parts,
+    fit_whitening,
+    load_model,
+)
+from objemb.models.exported import ExportedModel, open_exported
 from objemb.models.fitting import expect_whitening
+from objemb.runtimes.exported import EXPORT
 from objemb.types import Settings
 
 
@@ -106,15 +116,31 @@ def _more_than_once(methods: Sequence[Method]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
-def open_model(method: Method, args: argparse.Namespace) -> Model:
+def open_model(method: Method, args: argparse.Namespace) -> EmbeddingModel:
     """The model of a row, fitted on the photos that the command line names."""
+    steps = [parse_part("rerank", text) for text in args.rerank]
+    if method.settings is None and EXPORT in read_card(method.path):
+        exported = _open_exported(method, args)
+        return exported.reranked(steps) if steps else exported
     if method.settings is None:
         model = load_model(method.path, args.device, args.precision)
     else:
         model = build_model(method.settings, device=args.device, precision=args.precision)
     note_untrained(model)
     model = _fitted(model, args)
-    return reranked(model, [parse_part("rerank", text) for text in args.rerank]) if args.rerank else model
+    return model.reranked(steps) if steps else model
+
+
+def _open_exported(method: Method, args: argparse.Namespace) -> ExportedModel:
+    """An exported model, which was fitted before, in what the command line says."""
+    fitting = [name for name in ("fit_on", "whiten_on", "whiten_pairs") if getattr(args, name)]
+    if fitting:
+        option = "--" + fitting[0].replace("_", "-")
+        raise ValueError(f"{option}: expected a model that runs in PyTorch, found the exported one {method.path}")
+    checks.one_of("device of an exported model", args.device, ("cpu",))
+    model = open_exported(method.path, runtime=args.runtime, precision=args.exported_precision)
+    note_untrained(model)
+    return model
 
 
 def _fitted(model: Model, args: argparse.Namespace) -> Model:

@@ -76,6 +76,7 @@ def _add_description(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="precision of the networks (default: auto)"
     )
+    group.add_argument("--runtime", help="what runs exported models (default: the first that is installed)")
     group.add_argument("--workers", type=int, default=2, help="decoding threads (default: 2)")
     group.add_argument(
         "--cache", type=Path, metavar="DIR", help="read descriptors from this folder and store them there"
@@ -147,6 +148,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    args.exported_precision = args.precision
     args.device = find_device(args.device)
     args.precision = find_precision(args.precision, args.device)
     if not args.set and not args.dataset:

@@ -1,0 +1,73 @@
+"""The program `tools/parity.py`: what is compared, and its errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from objemb.models import Model
+from tests.tiny import random_photo
+from tools import parity
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    for seed in range(4):
+        Image.fromarray(random_photo(40, 50, seed=seed).pixels.transpose(1, 2, 0)).save(place / f"{seed}.png")
+    return place
+
+
+def test_a_model_in_every_runtime(
+    model: Model,
+    folder: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The export is that of the other tests, of at most four boxes."""
+    monkeypatch.setattr(parity, "export_model", lambda model, place, settings: shutil.copytree(folder, place))
+    monkeypatch.setattr(parity, "load_model", lambda place: model)
+    monkeypatch.setattr(parity, "TINY", {})
+    monkeypatch.setattr(parity, "VARIANTS", {"4 boxes": (4, 0.0)})
+    monkeypatch.setattr(parity, "EXPORTS", (("onnx", 1, "4 boxes"),))
+    report = tmp_path / "report.json"
+    command = ["--small", "--models", "student", "--photos", str(pictures), "-o", str(report)]
+    cells = parity.main(command)
+    assert {cell.shape for cell in cells} == set(parity.SHAPES)
+    assert {(cell.model, cell.batch, cell.boxes, cell.measured.photos) for cell in cells} == {
+        ("student", 1, "4 boxes", 1)
+    }
+    assert all(cell.measured.failures == [] and cell.measured.cosine > 0.9999 for cell in cells)
+    assert sum(cell.measured.matched for cell in cells) > 4
+    written = json.loads(report.read_text())
+    assert [cell["measured"]["cosine"] for cell in written] == [cell.measured.cosine for cell in cells]
+    title, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert title.startswith("| model | runtime | photos | boxes |")
+    matched = sum(cell.measured.matched for cell in cells if cell.runtime == "onnxruntime")
+    assert any(row.startswith(f"| student | onnxruntime | 3 | {matched} of {matched} | ") for row in rows)
+
+
+def test_a_copy_finds_as_many_boxes_as_the_variant_says(model: Model) -> None:
+    photo = random_photo(80, 60, seed=2)
+    counts = [len(parity.with_boxes(model, *parity.VARIANTS[name]).describe(photo)) - 1 for name in parity.VARIANTS]
+    assert counts[:2] == [0, 1]
+    assert counts[2] == len(model.describe(photo)) - 1 > 1
+
+
+def test_shapes_of_the_photos(pictures: Path) -> None:
+    photos = parity._photos([pictures], {"strip": (30, 1), "portrait": (9, 5)}, 0)
+    assert [photo.pixels.shape for photo in photos["strip"]] == [(3, 30, 1)] * 4
+    assert photos["portrait"][3].size == (9, 5)
+    assert len({photo.pixels.tobytes() for photo in photos["portrait"]}) == 4
+    next(iter(pictures.iterdir())).unlink()
+    with pytest.raises(ValueError, match="--photos: expected at least 4 photos, found 3"):
+        parity._photos([pictures], {"strip": (30, 1)}, 0)
