@@ -1,4 +1,4 @@
-"""YAML becomes validated settings. This is the only reader of YAML.
+"""Reads YAML into validated settings. Nothing else in objemb reads YAML.
 
 A method is a file of nested parts, each with a ``name`` (a plug-in) and keys that equal its constructor's arguments:
 
@@ -10,10 +10,10 @@ A method is a file of nested parts, each with a ``name`` (a plug-in) and keys th
     aggregator: {name: keep}
     rerank: [{name: query_expansion, top: 5}]   # optional; a list is replaced as a whole
 
-Files, and overrides such as ``backbone.arch=mobilenet_v2`` from a command line, are merged key by key by one rule: a
-part that names *another* plug-in replaces the whole part, so that no key of the old one is left behind.
+Files, and overrides such as ``backbone.arch=mobilenet_v2`` from a command line, are merged key by key, with one
+exception: a part that names *another* plug-in replaces the part below it entirely, so that none of its keys remains.
 
-A training config is read by the same rules; its parts are ``task``, a plug-in, and ``run``, plain settings.
+Training configs follow the same rules; their parts are ``task``, a plug-in, and ``run``, plain settings.
 """
 
 from __future__ import annotations
@@ -29,34 +29,36 @@ import yaml
 from objemb import checks, registry
 from objemb.types import Settings
 
-#: The parts of a method; every other key of an override belongs to the first one.
+#: The parts of a method. An override whose key names none of them applies to the first one.
 PARTS = ("describer", "aggregator", "rerank")
-#: The parts of a training config, likewise.
+#: The same for training configs.
 TRAINING_PARTS = ("task", "run")
-#: Limits of a config: number of values, expanded anchors included, and depth; far beyond what people write.
+#: Limits of a config: its number of values (with anchors expanded), its nesting depth and its size in bytes. They are
+#: far above what people write.
 MAX_VALUES, MAX_DEPTH = 100_000, 50
 MAX_BYTES = 1 << 22
-#: The key of an override; those of YAML mappings have a colon.
+#: The key of an override, with its equals sign; keys of YAML mappings are followed by a colon.
 KEY = r"[\w.]+(\[\d+\][\w.]*)*="
-#: The number of an entry of a list, as a key of an override.
+#: A key of an override that is the number of a list entry.
 ENTRY = re.compile(r"\[\d+\]")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Settings of a method, complete: every key that the file does not name has its default.
+    """The complete settings of a method: keys that the file does not set have their defaults.
 
     Args:
         path: A YAML file, or the name of a method that comes with objemb, such as ``rmac``.
         overrides: ``dotted.key=value``; lists and mappings are written as in YAML: ``scales=[1.0, 0.5]``. The prefix
-            ``describer.`` may be left out: ``extractor.size=320``. An entry of a list has its number:
-            ``regions.of[0].min_score=0.3``. The later of two for the same key wins.
+            ``describer.`` may be left out: ``extractor.size=320``. An entry of a list is selected by its number:
+            ``regions.of[0].min_score=0.3``. If a key is set twice, the last value counts.
 
     Returns:
         ``{"describer": {...}, "aggregator": {...}, "rerank": [...]}``, ready for :func:`objemb.models.build_model`.
 
     Raises:
         FileNotFoundError: The file, or one that it is based on, does not exist.
-        ValueError: Not YAML, a key twice, an unknown key or plug-in (the nearest known one is suggested).
+        ValueError: The file is not YAML, repeats a key, or contains an unknown key or plug-in (the error suggests the
+            most similar known one).
     """
     settings = _read(path, "methods", overrides, PARTS)
     try:
@@ -66,11 +68,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
 
 
 def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Settings of a training run; its task is complete, ``run`` as far as it is named.
+    """The settings of a training run: complete for its task, and for ``run`` those that the config sets.
 
     Args:
         path: A YAML file, or the name of a training config that comes with objemb, such as ``classify_scenes``.
-        overrides: ``dotted.key=value``; the prefix ``task.`` may be left out: ``data.count=100 run.steps=50``.
+        overrides: ``dotted.key=value``; the prefix ``task.`` may be left out: ``data.count=100``, ``run.steps=50``.
 
     Returns:
         ``{"task": {"name": ..., ...}, "run": {...}}``; :class:`objemb.training.settings.RunSettings` checks the latter.
@@ -90,7 +92,7 @@ def load_training_config(path: str | Path, overrides: Sequence[str] = ()) -> Set
 
 
 def resolve(settings: Mapping[str, object]) -> Settings:
-    """Settings of a method with every default filled in, checked as :func:`objemb.registry.resolve` does."""
+    """Settings of a method with all defaults filled in, checked by :func:`objemb.registry.resolve`."""
     _check_parts(settings, PARTS)
     full = {"aggregator": {"name": "keep"}, "rerank": [], **settings}
     steps = full["rerank"]
@@ -104,7 +106,7 @@ def resolve(settings: Mapping[str, object]) -> Settings:
 
 
 def _check_parts(settings: Mapping[str, object], parts: Sequence[str]) -> None:
-    """Raise ``ValueError`` for a key that is no part, or when the first part is missing."""
+    """Raise ``ValueError`` for a key that is not one of the parts, or if the first part is missing."""
     for key in settings:
         if key not in parts:
             raise ValueError(f"unknown key {key!r}{checks.nearest(key, parts)}; known keys: {checks.listed(parts)}")
@@ -113,12 +115,12 @@ def _check_parts(settings: Mapping[str, object], parts: Sequence[str]) -> None:
 
 
 def merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """``above`` laid over ``below``, key by key; a part with another ``name`` replaces the part below it.
+    """``below`` with the keys of ``above`` merged into it; a part with another ``name`` replaces the one below it.
 
-    Keys ``[0]``, ``[1]`` ... of a mapping that is laid over a list are numbers of its entries.
+    A mapping with the keys ``[0]``, ``[1]`` ... is merged into the entries of a list that have these numbers.
 
     Raises:
-        ValueError: The list has no such entry.
+        ValueError: The list has no entry of this number.
     """
     merged = dict(below)
     for key, value in above.items():
@@ -139,7 +141,7 @@ def _another_plugin(old: Mapping[str, object], new: Mapping[str, object]) -> boo
 
 
 def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> Settings:
-    """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings; other keys belong to the first part."""
+    """``["backbone.arch=vgg16", "aggregator.name=sum"]`` as nested settings, with the first part as default prefix."""
     nested: dict[str, object] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
@@ -148,7 +150,7 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> S
             raise ValueError(f"override: expected key=value such as backbone.arch=mobilenet_v2, found {override!r}")
         path = keys if keys[0] in parts else [parts[0], *keys]
         if len(path) > MAX_DEPTH:
-            raise ValueError(f"override: expected at most {MAX_DEPTH} keys within each other, found {len(path)}")
+            raise ValueError(f"override: expected at most {MAX_DEPTH} nested keys, found {len(path)}")
         inner = {path[-1]: _value(text, f"override {override!r}")}
         for key in reversed(path[:-1]):
             inner = {key: inner}
@@ -157,26 +159,27 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = PARTS) -> S
 
 
 def split_overrides(text: str) -> tuple[str, tuple[str, ...]]:
-    """``NAME,key=value,...`` of a command line as the name and its overrides.
+    """Split ``NAME,key=value,...`` from a command line into the name and its overrides.
 
-    A comma separates where ``key=`` follows, outside of brackets: names, lists and mappings may have commas in them.
+    A comma separates only outside of brackets and before ``key=``, since names, lists and mappings may contain commas.
     """
     name, *own = _joined(text, lambda piece: not is_override(piece))
     return name, tuple(own)
 
 
 def split_list(text: str) -> list[str]:
-    """Several ``NAME,key=value,...`` with commas between them; one that ``key=`` follows goes on with the same."""
+    """Split a list of ``NAME,key=value,...`` at its commas, except at those before ``key=``."""
     return _joined(text, is_override)
 
 
 def is_override(text: str) -> bool:
-    """Whether an argument of a command line is an override ``key=value``, not a name."""
+    """Whether an argument of a command line is an override ``key=value`` rather than a name."""
     return re.match(KEY, text) is not None
 
 
 def _joined(text: str, belongs: Callable[[str], bool]) -> list[str]:
-    """A text cut at the commas outside of brackets, with what ``belongs`` to the piece before it joined to it again."""
+    """Split a text at the commas outside of brackets, then rejoin the pieces for which ``belongs`` is true to their
+    predecessors."""
     pieces, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")
@@ -194,14 +197,14 @@ def _joined(text: str, belongs: Callable[[str], bool]) -> list[str]:
 
 
 def parse_part(key: str, text: str) -> Settings:
-    """One part from a command line, such as ``query_expansion,top=5``: its name, then its keys, with all defaults.
+    """The settings of one part, with all defaults, from its form on a command line such as ``query_expansion,top=5``.
 
     Args:
-        key: What it is, a key of :data:`objemb.registry.KINDS` such as ``rerank``.
-        text: ``NAME,key=value,...``; values are those of overrides, see :func:`load_config`.
+        key: The kind of part, a key of :data:`objemb.registry.KINDS` such as ``rerank``.
+        text: ``NAME,key=value,...``; values are written as in overrides, see :func:`load_config`.
 
     Raises:
-        ValueError: An unknown name or key (the nearest known one is suggested), or no YAML.
+        ValueError: A name or key is unknown (the error suggests the most similar known one), or a value is not YAML.
     """
     name, own = split_overrides(text)
     nested = parse_overrides(own, (key,))
@@ -209,7 +212,7 @@ def parse_part(key: str, text: str) -> Settings:
 
 
 def read_yaml(file: Path) -> dict[str, object]:
-    """The settings in a file that :func:`dump_config` made. Raises ``ValueError`` where it holds none."""
+    """The settings in a file written by :func:`dump_config`. Raises ``ValueError`` if it does not contain a mapping."""
     settings = _parse(_text_of(file), str(file))
     if not isinstance(settings, Mapping):
         raise ValueError(f"{file}: expected settings, found {settings!r}")
@@ -217,7 +220,7 @@ def read_yaml(file: Path) -> dict[str, object]:
 
 
 def dump_config(settings: Mapping[str, object]) -> str:
-    """Settings as YAML text that :func:`load_config` reads back."""
+    """Settings as YAML text that :func:`load_config` can read."""
     text: str = yaml.dump(
         registry.plain(settings),
         Dumper=_Dumper,
@@ -230,19 +233,20 @@ def dump_config(settings: Mapping[str, object]) -> str:
 
 
 def method_files() -> dict[str, Path]:
-    """The methods that come with objemb: name to file."""
+    """The methods that come with objemb, as a mapping from name to file."""
     return _files("methods")
 
 
 def _files(folder: str) -> dict[str, Path]:
-    """The configs of a folder of ``configs``: name to file. An installation has them inside the package."""
+    """The configs in a subfolder of ``configs``, as a mapping from name to file. If objemb is installed, ``configs`` is
+    inside the package, otherwise beside it."""
     package = Path(__file__).parent
     configs = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
     return {f.stem: f for f in sorted((configs / folder).glob("*.yaml"))}
 
 
 def _read(path: str | Path, folder: str, overrides: Sequence[str], parts: Sequence[str]) -> dict[str, object]:
-    """A file or a config of ``folder`` by its name, with the overrides laid over it."""
+    """Read a file, or the config of this name in ``folder``, and apply the overrides."""
     settings = _read_with_base(_find(path, folder), ())
     return merge(settings, parse_overrides(overrides, parts)) if overrides else settings
 
@@ -263,7 +267,7 @@ def _find(path: str | Path, folder: str) -> Path:
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, object]:
     path = path.resolve()
     if path in seen:
-        raise ValueError(f"base: expected no circle, found {' -> '.join(p.name for p in (*seen, path))}")
+        raise ValueError(f"base: expected no cycle, found {' -> '.join(p.name for p in (*seen, path))}")
     settings = _parse(_text_of(path), str(path))
     if not isinstance(settings, Mapping):
         raise ValueError(f"{path}: expected a mapping of parts such as 'describer:', found {settings!r}")
@@ -279,9 +283,10 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, object]:
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """What an unquoted word is, by its first letter: the core schema of YAML 1.2, but that ``007`` is a text.
+    """Patterns of the types of unquoted words, by first letter: YAML 1.2's core schema, except that ``007`` is text.
 
-    YAML 1.1 makes dates of ``2024-01-01``, 5400 of ``1:30:00``, and truth values of ``no`` and ``on``.
+    PyYAML's own patterns follow YAML 1.1, which reads ``2024-01-01`` as a date, ``1:30:00`` as 5400, and ``no`` and
+    ``on`` as booleans.
     """
     kinds = {
         "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -293,20 +298,20 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
         ),
         "merge": (r"<<", "<"),
     }
-    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    patterns: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for kind, (pattern, firsts) in kinds.items():
         for first in firsts:
-            found.setdefault(first, []).append((f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z")))
-    return found
+            patterns.setdefault(first, []).append((f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z")))
+    return patterns
 
 
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only: what JSON can hold. A key that occurs twice is an error instead of a silent loss.
+    """Reads the types of JSON only. A repeated key is an error, since one of its values would be lost without notice.
 
-    Anchors are read, but a text of a few lines must not unfold into billions of values, nor into itself.
+    Anchors are supported, but limited: a few lines of them could expand to billions of values, or refer to themselves.
     """
 
     yaml_implicit_resolvers = _resolvers()
@@ -323,7 +328,7 @@ class _Loader(yaml.SafeLoader):
             node, depth = waiting.pop()
             count += 1
             if count > MAX_VALUES or depth > MAX_DEPTH:
-                raise ValueError(f"expected at most {MAX_VALUES} values, {MAX_DEPTH} within each other, found more")
+                raise ValueError(f"expected at most {MAX_VALUES} values, nested {MAX_DEPTH} deep, found more")
             if isinstance(node, yaml.MappingNode):
                 waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
             elif isinstance(node, yaml.SequenceNode):
@@ -336,7 +341,7 @@ class _Loader(yaml.SafeLoader):
             if key_node.tag == MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # one that is not is refused below
+            if isinstance(key, Hashable):  # the base class refuses others
                 if key in seen:
                     line = node.start_mark.line + 1
                     raise ValueError(f"expected each key once, found {key!r} twice (mapping at line {line})")
@@ -345,48 +350,47 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader above would not read as a text."""
+    """Quotes texts that :class:`_Loader` would otherwise read as another type."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def _text_of(file: Path) -> str:
-    """The text of a YAML file: UTF-8, or UTF-16 with the mark that editors put before it."""
+    """The text of a YAML file in UTF-8, or in UTF-16 with a byte order mark."""
     content = file.read_bytes()
     if len(content) > MAX_BYTES:
-        raise ValueError(f"{file}: expected a config of at most {MAX_BYTES} bytes, found {len(content)}")
+        raise ValueError(f"{file}: expected a config of at most {MAX_BYTES:,} bytes, found {len(content):,}")
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected a text in UTF-8, found {error}; save it as UTF-8") from error
+        raise ValueError(f"{file}: expected UTF-8, found {error}; save the file as UTF-8") from error
 
 
 def _parse(text: str, where: str) -> object:
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except RecursionError as error:
-        raise ValueError(f"{where}: expected YAML, found brackets without end") from error
+        raise ValueError(f"{where}: expected YAML, found too many nested brackets") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where}: expected YAML, found: {' '.join(str(error).split())}") from error
 
 
 def _value(text: str, where: str) -> object:
-    """The value of an override: a flow collection or a quoted text is YAML, anything else one word, as it stands.
-
-    So nothing is cut at `` #``, and a path needs no quotes, whatever is in it.
+    """The value of an override. Lists, mappings and quoted texts are parsed as YAML, anything else as a single scalar,
+    so that `` #`` does not start a comment and paths need no quotes.
 
     Raises:
-        ValueError: It is empty, or no YAML.
+        ValueError: The value is empty or not YAML.
     """
     text = text.strip()
     if not text:
-        raise ValueError(f"{where}: expected a value, found nothing (a variable of the shell that is not set?)")
+        raise ValueError(f"{where}: expected a value, found none (is a shell variable not set?)")
     if text[0] in "[{\"'":
         return _parse(text, where)
     loader = _Loader("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's types lack it
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # untyped in PyYAML
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text))
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise ValueError(f"{where}: expected a value, found {error}") from error

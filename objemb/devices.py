@@ -1,4 +1,4 @@
-"""Which processor a network runs on, and how precisely it computes there."""
+"""The device that a network runs on, and the precision in which it computes there."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import torch
 from objemb import checks
 
 AUTO = "auto"
-#: What is called any accelerator of this machine.
+#: Stands for any GPU that PyTorch can use on this machine.
 GPU = "gpu"
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
-#: None: as the weights are, in single precision.
+#: The type for autocast; None for no autocast, that is, the type of the weights, float32.
 DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def find_device(name: str) -> str:
-    """The device that a name stands for, as PyTorch calls it.
+    """PyTorch's name of the device that a setting stands for.
 
     Args:
-        name: ``auto``: an NVIDIA or AMD GPU that PyTorch can use, else the CPU. An Apple GPU (``mps``) is not taken by
-            itself, since PyTorch lacks some operations of detectors there. ``gpu``: the same, or ``mps``, but never the
-            CPU. Everything else is a device of PyTorch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        name: ``auto`` is an NVIDIA or AMD GPU if PyTorch can use one, else the CPU; never an Apple GPU (``mps``), for
+            which PyTorch lacks some operations of detectors. ``gpu`` is an NVIDIA, AMD or Apple GPU, but never the CPU.
+            Other names are devices of PyTorch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        ValueError: A device that this machine does not have.
+        ValueError: This machine has no such device.
     """
     if name == AUTO:
         return "cuda" if torch.cuda.is_available() and _why_not("cuda") is None else "cpu"
@@ -40,9 +40,9 @@ def find_device(name: str) -> str:
 
 
 def find_precision(name: str, device: str) -> str:
-    """``fp32``, ``bf16`` or ``fp16``: what ``name`` (one of :data:`PRECISIONS`) stands for on a device.
+    """``fp32``, ``bf16`` or ``fp16``: the precision that ``name``, one of :data:`PRECISIONS`, stands for on a device.
 
-    ``auto`` is ``bf16`` on a GPU that computes it natively, else ``fp32``; on a CPU always ``fp32``.
+    ``auto`` is ``bf16`` on a GPU that supports it natively, and ``fp32`` on all other devices.
     """
     checks.one_of("precision", name, PRECISIONS)
     if name != AUTO:
@@ -52,7 +52,7 @@ def find_precision(name: str, device: str) -> str:
 
 
 def _why_not(device: str) -> str | None:
-    """Why nothing can be put on a device; None where that works."""
+    """The reason why no tensor can be created on a device; None if one can."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:  # torch may be built without it

@@ -15,28 +15,27 @@ from objemb.ops.words import Assigned, WordSums, mean_over_regions, sums_by_regi
 from objemb.structures import RegionFeatures, Regions
 from objemb.types import Float32Array, Int64Array
 
-#: What becomes a row of the index: the photo, whatever its boxes are; the photo, as the mean over its regions; each
-#: region for itself.
+#: The rows of a photo in the index: one for all its features; one for the mean over its regions; one for each region.
 IMAGE, REGIONAL, ITEMS = "image", "regional", "items"
 FORMS = (IMAGE, REGIONAL, ITEMS)
 
 
 class WordAggregator(FeatureAggregator):
-    """Sums residuals of local features to visual words.
+    """Sums the residuals of local features to their visual words.
 
     Args:
         words: Number of visual words.
-        form: ``image``: the features of the whole photo. ``regional``: the mean over all regions, the whole photo among
-            them (Teichmann et al., CVPR 2019). ``items``: every region is a row of its own, and the score of a photo
-            that of its best one (the regional search that they compare with).
-        region_normalised: Whether, for ``regional``, the vector of each region is brought to unit length before the
-            mean, as they have it.
-        iterations: Most rounds of k-means.
-        samples: Features per word that k-means sees.
-        seed: Of k-means.
+        form: ``image``: the features of the whole photo. ``regional``: the mean over all regions, including the whole
+            photo (Teichmann et al., CVPR 2019). ``items``: each region is a row, and the score of a photo is that of
+            its best region (the regional search that they compare with).
+        region_normalised: Whether, for ``regional``, the vector of each region is normalised to unit length before the
+            mean, as in that paper.
+        iterations: Maximum number of iterations of k-means.
+        samples: Number of features per word that k-means is run on.
+        seed: Seed of k-means.
 
     Attributes:
-        codebook: The words; there after :meth:`connect`.
+        codebook: The words; exists after :meth:`connect`.
     """
 
     codebook: Codebook
@@ -60,7 +59,7 @@ class WordAggregator(FeatureAggregator):
         )
 
     def samples(self, part: str, described: Sequence[RegionFeatures]) -> Tensor:
-        """See :meth:`ImageAggregator.samples`. The codebook learns from all features of the photos."""
+        """See :meth:`ImageAggregator.samples`. The codebook is fitted on all features of the photos."""
         if part != "codebook":
             return super().samples(part, described)
         dim = self.codebook.centres.shape[1]
@@ -72,12 +71,12 @@ class WordAggregator(FeatureAggregator):
         return features if part == "codebook" else super().most_samples(part, features)
 
     def assigned(self, vectors: Float32Array, count: int) -> Assigned:
-        """Features float32 ``(N, D)`` with their nearest words."""
+        """Assign features float32 ``(N, D)`` to their ``count`` nearest words."""
         centres = self.codebook.array
         return Assigned.of(vectors, centres, self.codebook.assign(vectors, count))
 
     def row_sums(self, described: RegionFeatures, assigned: Assigned) -> tuple[Regions, WordSums]:
-        """The rows of an image for the index: their boxes, and the sums of each."""
+        """The boxes of an image's rows in the index, and the sums for each row."""
         regions, members = described.regions, described.members
         if self.form == ITEMS:
             return regions, sums_by_region(assigned, members)
@@ -95,14 +94,14 @@ def is_whole(regions: Regions) -> bool:
 
 
 def of_image(regions: Regions, members: Int64Array) -> Int64Array:
-    """The features of an image as those of one region 0: of the whole image; where only boxes were given, all in them,
-    each once."""
+    """The features of an image as members ``(P, 2)`` of a single region 0: those of the whole image, or, if boxes were
+    given without it, those in any box."""
     features = members[members[:, 0] == 0, 1] if is_whole(regions) else np.unique(members[:, 1])
     return np.stack([np.zeros_like(features), features], axis=1)
 
 
 def enclosing(regions: Regions) -> Regions:
-    """The one box around all regions: region 0 where it is the whole image. None of none."""
+    """The box around all regions: region 0 if it is the whole image. No region if there are none."""
     if len(regions) == 0 or is_whole(regions):
         return regions[:1]
     boxes = regions.boxes

@@ -1,4 +1,4 @@
-"""Residuals of local features, one for each visual word of an image: ASMK, and its regional form."""
+"""Aggregates the residuals of local features to one for each visual word of an image: ASMK, and its regional form."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class Asmk(WordAggregator):
 
         g(X) g(Y) sum over common words c of idf_c^2 sigma(<V_c(X), V_c(Y)>)
 
-    with ``V_c`` the sum of the residuals of the features in word c at unit length (or its signs), ``sigma(u) =
-    sign(u) |u|^alpha`` above ``tau`` and 0 below, and ``g(X)`` the inverse root of the sum of ``idf_c^2`` over the
-    words of X. A row of ``regional`` has the words of the R-VLAD vector, in no more memory than those of the photo; the
-    query is always plain ASMK.
+    where ``V_c`` is the normalised sum of the residuals of the features in word c (or its signs), ``sigma(u) =
+    sign(u) |u|^alpha`` above ``tau`` and 0 below, and ``g(X)`` the inverse square root of the sum of ``idf_c^2`` over
+    the words of X. For ``regional``, a row contains the words of the R-VLAD vector, which take no more memory than
+    those of the photo; the query is always plain ASMK.
 
     Args:
         words: Number of visual words.
         form: ``image``, ``regional`` or ``items``, see :class:`objemb.aggregators._words.WordAggregator`.
-        region_normalised: Whether, for ``regional``, the vector of each region is brought to unit length first.
-        binary: Whether residuals are kept as signs, a bit for each number (ASMK*); else as numbers.
-        assignments: Words that a feature of the database belongs to.
-        query_assignments: The same of a query. As many as there are at most.
-        alpha: Exponent of sigma, from 0 on.
+        region_normalised: Whether, for ``regional``, the vector of each region is normalised to unit length first.
+        binary: Whether residuals are stored as signs, one bit per component (ASMK*), or as floats.
+        assignments: Number of words that a feature of the database is assigned to.
+        query_assignments: Number of words that a feature of a query is assigned to, limited to ``words``.
+        alpha: Exponent of sigma, at least 0.
         tau: Threshold of sigma.
         tau_inclusive: Whether a similarity of exactly ``tau`` counts.
-        idf: Whether words count by how rare they are among the photos of ``--fit-on``.
-        count_normalised: Whether scores are divided by g; the names for it differ: normalisation of the kernel so that
-            the score of an image with itself is 1, of L2, by word counts.
-        positions: Whether an index keeps where features lie, so that hits can be verified and localised without
-            opening photos: 8 bytes and the signs of a residual for each feature.
-        iterations: Most rounds of k-means.
-        samples: Features per word that k-means sees.
-        seed: Of k-means.
+        idf: Whether words are weighted by their inverse document frequency among the photos of ``--fit-on``.
+        count_normalised: Whether scores are multiplied by the two factors g, so that the score of an image with itself
+            is 1 (also called L2 normalisation or normalisation by word counts).
+        positions: Whether an index stores the positions of features, so that hits can be verified and localised without
+            opening photos; this takes 8 bytes and the signs of a residual per feature.
+        iterations: Maximum number of iterations of k-means.
+        samples: Number of features per word that k-means is run on.
+        seed: Seed of k-means.
     """
 
     gives = VisualWords
@@ -92,15 +92,15 @@ class Asmk(WordAggregator):
     def connect(self, dim: int) -> None:
         """See :meth:`ImageAggregator.connect`."""
         super().connect(dim)
-        self.idf = InverseFrequency(self.words) if self.weighted else None  # behind the codebook, whose words it counts
+        self.idf = InverseFrequency(self.words) if self.weighted else None  # fitted after the codebook
 
     @property
     def dim(self) -> int:
-        """See :attr:`FeatureAggregator.dim`: that of a residual."""
+        """See :attr:`FeatureAggregator.dim`: the length of a residual."""
         return int(self.codebook.centres.shape[1])
 
     def samples(self, part: str, described: Sequence[RegionFeatures]) -> Tensor:
-        """See :meth:`ImageAggregator.samples`. The idf learns from the words of whole photos."""
+        """See :meth:`ImageAggregator.samples`. The idf is fitted on the words of whole photos."""
         if part != "idf":
             return super().samples(part, described)
         rows = []
@@ -111,8 +111,8 @@ class Asmk(WordAggregator):
         return torch.cat([torch.zeros(0, 1), *rows])
 
     def aggregate(self, described: RegionFeatures) -> VisualWords:
-        """See :meth:`ImageAggregator.aggregate`. Where the image is one row, row 0 has the words; its boxes are rows
-        without words behind it."""
+        """See :meth:`ImageAggregator.aggregate`. Unless each region is a row, row 0 contains the words of the image,
+        and its boxes follow as rows without words."""
         assigned = self.assigned(described.features.vectors, self.assignments)
         regions, sums = self.row_sums(described, assigned)
         if self.form != ITEMS:

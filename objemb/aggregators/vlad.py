@@ -1,4 +1,4 @@
-"""Residuals of local features to visual words as one vector: VLAD, and its regional form."""
+"""Aggregates the residuals of local features to visual words into one vector: VLAD, and its regional form."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Vlad(WordAggregator):
     """VLAD (Jegou, Douze, Schmid and Perez, "Aggregating local descriptors into a compact image representation", CVPR
     2010) and R-VLAD (Teichmann, Araujo, Zhu and Sim, "Detect-to-retrieve", CVPR 2019).
 
-    ``V_k`` is the sum of ``x - c_k`` over the features x nearest to word k; all of them, one after the other, are a
-    vector of ``words * dim`` numbers, which goes into an index like any other. For ``regional`` it is the mean of the
-    unit vectors of all regions.
+    ``V_k`` is the sum of ``x - c_k`` over the features x whose nearest word is k. The concatenation of all ``V_k`` is a
+    vector of ``words * dim`` components, which an index stores like any other. For ``regional``, it is the mean of the
+    normalised vectors of all regions.
 
     Args:
-        words: Number k of visual words.
+        words: Number of visual words.
         form: ``image``, ``regional`` or ``items``, see :class:`objemb.aggregators._words.WordAggregator`.
-        region_normalised: Whether, for ``regional``, the vector of each region is brought to unit length first.
-        unit: Whether vectors are brought to unit length at the end. Detect-to-retrieve leaves the mean as it is, so
-            that a photo whose regions differ has a shorter one, and lower scores; such vectors can be evaluated, but an
-            index takes unit vectors only.
-        iterations: Most rounds of k-means.
-        samples: Features per word that k-means sees.
-        seed: Of k-means.
+        region_normalised: Whether, for ``regional``, the vector of each region is normalised to unit length first.
+        unit: Whether the vectors are normalised to unit length at the end. Detect-to-retrieve does not normalise the
+            mean, so that a photo with dissimilar regions has a shorter vector and lower scores. Such vectors can be
+            evaluated, but an index requires unit vectors.
+        iterations: Maximum number of iterations of k-means.
+        samples: Number of features per word that k-means is run on.
+        seed: Seed of k-means.
     """
 
     gives = RegionDescriptors

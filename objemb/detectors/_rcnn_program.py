@@ -76,7 +76,7 @@ class RcnnProgram(DetectionProgram):
         for level_scores, level_deltas, cell in zip(objectness, deltas, cells, strict=True):
             rows, columns = level_scores.shape[2:]
             of_level = level_scores[0].permute(1, 2, 0).reshape(-1)
-            # a level of few cells is filled up, so that all levels give equally many
+            # small levels are padded, so that all levels yield the same number
             chosen = torch.cat([of_level, of_level.new_full((before,), -math.inf)]).topk(before)
             known = chosen.indices.clamp(max=of_level.shape[0] - 1)
             values.append(chosen.values)
@@ -104,7 +104,7 @@ class RcnnProgram(DetectionProgram):
         return everything[proposals.indices], proposals.values >= 0
 
     def _pooled(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """``(P, C, s, s)``: each box from the level of its size."""
+        """Pool each box from the level for its size: ``(P, C, s, s)``."""
         pool = self.heads.box_roi_pool
         strides = list(self.strides.values())
         first, last = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
@@ -150,7 +150,7 @@ def _pyramid(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def anchors_by_number(cell: Tensor, numbers: Tensor, columns: int, stride: tuple[int, int]) -> Tensor:
-    """``(N, 4)``: anchors of a level by number, row by row; those of a cell, ``(A, 4)``, lie around its first pixel."""
+    """Anchors ``(N, 4)`` of a level by number, counted row by row, from the anchors ``(A, 4)`` of a cell at 0."""
     cells = numbers // len(cell)
     row = cells // columns
     y, x = row * stride[0], (cells - row * columns) * stride[1]  # exporters lack the remainder of a traced length
@@ -158,11 +158,11 @@ def anchors_by_number(cell: Tensor, numbers: Tensor, columns: int, stride: tuple
 
 
 def decoded(weights: Sequence[float], most: float, deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes ``(..., 4)`` moved by ``deltas``, as torchvision's ``BoxCoder.decode_single`` does it.
+    """Boxes ``(..., 4)`` moved and scaled by ``deltas``, as by torchvision's ``BoxCoder.decode_single``.
 
     Args:
-        weights: By which the deltas are divided: x, y, width, height.
-        most: Limit of the logarithm of a factor on a side.
+        weights: Divisors of the deltas: x, y, width, height.
+        most: Upper limit for the logarithm of a factor on a side.
         deltas: float32 ``(..., 4)``.
         boxes: float32 ``(..., 4)``.
     """
@@ -176,7 +176,7 @@ def decoded(weights: Sequence[float], most: float, deltas: Tensor, boxes: Tensor
 
 
 def clipped(boxes: Tensor, size: Tensor) -> Tensor:
-    """Boxes within an image of ``size`` ``(height, width)``, a float tensor."""
+    """Clip boxes to an image of ``size`` ``(height, width)``, a float tensor."""
     return torch.minimum(boxes.clamp_min(0), size.flip(0).repeat(2))
 
 

@@ -1,4 +1,4 @@
-"""Torchvision's resize of photos of any size, in whole numbers and tensors alone."""
+"""The resize of torchvision's detectors for photos of any size, with tensors and integer arithmetic only."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-#: Photos with a longer side may be resized to one pixel less than PyTorch resizes them to: it is the end of a table.
+#: Photos with a longer side may be one pixel smaller than in PyTorch, because they are beyond the end of a table.
 LONGEST = (1 << 15) - 1
 
 
 class ResizeProgram(nn.Module):
-    """Bilinear resize, without antialiasing, to the size that torchvision's detectors give a photo, padded to a
-    multiple.
+    """Bilinear resize without antialiasing to the size that torchvision's detectors choose, with padding to a multiple.
 
     A detector multiplies each side of a photo by the float64 ``min(shorter / min(H, W), longer / max(H, W))`` and
-    rounds down. Runtimes that compute in float32 would often be a pixel off, so here the sides are ``H * m // s`` in
-    whole numbers, where ``m / s`` is the lesser of the two quotients. They differ where ``H * m / s`` is a whole number
-    N and float64 falls short of it, so that rounding down gives ``N - 1``, see :func:`_shortfalls`. Such a side keeps
-    the padding of N: one more row of cells where N - 1 is a multiple of ``multiple``.
+    rounds down. In the float32 of many runtimes, the result would often be a pixel off, so the sides are computed here
+    in integers as ``H * m // s``, where ``m / s`` is the smaller of the two quotients. The two differ if ``H * m / s``
+    is an integer N that float64 falls short of, so that rounding down yields ``N - 1``, see :func:`_shortfalls`. Such a
+    side keeps the padding of N: one more row of cells if ``N - 1`` is a multiple of ``multiple``.
 
     Args:
-        shorter: Length to which the shorter side of a photo is brought, in pixels.
-        longer: The longer side never exceeds this.
+        shorter: Target length of the shorter side of a photo, in pixels.
+        longer: Maximum length of the longer side, in pixels.
         multiple: Both sides are padded to multiples of this, at the right and at the bottom.
-        mean, std: ``(3,)``: what the network expects pixels from 0 to 1 to be reduced by, and then divided by.
-        colour: ``(3,)``: of the padding, in the units of the network's input.
+        mean, std: ``(3,)``: mean and standard deviation by which pixels from 0 to 1 are normalised.
+        colour: ``(3,)``: colour of the padding, normalised.
     """
 
     lost: Tensor
@@ -63,8 +62,7 @@ class ResizeProgram(nn.Module):
         sides = [_max(1, _min(side * self.shorter // short, side * self.longer // long)) for side in (height, width)]
         padded = [(side + self.multiple - 1) // self.multiple * self.multiple for side in sides]
         size = self._size((height, width), (short, long))
-        # the axis that is resampled has one long axis behind it: runtimes compute along the last axis, and three
-        # channels there would be as slow as single numbers
+        # runtimes vectorise over the last axis, which is therefore a long one rather than the three channels
         rows = _resampled(photos.flatten(2), height, size[0], padded[0]).reshape(count, padded[0], width, 3)
         columns = _resampled(rows.permute(0, 2, 3, 1).flatten(2), width, size[1], padded[1])
         pixels = columns.reshape(count, padded[1], 3, padded[0]).permute(0, 2, 3, 1)
@@ -77,7 +75,7 @@ class ResizeProgram(nn.Module):
         device = self.lost.device
         lengths = torch.stack([_number(side, device) for side in sides])
         short, long = (_number(side, device) for side in extremes)
-        limited = (self.shorter * long > self.longer * short).long()  # 1 where the longer side decides
+        limited = (self.shorter * long > self.longer * short).long()  # 1 if the longer side determines the factor
         target = self.shorter + limited * (self.longer - self.shorter)
         divisor = short + limited * (long - short)
         products = lengths * target
@@ -91,16 +89,16 @@ class ResizeProgram(nn.Module):
 
 
 def _shortfalls(target: int) -> tuple[Tensor, Tensor]:
-    """How far float64 falls short of quotients ``target / s``, for each s up to ``LONGEST``.
+    """The amounts by which float64 falls short of the quotients ``target / s``, for each s up to ``LONGEST``.
 
-    The float64 is ``k / 2 ** e`` with k of 53 bits. Where k was rounded down, ``H * k / 2 ** e`` falls short of
-    ``N = H * target / s`` by ``(target * 2 ** e - k * s) * H / (s * 2 ** e)``. It is rounded to N unless that is more
-    than half the distance from N to the float64 before it, which is ``2 ** (j - 52)`` for the greatest ``2 ** j`` below
-    N. So N is missed where ``lost * H > s * 2 ** (j - 1 - exponent)``.
+    The float64 is ``k / 2 ** e`` with k of 53 bits. If k was rounded down, ``H * k / 2 ** e`` falls short of
+    ``N = H * target / s`` by ``(target * 2 ** e - k * s) * H / (s * 2 ** e)``. It is rounded to N unless that exceeds
+    half the distance between N and the preceding float64, which is ``2 ** (j - 52)`` for the largest ``2 ** j`` below
+    N. The result is therefore below N if ``lost * H > s * 2 ** (j - 1 - exponent)``.
 
     Returns:
-        int64 ``(LONGEST + 1,)``: ``lost = target * 2 ** e - k * s``, 0 where k was rounded up or is exact; and
-        ``exponent = 52 - e``, that of the quotient.
+        Two tensors, int64 ``(LONGEST + 1,)``: ``lost = target * 2 ** e - k * s``, 0 if k was rounded up or is exact,
+        and ``exponent = 52 - e``, the exponent of the quotient.
     """
     lost, exponents = [0], [0]
     for divisor in range(1, LONGEST + 1):
@@ -112,7 +110,7 @@ def _shortfalls(target: int) -> tuple[Tensor, Tensor]:
 
 
 def _min(first: int, second: int) -> int:
-    """The lesser length; either may be that of a tensor of any shape."""
+    """The smaller of two lengths, which may be symbolic."""
     return cast(int, torch.sym_min(first, second))
 
 
@@ -121,7 +119,7 @@ def _max(first: int, second: int) -> int:
 
 
 def _number(value: int, device: torch.device) -> Tensor:
-    """A length, which may be that of a tensor of any shape, as a tensor."""
+    """A length, which may be symbolic, as a tensor."""
     return torch.full((), 1, dtype=torch.int64, device=device) * value
 
 
@@ -131,11 +129,11 @@ def _places(count: int, like: Tensor) -> Tensor:
 
 
 def _resampled(lines: Tensor, length: int, resized: Tensor, count: int) -> Tensor:
-    """Linear interpolation of lines ``(B, length, N)``, as ``F.interpolate`` has it, to ``(B, count, N)``: ``count``
-    places, of which ``resized`` span the axis; the others repeat its end."""
+    """Linear interpolation of lines ``(B, length, N)``, as by ``F.interpolate``, to ``(B, count, N)``: the first
+    ``resized`` of the ``count`` positions span the axis, the others repeat its end."""
     source = ((_places(count, resized) + 0.5) * (length / resized) - 0.5).clamp(min=0)
     low = source.floor().clamp(max=length - 1)
-    share = (source - low).clamp(max=1)[:, None]
+    fraction = (source - low).clamp(max=1)[:, None]
     first = lines.index_select(1, low.long()).float()
     second = lines.index_select(1, (low + 1).clamp(max=length - 1).long()).float()
-    return first + (second - first) * share
+    return first + (second - first) * fraction

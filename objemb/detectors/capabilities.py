@@ -46,7 +46,7 @@ class DetectorPass:
 
 @dataclass(frozen=True, eq=False)
 class PaddedBoxes:
-    """What a program finds in a photo: K rows, of which the first ``count`` are boxes, best first.
+    """The detections of a program in a photo, padded to K rows, of which the first ``count`` are boxes, best first.
 
     Attributes:
         boxes: float32 ``(K, 4)``, zeros from ``count`` on.
@@ -62,14 +62,14 @@ class PaddedBoxes:
 
 
 class DetectionProgram(nn.Module, ABC):
-    """The inference of a detector as functions of tensors, for exporters, which cannot follow lists of photos.
+    """The inference of a detector as functions of tensors, for exporters, which cannot trace lists of photos.
 
-    The layers are those of the detector, which computes the maps itself (:meth:`NetworkDetector.features`).
+    It shares the layers of the detector. The maps are computed by :meth:`NetworkDetector.features`.
     """
 
     @abstractmethod
     def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
-        """Photos of one size as :meth:`NetworkDetector.preprocess` brings them to the network.
+        """The network's input for photos of one size, as :meth:`NetworkDetector.preprocess` computes it.
 
         Args:
             photos: uint8 ``(B, H, W, 3)``, RGB.
@@ -80,19 +80,19 @@ class DetectionProgram(nn.Module, ABC):
 
     @abstractmethod
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Images float32 ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`NetworkDetector.normalised` makes its tensors."""
+        """Normalise images float32 ``(B, 3, h, w)``, RGB, 0 to 1, as :meth:`NetworkDetector.normalised` does."""
 
     @abstractmethod
     def forward(
         self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor, min_score: float
     ) -> PaddedBoxes:
-        """What the detector finds in one photo, in pixels of the network's input.
+        """The detections in one photo, in pixels of the network's input.
 
         Args:
             features: The maps of the photo, ``(1, C, h, w)`` each, in the order of :meth:`NetworkDetector.features`.
             padded: ``(h, w)`` of the network's input.
-            size: Of the photo within it.
-            min_score: Boxes with lower scores are of no use.
+            size: float32 ``(2,)``, height and width of the photo within it.
+            min_score: Boxes with lower scores are not needed.
         """
 
     @abstractmethod
@@ -100,12 +100,10 @@ class DetectionProgram(nn.Module, ABC):
         """The boxes of :meth:`NetworkDetector.proposals` in one photo, in pixels of the network's input.
 
         Args:
-            features: As for :meth:`forward`, like the others.
-            padded: Likewise.
-            size: Likewise.
+            features, padded, size: As for :meth:`forward`.
 
         Returns:
-            Boxes float32 ``(P, 4)``, best first, and bool ``(P,)``: those that are proposals.
+            Boxes float32 ``(P, 4)``, best first, and bool ``(P,)``, true for rows that are proposals, not padding.
         """
 
 
@@ -182,9 +180,9 @@ class NetworkDetector(Frozen, Detector):
 
         Args:
             batch: The photos.
-            features: Features of the batch, with gradients if the backbone is trained as well. targets: The true boxes
-                of each photo in *original* pixels, labels 0-based as in ``classes``. A photo without boxes is an
-                example of background.
+            features: Features of the batch, with gradients if the backbone is trained as well.
+            targets: The true boxes of each photo in *original* pixels, labels 0-based as in ``classes``. A photo
+                without boxes is an example of background.
             photos: The photos of the batch.
 
         Returns:
@@ -199,7 +197,7 @@ class NetworkDetector(Frozen, Detector):
         """The inference of this detector for exporters; it shares the layers.
 
         Raises:
-            TypeError: There is none for this detector.
+            TypeError: This detector cannot be exported.
         """
         raise TypeError(
             "detector: expected one that can be exported (faster_rcnn, torchvision_rcnn, detectron2_rcnn), found "

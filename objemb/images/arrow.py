@@ -19,7 +19,7 @@ SECOND, DAY = 10**9, 86_400 * 10**9
 
 
 def is_single(kind: object) -> bool:
-    """Whether a type holds single values: no lists, no structures, no bytes."""
+    """Whether the values of a type are scalars, neither lists nor structures nor bytes."""
     import pyarrow.types as types
 
     kind = _plain(kind)
@@ -28,10 +28,10 @@ def is_single(kind: object) -> bool:
 
 
 def values(column: pa.Array) -> list[object]:
-    """The values of an array: numbers, booleans, texts, None. Decimals become floats.
+    """The values of an array as numbers, booleans, texts and None. Decimals become floats.
 
-    Timestamps, dates and times of day become ISO 8601 texts: timestamps with a zone in local time with the offset, or
-        in UTC if the zone is not known on this machine or the year is outside 1 to 9999. Durations become seconds.
+    Timestamps, dates and times of day become ISO 8601 texts. Timestamps with a time zone are in local time with its
+    offset, or in UTC if this machine does not know the zone or the year is outside 1 to 9999. Durations become seconds.
     """
     import pyarrow as pa
 
@@ -49,7 +49,7 @@ def values(column: pa.Array) -> list[object]:
 
 
 def _plain(kind: pa.DataType) -> object:
-    """The type of the values: what an encoding or an extension wraps."""
+    """The type of the values inside an encoding or an extension type."""
     import pyarrow as pa
 
     if isinstance(kind, pa.ExtensionType):
@@ -60,7 +60,7 @@ def _plain(kind: pa.DataType) -> object:
 
 
 def _of_time(kind: pa.DataType) -> Callable[[int], str | float] | None:
-    """What makes a text or a number of the integers behind a type of times; None for other types."""
+    """Converter from the stored integers of a temporal type to a text or a number; None for other types."""
     import pyarrow.types as types
 
     if types.is_date32(kind):
@@ -78,7 +78,7 @@ def _of_time(kind: pa.DataType) -> Callable[[int], str | float] | None:
 
 
 def _zone(name: str | None) -> datetime.tzinfo | None:
-    """The zone of a name or an offset such as ``+02:00``; UTC where it is not known."""
+    """The time zone of a name or of an offset such as ``+02:00``; UTC if it is unknown."""
     if name is None:
         return None
     if name[:1] in "+-":
@@ -102,7 +102,7 @@ def _time(nanoseconds: int) -> str:
 
 
 def _fraction(nanoseconds: int) -> str:
-    """``.123456``, or nine digits where six do not hold it, or nothing: as ``isoformat`` writes it."""
+    """The fraction of a second as ``isoformat`` writes it: nothing for 0, else six or, if necessary, nine digits."""
     if nanoseconds == 0:
         return ""
     return f".{nanoseconds:09d}" if nanoseconds % 1000 else f".{nanoseconds // 1000:06d}"

@@ -1,4 +1,4 @@
-"""Decodes one file into a Photo; any malformed file raises ``UnreadableImageError``, whatever is in it."""
+"""Decodes one file into a Photo; any file that cannot be decoded raises ``UnreadableImageError``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pillow's decoders, with what they read wrongly, refuse without need or accept without end."""
+"""Pillow's decoders with corrections, for files that they misread, refuse needlessly or take unbounded time for."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-#: The most scans that a JPEG may have. The decoder goes over the whole image for each, however few bytes it has;
-#: encoders write about ten.
+#: Maximum number of scans of a JPEG. The decoder processes the whole image for each scan, however short; encoders
+#: write about ten.
 MAX_SCANS = 100
-#: A marker of JPEG other than a stuffed zero or a restart (ITU-T T.81, B.1.1).
+#: A JPEG marker, except restart markers, and not a stuffed zero (ITU-T T.81, B.1.1).
 MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-#: Codes of markers: those without a length, the end of the image, the start of a scan.
+#: Codes of the markers without a length, of the end of the image, and of the start of a scan.
 BARE, END, SCAN = (0x01, 0xD8), 0xD9, 0xDA
-#: Chunks of PNG beside the critical ones that pixels and orientation depend on.
+#: Ancillary PNG chunks that affect pixels or orientation.
 CHUNKS = (b"tRNS", b"eXIf")
-#: Texts of PNG in which programs hide an orientation.
+#: Text chunks of PNG in which programs store an orientation.
 TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-#: Longest text that is unpacked.
+#: Maximum size of a text that is decompressed.
 TEXT_BYTES = 2**20
-#: What the transparent grey of a PNG has to be multiplied by, by Pillow's name of the pixels: Pillow spreads these to
-#: eight bits, and the transparent grey it leaves.
+#: Factors for the transparent grey of a PNG, by Pillow's raw mode: Pillow expands the pixels to eight bits, but not the
+#: transparent grey.
 SPREAD = {"L;2": 85, "L;4": 17}
 #: TIFF tags, by their names in the TIFF 6.0 specification.
 IMAGE_WIDTH, IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
@@ -38,17 +38,17 @@ UNCOMPRESSED, FAX, SEPARATE = 1, (2, 3, 4), 2
 
 
 class Jpeg(JpegImageFile):
-    """A JPEG whose resolution is not looked up in its EXIF: nobody asks for it, and a damaged one costs the photo."""
+    """A JPEG whose EXIF is not searched for a resolution, which is not needed; damaged EXIF would raise an error."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 class Png(PngImageFile):
-    """A PNG whose transparent colour has the range of its pixels."""
+    """A PNG whose transparent colour is scaled like its pixels."""
 
     def load_prepare(self) -> None:
-        """Before the pixels are read, when Pillow still knows how many bits they have."""
+        """Scale the transparent colour before the pixels are read, while the raw mode is still known."""
         raw = self.tile[0][3] if self.tile else ""
         colour = self.info.get("transparency")
         if isinstance(colour, int) and raw in SPREAD:
@@ -59,17 +59,17 @@ class Png(PngImageFile):
 
 
 class Tiff(TiffImageFile):
-    """A TIFF that loads although its EXIF or XMP is damaged (Pillow reads them while it loads the pixels)."""
+    """A TIFF that loads even if its EXIF or XMP is damaged (Pillow reads them while loading the pixels)."""
 
     def getexif(self) -> Image.Exif:
-        """EXIF, empty where it is damaged."""
+        """The EXIF data, empty if damaged."""
         try:
             return super().getexif()
         except Exception:
             return Image.Exif()
 
     def _setup(self) -> None:
-        """Let libtiff read planes of 16 bits: Pillow's own reader takes their bytes for pixels of 8 bits."""
+        """Use libtiff for planes of 16 bits, whose bytes Pillow's own reader takes for pixels of 8 bits."""
         super()._setup()  # type: ignore[no-untyped-call,unused-ignore]  # private to Pillow
         deep = max(self.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
         apart = self.tag_v2.get(PLANAR) == SEPARATE and len(self.getbands()) > 1
@@ -80,14 +80,14 @@ class Tiff(TiffImageFile):
             self.tile = [type(self.tile[0])("libtiff", box, 0, raw)]
 
     def prepare(self, expect_size: Callable[[tuple[int, int]], None], length: int) -> None:
-        """Before the pixels are loaded: check what Pillow does not, and reserve them before it applies its own limit.
+        """Check what Pillow does not check, and allocate the pixels before it applies its own limit.
 
         Args:
-            expect_size: Raises for a ``(width, height)`` above the limit: tiles may be larger than the image.
-            length: Bytes of the file.
+            expect_size: Raises an error for a ``(width, height)`` above the limit; tiles may be larger than the image.
+            length: Size of the file in bytes.
 
         Raises:
-            ValueError: The file has too few strips, tiles or bits for its rows; what is missing would be black.
+            ValueError: The file has too few strips, tiles or bits for its rows; the missing ones would be black.
         """
         tags = self.tag_v2
         width, height = tags[IMAGE_WIDTH], tags[IMAGE_LENGTH]
@@ -101,23 +101,23 @@ class Tiff(TiffImageFile):
             expected, offsets = -(-height // max(rows, 1)), tags.get(STRIP_OFFSETS, ())
         if tags.get(PLANAR) == SEPARATE:
             expected *= len(self.getbands())
-        if not self.use_load_libtiff and len(offsets) < expected:  # libtiff counts for itself
+        if not self.use_load_libtiff and len(offsets) < expected:  # libtiff checks this itself
             raise ValueError(f"expected {expected} strips or tiles for its rows, found {len(offsets)}")
-        if tags.get(COMPRESSION) in FAX and height > 8 * length:  # a row of a fax takes one bit at least
-            raise ValueError(f"expected at least a bit for each of its {height:,} rows, found {length:,} bytes")
+        if tags.get(COMPRESSION) in FAX and height > 8 * length:  # a row of a fax takes at least one bit
+            raise ValueError(f"expected at least one bit for each of its {height:,} rows, found {length:,} bytes")
         self.im = Image.new(self.mode, (width, height)).im
 
 
-#: Formats that are decoded, and by which class of Pillow. The classes are called directly, not through
-#: ``PIL.Image.open``: no other decoder can ever run, the multi-picture format of some cameras is read as the JPEG it
-#: starts with, and Pillow's own pixel limit, a global that warns first, does not stand in the way of ``max_pixels``.
+#: The formats that are decoded, and Pillow's class for each. The classes are called directly rather than through
+#: ``PIL.Image.open``, so that no other decoder can run, the multi-picture format of some cameras is read as the JPEG
+#: that it starts with, and Pillow's global pixel limit does not interfere with ``max_pixels``.
 DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
     {"JPEG": Jpeg, "PNG": Png, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": Tiff}
 )
 
 
 def scans_of(data: bytes, most: int = MAX_SCANS) -> int:
-    """How often the first image of a JPEG file is gone over, counted up to one more than ``most``."""
+    """The number of scans of the first image of a JPEG file, counted up to ``most + 1``."""
     scans = position = 0
     while scans <= most and (marker := MARKER.search(data, position)) is not None:
         code, position = marker[1][0], marker.end()
@@ -130,10 +130,9 @@ def scans_of(data: bytes, most: int = MAX_SCANS) -> int:
 
 
 def pixel_chunks(data: bytes) -> bytes:
-    """A PNG without what its pixels and orientation do not depend on.
+    """A PNG reduced to the chunks that its pixels and orientation depend on.
 
-    Long texts and colour profiles are no reason to refuse a photo, as Pillow does, nor is damage in them; further
-    frames need not be read.
+    Pillow would refuse a photo because of long or damaged texts and colour profiles; further frames are not needed.
     """
     kept, position = [(0, 8)], 8
     while position + 8 <= len(data):
@@ -149,7 +148,7 @@ def pixel_chunks(data: bytes) -> bytes:
 
 
 def _is_short_text(name: bytes, data: bytes, start: int, end: int) -> bool:
-    """Whether a chunk is one of :data:`TEXTS` that unpacks to at most :data:`TEXT_BYTES`."""
+    """Whether a chunk is one of :data:`TEXTS` and at most :data:`TEXT_BYTES` long when decompressed."""
     if not data.startswith(TEXTS, start):
         return False
     text = data[data.index(b"\0", start) + 1 : end]
@@ -165,10 +164,10 @@ def _is_short_text(name: bytes, data: bytes, start: int, end: int) -> bool:
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
-    """``(width, height)`` of a WebP from its first chunk (RFC 9649).
+    """``(width, height)`` of a WebP according to its first chunk (RFC 9649).
 
     Raises:
-        ValueError: It has none that says it.
+        ValueError: The first chunk does not contain a size.
     """
     chunk = data[12:16]
     if chunk == b"VP8X":

@@ -1,4 +1,4 @@
-"""What users hand in becomes a Photo and Regions."""
+"""Converts images and boxes given by users into a Photo and Regions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from objemb.types import AnyArray, Float32Array, Uint8Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A path, encoded bytes or a file of them, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
+#: A path, encoded bytes, an open binary file, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
 ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo"
-#: PIL's names of pixels of 1 to 4 channels.
+#: PIL's modes for 1 to 4 channels.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 #: Boxes of one image: rows of x1, y1, x2, y2 in original pixels.
 BoxesLike: TypeAlias = "Regions | Tensor | np.ndarray | Sequence[Sequence[float]]"
@@ -30,21 +30,22 @@ BoxesLike: TypeAlias = "Regions | Tensor | np.ndarray | Sequence[Sequence[float]
 def as_photo(
     image: ImageLike, side: int | None = None, part: float | None = None, max_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """A decoded photo from anything that is an image.
+    """Convert an image in any supported form to a decoded photo.
 
     Args:
-        image: A path; the bytes of an image file, or a binary file that was opened; a PIL image (its EXIF orientation
-            is applied); a NumPy array ``(H, W, 3)``, RGB as PIL gives it; a tensor ``(3, H, W)``, RGB as torchvision
-            gives it; a Photo. Arrays and tensors may also be grey (two dimensions, or one channel) or have alpha (2 or
-            4 channels), which is laid on white. They are uint8, boolean, uint16 (white is 65535) or floats, which are
-            scaled by the first of 1, 255 and 65535 that holds them all.
-        side: The longest side in pixels at which the photo is looked at, as in :func:`objemb.images.read_photo`: JPEG
-            files are decoded smaller, and so are JPEGs that Pillow has opened and not decoded yet.
-        part: The longest side in original pixels of the least part that is looked at by itself.
-        max_pixels: A larger file is refused before it is decoded.
+        image: A path; the bytes of an image file, or a file opened in binary mode; a PIL image (its EXIF orientation is
+            applied); a NumPy array ``(H, W, 3)``, RGB, as PIL returns it; a tensor ``(3, H, W)``, RGB, as torchvision
+            returns it; a Photo. Arrays and tensors may also be grey (two dimensions, or one channel) or have an alpha
+            channel (2 or 4 channels), which is composed with white. Their type is uint8, bool, uint16 (white is 65535)
+            or float; floats are divided by the first of 1, 255 and 65535 that none of them exceeds.
+        side: The longest side in pixels at which the photo is used, as in :func:`objemb.images.read_photo`: JPEG files
+            are decoded at a reduced size, also those that Pillow has opened, but not decoded yet.
+        part: The longest side, in original pixels, of the smallest part that is used on its own.
+        max_pixels: Maximum number of pixels of a file; larger ones are refused before they are decoded.
 
     Raises:
-        TypeError, ValueError: Another type, dtype or shape.
+        TypeError, ValueError: The type, dtype or shape is not supported.
+        FileNotFoundError: There is no file at the path.
         UnreadableImageError: The file cannot be decoded.
     """
     if isinstance(image, Photo):
@@ -63,11 +64,11 @@ def as_photo(
 
 
 def as_encoded(image: ImageLike) -> ImageLike:
-    """The bytes of what holds encoded bytes, anything else as it is. An open file is read from its start, and left as
-    it was found.
+    """The bytes of a bytes-like object or an open file; any other image unchanged. A file is read from its start, and
+    its position is restored.
 
     Raises:
-        TypeError: A file that was opened for texts.
+        TypeError: The file was opened in text mode.
     """
     if isinstance(image, (bytearray, memoryview)):
         return bytes(image)
@@ -86,10 +87,10 @@ def as_encoded(image: ImageLike) -> ImageLike:
 
 
 def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
-    """Boxes of an image of ``(height, width)``, checked to lie in it.
+    """Convert boxes to regions of an image of ``(height, width)``, and check that they lie inside it.
 
     Raises:
-        ValueError: Boxes that are no finite x1, y1, x2, y2, leave the image, or are fractions of its size, from 0 to 1.
+        ValueError: Boxes are not finite x1, y1, x2, y2, exceed the image, or are fractions of its size, from 0 to 1.
     """
     if isinstance(boxes, Regions):
         if boxes.size != size:
@@ -122,12 +123,13 @@ def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Float32Arra
         if len(values) != 4 or isinstance(box, (str, bytes)):
             raise ValueError(f"{expected}, found {box!r}")
         rows.append(values)
-    with np.errstate(over="ignore"):  # what float32 cannot hold lies in no image
+    with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite and is refused
         return np.array(rows, np.float32).reshape(-1, 4)
 
 
 def _expect_pixels(rows: Float32Array, size: tuple[int, int]) -> None:
-    """Name the first box that is none of an image of ``(height, width)``, and what it may be instead."""
+    """Raise ``ValueError`` for the first box that is not inside an image of ``(height, width)`` in pixels; the message
+    says if it would be in another format."""
     height, width = size
     limit = np.array([width, height, width, height], np.float32) + np.float32(BOX_TOLERANCE)
     inside = (rows >= -BOX_TOLERANCE) & (rows <= limit)  # False for NaN
@@ -157,7 +159,7 @@ def _shown(box: Sequence[float]) -> str:
 
 
 def _undecoded(image: JpegImageFile) -> bytes | None:
-    """The file behind a JPEG that was opened and not touched since, so that it gives the same pixels as its path."""
+    """The content of a JPEG that was opened by Pillow and not used since, so that it is decoded like its path."""
     if image.fp is None or not image.tile or image.decoderconfig or image.tell() != 0:
         return None
     position = image.fp.tell()
@@ -168,20 +170,18 @@ def _undecoded(image: JpegImageFile) -> bytes | None:
 
 
 def _picture(image: Image.Image) -> Uint8Array:
-    """uint8 ``(3, H, W)`` of a PIL image, upright."""
+    """The upright pixels of a PIL image, uint8 ``(3, H, W)``."""
     image.load()
     return rgb_pixels(upright(image))
 
 
 def _pixels(image: object) -> Uint8Array:
-    """uint8 ``(3, H, W)`` from an array or a tensor."""
+    """The pixels of an array or a tensor, uint8 ``(3, H, W)``."""
     if is_tensor(image):
-        array = as_array("image", image)
-        # of one colour after another to one pixel after another
-        values, order = array, "tensor (3, H, W)"
+        values, order = as_array("image", image), "a tensor (3, H, W)"
         values = np.moveaxis(values, 0, 2) if values.ndim == 3 else values
     elif isinstance(image, np.ndarray):
-        values, order = image, "array (H, W, 3)"
+        values, order = image, "an array (H, W, 3)"
     else:
         raise TypeError(
             "image: expected a path, bytes, an open binary file, a PIL image, an array (H, W, 3), a tensor (3, H, W) "
@@ -189,19 +189,19 @@ def _pixels(image: object) -> Uint8Array:
         )
     found = f"found {image.dtype} {tuple(image.shape)}"
     if values.ndim == 4:
-        raise ValueError(f"image: expected one {order}, {found}: many at once are for model.stream")
+        raise ValueError(f"image: expected {order}, {found}; model.stream accepts several")
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in MODES or 0 in values.shape:
-        raise ValueError(f"image: expected an image as {order}, grey and alpha allowed, {found}")
-    grey = np.ascontiguousarray(_as_bytes(values, found))
+        raise ValueError(f"image: expected {order}, or the same with grey or alpha channels, {found}")
+    pixels = np.ascontiguousarray(_as_bytes(values, found))
     if values.shape[2] == 3:
-        return np.ascontiguousarray(grey.transpose(2, 0, 1))
-    return rgb_pixels(Image.fromarray(grey[:, :, 0] if values.shape[2] == 1 else grey, MODES[values.shape[2]]))
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return rgb_pixels(Image.fromarray(pixels[:, :, 0] if values.shape[2] == 1 else pixels, MODES[values.shape[2]]))
 
 
 def _as_bytes(values: AnyArray, found: str) -> Uint8Array:
-    """Pixels of any kind as uint8, from black to white."""
+    """Convert pixels of any supported type to uint8."""
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
@@ -214,7 +214,7 @@ def _as_bytes(values: AnyArray, found: str) -> Uint8Array:
     white = next((white for white in FLOAT_WHITES if least >= 0 and most <= white), None)
     if white is None:
         raise ValueError(
-            f"image: expected floats from 0 to 1 or to 255, found {least:g} to {most:g}: "
-            "give pixels as they were before they were normalised for a network"
+            f"image: expected floats from 0 to 1, 255 or 65535, found {least:g} to {most:g}; "
+            "pass pixels that have not been normalised for a network"
         )
     return scaled(values, 0.0, white)

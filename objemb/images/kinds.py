@@ -1,4 +1,4 @@
-"""The format of a file by its first bytes; its name only decides whether they are read."""
+"""Recognises the format of a file by its first bytes; its name only decides whether they are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-#: How files start: (offset, bytes, format). What is not decoded is here to be named in the error.
+#: Signatures of formats: (offset, bytes, format). Formats that are not decoded are listed so that errors can name them.
 SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -39,31 +39,31 @@ SIGNATURES = (
 #: Bytes at the start of a file that identify its format.
 HEAD = 16
 
-#: Names of image files usually end like this, in any case; such files are images until the decoder says otherwise.
+#: Usual suffixes of image files, in upper or lower case. Files with these are taken for images without being read.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-#: Formats by which a file of any other name counts as a photo: those that are decoded, and those that are not but whose
-#: absence a user must be told of. TIFF is not among them, since the raw files of cameras are TIFF with a thumbnail
-#: first; nor are formats whose two magic bytes a text could start with.
+#: Formats by which files with other names are recognised as photos: those that are decoded, and others, so that users
+#: learn that these were skipped. TIFF is left out because raw files of cameras are TIFF files that start with a
+#: thumbnail, and formats with a signature of two bytes are because a text could start with these.
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "HEIC", "HEIF", "AVIF", "GIF", "JPEG XL", "JPEG 2000")
-#: Python's own table, not that of the machine: which files are looked into must not depend on it.
+#: Python's own table rather than that of the machine, so that the same files are read everywhere.
 TYPES = mimetypes.MimeTypes()
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format that a file with these first bytes has, one of :data:`SIGNATURES`, or None."""
+    """The format of a file with these first bytes, one of those in :data:`SIGNATURES`, or None."""
     return next((kind for offset, magic, kind in SIGNATURES if data.startswith(magic, offset)), None)
 
 
 def named_as_image(name: str) -> bool:
-    """Whether a name ends as those of images do."""
+    """Whether a name has one of :data:`IMAGE_SUFFIXES`."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def may_be_photo(path: str | Path) -> bool:
-    """Whether a file that is not named like an image is one: ``.mpo``, ``.jpg_large``, ``.heic``, no suffix at all.
+    """Whether a file with another suffix, such as ``.mpo``, ``.jpg_large`` or ``.heic``, or without one is a photo.
 
-    Files that are named like something else (texts, tables, archives, films) are not opened: beside a million photos
-    there may be a million label files.
+    Files with suffixes of texts, tables, archives or videos are not opened: a million photos may come with a million
+    label files.
     """
     kind, packing = TYPES.guess_type(os.fspath(path), strict=False)
     if packing is not None or (kind is not None and not kind.startswith("image/")):
@@ -78,5 +78,5 @@ def may_be_photo(path: str | Path) -> bool:
 
 
 def open_at_once(path: str, flags: int) -> int:
-    """An opener for :func:`open` that does not wait for the other end of a pipe."""
+    """An opener for :func:`open` that does not wait for the writer of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

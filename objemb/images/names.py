@@ -1,4 +1,4 @@
-"""Names of files as texts: what survives JSON, Arrow and a terminal, and what other programs make of them."""
+"""File names as texts that JSON, Arrow and a terminal can represent, and the spellings that other programs use."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-#: The encoding of Windows programs that do not write UTF-8.
+#: The encoding of Western Windows programs that do not write UTF-8.
 LEGACY = "cp1252"
-#: An address, with its scheme: two letters at least, one is a Windows drive.
+#: A URL with its scheme of at least two letters, since a single one is a Windows drive.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
-#: What stands between paths within a word of a command, such as ``key=[/a/b, /c/d]``.
+#: Separators of paths within a word of a command, such as ``key=[/a/b, /c/d]``.
 _BETWEEN = re.compile(r"""(['"=,\[\](){}]+\s*)""")
 
 
 def printable(text: str) -> str:
-    r"""The text with what UTF-8 cannot hold (the bytes of a file name in another encoding) written as ``\udcff``."""
+    r"""The text with characters that UTF-8 cannot encode (bytes of a file name in another encoding) as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def composed(text: str) -> str:
-    """The text in the one normal form (NFC) in which names are compared.
+    """The text in the Unicode normal form in which names are compared, NFC.
 
-    Systems write a letter with an accent as one character or as two, and give back what they were given or not: the
-    names of one file in a list and on a disk may differ by that alone.
+    Some systems store a letter with an accent as one character, others as two, so that the name of a file in a list
+    may differ from that on the disk.
     """
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def readable(text: str) -> str:
-    """A text whose bytes were no UTF-8 as Windows-1252, in which Western programs write them; else as printable."""
+    """The text with bytes that were not UTF-8 decoded as Windows-1252; if that is impossible, :func:`printable`."""
     if text.isascii():
         return text
     try:
         raw = text.encode("utf-8", "surrogateescape")
         return text if raw.isascii() else raw.decode("utf-8")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
+    except UnicodeEncodeError:  # a surrogate that does not represent a byte
         return printable(text)
     except UnicodeDecodeError:
         return raw.decode(LEGACY, "replace")
 
 
 def spellings(text: str) -> list[str]:
-    r"""A path as it is written, and then as it may be meant.
+    r"""A path as it is written, followed by other spellings that may be meant.
 
-    In this order, each with what was done before: without blanks and quotes around it, with ``/`` for ``\``, without
-    ``file://``, with the home folder for ``~``, with Windows-1252 for bytes that are no UTF-8, with letters and their
-    accents as one character and as two.
+    These are made by the following steps, each applied to the result of the one before: remove surrounding blanks and
+    quotes, replace ``\`` by ``/``, remove ``file://``, replace ``~`` by the home folder, decode bytes that are not
+    UTF-8 as Windows-1252, and write accented letters as one character (NFC) and as two (NFD).
     """
     tried = [text, text.strip()]
     for quote in "\"'":
@@ -70,15 +70,16 @@ def spellings(text: str) -> list[str]:
 
 
 def find_spelled(folder: Path, text: str, inside: Sequence[str] = ("",)) -> tuple[str, str]:
-    """The path of a file that a list names, relative to the folder, and how its name is to be spelled.
+    """Find a file that a list names.
 
     Args:
-        folder: That of the list.
-        text: As it is written.
-        inside: Folders below that it may lie in.
+        folder: The folder of the list.
+        text: The path as written in the list.
+        inside: Subfolders that the path may be relative to.
 
     Returns:
-        The first that exists among all spellings in all folders; the first of all where none does.
+        The path relative to ``folder``, and the spelling of the name: the first for which a file exists, among all
+        spellings in all subfolders, or the first of all if there is none.
     """
     spelled = spellings(text)
     if len(spelled) * len(inside) > 1:
@@ -92,16 +93,16 @@ def find_spelled(folder: Path, text: str, inside: Sequence[str] = ("",)) -> tupl
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is the address of something that does not lie in a folder, such as ``https://...``."""
+    """Whether a text is the URL of something that is not a local file, such as ``https://...``."""
     scheme = ADDRESS.match(text.strip())
     return scheme is not None and scheme[1].lower() != "file"
 
 
 def without_folders(command: str) -> str:
-    """A command with the last part of each absolute path in it: where things lie on a machine is not for a page."""
+    """A command with absolute paths reduced to their last part, so that pages do not show the folders of a machine."""
     try:
         words = shlex.split(command)
-    except ValueError:  # quotes that do not close
+    except ValueError:  # unbalanced quotes
         words = command.split()
     return shlex.join("".join(map(_last_part, _BETWEEN.split(word))) for word in words)
 

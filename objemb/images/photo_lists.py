@@ -1,7 +1,8 @@
-"""Files that list photos: one path a line, a table, COCO, an evaluation set.
+"""Files that list photos: texts with one path per line, tables, COCO files, evaluation sets.
 
-Each reader checks its file at once (a wrong column is told before the first image is read), keeps nothing in memory
-but the entries of JSON, and gives :class:`ListedPhoto` objects. One that cannot be used has a ``problem``.
+Each reader checks the structure of its file immediately, so that a wrong column is reported before the first image is
+read, and then yields :class:`ListedPhoto` objects; those that cannot be used have a ``problem``. Only the entries of
+JSON files are kept in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from objemb.images.tables import ROLES, Table, TableRow, open_table, scalar, tex
 from objemb.images.texts import open_text
 from objemb.structures import Scalar
 
-#: The key that names a photo in a COCO file, and in an evaluation set.
+#: The keys for the file of a photo in a COCO file and in an evaluation set.
 COCO_KEY, SET_KEY = "file_name", "file"
 
 
@@ -27,12 +28,12 @@ class ListedPhoto:
     """One line of a list.
 
     Attributes:
-        path: As written, relative to the folder of the list or absolute.
-        id: The id that the list gives the image, or None.
-        metadata: The other columns.
+        path: The path as written, absolute or relative to the folder of the list.
+        id: The id of the image according to the list, or None.
+        metadata: The values of the other columns.
         line: Number of the line or entry, from 1.
-        problem: Why the line names no image, or an empty string.
-        inside: Folders below that of the list which the path may start from.
+        problem: The reason why the line cannot be used, or an empty string.
+        inside: Subfolders of the list's folder that the path may be relative to.
     """
 
     path: str
@@ -44,9 +45,10 @@ class ListedPhoto:
 
 
 def read_list(path: Path) -> Iterator[ListedPhoto]:
-    """One path a line; blank lines and lines that start with ``#`` are left out.
+    """A text with one path per line; blank lines and lines that start with ``#`` are ignored.
 
-    A text whose first line has tabs and a column for paths is a table: spreadsheets call that "Unicode text".
+    If the first line contains tabs and the name of a column for paths, the file is read as a table; spreadsheets call
+    this format "Unicode text".
     """
     with open_text(path) as file:
         first = next(file, "")
@@ -69,9 +71,9 @@ def _lines(path: Path) -> Iterator[ListedPhoto]:
 
 
 def read_table(path: Path) -> Iterator[ListedPhoto]:
-    """CSV with a header, or Parquet: a column for paths, perhaps one for ids, see :data:`objemb.images.tables.ROLES`.
+    """CSV with a header, or Parquet, with a column for paths and optionally one for ids.
 
-    The other columns that have a name become metadata.
+    See :data:`objemb.images.tables.ROLES` for their names. Other columns that have a name become metadata.
 
     Raises:
         ValueError: See :func:`objemb.images.tables.open_table`.
@@ -100,11 +102,11 @@ def _table_entries(
 def read_photos_of_json(path: Path) -> Iterator[ListedPhoto]:
     """The ``images`` of a COCO file, or the ``images`` and ``queries`` of an evaluation set, each photo once.
 
-    The entries of a COCO file name a photo by ``file_name``, those of an evaluation set (see
-    :mod:`objemb.datasets.evaluation_set`) by ``file``. That is the id, and the other single values are metadata.
+    The file of a photo, which is also its id, is the ``file_name`` of an entry in a COCO file, and its ``file`` in an
+    evaluation set (see :mod:`objemb.datasets.evaluation_set`). Other scalar values become metadata.
 
     Raises:
-        ValueError: It is no JSON, or has no list ``images``.
+        ValueError: The file is not JSON, or has no list ``images``.
     """
     content = read_json(path)
     images = content.get("images") if isinstance(content, Mapping) else None
@@ -118,7 +120,7 @@ def read_photos_of_json(path: Path) -> Iterator[ListedPhoto]:
 
 
 def _photos_of_set(entries: Sequence[object]) -> Iterator[ListedPhoto]:
-    """The photos of an evaluation set; a photo that several entries name comes with the first of them."""
+    """The photos of an evaluation set; a photo in several entries is yielded for the first one only."""
     named: set[str] = set()
     for number, entry in enumerate(entries, 1):
         photo = _photo_of(entry, number, SET_KEY, ("",))
@@ -136,7 +138,7 @@ def _photo_of(entry: Any, number: int, key: str, inside: tuple[str, ...]) -> Lis
     return ListedPhoto(name, name, metadata, number, inside=inside)
 
 
-#: Reader of each kind of list, by the suffix of its name.
+#: The readers, by the suffix of the file's name.
 READERS: Mapping[str, Callable[[Path], Iterator[ListedPhoto]]] = {
     ".txt": read_list,
     ".csv": read_table,

@@ -1,4 +1,4 @@
-"""From any pixel mode that a decoder gives to RGB bytes."""
+"""Converts any pixel mode that a decoder returns to RGB bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from objemb.types import AnyArray, FloatArray, Uint8Array
 
 #: Modes with more than eight bits of grey.
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-#: White of deep images that do not say it: the first range that holds all values, else from the least to the greatest.
+#: Candidates for the value of white in images that do not define it: the first one that no value exceeds.
 INTEGER_WHITES = (65535.0,)
 UNSIGNED_WHITES = (65535.0, 4294967295.0)
 FLOAT_WHITES = (1.0, 255.0, 65535.0)
@@ -18,23 +18,25 @@ FLOAT_WHITES = (1.0, 255.0, 65535.0)
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO = 0
 UNSIGNED = 1
-#: Shares of red, green and blue in brightness (luma of ITU-R BT.601).
+#: Weights of red, green and blue in luma (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
 def rgb_pixels(image: Image.Image) -> Uint8Array:
-    """Pixels of a loaded image as uint8 ``(3, h, w)``, RGB, contiguous, in memory of their own.
+    """Pixels of a loaded image as uint8 ``(3, h, w)``, RGB, contiguous, not shared with the image.
 
-    - Alpha of any kind (channel, palette entry, transparent colour) is laid on white. A BMP without a single visible
-      pixel is opaque: that format has no say on what its fourth byte is, and programs leave it zero.
-    - CMYK is read with Adobe's inversion for JPEG (Pillow does that) and without a profile; colour profiles are not
-      applied in any mode. LAB is converted to sRGB.
-    - 16-bit grey is scaled by its white (65535, or 4095 for 12-bit TIFF). Integers and floats without a fixed white
-      are scaled by the first range of :data:`INTEGER_WHITES`, :data:`UNSIGNED_WHITES` (TIFF of unsigned 32 bits) or
-      :data:`FLOAT_WHITES` that holds them all, from 0, or else from their least to their greatest value. NaN is black.
+    - Transparent images (alpha channel, palette entry or transparent colour) are composed with white. A BMP in which
+      every pixel is transparent is taken as opaque, because the format does not define the fourth byte, and programs
+      leave it zero.
+    - CMYK is read with Adobe's inversion for JPEG (by Pillow). Colour profiles are not applied in any mode. LAB is
+      converted to sRGB.
+    - 16-bit grey is divided by its white (65535, or 4095 for 12-bit TIFF). Integers and floats without a defined white
+      are divided by the first of :data:`INTEGER_WHITES`, :data:`UNSIGNED_WHITES` (TIFF of unsigned 32 bits) or
+      :data:`FLOAT_WHITES` that none of them exceeds. If there is none, or if values are negative, black is the smallest
+      and white the largest value. NaN is black.
 
     Raises:
-        ValueError: When the image has no finite value.
+        ValueError: The image has no finite value.
     """
     if image.mode in DEEP_GREY:
         return _grey_planes(_deep_grey(image))
@@ -50,7 +52,7 @@ def _is_opaque_bmp(image: Image.Image) -> bool:
 
 
 def _colour_planes(image: Image.Image) -> Uint8Array:
-    """Planes of an RGB image. Band by band: five times faster than to interleave in Pillow and to transpose after."""
+    """Planes of an RGB image, band by band: five times as fast as interleaved bytes that are transposed afterwards."""
     planes = np.empty((3, image.height * image.width), np.uint8)
     for plane, band in zip(planes, "RGB", strict=True):
         plane[:] = np.frombuffer(image.tobytes("raw", band), np.uint8)
@@ -69,11 +71,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image) -> Uint8Array:
-    """Grey of more than eight bits as uint8 ``(h, w)``."""
+    """Convert grey of more than eight bits to uint8 ``(h, w)``."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
-        values = values.view(np.uint32)  # Pillow has no mode for them
+        values = values.view(np.uint32)  # Pillow has no mode for unsigned 32 bits
         low, high = _range(values, UNSIGNED_WHITES)
     elif image.mode in ("I", "F"):
         low, high = _range(values, INTEGER_WHITES if image.mode == "I" else FLOAT_WHITES)
@@ -81,7 +83,7 @@ def _deep_grey(image: Image.Image) -> Uint8Array:
         low, high = 0.0, _sixteen_bit_white(image)
     grey = scaled(values, low, high)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        grey = 255 - grey  # Pillow inverts it for eight bits only
+        grey = 255 - grey  # Pillow inverts eight bits only
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
@@ -105,8 +107,8 @@ def _range(values: AnyArray, whites: tuple[float, ...]) -> tuple[float, float]:
 
 
 def scaled(values: AnyArray, low: float, high: float) -> Uint8Array:
-    """``low`` to 0 and ``high`` to 255, rounded; NaN is black, infinite values are the nearest end."""
-    # single precision is exact enough for 16 bits, but the difference of two floats may overflow it
+    """Scale ``low`` to 0 and ``high`` to 255, rounded; NaN becomes 0, infinite values become 0 or 255."""
+    # float32 is exact enough for 16 bits, but the difference of two floats may overflow it
     wide: FloatArray = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
     np.nan_to_num(wide, copy=False, nan=low, posinf=high, neginf=low)
     wide -= low

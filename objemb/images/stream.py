@@ -1,4 +1,4 @@
-"""Many photos, decoded beside the network."""
+"""Decodes many photos in threads while the network runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from objemb.images.sources import ImageRef, SkippedImage
 from objemb.structures import Photo
 
 Outcome = Photo | SkippedImage
-#: What can be read, was read already, or cannot be read.
+#: An image to be read, one that has been read, or one that cannot be read.
 Source = ImageRef | Photo | SkippedImage
-#: Bytes of memory, for each worker and once more, that photos may take while they are decoded and wait: those of a
-#: photo of 30 megapixels in the decoder.
+#: Photos that are being decoded or have been decoded may take this many bytes for each worker plus one: what the
+#: decoder needs for a photo of 30 megapixels.
 WORKER_BYTES = 2**28
 
 
@@ -31,27 +31,28 @@ def stream_photos(
     max_pixels: int = MAX_PIXELS,
     prefetch: int = 16,
 ) -> Generator[Photo | SkippedImage, None, None]:
-    """Read images in threads and give them out in the order of ``refs``.
+    """Read images in threads, and yield them in the order of ``refs``.
 
-    Threads are enough, and cheaper than processes: Pillow's decoders let go of the interpreter lock. ``refs`` are taken
-    only as they are needed, and no more than ``prefetch`` images are on the way, fewer where they are large: together
-    they take at most :data:`WORKER_BYTES` for each worker and once more, unless one image alone takes more. So memory
-    depends neither on how many there are nor on what is in them. Closing the generator (or leaving its loop by an error
-    or Ctrl-C and dropping it) drops what was not begun, waits for the images being decoded, and ends the threads.
+    Threads suffice, and cost less than processes, because Pillow's decoders release the interpreter lock. ``refs`` is
+    consumed only as needed. At most ``prefetch`` images are being decoded or wait to be consumed, fewer if they are
+    large: together they take at most :data:`WORKER_BYTES` for each worker plus one, unless a single image takes more.
+    Memory therefore depends neither on the number nor on the size of the images. Closing the generator (also by leaving
+    its loop through an error or Ctrl-C) discards images that were not begun, waits for those being decoded, and ends
+    the threads.
 
     Args:
-        refs: What to read. A :class:`SkippedImage` and a photo are handed on in their places.
-        workers: Number of threads; 0 reads in the caller's thread, each image when it is asked for.
+        refs: The images. Photos and :class:`SkippedImage` are yielded unchanged.
+        workers: Number of threads; 0 reads each image in the caller's thread when it is requested.
         side: The longest side at which photos are used, as in :func:`objemb.images.decode.read_photo`.
-        max_pixels: Larger images are skipped.
-        prefetch: Images that are being decoded or wait decoded (3 bytes a pixel). With at least two batches the
-            network never waits.
+        max_pixels: Maximum number of pixels; larger images are skipped.
+        prefetch: Maximum number of images that are being decoded or wait to be consumed (3 bytes per pixel). Two
+            batches are enough to keep the network busy.
 
     Returns:
-        A generator of photos, and of :class:`SkippedImage` for each that could not be read.
+        A generator of photos, with a :class:`SkippedImage` in place of each that could not be read.
 
     Raises:
-        ValueError: At once, for numbers that make no sense.
+        ValueError: A number is out of range; raised by the call itself.
     """
     if workers < 0:
         raise ValueError(f"workers: expected 0 or more, found {workers}")
@@ -84,13 +85,13 @@ def _read_ahead(
 
 
 class _Closed(Exception):
-    """Nobody waits for the photo any more."""
+    """The photo is no longer needed."""
 
 
 class _Memory:
-    """Lets images be decoded in their order while what is decoded and not taken yet fits into memory.
+    """Admits images to decoding while they and those that were decoded, but not consumed yet, fit into memory.
 
-    In their order, because the one that is waited for must never wait for one behind it.
+    Images are admitted in order, because the one that is consumed next must not wait for a later one.
     """
 
     def __init__(self, most: int) -> None:
@@ -101,7 +102,7 @@ class _Memory:
         self._change = Condition()
 
     def held(self, number: int, read: Callable[..., Outcome], ref: Source) -> Outcome:
-        """Read an image once there is room for it; what it takes stays counted until it is freed."""
+        """Read an image once there is memory for it; its memory is counted until :meth:`free` is called."""
         admitted = 0
 
         def admit(most: int) -> None:
@@ -116,9 +117,9 @@ class _Memory:
         try:
             outcome = read(ref, admit=admit)
         except _Closed:
-            return SkippedImage(ref.id, "", "nobody waits for it")
+            return SkippedImage(ref.id, "", "no longer needed")
         taken = _bytes_of(outcome)
-        if admitted == 0:  # nothing was decoded, but its turn has to come and go
+        if admitted == 0:  # nothing was decoded, but later images wait for its turn
             try:
                 admit(taken)
             except _Closed:
@@ -130,13 +131,13 @@ class _Memory:
         return outcome
 
     def free(self, outcome: Outcome) -> None:
-        """The outcome was taken."""
+        """Release the memory of an outcome that was consumed."""
         with self._change:
             self._bytes -= _bytes_of(outcome)
             self._change.notify_all()
 
     def close(self) -> None:
-        """Let those that wait give up."""
+        """Make all waiting threads give up."""
         with self._change:
             self._closed = True
             self._change.notify_all()

@@ -1,7 +1,7 @@
 """Tables of images: CSV and Parquet, in the dialects of the programs that write them.
 
-All tables of objemb have one form: a row describes a photo. A column may be called in several ways (see
-:data:`ROLES`), whoever reads the table.
+In all tables that objemb reads, a row describes a photo, and a column may have any of several names, see
+:data:`ROLES`.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ from objemb.structures import Scalar
 
 logger = logging.getLogger(__name__)
 
-#: What columns are for, and how they may be called, in any case; the first that is there counts.
+#: Roles of columns, and the names that a column of each role may have, in upper or lower case; the first one present
+#: counts.
 ROLES: dict[str, tuple[str, ...]] = {
     "path": ("path", "file", "image", "file_name", "filename"),
     "id": ("id",),
     "instance": ("instance", "label"),
 }
-#: Between columns: what CSV is named after, what Excel writes where a comma is in numbers, and two more.
+#: Separators of columns: Excel writes semicolons where numbers have a decimal comma.
 DELIMITERS = (",", ";", "\t", "|")
-#: Where columns are separated by this, numbers have a decimal comma.
+#: With this separator, numbers have a decimal comma.
 CONTINENTAL = ";"
 INTEGER = re.compile(
     r"-?(0|[1-9]\d{0,17})", re.ASCII
 )  # no leading zeros: those belong to article numbers; fits 64 bits
 NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-#: A longer text is no number that anybody wrote.
+#: Longer texts are not read as numbers.
 LONGEST_NUMBER = 64
 #: How missing numbers are written, in lower case. Infinities count as missing, as in Parquet.
 MISSING = frozenset(
     ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity")
 )
-#: Rows of a Parquet file that are in memory at once.
+#: Number of rows of a Parquet file that are in memory at a time.
 PARQUET_ROWS = 4096
 
 
@@ -52,9 +53,9 @@ class TableRow:
     """A row of a table.
 
     Attributes:
-        line: The line of a CSV file, the number of a row of Parquet, from 1.
-        cells: One per column: texts of CSV as they are written, values of Parquet. Empty where there is a problem.
-        problem: Why it cannot be read, or an empty string.
+        line: Number of the line in a CSV file, or of the row in a Parquet file, from 1.
+        cells: One per column: texts as written in CSV, or values of Parquet. Empty if there is a problem.
+        problem: The reason why the row cannot be read, or an empty string.
     """
 
     line: int
@@ -68,10 +69,10 @@ class Table:
 
     Attributes:
         path: The file.
-        columns: Names of the columns, without blanks around them; unnamed ones are empty.
-        rows: Reads all rows that are not blank, from the start each time it is called.
-        decimal_comma: Whether numbers are written ``3,5``.
-        typed: Whether cells have types already.
+        columns: Names of the columns, without surrounding blanks; those of unnamed columns are empty.
+        rows: Function that iterates over all rows that are not blank, each time from the start.
+        decimal_comma: Whether numbers are written as ``3,5``.
+        typed: Whether cells already have types.
     """
 
     path: Path
@@ -81,11 +82,11 @@ class Table:
     typed: bool = False
 
     def column(self, role: str) -> int | None:
-        """The number of the column for something of :data:`ROLES`, or of this very name; None without one."""
+        """The number of the column for one of :data:`ROLES`, or with exactly this name; None if there is none."""
         return _column(self.columns, role)
 
     def need(self, role: str) -> int:
-        """As :meth:`column`, or ``ValueError``."""
+        """As :meth:`column`, but raises ``ValueError`` if there is none."""
         number = self.column(role)
         if number is None:
             others = checks.listed(ROLES.get(role, ())[1:])
@@ -96,37 +97,37 @@ class Table:
         return number
 
     def number(self, text: str) -> float:
-        """The number that a cell holds. Raises ``ValueError`` where it holds none."""
+        """The number in a cell. Raises ``ValueError`` if the cell is not a number."""
         return float(_with_point(text) if self.decimal_comma else text)
 
     def converters(self) -> list[Callable[[Any], Scalar]]:
-        """For each column what makes metadata of its cells.
+        """A function for each column that converts its cells to metadata.
 
-        Columns of CSV get the type that all their cells have in common, which takes a pass through the file: ``int``,
-        ``float``, else text. Words such as ``NaN`` and ``NA`` are missing values among numbers, and words among words
-        (NA is Namibia).
+        A column of CSV gets the type that fits all its cells: ``int``, ``float`` or text. This needs a pass over the
+        file. Words such as ``NaN`` and ``NA`` are missing values in columns of numbers, and texts in columns of texts
+        (where NA may be Namibia).
         """
         if self.typed:
             return [scalar] * len(self.columns)
         kinds = [_Kind(self.decimal_comma) for _ in self.columns]
         for row in self.rows():
             for kind, cell in zip(kinds, row.cells, strict=False):
-                kind.see(cell)
+                kind.add(cell)
         return [kind.converter() for kind in kinds]
 
 
 def open_table(path: Path, needed: Sequence[str] = ("path",)) -> Table:
-    """Read the header of a table: Parquet by the suffix of its name, else CSV.
+    """Read the header of a table: Parquet if its name has that suffix, else CSV.
 
-    Of CSV the encoding (UTF-8, UTF-16, Windows-1252) and the separator (comma, semicolon, tab, ``|``, or what a first
-    line ``sep=`` says) are found out. The separator is the one that gives the columns that are needed.
+    The encoding of CSV (UTF-8, UTF-16 or Windows-1252) and its separator (comma, semicolon, tab, ``|``, or the one in a
+    first line ``sep=``) are detected. The separator is the first one that yields the needed columns.
 
     Args:
         path: The file.
-        needed: Roles that columns must have.
+        needed: Roles for which there must be a column.
 
     Raises:
-        ValueError: A needed column is missing, a name is there twice, or the file is no table.
+        ValueError: A needed column is missing, two columns have the same name, or the file is not a table.
     """
     table = _open_parquet(path) if path.suffix.lower() == ".parquet" else _open_csv(path, needed)
     twice = [name for name, count in Counter(table.columns).items() if count > 1 and name]
@@ -138,7 +139,8 @@ def open_table(path: Path, needed: Sequence[str] = ("path",)) -> Table:
 
 
 def text(cell: object) -> str:
-    """A cell as a text, empty where nothing is in it: a number without the ``.0`` that an empty neighbour gave it."""
+    """A cell as text, empty for missing values. Whole floats are written without ``.0``: in Parquet files, a column of
+    integers with missing values has often become one of floats."""
     if isinstance(cell, str):
         return readable(cell.strip())
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
@@ -147,7 +149,7 @@ def text(cell: object) -> str:
 
 
 def scalar(cell: object) -> Scalar:
-    """A value of Parquet or JSON as metadata; what is not finite is missing."""
+    """A value of Parquet or JSON as metadata; floats that are not finite become None."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return None
     if cell is None or isinstance(cell, bool | int | float):
@@ -181,7 +183,7 @@ def _open_csv(path: Path, needed: Sequence[str]) -> Table:
 
 
 def _csv_table(path: Path, delimiter: str, first: int) -> Table:
-    """The table whose header is the record of this number that is not blank."""
+    """The table whose header is the non-blank record number ``first``."""
     records = _records(path, delimiter)
     header = [row for _, row in zip(range(first + 1), (row for _, row in records), strict=False)]
     names = tuple(readable(name.strip()) for name in header[-1]) if len(header) > first else ()
@@ -201,7 +203,7 @@ def _csv_table(path: Path, delimiter: str, first: int) -> Table:
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of all records that are not blank; spreadsheets write blank ones with separators."""
+    """(line number, cells) of all records that are not blank; blank ones may consist of separators."""
     with open_text(path, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
@@ -213,15 +215,15 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Kind:
-    """What all cells of a column have in common."""
+    """The type that fits all cells of a column so far."""
 
     def __init__(self, decimal_comma: bool) -> None:
         self._whole = self._numeric = True
         self._numbers = 0
         self._clean = _with_point if decimal_comma else str.strip
 
-    def see(self, cell: str) -> None:
-        """Take one more cell into account."""
+    def add(self, cell: str) -> None:
+        """Take another cell into account."""
         if not self._numeric or cell.strip().lower() in MISSING:
             return
         number = self._clean(cell)
@@ -230,7 +232,7 @@ class _Kind:
         self._numeric = self._whole or _is_number(number)
 
     def converter(self) -> Callable[[str], Scalar]:
-        """What makes metadata of a cell."""
+        """The function that converts a cell to metadata."""
         if not self._numbers or not self._numeric:
             return lambda cell: readable(cell.strip()) or None
         to, clean = (int if self._whole else float), self._clean
@@ -238,7 +240,7 @@ class _Kind:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell is a number and not an article number, whose leading zeros or many digits matter."""
+    """Whether a cell is a number rather than an article number with leading zeros or too many digits."""
     if len(cell) > LONGEST_NUMBER:
         return False
     if cell.lstrip("-").isdigit():
@@ -247,7 +249,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _with_point(cell: str) -> str:
-    """A number with its decimal comma made a point; with several, or a point beside it, it stays what it is."""
+    """Replace the decimal comma of a number by a point; texts with several commas, or with a point, stay unchanged."""
     cell = cell.strip()
     return cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell
 
@@ -256,8 +258,8 @@ def _with_point(cell: str) -> str:
 
 
 def _open_parquet(path: Path) -> Table:
-    """A Parquet file; columns that hold no single values (lists, bytes) are left out, logged."""
-    import pyarrow as pa  # here: a fifth of a second that only tables need to spend
+    """A Parquet file; columns whose values are not scalars (lists, bytes) are left out, with a warning."""
+    import pyarrow as pa  # takes a fifth of a second
     import pyarrow.parquet as pq
 
     from objemb.images.arrow import is_single
@@ -278,7 +280,7 @@ def _open_parquet(path: Path) -> Table:
             for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=kept):
                 for line, cells in enumerate(zip(*map(values, batch.columns), strict=True), line + 1):  # noqa: B020
                     yield TableRow(line, cells)
-        except (ValueError, OSError) as error:  # the errors of pyarrow are kinds of these
+        except (ValueError, OSError) as error:  # pyarrow's errors are subclasses
             raise ValueError(f"{path}: expected a Parquet file that can be read to its end, found: {error}") from error
 
     return Table(path, tuple(kept), rows, typed=True)

@@ -1,4 +1,4 @@
-"""Text files as other programs write them."""
+"""Text files in the encodings that other programs write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
-#: Marks at the start of a file, and what they mean; those of UTF-32 start like those of UTF-16.
+#: Byte order marks and their encodings. UTF-32 comes before UTF-16, whose marks are prefixes of its marks.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -18,9 +18,10 @@ MARKS = (
 
 
 def encoding_of(path: str | Path) -> str:
-    """The encoding of a text file by its first bytes: UTF-8 unless it has the mark or the zeros of another.
+    """The encoding of a text file, judged by its first bytes: UTF-8 unless there is the byte order mark of another
+    encoding, or the zeros of UTF-16.
 
-    PowerShell's ``>``, and Excel as "Unicode text", write UTF-16.
+    UTF-16 is written by PowerShell's ``>``, and by Excel as "Unicode text".
     """
     with open(path, "rb") as file:
         head = file.read(4)
@@ -35,11 +36,10 @@ def encoding_of(path: str | Path) -> str:
 
 
 def open_text(path: str | Path, newline: str | None = None) -> TextIO:
-    """A text file for reading; never a ``UnicodeError``.
+    """Open a text file for reading, without ever raising ``UnicodeError``.
 
-    Bytes that are no UTF-8 become the surrogates of ``surrogateescape``, so that a path in another encoding still leads
-    to its file; :func:`objemb.images.names.readable` makes texts of them. Where UTF-16 is damaged, the character is
-    replaced.
+    Bytes that are not UTF-8 are kept by ``surrogateescape``, so that a path in another encoding still leads to its
+    file; :func:`objemb.images.names.readable` converts them to characters. Damaged characters of UTF-16 are replaced.
     """
     encoding = encoding_of(path)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
@@ -47,6 +47,6 @@ def open_text(path: str | Path, newline: str | None = None) -> TextIO:
 
 
 def read_text(path: str | Path | os.PathLike[str]) -> str:
-    """All of a small text file, as :func:`open_text` reads it."""
+    """The content of a small text file, decoded as by :func:`open_text`."""
     with open_text(Path(path)) as file:
         return file.read()

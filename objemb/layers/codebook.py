@@ -1,4 +1,4 @@
-"""Visual words, and how rare each of them is: what aggregators of local features learn."""
+"""Visual words and their inverse document frequencies, which aggregators of local features are fitted with."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from objemb.types import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
 
-#: Fewer features per word leave the centres noisy, as faiss has it.
+#: With fewer features per word, centres are noisy; the limit is that of faiss.
 FEW = 39
-#: Stands for an image among the numbers of its words.
+#: Marks the start of an image in a column of word numbers.
 IMAGE = -1.0
 
 
 class Codebook(Fitted):
-    """Centres of clusters of local features, by k-means: each is a visual word (Sivic and Zisserman, "Video Google",
-    ICCV 2003).
+    """Centres of clusters of local features, found by k-means; each is a visual word (Sivic and Zisserman, "Video
+    Google", ICCV 2003).
 
     Args:
         dim: Length D of the features.
-        words: Number k of words, from 2 on. Detect-to-retrieve has 65,536, and 1,024 as a small one.
-        iterations: Most rounds of k-means.
-        samples: Features per word that k-means sees, an even sample of those of all photos. More than 256 do not move
-            the centres any more, fewer than :data:`FEW` leave them noisy; 1 at least.
-        seed: Of the first centres.
+        words: Number k of words, at least 2. Detect-to-retrieve uses 65,536, and 1,024 for a small codebook.
+        iterations: Maximum number of iterations of k-means.
+        samples: Number of features per word that k-means is run on, at least 1, sampled evenly from all photos. More
+            than 256 hardly change the centres; with fewer than :data:`FEW` they are noisy.
+        seed: Seed of the initial centres.
 
     Attributes:
         centres: float32 ``(k, D)``.
@@ -53,13 +53,13 @@ class Codebook(Fitted):
             self._expect_enough(most, f"at most {most}")
 
     def learn(self, vectors: Tensor) -> None:
-        """See :meth:`Fitted.learn`; from local features. Raises ``ValueError`` for fewer features than words."""
+        """See :meth:`Fitted.learn`. Raises ``ValueError`` if there are fewer local features than words."""
         words, dim = self.centres.shape
         checks.shape("vectors", vectors, (None, dim))
         self._expect_enough(len(vectors), str(len(vectors)))
         if len(vectors) < FEW * words:
             logger.warning(
-                "codebook: %d local features for %d words are few: below %d a word, the words are noisy",
+                "codebook: %d local features for %d words are few; with fewer than %d per word, the words are noisy",
                 len(vectors),
                 words,
                 FEW,
@@ -71,38 +71,39 @@ class Codebook(Fitted):
         words = len(self.centres)
         if count < words:
             raise ValueError(
-                f"codebook: expected at least {words} local features for as many words, found {found}; give more "
-                "photos to --fit-on, or take fewer words"
+                f"codebook: expected at least {words} local features for as many words, found {found}; pass more "
+                "photos to --fit-on, or choose fewer words"
             )
 
     @property
     def array(self) -> Float32Array:
-        """The centres on the CPU. Raises ``NotFittedError`` where nothing was learned yet."""
+        """The centres on the CPU. Raises ``NotFittedError`` if they have not been fitted."""
         self.check_fitted()
         centres: Float32Array = self.centres.cpu().numpy()
         return centres
 
     def assign(self, vectors: Float32Array, count: int) -> Int64Array:
-        """Numbers of the nearest words of features float32 ``(N, D)``: int64 ``(N, min(count, k))``, nearest first.
+        """The nearest words of features float32 ``(N, D)`` as int64 ``(N, min(count, k))``, nearest first.
 
         Raises:
-            NotFittedError: Nothing was learned yet.
+            NotFittedError: The codebook has not been fitted.
             ImportError: faiss is not installed.
         """
         return nearest(vectors, self.array, count)
 
 
 class InverseFrequency(Fitted):
-    """``log(N / n_c)``: how rare a word c is, that n_c of N images have (Sivic and Zisserman, "Video Google", 2003).
+    """The inverse document frequency ``log(N / n_c)`` of each word c, which occurs in ``n_c`` of N images (Sivic and
+    Zisserman, "Video Google", ICCV 2003).
 
-    It learns from the words of images once, and stays as it is: what is indexed later does not change the scores of
-    what was indexed before. A word that none of those images has counts as one that one of them has.
+    It is fitted once and then fixed, so that images that are indexed later do not change the scores of earlier ones. A
+    word that occurs in none of the images is treated as if it occurred in one.
 
     Args:
         words: Number of words.
 
     Attributes:
-        idf: float32 ``(words,)``; 0 for a word that all images have.
+        idf: float32 ``(words,)``; 0 for a word that occurs in all images.
     """
 
     needed = 100_000_000
@@ -114,19 +115,19 @@ class InverseFrequency(Fitted):
 
     @property
     def array(self) -> Float32Array:
-        """The idf on the CPU. Raises ``NotFittedError`` where nothing was learned yet."""
+        """The idf on the CPU. Raises ``NotFittedError`` if it has not been fitted."""
         self.check_fitted()
         idf: Float32Array = self.idf.cpu().numpy()
         return idf
 
     @staticmethod
     def rows(words: Int64Array) -> Tensor:
-        """An image as it is learned from: float32 ``(1 + n, 1)``, a row that stands for the image, and the number of
-        each of its words, which occur once."""
+        """The rows of an image for :meth:`learn`, float32 ``(1 + n, 1)``: :data:`IMAGE`, then the number of each of its
+        distinct words."""
         return torch.from_numpy(np.concatenate([[IMAGE], words]).astype(np.float32)[:, None])
 
     def learn(self, vectors: Tensor) -> None:
-        """See :meth:`Fitted.learn`; from what :meth:`rows` gives of many images."""
+        """See :meth:`Fitted.learn`; ``vectors`` are the :meth:`rows` of many images."""
         numbers = checks.shape("vectors", vectors, (None, 1))[:, 0].long()
         images = int((numbers < 0).sum())
         if not images:

@@ -1,4 +1,4 @@
-"""The strongest activations of feature maps over an image pyramid: what ``dense`` and ``attentive`` share."""
+"""The strongest activations of feature maps over an image pyramid, which ``dense`` and ``attentive`` have in common."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from objemb.structures import LocalFeatures, Photo
 
 #: Factors on the size of a photo: two octaves down and one up, in steps of half an octave (Noh et al., ICCV 2017).
 SCALES = tuple(2.0 ** (step / 2) for step in range(2, -5, -1))
-#: Input pixels that enter a network at once.
+#: Maximum number of input pixels in a forward pass.
 PIXELS = 1 << 22
 #: Arguments of :class:`~objemb.structures.LocalFeatures` for cells of a map.
 _Cells = dict[str, Tensor]
-#: Numbers of photos, their maps ``(B, C, h, w)``, and where the cells of each lie.
+#: Numbers of photos, their maps ``(B, C, h, w)``, and the positions of the cells of each.
 _Maps = tuple[tuple[int, ...], Tensor, list[Grid]]
 
 
@@ -38,7 +38,7 @@ class Activations:
     """The strongest activations of a photo.
 
     Attributes:
-        vectors: float32 ``(n, C)``, as the network gives them.
+        vectors: float32 ``(n, C)``, the output of the network.
         cells: ``points``, ``scales``, ``sides`` and ``strengths`` of :class:`~objemb.structures.LocalFeatures`.
     """
 
@@ -46,31 +46,31 @@ class Activations:
     cells: _Cells
 
     def above(self, threshold: float) -> Activations:
-        """Those of at least this strength."""
+        """Select those with at least this strength."""
         strong = self.cells["strengths"] >= threshold
         return Activations(self.vectors[strong], {name: column[strong] for name, column in self.cells.items()})
 
     def strongest(self, count: int) -> Activations:
-        """At most ``count``, the strongest first; of equal ones, those that come first here."""
+        """Select at most ``count``, the strongest first; equally strong ones stay in order."""
         order = self.cells["strengths"].argsort(descending=True, stable=True)[:count]
         return Activations(self.vectors[order], {name: column[order] for name, column in self.cells.items()})
 
 
 class ActivationExtractor(LocalExtractor):
-    """Local features that are cells of a feature map, of a photo at several scales.
+    """Local features that are cells of feature maps of a photo at several scales.
 
-    A plug-in says how strong cells are, and what becomes of the map before vectors are read from it.
+    A plug-in defines the strength of cells, and how maps are processed before vectors are read from them.
 
     Args:
         backbone: Computes the maps; its setting ``layer`` chooses the stage.
-        size: Longest side of a photo in pixels at scale 1; None for that at which a detector takes it whose map the
-            backbone is (``detector_trunk``).
+        size: Longest side of a photo in pixels at scale 1. None for the size that a detector chooses, if the backbone
+            is one of its maps (``detector_trunk``).
         scales: Factors on that size.
-        count: The most features of a photo, over all scales.
-        enlarge: Whether photos that are smaller are enlarged to that size; a detector always does.
-        dim: Length of the vectors after a PCA; None for none.
-        power: Of the PCA's variances: 0.5 whitens, 0 only turns.
-        unit: Whether vectors are brought to unit length at the end.
+        count: Maximum number of features of a photo, over all scales.
+        enlarge: Whether smaller photos are enlarged to that size; a detector always enlarges them.
+        dim: Length of the vectors after PCA; None for no PCA.
+        power: Exponent of the variances in the PCA: 0.5 for whitening, 0 for a rotation only.
+        unit: Whether the vectors are normalised to unit length at the end.
     """
 
     backbone: Backbone
@@ -110,28 +110,28 @@ class ActivationExtractor(LocalExtractor):
         return math.ceil(side * max(self.scales))
 
     def shared_detector(self) -> NetworkDetector | None:
-        """See :meth:`LocalExtractor.shared_detector`: that of the backbone, at its own size."""
+        """See :meth:`LocalExtractor.shared_detector`: the backbone's detector, if photos have the size it chooses."""
         detector = self.backbone.source_detector()
         return detector if self.size is None and isinstance(detector, NetworkDetector) else None
 
     @abstractmethod
     def strengths(self, maps: Tensor) -> Tensor:
-        """How strong the cells of maps are: ``(B, C, h, w)`` to ``(B, h, w)``."""
+        """The strengths ``(B, h, w)`` of the cells of maps ``(B, C, h, w)``."""
 
     def prepared(self, maps: Tensor) -> Tensor:
-        """Maps as vectors are read from them, ``(B, C, h, w)``."""
+        """Process maps before vectors are read from them, ``(B, C, h, w)``; unchanged by default."""
         return maps
 
     def normalised(self, vectors: Tensor) -> Tensor:
-        """Vectors ``(n, C)`` of cells as the PCA takes them; as they are by default."""
+        """Process the vectors ``(n, C)`` of cells before the PCA; unchanged by default."""
         return vectors
 
     def activations(self, photos: Sequence[Photo], seen: DetectorPass | None = None) -> list[Activations]:
-        """Per photo its strongest activations over all scales, on the device of the network.
+        """For each photo, its strongest activations over all scales, on the device of the network.
 
         Args:
             photos: The photos.
-            seen: As for :meth:`LocalExtractor.extract`: the map of scale 1. Other scales run by themselves.
+            seen: As for :meth:`LocalExtractor.extract`, with the map of scale 1. Other scales are computed here.
         """
         parts: list[list[Activations]] = [[] for _ in photos]
         for scale in self.scales:
@@ -143,9 +143,9 @@ class ActivationExtractor(LocalExtractor):
         return [_joined(of_photo).strongest(self.count) for of_photo in parts]
 
     def maps(self, photos: Sequence[Photo], scale: float, seen: DetectorPass | None = None) -> Iterator[_Maps]:
-        """Feature maps at one scale: numbers of photos, their maps ``(B, C, h, w)``, and where the cells lie.
+        """Feature maps at one scale: numbers of photos, their maps ``(B, C, h, w)``, and the positions of the cells.
 
-        Photos of one input shape share a forward pass, as many as make :data:`PIXELS`.
+        Photos of equal input shape share a forward pass, up to :data:`PIXELS` in total.
 
         Args:
             photos: The photos.
@@ -168,8 +168,8 @@ class ActivationExtractor(LocalExtractor):
     def _detector_maps(
         self, photos: Sequence[Photo], detector: NetworkDetector, level: str, seen: DetectorPass | None
     ) -> Iterator[_Maps]:
-        """As :meth:`maps`, one by one, as a detector takes photos: at its own size, padded at the right and bottom.
-        Cells that look at the padding are left out."""
+        """As :meth:`maps`, photo by photo, for the input of a detector: resized by it, and padded at the right and the
+        bottom. Cells of the padding are left out."""
         net = self.backbone
         for numbers in [list(range(len(photos)))] if seen is not None else detector.groups(photos):
             if seen is None:
@@ -192,7 +192,7 @@ class ActivationExtractor(LocalExtractor):
         return features
 
     def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
-        """See :meth:`LocalExtractor._samples`. The PCA learns from the activations that are chosen."""
+        """See :meth:`LocalExtractor._samples`. The PCA is fitted on the selected activations."""
         if part != "projection":
             return super()._samples(part, photos)
         return [self.normalised(chosen.vectors) for chosen in self.activations(photos)]
@@ -208,7 +208,7 @@ class ActivationExtractor(LocalExtractor):
         rows, columns = chosen // grid.width, chosen % grid.width
         down, across = grid.cell
         x, y = grid.offset[1] + (columns + 0.5) * across, grid.offset[0] + (rows + 0.5) * down
-        original = math.sqrt(down * across) / grid.stride  # pixels of the photo along one of the input
+        original = math.sqrt(down * across) / grid.stride  # original pixels per pixel of the input
         alike = torch.ones_like(x)
         return Activations(
             of_photo.flatten(1)[:, chosen].T.float(),

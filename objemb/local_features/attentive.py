@@ -30,28 +30,28 @@ class Attentive(ActivationExtractor, LearnedAttention):
 
     ::
 
-        map of each scale ──┬── attention ── strength ── the `count` strongest above `threshold` over all scales
+        map of each scale ──┬── attention ── strength ── the `count` strongest over all scales, from `threshold` on
                             └── l2 ── PCA ── l2 ── vectors
 
-    The attention is learned by the task ``attend``, with the network frozen; until then extraction raises an error.
+    The attention is trained by the task ``attend`` with the network frozen; until then, extraction raises an error.
 
     Args:
-        backbone: Computes the maps. Its setting ``layer`` chooses the stage: ``layer3`` of a ResNet-50.
-        size: Longest side of a photo in pixels at scale 1; null, where the backbone is a map of a detector
-            (``detector_trunk``), for that at which the detector takes it.
+        backbone: Computes the maps. Its setting ``layer`` chooses the stage; DELF uses ``layer3`` of a ResNet-50.
+        size: Longest side of a photo in pixels at scale 1. Null for the size that a detector chooses, if the backbone
+            is one of its maps (``detector_trunk``).
         scales: Factors on that size.
-        count: The most features of a photo, over all scales.
-        enlarge: Whether photos that are smaller are enlarged to that size.
-        hidden: Units of the attention's hidden layer.
-        threshold: Least strength of a feature. Strengths have no scale of their own: what the authors' network calls
-            100 says nothing about another one.
-        dim: Length of the vectors after the PCA; null for no PCA.
-        power: Of the PCA's variances: 0 only turns, as in DELF; 0.5 whitens.
-        weights: A model folder with such an extractor, as a run of ``attend`` leaves it: the weights of the backbone
-            and of the attention are those there. None, or ``random``, for an attention that has not been trained.
+        count: Maximum number of features of a photo, over all scales.
+        enlarge: Whether smaller photos are enlarged to that size.
+        hidden: Number of units in the attention's hidden layer.
+        threshold: Minimum strength of a feature. The scale of strengths differs between networks, so that the authors'
+            100 does not apply to another one.
+        dim: Length of the vectors after PCA; null for no PCA.
+        power: Exponent of the variances in the PCA: 0 for a rotation only, as in DELF, 0.5 for whitening.
+        weights: A model folder with such an extractor, for instance from a run of ``attend``, from which the weights of
+            the backbone and the attention are read. None or ``random`` for an untrained attention.
 
     Attributes:
-        attention: The network that weighs cells.
+        attention: The network that computes the strengths.
     """
 
     attention: LocalAttention
@@ -101,7 +101,7 @@ class Attentive(ActivationExtractor, LearnedAttention):
         return self.backbone.class_layer()
 
     def attended_means(self, photos: Sequence[Photo]) -> Tensor:
-        """See :meth:`LearnedAttention.attended_means`: of the unit activations of all cells at scale 1."""
+        """See :meth:`LearnedAttention.attended_means`: over the normalised activations of all cells at scale 1."""
         means: dict[int, Tensor] = {}
         with torch.no_grad():
             batches = [(numbers, maps) for numbers, maps, _ in self.maps(photos, 1.0)]
@@ -112,15 +112,15 @@ class Attentive(ActivationExtractor, LearnedAttention):
         return torch.stack([means[n] for n in range(len(photos))])
 
     def activations(self, photos: Sequence[Photo], seen: DetectorPass | None = None) -> list[Activations]:
-        """See :meth:`ActivationExtractor.activations`. Raises ``NotFittedError`` where the attention is fresh."""
+        """See :meth:`ActivationExtractor.activations`. Raises ``NotFittedError`` if the attention is untrained."""
         self.attention.check_trained()
         return [chosen.above(self.threshold) for chosen in super().activations(photos, seen)]
 
     def strengths(self, maps: Tensor) -> Tensor:
-        """See :meth:`ActivationExtractor.strengths`: the weights of the attention."""
+        """See :meth:`ActivationExtractor.strengths`: the outputs of the attention."""
         weights: Tensor = self.attention(maps)
         return weights
 
     def normalised(self, vectors: Tensor) -> Tensor:
-        """See :meth:`ActivationExtractor.normalised`: at unit length."""
+        """See :meth:`ActivationExtractor.normalised`: unit vectors."""
         return l2(vectors)

@@ -19,19 +19,19 @@ from objemb.structures import LocalFeatures, Photo
 
 
 class LocalExtractor(WithFittedParts, Plugin, ABC):
-    """Computes the local features of photos: points with a vector, a scale and a strength each.
+    """Computes the local features of photos: points, each with a vector, a scale and a strength.
 
-    A plug-in computes them in :meth:`_extract`. Parts that learn from vectors, such as a PCA, are
-    :class:`~objemb.layers.fitted.Fitted` submodules. It stays in eval mode.
+    A plug-in computes them in :meth:`_extract`. Parts that are fitted on vectors, such as a PCA, are
+    :class:`~objemb.layers.fitted.Fitted` submodules. The module stays in eval mode.
 
     Args:
-        size: Longest side of a photo in pixels at scale 1; None for that at which :meth:`shared_detector` takes it.
-        count: The most features of a photo, over all scales.
+        size: Longest side of a photo in pixels at scale 1; None for the size that :meth:`shared_detector` chooses.
+        count: Maximum number of features of a photo, over all scales.
         backbone: Computes feature maps; None for a method without a network.
 
     Attributes:
         size, count, backbone: As given.
-        scales: Factors on ``size``, in the order in which the backbone gets a photo.
+        scales: Factors on ``size``, in the order of the forward passes.
     """
 
     kind = "local_features"
@@ -52,7 +52,7 @@ class LocalExtractor(WithFittedParts, Plugin, ABC):
 
     @abstractmethod
     def decode_side(self) -> int | None:
-        """The longest side in pixels that is of use, or None for full resolution; see ``Extractor.decode_side``."""
+        """The longest side in pixels that is needed, or None for full resolution; see ``Extractor.decode_side``."""
 
     @final
     @torch.no_grad()
@@ -60,21 +60,21 @@ class LocalExtractor(WithFittedParts, Plugin, ABC):
         """The local features of photos of any sizes.
 
         Args:
-            photos: The batch; zero photos give an empty list.
-            seen: What :meth:`shared_detector` has computed of these photos, so that it is not computed once more.
+            photos: The batch; may be empty.
+            seen: The pass of :meth:`shared_detector` over these photos, if there was one, so that it is not repeated.
 
         Returns:
-            Per photo at most ``count`` features, the strongest first, in original pixels; none where a photo has none.
+            For each photo at most ``count`` features, possibly none, the strongest first, in original pixels.
 
         Raises:
-            NotFittedError: A part has not learned yet.
+            NotFittedError: A part has not been fitted.
         """
         self.check_fitted()
         return self._extract(photos, seen) if photos else []
 
     @abstractmethod
     def _extract(self, photos: Sequence[Photo], seen: DetectorPass | None) -> list[LocalFeatures]:
-        """What :meth:`extract` returns; at least one photo, no gradient is recorded.
+        """The features that :meth:`extract` returns, of at least one photo. Called without gradients.
 
         Args:
             photos: The photos.
@@ -82,43 +82,43 @@ class LocalExtractor(WithFittedParts, Plugin, ABC):
         """
 
     def shared_detector(self) -> NetworkDetector | None:
-        """The detector whose maps the features are read from at scale 1, as it takes photos itself, so that one pass of
-        it gives boxes and features; None for other extractors."""
+        """The detector from whose maps the features of scale 1 are read, if photos have the size that it chooses. One
+        pass of it then yields boxes and features. None for other extractors."""
         return None
 
     def learned_attention(self) -> LearnedAttention:
         """The part whose attention the task ``attend`` trains.
 
         Raises:
-            TypeError: There is none.
+            TypeError: The extractor has no such part.
         """
-        found = self.registry_name or type(self).__name__
-        raise TypeError(f"local_features: expected an extractor with an attention to learn (attentive), found {found}")
+        name = self.registry_name or type(self).__name__
+        raise TypeError(f"local_features: expected an extractor with a learned attention (attentive), found {name}")
 
     @final
     @torch.no_grad()
     def samples(self, part: str, photos: Sequence[Photo]) -> Tensor:
-        """The vectors of some photos that a part learns from.
+        """The vectors of some photos on which a part is fitted.
 
         Args:
-            part: A key of :meth:`fitted_parts`; those before it have learned.
-            photos: At least one, of any sizes.
+            part: A key of :meth:`fitted_parts`; the parts before it have been fitted.
+            photos: At least one photo, of any sizes.
 
         Returns:
-            float32 ``(N, D)`` on the CPU, N of any size, zero included.
+            float32 ``(N, D)`` on the CPU; N may be 0.
         """
         return torch.cat([vectors.float().cpu() for vectors in self._samples(part, photos)])
 
     def _samples(self, part: str, photos: Sequence[Photo]) -> list[Tensor]:
-        """The vectors of :meth:`samples` in at least one block ``(n, D)``, on any device; no gradient is recorded."""
-        raise NotImplementedError(f"{self.registry_name}: expected no part that learns from vectors, found {part!r}")
+        """The vectors of :meth:`samples` in at least one block ``(n, D)``, on any device. Called without gradients."""
+        raise NotImplementedError(f"{self.registry_name}: expected no part that is fitted on vectors, found {part!r}")
 
     def for_part(self, part: tuple[int, int], whole: tuple[int, int]) -> Self:
-        """The extractor with which a part of a photo, cut out, is as large as it would be in its photo.
+        """A copy of the extractor that resizes a cropped part to the size it would have within the photo.
 
         Args:
             part: ``(height, width)`` of the part in original pixels.
-            whole: The same of the photo.
+            whole: ``(height, width)`` of the photo.
         """
         return self._with(size=self.side_of(whole) * max(part) / max(whole))
 
@@ -128,5 +128,5 @@ class LocalExtractor(WithFittedParts, Plugin, ABC):
             return self.size
         detector = self.shared_detector()
         if detector is None:
-            raise ValueError("size: expected a number of pixels without a detector that has one of its own, found None")
+            raise ValueError("size: expected a number of pixels, since no detector chooses one, found None")
         return max(detector.network_size(size))

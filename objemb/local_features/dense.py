@@ -15,29 +15,29 @@ from objemb.registry import plugin
 
 @plugin
 class Dense(ActivationExtractor):
-    """Activations of any stage, the strongest over an image pyramid, as HOW has them (Tolias, Jenicek and Chum,
-    "Learning and aggregating deep local descriptors for instance-level recognition", ECCV 2020).
+    """The strongest activations of a stage over an image pyramid, as in HOW (Tolias, Jenicek and Chum, "Learning and
+    aggregating deep local descriptors for instance-level recognition", ECCV 2020).
 
     ::
 
         map of each scale ──┬── L2 norm ── strength ──────────────── the `count` strongest over all scales
                             └── local mean (smoothing) ── PCA whitening ── vectors
 
-    HOW trains the network with these features summed up; here it is any trained network. Its features keep the length
-    that the whitening gives them, ``unit: false``; at unit length weak and strong ones count alike.
+    HOW trains the network on the sum of these features; here, any trained network can be used. HOW does not normalise
+    the whitened features (``unit: false``); with normalisation, weak and strong ones have equal weight.
 
     Args:
-        backbone: Computes the maps. Its setting ``layer`` chooses the stage: HOW drops the last one of a ResNet-50.
-        size: Longest side of a photo in pixels at scale 1; null, where the backbone is a map of a detector
-            (``detector_trunk``), for that at which the detector takes it.
+        backbone: Computes the maps. Its setting ``layer`` chooses the stage; HOW drops the last one of a ResNet-50.
+        size: Longest side of a photo in pixels at scale 1. Null for the size that a detector chooses, if the backbone
+            is one of its maps (``detector_trunk``).
         scales: Factors on that size.
-        count: The most features of a photo, over all scales.
-        enlarge: Whether photos that are smaller are enlarged to that size; HOW does not.
-        smoothing: Side in cells of the square over which activations are averaged, an odd number; 1 for none. Strengths
-            are those before.
-        dim: Length of the vectors after the PCA; null for no PCA.
-        power: Of the PCA's variances: 0.5 whitens, 0 only turns.
-        unit: Whether vectors are brought to unit length at the end.
+        count: Maximum number of features of a photo, over all scales.
+        enlarge: Whether smaller photos are enlarged to that size; in HOW, they are not.
+        smoothing: Side, in cells, of the square over which activations are averaged, an odd number; 1 for none.
+            Strengths are computed before.
+        dim: Length of the vectors after PCA; null for no PCA.
+        power: Exponent of the variances in the PCA: 0.5 for whitening, 0 for a rotation only.
+        unit: Whether the vectors are normalised to unit length at the end.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Dense(ActivationExtractor):
         return norms
 
     def prepared(self, maps: Tensor) -> Tensor:
-        """See :meth:`ActivationExtractor.prepared`: local means, of the cells that there are at the border."""
+        """See :meth:`ActivationExtractor.prepared`: local means, at the border over the existing cells only."""
         if self.smoothing == 1:
             return maps
         return F.avg_pool2d(maps, self.smoothing, 1, self.smoothing // 2, count_include_pad=False)

@@ -21,15 +21,15 @@ from objemb.structures import LocalFeatures, Photo
 @plugin
 class Sift(LocalExtractor):
     """RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012)
-    of the points that SIFT finds (Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004).
+    at the key points of SIFT (Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004).
 
-    The strength of a feature is the contrast of its point in the scale space. A point with several orientations has
-    several features.
+    The strength of a feature is the contrast of its point in scale space. A point with several orientations has several
+    features.
 
     Args:
         size: Longest side of a photo in pixels.
-        count: The most features of a photo.
-        enlarge: Whether photos that are smaller are enlarged to that size.
+        count: Maximum number of features of a photo.
+        enlarge: Whether smaller photos are enlarged to that size.
 
     Raises:
         ImportError: OpenCV is not installed; raised by ``extract``.
@@ -55,9 +55,9 @@ class Sift(LocalExtractor):
 
     def _of_photo(self, photo: Photo) -> LocalFeatures:
         height, width = photo.pixels.shape[1:]
-        share = self.size / max(height, width)
-        share = share if self.enlarge else min(1.0, share)
-        shape = (max(1, round(height * share)), max(1, round(width * share)))
+        scale = self.size / max(height, width)
+        scale = scale if self.enlarge else min(1.0, scale)
+        shape = (max(1, round(height * scale)), max(1, round(width * scale)))
         pixels = resize(as_tensor(photo.pixels), shape).float()
         grey = (pixels * torch.tensor(LUMA)[:, None, None]).sum(dim=0).round().clamp(0, 255).to(torch.uint8)
         return root_sift(grey.numpy(), photo.size, self.count)

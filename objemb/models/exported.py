@@ -1,7 +1,4 @@
-"""A model that ``objemb export`` made: graphs, run by a runtime, with all that indexing and search need of a model.
-
-Nothing here needs PyTorch.
-"""
+"""A model that was exported by ``objemb export``: its graphs are run by a runtime, and PyTorch is not needed."""
 
 from __future__ import annotations
 
@@ -33,27 +30,27 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 AUTO = "auto"
-#: What the graph of photos gives of boxes, beside their vectors.
-FOUND = ("boxes", "labels", "scores", "count")
-#: Extractors that bring every region to one size, so that a part of a photo has the vector of a photo of its own.
+#: Outputs of the graph of photos that describe detected boxes, except for their vectors.
+DETECTION_OUTPUTS = ("boxes", "labels", "scores", "count")
+#: Extractors that resize every region to one size, so that a part of a photo has the same vector as a separate photo.
 ONE_SIZE = ("crop", "pyramid")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExportedModel(EmbeddingModel):
-    """An exported model whose graphs are open.
+    """An exported model whose graphs are loaded.
 
-    Its vectors are those of the model that it was made of, up to rounding, and its fingerprint is the same: both search
-    the same index.
+    Its vectors equal those of the original model up to rounding, and its fingerprint is the same, so that both can
+    search the same index.
 
     Attributes:
-        card: What its folder says.
+        card: The card of its folder.
         exported: The part of the card about the graphs.
         path: The folder.
-        runtime: What runs the graphs.
-        sessions: The graphs that are open, by name.
-        precision: That of the graphs; of graphs in float32 that of the runtime.
-        most: At most this many boxes of its detector per photo; None for as many as the graphs give.
+        runtime: The runtime that runs the graphs.
+        sessions: The loaded graphs, by name.
+        precision: The precision of the graphs, or that of the runtime if the graphs are in float32.
+        most: Maximum number of detected boxes per photo; None for all that the graphs return.
     """
 
     card: ModelCard
@@ -70,7 +67,7 @@ class ExportedModel(EmbeddingModel):
     device = "cpu"
 
     @property
-    def settings(self) -> Settings:  # type: ignore[override]  # a dataclass could not leave it to the card
+    def settings(self) -> Settings:  # type: ignore[override]  # the card contains it
         """See :attr:`EmbeddingModel.settings`."""
         return self.card["settings"]
 
@@ -97,7 +94,7 @@ class ExportedModel(EmbeddingModel):
     @property
     def has_detector(self) -> bool:
         """See :attr:`EmbeddingModel.has_detector`."""
-        return set(FOUND) <= {spec.name for spec in self.exported.graphs[PHOTOS].outputs}
+        return set(DETECTION_OUTPUTS) <= {spec.name for spec in self.exported.graphs[PHOTOS].outputs}
 
     @property
     def decode_side(self) -> int | None:
@@ -149,10 +146,10 @@ class ExportedModel(EmbeddingModel):
         return None if crop == "whole" or self._in_photo(crop) else least_longest_side(boxes)
 
     def _in_photo(self, crop: str) -> bool:
-        """Whether a query box is described in its photo; else it is cut out and described as a photo.
+        """Whether a query box is described in its photo; otherwise it is cut out and described as a photo.
 
         Raises:
-            ValueError: It would have to enter the network at the scale of its photo, which the graphs do not.
+            ValueError: The crop would have to keep the scale of its photo, but the graphs resize their input.
         """
         if crop == "crop":
             return False
@@ -161,12 +158,12 @@ class ExportedModel(EmbeddingModel):
             return True
         if extractor is not None and extractor.get("name") not in ONE_SIZE:
             raise ValueError(
-                f"crop: expected 'crop' or 'whole' for this exported model, whose graphs bring what they are given to "
-                f"the size of a photo, found {crop!r}"
+                "crop: expected 'crop' or 'whole' for this exported model, whose graphs resize every input to the size "
+                f"of a photo, found {crop!r}"
             )
         return False
 
-    def _rows(  # type: ignore[override]  # it gives vectors
+    def _rows(  # type: ignore[override]  # vectors only
         self, photos: Sequence[Photo], given: Sequence[Regions] | None, max_regions: int | None
     ) -> list[RegionDescriptors]:
         """See :meth:`EmbeddingModel._rows`."""
@@ -175,8 +172,8 @@ class ExportedModel(EmbeddingModel):
             return self._each(lambda pair: self._of_boxes(*pair), pairs)
 
         def described(numbers: Sequence[int]) -> list[tuple[int, RegionDescriptors]]:
-            found = self._outputs([photos[number] for number in numbers])
-            of_photos = ({name: array[place] for name, array in found.items()} for place in range(len(numbers)))
+            batch = self._outputs([photos[number] for number in numbers])
+            of_photos = ({name: array[place] for name, array in batch.items()} for place in range(len(numbers)))
             return [
                 (n, self._row(photos[n], outputs, max_regions)) for n, outputs in zip(numbers, of_photos, strict=True)
             ]
@@ -187,8 +184,8 @@ class ExportedModel(EmbeddingModel):
         return [rows[number] for number in range(len(photos))]
 
     def _each(self, call: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
-        """Results in order, of as many calls at the same time as the runtime gains by: small networks have layers
-        that do not fill all cores."""
+        """The results of calls in order. As many run at the same time as the runtime asks for, since the layers of
+        small networks do not occupy all cores."""
         at_once = min(len(arguments), max(session.at_once for session in self.sessions.values()))
         if at_once < 2:
             return [call(argument) for argument in arguments]
@@ -196,11 +193,12 @@ class ExportedModel(EmbeddingModel):
             return list(pool.map(call, arguments))
 
     def _expect_regions(self, given: bool, max_regions: int | None) -> None:
-        """See :meth:`EmbeddingModel._expect_regions`: the one row of a photo is made in the graph."""
+        """See :meth:`EmbeddingModel._expect_regions`. A model with one row per photo computes it in its graph."""
         if not self.per_region and (given or (max_regions is not None and self.has_detector)):
             found = "boxes" if given else f"max_regions={max_regions}"
             raise ValueError(
-                f"expected the model's own regions of an exported model of one row per photo, found {found}"
+                f"expected no other regions than the model's own, since this exported model makes one row per photo, "
+                f"found {found}"
             )
 
     def _as_taken(self, photo: Photo) -> Photo:
@@ -211,43 +209,44 @@ class ExportedModel(EmbeddingModel):
         return Photo(photo.id, np.resize(photo.pixels, (3, height, width)), (height, width))
 
     def _outputs(self, photos: Sequence[Photo]) -> dict[str, AnyArray]:
-        """The graph of photos, of at most a batch of one shape; a batch that is not full gets its last photo again."""
+        """Run the graph of photos on photos of one shape, at most a batch. An incomplete batch is padded with its last
+        photo."""
         size = self.exported.size
         for photo in photos:
             if size is not None and photo.pixels.shape[1:] != size:
-                found = photo.pixels.shape[2], photo.pixels.shape[1]
+                width, height = photo.pixels.shape[2], photo.pixels.shape[1]
                 raise ValueError(
                     f"photo: expected {size[1]} x {size[0]} pixels, for which the model was exported, found "
-                    f"{found[0]} x {found[1]}"
+                    f"{width} x {height}"
                 )
         pixels = [_interleaved(photo) for photo in photos]
         pixels += pixels[-1:] * (self.exported.batch - len(pixels))
         return self.sessions[PHOTOS]({"photos": np.stack(pixels)})
 
-    def _row(self, photo: Photo, found: Mapping[str, AnyArray], max_regions: int | None) -> RegionDescriptors:
+    def _row(self, photo: Photo, outputs: Mapping[str, AnyArray], max_regions: int | None) -> RegionDescriptors:
         """The rows of a photo from the outputs of the graph of photos."""
         if not self.per_region:
-            return RegionDescriptors(photo.id, Regions.whole(photo.size), found["whole"][None], photo.metadata)
-        regions = self._regions(photo, found)[: None if max_regions is None else 1 + max_regions]
-        if "whole" not in found:  # another network describes
+            return RegionDescriptors(photo.id, Regions.whole(photo.size), outputs["whole"][None], photo.metadata)
+        regions = self._regions(photo, outputs)[: None if max_regions is None else 1 + max_regions]
+        if "whole" not in outputs:  # the graph only detects; that of boxes describes
             return self._of_boxes(photo, regions)
-        vectors = found["whole"][None]
-        if "vectors" in found:
-            vectors = np.concatenate([vectors, found["vectors"][: len(regions) - 1]])
+        vectors = outputs["whole"][None]
+        if "vectors" in outputs:
+            vectors = np.concatenate([vectors, outputs["vectors"][: len(regions) - 1]])
         return RegionDescriptors(photo.id, regions, vectors, photo.metadata)
 
-    def _regions(self, photo: Photo, found: Mapping[str, AnyArray]) -> Regions:
-        """The whole photo, then the boxes that were found, in pixels of the original."""
+    def _regions(self, photo: Photo, outputs: Mapping[str, AnyArray]) -> Regions:
+        """The whole photo, then its detected boxes, in pixels of the original."""
         if not self.has_detector:
             return Regions.whole(photo.size)
-        count = int(found["count"])
+        count = int(outputs["count"])
         height, width = photo.size
         y, x = photo.scale
-        boxes = found["boxes"][:count] / np.array([x, y, x, y], np.float32)
+        boxes = outputs["boxes"][:count] / np.array([x, y, x, y], np.float32)
         inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         count = count if self.most is None else min(count, self.most)
         return Regions(
-            inside[:count], photo.size, found["scores"][:count], found["labels"][:count], self.exported.classes
+            inside[:count], photo.size, outputs["scores"][:count], outputs["labels"][:count], self.exported.classes
         ).with_whole()
 
     def _of_boxes(self, photo: Photo, boxes: Regions) -> RegionDescriptors:
@@ -261,8 +260,8 @@ class ExportedModel(EmbeddingModel):
 
     def _regions_of(self, photo: Photo) -> Regions:
         """See :meth:`EmbeddingModel._regions_of`."""
-        found = self._outputs([photo])
-        return self._regions(photo, {name: value[0] for name, value in found.items()})
+        outputs = self._outputs([photo])
+        return self._regions(photo, {name: array[0] for name, array in outputs.items()})
 
     def _query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`EmbeddingModel._query_whole`."""
@@ -293,26 +292,28 @@ class ExportedModel(EmbeddingModel):
 
 
 def _interleaved(photo: Photo) -> Uint8Array:
-    """uint8 ``(h, w, 3)``."""
+    """The pixels of a photo as uint8 ``(h, w, 3)``."""
     return np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
 
 
 def open_exported(
     folder: str | Path, *, runtime: str | None = None, precision: str = AUTO, threads: int | None = None
 ) -> ExportedModel:
-    """Open a model folder that ``objemb export`` made. Nothing is fetched from anywhere.
+    """Open a model folder written by ``objemb export``. Nothing is downloaded.
 
     Args:
         folder: The folder.
-        runtime: The name of a runtime, such as ``openvino``; None for the first that is installed and reads it.
-        precision: ``auto`` for that of the graphs; or, of graphs in float32, how the runtime is to compute.
-        threads: Threads that it computes with; None for as many as it takes by itself.
+        runtime: The name of a runtime, such as ``openvino``; by default the first installed one that supports the
+            format of the graphs.
+        precision: ``auto`` for the precision of the graphs. For graphs in float32, also a lower precision in which the
+            runtime is to compute.
+        threads: Number of threads; by default the runtime decides.
 
     Raises:
-        FileNotFoundError: No model folder.
-        ArtefactMismatchError: Files that are damaged, or do not belong together; expected and found are named.
-        ImportError: The runtime is not installed, or none that reads such graphs; the message says what to install.
-        ValueError: A precision or a runtime that there is not.
+        FileNotFoundError: The folder is not a model folder.
+        ArtefactMismatchError: Files are damaged or do not belong together.
+        ImportError: The runtime, or any runtime for this format, is not installed; the message says what to install.
+        ValueError: The precision or the runtime does not exist, or the graphs have another precision.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -322,21 +323,21 @@ def open_exported(
     if own is not None and precision not in (AUTO, own):
         raise ValueError(f"precision: expected {own!r}, in which {folder} was exported, found {precision!r}")
     asked = "fp32" if own is not None or precision == AUTO else precision
-    runs = _runtime(exported.format, runtime, precision=asked, threads=threads)
-    sessions = {name: runs.open(name, exported, card, folder) for name in exported.graphs}
-    model = ExportedModel(card, exported, folder, runs, sessions, own or asked)
-    _expect_whole(model)
-    log.info("%s: model %s by %s in %s", folder, model.fingerprint[:12], runs.registry_name, model.precision)
+    engine = _runtime(exported.format, runtime, precision=asked, threads=threads)
+    sessions = {name: engine.open(name, exported, card, folder) for name in exported.graphs}
+    model = ExportedModel(card, exported, folder, engine, sessions, own or asked)
+    _expect_complete(model)
+    log.info("%s: model %s by %s in %s", folder, model.fingerprint[:12], engine.registry_name, model.precision)
     return model
 
 
 def is_available(runtime: str) -> bool:
-    """Whether there is a runtime of this name, and it is installed."""
+    """Whether a runtime of this name exists and is installed."""
     return runtime in registry.names(Runtime.kind) and registry.load(Runtime, runtime).is_installed()
 
 
 def _runtime(format: str, name: str | None, **settings: object) -> Runtime:
-    """The named runtime, or the first that is installed and reads a format."""
+    """The named runtime, or the first installed one that supports a format."""
     if name is not None:
         return registry.build(Runtime, {"name": name, **settings})
     reading = readers(format)
@@ -349,8 +350,8 @@ def _runtime(format: str, name: str | None, **settings: object) -> Runtime:
     )
 
 
-def _expect_whole(model: ExportedModel) -> None:
-    """Raise ``ArtefactMismatchError`` where the graphs cannot make the rows of the model."""
+def _expect_complete(model: ExportedModel) -> None:
+    """Raise ``ArtefactMismatchError`` if the graphs do not compute all that the rows of the model need."""
     outputs = {spec.name: spec for spec in model.exported.graphs[PHOTOS].outputs}
     described = "whole" in outputs or (model.per_region and model.has_detector and BOXES in model.sessions)
     vectors = [outputs[name] for name in ("whole", "vectors") if name in outputs]

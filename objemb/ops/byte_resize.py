@@ -1,4 +1,4 @@
-"""PyTorch's antialiased resize of bytes as products of matrices, for programs that are traced."""
+"""PyTorch's antialiased resize of bytes as matrix products, for programs that are traced."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-#: PyTorch's weights of bytes are whole numbers below this, over a power of two of at most so many bits.
+#: PyTorch's weights for bytes are integers below the first number, divided by a power of two with at most the second as
+#: exponent.
 WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
-#: Pixels of a photo that are resized at a time; at least one row.
+#: Number of pixels of a photo that are resized at a time, but at least one row.
 AT_A_TIME = 1 << 22
 
 
 def resized_parts(
     photo: Tensor, begin: Tensor, stop: Tensor, sizes: Tensor, first: Tensor, canvas: tuple[int, int]
 ) -> Tensor:
-    """Parts of a photo on canvases of one size, rounded to bytes after each side as PyTorch does.
+    """Resize parts of a photo onto canvases of one size, with rounding to bytes after each axis, as in PyTorch.
 
-    A loop reads the pixels of one part after the other, some rows at a time, so that neither time nor memory grows with
-    what lies around the parts, nor memory with their number of pixels. All lengths are rows and columns, whole numbers
-    in float64 ``(M, 2)``, M at least 1.
+    A loop reads the pixels of one part after the other, some rows at a time, so that time and memory do not depend on
+    the rest of the photo, and memory does not depend on the size of the parts. Positions and sizes are integers in
+    float64 ``(M, 2)``, vertical and horizontal, M at least 1.
 
     Args:
         photo: uint8 ``(H, W, 3)``.
         begin: The first pixel of each part.
-        stop: One behind the last.
-        sizes: Pixels that the part is resized to.
-        first: Where these begin on the canvas.
-        canvas: Height and width.
+        stop: The end of each part, exclusive.
+        sizes: The size that each part is resized to.
+        first: The position of the resized part on its canvas.
+        canvas: Height and width of the canvases.
 
     Returns:
-        float32 ``(M, 3, height, width)``, whole numbers from 0 to 255; 0 where a part does not fill its canvas.
+        float32 ``(M, 3, height, width)``, integers from 0 to 255; 0 outside of the resized part.
     """
     height, width = photo.shape[:2]
     rows = cast(int, torch.sym_max(1, AT_A_TIME // width))
@@ -67,16 +68,16 @@ def resized_parts(
 
 
 def _weights(length: int, size: Tensor, first: Tensor, canvas: int) -> Tensor:
-    """What each pixel along one side of a part adds to each place along the same side of its canvas.
+    """Weights of the pixels along one axis of a part for each position along the same axis of its canvas.
 
-    The weights are those of :func:`objemb.ops.images.resize`: a triangle as wide as two pixels of the part, or of the
-    result where that is smaller, rounded to PyTorch's 16-bit numbers.
+    They are those of :func:`objemb.ops.images.resize`: a triangle that spans two pixels of the part, or of the result
+    if these are larger, rounded to PyTorch's 16-bit integers.
 
     Args:
-        length: Pixels of the part.
-        size: float64 ``()``: places that they are resized to.
-        first: float64 ``()``: the first of these places.
-        canvas: Places in all; those that the part does not fill have weights of zero.
+        length: Number of pixels of the part.
+        size: float64 ``()``: number of positions that it is resized to.
+        first: float64 ``()``: the first of these positions.
+        canvas: Total number of positions; weights are zero outside of the resized part.
 
     Returns:
         float32 ``(canvas, length)``.
@@ -94,7 +95,7 @@ def _weights(length: int, size: Tensor, first: Tensor, canvas: int) -> Tensor:
 
 
 def _slice(first: Tensor, last: Tensor, length: int) -> slice:
-    """Of an axis of that length."""
+    """A slice of an axis of that length, with bounds that a tracer knows to be inside."""
     ends = first.item(), last.item()
     for end in ends:
         torch._check(end >= 0)
@@ -103,5 +104,5 @@ def _slice(first: Tensor, last: Tensor, length: int) -> slice:
 
 
 def _rounded(pixels: Tensor) -> Tensor:
-    """To whole numbers, halves up."""
+    """Round to integers, halves up, and clip to the range of bytes."""
     return (pixels + 0.5).floor().clamp(0, 255)

@@ -1,10 +1,10 @@
-"""Residuals of local features to visual words, summed up per region: what VLAD and ASMK are made of.
+"""Sums of the residuals of local features to visual words by region, the basis of VLAD and ASMK.
 
 VLAD: Jegou, Douze, Schmid and Perez, "Aggregating local descriptors into a compact image representation", CVPR 2010.
 ASMK: Tolias, Avrithis and Jegou, "Image search with selective match kernels", IJCV 2016. Regional forms: Teichmann,
 Araujo, Zhu and Sim, "Detect-to-retrieve: efficient regional aggregation for image search", CVPR 2019.
 
-All sums are in float64: the sign of a small residual must not depend on the order of its features.
+Sums are computed in float64, so that the sign of a small residual does not depend on the order of its features.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.functional import embedding_bag
 from objemb.ops.tensors import as_tensor
 from objemb.types import Float32Array, Float64Array, Int64Array, Uint8Array
 
-#: A sum of residuals that is not longer than this has no direction: its word does not count (as in detect-to-retrieve).
+#: Sums of residuals up to this length are taken for zero, and their words are dropped (as in detect-to-retrieve).
 NO_DIRECTION = 1e-6
 
 
@@ -26,8 +26,8 @@ class Assigned:
     """Features with the words that they are assigned to.
 
     Attributes:
-        words: int64 ``(N, a)``, the nearest first; a may be more than 1 for a query.
-        residuals: float64 ``(N, a, D)``, each feature less the centre of each of its words.
+        words: int64 ``(N, a)``, the nearest first; a may be above 1 for a query.
+        residuals: float64 ``(N, a, D)``, each feature minus the centre of each of its words.
     """
 
     words: Int64Array
@@ -35,13 +35,13 @@ class Assigned:
 
     @staticmethod
     def of(vectors: Float32Array, centres: Float32Array, words: Int64Array) -> Assigned:
-        """Features float32 ``(N, D)`` with their words int64 ``(N, a)``, whose centres are float32 ``(k, D)``."""
+        """Create from features float32 ``(N, D)``, centres float32 ``(k, D)`` and words int64 ``(N, a)``."""
         return Assigned(words, vectors[:, None].astype(np.float64) - centres.take(words, axis=0))
 
 
 @dataclass(frozen=True, eq=False)
 class WordSums:
-    """Sums of residuals by region and word, sorted by both, each pair once: the blocks ``V_k`` of VLAD.
+    """Sums of residuals by region and word, the blocks ``V_k`` of VLAD, in ascending order without duplicates.
 
     Attributes:
         regions: int64 ``(M,)``.
@@ -54,12 +54,12 @@ class WordSums:
     sums: Float64Array
 
     def lengths(self, regions: int) -> Float64Array:
-        """Length of the VLAD vector of each region, float64 ``(regions,)``."""
+        """The length of each region's VLAD vector, float64 ``(regions,)``."""
         squares = np.einsum("md,md->m", self.sums, self.sums)
         return np.sqrt(np.bincount(self.regions, weights=squares, minlength=regions))
 
     def directions(self) -> tuple[WordSums, Float64Array]:
-        """Those of any length, and float64 ``(M,)`` the length of each: their sums are at unit length."""
+        """The sums that are not zero, normalised to unit length, and their lengths, float64 ``(M,)``."""
         lengths = np.sqrt(np.einsum("md,md->m", self.sums, self.sums))
         kept = lengths > NO_DIRECTION
         lengths = lengths[kept]
@@ -81,24 +81,24 @@ def sums_by_region(assigned: Assigned, members: Int64Array) -> WordSums:
 
 
 def mean_over_regions(assigned: Assigned, members: Int64Array, regions: int, normalised: bool = True) -> WordSums:
-    """The mean of the VLAD vectors of regions, as one region 0: R-VLAD, and what R-ASMK is made of.
+    """The mean of the VLAD vectors of regions, as a single region 0: R-VLAD, and the basis of R-ASMK.
 
-    A region without features counts as a vector of zeros. The sums of all regions are computed for their lengths only:
-    the mean is one sum over the features, each as often as the regions that it lies in weigh.
+    A region without features has a vector of zeros. The sums by region are needed for their lengths only: the mean is a
+    sum over the features, weighted by the total weight of the regions that contain each.
 
     Args:
         assigned: All features of an image.
         members: As for :func:`sums_by_region`.
-        regions: How many regions there are.
-        normalised: Whether the vector of each region is brought to unit length first, as in detect-to-retrieve; else
-            regions of many features count more.
+        regions: Number of regions.
+        normalised: Whether the vector of each region is normalised to unit length first, as in detect-to-retrieve;
+            otherwise regions with many features have more weight.
     """
     if normalised:
         lengths = sums_by_region(assigned, members).lengths(regions)
-        shares = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0) / max(1, regions)
+        of_region = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0) / max(1, regions)
     else:
-        shares = np.full(regions, 1 / max(1, regions))
-    weights = np.bincount(members[:, 1], weights=shares[members[:, 0]], minlength=len(assigned.words))
+        of_region = np.full(regions, 1 / max(1, regions))
+    weights = np.bincount(members[:, 1], weights=of_region[members[:, 0]], minlength=len(assigned.words))
     count = assigned.words.shape[1]
     rows = (np.unique(members[:, 1])[:, None] * count + np.arange(count)).ravel()
     words = assigned.words.ravel()[rows]
@@ -106,7 +106,7 @@ def mean_over_regions(assigned: Assigned, members: Int64Array, regions: int, nor
 
 
 def vlad(sums: WordSums, regions: int, words: int) -> Float64Array:
-    """Sums as vectors, ``(regions, words * D)``, not normalised; zeros for words without features."""
+    """The sums as vectors ``(regions, words * D)``, not normalised, with zeros for words without features."""
     dim = sums.sums.shape[1]
     vectors = np.zeros((regions, words, dim))
     vectors[sums.regions, sums.words] = sums.sums
@@ -114,21 +114,21 @@ def vlad(sums: WordSums, regions: int, words: int) -> Float64Array:
 
 
 def signs(residuals: Float32Array | Float64Array) -> Uint8Array:
-    """Which numbers of ``(M, D)`` are above 0, as bits: uint8 ``(M, ceil(D / 8))``, the first in the highest bit."""
+    """One bit for each component of ``(M, D)``, set if it is above 0: uint8 ``(M, ceil(D / 8))``, highest bit first."""
     return np.packbits(residuals > 0, axis=1)
 
 
 def _summed(
     regions: Int64Array, words: Int64Array, assigned: Assigned, rows: Int64Array, weights: Float64Array | None
 ) -> WordSums:
-    """Sums by region and word of the residuals that ``rows`` picks (of all ``(N * a, D)``), perhaps weighted."""
+    """Sums by region and word of the residuals that ``rows`` selects (from ``(N * a, D)``), optionally weighted."""
     dim = assigned.residuals.shape[2]
     if not len(rows):
         return WordSums(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, dim)))
     keys = regions * (int(words.max()) + 1) + words
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    sums = embedding_bag(  # rows picked, weighted and summed up in one pass: ten times as fast as np.add.reduceat
+    sums = embedding_bag(  # selects, weights and sums in one pass, ten times as fast as np.add.reduceat
         as_tensor(rows[order]),
         as_tensor(assigned.residuals.reshape(-1, dim)),
         as_tensor(starts),

@@ -64,7 +64,7 @@ def test_build_shows_what_was_learned(run: Run, words: Path, config: Path, photo
     few = ("model", "build", config, "aggregator.words=65536", "--fit-on", photos, "-o", tmp_path / "m")
     error = run(*few, code=2).stderr
     assert "codebook: expected at least 65536 local features for as many words, found at most 2400" in error
-    assert "give more photos to --fit-on, or take fewer words" in error
+    assert "pass more photos to --fit-on, or choose fewer words" in error
     assert not (tmp_path / "m").exists()
 
 

@@ -96,7 +96,7 @@ def test_counting_scans_ends(tail: bytes) -> None:
         ({278: 1}, "expected 1000000 strips or tiles for its rows, found 1"),
         ({278: 500}, "expected 2000 strips or tiles for its rows, found 1"),
         ({278: 1000, 284: 2, 262: 2, 277: 3}, "expected 3000 strips or tiles for its rows, found 1"),
-        ({259: 4, 258: 1}, "expected at least a bit for each of its 1,000,000 rows, found 210 bytes"),
+        ({259: 4, 258: 1}, "expected at least one bit for each of its 1,000,000 rows, found 210 bytes"),
     ],
 )
 def test_a_tiff_with_too_little_for_its_rows_is_refused(tags: dict[int, int], message: str) -> None:

@@ -41,7 +41,7 @@ def test_a_fresh_codebook() -> None:
 
 def test_too_few_features() -> None:
     with pytest.raises(
-        ValueError, match=r"codebook: expected at least 100 local features .* found 90; give more photos"
+        ValueError, match=r"codebook: expected at least 100 local features .* found 90; pass more photos"
     ):
         Codebook(2, 100).fit(features(), fitted_on="points")
     with pytest.raises(ValueError, match=r"vectors: expected shape \(any, 3\), found \(90, 2\)"):
@@ -53,7 +53,7 @@ def test_what_cannot_be_learned_is_known_beforehand(monkeypatch: pytest.MonkeyPa
     book = Codebook(2, 100)
     book.expect(None)
     book.expect(100)
-    with pytest.raises(ValueError, match=r"codebook: expected at least 100 local features .* found at most 99; give"):
+    with pytest.raises(ValueError, match=r"codebook: expected at least 100 local features .* found at most 99; pass"):
         book.expect(99)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="k-means needs FAISS"):
@@ -65,7 +65,9 @@ def test_few_features_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     Codebook(2, 2).fit(features(78), fitted_on="points")
     assert not caplog.messages
     Codebook(2, 2).fit(features(77), fitted_on="points")
-    assert caplog.messages == ["codebook: 77 local features for 2 words are few: below 39 a word, the words are noisy"]
+    assert caplog.messages == [
+        "codebook: 77 local features for 2 words are few; with fewer than 39 per word, the words are noisy"
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"words": 1}, {"dim": 0}, {"iterations": 0}, {"samples": 0}, {"seed": -1}])

@@ -70,11 +70,11 @@ def test_values_by_hand() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((3, 10, 10), np.uint8), r"expected an image as array \(H, W, 3\), .* found uint8 \(3, 10, 10\)"),
-        (torch.zeros(10, 10, 3), r"expected an image as tensor \(3, H, W\), .* found torch.float32 \(10, 10, 3\)"),
-        (np.zeros((2, 9, 9, 3), np.uint8), r"found uint8 \(2, 9, 9, 3\): many at once are for model.stream"),
+        (np.zeros((3, 10, 10), np.uint8), r"expected an array \(H, W, 3\), .* found uint8 \(3, 10, 10\)"),
+        (torch.zeros(10, 10, 3), r"expected a tensor \(3, H, W\), .* found torch.float32 \(10, 10, 3\)"),
+        (np.zeros((2, 9, 9, 3), np.uint8), r"found uint8 \(2, 9, 9, 3\); model.stream accepts several"),
         (np.zeros((9, 9), np.int64), r"expected uint8, uint16, bool or floats, found int64 \(9, 9\)"),
-        (np.array([[-2.5, 2.5]]), r"expected floats from 0 to 1 or to 255, found -2.5 to 2.5: .* normalised"),
+        (np.array([[-2.5, 2.5]]), r"expected floats from 0 to 1, 255 or 65535, found -2.5 to 2.5; .* normalised"),
     ],
 )
 def test_messages(image: Any, message: str) -> None:

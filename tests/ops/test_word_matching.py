@@ -85,7 +85,7 @@ def test_nothing_to_compare() -> None:
     empty = words({}, Regions.whole((7, 7)))
     assert region_scores(empty, 0, words({}, REGIONS, PLACES), KERNEL).tolist() == [0, 0, 0, 0]
     assert matched_places(none, PLACES, DIM, 0).shape == matched_places(PLACES, none, DIM, 0).shape == (0, 2)
-    with pytest.raises(ValueError, match=r"'image': expected the places .* \(aggregator.positions=true\), found none"):
+    with pytest.raises(ValueError, match=r"'image': expected positions .* \(aggregator.positions=true\), found none"):
         region_scores(query, 0, words({}, REGIONS), KERNEL)
 
 
