@@ -49,6 +49,7 @@ FOREIGN = {
     "faiss": {"ops/faiss.py"},
     "numba": {"index/word_kernels.py"},
     "timm": {"backbones/timm_net.py"},
+    "transformers": {"detectors/_transformers.py"},
     "huggingface_hub": {"backbones/timm_net.py", "models/hub.py"},
     "filelock": {"training/run_folder.py"},
     "lightning": {LIGHTNING},

@@ -18,7 +18,6 @@ from objemb.aggregators.base import ImageAggregator
 from objemb.card import Provenance, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import PhotoDescriber
-from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_tensors, write_folder
@@ -92,9 +91,9 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
         ValueError: The model's boxes come from a file, or a re-ranker has its own network; a model folder cannot
             contain either.
     """
-    if model.detector is not None and not isinstance(model.detector, NetworkDetector):
+    if model.detector is not None and not isinstance(model.detector, torch.nn.Module):
         raise ValueError(
-            "model folder: expected a detector that is a network or none, found stored_boxes; "
+            f"model folder: expected a detector that is a network or none, found {model.detector.registry_name}; "
             "build with regions.detector=null and give the file to --boxes (boxes= in Python)"
         )
     for network in networks({"rerank": model.settings.get("rerank", [])}):

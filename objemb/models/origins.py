@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objemb import checks, registry
-from objemb.card import PluginOrigin, Provenance, TrainingFacts, WeightsOrigin, read_card
+from objemb.card import CARD, PluginOrigin, Provenance, TrainingFacts, WeightsOrigin, read_card
 from objemb.checks import MissingWeightsError
 from objemb.disk import file_sha256
 from objemb.registry import Plugin, PluginError
@@ -20,6 +20,9 @@ from objemb.weights.locate import RANDOM
 TEACHER = "teacher"
 #: Kinds of parts that are networks: those of them that have the key ``weights``.
 NETWORKS = ("backbones", "detectors", "heads", "local_features", "describers")
+
+#: The file of weights in a folder of transformers.
+WEIGHTS_OF_OTHERS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ def _origin(network: Network, seed: int) -> WeightsOrigin:
     if weights is None or weights == RANDOM:
         return {"name": RANDOM, "seed": seed}
     place = Path(weights).expanduser()
+    if (place / WEIGHTS_OF_OTHERS).is_file() and not (place / CARD).is_file():
+        return {"name": str(weights), "sha256": file_sha256(place / WEIGHTS_OF_OTHERS)}
     if place.is_dir():
         card = read_card(place)
         random = untrained(card["settings"], card.get("provenance", {}))
