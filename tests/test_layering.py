@@ -47,7 +47,7 @@ LIGHTNING = "training/_lightning.py"
 SUBCLASSING = {*DETECTRON2, LIGHTNING}
 FOREIGN = {
     "faiss": {"ops/faiss.py"},
-    "numba": {"index/word_kernels.py"},
+    "numba": {"ops/numba.py"},
     "timm": {"backbones/timm_net.py"},
     "transformers": {"detectors/_transformers.py"},
     "huggingface_hub": {"backbones/timm_net.py", "models/hub.py"},

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from objemb.checks import DamagedIndexError
+from objemb.ops.numba import numba_library
 from objemb.structures import MatchKernel
 from objemb.types import AnyArray, Float64Array, FloatArray, Int64Array, Uint32Array, Uint64Array
 
@@ -219,16 +220,11 @@ def compiled_loop() -> Callable[..., bool] | None:
     Called with ``(first, last, postings, residuals, query residuals, weights, table, sums)``; false where a
     posting is of another row or has more signs than the table.
     """
-    try:
-        import numba
-        from numba.extending import intrinsic
-    except ImportError:
-        return None
-    except Exception as error:  # it refuses versions of NumPy that it does not know
-        logger.info("visual words are compared by NumPy: %s", error)
+    numba = numba_library("visual words are compared")
+    if numba is None:
         return None
 
-    @intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
+    @numba.extending.intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
     def ones(_: Any, number: Any) -> Any:
         """Number of bits that are set."""
         return number(number), lambda context, builder, signature, values: builder.ctpop(values[0])

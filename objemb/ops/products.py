@@ -1,20 +1,27 @@
-"""Products of 8-bit codes and of floats, by NumPy or, if PyTorch is installed, by its kernels.
+"""Products of 8-bit codes and of floats, by NumPy or, where they are installed, by PyTorch and Numba.
 
 NumPy is the reference and always available, but for codes it is no faster than for floats. PyTorch multiplies 8-bit
-integers several times faster, with a private function; its kernel is used only after it has given the correct products
-of extreme and random codes. Search gives the same results without it.
+integers several times faster where the processor has instructions for it (VNNI) and there are many query rows. A loop
+that Numba compiles is faster for few query rows, and on processors without these instructions. Both are used only after
+they have given the correct products of extreme and random codes. Search gives the same results without them.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import ModuleType
 
 import numpy as np
 
-from objemb.types import Float32Array, Float64Array, FloatArray, Int8Array
+from objemb.ops.numba import numba_library
+from objemb.threads import usable_threads
+from objemb.types import Float32Array, Float64Array, FloatArray, Int8Array, Int16Array
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +29,10 @@ logger = logging.getLogger(__name__)
 TINY = 1e-20
 #: Integers up to this, and hence sums of products up to this, are exact in float32.
 EXACT_FLOAT32 = 1 << 24
+#: Rows that all query rows are multiplied with in turn by a compiled loop, few enough to stay in the processor's cache.
+ROWS_PER_BLOCK = 256
+#: Products for which another thread is worth while, and parts for each thread, so that a busy one gets fewer.
+PRODUCTS_PER_PART, PARTS_PER_THREAD = 1 << 23, 4
 
 
 class Kernel(ABC):
@@ -158,9 +169,152 @@ class TorchKernel(Kernel):
         return values.numpy(), scales.numpy(), lengths, decoded.sub_(given).norm(dim=1).numpy()
 
 
+class NumbaKernel(Kernel):
+    """Loops that Numba compiles for each length of row, on as many threads as PyTorch uses.
+
+    Numba turns products of 8-bit numbers, summed in 32 bits, into instructions that multiply and add pairs in 32 bits,
+    which cannot overflow, so that codes have all 8 bits on every processor.
+
+    Raises:
+        ImportError: Numba is not installed, or refuses the installed NumPy.
+        RuntimeError: Its products of codes are wrong.
+    """
+
+    largest_code = 127
+    fast_codes = True
+
+    def __init__(self) -> None:
+        numba = numba_library("8-bit codes are multiplied")
+        if numba is None:
+            raise ImportError("expected Numba, found none that can be imported")
+        self._numba = numba
+        self._loops: dict[int, Callable[..., None]] = {}
+        self._quantise = _compiled_quantise(numba)
+        if not _exact(self):
+            raise RuntimeError("expected exact products of 8-bit integers, found others")
+
+    def products(
+        self,
+        queries: Int8Array,
+        query_scales: Float32Array,
+        rows: Int8Array,
+        row_scales: Float32Array,
+    ) -> Float32Array:
+        """As :meth:`Kernel.products`."""
+        count, dim = queries.shape
+        if dim not in self._loops:
+            self._loops[dim] = _compiled_products(self._numba, dim)
+        loop, widened = self._loops[dim], queries.astype(np.int16)
+        scores = np.empty((count, len(rows)), np.float32)
+
+        def part(first: int, last: int) -> None:
+            loop(rows[first:last], row_scales[first:last], widened, query_scales, scores[:, first:last])
+
+        _in_parts(part, len(rows), count * dim)
+        return scores
+
+    def quantise(self, rows: Float32Array) -> tuple[Int8Array, Float32Array, FloatArray, FloatArray]:
+        """As :meth:`Kernel.quantise`."""
+        values, scales = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
+        lengths, remainders = np.empty(len(rows)), np.empty(len(rows))
+        self._quantise(rows, np.float32(self.largest_code), values, scales, lengths, remainders)
+        return values, scales, lengths, remainders
+
+
+def _compiled_products(numba: ModuleType, dim: int) -> Callable[..., None]:
+    """A loop over rows of ``dim`` codes; a constant number of columns is unrolled, which halves the time of short
+    rows."""
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]  # Numba has no types
+    def loop(
+        rows: Int8Array, row_scales: Float32Array, queries: Int16Array, query_scales: Float32Array, scores: Float32Array
+    ) -> None:
+        for first in range(0, len(rows), ROWS_PER_BLOCK):
+            last = min(first + ROWS_PER_BLOCK, len(rows))
+            for query in range(len(queries)):
+                for row in range(first, last):
+                    total = np.int32(0)
+                    for column in range(dim):  # each step back to 32 bits, else Numba sums in 64
+                        term = np.int32(np.int32(rows[row, column]) * np.int32(queries[query, column]))
+                        total = np.int32(total + term)
+                    scores[query, row] = np.float32(total) * row_scales[row] * query_scales[query]
+
+    compiled: Callable[..., None] = loop
+    return compiled
+
+
+def _compiled_quantise(numba: ModuleType) -> Callable[..., None]:
+    """Codes, scales, lengths of decoded rows and of remainders, written into the last four arguments."""
+    tiny, one = np.float32(TINY), np.float32(1)
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]  # Numba has no types
+    def loop(
+        rows: Float32Array,
+        largest_code: np.float32,
+        values: Int8Array,
+        scales: Float32Array,
+        lengths: Float64Array,
+        remainders: Float64Array,
+    ) -> None:
+        for row in range(len(rows)):
+            largest = np.float32(0)
+            for column in range(rows.shape[1]):
+                largest = max(largest, abs(rows[row, column]))
+            scale = np.float32(largest / largest_code)
+            inverse = one / scale if largest > tiny else np.float32(0)
+            length = remainder = 0.0
+            for column in range(rows.shape[1]):
+                code = np.rint(rows[row, column] * inverse)
+                values[row, column] = np.int8(code)
+                decoded = code * scale
+                length += np.float64(decoded) ** 2
+                remainder += np.float64(decoded - rows[row, column]) ** 2
+            scales[row], lengths[row], remainders[row] = scale, np.sqrt(length), np.sqrt(remainder)
+
+    compiled: Callable[..., None] = loop
+    return compiled
+
+
+def _in_parts(work: Callable[[int, int], None], rows: int, cost: int) -> None:
+    """Call ``work(first, last)`` for parts of some rows, on several threads if it is enough work.
+
+    Args:
+        work: Lets other threads run while it works.
+        rows: Number of rows.
+        cost: Products for each of them.
+    """
+    torch = sys.modules.get("torch")
+    threads = usable_threads() if torch is None else torch.get_num_threads()
+    parts = min(PARTS_PER_THREAD * threads, rows * cost // PRODUCTS_PER_PART) if threads > 1 else 1
+    if parts < 2:
+        work(0, rows)
+        return
+    ends = [rows * part // parts for part in range(parts + 1)]
+    for done in [_pool(os.getpid(), threads).submit(work, *ends[at : at + 2]) for at in range(parts)]:
+        done.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The threads of a process: one that was forked has none of those of its parent."""
+    return ThreadPoolExecutor(threads, "products")
+
+
+@cache
+def compiled_kernel() -> Kernel | None:
+    """The kernel of Numba, None without it. Importing and compiling take a second at the first call."""
+    try:
+        return NumbaKernel()
+    except ImportError:
+        pass
+    except Exception as error:  # a compiler may fail in any way
+        logger.info("products of codes are not computed by Numba: %s", error)
+    return None
+
+
 @cache
 def best_kernel() -> Kernel:
-    """The fastest kernel with correct products on this machine."""
+    """The fastest kernel with correct products among those that need no compiler."""
     try:
         return TorchKernel()
     except ImportError:

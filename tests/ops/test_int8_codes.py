@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 
 from objemb.ops.int8_codes import code_scores, encode, encode_queries
-from objemb.ops.products import Kernel, NumpyKernel, TorchKernel
+from objemb.ops.products import Kernel, NumbaKernel, NumpyKernel, TorchKernel
 from tests.index.searching import unit_rows
 
 
-def kernels() -> list[Kernel]:
-    """NumPy's, PyTorch's, and PyTorch's with the codes of a processor whose 8-bit products may overflow."""
-    small = TorchKernel()
-    small.largest_code = 63
-    return [NumpyKernel(), TorchKernel(), small]
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["numpy", "torch", "torch, 7 bits"])
+@pytest.fixture(params=["numpy", "torch", "torch, 7 bits", "numba"], scope="module")
 def kernel(request: pytest.FixtureRequest) -> Kernel:
-    return kernels()[request.param]
+    """NumPy's, PyTorch's, PyTorch's with the codes of a processor whose 8-bit products may overflow, and Numba's."""
+    if request.param == "numpy":
+        return NumpyKernel()
+    if request.param == "numba":
+        pytest.importorskip("numba")
+        return NumbaKernel()
+    made = TorchKernel()
+    made.largest_code = 63 if "7" in request.param else made.largest_code
+    return made
 
 
 @pytest.mark.parametrize("kind", ["unit", "long", "one_hot", "half", "tiny"])

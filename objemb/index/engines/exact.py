@@ -29,7 +29,7 @@ from objemb.index.blocks import (
 )
 from objemb.index.engines.base import ByteOutput, Engine, Structure
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
-from objemb.ops.products import Kernel, best_kernel, float_products
+from objemb.ops.products import Kernel, best_kernel, compiled_kernel, float_products
 from objemb.registry import plugin
 from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
@@ -45,8 +45,10 @@ SPARSE = 0.25
 FLOAT32_ROUNDING = 2.0**-23
 #: Encoding the vectors takes as long as searching this many query rows without codes.
 ENCODE_AFTER = 16
+#: Numbers in the index times query rows that are compared before a kernel is compiled, which takes as long: a second.
+COMPILE_AFTER = 1 << 31
 #: Rows on which searches with and without codes are timed, enough to exceed the processor's caches, and how often.
-TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 3
+TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 5
 #: Sizes of an index, in numbers of its vectors, for which codes are computed: a smaller one is searched in a
 #: millisecond without them, and the codes of a larger one, a byte per number, would take too much memory.
 MIN_CODES, MAX_CODES = 1 << 20, 1 << 30
@@ -78,15 +80,15 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
     """Exact search of any blocks. After as many queries as pay for encoding, it makes 8-bit codes of the vectors, once
     for each array, if searching with them is faster.
 
-    How much faster products of codes are depends on the processor and on the number of query rows: several times with
-    VNNI, not at all on some processors without. So the first search of each size is timed on some of the rows, with and
-    without codes, and codes are used for the sizes for which they were faster.
+    How much faster products of codes are depends on the processor, the kernel and the number of query rows: several
+    times with VNNI or with a compiled loop, not at all for some kernels and processors. So the first search of each
+    size is timed on some of the rows, without codes and with each kernel, and the fastest is used for this size.
     """
 
     def __init__(self) -> None:
-        self._query_rows = 0
+        self._query_rows = self._compared = 0
         self._codes: dict[int, Codes] = {}
-        self._codes_are_faster: dict[tuple[int, int, int], bool] = {}
+        self._fastest: dict[tuple[tuple[Kernel, ...], int, int, int], Kernel | None] = {}
 
     def search(
         self,
@@ -98,43 +100,60 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         count: int | None = None,
     ) -> GroupedHits:
         """As :meth:`objemb.index.engines.base.Structure.search`, of whatever blocks."""
-        self._query_rows += len(queries)
         numbers = sum(b.vectors.size for b in blocks)
-        if self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and best_kernel().fast_codes:
+        self._query_rows += len(queries)
+        self._compared += len(queries) * numbers
+        if self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and len(queries):
             checked_queries(RowTable(blocks), queries, groups, k, count)
-            if len(queries) and self._use_codes(queries, groups, k, blocks):
-                blocks = [replace(b, codes=self._codes_of(b.vectors)) for b in blocks]
+            kernel = self._fastest_kernel(queries, groups, k, blocks)
+            if kernel is not None:
+                blocks = [replace(b, codes=self._codes_of(b.vectors, kernel)) for b in blocks]
         return search_exact(blocks, queries, groups, k, count=count)
 
-    def _use_codes(self, queries: Float32Array, groups: Int64Array, k: int, blocks: Sequence[VectorBlock]) -> bool:
-        """Whether codes are faster for searches of this size, timed once for each power of two of query rows and k."""
-        rows = min(len(queries), QUERY_ROWS_PER_PASS)
-        size = queries.shape[1], rows.bit_length(), k.bit_length()
-        if size not in self._codes_are_faster:
+    def _kernels(self) -> list[Kernel]:
+        """The kernels that are worth a try by now. Those with coarser codes than another one are left out, so that
+        there is one set of codes."""
+        compiled = compiled_kernel() if self._compared >= COMPILE_AFTER else None
+        fast = [kernel for kernel in (best_kernel(), compiled) if kernel is not None and kernel.fast_codes]
+        finest = max((kernel.largest_code for kernel in fast), default=0)
+        return [kernel for kernel in fast if kernel.largest_code == finest]
+
+    def _fastest_kernel(
+        self, queries: Float32Array, groups: Int64Array, k: int, blocks: Sequence[VectorBlock]
+    ) -> Kernel | None:
+        """The kernel whose codes make searches of this size fastest, None where none does; timed once for each power of
+        two of query rows and k."""
+        kernels, rows = self._kernels(), min(len(queries), QUERY_ROWS_PER_PASS)
+        size = tuple(kernels), queries.shape[1], rows.bit_length(), k.bit_length()
+        if kernels and size not in self._fastest:
             largest = max(blocks, key=len)
             plain = VectorBlock(largest.vectors[:TIMED_ROWS], largest.images[:TIMED_ROWS])
-            coded = replace(plain, codes=_encoded(plain.vectors))
-            seconds = [_seconds([block], queries[:rows], groups[:rows], k) for block in (plain, coded) * TIMED_ROUNDS]
-            self._codes_are_faster[size] = min(seconds[1::2]) < min(seconds[::2])
-        return self._codes_are_faster[size]
+            coded = [replace(plain, codes=_encoded(plain.vectors, kernel)) for kernel in kernels]
+            sides: list[tuple[Kernel | None, VectorBlock]] = [(None, plain), *zip(kernels, coded, strict=True)]
+            seconds = {kernel: math.inf for kernel, _ in sides}
+            for kernel, block in sides * TIMED_ROUNDS:
+                seconds[kernel] = min(seconds[kernel], _seconds([block], queries[:rows], groups[:rows], k))
+            self._fastest[size] = min(seconds, key=lambda kernel: seconds[kernel])
+        return self._fastest.get(size)
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """Writes nothing."""
 
-    def _codes_of(self, vectors: FloatArray) -> Codes:
-        """The codes of an array, cached as long as the array exists."""
+    def _codes_of(self, vectors: FloatArray, kernel: Kernel) -> Codes:
+        """The codes of an array for a kernel, cached as long as the array exists."""
         codes = self._codes.get(id(vectors))
-        if codes is None:
-            codes = _encoded(vectors)
+        if codes is None or codes.kernel.largest_code != kernel.largest_code:
+            codes = _encoded(vectors, kernel)
+            if id(vectors) not in self._codes:
+                weakref.finalize(vectors, self._codes.pop, id(vectors), None)
             self._codes[id(vectors)] = codes
-            weakref.finalize(vectors, self._codes.pop, id(vectors), None)
-        return codes
+        return replace(codes, kernel=kernel)
 
 
-def _encoded(vectors: FloatArray) -> Codes:
+def _encoded(vectors: FloatArray, kernel: Kernel) -> Codes:
     """Codes of vectors from an index; ``DamagedIndexError`` if they are not finite."""
     try:
-        return encode(vectors)
+        return encode(vectors, kernel)
     except ValueError as error:
         raise DamagedIndexError(str(error)) from error
 

@@ -10,6 +10,7 @@ from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines import exact
 from objemb.index.engines.exact import search_exact
 from objemb.ops.int8_codes import encode
+from objemb.ops.products import NumpyKernel
 from tests.index.searching import assert_same, random_block, slow_search, unit_rows
 
 X, Y = [1.0, 0.0], [0.0, 1.0]
@@ -230,7 +231,57 @@ def test_codes_are_made_and_used_for_sizes_of_search_that_they_make_faster(monke
     assert search._codes == {}
     for _ in range(2):
         check(many, 5)
-    assert timed[6:] == [(30, len(many), 5, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+    assert (
+        timed[2 * exact.TIMED_ROUNDS :] == [(30, len(many), 5, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+    )
     assert set(search._codes) == {id(b.vectors) for b in blocks}
+    first = 4 * exact.TIMED_ROUNDS
     check(one, 20)
-    assert timed[12:] == [(30, 1, 20, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+    assert timed[first:] == [(30, 1, 20, coded) for coded in (False, True)] * exact.TIMED_ROUNDS
+
+
+class Coarse(NumpyKernel):
+    """A kernel with codes of fewer bits."""
+
+    largest_code, fast_codes = 63, True
+
+
+class Fine(NumpyKernel):
+    """A kernel with codes of all bits."""
+
+    fast_codes = True
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+def test_a_kernel_is_compiled_after_as_much_work_as_pays_for_it(coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replaces a kernel with coarser codes; of two with the same codes the faster one for the size is taken."""
+    first, second = Coarse() if coarse else Fine(), Fine()
+    monkeypatch.setattr(exact, "MIN_CODES", 1)
+    monkeypatch.setattr(exact, "COMPILE_AFTER", 20 * 600)
+    monkeypatch.setattr(exact, "best_kernel", lambda: first)
+    monkeypatch.setattr(exact, "compiled_kernel", lambda: second)
+
+    def seconds(blocks: list[VectorBlock], queries: np.ndarray, groups: np.ndarray, k: int) -> float:
+        codes = blocks[0].codes
+        return 9.0 if codes is None else 1.0 if (codes.kernel is second) == (len(queries) == 1) else 2.0
+
+    monkeypatch.setattr(exact, "_seconds", seconds)
+    random = np.random.default_rng(0)
+    gallery, search = VectorBlock(unit_rows(random, 100, 6), np.arange(100) // 2), exact.ExactSearch()
+    used: list[object] = []
+    plain = exact.search_exact
+
+    def recorded(blocks, *given, **named):  # type: ignore[no-untyped-def]
+        codes = blocks[0].codes
+        used.append(None if codes is None else (codes.kernel, int(np.abs(codes.values).max())))
+        return plain(blocks, *given, **named)
+
+    monkeypatch.setattr(exact, "search_exact", recorded)
+    for number in range(21):
+        query = unit_rows(random, 1, 6)
+        expected = plain([gallery], query, np.zeros(1, np.int64), 4)
+        assert_same(search.search(query, np.zeros(1, np.int64), 4, [gallery]), expected)
+        assert used[-1] == (None if number < 15 else (first, first.largest_code) if number < 19 else (second, 127))
+    search.search(unit_rows(random, 2, 6), np.zeros(2, np.int64), 4, [gallery])
+    assert used[-1] == (second if coarse else first, 127)
+    assert len(search._codes) == 1
