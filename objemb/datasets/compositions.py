@@ -16,7 +16,7 @@ from objemb.datasets.cutouts import read_cutout
 from objemb.datasets.ingredients import SourcePicture
 from objemb.datasets.render.backdrops import make_piece
 from objemb.datasets.render.blending import join, trim
-from objemb.datasets.render.framing import SMALLEST_ALONE, frame_alone
+from objemb.datasets.render.framing import MIN_SIDE, frame_alone
 from objemb.datasets.render.light import add_noise, cast, light_field
 from objemb.datasets.render.pasting import (
     Card,
@@ -171,7 +171,7 @@ class Compositions:
         label = round_robin(self._leads, number)
         view = self._view(rng, label, number)
         card = self._card(view, max(self.settings.size, self.settings.card_side))
-        side = max(SMALLEST_ALONE, round(min(self.settings.size, self.settings.max_zoom * max(card.size))))
+        side = max(MIN_SIDE, round(min(self.settings.size, self.settings.max_zoom * max(card.size))))
         canvas, quad = frame_alone(rng, card, side)
         pasted = self._paste(rng, card, quad, canvas, side / max(card.size))
         return canvas, [_Item(label, view.instance, card)], [pasted]

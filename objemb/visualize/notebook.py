@@ -20,7 +20,7 @@ from objemb.visualize.sheet import draw_frames
 #: Longest side of a thumbnail in pixels; twice the shown size, for displays of high resolution.
 SIDE = 360
 #: Hits that are shown; the others are counted.
-MOST_SHOWN = 30
+MAX_SHOWN = 30
 CELL = "display: inline-block; vertical-align: top; width: 180px; margin: 0 8px 8px 0; font: 12px/1.35 system-ui"
 PHOTO = "display: block; max-width: 180px; max-height: 180px; margin-bottom: 3px"
 NAME = "overflow-wrap: anywhere"
@@ -51,10 +51,10 @@ def result_html(
     ]
     hits = [
         _cell(thumbnail(hit.image, path_of(hit.image), hit_frames(hit, result), SIDE, max_pixels), _hit_text(rank, hit))
-        for rank, hit in enumerate(result.hits[:MOST_SHOWN], 1)
+        for rank, hit in enumerate(result.hits[:MAX_SHOWN], 1)
     ]
     count = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
-    rest = f", the best {MOST_SHOWN} are shown" if len(result) > MOST_SHOWN else ""
+    rest = f", the best {MAX_SHOWN} are shown" if len(result) > MAX_SHOWN else ""
     names = ", ".join(html_text(short(view.image)) for view in result.unlike)
     unlike = f" · but unlike {names}" if names else ""
     return (

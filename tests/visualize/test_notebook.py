@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from objemb.structures import Match, QueryView, SearchResult
-from objemb.visualize.notebook import MOST_SHOWN, SIDE, result_html
+from objemb.visualize.notebook import MAX_SHOWN, SIDE, result_html
 from objemb.visualize.pictures import COLOURS
 
 BOX = (10.0, 10.0, 60.0, 50.0)
@@ -86,6 +86,6 @@ def test_views_and_counter_examples_are_named(tmp_path: Path) -> None:
 
 def test_many_hits_are_counted_and_some_shown(tmp_path: Path) -> None:
     photo = white(tmp_path)
-    page = result_html(result(MOST_SHOWN + 5), [photo], lambda image: photo)
-    assert f"{MOST_SHOWN + 5} photos found</b>, the best {MOST_SHOWN} are shown" in page
-    assert len(pictures(page)) == MOST_SHOWN + 1
+    page = result_html(result(MAX_SHOWN + 5), [photo], lambda image: photo)
+    assert f"{MAX_SHOWN + 5} photos found</b>, the best {MAX_SHOWN} are shown" in page
+    assert len(pictures(page)) == MAX_SHOWN + 1

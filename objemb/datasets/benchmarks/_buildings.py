@@ -17,9 +17,9 @@ from objemb.structures import Box
 
 logger = logging.getLogger(__name__)
 
-#: How a query is cut out, as in ``Model.query``.
+#: Forms of queries: the box of a query, or its whole photo.
 QUERIES = ("crop", "full")
-#: Grades of positives; pickles have only the second.
+#: Grades of positives; pickles only have the second.
 POSITIVE = ("good", "ok")
 
 
@@ -52,7 +52,7 @@ class Buildings(Benchmark):
         return "" if self.queries == "crop" else "-full"
 
     def missing(self, root: Path) -> list[str]:
-        """Images, and ground truth of one of the two forms."""
+        """Images, and ground truth in one of the two forms."""
         lines = missing_photos(root)
         folders = [] if (root / self.pickle).is_file() else text_folders(root)
         if len(folders) > 1:
@@ -63,7 +63,7 @@ class Buildings(Benchmark):
         return lines
 
     def convert(self, root: Path) -> dict[str, object]:
-        """The evaluation set; the pickle is read where both forms are there."""
+        """The evaluation set; the pickle is read if both forms exist."""
         photos = Photos(root, left_out=self.left_out)
         images, rows = (
             self._from_lists(root, photos) if (root / self.pickle).is_file() else self._from_texts(root, photos)
@@ -96,7 +96,7 @@ class Buildings(Benchmark):
         with Problems(truth.file) as problems:
             images = photos.known(problems, "imlist", truth.images)
             photos.known(problems, "qimlist", [query.name for query in truth.queries])
-            problems.check()  # boxes need their photos
+            problems.check()  # boxes can only be checked in existing photos
             landmarks: dict[tuple[str, ...], str] = {}
             for number, query in enumerate(truth.queries):
                 entry = f"gnd[{number}] ({query.name})"

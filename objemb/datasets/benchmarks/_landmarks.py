@@ -16,7 +16,7 @@ KNOWN_USAGES = ("Private", "Public", "Ignored")
 
 
 class LandmarkQueries(Benchmark):
-    """A benchmark whose queries come in parts.
+    """A benchmark whose queries are divided into parts.
 
     Args:
         usage: Which queries: ``private`` (the paper's test split), ``public`` (its validation split) or ``all``.
@@ -43,7 +43,7 @@ def find_table(root: Path, stem: str) -> Path | None:
 
 
 def solution_rows(problems: Problems, file: Path, column: str, usage: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Line, query and the words of ``column`` of those rows of a solution whose usage is asked for."""
+    """Line, query and the words in ``column`` of the rows of a solution that have the requested usage."""
     for entry, cells in read_table(problems, file, ("id", column, "Usage")):
         if cells["Usage"] not in KNOWN_USAGES:
             problems.add(entry, f"expected the usage Private, Public or Ignored, found {cells['Usage']!r}")

@@ -1,4 +1,4 @@
-"""Ground truth as lists of images and numbers into them: the ``gnd_*.pkl`` and ``gnd_*.mat`` of many benchmarks."""
+"""Ground truth as lists of images and positions in them: the ``gnd_*.pkl`` and ``gnd_*.mat`` of many benchmarks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ListedQuery:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a file says.
+    """The ground truth in a file.
 
     Attributes:
         file: The file.
@@ -47,12 +47,12 @@ class GroundTruth:
 def read_ground_truth(file: Path, grades: Sequence[str]) -> GroundTruth:
     """Read a dict of ``imlist``, ``qimlist`` and ``gnd``, which has a dict of ``bbx`` and a list per grade per query.
 
-    Lists hold numbers into ``imlist``: from 0 in pickles, from 1 in MATLAB files. A pickle is not run: it may hold
+    Lists contain positions in ``imlist``, from 0 in pickles, from 1 in MATLAB files. A pickle is not run: it may hold
     plain values and arrays, and nothing else.
 
     Raises:
         BadGroundTruthError: The file is damaged or not of this form; the message names its first wrong entries.
-        ImportError: A MATLAB file, and scipy is not installed.
+        ImportError: The file is a MATLAB file, but SciPy is not installed.
     """
     first = 1 if file.suffix == ".mat" else 0
     data = _read_mat(file) if first else _read_pickle(file)
@@ -65,7 +65,7 @@ def read_ground_truth(file: Path, grades: Sequence[str]) -> GroundTruth:
         images, asked = (_names(problems, key, data[key]) for key in ("imlist", "qimlist"))
         entries = _entries(problems, data["gnd"], len(asked))
         problems.once("imlist", {"imlist": images})
-        problems.check()  # what follows would only repeat it
+        problems.check()  # later problems would be consequences
         reader = _Reader(problems, images, tuple(grades), first)
         queries = tuple(
             reader.query(f"gnd[{n}] ({q})", q, e) for n, (q, e) in enumerate(zip(asked, entries, strict=True))

@@ -10,12 +10,12 @@ from objemb.datasets.benchmarks._problems import BadGroundTruthError
 def read_matlab(file: Path) -> dict[str, object]:
     """Structs as dicts, cells as lists, and arrays without their axes of length one.
 
-    So a list of one element is that element, and an empty one an array without elements.
+    A list of one element becomes that element, and an empty one an array without elements.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        BadGroundTruthError: It is damaged.
-        ImportError: scipy is not installed.
+        FileNotFoundError: The file does not exist.
+        BadGroundTruthError: The file is damaged.
+        ImportError: SciPy is not installed.
     """
     try:
         from scipy.io import loadmat

@@ -13,7 +13,7 @@ from objemb.images.sources import SkippedImage, find_images
 
 
 class Photos:
-    """Images below a folder, by their names without ending.
+    """Images below a folder, by their names without suffix.
 
     Args:
         root: The folder that files are relative to.
@@ -49,15 +49,15 @@ class Photos:
         return stem(name) in self._files
 
     def file(self, name: str) -> str:
-        """The path of an image, relative to the root, with ``/``. Raises ``KeyError`` for one that is not there."""
+        """The path of an image relative to the root, with ``/``. Raises ``KeyError`` if it does not exist."""
         return self._files[stem(name)]
 
     def path(self, name: str) -> Path:
-        """Where an image lies."""
+        """The path of an image."""
         return self.root / self.file(name)
 
     def known(self, problems: Problems, entry: str, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the names that are not left out; a problem for each of them that has no image."""
+        """The names that are not left out; adds a problem for each that has no image."""
         kept = []
         for number, name in enumerate(names):
             if name in self:
@@ -68,12 +68,12 @@ class Photos:
 
 
 def stem(name: str) -> str:
-    """The name of an image without its ending, if it has one, in the normal form in which names are compared."""
+    """The name of an image without its suffix, if any, in the normal form in which names are compared."""
     return composed(name[: name.rindex(".")] if named_as_image(name) else name)
 
 
 def missing_photos(root: Path, folder: str = "jpg") -> list[str]:
-    """A line where there is no folder of images, or nothing in it."""
+    """A line if the folder of images does not exist or contains none."""
     if not (root / folder).is_dir():
         return [f"{folder}/: no such folder"]
     if next((i for i in find_images(root / folder) if not isinstance(i, SkippedImage)), None) is None:

@@ -13,7 +13,7 @@ from objemb.structures import Box, are_fractions
 
 #: Boxes may extend beyond their photo by this many pixels, and are clipped.
 BOX_SLACK = 1.0
-#: Coordinates are below it. (NaN is not, and integers of any length do no harm.)
+#: Upper limit of coordinates. (A comparison with it also excludes NaN, and is safe for integers of any length.)
 LIMIT = 1e9
 
 

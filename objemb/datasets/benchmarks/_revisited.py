@@ -34,7 +34,7 @@ class Revisited(Benchmark):
         return lines
 
     def convert(self, root: Path) -> dict[str, object]:
-        """The evaluation set; the pickle is read where both forms are there."""
+        """The evaluation set; the pickle is read if both forms exist."""
         file = self._file(root)
         if file is None:
             raise FileNotFoundError(f"{root}: expected {self.ground_truth}.pkl or .mat, found neither")

@@ -11,9 +11,9 @@ from objemb.images.tables import Table, open_table, text
 
 
 def read_table(problems: Problems, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a table with their line, such as ``("train.csv line 7", {"id": "...", ...})``.
+    """The rows of a table, each with a name for messages: ``("train.csv line 7", {"id": "...", ...})``.
 
-    A row with more or fewer cells than the header becomes a problem. Columns that nobody asked for are left out.
+    A row with more or fewer cells than the header becomes a problem. Columns that were not requested are left out.
 
     Raises:
         BadGroundTruthError: A column is missing.

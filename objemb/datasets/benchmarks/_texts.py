@@ -1,4 +1,4 @@
-"""Ground truth as text files: four for each query, as the Oxford and Paris buildings have it."""
+"""Ground truth as text files, four for each query, as for the Oxford and Paris buildings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from objemb.datasets.benchmarks._photos import Photos, stem
 from objemb.datasets.benchmarks._problems import Problems
 
-#: The lists of a query, each in a file of its own.
+#: The lists of a query, each in a separate file.
 GRADES = ("good", "ok", "junk")
-#: What Oxford's file writes before the name of a query's image.
+#: Prefix of the names of query images in the files for Oxford.
 PREFIX = "oxc1_"
 QUERY = "_query.txt"
 
@@ -34,12 +34,12 @@ class TextQuery:
 
     @property
     def landmark(self) -> str:
-        """What the query shows: the queries of a landmark are numbered."""
+        """The landmark of the query: its name without the number."""
         return self.name.rpartition("_")[0] or self.name
 
 
 def text_folders(root: Path) -> list[Path]:
-    """The folders at or below ``root`` that hold text files of queries, sorted."""
+    """The folders at or below ``root`` that contain text files of queries, sorted."""
     return sorted({file.parent for file in root.rglob(f"*{QUERY}")})
 
 
@@ -70,7 +70,7 @@ def _read_query(file: Path, photos: Photos, problems: Problems) -> TextQuery | N
         return None
     image = stem(words[0].removeprefix(PREFIX))
     if image not in photos:
-        problems.add(file.name, f"expected an image below {photos.folder}/, found none of the name {image!r}")
+        problems.add(file.name, f"expected an image below {photos.folder}/, found none named {image!r}")
         return None
     problems.once(name, lists)
     return TextQuery(name, image, box, lists)

@@ -1,4 +1,4 @@
-"""Your own photos: a sub-folder for each instance, or a table."""
+"""Your own photos, in a subfolder for each instance or listed in a table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from objemb.images.tables import Table, TableRow, open_table, text
 from objemb.registry import plugin
 from objemb.structures import Box
 
-#: Sub-folders that keep what is searched for apart from what is searched.
+#: Subfolders for queries and for the database.
 DATABASE, QUERY = "database", "query"
-#: What a row of a table may be; an empty cell says both.
+#: Roles of a row in a table; an empty cell stands for both.
 ROLES = {DATABASE: (True, False), QUERY: (False, True), "": (True, True)}
 COLUMNS, BOX_COLUMNS, ROLE = ("path", "instance"), ("x1", "y1", "x2", "y2"), "role"
 
@@ -38,7 +38,7 @@ class _Row:
 
 @plugin
 class FolderBenchmark(Benchmark):
-    """Photos of your own; every photo searches for the others of its instance.
+    """Your own photos; each is a query for the other photos of its instance.
 
     Args:
         table: A CSV or Parquet file with the columns ``path`` (relative to the file; also ``file`` or ``image``) and
@@ -61,7 +61,7 @@ Photos in none of the sub-folders show nothing that is searched for."""
         self.table = table
 
     def missing(self, root: Path) -> list[str]:
-        """The table, if it was named, or images in sub-folders."""
+        """The table, if one is given, else images in subfolders."""
         if self.table:
             return [] if Path(self.table).is_file() else [f"{self.table}: no such file"]
         if self._table(root) is None and not any(row.instance for row in _from_folders(root)):
@@ -89,7 +89,7 @@ Photos in none of the sub-folders show nothing that is searched for."""
 
     @staticmethod
     def _check(source: Path, rows: list[_Row], images: dict[str, dict[str, None]]) -> None:
-        """Every instance that is searched for is in some photo; there is something to search for."""
+        """Check that there are queries, and that the instance of each is in a photo of the database."""
         shown = {instance for instances in images.values() for instance in instances}
         with Problems(source) as problems:
             for instance in dict.fromkeys(row.instance for row in rows if row.asked):
@@ -126,7 +126,7 @@ def _from_table(table: Path, root: Path) -> list[_Row]:
 
 
 def _opened(file: Path) -> Table:
-    """The table, if its columns make sense: a misspelt one would silently change what is measured."""
+    """The table, if its columns are known: a misspelt one would silently change what is measured."""
     try:
         table = open_table(file, COLUMNS)
     except ValueError as error:
@@ -185,5 +185,5 @@ class _TableReader:
 
 
 def _relative(path: Path, root: Path) -> str:
-    """A path as evaluation sets in ``root`` name it: relative, with ``/``."""
+    """A path as written in evaluation sets in ``root``: relative, with ``/``."""
     return Path(os.path.relpath(path, root)).as_posix()

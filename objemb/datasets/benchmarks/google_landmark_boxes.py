@@ -18,13 +18,13 @@ from objemb.structures import Box
 #: Files of the boxes, by split.
 SPLITS = {"val": "boxes_split2.csv", "train": "boxes_split1.csv"}
 
-#: Shares may leave 0 to 1 by this much, as boxes may leave their photo by a pixel.
-SHARE_SLACK = 0.01
+#: Fractions may exceed 0 to 1 by this much, as boxes may exceed their photo by a pixel.
+FRACTION_SLACK = 0.01
 
 
 @plugin
 class GoogleLandmarkBoxes(Benchmark):
-    """How well the matched box lies on the landmark: photos of Google Landmarks v1 with a box each.
+    """How well the matched box agrees with that of the landmark: photos of Google Landmarks v1 with a box each.
 
     The boxes were made to train and to judge a detector; as a search it is this project's: the first boxed photo of
     each landmark, by name, searches with its box for the others.
@@ -55,7 +55,7 @@ Google Landmark Retrieval Challenge 2018; the photos have to be fetched from the
         return missing_photos(root, "train") + tables
 
     def convert(self, root: Path) -> dict[str, object]:
-        """The evaluation set; boxes of photos that are not there are left out, since many have vanished."""
+        """The evaluation set; boxes of missing photos are left out, since many are no longer online."""
         photos = Photos(root, "train")
         objects: list[dict[str, object]] = []
         with Problems(root) as problems:
@@ -80,7 +80,7 @@ Google Landmark Retrieval Challenge 2018; the photos have to be fetched from the
 
 
 def _first_of_each(objects: list[dict[str, object]]) -> list[dict[str, Any]]:
-    """Of each landmark that several photos show, the object of the first photo by name."""
+    """For each landmark in several photos, the object in the first of these by name."""
     by_landmark = defaultdict(list)
     for one in objects:
         by_landmark[one["instance"]].append(one)
@@ -95,7 +95,7 @@ def _box(problems: Problems, entry: str, text: str, photo: Path) -> Box | None:
     except ValueError:
         problems.add(entry, f"expected a box as four numbers top left bottom right, found {text!r}")
         return None
-    if not all(-SHARE_SLACK <= v <= 1 + SHARE_SLACK for v in (top, left, bottom, right)):
+    if not all(-FRACTION_SLACK <= v <= 1 + FRACTION_SLACK for v in (top, left, bottom, right)):
         problems.add(entry, f"expected fractions of the photo, from 0 to 1: top left bottom right, found {text!r}")
         return None
     try:

@@ -14,7 +14,7 @@ SOLUTION = "retrieval_solution"
 
 @plugin
 class GoogleLandmarks(LandmarkQueries):
-    """Photos of the test set search for photos of the same landmark in the index set; the figure is mAP@100.
+    """Photos of the test set are queries for photos of the same landmark in the index set; measured by mAP@100.
 
     Args:
         usage: Which queries: ``private`` (the paper's test split), ``public`` (its validation split) or ``all``.

@@ -16,7 +16,7 @@ SOLUTION = "recognition_solution"
 
 @plugin
 class GoogleLandmarksRecognition(LandmarkQueries):
-    """Which landmark a photo shows, if any, told by the best photo of the training set; the figure is GAP.
+    """Which landmark a photo shows, if any, according to the best match in the training set; measured by GAP.
 
     Args:
         usage: Which queries: ``private`` (the paper's test split), ``public`` (its validation split) or ``all``.
@@ -32,14 +32,14 @@ Expected below the folder:
 Archives and tables are listed in the repository cvdfoundation/google-landmark."""
 
     def missing(self, root: Path) -> list[str]:
-        """Photos of both sets, what they show, and the solution."""
+        """Photos of both sets, their landmarks, and the solution."""
         lines = missing_photos(root, "train") + missing_photos(root, "test")
         if not any((root / name).is_file() for name in ("train_clean.csv", "train.csv")):
             lines.append("train_clean.csv or train.csv: no such file")
         return lines if find_table(root, SOLUTION) else [*lines, f"{SOLUTION}_v2.1.csv: no such file"]
 
     def convert(self, root: Path) -> dict[str, object]:
-        """The evaluation set; queries that show no landmark count against whoever finds one in them."""
+        """The evaluation set; predictions for queries without a landmark count as errors."""
         file = find_table(root, SOLUTION)
         if file is None:
             raise FileNotFoundError(f"{root}: expected {SOLUTION}_v2.1.csv, found no such file")

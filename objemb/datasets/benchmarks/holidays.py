@@ -20,10 +20,10 @@ IMAGES, QUERIES = 1491, 500
 
 @plugin
 class Holidays(Benchmark):
-    """1,491 photos in 500 groups of the same scene; the first photo of each group searches for the others.
+    """1,491 photos in 500 groups of the same scene; the first photo of each group is the query for the others.
 
-    Photos are turned upright by what their EXIF data says and not otherwise. Turning the others by hand, as some papers
-    do, makes figures some points larger; say so beside yours if your copy is such a one.
+    Photos are rotated according to their EXIF data only. Rotating the others by hand, as in some papers, raises figures
+    by some points; state it with your figures if you use such a copy.
     """
 
     layout = """\

@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 FILE = "gnd_instre.mat"
 IMAGES, QUERIES = 27_293, 1_250
-#: Two ways to write a box, and what each makes of four numbers.
+#: Two formats of boxes, with the conversion of each to corners.
 XYXY, XYWH = "x1 y1 x2 y2", "x y width height"
 
 
 @plugin
 class Instre(Benchmark):
-    """250 objects in 27,293 photos, with boxes; 5 photos beside them search for each, with the box of the object.
+    """250 objects in 27,293 photos, with boxes; for each, 5 further photos with a box are queries.
 
     Queries and lists are those of Iscen et al., Efficient diffusion on region manifolds, CVPR 2017. Whether the boxes
-    of their file are corners or corner and size is told from the data: by which reading all of them fit into their
-    photos, and, where both do, by which they equal the boxes beside the photos.
+    of their file are two corners, or a corner and a size, is detected: it is the format with which all of them lie in
+    their photos, and if both do, the one with which they equal the boxes in the files beside the photos.
     """
 
     layout = """\
@@ -42,7 +42,7 @@ the test script of "Efficient Diffusion on Region Manifolds" by Ahmet Iscen."""
         return [] if (root / FILE).is_file() else [f"{FILE}: no such file"]
 
     def convert(self, root: Path) -> dict[str, object]:
-        """The evaluation set; objects are the boxes beside the photos, where they can be told apart."""
+        """The evaluation set; objects are the boxes in the files beside the photos, if they can be distinguished."""
         truth = read_ground_truth(root / FILE, ("ok",))
         with Problems(truth.file) as problems:
             _expect_photos(problems, root, truth)
@@ -76,12 +76,12 @@ def _expect_photos(problems: Problems, root: Path, truth: GroundTruth) -> None:
 
 
 def _class(file: str) -> str:
-    """The object that a query shows: the folder that it lies in."""
+    """The object of a query: the name of its folder."""
     return PurePosixPath(file).parent.name
 
 
 def _instances(truth: GroundTruth) -> dict[str, set[str]]:
-    """The objects in each database photo, as the lists of the queries say."""
+    """The objects in each database photo, according to the lists of the queries."""
     shown: dict[str, set[str]] = {}
     for query in truth.queries:
         for image in query.lists["ok"]:
@@ -90,7 +90,7 @@ def _instances(truth: GroundTruth) -> dict[str, set[str]]:
 
 
 def _query_boxes(problems: Problems, root: Path, truth: GroundTruth) -> list[Box | None]:
-    """The boxes of all queries, read in the one way that fits all."""
+    """The boxes of all queries, read in the one format that fits all of them."""
     sizes = [_size(problems, f"qimlist[{n}]", root / q.name) for n, q in enumerate(truth.queries)]
     problems.check()
     convention = _convention(problems, root, truth, sizes)
@@ -101,7 +101,7 @@ def _query_boxes(problems: Problems, root: Path, truth: GroundTruth) -> list[Box
 
 
 def _convention(problems: Problems, root: Path, truth: GroundTruth, sizes: Sequence[tuple[int, int]]) -> str:
-    """How the boxes of the queries are written."""
+    """The format of the boxes of the queries."""
     fitting = [
         convention
         for convention in (XYXY, XYWH)
@@ -128,7 +128,7 @@ def _corners(box: Sequence[float], convention: str) -> tuple[float, ...]:
 
 
 def _fits(box: Sequence[float], size: tuple[int, int]) -> bool:
-    """Within a pixel: annotators count from 0 or from 1."""
+    """Whether two boxes agree within a pixel, since annotators count from 0 or from 1."""
     if len(box) != 4:
         return False
     x1, y1, x2, y2 = box
@@ -140,7 +140,7 @@ def _equals_one(box: Sequence[float], others: Iterable[Sequence[float]]) -> bool
 
 
 def _boxes_beside(photo: Path) -> list[tuple[float, ...]]:
-    """The boxes in the text file of a photo, x y width height a line, as corners; none where a line is no box."""
+    """The boxes in the text file of a photo, one x y width height per line, as corners; none if a line is not a box."""
     file = photo.with_suffix(".txt")
     if not file.is_file():
         return []
@@ -153,7 +153,7 @@ def _boxes_beside(photo: Path) -> list[tuple[float, ...]]:
 
 
 def _objects(root: Path, images: Sequence[str], shown: Mapping[str, set[str]]) -> Iterable[dict[str, object]]:
-    """The boxes beside the photos: the first line is the first object by name, the second the second."""
+    """The boxes in the files beside the photos: the first line is that of the first object by name, and so on."""
     for image in images:
         instances, boxes = sorted(shown.get(image, ())), _boxes_beside(root / image)
         if len(instances) == len(boxes):

@@ -22,4 +22,4 @@ Expected below the folder:
                        or gnd_oxford5k.pkl, as programs of the field pass it on
 Photos and ground truth are on the page "The Oxford Buildings Dataset" of the Visual Geometry Group, Oxford."""
     pickle = "gnd_oxford5k.pkl"
-    counts = (5062, 5063)  # lists of the field differ by one
+    counts = (5062, 5063)  # published lists differ by one

@@ -5,8 +5,8 @@ from __future__ import annotations
 from objemb.datasets.benchmarks._buildings import Buildings
 from objemb.registry import plugin
 
-#: Files that are no images, which all published figures leave out: the list "corrupt.txt" of the dataset's own page,
-#: without endings.
+#: Damaged files, which all published figures leave out: the list "corrupt.txt" from the page of the dataset, without
+#: suffixes.
 CORRUPT = frozenset(
     {
         "paris_louvre_000136",

@@ -8,7 +8,7 @@ from objemb.registry import plugin
 
 @plugin
 class ROxford5k(Revisited):
-    """4,993 photos of Oxford and 70 queries beside them, under the setups easy, medium and hard."""
+    """4,993 photos of Oxford and 70 separate queries, with the setups easy, medium and hard."""
 
     layout = """\
 Expected below the folder:

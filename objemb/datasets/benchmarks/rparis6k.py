@@ -8,7 +8,7 @@ from objemb.registry import plugin
 
 @plugin
 class RParis6k(Revisited):
-    """6,322 photos of Paris and 70 queries beside them, under the setups easy, medium and hard."""
+    """6,322 photos of Paris and 70 separate queries, with the setups easy, medium and hard."""
 
     layout = """\
 Expected below the folder:

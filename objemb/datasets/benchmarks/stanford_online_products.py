@@ -19,7 +19,7 @@ HEADER = ("image_id", "class_id", "super_class_id", "path")
 
 @plugin
 class StanfordOnlineProducts(Benchmark):
-    """Photos of products from offers; each photo searches for another one of its product. No boxes.
+    """Photos of products in online offers; each is a query for other photos of its product. There are no boxes.
 
     Args:
         split: ``test``, the benchmark, or ``train``: figures of the latter are no figures of the benchmark.

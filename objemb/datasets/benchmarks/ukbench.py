@@ -21,9 +21,9 @@ FOLDER = "full"
 
 @plugin
 class UKBench(Benchmark):
-    """2,550 objects, four consecutive photos each; every photo searches for all four, itself among them.
+    """2,550 objects in four consecutive photos each; every photo is a query for all four, including itself.
 
-    The N-S score is the mean number of them among the first four places, at most 4.
+    The N-S score is the mean number of these among the first four hits, at most 4.
     """
 
     layout = """\

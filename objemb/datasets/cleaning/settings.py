@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from objemb import checks
 
 #: An affine map has six unknowns, so that three pairs always fit; one more can contradict.
-LEAST_INLIERS = 4
+MIN_INLIERS = 4
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class CleaningSettings:
 
     def __post_init__(self) -> None:
         checks.whole("size", self.size, 16)
-        checks.whole("features", self.features, LEAST_INLIERS)
+        checks.whole("features", self.features, MIN_INLIERS)
         checks.flag("enlarge", self.enlarge)
         checks.between("ratio", self.ratio, 0, 1)
         checks.between("tolerance", checks.positive("tolerance", self.tolerance), 0, 1)
-        checks.whole("least", self.least, LEAST_INLIERS)
+        checks.whole("least", self.least, MIN_INLIERS)
         if self.candidates is not None:
             checks.whole("candidates", self.candidates)
         if self.smallest_view is not None:

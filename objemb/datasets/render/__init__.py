@@ -1,1 +1,1 @@
-"""Drawing: products from random numbers, backdrops, light, and how objects are laid into a scene."""
+"""Draws products, backdrops and light from random numbers, and pastes objects into scenes."""

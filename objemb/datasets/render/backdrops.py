@@ -1,4 +1,4 @@
-"""What is behind the objects: a shelf or a surface, and clutter that is no product."""
+"""Backgrounds of scenes: a shelf or a surface, and clutter that does not belong to any product."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Backdrop:
 
     Attributes:
         canvas: float32 ``(3, side, side)``, 0 to 255.
-        floors: Rows on which objects stand, from top to bottom; none where they may lie anywhere.
-        gap: Height above a floor that is free.
+        floors: Rows on which objects stand, from top to bottom; empty if they may lie anywhere.
+        gap: Free height above a floor, in pixels.
     """
 
     canvas: Float32Array
@@ -32,17 +32,17 @@ class Backdrop:
 
 
 def make_backdrop(rng: np.random.Generator, side: int, clutter: float) -> Backdrop:
-    """An empty scene.
+    """Draw an empty scene.
 
     Args:
-        rng: Gives everything.
-        side: In pixels.
-        clutter: Amount of things that are no product, 0 to 1.
+        rng: Source of all randomness.
+        side: Side of the scene in pixels.
+        clutter: Amount of clutter, 0 to 1.
     """
     wall = from_hsv(rng.random(), rng.uniform(0, 0.55), rng.uniform(0.25, 0.95))
     image = _surface(rng, side, wall)
     _add_clutter(image, rng, round(clutter * rng.integers(0, 9)))
-    image = image.resize((side, side), Image.Resampling.BICUBIC)  # what is far away is not sharp
+    image = image.resize((side, side), Image.Resampling.BICUBIC)  # the background is out of focus
     floors: tuple[float, ...] = ()
     gap = float(side)
     if rng.random() < SHELF_SHARE:
@@ -52,7 +52,7 @@ def make_backdrop(rng: np.random.Generator, side: int, clutter: float) -> Backdr
 
 
 def _surface(rng: np.random.Generator, side: int, colour: Colour) -> Image.Image:
-    """A wall or a table top at half the size: uneven colour with planks, tiles or grain."""
+    """A wall or a table top at half the size, of uneven colour, with planks, tiles or grain."""
     coarse = np.array(colour) + rng.normal(0, 7, (6, 6, 3)) + rng.normal(0, 16, (6, 6, 1))
     half = max(2, side // 2)
     image = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8)).resize((half, half), Image.Resampling.BICUBIC)
@@ -72,7 +72,7 @@ def _surface(rng: np.random.Generator, side: int, colour: Colour) -> Image.Image
 
 
 def _shelf(image: Image.Image, rng: np.random.Generator, wall: Colour) -> tuple[tuple[float, ...], float]:
-    """Draw boards with their shadow and price tags; returns the floors and the gap above each."""
+    """Draw boards with their shadows and price tags; returns the floors and the gap above each."""
     side = image.width
     count = int(rng.integers(1, 3))
     gap = side / count
@@ -95,7 +95,7 @@ def _shelf(image: Image.Image, rng: np.random.Generator, wall: Colour) -> tuple[
 
 
 def _add_clutter(image: Image.Image, rng: np.random.Generator, count: int) -> None:
-    """Lines, shapes and scraps of writing anywhere."""
+    """Draw lines, shapes and scraps of writing at random positions."""
     pen = ImageDraw.Draw(image)
     for _ in range(count):
         colour = from_hsv(rng.random(), rng.uniform(0, 0.9), rng.uniform(0.15, 0.95))
@@ -106,7 +106,7 @@ def _add_clutter(image: Image.Image, rng: np.random.Generator, count: int) -> No
 def draw_scrap(
     pen: ImageDraw.ImageDraw, rng: np.random.Generator, centre: tuple[float, float], radius: float, colour: Colour
 ) -> None:
-    """One thing that is no product: a stick, a curve, a disc, a splinter or a word."""
+    """Draw a piece of clutter: a stick, a curve, a disc, a splinter or a word."""
     x, y = centre
     kind = rng.choice(("stick", "curve", "disc", "splinter", "splinter", "word"))
     box = (x - radius, y - radius * rng.uniform(0.4, 1), x + radius, y + radius * rng.uniform(0.4, 1))
@@ -131,7 +131,7 @@ def draw_scrap(
 
 
 def make_occluder(rng: np.random.Generator, side: int) -> Image.Image:
-    """Something that gets in front of products: RGBA, ``side`` by ``side``."""
+    """An object that hides parts of products: RGBA, ``side`` by ``side``."""
     picture = Image.new("RGBA", (side, side))
     pen = ImageDraw.Draw(picture)
     colour = from_hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.15, 0.9))

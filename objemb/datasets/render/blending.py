@@ -1,7 +1,7 @@
-"""Ways to join a pasted picture to what it lies on.
+"""Ways to blend a pasted picture with the background.
 
-A detector trained on one kind of seam learns the seam; with several it has to learn the object (Dwibedi, Misra and
-Hebert, "Cut, Paste and Learn", ICCV 2017).
+A detector trained on a single kind of seam learns to find the seam; with several kinds it has to learn the object
+(Dwibedi, Misra and Hebert, "Cut, Paste and Learn", ICCV 2017).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ BLENDS = ("soft", "hard", "feather", "blur")
 
 
 def trim(patch: Patch, blend: str, width: float) -> Patch:
-    """The patch with the edge of a blend: ``hard`` cuts it, ``feather`` lets it fade inwards, the others leave it.
+    """The patch with the edge of a blend: a hard one for ``hard``, one that fades inwards for ``feather``.
 
     Args:
-        patch: What is pasted.
+        patch: The patch to be pasted; unchanged for other blends.
         blend: One of :data:`BLENDS`.
-        width: Of the seam, in pixels.
+        width: Width of the seam in pixels.
     """
     if blend == "hard":
         return patch.with_alpha((patch.alpha >= 0.5).astype(np.float32))
@@ -31,7 +31,7 @@ def trim(patch: Patch, blend: str, width: float) -> Patch:
 
 
 def join(canvas: Float32Array, patch: Patch, blend: str, width: float) -> None:
-    """Lay a trimmed patch over a float32 ``(3, H, W)`` canvas; ``blur`` blurs the canvas along the seam."""
+    """Paste a trimmed patch onto a float32 ``(3, H, W)`` canvas; ``blur`` blurs the canvas along the seam."""
     paste(canvas, patch)
     if blend != "blur" or not patch.alpha.size:
         return
@@ -43,6 +43,6 @@ def join(canvas: Float32Array, patch: Patch, blend: str, width: float) -> None:
 
 
 def _soft(alpha: Float32Array, width: float) -> Float32Array:
-    """Alpha, blurred; what is out of the picture counts as the rim."""
+    """Alpha, blurred; the outside of the picture has the alpha of its rim."""
     image = Image.fromarray((alpha * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(width))
     return np.asarray(image).astype(np.float32) / np.float32(255)

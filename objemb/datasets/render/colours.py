@@ -1,4 +1,4 @@
-"""Colours of packages: few, saturated, and apart from each other."""
+"""Colours of packages: few, saturated, and distinct from each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objemb.images.pixels import LUMA
 #: Red, green and blue, 0 to 255.
 Colour: TypeAlias = tuple[int, int, int]
 
-#: Hue steps of this size never come near an earlier one for many steps (the golden ratio).
+#: Step of the hue; multiples of it keep far apart from each other (the golden ratio).
 GOLDEN_STEP = 0.381966
 LIGHT, DARK = (248, 246, 240), (34, 32, 38)
 
@@ -23,10 +23,10 @@ class Palette:
     """The base colours that all products of a family share.
 
     Attributes:
-        ground: Most of the surface.
-        pattern: Of the pattern on the ground; near it, so that the print on it can be read.
-        panel: Behind the print.
-        cap: Of lids and caps.
+        ground: Colour of most of the surface.
+        pattern: Colour of the pattern on the ground; similar to it, so that the print is legible.
+        panel: Colour behind the print.
+        cap: Colour of lids and caps.
     """
 
     ground: Colour
@@ -36,23 +36,23 @@ class Palette:
 
 
 def from_hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Hue, saturation and value, 0 to 1 (hues wrap around), as a colour."""
+    """The colour of a hue, saturation and value, each from 0 to 1; hues wrap around."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def luminance(colour: Colour) -> float:
-    """Brightness to the eye, 0 to 255 (ITU-R BT.601 luma)."""
-    return sum(share * value for share, value in zip(LUMA, colour, strict=True))
+    """Perceived brightness, 0 to 255 (ITU-R BT.601 luma)."""
+    return sum(weight * value for weight, value in zip(LUMA, colour, strict=True))
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Dark or light, whichever can be read on a colour."""
+    """Dark or light, whichever is legible on a colour."""
     return DARK if luminance(colour) > 130 else LIGHT
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """``share`` of the other colour and the rest of the one."""
+    """Linear interpolation from one colour to the other, ``share`` from 0 to 1."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
@@ -74,7 +74,7 @@ def make_palette(rng: np.random.Generator) -> Palette:
 
 
 def make_accents(rng: np.random.Generator, start: float, variant: int) -> tuple[Colour, Colour]:
-    """The two accent colours of a variant; those of one family are far apart in hue."""
+    """The two accent colours of a variant; the variants of a family differ widely in hue."""
     hue = start + variant * GOLDEN_STEP + rng.uniform(-0.04, 0.04)
     first = from_hsv(hue, rng.uniform(0.7, 1.0), rng.uniform(0.65, 1.0))
     return first, from_hsv(hue + rng.uniform(0.3, 0.6), rng.uniform(0.5, 1.0), rng.uniform(0.35, 1.0))

@@ -1,4 +1,4 @@
-"""A product's picture alone, as somebody photographed or downloaded it: the frame around it, and the plain ground."""
+"""The frame and the plain background of a photo that shows a single picture, such as one from a shop's page."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from objemb.datasets.render.light import smooth_field
 from objemb.datasets.render.pasting import Card, corner_jitter, place
 from objemb.types import Float32Array, Float64Array
 
-#: Share of rectangular pictures that fill the frame; the others lie upon a ground, like all that have an outline.
+#: Fraction of rectangular pictures that fill the frame; the others have a background, as do all with an outline.
 FILLING = 0.7
-#: Share of its sides by which a picture that fills the frame reaches beyond it, so that its own rim is invisible.
+#: A picture that fills the frame exceeds it by this fraction of its sides, so that its rim is not visible.
 OVERLAP = (0.01, 0.02)
-#: Greatest margin on each side, as a share of the picture's sides.
+#: Maximum margin on each side, as a fraction of the picture's sides.
 MARGIN = 0.12
-#: Greatest turn in degrees and greatest shift of a corner: such pictures are taken with care.
+#: Maximum rotation in degrees and maximum shift of a corner; both are small, since such photos are taken with care.
 TURN, PERSPECTIVE = 6.0, 0.02
-#: A photo of one picture alone has at least this many pixels on either side.
-SMALLEST_ALONE = 32
+#: Minimum side of the photo in pixels.
+MIN_SIDE = 32
 
 
 def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[Float32Array, Float64Array]:
-    """The frame of a photo that shows one picture and nothing else.
+    """The frame of a photo that shows a single picture.
 
     Args:
-        rng: Gives margins, turn and ground.
-        card: The picture; its aspect ratio is that of the photo, up to the margins.
+        rng: Source of the margins, the rotation and the background.
+        card: The picture; the photo has its aspect ratio, apart from the margins.
         side: Longer side of the photo in pixels.
 
     Returns:
-        Its empty ground, float32 ``(3, height, width)``, and the ``(4, 2)`` corners for ``warp``.
+        The empty background, float32 ``(3, height, width)``, and the ``(4, 2)`` corners for ``warp``.
     """
     width, height = (s / max(card.size) for s in card.size)
     if card.coverage == 1 and rng.random() < FILLING:
@@ -45,13 +45,13 @@ def frame_alone(rng: np.random.Generator, card: Card, side: int) -> tuple[Float3
     extent = np.ptp(quad, axis=0)
     low, high = quad.min(0) - margins[0] * extent, quad.max(0) + margins[1] * extent
     scale = side / (high - low).max()
-    frame = np.maximum(np.rint((high - low) * scale), SMALLEST_ALONE).astype(int)
+    frame = np.maximum(np.rint((high - low) * scale), MIN_SIDE).astype(int)
     quad = (quad - (low + high) / 2) * scale + frame / 2
     return _ground(rng, (int(frame[1]), int(frame[0]))), quad
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> Float32Array:
-    """White paper or a plain surface, not quite even: float32 ``(3, height, width)``."""
+    """White paper or a plain surface, slightly uneven: float32 ``(3, height, width)``."""
     white = rng.random() < 0.5
     colour = (255, 255, 255) if white else from_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.15, 0.95))
     uneven = 0.0 if white and rng.random() < 0.5 else rng.uniform(0.5, 5)

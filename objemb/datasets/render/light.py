@@ -1,4 +1,4 @@
-"""Light on a scene as coarse fields of random numbers that are drawn out smoothly; and the noise of a sensor."""
+"""Light on a scene, as coarse random fields that are interpolated smoothly, and sensor noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from objemb.types import Float32Array
 
 
 def smooth_field(values: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """Coarse values ``(rows, columns)`` drawn out to ``(height, width)`` with soft transitions, float32."""
+    """Coarse values ``(rows, columns)`` interpolated smoothly to ``(height, width)``, float32."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
@@ -31,13 +31,13 @@ def light_field(rng: np.random.Generator, size: tuple[int, int], strength: float
 
 
 def cast(rng: np.random.Generator, strength: float) -> Float32Array:
-    """The colour of light: three factors around 1, warm or cold."""
+    """The colour of the light, warm or cold, as three factors around 1."""
     warmth = strength * rng.uniform(-0.25, 0.25)
     return np.array([1 + warmth, 1 + strength * rng.uniform(-0.05, 0.05), 1 - warmth], dtype=np.float32)
 
 
 def glare(rng: np.random.Generator, size: tuple[int, int]) -> Float32Array:
-    """A reflex on foil or glass: a bright streak or spot, 0 to about 1, float32 ``(h, w)``."""
+    """A reflection on foil or glass: a bright streak or spot, 0 to about 1, float32 ``(h, w)``."""
     y, x = np.mgrid[-1:1:16j, -1:1:16j].astype(np.float32)
     turn = rng.uniform(0, math.pi)
     across = math.cos(turn) * x + math.sin(turn) * y - rng.uniform(-0.6, 0.6)
@@ -47,7 +47,7 @@ def glare(rng: np.random.Generator, size: tuple[int, int]) -> Float32Array:
 
 
 def add_noise(canvas: Float32Array, rng: np.random.Generator, deviation: float) -> None:
-    """Independent noise per value: the sum of two uniform numbers, of a given standard deviation."""
+    """Add independent noise of a given standard deviation to each value: the sum of two uniform numbers."""
     width = deviation * math.sqrt(6)
     noise = rng.integers(0, 256, (2, *canvas.shape), dtype=np.uint8)
     canvas += (noise[0].astype(np.float32) + noise[1] - 255) * (width / 255)

@@ -1,6 +1,6 @@
-"""What tells the variants of a product apart: emblems and writing that nobody can read.
+"""The marks that distinguish the variants of a product: emblems and illegible writing.
 
-Writing is made of strokes on a small grid: a font would draw it differently on every machine.
+Writing consists of strokes on a small grid, because fonts are rendered differently on different machines.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ EMBLEMS = (
 )
 _GLYPH_NODES = [(x, y) for y in range(3) for x in range(2)]
 _GLYPH_STROKES = [(a, b) for a in range(6) for b in range(a + 1, 6)]
-#: Width of a glyph by its height, with the gap after it.
+#: Width of a glyph and the gap after it, divided by its height.
 GLYPH_PITCH = 0.72
 
 
 def draw_emblem(
     pen: ImageDraw.ImageDraw, kind: str, centre: tuple[float, float], radius: float, colours: Sequence[Colour]
 ) -> None:
-    """An emblem in two colours.
+    """Draw an emblem in two colours.
 
     Args:
-        pen: Of an RGB image.
+        pen: Draws on an RGB image.
         kind: One of :data:`EMBLEMS`.
         centre: ``(x, y)`` in pixels.
-        radius: Of the circle around it, in pixels.
-        colours: Of the shape, and of what is on it.
+        radius: Radius of the circumscribed circle in pixels.
+        colours: Colours of the shape, and of the details on it.
     """
     x, y = centre
     first, second = colours
@@ -98,7 +98,7 @@ def draw_emblem(
 
 
 def _star(points: int, inner: float) -> list[tuple[float, float]]:
-    """Corners of a star with its outer points on the unit circle; a convex polygon when ``inner`` is large."""
+    """Corners of a star with its outer points on the unit circle; a convex polygon if ``inner`` is large."""
     turns = [math.pi * (n / points - 0.5) for n in range(2 * points)]
     return [(r * math.cos(t), r * math.sin(t)) for t, r in zip(turns, [1.0, inner] * points, strict=True)]
 
@@ -106,14 +106,14 @@ def _star(points: int, inner: float) -> list[tuple[float, float]]:
 def draw_word(
     pen: ImageDraw.ImageDraw, box: Box, colour: Colour, rng: np.random.Generator, weight: float = 0.17
 ) -> None:
-    """A word as high as the box, centred in it, of as many glyphs as fit or fewer.
+    """Draw a word of random glyphs, as high as the box, centred in it, and at most as wide.
 
     Args:
-        pen: Of an RGB image.
-        box: In pixels.
-        colour: Of the strokes.
-        rng: Gives the glyphs.
-        weight: Width of the strokes as a share of the height.
+        pen: Draws on an RGB image.
+        box: The box in pixels.
+        colour: Colour of the strokes.
+        rng: Source of the glyphs.
+        weight: Width of the strokes as a fraction of the height.
     """
     x1, y1, x2, y2 = box
     height = y2 - y1
@@ -132,7 +132,7 @@ def _draw_glyph(
     rng: np.random.Generator,
     weight: float,
 ) -> None:
-    """Three to five strokes between the nodes of a 2 x 3 grid."""
+    """Draw three to five strokes between the nodes of a 2 x 3 grid."""
     width, stroke = height * (GLYPH_PITCH - 0.22), max(1, round(height * weight))
     for pick in rng.choice(len(_GLYPH_STROKES), size=int(rng.integers(3, 6)), replace=False):
         ends = [_GLYPH_NODES[node] for node in _GLYPH_STROKES[pick]]
@@ -140,7 +140,7 @@ def _draw_glyph(
 
 
 def draw_lines(pen: ImageDraw.ImageDraw, box: Box, colour: Colour, rng: np.random.Generator) -> None:
-    """A paragraph of two or three lines that are too small to have letters: rows of dashes."""
+    """Draw a paragraph of two or three lines, too small for letters, as rows of dashes."""
     x1, y1, x2, y2 = box
     count = int(rng.integers(2, 4))
     pitch = (y2 - y1) / count

@@ -1,4 +1,4 @@
-"""Laying a flat picture into a scene: in perspective, partly out of the frame, with a shadow."""
+"""Pastes flat pictures into scenes: in perspective, possibly cut off by the frame, with a shadow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SMALLEST_SIDE = 48
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """A flat picture in several sizes, each half of the one before it: sampling a fitting one does not alias.
+    """A flat picture in several sizes, each half of the one before, so that it can be sampled without aliasing.
 
     Attributes:
-        levels: Premultiplied RGBA (Pillow's mode ``RGBa``) with :data:`MARGIN` transparent pixels around.
+        levels: Premultiplied RGBA (Pillow's mode ``RGBa``) with a transparent margin of :data:`MARGIN` pixels.
         size: ``(width, height)`` of the picture.
         coverage: Mean alpha of the picture, 0 to 1.
     """
@@ -35,14 +35,14 @@ class Card:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A picture as it lies in a scene, cut off at the frame.
+    """A picture placed in a scene, cut off at the frame.
 
     Attributes:
         x: First column in the scene.
-        y: First row.
-        colour: float32 ``(3, h, w)``, 0 to 255, premultiplied by alpha (planes: numpy is slow along an axis of three).
+        y: First row in the scene.
+        colour: float32 ``(3, h, w)``, 0 to 255, premultiplied by alpha. (NumPy is slow on a last axis of length three.)
         alpha: float32 ``(h, w)``, 0 to 1.
-        area: Of the whole picture in pixels of the scene, with what lies out of the frame.
+        area: Area of the whole picture in pixels of the scene, including the part outside of the frame.
     """
 
     x: int
@@ -58,13 +58,13 @@ class Patch:
         return slice(self.y, self.y + h), slice(self.x, self.x + w)
 
     def with_alpha(self, alpha: Float32Array) -> Patch:
-        """The same picture under another alpha, which can only show where the old one is above 0."""
+        """The same picture with another alpha, which has no effect where the old one is 0."""
         shown = np.where(self.alpha > 0, alpha, 0).astype(np.float32)
         colour = self.colour * (shown / np.maximum(self.alpha, 1e-3))
         return replace(self, colour=colour.astype(np.float32, copy=False), alpha=shown)
 
     def mask(self, size: tuple[int, int]) -> BoolArray:
-        """bool ``(height, width)`` of the scene: where the picture is opaque."""
+        """The opaque part of the picture, bool ``(height, width)`` of the scene."""
         mask = np.zeros(size, dtype=bool)
         mask[self.window] = self.alpha >= OPAQUE / 255
         return mask
@@ -97,8 +97,8 @@ def place(centre: tuple[float, float], size: tuple[float, float], angle: float, 
     Args:
         centre: ``(x, y)``.
         size: ``(width, height)`` in pixels of the scene.
-        angle: Clockwise, in radians.
-        jitter: ``(4, 2)``, how far each corner is moved, as a share of the width and the height.
+        angle: Rotation in radians, clockwise.
+        jitter: ``(4, 2)``, shift of each corner as a fraction of the width and the height.
 
     Returns:
         float64 ``(4, 2)``.
@@ -115,13 +115,13 @@ def corner_jitter(rng: np.random.Generator, most: float) -> Float64Array:
 
 
 def homography(quad: Float64Array, corners: Float64Array) -> Float64Array:
-    """The eight numbers of the projective map from a quadrilateral to another, as ``Image.transform`` takes them.
+    """The eight coefficients of the homography between two quadrilaterals, as ``Image.transform`` expects them.
 
     ``(x, y)`` becomes ``((a x + b y + c) / (g x + h y + 1), (d x + e y + f) / (g x + h y + 1))``.
 
     Args:
         quad: ``(4, 2)`` corners in the output.
-        corners: ``(4, 2)`` where they lie in the input.
+        corners: ``(4, 2)``, the same corners in the input.
     """
     x, y = quad.T
     u, v = corners.T
@@ -136,7 +136,7 @@ def homography(quad: Float64Array, corners: Float64Array) -> Float64Array:
 
 
 def warp(card: Card, quad: Float64Array, size: tuple[int, int]) -> Patch:
-    """A card as it looks when its corners lie on a quadrilateral.
+    """Warp a card so that its corners lie on a quadrilateral.
 
     Args:
         card: The card.
@@ -166,13 +166,13 @@ def _level(card: Card, quad: Float64Array) -> int:
 
 
 def _area(quad: Float64Array) -> float:
-    """Of a polygon (the shoelace formula)."""
+    """Area of a polygon (the shoelace formula)."""
     x, y = quad.T
     return 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
 
 
 def paste(canvas: Float32Array, patch: Patch) -> None:
-    """Lay a patch over a float32 ``(3, H, W)`` canvas."""
+    """Paste a patch onto a float32 ``(3, H, W)`` canvas."""
     under = canvas[:, *patch.window]
     under *= 1 - patch.alpha
     under += patch.colour
@@ -181,14 +181,14 @@ def paste(canvas: Float32Array, patch: Patch) -> None:
 def cast_shadow(
     canvas: Float32Array, patch: Patch, offset: tuple[float, float], softness: float, strength: float
 ) -> None:
-    """Darken a canvas where a patch, moved by an offset and blurred, would lie.
+    """Darken a canvas by the shadow of a patch: its alpha, shifted and blurred.
 
     Args:
         canvas: float32 ``(3, H, W)``.
-        patch: What casts the shadow.
-        offset: ``(x, y)`` in pixels.
+        patch: The patch that casts the shadow.
+        offset: Shift ``(x, y)`` in pixels.
         softness: Width of the blur in pixels.
-        strength: Share of the light that is taken, 0 to 1.
+        strength: Fraction of the light that is blocked, 0 to 1.
     """
     h, w = patch.alpha.shape
     pad, step = math.ceil(2 * softness), max(1.0, softness / 2)

@@ -1,4 +1,4 @@
-"""Prints that cover a surface. All lengths are fractions of its height, so that they look alike at any size."""
+"""Patterns that cover a surface. All lengths are fractions of its height, so that they look the same at any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from objemb.datasets.render.colours import Colour
 
-#: Draws over the whole of an RGB image in one colour.
+#: Draws on a whole RGB image in one colour.
 Pattern = Callable[[Image.Image, Colour, np.random.Generator], None]
 
 

@@ -1,4 +1,4 @@
-"""One product as an RGBA picture: a family gives its looks, a variant what is printed on it."""
+"""Draws a product as an RGBA picture: its family determines its looks, its variant the print."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from objemb.datasets.render.silhouettes import SILHOUETTES, Silhouette
 from objemb.datasets.seeds import generator
 from objemb.structures import Box
 
-#: Drawn this many times larger, then scaled down, so that edges are smooth.
+#: Products are drawn larger by this factor and then scaled down, so that edges are smooth.
 OVERSAMPLING = 2
-#: Variants take every fifth emblem, so that a family has different ones.
+#: Step between the emblems of successive variants; the variants of a family have different ones.
 EMBLEM_STEP = 5
 PANELS = ("none", "rectangle", "ellipse", "band")
 
 
 @dataclass(frozen=True)
 class Family:
-    """What all variants of a product share.
+    """The looks that all variants of a product share.
 
     Attributes:
-        keys: Seed of everything that is drawn at random.
-        silhouette: A name of ``SILHOUETTES``.
-        aspect: Width by height; differs a little from that of the silhouette.
+        keys: Seed of all random choices.
+        silhouette: A name in ``SILHOUETTES``.
+        aspect: Width divided by height; differs slightly from that of the silhouette.
         palette: Base colours.
-        pattern: A name of ``PATTERNS``.
-        panel: What lies behind the print, one of :data:`PANELS`.
-        order: The print from top to bottom: emblem, word, lines.
-        emblem_share: Height of the emblem's row as a share of the print.
-        accent_cap: Whether caps and stripes carry the accent of the variant.
-        stripe: Where an accent stripe runs across the body (share of its height), or None.
-        hue: Of the first variant's accent.
+        pattern: A name in ``PATTERNS``.
+        panel: Background of the print, one of :data:`PANELS`.
+        order: The parts of the print from top to bottom: emblem, word and lines in any order.
+        emblem_share: Height of the emblem as a fraction of the print.
+        accent_cap: Whether caps and stripes have the accent colour of the variant.
+        stripe: Position of a stripe in the accent colour across the body, as a fraction of its height, or None.
+        hue: Hue of the first variant's accent colour.
         emblem: Number of the first variant's emblem.
     """
 
@@ -55,7 +55,7 @@ class Family:
 
 
 def make_family(*keys: int | str) -> Family:
-    """The family that belongs to some keys."""
+    """The family for some keys."""
     rng = generator("family", *keys)
     silhouette = str(rng.choice(list(SILHOUETTES)))
     return Family(
@@ -75,12 +75,12 @@ def make_family(*keys: int | str) -> Family:
 
 
 def draw_product(family: Family, variant: int, side: int) -> Image.Image:
-    """A product, upright, filling the picture.
+    """Draw a product, upright, that fills the picture.
 
     Args:
         family: Its family.
         variant: Its number in the family.
-        side: Of the picture, the longer one, in pixels.
+        side: Longer side of the picture in pixels.
 
     Returns:
         RGBA; transparent outside of the product.
@@ -98,7 +98,7 @@ def draw_product(family: Family, variant: int, side: int) -> Image.Image:
 
 
 def _print(face: Image.Image, family: Family, variant: int, silhouette: Silhouette) -> None:
-    """All that is printed on the ground, and the cap."""
+    """Draw everything that is printed on the ground, and the cap."""
     accent = _accents(family, variant)[0]
     pen = ImageDraw.Draw(face)
     body = _body(silhouette, face.size)
@@ -108,7 +108,7 @@ def _print(face: Image.Image, family: Family, variant: int, silhouette: Silhouet
         top = body[1] + family.stripe * height
         pen.rectangle((0, top, face.width, top + 0.09 * height), fill=accent)
     if silhouette.cap is not None:
-        top, bottom = (round(share * face.height) for share in silhouette.cap)
+        top, bottom = (round(fraction * face.height) for fraction in silhouette.cap)
         pen.rectangle((0, top, face.width, bottom), fill=accent if family.accent_cap else family.palette.cap)
     _draw_print(pen, family, variant, body, panel)
 
@@ -118,14 +118,14 @@ def _accents(family: Family, variant: int) -> tuple[Colour, Colour]:
 
 
 def _body(silhouette: Silhouette, size: tuple[int, int]) -> Box:
-    """The part that carries print, in pixels, a little inside of the outline."""
+    """The printed part, in pixels, slightly inside of the outline."""
     top, bottom = silhouette.body
     half = 0.5 * size[0] * float(silhouette.half_widths(np.linspace(top, bottom, 9)).min()) * 0.9
     return size[0] / 2 - half, top * size[1], size[0] / 2 + half, bottom * size[1]
 
 
 def _draw_panel(pen: ImageDraw.ImageDraw, family: Family, body: Box) -> Colour:
-    """What lies behind the print; returns the colour that the print is on."""
+    """Draw the background of the print; returns its colour."""
     x1, y1, x2, y2 = body
     colour = family.palette.panel
     inset = 0.08 * (y2 - y1)
@@ -141,7 +141,7 @@ def _draw_panel(pen: ImageDraw.ImageDraw, family: Family, body: Box) -> Colour:
 
 
 def _draw_print(pen: ImageDraw.ImageDraw, family: Family, variant: int, body: Box, panel: Colour) -> None:
-    """Emblem, word and lines in the order of the family: one below the other, or the emblem beside the writing."""
+    """Draw emblem, word and lines in the family's order, below each other or with the emblem beside the writing."""
     rng = generator("variant", *family.keys, variant)
     accents = _accents(family, variant)
     rows = _rows(family, body)
@@ -154,7 +154,7 @@ def _draw_print(pen: ImageDraw.ImageDraw, family: Family, variant: int, body: Bo
 
 
 def _rows(family: Family, body: Box) -> dict[str, Box]:
-    """Where emblem, word and lines go, in pixels."""
+    """The boxes of emblem, word and lines, in pixels."""
     x1, y1, x2, y2 = body
     inset_x, inset_y = 0.08 * (x2 - x1), 0.13 * (y2 - y1)
     x1, y1, x2, y2 = x1 + inset_x, y1 + inset_y, x2 - inset_x, y2 - inset_y
@@ -178,7 +178,7 @@ def _rows(family: Family, body: Box) -> dict[str, Box]:
 
 
 def _word_box(row: Box) -> Box:
-    """The part of a row in which at least four glyphs have room side by side."""
+    """The largest part of a row that has room for at least four glyphs side by side."""
     height = min(row[3] - row[1], (row[2] - row[0]) / 2.9)
     middle = (row[1] + row[3]) / 2
     return row[0], middle - height / 2, row[2], middle + height / 2
@@ -196,7 +196,7 @@ def _outline(silhouette: Silhouette, size: tuple[int, int]) -> Image.Image:
 
 
 def _shaded(face: Image.Image, silhouette: Silhouette) -> Image.Image:
-    """Light from the upper left on a round or flat body, and a shadow below the cap."""
+    """Shade a round or flat body as lit from the upper left, with a shadow below the cap."""
     x = np.linspace(-1, 1, face.width, dtype=np.float32)
     y = np.linspace(0, 1, face.height, dtype=np.float32)[:, None]
     if silhouette.round:

@@ -16,11 +16,12 @@ class Silhouette:
     """An outline that is symmetric about its vertical axis.
 
     Attributes:
-        aspect: Width by height.
-        profile: Half the width at heights from 0 (top) to 1 (bottom), as a share of the greatest; straight between.
-        body: Top and bottom of the part that carries print, as fractions of the height.
+        aspect: Width divided by height.
+        profile: Pairs of a height, from 0 (top) to 1 (bottom), and the half width there as a fraction of the maximum;
+            linear in between.
+        body: Top and bottom of the printed part, as fractions of the height.
         cap: Top and bottom of the lid or cap, or None.
-        round: A solid of revolution, which is shaded darker towards both sides.
+        round: Whether it is a solid of revolution, which is shaded darker towards both sides.
     """
 
     aspect: float
@@ -30,7 +31,7 @@ class Silhouette:
     round: bool
 
     def half_widths(self, heights: Float64Array) -> Float64Array:
-        """Half the width at some heights, 0 to 1, as a share of the greatest."""
+        """The half widths at heights from 0 to 1, as fractions of the maximum."""
         knots = np.array(self.profile)
         widths: Float64Array = np.interp(heights, knots[:, 0], knots[:, 1])
         return widths

@@ -10,7 +10,7 @@ import numpy as np
 from objemb.datasets.render.pasting import Patch
 from objemb.types import BoolArray
 
-#: Share of the scene from which an object would hide most of the others, were it in front of them.
+#: Objects that cover more than this fraction of the scene are placed behind all others, most of which they would hide.
 LARGE = 1 / 3
 
 
@@ -19,9 +19,9 @@ class VisibleObject:
     """An object of a scene.
 
     Attributes:
-        number: Which of the patches it is.
-        mask: bool ``(H, W)`` of the scene: the part that is visible.
-        visibility: The visible share of the whole object.
+        number: Number of its patch.
+        mask: bool ``(H, W)`` of the scene: the visible part.
+        visibility: Visible fraction of the whole object.
     """
 
     number: int
@@ -30,27 +30,29 @@ class VisibleObject:
 
 
 def large_behind(patches: Sequence[Patch], size: tuple[int, int]) -> list[int]:
-    """Numbers of the patches from the front to the back, as they were but for large ones, which go behind all others.
+    """Numbers of the patches from front to back, with those larger than :data:`LARGE` moved behind all others.
 
     Args:
-        patches: From the front to the back.
-        size: ``(height, width)`` of the scene; what would cover more than :data:`LARGE` of it is large, and of two
-            such the larger one is behind.
+        patches: The patches from front to back.
+        size: ``(height, width)`` of the scene.
+
+    Returns:
+        The other patches in the given order, then the large ones in ascending order of size.
     """
     shares = [patch.area / (size[0] * size[1]) for patch in patches]
     return sorted(range(len(patches)), key=lambda n: shares[n] if shares[n] > LARGE else 0.0)
 
 
 def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) -> list[VisibleObject]:
-    """The patches that are visible enough; one that is hidden too much is left out and hides nothing.
+    """Select the patches that are sufficiently visible; the others are left out, and hide nothing.
 
     Args:
-        patches: From the front to the back.
+        patches: The patches from front to back.
         size: ``(height, width)`` of the scene.
-        least: Visibility from which a patch is kept.
+        least: Minimum visibility of a patch.
 
     Returns:
-        The kept ones, from the front to the back.
+        The selected ones from front to back.
     """
     covered = np.zeros(size, dtype=bool)
     kept = []
@@ -67,7 +69,7 @@ def keep_visible(patches: Sequence[Patch], size: tuple[int, int], least: float) 
 def cover(
     visible: Sequence[VisibleObject], patches: Sequence[Patch], occluder: Patch, least: float
 ) -> list[VisibleObject] | None:
-    """The same objects behind an occluder, or None if too little of one would be left."""
+    """The objects behind an occluder, or None if any of them would be visible too little."""
     left = []
     for item in visible:
         hidden = occluder.mask((item.mask.shape[0], item.mask.shape[1]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.datasets.render.framing import SMALLEST_ALONE, frame_alone
+from objemb.datasets.render.framing import MIN_SIDE, frame_alone
 from objemb.datasets.render.pasting import Card, card_of, warp
 
 
@@ -43,7 +43,7 @@ def test_no_photo_is_a_line(width: int, height: int) -> None:
     for seed in range(8):
         canvas, quad = frame_alone(np.random.default_rng(seed), card(width, height), 200)
         assert max(canvas.shape[1:]) == 200
-        assert min(canvas.shape[1:]) >= SMALLEST_ALONE
+        assert min(canvas.shape[1:]) >= MIN_SIDE
         assert np.isfinite(quad).all()
         centre = np.array([canvas.shape[2], canvas.shape[1]]) / 2
         assert (np.abs(quad.mean(0) - centre) < 0.15 * np.array([200, 200])).all()
