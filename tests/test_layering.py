@@ -33,7 +33,8 @@ LINES = [
     {"models"},
     {"evaluation"},
     {"training", "export", "search"},
-    {"serve", "cli"},
+    {"serve"},
+    {"cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, line in enumerate(LINES) for room in line}
@@ -44,7 +45,9 @@ DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
 DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "program", "weights")}
 LIGHTNING = "training/_lightning.py"
-SUBCLASSING = {*DETECTRON2, LIGHTNING}
+# FastAPI and pydantic read the annotations of functions and classes when these are defined.
+SERVING = {f"serve/_{name}.py" for name in ("app", "bodies", "server")}
+SUBCLASSING = {*DETECTRON2, LIGHTNING, *SERVING}
 FOREIGN = {
     "faiss": {"ops/faiss.py"},
     "numba": {"ops/numba.py"},
@@ -67,6 +70,11 @@ FOREIGN = {
     "onnx": {"export/quantize.py", "export/writers.py"},
     "onnxscript": {"export/writers.py"},
     "yaml": {"config.py"},
+    "fastapi": {"serve/_app.py"},
+    "starlette": {"serve/_app.py"},
+    "pydantic": {"serve/_bodies.py"},
+    "uvicorn": {"serve/_server.py"},
+    "prometheus_client": {"serve/metrics.py"},
 }
 
 

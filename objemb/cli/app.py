@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from objemb.cli import detect, doctor, export, index, maintenance, model, search
+from objemb.cli import detect, doctor, export, index, maintenance, model, search, serve
 from objemb.cli.errors import Settings, one_line_errors
 from objemb.cli.logs import configure
 from objemb.version import __version__
@@ -56,6 +56,7 @@ def options(
 
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("detect")(detect.detect)
 app.add_typer(model.app, name="model")
 app.command("export")(export.export)

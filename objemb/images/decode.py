@@ -121,6 +121,18 @@ def read_photo(
     return Photo(id=id, pixels=pixels, size=size, metadata=metadata, path=path, orientation=orientation)
 
 
+def photo_bytes(path: str | Path, *, id: str, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The encoded photo in a file, as :func:`read_photo` reads it, to be decoded later.
+
+    Raises:
+        UnreadableImageError: The file cannot be read, or has more bytes than a photo of ``max_pixels`` can need.
+    """
+    try:
+        return _file_bytes(path, _most_bytes(max_pixels))
+    except _Refusal as refusal:
+        raise UnreadableImageError(str(refusal), id) from refusal.__cause__
+
+
 class _Refusal(Exception):
     """Carries a reason to :func:`read_photo`, which adds the name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
@@ -19,12 +20,21 @@ from objemb.types import AnyArray, Float32Array, Uint8Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A path, encoded bytes, an open binary file, a PIL image, an array (H, W, 3), a tensor (3, H, W), or a decoded photo.
-ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo"
+#: A path, encoded bytes, an open binary file, a PIL image, an array (H, W, 3), a tensor (3, H, W), a decoded photo, or
+#: one that is decoded elsewhere.
+ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Photo | EncodedPhoto"
 #: PIL's modes for 1 to 4 channels.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 #: Boxes of one image: rows of x1, y1, x2, y2 in original pixels.
 BoxesLike: TypeAlias = "Regions | Tensor | np.ndarray | Sequence[Sequence[float]]"
+
+
+class EncodedPhoto(ABC):
+    """An encoded photo that is decoded in another place, such as a process with a limit of time."""
+
+    @abstractmethod
+    def decoded(self, side: int | None, part: float | None, max_pixels: int) -> Photo:
+        """The photo; arguments and errors are those of :func:`objemb.images.decode.read_photo`."""
 
 
 def as_photo(
@@ -37,7 +47,8 @@ def as_photo(
             applied); a NumPy array ``(H, W, 3)``, RGB, as PIL returns it; a tensor ``(3, H, W)``, RGB, as torchvision
             returns it; a Photo. Arrays and tensors may also be grey (two dimensions, or one channel) or have an alpha
             channel (2 or 4 channels), which is composed with white. Their type is uint8, bool, uint16 (white is 65535)
-            or float; floats are divided by the first of 1, 255 and 65535 that none of them exceeds.
+            or float; floats are divided by the first of 1, 255 and 65535 that none of them exceeds. An
+            :class:`EncodedPhoto` decodes itself.
         side: The longest side in pixels at which the photo is used, as in :func:`objemb.images.read_photo`: JPEG files
             are decoded at a reduced size, also those that Pillow has opened, but not decoded yet.
         part: The longest side, in original pixels, of the smallest part that is used on its own.
@@ -50,6 +61,8 @@ def as_photo(
     """
     if isinstance(image, Photo):
         return image
+    if isinstance(image, EncodedPhoto):
+        return image.decoded(side, part, max_pixels)
     image = as_encoded(image)
     if isinstance(image, bytes):
         return read_photo(image, id="image", side=side, part=part, max_pixels=max_pixels)

@@ -93,6 +93,10 @@ class Searcher:
             ids += [segment.image_id(int(p)) for p in np.searchsorted(segment.numbers, numbers)]
         return ids
 
+    def columns(self) -> list[str]:
+        """Names of the metadata columns, sorted."""
+        return sorted(self._filters.columns(self._snapshot.segments))
+
     def fitting(self, segment: Segment, position: int, where: str) -> BoolArray:
         """Which rows of the image at a position of a segment are alive and fit a filter: bool ``(n,)``."""
         number = next(n for n, known in enumerate(self._snapshot.segments) if known is segment)

@@ -88,6 +88,21 @@ class Index:
         if newest.manifest != self._snapshot.manifest:
             self._use(newest)
 
+    def newest(self) -> Index:
+        """The latest published state as an object of its own, which shares what is loaded; this one if it is the
+        latest. Searches of this one go on undisturbed.
+
+        Raises:
+            ArtefactMismatchError: As for :meth:`refresh`.
+        """
+        newest = Snapshot.load(self._folder, self._snapshot)
+        check_same_model(self._folder, self._snapshot.manifest, newest.manifest)
+        if newest.manifest == self._snapshot.manifest:
+            return self
+        opened = Index(self._folder, newest)
+        opened._searcher = Searcher(newest, self._searcher)
+        return opened
+
     @property
     def path(self) -> Path:
         """The index folder."""
@@ -223,9 +238,17 @@ class Index:
         """Check all published files, see :mod:`objemb.index.verification`; returns the problems, if any."""
         return verify_index(self._folder)
 
-    def images(self) -> Iterator[StoredImage]:
-        """Every image, in the order in which they were added."""
-        return self._snapshot.images()
+    def images(self, start: int = 0) -> Iterator[StoredImage]:
+        """Every image from the one with the number ``start`` on, in the order in which they were added."""
+        return self._snapshot.images(checks.whole("start", start, 0))
+
+    def columns(self) -> list[str]:
+        """Names of the metadata columns, sorted."""
+        return self._searcher.columns()
+
+    def labels(self) -> list[str]:
+        """Names of the classes of regions, sorted."""
+        return sorted({label for segment in self._snapshot.segments for label in segment.label_names})
 
     def stamps(self) -> dict[str, str | None]:
         """The stamp of every image by id; a stamp identifies the state of an image that was indexed."""

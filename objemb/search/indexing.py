@@ -194,15 +194,20 @@ def indexed_photo(stamp: str | None) -> Path | None:
 
 
 def _stamp(ref: ImageRef, regions: str) -> str:
-    """JSON with the path of an image and the values by which a change is detected."""
+    """The stamp of an image that was found with some metadata, described with some settings of its regions."""
+    extra = hashlib.blake2b(digest_size=8)
+    extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())
+    return stamp_of_file(ref.path, extra.hexdigest())
+
+
+def stamp_of_file(path: Path, extra: str = "") -> str:
+    """JSON with the path of a photo and the values by which a change is detected; ``extra`` is a further one."""
     try:
-        status = ref.path.stat()
+        status = path.stat()
         size, changed = status.st_size, status.st_mtime_ns
     except (OSError, ValueError):  # removed meanwhile, or not a valid path: it will be skipped
         size, changed = -1, -1
-    extra = hashlib.blake2b(digest_size=8)
-    extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())
-    return json.dumps({"path": str(ref.path.absolute()), "size": size, "mtime_ns": changed, "extra": extra.hexdigest()})
+    return json.dumps({"path": str(path.absolute()), "size": size, "mtime_ns": changed, "extra": extra})
 
 
 def _still_another_photo(stamp: str | None, path: Path) -> Path | None:

@@ -122,14 +122,14 @@ def thumbnail(
     photo = _read(image, side, max_pixels)
     if photo is None:
         return _missing(name, frames)
-    return Picture(name, _shrunk(_image(photo), side), photo.size, frames)
+    return Picture(name, shrunk(_image(photo), side), photo.size, frames)
 
 
 def _picture(name: str, path: ImageLike | None, frames: tuple[DrawnBox, ...], max_pixels: int) -> Picture:
     photo = _read(path, max_pixels=max_pixels)
     if photo is None:
         return _missing(name, frames)
-    small = _shrunk(_image(photo), THUMBNAIL_SIDE)
+    small = shrunk(_image(photo), THUMBNAIL_SIDE)
     height, width = photo.size
     frames = tuple(f for f in frames if f.box[0] <= width and f.box[1] <= height)
     close_ups = tuple((_close_up(photo, f.box), f.colour) for f in frames if not f.thin)
@@ -171,7 +171,7 @@ def _close_up(photo: Photo, box: Box) -> Image.Image:
     return _fitted(Image.fromarray(cut), CLOSE_UP_SIDE)
 
 
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
+def shrunk(image: Image.Image, side: int) -> Image.Image:
     """The image shrunk to at most ``side`` pixels on the longest side."""
     return image if max(image.size) <= side else _fitted(image, side)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.images.inputs import as_regions
+from objemb.images.inputs import EncodedPhoto, as_encoded, as_photo, as_regions
+from objemb.structures import Photo
 
 SIZE = (100, 200)
 
@@ -76,3 +77,22 @@ def test_the_first_box_that_is_none_of_the_image_is_named(box: tuple[float, ...]
 
 def test_a_tiny_image_has_tiny_boxes() -> None:
     assert as_regions([(0, 0, 1, 1)], (1, 2)).boxes.tolist() == [[0, 0, 1, 1]]
+
+
+class Elsewhere(EncodedPhoto):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def decoded(self, side: int | None, part: float | None, max_pixels: int) -> Photo:
+        self.asked.append((side, part, max_pixels))
+        return Photo("elsewhere", np.zeros((3, 4, 5), np.uint8), (8, 10))
+
+
+def test_a_photo_that_is_decoded_elsewhere() -> None:
+    image = Elsewhere()
+    assert as_encoded(image) is image
+    photo = as_photo(image, 32, 7.5, 1000)
+    assert (photo.id, photo.size) == ("elsewhere", (8, 10))
+    assert image.asked == [(32, 7.5, 1000)]

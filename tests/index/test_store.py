@@ -433,3 +433,46 @@ def test_a_damaged_vector_is_damage_and_no_hit(tmp_path: Path, wrong: float, rep
     queries = [vectors("q", [[0.8, 0.6], [1.0, 0.0]])] * repeated  # many queries use codes
     with pytest.raises(DamagedIndexError, match=r"i: expected .*vectors.*'objemb verify' tells which file"):
         opened.search_many(queries)
+
+
+def test_the_newest_state_is_another_object(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a", 1), described("b", 2))
+    assert index.newest() is index
+    Index.open(tmp_path / "i").delete(["a"])
+    newest = index.newest()
+    assert ("a" in index, "a" in newest) == (True, False)
+    found, left = index.search(described("a", 1), 5), newest.search(described("a", 1), 5)
+    assert [h.image for h in found] == ["a", "b"]
+    assert [h.image for h in left] == ["b"]
+    other = Index.create(tmp_path / "other", schema=index.schema, fingerprint="another model")
+    (tmp_path / "i").rename(tmp_path / "moved")
+    other.path.rename(tmp_path / "i")
+    with pytest.raises(ArtefactMismatchError, match="it was replaced by another index"):
+        index.newest()
+    assert "a" in index
+
+
+def test_images_from_a_number_on(tmp_path: Path) -> None:
+    index = new(tmp_path / "i")
+    names = [f"{n}" for n in range(9)]
+    for first in (0, 4, 5):  # three segments
+        with index.writer() as writer:
+            for name in names[first : {0: 4, 4: 5, 5: 9}[first]]:
+                writer.add(described(name, int(name)))
+    index.delete(["1", "4"])
+    left = [name for name in names if name not in ("1", "4")]
+    assert len(index._snapshot.segments) > 1
+    for start in range(10):
+        assert [image.id for image in index.images(start)] == left[start:]
+    with pytest.raises(ValueError, match="start: expected an integer of 0 or more, found -1"):
+        index.images(-1)
+
+
+def test_columns_and_labels(tmp_path: Path) -> None:
+    index = new(tmp_path / "i")
+    assert (index.columns(), index.labels()) == ([], [])
+    with index.writer() as writer:
+        writer.add(replace(described("a", 1), metadata={"price": 1, "shelf": "x"}))
+        writer.add(replace(described("b", 2), metadata={"best before": None}))
+    assert index.columns() == ["best before", "price", "shelf"]
+    assert index.labels() == sorted({label for label in described("a", 1).regions.label_names if label is not None})

@@ -114,11 +114,21 @@ class SegmentColumns:
         asked = [n for n in names if n not in OWN_FIELDS]
         return {**columns, **self._metadata_columns(segment, asked)} if asked else columns
 
-    def _metadata_columns(self, segment: Segment, names: Sequence[str]) -> dict[str, Column]:
+    def metadata_keys(self, segment: Segment) -> frozenset[str]:
+        """Keys of the metadata of a segment; sets ``keys``."""
+        if not self.keys:
+            self._metadata(segment)
+        return self.keys
+
+    def _metadata(self, segment: Segment) -> tuple[list[dict[str, Scalar]], Int32Array]:
+        """The distinct metadata, and the position among them of those of each image; sets ``keys``."""
         texts = segment.images.column("metadata").dictionary_encode()
         objects = [tables.metadata_from_bytes(text) for text in texts.dictionary.to_pylist()]
-        of_image = texts.indices.to_numpy(zero_copy_only=True)
         self.keys = frozenset().union(*objects)
+        return objects, texts.indices.to_numpy(zero_copy_only=True)
+
+    def _metadata_columns(self, segment: Segment, names: Sequence[str]) -> dict[str, Column]:
+        objects, of_image = self._metadata(segment)
         columns = {}
         for name in names:
             codes, values = _coded([_looked_up(o, name) for o in objects])

@@ -26,6 +26,11 @@ class FilterEvaluator:
     def __init__(self) -> None:
         self._derived: WeakKeyDictionary[Segment, SegmentColumns] = WeakKeyDictionary()
 
+    def columns(self, segments: Sequence[Segment]) -> frozenset[str]:
+        """Names of the metadata columns."""
+        known = (self._derived.setdefault(s, SegmentColumns()).metadata_keys(s) for s in segments)
+        return frozenset().union(*known)
+
     def select(self, segments: Sequence[Segment], text: str) -> list[BoolArray]:
         """The rows that match a filter.
 

@@ -144,11 +144,12 @@ class Snapshot:
             self._places.clear()
         self._places[image] = segment, position
 
-    def images(self) -> Iterator[StoredImage]:
-        """Every live image, in the order in which they were added."""
+    def images(self, start: int = 0) -> Iterator[StoredImage]:
+        """Every live image from the one with the number ``start`` on, in the order in which they were added."""
         for segment, live in self._live_positions():
-            columns = [segment.images.column(n) for n in ("id", "metadata")]
-            for position in live.tolist():
+            passed, start = live[start:], max(0, start - len(live))
+            columns = [segment.images.column(n) for n in ("id", "metadata")] if len(passed) else []
+            for position in passed.tolist():
                 id_, metadata = (c[position].as_py() for c in columns)
                 yield StoredImage(tables.to_text(id_), segment.stamp(position), tables.metadata_from_bytes(metadata))
 

@@ -1,0 +1,177 @@
+"""Decodes photos in processes of their own, with a limit of time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Timer
+from typing import Any
+
+import numpy as np
+
+import objemb
+from objemb.images.decode import UnreadableImageError
+from objemb.images.inputs import EncodedPhoto
+from objemb.serve.decoder import receive, send
+from objemb.serve.limits import Limits
+from objemb.serve.tokens import TOKEN_VARIABLE
+from objemb.structures import Photo
+
+#: Where objemb lies: decoders start without the current folder on their path.
+PACKAGES = str(Path(objemb.__file__).parents[1])
+#: Bytes that a pipe to a decoder holds, where the system can be told.
+PIPE_BYTES = 2**20
+
+
+class Decoders:
+    """Processes that decode photos, each one photo at a time.
+
+    A process that takes too long or crashes is replaced by another one; the photo is reported as unreadable.
+
+    Args:
+        count: Number of processes.
+        limits: ``pixels`` and ``decode_seconds`` of these.
+
+    Attributes:
+        threads: Threads that may wait for the processes, as many as there are.
+    """
+
+    def __init__(self, count: int, limits: Limits) -> None:
+        self._limits = limits
+        self.threads = ThreadPoolExecutor(count, thread_name_prefix="objemb-decode")
+        self._idle: SimpleQueue[_Process | None] = SimpleQueue()
+        self._count = count
+        for _ in range(count):
+            self._idle.put(_Process(limits.pixels))
+
+    def pixels(self, content: bytes, name: str, side: int | None, part: float | None) -> Photo:
+        """Decode a photo as :func:`objemb.images.decode.read_photo` does.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded, or not in time.
+        """
+        about, pixels = self._ask(content, name, side, part, thumbnail=False)
+        decoded = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
+        height, width = about["size"]
+        return Photo(name, decoded, (height, width), orientation=about["orientation"])
+
+    def thumbnail(self, content: bytes, name: str, side: int) -> bytes:
+        """A JPEG file of at most ``side`` pixels of a photo. Raises ``UnreadableImageError`` as :meth:`pixels`."""
+        return self._ask(content, name, side, None, thumbnail=True)[1]
+
+    def close(self) -> None:
+        """End the processes once the photos that are being decoded are done."""
+        self.threads.shutdown(cancel_futures=True)
+        for _ in range(self._count):
+            process = self._idle.get()
+            if process is not None:
+                process.end()
+
+    def _ask(
+        self, content: bytes, name: str, side: int | None, part: float | None, *, thumbnail: bool
+    ) -> tuple[dict[str, Any], bytes]:
+        most = self._limits.pixels
+        request: dict[str, object] = {"side": side, "part": part, "max_pixels": most, "thumbnail": thumbnail}
+        process = self._idle.get() or _Process(most)
+        kept: _Process | None = None
+        try:
+            about, answer = process.ask(request, content, self._limits.decode_seconds)
+            kept = process
+        except TimeoutError:
+            raise UnreadableImageError(f"decoding takes more than {self._limits.decode_seconds:g} s", name) from None
+        except (EOFError, OSError):
+            raise UnreadableImageError("the decoder crashed, or had not enough memory", name) from None
+        finally:
+            if kept is None:
+                process.end()
+            self._idle.put(kept)
+        if "refused" in about:
+            raise UnreadableImageError(about["refused"], name)
+        return about, answer
+
+
+class UploadedPhoto(EncodedPhoto):
+    """A photo that is decoded by :class:`Decoders`; what was decoded last is kept.
+
+    Args:
+        content: The encoded photo.
+        name: Its id in results.
+        decoders: The processes.
+    """
+
+    def __init__(self, content: bytes, name: str, decoders: Decoders) -> None:
+        self.name = name
+        self._content = content
+        self._decoders = decoders
+        self._lock = Lock()
+        self._kept: tuple[tuple[int | None, float | None], Photo] | None = None
+
+    def decoded(self, side: int | None, part: float | None, max_pixels: int) -> Photo:
+        """See :meth:`EncodedPhoto.decoded`; the limit of pixels is that of the processes."""
+        del max_pixels
+        with self._lock:
+            if self._kept is None or self._kept[0] != (side, part):
+                self._kept = (side, part), self._decoders.pixels(self._content, self.name, side, part)
+            return self._kept[1]
+
+
+class _Process:
+    def __init__(self, max_pixels: int) -> None:
+        command = [sys.executable, "-P", "-m", "objemb.serve.decoder", str(max_pixels)]
+        # one photo at a time, so threads of libraries would only take address space
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment.pop(TOKEN_VARIABLE, None)
+        # a session of its own, so that Ctrl-C lets the service finish what it has accepted
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+        self._widen()
+
+    def ask(self, request: dict[str, object], content: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
+        """An answer. Raises ``TimeoutError``, and ``EOFError`` or ``OSError`` if the process ends."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        late: list[bool] = []
+
+        def stop() -> None:
+            late.append(True)
+            self._process.kill()
+
+        timer = Timer(seconds, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            send(self._process.stdin, request, content)  # type: ignore[arg-type]  # IO[bytes] is a BinaryIO
+            return receive(self._process.stdout)  # type: ignore[arg-type]  # likewise
+        except (EOFError, OSError):
+            if late:
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+
+    def end(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not sent yet is lost
+                if stream is not None:
+                    stream.close()
+        self._process.wait()
+
+    def _widen(self) -> None:
+        """Let a photo pass through the pipes in few pieces."""
+        if sys.platform != "linux":
+            return
+        import fcntl
+
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,0 +1,58 @@
+"""What a request may ask for, and how much the service holds at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objemb import checks
+from objemb.images.decode import MAX_PIXELS
+
+MEBIBYTE = 2**20
+
+#: Photos in one request; boxes of one view; views, and counter-examples, of one query.
+MAX_UPLOADS, MAX_BOXES, MAX_VIEWS = 32, 100, 16
+#: Photos in one answer; images on one page of the library.
+MAX_HITS, MAX_LISTED = 1000, 500
+#: Characters of a filter; of an id, a file name, a label and a value of the metadata.
+MAX_FILTER, MAX_TEXT = 2000, 1000
+#: Columns of the metadata of one image; re-rankers of one query.
+MAX_COLUMNS, MAX_STEPS = 100, 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the service.
+
+    Attributes:
+        body_bytes: Bytes of the body of a request.
+        held_bytes: Bytes of all bodies that are held at a time; further requests are told to come again.
+        pixels: Pixels of a photo.
+        queue: Requests that wait for the model; further ones are told to come again.
+        batch: Queries that share a pass of the network and a scan of the index.
+        window: Seconds that a query waits for others that are being decoded.
+        request_seconds: Seconds from the headers of a request to its answer.
+        body_seconds: Seconds in which the body of a request has to arrive.
+        header_seconds: Seconds in which its headers have to arrive.
+        decode_seconds: Seconds that decoding a photo may take.
+        connections: Connections that are open at a time.
+        failures: Wrong tokens of one address in a minute, after which it has to wait.
+        thumbnails_bytes: Bytes of thumbnails that are kept in memory.
+    """
+
+    body_bytes: int = 32 * MEBIBYTE
+    held_bytes: int = 512 * MEBIBYTE
+    pixels: int = MAX_PIXELS
+    queue: int = 256
+    batch: int = 16
+    window: float = 0.004
+    request_seconds: float = 30.0
+    body_seconds: float = 20.0
+    header_seconds: float = 10.0
+    decode_seconds: float = 10.0
+    connections: int = 2000
+    failures: int = 10
+    thumbnails_bytes: int = 64 * MEBIBYTE
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            checks.positive(f"Limits.{name}", value)
