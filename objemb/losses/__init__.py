@@ -1,1 +1,1 @@
-"""Losses: pure functions of vectors."""
+"""Losses of vectors: functions, and ranking losses as plug-ins in ``ranking``."""

@@ -52,6 +52,7 @@ KINDS = {
     "engine": "index.engines",
     "runtime": "runtimes",
     "combine": "search.combiners",
+    "ranking_loss": "losses.ranking",
 }
 
 #: Modules of a kind's package that contain contracts, not plug-ins. All other modules without a plug-in begin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -60,6 +60,8 @@ def clean(
     - ``clean.csv``: the kept photos with their instances, for the training data ``folder`` and all commands that read
       lists;
     - ``boxes.json``: the kept photos with the box of the common object, in COCO's format with ``instance``;
+    - ``train.csv``, ``val.csv``, ``boxes_train.json``, ``boxes_val.json``, with ``settings.val_share``: the same, split
+      by class;
     - ``dropped.csv``: the other photos with the reason, unreadable ones among them;
     - ``report.html``: figures of the classes, and examples of pairs;
     - ``work/``: features and results of matching, which the next call reads instead of computing them. It may be
@@ -104,7 +106,7 @@ def clean(
             )
         pairs = _candidates(matches, settings, descriptor, FeatureStore(store, settings), meters)
         cleaned = list(_matched(matches, pairs, settings, pool, meters))
-    report = write_lists(root, cleaned, skipped, asdict(settings))
+    report = write_lists(root, cleaned, skipped, settings)
     page = root / "report.html"
     write_whole(page, cleaning_page(cleaned, skipped, FeatureStore(store, settings), settings))
     return report | {"page": str(page)}

@@ -23,6 +23,8 @@ class CleaningSettings:
         least: least number of inliers of a pair that counts
         candidates: partners of a photo that are tried, the most similar ones by a model; all without it
         smallest_view: keep every group of at least that many photos as an instance of its own, not only the largest
+        val_share: share of the classes that are held out for validation, in lists of their own; 0 for none
+        seed: seed of the choice of these classes
     """
 
     size: int = 1024
@@ -33,6 +35,8 @@ class CleaningSettings:
     least: int = 12
     candidates: int | None = None
     smallest_view: int | None = None
+    val_share: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         checks.whole("size", self.size, 16)
@@ -41,6 +45,8 @@ class CleaningSettings:
         checks.between("ratio", self.ratio, 0, 1)
         checks.between("tolerance", checks.positive("tolerance", self.tolerance), 0, 1)
         checks.whole("least", self.least, MIN_INLIERS)
+        checks.between("val_share", self.val_share, 0, 1)
+        checks.whole("seed", self.seed, 0)
         if self.candidates is not None:
             checks.whole("candidates", self.candidates)
         if self.smallest_view is not None:

@@ -7,13 +7,14 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from objemb import checks
 from objemb.aggregators.sum import Sum
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import PhotoEmbedder
 from objemb.evaluation.instances import instance_retrieval
-from objemb.losses.ranking import contrastive_loss, triplet_loss
+from objemb.losses.ranking.base import RankingBatch, RankingLoss
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
@@ -27,7 +28,6 @@ from objemb.training.optimizer import ParameterGroup, groups_by_factor
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
-LOSSES = {"triplet": triplet_loss, "contrastive": contrastive_loss}
 #: Objects per batch when describing.
 BATCH = 16
 
@@ -38,7 +38,7 @@ class Rank(Task):
 
     ::
 
-        items of a batch: queries ──┬── a random positive each ──────────────────────────┐
+        items of a batch: queries ──┬── random positives each ───────────────────────────┐
                                     │                                                    ├── embed ── loss
         pool, described every       └── the most similar items of other identities each ─┘
         ``refresh`` steps ──────────────┘
@@ -50,6 +50,12 @@ class Rank(Task):
     are mined after Radenovic et al. (TPAMI 2019), see :func:`objemb.training.mining.hardest_negatives`: current vectors
     of the queries are compared with the pool's vectors of its last refresh. Normalisation layers keep their statistics.
 
+    With ``chunk``, the vectors of a step are computed in parts whose activations are discarded, and computed once more,
+    part by part, when the gradient of the loss with respect to the vectors is known. This is the multi-stage
+    back-propagation of Revaud et al., "Learning with average precision: training image retrieval with a listwise loss",
+    ICCV 2019, section 3: memory holds the activations of one part, and the gradient is that of the whole batch, for
+    a second forward pass.
+
     Parts that need fitting are fitted to training items at the start. The pool, its vectors and its age are part of the
     state, so that a resumed run uses the same negatives.
 
@@ -59,14 +65,17 @@ class Rank(Task):
             photo only are used as negatives, but not as queries.
         validation: Labelled boxes of *other* identities; each is a query for the others, which gives ``mAP`` and
             ``P@1``. None for no validation.
-        loss: ``triplet`` or ``contrastive``, see :mod:`objemb.losses.ranking`.
-        margin: Margin of the loss; by default 0.1 for triplets and 0.7 for contrastive pairs, as in the papers.
-        negatives: Number of negatives per query, all of different identities.
+        ranking_loss: A plug-in of :mod:`objemb.losses.ranking`: ``triplet``, ``contrastive``, ``average_precision``.
+        positives: Number of positives per query, drawn from all items of its identity in other photos; fewer where
+            there are not as many.
+        negatives: Number of negatives per query, all of different identities; 0 for none, if the loss finds them among
+            the items of a batch.
         pool: Number of items from which negatives are mined, at most all items.
         refresh: Number of steps after which a new pool is drawn and described.
         factors: Patterns of parameter names of ``backbone``, ``pooling`` and ``projection``, each with a factor on the
             learning rate: ``{"backbone.*": 0}`` trains only the projection.
         fit_items: Number of items, evenly spaced over the data, to which parts are fitted at the start.
+        chunk: Number of photos whose activations are in memory at a time; None for all.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
         flip: Whether items are mirrored at random; unsuitable if objects differ by their lettering.
 
@@ -85,14 +94,15 @@ class Rank(Task):
         *,
         describer: Describer,
         data: Examples,
+        ranking_loss: RankingLoss,
         validation: Examples | None = None,
-        loss: str = "triplet",
-        margin: float | None = None,
+        positives: int = 1,
         negatives: int = 5,
         pool: int = 2000,
         refresh: int = 100,
         factors: Mapping[str, float] = MappingProxyType({}),
         fit_items: int = 1000,
+        chunk: int | None = None,
         colour_jitter: float = 0.2,
         flip: bool = False,
     ) -> None:
@@ -102,9 +112,10 @@ class Rank(Task):
         self.describer = describer
         self.examples: ObjectDataset = _rankable(ObjectDataset(data))
         self.validation = None if validation is None else ObjectDataset(validation)
-        self.loss = LOSSES[checks.one_of("loss", loss, tuple(LOSSES))]
-        self.margin = {} if margin is None else {"margin": checks.positive("margin", margin)}
-        self.negatives, self.refresh = checks.whole("negatives", negatives), checks.whole("refresh", refresh)
+        self.ranking_loss = ranking_loss
+        self.positives, self.refresh = checks.whole("positives", positives), checks.whole("refresh", refresh)
+        self.negatives = checks.whole("negatives", negatives, 1 if ranking_loss.needs_negatives else 0)
+        self.chunk = None if chunk is None else checks.whole("chunk", chunk)
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self._fit_parts(checks.whole("fit_items", fit_items))
@@ -130,20 +141,34 @@ class Rank(Task):
         return self._groups
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """``ranking``, a float32 scalar: loss of the items of a batch that have a partner in another photo, each with a
-        random positive and mined negatives; 0 without any.
+        """``ranking``, a float32 scalar: loss of the items of a batch that have a partner in another photo, each with
+        random positives and mined negatives; 0 without any.
         """
-        if int(self.age) % self.refresh == 0:
+        if self.negatives and int(self.age) % self.refresh == 0:
             self._draw_pool()
         self.age += 1
-        drawn = [(n, _one_of(self.examples.partners(n)), e) for e in batch for n in _numbers(e)]
-        asking = [(number, positive, e) for number, positive, e in drawn if positive is not None]
-        queries = self.describer.embed_photos([self._changed(e) for _, _, e in asking])
-        positives = self._embed_items([positive for _, positive, _ in asking])
-        mined = self._mine(queries.detach(), torch.tensor([number for number, _, _ in asking], dtype=torch.int64))
-        owners, places = (mined >= 0).nonzero(as_tuple=True)
-        negatives = self._embed_items(mined[owners, places].tolist())
-        return {"ranking": self.loss(queries, positives, negatives, owners.to(queries.device), **self.margin)}
+        drawn = [(n, _some_of(self.examples.partners(n), self.positives), e) for e in batch for n in _numbers(e)]
+        asking = [(number, positives, e) for number, positives, e in drawn if len(positives)]
+        numbers = torch.tensor([number for number, _, _ in asking], dtype=torch.int64)
+        queries = self._embed([self._changed(e) for _, _, e in asking])
+        positives = torch.cat([torch.zeros(0, dtype=torch.int64), *(some for _, some, _ in asking)])
+        positive_owners = torch.arange(len(asking)).repeat_interleave(
+            torch.tensor([len(some) for _, some, _ in asking], dtype=torch.int64)
+        )
+        mined = self._mine(queries.detach(), numbers)
+        negative_owners, places = (mined >= 0).nonzero(as_tuple=True)
+        negatives = mined[negative_owners, places]
+        items = torch.cat([numbers, positives, negatives])
+        batch_vectors = RankingBatch(
+            queries,
+            self._embed_items(positives.tolist()),
+            positive_owners.to(queries.device),
+            self._embed_items(negatives.tolist()),
+            negative_owners.to(queries.device),
+            self.examples.labels[items].to(queries.device),
+            items.to(queries.device),
+        )
+        return {"ranking": self.ranking_loss.loss(batch_vectors)}
 
     def validate(self) -> dict[str, float]:
         """``mAP`` and ``P@1`` with every item of the validation set as a query."""
@@ -182,6 +207,8 @@ class Rank(Task):
 
     def _mine(self, queries: Tensor, numbers: Tensor) -> Tensor:
         """int64 ``(Q, negatives)``: items mined for the queries, whose item numbers are ``numbers``; -1 for none."""
+        if not self.negatives:
+            return torch.zeros(len(queries), 0, dtype=torch.int64)
         labels, pool = self.examples.labels, self.pool_items.cpu()
         device = queries.device
         rows = hardest_negatives(
@@ -191,7 +218,14 @@ class Rank(Task):
 
     def _embed_items(self, numbers: Sequence[int]) -> Tensor:
         """Unit vectors ``(N, D)`` of randomly augmented training items, with gradients."""
-        return self.describer.embed_photos([self._changed(self.examples[n]) for n in numbers])
+        return self._embed([self._changed(self.examples[n]) for n in numbers])
+
+    def _embed(self, photos: Sequence[Photo]) -> Tensor:
+        """Unit vectors ``(N, D)`` with gradients; the activations of at most ``chunk`` photos are kept."""
+        if self.chunk is None or len(photos) <= self.chunk:
+            return self.describer.embed_photos(photos)
+        embed = self.describer.embed_photos
+        return torch.cat([checkpoint(embed, part, use_reentrant=False) for part in batched(photos, self.chunk)])
 
     def _changed(self, example: Example) -> Photo:
         if self.flip and bool(torch.rand(()) < 0.5):
@@ -222,6 +256,8 @@ def _numbers(item: Example) -> list[int]:
     return [] if numbers is None else numbers.tolist()
 
 
-def _one_of(numbers: Tensor) -> int | None:
-    """A random one of these numbers, or None if there are none."""
-    return int(numbers[torch.randint(len(numbers), ())]) if len(numbers) else None
+def _some_of(numbers: Tensor, count: int) -> Tensor:
+    """``count`` of these numbers at random, each once; all if there are fewer."""
+    if count == 1 and len(numbers):
+        return numbers[torch.randint(len(numbers), (1,))]
+    return numbers[torch.randperm(len(numbers))[:count]]

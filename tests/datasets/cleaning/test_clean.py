@@ -98,6 +98,19 @@ def test_several_views_become_instances_of_their_own(collected: Path, tmp_path: 
     assert kept(tmp_path)["tower/inside1.png"] == "tower#2"
 
 
+def test_classes_are_held_out_whole(collected: Path, tmp_path: Path) -> None:
+    settings = CleaningSettings(size=256, features=300, smallest_view=2, val_share=0.4, seed=1)
+    clean([collected], tmp_path, settings)
+    parts = {part: {row["class"]: 0 for row in rows(tmp_path / f"{part}.csv")} for part in ("train", "val")}
+    assert sorted(len(classes) for classes in parts.values()) == [1, 1]
+    assert set(parts["train"]) | set(parts["val"]) == {"tower", "gate"}
+    both = rows(tmp_path / "train.csv") + rows(tmp_path / "val.csv")
+    assert sorted(row["path"] for row in both) == sorted(row["path"] for row in rows(tmp_path / "clean.csv"))
+    for part, classes in parts.items():
+        boxed = CocoExamples(file=tmp_path / f"boxes_{part}.json")
+        assert {name.partition("#")[0] for name in boxed.instances} == set(classes)
+
+
 def test_several_processes_write_the_same_files(
     collected: Path, cleaned: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:

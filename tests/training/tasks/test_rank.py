@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from objemb import registry
+from objemb.losses.ranking.base import RankingBatch, RankingLoss
 from objemb.models import load_model
 from objemb.structures import Regions
 from objemb.training.checkpoints import Checkpoints
@@ -20,7 +22,13 @@ from tests.training.runs import same
 from tests.training.small import settings
 
 SMALL = {**small_settings.CROPS, "name": "rmac_network", "extractor": {"name": "map", "size": 48}, "dim": 3}
-MINIMAL = {"describer": SMALL, "data": small_settings.SCENES, "validation": small_settings.SCENES, "negatives": 1}
+MINIMAL = {
+    "describer": SMALL,
+    "data": small_settings.SCENES,
+    "validation": small_settings.SCENES,
+    "ranking_loss": {"name": "triplet"},
+    "negatives": 1,
+}
 
 SCENES = {"name": "scenes", "count": 6, "families": 2, "cache": True, "settings": {"size": 48}}
 TASK: dict[str, Any] = {
@@ -35,6 +43,7 @@ TASK: dict[str, Any] = {
     },
     "data": SCENES,
     "validation": {**SCENES, "split": "val"},
+    "ranking_loss": {"name": "triplet"},
     "negatives": 2,
     "pool": 10,
     "refresh": 3,
@@ -89,7 +98,7 @@ def test_gradients_reach_projection_and_backbone() -> None:
 
 def test_the_loss_is_that_of_its_triplets() -> None:
     """Without augmentation the loss follows from the vectors of queries, positives and negatives."""
-    learner = task(colour_jitter=0.0, margin=0.5)
+    learner = task(colour_jitter=0.0, ranking_loss={"name": "triplet", "margin": 0.5})
     batch = rankable(learner, 1)
     torch.manual_seed(0)
     (loss,) = learner.losses(batch).values()
@@ -126,9 +135,9 @@ def test_a_pool_is_never_larger_than_the_data() -> None:
     assert learner.pool_items.tolist() == list(range(len(learner.examples)))
 
 
-@pytest.mark.parametrize("loss", ["triplet", "contrastive"])
+@pytest.mark.parametrize("loss", registry.names("losses.ranking"))
 def test_what_cannot_be_asked_costs_nothing(loss: str) -> None:
-    learner = task(loss=loss)
+    learner = task(ranking_loss={"name": loss})
     photo = learner.examples[0].photo
     (found,) = learner.losses([Example(photo, Regions.empty(photo.size))]).values()
     assert found.item() == 0
@@ -140,6 +149,74 @@ def test_an_item_without_a_partner_is_no_query() -> None:
     learner.examples.labels[0] = 99
     (found,) = learner.losses([learner.examples[0]]).values()
     assert found.item() == 0
+
+
+@pytest.mark.parametrize("loss", ["triplet", "average_precision"])
+def test_the_gradient_in_chunks_is_that_of_the_whole_batch(loss: str) -> None:
+    """Multi-stage back-propagation, with chunks that do not divide the numbers of photos."""
+    gradients = []
+    for chunk in (None, 3, 1):
+        learner = task(ranking_loss={"name": loss}, positives=2, chunk=chunk)
+        torch.manual_seed(0)
+        (found,) = learner.losses(rankable(learner)).values()
+        found.backward()
+        assert found.item() > 0
+        gradients.append({k: p.grad for k, p in learner.named_parameters() if p.grad is not None})
+    whole = gradients[0]
+    assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
+    for parts in gradients[1:]:
+        assert parts.keys() == whole.keys()
+        for name, gradient in whole.items():
+            torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_activations_of_one_chunk_are_kept() -> None:
+    """What the graph of the loss holds before the gradient is computed: with chunks, photos only."""
+    held = {}
+    for chunk in (None, 2):
+        learner = task(ranking_loss={"name": "average_precision"}, negatives=0, chunk=chunk)
+        batch, sizes = rankable(learner, 6), list[int]()
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            learner.losses(batch)
+        held[chunk] = sum(sizes)
+    assert held[2] < 0.1 * held[None]
+
+
+def test_several_positives_and_no_negatives_are_given_to_the_loss() -> None:
+    learner = task(ranking_loss={"name": "average_precision"}, positives=3, negatives=0)
+    batches: list[RankingBatch] = []
+    learner.ranking_loss = Recorder(batches)
+    examples = rankable(learner)
+    learner.losses(examples)
+    (found,) = batches
+    numbers = [int(e.regions.extras["items"][0]) for e in examples]
+    owners = found.positive_owners.tolist()
+    assert len(found.negatives) == 0
+    assert found.items[: len(numbers)].tolist() == numbers
+    for query, number in enumerate(numbers):
+        partners = learner.examples.partners(number).tolist()
+        chosen = [int(found.items[len(numbers) + row]) for row, owner in enumerate(owners) if owner == query]
+        assert len(set(chosen)) == len(chosen) == min(3, len(partners))
+        assert set(chosen) <= set(partners)
+    assert found.labels.tolist() == learner.examples.labels[found.items].tolist()
+    assert not learner.pool_vectors.any(), "no pool is described"
+
+
+class Recorder(RankingLoss):
+    """Remembers what it is given."""
+
+    def __init__(self, batches: list[RankingBatch]) -> None:
+        self.batches = batches
+
+    def loss(self, batch: RankingBatch) -> Tensor:
+        self.batches.append(batch)
+        return batch.nothing()
 
 
 def test_factors_freeze() -> None:
@@ -197,8 +274,8 @@ def test_what_cannot_be_learned_is_named() -> None:
     pooled = {k: v for k, v in TASK["describer"].items() if k != "dim"} | {"name": "pooled_regions"}
     with pytest.raises(TypeError, match="describer: expected a rmac_network to be trained, found PooledRegions"):
         task(describer=pooled)
-    with pytest.raises(ValueError, match="loss: expected one of 'triplet', 'contrastive', found 'hinge'"):
-        task(loss="hinge")
+    with pytest.raises(ValueError, match="negatives: expected an integer of 1 or more, found 0"):
+        task(negatives=0)
     with pytest.raises(ValueError, match="data: expected boxes of at least 2 instances, one of them in at least 2"):
         task(data={**SCENES, "count": 1})
     with pytest.raises(ValueError, match="dim: expected 1 to"):

@@ -1,0 +1,1 @@
+"""Ranking losses, with which items of one identity become more similar than items of others."""
