@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.types import Int32Array
 
 
 def largest_component(masks: Tensor) -> Tensor:
@@ -28,13 +30,9 @@ def largest_component(masks: Tensor) -> Tensor:
         TypeError: Not bool.
     """
     checks.shape("masks", masks, (None, None, None))
-    if masks.dtype != torch.bool:
-        raise TypeError(f"masks: expected torch.bool, found {masks.dtype}")
     if not masks.numel():
         return masks.clone()
-    around = torch.zeros(3, 3, 3, dtype=torch.int64)  # neighbours within a mask, none from one mask to the next
-    around[1] = 1
-    labelled, count = _ndimage().label(masks.cpu().numpy(), around.numpy())
+    labelled, count = _labelled(masks)
     labels = torch.from_numpy(labelled).long()
     sizes = torch.bincount(labels.flatten(), minlength=count + 1)
     sizes[0] = 0  # label 0 is the outside of the masks
@@ -42,6 +40,34 @@ def largest_component(masks: Tensor) -> Tensor:
     first = sizes[labels].flatten(1).argmax(dim=1, keepdim=True)
     largest = labels.flatten(1).gather(1, first)[:, :, None]
     return ((labels == largest) & (labels > 0)).to(masks.device)
+
+
+def component_boxes(masks: Tensor) -> Tensor:
+    """The boxes of all components of masks; components as for :func:`largest_component`.
+
+    Args:
+        masks: bool ``(M, h, w)``.
+
+    Returns:
+        int64 ``(N, 4)`` on the CPU, xyxy in cells, ``x2`` and ``y2`` exclusive, mask after mask.
+
+    Raises:
+        ImportError: scipy is not installed.
+        TypeError: Not bool.
+    """
+    slices = _ndimage().find_objects(_labelled(masks)[0]) if masks.numel() else []
+    boxes = [(x.start, y.start, x.stop, y.stop) for _, y, x in slices]
+    return torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4)
+
+
+def _labelled(masks: Tensor) -> tuple[Int32Array, int]:
+    """Each cell's component, counted from 1 in reading order, mask after mask, 0 outside; and their number."""
+    if masks.dtype != torch.bool:
+        raise TypeError(f"masks: expected torch.bool, found {masks.dtype}")
+    around = np.zeros((3, 3, 3), np.int64)  # neighbours within a mask, none from one mask to the next
+    around[1] = 1
+    labelled, count = _ndimage().label(masks.cpu().numpy(), around)
+    return labelled, count
 
 
 def _ndimage() -> ModuleType:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objemb.ops.components import largest_component
+from objemb.ops.components import component_boxes, largest_component
 
 pytest.importorskip("scipy")
 
@@ -80,3 +80,11 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(ImportError, match=r"connected components need scipy: pip install 'objemb\[methods\]'"):
         largest_component(mask("#")[None])
+
+
+def test_boxes_of_all_components() -> None:
+    masks = torch.stack([mask("#..#", ".#.#", "...."), mask("....", "....", "...."), mask("####", "#...", "#..#")])
+    assert component_boxes(masks).tolist() == [[0, 0, 2, 2], [3, 0, 4, 2], [0, 0, 4, 3], [3, 2, 4, 3]]
+    assert component_boxes(masks[:0]).shape == (0, 4)
+    with pytest.raises(TypeError, match=r"masks: expected torch\.bool"):
+        component_boxes(masks.float())
