@@ -2,11 +2,13 @@
 
     python tools/torture_index.py --kills 200 --corruptions 1000 --seed 0
     python tools/torture_index.py --kind words
+    python tools/torture_index.py --kills 0 --corruptions 0 --migrations 100
 
 After every kill the index must open, verify, and hold exactly what was published: the last state that the writer
-    acknowledged in its journal, or the one that it was publishing when it was killed. After every corruption ``verify``
-    must report a problem, and opening and searching must either work or raise an ``ObjembError``. The counts are
-    printed as JSON; the exit code is 1 if anything failed.
+acknowledged in its journal, or the one that it was publishing when it was killed. After every corruption ``verify``
+must report a problem, and opening and searching must either work or raise an ``ObjembError``. ``--migrations`` kills
+migrations to another model (``tools/torture_migration.py``). The counts are printed as JSON; the exit code is 1 if
+anything failed.
 """
 
 from __future__ import annotations
@@ -324,6 +326,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--kind", choices=tuple(SCHEMAS), default="vectors", help="the kind of rows")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--corruptions", type=int, default=1000)
+    parser.add_argument("--migrations", type=int, default=0, help="migrations to another model that are killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--folder", type=Path, help="work in a new folder inside this one (default: where temporary files go)"
@@ -334,6 +337,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "killing": torture_by_killing(Path(folder), options.kind, options.kills, options.seed),
             "corruption": torture_by_corruption(Path(folder), options.kind, options.corruptions, options.seed),
         }
+        if options.migrations:
+            from torture_migration import torture_by_migrating  # it needs networks, the rest does not
+
+            result["migrating"] = torture_by_migrating(Path(folder) / "migrated", options.migrations, options.seed)
     killing, corruption = result["killing"], result["corruption"]
     result["passed"] = not (
         killing["failures"]
@@ -341,6 +348,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         or corruption["undetected"]
         or corruption["crashes"]
         or not corruption["intact_afterwards"]
+        or result.get("migrating", {"failures": []})["failures"]
     )
     print(json.dumps(result, indent=1))
     return result

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from objemb.cli import detect, doctor, export, index, maintenance, model, search, serve
+from objemb.cli import detect, doctor, export, index, maintenance, migrate, model, search, serve
 from objemb.cli.errors import Settings, one_line_errors
 from objemb.cli.logs import configure
 from objemb.version import __version__
@@ -65,6 +65,7 @@ app.command("verify")(maintenance.verify)
 app.command("delete")(maintenance.delete)
 app.command("compact")(maintenance.compact)
 app.command("merge")(maintenance.merge)
+app.command("migrate")(migrate.migrate)
 app.command("doctor")(doctor.doctor)
 
 #: Programs that parse their own command lines: the function in `objemb.cli.programs`, whose modules import torch, and

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,17 +28,14 @@ from objemb.cli.options import (
 )
 from objemb.cli.output import note, note_reduced, note_untrained, print_json
 from objemb.cli.progress import Progress
+from objemb.cli.skipped import SkippedList
 from objemb.search.approximate import build_approximate
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
-    from objemb.images.sources import SkippedImage
     from objemb.index.store import Index
     from objemb.models.base import EmbeddingModel
     from objemb.search.indexing import Report
-
-#: Number of skipped photos that are printed; the error list has all of them.
-SHOWN = 20
 
 
 @guarded
@@ -92,7 +86,7 @@ def index(
     if force and not prune:
         raise ValueError("--force: expected together with --prune, found alone")
     find_images(photos)  # a wrong path is an error before anything is created
-    skipped = _SkippedList(output, errors)
+    skipped = SkippedList(output, errors)
     opened = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(opened)
     note_reduced(opened)
@@ -152,71 +146,6 @@ def _open_or_create(path: Path, model: EmbeddingModel, dtype: str | None) -> Ind
     if dtype is not None and dtype != stored:
         raise ValueError(f"--dtype: expected {stored}, as in the existing index, found {dtype}")
     return target
-
-
-class _SkippedList:
-    """The list of skipped photos, written as they occur, followed by the boxes that could not be used.
-
-    A context manager, which closes the list at the end, and removes it if it is empty.
-
-    The list of an earlier run is replaced once this run holds the index's lock, so that a concurrent run keeps its own.
-    By default the list is beside the index, where an attacker may have put a link to a file of the user, so an existing
-    name is removed rather than written to.
-
-    Args:
-        index: The index.
-        path: The file given by the user, if any; it is kept even if it is empty.
-
-    Attributes:
-        file: Path of the list.
-    """
-
-    def __init__(self, index: Path, path: Path | None) -> None:
-        whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
-        if not whole.name:
-            raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
-        beside = index if index.name == whole.name else whole
-        self.file = path or beside.with_name(beside.name + ".skipped.jsonl")
-        if self.file.is_dir():
-            raise IsADirectoryError(
-                errno.EISDIR, "expected a file for the list of skipped photos, found a folder", str(self.file)
-            )
-        self._named = path is not None
-        self._stream: TextIO | None = None
-        self._count = 0
-
-    def begin(self) -> None:
-        """Replace the list of an earlier run."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        if not self._named:
-            self.file.unlink(missing_ok=True)
-        self._stream = self.file.open("w" if self._named else "x", encoding="utf-8")
-
-    def add(self, skipped: SkippedImage) -> None:
-        """Write one photo, and print it if it is among the first."""
-        if self._stream is not None:
-            self._stream.write(json.dumps(skipped.to_json()) + "\n")
-            self._stream.flush()
-        self._count += 1
-        if self._count <= SHOWN:
-            note(f"skipped {skipped.path}: {skipped.reason}")
-
-    def add_boxes(self, given: StoredBoxes | None) -> None:
-        """Write the boxes that could not be used: the entry, the file, and the reason."""
-        if given is None or self._stream is None:
-            return
-        for entry, reason in given.problems:
-            self._stream.write(json.dumps({"id": entry, "path": given.file, "reason": reason}) + "\n")
-            self._count += 1
-
-    def __enter__(self) -> _SkippedList:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            if not self._count and not self._named:
-                self.file.unlink(missing_ok=True)
 
 
 def _tell(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,8 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
     facts["approximate"] = facts["approximate"] or "none"
     size = human_bytes(facts.pop("bytes"))
+    for name in ("next", "previous"):
+        facts[name] = _in_words(facts[name])
     random = about.get("untrained") or []
     pairs = [("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))]
     print_pairs([*pairs, *([("random weights", ", ".join(random))] if random else [])])
@@ -77,9 +79,14 @@ def delete(
 
 @guarded
 def compact(index: IndexPath, as_json: Json = False) -> None:
-    """Free the space of deleted images and join small segments, which makes search faster."""
+    """Free the space of deleted images and join small segments, which makes search faster.
+
+    A generation that 'objemb migrate' has kept or is filling stays as it is.
+    """
+    from objemb.index.storage.generations import tidy
     from objemb.index.store import Index
 
+    tidy(index)
     opened = Index.open(index)
     before = opened.info()
     with Progress() as display:
@@ -123,14 +130,23 @@ def merge(
         print(f"{index}: {facts['images']} images, {facts['regions']} regions")
 
 
+def _in_words(generation: dict[str, Any] | None) -> str:
+    """Another generation of an index: its images, size and model."""
+    if generation is None or "problem" in generation:
+        return "none" if generation is None else f"cannot be read: {generation['problem']}"
+    model = (generation["model"] or {}).get("path", "unknown")
+    return f"{generation['images']} images, {human_bytes(generation['bytes'])}, of the model {model}"
+
+
 def _mebibytes(index: Path) -> float | None:
     """Mebibytes to read, where vectors count twice; None if the manifest cannot be read."""
     from objemb.checks import ObjembError
+    from objemb.index.storage.generations import other_generations
     from objemb.index.storage.manifest import read_manifest
 
     try:
-        manifest = read_manifest(index)
+        folders = (index, *(index / name for name in other_generations(index)))
+        manifests = [read_manifest(folder) for folder in folders]
     except ObjembError:
         return None
-    files = (*manifest.files, *manifest.column_files)
-    return sum(f.size for f in files) / MEBIBYTE
+    return sum(f.size for m in manifests for f in (*m.files, *m.column_files)) / MEBIBYTE

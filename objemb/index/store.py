@@ -13,6 +13,7 @@ from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite
+from objemb.index.storage.generations import NEXT, PREVIOUS, generation_facts
 from objemb.index.storage.manifest import Manifest, now
 from objemb.index.storage.publish import check_same_model, create
 from objemb.index.storage.schema import RowSchema
@@ -324,8 +325,11 @@ class Index:
         return self._searcher.sample(checks.whole("count", count))
 
     def info(self) -> dict[str, Any]:
-        """Counts, sizes and the model of the index, JSON-ready."""
-        return {"path": str(self._folder), **self._snapshot.facts()}
+        """Counts, sizes and the model of the index, JSON-ready; ``next`` and ``previous`` are other generations, with
+        their counts and model, or None."""
+        current = self._snapshot.manifest
+        others = {name: generation_facts(self._folder, name, current) for name in (NEXT, PREVIOUS)}
+        return {"path": str(self._folder), **self._snapshot.facts(), **others}
 
     def search(
         self,

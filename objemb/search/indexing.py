@@ -20,9 +20,12 @@ from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.search.kinds import check_model
+from objemb.structures import Described, Scalar
 
 #: Seconds between publications, the most work that a killed run loses.
 COMMIT_SECONDS = 30.0
+#: The largest maximum of boxes per photo that is recognised in a stamp.
+MOST_REGIONS = 200
 
 
 @dataclass
@@ -85,14 +88,10 @@ class Job:
         known = self.index.stamps()  # stamps of images that this run has not read yet
         with self.index.writer() as writer:
             self.on_start()
-            try:
+            with published_on_interrupt(writer):
                 self._add(writer, known, report)
                 if self.prune:
                     report.pruned = self._prune(writer, known, report)
-            except KeyboardInterrupt:
-                with contextlib.suppress(Exception):  # the writer itself may have been interrupted
-                    writer.commit()
-                raise
         return report
 
     def _add(self, writer: Writer, known: dict[str, str | None], report: Report) -> None:
@@ -112,17 +111,11 @@ class Job:
             max_pixels=self.max_pixels,
             on_skip=skip,
         )
-        published = time.monotonic()
-        for one in described:
-            updated = one.image in writer
-            writer.add(one, stamp=stamps.pop(one.image))
-            known.pop(one.image, None)
+        for one, updated in added(writer, described, stamps):
+            known.pop(one, None)
             report.updated += updated
             report.added += not updated
             self.on_step(1)
-            if time.monotonic() - published > COMMIT_SECONDS:
-                writer.commit()
-                published = time.monotonic()
 
     def _to_do(
         self, known: dict[str, str | None], stamps: dict[str, str], report: Report
@@ -148,8 +141,7 @@ class Job:
 
     def _regions_stamp(self) -> str:
         """Settings that determine the regions besides the model; if they change, photos are described again."""
-        digest = "" if self.boxes_file is None else file_sha256(self.boxes_file)
-        return f"boxes {digest} at most {self.max_regions}"
+        return _regions_stamp("" if self.boxes_file is None else file_sha256(self.boxes_file), self.max_regions)
 
     def _prune(self, writer: Writer, unread: dict[str, str | None], report: Report) -> int:
         """Remove images that were not read and whose file no longer exists."""
@@ -157,7 +149,7 @@ class Job:
         gone = {image: path for image, path in paths.items() if path is not None and _vanished(path)}
         if gone and not self.force:
             indexed = report.added + report.updated + report.unchanged
-            why = _emptied(gone.values()) if indexed else "not one photo was found"
+            why = emptied(gone.values()) if indexed else "not one photo was found"
             if why is not None:
                 writer.commit()
                 raise ValueError(
@@ -166,6 +158,61 @@ class Job:
                 )
         writer.delete(gone)
         return len(gone)
+
+
+def added(writer: Writer, described: Iterable[Described], stamps: dict[str, str]) -> Iterator[tuple[str, bool]]:
+    """Add images to an index as they are described, and publish them every half minute.
+
+    Args:
+        writer: An open writer of the index.
+        described: The images.
+        stamps: The stamp of each by id; taken out when it is added.
+
+    Yields:
+        The id of each image, and whether one of this id was in the index.
+    """
+    published = time.monotonic()
+    for one in described:
+        updated = one.image in writer
+        writer.add(one, stamp=stamps.pop(one.image))
+        yield one.image, updated
+        if time.monotonic() - published > COMMIT_SECONDS:
+            writer.commit()
+            published = time.monotonic()
+
+
+@contextlib.contextmanager
+def published_on_interrupt(writer: Writer) -> Iterator[None]:
+    """Publish what was added when the block ends by Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(Exception):  # the writer itself may have been interrupted
+            writer.commit()
+        raise
+
+
+@dataclass(frozen=True)
+class AskedRegions:
+    """How the regions of an indexed image were chosen, besides its model.
+
+    Attributes:
+        given: Whether its boxes came from a file.
+        most: Maximum number of boxes of the model's detector, or None.
+    """
+
+    given: bool
+    most: int | None = None
+
+
+def asked_regions(stamp: str, metadata: Mapping[str, Scalar]) -> AskedRegions:
+    """How the regions of an image were chosen, by its stamp: it is that of a model's own regions, for a maximum of at
+    most :data:`MOST_REGIONS`, or else that of boxes from a file."""
+    extra, values = json.loads(stamp).get("extra"), json.dumps(dict(metadata), sort_keys=True)
+    for most in (None, *range(MOST_REGIONS + 1)):
+        if _extra(_regions_stamp("", most), values) == extra:
+            return AskedRegions(False, most)
+    return AskedRegions(True)
 
 
 def photo_path(stamp: str | None) -> Path | None:
@@ -195,9 +242,8 @@ def indexed_photo(stamp: str | None) -> Path | None:
 
 def _stamp(ref: ImageRef, regions: str) -> str:
     """The stamp of an image that was found with some metadata, described with some settings of its regions."""
-    extra = hashlib.blake2b(digest_size=8)
-    extra.update(json.dumps([regions, dict(ref.metadata)], sort_keys=True).encode())
-    return stamp_of_file(ref.path, extra.hexdigest())
+    extra = _extra(regions, json.dumps(dict(ref.metadata), sort_keys=True))
+    return stamp_of_file(ref.path, extra)
 
 
 def stamp_of_file(path: Path, extra: str = "") -> str:
@@ -208,6 +254,16 @@ def stamp_of_file(path: Path, extra: str = "") -> str:
     except (OSError, ValueError):  # removed meanwhile, or not a valid path: it will be skipped
         size, changed = -1, -1
     return json.dumps({"path": str(path.absolute()), "size": size, "mtime_ns": changed, "extra": extra})
+
+
+def _regions_stamp(digest: str, most: int | None) -> str:
+    """What determines regions besides the model: the digest of a file of boxes, or none, and a maximum."""
+    return f"boxes {digest} at most {most}"
+
+
+def _extra(regions: str, metadata: str) -> str:
+    """What a stamp knows of regions and of metadata, which are sorted JSON: 16 hexadecimal digits."""
+    return hashlib.blake2b(f"[{json.dumps(regions)}, {metadata}]".encode(), digest_size=8).hexdigest()
 
 
 def _still_another_photo(stamp: str | None, path: Path) -> Path | None:
@@ -230,7 +286,7 @@ def _same_file(path: Path | None, other: Path) -> bool:
         return False
 
 
-def _emptied(gone: Iterable[Path]) -> str | None:
+def emptied(gone: Iterable[Path]) -> str | None:
     """A folder of one of these photos, or a folder above it, that exists but is empty: most likely the mount point of a
     missing drive, since deleted folders do not exist."""
     seen: set[Path] = set()

@@ -51,7 +51,8 @@ def open_retrieval(
         if model is not None:
             raise
         raise ArtefactMismatchError(
-            f"{error}; another model was put there since: pass the model of the index (--model, model=)"
+            f"{error}; another model was put there since: pass the model of the index (--model, "
+            f"model=), or describe the photos anew with it: objemb migrate {index} --model {folder}"
         ) from error
     described_with = open_model(folder, device, precision, runtime=runtime, threads=threads)
     return Retrieval(described_with, opened, max_pixels=max_pixels)

@@ -14,7 +14,8 @@ The manifest names the schema of the rows (:mod:`objemb.index.storage.schema`); 
 place of ``.vectors``. It names each search structure by its engine and the engine's settings.
 
 Every file but the manifest is immutable. A new state is new files plus a new manifest, so a reader sees the old state
-or the new one and a writer may be killed at any moment. File numbers and internal image numbers are never used twice.
+or the new one and a writer may be killed at any moment. File numbers are never used twice, internal image
+numbers only after a migration to another model (:mod:`objemb.index.storage.generations`), which replaces all images.
 
 The first line of the manifest carries the format version and the SHA-256 of the JSON that follows it. Format 2 is
 written. Format 1, which knew vectors and one inverted file of FAISS only, differs in the manifest alone: its files are
