@@ -338,7 +338,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "corruption": torture_by_corruption(Path(folder), options.kind, options.corruptions, options.seed),
         }
         if options.migrations:
-            from torture_migration import torture_by_migrating  # it needs networks, the rest does not
+            sys.path.insert(0, str(Path(__file__).parents[1]))
+            from tools.torture_migration import torture_by_migrating  # it needs networks, the rest does not
 
             result["migrating"] = torture_by_migrating(Path(folder) / "migrated", options.migrations, options.seed)
     killing, corruption = result["killing"], result["corruption"]
