@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
         for number, name in enumerate(rows):
             torch.manual_seed(options.seed)
             model = build_model(resolve(networks[name])) if name in networks else load_model(name)
-            for cell in compared(name, model, photos, Path(scratch) / str(number)):
+            for cell in compared(name, model, photos, Path(scratch) / str(number), options.exports):
                 cells.append(cell)
                 print(f"{name}, {_about(cell)}: cosine {cell.measured.cosine:.7f}", file=sys.stderr)
             if options.output:
@@ -149,9 +149,11 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
     return cells
 
 
-def compared(name: str, model: Model, photos: Mapping[str, Sequence[Photo]], folder: Path) -> Iterator[Cell]:
-    """A model in all exports, runtimes and shapes."""
-    for number, (format, batch, boxes) in enumerate(EXPORTS):
+def compared(
+    name: str, model: Model, photos: Mapping[str, Sequence[Photo]], folder: Path, exports: int
+) -> Iterator[Cell]:
+    """A model in the first ``exports`` of :data:`EXPORTS`, in all runtimes and shapes."""
+    for number, (format, batch, boxes) in enumerate(EXPORTS[:exports]):
         most, min_score = VARIANTS[boxes]
         variant, place = with_boxes(model, most, min_score), folder / str(number)
         export_model(variant, place, ExportSettings(format, max_detections=most, batch=batch))
@@ -222,6 +224,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="DIR", help="model folders to compare")
     parser.add_argument("--only", default="", metavar="REGEX", help="networks with random weights of these names")
     parser.add_argument("--photos", type=Path, nargs="+", default=[], help="four photos or more (default: noise)")
+    parser.add_argument(
+        "--exports",
+        type=int,
+        default=len(EXPORTS),
+        choices=range(1, len(EXPORTS) + 1),
+        help="make only the first of: "
+        + "; ".join(f"{format}, {batch} at once, {boxes}" for format, batch, boxes in EXPORTS),
+    )
     parser.add_argument("--small", action="store_true", help="tiny networks and photos, to try the program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a JSON report")

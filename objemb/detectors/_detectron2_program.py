@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
-import torchvision.ops
 from torch import Tensor
 
 from objemb.detectors._rcnn_program import anchors_by_number, clipped, decoded
 from objemb.detectors.capabilities import DetectionProgram, PaddedBoxes
+from objemb.layers.first_kept import FirstKept
 from objemb.ops.byte_resize import resized_parts
 from objemb.ops.grid import lengths
 from objemb.ops.tensors import padded_rows, rows_where
@@ -53,6 +53,9 @@ class Detectron2Program(DetectionProgram):
                 f"{type(heads).__name__} behind {type(network.proposal_generator).__name__}"
             )
         self.network, self.rpn, self.heads = network, network.proposal_generator, heads
+        predictor = heads.box_predictor
+        self.proposed = FirstKept(self.rpn.nms_thresh, int(self.rpn.post_nms_topk[False]))  # of each level
+        self.kept = FirstKept(predictor.test_nms_thresh, int(predictor.test_topk_per_image))
         self.sides, self.bgr = sides, bgr
         self.multiple = max(1, network.backbone.size_divisibility)
 
@@ -98,8 +101,7 @@ class Detectron2Program(DetectionProgram):
         candidates = rows_where((scores > predictor.test_score_thresh) & (scores >= min_score))
         boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
         apart = labels.to(boxes.dtype)[:, None] * (size.amax(dim=0) + 1)
-        kept = torchvision.ops.nms(boxes + apart, scores, predictor.test_nms_thresh)
-        most = int(predictor.test_topk_per_image)
+        kept, most = self.kept(boxes + apart, scores), self.kept.most
         count = torch.ones_like(kept).sum().clamp(max=most)
         boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
         return PaddedBoxes(boxes, scores, labels, count)
@@ -107,7 +109,7 @@ class Detectron2Program(DetectionProgram):
     def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`DetectionProgram.proposals`."""
         objectness, deltas = self.rpn.rpn_head([features[name] for name in self.rpn.in_features])
-        before, after = int(self.rpn.pre_nms_topk[False]), int(self.rpn.post_nms_topk[False])
+        before, after = int(self.rpn.pre_nms_topk[False]), self.proposed.most
         generator, transform = self.rpn.anchor_generator, self.rpn.box2box_transform
         boxes, scores = [], []
         for logits, moves, cell, stride in zip(
@@ -124,7 +126,7 @@ class Detectron2Program(DetectionProgram):
             found = clipped(decoded(transform.weights, transform.scale_clamp, moves.flatten()[places], anchors), size)
             large = (found[:, 2:] - found[:, :2] > self.rpn.min_box_size).all(dim=1)
             score = torch.where(large & (chosen.values > -math.inf), chosen.values, NONE)
-            kept = torchvision.ops.nms(found, score, self.rpn.nms_thresh)
+            kept = self.proposed(found, score)
             boxes.append(padded_rows(found[kept], before))
             scores.append(padded_rows(score[kept], before, NONE))
         of_all = torch.cat([*scores, scores[0].new_full((after,), NONE)])

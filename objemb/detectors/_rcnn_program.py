@@ -13,6 +13,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from objemb.detectors._resize_program import ResizeProgram
 from objemb.detectors.capabilities import TRUNK, DetectionProgram, PaddedBoxes
+from objemb.layers.first_kept import FirstKept
 from objemb.ops.tensors import padded_rows, rows_where
 
 #: RoI align reads a box of this side, in network pixels, from the level whose number is ``CANONICAL_LEVEL``; Lin et al.
@@ -40,6 +41,8 @@ class RcnnProgram(DetectionProgram):
     def __init__(self, network: GeneralizedRCNN, strides: Mapping[str, int], colour: Tensor) -> None:
         super().__init__()
         self.rpn, self.heads = network.rpn, network.roi_heads
+        self.proposed = FirstKept(self.rpn.nms_thresh, int(self.rpn.post_nms_top_n()))  # of each level
+        self.kept = FirstKept(self.heads.nms_thresh, int(self.heads.detections_per_img))
         self.strides = dict(strides)
         transform = network.transform
         mean, std = torch.tensor(transform.image_mean), torch.tensor(transform.image_std)
@@ -70,7 +73,7 @@ class RcnnProgram(DetectionProgram):
     def proposals(self, features: Mapping[str, Tensor], padded: tuple[int, int], size: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`DetectionProgram.proposals`."""
         objectness, deltas = self.rpn.head(list(_pyramid(features).values()))
-        before, after = self.rpn.pre_nms_top_n(), self.rpn.post_nms_top_n()
+        before, after = self.rpn.pre_nms_top_n(), self.proposed.most
         cells: Sequence[Tensor] = self.rpn.anchor_generator.cell_anchors
         values, moves, anchors = [], [], []
         for level_scores, level_deltas, cell in zip(objectness, deltas, cells, strict=True):
@@ -95,7 +98,7 @@ class RcnnProgram(DetectionProgram):
         probability = torch.where(large & (probability >= self.rpn.score_thresh), probability, -1.0)
         boxes, scores = [], []
         for of_level, probable in zip(candidates.split(before), probability.split(before), strict=True):
-            kept = torchvision.ops.nms(of_level, probable, self.rpn.nms_thresh)
+            kept = self.proposed(of_level, probable)
             boxes.append(padded_rows(of_level[kept], before))
             scores.append(padded_rows(probable[kept], before, -1.0))
         of_all = torch.cat([*scores, scores[0].new_full((after,), -1.0)])
@@ -137,8 +140,7 @@ class RcnnProgram(DetectionProgram):
         candidates = rows_where(large & (scores > self.heads.score_thresh) & (scores >= min_score))
         boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
         apart = labels.to(boxes.dtype)[:, None] * (size.max() + 1)
-        kept = torchvision.ops.nms(boxes + apart, scores, self.heads.nms_thresh)
-        most = int(self.heads.detections_per_img)
+        kept, most = self.kept(boxes + apart, scores), self.kept.most
         count = torch.ones_like(kept).sum().clamp(max=most)
         boxes, scores, labels = (padded_rows(rows[kept], most) for rows in (boxes, scores, labels))
         return PaddedBoxes(boxes, scores, labels, count)

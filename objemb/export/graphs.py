@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from objemb.describers.base import DescriptionProgram
+from objemb.layers.first_kept import FirstKept
 from objemb.runtimes.exported import BOXES, PHOTOS, TensorSpec
 
 #: ``(height, width)`` of the photo that is traced where any size will do: no number of it may become a constant.
@@ -30,11 +32,13 @@ class Traced:
     Attributes:
         program: What was traced; inputs and outputs have the order of the next two.
         inputs, outputs: As the card names them.
+        used: Number of boxes that are used of a non-maximum suppression, by the path of its module.
     """
 
     program: ExportedProgram
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    used: Mapping[str, int]
 
 
 class _Photos(nn.Module):
@@ -72,10 +76,12 @@ def traced(
     photos = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8, generator=noise)
     sides = {} if size is not None else {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
     outputs = program.photos(photos)
+    of_photos_module, of_boxes_module = _Photos(program), _Boxes(program)
     of_photos = Traced(
-        _export(_Photos(program), (photos,), (sides,)),
+        _export(of_photos_module, (photos,), (sides,)),
         (TensorSpec("photos", "uint8", (batch, *(size or (None, None)), 3)),),
         tuple(TensorSpec(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in outputs.items()),
+        _used(of_photos_module),
     )
     if not in_context:
         return {PHOTOS: of_photos}
@@ -84,11 +90,17 @@ def traced(
     photo = photos[0].clone()  # conditions on a view would name what it is a view of
     dim = program.boxes(photo, boxes).shape[1]
     of_boxes = Traced(
-        _export(_Boxes(program), (photo, boxes), (sides, {0: Dim.DYNAMIC})),
+        _export(of_boxes_module, (photo, boxes), (sides, {0: Dim.DYNAMIC})),
         (TensorSpec("photo", "uint8", (*(size or (None, None)), 3)), TensorSpec("boxes", "float32", (None, 4))),
         (TensorSpec("vectors", "float32", (None, dim)),),
+        _used(of_boxes_module),
     )
     return {PHOTOS: of_photos, BOXES: of_boxes}
+
+
+def _used(module: nn.Module) -> dict[str, int]:
+    """The number of boxes that are used of each non-maximum suppression, by the path of its module."""
+    return {path: part.most for path, part in module.named_modules() if isinstance(part, FirstKept)}
 
 
 def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:

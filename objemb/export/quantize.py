@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ def quantized(model: ModelProto, samples: Sequence[Mapping[str, AnyArray]], exac
         def get_next(self) -> Mapping[str, AnyArray] | None:
             return next(self._left, None)
 
-    in_windows = {node.name for node in model.graph.node if WINDOWS in _scopes(node)}
+    in_windows = {node.name for node in model.graph.node if any(WINDOWS in path for path in scopes(node))}
     root = logging.getLogger()
     before = root.level
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,5 +120,7 @@ def _chosen(model: ModelProto, in_windows: set[str], exact: int) -> list[str]:
     return sorted(chosen)
 
 
-def _scopes(node: NodeProto) -> str:
-    return next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "")
+def scopes(node: NodeProto) -> list[str]:
+    """Paths of the modules that a node is from, the outermost first, and its own name; empty if they are unknown."""
+    written = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+    return [str(path) for path in ast.literal_eval(written)]

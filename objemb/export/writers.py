@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
-from objemb.export.quantize import quantized
+from objemb.export.quantize import quantized, scopes
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import GraphProto, ModelProto
 
 #: Of ONNX: the last one that ONNX Runtime and OpenVINO both read in full.
 OPSET = 20
@@ -123,6 +123,7 @@ def _write_onnx(
         )
     assert program is not None  # as with dynamo=True
     model = program.model_proto
+    _stop_early(model, traced.used)
     if precision == "fp16":
         _halve(model)
     elif precision == "int8":
@@ -132,6 +133,23 @@ def _write_onnx(
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, file)
+
+
+def _stop_early(model: ModelProto, used: Mapping[str, int]) -> None:
+    """Let each non-maximum suppression stop at the number of boxes that are used of it.
+
+    Args:
+        model: As PyTorch's exporter makes it: the number, the third input, is unlimited.
+        used: The number by the path of the module, see :class:`objemb.export.graphs.Traced`.
+    """
+    import onnx
+
+    for node in model.graph.node:
+        known = [used[path] for path in scopes(node) if path in used]
+        if node.op_type == "NonMaxSuppression" and known:
+            limit = onnx.numpy_helper.from_array(np.array(known[-1:], np.int64), f"{node.name}_most")
+            model.graph.initializer.append(limit)
+            node.input[2] = limit.name
 
 
 def _forget_origins(graph: GraphProto) -> None:

@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
-import torchvision.ops
 from torch import Tensor
 
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import NetworkDetector, NetworkInput, PaddedBoxes
+from objemb.layers.first_kept import FirstKept
 from objemb.ops.boxes import clip
 from objemb.ops.grid import TracedGrid, lengths
 from objemb.ops.tensors import padded_rows, rows_where
@@ -76,7 +76,7 @@ class DetectorRegions(RegionProgram):
             found = "none" if detector is None else detector.registry_name
             raise TypeError(f"detector: expected a network such as faster_rcnn or torchvision_rcnn, found {found}")
         self.detector, self.detection = detector, detector.program()
-        self.nms_iou, self.max_detections = nms_iou, most
+        self.first_kept, self.max_detections = FirstKept(nms_iou, most), most
 
     def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
         """See :meth:`RegionProgram.forward`."""
@@ -113,7 +113,7 @@ class DetectorRegions(RegionProgram):
             order: float32 ``(N,)``: the greater, the better.
             sure: bool ``(N,)``: which may stay.
         """
-        kept = torchvision.ops.nms(boxes, torch.where(sure, order, -1.0), self.nms_iou)
+        kept = self.first_kept(boxes, torch.where(sure, order, -1.0))
         kept = kept[rows_where(sure[kept])]
         count = torch.ones_like(kept).sum().clamp(max=self.max_detections)
         there = torch.arange(self.max_detections, device=boxes.device) < count

@@ -8,6 +8,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from objemb import checks, registry
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import DetectorPass, NetworkDetector, PaddedBoxes
 from objemb.ops.grid import Grid, TracedGrid
@@ -127,7 +128,12 @@ class RegionSource(nn.Module, Plugin, ABC):
         Raises:
             TypeError: There is none for this source, or for its detector.
         """
-        raise TypeError(f"regions: expected a source that can be exported, found {self.registry_name}")
+        programs = (registry.load(RegionSource, name) for name in registry.names(RegionSource.kind))
+        known = [source.registry_name for source in programs if source.program is not RegionSource.program]
+        raise TypeError(
+            f"regions: expected a source that can be exported ({checks.listed(known)}), found {self.registry_name}; "
+            "build a model with one of these for the export, or index with this one as it is, in PyTorch"
+        )
 
     def decode_side(self) -> int:
         """The longest side of a photo, in pixels, that the source can use; 0 for a source that needs no pixels."""

@@ -23,6 +23,7 @@ from objemb.export.run import MIN_TORCH, torch_version
 from objemb.extractors.base import Extractor
 from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline, vector_describer
+from objemb.regions.base import RegionProgram, RegionSource
 from objemb.regions.rmac_grid import RmacGrid
 from objemb.runtimes.exported import BOXES, PHOTOS
 from objemb.structures import Photo
@@ -276,3 +277,14 @@ def test_every_extractor(name: str, tmp_path: Path) -> None:
     pixels = rows_of(random_photo(40, 60))
     assert (program.grid(pixels[None]) is not None) == extractor.one_map
     assert len(program(pixels[None].expand(2, -1, -1, -1))) == 2
+
+
+@every("regions")
+def test_every_source_of_regions(name: str, tmp_path: Path) -> None:
+    source = build("regions", name, tmp_path)
+    if type(source).program is RegionSource.program:
+        message = rf"regions: expected .* \('detections', .*\), found {name}; build a model with one of these"
+        with pytest.raises(TypeError, match=message):
+            source.program(7)
+        return
+    assert isinstance(source.program(7), RegionProgram)

@@ -352,7 +352,7 @@ def test_patches_where_nothing_is_detected(one: OnePass) -> None:
 
 
 def test_patches_beside_detections_are_not_exported_and_need_a_source() -> None:
-    with pytest.raises(ValueError, match="beside: expected null in a model that is exported"):
+    with pytest.raises(ValueError, match=r"beside: expected null .* build a model with describer.beside=null"):
         student(beside=[Patchify()]).program(5)
     with pytest.raises(ValueError, match="fill_to: expected sources that fill up photos in beside, found none"):
         student(fill_to=3)
