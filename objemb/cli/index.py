@@ -27,9 +27,8 @@ from objemb.cli.options import (
     among,
 )
 from objemb.cli.output import note, note_reduced, note_untrained, print_json
-from objemb.cli.progress import Progress
+from objemb.cli.progress import Progress, show_build
 from objemb.cli.skipped import SkippedList
-from objemb.search.approximate import build_approximate
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
@@ -115,7 +114,7 @@ def index(
         )
         report = job.run()
         skipped.add_boxes(given)
-    build_approximate(target, on_note=note)
+    show_build(target)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
     report_boxes(given, listing=skipped.file)

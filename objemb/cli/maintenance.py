@@ -10,8 +10,8 @@ import typer
 from objemb.cli.errors import MISMATCH, guarded
 from objemb.cli.options import IndexPath, Json, among
 from objemb.cli.output import human_bytes, note, print_json, print_pairs
-from objemb.cli.progress import Progress
-from objemb.search.approximate import build_approximate
+from objemb.cli.progress import Progress, show_build
+from objemb.search.approximate import engine_in_use
 
 MEBIBYTE = 2**20
 
@@ -88,10 +88,10 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 
     tidy(index)
     opened = Index.open(index)
-    before = opened.info()
+    before, engine = opened.info(), engine_in_use(opened)
     with Progress() as display:
         done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
-    build_approximate(opened, before["approximate"], on_note=note)
+    show_build(opened, engine)
     after = opened.info()
     if as_json:
         print_json({"index": str(index), "compacted": done, "before": before, "after": after})
@@ -122,7 +122,7 @@ def merge(
     with Progress() as display:
         meter = display.meter("merging", "images", sum(len(other) for other in others))
         opened.merge(others, on_collision=on_collision, on_images=meter.step)
-    build_approximate(opened, on_note=note)
+    show_build(opened)
     facts = opened.info()
     if as_json:
         print_json({"index": str(index), **facts})

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from objemb.cli.output import Said, note, said
+from objemb.search.approximate import build_approximate
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+
+    from objemb.index.store import Index
 
 #: Seconds between two lines without a terminal.
 SECONDS = 30.0
@@ -140,6 +144,24 @@ class Meter:
             note(line)
         else:
             said.info(line)
+
+
+def show_build(index: Index, engine: Mapping[str, object] | None = None) -> None:
+    """Build the structure for approximate search of a large index, if it needs one, and show the progress.
+
+    Args:
+        index: The index.
+        engine: As of :func:`objemb.search.approximate.build_approximate`.
+    """
+    with Progress() as display:
+        meters: list[Meter] = []
+
+        def on_progress(done: int, total: int) -> None:
+            if not meters:
+                meters.append(display.meter("building", "vectors", total))
+            meters[0].step(done - meters[0].count)
+
+        build_approximate(index, engine, on_note=note, on_progress=on_progress)
 
 
 def clock(seconds: float) -> str:

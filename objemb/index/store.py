@@ -192,24 +192,32 @@ class Index:
             self.build_structure({**structure.settings, "name": structure.engine}, keep=True)
         return done
 
-    def build_structure(self, engine: str | Mapping[str, object] | None = None, *, keep: bool = False) -> None:
+    def build_structure(
+        self,
+        engine: str | Mapping[str, object] | None = None,
+        *,
+        keep: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """Build a structure for approximate search over all images; images added later are searched exactly.
 
         Approximate search may miss images, but the scores of those it finds are exact.
 
         Args:
             engine: Name of an engine (a plug-in of :mod:`objemb.index.engines`), or ``{"name": ..., **settings}``:
-                "ivf_sq8" (one byte per number, fast and accurate; the default) or "ivf_pq" (much smaller, less
-                accurate).
+                "ivf_sq8" (one byte per number, fast and accurate; the default), "ivf_rabitq" (a bit per number, or as
+                many as ``bits`` says), "ivf_pq_fastscan" (two bits per number) or "ivf_pq" (the same, less accurate).
             keep: Whether structures of other engines are kept, for queries that this one does not support.
+            on_progress: Called now and then with the number of vectors that were assigned to lists, and with how many
+                are to be.
 
         Raises:
-            ImportError: A library that the engine needs is not installed (FAISS for both of these).
+            ImportError: A library that the engine needs is not installed (FAISS for all of these).
             ValueError: There are too few regions, or there is no such engine.
         """
         chosen = DEFAULT_ENGINE if engine is None else engine
         settings = {"name": chosen} if isinstance(chosen, str) else chosen
-        build_structure(self._folder, self._snapshot.manifest, settings, keep=keep)
+        build_structure(self._folder, self._snapshot.manifest, settings, keep=keep, on_progress=on_progress)
         self.refresh()
 
     def merge(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from objemb import checks, registry
 from objemb.checks import DamagedIndexError
-from objemb.index.engines.base import AnyEngine, AnyStructure, ByteOutput, Engine
+from objemb.index.engines.base import AnyEngine, AnyStructure, ByteOutput, Engine, OnProgress, ignored
 from objemb.index.storage.files import NewFile, check_buffer, write_errors
 from objemb.index.storage.manifest import Manifest, StructureRecord
 from objemb.index.storage.publish import exclusive
@@ -17,7 +17,14 @@ from objemb.index.storage.snapshot import Snapshot
 DEFAULT_ENGINE = "ivf_sq8"
 
 
-def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object], *, keep: bool = False) -> None:
+def build_structure(
+    folder: Path,
+    like: Manifest,
+    settings: Mapping[str, object],
+    *,
+    keep: bool = False,
+    on_progress: OnProgress = ignored,
+) -> None:
     """Build a structure over all rows that are published now, and publish it before others.
 
     Args:
@@ -25,6 +32,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
         like: A state of this index.
         settings: ``{"name": engine, **settings}``; what is left out has its default.
         keep: Whether structures of other engines stay.
+        on_progress: As of :meth:`objemb.index.engines.base.Engine.build`.
 
     Raises:
         ImportError: A library that the engine needs is not installed.
@@ -48,7 +56,7 @@ def build_structure(folder: Path, like: Manifest, settings: Mapping[str, object]
             return files[file]
 
         try:
-            engine.build(snapshot.blocks).write(create)
+            engine.build(snapshot.blocks, on_progress).write(create)
             records = {file: written.finish() for file, written in files.items()}
         finally:
             for file in files.values():

@@ -45,6 +45,7 @@ def clusters(
     *,
     iterations: int,
     seed: int,
+    spherical: bool = False,
     on_round: Callable[[int, int], None] = lambda done, of: None,
 ) -> Float32Array:
     """Centres of clusters by Lloyd's k-means, initialised with random vectors, for numbers of centres at which
@@ -57,6 +58,7 @@ def clusters(
         count: Number of clusters k.
         iterations: Maximum number of rounds of assignment and update; fewer if nothing changes.
         seed: Seed of the initialisation.
+        spherical: Whether centres have unit length and vectors belong to that of the largest inner product.
         on_round: Called after each round with its number, from 1, and the total number.
 
     Returns:
@@ -75,7 +77,13 @@ def clusters(
     centres: Float32Array = vectors[np.sort(first)]
     for done in range(1, iterations + 1):
         step = faiss.Kmeans(
-            vectors.shape[1], count, niter=1, seed=1, min_points_per_centroid=1, max_points_per_centroid=len(vectors)
+            vectors.shape[1],
+            count,
+            niter=1,
+            seed=1,
+            spherical=spherical,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(vectors),
         )
         step.train(vectors, init_centroids=centres)
         before, centres = centres, step.centroids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,14 +13,18 @@ REBUILD_SHARE = 0.25
 
 
 def build_approximate(
-    index: Index, kind: str | None = None, on_note: Callable[[str], None] = lambda text: None
+    index: Index,
+    engine: Mapping[str, object] | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Build or rebuild the structure for approximate search of a large index; without one, search is exact.
 
     Args:
         index: The index. It is not changed if it is small or its structure covers nearly all of its rows.
-        kind: Engine as for ``Index.build_structure``; None for the engine of the existing structure, or the default.
+        engine: Engine as for ``Index.build_structure``; None for that of the existing structure, or the default.
         on_note: Called with a message before the structure is built, and if it cannot be built.
+        on_progress: As for ``Index.build_structure``.
     """
     from objemb.index import searcher
 
@@ -29,6 +33,14 @@ def build_approximate(
         return
     on_note("building the structure for approximate search")
     try:
-        index.build_structure(kind or facts["approximate"])
+        index.build_structure(engine or engine_in_use(index), on_progress=on_progress)
     except ImportError as error:
         on_note(f"note: search stays exact: {error}")
+
+
+def engine_in_use(index: Index) -> Mapping[str, object] | None:
+    """The engine of the structure that an index is searched with, and its settings, as ``Index.build_structure`` takes
+    them; None if there is no structure."""
+    for structure in index.state.structures:
+        return {**structure.settings, "name": structure.engine}
+    return None

@@ -19,7 +19,7 @@ from tests.index.galleries import GALLERIES, Gallery
 from tests.index.searching import assert_same
 
 #: What an engine needs that is not always installed.
-NEEDS = {"ivf_sq8": "faiss", "ivf_pq": "faiss"}
+NEEDS = dict.fromkeys(("ivf_sq8", "ivf_pq", "ivf_pq_fastscan", "ivf_rabitq"), "faiss")
 
 
 @pytest.fixture(params=[n for n in registry.names(Engine.kind) if registry.origin(Engine.kind, n) is None])
@@ -71,6 +71,16 @@ def test_what_is_read_again_finds_the_same(engine: Engine, gallery: Gallery) -> 
     assert built.covered in (None, sum(map(len, blocks)))
     assert loaded.dim == built.dim
     assert built.dim in (None, gallery.dim)
+
+
+def test_progress_of_building_grows_to_its_end(engine: Engine, gallery: Gallery) -> None:
+    told: list[tuple[int, int]] = []
+    engine.build(gallery.blocks, lambda done, total: told.append((done, total)))
+    assert engine.exact or len(told) > 1
+    assert len({total for _, total in told}) <= 1
+    assert told == sorted(told)
+    assert all(0 < done <= total for done, total in told)
+    assert all(done == total for done, total in told[-1:])
 
 
 def test_scores_are_exact_and_rows_alive(engine: Engine, gallery: Gallery) -> None:

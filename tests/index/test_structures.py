@@ -60,7 +60,7 @@ def test_without_a_structure(tmp_path: Path) -> None:
         new(tmp_path / "j", described("a")).search(described("q"), exact=False)
     with pytest.raises(ValueError, match="at least one row"):
         index.build_structure()
-    with pytest.raises(ValueError, match="'ivf_pq', 'ivf_sq8'"):
+    with pytest.raises(ValueError, match="'ivf_rabitq', 'ivf_sq8'"):
         index.build_structure("hnsw")
     assert sorted(p.name for p in index.path.iterdir()) == ["lock", "manifest"]
 

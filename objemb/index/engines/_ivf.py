@@ -30,9 +30,9 @@ from objemb.index.blocks import (
     pairs_of,
     top_images,
 )
-from objemb.index.engines.base import ByteOutput, Engine, Structure
+from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
 from objemb.index.engines.exact import search_exact
-from objemb.ops.faiss import faiss_library
+from objemb.ops.faiss import clusters, faiss_library
 from objemb.types import BoolArray, Buffer, Float32Array, Int64Array
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ FILE = "index"
 ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
 #: Rows of the sample, at least.
 SAMPLE = 1 << 14
+#: Rounds of k-means at most.
+KMEANS_ROUNDS = 10
 #: Rows that a query scores in its lists, in all and per requested image.
 ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
 #: Number of rows that are added to the structure at a time.
@@ -61,7 +63,8 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
     """An inverted file of FAISS, which searches on as many threads as PyTorch if PyTorch is in use.
 
     Attributes:
-        coarseness: Factor on the number of candidates that are scored again, larger for less accurate codes.
+        coarseness: Factor on the number of candidates that are scored again, larger for less accurate codes; may depend
+            on settings.
         least_rows: Minimum number of rows for training.
 
     Args:
@@ -70,7 +73,7 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
     """
 
     accepts = frozenset({"unit_vectors"})
-    coarseness: ClassVar[int] = 1
+    coarseness: int = 1
     least_rows: ClassVar[int] = 1
 
     def __init__(self, lists: int | None = None, seed: int = 0) -> None:
@@ -90,8 +93,9 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
         parameters: SearchParameters = faiss.SearchParametersIVF(**options)
         return parameters
 
-    def build(self, blocks: Sequence[VectorBlock]) -> IvfStructure:
-        """As :meth:`objemb.index.engines.base.Engine.build`."""
+    def build(self, blocks: Sequence[VectorBlock], on_progress: OnProgress = ignored) -> IvfStructure:
+        """As :meth:`objemb.index.engines.base.Engine.build`. The unit of work is a vector that is assigned to a list,
+        which takes most of the time; those of the sample are assigned in every round of k-means."""
         faiss = faiss_library("approximate search")
         table = RowTable(blocks)
         if not len(table):
@@ -100,13 +104,24 @@ class IvfEngine(Engine[Float32Array, VectorBlock]):
             raise ValueError(f"blocks: expected at least {self.least_rows} rows to train codes, found {len(table)}")
         most = default_lists(len(table)) if self.lists is None else checks.between("lists", self.lists, 1, len(table))
         index = self.untrained(faiss, table.dim or 0, most)
-        index.cp.seed = self.seed
-        index.cp.spherical = True
-        index.cp.min_points_per_centroid = 1
-        index.train(_sample(table, max(SAMPLE_PER_LIST * most, SAMPLE), self.seed))
+        sample = _sample(table, max(SAMPLE_PER_LIST * most, SAMPLE), self.seed)
+        done, total = KMEANS_ROUNDS * len(sample), KMEANS_ROUNDS * len(sample) + len(table)
+        centres = clusters(
+            sample,
+            most,
+            iterations=KMEANS_ROUNDS,
+            seed=self.seed,
+            spherical=True,
+            on_round=lambda number, rounds: on_progress(number * len(sample), total),
+        )
+        index.quantizer.add(centres)
+        index.train(sample)  # the codes alone, since there are centres
         for block in blocks:
             for start in range(0, len(block), ROWS_PER_STEP):
-                index.add(np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32))
+                rows = np.ascontiguousarray(block.vectors[start : start + ROWS_PER_STEP], dtype=np.float32)
+                index.add(rows)
+                done += len(rows)
+                on_progress(done, total)
         return IvfStructure(index, self)
 
     def load(self, files: Mapping[str, Buffer]) -> IvfStructure:

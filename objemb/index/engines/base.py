@@ -21,6 +21,14 @@ Q = TypeVar("Q")
 B = TypeVar("B", bound=Block)
 
 
+#: Told what is done of some work and how much there is, in one unit.
+OnProgress: TypeAlias = Callable[[int, int], None]
+
+
+def ignored(done: int, total: int) -> None:
+    """Tells nobody of progress."""
+
+
 class ByteOutput(Protocol):
     """An output for the bytes of one file."""
 
@@ -100,11 +108,16 @@ class Engine(Plugin, ABC, Generic[Q, B]):
     exact: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, blocks: Sequence[B]) -> Structure[Q, B]:
+    def build(self, blocks: Sequence[B], on_progress: OnProgress = ignored) -> Structure[Q, B]:
         """A structure over all rows of ``blocks``, including dead ones, so that row numbers are positions in the
         blocks.
 
         Rows are read in steps; memory is that of the structure and of a sample of the rows.
+
+        Args:
+            blocks: The rows.
+            on_progress: Called now and then with the work that is done and with all of it, in a unit of the engine;
+                what takes no time need not call it.
 
         Raises:
             ImportError: A library that the engine needs is not installed; the message names it.

@@ -27,7 +27,7 @@ from objemb.index.blocks import (
     pair_scores,
     top_images,
 )
-from objemb.index.engines.base import ByteOutput, Engine, Structure
+from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, compiled_kernel, float_products
 from objemb.registry import plugin
@@ -67,7 +67,7 @@ class Exact(Engine[Float32Array, VectorBlock]):
     accepts = frozenset({"unit_vectors"})
     exact = True
 
-    def build(self, blocks: Sequence[VectorBlock]) -> ExactSearch:
+    def build(self, blocks: Sequence[VectorBlock], on_progress: OnProgress = ignored) -> ExactSearch:
         """A structure for any rows."""
         return ExactSearch()
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from objemb.index.blocks import GroupedHits, Pairs, checked_groups, top_images
-from objemb.index.engines.base import ByteOutput, Engine, Structure
+from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
 from objemb.index.words import WordBlock, WordQueries
 from objemb.registry import plugin
 from objemb.threads import usable_threads
@@ -27,7 +27,7 @@ class InvertedFile(Engine[WordQueries, WordBlock]):
     accepts = frozenset({"visual_words"})
     exact = True
 
-    def build(self, blocks: Sequence[WordBlock]) -> InvertedFileSearch:
+    def build(self, blocks: Sequence[WordBlock], on_progress: OnProgress = ignored) -> InvertedFileSearch:
         """A structure for any rows."""
         return InvertedFileSearch()
 

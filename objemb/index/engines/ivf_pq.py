@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Bits of the code of a group of columns; training its 256 centroids needs at least 256 rows.
 BITS = 8
+#: Columns of a group, where the length of a vector is a multiple of it.
+COLUMNS = 4
 
 
 @plugin
@@ -26,7 +28,7 @@ class IvfPq(IvfEngine):
     def untrained(self, faiss: ModuleType, dim: int, lists: int) -> IndexIVF:
         """As :meth:`IvfEngine.untrained`."""
         coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
-        index: IndexIVFPQ = faiss.IndexIVFPQ(coarse, dim, lists, bytes_of_code(dim), BITS, metric)
+        index: IndexIVFPQ = faiss.IndexIVFPQ(coarse, dim, lists, groups_of_columns(dim, COLUMNS), BITS, metric)
         index.pq.cp.seed = self.seed
         return index
 
@@ -40,6 +42,6 @@ class IvfPq(IvfEngine):
         return parameters
 
 
-def bytes_of_code(dim: int) -> int:
-    """Bytes of the code of a row: the largest divisor of ``dim`` that leaves 4 columns or more to each."""
-    return max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)
+def groups_of_columns(dim: int, columns: int) -> int:
+    """Number of groups of ``columns`` columns or more: the largest divisor of ``dim`` that leaves so many to each."""
+    return max(m for m in range(1, max(1, dim // columns) + 1) if dim % m == 0)

@@ -17,6 +17,7 @@ from tests.index.searching import assert_same, unit_rows
 pytest.importorskip("faiss")
 
 DIM = 16
+ENGINES = ("ivf_sq8", "ivf_pq", "ivf_pq_fastscan", "ivf_rabitq")
 
 
 def gallery(images: int = 400, regions: int = 5, seed: int = 0, first_image: int = 0) -> VectorBlock:
@@ -41,7 +42,7 @@ def built(blocks: list[VectorBlock], engine: str = "ivf_sq8", **settings: int) -
     return loaded
 
 
-@pytest.mark.parametrize("engine", ["ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_finds_what_exact_search_finds(engine: str) -> None:
     blocks = [gallery(), gallery(300, seed=1, first_image=1000)]
     index = built(blocks, engine=engine)
@@ -54,7 +55,7 @@ def test_finds_what_exact_search_finds(engine: str) -> None:
     assert np.all(np.diff(found.scores, axis=1) <= 0)
 
 
-@pytest.mark.parametrize("engine", ["ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_scores_are_those_of_the_stored_vectors(engine: str) -> None:
     block = gallery()
     queries, groups = gallery(4, seed=2).vectors, np.arange(20) // 2
@@ -80,10 +81,11 @@ def test_goes_on_until_there_are_k_images() -> None:
     assert index.search(centre, np.array([0]), 200, [block]).images[0, 101:].tolist() == [NO_HIT] * 99
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("share", [0.7, 0.01, 0.0])
-def test_dead_rows_are_not_found(share: float) -> None:
+def test_dead_rows_are_not_found(share: float, engine: str) -> None:
     whole = gallery()
-    index = built([whole])
+    index = built([whole], engine)
     for seed in range(2):  # the second filter must not meet what was kept of the first
         block = VectorBlock(whole.vectors, whole.images, np.random.default_rng(seed).random(2000) < share)
         hits = index.search(whole.vectors[:50], np.arange(50), 5, [block])
@@ -106,17 +108,45 @@ def test_queries_without_rows_find_nothing() -> None:
     )
 
 
-@pytest.mark.parametrize("rows", [1, 2, 70])
-def test_small_indexes(rows: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "engine"),
+    [(1, "ivf_sq8"), (2, "ivf_sq8"), (70, "ivf_sq8"), (70, "ivf_pq_fastscan"), (1, "ivf_rabitq"), (70, "ivf_rabitq")],
+)
+def test_small_indexes(rows: int, engine: str) -> None:
     block = VectorBlock(unit_rows(np.random.default_rng(0), rows, 3).astype(np.float16), np.arange(rows))
-    hits = built([block]).search(block.vectors[:1].astype(np.float32), np.array([0]), 3, [block])
+    hits = built([block], engine).search(block.vectors[:1].astype(np.float32), np.array([0]), 3, [block])
     assert hits.images[0, 0] == 0
     assert np.count_nonzero(hits.images[0] != NO_HIT) == min(3, rows)
 
 
-def test_the_same_seed_builds_the_same_file() -> None:
-    first, second = (content(engine_named("ivf_sq8", seed=7).build([gallery()])) for _ in range(2))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_seed_builds_the_same_file(engine: str) -> None:
+    first, second = (content(engine_named(engine, seed=7).build([gallery()])) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_rabitq_with_so_many_bits(bits: int) -> None:
+    """More bits take more memory; what was built with some settings is loaded with others."""
+    block = gallery()
+    stored = content(engine_named("ivf_rabitq", bits=bits).build([block]))
+    more = content(engine_named("ivf_rabitq", bits=bits + 1).build([block])) if bits < 8 else stored + b"-"
+    assert len(more) > len(stored)
+    index = engine_named("ivf_rabitq", bits=3).load({FILE: stored})
+    queries, groups = gallery(8, seed=2).vectors, np.arange(40)
+    found, expected = index.search(queries, groups, 5, [block]), search_exact([block], queries, groups, 5)
+    assert np.mean([np.isin(e, f).mean() for e, f in zip(expected.images, found.images, strict=True)]) > 0.95
+
+
+def test_what_rabitq_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    for bits, message in ((0, "an integer of 1 or more, found 0"), (9, "a number from 1 to 8, found 9")):
+        with pytest.raises(ValueError, match=f"bits: expected {message}"):
+            engine_named("ivf_rabitq", bits=bits)
+    monkeypatch.setattr(faiss, "FAISS_VERSION_MINOR", 12)
+    with pytest.raises(ImportError, match=r"ivf_rabitq needs FAISS 1\.15 or newer, found 1\.12"):
+        engine_named("ivf_rabitq").build([gallery(10)])
 
 
 def test_default_lists_and_probes() -> None:
