@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from objemb.version import __version__
 
 if TYPE_CHECKING:
+    from objemb.images.inputs import View
     from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.index.store import Index
     from objemb.models import EmbeddingModel, Model
     from objemb.models import open_model as load
     from objemb.search.opening import open_retrieval as open
     from objemb.search.retrieval import Retrieval
-    from objemb.search.views import View
     from objemb.structures import Match, Photo, RegionDescriptors, Regions, SearchResult
 
 __all__ = [
@@ -56,7 +56,7 @@ _HOMES = {
     "Retrieval": ("objemb.search.retrieval", "Retrieval"),
     "SearchResult": ("objemb.structures", "SearchResult"),
     "UnitVectors": ("objemb.index.storage.unit_vectors", "UnitVectors"),
-    "View": ("objemb.search.views", "View"),
+    "View": ("objemb.images.inputs", "View"),
     "load": ("objemb.models.opening", "open_model"),
     "open": ("objemb.search.opening", "open_retrieval"),
 }

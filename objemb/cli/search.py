@@ -111,8 +111,8 @@ def search(
     Without --box, --auto or --whole, the query consists of the whole photo and the boxes of the model's detector, and
     the best match of any of them counts.
     """
+    from objemb.images.inputs import View
     from objemb.search.opening import open_retrieval
-    from objemb.search.views import View
     from objemb.visualize.pictures import result_pictures
 
     # everything is checked before a model is loaded

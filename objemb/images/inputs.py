@@ -1,9 +1,10 @@
-"""Converts images and boxes given by users into a Photo and Regions."""
+"""Images and boxes as users give them, converted to photos and regions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
@@ -35,6 +36,20 @@ class EncodedPhoto(ABC):
     @abstractmethod
     def decoded(self, side: int | None, part: float | None, max_pixels: int) -> Photo:
         """The photo; arguments and errors are those of :func:`objemb.images.decode.read_photo`."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A view of an object, or a counter-example: a photo with boxes.
+
+    Attributes:
+        image: A path, bytes, a PIL image, an array ``(H, W, 3)`` ..., as for ``EmbeddingModel.describe``.
+        boxes: The objects in it: rows of x1, y1, x2, y2 in original pixels, or one of the words ``whole``, ``detector``
+            and ``both``. None for the default of the combiner, and for all regions of a counter-example.
+    """
+
+    image: ImageLike
+    boxes: BoxesLike | str | None = None
 
 
 def as_photo(
@@ -112,6 +127,21 @@ def as_regions(boxes: BoxesLike, size: tuple[int, int]) -> Regions:
     rows = _rows(boxes)
     _expect_pixels(rows, size)
     return Regions(rows, size)
+
+
+def as_view(name: str, value: View | ImageLike) -> View:
+    """A view from a view or an image without boxes.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The view or image.
+
+    Raises:
+        TypeError: The value is a tuple or a list, for instance of an image and a box.
+    """
+    if isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected images or objemb.View(image, boxes), found {type(value).__name__}")
+    return value if isinstance(value, View) else View(value)
 
 
 def _rows(boxes: Tensor | np.ndarray | Sequence[Sequence[float]]) -> Float32Array:

@@ -14,7 +14,7 @@ from objemb import checks, registry
 from objemb.checks import ObjembError
 from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
-from objemb.images.inputs import BoxesLike, ImageLike, as_encoded, as_photo
+from objemb.images.inputs import BoxesLike, ImageLike, View, as_encoded, as_photo, as_view
 from objemb.index.filters.parser import parse
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
@@ -23,7 +23,7 @@ from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.combiners.base import Combiner
 from objemb.search.indexing import ids_of, indexed_photo, photo_path
 from objemb.search.kinds import check_model
-from objemb.search.views import SAMPLE, SeveralViews, View, as_combiner, as_view
+from objemb.search.views import SAMPLE, SeveralViews, as_combiner
 from objemb.search.words import search_words
 from objemb.structures import Described, Photo, SearchResult, VisualWords
 from objemb.structures.described import expect_vectors
@@ -83,7 +83,7 @@ class Retrieval:
                 None if there are views in ``like``.
             boxes: The objects to search for: rows of x1, y1, x2, y2 in original pixels of the query, one of the words
                 ``whole``, ``detector`` and ``both``, or None for the default of the model; as for :meth:`Model.query`.
-            like: Further views of the same object: images, or :class:`~objemb.search.views.View` objects with boxes.
+            like: Further views of the same object: images, or :class:`~objemb.images.inputs.View` objects with boxes.
             unlike: Counter-examples, likewise.
             combine: How views and counter-examples become one query: a combiner, or a text such as
                 ``mean,margin=0.1``. ``best``: the best match of any view counts. ``mean``: the mean of their vectors.
@@ -179,7 +179,7 @@ class Retrieval:
         share a forward pass, and all queries a pass over the vectors of the index.
 
         Args:
-            queries: Images, or :class:`~objemb.search.views.View` objects with boxes, each a query of its own.
+            queries: Images, or :class:`~objemb.images.inputs.View` objects with boxes, each a query of its own.
             exclude: Ids to leave out, one entry per query.
             k, where, min_score, crop, rerank, exact: As for :meth:`search`, for all queries.
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from objemb import registry
 from objemb.config import parse_part
-from objemb.images.inputs import BoxesLike, ImageLike
 from objemb.index.store import Index
 from objemb.search.combiners.base import Combiner
 from objemb.structures import Box, Described, Match, QueryView, RegionDescriptors, Regions, SearchResult, VisualWords
@@ -21,20 +20,6 @@ SAMPLE = 2000
 #: suffice.
 MIN_DEPTH, DEEPER = 64, 4
 RUNNERS_UP = 3
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A view of an object, or a counter-example: a photo with boxes.
-
-    Attributes:
-        image: A path, bytes, a PIL image, an array ``(H, W, 3)`` ..., as for ``EmbeddingModel.describe``.
-        boxes: The objects in it: rows of x1, y1, x2, y2 in original pixels, or one of the words ``whole``, ``detector``
-            and ``both``. None for the default of the combiner, and for all regions of a counter-example.
-    """
-
-    image: ImageLike
-    boxes: BoxesLike | str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +118,6 @@ class SeveralViews:
             if len(found) < depth or best[-1].score >= found.hits[-1].score:
                 return replace(found, hits=tuple(best))
             depth *= DEEPER
-
-
-def as_view(name: str, value: View | ImageLike) -> View:
-    """A view, of an image alone where that is what is given.
-
-    Raises:
-        TypeError: A tuple or list, as of an image with a box.
-    """
-    if isinstance(value, (tuple, list)):
-        raise TypeError(f"{name}: expected images or objemb.View(image, boxes), found {type(value).__name__}")
-    return value if isinstance(value, View) else View(value)
 
 
 def as_combiner(value: str | Combiner) -> Combiner:

@@ -15,12 +15,11 @@ import numpy as np
 from objemb import checks
 from objemb.detectors.base import Detector
 from objemb.images.decode import UnreadableImageError
-from objemb.images.inputs import as_regions
+from objemb.images.inputs import View, as_regions
 from objemb.images.sources import SkippedImage
 from objemb.index.filters.parser import parse
 from objemb.models.base import EmbeddingModel
 from objemb.search.retrieval import Retrieval
-from objemb.search.views import View
 from objemb.serve.batching import Batcher
 from objemb.serve.current import Current
 from objemb.serve.decoding import Decoders, UploadedPhoto

@@ -16,6 +16,7 @@ import objemb
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import Describer
 from objemb.images import UnreadableImageError
+from objemb.images.inputs import View
 from objemb.index.filters.syntax import WhereError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
@@ -23,7 +24,6 @@ from objemb.models import build_model, load_model, save_model
 from objemb.models.base import QUERIES_AT_ONCE
 from objemb.rerank.query_expansion import QueryExpansion
 from objemb.search.retrieval import HELD_DATABASES, Retrieval
-from objemb.search.views import View
 from objemb.text import json_text
 from tests.cli.conftest import PLACES, Run, draw, parsed
 from tests.models.conftest import SETTINGS

@@ -10,13 +10,14 @@ import pytest
 
 import objemb
 from objemb.checks import ArtefactMismatchError
+from objemb.images.inputs import View
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
 from objemb.search.combiners.base import unit
 from objemb.search.combiners.best import Best
 from objemb.search.retrieval import Retrieval
-from objemb.search.views import SeveralViews, View
+from objemb.search.views import SeveralViews
 from objemb.structures import RegionDescriptors, Regions, SearchResult
 from objemb.types import Float32Array
 from tests.cli.conftest import PLACES, Run, parsed
