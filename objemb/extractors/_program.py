@@ -16,8 +16,9 @@ from objemb.ops.byte_resize import resized_parts
 from objemb.ops.grid import TracedGrid, lengths
 from objemb.pooling.base import Pooling
 
-#: Most parts of a pixel in which sizes of inputs are computed.
-PARTS = 1 << 16
+#: Parts of a pixel in which sizes of inputs are computed: as many as 32 bits hold, in which OpenVINO computes whole
+#: numbers, for photos of up to 32,767 pixels a side.
+PARTS = 1 << 14
 
 
 class MapProgram(ExtractionProgram):
@@ -41,9 +42,7 @@ class MapProgram(ExtractionProgram):
         super().__init__()
         self.backbone, self.sampling = backbone, sampling
         self.longest, self.enlarge = side == "longest", enlarge
-        # as few parts as these numbers need: OpenVINO computes whole numbers in 32 bits
-        self.parts = next((n for n in (1, 2, 4, 8, 16) if (size * scale * n) % 1 == (scale * n) % 1 == 0), PARTS)
-        self.target, self.scale = round(size * scale * self.parts), round(scale * self.parts)
+        self.target, self.scale = round(size * scale * PARTS), round(scale * PARTS)
 
     def grid(self, photos: Tensor) -> TracedGrid:
         """See :meth:`ExtractionProgram.grid`."""
@@ -66,16 +65,32 @@ class MapProgram(ExtractionProgram):
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
         """``(height, width)`` of the input of the network; see :meth:`objemb.extractors.map.Map`."""
-        length = (torch.sym_max if self.longest else torch.sym_min)(*size)
-        target = self.target if self.enlarge else torch.sym_min(self.target, length * self.scale)
+        length = cast(int, (torch.sym_max if self.longest else torch.sym_min)(*size))
+        target = self.target if self.enlarge else cast(int, torch.sym_min(self.target, length * self.scale))
         multiple = self.backbone.multiple
         least = -(-max(self.backbone.smallest, 1) // multiple)
-        # in halves of a multiple, so that halves go up
-        height, width = (
-            torch.sym_max((2 * s * target // (multiple * self.parts) + length) // (2 * length), least) * multiple
-            for s in size
-        )
+        height, width = (torch.sym_max(_nearest(side, target // multiple, length), least) * multiple for side in size)
         return cast(tuple[int, int], (height, width))
+
+
+def _nearest(side: int, target: int, length: int) -> int:
+    """``side * target / (length * PARTS)``, rounded to the nearest whole number, halves up, in 32 bits.
+
+    The product has more bits; so whole numbers of ``target`` and its parts are divided apart, and what they leave is
+    added.
+    """
+    whole, parts = _divided(target, PARTS)
+    quotient, rest = _divided(side * whole, length)
+    of_parts, rest_of_parts = _divided(side * parts, length)
+    further, parts_left = _divided(of_parts, PARTS)
+    left = rest * PARTS + parts_left * length + rest_of_parts  # of length * PARTS
+    return quotient + further + (left + length * (PARTS // 2)) // (length * PARTS)
+
+
+def _divided(number: int, divisor: int) -> tuple[int, int]:
+    """Quotient and remainder; exporters lack the remainder of a traced length."""
+    quotient = number // divisor
+    return quotient, number - quotient * divisor
 
 
 class CropProgram(ExtractionProgram):
