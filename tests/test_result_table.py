@@ -27,6 +27,7 @@ def test_a_row_per_hit() -> None:
             "rank": rank,
             "image": image,
             "score": score,
+            "p_false": None,
             **dict(zip(("x1", "y1", "x2", "y2"), BOX, strict=True)),
             "label": label,
             "view": view,
@@ -46,7 +47,7 @@ def test_columns_have_the_same_types_without_hits() -> None:
     some, none = found({}).to_arrow().schema, found().to_arrow().schema
     assert some == none
     assert [str(field.type) for field in none] == (
-        ["string", "int32", "string", "double", *["float"] * 4, "string", "int32", *["float"] * 4]
+        ["string", "int32", "string", "double", "double", *["float"] * 4, "string", "int32", *["float"] * 4]
     )
 
 

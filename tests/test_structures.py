@@ -266,7 +266,17 @@ def match(image: str = "a.jpg", score: float = 0.5, **changes: Any) -> Match:
 class TestMatch:
     def test_json_round_trip(self) -> None:
         found = match(label="cup", metadata={"price": 3}, runners_up=(match(score=0.4),))
-        assert set(found.to_json()) == {"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}
+        assert set(found.to_json()) == {
+            "image",
+            "score",
+            "p_false",
+            "box",
+            "view",
+            "query_box",
+            "label",
+            "metadata",
+            "runners_up",
+        }
         assert Match.from_json(through_json(found)) == found
 
     def test_json_has_no_number_that_json_lacks(self) -> None:

@@ -66,6 +66,7 @@ app.command("delete")(maintenance.delete)
 app.command("compact")(maintenance.compact)
 app.command("merge")(maintenance.merge)
 app.command("migrate")(migrate.migrate)
+app.command("calibrate")(maintenance.calibrate)
 app.command("doctor")(doctor.doctor)
 
 #: Programs that parse their own command lines: the function in `objemb.cli.programs`, whose modules import torch, and

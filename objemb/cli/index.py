@@ -78,6 +78,7 @@ def index(
     from objemb.images.sources import find_images
     from objemb.index.storage.lock import check_system
     from objemb.models.opening import open_model
+    from objemb.search.calibration import refresh_calibration
     from objemb.search.indexing import Job
 
     started = time.monotonic()
@@ -115,6 +116,7 @@ def index(
         report = job.run()
         skipped.add_boxes(given)
     show_build(target)
+    refresh_calibration(target, opened, on_note=note)
     if not any(asdict(report).values()):
         note(f"note: no images were found in {', '.join(map(str, photos))}")
     report_boxes(given, listing=skipped.file)

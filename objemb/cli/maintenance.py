@@ -1,4 +1,4 @@
-"""The commands that maintain an index: `objemb info`, `verify`, `delete`, `compact` and `merge`."""
+"""The commands that maintain an index: `objemb info`, `verify`, `delete`, `compact`, `merge`, `calibrate`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from objemb.cli.errors import MISMATCH, guarded
-from objemb.cli.options import IndexPath, Json, among
+from objemb.cli.options import Device, IndexPath, Json, Precision, Runtime, Threads, among
 from objemb.cli.output import human_bytes, note, print_json, print_pairs
 from objemb.cli.progress import Progress, show_build
 from objemb.search.approximate import engine_in_use
+from objemb.text import score_text
 
 MEBIBYTE = 2**20
+#: With fewer objects, calibrations come with a warning.
+FEW_OBJECTS = 30
 
 
 @guarded
@@ -31,6 +34,12 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     size = human_bytes(facts.pop("bytes"))
     for name in ("next", "previous"):
         facts[name] = _in_words(facts[name])
+    made = facts.pop("calibration")
+    facts["calibration"] = (
+        "none"
+        if made is None
+        else f"by {made['queries']} boxes of {made['objects']} objects or photos, in {made['images']} images"
+    )
     random = about.get("untrained") or []
     pairs = [("index", facts.pop("path")), *facts.items(), ("size", size), ("model", about.get("path", "unknown"))]
     print_pairs([*pairs, *([("random weights", ", ".join(random))] if random else [])])
@@ -128,6 +137,59 @@ def merge(
         print_json({"index": str(index), **facts})
     else:
         print(f"{index}: {facts['images']} images, {facts['regions']} regions")
+
+
+@guarded
+def calibrate(
+    index: IndexPath,
+    *,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A metadata column with the name of the object in each photo, or 'label' for the classes of boxes: "
+            "boxes of the index are searched for, without the photos of the same name.",
+        ),
+    ] = None,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos that show none of the indexed objects, instead: a folder, list ...; repeatable."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=100, help="Maximum number of boxes that are searched for.")] = 1000,
+    model: Annotated[Path | None, typer.Option(help="A model folder.  [the one with which the index was made]")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    runtime: Runtime = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find out which scores objects that are not in an index reach, for `objemb search --at-most-false`.
+
+    The result is stored in the index. `objemb index` makes it anew when more than a quarter of the photos is new.
+    """
+    from objemb.index.store import Index
+    from objemb.search.calibration import calibrate as fit
+    from objemb.search.opening import open_retrieval
+
+    target, opened = Index.open(index), None
+    if on:
+        retrieval = open_retrieval(index, model, device=device, precision=precision, runtime=runtime, threads=threads)
+        target, opened = retrieval.index, retrieval.model
+    made = fit(target, instance=instance, on=on or (), model=opened, queries=queries)
+    if as_json:
+        print_json({"index": str(index), **made.to_json()})
+        return
+    shown = "objects" if instance is not None else "photos"
+    print(f"{index}: calibrated by {made.queries} boxes of {made.objects} {shown}")
+    if made.objects < FEW_OBJECTS:
+        note(
+            f"note: {made.objects} {shown} tell little of others: a single absent object may be taken for another more "
+            "often, or less often, than is said here"
+        )
+    for expected in (1.0, 0.1, 0.01, 0.001):
+        if expected >= made.told(1, len(target)):
+            score = made.score_of(expected, 1, len(target))
+            print(f"{expected:g} false photos are expected from a score of {score_text(score)} on")
 
 
 def _in_words(generation: dict[str, Any] | None) -> str:

@@ -77,6 +77,14 @@ def search(
         bool, typer.Option("--exclude-self", help="Leave out the query itself if it is in the index.")
     ] = False,
     min_score: Annotated[float | None, typer.Option(help="Leave out photos with a lower score.")] = None,
+    at_most_false: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Leave out photos from whose score on more false ones are expected, such as 0.01; needs an index that "
+            "'objemb calibrate' calibrated.",
+        ),
+    ] = None,
     crop: Annotated[
         str,
         typer.Option(
@@ -150,6 +158,7 @@ def search(
         where=where,
         exclude=excluded,
         min_score=min_score,
+        at_most_false=at_most_false,
         crop=crop,
         rerank=() if rerank == [NONE] else rerank or None,
     )
@@ -162,7 +171,7 @@ def search(
     if as_json:
         print_json(result.to_json())
     else:
-        _show(result)
+        _show(result, at_most_false)
 
 
 def _wanted_boxes(texts: list[str] | None, auto: bool, whole: bool) -> list[Box] | str | None:
@@ -229,16 +238,20 @@ def _write_pictures(
         note(f"picture: {save}")
 
 
-def _show(result: SearchResult) -> None:
+def _show(result: SearchResult, at_most_false: float | None) -> None:
     several = sum(len(view.boxes) for view in result.views) > 1
     views = len(result.views) > 1
-    header = ["", "score", "image", "box", *(["view"] * views), *(["query box"] * several), "label"]
+    told = any(hit.p_false is not None for hit in result)
+    optional = {"p false": told, "view": views, "query box": several}
+    columns = ("", "score", "p false", "image", "box", "view", "query box", "label")
+    header = [name for name in columns if optional.get(name, True)]
     from objemb.visualize.pictures import short
 
     rows = [
         [
             rank,
             score_text(hit.score),
+            *(["" if hit.p_false is None else f"{hit.p_false:.2g}"] * told),
             hit.image,
             _box_text(hit.box),
             *([short(result.views[hit.view].image)] * views),
@@ -250,6 +263,10 @@ def _show(result: SearchResult) -> None:
     if rows:
         print_table(header, rows)
         print(f"score: {result.scale}")
+        if told:
+            print("p false: expected number of photos without the object that score as high or higher")
+    elif at_most_false is not None:
+        print(f"not here: no photo has a score from which on {at_most_false:g} false photos or fewer are expected")
     else:
         print("nothing found")
 

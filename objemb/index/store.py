@@ -13,9 +13,10 @@ from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite
+from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.generations import NEXT, PREVIOUS, generation_facts
 from objemb.index.storage.manifest import Manifest, now
-from objemb.index.storage.publish import check_same_model, create
+from objemb.index.storage.publish import check_same_model, create, exclusive
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import Snapshot, StoredImage
 from objemb.index.storage.writer import FLUSH_ROWS, Writer
@@ -133,6 +134,21 @@ class Index:
     def model(self) -> Mapping[str, object] | None:
         """Description of that model as given to :meth:`create`, or None."""
         return self._snapshot.manifest.model
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the scores of a search without re-ranking mean, or None if that is not known."""
+        return self._snapshot.manifest.calibration
+
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Publish a calibration, or remove it; see :func:`objemb.search.calibration.calibrate`."""
+        with exclusive(self._folder, self._snapshot.manifest) as publisher:
+            publisher.publish(calibration=calibration)
+        self.refresh()
+
+    def added_since(self, next_image: int) -> int:
+        """Number of images that were added when ``state.next_image`` was ``next_image``, or later."""
+        return self._snapshot.added_since(next_image)
 
     def __len__(self) -> int:
         """Number of images."""

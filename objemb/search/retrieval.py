@@ -16,6 +16,7 @@ from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, read_photo
 from objemb.images.inputs import BoxesLike, ImageLike, View, as_encoded, as_photo, as_view
 from objemb.index.filters.parser import parse
+from objemb.index.storage.calibration import Calibration
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.rerank._database import IndexDatabase
@@ -72,6 +73,7 @@ class Retrieval:
         where: str | None = None,
         exclude: str | Collection[str] = (),
         min_score: float | None = None,
+        at_most_false: float | None = None,
         crop: str = "context",
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
@@ -94,6 +96,8 @@ class Retrieval:
             where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
             exclude: Ids of images to leave out, such as those of :meth:`ids_of`; other images take their places.
             min_score: Leave out photos with a lower score, on the scale of the last re-ranker if there is one.
+            at_most_false: Leave out photos from whose score on more photos without the object are expected, such as
+                0.01; needs a calibrated index, see :func:`objemb.search.calibration.calibrate`.
             crop: How a box is described: ``context``, ``crop``, ``scaled`` or ``whole``, as for :meth:`Model.query`.
             rerank: Re-rankers to apply, in order: objects, or texts such as ``query_expansion,top=5``. None for those
                 of the model, an empty list for none. Re-rankers read the rows of the hits;
@@ -103,7 +107,7 @@ class Retrieval:
 
         Returns:
             The photos, best first, with boxes in original pixels. Labels and metadata are those of the index; ``scale``
-            is the meaning of the scores.
+            is the meaning of the scores, and ``p_false`` of hits what the calibration of the index says of them.
 
         Raises:
             FileNotFoundError, UnreadableImageError: The query does not exist or is not a readable image.
@@ -111,7 +115,7 @@ class Retrieval:
             ValueError, TypeError: Boxes are outside the photo, ``detector`` is used without a detector, or a re-ranker
                 does not exist or needs something that is missing, such as the paths of the indexed photos, or the photo
                 of the query where there are several views; or there are re-rankers together with counter-examples or a
-                classifier, whose scores they would replace.
+                classifier, whose scores they would replace; or ``at_most_false`` cannot be told.
         """
         if isinstance(image, (list, tuple)):
             raise TypeError(
@@ -127,6 +131,7 @@ class Retrieval:
                 where=where,
                 exclude=[exclude],
                 min_score=min_score,
+                at_most_false=at_most_false,
                 crop=crop,
                 rerank=rerank,
                 exact=exact,
@@ -138,9 +143,11 @@ class Retrieval:
             parse(where)
         views = [*([] if image is None else [View(image, boxes)]), *(as_view("like", view) for view in like)]
         views = [replace(view, image=as_encoded(view.image)) for view in views]
-        several = self._views(views, [as_view("unlike", view) for view in unlike], as_combiner(combine), crop)
+        combiner = as_combiner(combine)
+        calibration = self._calibration(at_most_false, rerankers, combiner)
+        several = self._views(views, [as_view("unlike", view) for view in unlike], combiner, crop)
         query = several.query(partial(self.index.sample, SAMPLE))
-        if rerankers and (unlike or several.combiner.margin is None):
+        if rerankers and (unlike or combiner.margin is None):
             raise ValueError(
                 "rerank: expected no re-rankers, whose scores would replace those of counter-examples and "
                 f"classifiers, found {checks.listed([r.registry_name for r in rerankers])}; --rerank none "
@@ -161,7 +168,8 @@ class Retrieval:
         told_apart = several.told_apart(query, lambda depth: answers(depth)[0], self.index, k, where)
         found = several.result(told_apart, self.index)
         kept = replace(found, hits=tuple(hit for hit in found if hit.score >= least))
-        return self._with_photos(kept, [view.image for view in views])
+        told = _told(kept, calibration, at_most_false, len(query), len(self.index))
+        return self._with_photos(told, [view.image for view in views])
 
     def search_many(
         self,
@@ -171,6 +179,7 @@ class Retrieval:
         where: str | None = None,
         exclude: Sequence[str | Collection[str]] | None = None,
         min_score: float | None = None,
+        at_most_false: float | None = None,
         crop: str = "context",
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
@@ -181,7 +190,7 @@ class Retrieval:
         Args:
             queries: Images, or :class:`~objemb.images.inputs.View` objects with boxes, each a query of its own.
             exclude: Ids to leave out, one entry per query.
-            k, where, min_score, crop, rerank, exact: As for :meth:`search`, for all queries.
+            k, where, min_score, at_most_false, crop, rerank, exact: As for :meth:`search`, for all queries.
 
         Returns:
             One result per query, in order.
@@ -201,6 +210,7 @@ class Retrieval:
                 f"exclude: expected a list with an entry for each of {len(views)} queries, found "
                 f"{checks.short(exclude)}"
             )
+        calibration = self._calibration(at_most_false, rerankers)
         images = [as_encoded(view.image) for view in views]
         boxes = [view.boxes for view in views]
         described = self.model.query_many(images, boxes, crop=crop, max_pixels=self.max_pixels)
@@ -214,7 +224,11 @@ class Retrieval:
             min_score=min_score,
             exact=exact,
         )
-        return [self._with_photos(result, [image]) for result, image in zip(results, images, strict=True)]
+        told = (
+            _told(result, calibration, at_most_false, len(query), len(self.index))
+            for result, query in zip(results, described, strict=True)
+        )
+        return [self._with_photos(result, [image]) for result, image in zip(told, images, strict=True)]
 
     def _views(self, views: Sequence[View], unlike: Sequence[View], combiner: Combiner, crop: str) -> SeveralViews:
         """The described views and counter-examples of a query."""
@@ -278,6 +292,29 @@ class Retrieval:
             answers.update(zip(numbers, search.results, strict=True))
         return [_first(answers[number], k, least, self.index) for number in range(len(queries))]
 
+    def _calibration(
+        self, at_most_false: float | None, rerankers: Sequence[Reranker], combiner: Combiner | None = None
+    ) -> Calibration | None:
+        """The calibration of the index, or None if it does not say what the scores of a search mean.
+
+        Raises:
+            ValueError: ``at_most_false`` is not a positive number, or needs what is missing.
+        """
+        if at_most_false is not None:
+            checks.positive("at_most_false", at_most_false)
+        calibration = self.index.calibration
+        if rerankers:
+            reason = f"no re-rankers, whose scores are not calibrated, found {rerankers[0].registry_name!r}"
+        elif combiner is not None and not combiner.keeps_views:
+            reason = f"the combiner 'best', as scores of others are not calibrated, found {combiner.registry_name!r}"
+        elif calibration is None:
+            reason = f"a calibrated index, found {self.index.path} without; 'objemb calibrate' makes one"
+        else:
+            return calibration
+        if at_most_false is not None:
+            raise ValueError(f"at_most_false: expected {reason}")
+        return None
+
     def _with_photos(self, result: SearchResult, images: Sequence[ImageLike]) -> SearchResult:
         """A result that shows the photos of its query and hits in a notebook."""
         path_of = partial(_photo_if_there, self.index)
@@ -328,6 +365,27 @@ class Retrieval:
                 "rerank: expected an index with the paths of its photos, found none; write it with 'objemb index'"
             )
         raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
+
+
+def _told(
+    result: SearchResult, calibration: Calibration | None, at_most_false: float | None, rows: int, images: int
+) -> SearchResult:
+    """A result whose hits say how many false ones to expect, without those with more than are accepted.
+
+    Args:
+        result: Of a search without re-ranking.
+        calibration: Of the index; None if there is none, and nothing is told.
+        at_most_false: The accepted number, or None.
+        rows: Number of rows of the query.
+        images: Number of images of the index.
+    """
+    if calibration is None:
+        return result
+    if at_most_false is not None:
+        calibration.check_told(at_most_false, rows, images)
+    hits = [replace(hit, p_false=calibration.expected_false(hit.score, rows, images)) for hit in result]
+    accepted = math.inf if at_most_false is None else at_most_false
+    return replace(result, hits=tuple(hit for hit in hits if hit.p_false is None or hit.p_false <= accepted))
 
 
 def _opened(images: Sequence[ImageLike], max_pixels: int, number: int) -> Photo:

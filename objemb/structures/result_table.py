@@ -7,6 +7,7 @@ The columns of a hit, in the order of the ranks:
 ``rank``                                     int32, from 1
 ``image``                                    text: the id of the photo
 ``score``                                    float64
+``p_false``                                  float64 or null: see :class:`~objemb.structures.Match`
 ``x1``, ``y1``, ``x2``, ``y2``               float32: the matched box, in original pixels of the photo
 ``label``                                    text or null: the class of the box
 ``view``                                     int32: the number of the view of the query that matched
@@ -47,6 +48,7 @@ def as_table(result: SearchResult) -> pa.Table:
         "rank": pa.array(range(1, len(hits) + 1), pa.int32()),
         "image": pa.array([_text(hit.image) for hit in hits], pa.string()),
         "score": pa.array([hit.score for hit in hits], pa.float64()),
+        "p_false": pa.array([hit.p_false for hit in hits], pa.float64()),
         **_edges("", [hit.box for hit in hits]),
         "label": pa.array([None if hit.label is None else _text(hit.label) for hit in hits], pa.string()),
         "view": pa.array([hit.view for hit in hits], pa.int32()),

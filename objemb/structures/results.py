@@ -40,6 +40,8 @@ class Match:
         label: Name of the matched region's class, or None.
         metadata: Metadata stored with the image, by column.
         runners_up: The next best pairs of boxes in the same image, best first, without ``runners_up`` of their own.
+        p_false: How many photos that do not show the object are expected to score at least ``score``, from the
+            calibration of the index; None if that is not known.
         view: The view of the query that matched, a number in :attr:`SearchResult.views`.
     """
 
@@ -51,6 +53,7 @@ class Match:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     runners_up: tuple[Match, ...] = ()
     view: int = 0
+    p_false: float | None = None
 
     def __post_init__(self) -> None:
         checked_id("Match.image", self.image)
@@ -65,14 +68,17 @@ class Match:
         object.__setattr__(self, "metadata", frozen_metadata("Match.metadata", self.metadata))
         object.__setattr__(self, "runners_up", tuple(self.runners_up))
         checks.whole("Match.view", self.view, 0)
+        if self.p_false is not None:
+            checks.between("Match.p_false", self.p_false, 0, math.inf)
         if any(r.score > score for r in self.runners_up):
             raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
 
     def to_json(self) -> dict[str, object]:
-        """``{"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}``."""
+        """``{"image", "score", "p_false", "box", "view", "query_box", "label", "metadata", "runners_up"}``."""
         return {
             "image": self.image,
             "score": self.score,
+            "p_false": self.p_false,
             "box": list(self.box),
             "view": self.view,
             "query_box": list(self.query_box),
@@ -84,7 +90,9 @@ class Match:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Match:
         """A match from the output of :meth:`to_json`."""
-        expect_keys("Match", data, ("image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"))
+        expect_keys(
+            "Match", data, ("image", "score", "p_false", "box", "view", "query_box", "label", "metadata", "runners_up")
+        )
         return Match(
             image=data["image"],
             score=data["score"],
@@ -94,6 +102,7 @@ class Match:
             metadata=data["metadata"],
             runners_up=tuple(Match.from_json(r) for r in data["runners_up"]),
             view=data["view"],
+            p_false=data["p_false"],
         )
 
 

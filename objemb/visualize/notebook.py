@@ -83,4 +83,5 @@ def _query_text(result: SearchResult, number: int) -> str:
 
 def _hit_text(rank: int, hit: Match) -> str:
     label = "" if hit.label is None else f' <span style="{SOFT}">{html_text(hit.label)}</span>'
-    return f"<div>{rank}. <b>{score_text(hit.score)}</b>{label}</div>"
+    false = "" if hit.p_false is None else f' <span style="{SOFT}">({hit.p_false:.2g} false expected)</span>'
+    return f"<div>{rank}. <b>{score_text(hit.score)}</b>{label}{false}</div>"

@@ -76,9 +76,16 @@ def _card(rank: int, hit: Match, picture: Picture, query: Picture, result: Searc
 <div class="text">
 <div class="top"><span class="rank">{rank}</span>{label}
 <span class="score" title="{html_text(result.scale)}">{score_text(hit.score)}</span></div>
-<div class="name">{_breakable(hit.image)}</div>
+{_false_text(hit)}<div class="name">{_breakable(hit.image)}</div>
 {_pair(hit, picture, query, result)}{others}{_metadata(hit)}
 </div></li>"""
+
+
+def _false_text(hit: Match) -> str:
+    if hit.p_false is None:
+        return ""
+    title = "expected number of photos without the object that score as high or higher"
+    return f'<div class="soft" title="{title}">{hit.p_false:.2g} false expected</div>\n'
 
 
 def _pair(hit: Match, picture: Picture, query: Picture, result: SearchResult) -> str:

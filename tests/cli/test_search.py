@@ -27,7 +27,7 @@ def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
     }
     assert len(found["hits"]) == 3
     hit = found["hits"][0]
-    assert set(hit) == {"image", "score", "box", "view", "query_box", "label", "metadata", "runners_up"}
+    assert set(hit) == {"image", "score", "p_false", "box", "view", "query_box", "label", "metadata", "runners_up"}
     assert (hit["image"], hit["box"], hit["label"]) == ("1.png", [60, 20, 110, 70], "green")
     assert hit["query_box"] == [60, 20, 110, 70]
     assert hit["score"] == pytest.approx(1, abs=1e-4)

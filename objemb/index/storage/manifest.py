@@ -17,6 +17,8 @@ Every file but the manifest is immutable. A new state is new files plus a new ma
 or the new one and a writer may be killed at any moment. File numbers are never used twice, internal image
 numbers only after a migration to another model (:mod:`objemb.index.storage.generations`), which replaces all images.
 
+A calibration of scores is part of the manifest; readers that do not know it leave it aside.
+
 The first line of the manifest carries the format version and the SHA-256 of the JSON that follows it. Format 2 is
 written. Format 1, which knew vectors and one inverted file of FAISS only, differs in the manifest alone: its files are
 those of format 2, so an index of format 1 is read as it is, and the first writer that publishes leaves a manifest of
@@ -32,10 +34,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError
+from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.files import FileJson, FileRecord, Folder, read_file
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.unit_vectors import UnitVectors
@@ -87,6 +90,7 @@ class ManifestJson(_CommonJson):
 
     schema: Settings
     structures: list[StructureJson]
+    calibration: NotRequired[dict[str, object] | None]
 
 
 class AnnJson(TypedDict):
@@ -177,6 +181,7 @@ class Manifest:
         segments: In the order of their internal image numbers.
         deleted: Internal numbers of deleted images that are still in segments, or None.
         structures: The search structures, in order of preference.
+        calibration: What the scores mean, if that is known.
         format: Version of the format in which the state was read; the next state is written in :data:`FORMAT`.
     """
 
@@ -191,6 +196,7 @@ class Manifest:
     segments: tuple[SegmentRecord, ...] = ()
     deleted: FileRecord | None = None
     structures: tuple[StructureRecord, ...] = ()
+    calibration: Calibration | None = None
     format: int = FORMAT
 
     @property
@@ -230,6 +236,7 @@ class Manifest:
             "segments": [s.to_json() for s in self.segments],
             "deleted": self.deleted.to_json() if self.deleted else None,
             "structures": [s.to_json() for s in self.structures],
+            **({"calibration": self.calibration.to_json()} if self.calibration else {}),
         }
 
     @staticmethod
@@ -247,6 +254,7 @@ class Manifest:
             segments=tuple(SegmentRecord.from_json(s) for s in data["segments"]),
             deleted=FileRecord.from_json(data["deleted"]) if data["deleted"] else None,
             structures=tuple(StructureRecord.from_json(s) for s in data["structures"]),
+            calibration=Calibration.from_json(stored) if (stored := data.get("calibration")) else None,
             format=format,
         )
 

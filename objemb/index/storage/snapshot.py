@@ -126,6 +126,14 @@ class Snapshot:
             for s, live in zip(self.segments, self.live, strict=True)
         )
 
+    def added_since(self, next_image: int) -> int:
+        """Number of live images whose internal number is at least ``next_image``."""
+        return sum(
+            int(((s.numbers >= next_image) & (True if live is None else live)).sum())
+            for s, live in zip(self.segments, self.live, strict=True)
+            if s.record.images
+        )
+
     def place(self, image: str) -> tuple[Segment, int] | None:
         """The segment of a live image and its position in the segment; None if the id is not there."""
         place = self._places.get(image)
@@ -179,6 +187,7 @@ class Snapshot:
             "updated": manifest.updated,
             "deleted_share": 1 - self.image_count / stored if stored else 0.0,
             "approximate": manifest.structures[0].engine if manifest.structures else None,
+            "calibration": None if manifest.calibration is None else manifest.calibration.to_json(),
             "approximate_share": self.covered_share(manifest.structures[0]) if manifest.structures else 0.0,
         }
 
