@@ -3,9 +3,10 @@
     python tools/torture_index.py --kills 0 --corruptions 0 --migrations 100
 
 An index of small photos is migrated from one model to another and back, again and again. Each migration is killed at a
-random moment (or ends before that), while one process searches without a pause and another one adds photos. After
-every kill the index must open, verify, be of one of the two models, and hold every photo that was added, once, with the
-vectors of that model. Every search must have an answer with every photo at most once and the wanted one first.
+random moment, half of them while they publish, or ends before that, while one process searches and another one adds and
+deletes photos. After every kill the index must open, verify, be of one of the two models, and hold every photo that was
+added, once, with the vectors of that model. Every search must have an answer with every photo at most once and the
+wanted one first.
 """
 
 from __future__ import annotations
@@ -27,24 +28,29 @@ from PIL import Image
 from objemb.checks import ArtefactMismatchError, IndexLockedError
 from objemb.config import load_config
 from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.index.storage.generations import NEXT, PREVIOUS, drop
+from objemb.index.storage.generations import NEXT, PREVIOUS, drop, switch
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.models.base import EmbeddingModel
 from objemb.models.row_schema import row_schema
+from objemb.search import migration
 from objemb.search.indexing import Job
 from objemb.search.migration import Migration
 from objemb.structures.described import expect_vectors
 
 #: Photos at the start; each has a given box.
-PHOTOS = 24
+PHOTOS = 16
 #: A photo is added about every so many seconds.
 ADDED_EVERY = 0.5
+#: Seconds between two searches.
+SEARCHED_EVERY = 0.02
 #: Photos that were added and are not yet deleted again.
-MOST_ADDED = 16
+MOST_ADDED = 8
 SIDE = 48
 BOX = (8, 8, 32, 32)
 NETWORK = ("backbone.arch=squeezenet1_1", "backbone.weights=random", "extractor.size=33")
+#: A migration that publishes is killed within this many seconds.
+PUBLISHING = 0.08
 #: Most seconds that a process may need to start or to end.
 PATIENCE = 120.0
 
@@ -85,14 +91,20 @@ def models_of(folder: Path) -> dict[str, EmbeddingModel]:
     return {model.fingerprint: model for model in loaded}
 
 
-def work(folder: Path, seed: int, ready: Connection) -> None:
-    """Migrate the index to the model that it is not of."""
+def work(folder: Path, seed: int, steps: Connection) -> None:
+    """Migrate the index to the model that it is not of. A message is sent before it starts, and before it publishes."""
+
+    def announced(*arguments: Any, **more: Any) -> bool:
+        steps.send(None)
+        return switch(*arguments, **more)
+
     torch.set_num_threads(1)
     models = models_of(folder)
     index = Index.open(folder / "index")
     (target,) = (model for fingerprint, model in models.items() if fingerprint != index.fingerprint)
     keep = random.Random(seed).random() < 0.5
-    ready.send(None)
+    vars(migration)["switch"] = announced
+    steps.send(None)
     while True:
         try:
             if index.info()[PREVIOUS] is not None:
@@ -151,6 +163,7 @@ def search(folder: Path, stop: Any, result: Connection) -> None:
     answers, problems, answered_by = 0, list[str](), set[str]()
     rng = random.Random(0)
     while not stop.is_set():
+        time.sleep(SEARCHED_EVERY)
         number = rng.randrange(PHOTOS)
         try:
             index = Index.open(folder / "index")
@@ -194,23 +207,35 @@ def inspect(folder: Path, models: dict[str, EmbeddingModel], journal: Path) -> l
     return problems
 
 
-def kill_once(folder: Path, seed: int, most: float, result: dict[str, Any]) -> None:
-    """Start a migration and kill it."""
+def kill_once(folder: Path, seed: int, most: float, result: dict[str, Any]) -> float:
+    """Start a migration and kill it: half of them within ``most`` seconds, half while they publish. Returns the seconds
+    from the start to the end."""
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=work, args=(folder, seed, sender), daemon=True)
     child.start()
     sender.close()
-    if receiver.poll(PATIENCE):
-        with suppress(EOFError):
-            receiver.recv()
-    child.join(random.Random(seed).uniform(0, most))
+    publishing, rng = seed % 2 == 1, random.Random(seed)
+    _await(receiver)
+    started = time.monotonic()
+    if publishing:
+        _await(receiver)
+    child.join(rng.uniform(0, PUBLISHING if publishing else most))
+    seconds = time.monotonic() - started
     child.kill()
     child.join()
     receiver.close()
     result["ended before the kill"] += child.exitcode == 0
     if child.exitcode not in (0, -9):
         result["failures"].append(f"migration {seed}: it ended with exit code {child.exitcode}")
+    return seconds
+
+
+def _await(steps: Connection) -> None:
+    """Wait for the next step of a migration, or for its end."""
+    if steps.poll(PATIENCE):
+        with suppress(EOFError):
+            steps.recv()
 
 
 def torture_by_migrating(folder: Path, kills: int, seed: int) -> dict[str, Any]:
@@ -227,14 +252,13 @@ def torture_by_migrating(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     ]
     for process in others:
         process.start()
-    started = time.monotonic()
-    kill_once(folder, seed, PATIENCE, result)  # it ends, and tells how long that takes beside the others
-    most = 1.3 * (time.monotonic() - started)
+    # the first one ends, and tells how long that takes beside the others
+    most = kill_once(folder, 2 * seed, PATIENCE, result)
     result["ended before the kill"] = 0
     for number in range(1, kills + 1):
-        kill_once(folder, seed + number, most, result)
+        kill_once(folder, 2 * seed + number, most, result)
         result["left unfinished"] += (folder / "index" / NEXT).exists()
-        result["failures"] += [f"migration {seed + number}: {p}" for p in inspect(folder, models, journal)]
+        result["failures"] += [f"migration {2 * seed + number}: {p}" for p in inspect(folder, models, journal)]
     stop.set()
     answers, generations, problems = receiver.recv() if receiver.poll(PATIENCE) else (0, 0, ["no answers at all"])
     for process in others:

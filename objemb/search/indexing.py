@@ -256,6 +256,12 @@ def stamp_of_file(path: Path, extra: str = "") -> str:
     return json.dumps({"path": str(path.absolute()), "size": size, "mtime_ns": changed, "extra": extra})
 
 
+def own_regions(metadata: Mapping[str, Scalar]) -> str:
+    """What a stamp knows of an image with some metadata whose regions were chosen by the model: ``extra`` of
+    :func:`stamp_of_file`; see :func:`asked_regions`."""
+    return _extra(_regions_stamp("", None), json.dumps(dict(metadata), sort_keys=True))
+
+
 def _regions_stamp(digest: str, most: int | None) -> str:
     """What determines regions besides the model: the digest of a file of boxes, or none, and a maximum."""
     return f"boxes {digest} at most {most}"

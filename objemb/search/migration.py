@@ -228,14 +228,15 @@ class Migration:
             return
         gone = (photo_path(stamp) for stamp, _ in self._left_out.values())
         why = emptied(path for path in gone if path is not None)
-        if why is None and len(self._left_out) > MOST_LEFT_OUT * len(self.index):
+        if why is not None:
+            why += "; is a drive not mounted?"
+        elif len(self._left_out) > MOST_LEFT_OUT * len(self.index):
             first = next(iter(self._left_out.values()))[1]
             why = f"more than half of all, the first is {first.id}: {first.reason}"
         if why is not None:
             raise ValueError(
-                f"{self.index.path}: {len(self._left_out)} of {len(self.index)} images would be left out ({why}); is a "
-                "drive not mounted? The index is unchanged, and what was described is kept; add --force (force=True) "
-                "to publish without them"
+                f"{self.index.path}: {len(self._left_out)} of {len(self.index)} images would be left out ({why}). The "
+                "index is unchanged, and what was described is kept; add --force (force=True) to publish without them"
             )
 
 

@@ -205,7 +205,7 @@ class Service:
         decoded = replace(await self._decoded(photo, self._model.decode_side), metadata=asked.metadata)
         boxes = None if asked.boxes is None else GivenBoxes(_given(asked, decoded.size))
         described = await self._computed(lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
-        was_there = await asyncio.wrap_future(writes.put(described, content))
+        was_there = await asyncio.wrap_future(writes.put(described, content, given=boxes is not None))
         return was_there, await self.stored(image)
 
     async def delete(self, image: str) -> bytes:

@@ -18,7 +18,7 @@ from objemb.disk import write_whole
 from objemb.images.kinds import kind_of
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
-from objemb.search.indexing import photo_path, stamp_of_file
+from objemb.search.indexing import own_regions, photo_path, stamp_of_file
 from objemb.serve.limits import Limits
 from objemb.serve.problems import Problem, busy
 from objemb.structures import Described
@@ -40,12 +40,14 @@ class Change:
         described: Its rows; None to delete it.
         content: Its encoded photo, None if that is not kept.
         done: Whether the image was in the index before; set once the change is published.
+        given: Whether its boxes were given, rather than found by the model.
     """
 
     image: str
     described: Described | None
     content: bytes | None
     done: Future[bool]
+    given: bool = False
 
 
 class Writes:
@@ -76,13 +78,13 @@ class Writes:
         self._thread = Thread(target=self._work, name="objemb-write", daemon=True)
         self._thread.start()
 
-    def put(self, described: Described, content: bytes) -> Future[bool]:
-        """Add an image, or replace the one of the same id.
+    def put(self, described: Described, content: bytes, *, given: bool) -> Future[bool]:
+        """Add an image, or replace the one of the same id; ``given`` says whether its boxes were given.
 
         Raises:
             Problem: The queue is full.
         """
-        return self._submit(Change(described.image, described, content, Future()))
+        return self._submit(Change(described.image, described, content, Future(), given))
 
     def delete(self, image: str) -> Future[bool]:
         """Delete an image. Raises :class:`Problem` as :meth:`put`."""
@@ -152,7 +154,7 @@ class Writes:
             place = self._uploads / f"{secrets.token_hex(16)}.{kind.lower()}"
             write_whole(place, change.content)
             written.append(place)
-            stamp = stamp_of_file(place.resolve())
+            stamp = stamp_of_file(place.resolve(), "" if change.given else own_regions(change.described.metadata))
         writer.add(change.described, stamp)
         return was_there
 

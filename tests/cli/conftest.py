@@ -80,6 +80,14 @@ def rmac(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another saved model of the kind of ``model``."""
+    folder = tmp_path_factory.mktemp("models") / "newer"
+    save_model(build_model({**SETTINGS, "describer": {**SETTINGS["describer"], "pooling": {"name": "max"}}}), folder)
+    return folder
+
+
 @pytest.fixture
 def index(run: Run, photos: Path, model: Path, tmp_path: Path) -> Path:
     """An index of the photos with their boxes."""

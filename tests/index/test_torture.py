@@ -34,3 +34,14 @@ def test_a_short_torture(tmp_path: Path, kind: str) -> None:
     assert result["passed"]
     assert result["corruption"]["detected"] == 60
     assert result["killing"]["generations"] > 0
+
+
+def test_a_few_migrations_are_killed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    few = ["--kills", "0", "--corruptions", "0", "--migrations", "2", "--folder", str(tmp_path)]
+    run = subprocess.run([sys.executable, str(TOOL), *few], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    migrating = json.loads(run.stdout)["migrating"]
+    assert migrating["failures"] == []
+    assert migrating["answers"] > 0
+    assert migrating["publications"] > 2

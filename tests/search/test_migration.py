@@ -18,25 +18,19 @@ from objemb.images.sources import SkippedImage
 from objemb.index.storage import generations
 from objemb.index.storage.generations import NEXT, PREVIOUS
 from objemb.index.store import Index
-from objemb.models import Model, build_model, load_model, save_model
+from objemb.models import load_model
 from objemb.models.base import EmbeddingModel
 from objemb.search import migration
-from objemb.search.indexing import MOST_REGIONS, AskedRegions, Job, asked_regions
+from objemb.search.indexing import MOST_REGIONS, AskedRegions, Job, asked_regions, own_regions, stamp_of_file
 from objemb.search.migration import Migration, MigrationReport
 from objemb.structures import Described
 from tests.cli.conftest import PLACES, draw
-from tests.models.conftest import SETTINGS
 
 
-@pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A saved model of the same kind as that of the index."""
-    settings: dict[str, Any] = {**SETTINGS, "describer": {**SETTINGS["describer"], "pooling": {"name": "max"}}}
-    folder = tmp_path_factory.mktemp("newer") / "model"
-    save_model(build_model(settings), folder)
-    loaded = load_model(folder)
-    assert isinstance(loaded, Model)
-    return loaded
+@pytest.fixture(scope="module", name="newer")
+def loaded(newer: Path) -> EmbeddingModel:
+    """Another model of the kind of that of the index."""
+    return load_model(newer)
 
 
 class Hooked:
@@ -80,7 +74,7 @@ def expect_equal(one: dict[str, tuple[Any, ...]], other: dict[str, tuple[Any, ..
 
 
 def test_it_becomes_the_index_that_the_new_model_makes(
-    index: Path, newer: Model, photos: Path, tmp_path: Path, run: Any
+    index: Path, newer: EmbeddingModel, photos: Path, tmp_path: Path, run: Any
 ) -> None:
     before, answers = contents(index), objemb.open(index).search(photos / "1.png", [PLACES[1]])
     report, skipped = migrate(index, newer)
@@ -98,7 +92,7 @@ def test_it_becomes_the_index_that_the_new_model_makes(
     assert json.loads(again.stdout)["unchanged"] == 6
 
 
-def test_an_open_index_goes_on_with_the_old_generation(index: Path, newer: Model, photos: Path) -> None:
+def test_an_open_index_goes_on_with_the_old_generation(index: Path, newer: EmbeddingModel, photos: Path) -> None:
     opened = objemb.open(index)
     query = photos / "2.png"
     before = opened.search(query, [PLACES[2]])
@@ -110,7 +104,7 @@ def test_an_open_index_goes_on_with_the_old_generation(index: Path, newer: Model
         opened.index.refresh()
 
 
-def test_filters_deleted_images_and_the_approximate_structure_survive(index: Path, newer: Model) -> None:
+def test_filters_deleted_images_and_the_approximate_structure_survive(index: Path, newer: EmbeddingModel) -> None:
     opened = Index.open(index)
     opened.delete(["3.png"])
     created = opened.info()["created"]
@@ -142,7 +136,9 @@ def test_the_kind_may_change(index: Path, rmac: Path, photos: Path, kind: str, t
     assert found.hits == objemb.open(tmp_path / "fresh").search(photos / "1.png", [PLACES[1]]).hits
 
 
-def test_words_give_back_their_boxes(index: Path, newer: Model, photos: Path, tmp_path: Path, run: Any) -> None:
+def test_words_give_back_their_boxes(
+    index: Path, newer: EmbeddingModel, photos: Path, tmp_path: Path, run: Any
+) -> None:
     (tmp_path / "words.yaml").write_text(WORDS)
     run("model", "build", tmp_path / "words.yaml", "--fit-on", photos, "-o", tmp_path / "words")
     run("index", photos, "-o", tmp_path / "w", "--model", tmp_path / "words", "--boxes", tmp_path / "boxes.json")
@@ -169,7 +165,7 @@ aggregator: {name: asmk, words: 64, form: regional, query_assignments: 2, positi
 
 
 def test_regions_of_the_model_are_found_anew(
-    photos: Path, model: Path, rmac: Path, newer: Model, tmp_path: Path, run: Any
+    photos: Path, model: Path, rmac: Path, newer: EmbeddingModel, tmp_path: Path, run: Any
 ) -> None:
     run("index", photos, "-o", tmp_path / "grid", "--model", rmac)
     report, _ = migrate(tmp_path / "grid", newer)
@@ -179,7 +175,9 @@ def test_regions_of_the_model_are_found_anew(
     }
 
 
-def test_given_boxes_that_are_not_stored(photos: Path, rmac: Path, newer: Model, tmp_path: Path, run: Any) -> None:
+def test_given_boxes_that_are_not_stored(
+    photos: Path, rmac: Path, newer: EmbeddingModel, tmp_path: Path, run: Any
+) -> None:
     run("index", photos, "-o", tmp_path / "one", "--model", rmac, "--boxes", tmp_path / "boxes.json")
     with pytest.raises(ValueError, match=r"6 of 6 .*its boxes came from a file, and an index with one row per photo"):
         migrate(tmp_path / "one", newer)
@@ -195,9 +193,12 @@ def test_stamps_tell_how_regions_were_chosen(index: Path, photos: Path, model: P
     own = next(iter(opened.images()))
     assert asked_regions(own.stamp or "", own.metadata) == AskedRegions(False, most)
     assert asked_regions(own.stamp or "", {"other": 1}) == AskedRegions(True)
+    upload = stamp_of_file(photos / "0.png", own_regions({"price": 3}))
+    assert asked_regions(upload, {"price": 3}) == AskedRegions(False, None)
+    assert asked_regions(stamp_of_file(photos / "0.png"), {"price": 3}) == AskedRegions(True)
 
 
-def test_an_interrupted_run_is_resumed(index: Path, newer: Model) -> None:
+def test_an_interrupted_run_is_resumed(index: Path, newer: EmbeddingModel) -> None:
     def interrupt(number: int) -> None:
         if number == 4:
             raise KeyboardInterrupt
@@ -211,7 +212,7 @@ def test_an_interrupted_run_is_resumed(index: Path, newer: Model) -> None:
     assert len(Index.open(index)) == 6
 
 
-def test_what_changes_meanwhile_is_taken_in(index: Path, newer: Model, model: Path, photos: Path) -> None:
+def test_what_changes_meanwhile_is_taken_in(index: Path, newer: EmbeddingModel, model: Path, photos: Path) -> None:
     old = load_model(model)
 
     def change(number: int) -> None:
@@ -234,7 +235,7 @@ def test_what_changes_meanwhile_is_taken_in(index: Path, newer: Model, model: Pa
     assert stored.vectors == pytest.approx(fresh.vectors, abs=1e-5)  # type: ignore[union-attr]
 
 
-def test_it_waits_for_another_writer(index: Path, newer: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_for_another_writer(index: Path, newer: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "WAIT_SECONDS", 0.01)
     held, release, notes = threading.Event(), threading.Event(), list[str]()
 
@@ -259,7 +260,7 @@ def test_it_waits_for_another_writer(index: Path, newer: Model, monkeypatch: pyt
     assert "5.png" not in Index.open(index)
 
 
-def test_photos_that_are_gone_are_left_out_and_named(index: Path, newer: Model, photos: Path) -> None:
+def test_photos_that_are_gone_are_left_out_and_named(index: Path, newer: EmbeddingModel, photos: Path) -> None:
     (photos / "1.png").unlink()
     draw(photos / "2.png", 2, seed=5)
     os.utime(photos / "2.png", ns=(1, 1))
@@ -275,7 +276,7 @@ def test_photos_that_are_gone_are_left_out_and_named(index: Path, newer: Model, 
     assert sorted(one.id for one in Index.open(index).images()) == ["0.png", "4.png", "5.png"]
 
 
-def test_images_without_a_photo_are_left_out(index: Path, newer: Model, model: Path) -> None:
+def test_images_without_a_photo_are_left_out(index: Path, newer: EmbeddingModel, model: Path) -> None:
     opened = Index.open(index)
     with opened.writer() as writer:
         writer.add(replace(opened.get("0.png"), image="by hand"))  # type: ignore[type-var, arg-type]
@@ -284,7 +285,9 @@ def test_images_without_a_photo_are_left_out(index: Path, newer: Model, model: P
     assert skipped[0].reason == "its photo is not known, since 'objemb index' did not add it"
 
 
-def test_a_missing_drive_does_not_empty_the_index(index: Path, newer: Model, photos: Path, tmp_path: Path) -> None:
+def test_a_missing_drive_does_not_empty_the_index(
+    index: Path, newer: EmbeddingModel, photos: Path, tmp_path: Path
+) -> None:
     for number in range(4):
         (photos / f"{number}.png").rename(tmp_path / f"{number}.png")
     with pytest.raises(ValueError, match=r"4 of 6 images would be left out \(more than half of all, the first is 0"):
@@ -297,7 +300,7 @@ def test_a_missing_drive_does_not_empty_the_index(index: Path, newer: Model, pho
 
 
 def test_an_empty_folder_is_taken_for_a_missing_drive(
-    index: Path, newer: Model, model: Path, tmp_path: Path, photos: Path
+    index: Path, newer: EmbeddingModel, model: Path, tmp_path: Path, photos: Path
 ) -> None:
     (tmp_path / "drive").mkdir()
     draw(tmp_path / "drive" / "x.png", 1)
@@ -309,7 +312,9 @@ def test_an_empty_folder_is_taken_for_a_missing_drive(
     assert (report.kept, report.left_out, len(Index.open(index))) == (6, 1, 6)
 
 
-def test_the_same_model_and_another_one_are_refused(index: Path, model: Path, newer: Model, rmac: Path) -> None:
+def test_the_same_model_and_another_one_are_refused(
+    index: Path, model: Path, newer: EmbeddingModel, rmac: Path
+) -> None:
     with pytest.raises(ArtefactMismatchError, match="expected another model than that of the index, found the same"):
         migrate(index, load_model(model))
 
@@ -325,7 +330,7 @@ def test_the_same_model_and_another_one_are_refused(index: Path, model: Path, ne
     migrate(index, load_model(rmac))
 
 
-def test_one_old_generation_is_kept(index: Path, newer: Model, model: Path) -> None:
+def test_one_old_generation_is_kept(index: Path, newer: EmbeddingModel, model: Path) -> None:
     migrate(index, newer)
     with pytest.raises(IndexFolderError, match=r"found that of an earlier migration; .*--drop-old"):
         migrate(index, load_model(model))
@@ -339,7 +344,7 @@ STEPS = ["_set_aside", "write_manifest", "_take_over", "after publication", "_re
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_at_any_step_leaves_one_whole_generation(
-    index: Path, newer: Model, step: str, monkeypatch: pytest.MonkeyPatch
+    index: Path, newer: EmbeddingModel, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Crash(BaseException):
         pass
@@ -376,7 +381,9 @@ def test_a_crash_at_any_step_leaves_one_whole_generation(
     assert Index.open(index).verify() == []
 
 
-def test_without_hard_links_files_are_copied(index: Path, newer: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_files_are_copied(
+    index: Path, newer: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*arguments: Any, **more: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -388,7 +395,7 @@ def test_without_hard_links_files_are_copied(index: Path, newer: Model, monkeypa
 
 
 @pytest.mark.parametrize("name", [NEXT, PREVIOUS])
-def test_links_are_not_followed(index: Path, newer: Model, name: str, tmp_path: Path) -> None:
+def test_links_are_not_followed(index: Path, newer: EmbeddingModel, name: str, tmp_path: Path) -> None:
     shutil.copytree(index, tmp_path / "elsewhere")
     (index / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(IndexFolderError, match=f"{name}: expected a folder, found a link"):
@@ -399,7 +406,7 @@ def test_links_are_not_followed(index: Path, newer: Model, name: str, tmp_path: 
     assert Index.open(index).info()[name]["problem"]
 
 
-def test_damage_of_another_generation_is_told(index: Path, newer: Model) -> None:
+def test_damage_of_another_generation_is_told(index: Path, newer: EmbeddingModel) -> None:
     migrate(index, newer)
     file = next(file for file in (index / PREVIOUS).iterdir() if file.suffix == ".vectors")
     data = file.read_bytes()
@@ -413,7 +420,7 @@ def test_damage_of_another_generation_is_told(index: Path, newer: Model) -> None
     assert generations.drop(index, PREVIOUS)
 
 
-def test_two_migrations_do_not_run_at_once(index: Path, newer: Model) -> None:
+def test_two_migrations_do_not_run_at_once(index: Path, newer: EmbeddingModel) -> None:
     errors: list[str] = []
 
     def second(number: int) -> None:
