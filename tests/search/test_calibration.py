@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
+from objemb.images.inputs import View
 from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.manifest import Manifest, read_manifest
 from objemb.index.storage.unit_vectors import UnitVectors
@@ -23,7 +24,6 @@ from objemb.search import calibration as module
 from objemb.search.calibration import calibrate, refresh_calibration
 from objemb.search.combiners.base import unit
 from objemb.search.opening import open_retrieval
-from objemb.search.views import View
 from objemb.structures import RegionDescriptors, Regions
 from objemb.types import Float32Array
 from tests.cli.conftest import PLACES, Run, draw, parsed
