@@ -100,7 +100,7 @@ EXPORTS = (
     ("onnx", 4, "no box"),
     ("pt2", 1, "100 boxes"),
 )
-MOST_AT_ONCE = 4
+MAX_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,13 @@ def table(cells: Sequence[Cell]) -> str:
 def _photos(sources: Sequence[Path], shapes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, list[Photo]]:
     """As many photos of each shape as the largest batch has, decoded in full."""
     if sources:
-        refs = islice((ref for ref in find_images(sources) if isinstance(ref, ImageRef)), MOST_AT_ONCE)
+        refs = islice((ref for ref in find_images(sources) if isinstance(ref, ImageRef)), MAX_AT_ONCE)
         pictures = [read_photo(ref.path).pixels.transpose(1, 2, 0) for ref in refs]
     else:
         noise = np.random.default_rng(seed)
-        pictures = [noise.integers(0, 256, (12, 16, 3), dtype=np.uint8) for _ in range(MOST_AT_ONCE)]
-    if len(pictures) < MOST_AT_ONCE:
-        raise ValueError(f"--photos: expected at least {MOST_AT_ONCE} photos, found {len(pictures)}")
+        pictures = [noise.integers(0, 256, (12, 16, 3), dtype=np.uint8) for _ in range(MAX_AT_ONCE)]
+    if len(pictures) < MAX_AT_ONCE:
+        raise ValueError(f"--photos: expected at least {MAX_AT_ONCE} photos, found {len(pictures)}")
     return {
         shape: [_resized(pixels, *size, id=f"{shape} {number}") for number, pixels in enumerate(pictures)]
         for shape, size in shapes.items()

@@ -45,7 +45,7 @@ ADDED_EVERY = 0.5
 #: Seconds between two searches.
 SEARCHED_EVERY = 0.02
 #: Photos that were added and are not yet deleted again.
-MOST_ADDED = 8
+MAX_ADDED = 8
 SIDE = 48
 BOX = (8, 8, 32, 32)
 NETWORK = ("backbone.arch=squeezenet1_1", "backbone.weights=random", "extractor.size=33")
@@ -135,7 +135,7 @@ def add(folder: Path, stop: Any, journal: Path) -> None:
         draw(folder / "photos" / f"{number}.png", number)
         index = Index.open(folder / "index")
         try:
-            if (oldest := number - MOST_ADDED) >= PHOTOS:
+            if (oldest := number - MAX_ADDED) >= PHOTOS:
                 log(f"- {oldest}.png")
                 index.delete([f"{oldest}.png"])
             Job(index, models[index.fingerprint], [folder / "photos" / f"{number}.png"], workers=1).run()

@@ -187,7 +187,7 @@ def calibrate(
             "often, or less often, than is said here"
         )
     for expected in (1.0, 0.1, 0.01, 0.001):
-        if expected >= made.told(1, len(target)):
+        if expected >= made.fewest_estimable(1, len(target)):
             score = made.score_of(expected, 1, len(target))
             print(f"{expected:g} false photos are expected from a score of {score_text(score)} on")
 

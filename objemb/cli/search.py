@@ -241,8 +241,8 @@ def _write_pictures(
 def _show(result: SearchResult, at_most_false: float | None) -> None:
     several = sum(len(view.boxes) for view in result.views) > 1
     views = len(result.views) > 1
-    told = any(hit.p_false is not None for hit in result)
-    optional = {"p false": told, "view": views, "query box": several}
+    calibrated = any(hit.p_false is not None for hit in result)
+    optional = {"p false": calibrated, "view": views, "query box": several}
     columns = ("", "score", "p false", "image", "box", "view", "query box", "label")
     header = [name for name in columns if optional.get(name, True)]
     from objemb.visualize.pictures import short
@@ -251,7 +251,7 @@ def _show(result: SearchResult, at_most_false: float | None) -> None:
         [
             rank,
             score_text(hit.score),
-            *(["" if hit.p_false is None else f"{hit.p_false:.2g}"] * told),
+            *(["" if hit.p_false is None else f"{hit.p_false:.2g}"] * calibrated),
             hit.image,
             _box_text(hit.box),
             *([short(result.views[hit.view].image)] * views),
@@ -263,7 +263,7 @@ def _show(result: SearchResult, at_most_false: float | None) -> None:
     if rows:
         print_table(header, rows)
         print(f"score: {result.scale}")
-        if told:
+        if calibrated:
             print("p false: expected number of photos without the object that score as high or higher")
     elif at_most_false is not None:
         print(f"not here: no photo has a score from which on {at_most_false:g} false photos or fewer are expected")

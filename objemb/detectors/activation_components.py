@@ -24,7 +24,7 @@ from objemb.structures import Photo, Regions
 #: Thresholds on the activation of a cell, in means of the map.
 LEVELS = (0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)
 #: Added to the share of cells in which a channel is active, so that its weight is finite.
-LEAST_SHARE = 1e-3
+MIN_SHARE = 1e-3
 
 
 @plugin
@@ -135,7 +135,7 @@ def _activation(maps: Tensor) -> Tensor:
     float32 ``(B, h, w)``, not negative."""
     positive = maps.float().clamp_min(0)
     active = (positive > 0).float().mean(dim=(2, 3))
-    weights = -(active + LEAST_SHARE).log().clamp_max(0)
+    weights = -(active + MIN_SHARE).log().clamp_max(0)
     return (positive * weights[:, :, None, None]).sum(dim=1)
 
 

@@ -21,7 +21,7 @@ from objemb.structures import RegionDescriptors
 
 #: Number of query rows unless another is given.
 QUERIES = 1000
-#: With fewer query rows, or fewer images in the index, nothing is told.
+#: With fewer query rows, or fewer images in the index, nothing is estimated.
 MIN_QUERIES, MIN_IMAGES = 100, 50
 #: The name of the classes of boxes, in place of a metadata column.
 LABEL = "label"

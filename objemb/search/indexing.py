@@ -25,7 +25,7 @@ from objemb.structures import Described, Scalar
 #: Seconds between publications, the most work that a killed run loses.
 COMMIT_SECONDS = 30.0
 #: The largest maximum of boxes per photo that is recognised in a stamp.
-MOST_REGIONS = 200
+MAX_REGIONS = 200
 
 
 @dataclass
@@ -207,9 +207,9 @@ class AskedRegions:
 
 def asked_regions(stamp: str, metadata: Mapping[str, Scalar]) -> AskedRegions:
     """How the regions of an image were chosen, by its stamp: it is that of a model's own regions, for a maximum of at
-    most :data:`MOST_REGIONS`, or else that of boxes from a file."""
+    most :data:`MAX_REGIONS`, or else that of boxes from a file."""
     extra, values = json.loads(stamp).get("extra"), json.dumps(dict(metadata), sort_keys=True)
-    for most in (None, *range(MOST_REGIONS + 1)):
+    for most in (None, *range(MAX_REGIONS + 1)):
         if _extra(_regions_stamp("", most), values) == extra:
             return AskedRegions(False, most)
     return AskedRegions(True)

@@ -33,7 +33,7 @@ from objemb.structures import Photo, Regions
 #: Seconds between attempts to publish while another writer is at work.
 WAIT_SECONDS = 1.0
 #: When a larger share of the photos is left out, the old generation stays unless that is forced.
-MOST_LEFT_OUT = 0.5
+MAX_LEFT_OUT = 0.5
 
 
 @dataclass
@@ -230,7 +230,7 @@ class Migration:
         why = emptied(path for path in gone if path is not None)
         if why is not None:
             why += "; is a drive not mounted?"
-        elif len(self._left_out) > MOST_LEFT_OUT * len(self.index):
+        elif len(self._left_out) > MAX_LEFT_OUT * len(self.index):
             first = next(iter(self._left_out.values()))[1]
             why = f"more than half of all, the first is {first.id}: {first.reason}"
         if why is not None:

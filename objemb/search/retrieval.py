@@ -115,7 +115,7 @@ class Retrieval:
             ValueError, TypeError: Boxes are outside the photo, ``detector`` is used without a detector, or a re-ranker
                 does not exist or needs something that is missing, such as the paths of the indexed photos, or the photo
                 of the query where there are several views; or there are re-rankers together with counter-examples or a
-                classifier, whose scores they would replace; or ``at_most_false`` cannot be told.
+                classifier, whose scores they would replace; or ``at_most_false`` is too small to be estimated.
         """
         if isinstance(image, (list, tuple)):
             raise TypeError(
@@ -165,11 +165,11 @@ class Retrieval:
             min_score=None,
             exact=exact,
         )
-        told_apart = several.told_apart(query, lambda depth: answers(depth)[0], self.index, k, where)
-        found = several.result(told_apart, self.index)
+        less_unlike = several.less_unlike(query, lambda depth: answers(depth)[0], self.index, k, where)
+        found = several.result(less_unlike, self.index)
         kept = replace(found, hits=tuple(hit for hit in found if hit.score >= least))
-        told = _told(kept, calibration, at_most_false, len(query), len(self.index))
-        return self._with_photos(told, [view.image for view in views])
+        calibrated = _with_expected_false(kept, calibration, at_most_false, len(query), len(self.index))
+        return self._with_photos(calibrated, [view.image for view in views])
 
     def search_many(
         self,
@@ -224,11 +224,11 @@ class Retrieval:
             min_score=min_score,
             exact=exact,
         )
-        told = (
-            _told(result, calibration, at_most_false, len(query), len(self.index))
+        calibrated = (
+            _with_expected_false(result, calibration, at_most_false, len(query), len(self.index))
             for result, query in zip(results, described, strict=True)
         )
-        return [self._with_photos(result, [image]) for result, image in zip(told, images, strict=True)]
+        return [self._with_photos(result, [image]) for result, image in zip(calibrated, images, strict=True)]
 
     def _views(self, views: Sequence[View], unlike: Sequence[View], combiner: Combiner, crop: str) -> SeveralViews:
         """The described views and counter-examples of a query."""
@@ -367,22 +367,22 @@ class Retrieval:
         raise ObjembError(f"{image}: expected the indexed photo, found that it was removed or changed since")
 
 
-def _told(
+def _with_expected_false(
     result: SearchResult, calibration: Calibration | None, at_most_false: float | None, rows: int, images: int
 ) -> SearchResult:
-    """A result whose hits say how many false ones to expect, without those with more than are accepted.
+    """A result whose hits have the expected number of false ones, without hits for which it is above the accepted one.
 
     Args:
-        result: Of a search without re-ranking.
-        calibration: Of the index; None if there is none, and nothing is told.
-        at_most_false: The accepted number, or None.
+        result: The result of a search without re-ranking.
+        calibration: The calibration of the index; without one the result is unchanged.
+        at_most_false: The accepted number, None for any.
         rows: Number of rows of the query.
         images: Number of images of the index.
     """
     if calibration is None:
         return result
     if at_most_false is not None:
-        calibration.check_told(at_most_false, rows, images)
+        calibration.check_estimable(at_most_false, rows, images)
     hits = [replace(hit, p_false=calibration.expected_false(hit.score, rows, images)) for hit in result]
     accepted = math.inf if at_most_false is None else at_most_false
     return replace(result, hits=tuple(hit for hit in hits if hit.p_false is None or hit.p_false <= accepted))

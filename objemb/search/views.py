@@ -14,7 +14,7 @@ from objemb.search.combiners.base import Combiner
 from objemb.structures import Box, Described, Match, QueryView, RegionDescriptors, Regions, SearchResult, VisualWords
 from objemb.types import Float32Array
 
-#: Rows of the index that a query is told from, evenly spread over all of them.
+#: Number of rows of the index, evenly spread, from which the ``classifier`` combiner separates a query.
 SAMPLE = 2000
 #: Least number of photos that are compared with counter-examples, and what it is multiplied by while they do not
 #: suffice.
@@ -89,10 +89,10 @@ class SeveralViews:
             tuple(QueryView(view.image, tuple(_boxes(view))) for view in self.unlike),
         )
 
-    def told_apart(
+    def less_unlike(
         self, query: Described, search: Callable[[int], SearchResult], index: Index, k: int, where: str | None
     ) -> SearchResult:
-        """The result of a search in which what is close to a counter-example has a lower score.
+        """The result of a search in which boxes that are close to a counter-example have a lower score.
 
         A box with the similarity ``s`` to the query and ``t`` to the closest counter-example scores
         ``s - max(0, t - s + margin)``. As no score grows, the photos found without counter-examples are compared in

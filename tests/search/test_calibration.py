@@ -87,12 +87,12 @@ def test_rows_and_growth() -> None:
     assert MADE.expected_false(0.6, 3, 12) == pytest.approx(6 * alone)
     assert MADE.score_of(alone, 1, 6) == pytest.approx(0.6)
     assert MADE.score_of(6 * alone, 3, 12) == pytest.approx(0.6)
-    assert MADE.expected_false(1.0, 1, 6) == pytest.approx(-math.log(1 - 1 / 200))  # no fewer can be told
+    assert MADE.expected_false(1.0, 1, 6) == pytest.approx(-math.log(1 - 1 / 200))  # the fewest that can be estimated
     assert MADE.expected_false(-1.0, 1, 6) == pytest.approx(-math.log(1 / 200))
     with pytest.raises(
-        ValueError, match=r"expected at least 0.0201, which is what a calibration by 200 boxes can tell"
+        ValueError, match=r"expected at least 0.0201, the fewest that a calibration with 200 boxes can estimate"
     ):
-        MADE.check_told(0.01, 4, 6)
+        MADE.check_estimable(0.01, 4, 6)
 
 
 def test_it_is_kept_by_what_changes_an_index_and_read_where_it_is_missing(index: Index) -> None:
@@ -252,7 +252,7 @@ def test_it_is_not_here(run: Run, photos: Path, searched: Path) -> None:
         ({"at_most_false": -1}, "at_most_false: expected a number above 0"),
     ],
 )
-def test_what_cannot_be_told(photos: Path, searched: Path, arguments: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_estimated(photos: Path, searched: Path, arguments: dict[str, Any], message: str) -> None:
     given = {"at_most_false": 0.01, **arguments}
     if "like" in given:
         given["like"] = [photos / "0.png"]

@@ -21,7 +21,7 @@ from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.models.base import EmbeddingModel
 from objemb.search import migration
-from objemb.search.indexing import MOST_REGIONS, AskedRegions, Job, asked_regions, own_regions, stamp_of_file
+from objemb.search.indexing import MAX_REGIONS, AskedRegions, Job, asked_regions, own_regions, stamp_of_file
 from objemb.search.migration import Migration, MigrationReport
 from objemb.structures import Described
 from tests.cli.conftest import PLACES, draw
@@ -184,7 +184,7 @@ def test_given_boxes_that_are_not_stored(
     assert Index.open(tmp_path / "one").fingerprint == load_model(rmac).fingerprint
 
 
-@pytest.mark.parametrize("most", [None, 0, 7, MOST_REGIONS])
+@pytest.mark.parametrize("most", [None, 0, 7, MAX_REGIONS])
 def test_stamps_tell_how_regions_were_chosen(index: Path, photos: Path, model: Path, most: int | None) -> None:
     opened = Index.open(index)
     given = next(iter(opened.images()))

@@ -105,7 +105,7 @@ def test_counter_examples_against_a_comparison_with_every_row(tmp_path: Path, ma
     def search(k: int) -> SearchResult:
         return index.search(query, k, where=where)
 
-    found = several.result(several.told_apart(query, search, index, 20, where), index)
+    found = several.result(several.less_unlike(query, search, index, 20, where), index)
     positive, negative = (vectors @ views.T).max(1), (vectors @ unlike.T).max(1)
     expected = positive - np.maximum(0, negative - positive + margin)
     if where:

@@ -41,8 +41,8 @@ class Calibration:
 
     @property
     def least(self) -> float:
-        """Fewest false images per query row that can be told: one in the rows that the distribution was fitted to.
-        Fewer would be a guess at scores that hardly any row has reached."""
+        """The smallest number of false images per query row that can be estimated: one over all rows that the
+        distribution was fitted to. Fewer would be extrapolated to scores that hardly any row has reached."""
         return 1 / self.queries
 
     def expected_false(self, score: float, rows: int, images: int) -> float:
@@ -60,26 +60,27 @@ class Calibration:
         reached = min(max(self.best.exceeded(score), self.least), 1 - self.least)
         return -math.log1p(-reached) * rows * images / self.images
 
-    def told(self, rows: int, images: int) -> float:
-        """The fewest false images that can be told; arguments as for :meth:`expected_false`."""
+    def fewest_estimable(self, rows: int, images: int) -> float:
+        """The smallest number of false images that can be estimated; arguments as for :meth:`expected_false`."""
         return -math.log1p(-self.least) * rows * images / self.images
 
-    def check_told(self, expected: float, rows: int, images: int) -> None:
-        """Check that so few false images can be told; other arguments as for :meth:`expected_false`.
+    def check_estimable(self, expected: float, rows: int, images: int) -> None:
+        """Check that so small a number of false images can be estimated; other arguments as for :meth:`expected_false`.
 
         Raises:
-            ValueError: They cannot; the message says how many can.
+            ValueError: It cannot; the message contains the smallest number that can.
         """
-        told = self.told(rows, images)
-        if expected < told:
+        fewest = self.fewest_estimable(rows, images)
+        if expected < fewest:
             raise ValueError(
-                f"at_most_false: expected at least {math.ceil(1e4 * told) / 1e4:g}, which is what a calibration by "
-                f"{self.queries} boxes can tell of a query with {rows}, found {expected:g}; calibrate with more boxes"
+                f"at_most_false: expected at least {math.ceil(1e4 * fewest) / 1e4:g}, the fewest that a calibration "
+                f"with {self.queries} boxes can estimate for a query with {rows}, found {expected:g}; calibrate with "
+                "more boxes"
             )
 
     def score_of(self, expected: float, rows: int, images: int) -> float:
         """The score from which on ``expected`` false images are expected; others as for :meth:`expected_false`."""
-        self.check_told(expected, rows, images)
+        self.check_estimable(expected, rows, images)
         return self.best.value_of(-math.expm1(-expected * self.images / (rows * max(1, images))))
 
     def to_json(self) -> dict[str, object]:
