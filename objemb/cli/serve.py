@@ -61,7 +61,7 @@ def serve(
     runtime: Runtime = None,
     threads: Threads = None,
 ) -> None:
-    """Serve an index over HTTP.
+    """Serve an index over HTTP, with a page on which to draw a box and see where else the object is.
 
     Ctrl-C finishes what has been accepted, and ends the service.
     """

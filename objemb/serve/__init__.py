@@ -1,1 +1,1 @@
-"""The service: search over HTTP."""
+"""The service: search over HTTP, and its page."""

@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from objemb.serve import _bodies as bodies
 from objemb.serve.guard import Guard
 from objemb.serve.limits import MAX_FILTER, MAX_LISTED, MAX_TEXT, MAX_UPLOADS
+from objemb.serve.page import FILES, read_files
 from objemb.serve.problems import INTERNAL, PROBLEM_TYPE, Problem, problem_of
 from objemb.serve.service import PHOTO, Service, Upload
 from objemb.version import __version__
@@ -46,7 +47,7 @@ def guarded_app(service: Service, *, token: str | None, hosts: frozenset[str] | 
         hosts: Names of hosts that requests may ask for, None for all.
     """
     app = _app(service)
-    guard = Guard(app, service.limits, token=token, hosts=hosts, count=service.metrics.request)
+    guard = Guard(app, service.limits, token=token, hosts=hosts, pages=FILES, count=service.metrics.request)
     app.state.guard = guard
     return guard
 
@@ -73,6 +74,7 @@ def _app(service: Service) -> FastAPI:
     _add_queries(app, service)
     _add_images(app, service)
     _add_states(app, service)
+    _add_page(app)
     own_openapi = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -228,6 +230,23 @@ def _add_states(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         text = service.figures(app.state.guard.held_bytes)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    """The files of the page, read once: no path of a request leads to a file."""
+    files = read_files()
+
+    def add(path: str) -> None:
+        @app.get(path, include_in_schema=False)
+        async def file(request: Request) -> Response:
+            page = files[path]
+            headers = {"ETag": page.mark, "Cache-Control": "no-cache"}
+            if request.headers.get("if-none-match") == page.mark:
+                return Response(status_code=304, headers=headers)
+            return Response(page.content, media_type=page.type, headers=headers)
+
+    for path in files:
+        add(path)
 
 
 async def _read(request: Request, document: type[D], part: str) -> tuple[D, dict[str, Upload]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:  # these need pydantic
 
 T = TypeVar("T")
 
-#: Work for the thread that computes.
+#: Work for the thread that computes, by itself.
 Work: TypeAlias = Callable[[Retrieval], object]
 #: The part of a form that is the photo of a request unless it names another.
 PHOTO = "photo"
@@ -75,6 +76,26 @@ class Upload:
 
     name: str
     content: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class SharedQuery:
+    """A query that is answered together with others of the same kind.
+
+    Attributes:
+        view: Its photo and boxes.
+        exclude: Ids of images to leave out.
+        settings: The other arguments of :meth:`Retrieval.search_many`, equal for the queries of one pass: a search for
+            more photos may be another one where it is approximate.
+    """
+
+    view: View
+    exclude: Sequence[str]
+    settings: tuple[tuple[str, object], ...]
+
+    def __call__(self, retrieval: Retrieval) -> bytes:
+        """The answer to this query by itself."""
+        return _shared_answers(retrieval, [self])[0]
 
 
 class GivenBoxes(Detector):
@@ -127,30 +148,35 @@ class Service:
         for step in asked.rerank or ():
             checks.one_of("rerank", step, self.options.rerankers or ("none that a request may name",))
         with self._batcher.announced():
-            has_photo = asked.image is not None or asked.upload is not None or PHOTO in uploads or not asked.like
-            first = await self._view(asked, uploads, asked.crop) if has_photo else None
-            like = [await self._view(view, uploads, asked.crop) for view in asked.like]
-            unlike = [await self._view(view, uploads, asked.crop) for view in asked.unlike]
-
-            def answer(retrieval: Retrieval) -> bytes:
-                result = retrieval.search(
-                    None if first is None else first.image,
-                    None if first is None else first.boxes,
-                    like=like,
-                    unlike=unlike,
-                    combine=asked.combine,
-                    k=asked.k,
-                    where=asked.where,
-                    exclude=asked.exclude,
-                    min_score=asked.min_score,
-                    crop=asked.crop,
-                    rerank=asked.rerank,
-                    exact=asked.exact,
-                )
-                return json_line(result.to_json())
-
-            answered = self._computed(answer)
+            answered = self._computed(await self._query(asked, uploads))
         return await answered
+
+    async def _query(self, asked: SearchRequest, uploads: Mapping[str, Upload]) -> Callable[[Retrieval], bytes]:
+        """What answers a query, whose photos are decoded."""
+        has_photo = asked.image is not None or asked.upload is not None or PHOTO in uploads or not asked.like
+        first = await self._view(asked, uploads, asked.crop) if has_photo else None
+        like = [await self._view(view, uploads, asked.crop) for view in asked.like]
+        unlike = [await self._view(view, uploads, asked.crop) for view in asked.unlike]
+        names = ("k", "where", "min_score", "crop", "exact")
+        settings: dict[str, Any] = {name: getattr(asked, name) for name in names}
+        reranked = bool(self._model.rerankers if asked.rerank is None else asked.rerank)
+        if first is not None and not like and not unlike and not reranked:
+            return SharedQuery(first, asked.exclude, tuple(settings.items()))
+
+        def answer(retrieval: Retrieval) -> bytes:
+            result = retrieval.search(
+                None if first is None else first.image,
+                None if first is None else first.boxes,
+                like=like,
+                unlike=unlike,
+                combine=asked.combine,
+                exclude=asked.exclude,
+                rerank=asked.rerank,
+                **settings,
+            )
+            return json_line(result.to_json())
+
+        return answer
 
     async def detect(self, asked: DetectRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The objects of a photo: ``{"image", "size", "objects"}``."""
@@ -248,15 +274,21 @@ class Service:
         return self._writes
 
     def _compute(self, works: Sequence[Work]) -> list[object]:
-        """Run a batch on the state that is the newest now."""
+        """Run a batch on the state that is the newest now; queries of one kind share a pass."""
         retrieval = self.current.retrieval
-        results: list[object] = []
-        for work in works:
-            try:
-                results.append(work(retrieval))
-            except Exception as error:
-                results.append(error)
-        return results
+        groups: dict[object, list[int]] = {}
+        for number, work in enumerate(works):
+            groups.setdefault(work.settings if isinstance(work, SharedQuery) else number, []).append(number)
+        results: dict[int, object] = {}
+        for numbers in groups.values():
+            shared = [work for number in numbers if isinstance(work := works[number], SharedQuery)]
+            if len(shared) > 1:
+                # one that fails must not fail the others, which are then answered one by one
+                with contextlib.suppress(Exception):
+                    results |= zip(numbers, _shared_answers(retrieval, shared), strict=True)
+                    continue
+            results |= {number: _result(works[number], retrieval) for number in numbers}
+        return [results[number] for number in range(len(works))]
 
     def _computed(self, work: Callable[[Retrieval], T]) -> asyncio.Future[T]:
         """The result of work that is queued for the thread that computes. Raises :class:`Problem` if it is full."""
@@ -356,6 +388,21 @@ class Service:
                 },
             }
         )
+
+
+def _result(work: Work, retrieval: Retrieval) -> object:
+    try:
+        return work(retrieval)
+    except Exception as error:
+        return error
+
+
+def _shared_answers(retrieval: Retrieval, queries: Sequence[SharedQuery]) -> list[bytes]:
+    """The answers to queries of equal settings, in one pass."""
+    settings: dict[str, Any] = dict(queries[0].settings)
+    views, excluded = [query.view for query in queries], [query.exclude for query in queries]
+    found = retrieval.search_many(views, exclude=excluded, rerank=(), **settings)
+    return [json_line(result.to_json()) for result in found]
 
 
 def json_line(document: object) -> bytes:
