@@ -73,6 +73,12 @@ class SearchRequest(View):
     where: str | None = Field(None, max_length=MAX_FILTER, description="A filter such as label = bottle.")
     exclude: list[Text] = Field([], max_length=MAX_HITS, description="Ids of images to leave out.")
     min_score: float | None = Field(None, allow_inf_nan=False, description="Leave out photos with a lower score.")
+    at_most_false: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Leave out photos from whose score on more photos without the object are expected.",
+    )
     crop: Literal["context", "crop", "scaled", "whole"] = Field("context", description="How a box is described.")
     rerank: list[Text] | None = Field(
         None,
@@ -115,6 +121,7 @@ class Hit(BaseModel):
 
     image: str
     score: float
+    p_false: float | None
     box: Box
     view: int
     query_box: Box

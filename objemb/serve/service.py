@@ -147,6 +147,8 @@ class Service:
             parse(asked.where)
         for step in asked.rerank or ():
             checks.one_of("rerank", step, self.options.rerankers or ("none that a request may name",))
+        if asked.at_most_false is not None and self.current.retrieval.index.calibration is None:
+            raise Problem(422, "at_most_false: expected a calibrated index, see objemb calibrate, found one without")
         with self._batcher.announced():
             answered = self._computed(await self._query(asked, uploads))
         return await answered
@@ -157,7 +159,7 @@ class Service:
         first = await self._view(asked, uploads, asked.crop) if has_photo else None
         like = [await self._view(view, uploads, asked.crop) for view in asked.like]
         unlike = [await self._view(view, uploads, asked.crop) for view in asked.unlike]
-        names = ("k", "where", "min_score", "crop", "exact")
+        names = ("k", "where", "min_score", "at_most_false", "crop", "exact")
         settings: dict[str, Any] = {name: getattr(asked, name) for name in names}
         reranked = bool(self._model.rerankers if asked.rerank is None else asked.rerank)
         if first is not None and not like and not unlike and not reranked:
@@ -369,6 +371,7 @@ class Service:
                     "refused": self.current.refused,
                     "columns": index.columns(),
                     "labels": index.labels(),
+                    "calibrated": index.calibration is not None,
                     **{name: facts[name] for name in ("images", "regions", "bytes", "updated", "approximate")},
                 },
                 "model": {

@@ -70,7 +70,7 @@ export class Hits {
     byId("hits").replaceChildren(...cards);
     show(byId("hits-more"), passing.length > this.shown);
     this.state(hits.length === 0
-      ? "Nothing was found. A filter, or an index without such photos, may be why."
+      ? "Nothing was found. The object may not be here, or the filter leaves nothing."
       : `${passing.length} of ${hits.length} photos · score: ${scale}`);
   }
 
@@ -84,7 +84,7 @@ function makeCard(hit, onSearch) {
   const picture = make("div", { class: "picture" }, make("div", { class: "missing loading" }, "Loading"));
   fillPicture(picture, hit);
   const facts = make("div", { class: "facts" }, make("b", {}, scoreText(hit.score)), ` ${hit.image}`);
-  if (typeof hit.p_false === "number") facts.append(make("small", {}, `expected false: ${scoreText(hit.p_false)}`));
+  if (typeof hit.p_false === "number") facts.append(make("small", {}, `${Number(hit.p_false.toPrecision(2))} false expected`));
   const values = Object.entries(hit.metadata).map(([name, value]) => `${name}: ${value}`);
   const details = [...(hit.label ? [hit.label] : []), ...values].join(" · ");
   if (details) facts.append(make("small", {}, details));

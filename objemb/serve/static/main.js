@@ -12,7 +12,9 @@ const SIDE = 1280;
 const NAMES = { photo: "Photo", like: "Further view", unlike: "Counter-example" };
 
 let info = null;
-let query = { views: [], where: "", k: 60, combine: "best" };
+const EMPTY = { views: [], where: "", k: 60, combine: "best", most: 0 };
+
+let query = { ...EMPTY };
 let running = null;
 
 const filter = new FilterBox(() => run());
@@ -138,6 +140,7 @@ function read() {
   query.where = filter.value;
   query.k = Math.min(1000, Math.max(1, Math.round(Number(byId("k").value)) || 60));
   query.combine = byId("combine").value;
+  query.most = Math.max(0, Number(byId("false").value) || 0);
 }
 
 async function run(keepAddress = false) {
@@ -174,10 +177,11 @@ async function followAddress() {
   running?.abort();
   say(byId("query-message"), "");
   library.close();
-  query = kept || { views: [], where: "", k: 60, combine: "best" };
+  query = kept || { ...EMPTY };
   filter.value = query.where;
   byId("k").value = query.k;
   byId("combine").value = query.combine;
+  byId("false").value = query.most || "";
   await renderViews();
   const present = query.views.every((view) => view.image !== undefined || fileOf(view));
   if (query.views.length && present) await run(true);
@@ -234,6 +238,7 @@ async function begin() {
   try {
     info = await getInfo();
     filter.columns = info.index.columns;
+    show(byId("false-field"), info.index.calibrated);
     byId("about").textContent = `${info.index.name}: ${info.index.images} photos, ${info.model.method}`
       + (info.model.untrained.length ? " (random weights: similarities mean little)" : "");
     if (info.index.images === 0) complain(new Error("The index is empty: objemb index adds photos."));

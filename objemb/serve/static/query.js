@@ -13,10 +13,11 @@ export function keep(file) {
 export const fileOf = (view) => files.get(view.file);
 
 // views: {role: "photo" | "like" | "unlike", image or file, name, boxes}
-export function toRequest({ views, where, k, combine }) {
+export function toRequest({ views, where, k, combine, most }) {
   const parts = new Map();
   const request = { k };
   if (where) request.where = where;
+  if (most > 0) request.at_most_false = most;
   const like = [];
   const unlike = [];
   views.forEach((view, number) => {
@@ -39,10 +40,10 @@ export function toRequest({ views, where, k, combine }) {
   return { request, parts };
 }
 
-export function toAddress({ views, where, k, combine }) {
+export function toAddress({ views, where, k, combine, most }) {
   const rounded = (box) => box.map((value) => Math.round(value * 100) / 100);
   const short = views.map(({ role, image, file, name, boxes }) => ({ role, image, file, name, boxes: boxes.map(rounded) }));
-  return `#${new URLSearchParams({ q: JSON.stringify({ views: short, where, k, combine }) })}`;
+  return `#${new URLSearchParams({ q: JSON.stringify({ views: short, where, k, combine, most }) })}`;
 }
 
 export function fromAddress(hash) {
@@ -52,7 +53,7 @@ export function fromAddress(hash) {
     if (!query || !Array.isArray(query.views) || !query.views.every(isView)) return null;
     return {
       views: query.views, where: String(query.where || ""), combine: String(query.combine || "best"),
-      k: Number.isInteger(query.k) ? query.k : 60,
+      k: Number.isInteger(query.k) ? query.k : 60, most: query.most > 0 ? Number(query.most) : 0,
     };
   } catch {
     return null;
@@ -83,6 +84,7 @@ export function asCommand(query, index) {
   }
   if (query.views.length > 1) words.push("--combine", query.combine);
   words.push("-k", String(query.k));
+  if (query.most > 0) words.push("--at-most-false", String(query.most));
   if (query.where) words.push("--where", query.where);
   return words.map(quoted).join(" ");
 }
