@@ -28,6 +28,7 @@ from objemb.models.origins import (
     expect_stand_alone,
     expect_weights,
     missing_together,
+    named_files,
     networks,
     origins,
 )
@@ -99,6 +100,10 @@ def save_model(model: Model, folder: str | Path, *, force: bool = False) -> None
     for network in networks({"rerank": model.settings.get("rerank", [])}):
         raise ValueError(
             f"model folder: expected re-rankers without networks, found {network}; leave it out and give it to --rerank"
+        )
+    for key in named_files({"rerank": model.settings.get("rerank", [])}):
+        raise ValueError(
+            f"model folder: expected re-rankers without files, found {key}; leave it out and give it to --rerank"
         )
     model.pipeline.check_fitted()
     write_folder(Path(folder), model_card(model), model_tensors(model.describer, model.aggregator), force=force)

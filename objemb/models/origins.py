@@ -101,13 +101,23 @@ def expect_stand_alone(settings: Mapping[str, object]) -> None:
     Raises:
         ValueError: The settings name weights, which would be downloaded, or a file, which would be read.
     """
+    named = named_files(settings)
     for key, kind, part in _parts(settings):
-        taken = registry.load(kind, part["name"]).files
-        files = [k for k, own in taken.items() if isinstance(part.get(k), str) and not re.fullmatch(own, part[k])]
-        for name in [*(["weights"] if kind in NETWORKS and part.get("weights") is not None else []), *files]:
-            raise ValueError(
-                f"{key}.{name}: expected a self-contained model folder, found {part[name]!r}; it was not used"
-            )
+        if kind in NETWORKS and part.get("weights") is not None:
+            named[f"{key}.weights"] = str(part["weights"])
+    for key, name in named.items():
+        raise ValueError(f"{key}: expected a self-contained model folder, found {name!r}; it was not used")
+
+
+def named_files(settings: Mapping[str, object]) -> dict[str, str]:
+    """The files that settings name besides weights of networks, by dotted key."""
+    named = {}
+    for key, kind, part in _parts(settings):
+        for setting, pattern in registry.load(kind, part["name"]).files.items():
+            value = part.get(setting)
+            if isinstance(value, str) and not re.fullmatch(pattern, value):
+                named[f"{key}.{setting}"] = value
+    return named
 
 
 def brought(settings: Settings) -> dict[str, PluginOrigin]:

@@ -1,4 +1,4 @@
-"""Re-ranking by the cells of both matched boxes: what ``chamfer`` and ``sinkhorn`` share."""
+"""Re-ranking by the cells of both matched boxes: what ``chamfer``, ``sinkhorn`` and ``cell_votes`` share."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class CellReranker(Reranker):
         if not any(len(result) for result in search.results):
             return search
         describer = search.needed_describer()
-        network = _network(describer, self.registry_name)
+        network = cell_network(describer, self.registry_name)
         kept: OrderedDict[tuple[str, Box], Tensor] = OrderedDict()  # the same hits come up for many queries
         results = (self._ranked(search, number, network, describer, kept) for number in range(len(search.results)))
         return replace(search, results=tuple(results))
@@ -90,13 +90,14 @@ class CellReranker(Reranker):
             return result
         boxes = list(dict.fromkeys(hit.query_box for hit in first))
         photo = search.query_photo(number)
-        of_query = dict(zip(boxes, self._cells([photo] * len(boxes), boxes, network, describer), strict=True))
+        of_query = dict(zip(boxes, box_cells([photo] * len(boxes), boxes, self.crop, network, describer), strict=True))
         ranked = []
         for batch in batched(first, BATCH):
             unknown = [hit for hit in batch if (hit.image, hit.box) not in kept]
             opened = list(with_photos(search, unknown))
             if opened:
-                cells = self._cells([p for _, p in opened], [hit.box for hit, _ in opened], network, describer)
+                boxes_of_hits = [hit.box for hit, _ in opened]
+                cells = box_cells([p for _, p in opened], boxes_of_hits, self.crop, network, describer)
                 kept.update(((hit.image, hit.box), own) for (hit, _), own in zip(opened, cells, strict=True))
             hits = [hit for hit in batch if (hit.image, hit.box) in kept]
             if not hits:
@@ -112,18 +113,32 @@ class CellReranker(Reranker):
                 kept.popitem(last=False)
         return put_first(result, ranked)
 
-    def _cells(self, photos: Sequence[Photo], boxes: Sequence[Box], network: Backbone, describer: Describer) -> Tensor:
-        """Unit vectors ``(N, n, D)`` of the ``n`` cells of one box in each photo, on the CPU."""
-        regions = [Regions([box], photo.size) for photo, box in zip(photos, boxes, strict=True)]
-        cells = self.crop.extract(photos, network).local_features(regions, Mean())
-        vectors = l2(torch.cat(cells).float())
-        whitening = describer.whitening
-        if whitening is not None and whitening.input_dim == vectors.shape[1]:
-            vectors = l2(whitening(vectors))
-        return vectors.cpu().reshape(len(cells), -1, vectors.shape[1])
+
+def box_cells(
+    photos: Sequence[Photo], boxes: Sequence[Box], crop: Crop, network: Backbone, describer: Describer
+) -> Tensor:
+    """Unit vectors of the cells of boxes that are cut out and resized to one size.
+
+    Args:
+        photos: N photos.
+        boxes: One box in each.
+        crop: Cuts them out.
+        network: As :func:`cell_network` gives it.
+        describer: Its whitening is applied to cells of the length that it takes.
+
+    Returns:
+        float32 ``(N, n, D)`` on the CPU, of the ``n`` cells of each.
+    """
+    regions = [Regions([box], photo.size) for photo, box in zip(photos, boxes, strict=True)]
+    cells = crop.extract(photos, network).local_features(regions, Mean())
+    vectors = l2(torch.cat(cells).float())
+    whitening = describer.whitening
+    if whitening is not None and whitening.input_dim == vectors.shape[1]:
+        vectors = l2(whitening(vectors))
+    return vectors.cpu().reshape(len(cells), -1, vectors.shape[1])
 
 
-def _network(describer: Describer, who: str) -> Backbone:
+def cell_network(describer: Describer, who: str) -> Backbone:
     """The network of a describer, or the coarsest map of the trunk of its detector.
 
     Raises:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 from objemb import checks
+from objemb.ops.transport import transport
 from objemb.registry import plugin
 from objemb.rerank._cells import CellReranker
 
@@ -49,32 +47,3 @@ class Sinkhorn(CellReranker):
         plan = transport(cosines, self.dustbin, self.temperature, self.iterations)
         gained: Tensor = (plan * (cosines - self.dustbin)).sum(dim=(1, 2))
         return gained
-
-
-def transport(cosines: Tensor, dustbin: float, temperature: float, iterations: int) -> Tensor:
-    """The optimal transport between the cells of two boxes, with dustbins.
-
-    Args:
-        cosines: float32 ``(H, n, m)``.
-        dustbin: Similarity of every cell to the dustbin of the other side.
-        temperature: Of the entropic regularisation.
-        iterations: Alternating normalisations of rows and columns, in the logarithm.
-
-    Returns:
-        float32 ``(H, n, m)``, at least 0: the mass of each pair, without the dustbins, in shares of the larger number
-        of cells. The total is at most ``min(n, m) / max(n, m)``.
-    """
-    count, rows, columns = cosines.shape
-    scores = cosines.new_full((count, rows + 1, columns + 1), dustbin)
-    scores[:, :rows, :columns] = cosines
-    scores = scores / temperature
-    # logarithms of masses: 1 for a cell, and for a dustbin as much as all cells of the other side
-    row_mass = scores.new_zeros(rows + 1)
-    column_mass = scores.new_zeros(columns + 1)
-    row_mass[-1], column_mass[-1] = math.log(columns), math.log(rows)
-    u, v = scores.new_zeros(count, rows + 1), scores.new_zeros(count, columns + 1)
-    for _ in range(iterations):
-        u = row_mass - torch.logsumexp(scores + v[:, None], dim=2)
-        v = column_mass - torch.logsumexp(scores + u[:, :, None], dim=1)
-    plan: Tensor = (scores + u[:, :, None] + v[:, None]).exp()[:, :rows, :columns]
-    return plan / max(rows, columns)

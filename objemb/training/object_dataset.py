@@ -54,3 +54,9 @@ class ObjectDataset(Examples):
     def partners(self, number: int) -> Tensor:
         """int64 numbers, ascending, of the items of the same instance in other photos."""
         return ((self.labels == self.labels[number]) & (self.photos != self.photos[number])).nonzero().flatten()
+
+
+def numbers_of_items(example: Example) -> list[int]:
+    """The number of an item in a list; empty for an example that is not an item."""
+    numbers = example.regions.array(ITEMS)
+    return [] if numbers is None else numbers.tolist()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.rerank.sinkhorn import Sinkhorn, transport
+from objemb.ops.transport import transport
+from objemb.rerank.sinkhorn import Sinkhorn
 from tests.rerank.test_joint_factorization import search
 
 MINIMAL = {"top": 2, "size": 32, "iterations": 3}

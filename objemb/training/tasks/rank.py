@@ -23,7 +23,7 @@ from objemb.structures import Photo
 from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples
 from objemb.training.mining import hardest_negatives
-from objemb.training.object_dataset import ITEMS, ObjectDataset
+from objemb.training.object_dataset import ObjectDataset, numbers_of_items
 from objemb.training.optimizer import ParameterGroup, groups_by_factor
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task
@@ -147,7 +147,9 @@ class Rank(Task):
         if self.negatives and int(self.age) % self.refresh == 0:
             self._draw_pool()
         self.age += 1
-        drawn = [(n, _some_of(self.examples.partners(n), self.positives), e) for e in batch for n in _numbers(e)]
+        drawn = [
+            (n, _some_of(self.examples.partners(n), self.positives), e) for e in batch for n in numbers_of_items(e)
+        ]
         asking = [(number, positives, e) for number, positives, e in drawn if len(positives)]
         numbers = torch.tensor([number for number, _, _ in asking], dtype=torch.int64)
         queries = self._embed([self._changed(e) for _, _, e in asking])
@@ -248,12 +250,6 @@ def _rankable(items: ObjectDataset) -> ObjectDataset:
             f"found {len(items)} boxes of {int((counts > 0).sum())} instances"
         )
     return items
-
-
-def _numbers(item: Example) -> list[int]:
-    """The number of an item in a list; empty for an example that is not an item."""
-    numbers = item.regions.array(ITEMS)
-    return [] if numbers is None else numbers.tolist()
 
 
 def _some_of(numbers: Tensor, count: int) -> Tensor:
