@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from objemb.datasets.cleaning.pairs import TILE, VerifiedPairs, match_photos
+from objemb.datasets.cleaning.pairs import EXTENT, TILE, VerifiedPairs, match_photos
 from objemb.datasets.cleaning.settings import CleaningSettings
 from objemb.disk import replacing
 from objemb.images import UnreadableImageError, read_photo
@@ -20,6 +20,8 @@ from objemb.local_features.sift import Sift
 from objemb.structures import LocalFeatures
 from objemb.types import AnyArray, Float32Array, Int64Array
 
+#: Names of the arrays of a photo's features.
+FEATURE_ARRAYS = ("size", "points", "sides", "vectors")
 #: Errors of reading a file of arrays that is damaged.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -96,7 +98,7 @@ class FeatureStore:
             UnreadableImageError: They are not in the store, and the photo cannot be read.
         """
         if photo.key not in self._recent:
-            arrays = _read(self._file("features", photo.key))
+            arrays = _read(self._file("features", photo.key), FEATURE_ARRAYS)
             self._recent[photo.key] = self._compute(photo) if arrays is None else _unpacked(arrays)
             while len(self._recent) > 2 * TILE:
                 self._recent.popitem(last=False)
@@ -137,7 +139,7 @@ class FeatureStore:
             pairs: int64 ``(n, 2)``: numbers of photos. The store knows pairs by their photos, not by their numbers.
         """
         keys = "".join(photos[n].key for n in pairs.ravel().tolist())
-        file = self._file("matches", _digest(f"{keys} {self.settings.of_pairs!r}"))
+        file = self._file("matches", _digest(f"{keys} {self.settings.of_pairs!r} {EXTENT}"))
         arrays = _read(file)
         if arrays is None:
             arrays = self._matched([(photos[a], photos[b]) for a, b in pairs.tolist()])
@@ -158,7 +160,7 @@ class FeatureStore:
             if agreement.affine is not None:
                 rows.append(row)
                 affines.append(agreement.affine)
-                boxes.append([[*p.min(axis=0), *p.max(axis=0)] for p in (agreement.first, agreement.second)])
+                boxes.append(agreement.boxes)
         return {
             "counts": counts,
             "rows": np.array(rows, np.int32),
@@ -183,6 +185,7 @@ def _packed(features: LocalFeatures) -> dict[str, AnyArray]:
     return {
         "size": np.array(features.size, np.int64),
         "points": features.points,
+        "sides": features.sides,
         "vectors": (features.vectors * (255 / largest)).round().astype(np.uint8),
     }
 
@@ -191,7 +194,7 @@ def _unpacked(arrays: dict[str, AnyArray]) -> LocalFeatures:
     vectors = arrays["vectors"].astype(np.float32)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     height, width = arrays["size"].tolist()
-    return LocalFeatures((height, width), arrays["points"], vectors)
+    return LocalFeatures((height, width), arrays["points"], vectors, sides=arrays["sides"])
 
 
 def _read(file: Path, names: Sequence[str] | None = None) -> dict[str, AnyArray] | None:

@@ -83,8 +83,11 @@ def write_lists(
 
 def _kept_photo(of_class: CleanedClass, photo: int, path: str, instance: str) -> _KeptPhoto:
     height, width = of_class.sizes[photo].tolist()
-    box = [round(value, 1) for value in of_class.boxes.boxes[photo].tolist()]
-    image = AnnotatedImage(path, (height, width), [AnnotatedObject(box, CATEGORY, {"instance": instance})])
+    box, start = (
+        [round(value, 1) for value in boxes[photo].tolist()] for boxes in (of_class.boxes.boxes, of_class.boxes.start)
+    )
+    more = {"instance": instance, "start": start}
+    image = AnnotatedImage(path, (height, width), [AnnotatedObject(box, CATEGORY, more)])
     return _KeptPhoto(of_class.name, (path, instance, of_class.name, int(of_class.best[photo])), image)
 
 

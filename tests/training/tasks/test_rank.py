@@ -170,6 +170,21 @@ def test_the_gradient_in_chunks_is_that_of_the_whole_batch(loss: str) -> None:
             torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_regions_may_be_proposals_of_a_detector() -> None:
+    """As in the ECCV paper; the detector is not trained."""
+    detector = {
+        "name": "faster_rcnn",
+        "backbone": TASK["describer"]["backbone"],
+        **{"pyramid_strides": [4, 8, 16], "channels": 8, "box_width": 8, "min_size": 64, "max_size": 64},
+    }
+    regions = {"name": "rpn_proposals", "detector": detector, "max_regions": 4}
+    learner = task(describer=describer(regions=regions), chunk=3, validation=None)
+    (loss,) = learner.losses(rankable(learner, 2)).values()
+    loss.backward()
+    assert learner.describer.backbone.network.conv1.weight.grad.any()
+    assert all(p.grad is None for p in learner.describer.regions.parameters())
+
+
 def test_activations_of_one_chunk_are_kept() -> None:
     """What the graph of the loss holds before the gradient is computed: with chunks, photos only."""
     held = {}
