@@ -103,17 +103,23 @@ def refresh_calibration(
     if made is None or index.added_since(made.next_image) <= REFRESH_SHARE * max(1, len(index)):
         return
     on_note("calibrating the scores anew")
-    source = made.source
     try:
-        calibrate(
-            index,
-            instance=source.get("instance"),  # type: ignore[arg-type]
-            on=source.get("on", ()),  # type: ignore[arg-type]
-            model=model,
-            queries=source.get("queries", QUERIES),  # type: ignore[arg-type]
-        )
+        calibrate_again(index, made, model)
     except (ValueError, OSError) as error:
         on_note(f"note: the calibration is that of {made.images} images: {error}")
+
+
+def calibrate_again(index: Index, made: Calibration, model: EmbeddingModel) -> Calibration:
+    """Calibrate an index from the source of another calibration, as :func:`calibrate` does; ``model`` is that of the
+    index."""
+    source = made.source
+    return calibrate(
+        index,
+        instance=source.get("instance"),  # type: ignore[arg-type]
+        on=source.get("on", ()),  # type: ignore[arg-type]
+        model=model,
+        queries=source.get("queries", QUERIES),  # type: ignore[arg-type]
+    )
 
 
 @dataclass(frozen=True)

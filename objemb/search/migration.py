@@ -19,6 +19,7 @@ from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.models.row_schema import row_schema
 from objemb.search.approximate import build_approximate
+from objemb.search.calibration import calibrate_again
 from objemb.search.indexing import (
     AskedRegions,
     added,
@@ -117,6 +118,8 @@ class Migration:
 
             self._check_left_out()
             build_approximate(made, on_note=self.on_note)
+            if not waiting:
+                self._calibrate(made)
             try:
                 if switch(self.index.path, compared, keep=self.keep):
                     report.left_out = len(self._left_out)
@@ -219,6 +222,17 @@ class Migration:
         self._left_out[skipped.id] = stamp, skipped
         self.on_step(1)
         self.on_skip(skipped)
+
+    def _calibrate(self, made: Index) -> None:
+        """Calibrate the scores of the next generation as those of the old one were: scores of two models differ."""
+        calibration = self.index.calibration
+        if calibration is None:
+            return
+        self.on_note("calibrating the scores anew")
+        try:
+            calibrate_again(made, calibration, self.model)
+        except (ValueError, OSError, ArtefactMismatchError) as error:
+            self.on_note(f"note: the scores of the new generation are not calibrated: {error}")
 
     def _check_left_out(self) -> None:
         """Raise ``ValueError`` if it looks as if a drive were missing."""

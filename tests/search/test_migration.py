@@ -16,10 +16,12 @@ import objemb
 from objemb.checks import ArtefactMismatchError, IndexFolderError, IndexLockedError
 from objemb.images.sources import SkippedImage
 from objemb.index.storage import generations
+from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.generations import NEXT, PREVIOUS
 from objemb.index.store import Index
 from objemb.models import load_model
 from objemb.models.base import EmbeddingModel
+from objemb.ops.upper_tail import UpperTail
 from objemb.search import migration
 from objemb.search.indexing import MAX_REGIONS, AskedRegions, Job, asked_regions, own_regions, stamp_of_file
 from objemb.search.migration import Migration, MigrationReport
@@ -433,3 +435,38 @@ def test_two_migrations_do_not_run_at_once(index: Path, newer: EmbeddingModel) -
     migrate(index, Hooked(newer, second))
     assert len(errors) == 1
     assert "next" in errors[0]
+
+
+def calibrated(index: Path) -> Calibration:
+    """The index with a calibration that names its source."""
+    made = Calibration(UpperTail(0.5, 0.5, 0.1, 0.1, (0.0, 0.5)), 100, 6, 6, 6, {"instance": "label", "queries": 100})
+    Index.open(index).set_calibration(made)
+    return made
+
+
+def test_a_calibration_that_cannot_be_made_anew_is_dropped_with_a_note(index: Path, newer: EmbeddingModel) -> None:
+    calibrated(index)
+    notes: list[str] = []
+    migrate(index, newer, on_note=notes.append)
+    assert Index.open(index).calibration is None
+    assert notes[0] == "calibrating the scores anew"
+    assert "the scores of the new generation are not calibrated: " in notes[1]
+    assert "expected at least" in notes[1]
+
+
+def test_scores_are_calibrated_anew_from_the_same_source(
+    index: Path, newer: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = calibrated(index)
+    asked: list[tuple[str, Calibration]] = []
+
+    def again(target: Index, before: Calibration, model: EmbeddingModel) -> Calibration:
+        asked.append((target.fingerprint, before))
+        target.set_calibration(replace(made, queries=200))
+        return made
+
+    monkeypatch.setattr(migration, "calibrate_again", again)
+    migrate(index, newer)
+    assert asked == [(newer.fingerprint, made)]
+    assert Index.open(index).calibration == replace(made, queries=200)
+    assert Index.open(index / PREVIOUS).calibration == made
