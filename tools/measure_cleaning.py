@@ -5,7 +5,8 @@ python tools/measure_cleaning.py --photos photos --classes 50 --per-class 100 --
 
 A class has a façade (a photo) under random perspective, light and size on other photos in half of its photos, another
 façade (a second view) in a fifth, and unrelated photos in the rest. Printed are precision and recall of the kept
-photos, the IoU of their boxes with the true ones before and after propagation, seconds and memory.
+photos, the IoU of their boxes with the true ones before and after propagation, seconds and memory. The true boxes are
+in ``classes/truth.json``, for ``tools/measure_proposals.py``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from PIL import Image, ImageFilter
 
 from objemb.cli.output import note
 from objemb.coco.files import read_json
+from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
 from objemb.datasets.cleaning import CleaningSettings, clean
 from objemb.datasets.seeds import generator
 from objemb.images import ImageRef, find_images, read_photo
@@ -163,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
         rng = generator("landmarks", args.seed, number)
         made = make_class(args.output / "classes" / f"{number:03d}", photos, args.per_class, rng)
         truth |= {f"{number:03d}/{name}": t for name, t in made.items()}
+    shown = [AnnotatedImage(name, SIZE[::-1], [AnnotatedObject(t.box, "object")]) for name, t in truth.items()]
+    shown = [image for image in shown if truth[image.file_name].kind != NOISE]
+    write_instances(args.output / "classes" / "truth.json", shown, ["object"])
     results = []
     for least in args.least:
         for tolerance in args.tolerance:

@@ -20,9 +20,6 @@ TILE = 32
 STRETCH = 8.0
 #: Largest ratio of these lengths: about that of a plane that is turned by 75 degrees.
 SQUASH = 4.0
-#: The share of a feature's side that belongs to the object. The centres alone make boxes that are too small; of 0, 0.5
-#: and 0.8 the last gave the best boxes on made classes (tools/measure_cleaning.py, docs/results.md).
-EXTENT = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +75,8 @@ class Agreement:
         inliers: Number of features that agree; features at one point count once.
         affine: float64 ``(2, 3)``, from the first photo to the second one in original pixels; None of too few.
         first, second: float32 ``(n, 2)``: the agreeing points in both photos.
-        boxes: float32 ``(2, 4)``: boxes around the agreeing features in both photos, xyxy in original pixels; a feature
-            counts as the square of :data:`EXTENT` of its side.
+        boxes: float32 ``(2, 4)``: boxes around the squares of the agreeing features in both photos, xyxy in original
+            pixels. Around their centres alone, boxes would be too small.
     """
 
     inliers: int
@@ -110,10 +107,9 @@ def match_photos(first: LocalFeatures, second: LocalFeatures, settings: Cleaning
 
 
 def _around(features: LocalFeatures) -> Float32Array:
-    """The box around at least one feature, ``(4,)``, within the photo."""
-    half = features.sides[:, None] * (EXTENT / 2)
-    low, high = (features.points - half).min(axis=0), (features.points + half).max(axis=0)
-    return np.concatenate([low.clip(0), np.minimum(high, features.size[::-1])]).astype(np.float32)
+    """The box around at least one feature, float32 ``(4,)``."""
+    squares = features.boxes
+    return np.concatenate([squares[:, :2].min(axis=0), squares[:, 2:].max(axis=0)])
 
 
 def _is_plausible(affine: Float64Array) -> bool:

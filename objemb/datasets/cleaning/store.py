@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from objemb.datasets.cleaning.pairs import EXTENT, TILE, VerifiedPairs, match_photos
+from objemb.datasets.cleaning.pairs import TILE, VerifiedPairs, match_photos
 from objemb.datasets.cleaning.settings import CleaningSettings
 from objemb.disk import replacing
 from objemb.images import UnreadableImageError, read_photo
@@ -139,7 +139,7 @@ class FeatureStore:
             pairs: int64 ``(n, 2)``: numbers of photos. The store knows pairs by their photos, not by their numbers.
         """
         keys = "".join(photos[n].key for n in pairs.ravel().tolist())
-        file = self._file("matches", _digest(f"{keys} {self.settings.of_pairs!r} {EXTENT}"))
+        file = self._file("matches", _digest(f"{keys} {self.settings.of_pairs!r}"))
         arrays = _read(file)
         if arrays is None:
             arrays = self._matched([(photos[a], photos[b]) for a, b in pairs.tolist()])

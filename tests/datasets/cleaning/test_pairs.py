@@ -42,6 +42,8 @@ def test_photos_agree_on_the_map_between_them() -> None:
     assert agreement.inliers == 16
     np.testing.assert_array_equal(agreement.first, points[:16])
     np.testing.assert_array_equal(agreement.second, there[:16])
+    for box, inliers in zip(agreement.boxes, (points[:16], there[:16]), strict=True):  # sides are 1 by default
+        np.testing.assert_allclose(box, [*(inliers.min(axis=0) - 0.5), *(inliers.max(axis=0) + 0.5)], atol=1e-4)
     fewer = match_photos(features(points, unit(20)), features(there, unit(20)), CleaningSettings(least=17))
     assert (fewer.inliers, fewer.affine) == (16, None)
 
