@@ -82,6 +82,7 @@ def main() -> None:
     confine(int(sys.argv[1]))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints must not get between the answers
+    send(answers, {"ready": True})
     while True:
         try:
             request, content = receive(requests)

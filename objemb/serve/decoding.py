@@ -6,11 +6,12 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Timer
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -22,8 +23,12 @@ from objemb.serve.limits import Limits
 from objemb.serve.tokens import TOKEN_VARIABLE
 from objemb.structures import Photo
 
+T = TypeVar("T")
+
 #: Where objemb lies: decoders start without the current folder on their path.
 PACKAGES = str(Path(objemb.__file__).parents[1])
+#: Seconds in which a process has to start.
+START_SECONDS = 60.0
 #: Bytes that a pipe to a decoder holds, where the system can be told.
 PIPE_BYTES = 2**20
 
@@ -131,12 +136,26 @@ class _Process:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests: BinaryIO = self._process.stdin  # type: ignore[assignment]  # IO[bytes] is a BinaryIO
+        self._answers: BinaryIO = self._process.stdout  # type: ignore[assignment]  # likewise
+        self._is_ready = False
         self._widen()
 
     def ask(self, request: dict[str, object], content: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
         """An answer. Raises ``TimeoutError``, and ``EOFError`` or ``OSError`` if the process ends."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        if not self._is_ready:
+            self._in_time(START_SECONDS, lambda: receive(self._answers))
+            self._is_ready = True
+
+        def exchange() -> tuple[dict[str, Any], bytes]:
+            send(self._requests, request, content)
+            return receive(self._answers)
+
+        return self._in_time(seconds, exchange)
+
+    def _in_time(self, seconds: float, work: Callable[[], T]) -> T:
         late: list[bool] = []
 
         def stop() -> None:
@@ -147,8 +166,7 @@ class _Process:
         timer.daemon = True
         timer.start()
         try:
-            send(self._process.stdin, request, content)  # type: ignore[arg-type]  # IO[bytes] is a BinaryIO
-            return receive(self._process.stdout)  # type: ignore[arg-type]  # likewise
+            return work()
         except (EOFError, OSError):
             if late:
                 raise TimeoutError from None
@@ -159,10 +177,9 @@ class _Process:
     def end(self) -> None:
         """End the process at once."""
         self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._requests, self._answers):
             with contextlib.suppress(OSError):  # what was not sent yet is lost
-                if stream is not None:
-                    stream.close()
+                stream.close()
         self._process.wait()
 
     def _widen(self) -> None:
@@ -171,7 +188,6 @@ class _Process:
             return
         import fcntl
 
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        for stream in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -162,6 +162,7 @@ async function run(keepAddress = false) {
   try {
     const answer = await search(request, parts, signal);
     hits.set(answer);
+    if (matchMedia("(max-width: 60rem)").matches) byId("results").scrollIntoView({ block: "start" });
     document.title = `${answer.hits.length ? scoreText(answer.hits[0].score) : "nothing"} · objemb`;
   } catch (error) {
     if (error.name === "AbortError") return;

@@ -1,0 +1,133 @@
+"""Load a running service with a real client, and report rates, latencies, failures and growth.
+
+    objemb serve INDEX --port 8000 --writable &
+    python tools/load_service.py http://127.0.0.1:8000 PHOTO... --box 40,60,180,220 --clients 1 8 64
+    python tools/load_service.py http://127.0.0.1:8000 PHOTO... --mixed --clients 32 --seconds 600 --pid PID
+
+Each client has a connection of its own and sends its next request when the last one is answered. ``503`` with
+``Retry-After`` is counted and sent again after that time; anything else but 2xx is a failure, and so is a connection
+that breaks. With ``--mixed``, one request in five adds an image. ``--pid`` names the process of the service, whose
+memory and descriptors are read from ``/proc`` at the start of each fifth of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+#: Images that a mixed run adds, again and again.
+WRITTEN = 200
+#: One request in so many is a change in a mixed run.
+CHANGE_IN = 5
+
+
+@dataclass
+class Tally:
+    """What came of the requests of a run."""
+
+    seconds: list[float] = field(default_factory=list)
+    busy: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+async def client(url: str, args: argparse.Namespace, end: float, tally: Tally, number: int) -> None:
+    choose = random.Random(number)
+    contents = [path.read_bytes() for path in args.photos]
+    query = json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
+    headers = {"Authorization": f"Bearer {args.token}"} if args.token else {}
+    async with httpx.AsyncClient(base_url=url, timeout=60, headers=headers) as session:
+        while time.monotonic() < end:
+            files = {"photo": ("photo.jpg", choose.choice(contents))}
+            begun = time.monotonic()
+            try:
+                if args.mixed and choose.randrange(CHANGE_IN) == 0:
+                    answer = await session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
+                else:
+                    answer = await session.post("/v1/search", files=files, data={"query": query})
+            except httpx.HTTPError as error:
+                tally.failures.append(f"{type(error).__name__}: {error}")
+                continue
+            if answer.status_code == 503 and "retry-after" in answer.headers:
+                tally.busy += 1
+                await asyncio.sleep(float(answer.headers["retry-after"]) * choose.random())
+            elif answer.is_success:
+                tally.seconds.append(time.monotonic() - begun)
+            else:
+                tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+
+
+async def watch(pid: int, seconds: float) -> None:
+    """Print memory and descriptors of the service and of its decoders."""
+    for _ in range(6):
+        pids = [pid, *children(pid)]
+        memory = sum(resident(one) for one in pids) / 2**20
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        print(f"  {memory:.0f} MiB in {len(pids)} processes, {descriptors} descriptors", flush=True)
+        await asyncio.sleep(seconds / 5)
+
+
+def children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):  # it ended meanwhile
+        return 0
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def run(args: argparse.Namespace, clients: int) -> int:
+    tally, begun = Tally(), time.monotonic()
+    end = begun + args.seconds
+    watcher = asyncio.create_task(watch(args.pid, args.seconds)) if args.pid else None
+    await asyncio.gather(*(client(args.url, args, end, tally, number) for number in range(clients)))
+    took = time.monotonic() - begun
+    if watcher is not None:
+        watcher.cancel()
+    times = tally.seconds or [float("nan")]
+    latencies = ", ".join(f"p{round(100 * s)} {1000 * quantile(times, s):.0f} ms" for s in (0.5, 0.95, 0.99))
+    rate = len(tally.seconds) / took
+    print(
+        f"{clients} clients: {rate:.1f} a second, {latencies}, {tally.busy} told to come again, "
+        f"{len(tally.failures)} failed",
+        flush=True,
+    )
+    for failure in sorted(set(tally.failures))[:5]:
+        print(f"  {failure}")
+    return len(tally.failures)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument(
+        "--box", type=lambda text: [float(v) for v in text.split(",")], help="X1,Y1,X2,Y2 in each photo"
+    )
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--mixed", action="store_true", help="one request in five adds an image")
+    parser.add_argument("--token", default=os.environ.get("OBJEMB_TOKEN"))
+    parser.add_argument("--pid", type=int, help="process of the service, to watch")
+    args = parser.parse_args(argv)
+    return 1 if sum(asyncio.run(run(args, clients)) for clients in args.clients) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
