@@ -47,10 +47,9 @@ class Spoc(Pooling):
         y, height = _from_centre(held.any(dim=2))
         x, width = _from_centre(held.any(dim=1))
         sigma = self.spread * torch.minimum(height, width)[:, None, None] / 2
-        squares = (y[:, :, None] ** 2 + x[:, None, :] ** 2).masked_fill(~held, float("inf"))
-        nearest = squares.amin(
-            dim=(1, 2), keepdim=True
-        )  # a region with a hole in its middle has no cell near the centre
+        # torch.where, since PyTorch 2.6 exports masked_fill of these squares as one of integers, which lack infinity
+        squares = torch.where(held, y[:, :, None] ** 2 + x[:, None, :] ** 2, torch.inf)
+        nearest = squares.amin(dim=(1, 2), keepdim=True)  # a region with a hole in it may have no cell near its centre
         return ((nearest - squares) / (2 * sigma**2)).exp().masked_fill(~held, 0)
 
 
