@@ -27,7 +27,7 @@ from objemb.structures import RegionDescriptors, Regions, VisualWords
 from tests.runtimes.models import SETTINGS, write_model
 
 #: Rooms of which every module is imported. A service on a small machine needs no more to hold an index.
-DEPLOYABLE = ("structures", "images", "index", "coco", "runtimes")
+DEPLOYABLE = ("structures", "images", "index", "coco", "runtimes", "serve")
 #: Single modules beside them.
 MODULES = (
     *("checks", "disk", "registry", "config", "types", "cli.app", "cli.main", "visualize.page"),
@@ -322,6 +322,27 @@ def test_what_needs_a_network_says_what_to_install(tmp_path: Path) -> None:
     ):
         stderr = run(*arguments, code=2).stderr
         assert "needs PyTorch: pip install 'objemb[torch]'" in stderr, (arguments, stderr)
+
+
+def test_an_index_is_served(tmp_path: Path) -> None:
+    for library in ("onnxruntime", "fastapi", "uvicorn", "prometheus_client", "multipart"):
+        pytest.importorskip(library)
+    httpx = pytest.importorskip("httpx")
+    Image.new("RGB", (30, 20), (9, 90, 0)).save(tmp_path / "a.png")
+    run("index", tmp_path / "a.png", "-o", tmp_path / "i", "--model", write_model(tmp_path / "model"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(objemb.__file__).parents[1])}
+    code = BLOCKED + "from objemb.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "serve", str(tmp_path / "i"), "--port", "0", "--decoders", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        try:
+            url = process.stderr.readline().partition(": serving")[0]
+            assert url.startswith("http://127.0.0.1:"), url + process.stderr.read()
+            answer = httpx.post(f"{url}/v1/search", files={"photo": (tmp_path / "a.png").read_bytes()}, timeout=60)
+            assert answer.json()["hits"][0]["image"] == "a.png"
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def test_the_doctor_distinguishes_missing_from_broken_packages() -> None:
