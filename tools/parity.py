@@ -36,6 +36,7 @@ from objemb.export.run import ExportSettings, export_model
 from objemb.export.verify import Verification, verify
 from objemb.images.decode import read_photo
 from objemb.images.sources import ImageRef, find_images
+from objemb.layers.folded import unfolded
 from objemb.models import Model, build_model, load_model
 from objemb.models.exported import open_exported
 from objemb.regions.detections import Detections
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
         photos = _photos(options.photos, shapes, options.seed)
         for number, name in enumerate(rows):
             torch.manual_seed(options.seed)
-            model = build_model(resolve(networks[name])) if name in networks else load_model(name)
+            model = settled(networks[name], photos) if name in networks else load_model(name)
             for cell in compared(name, model, photos, Path(scratch) / str(number), options.exports):
                 cells.append(cell)
                 print(f"{name}, {_about(cell)}: cosine {cell.measured.cosine:.7f}", file=sys.stderr)
@@ -162,6 +163,24 @@ def compared(
             for shape, of_shape in photos.items():
                 measured = verify(variant, exported, of_shape[:batch], min_score, search=False)
                 yield Cell(name, runtime, batch, boxes, shape, measured)
+
+
+def settled(settings: Mapping[str, object], photos: Mapping[str, Sequence[Photo]]) -> Model:
+    """A model with random weights whose batch norms have the statistics of a photo.
+
+    Without any, activations vanish in deep networks, so that all boxes have one score, and no order.
+    """
+    model = build_model(resolve(settings))
+    norms = [layer for layer in model.describer.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with unfolded():
+        model.describe(next(iter(photos.values()))[0])
+    for norm in norms:
+        norm.eval()
+    return model
 
 
 def with_boxes(model: Model, most: int, min_score: float) -> Model:

@@ -71,3 +71,11 @@ def test_shapes_of_the_photos(pictures: Path) -> None:
     next(iter(pictures.iterdir())).unlink()
     with pytest.raises(ValueError, match="--photos: expected at least 4 photos, found 3"):
         parity._photos([pictures], {"strip": (30, 1)}, 0)
+
+
+def test_random_weights_give_scores_that_differ() -> None:
+    photo = random_photo(60, 80, seed=1)
+    model = parity.settled(parity.TINY["tiny"], {"portrait": [photo]})
+    assert not any(layer.training for layer in model.describer.modules())
+    scores = parity.with_boxes(model, 100, 0.0).describe(photo).regions.scores[1:]
+    assert len(set(scores.tolist())) > len(scores) / 2
