@@ -102,14 +102,11 @@ class ClassMatches:
         """Take the result of some pairs, int64 ``(n, 2)``, into account."""
         self.tried += len(pairs)
         self._verified.append(tile.verified)
-        for photos, others in ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
-            order = np.argsort(tile.counts, kind="stable")  # the last assignment to a photo is that of its best pair
-            best = np.zeros_like(self._best)
-            best[photos[order]] = tile.counts[order]
-            better = best > self._best
-            partners = self._partners.copy()
-            partners[photos[order]] = others[order]
-            self._best[better], self._partners[better] = best[better], partners[better]
+        photos, others = np.concatenate([pairs, pairs[:, ::-1]]).T
+        counts = np.tile(tile.counts, 2)
+        order = np.argsort(counts, kind="stable")  # of several pairs of a photo, the best is assigned last
+        order = order[counts[order] > self._best[photos[order]]]
+        self._best[photos[order]], self._partners[photos[order]] = counts[order], others[order]
 
     def cleaned(self, settings: CleaningSettings) -> CleanedClass:
         """The photos to keep, with their boxes."""
