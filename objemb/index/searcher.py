@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import starmap
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -111,17 +112,29 @@ class Searcher:
     def rows_of_images(self, images: Sequence[str], where: str | None) -> ImageRows:
         """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
         dim = self._vectors_schema().dim
-        alive = {id(s): b.alive for s, b in zip(self._snapshot.segments, self._blocks(where), strict=True)}
-        vectors, boxes = [np.zeros((0, dim), np.float32)], [np.zeros((0, 4), np.float32)]
-        for image in images:
+        of_segment: dict[int, list[int]] = {}
+        ranges = np.zeros((len(images), 2), np.int64)
+        for number, image in enumerate(images):
             segment, position = self._snapshot.place(image) or _absent(image)
-            start, stop = segment.starts[position : position + 2].tolist()
-            mask = alive[id(segment)]
-            kept = slice(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
-            vectors.append(segment.columns["vectors"][kept])
-            boxes.append(segment.boxes[kept])
-        items = np.repeat(np.arange(len(images)), [len(rows) for rows in boxes[1:]])
-        return ImageRows(tuple(images), np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
+            ranges[number] = segment.starts[position : position + 2]
+            of_segment.setdefault(id(segment), []).append(number)
+        counts = ranges[:, 1] - ranges[:, 0]
+        ends = np.cumsum(counts)
+        total = int(counts.sum())
+        vectors, boxes = np.empty((total, dim), np.float32), np.empty((total, 4), np.float32)
+        fits = np.ones(total, bool)
+        for segment, block in zip(self._snapshot.segments, self._blocks(where), strict=True):
+            chosen = of_segment.get(id(segment))
+            if chosen is not None:
+                rows = _joined(ranges[chosen, 0], counts[chosen])
+                to = _joined(ends[chosen] - counts[chosen], counts[chosen])
+                vectors[to], boxes[to] = segment.columns["vectors"][rows], segment.boxes[rows]
+                if block.alive is not None:
+                    fits[to] = block.alive[rows]
+        items = np.repeat(np.arange(len(images)), counts)
+        if not fits.all():
+            vectors, items, boxes = vectors[fits], items[fits], boxes[fits]
+        return ImageRows(tuple(images), vectors, items, boxes)
 
     def named(self, hit: Match) -> Match:
         """A hit with the metadata of its image, and with the label of its box if that is a stored one.
@@ -245,17 +258,12 @@ def _results(
     images: dict[int, tuple[str, dict[str, Scalar]]] = {}
     for number, query in enumerate(queries):
         rows, boxes = snapshot.manifest.schema.queries([query]), _boxes(query.regions.boxes.tolist())
-        found = []
-        for rank in np.flatnonzero(hits.images[number] >= 0).tolist():
-            place = int(segments[number, rank])
-            row = int(hits.rows[number, rank] - snapshot.first_rows[place])
-            query_row = int(hits.query_rows[number, rank]) - first_query_row
-            best = float(hits.scores[number, rank]), row, query_row
-            found.append(_Image(snapshot.segments[place], place, int(hits.images[number, rank]), best))
+        ranks = np.flatnonzero(hits.images[number] >= 0)
+        found = _images(snapshot, hits, number, ranks, segments[number, ranks], first_query_row)
         matches = []
         for image, pairs in zip(found, _pairs(snapshot, blocks, found, rows, runners_up), strict=True):
             if image.number not in images:
-                images[image.number] = (image.id, image.metadata if named else {})
+                images[image.number] = (image.id, image.segment.metadata(image.position) if named else {})
                 snapshot.remember(image.id, image.segment, image.position)
             id_, metadata = images[image.number]
             try:
@@ -294,6 +302,7 @@ def _pairs(
     return pairs
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class _Image:
     """An image among the hits.
 
@@ -302,33 +311,65 @@ class _Image:
         place: Number of that segment and its block.
         number: Its internal number.
         position: Its position in the segment.
+        rows: Its rows in the segment.
+        id: Its id.
         best: The pair that the search returned.
     """
 
-    def __init__(self, segment: Segment, place: int, number: int, best: ScoredPair) -> None:
-        self.segment = segment
-        self.place = place
-        self.number = number
-        self.best = best
-        self.position = int(np.searchsorted(segment.numbers, number))
-
-    @property
-    def id(self) -> str:
-        return self.segment.image_id(self.position)
-
-    @property
-    def metadata(self) -> dict[str, Scalar]:
-        return self.segment.metadata(self.position)
-
-    @property
-    def rows(self) -> slice:
-        """The rows of the image in its segment."""
-        start, stop = self.segment.starts[self.position : self.position + 2].tolist()
-        return slice(start, stop)
+    segment: Segment
+    place: int
+    number: int
+    position: int
+    rows: slice
+    id: str
+    best: ScoredPair
 
     def box(self, row: int) -> Box:
         x1, y1, x2, y2 = self.segment.boxes[row].tolist()
         return (x1, y1, x2, y2)
+
+
+def _images(
+    snapshot: Snapshot, hits: GroupedHits, number: int, ranks: Int64Array, places: Int64Array, first_query_row: int
+) -> list[_Image]:
+    """The images of a query, best first, looked up together for each segment.
+
+    Args:
+        snapshot: The state that was searched.
+        hits: Those of all queries.
+        number: The query.
+        ranks: int64 ``(n,)``, where it has hits.
+        places: int64 ``(n,)``, the segment of each.
+        first_query_row: The first row of the query.
+    """
+    numbers = hits.images[number, ranks]
+    positions, ids = np.zeros(len(ranks), np.int64), [""] * len(ranks)
+    ends = np.zeros((len(ranks), 2), np.int64)
+    for place in np.unique(places).tolist():
+        here, segment = np.flatnonzero(places == place), snapshot.segments[place]
+        positions[here] = np.searchsorted(segment.numbers, numbers[here])
+        ends[here] = segment.starts[positions[here, None] + np.arange(2)]
+        for at, name in zip(here.tolist(), segment.image_ids_at(positions[here]), strict=True):
+            ids[at] = name
+    columns = (
+        places.tolist(),
+        numbers.tolist(),
+        positions.tolist(),
+        starmap(slice, ends.tolist()),
+        ids,
+        hits.scores[number, ranks].tolist(),
+        (hits.rows[number, ranks] - snapshot.first_rows[places]).tolist(),
+        (hits.query_rows[number, ranks] - first_query_row).tolist(),
+    )
+    return [
+        _Image(snapshot.segments[place], place, image, position, rows, name, (score, row, query_row))
+        for place, image, position, rows, name, score, row, query_row in zip(*columns, strict=True)
+    ]
+
+
+def _joined(first: Int64Array, counts: Int64Array) -> Int64Array:
+    """``first[0], first[0] + 1, ...``, ``counts[0]`` numbers, followed by those from ``first[1]`` on, and so on."""
+    return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
 
 
 def _absent(image: str) -> NoReturn:

@@ -110,11 +110,9 @@ def _match(
     query_boxes: Sequence[Box],
 ) -> Match:
     """A hit with other pairs of boxes, the first of which is the match and the others its runners-up."""
-    pairs = [
-        Match(hit.image, score, box, query_boxes[q], hit.label, hit.metadata)
-        for score, box, q in zip(scores, as_boxes(boxes), query_rows, strict=True)
-    ]
-    return pairs[0] if len(pairs) == 1 else replace(pairs[0], runners_up=tuple(pairs[1:]))
+    (score, box, asked), *others = zip(scores, as_boxes(boxes), query_rows, strict=True)
+    rest = tuple(Match(hit.image, s, b, query_boxes[q], hit.label, hit.metadata) for s, b, q in others)
+    return Match(hit.image, score, box, query_boxes[asked], hit.label, hit.metadata, rest)
 
 
 def _looked_at(search: Search, number: int) -> RegionDescriptors:

@@ -131,6 +131,10 @@ class Segment:
         """Id of the image at a position of the table of images."""
         return tables.to_text(self.images.column("id")[image].as_py())
 
+    def image_ids_at(self, images: Int64Array) -> list[str]:
+        """Ids of the images at some positions of the table of images."""
+        return [tables.to_text(name) for name in self.images.column("id").take(images).to_pylist()]
+
     def stamp(self, image: int) -> str | None:
         """Stamp of the image at a position of the table of images."""
         mark = self.images.column("stamp")[image].as_py()
