@@ -4,7 +4,7 @@
     python tools/load_service.py http://127.0.0.1:8000 PHOTO... --box 40,60,180,220 --clients 1 8 64
     python tools/load_service.py http://127.0.0.1:8000 PHOTO... --mixed --clients 32 --seconds 600 --pid PID
 
-Each client has a connection of its own and sends its next request when the last one is answered. ``503`` with
+There are as many connections as clients; each client sends its next request when the last one is answered. ``503`` with
 ``Retry-After`` is counted and sent again after that time; anything else but 2xx is a failure, and so is a connection
 that breaks. With ``--mixed``, one request in five adds an image. ``--pid`` names the process of the service, whose
 memory and descriptors are read from ``/proc`` at the start of each fifth of the time.
@@ -39,30 +39,28 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
 
-async def client(url: str, args: argparse.Namespace, end: float, tally: Tally, number: int) -> None:
+async def client(session: httpx.AsyncClient, args: argparse.Namespace, end: float, tally: Tally, number: int) -> None:
     choose = random.Random(number)
     contents = [path.read_bytes() for path in args.photos]
     query = json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
-    headers = {"Authorization": f"Bearer {args.token}"} if args.token else {}
-    async with httpx.AsyncClient(base_url=url, timeout=60, headers=headers) as session:
-        while time.monotonic() < end:
-            files = {"photo": ("photo.jpg", choose.choice(contents))}
-            begun = time.monotonic()
-            try:
-                if args.mixed and choose.randrange(CHANGE_IN) == 0:
-                    answer = await session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
-                else:
-                    answer = await session.post("/v1/search", files=files, data={"query": query})
-            except httpx.HTTPError as error:
-                tally.failures.append(f"{type(error).__name__}: {error}")
-                continue
-            if answer.status_code == 503 and "retry-after" in answer.headers:
-                tally.busy += 1
-                await asyncio.sleep(float(answer.headers["retry-after"]) * choose.random())
-            elif answer.is_success:
-                tally.seconds.append(time.monotonic() - begun)
+    while time.monotonic() < end:
+        files = {"photo": ("photo.jpg", choose.choice(contents))}
+        begun = time.monotonic()
+        try:
+            if args.mixed and choose.randrange(CHANGE_IN) == 0:
+                answer = await session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
             else:
-                tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+                answer = await session.post("/v1/search", files=files, data={"query": query})
+        except httpx.HTTPError as error:
+            tally.failures.append(f"{type(error).__name__}: {error}")
+            continue
+        if answer.status_code == 503 and "retry-after" in answer.headers:
+            tally.busy += 1
+            await asyncio.sleep(float(answer.headers["retry-after"]) * choose.random())
+        elif answer.is_success:
+            tally.seconds.append(time.monotonic() - begun)
+        else:
+            tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
 
 
 async def watch(pid: int, seconds: float) -> None:
@@ -95,7 +93,10 @@ async def run(args: argparse.Namespace, clients: int) -> int:
     tally, begun = Tally(), time.monotonic()
     end = begun + args.seconds
     watcher = asyncio.create_task(watch(args.pid, args.seconds)) if args.pid else None
-    await asyncio.gather(*(client(args.url, args, end, tally, number) for number in range(clients)))
+    headers = {"Authorization": f"Bearer {args.token}"} if args.token else {}
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(base_url=args.url, timeout=60, headers=headers, limits=limits) as session:
+        await asyncio.gather(*(client(session, args, end, tally, number) for number in range(clients)))
     took = time.monotonic() - begun
     if watcher is not None:
         watcher.cancel()

@@ -183,6 +183,7 @@ class Retrieval:
         crop: str = "context",
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
+        together: bool = True,
     ) -> list[SearchResult]:
         """Search for each of several photos: the answers of :meth:`search`, in less time, since photos of equal shape
         share a forward pass, and all queries a pass over the vectors of the index.
@@ -191,6 +192,8 @@ class Retrieval:
             queries: Images, or :class:`~objemb.images.inputs.View` objects with boxes, each a query of its own.
             exclude: Ids to leave out, one entry per query.
             k, where, min_score, at_most_false, crop, rerank, exact: As for :meth:`search`, for all queries.
+            together: Whether photos share forward passes, whose vectors are those of single ones up to rounding (1e-6).
+                Without, results are those of :meth:`search` to the last bit, whatever the other queries are.
 
         Returns:
             One result per query, in order.
@@ -213,7 +216,14 @@ class Retrieval:
         calibration = self._calibration(at_most_false, rerankers)
         images = [as_encoded(view.image) for view in views]
         boxes = [view.boxes for view in views]
-        described = self.model.query_many(images, boxes, crop=crop, max_pixels=self.max_pixels)
+        at_once = len(images) if together else 1
+        described = [
+            query
+            for first in range(0, len(images), max(1, at_once))
+            for query in self.model.query_many(
+                images[first : first + at_once], boxes[first : first + at_once], crop=crop, max_pixels=self.max_pixels
+            )
+        ]
         results = self._answers(
             described,
             images,

@@ -28,7 +28,7 @@ class Limits:
         held_bytes: Bytes of all bodies that are held at a time; further requests are told to come again.
         pixels: Pixels of a photo.
         queue: Requests that wait for the model; further ones are told to come again.
-        batch: Queries that share a pass of the network and a scan of the index.
+        batch: Queries that share a scan of the index.
         window: Seconds that a query waits for others that are being decoded.
         request_seconds: Seconds from the headers of a request to its answer.
         body_seconds: Seconds in which the body of a request has to arrive.

@@ -276,7 +276,7 @@ class Service:
         return self._writes
 
     def _compute(self, works: Sequence[Work]) -> list[object]:
-        """Run a batch on the state that is the newest now; queries of one kind share a pass."""
+        """Run a batch on the state that is the newest now; queries of one kind share a scan."""
         retrieval = self.current.retrieval
         groups: dict[object, list[int]] = {}
         for number, work in enumerate(works):
@@ -401,10 +401,11 @@ def _result(work: Work, retrieval: Retrieval) -> object:
 
 
 def _shared_answers(retrieval: Retrieval, queries: Sequence[SharedQuery]) -> list[bytes]:
-    """The answers to queries of equal settings, in one pass."""
+    """The answers to queries of equal settings, in one pass over the index. Each photo has a forward pass of its own,
+    so that an answer does not depend on the others, not even in its last digit."""
     settings: dict[str, Any] = dict(queries[0].settings)
     views, excluded = [query.view for query in queries], [query.exclude for query in queries]
-    found = retrieval.search_many(views, exclude=excluded, rerank=(), **settings)
+    found = retrieval.search_many(views, exclude=excluded, rerank=(), together=False, **settings)
     return [json_line(result.to_json()) for result in found]
 
 
