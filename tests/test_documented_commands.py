@@ -152,8 +152,9 @@ def test_the_readme(folder: Path) -> None:
         run(words)
     assert len(Index.open(folder / "my_index")) == 3
     assert "photo.jpg" in (folder / "hits.html").read_text(encoding="utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    exec(compile(program, "README.md", "exec"), {})
+    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert len(programs) == 2
+    exec(compile("".join(programs), "README.md", "exec"), {})
     assert len(Index.open(folder / "other_index")) == 3
 
 
