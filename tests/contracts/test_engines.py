@@ -16,13 +16,20 @@ from objemb.index.storage.manifest import SCHEMAS
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from tests.contracts.made import build
 from tests.index.galleries import GALLERIES, Gallery
+from tests.index.rabitq import NEEDS_RABITQ
 from tests.index.searching import assert_same
 
 #: What an engine needs that is not always installed.
 NEEDS = dict.fromkeys(("ivf_sq8", "ivf_pq", "ivf_pq_fastscan", "ivf_rabitq"), "faiss")
 
 
-@pytest.fixture(params=[n for n in registry.names(Engine.kind) if registry.origin(Engine.kind, n) is None])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=NEEDS_RABITQ) if name == "ivf_rabitq" else name
+        for name in registry.names(Engine.kind)
+        if registry.origin(Engine.kind, name) is None
+    ]
+)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from objemb.backbones.narrow_resnet import NarrowResnet
 from objemb.detectors._resize_program import ResizeProgram
+from objemb.export.run import MIN_TORCH, torch_version
 from objemb.extractors._maps import Sampling
 from objemb.extractors._program import PARTS, MapProgram, _nearest
 
@@ -75,6 +76,7 @@ class Sizes(nn.Module):
         return torch.cat([torch.stack([torch.full((), 1.0) * side for side in shape]), size])
 
 
+@pytest.mark.skipif(torch_version() < MIN_TORCH, reason="objemb export needs a newer PyTorch")
 def test_openvino_computes_the_same_sizes(tmp_path: Any) -> None:
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("onnxscript")

@@ -12,12 +12,13 @@ from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import search_exact
 from objemb.index.structures import engine_named
+from tests.index.rabitq import NEEDS_RABITQ
 from tests.index.searching import assert_same, unit_rows
 
 pytest.importorskip("faiss")
 
 DIM = 16
-ENGINES = ("ivf_sq8", "ivf_pq", "ivf_pq_fastscan", "ivf_rabitq")
+ENGINES = ("ivf_sq8", "ivf_pq", "ivf_pq_fastscan", pytest.param("ivf_rabitq", marks=NEEDS_RABITQ))
 
 
 def gallery(images: int = 400, regions: int = 5, seed: int = 0, first_image: int = 0) -> VectorBlock:
@@ -110,7 +111,13 @@ def test_queries_without_rows_find_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "engine"),
-    [(1, "ivf_sq8"), (2, "ivf_sq8"), (70, "ivf_sq8"), (70, "ivf_pq_fastscan"), (1, "ivf_rabitq"), (70, "ivf_rabitq")],
+    [
+        (1, "ivf_sq8"),
+        (2, "ivf_sq8"),
+        (70, "ivf_sq8"),
+        (70, "ivf_pq_fastscan"),
+        *(pytest.param(count, "ivf_rabitq", marks=NEEDS_RABITQ) for count in (1, 70)),
+    ],
 )
 def test_small_indexes(rows: int, engine: str) -> None:
     block = VectorBlock(unit_rows(np.random.default_rng(0), rows, 3).astype(np.float16), np.arange(rows))
@@ -125,6 +132,7 @@ def test_the_same_seed_builds_the_same_file(engine: str) -> None:
     assert first == second
 
 
+@NEEDS_RABITQ
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_rabitq_with_so_many_bits(bits: int) -> None:
     """More bits take more memory; what was built with some settings is loaded with others."""
