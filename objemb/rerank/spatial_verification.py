@@ -144,7 +144,7 @@ class SpatialVerification(Reranker):
     def _by_words(self, query: VisualWords, hit: Match, stored: VisualWords) -> Agreement:
         """Number of pairs that agree, if they are enough, and the box of a photo found as a whole."""
         if query.places is None or stored.places is None:
-            which = "a query" if query.places is None else "an index"
+            which = "a query of a single photo" if query.places is None else "an index"
             raise ValueError(
                 f"spatial_verification: expected {which} with the places of local features (aggregator.positions=true)"
                 ", found none"

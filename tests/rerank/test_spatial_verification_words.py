@@ -80,7 +80,9 @@ def test_too_few_features() -> None:
 
 
 def test_missing_inputs_are_reported() -> None:
-    with pytest.raises(ValueError, match=r"expected a query with the places of local features .* found none"):
+    with pytest.raises(
+        ValueError, match=r"expected a query of a single photo with the places of local features .* found none"
+    ):
         SpatialVerification().rerank_words(WordSearch((image("q", None),), searched().results, STORED.__getitem__))
     bare = WordSearch(searched().queries, searched().results, lambda name: image(name, None))
     with pytest.raises(ValueError, match="expected an index with the places of local features"):

@@ -14,6 +14,7 @@ from PIL import Image
 
 import objemb
 from objemb.checks import ArtefactMismatchError
+from objemb.images.inputs import View
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
 from objemb.models import Model, build_model, fit_parts
@@ -22,7 +23,7 @@ from objemb.rerank.base import Reranker
 from objemb.search.indexing import Job
 from objemb.search.retrieval import Retrieval
 from objemb.search.words import search_words, stored_words
-from objemb.structures import Regions, SearchResult, VisualWords, WordPlaces
+from objemb.structures import Box, Regions, SearchResult, VisualWords, WordPlaces
 from tests.models.conftest import BACKBONE, SETTINGS
 
 LOCAL: dict[str, Any] = {
@@ -172,6 +173,45 @@ def test_a_filter_on_labels_says_where_it_may_match(tmp_path: Path) -> None:
     assert len(everywhere) == 8
 
 
+def test_each_photo_is_found_by_the_view_that_matches_it_best(
+    model: Model, index: Index, query: Path, photos: Path
+) -> None:
+    """Several views of visual words: those of the best of separate searches."""
+    retrieval = Retrieval(model, index)
+    right: Box = (48, 48, 96, 96)
+    asked = [(0, query, BOX), (0, query, right), (1, photos / "1.png", right)]
+    separate = [{hit.image: hit for hit in retrieval.search(photo, [box])} for _, photo, box in asked]
+    result = retrieval.search(like=[View(query, [BOX, right]), View(photos / "1.png", [right])])
+    assert {hit.image for hit in result} == {image for hits in separate for image in hits}
+    assert len({hit.view for hit in result}) == 2
+    for hit in result:
+        scores = [hits[hit.image].score if hit.image in hits else 0 for hits in separate]
+        best = int(np.argmax(scores))
+        assert hit.score == pytest.approx(max(scores), rel=1e-6)
+        assert (hit.view, hit.query_box) == (asked[best][0], asked[best][2])
+        assert hit.box == separate[best][hit.image].box
+    first = next(hit for hit in result if hit.image == "3.png")
+    assert (first.view, first.query_box) == (0, BOX)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"combine": "mean"}, "combine: expected 'best', since visual words of several photos .* found 'mean'"),
+        ({"combine": "classifier"}, "combine: expected 'best', since visual words .* found 'classifier'"),
+        ({"rerank": ["spatial_verification"]}, "spatial_verification: expected a query of a single photo"),
+        ({"unlike": True}, "unlike: expected a model of vectors, .* found visual words"),
+    ],
+)
+def test_views_of_words_that_cannot_be_combined(
+    model: Model, index: Index, query: Path, photos: Path, arguments: dict[str, Any], message: str
+) -> None:
+    if "unlike" in arguments:
+        arguments = {"unlike": [photos / "1.png"]}
+    with pytest.raises(ValueError, match=message):
+        Retrieval(model, index).search(query, [BOX], like=[photos / "0.png"], **arguments)
+
+
 def test_re_rankers_of_vectors_are_refused(model: Model, index: Index, query: Path) -> None:
     with pytest.raises(ValueError, match="such as 'spatial_verification', found 'query_expansion', which takes vector"):
         Retrieval(model, index).search(query, rerank=["query_expansion"])
@@ -194,7 +234,7 @@ def test_without_positions_the_photo_is_what_matched(photos: Path, query: Path, 
     index = indexed(model, photos, tmp_path / "index")
     result = Retrieval(model, index).search(query, [BOX], k=1)
     assert (result[0].image, result[0].box) == ("3.png", (0, 0, 96, 96))
-    with pytest.raises(ValueError, match="expected a query with the places of local features"):
+    with pytest.raises(ValueError, match="expected a query of a single photo with the places of local features"):
         Retrieval(model, index).search(query, rerank=["spatial_verification"])
 
 

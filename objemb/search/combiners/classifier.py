@@ -21,15 +21,17 @@ class Classifier(Combiner):
     others, and weights that give both sides half of the total, ``w = (C + strength * mean(diag C) * I)^-1 c``, with
     ``C`` the weighted covariance of all vectors and ``c`` their weighted covariance with the targets. This is the
     direction of linear discriminant analysis, which the few rows of the sample that do show the object hardly turn.
-    Counter-examples have half of the weight of the other side.
+    Counter-examples have half of the weight of the other side. The larger the strength is, the closer is the direction
+    to the mean of the views less the mean of the others.
 
     Args:
-        strength: Of the penalty, as a share of the mean variance of a coordinate, above 0.
+        strength: Of the penalty, as a share of the mean variance of a coordinate, above 0. The default was chosen on
+            pasted products; smaller ones are worse in all measurements (docs/results.md).
     """
 
     scale = "cosine similarity to a linear classifier of the views, at most 1"
 
-    def __init__(self, *, strength: float = 1.0) -> None:
+    def __init__(self, *, strength: float = 100.0) -> None:
         self.strength = checks.positive("strength", strength)
 
     def combine(self, views: Float32Array, unlike: Float32Array, sample: Callable[[], Float32Array]) -> Float32Array:
