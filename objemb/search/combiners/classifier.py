@@ -26,7 +26,7 @@ class Classifier(Combiner):
 
     Args:
         strength: Of the penalty, as a share of the mean variance of a coordinate, above 0. The default was chosen on
-            pasted products; smaller ones are worse in all measurements (docs/results.md).
+            pasted products, where smaller ones are worse (docs/results.md).
     """
 
     scale = "cosine similarity to a linear classifier of the views, at most 1"
