@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Where objemb lies: decoders start without the current folder on their path.
 PACKAGES = str(Path(objemb.__file__).parents[1])
+#: Processes that may try a photo: one may have been ended from outside.
+ATTEMPTS = 2
 #: Seconds in which a process has to start.
 START_SECONDS = 60.0
 #: Bytes that a pipe to a decoder holds, where the system can be told.
@@ -82,19 +84,23 @@ class Decoders:
     ) -> tuple[dict[str, Any], bytes]:
         most = self._limits.pixels
         request: dict[str, object] = {"side": side, "part": part, "max_pixels": most, "thumbnail": thumbnail}
-        process = self._idle.get() or _Process(most)
-        kept: _Process | None = None
-        try:
-            about, answer = process.ask(request, content, self._limits.decode_seconds)
-            kept = process
-        except TimeoutError:
-            raise UnreadableImageError(f"decoding takes more than {self._limits.decode_seconds:g} s", name) from None
-        except (EOFError, OSError):
-            raise UnreadableImageError("the decoder crashed, or had not enough memory", name) from None
-        finally:
-            if kept is None:
-                process.end()
-            self._idle.put(kept)
+        for attempt in range(ATTEMPTS):
+            process = self._idle.get() or _Process(most)
+            kept: _Process | None = None
+            try:
+                about, answer = process.ask(request, content, self._limits.decode_seconds)
+                kept = process
+                break
+            except TimeoutError:
+                seconds = self._limits.decode_seconds
+                raise UnreadableImageError(f"decoding takes more than {seconds:g} s", name) from None
+            except (EOFError, OSError):
+                if attempt == ATTEMPTS - 1:
+                    raise UnreadableImageError("the decoder crashed, or had not enough memory", name) from None
+            finally:
+                if kept is None:
+                    process.end()
+                self._idle.put(kept)
         if "refused" in about:
             raise UnreadableImageError(about["refused"], name)
         return about, answer

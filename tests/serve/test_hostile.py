@@ -68,7 +68,7 @@ def test_a_photo_that_takes_too_long_blocks_no_other(shared_index: Path) -> None
         assert running.search(encoded(picture(0))).status_code == 200
 
 
-def test_a_decoder_that_crashes_is_replaced() -> None:
+def test_a_decoder_that_was_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     decoders = Decoders(1, Limits())
     try:
         process = decoders._idle.get()
@@ -76,8 +76,15 @@ def test_a_decoder_that_crashes_is_replaced() -> None:
         process._process.kill()
         process._process.wait()
         decoders._idle.put(process)
-        with pytest.raises(UnreadableImageError, match="the decoder crashed"):
-            decoders.pixels(encoded(picture(0)), "a", None, None)
+        assert decoders.pixels(encoded(picture(0)), "a", None, None).size == (100, 120)
+
+        def crash(*_: object) -> None:
+            raise EOFError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding._Process, "ask", crash)
+            with pytest.raises(UnreadableImageError, match="the decoder crashed"):
+                decoders.pixels(encoded(picture(0)), "a", None, None)
         assert decoders.pixels(encoded(picture(0)), "a", None, None).size == (100, 120)
     finally:
         decoders.close()
