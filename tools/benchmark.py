@@ -34,7 +34,7 @@ from rich.table import Table
 from objemb.disk import write_whole
 
 #: Each is a module of ``tools/benchmarks`` with ``FULL`` and ``SMALL`` sizes and ``run(sizes, seed)``.
-CASES = ("search", "rerank", "rmac", "indexing", "one_pass", "export", "asmk")
+CASES = ("search", "approximate", "rerank", "rmac", "indexing", "one_pass", "export", "asmk")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -63,6 +63,14 @@ def test_reranking_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_engines_on_tiny_inputs(tool: ModuleType) -> None:
+    pytest.importorskip("faiss")
+    ratios = tool.main(["--small", "--only", "approximate"])["cases"]["approximate"]["ratios"]
+    recalls, times = ratios[:5], ratios[5:]
+    assert all(r["value"] >= 0.9 and r["facts"]["bytes_a_row"] > 0 for r in recalls)
+    assert len({r["name"] for r in times}) == 2 * len(recalls), "bare FAISS and exact search over each engine"
+
+
 def test_one_pass_on_tiny_inputs(tool: ModuleType) -> None:
     ratios = tool.main(["--small", "--only", "one_pass"])["cases"]["one_pass"]["ratios"]
     assert len(ratios) == 9

@@ -1,0 +1,88 @@
+"""Engines for approximate search: image recall, size, time to build, and times beside exact search and bare FAISS."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+
+from objemb.cli.programs.timing import Ratio, alternate, ratio
+from objemb.index.blocks import GroupedHits, VectorBlock
+from objemb.index.engines._ivf import IvfEngine, default_probes
+from objemb.index.engines.exact import search_exact
+from objemb.index.engines.ivf_pq import IvfPq
+from objemb.index.engines.ivf_pq_fastscan import IvfPqFastscan
+from objemb.index.engines.ivf_rabitq import IvfRabitq
+from objemb.index.engines.ivf_sq8 import IvfSq8
+from tools.benchmarks.clusters import clustered_regions
+from tools.benchmarks.search import grouped_in_python
+
+FULL = {"images": 20_000, "regions": 10, "dims": (128, 256), "queries": 500, "rounds": 5}
+SMALL = {"images": 300, "regions": 4, "dims": (16,), "queries": 50, "rounds": 2}
+#: Images per query, and queries that are timed one after another.
+K, TIMED = 10, 50
+ENGINES: Mapping[str, Callable[[], IvfEngine]] = {
+    "ivf_sq8": IvfSq8,
+    "ivf_pq": IvfPq,
+    "ivf_pq_fastscan": IvfPqFastscan,
+    "ivf_rabitq": IvfRabitq,
+    "ivf_rabitq,bits=4": lambda: IvfRabitq(bits=4),
+}
+
+
+def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
+    """All ratios of all engines, for each length of vectors."""
+    for dim in sizes["dims"]:
+        data = clustered_regions(sizes["images"], sizes["regions"], dim, sizes["queries"], seed)
+        block, images = VectorBlock(data.vectors, data.images), data.images.tolist()
+        each, one = np.arange(len(data.queries)), np.zeros(1, np.int64)
+        exact = search_exact([block], data.queries, each, K)
+        sides: dict[str, Callable[[], object]] = {}
+        for name, engine in ENGINES.items():
+            start = time.perf_counter()
+            structure = engine().build([block])
+            stored = io.BytesIO()
+            seconds = time.perf_counter() - start
+            structure.write(lambda _, file=stored: file)  # type: ignore[misc]
+            facts = {
+                "build_seconds": seconds,
+                "bytes_a_row": stored.getbuffer().nbytes / len(block),
+                "lists": structure.lists,
+            }
+            recall = _recall(exact, structure.search(data.queries, each, K, [block]))
+            yield Ratio(f"{name}, {dim} dimensions: image recall@{K}", recall, ">= 0.99", facts=facts)
+            sides[name] = partial(_one_by_one, lambda q, s=structure: s.search(q, one, K, [block]), data.queries)  # type: ignore[misc]
+            if name == "ivf_sq8":
+                probes = default_probes(structure.lists, len(block), K)
+                bare = faiss.deserialize_index(np.frombuffer(stored.getvalue(), np.uint8))
+                bare.nprobe = probes
+                grouped = partial(_bare, bare, images)
+                sides["bare"] = partial(_one_by_one, grouped, data.queries)
+                sides["exact"] = partial(_one_by_one, lambda q: search_exact([block], q, one, K), data.queries)
+        times = alternate(sides, sizes["rounds"])
+        for name in ENGINES:
+            for other, what in (
+                ("bare", "bare FAISS ivf_sq8, grouped in Python,"),
+                ("exact", "exact search, no codes,"),
+            ):
+                yield ratio(f"{what} over {name}, {dim} dimensions", times[other], times[name], searches=TIMED)
+
+
+def _one_by_one(search: Callable[[Any], object], queries: Any) -> None:
+    for number in range(min(TIMED, len(queries))):
+        search(queries[number : number + 1])
+
+
+def _bare(index: Any, images: list[int], query: Any) -> object:
+    return grouped_in_python(index, images, query, [0], K)
+
+
+def _recall(expected: GroupedHits, found: GroupedHits) -> float:
+    """Share of the images of exact search that were found."""
+    pairs = zip(expected.images, found.images, strict=True)
+    return float(np.mean([np.isin(wanted, images).mean() for wanted, images in pairs]))
