@@ -13,12 +13,13 @@ import numpy as np
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index.blocks import GroupedHits, VectorBlock
-from objemb.index.engines._ivf import IvfEngine, default_probes
+from objemb.index.engines._ivf import IvfEngine, IvfStructure, default_probes
 from objemb.index.engines.exact import search_exact
 from objemb.index.engines.ivf_pq import IvfPq
 from objemb.index.engines.ivf_pq_fastscan import IvfPqFastscan
 from objemb.index.engines.ivf_rabitq import IvfRabitq
 from objemb.index.engines.ivf_sq8 import IvfSq8
+from objemb.types import Float32Array
 from tools.benchmarks.clusters import clustered_regions
 from tools.benchmarks.search import grouped_in_python
 
@@ -38,39 +39,45 @@ ENGINES: Mapping[str, Callable[[], IvfEngine]] = {
 def run(sizes: Mapping[str, Any], seed: int) -> Iterator[Ratio]:
     """All ratios of all engines, for each length of vectors."""
     for dim in sizes["dims"]:
-        data = clustered_regions(sizes["images"], sizes["regions"], dim, sizes["queries"], seed)
-        block, images = VectorBlock(data.vectors, data.images), data.images.tolist()
-        each, one = np.arange(len(data.queries)), np.zeros(1, np.int64)
-        exact = search_exact([block], data.queries, each, K)
-        sides: dict[str, Callable[[], object]] = {}
-        for name, engine in ENGINES.items():
-            start = time.perf_counter()
-            structure = engine().build([block])
-            stored = io.BytesIO()
-            seconds = time.perf_counter() - start
-            structure.write(lambda _, file=stored: file)  # type: ignore[misc]
-            facts = {
-                "build_seconds": seconds,
-                "bytes_a_row": stored.getbuffer().nbytes / len(block),
-                "lists": structure.lists,
-            }
-            recall = _recall(exact, structure.search(data.queries, each, K, [block]))
-            yield Ratio(f"{name}, {dim} dimensions: image recall@{K}", recall, ">= 0.99", facts=facts)
-            sides[name] = partial(_one_by_one, lambda q, s=structure: s.search(q, one, K, [block]), data.queries)  # type: ignore[misc]
-            if name == "ivf_sq8":
-                probes = default_probes(structure.lists, len(block), K)
-                bare = faiss.deserialize_index(np.frombuffer(stored.getvalue(), np.uint8))
-                bare.nprobe = probes
-                grouped = partial(_bare, bare, images)
-                sides["bare"] = partial(_one_by_one, grouped, data.queries)
-                sides["exact"] = partial(_one_by_one, lambda q: search_exact([block], q, one, K), data.queries)
-        times = alternate(sides, sizes["rounds"])
-        for name in ENGINES:
-            for other, what in (
-                ("bare", "bare FAISS ivf_sq8, grouped in Python,"),
-                ("exact", "exact search, no codes,"),
-            ):
-                yield ratio(f"{what} over {name}, {dim} dimensions", times[other], times[name], searches=TIMED)
+        yield from _of_dim(sizes, dim, seed)
+
+
+def _of_dim(sizes: Mapping[str, Any], dim: int, seed: int) -> Iterator[Ratio]:
+    data = clustered_regions(sizes["images"], sizes["regions"], dim, sizes["queries"], seed)
+    block, images = VectorBlock(data.vectors, data.images), data.images.tolist()
+    each, one = np.arange(len(data.queries)), np.zeros(1, np.int64)
+    expected = search_exact([block], data.queries, each, K)
+    sides: dict[str, Callable[[], object]] = {
+        "exact": partial(_one_by_one, lambda query: search_exact([block], query, one, K), data.queries)
+    }
+    for name, engine in ENGINES.items():
+        start = time.perf_counter()
+        structure = engine().build([block])
+        facts = {"build_seconds": time.perf_counter() - start, "lists": structure.lists}
+        stored = _stored(structure)
+        facts["bytes_a_row"] = len(stored) / len(block)
+        recall = _recall(expected, structure.search(data.queries, each, K, [block]))
+        yield Ratio(f"{name}, {dim} dimensions: image recall@{K}", recall, ">= 0.99", facts=facts)
+        sides[name] = partial(_one_by_one, partial(_found, structure, block), data.queries)
+        if name == "ivf_sq8":
+            bare: Any = faiss.deserialize_index(np.frombuffer(stored, np.uint8))
+            bare.nprobe = default_probes(structure.lists, len(block), K)
+            sides["bare"] = partial(_one_by_one, partial(_bare, bare, images), data.queries)
+    times = alternate(sides, sizes["rounds"])
+    for name in ENGINES:
+        for other, what in (("bare", "bare FAISS ivf_sq8, grouped in Python,"), ("exact", "exact search, no codes,")):
+            yield ratio(f"{what} over {name}, {dim} dimensions", times[other], times[name], searches=TIMED)
+
+
+def _stored(structure: IvfStructure) -> bytes:
+    """The bytes of the one file of a structure."""
+    file = io.BytesIO()
+    structure.write(lambda _: file)  # type: ignore[arg-type,return-value]  # it returns a count, which is not used
+    return file.getvalue()
+
+
+def _found(structure: IvfStructure, block: VectorBlock, query: Float32Array) -> GroupedHits:
+    return structure.search(query, np.zeros(1, np.int64), K, [block])
 
 
 def _one_by_one(search: Callable[[Any], object], queries: Any) -> None:
